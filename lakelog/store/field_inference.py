@@ -23,6 +23,7 @@ _RARE = 0.01
 """A kind that fewer values of a member have does not count: their rows stay text."""
 _MAP_NAMES, _MAP_SHARE = 64, 0.1
 """An object of more names than this, of which one object has less than this part, is a map."""
+_LARGE = 512
 _FIRST_COLON = re.compile(r'\{"(?:[^"\\]|\\.)*":( ?)')
 _NUMBERS = frozenset(("int", "float", "number"))
 
@@ -112,7 +113,10 @@ def _members(values: _Values, start: tuple[Member, ...] = ()) -> tuple[Member, .
     earlier = {each.name: each for each in start}
     by_name: dict[str, str] = {typed.fold(name): name for name in earlier}
     often = sorted(values.members, key=lambda name: -values.members[name].seen)
-    for name in filter(typed.is_name, often[:LEAVES_MAX]):
+    # In a large sample a name that was there once is noise, and would cost a column.
+    least = 2 if values.kinds["object"] >= _LARGE else 1
+    often = [name for name in often[:LEAVES_MAX] if values.members[name].seen >= least]
+    for name in filter(typed.is_name, often):
         by_name.setdefault(typed.fold(name), name)
     objects, chosen = values.kinds["object"], dict[str, Member]()
     for name in by_name.values():

@@ -119,7 +119,8 @@ class PayloadTyping:
             if trial.share >= _ENOUGH:
                 break
             failing = sample.filter(trial.masks)
-            payloads += failing.take(_evenly(len(failing), _SEEN // 4)).to_pylist()
+            more = failing.take(_evenly(len(failing), _SEEN // 4)).to_pylist()
+            payloads = list(dict.fromkeys((*payloads, *more)))
         return best
 
     def _chosen(self, trial: _Trial) -> FieldColumns:
