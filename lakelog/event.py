@@ -15,13 +15,15 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
 import orjson
 
 from lakelog.errors import InvalidEvent
+from lakelog.event_shape import ALIASES as ALIASES
+from lakelog.event_shape import NAMES, PLAIN, TEXT_COLUMNS, encode_alike, encode_one, shape_of
+from lakelog.event_shape import EncodedBatch as EncodedBatch
 from lakelog.exact import (
     kind,
     parse_object,
@@ -33,40 +35,15 @@ from lakelog.exact import (
 from lakelog.level import level_of
 from lakelog.level import severity as severity
 
-TEXT_COLUMNS = ("category", "source", "subject", "level", "message", "id")
-ALIASES = {
-    "timestamp": "time",
-    "ts": "time",
-    "@timestamp": "time",
-    "event_type": "type",
-    "content_type": "category",
-    "item_id": "subject",
-}
 TYPE_HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
 """Keys that name the type of an event without one; they stay in `data` too."""
 
 UTC = UTC  # re-exported
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PLAIN = frozenset(("time", "type", "data", *TEXT_COLUMNS))
-_COLUMNS = _PLAIN - {"data"} | ALIASES.keys()
+_COLUMNS = PLAIN - {"data"} | ALIASES.keys()
 """Keys of an envelope, in which NaN stands for a value that is missing, as in pandas."""
-_NAMES = {**{name: name for name in _PLAIN}, **ALIASES}
 _OPTIONS = orjson.OPT_UTC_Z
 _iso = datetime.fromisoformat
-_SHAPES: dict[tuple[Any, ...], _Shape | None] = {}
-# Events whose keys are data, not names, would otherwise fill the memory with shapes.
-_SHAPES_MAX = 512
-_MARKS = ("--T::Z", "--T::.")
-"""Every third character of ISO text from the fifth on."""
-
-
-class EncodedBatch:
-    """A batch as WAL lines: `lines` (JSON, no newline), `ids` given (or None), `keyed`."""
-
-    __slots__ = ("ids", "keyed", "lines")
-
-    def __init__(self, lines: list[bytes], ids: list[str | None], keyed: bool) -> None:
-        self.lines, self.ids, self.keyed = lines, ids, keyed
 
 
 def encode(events: list[Any], content: bool = False) -> EncodedBatch:
@@ -74,11 +51,15 @@ def encode(events: list[Any], content: bool = False) -> EncodedBatch:
 
     Raises InvalidEvent, naming the first event at fault by its place in the batch.
     """
+    if events and not content:
+        batch = encode_alike(events) if len(events) > 1 else encode_one(events[0])
+        if batch is not None:
+            return batch
     now = datetime.now(UTC)
     lines: list[bytes] = []
     ids: list[str | None] = []
     for index, event in enumerate(events):
-        shape = None if content else _shape_of(event)
+        shape = None if content else shape_of(event)
         line = None if shape is None else shape.line(event)
         if shape is not None and line is not None:
             lines.append(line)
@@ -93,15 +74,27 @@ def encode(events: list[Any], content: bool = False) -> EncodedBatch:
             raise InvalidEvent(error.reason, index) from None
         ids.append(row.get("id") or None)
     # Three rare cases are looked for in all lines at once: a search each, instead of three a line.
-    whole = b"".join(lines)
-    if b"null" in whole:  # JSON has no NaN, and orjson makes it null
+    whole = b"\n".join(lines)
+    if whole.count(b"\n") >= max(len(lines), 1):
+        index = next(i for i, line in enumerate(lines) if b"\n" in line)
+        raise InvalidEvent("data holds a piece of JSON text with a newline in it", index)
+    # JSON has no NaN, and orjson makes it null.
+    is_odd = b"null" in whole or (b"\\" in whole and b"\\u" in whole)
+    return EncodedBatch(
+        _settled(events, lines, ids, now, content) if is_odd else whole, ids, content or any(ids)
+    )
+
+
+def _settled(
+    events: list[Any], lines: list[bytes], ids: list[str | None], now: datetime, content: bool
+) -> bytes:
+    """Return lines some of which have a null or an escape, settled."""
+    whole = b"\n".join(lines)
+    if b"null" in whole:
         _spell(events, lines, now, content)
     if b"\\u" in whole:
         _settle_escapes(lines, ids)
-    if b"\n" in whole:
-        index = next(i for i, line in enumerate(lines) if b"\n" in line)
-        raise InvalidEvent("data holds a piece of JSON text with a newline in it", index)
-    return EncodedBatch(lines, ids, content or any(ids))
+    return b"\n".join(lines)
 
 
 def _settle_escapes(lines: list[bytes], ids: list[str | None]) -> None:
@@ -131,61 +124,9 @@ def _spell(events: list[Any], lines: list[bytes], now: datetime, content: bool) 
             lines[index] = _dump(row)
 
 
-class _Shape:
-    """Events with these keys can be encoded as they are, if their values are plain.
-
-    Most events of a program have one of a few shapes: known spellings only, each column once, with
-    time and type, and the payload last. That costs half as much as building a row.
-    """
-
-    __slots__ = ("has_id", "texts", "types")
-
-    def __init__(self, keys: tuple[str, ...], names: list[str]) -> None:
-        key_of = dict(zip(names, keys, strict=True))
-        key_of.pop("data", None)
-        self.texts = itemgetter(key_of.pop("time"), key_of.pop("type"), *key_of.values())
-        self.types = (str,) * (len(key_of) + 2)
-        self.has_id = "id" in key_of
-
-    def line(self, event: dict[str, Any]) -> bytes | None:
-        """Return the event's line, or None where the full rule has to be applied."""
-        values = self.texts(event)
-        if tuple(map(type, values)) != self.types:
-            return None
-        time = values[0]
-        # The form that the WAL has anyway; `fromisoformat` also takes others, such as week dates.
-        if not values[1] or time[4:20:3] not in _MARKS or time[-1] != "Z" or len(time) > 27:
-            return None
-        try:
-            _iso(time)
-            return orjson.dumps(event)
-        except (ValueError, TypeError):
-            return None
-
-
-def _shape_of(event: Any) -> _Shape | None:
-    if type(event) is not dict:
-        return None
-    keys = tuple(event)
-    return _SHAPES[keys] if keys in _SHAPES else _learn(keys)
-
-
-def _learn(keys: tuple[Any, ...]) -> _Shape | None:
-    """Return how to encode events with these keys, or None if the full rule is needed."""
-    names = [_NAMES.get(k, "") for k in keys]
-    fits = "" not in names and len(set(names)) == len(names) and {"time", "type"} <= set(names)
-    # A level has to be normalized, and data is cut out by its place at the end of the line.
-    last = "data" not in names[:-1] and "level" not in names
-    shape = _Shape(keys, names) if fits and last else None
-    if len(_SHAPES) >= _SHAPES_MAX:
-        _SHAPES.clear()
-    _SHAPES[keys] = shape
-    return shape
-
-
 def encode_plain(objects: list[dict[str, Any]]) -> EncodedBatch:
     """Encode objects that are not events (quarantined lines) as they are."""
-    return EncodedBatch([orjson.dumps(o) for o in objects], [None] * len(objects), False)
+    return EncodedBatch(b"\n".join(map(orjson.dumps, objects)), [None] * len(objects), False)
 
 
 def payload_of(line: bytes) -> bytes:
@@ -195,7 +136,7 @@ def payload_of(line: bytes) -> bytes:
 
 def parse_line(line: bytes) -> dict[str, Any]:
     """Parse one JSON object without loss. Raises InvalidEvent with the reason."""
-    return parse_object(line, _PLAIN)
+    return parse_object(line, PLAIN)
 
 
 def identity_key(source: str | None, given: str) -> str:
@@ -259,7 +200,7 @@ def _row(event: Any, now: datetime) -> dict[str, Any]:
     # Mappings such as a row of a database; and keys that are neither columns nor spellings of one.
     if type(event) is not dict:
         event = _as_dict(event)
-    if not event.keys() <= _PLAIN:
+    if not event.keys() <= PLAIN:
         event = gather(event)
     get = event.get
     name = get("type")
@@ -354,7 +295,7 @@ def gather(event: dict[Any, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for key, value in event.items():
-        name = _NAMES.get(key)
+        name = NAMES.get(key)
         if name is None:
             extra[key if type(key) is str else str(key)] = value
         elif columns.get(name) is None:
@@ -366,10 +307,10 @@ def gather(event: dict[Any, Any]) -> dict[str, Any]:
 
 def _gather_twice(event: dict[Any, Any]) -> dict[str, Any]:
     """Like gather where two spellings of one column are given: the plain one wins."""
-    columns = {k: v for k, v in event.items() if k in _PLAIN and v is not None}
+    columns = {k: v for k, v in event.items() if k in PLAIN and v is not None}
     extra = {}
     for key, value in event.items():
-        name = _NAMES.get(key)
+        name = NAMES.get(key)
         if name is None or (name != key and columns.get(name) is not None):
             extra[str(key)] = value
         elif name != key:

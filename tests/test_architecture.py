@@ -25,9 +25,9 @@ OWN = "lakelog"
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors lazy closest backoff signals loopback settings exact level event fields
-        bookkeeping store repair query views export ingest  async_append pinned lake dbapi collect
-        backup loggers pipeline analyze train transfer sync compat cli server notebook""",
+    "": """errors lazy closest backoff signals loopback settings exact level event_shape event
+        fields bookkeeping store repair query views export ingest  async_append pinned lake dbapi
+        collect backup loggers pipeline analyze train transfer sync compat cli server notebook""",
     "store": """sql paths disk document connection wal entry typed field_inference
         typed_rows bloom segment identity_run manifest
         move_pack state_index state_files refs policy signatures verified_files bootstrap objects

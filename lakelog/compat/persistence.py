@@ -308,7 +308,7 @@ class EventPersistenceManager:
         if not batch:
             return
         lines, ids = [line for line, _ in batch], [id for _, id in batch]
-        lake.append_encoded(EncodedBatch(lines, ids, True))
+        lake.append_encoded(EncodedBatch(b"\n".join(lines), ids, True))
         with self._changed:
             self._stored += len(batch)
             self._unstored -= len(batch)

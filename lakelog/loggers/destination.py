@@ -38,7 +38,7 @@ class LakeDestination:
     def store(self, lines: list[bytes]) -> None:
         """Store lines as one frame. Raises OSError, LakelogError."""
         is_keyed = _WITH_ID in {line[: len(_WITH_ID)] for line in lines}
-        self._lake.append_encoded(EncodedBatch(lines, [None] * len(lines), is_keyed))
+        self._lake.append_encoded(EncodedBatch(b"\n".join(lines), [None] * len(lines), is_keyed))
 
     def prepare(self, lines: list[bytes], own: DiskBuffer | None) -> list[bytes]:
         """Choose the lines of the next frame: one alone, and buffered, if it begins a file.

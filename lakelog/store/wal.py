@@ -48,6 +48,9 @@ _FRAME_START, _SPACE_START = _CRC.pack(_FRAME_MAGIC), _CRC.pack(_SPACE_MAGIC)
 # Bounds of a group commit: what a power cut can tear, and what a reader decompresses at once.
 FRAME_RAW_MAX = 1 << 20
 FRAME_EVENTS_MAX = 4096
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# Compressing an event or two takes longer than the disk takes for the bytes that it saves.
+_COMPRESSED_MIN = 512
 # A damaged length must not make the checksum of a head run over gigabytes.
 _CURSOR_MAX = 1 << 20
 HEAD_BYTES, END_BYTES, SPACE_BYTES = _FRAME.size + 4, _END.size + 4, _SKIP.size
@@ -142,9 +145,16 @@ def decode_header(data: bytes) -> tuple[Header, int] | None:
     return Header(**{**values, "doubtful": tuple(values["doubtful"])}), 8 + size
 
 
+def split_text(text: bytes, events: int) -> list[tuple[bytes, int]]:
+    """Cut lines, with newlines between them, into the texts of frames, and count their events."""
+    # Nearly every batch is one frame: it is not even taken apart then.
+    if events <= FRAME_EVENTS_MAX and len(text) < FRAME_RAW_MAX:
+        return [(text, events)] if events else []
+    return [(b"\n".join(part), len(part)) for part in split_batch(text.split(b"\n"))]
+
+
 def split_batch(lines: list[bytes]) -> list[list[bytes]]:
     """Cut a batch into the lines of frames: at most 4,096 events and about 1 MiB each (F3.12)."""
-    # Nearly every batch is one frame: not even its list is copied then.
     if len(lines) <= FRAME_EVENTS_MAX and sum(map(len, lines)) <= FRAME_RAW_MAX:
         return [lines] if lines else []
     slices: list[list[bytes]] = [[]]
@@ -160,7 +170,7 @@ def split_batch(lines: list[bytes]) -> list[list[bytes]]:
 
 def _checksum(payload: bytes) -> int:
     """Return the CRC-32 of what is compressed."""
-    if len(payload) > 1 << 16:
+    if not 5000 < len(payload) <= 1 << 16:
         return zlib.crc32(payload)
     # For more than 5 KB zlib lets other threads have the interpreter, and busy ones keep it for
     # 5 ms, a thousand times what a checksum takes.
@@ -171,7 +181,8 @@ def _checksum(payload: bytes) -> int:
 
 
 def encode_frame(
-    lines: list[bytes],
+    lines: bytes,
+    events: int,
     sequence: int,
     flags: int,
     position: int,
@@ -179,9 +190,9 @@ def encode_frame(
     compressor: zstandard.ZstdCompressor,
     cursor: dict[str, Any] | None = None,
 ) -> bytes:
-    """Return one frame, its header and its zstd frame."""
-    text = b"\n".join(lines) + b"\n"
-    payload = compressor.compress(text)
+    """Return one frame, its header and its zstd frame, of lines with newlines between them."""
+    text = lines + b"\n"
+    payload = compressor.compress(text) if len(text) >= _COMPRESSED_MIN else _stored(text)
     where = orjson.dumps(cursor) if cursor else b""
     # The head has a checksum of its own: a reader can then tell where a frame with damaged lines
     # ends, and so whether anything comes after it, which makes it damage and not a torn write.
@@ -193,7 +204,7 @@ def encode_frame(
             sequence,
             len(payload),
             len(text),
-            len(lines),
+            events,
             flags,
             position,
             ingested_at,
@@ -203,6 +214,13 @@ def encode_frame(
         + where
     )
     return head + _CRC.pack(zlib.crc32(head)) + payload
+
+
+def _stored(text: bytes) -> bytes:
+    """Return a zstd frame of one block that is not compressed, of at most 64 KiB (RFC 8878)."""
+    size = len(text)
+    sizes = bytes((0x20, size)) if size < 256 else b"\x60" + (size - 256).to_bytes(2, "little")
+    return _ZSTD_MAGIC + sizes + (size << 3 | 1).to_bytes(3, "little") + text
 
 
 def encode_end(last: int) -> bytes:

@@ -39,11 +39,11 @@ _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
 class _Batch:
     """Lines of a caller that waits for a leader; `lock` is released once it is served or leads."""
 
-    __slots__ = ("done", "error", "flags", "leads", "lines", "lock", "position", "size")
+    __slots__ = ("done", "error", "events", "flags", "leads", "lock", "position", "size", "text")
 
-    def __init__(self, lines: list[bytes], flags: int) -> None:
-        self.lines, self.flags = lines, flags
-        self.size = sum(map(len, lines)) + len(lines)
+    def __init__(self, text: bytes, events: int, flags: int) -> None:
+        self.text, self.events, self.flags = text, events, flags
+        self.size = len(text) + 1
         self.lock: Any = None
         self.done, self.leads, self.position = False, False, 0
         self.error: BaseException | None = None
@@ -81,12 +81,12 @@ class Writer:
         try:
             places = []
             # Each frame is durable by itself: of a long batch that fails the beginning may stay.
-            for lines in wal.split_batch(encoded.lines):
-                batch = _Batch(lines, flags)
+            for text, events in wal.split_text(encoded.text, len(encoded.ids)):
+                batch = _Batch(text, events, flags)
                 self._commit(batch)
                 if batch.error is not None:
                     raise batch.error
-                places.append(range(batch.position, batch.position + len(lines)))
+                places.append(range(batch.position, batch.position + events))
             return Receipt(encoded.ids, self.name, places)
         finally:
             self._inside.discard(me)
@@ -184,7 +184,8 @@ class Writer:
         failed: BaseException | None = None
         try:
             with self._mutex:
-                self._wait_while(lambda: self._forking)
+                if self._forking:
+                    self._wait_while(lambda: self._forking)
                 self._leader = threading.get_ident()
                 group = self._take_group()
             self._write_group(group)
@@ -212,7 +213,7 @@ class Writer:
         queue = self._queue
         size = events = count = 0
         for batch in queue:
-            size, events = size + batch.size, events + len(batch.lines)
+            size, events = size + batch.size, events + batch.events
             full = size > wal.FRAME_RAW_MAX or events > wal.FRAME_EVENTS_MAX
             # Flags are those of a whole frame; order is kept, so nobody is passed over.
             if count and (full or batch.flags != queue[0].flags):
@@ -224,27 +225,28 @@ class Writer:
 
     def _write_group(self, group: list[_Batch]) -> None:
         """Make the group durable as one frame, then count it."""
-        lines = group[0].lines if len(group) == 1 else [x for b in group for x in b.lines]
+        lines = group[0].text if len(group) == 1 else b"\n".join([b.text for b in group])
+        events = sum([batch.events for batch in group])
         flags, stamp = group[0].flags, self._clock.stamp()
         frame = wal.encode_frame(
-            lines, self._sequence, flags, self._position, stamp, self._compressor
+            lines, events, self._sequence, flags, self._position, stamp, self._compressor
         )
         try:
             self._store_frame(frame)
         except BaseException:
-            self._doubt(len(lines))
+            self._doubt(events)
             raise
         # After the sync, before a caller returns: whoever sees the event may append a later one.
         self._clock.advance(stamp)
         position = self._position
         for batch in group:
             batch.position = position
-            position += len(batch.lines)
+            position += batch.events
         self._position = position
         self._last = self._sequence
         self._sequence += 1
-        self._raw += sum(batch.size for batch in group)
-        self._events += len(lines)
+        self._raw += len(lines) + 1
+        self._events += events
         if not self._is_due and self._is_full():
             self._rotate()
 

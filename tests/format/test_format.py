@@ -276,7 +276,7 @@ def test_quarantined_lines_have_no_identity() -> None:
 
     line = b'{"origin":"a.log","position":3,"reason":"bad","line":"{","id":"1"}'
     flags = wal.KEYED | wal.QUARANTINED
-    data = wal.encode_frame([line], 0, flags, 0, 0, zstandard.ZstdCompressor())
+    data = wal.encode_frame(line, 1, 0, flags, 0, 0, zstandard.ZstdCompressor())
     frames = list(wal.scan(data, 0, "w").frames)
     con = connection.connect(paths.Paths("/nowhere"), lakelog.Settings())
     assert rows.events(con, frames).num_rows == 0

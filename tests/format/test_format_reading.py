@@ -242,7 +242,7 @@ def test_only_keyed_frames_have_keys() -> None:
     assert second_reader.parse(line, 1)["key"] == "00"
     compressor = lakelog.store.wal.zstandard.ZstdCompressor()
     for flags, key in ((0, None), (1, "00")):
-        data = wal.encode_frame([line], 0, flags, 0, 0, compressor)
+        data = wal.encode_frame(line, 1, 0, flags, 0, 0, compressor)
         frames = list(wal.scan(data, 0, "w").frames)
         with contextlib.closing(lakelog.store.connection.connect(*engine_place())) as connection:
             table = lakelog.store.rows.events(connection, frames)

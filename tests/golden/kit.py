@@ -215,7 +215,10 @@ def handmade(path: str) -> None:
     data, position = wal_format.encode_header(header), 0
     compressor = zstandard.ZstdCompressor()
     for sequence, (flags, lines) in enumerate(frames):
-        data += wal_format.encode_frame(lines, sequence, flags, position, disk.now_us(), compressor)
+        text, count = b"\n".join(lines), len(lines)
+        data += wal_format.encode_frame(
+            text, count, sequence, flags, position, disk.now_us(), compressor
+        )
         position += len(lines)
     Path(path, "wal/main").mkdir(parents=True, exist_ok=True)
     Path(path, f"wal/main/{'b' * 32}-000000.jsonl.zst").write_bytes(data)

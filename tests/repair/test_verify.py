@@ -42,7 +42,7 @@ def lie(lake: lakelog.Lake) -> Path:
     name = "ab" * 16
     header = wal.Header(lake.store.lake_id, "main", name, 0, 0, (), os.uname().nodename, 0, 1)
     lines = [b'{"type":"A"}\n{"type":"B"}']
-    frame = wal.encode_frame(lines, 0, 0, 0, 1, zstandard.ZstdCompressor())
+    frame = wal.encode_frame(b"\n".join(lines), len(lines), 0, 0, 0, 1, zstandard.ZstdCompressor())
     file = Path(lake.store.paths.wal("main", name, 0))
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(wal.encode_header(header) + frame)

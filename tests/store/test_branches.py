@@ -150,7 +150,7 @@ def test_what_a_killed_process_left_is_not_in_a_later_branch(make_lake: MakeLake
         history.delete_branch(main.store, "dev", dev.settle)
     name, uname = "ab" * 16, os.uname().nodename
     header = wal.Header(main.store.lake_id, "dev", name, 0, 0, (), uname, 0, 1)
-    frame = wal.encode_frame([b'{"type":"z"}'], 0, 0, 0, 1, zstandard.ZstdCompressor())
+    frame = wal.encode_frame(b'{"type":"z"}', 1, 0, 0, 0, 1, zstandard.ZstdCompressor())
     file = Path(main.store.paths.wal("dev", name, 0))
     file.write_bytes(wal.encode_header(header) + frame)
     with main.branch("dev") as again:

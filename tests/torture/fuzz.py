@@ -260,7 +260,8 @@ def _documents(case: Case) -> None:
     lines = [json.dumps({"type": "T", "data": n}).encode() for n in range(3)]
     header = wal.Header("lake", "main", "w" * 32, 0, 0, (), "h", 1, 5)
     compressor = zstandard.ZstdCompressor()
-    frames = [wal.encode_frame(lines, n, 0, 3 * n, 5, compressor) for n in range(4)]
+    text = b"\n".join(lines)
+    frames = [wal.encode_frame(text, len(lines), n, 0, 3 * n, 5, compressor) for n in range(4)]
     whole = wal.encode_header(header) + b"".join(frames) + wal.encode_end(3)
     good = document.encode({"names": {"a": 1}, "text": "x" * 50})
     good_frames = [
