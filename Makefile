@@ -50,7 +50,9 @@ targets: $(READY) ## measure against the targets, longer; QUICK=1 for small size
 	@LAKELOG_DATASETS_PYTHON="$(wildcard $(PEERS)/bin/python)" \
 	  $(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
-torture: $(READY) ## kills, power cuts and faults: 20 minutes; HOURS=1 for more
+# What these tests repeat, and how often, is set by LAKELOG_STATE_TREES, LAKELOG_STATE_FLIPS, LAKELOG_STATE_STEP,
+# LAKELOG_STATE_BOMB, LAKELOG_HISTORIES and SYNC_KILLS: see CONTRIBUTING.md.
+torture: $(READY) ## kills, power cuts and faults: 20 minutes; HOURS=1, LAKELOG_STATE_TREES=N ... for more
 	@TEST_DIR="$(TEST_DIR)" $(BIN)/python -m tests.torture $(if $(HOURS),--hours $(HOURS))
 	@echo "==> every case of the matrices of faults, every round and example"
 	@LAKELOG_MATRIX=all PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n 2 \

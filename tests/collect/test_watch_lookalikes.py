@@ -13,9 +13,10 @@ import pytest
 import lakelog
 from lakelog.collect import watch
 from lakelog.ingest.audit.audit import audit
+from tests.support.effort import share
 from tests.support.lookalike_files import BANNER, PACKERS, Workers, play
 
-FILES = 100
+FILES = share(100)
 
 
 @pytest.fixture
@@ -25,11 +26,12 @@ def workers(lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return Workers(tmp_path / "logs", lake)
 
 
+@pytest.mark.rounds
 @pytest.mark.parametrize("restarts", [False, True])
 def test_lookalike_files_that_grow_apart_are_exact(
     workers: Workers, lake: lakelog.Lake, restarts: bool
 ) -> None:
-    """A hundred equal files grow apart, are rotated twice and packed: every line once."""
+    """Many equal files grow apart, are rotated twice and packed: every line once."""
     names = [f"worker-{n}.log" for n in range(FILES)]
     for name in names:
         workers.write(name, BANNER)

@@ -20,6 +20,7 @@ import pytest
 
 from lakelog import BatchDatabaseSync, get_logger
 from lakelog.errors import InvalidSetting, SyncRefused
+from tests.support.effort import share
 from tests.support.processes import environment
 
 
@@ -121,10 +122,11 @@ while True:
 """
 
 
+@pytest.mark.rounds
 def test_crash_recovery_while_the_log_grows_and_is_cleaned_up(log: Path) -> None:
     """Killed again and again: each completion is one row, and no line is lost."""
     choose, count = random.Random(17), 0
-    for _ in range(12):
+    for _ in range(share(12)):
         running = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment())
         until = time.monotonic() + choose.uniform(0.3, 1.2)
         while time.monotonic() < until:

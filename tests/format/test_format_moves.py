@@ -237,7 +237,7 @@ def test_thinning_may_die_at_every_step(
     clock[0] += 30 * HOUR
     right, at = damage.read(path), 0
     while True:
-        at += 1 + at // 6  # the unlinks are many, and alike
+        at += 1 + at // 3  # the unlinks are many, and alike
         shutil.copytree(path, copy)
         planted = Fault(at, Killed())
         with monkeypatch.context() as patch, lakelog.open(copy, create=False) as lake:

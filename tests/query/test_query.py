@@ -18,6 +18,7 @@ from lakelog.errors import LakelogError, QueryFailed
 from lakelog.query import ref_schemas
 from lakelog.store import history
 from lakelog.store.manifest import Manifests
+from tests.support.effort import share
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -77,13 +78,14 @@ def test_a_query_with_nothing_new_reads_no_log(
     assert lake.sealer()._tail.collect().frames == {}
 
 
+@pytest.mark.rounds
 def test_ids_that_come_bit_by_bit_count_once(make_lake: MakeLake) -> None:
     """A reader that asks after each append sees what one sees that asks at the end, whoever
     appended, whatever came again, and whatever was sealed in between."""
     chance = random.Random(5)
     writers = [make_lake(seal="never"), make_lake(), make_lake()]
     reader, query = make_lake(), "SELECT id, data FROM events ORDER BY ALL"
-    for number in range(150):
+    for number in range(share(150)):
         kind = chance.random()
         if kind < 0.1:
             chance.choice(writers).settle()

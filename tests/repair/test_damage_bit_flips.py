@@ -17,10 +17,12 @@ import lakelog
 from lakelog.errors import Damaged
 from tests.support import damage
 from tests.support.damage import Rows
+from tests.support.effort import share
 from tests.support.flips import is_allowed
 
 pytestmark = pytest.mark.damaged
 FLIPS = {"segments": 240, "wal": 240, "manifests": 200, "move": 120, "ids": 80}
+FLIPS = {kind: share(count) for kind, count in FLIPS.items()}
 EACH = 60
 KINDS = "segments wal manifests move ids lakelog.json hint packed tags condemned verified".split()
 SPREAD = 3
@@ -57,6 +59,7 @@ def named(path: str, name: str) -> set[str]:
     return {p.kind for p in damage.checked(path).problems if p.path == f"{path}/{name}"}
 
 
+@pytest.mark.rounds
 @pytest.mark.parametrize("part", range(SPREAD))
 @pytest.mark.parametrize("kind", KINDS)
 def test_bit_flip_corruption_is_named_and_never_believed(
