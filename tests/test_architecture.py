@@ -55,7 +55,7 @@ ORDER = {
         influxdb kafka_config kafka_sink mapping delta sync redis_recent redis_feed source
         redis_stream kafka_source consume""",
     "transfer": """remote directory s3 sftp ssh docker_config registry oci known
-        keys envelope event_tree snapshot_tree signing proof deployment kubectl container
+        keys envelope event_tree snapshot_tree signing proof deployment program kubectl container
         untrusted site ancestry carry signature_files push fetch
         chunker chunk_writer exchange rewind capture contents state revisions extract restore
         preflight rollback""",

@@ -16,6 +16,7 @@ import orjson
 
 from lakelog.errors import ContainerFailed, MissingPackage
 from lakelog.loopback import is_loopback
+from lakelog.transfer import program
 
 ENGINES = ("docker", "podman")
 """In the order in which they are tried."""
@@ -192,23 +193,7 @@ class Engine:
             raise ContainerFailed(message) from None
 
     def _run(self, *words: str, seconds: int = _SECONDS) -> str:
-        try:
-            done = subprocess.run(
-                [self.name, *words],
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=seconds,
-                stdin=subprocess.DEVNULL,
-            )
-        except subprocess.TimeoutExpired:
-            raise ContainerFailed(
-                f"{self.name} {words[0]} did not answer in {seconds:,} s"
-            ) from None
-        if done.returncode:
-            said = " ".join(done.stderr.split()).removeprefix("Error: ")
-            raise ContainerFailed(f"{self.name} {words[0]}: {said[:300] or 'it failed'}")
-        return done.stdout
+        return program.run([self.name], words, ContainerFailed, seconds)
 
 
 def _mount(body: dict[str, Any]) -> Mount:

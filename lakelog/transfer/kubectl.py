@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from lakelog.errors import DeploymentFailed, MissingPackage
+from lakelog.transfer import program
 
 _REVISION = "deployment.kubernetes.io/revision"
 _CAUSE = "kubernetes.io/change-cause"
@@ -107,28 +107,16 @@ class Kubectl:
             raise DeploymentFailed(f"kubectl {words[0]}: what it printed is no JSON") from None
 
     def _run(self, *words: str, seconds: int = _SECONDS) -> str:
-        try:
-            done = subprocess.run(
-                [*self._command, *words],
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=seconds,
-                stdin=subprocess.DEVNULL,
-            )
-        except subprocess.TimeoutExpired:
-            raise DeploymentFailed(
-                f"kubectl {words[0]} did not answer in {seconds} s: is the cluster reachable?"
-            ) from None
-        if done.returncode:
-            raise DeploymentFailed(f"kubectl {words[0]}: {_said(done.stderr) or 'it failed'}")
-        return done.stdout
+        hint = ": is the cluster reachable?"
+        return program.run(
+            self._command, words, DeploymentFailed, seconds, hint=hint, said=_without_log
+        )
 
 
-def _said(text: str) -> str:
-    """Return a message as one line, without the log of the client that stands before it."""
-    lines = [line for line in text.splitlines() if line.strip() and not _LOGGED.match(line)]
-    return " ".join(" ".join(lines or text.splitlines()).split()).removeprefix("error: ")[:300]
+def _without_log(text: str) -> str:
+    """Return a message without the log of the client that stands before it."""
+    lines = text.splitlines()
+    return "\n".join([x for x in lines if x.strip() and not _LOGGED.match(x)] or lines)
 
 
 def _revision(replicas: dict[str, Any], current: str) -> Revision:
