@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 import signal
 import threading
 import time
@@ -11,8 +11,10 @@ from typing import Protocol, TypeVar
 
 import click
 
+from lakelog.errors import InvalidSetting
+from lakelog.settings import span_us
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
 class Round(Protocol):
@@ -63,8 +65,11 @@ class Span(click.ParamType[float]):
         """Return the seconds that a text names."""
         if isinstance(value, float):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", str(value).strip())
-        seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
+        text = str(value).strip()
+        seconds = 0.0
+        with contextlib.suppress(InvalidSetting):
+            # A bare number is one of seconds, as of `sleep`; in settings it is an error.
+            seconds = span_us(f"{text}s" if text[-1:].isdigit() else text) / 1e6
         if seconds < 0.01:
             self.fail(f"{value!r} is no time from 10ms on, such as 500ms, 1s or 5m", param, ctx)
         return seconds

@@ -32,6 +32,11 @@ _PLAIN = "tex2jax_ignore mathjax_ignore"
 """Classes by which notebooks know that two dollar signs are no formula."""
 
 
+def is_number(kind: str) -> bool:
+    """Whether a type, by the engine's name, is one of numbers."""
+    return _NUMBER.fullmatch(kind) is not None
+
+
 @dataclass(frozen=True)
 class Head:
     """The first rows: each value as text or None. `is_all` if there are no more rows."""
@@ -44,7 +49,7 @@ class Head:
     @property
     def right(self) -> list[bool]:
         """Whether a column is of numbers, which are aligned to the right."""
-        return [_NUMBER.fullmatch(kind) is not None for kind in self.types]
+        return [is_number(kind) for kind in self.types]
 
     @property
     def footer(self) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.errors import QueryFailed
 from lakelog.lazy import Lazy
-from lakelog.query.display import visible
+from lakelog.query.display import is_number, visible
 from lakelog.store import sql
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ _UNITS = {
     "hours": "h", "bytes": "bytes", "kb": "kB", "mb": "MB", "gb": "GB", "usd": "USD",
     "eur": "EUR", "pct": "%", "percent": "%", "tokens": "tokens",
 }  # fmt: skip
-_NUMBER = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\b.*)$", re.I)
 _TIME = re.compile(r"(TIMESTAMP.*|DATE)$", re.I)
 _WHOLE: dict[str, Any] = {"tickMinStep": 1}
 _CLOCK = (
@@ -124,8 +123,9 @@ def choose(
             raise QueryFailed(f"there is no column {name!r}: there are {', '.join(types)}")
     free = [name for name in types if name not in (x, y, color)]
     times = [name for name in free if _TIME.match(types[name])]
-    numbers = [name for name in free if _NUMBER.match(types[name])]
+    numbers = [name for name in free if is_number(types[name])]
     texts = [name for name in free if name not in times and name not in numbers]
+    # Most answers are about time; a number is an axis only where a plot compares numbers.
     if x is None:
         single = [name for name in numbers if name != y][:1]
         found = times or texts or single
@@ -156,7 +156,7 @@ def _title(title: str, note: str) -> alt.TitleParams:
 def _kind_of(type_of_x: str, y: str | None) -> str:
     if _TIME.match(type_of_x):
         return "line" if y else "histogram"
-    if _NUMBER.match(type_of_x):
+    if is_number(type_of_x):
         return "point" if y else "histogram"
     return "bar"
 
@@ -261,7 +261,7 @@ def _bucketed(
     relation: Rows, types: dict[str, str], axes: Axes
 ) -> tuple[list[dict[str, Any]], str]:
     """Return the mean of each bucket, and of the lines with most rows."""
-    if not _TIME.match(types[axes.x]) and not _NUMBER.match(types[axes.x]):
+    if not _TIME.match(types[axes.x]) and not is_number(types[axes.x]):
         raise QueryFailed(f"{axes.x} has more values than a line can have: try kind='bar'")
     chosen = relation.project(_selected(types, axes)).filter("isfinite(x) AND y IS NOT NULL")
     notes = []
@@ -273,6 +273,7 @@ def _bucketed(
             names = ", ".join("NULL" if c is None else sql.literal(c) for c, _ in lines)
             nulls = " OR c IS NULL" if any(c is None for c, _ in lines) else ""
             chosen = chosen.filter(f"c IN ({names}){nulls}")
+    # Buckets begin at multiples of a round step, so that a later answer has the same ones.
     low, high = chosen.aggregate("min(x), max(x)").fetchall()[0]
     if low is None:
         raise QueryFailed(f"there is no value of {axes.y} to plot")
@@ -303,7 +304,7 @@ def _value_of(name: str, kind: str) -> str:
     """SQL for a place on the x axis: times as milliseconds since 1970, text as it is."""
     if _TIME.match(kind):
         return f"(epoch_us({sql.identifier(name)}::TIMESTAMPTZ) / 1000.0)"
-    return _number(name) if _NUMBER.match(kind) else _text(name)
+    return _number(name) if is_number(kind) else _text(name)
 
 
 def _number(name: str) -> str:
@@ -324,8 +325,7 @@ def _x(name: str, kind: str) -> alt.X:
     if _TIME.match(kind):
         axis = alt.Axis(labelExpr=_CLOCK)
         return alt.X("x:T", title=label(name, kind), scale=alt.Scale(type="utc"), axis=axis)
-    is_number = _NUMBER.match(kind)
-    return alt.X("x:Q" if is_number else "x:N", title=label(name, kind))
+    return alt.X("x:Q" if is_number(kind) else "x:N", title=label(name, kind))
 
 
 def _values(rows: Sequence[dict[str, Any]]) -> alt.InlineData:
