@@ -196,6 +196,8 @@ def checked_url(url: str) -> str:
         )
     if match[1] == "oci":
         registry.divide(url)
+    if match[1] == "s3":
+        s3.checked(url)
     return ssh.checked(url) if match[1] == "ssh" else url
 
 

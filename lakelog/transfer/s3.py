@@ -38,6 +38,13 @@ _CHUNKS_MAX = 10_000
 _TIMEOUT = timedelta(seconds=60)
 
 
+def checked(url: str) -> str:
+    """Return an address that names a bucket. Raises TransferRefused."""
+    if not urlsplit(url).hostname:
+        raise TransferRefused(f"{url}: name a bucket, as in s3://BUCKET/PREFIX")
+    return url
+
+
 class S3Remote:
     """The objects below a prefix of a bucket."""
 
@@ -45,10 +52,8 @@ class S3Remote:
     lists_objects = False
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        parts = urlsplit(checked(url))
         self.url = url
-        if not parts.hostname:
-            raise TransferRefused(f"{url}: name a bucket, as in s3://BUCKET/PREFIX")
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
         if endpoint and urlsplit(endpoint).scheme == "http":

@@ -54,6 +54,8 @@ def test_removal_says_how_to_take_it_back(lake: Path, home: Path) -> None:
         (["remote", "add", "a/b", "x"], 2, "cannot name a remote"),
         (["remote", "add", "a"], 2, "takes NAME and URL"),
         (["remote", "add", "a", "gopher://x/y"], 1, "no remotes of kind gopher://"),
+        (["remote", "add", "a", "s3://"], 1, "name a bucket, as in s3://BUCKET/PREFIX"),
+        (["remote", "add", "a", "s3:///x"], 1, "name a bucket"),
         (["push", "--force"], 2, "add --yes"),
         (["push", "--tag", "none"], 1, "no tag 'none'"),
         (["pull"], 1, "there is no lake: check the address, or push to it"),
