@@ -154,9 +154,8 @@ def backup(app: App, source: str, to: str, target: Target) -> None:
     """
     with app.progress("copying", "files") as progress:
         result = hotcopy.copy(load(source), to, progress)
-    line = (
-        f"copied {many(result.files, 'file')}, {size(result.bytes)}; {result.kept:,} were there\n"
-    )
+    were = many(result.kept, "was there", "were there")
+    line = f"copied {many(result.files, 'file')}, {size(result.bytes)}; {were}\n"
     emit_record(dataclasses.asdict(result), target, lambda: line)
 
 

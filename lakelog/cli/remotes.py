@@ -233,7 +233,7 @@ def _tell(app: App, result: Pushed | Fetched, target: Target, verb: str) -> None
     for ref, word in result.refs.items():
         app.say(f"{ref}: {'would be ' if result.dry_run and ' ' not in word else ''}{word}")
     would = f"would be {verb}" if result.dry_run else verb
-    kept = f"; {done.kept:,} were there" if done.kept else ""
+    kept = f"; {many(done.kept, 'was there', 'were there')}" if done.kept else ""
     signed = f", {many(done.signatures, 'signature')}" if done.signatures else ""
     app.say(f"{many(done.objects, 'object')}, {size(done.bytes)}{signed} {would}{kept}")
     if target.format != "table" or target.path:

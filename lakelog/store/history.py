@@ -374,7 +374,8 @@ def undo(
         later = max(next_seq - store.manifests.load(last.snapshot).next_seq, 0)
         if later and not force and to_branch is None:
             raise WouldDropEvents(
-                f"{later} events came after the {last.op} and would be dropped from {branch!r}:"
+                f"{later} event{'s' * (later != 1)} came after the {last.op} and would be dropped"
+                f" from {branch!r}:"
                 " undo --force drops them (the log still has them), --to-branch NAME keeps them on"
                 " a new branch",
                 later,
