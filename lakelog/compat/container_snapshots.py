@@ -105,6 +105,7 @@ def snapshot_containers(
     containers = [engine.inspect(name) for name in dict.fromkeys(names)]
     id = _free_id(lake)
     with _staging(lake) as folder, contextlib.ExitStack() as stack:
+        # All are paused before the first is read, so that they are saved at one moment.
         for each in containers:
             if pause and each.is_running:
                 stack.enter_context(engine.paused(each.name))
@@ -232,6 +233,7 @@ def restore_snapshot(
     ContainerFailed, OSError.
     """
     policy.require(lake.store.paths, "restore")
+    # Names and every byte before the first container: a restore of several has no way back.
     snapshot, engine = find_snapshot(lake, name), engine or Engine()
     chosen = _chosen(snapshot, only, new_name)
     _refuse_damaged(lake, snapshot)
@@ -279,6 +281,7 @@ def _start(
     if targets:
         check_restore(lake, snapshot.id, targets, tuple(targets))
     backup = ""
+    # The old container is stopped first: it would write to its state while that is exchanged.
     with _set_aside(engine, name) as replaced:
         if targets:
             labels = tuple(targets)
@@ -286,7 +289,15 @@ def _start(
                 lake, snapshot.id, to=targets, labels=labels, progress=progress
             )
             backup = restored.backup or ""
-        engine.run(name, saved.image, like, options)
+        try:
+            engine.run(name, saved.image, like, options)
+        except ContainerFailed as error:
+            if not backup:
+                raise
+            raise ContainerFailed(
+                f"{error}; its state was restored before: `lakelog state restore {backup}` brings"
+                " back what was there"
+            ) from None
     return Started(name, saved.image, targets, backup, replaced)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -136,6 +137,24 @@ def test_a_container_of_that_name_is_kept(podman: Podman, tmp_path: Path) -> Non
     names = podman.run("ps", "--all", "--format", "{{.Names}}").split()
     assert len(names) == 2
     assert any(name.startswith("web-before-") for name in names)
+
+
+def test_start_that_fails_after_its_state_was_restored_names_the_backup(
+    podman: Podman, tmp_path: Path
+) -> None:
+    """The error says what brings back the state that was there."""
+    launch(podman, "web", "--volume", "shared:/data")
+    (volume(podman, "shared") / "a").write_text("1")
+    lake = tmp_path / "lake"
+    id = answer(lake, "omega", "snapshot", "web")["id"]
+    (volume(podman, "shared") / "a").write_text("2")
+    words = ("omega", "restore-snapshot", id, "--replace", "--yes", "--", "--no-such-option")
+    said = run(lake, *words, code=1).output
+    assert (volume(podman, "shared") / "a").read_text() == "1"
+    backup = re.search(r"`lakelog state restore (\S+)` brings back what was there", said)
+    assert backup is not None
+    run(lake, "state", "restore", backup[1], "--yes")
+    assert (volume(podman, "shared") / "a").read_text() == "2"
 
 
 def test_several_containers_are_one_snapshot(podman: Podman, tmp_path: Path) -> None:
