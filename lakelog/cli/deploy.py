@@ -137,6 +137,7 @@ def render(
     wanted = Deployment(
         name, image, namespace, args, port, size, storage_class, grace, retention, schedule, user
     )
+    # What goes into a pipe, such as to `kubectl apply -f -`, has to be one recipe.
     if out is None:
         if kind == "all":
             raise click.UsageError("several recipes are files: give -o DIR")
@@ -219,6 +220,7 @@ def rollback(
     images = ", ".join(chosen.images)
     if not confirm(f"return {name} to revision {chosen.number} ({images})?", yes):
         raise click.ClickException("nothing was changed")
+    # Asked first, then opened: nobody else waits for the lake while a person thinks.
     with _lake(app) as lake:
         return_to(lake, cluster, name, chosen, why=why, seconds=timeout)
     app.say(f"deployment {name} has revision {chosen.number} again: {images}")

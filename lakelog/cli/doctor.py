@@ -26,6 +26,7 @@ from lakelog.export.values import clock
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.tail import Tail
+from lakelog.transfer import rewind
 
 OK, WARNING, FAILED = "OK", "warning", "failed"
 _COLOURS = {OK: "green", WARNING: "yellow", FAILED: "red"}
@@ -166,6 +167,17 @@ def _hints(store: Store, _: str) -> Findings:
     )
 
 
+def _pending(store: Store, _: str) -> Findings:
+    intent = rewind.read(store)
+    if intent is None:
+        yield OK, "no rollback is pending"
+    elif disk.is_locked(store.paths.restore_lock):
+        yield OK, f"a {intent.op} is at work: {intent.message}"
+    else:
+        words = "`lakelog rollback --continue` finishes it, `lakelog undo` takes it back"
+        yield WARNING, f"a {intent.op} {intent.message!r} was interrupted: {words}"
+
+
 def _clock(store: Store, branch: str) -> Findings:
     last = store.refs.head(branch).move.time
     ahead = last - disk.now_us()
@@ -181,6 +193,7 @@ _LOOKS: dict[str, Callable[[Store, str], Findings]] = {
     "tail": _tail,
     "kept": _saved_files,
     "hints": _hints,
+    "rollback": _pending,
     "clock": _clock,
 }
 

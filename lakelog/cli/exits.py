@@ -194,7 +194,9 @@ def _is_interrupted(error: BaseException) -> bool:
 def _words_of_disk(error: OSError) -> str:
     where = error.filename2 or error.filename
     reason = _DISK_WORDS.get(error.errno or 0) or one_line(error.strerror or str(error))
-    return f"{os.fsdecode(where)}: {reason}" if isinstance(where, (str, bytes)) else reason
+    words = f"{os.fsdecode(where)}: {reason}" if isinstance(where, (str, bytes)) else reason
+    # What was interrupted by it, and who goes on.
+    return "; ".join([words, *getattr(error, "__notes__", [])])
 
 
 def _flush() -> None:

@@ -84,6 +84,7 @@ def snapshot(
     if not is_enabled("SNAPSHOT_ENABLED"):
         app.say("not saved: SNAPSHOT_ENABLED is off")
         return
+    # Before the lake: where no engine is installed, none is created.
     used = Engine(engine)
     with app.open_or_create() as lake, app.progress("saving", "bytes") as progress:
         result = snapshots.snapshot_containers(

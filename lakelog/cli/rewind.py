@@ -192,6 +192,7 @@ def _undo(
     target: Target,
 ) -> None:
     with app.open() as lake:
+        # How far it got is not known before it is finished or taken back, so there is no plan.
         if words := rollbacks.pending(lake):
             if dry_run:
                 app.say(f"the interrupted {words} would be undone, as far as it got")

@@ -118,6 +118,7 @@ def prove(
     accepted = [keys.load_public(signed_by)] if signed_by else []
     with app.open() as lake:
         store = lake.store
+        # A proof is worth what its state is signed with, and the newest state seldom is signed.
         if ref is None:
             what = signing.last_signed(store)
         else:

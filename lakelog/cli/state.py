@@ -95,6 +95,7 @@ def save(
     Files that change while they are read are read again. Nothing is saved if a
     file cannot be read. SNAPSHOT_ENABLED=false turns saving off.
     """
+    # No failure: what runs at the end of every pod must not hold up those that save nothing.
     if not is_enabled("SNAPSHOT_ENABLED"):
         app.say("not saved: SNAPSHOT_ENABLED is off")
         return
@@ -202,6 +203,7 @@ def restore(
         raise StateRefused("nothing was restored: RESTORE_ENABLED is off")
     if undo == (name is not None) or (undo and (to or labels or if_empty)):
         raise click.UsageError("name a state, or give --undo alone")
+    # Before anything is opened: what starts a pod with this finds no lake the first time.
     if if_empty and name is not None and (reason := _needless(app, name, to, labels)):
         app.say(f"nothing was restored: {reason}")
         return

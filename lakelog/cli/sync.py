@@ -96,6 +96,7 @@ def sync(
     runs until Ctrl-C or SIGTERM, with --once until the table is up to date.
     `status` lists the tables of a target, and how far behind they are.
     """
+    # No command of its own: a group could not have targets as its arguments.
     if words[0] == "status" and len(words) == 2:
         _show_status(app, words[1], target)
         return

@@ -50,6 +50,7 @@ class Endpoint:
             host, port = parts.hostname or "", parts.port or port
         except ValueError:
             raise InvalidSetting(f"a target of this kind looks like {example}") from None
+        # A suffix such as +http says how; without it only this machine is spoken to in the clear.
         name, _, how = parts.scheme.partition("+")
         path = urllib.parse.unquote(parts.path.strip("/"))
         if not host or "/" in path or how not in ("", "http", "https"):
@@ -100,6 +101,8 @@ class HttpConnection:
         Raises ConnectionLost where no answer comes, or none but "busy"; then the request may have
         been carried out. Raises SyncRefused for 401 and 403, LakelogError for other statuses.
         """
+        # A busy server has done nothing, so asking again is safe; a lost connection is the caller's
+        # affair, who knows whether the request may be made twice.
         for attempt in range(1, _TRIES + 1):
             reply = self._once(method, path, body, content_type)
             if reply.status not in _BUSY or reply.status in accept:

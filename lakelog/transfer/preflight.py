@@ -128,6 +128,7 @@ def examine(
             _examine_data(lake, (now, then), live, result)
             if "cursors" in parts:
                 _examine_cursors(live, result)
+        # Those of the present state say what of a directory is in some state already.
         known = {record.label: record for record in _states(lake, now, live[1])}
         saved = _states(lake, then, live[2])
         if source:

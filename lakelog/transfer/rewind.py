@@ -40,6 +40,10 @@ _PENDING = (
     "whether the deployment got its revision is not known; `lakelog rollback --continue` goes on,"
     " `lakelog undo` takes the rollback back"
 )
+_BEGUN = (
+    "the rollback has begun: `lakelog rollback --continue` finishes it, `lakelog undo` takes it"
+    " back"
+)
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,10 @@ def find(store: Store, commit: str) -> Intent | None:
 
 def begin(store: Store, intent: Intent) -> None:
     """Write the intent durably: from here on it is finished, not forgotten."""
-    disk.replace_whole(store.paths.rollback, document.encode(asdict(intent)))
-    # The directories are the intent's now; up to here they would have been deleted.
-    exchange.drop_journal(store)
+    with _noting_pending(store):
+        disk.replace_whole(store.paths.rollback, document.encode(asdict(intent)))
+        # The directories are the intent's now; up to here they would have been deleted.
+        exchange.drop_journal(store)
 
 
 def recover(store: Store) -> Intent | None:
@@ -125,7 +130,12 @@ def recover(store: Store) -> Intent | None:
 def carry_out(store: Store, intent: Intent) -> Head | None:
     """Do what is left of an intent; None if it was taken back because events were published that
     it did not expect. Raises DeploymentFailed (and then all is as it was, or the words say that it
-    is pending), Damaged, OSError."""
+    is pending), Damaged, and OSError with a note of what to do."""
+    with _noting_pending(store):
+        return _carry_out(store, intent)
+
+
+def _carry_out(store: Store, intent: Intent) -> Head | None:
     if not _is_moved(store, intent):
         if intent.cluster is not None:
             _set_revision(store, intent, intent.cluster)
@@ -151,6 +161,17 @@ def carry_out(store: Store, intent: Intent) -> Head | None:
     _drop(store)
     prune(store)
     return store.refs.head(intent.branch)
+
+
+@contextlib.contextmanager
+def _noting_pending(store: Store) -> Iterator[None]:
+    """Add to an OSError that the rollback is pending, if it is, and who goes on."""
+    try:
+        yield
+    except OSError as error:
+        if os.path.exists(store.paths.rollback):
+            error.add_note(_BEGUN)
+        raise
 
 
 def take_back(store: Store, intent: Intent) -> None:

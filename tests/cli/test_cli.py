@@ -418,7 +418,7 @@ def test_doctor_looks_at_everything(lake: Path) -> None:
     states = {check["check"]: check["state"] for check in answer(lake, "doctor")}
     assert states.keys() == {
         *("python", "lakelog", "libraries", "lake", "disk", "head", "tail", "kept", "hints"),
-        "clock",
+        *("rollback", "clock"),
     }
     assert states["kept"] == "warning"
     assert {*states.values()} == {"OK", "warning"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from lakelog.transfer import rewind
 from lakelog.transfer.restore import restore_state
 from lakelog.transfer.rollback import finish, preview, rollback, undo
 from lakelog.transfer.state import find_state, list_states, save_state
-from tests.support import lakes, state_trees
+from tests.support import lakes, seam, state_trees
 from tests.support.cli import answer, flip, run
 from tests.support.cluster import Cluster, cluster
 from tests.support.deaths import dies
@@ -279,6 +280,33 @@ def test_unknown_outcome_is_pending_until_it_is_finished_or_taken_back(world: Wo
     with world.open() as lake:
         undo(lake)
     assert world.facts() == new
+
+
+def test_full_disk_after_the_intent_says_who_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error and doctor name `rollback --continue`, which finishes it."""
+    pending, failed = Path(world.path, "refs", "rollback.json"), list[str]()
+
+    def once_full(name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if name in seam.CHANGES and pending.exists() and not failed:
+            failed.append(name)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        seam.install(patch, once_full)
+        words = ("rollback", "v1", "--with", "data,cursors,state", "--yes")
+        shown = run(world.path, *words, code=1).stderr
+    assert "the disk is full" in shown
+    assert "`lakelog rollback --continue` finishes it" in shown
+    checks = {check["check"]: check for check in answer(world.path, "doctor")}
+    assert checks["rollback"]["state"] == "warning"
+    assert "`lakelog rollback --continue`" in checks["rollback"]["words"]
+    run(world.path, "rollback", "--continue")
+    assert world.facts()["data"] == 1
+    checks = {check["check"]: check for check in answer(world.path, "doctor")}
+    assert checks["rollback"]["state"] == "OK"
 
 
 def test_dry_run_leaves_an_interrupted_rollback_as_it_is(world: World) -> None:
