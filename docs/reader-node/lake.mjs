@@ -11,17 +11,10 @@ import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { decompress } from 'fzstd'
-import { parquetReadObjects } from 'hyparquet'
+import { rowsOf } from './segment.mjs'
 
 const [FORMAT, WAL_FORMAT, FILE_FORMAT] = [3, 3, 1]
 const SEGMENT_BYTES = 256_000_000
-const PARQUET = {
-  compressors: { ZSTD: (input, size) => decompress(input, new Uint8Array(size)) },
-  parsers: {
-    timestampFromMicroseconds: micros => micros,
-    stringFromBytes: bytes => bytes && Buffer.from(bytes).toString(),
-  },
-}
 const ALIASES = {
   timestamp: 'time', ts: 'time', '@timestamp': 'time', event_type: 'type',
   content_type: 'category', item_id: 'subject',
@@ -188,7 +181,7 @@ export class Lake {
     const found = []
     for (const entry of this.segments(state).filter(e => e.kind === kind)) {
       const data = this.object('segments', entry.key, '.parquet', entry.bytes)
-      const rows = await parquetReadObjects({ ...PARQUET, file: new Uint8Array(data).buffer })
+      const rows = await rowsOf(new Uint8Array(data).buffer)
       rows.forEach((row, index) => {
         if (entry.layout === 'arrival' && kind === 'events') row.seq = entry.seq[0] + index
         found.push(row)

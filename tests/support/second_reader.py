@@ -243,9 +243,35 @@ def published(lake: str, state: Row, kind: str) -> list[Row]:
     found: list[Row] = []
     for entry in live.values():
         data = named(lake, "segments", entry["key"], ".parquet", entry["bytes"])
-        for index, row in enumerate(pq.ParquetFile(io.BytesIO(data)).read().to_pylist()):
+        file = pq.ParquetFile(io.BytesIO(data))
+        schema = json.loads((file.metadata.metadata or {}).get(b"lakelog.fields", b"{}"))
+        for index, row in enumerate(file.read().to_pylist()):
+            if (fields := row.pop("fields", None)) is not None:
+                row["data"] = payload({"kind": "object", **schema}, fields, schema["spaced"])
             row |= {k: (v - EPOCH) // MICRO for k, v in row.items() if isinstance(v, datetime)}
             if entry["layout"] == "arrival" and kind == "events":
                 row["seq"] = entry["seq"][0] + index
             found.append(row)
     return found
+
+
+def payload(member: Row, value: Any, spaced: bool) -> str:
+    """Return the JSON text of a value in a typed segment (F4.7, F4.8)."""
+    kind, comma = member["kind"], ", " if spaced else ","
+    if kind == "object" and value is not None:
+        shown = [m for m in member["members"] if m["null"] or value[m["name"]] is not None]
+        texts = [(string(m["name"]), payload(m, value[m["name"]], spaced)) for m in shown]
+        return "{" + comma.join(f"{n}:{' ' * spaced}{t}" for n, t in texts) + "}"
+    if value is None:
+        return "null"
+    if kind == "list":
+        return "[" + comma.join(payload(member["members"][0], v, spaced) for v in value) + "]"
+    if kind == "number" and value == int(value) and abs(value) < 2**53:
+        return str(int(value))
+    texts = {"text": string, "bool": lambda v: str(v).lower(), "json": str, "int": str}
+    return texts.get(kind, repr)(value)
+
+
+def string(text: str) -> str:
+    plain = json.dumps(text, ensure_ascii=False)
+    return re.sub(r"\\(u00..|.)", lambda m: "\\" + m[1][:1] + m[1][1:].upper(), plain)
