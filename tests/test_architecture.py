@@ -39,9 +39,10 @@ ORDER = {
     "query": """prune qualifiers frames display plots relation keys tail_rows behaviour
         providers ref_schemas segment_files cursor_pool session follow""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
-        engine tables ledger sample user_views""",
+        engine tables ledger contract sample user_views""",
     "ingest": """exclusions rotation inflate holes binary columnar lease source scan cursors content
-        identity formats definitions records time_carry stripes transform batch gather group ingest
+        identity formats definitions records time_carry stripes conformance
+        transform batch gather group ingest
         stream_cursor messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
     "collect": "followed_file status turns watch loop",

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,13 +21,21 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit_words, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, paint, size, width
+from lakelog.cli.schema import breaches
 from lakelog.errors import LakelogError
 from lakelog.export.formats import of_records
 from lakelog.export.values import clock
+from lakelog.lazy import Lazy
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.tail import Tail
 from lakelog.transfer import rewind
+
+if TYPE_CHECKING:
+    from lakelog import lake
+    from lakelog.views import contract
+else:
+    lake, contract = Lazy("lakelog.lake"), Lazy("lakelog.views.contract")
 
 OK, WARNING, FAILED = "OK", "warning", "failed"
 _COLOURS = {OK: "green", WARNING: "yellow", FAILED: "red"}
@@ -187,6 +196,20 @@ def _clock(store: Store, branch: str) -> Findings:
         yield OK, f"{clock(time.time_ns() // 1000)}, the last move was {clock(last)}"
 
 
+def _schema(store: Store, branch: str) -> Findings:
+    contracts = contract.of_state(store, store.state(branch))
+    if not contracts:
+        return
+    with lake.open(store.paths.root, create=False, branch=branch) as opened:
+        found = breaches(opened, contracts)
+    types = many(len({each.type for each in found}), "type")
+    if found:
+        words = f"{many(len(found), 'breach', 'breaches')} of the contracts of {types}"
+        yield WARNING, f"{words}: `lakelog schema check` lists them"
+    else:
+        yield OK, f"events are as {many(len(contracts), 'contract')} say"
+
+
 _LOOKS: dict[str, Callable[[Store, str], Findings]] = {
     "disk": _disk,
     "head": _head,
@@ -195,6 +218,7 @@ _LOOKS: dict[str, Callable[[Store, str], Findings]] = {
     "hints": _hints,
     "rollback": _pending,
     "clock": _clock,
+    "schema": _schema,
 }
 
 

@@ -1,4 +1,4 @@
-"""schema: the fields of payloads, by state, and what changed between two states."""
+"""schema: the fields of payloads, by state, what changed between two states, and contracts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.cli.app import App, complete_ref
+from lakelog.cli import exits
+from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.render.output import Target, emit, emit_words, with_output
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import ROWS_MAX, cell
 from lakelog.cli.render.terminal import many, paint, say, width
+from lakelog.errors import UnknownRef
 from lakelog.export.formats import of_records
 from lakelog.lazy import Lazy
 
@@ -23,26 +25,30 @@ if TYPE_CHECKING:
     from rich import cells as rich_cells
 
     from lakelog.lake import Lake
-    from lakelog.views import ledger
+    from lakelog.views import contract, ledger
+    from lakelog.views.contract import Breach, Contract
 else:
     rich_cells = Lazy("rich.cells")
-    ledger = Lazy("lakelog.views.ledger")
+    contract, ledger = Lazy("lakelog.views.contract"), Lazy("lakelog.views.ledger")
 
 _CHANGE = ("change", "type", "path", "before", "after")
+_BREACH = ("type", "path", "breach", "kind", "events", "first_seen", "on_breach")
 _KIND, _SHARE, _DAY = 14, 6, 10
 """Widths of columns: a kind, a share, a day or a time of day."""
 _PATH_MIN = 20
+_TYPE = click.option("--type", "type_", metavar="T", help="Only events of this type.")
+_AT = click.option(
+    "--at", metavar="REF", shell_complete=complete_ref, help="Use a tag, branch, snapshot or time."
+)
 
 
 @click.group(
     invoke_without_command=True,
     epilog="\b\nExamples:\n  lakelog schema\n  lakelog schema --type COMPLETE --at v1 --json\n"
-    "  lakelog schema --diff v1 main",
+    "  lakelog schema --diff v1 main\n  lakelog schema pin --type COMPLETE; lakelog schema check",
 )
-@click.option("--type", "type_", metavar="T", help="Only events of this type.")
-@click.option(
-    "--at", metavar="REF", shell_complete=complete_ref, help="Use a tag, branch, snapshot or time."
-)
+@_TYPE
+@_AT
 @click.option(
     "--diff",
     "compared",
@@ -67,6 +73,8 @@ def schema(
     """
     # click runs the group before its verb, and the list is only wanted without one.
     if ctx.invoked_subcommand is not None:
+        if type_ or at or compared:
+            raise click.UsageError(f"options of {ctx.invoked_subcommand} come after it")
         return
     if compared and at:
         raise click.UsageError("--at and --diff do not go together: --diff names both states")
@@ -81,6 +89,99 @@ def schema(
             emit_words(result, target, lambda: "".join(f"{w}\n" for w in panel(rows)))
             if not rows and target.format == "table":
                 say("no events", dim=True)
+
+
+@verb(
+    examples="""
+    lakelog schema pin --type COMPLETE
+    lakelog schema pin --at v1 --open --on-breach quarantine
+"""
+)
+@_TYPE
+@_AT
+@click.option("--open", "is_open", is_flag=True, help="Allow fields that are not there now.")
+@click.option(
+    "--on-breach",
+    type=click.Choice(("warn", "quarantine")),
+    default="warn",
+    show_default=True,
+    help="Only report breaches, or also quarantine such lines of files.",
+)
+def pin(app: App, type_: str | None, at: str | None, is_open: bool, on_breach: str) -> None:
+    """Make the present fields the contract of their type.
+
+    A payload breaches it by another field, by a value of another kind, or without a field that
+    every payload has now. Appended events are always stored, and breaches only reported.
+    """
+    with app.open() as lake:
+        if at is None:
+            lake.settle()  # the state that has the contract has the events that it was made of
+        fields = ledger.fields_of((lake.at(at) if at else lake).schema(type_))
+        types = sorted({name for name, _ in fields if name is not None})
+        if not types:
+            raise UnknownRef(f"no events of type {type_!r}" if type_ else "no events yet")
+        made = [
+            contract.of_ledger(name, fields.values(), is_open=is_open, on_breach=on_breach)
+            for name in types
+        ]
+        contract.pin(lake.store, lake.branch_name, made)
+    paths = sum(len(each.fields) for each in made)
+    app.say(f"pinned {many(paths, 'field')} of {many(len(made), 'type')}: {on_breach} on a breach")
+
+
+@verb(
+    examples="""
+    lakelog schema unpin --type COMPLETE
+"""
+)
+@_TYPE
+def unpin(app: App, type_: str | None) -> None:
+    """Drop the contract of a type, or all; earlier states still have it."""
+    with app.open() as lake:
+        types = contract.unpin(lake.store, lake.branch_name, type_)
+    app.say(f"unpinned {', '.join(map(cell, types))}" if types else "there is no contract")
+
+
+@verb(
+    examples="""
+    lakelog schema check
+    lakelog schema check --at v1 --json || exit
+"""
+)
+@_TYPE
+@_AT
+@with_output
+def check(app: App, type_: str | None, at: str | None, target: Target) -> None:
+    """List the breaches of contracts among the events.
+
+    Exits with 3 if there are any.
+    """
+    with app.open() as lake:
+        contracts = contracts_of(lake, at)
+        if type_ is not None:
+            contracts = {name: each for name, each in contracts.items() if name == type_}
+        found = breaches(lake, contracts, at) if contracts else []
+    emit(of_records([asdict(each) for each in found], _BREACH), target)
+    if not contracts:
+        app.say("there is no contract: lakelog schema pin makes one")
+    if found:
+        click.get_current_context().exit(exits.WRONG)
+
+
+def contracts_of(lake: Lake, at: str | None = None) -> dict[str, Contract]:
+    """Return the contracts of the branch, or of a state."""
+    pinned = lake.at(at or lake.branch_name)
+    return contract.of_state(lake.store, lake.store.manifests.load(pinned.id))
+
+
+def breaches(lake: Lake, contracts: dict[str, Contract], at: str | None = None) -> list[Breach]:
+    """Return what breaches contracts among the events of the branch, or of a state."""
+    state = lake.at(at) if at else lake
+    return contract.breaches(contracts, ledger.fields_of(state.schema()))
+
+
+for _command in (pin, unpin, check):
+    schema.add_command(_command)
 
 
 def _emit_diff(lake: Lake, a: str, b: str, type_: str | None, target: Target) -> None:

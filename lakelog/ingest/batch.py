@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import StaleFiles
 from lakelog.ingest import cursors, definitions
+from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.cursors import Cursor, CursorIndex, Start
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.formats.definition import Definition
@@ -143,6 +144,7 @@ class Job:
     cache: IndexCache = field(default_factory=lambda: IndexCache())
     runs: list[Any] = field(default_factory=list)
     formats: Formats = field(default_factory=dict)
+    conformance: Conformance = field(default_factory=lambda: Conformance({}))
 
     def __post_init__(self) -> None:
         if isinstance(self.form, str):
@@ -153,9 +155,13 @@ class Job:
         return self.store.refs.head(self.branch)
 
     def state(self, head: Head) -> Manifest:
-        """The state of the branch after a move; its formats apply to what is read next."""
+        """The state of the branch after a move; its formats and contracts apply to what is read
+        next."""
         state = self.store.manifests.load(head.move.snapshot)
         self.formats = definitions.formats_of(self.store, state)
+        contracts = definitions.contracts_of(self.store, state)
+        if contracts != self.conformance.contracts:
+            self.conformance = Conformance(contracts)
         return state
 
     def definition(self, path: str) -> Definition | None:
@@ -179,7 +185,9 @@ class Job:
     ) -> Transformer:
         """The transformer of lines of a file that follow the bytes `before`; or of several
         `files`."""
-        return Transformer(self.connect(), form, origin, self.label, self.mode, before, files)
+        return Transformer(
+            *(self.connect(), form, origin, self.label, self.mode, before, files, self.conformance)
+        )
 
 
 def finishing(job: Job, source: Source) -> Job:

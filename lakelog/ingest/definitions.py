@@ -7,6 +7,7 @@ read what comes next; a file's cursor holds the definition that it was read by i
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -24,10 +25,12 @@ from lakelog.store.entry import Entry, Record, Removal
 from lakelog.store.manifest import Manifest, Page
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
+from lakelog.views import contract
+from lakelog.views.contract import Contract
 
 WHAT = "format"
 _PAGES: dict[str, tuple[Entry, ...]] = {}
-"""The entries of formats by the digest of their page, which never changes."""
+"""The entries of formats and contracts by the digest of their page, which never changes."""
 _PAGES_MAX = 4096
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -75,23 +78,39 @@ Formats = dict[str, LakeFormat]
 
 def formats_of(store: Store, state: Manifest) -> Formats:
     """Return the formats that a state holds, by name."""
-    live: dict[str, Record] = {}
-    for entries in (*(_on_page(store, page) for page in state.pages), state.recent):
-        for entry in entries:
-            if entry.what == WHAT:
-                live.pop(entry.key, None)
-                if isinstance(entry, Record):
-                    live[entry.key] = entry
+    live = _live(store, state, WHAT)
     return {name: LakeFormat.from_entry(record) for name, record in live.items()}
 
 
+def contracts_of(store: Store, state: Manifest) -> dict[str, Contract]:
+    """Return the contracts that a state holds, by type of event. Raises DamagedManifest."""
+    live = _live(store, state, contract.WHAT)
+    # Read again by whoever says what is wrong with an entry.
+    with contextlib.suppress(AttributeError, KeyError, TypeError):
+        return {name: Contract.from_entry(record) for name, record in live.items()}
+    return contract.of_state(store, state)
+
+
+def _live(store: Store, state: Manifest, what: str) -> dict[str, Record]:
+    """The live entries of one kind, by key."""
+    live: dict[str, Record] = {}
+    for entries in (*(_on_page(store, page) for page in state.pages), state.recent):
+        for entry in entries:
+            if entry.what == what:
+                live.pop(entry.key, None)
+                if isinstance(entry, Record):
+                    live[entry.key] = entry
+    return live
+
+
 def _on_page(store: Store, page: Page) -> tuple[Entry, ...]:
-    """The entries of formats on a page; remembered, for every publish asks."""
+    """The entries of formats and contracts on a page; remembered, for every publish asks."""
     if page.digest not in _PAGES:
         # Pages are immutable, so forgetting them all is safe and rare.
         if len(_PAGES) >= _PAGES_MAX:
             _PAGES.clear()
-        _PAGES[page.digest] = tuple(e for e in store.manifests.page(page) if e.what == WHAT)
+        kinds = (WHAT, contract.WHAT)
+        _PAGES[page.digest] = tuple(e for e in store.manifests.page(page) if e.what in kinds)
     return _PAGES[page.digest]
 
 

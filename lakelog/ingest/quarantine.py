@@ -7,6 +7,7 @@ like events. `replay` and `drop` are moves that can be undone.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest import cursors, definitions
+from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.formats import jsonl, registry, sqltext
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.formats.format import Format
@@ -43,6 +45,8 @@ _CUT = range(65_536, 65_546)
 """Lengths of lines that an earlier version cut to 64 KiB."""
 _PARTS = "a line of over "
 """The beginning of the reason of a line that was quarantined in parts."""
+_Placed = tuple[dict[str, Any], int, int]
+"""An event, its position, and the index of its line."""
 Rules = Callable[[str], Definition | None]
 """The definition for the lines of an origin, if there is one."""
 
@@ -150,6 +154,7 @@ class _Retry:
     ) -> None:
         self._store, self._connect, self._state = store, connect, state
         self._rules, self._type, self._is_kept = rules, type_, is_kept
+        self._conformance = Conformance(definitions.contracts_of(store, state))
         self._commit = disk.random_hex()
         self._waiting: list[pa.Table] = []
         self._keys: list[Any] = []
@@ -210,7 +215,7 @@ class _Retry:
         """Return the rows of lines that are events now, and the other lines."""
         tables: list[pa.Table] = []
         unparsed: list[int] = []
-        by_origin: dict[str, list[tuple[dict[str, Any], int]]] = {}
+        by_origin: dict[str, list[_Placed]] = {}
         for index, row in enumerate(table.to_pylist()):
             rule = self._rules(row["origin"])
             events = _parse(rule, row["line"] or "", row["reason"] or "", self._type)
@@ -218,14 +223,29 @@ class _Retry:
                 unparsed.append(index)
             else:
                 places = itertools.count(row["position"])
-                by_origin.setdefault(row["origin"], []).extend(zip(events, places, strict=False))
+                placed = by_origin.setdefault(row["origin"], [])
+                placed += [(e, at, index) for e, at in zip(events, places, strict=False)]
         # A transformer stamps one origin on all of its rows.
-        for origin, pairs in by_origin.items():
+        for origin, placed in by_origin.items():
             transformer = Transformer(self._connect(), jsonl.FORM, origin)
-            tables.append(transformer.rows_of([e for e, _ in pairs], [p for _, p in pairs]))
+            events_of = transformer.rows_of([e for e, _, _ in placed], [p for _, p, _ in placed])
+            events_of, breaching = self._conforming(events_of, [index for _, _, index in placed])
+            tables.append(events_of)
+            unparsed += breaching
         return (pa.concat_tables(tables) if tables else None), table.take(
-            pa.array(unparsed, pa.int64())
+            pa.array(sorted(unparsed), pa.int64())
         )
+
+    def _conforming(self, events: pa.Table, lines: list[int]) -> tuple[pa.Table, list[int]]:
+        """Return the rows that breach no contract, and the lines of the others; `lines` are those
+        of all rows. As when it was ingested, a line of several events stays whole."""
+        if not self._conformance or not events.num_rows:
+            return events, []
+        counts = Counter(lines)
+        reasons = self._conformance.reasons(self._connect(), events)
+        breaching = {row for row in reasons if counts[lines[row]] == 1}
+        stays = [row not in breaching for row in range(events.num_rows)]
+        return events.filter(pa.array(stays)), [lines[row] for row in breaching]
 
 
 def _rules(store: Store, state: Manifest, form: str | None) -> Rules:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest import stripes
+from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.formats import bulk, mixture, pattern, sqltext
 from lakelog.ingest.formats.format import Format
 from lakelog.ingest.holes import visible
@@ -108,15 +109,17 @@ class Transformer:
         mode: str = "once",
         before: bytes = b"",
         files: dict[int, bytes] | None = None,
+        conformance: Conformance | None = None,
     ) -> None:
         """`before` are the bytes in front of the first chunk; of a chunk of many `files` those of
-        each, by where it begins."""
+        each, by where it begins. Lines that lack `conformance` are bad."""
         self._connection, self._form = connection, form
         self._beside = connection.cursor()
         self._origin, self._source, self._mode = origin, source, mode
         self._queries: list[str] | None = None
         self._traits = form.traits
         self._carry = TimeCarry(form, before, files)
+        self._conformance = conformance
 
     def run(self, chunk: Chunk, *, final: bool = False) -> ChunkResult:
         """Return the result of a chunk."""
@@ -150,7 +153,8 @@ class Transformer:
             # In file order first: a time is carried from the row before.
             table = stripes.in_order([*tables, exact])
             table = stripes.mark_encoding(table, older) if table and older else table
-            return self._carry.fill(table, untimed) if table and self._traits.styles else table
+            table = self._carry.fill(table, untimed) if table and self._traits.styles else table
+            return self._conforming(table, chunk, chunk_records.starts, result)
 
         result.rest = rest
         return result
@@ -346,6 +350,29 @@ class Transformer:
                     result.bad.append(self._bad(chunk, start, error.reason, line))
         untimed += [carried] if carried else []
         return self._rows(good, places)
+
+    def _conforming(
+        self, table: pa.Table | None, chunk: Chunk, starts: Any, result: ChunkResult
+    ) -> pa.Table | None:
+        """Make lines whose event breaches a contract bad lines; return the other rows."""
+        if not self._conformance or table is None or not table.num_rows:
+            return table
+        reasons = self._conformance.reasons(self._beside, table)
+        if not reasons:
+            return table
+        places = np.asarray(table["position"]) - chunk.base
+        index = np.searchsorted(starts, places, "right") - 1
+        counts = np.bincount(index)
+        stays = np.ones(len(places), dtype=bool)
+        for row, reason in sorted(reasons.items()):
+            at = int(index[row])
+            # A line is ingested completely or not at all: one of several events stays.
+            if counts[at] == 1:
+                line = chunk.text[int(starts[at]) : int(starts[at + 1])]
+                # At the place of its event, where an audit and a replay look for it.
+                result.bad.append(self._bad(chunk, int(places[row]), reason, line))
+                stays[row] = False
+        return table.filter(pa.array(stays))
 
     def _events(self, line: bytes) -> tuple[list[dict[str, Any]], bool]:
         """The events of a record, and whether it is text of an older encoding. Only a record of at

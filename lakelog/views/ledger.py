@@ -29,7 +29,8 @@ CHANGES = ("conflict", "widened", "added", "removed", "narrowed")
 @dataclass(frozen=True, slots=True)
 class LedgerField:
     """A field of the payloads of one type; `kinds` are its kinds of JSON values, each with the
-    number of events that have it. `type` is None for types that are not told apart."""
+    number of events that have it; `since` is when each was first seen. `type` is None for types
+    that are not told apart."""
 
     type: str | None
     path: str
@@ -38,6 +39,7 @@ class LedgerField:
     events: int
     first_seen: Any
     kinds: Mapping[str, int]
+    since: Mapping[str, Any]
 
 
 Ledger = dict[tuple[str | None, str], LedgerField]
@@ -70,8 +72,10 @@ def fields_of(answer: pa.Table) -> Ledger:
     names = ("type", "path", "kind", "drift", "events", "first_seen", "kinds")
     ledger: Ledger = {}
     for row in answer.select(names).to_pylist():
-        kinds = {each["kind"]: each["events"] for each in row.pop("kinds")}
-        ledger[row["type"], row["path"]] = LedgerField(**row, kinds=kinds)
+        kinds = row.pop("kinds")
+        counts = {each["kind"]: each["events"] for each in kinds}
+        since = {each["kind"]: each["first_seen"] for each in kinds}
+        ledger[row["type"], row["path"]] = LedgerField(**row, kinds=counts, since=since)
     return ledger
 
 

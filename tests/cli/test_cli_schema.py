@@ -69,3 +69,33 @@ def test_states_are_compared_by_their_fields(lake: Path) -> None:
 
 def answer_diff(lake: Path) -> Any:
     return answer(lake, "--diff", "v1", "main")
+
+
+def test_a_contract_is_pinned_checked_and_dropped(lake: Path, tmp_path: Path) -> None:
+    """check exits with 3 and doctor warns on a breach; --at takes the contract of a past state."""
+    assert "no contract" in run(lake, "schema", "check").stderr
+    assert all(c["check"] != "schema" for c in json.loads(run(lake, "doctor", "--json").stdout))
+    run(lake, "schema", "pin")
+    assert run(lake, "schema", "check").stdout == ""
+    checks = {c["check"]: c["state"] for c in json.loads(run(lake, "doctor", "--json").stdout)}
+    assert checks["schema"] == "OK"
+    said = run(lake, "schema", "pin", "--type", "a", "--at", "v1", "--on-breach", "quarantine")
+    assert said.stderr == "pinned 5 fields of 1 type: quarantine on a breach\n"
+    found = json.loads(run(lake, "schema", "check", "--json", code=3).stdout)
+    assert [(b["path"], b["breach"], b["kind"], b["events"]) for b in found] == [
+        ("id", "other kind", "text", 1),
+        ("n", "other kind", "float", 1),
+        (LONG, "missing", None, 1),
+        (f"{LONG}.memory_percent", "missing", None, 1),
+    ]
+    assert run(lake, "schema", "check", "--at", "v1").stdout == ""
+    checks = {c["check"]: c["state"] for c in json.loads(run(lake, "doctor", "--json").stdout)}
+    assert checks["schema"] == "warning"
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"type": "a", "data": {"n": "text"}}\n')
+    assert "contract of type a: id is missing" in run(lake, "ingest", str(file), code=1).stderr
+    assert run(lake, "schema", "unpin", "--type", "a").stderr == "unpinned a\n"
+    run(lake, "schema", "unpin", "--type", "a", code=1)
+    assert run(lake, "schema", "unpin").stderr == "unpinned b, c\n"
+    assert "no events of type" in run(lake, "schema", "pin", "--type", "none", code=1).stderr
+    assert "come after it" in run(lake, "schema", "--type", "a", "check", code=2).stderr

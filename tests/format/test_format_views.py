@@ -1,9 +1,13 @@
-"""The statements of FORMAT.md that views rest on: their entries, and what compaction says."""
+"""The statements of FORMAT.md that views and contracts rest on: their entries, and what compaction
+says."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from lakelog.store.entry import SegmentEntry
-from lakelog.views import catalog, user_views
+from lakelog.views import catalog, contract, ledger, user_views
 from lakelog.views.definition import parse
 from tests.conftest import MakeLake
 from tests.support.own_views import BUSIEST
@@ -22,6 +26,31 @@ def test_many_views_fill_pages_of_the_manifest(make_lake: MakeLake) -> None:
     (entry,) = (e for e in lake.store.manifests.records(state, "view") if e.key == "v7")
     assert entry.members.keys() == {"sql", "version", "time"}
     assert entry.members["sql"] == BUSIEST
+    assert lake.verify().intact
+
+
+def test_contracts_are_entries_of_the_manifest(make_lake: MakeLake) -> None:
+    """F6.18: a contract is found by its type, replaced, removed, and taken back by a rollback."""
+    lake = make_lake()
+    lake.append([event(0, "PING", data={"n": 1}), event(1, "PONG", data={"n": None})])
+    fields = ledger.fields_of(lake.schema()).values()
+    contracts = [contract.of_ledger(name, fields) for name in ("PING", "PONG")]
+    contract.pin(lake.store, "main", contracts)
+    lake.tag("v1")
+
+    def live() -> dict[str, dict[str, Any]]:
+        state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+        return {e.key: e.members for e in lake.store.manifests.records(state, "contract")}
+
+    members = live()
+    assert members["PING"]["fields"] == {"$": ["object"], "n": ["int"]}
+    assert (members["PING"]["required"], members["PONG"]["required"]) == (["n"], [])
+    assert members["PING"].keys() == {"fields", "required", "open", "on_breach", "time"}
+    contract.pin(lake.store, "main", [replace(contracts[0], on_breach="quarantine")])
+    contract.unpin(lake.store, "main", "PONG")
+    assert {name: each["on_breach"] for name, each in live().items()} == {"PING": "quarantine"}
+    lake.rollback("v1")
+    assert live() == members
     assert lake.verify().intact
 
 

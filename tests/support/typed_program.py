@@ -47,6 +47,7 @@ def ask(lake: Lake) -> None:
     narrowed = relation.filter("n > 0").order("n DESC").limit(1).project("n").distinct()
     assert_type(narrowed.aggregate("sum(n)"), Relation)
     assert lake.view("status").num_rows >= 0
+    assert lake.schema("deploy").num_rows >= 0
     assert_type(lake.explain("FROM events"), tuple[int, int])
     events: list[Event] = lake.tail(2, where="type = 'note'")
     following: Iterator[Event] = lake.follow(where="type = 'later'")

@@ -1,0 +1,104 @@
+"""Which rows of a chunk breach a contract that keeps lines in quarantine.
+
+Payloads of equal structure breach a contract alike. So the engine groups the rows of contracted
+types by the structure of their payloads, one payload of each new structure is taken apart by the
+map of the schema ledger, and its fields are compared with the contract; the outcome is remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lakelog.lazy import Lazy
+from lakelog.views import catalog
+from lakelog.views.contract import MISSING, NEW, QUARANTINE, Contract
+from lakelog.views.ledger import VIEW
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+
+_OUTCOMES_MAX = 10_000
+_READ_MAX = 65_536
+"""Bytes of payloads that the ledger looks into; longer ones breach nothing."""
+Shape = tuple[str, str]
+"""A type and the structure of a payload."""
+
+
+class Conformance:
+    """The contracts of a state that keep lines in quarantine; falsy if there are none. Safe for
+    threads that each have a connection."""
+
+    def __init__(self, contracts: Mapping[str, Contract]) -> None:
+        self.contracts = contracts
+        self._contracts = {t: c for t, c in contracts.items() if c.on_breach == QUARANTINE}
+        self._outcomes: dict[Shape, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._contracts)
+
+    def reasons(self, connection: duckdb.DuckDBPyConnection, table: pa.Table) -> dict[int, str]:
+        """Why rows breach their contract, by their index; `table` has `type`, `time` and `data`."""
+        cursor = connection.cursor()
+        try:
+            numbered = table.select(["type", "time", "data"]).append_column(
+                "number", pa.array(range(table.num_rows), pa.int64())
+            )
+            cursor.register("lakelog_rows", numbered)
+            groups = cursor.execute(_GROUPS, [list(self._contracts), _READ_MAX]).fetchall()
+            fresh = [g for g in groups if (g[0], g[1]) not in self._outcomes]
+            # Forgetting all is rare: payloads of one type have few structures.
+            if len(self._outcomes) + len(fresh) > _OUTCOMES_MAX:
+                self._outcomes.clear()
+                fresh = groups
+            outcomes = dict(self._outcomes) | self._judged(cursor, fresh)
+            self._outcomes = outcomes
+        finally:
+            cursor.close()
+        return {n: reason for t, s, _, rows in groups if (reason := outcomes[t, s]) for n in rows}
+
+    def _judged(
+        self, cursor: duckdb.DuckDBPyConnection, groups: list[tuple[str, str, str, list[int]]]
+    ) -> dict[Shape, str]:
+        """Compare a payload of each structure with the contract of its type."""
+        if not groups:
+            return {}
+        # The map groups fields by type: here each payload is a type of its own.
+        names = [str(number) for number in range(len(groups))]
+        payloads = pa.table({"type": names, "data": [g[2] for g in groups]})
+        cursor.register("lakelog_payloads", payloads)
+        fields: dict[str, list[tuple[str, str]]] = {name: [] for name in names}
+        mapped = catalog.built_in()[VIEW].sections["map"].sql
+        segment = "SELECT *, NULL::TIMESTAMPTZ AS time FROM lakelog_payloads"
+        query = (
+            f"WITH segment AS (SELECT * FROM ({segment})) SELECT type, path, kind FROM ({mapped})"
+        )
+        for name, path, kind in cursor.execute(query).fetchall():
+            fields[name].append((path, kind))
+        return {
+            (group[0], group[1]): _reason(self._contracts[group[0]], sorted(fields[name]))
+            for name, group in zip(names, groups, strict=True)
+        }
+
+
+def _reason(contract: Contract, fields: list[tuple[str, str]]) -> str:
+    """Why a payload of these (path, kind) breaches a contract, "" if it does not."""
+    there = {path for path, kind in fields if kind != "null"}
+    for path in contract.required:
+        if path not in there:
+            return f"contract of type {contract.type}: {path} is {MISSING}"
+    for path, kind in fields:
+        if breach := contract.breach(path, kind):
+            allowed = " or ".join(contract.fields.get(path, ()))
+            words = "a new field" if breach == NEW else f"{kind}, not {allowed}"
+            return f"contract of type {contract.type}: {path} is {words}"
+    return ""
+
+
+_GROUPS = """SELECT type, shape, any_value(data), list(number) FROM (
+    SELECT type, data, number, coalesce(try(json_structure(data))::VARCHAR, 'deep') AS shape
+    FROM lakelog_rows WHERE list_contains($1, type) AND strlen(data) <= $2)
+    WHERE shape <> 'deep' GROUP BY type, shape"""
