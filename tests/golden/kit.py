@@ -30,7 +30,17 @@ import zstandard
 import lakelog
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event import parse_time, to_micros
-from lakelog.store import bootstrap, compact, connection, disk, document, history, rows, seal
+from lakelog.store import (
+    bootstrap,
+    compact,
+    connection,
+    disk,
+    document,
+    history,
+    rows,
+    seal,
+    segment_sql,
+)
 from lakelog.store import wal as wal_format
 from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.store.publish import Change, publish
@@ -504,7 +514,7 @@ def state_answer(store: bootstrap.Store, digest: str) -> Answer:
         found: list[Any] = []
         if group:
             with contextlib.closing(connection.connect(store.paths, store.settings)) as con:
-                table = con.sql(compact.rows_sql(store, group)).to_arrow_table()
+                table = con.sql(segment_sql.rows_sql(store.paths, group)).to_arrow_table()
             found = sorted(as_rows(table, EVENT), key=lambda row: row[12])
         runs = [np.stack(seal.open_run(store, run)).T for run in state.ids]
         keys = np.unique(np.concatenate(runs), axis=0) if runs else []

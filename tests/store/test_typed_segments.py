@@ -46,14 +46,17 @@ def segments(lake: lakelog.Lake) -> list[SegmentEntry]:
 
 
 def stored(lake: lakelog.Lake) -> list[str | None]:
-    """Return the payloads of all segments in order of seq, by the Arrow reader."""
+    """Return the payloads of all segments in order of seq, by the Arrow reader and by SQL."""
     rows = list[tuple[int, str | None]]()
     for entry in segments(lake):
         table = segment.read(lake.store.paths, entry.key)
         first = range(entry.seq[0], entry.seq[0] + entry.events)
         seqs = table["seq"].to_pylist() if entry.layout == "sorted" else first
         rows += zip(seqs, table["data"].to_pylist(), strict=True)
-    return [text for _, text in sorted(rows, key=lambda row: row[0])]
+    texts = [text for _, text in sorted(rows, key=lambda row: row[0])]
+    queried = lake.sql("SELECT data FROM events ORDER BY seq").fetchall()
+    assert [text for (text,) in queried] == texts
+    return texts
 
 
 def share_typed(lake: lakelog.Lake) -> float:
