@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks import (
     append,
     bulk,
+    bytes,
     claims,
     dedupe,
     export,
@@ -59,6 +60,8 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "sql": start.command,
     "start": start.first_append,
     "bulk": bulk.life,
+    "bytes": bytes.columns,
+    "logs": bytes.logs,
     "ingest": ingest.rate,
     "ids": ingest.identities,
     "memory": ingest.memory,
