@@ -48,6 +48,7 @@ _FRAME_START, _SPACE_START = _CRC.pack(_FRAME_MAGIC), _CRC.pack(_SPACE_MAGIC)
 # Bounds of a group commit: what a power cut can tear, and what a reader decompresses at once.
 FRAME_RAW_MAX = 1 << 20
 FRAME_EVENTS_MAX = 4096
+_MISFIT = "frame does not hold what its header says"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # Compressing an event or two takes longer than the disk takes for the bytes that it saves.
 _COMPRESSED_MIN = 512
@@ -92,10 +93,17 @@ class Frame:
     def lines(self) -> bytes:
         """The frame's JSON lines, each ended by a newline. Raises ValueError if they do not fit the
         header."""
+        text = self.text()
+        if text.count(b"\n") != self.events or text[-1:] not in (b"\n", b""):
+            raise ValueError(_MISFIT)
+        return text
+
+    def text(self) -> bytes:
+        """Like `lines`, for who counts them: their number may not be that of the header."""
         # Bounded by the header, so that a forged frame cannot fill the memory.
         text = zstandard.ZstdDecompressor().decompress(self.payload, max_output_size=self.raw)
-        if len(text) != self.raw or text.count(b"\n") != self.events:
-            raise ValueError("frame does not hold what its header says")
+        if len(text) != self.raw:
+            raise ValueError(_MISFIT)
         return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.errors import InvalidEvent
+from lakelog.errors import DamagedWal, InvalidEvent
 from lakelog.event import encode
 from lakelog.store import rows, wal
 from tests.support.effort import share
@@ -131,3 +132,22 @@ def test_the_latest_event_is_the_newest(lake: lakelog.Lake) -> None:
             lake.settle()
     query = "SELECT data FROM events ORDER BY time DESC, seq DESC LIMIT 1"
     assert lake.sql(query).fetchall() == [("2",)]
+
+
+@pytest.mark.parametrize("way", ["two that make up for each other", "no newline at the end"])
+@pytest.mark.parametrize("count", [3, 700])
+def test_a_frame_with_other_lines_than_it_says_is_damage(
+    way: str, count: int, engine: duckdb.DuckDBPyConnection
+) -> None:
+    """Frames whose lines are not as many as their headers say are damage, also if the sum is right
+    or only the last newline is missing."""
+    line, compressor = b'{"time":"2026-01-01T00:00:00Z","type":"A"}', zstandard.ZstdCompressor()
+    text = b"\n".join([line] * count)
+    said = [count - 1, count + 1] if way.startswith("two") else [count, count]
+    data = b"".join(wal.encode_frame(text, n, i, 0, 0, 0, compressor) for i, n in enumerate(said))
+    frames = list(wal.scan(data, 0, "w").frames)
+    if way.startswith("no"):
+        frames[1] = replace(frames[1], payload=compressor.compress(text + b"x"))
+    with pytest.raises(DamagedWal, match="does not hold what its header says"):
+        rows.events(engine, frames)
+    assert rows.events(engine, frames[:0]).num_rows == 0
