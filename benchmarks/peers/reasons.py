@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 
 _SYNC = (
     "Both overwrite a WAL file that keeps its size, and wait for the same sync: 0.085 ms of a"
-    " commit of one event. The rest is Python, 0.03 ms in a loop and more after each wait: validating,"
-    " queueing for what other threads append, a frame with its checksums. SQLite's is in C, and"
-    " half as long."
+    " commit of one event. The rest is Python, 0.03 ms in a loop and more after each wait:"
+    " validating, queueing for what other threads append, a frame with its checksums. SQLite's is"
+    " in C, and half as long."
 )
 _ENCODE = (
     "Most of a commit of a hundred is validating whole events, known columns or not, and making"
