@@ -36,8 +36,9 @@ ORDER = {
         publish trim seal segment_sql compact retention row_removal thinning gc resolve history
         stats hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
-    "query": """prune qualifiers frames display plots relation keys tail_rows behaviour
-        providers ref_schemas segment_files cursor_pool session follow""",
+    "query": """extractions payload prune qualifiers frames display plots relation keys
+        tail_rows behaviour table_sql providers ref_schemas segment_files cursor_pool session
+        follow""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine tables ledger contract sample user_views""",
     "ingest": """exclusions rotation inflate holes binary columnar lease source scan cursors content

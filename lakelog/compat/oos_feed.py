@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
     from lakelog.query import tail_rows
-    from lakelog.store import compact, rows, tail
+    from lakelog.store import compact, rows, segment, tail
 else:
-    compact, rows, tail = (Lazy(f"lakelog.store.{n}") for n in ("compact", "rows", "tail"))
+    compact, rows, segment, tail = (
+        Lazy(f"lakelog.store.{name}") for name in ("compact", "rows", "segment", "tail")
+    )
     tail_rows = Lazy("lakelog.query.tail_rows")
     pa = Lazy("pyarrow")
     np = Lazy("numpy")
@@ -249,6 +251,8 @@ class LakeFeed:
     def _read(self, entry: SegmentEntry) -> Batch:
         compact.check(self._store, [entry])
         names = [*_COLUMNS, "seq"] if entry.layout == "sorted" else _COLUMNS
+        if entry.fields:  # payloads that are structs become text again
+            return _batch_of(segment.read(self._store.paths, entry.key).select(names))
         path = self._store.paths.object("segments", entry.key)
         return _batch_of(pq.ParquetFile(path).read(columns=names))
 

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from lakelog.store import compact
+    from lakelog.store import compact, segment
 else:
     compact = Lazy("lakelog.store.compact")
+    segment = Lazy("lakelog.store.segment")
     np = Lazy("numpy")
     pq = Lazy("pyarrow.parquet")
     pa = Lazy("pyarrow")
@@ -128,7 +129,10 @@ def read(store: Store, entry: SegmentEntry) -> Pack:
     compact.check(store, [entry])
     # Only sorted segments have the column; in all others rows lie in the order of arrival.
     names = [*COLUMNS, "seq"] if entry.layout == "sorted" else COLUMNS
-    table = pq.ParquetFile(store.paths.object("segments", entry.key)).read(columns=names)
+    if entry.fields:  # payloads that are structs become text again
+        table = segment.read(store.paths, entry.key)
+    else:
+        table = pq.ParquetFile(store.paths.object("segments", entry.key)).read(columns=names)
     order = np.arange(table.num_rows, dtype=np.int64)
     return Pack(table, table["seq"].to_numpy() if "seq" in names else order)
 

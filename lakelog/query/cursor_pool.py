@@ -8,28 +8,13 @@ from __future__ import annotations
 
 import collections
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from lakelog.store.entry import SegmentEntry
+    from lakelog.query.table_sql import View
 
 _KEPT = 8
 """So many cursors wait at most; each may hold a tail that is no longer the newest."""
-
-
-class View(NamedTuple):
-    """A table of the lake as one query reads it: its segments, and the rows of its tail."""
-
-    name: str
-    entries: list[SegmentEntry]
-    tail: pa.Table | None
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What is equal for views of the same rows, as long as the tail is held."""
-        return self.name, id(self.tail), tuple(entry.key for entry in self.entries)
 
 
 class CursorPool:

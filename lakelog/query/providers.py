@@ -49,3 +49,10 @@ class ExtraSchema(Protocol):
 
 REGISTERED: dict[str, Any] = {}
 """An ExtraSchema, or a module that is one, by the name of its schema in small letters."""
+
+
+def named_in(query: str, mentions: prune.TableRefs) -> set[str]:
+    """Return the registered schemas that a query names."""
+    if not mentions.parsed:
+        return {name for name in REGISTERED if f"{name}." in query.lower()}
+    return {schema.lower() for schema, _ in mentions.tables} & REGISTERED.keys()

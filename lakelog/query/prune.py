@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.lazy import Lazy
+from lakelog.query import payload
 from lakelog.store import bloom
 from lakelog.store.bloom import Filters
 from lakelog.store.entry import Counts, SegmentEntry
@@ -35,8 +37,12 @@ LOWEST, HIGHEST = -(2**62), 2**62
 _NAMES_MAX = 1000
 """Lists of more ids or subjects are not looked up in filters."""
 _TREES: dict[str, dict[str, Any]] = {}
+_REWRITTEN: dict[tuple[str, bool], payload.Rewriting | None] = {}
 _KEPT, _SHORT = 128, 512
 """A tree takes up to 300 times the bytes of its query."""
+_EXPLAIN = re.compile(
+    r"\s*explain\s+(?:analyze\s+|\((?:analyze|format)[^)]*\)\s*)?(?=(?:from|select|with)\b)", re.I
+)
 _SLACK = 86_400_000_000
 """now() is later when the query runs than when it is planned."""
 _CONSTANT = frozenset(("CONSTANT", "CAST", "FUNCTION", "TYPE", "PARAMETER"))
@@ -138,6 +144,27 @@ def analyze(connection: duckdb.DuckDBPyConnection, query: str, params: Any = Non
     _walk(node, refs, _Constants(connection, tree, params))
     refs.counts_all = _counts_all(node)
     return refs
+
+
+def split_explain(query: str) -> tuple[str, str]:
+    """Return the EXPLAIN before a SELECT, "" where there is none, and the rest of the query."""
+    match = _EXPLAIN.match(query)
+    return (match[0], query[match.end() :]) if match else ("", query)
+
+
+def rewrite(
+    connection: duckdb.DuckDBPyConnection, query: str, typed: bool
+) -> payload.Rewriting | None:
+    """Return the query with extractions from payloads as columns; see `payload.rewrite`."""
+    key = query, typed
+    if key not in _REWRITTEN:
+        rewriting = payload.rewrite(connection, _tree(connection, query), typed)
+        if len(query) > _SHORT:
+            return rewriting
+        if len(_REWRITTEN) >= _KEPT:
+            _REWRITTEN.clear()
+        _REWRITTEN[key] = rewriting
+    return _REWRITTEN[key]
 
 
 def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:

@@ -93,15 +93,24 @@ def one_line(words: str) -> str:
     return words
 
 
+Failure = Callable[[str], QueryFailed]
+"""Returns the error for the engine's words."""
+
+
+def failed(words: str) -> QueryFailed:
+    """Return the error for the engine's words."""
+    return QueryFailed(one_line(words), words)
+
+
 @contextlib.contextmanager
-def guarded(in_one_line: Callable[[str], str] = one_line) -> Iterator[None]:
+def guarded(failure: Failure = failed) -> Iterator[None]:
     """Raise what the engine raises as QueryFailed, and its interrupt as KeyboardInterrupt."""
     try:
         yield
     except duckdb.InterruptException:
         raise KeyboardInterrupt from None
     except duckdb.Error as error:
-        raise QueryFailed(in_one_line(str(error)), str(error)) from None
+        raise failure(str(error)) from None
     except RuntimeError as error:
         if "interrupted" not in str(error).lower():
             raise
@@ -211,16 +220,11 @@ class Relation:
     """Rows of one state of a lake. Each evaluation runs the query again over that same state."""
 
     def __init__(
-        self,
-        relation: Any | None,
-        stream: Stream,
-        in_one_line: Callable[[str], str],
-        *,
-        is_whole: bool = True,
+        self, relation: Any | None, stream: Stream, failure: Failure, *, is_whole: bool = True
     ) -> None:
         """`stream` is of the query that the relation was made by, `is_whole` if it is just that;
         without a relation it makes one when something besides rows is asked for."""
-        self._made, self._stream, self._in_one_line = relation, stream, in_one_line
+        self._made, self._stream, self._failure = relation, stream, failure
         self._is_whole = is_whole
         self._rows: Iterator[tuple[Any, ...]] | None = None
 
@@ -276,7 +280,7 @@ class Relation:
             while batch := self._call(run.read, size):
                 yield from batch
         finally:
-            with guarded(self._in_one_line):
+            with guarded(self._failure):
                 run.stop()
 
     def to_arrow_table(self, size: int = 1_000_000) -> pa.Table:
@@ -394,7 +398,7 @@ class Relation:
             def call(*args: Any, **named: Any) -> Any:
                 if name in _LONG:
                     return self._run(name, *args, **named)
-                with guarded(self._in_one_line):
+                with guarded(self._failure):
                     self._stream.settle()
                     return _unwrapped(getattr(self._relation, name)(*args, **named), self)
 
@@ -419,10 +423,10 @@ class Relation:
         return str(self._run("__repr__"))
 
     def _with(self, relation: Any) -> Relation:
-        return Relation(relation, self._stream, self._in_one_line, is_whole=False)
+        return Relation(relation, self._stream, self._failure, is_whole=False)
 
     def _narrowed(self, name: str, *args: Any) -> Relation:
-        with guarded(self._in_one_line):
+        with guarded(self._failure):
             self._stream.settle()
             return self._with(getattr(self._relation, name)(*args))
 
@@ -442,11 +446,11 @@ class Relation:
         except (OSError, pa.ArrowException) as error:
             if "interrupted" in str(error).lower():
                 raise KeyboardInterrupt from None
-            raise QueryFailed(self._in_one_line(str(error)), str(error)) from None
+            raise self._failure(str(error)) from None
 
     def _call(self, work: Callable[..., Any], *args: Any) -> Any:
         """Let the engine work, so that signals are heard within a moment."""
-        with guarded(self._in_one_line):
+        with guarded(self._failure):
             with signals.interrupting(self._stream.interrupt) as is_heard:
                 if is_heard:
                     return work(*args)

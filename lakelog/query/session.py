@@ -11,6 +11,7 @@ name is put into the query; a view of it, `"v1".sessions`, gets one for itself.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import threading
@@ -21,18 +22,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
 from lakelog.lazy import Lazy
-from lakelog.query import frames, providers, prune, segment_files
-from lakelog.query.cursor_pool import CursorPool, View
+from lakelog.query import frames, payload, providers, prune, segment_files, table_sql
+from lakelog.query.cursor_pool import CursorPool
+from lakelog.query.extractions import Extraction
 from lakelog.query.frames import Scope
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.ref_schemas import RefSchemas
-from lakelog.query.relation import Relation, Stream, one_line, with_suggestion
-from lakelog.store import bloom, connection, segment_sql, sql
+from lakelog.query.relation import Failure, Relation, Stream, one_line, with_suggestion
+from lakelog.query.table_sql import View
+from lakelog.store import bloom, connection, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.sealer_process import FILES, start_sealer
-from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.store.tail import PendingFrames, Tail
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ SEAL_BYTES = 64_000_000
 _SEAL_PAUSE = 30.0
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _PREPARED_MAX = 256
+_FETCHED = 2048
+_OF_VALUES = ("Conversion Error", "Out of Range Error", "Invalid Input Error")
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
 _T = TypeVar("_T")
 
@@ -103,13 +107,13 @@ class Session:
         relation = None if params else self._translated(lambda: self._ask_own(query, at))
         if relation is not None:
             return relation
-        cursor = self.connect().cursor()
+        cursor, given = self.connect().cursor(), (query, params, at)
         result, query, params = self._bound(cursor, query, params, at, scope)
         if result is None:  # a statement without rows: types need not say so of each query
             if not cursor.extract_statements(query):
                 raise QueryFailed('the query is empty: ask something such as "FROM events"')
             return result  # type: ignore[return-value]
-        return Relation(result, Stream(cursor, query, params), self.in_one_line)
+        return Relation(result, Stream(cursor, query, params), self._failure(query, given))
 
     def sql(self, query: str, params: Any = None, at: str | None = None) -> Any:
         """Return the engine's own relation. Raises as `_bound` does."""
@@ -144,7 +148,7 @@ class Session:
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
-            raise QueryFailed(self.in_one_line(str(error)), str(error)) from None
+            raise self._failed(str(error)) from None
 
     def _ask_own(self, query: str, at: str | None) -> Relation | None:
         """Answer one SELECT over the lake's own tables, None for what is anything else or wrong.
@@ -160,6 +164,7 @@ class Session:
             state, pending = self.state(at)
             counted = self._counted(mentions, state, pending)
             views = [] if counted else self._views(named, mentions, state, pending)
+            asked, (query, views) = query, self._over_typed(query, views)
             cursor = self._pool.take(views)
             if cursor is None:
                 cursor = self._database().cursor()
@@ -176,37 +181,83 @@ class Session:
                 self._prepared.add(query)
         stream = Stream(cursor, counted or query, None, is_one=True)
         stream.lease = self._pool.lend(views, cursor, stream)
-        return Relation(None, stream, self.in_one_line)
+        return Relation(None, stream, self._failure(query, (asked, None, at)))
 
     def _run(
-        self, cursor: Any, query: str, params: Any, at: str | None, scope: Scope | None
+        self, cursor: Any, asked: str, given: Any, at: str | None, scope: Scope | None
     ) -> tuple[Any, str, Any]:
-        query, params = self._bind(cursor, query, params, at)
+        query, params = self._bind(cursor, asked, given, at)
+        try:
+            return frames.run(cursor, query, params, scope), query, params
+        except duckdb.Error as error:
+            if payload.WIDE not in query or isinstance(error, duckdb.IOException):
+                raise
+        # What the user wrote, so that an error shows that, with the caret where it belongs.
+        query, params = self._bind(cursor, asked, given, at, is_as_asked=True)
         return frames.run(cursor, query, params, scope), query, params
 
+    def _failed(self, words: str) -> QueryFailed:
+        return QueryFailed(self.in_one_line(words), words)
+
+    def _failure(self, query: str, asked: tuple[str, Any, str | None]) -> Failure:
+        """Return what makes the error of a query that fails while it runs, from what was asked."""
+        return (
+            functools.partial(self._failed_as_asked, *asked) if query != asked[0] else self._failed
+        )
+
+    def _failed_as_asked(self, query: str, params: Any, at: str | None, words: str) -> QueryFailed:
+        if words.startswith(_OF_VALUES):  # the query itself fails so, and can show where
+            try:
+                cursor = self.connect().cursor()
+                query, params = self._bind(cursor, query, params, at, is_as_asked=True)
+                cursor.execute(query, params or None)
+                while cursor.fetchmany(_FETCHED):
+                    pass
+            except (duckdb.Error, LakelogError) as error:
+                words = str(error)
+        return self._failed(words)
+
     def bind(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, params: Any, at: str | None
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        params: Any,
+        at: str | None,
+        *,
+        is_as_asked: bool = False,
     ) -> tuple[str, Any]:
         """Make the tables that a query needs on a cursor; return the query and parameters that give
-        its rows there. Raises SnapshotGone, Damaged, LakeClosed and the engine's own errors."""
+        its rows there, `is_as_asked` without rewriting it. Raises SnapshotGone, Damaged, LakeClosed
+        and the engine's own errors."""
         self._check_open()
         try:
-            return self._bind(cursor, query, params, at)
+            return self._bind(cursor, query, params, at, is_as_asked=is_as_asked)
         except SnapshotGone:  # gc was faster: look again, once
-            return self._bind(cursor, query, params, at)
+            return self._bind(cursor, query, params, at, is_as_asked=is_as_asked)
 
     def _bind(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, params: Any, at: str | None
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        params: Any,
+        at: str | None,
+        *,
+        is_as_asked: bool = False,
     ) -> tuple[str, Any]:
+        explain, query = prune.split_explain(query)
+        if explain:
+            query, params = self._bind(cursor, query, params, at, is_as_asked=is_as_asked)
+            return explain + query, params
         with self.mutex:
             mentions = prune.analyze(self.connect().cursor(), query, params)
             query = self.refs.requalified(query, mentions)
-            counted = self.prepare(cursor, query, mentions, at)
+            other = self.prepare(cursor, query, mentions, at, is_as_asked=is_as_asked)
             # A view made here is read by later queries that do not name `events`.
             self._hidden |= not mentions.parsed and bool(_HIDES.search(query))
             if not mentions.parsed:  # it may replace what other queries were bound to
                 self._prepared.clear()
-        return (counted, None) if counted else (query, params)
+        # Only the answer to a count has no parameters any more.
+        return other or query, None if other and mentions.counts_all is not None else params
 
     def disable_pruning(self) -> None:
         """Let later queries see all segments: a statement was kept that may read any of them."""
@@ -241,14 +292,17 @@ class Session:
         query: str,
         mentions: prune.TableRefs,
         at: str | None,
+        *,
+        is_as_asked: bool = False,
     ) -> str | None:
-        """Make the views a query needs; return SQL that answers it outright, if there is such."""
+        """Make the views a query needs; return other SQL that gives its answer, if there is such:
+        a count, or unless `is_as_asked` a query over typed columns."""
         named = {table for schema, table in mentions.tables if not schema}
         if not mentions.parsed:
             named = {name for name in TABLES if name in query.lower()}
         if self._hidden:
             named.update(TABLES)
-        extra = _extra_schemas(query, mentions)
+        extra = providers.named_in(query, mentions)
         if extra:
             named.add("events")
         pinned = self.provider.offer(cursor, query, mentions, at) if self.provider else None
@@ -258,13 +312,19 @@ class Session:
         if counted := self._counted(mentions, state, pending):
             return counted
         # What the views of another schema ask of events is not in the query: take them all.
-        self._make(
-            cursor, self._views(named, prune.TableRefs() if extra else mentions, state, pending)
-        )
+        views = self._views(named, prune.TableRefs() if extra else mentions, state, pending)
+        other = query
+        if not is_as_asked and mentions.parsed and not extra:
+            other, views = self._over_typed(query, views)
+        self._make(cursor, views)
         for name in sorted(extra - self._attached):
             providers.REGISTERED[name].attach(cursor)
             self._attached.add(name)
-        return None
+        return None if other is query else other
+
+    def _over_typed(self, query: str, views: list[View]) -> tuple[str, list[View]]:
+        connection = self._database().cursor()
+        return table_sql.over_typed_columns(connection, query, views, keep=self._hidden)
 
     def _counted(
         self, mentions: prune.TableRefs, state: Manifest, pending: PendingFrames | None
@@ -341,44 +401,37 @@ class Session:
 
     def _make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
         """Make views on a cursor. Raises DamagedSegment, SnapshotGone."""
-        for name, entries, tail in views:
+        for name, entries, tail, more in views:
             self._verify(entries)
             source = None
             if tail is not None:
                 connection.load_relations()  # which know how the engine reads Arrow tables
-                tail = tail.select(_columns(name))
-                if not entries and self._only is None:  # a view over it would take as long again
+                tail = tail.select(table_sql.columns(name))
+                # A view over it would take as long again.
+                if not entries and self._only is None and not more:
                     cursor.register(name, tail)
                     continue
                 source = f"lakelog_tail_{name}"
                 cursor.register(source, tail)
-            cursor.execute(
-                f"CREATE OR REPLACE TEMP VIEW {name} AS {self.view_sql(name, entries, source)}"
-            )
+            rows = self.view_sql(name, entries, source, more)
+            cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
 
     def rows_sql(self, entries: list[SegmentEntry]) -> str:
         """SQL for the rows of event segments, each verified, with seq. Raises DamagedSegment."""
         self._verify(entries)
         return self.view_sql("events", entries, None)
 
-    def view_sql(self, name: str, entries: list[SegmentEntry], tail: str | None) -> str:
+    def view_sql(
+        self,
+        name: str,
+        entries: list[SegmentEntry],
+        tail: str | None,
+        more: tuple[Extraction, ...] = (),
+    ) -> str:
         """SQL for a table of verified segments and of the table that has the rows of a tail."""
-        ordered = name == "events"
-        parts = []
-        if ordered:
-            scans = segment_sql.scans(self.store.paths, entries)
-            parts = segment_sql.queries(self.store.paths, scans)
-        elif entries:
-            parts = [f"SELECT {', '.join(_columns(name))} FROM {self._files(entries)}"]
-        if tail is not None:
-            parts.append(f"SELECT {', '.join(_columns(name))} FROM {tail}")
-        if not parts:
-            parts.append(sql.no_rows(_columns(name)))
-        rows = " UNION ALL ".join(parts)
-        return f"SELECT * FROM ({rows}) WHERE {self._only}" if ordered and self._only else rows
-
-    def _files(self, entries: list[SegmentEntry]) -> str:
-        return sql.parquet(self.store.paths.object("segments", e.key) for e in entries)
+        rows = table_sql.rows_sql(self.store.paths, name, entries, tail, more)
+        filtered = self._only if name != "quarantine" else None
+        return f"SELECT * FROM ({rows}) WHERE {filtered}" if filtered else rows
 
     def _verify(self, entries: list[SegmentEntry]) -> None:
         """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
@@ -427,18 +480,6 @@ class Session:
         if time.monotonic() - self._asked > _SEAL_PAUSE:
             self._asked = time.monotonic()
             self._sealer = start_sealer(self.store, self._branch)
-
-
-def _columns(name: str) -> tuple[str, ...]:
-    """The columns of a table, in order."""
-    return (*EVENT_COLUMNS, "seq") if name == "events" else QUARANTINE_COLUMNS
-
-
-def _extra_schemas(query: str, mentions: prune.TableRefs) -> set[str]:
-    """The registered schemas that a query names."""
-    if not mentions.parsed:
-        return {name for name in providers.REGISTERED if f"{name}." in query.lower()}
-    return {schema.lower() for schema, _ in mentions.tables} & providers.REGISTERED.keys()
 
 
 def _after_fork() -> None:

@@ -35,6 +35,8 @@ class Scan:
         return f"coalesce(data, {text})" if self.has_texts else text
 
 
+TEXT = Scan("arrival", None, False)
+"""How rows that are in no segment are read."""
 Columns = Callable[[Scan], Iterable[str]]
 """Returns more columns of a scan, as SQL over the columns of the files."""
 
@@ -49,6 +51,12 @@ def scans(paths: Paths, entries: Iterable[SegmentEntry]) -> list[Scan]:
             groups[key] = Scan(entry.layout, schema, key[2])
         groups[key].entries.append(entry)
     return list(groups.values())
+
+
+def schemas(paths: Paths, entries: Iterable[SegmentEntry]) -> list[Schema]:
+    """Return the distinct schemas of typed segments. Raises DamagedSegment."""
+    distinct = {entry.fields: entry for entry in entries if entry.fields}
+    return [typed.of_entry(paths, entry) for entry in distinct.values()]
 
 
 def rows_sql(paths: Paths, entries: Iterable[SegmentEntry]) -> str:

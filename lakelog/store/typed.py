@@ -113,6 +113,14 @@ def text_sql(schema: Schema, column: str = COLUMN) -> str:
     return f"CASE WHEN {column} IS NOT NULL THEN {text} END"
 
 
+def member_sql(member: Member, value: str) -> str:
+    """Return SQL for the JSON text of a member's value, compact; NULL where that is NULL.
+
+    `value` is an SQL expression.
+    """
+    return _value_sql(member, value, False, 0)
+
+
 _schemas: dict[str, Schema] = {}
 
 

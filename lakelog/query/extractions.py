@@ -1,0 +1,162 @@
+"""Extractions from the payload, and the SQL that gives each over segments of one kind.
+
+The answer is always that of the JSON function over the payload's text. Over typed segments it comes
+from the column of the member, where that is the same: so DuckDB reads no other column, and filters
+on it skip row groups by their statistics. Otherwise the text of that member alone is put together
+again, and the JSON function applied to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lakelog.store import sql, typed
+from lakelog.store.segment_sql import Scan
+from lakelog.store.typed import Member, Schema
+
+Step = str | int
+"""A name of a member, or a place in a list, the first being 0."""
+_FUNCTIONS = {"json": "json_extract", "text": "json_extract_string", "value": "json_value"}
+_TYPES = {"int": "BIGINT", "float": "DOUBLE", "number": "DOUBLE", "bool": "BOOLEAN"}
+_SAME = {
+    "int": frozenset(
+        "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT DOUBLE".split()
+    ),
+    "float": frozenset(("DOUBLE",)),
+    "number": frozenset(("DOUBLE",)),
+    "bool": frozenset(("BOOLEAN",)),
+}
+"""Types to which a value of a kind is cast as its text would be. Others round differently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What a query takes out of the payload.
+
+    `mode` is `json` (->), `text` (->>), `value` (json_value), or `fields`: the value in the type
+    that segments have it in. `cast` is the type around it, "" for none; with `is_try` what has no
+    value of that type is NULL.
+    """
+
+    path: tuple[Step, ...]
+    mode: str
+    cast: str = ""
+    is_try: bool = False
+
+    def column_sql(self, schema: Schema | None, has_texts: bool, kind: str) -> str:
+        """Return the SQL of it over rows with columns `data` and, with a schema, `fields`.
+
+        `kind` is what `kind` says of all schemas of the query.
+        """
+        if schema is None:
+            return self.text_sql(kind)
+        value = self._typed_sql(schema, kind)
+        return f"coalesce({value}, {self.text_sql(kind)})" if has_texts else value
+
+    def text_sql(self, kind: str) -> str:
+        """Return the SQL of it over payloads that are text in `data`."""
+        if self.mode != "fields":
+            return self._cast(f"{_FUNCTIONS[self.mode]}(data, {_path(self.path)})")
+        if kind == "json":
+            return f"json_extract(data, {_path(self.path)})"
+        text = f"json_extract_string(data, {_path(self.path)})"
+        return f"TRY_CAST({text} AS {_TYPES[kind]})" if kind in _TYPES else text
+
+    def kind(self, schemas: Iterable[Schema]) -> str:
+        """Return the kind that holds the values of all schemas; `text` where none has any."""
+        kinds = set()
+        for schema in schemas:
+            member, rest, _ = _find(schema, self.path)
+            if member is not None:
+                kinds.add(member.kind if not rest and member.kind in (*_TYPES, "text") else "json")
+        if kinds <= {"int", "float", "number"} and len(kinds) > 1:
+            return "float"
+        return kinds.pop() if len(kinds) == 1 else "json" if "json" in kinds else "text"
+
+    def _typed_sql(self, schema: Schema, kind: str) -> str:
+        member, rest, parent = _find(schema, self.path)
+        if member is None:
+            return f"NULL::{self._type(kind)}"
+        column = f"{parent}.{sql.identifier(member.name)}"
+        known = member.kind if not rest else ""
+        if self.mode == "fields" and known in (*_TYPES, "text") and kind != "json":
+            return f"{column}::{_TYPES.get(kind, 'VARCHAR')}"
+        if self.mode in ("json", "text") and self.cast in _SAME.get(known, ()):
+            return f"{'TRY_' if self.is_try else ''}CAST({column} AS {self.cast})"
+        if self.mode == "text" and known == "text":
+            return self._cast(column)
+        if self.mode == "text" and known in ("int", "bool"):
+            return self._cast(f"{column}::VARCHAR")
+        # Spelled as the JSON functions do, which is not always as in the payload.
+        if self.mode == "text" and known == "number":
+            return self._cast(_number_sql(column))
+        if self.mode == "text" and known == "float":
+            return self._cast(f"to_json({column})::VARCHAR")
+        if self.mode == "json" and known in ("text", "int", "bool", "float") and not member.null:
+            return self._cast(f"to_json({column})")
+        function = _FUNCTIONS.get(self.mode, "json_extract")
+        if member.null and self.mode != "text":  # null and absence are two things to the others
+            text = typed.text_sql(Schema((member,)), parent)
+            return self._cast(f"{function}({text}, {_path((member.name, *rest))})")
+        text = typed.member_sql(member, column)
+        return self._cast(f"{function}({text}, {_path(rest)})")
+
+    def _cast(self, value: str) -> str:
+        if not self.cast:
+            return value
+        return f"{'TRY_' if self.is_try else ''}CAST({value} AS {self.cast})"
+
+    def _type(self, kind: str) -> str:
+        if self.mode == "fields":
+            return "JSON" if kind == "json" else _TYPES.get(kind, "VARCHAR")
+        return self.cast or ("JSON" if self.mode == "json" else "VARCHAR")
+
+
+class WideColumns:
+    """The columns of a table for extractions, in scans of any kind."""
+
+    def __init__(self, columns: Sequence[Extraction], schemas: Sequence[Schema]) -> None:
+        """`schemas` are all of those that the scans have."""
+        self._columns = [(each, each.kind(schemas)) for each in columns]
+
+    def __call__(self, scan: Scan) -> list[str]:
+        """Return the columns as SQL over the rows of a scan."""
+        return [
+            f"{each.column_sql(scan.schema, scan.has_texts, kind)} AS {sql.identifier(name(place))}"
+            for place, (each, kind) in enumerate(self._columns)
+        ]
+
+
+def name(place: int) -> str:
+    """Return the name of the column for the extraction of a place in the list."""
+    return f"data~{place}"
+
+
+def _find(schema: Schema, path: tuple[Step, ...]) -> tuple[Member | None, tuple[Step, ...], str]:
+    """Return the deepest member on a path that is a column, the rest of the path, and the SQL of
+    the struct that holds it; None where no row of the schema has a value there."""
+    members, parent = schema.members, "fields"
+    for at, step in enumerate(path):
+        # The engine's names of columns ignore case, those of JSON do not.
+        member = next((m for m in members if m.name == step), None)
+        if member is None:
+            break
+        rest = path[at + 1 :]
+        if not rest or member.kind in ("list", "json"):
+            return member, rest, parent
+        members, parent = member.members, f"{parent}.{sql.identifier(member.name)}"
+        if member.kind != "object":
+            break
+    return None, (), parent
+
+
+def _number_sql(column: str) -> str:
+    is_whole = f"abs({column}) < {1 << 53} AND {column} = trunc({column})"
+    whole = f"{column}::BIGINT::VARCHAR"
+    return f"CASE WHEN {is_whole} THEN {whole} ELSE to_json({column})::VARCHAR END"
+
+
+def _path(path: tuple[Step, ...]) -> str:
+    parts = (f"[{step}]" if isinstance(step, int) else f'."{step}"' for step in path)
+    return sql.literal("$" + "".join(parts))

@@ -1,0 +1,80 @@
+"""The tables of a lake as a query reads them: rows of segments, and those of the tail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lakelog.query import payload, prune
+from lakelog.query.extractions import Extraction, WideColumns
+from lakelog.store import segment_sql, sql
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import Paths
+from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+
+class View(NamedTuple):
+    """A table of the lake as one query reads it: its segments, and the rows of its tail."""
+
+    name: str
+    entries: list[SegmentEntry]
+    tail: pa.Table | None
+    more: tuple[Extraction, ...] = ()
+    """Extractions from payloads that it has as columns besides its own."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What is equal for views of the same rows, as long as the tail is held."""
+        return self.name, id(self.tail), tuple(entry.key for entry in self.entries), self.more
+
+
+def columns(name: str) -> tuple[str, ...]:
+    """Return the columns of a table, without those of extractions, in order."""
+    return QUARANTINE_COLUMNS if name == "quarantine" else (*EVENT_COLUMNS, "seq")
+
+
+def rows_sql(
+    paths: Paths,
+    name: str,
+    entries: list[SegmentEntry],
+    tail: str | None,
+    more: Sequence[Extraction] = (),
+) -> str:
+    """Return SQL for the rows of `events`, `quarantine`, or `events` with `more` columns.
+
+    `tail` is a table with the columns of the first two.
+    """
+    listed = ", ".join(columns(name))
+    if name == "quarantine":
+        files = [paths.object("segments", entry.key) for entry in entries]
+        parts = [f"SELECT {listed} FROM {sql.parquet(files)}"] if entries else []
+    else:
+        scans = segment_sql.scans(paths, entries)
+        wide = WideColumns(more, [scan.schema for scan in scans if scan.schema])
+        parts = segment_sql.queries(paths, scans, wide)
+        listed = ", ".join((listed, *wide(segment_sql.TEXT)))
+    if tail is not None or not parts:
+        parts.append(f"SELECT {listed} FROM {tail or f'({sql.no_rows(columns(name))})'}")
+    return " UNION ALL ".join(parts)
+
+
+def over_typed_columns(
+    connection: duckdb.DuckDBPyConnection, query: str, views: list[View], *, keep: bool
+) -> tuple[str, list[View]]:
+    """Return a query that reads extractions from payloads as columns, and the views that it needs;
+    both as they are where that gains nothing. `keep` keeps `events` whether or not it is named."""
+    events = [view for view in views if view.name == "events"]
+    typed = any(entry.fields for view in events for entry in view.entries)
+    if not typed and not (events and payload.FIELDS in query.lower()):
+        return query, views
+    rewriting = prune.rewrite(connection, query, typed)
+    if rewriting is None:
+        return query, views
+    wide = [view._replace(name=payload.WIDE, more=rewriting.columns) for view in events]
+    if not rewriting.reads_events and not keep:
+        views = [view for view in views if view.name != "events"]
+    return rewriting.sql, [*views, *wide]
