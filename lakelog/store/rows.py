@@ -9,7 +9,7 @@ read sooner one by one than a query is planned; those of an unusual shape are le
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ _COLUMNS = (
 _TIMES = ("time", "timestamp", "ts", "@timestamp")
 # Up to here Python is done before the query would be planned.
 _FEW = 500
+_DECOMPRESSED = 1 << 23
+"""Bytes of lines that the engine is given at a time."""
 _SCANNED = 1 << 18
 """Bytes that are searched at a time, so that they stay in the processor's cache."""
 _EVENTS = f"""
@@ -87,10 +89,15 @@ def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) 
 
 def _run(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], query: str) -> pa.Table:
     cursor = connection.cursor()
+    failed: list[DamagedWal] = []
     try:
-        cursor.register("lines", _lines(frames))
+        cursor.register("lines", _stream(frames, failed))
         table: pa.Table = cursor.sql(query).to_arrow_table()
         return table
+    except Exception:
+        if failed:  # the engine has made an error of its own of it
+            raise failed[0] from None
+        raise
     finally:
         cursor.close()
 
@@ -187,8 +194,29 @@ def _texts(frames: list[wal.Frame], read: Callable[[wal.Frame], bytes]) -> list[
     return texts
 
 
-def _lines(frames: list[wal.Frame]) -> pa.Table:
-    """Return a row per line with what its frame says of it."""
+def _stream(frames: list[wal.Frame], failed: list[DamagedWal]) -> pa.RecordBatchReader:
+    """Return the rows of `_lines`, some frames at a time, so that the engine parses while the next
+    are decompressed. An error is added to `failed` before it is raised."""
+    writers = sorted({f.writer for f in frames})
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = size = 0
+        for stop, frame in enumerate(frames, 1):
+            size += frame.raw
+            if size < _DECOMPRESSED and stop < len(frames):
+                continue
+            try:
+                yield from _lines(frames[start:stop], writers).to_batches()
+            except DamagedWal as error:
+                failed.append(error)
+                raise
+            start, size = stop, 0
+
+    return pa.RecordBatchReader.from_batches(_lines([], writers).schema, batches())
+
+
+def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
+    """Return a row per line with what its frame says of it; `writers` are at least theirs."""
     text = b"".join(_texts(frames, wal.Frame.text))
     lines, line_starts = split_lines(text)
     counts = np.array([f.events for f in frames], dtype=np.int64)
@@ -207,8 +235,8 @@ def _lines(frames: list[wal.Frame]) -> pa.Table:
         return np.repeat(np.array(values, dtype=kind), counts)
 
     # Few writers and many lines: a dictionary saves 32 bytes a line.
-    writers = sorted({f.writer for f in frames})
-    index = spread([writers.index(f.writer) for f in frames], np.int32)
+    place = {writer: index for index, writer in enumerate(writers)}
+    index = spread([place[f.writer] for f in frames], np.int32)
     return pa.table(
         {
             "line": lines,

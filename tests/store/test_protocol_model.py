@@ -22,6 +22,7 @@ MODES = [
 ]
 NEEDED = {
     "wal before head": (Mode(), {"missing"}),
+    "second look": (Mode(), {"damaged"}),
     "look again": (Mode(), {"double"}),
     "tail dedupe": (Mode(shared_ids=True), {"double"}),
     "same watermark": (Mode(), {"double"}),

@@ -19,7 +19,7 @@ from lakelog.errors import DamagedWal, InvalidEvent
 from lakelog.event import encode
 from lakelog.store import rows, wal
 from tests.support.effort import share
-from tests.support.lakes import EXOTIC
+from tests.support.lakes import EXOTIC, events
 
 MakeLake = Callable[..., lakelog.Lake]
 TEXT = st.text(max_size=8) | st.sampled_from([',"data":', "\0", "\\", '"', "null", "\u2028", ""])
@@ -151,3 +151,18 @@ def test_a_frame_with_other_lines_than_it_says_is_damage(
     with pytest.raises(DamagedWal, match="does not hold what its header says"):
         rows.events(engine, frames)
     assert rows.events(engine, frames[:0]).num_rows == 0
+
+
+def test_many_frames_are_parsed_some_at_a_time(
+    engine: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many frames the engine is given at a time, the rows and their order are the same."""
+    frames = [
+        replace(frame(encode(events(f"T{n}", 20)).lines, 0, n), writer=f"w{n % 3}")
+        for n in range(40)
+    ]
+    whole = rows.events(engine, frames)
+    for size in (1, 3000, 1 << 30):
+        monkeypatch.setattr(rows, "_DECOMPRESSED", size)
+        assert rows.events(engine, frames).equals(whole)
+    assert whole["writer"].to_pylist()[::20] == [f"w{n % 3}" for n in range(40)]

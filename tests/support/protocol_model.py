@@ -17,6 +17,7 @@ from typing import Any
 
 RULES = {
     "wal before head": "a reader reads the WALs first and looks for the head afterwards (6.2)",
+    "second look": "what looks damaged is read again, for frames come while one reads (6.1)",
     "look again": "a reader whose writer has no watermark looks whether the file is there (6.3)",
     "tail dedupe": "a reader counts a given id once in the tail (6.4)",
     "same watermark": "a publish holds only if the watermarks it took are unchanged (5.5)",
@@ -391,9 +392,14 @@ def _read(world: World) -> Any:
         read: dict[Any, WalFile] = {}
         for name in names:
             file = world.wals.live.get(name)
-            if file is not None:
-                read[name] = WalFile(file.writer, file.n, list(file.frames))
+            passed = len(file.frames) if file is not None else 0
             yield
+            if file is not None:
+                # Frames take the place of space, so it may have passed that of one before it came,
+                # and see a later one.
+                if len(file.frames) > passed + 1 and not world.holds("second look"):
+                    world.faults.add("damaged")
+                read[name] = WalFile(file.writer, file.n, list(file.frames))
         if world.holds("wal before head"):
             _, head = world.head()
             yield
@@ -509,7 +515,8 @@ def _used(world: World) -> set[Segment]:
 
 
 def run(seed: int, mode: Mode = Mode(), off: frozenset[str] = frozenset()) -> set[str]:
-    """Run one interleaving; return the faults seen: double, missing, backwards, resurrected."""
+    """Run one interleaving; return the faults seen: double, missing, backwards, resurrected,
+    damaged, stuck, gone."""
     world = World(seed, off)
     dice = world.dice
     actors = [writer(world, dice.randint(1, 4), mode) for _ in range(3)]
