@@ -1,11 +1,11 @@
 """Segments: immutable zstd Parquet files of events, named by the SHA-256 of their bytes.
 
-Parquet 2.6, zstd, page checksums, dictionary pages for the columns of few values, delta encoding
-for times and positions, in sorted ones for the lengths of other texts too. Columns are those of
-`EVENT_COLUMNS`; layout `sorted` (compacted, ordered by type and time) adds `seq`, layout `arrival`
-does not: there seq is the entry's first seq plus the row number. A typed one also has `fields`,
-payloads as structs (`typed`). A quarantine segment
-has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
+Parquet 2.6, zstd, page checksums, dictionary pages for the columns of few values and for messages
+that repeat, delta encoding for times and positions, in sorted ones for the lengths of most texts
+too. Columns are those of `EVENT_COLUMNS`; layout `sorted` (compacted, ordered by type and time)
+adds `seq`, layout `arrival` does not: there seq is the entry's first seq plus the row number. A
+typed one also has `fields`, payloads as structs (`typed`). A quarantine segment has
+`QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
 (JSON {writer: [first, last sequence]} of what was sealed into it) and .branch (whose WALs).
 
 Neither DuckDB nor pyarrow syncs what it writes, and a flipped bit in Parquet mostly goes
@@ -57,8 +57,11 @@ EVENT_COLUMNS = (
 QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
 _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
 _DELTA = ("time", "ingested_at", "position", "seq")
-_LENGTHS = ("subject", "message", "data", "id", "line")
-"""Texts whose lengths are stored apart in sorted segments, where that compresses better."""
+_LENGTHS = ("subject", "data", "id", "line")
+"""Texts whose lengths are stored apart in sorted segments, where that compresses better. Messages
+of real logs are a sixth smaller without."""
+_REPEATS = 4
+"""Messages that each come as often, on average, are stored once in a dictionary."""
 # Bounds of the statistics of an entry (F6.7), so that a page of entries stays small.
 _NAMES_MAX = 32
 _TEXT_MAX = 64
@@ -150,26 +153,17 @@ class SegmentEncoder:
             "lakelog.kind": kind,
             "lakelog.layout": layout,
         }
-        dictionary = [n for n in _DICTIONARY if n in self._schema.names]
-        encodings = _encodings(self._schema.names, layout)
+        self._dictionary = [n for n in _DICTIONARY if n in self._schema.names]
+        self._column_encodings = _encodings(self._schema.names, layout)
         if fields:
             column = pa.field(typed.COLUMN, typed_rows.arrow_type(fields.schema))
             self._schema = self._schema.append(column)
             self._notes[typed.NOTE] = typed.encode(fields.schema)
-            dictionary += fields.dictionary
-            encodings |= fields.encodings
+            self._dictionary += fields.dictionary
+            self._column_encodings |= fields.encodings
+        self._level = level
         self._sink = pa.BufferOutputStream()
-        self._writer = pq.ParquetWriter(
-            self._sink,
-            self._schema,
-            compression="zstd",
-            compression_level=level,
-            write_page_checksum=True,
-            store_schema=False,  # the Arrow schema would only repeat what F4.1 says
-            version="2.6",
-            use_dictionary=dictionary,
-            column_encoding=encodings,
-        )
+        self._writer: pq.ParquetWriter | None = None
 
     def add(self, table: pa.Table, text_bytes: int = 0) -> None:
         """Encode more rows; other columns than a segment's are left out.
@@ -178,15 +172,32 @@ class SegmentEncoder:
         """
         self._text_bytes += text_bytes
         rows = table.select(self._schema.names).cast(self._schema)
+        self._writer = self._writer or self._open(rows)
         self._writer.write_table(rows, row_group_size=ROW_GROUP)
+
+    def _open(self, first: pa.Table) -> pq.ParquetWriter:
+        """Return a writer whose encodings suit the first rows."""
+        has_messages = "message" in first.column_names and _is_repetitive(first["message"])
+        return pq.ParquetWriter(
+            self._sink,
+            self._schema,
+            compression="zstd",
+            compression_level=self._level,
+            write_page_checksum=True,
+            store_schema=False,  # the Arrow schema would only repeat what F4.1 says
+            version="2.6",
+            use_dictionary=[*self._dictionary, *(["message"] if has_messages else [])],
+            column_encoding=self._column_encodings,
+        )
 
     def finish(self, wal: dict[str, list[int]] | None = None, branch: str = "") -> bytes:
         """Return the bytes; `wal` are the sequences sealed into them, by writer of `branch`."""
         notes = {**self._notes, "lakelog.wal": orjson.dumps(wal or {}).decode()}
         notes |= {"lakelog.branch": branch} if branch else {}
         notes |= {_TEXT_BYTES: str(self._text_bytes)} if typed.NOTE in notes else {}
-        self._writer.add_key_value_metadata(notes)
-        self._writer.close()
+        writer = self._writer or self._open(self._schema.empty_table())
+        writer.add_key_value_metadata(notes)
+        writer.close()
         return bytes(self._sink.getvalue())
 
 
@@ -195,6 +206,13 @@ def _encodings(names: list[str], layout: str) -> dict[str, str]:
     if layout == "sorted":
         encodings |= dict.fromkeys(_LENGTHS, "DELTA_LENGTH_BYTE_ARRAY")
     return {name: encodings[name] for name in names if name in encodings}
+
+
+def _is_repetitive(texts: pa.ChunkedArray) -> bool:
+    """Whether texts repeat so much that a dictionary of them is smaller than what zstd finds."""
+    count = len(texts) - texts.null_count
+    distinct = int(pc.count_distinct(texts).as_py())
+    return 0 < distinct * _REPEATS <= int(count)
 
 
 def describe(digest: str, size: int, table: pa.Table, kind: str, layout: str) -> SegmentEntry:
