@@ -62,16 +62,17 @@ class Rewriting:
 
 
 def rewrite(
-    connection: duckdb.DuckDBPyConnection, tree: Node, typed: bool = True
+    connection: duckdb.DuckDBPyConnection, tree: Node, typed: bool = True, table: str = "events"
 ) -> Rewriting | None:
     """Return a rewriting of a parsed query, or None where it has no extraction to replace.
 
-    Only `fields` are replaced without `typed`. The tree stays as it is.
+    Only `fields` are replaced without `typed`. `table` is what the query calls the events. The tree
+    stays as it is.
     """
-    if tree.get("error") or len(tree.get("statements", ())) != 1:
+    if tree.get("error") or len(tree.get("statements", ())) != 1 or table in set(_ctes(tree)):
         return None
     changed = copy.deepcopy(tree)
-    rewriter = _Rewriter(typed)
+    rewriter = _Rewriter(typed, table)
     rewriter.statement(changed["statements"][0])
     if not rewriter.columns:
         return None
@@ -83,7 +84,7 @@ def rewrite(
         return None
     if parsed is None or _without_places(orjson.loads(parsed[0])) != _without_places(changed):
         return None
-    return Rewriting(text, tuple(rewriter.columns), _reads_events(changed))
+    return Rewriting(text, tuple(rewriter.columns), _reads(changed, table))
 
 
 @dataclass
@@ -116,8 +117,8 @@ class _Scope:
 class _Rewriter:
     """Changes a tree in place."""
 
-    def __init__(self, typed: bool) -> None:
-        self._typed = typed
+    def __init__(self, typed: bool, table: str) -> None:
+        self._typed, self._table = typed, table
         self.columns: dict[Extraction, int] = {}
         self._selects: list[tuple[Node, _Scope, list[Any]]] = []
         self._names: set[str] = set()
@@ -165,7 +166,7 @@ class _Rewriter:
 
     def _scope(self, node: Node) -> _Scope:
         """Return what names mean in a SELECT; not clear where some could mean a changed table."""
-        tables = list(_tables(node["from_table"]))
+        tables = list(_tables(node["from_table"], self._table))
         stars = [i for i in node["select_list"] if i.get("class") == "STAR" and not i["columns"]]
         all_ = list(_orders_by_all(node))
         aliases = [table.alias.lower() for table in tables]
@@ -336,11 +337,12 @@ def _simple_type(value: Node) -> str:
     return _TYPES.get(name, name) if plain and re.fullmatch(r"[A-Z]\w*", name) else ""
 
 
-def _tables(node: Node) -> Iterator[_Table]:
-    """Yield the tables of a FROM, other than `events` without their node."""
+def _tables(node: Node, name: str) -> Iterator[_Table]:
+    """Yield the tables of a FROM, with their node those that are the events."""
     for part in _froms(node):
         if part["type"] not in ("JOIN", "EMPTY"):
-            yield _Table(part["alias"] or part.get("table_name", ""), part if _is(part) else None)
+            is_events = _is(part, name)
+            yield _Table(part["alias"] or part.get("table_name", ""), part if is_events else None)
 
 
 def _froms(node: Node) -> Iterator[Node]:
@@ -350,13 +352,13 @@ def _froms(node: Node) -> Iterator[Node]:
         yield from _froms(node["right"])
 
 
-def _is(node: Node) -> bool:
-    """Whether a table of a FROM is the lake's `events`, as it is and not a sample."""
+def _is(node: Node, name: str) -> bool:
+    """Whether a table of a FROM is the lake's of a name, as it is and not a sample."""
     return (
         node.get("type") == "BASE_TABLE"
         and not node["schema_name"]
         and not node["catalog_name"]
-        and node["table_name"].lower() == "events"
+        and node["table_name"].lower() == name
         and not node["column_name_alias"]
         and not node["sample"]
         and not node.get("at_clause")
@@ -417,9 +419,16 @@ def _parameters(tree: Node) -> Iterator[str]:
                     yield part["column_names"][0]
 
 
-def _reads_events(tree: Node) -> bool:
+def _ctes(tree: Node) -> Iterator[str]:
+    """Yield the names that WITH gives, in small letters."""
+    for node in _nodes(tree):
+        maps = node.get("cte_map") or {}
+        yield from (str(entry["key"]).lower() for entry in maps.get("map", ()))
+
+
+def _reads(tree: Node, name: str) -> bool:
     tables = (n for n in _nodes(tree) if n.get("type") == "BASE_TABLE")
-    return any(n["table_name"].lower() == "events" and not n["schema_name"] for n in tables)
+    return any(n["table_name"].lower() == name and not n["schema_name"] for n in tables)
 
 
 def _nodes(tree: Any) -> Iterator[Node]:

@@ -37,7 +37,7 @@ LOWEST, HIGHEST = -(2**62), 2**62
 _NAMES_MAX = 1000
 """Lists of more ids or subjects are not looked up in filters."""
 _TREES: dict[str, dict[str, Any]] = {}
-_REWRITTEN: dict[tuple[str, bool], payload.Rewriting | None] = {}
+_REWRITTEN: dict[tuple[str, bool, str], payload.Rewriting | None] = {}
 _KEPT, _SHORT = 128, 512
 """A tree takes up to 300 times the bytes of its query."""
 _EXPLAIN = re.compile(
@@ -153,12 +153,12 @@ def split_explain(query: str) -> tuple[str, str]:
 
 
 def rewrite(
-    connection: duckdb.DuckDBPyConnection, query: str, typed: bool
+    connection: duckdb.DuckDBPyConnection, query: str, typed: bool, table: str = "events"
 ) -> payload.Rewriting | None:
     """Return the query with extractions from payloads as columns; see `payload.rewrite`."""
-    key = query, typed
+    key = query, typed, table
     if key not in _REWRITTEN:
-        rewriting = payload.rewrite(connection, _tree(connection, query), typed)
+        rewriting = payload.rewrite(connection, _tree(connection, query), typed, table)
         if len(query) > _SHORT:
             return rewriting
         if len(_REWRITTEN) >= _KEPT:

@@ -416,10 +416,10 @@ class Session:
             rows = self.view_sql(name, entries, source, more)
             cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
 
-    def rows_sql(self, entries: list[SegmentEntry]) -> str:
+    def rows_sql(self, entries: list[SegmentEntry], more: tuple[Extraction, ...] = ()) -> str:
         """SQL for the rows of event segments, each verified, with seq. Raises DamagedSegment."""
         self._verify(entries)
-        return self.view_sql("events", entries, None)
+        return self.view_sql("events", entries, None, more)
 
     def view_sql(
         self,

@@ -10,14 +10,17 @@ finds those of its own state. What was computed is written to the cache beside t
 from __future__ import annotations
 
 import collections
+import dataclasses
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.errors import QueryFailed
 from lakelog.lazy import Lazy
+from lakelog.query import payload, prune
+from lakelog.query.extractions import Extraction, WideColumns
 from lakelog.query.tail_rows import ORDER
-from lakelog.store import sql
+from lakelog.store import segment_sql, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -64,8 +67,8 @@ class Limits:
 class Source(Protocol):
     """What gives the rows of segments: a session of the lake."""
 
-    def rows_sql(self, entries: list[SegmentEntry]) -> str:
-        """SQL for the rows of verified segments, with seq."""
+    def rows_sql(self, entries: list[SegmentEntry], more: tuple[Extraction, ...] = ()) -> str:
+        """SQL for the rows of verified segments, with seq and more columns."""
         ...
 
 
@@ -205,7 +208,7 @@ class Projector:
         if missing is None:
             layer, deltas, missing = None, [], [Part(e, cover_of([e])) for e in entries]
         if missing or layer is None:
-            fresh = self._builder.mapped(cursor, shape, self._rows(missing))
+            fresh = self._mapped(cursor, shape, missing)
             self._write(name, shape, missing, fresh)
             if layer is None:
                 layer = Layer(shape, fresh)
@@ -284,23 +287,51 @@ class Projector:
         try:
             shape = self._shape(cursor, definition.state(values, _engine()), definition, values)
             near = self._store.manifests.segments_between(state, low, high - 1)
-            rows = self._rows([Part(e, {}) for e in near if e.kind == "events"])
+            parts = [Part(e, {}) for e in near if e.kind == "events"]
+            tail_rows = ""
             if tail is not None and tail.num_rows:
-                rows += f" UNION ALL {self._tail_rows(cursor, tail, 0, state.next_seq)}"
+                tail_rows = self._tail_rows(cursor, tail, 0, state.next_seq)
             inside = f"time >= {time_sql(low)} AND time < {time_sql(high)}"
-            table = self._builder.mapped(cursor, shape, f"SELECT * FROM ({rows}) WHERE {inside}")
-            return Layer(shape, table)
+            return Layer(shape, self._mapped(cursor, shape, parts, tail_rows, inside))
         finally:
             cursor.close()
 
-    def _rows(self, parts: list[Part]) -> str:
+    def _mapped(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        shape: Shape,
+        parts: list[Part],
+        tail: str = "",
+        where: str = "true",
+    ) -> Table:
+        """Keep the partial of segments and of the rows of a tail, of those for which SQL holds."""
+        table, more = "segment", tuple[Extraction, ...]()
+        if any(part.entry.fields for part in parts):
+            rewriting = self._over_typed(cursor, shape.map)
+            if rewriting is not None:
+                shape = dataclasses.replace(shape, map=rewriting.sql)
+                table, more = payload.WIDE, rewriting.columns
+        rows = self._rows(parts, more)
+        if tail:
+            columns = (*EVENT_COLUMNS, "seq", *WideColumns(more, ())(segment_sql.TEXT), "place")
+            rows += f" UNION ALL SELECT {', '.join(columns)} FROM ({tail})"
+        return self._builder.mapped(cursor, shape, f"SELECT * FROM ({rows}) WHERE {where}", table)
+
+    def _over_typed(
+        self, cursor: duckdb.DuckDBPyConnection, query: str
+    ) -> payload.Rewriting | None:
+        """Return a map with its extractions from payloads as columns, where it reads no others."""
+        rewriting = prune.rewrite(cursor, query, True, "segment")
+        return None if rewriting is None or rewriting.reads_events else rewriting
+
+    def _rows(self, parts: list[Part], more: tuple[Extraction, ...] = ()) -> str:
         """SQL for the rows of segments, each verified before."""
         whole = [part.entry for part in parts if not part.without]
-        queries = [self._source.rows_sql(whole)] if whole or not parts else []
+        queries = [self._source.rows_sql(whole, more)] if whole or not parts else []
         for part in parts:
             if part.without:
                 rest = " OR ".join(f"seq BETWEEN {a} AND {b}" for a, b in part.without)
-                rows = self._source.rows_sql([part.entry])
+                rows = self._source.rows_sql([part.entry], more)
                 queries.append(f"SELECT * FROM ({rows}) WHERE NOT ({rest})")
         return f"SELECT *, {PLACE} FROM ({' UNION ALL '.join(queries)})"
 

@@ -124,9 +124,12 @@ class LayerBuilder:
         done = cursor.execute(f"CREATE TABLE {name} AS {query}").fetchall()
         return Table(name, int(done[0][0]) if done else 0, self._dropped)
 
-    def mapped(self, cursor: duckdb.DuckDBPyConnection, shape: Shape, segment: str) -> Table:
-        """Keep the partial of the rows that SQL gives, merged in itself."""
-        mapped = given(shape.map, segment=segment)
+    def mapped(
+        self, cursor: duckdb.DuckDBPyConnection, shape: Shape, segment: str, table: str = "segment"
+    ) -> Table:
+        """Keep the partial of the rows that SQL gives, merged in itself; `table` is the name that
+        the map has for them."""
+        mapped = given(shape.map, **{table: segment})
         return self.table(
             cursor, shape.rows(mapped if shape.merged else given(shape.merge, partials=mapped))
         )

@@ -16,9 +16,19 @@ import pytest
 import lakelog
 from lakelog.errors import QueryFailed
 from lakelog.store import compact
+from lakelog.views import user_views
 
 CASES = int(os.environ.get("TYPED_CASES", "100"))
 START = 1_770_000_000
+MEMBERS = """-- name: members
+-- map
+SELECT data->>'n' AS n, count(*) AS events, sum(TRY_CAST(data->'o'->>'n' AS INT)) AS total
+FROM segment WHERE data->>'b' IS NOT NULL GROUP BY ALL
+-- merge
+SELECT n, sum(events)::BIGINT AS events, sum(total)::BIGINT AS total FROM partials GROUP BY ALL
+-- finish
+SELECT n, events, total FROM state
+"""
 WORDS = ["a", "b", "", "ž 'q' \"", "1", "2.50", "true", "null", "[1]", "\U0001f600\n"]
 NAMES = ["n", "N", "s", "f", "b", "mixed", "a.b", "it's", "o", "l", "deep", "none"]
 
@@ -248,3 +258,19 @@ def test_errors_show_the_query_as_it_was_written(
     picture = str(expected.value).partition("\n\nLINE ")[2]
     assert picture or "nope" in failed.value.details
     assert failed.value.details.partition("\n\nLINE ")[2] == picture
+
+
+def test_a_query_may_call_something_else_events(typed: lakelog.Lake) -> None:
+    """What WITH calls events is not the lake's table."""
+    query = """WITH events AS (SELECT '{"n":"mine"}' AS data) SELECT data->>'n' FROM events"""
+    assert typed.sql(query).fetchall() == [("mine",)]
+
+
+def test_views_read_typed_payloads_as_text(typed: lakelog.Lake) -> None:
+    """The map of a view reads typed columns, and its answer is that over text."""
+    user_views.create(typed, "members", MEMBERS)
+    over_text = typed.sql("""SELECT data->>'n' AS n, count(*) AS events,
+        sum(TRY_CAST(data->'o'->>'n' AS INT))::BIGINT AS total
+        FROM events WHERE data->>'b' IS NOT NULL GROUP BY 1""")
+    expected = sorted(map(repr, over_text.fetchall()))
+    assert sorted(map(repr, typed.sql("FROM members").fetchall())) == expected
