@@ -22,7 +22,7 @@ CASES = int(os.environ.get("TYPED_CASES", "100"))
 START = 1_770_000_000
 MEMBERS = """-- name: members
 -- map
-SELECT data->>'n' AS n, count(*) AS events, sum(TRY_CAST(data->'o'->>'n' AS INT)) AS total
+SELECT data->>'n' AS n, count(*) AS events, sum(TRY_CAST(data->'o'->>'n' AS INT))::BIGINT AS total
 FROM segment WHERE data->>'b' IS NOT NULL GROUP BY ALL
 -- merge
 SELECT n, sum(events)::BIGINT AS events, sum(total)::BIGINT AS total FROM partials GROUP BY ALL
