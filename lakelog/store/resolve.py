@@ -23,6 +23,8 @@ from lakelog.store.paths import encode_name, parse_object
 from lakelog.store.refs import Move
 from lakelog.store.thinning import DAY, HOUR, MINUTE
 
+_ID, _RECENT = 64, 3
+
 
 def resolve(store: Store, branch: str, text: str) -> str:
     """Return the manifest digest that `text` names. Raises UnknownRef, InvalidName, Damaged."""
@@ -121,6 +123,9 @@ def _resolve_id(store: Store, text: str) -> str | None:
     """A snapshot id or a unique beginning of one, among kept moves of all branches and tags."""
     if not re.fullmatch(r"[0-9a-f]{8,64}", text):
         return None
+    # Of a whole id there are no others to be told from.
+    if len(text) == _ID and _has_move(store, text):
+        return text
     digests = {t.snapshot for t in store.refs.tags() if t.snapshot.startswith(text)}
     files = disk.listing(f"{store.paths.root}/manifests/{text[:2]}")
     there = {digest for name in files if (digest := parse_object(name)) and name.startswith(text)}
@@ -144,6 +149,10 @@ def _has_move(store: Store, digest: str) -> bool:
     for branch in store.refs.all_branches():
         with contextlib.suppress(DamagedRef, UnknownRef):
             numbers = store.refs.numbers(branch)
+            # Mostly it is one of the last, which are found without a search.
+            newest = reversed(numbers[-_RECENT:])
+            if any(store.refs.read(branch, n).snapshot == digest for n in newest):
+                return True
             at = _until(store, branch, numbers, moment)
             if at and store.refs.read(branch, numbers[at - 1]).snapshot == digest:
                 return True
