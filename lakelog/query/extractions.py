@@ -64,15 +64,16 @@ class Extraction:
         return f"TRY_CAST({text} AS {_TYPES[kind]})" if kind in _TYPES else text
 
     def kind(self, schemas: Iterable[Schema]) -> str:
-        """Return the kind that holds the values of all schemas; `text` where none has any."""
-        kinds = set()
-        for schema in schemas:
-            member, rest, _ = _find(schema, self.path)
-            if member is not None:
-                kinds.add(member.kind if not rest and member.kind in (*_TYPES, "text") else "json")
-        if kinds <= {"int", "float", "number"} and len(kinds) > 1:
+        """Return the kind of the values that have one in these schemas: `text` where they differ
+        or none has any, `json` where all are objects, lists or mixed."""
+        found = [_find(schema, self.path)[:2] for schema in schemas]
+        kinds = {"json" if rest else member.kind for member, rest in found if member}
+        scalars = kinds & {*_TYPES, "text"}
+        if scalars <= {"int", "float", "number"} and len(scalars) > 1:
             return "float"
-        return kinds.pop() if len(kinds) == 1 else "json" if "json" in kinds else "text"
+        if kinds and not scalars:
+            return "json"
+        return scalars.pop() if len(scalars) == 1 else "text"
 
     def _typed_sql(self, schema: Schema, kind: str) -> str:
         member, rest, parent = _find(schema, self.path)
@@ -80,7 +81,7 @@ class Extraction:
             return f"NULL::{self._type(kind)}"
         column = f"{parent}.{sql.identifier(member.name)}"
         known = member.kind if not rest else ""
-        if self.mode == "fields" and known in (*_TYPES, "text") and kind != "json":
+        if self.mode == "fields" and known in (*_TYPES, "text"):
             return f"{column}::{_TYPES.get(kind, 'VARCHAR')}"
         if self.mode in ("json", "text") and self.cast in _SAME.get(known, ()):
             return f"{'TRY_' if self.is_try else ''}CAST({column} AS {self.cast})"
@@ -95,7 +96,11 @@ class Extraction:
             return self._cast(f"to_json({column})::VARCHAR")
         if self.mode == "json" and known in ("text", "int", "bool", "float") and not member.null:
             return self._cast(f"to_json({column})")
-        function = _FUNCTIONS.get(self.mode, "json_extract")
+        if self.mode == "fields":
+            function = "json_extract" if kind == "json" else "json_extract_string"
+            value = f"{function}({typed.member_sql(member, column)}, {_path(rest)})"
+            return f"TRY_CAST({value} AS {_TYPES[kind]})" if kind in _TYPES else value
+        function = _FUNCTIONS[self.mode]
         if member.null and self.mode != "text":  # null and absence are two things to the others
             text = typed.text_sql(Schema((member,)), parent)
             return self._cast(f"{function}({text}, {_path((member.name, *rest))})")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from prompt_toolkit.completion import CompleteEvent
@@ -21,6 +22,7 @@ from lakelog.cli.shell import screen, shell
 from lakelog.cli.shell.complete import Names, SqlCompleter, open_token
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.errors import QueryFailed
+from lakelog.store import compact
 from tests.conftest import MakeLake
 from tests.support.cli import run
 from tests.support.lakes import events
@@ -497,6 +499,19 @@ def test_tab_knows_what_was_made(words: SqlCompleter, asker: StatementRunner) ->
     assert offered(words, "FROM ").count("FROM events") == 1
 
 
+def test_tab_completes_fields(
+    words: SqlCompleter, lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members of payloads that are typed columns complete after `fields.`, nested ones as well."""
+    monkeypatch.setattr(compact, "TYPED", True)
+    lake.append([{"type": "A", "data": {"words": n, "a b": {"deep": 1.5}}} for n in range(200)])
+    lake.settle()
+    lake.compact()
+    assert "SELECT fields.words" in offered(words, "SELECT fields.w")
+    assert 'SELECT e.fields."a b"' in offered(words, "SELECT e.fields.")
+    assert offered(words, 'SELECT fields."a b".d') == ['SELECT fields."a b".deep']
+
+
 def test_tab_in_a_string_offers_files(words: SqlCompleter, tmp_path: Path) -> None:
     """Inside quotes that are no value of a column, files and folders."""
     (tmp_path / "songs.csv").touch()
@@ -529,3 +544,20 @@ def test_tab_offers_nothing_where_nothing_fits(words: SqlCompleter, text: str) -
 def test_an_open_quote_is_found(text: str, kind: str, place: int) -> None:
     """Quotes in comments and in other quotes open nothing."""
     assert open_token(text) == (kind, place)
+
+
+def test_errors_over_typed_segments_show_what_was_typed(
+    lake: lakelog.Lake, asker: StatementRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement that fails is shown as it was typed, with its caret."""
+    monkeypatch.setattr(compact, "TYPED", True)
+    lake.append([{"type": "A", "data": {"words": n}} for n in range(200)])
+    lake.settle()
+    lake.compact()
+    query = "SELECT count(*) FROM events WHERE (data->>'words')::DATE > now()"
+    with pytest.raises(duckdb.DataError) as failed:
+        asker.sql(query).fetchall()
+    told = str(asker.as_asked(failed.value))
+    assert f"LINE 1: {query}\n" in told
+    assert told.splitlines()[-1].index("^") == len("LINE 1: ") + query.index("::DATE")
+    assert asker.sql("SELECT max((data->>'words')::INT) FROM events").fetchall() == [(199,)]

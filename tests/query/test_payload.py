@@ -1,13 +1,12 @@
 """Extractions from payloads over typed segments: the answers are those of a table of JSON text.
 
-TYPED_CASES says how many random queries are compared; `make torture` compares a thousand.
+A hundred random queries are compared, and a thousand by `make torture`.
 """
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import duckdb
@@ -18,7 +17,7 @@ from lakelog.errors import QueryFailed
 from lakelog.store import compact
 from lakelog.views import user_views
 
-CASES = int(os.environ.get("TYPED_CASES", "100"))
+MakeLake = Callable[..., lakelog.Lake]
 START = 1_770_000_000
 MEMBERS = """-- name: members
 -- map
@@ -206,7 +205,9 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
-@pytest.mark.parametrize("part", range(max(1, CASES // 50)))
+@pytest.mark.parametrize(
+    "part", [0, 1, *(pytest.param(part, marks=pytest.mark.matrix) for part in range(2, 20))]
+)
 def test_random_queries_give_the_answers_over_text(
     typed: lakelog.Lake, text: duckdb.DuckDBPyConnection, part: int
 ) -> None:
@@ -274,3 +275,27 @@ def test_views_read_typed_payloads_as_text(typed: lakelog.Lake) -> None:
         FROM events WHERE data->>'b' IS NOT NULL GROUP BY 1""")
     expected = sorted(map(repr, over_text.fetchall()))
     assert sorted(map(repr, typed.sql("FROM members").fetchall())) == expected
+
+
+def test_fields_are_typed_columns(typed: lakelog.Lake) -> None:
+    """`fields.x.y` is a value in the type that segments have, with that of text and tail rows."""
+    query = "SELECT fields.o.n AS n, TRY_CAST(data->'o'->>'n' AS BIGINT) AS expected FROM events"
+    answer = typed.sql(f"{query} WHERE fields.n > 3 OR events.fields.b")
+    assert [str(kind) for kind in answer.types] == ["BIGINT", "BIGINT"]
+    rows = answer.fetchall()
+    assert rows
+    assert all(n == expected for n, expected in rows)
+    expected = typed.sql("""SELECT count(*) FROM events WHERE TRY_CAST(data->>'n' AS BIGINT) > 3
+        OR TRY_CAST(data->>'b' AS BOOLEAN)""").fetchall()
+    assert [(len(rows),)] == expected
+    assert typed.sql('SELECT fields."it\'s" FROM events').columns == ["it's"]
+    assert typed.sql("SELECT fields.o FROM events WHERE fields.o IS NOT NULL").fetchall()
+
+
+def test_fields_of_a_lake_of_text(make_lake: MakeLake) -> None:
+    """Where no segment is typed, `fields.x` is the text of the member."""
+    lake = make_lake()
+    lake.append([{"type": "A", "data": {"n": n, "o": {"s": "x"}}} for n in range(3)])
+    assert lake.sql(
+        "SELECT fields.n, fields.o.s FROM events WHERE fields.n::INT > 1"
+    ).fetchall() == [("2", "x")]

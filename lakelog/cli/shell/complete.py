@@ -18,7 +18,7 @@ from lakelog.cli.shell.statements import StatementRunner
 from lakelog.compat import omega
 from lakelog.errors import LakelogError
 from lakelog.lazy import Lazy, LazyProperty
-from lakelog.store import sql
+from lakelog.store import segment_sql, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
@@ -36,10 +36,13 @@ _TOKEN = re.compile(
     re.S,
 )
 _WORD = re.compile(r'(?:("[^"]*"|\w+)\.)?(\w*)$')
+_FIELD_COMES = re.compile(r'\bfields((?:\.(?:"[^"]*"|\w+))*)\.(\w*)$', re.I)
 _TABLE_COMES = re.compile(r"\b(from|join|into|table|describe|summarize)\s+$", re.I)
 _VALUE_COMES = re.compile(
     r"\b(type|source|level)\s*(?:=|<>|!=|\b(?:not\s+)?in\s*\([^()]*|\bi?like)\s*$", re.I
 )
+_NAME = re.compile(r"[A-Za-z_]\w*")
+_STEP = re.compile(r'\.(?:"([^"]*)"|(\w+))')
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
 _VALUES_MAX = 200
 Named = tuple[str, str]
@@ -92,6 +95,19 @@ class Names:
         return sorted(
             {name.upper() for (name,) in self._ask("SELECT keyword_name FROM duckdb_keywords()")}
         )
+
+    def fields(self, path: list[str]) -> list[Named]:
+        """Members of payloads in typed segments: those of an object, or of the whole."""
+        members: dict[str, str] = {}
+        with contextlib.suppress(LakelogError, OSError):
+            entries = self._store.manifests.segments(self._store.state(self._branch), "events")
+            for schema in segment_sql.schemas(self._store.paths, entries):
+                inside = schema.members
+                for name in path:
+                    inside = next((each.members for each in inside if each.name == name), ())
+                members |= {each.name: each.kind for each in inside if each.name}
+        plain = {name if _NAME.fullmatch(name) else identifier(name): name for name in members}
+        return [(text, members[name]) for text, name in plain.items()]
 
     def values(self, column: str) -> list[str]:
         """Values of type, source or level that the published segments count."""
@@ -162,6 +178,10 @@ class SqlCompleter(Completer):
                 yield Completion(f"{quote}{text}.", -len(typed), display=name, display_meta=kind)
 
     def _word(self, text: str) -> Iterator[Completion]:
+        if field := _FIELD_COMES.search(text):
+            path = [quoted or plain for quoted, plain in _STEP.findall(field[1])]
+            yield from _matching(field[2], self._names.fields(path))
+            return
         match = _WORD.search(text)
         owner, typed = (match[1], match[2]) if match else (None, "")
         if owner is not None:

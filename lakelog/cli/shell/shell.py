@@ -133,7 +133,7 @@ class Shell:
                 self._run(statement)
         # Nothing that goes wrong in a statement ends the shell.
         except (KeyboardInterrupt, Exception) as error:
-            complain(error, running, self._runner.as_typed)
+            complain(self._runner.as_asked(error), running, self._runner.as_typed)
 
     def count(self) -> int:
         """Return the number of events in the state that is queried."""

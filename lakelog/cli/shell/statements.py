@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import QueryFailed
 from lakelog.lazy import Lazy
-from lakelog.query import prune
+from lakelog.query import payload, prune
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.session import Session
 from lakelog.store.bootstrap import Store
@@ -31,6 +31,7 @@ _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.S)
 _OPEN = re.compile(r'unterminated|near "\$\w*\$')
 """What the parser says of a string, comment or quoted name that has no end yet."""
 _CHANGES = frozenset(("CREATE", "INSERT", "UPDATE", "DELETE", "ALTER", "DROP", "MERGE_INTO"))
+_FETCHED = 2048
 _NO_ROWS = (["Count"], ["Success"])
 
 
@@ -62,6 +63,7 @@ class StatementRunner:
         self.views = ViewTables(self.session)
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._query = ""
+        self._asked: tuple[str, Any, str | None] = "", None, None
         self._params: Any = None
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -120,19 +122,33 @@ class StatementRunner:
             # These have no rows, and the lake's tables must not be made in the middle of them.
             if _TRANSACTION.match(query):
                 return cursor.sql(query)
-            for name in TABLES:  # cut to what the statement before needed
+            for name in (*TABLES, payload.WIDE):  # cut to what the statement before needed
                 cursor.execute(f"DROP VIEW IF EXISTS temp.{name}")
-            self._query, self._params = self.session.bind(cursor, query, params or None, at)
-            if _PREPARES.search(query):
-                self.session.disable_pruning()
-            if self._params:
-                return cursor.sql(self._query, params=self._params)
-            return cursor.sql(self._query)
+            try:
+                return self._bound(cursor, query, params, at)
+            except duckdb.Error:
+                if payload.WIDE not in self._query:
+                    raise
+            # An error shows the statement as it was typed.
+            return self._bound(cursor, query, params, at, is_as_asked=True)
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
             words = self.session.with_suggestion(str(error))
             raise QueryFailed(self.as_typed(words)) from None
+
+    def _bound(
+        self, cursor: Any, query: str, params: Any, at: str | None, *, is_as_asked: bool = False
+    ) -> Any:
+        self._query, self._asked = query, (query, params, at)
+        self._query, self._params = self.session.bind(
+            cursor, query, params or None, at, is_as_asked=is_as_asked
+        )
+        if _PREPARES.search(query):
+            self.session.disable_pruning()
+        if self._params:
+            return cursor.sql(self._query, params=self._params)
+        return cursor.sql(self._query)
 
     def gives_payload(self, query: str) -> bool:
         """Whether a column `data` of the answer is the payload of events."""
@@ -141,6 +157,23 @@ class StatementRunner:
     def again(self) -> duckdb.DuckDBPyConnection:
         """Run the last query once more; its rows can be fetched in pieces."""
         return self.cursor().execute(self._query, self._params)
+
+    def as_asked(self, error: BaseException) -> BaseException:
+        """Return the error of the last statement as it was typed, where another query ran for it
+        and failed by a value."""
+        if payload.WIDE not in self._query or not isinstance(error, duckdb.DataError):
+            return error
+        cursor, (query, params, at) = self.cursor(), self._asked
+        try:
+            self._bound(cursor, query, params, at, is_as_asked=True)
+            self.again()
+            while cursor.fetchmany(_FETCHED):
+                pass
+        except duckdb.DataError as own:
+            return own
+        except duckdb.Error:  # in a transaction that the first error has ended
+            return error
+        return error
 
     def as_typed(self, words: str) -> str:
         """Return the engine's message with refs as they were typed instead of their schemas."""
