@@ -1,4 +1,4 @@
-"""Compaction: small neighbours become one segment, sorted by type and time, at zstd 11.
+"""Compaction: small neighbours become one segment, sorted by type and time, at zstd 9.
 
 Reading gets cheaper and the lake smaller; no event changes. The policy is pure (`choose`,
 `portions`). Each group is one publish {remove inputs, add output}; if an input is gone or the
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ else:
     pc = Lazy("pyarrow.compute")
 
 # Written once and read often, so it may take its time.
-LEVEL = 11
+LEVEL = 9
 TYPED = False
 """Whether payloads are written as typed columns: not before everything reads them."""
 FILES_MAX = 256
@@ -112,49 +113,84 @@ def compact(store: Store, branch: str, progress: Progress | None = None) -> Comp
     with disk.claim(f"{store.paths.cache}/compact.lock") as alone:
         if not alone:
             return Compaction()
-        with contextlib.closing(connect(store.paths, store.settings)) as engine:
-            return _merge_all(store, branch, engine, progress)
+        with (
+            contextlib.closing(connect(store.paths, store.settings)) as engine,
+            ThreadPoolExecutor(1, "encode") as encoding,
+        ):
+            return _merge_all(store, branch, _Merging(store, branch, engine, encoding), progress)
 
 
 def _merge_all(
-    store: Store, branch: str, engine: duckdb.DuckDBPyConnection, progress: Progress | None
+    store: Store, branch: str, merging: _Merging, progress: Progress | None
 ) -> Compaction:
-    total, failures, again = Compaction(), list[Damaged](), True
+    failures, again = list[Damaged](), True
     while again:
         head = store.refs.head(branch)
         entries = store.manifests.segments(store.manifests.load(head.move.snapshot))
         groups = choose(entries, store.settings)
-        payloads = Payloads(store, engine, entries)
         # Groups cut short by the number of files leave some that can be merged once more.
         again = not failures and any(len(group) == FILES_MAX for group in groups)
+        merging.begin(head, entries)
         for index, group in enumerate(groups):
             try:
-                merged = _merge_group(store, branch, head, group, payloads)
+                merging.add(group)
             except Damaged as error:
                 failures.append(error)
-            else:
-                again, total = again and bool(merged.removed), _sum(total, merged)
             if progress:
                 progress(index + 1, len(groups))
+        again = merging.end() and again
     if failures:
         raise failures[0]
-    return total
+    return merging.total
 
 
-def _merge_group(
-    store: Store, branch: str, head: Head, group: list[SegmentEntry], payloads: Payloads
-) -> Compaction:
-    """Merge one group, in as many steps as its rows need. Raises DamagedSegment, OSError."""
-    total = Compaction()
-    # First of all: a footer that is damaged could give any weight, and rows that nobody wrote.
-    check(store, group)
-    weights = [_weight(store, entry) for entry in group]
-    for part in portions(group, weights, store.settings.task_memory // _SHARE):
-        output = merge(store, part, payloads)
-        if _swap(store, branch, head, part, [output]):
+class _Merging:
+    """Merges group after group: one is encoded and written by a thread, and published once the
+    next has been read and converted."""
+
+    def __init__(
+        self, store: Store, branch: str, engine: duckdb.DuckDBPyConnection, encoding: Executor
+    ) -> None:
+        self._store, self._branch, self._encoding = store, branch, encoding
+        self._payloads = Payloads(store, engine)
+        self._pending: tuple[list[SegmentEntry], Future[SegmentEntry]] | None = None
+        self.total = Compaction()
+
+    def begin(self, head: Head, entries: list[SegmentEntry]) -> None:
+        """Go on with groups of these segments of the branch."""
+        self._head, self._useful = head, True
+        self._payloads.neighbours = [entry for entry in entries if entry.fields]
+
+    def add(self, group: list[SegmentEntry]) -> None:
+        """Merge one group, in as many steps as its rows need. Raises DamagedSegment, OSError."""
+        store = self._store
+        # First of all: a footer that is damaged could give any weight, and rows that nobody wrote.
+        check(store, group)
+        weights = [_weight(store, entry) for entry in group]
+        parts = portions(group, weights, store.settings.task_memory // _SHARE)
+        self._useful = self._useful and bool(parts)
+        for part in parts:
+            table = _rows(store, part)
+            written = _write_sorted(store, table, part, LEVEL, self._payloads, self._encoding)
+            self._publish()
+            self._pending = part, written
+
+    def end(self) -> bool:
+        """Publish what is left; return whether every group was merged."""
+        self._publish()
+        return self._useful
+
+    def _publish(self) -> None:
+        if self._pending is None:
+            return
+        (part, written), self._pending = self._pending, None
+        output = written.result()
+        self._store.verified.add(output.key, self._store.paths.object("segments", output.key))
+        if _swap(self._store, self._branch, self._head, part, [output]):
             size = sum(e.bytes for e in part)
-            total = _sum(total, Compaction(len(part), 1, size, output.bytes))
-    return total
+            self.total = _sum(self.total, Compaction(len(part), 1, size, output.bytes))
+        else:
+            self._useful = False
 
 
 def _sum(first: Compaction, other: Compaction) -> Compaction:
@@ -168,8 +204,8 @@ def _weight(store: Store, entry: SegmentEntry) -> int:
     return int(size + entry.events * _ROW)
 
 
-def merge(store: Store, group: list[SegmentEntry], payloads: Payloads) -> SegmentEntry:
-    """Write one sorted segment of all rows of a group. Raises DamagedSegment, OSError."""
+def _rows(store: Store, group: list[SegmentEntry]) -> pa.Table:
+    """Return the rows of a group with seq, payloads as text. Raises DamagedSegment."""
     columns = [*segment.EVENT_COLUMNS, "seq"]
     tables = []
     for entry in group:
@@ -179,44 +215,54 @@ def merge(store: Store, group: list[SegmentEntry], payloads: Payloads) -> Segmen
             seq = np.arange(table.num_rows, dtype=np.int64) + entry.seq[0]
             table = table.append_column("seq", pa.array(seq))
         tables.append(table.select(columns).cast(segment.schema("events", "sorted")))
-    table = pa.concat_tables(tables)
-    del tables
-    return _write_sorted(store, table, _sort_order(table), group, LEVEL, payloads)
+    return pa.concat_tables(tables)
 
 
 def _write_sorted(
     store: Store,
     table: pa.Table,
-    order: pa.Array,
     group: list[SegmentEntry],
     level: int,
     payloads: Payloads,
-) -> SegmentEntry:
-    """Write rows of a group, in this order, as a sorted segment; typed where that fits them."""
-    fields = payloads.choose(table["data"], group)
+    encoding: Executor,
+) -> Future[SegmentEntry]:
+    """Write rows of a group as one sorted segment, typed where that fits them; what is returned
+    has its entry. All but the encoding is done at once."""
+    fields, order = payloads.choose(table["data"], group), _sort_order(table)
     encoder = segment.SegmentEncoder("events", "sorted", disk.random_hex(), level, fields)
-    texts = 0
+    texts, last = 0, None
     # A row group at a time: a sorted copy of the whole table would double the memory.
     for at in range(0, len(order), segment.ROW_GROUP):
         rows, size = table.take(order[at : at + segment.ROW_GROUP]), 0
         if fields:
             rows, size = payloads.convert(fields.schema, rows)
             texts += len(rows) - rows["data"].null_count
-        encoder.add(rows, size)
-    entry = _put(store, encoder.finish(), table, group)
+        if last:
+            last.result()
+        last = encoding.submit(encoder.add, rows, size)
+    # The span of the inputs: rows that were removed leave holes, and keep others their numbers.
+    span = min(e.seq[0] for e in group), max(e.seq[1] for e in group)
     key = fields.schema.key if fields else ""
-    return dataclasses.replace(entry, fields=key, texts=texts)
+
+    def finish() -> SegmentEntry:
+        # One thread encodes, in order: what went wrong in the last row group is raised here.
+        if last:
+            last.result()
+        entry = segment.put(store.paths, encoder.finish(), table, "events", "sorted")
+        made_from = tuple(e.key for e in group)
+        return dataclasses.replace(entry, seq=span, made_from=made_from, fields=key, texts=texts)
+
+    return encoding.submit(finish)
 
 
 class Payloads:
     """How one run stores payloads: as typed columns, with the schemas of what is there already."""
 
-    def __init__(
-        self, store: Store, engine: duckdb.DuckDBPyConnection, others: list[SegmentEntry]
-    ) -> None:
+    def __init__(self, store: Store, engine: duckdb.DuckDBPyConnection) -> None:
         self._store = store
         self._typing = typed_rows.PayloadTyping(engine)
-        self._others = [entry for entry in others if entry.fields]
+        self.neighbours: list[SegmentEntry] = []
+        """Typed segments whose schemas come first, that nearest in seq before others."""
 
     def choose(
         self, texts: pa.ChunkedArray, group: list[SegmentEntry]
@@ -226,7 +272,7 @@ class Payloads:
             return None
         inputs = sorted((e for e in group if e.fields), key=lambda entry: -entry.events)
         first = group[0].seq[0]
-        beside = sorted(self._others, key=lambda entry: abs(entry.seq[0] - first))
+        beside = sorted(self.neighbours, key=lambda entry: abs(entry.seq[0] - first))
         near = dict[typed.Schema, None]()
         for entry in (*inputs[:1], *beside[:1]):
             # A neighbour that is damaged is not this group's damage.
@@ -277,21 +323,15 @@ def rewrite(
         for name, table in (tables or {}).items():
             cursor.register(name, table)
         source = segment_sql.rows_sql(store.paths, group)
-        query = f"SELECT * FROM ({source}) WHERE {where} ORDER BY type, time, seq"
+        query = f"SELECT * FROM ({source}) WHERE {where}"
         rows = cursor.sql(query).to_arrow_table()
     finally:
         cursor.close()
-    order = pa.array(np.arange(len(rows), dtype=np.int64))
-    return _write_sorted(store, rows, order, group, level, Payloads(store, connection, group))
-
-
-def _put(store: Store, data: bytes, table: pa.Table, group: list[SegmentEntry]) -> SegmentEntry:
-    """Write an encoded sorted segment of the rows of a group; return its entry."""
-    entry = segment.put(store.paths, data, table, "events", "sorted")
+    with ThreadPoolExecutor(1) as encoding:
+        payloads = Payloads(store, connection)
+        entry = _write_sorted(store, rows, group, level, payloads, encoding).result()
     store.verified.add(entry.key, store.paths.object("segments", entry.key))
-    # The span of the inputs: rows that were removed leave holes, and keep others their numbers.
-    span = min(e.seq[0] for e in group), max(e.seq[1] for e in group)
-    return dataclasses.replace(entry, seq=span, made_from=tuple(e.key for e in group))
+    return entry
 
 
 def check(store: Store, group: list[SegmentEntry]) -> None:
