@@ -41,7 +41,7 @@ else:
 
 # Written once and read often, so it may take its time.
 LEVEL = 9
-TYPED = False
+TYPED = True
 """Whether payloads are written as typed columns: not before everything reads them."""
 FILES_MAX = 256
 """Segments that one step merges at most, so that a step ends whatever it meets."""
@@ -136,9 +136,13 @@ def _merge_all(
                 merging.add(group)
             except Damaged as error:
                 failures.append(error)
-            if progress:
-                progress(index + 1, len(groups))
+                merging.end()
+            # The group is published with the next one; those before it are.
+            if progress and index:
+                progress(index, len(groups))
         again = merging.end() and again
+        if progress and groups:
+            progress(len(groups), len(groups))
     if failures:
         raise failures[0]
     return merging.total

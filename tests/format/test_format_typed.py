@@ -64,7 +64,7 @@ def built(path: str, spaced: bool = False) -> dict[str, str | None]:
     lines = [f'{head}{name}","data":{text}}}'.encode() for name, text in texts.items()]
     with lakes.opened(path) as lake, pytest.MonkeyPatch.context() as patch:
         patch.setattr(compact, "TYPED", True)
-        lake.append_encoded(EncodedBatch(lines, [None] * len(lines), False))
+        lake.append_encoded(EncodedBatch(b"\n".join(lines), [None] * len(lines), False))
         lake.compact()
     return texts | ({} if spaced else {n: None for n, text in texts.items() if text == "null"})
 

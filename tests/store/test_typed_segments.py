@@ -36,7 +36,7 @@ def append(lake: lakelog.Lake, payloads: list[str], kind: str = "t") -> None:
     """Append events with payloads of exactly this text, sealed into a segment of their own."""
     head = f'{{"time":"2026-01-01T00:00:00Z","type":"{kind}","data":'
     lines = [f"{head}{text}}}".encode() for text in payloads]
-    lake.append_encoded(EncodedBatch(lines, [None] * len(lines), False))
+    lake.append_encoded(EncodedBatch(b"\n".join(lines), [None] * len(lines), False))
     lake.settle()
 
 
