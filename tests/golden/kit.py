@@ -29,7 +29,7 @@ import zstandard
 
 import lakelog
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
-from lakelog.event import parse_time, to_micros
+from lakelog.event import EncodedBatch, parse_time, to_micros
 from lakelog.store import (
     bootstrap,
     compact,
@@ -143,6 +143,36 @@ def rewritten(path: str) -> None:
         age = disk.now_us() - to_micros(parse_time("2022-06-15"))
         lake.retention(f"{age}us", apply=True)
         lake.append(lakes.events("LATER", 2))
+
+
+@case
+def typed(path: str) -> None:
+    """Typed segments: payloads as structs of every kind, compact and spaced ones; those that a
+    struct does not give back byte for byte are text beside them."""
+    numbers = [0.5, -0.0, 1e16, 1e15, 0.0001, 1e-5, 1e22, 5e-324, 1.7976931348623157e308, 3.0]
+    texts = ['{"int":1e1}', '{"float":1.50}', "[1,2]", '"text"', "{}", '{"int":1,"int":2}', "null"]
+    for spaced in (False, True):
+        for n in range(40):
+            value = {
+                "text": f'\u00e9"\\\t/\x7f\u2028 {n}',
+                "int": n - 9_007_199_254_740_993,
+                "float": numbers[n % len(numbers)],
+                "number": [n, n / 4][n % 2],
+                "bool": n % 2 == 0,
+                "null": None if n % 3 else "x",
+                "object": {"x": n} | ({"y": {"z": "\U0001f600"}} if n % 2 else {}),
+                "list": [[None, n * 0.5][n % 2], 1.5],
+                "objects": [{"p": n}, {}, None],
+            }
+            value |= {} if spaced else {"json": [n, "a", [n], {"b": n}][n % 4]}
+            marks = (", ", ": ") if spaced else (",", ":")
+            texts.append(json.dumps(value, ensure_ascii=False, separators=marks))
+        head = '{"time":"2026-01-01T00:00:00Z","type":"T","data":'
+        lines = "\n".join(f"{head}{text}}}" for text in texts).encode()
+        with lakes.opened(path, segment_rows=64) as lake:
+            lake.append_encoded(EncodedBatch(lines, [None] * len(texts), False))
+            lake.compact()
+        texts.clear()
 
 
 @case
