@@ -42,7 +42,7 @@ else:
 # Written once and read often, so it may take its time.
 LEVEL = 9
 TYPED = True
-"""Whether payloads are written as typed columns: not before everything reads them."""
+"""Whether payloads are written as typed columns, where those give their text back."""
 FILES_MAX = 256
 """Segments that one step merges at most, so that a step ends whatever it meets."""
 DUE = 64
@@ -50,6 +50,7 @@ DUE = 64
 _SHARE, _ROW = 8, 256
 """Rows may take this part of the memory in the settings, as sorting and encoding copy them; a row
 takes this many bytes besides its long texts."""
+_ROW_GROUP_BYTES = 32_000_000
 Progress = Callable[[int, int], None]
 
 
@@ -236,8 +237,9 @@ def _write_sorted(
     encoder = segment.SegmentEncoder("events", "sorted", disk.random_hex(), level, fields)
     texts, last = 0, None
     # A row group at a time: a sorted copy of the whole table would double the memory.
-    for at in range(0, len(order), segment.ROW_GROUP):
-        rows, size = table.take(order[at : at + segment.ROW_GROUP]), 0
+    step = _row_group(table)
+    for at in range(0, len(order), step):
+        rows, size = table.take(order[at : at + step]), 0
         if fields:
             rows, size = payloads.convert(fields.schema, rows)
             texts += len(rows) - rows["data"].null_count
@@ -257,6 +259,12 @@ def _write_sorted(
         return dataclasses.replace(entry, seq=span, made_from=made_from, fields=key, texts=texts)
 
     return encoding.submit(finish)
+
+
+def _row_group(table: pa.Table) -> int:
+    """Return the rows of a row group: fewer where they are long, as there are several copies."""
+    fitting = int(_ROW_GROUP_BYTES * len(table) // max(table.nbytes, 1))
+    return max(1, min(segment.ROW_GROUP, fitting))
 
 
 class Payloads:

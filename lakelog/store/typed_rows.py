@@ -35,6 +35,8 @@ _BYTES, _VECTOR = 4_000_000, 2_048
 """Bytes of rows that the engine takes at once, if they are less than its 2,048 rows."""
 _PROVED, _SEEN, _ROUNDS = 8_192, 2_048, 3
 """A schema is proved on so many payloads, inferred from so many of them, and so many times."""
+_SAMPLE_BYTES, _LEAST_PROVED = 16_000_000, 128
+"""So many bytes of payloads are proved before the rest, and at least so many payloads."""
 _ENOUGH, _LEAST, _SLACK = 0.98, 0.1, 0.02
 """The part of the rows that a schema has to fit so that no other is looked for, and so that it is
 used; and what counts as no difference."""
@@ -136,7 +138,8 @@ class PayloadTyping:
 
 def _sample(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return an even sample of the payloads that may become structs."""
-    few = texts.take(_evenly(len(texts), _PROVED))
+    most = _SAMPLE_BYTES * len(texts) // max(texts.nbytes, 1)
+    few = texts.take(_evenly(len(texts), max(_LEAST_PROVED, min(_PROVED, most))))
     return few.filter(pc.fill_null(pc.less_equal(pc.binary_length(few), TEXT_MAX), False))
 
 

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakelog.event import EncodedBatch
-from lakelog.store import compact
 from tests.support import lakes, second_reader, statements
 from tests.support.json_documents import ACCEPTED
 
@@ -62,8 +61,7 @@ def built(path: str, spaced: bool = False) -> dict[str, str | None]:
         }
     head = '{"time":"2026-01-01T00:00:00Z","type":"t","id":"'
     lines = [f'{head}{name}","data":{text}}}'.encode() for name, text in texts.items()]
-    with lakes.opened(path) as lake, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compact, "TYPED", True)
+    with lakes.opened(path) as lake:
         lake.append_encoded(EncodedBatch(b"\n".join(lines), [None] * len(lines), False))
         lake.compact()
     return texts | ({} if spaced else {n: None for n, text in texts.items() if text == "null"})

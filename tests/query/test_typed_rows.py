@@ -14,6 +14,7 @@ import lakelog
 from lakelog.analyze import dedupe
 from lakelog.cli.connect import script
 from lakelog.query.follow import Follower
+from lakelog.store import compact
 from lakelog.sync import delta
 from tests.support.typed_segments import OTHER, SCHEMA, retype
 
@@ -31,6 +32,12 @@ PAYLOADS = [
     "null",
 ]
 START = 1_770_000_000
+
+
+@pytest.fixture(autouse=True)
+def _text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compaction writes text, as lakes of earlier formats have it; `retype` chooses schemas."""
+    monkeypatch.setattr(compact, "TYPED", False)
 
 
 @pytest.fixture

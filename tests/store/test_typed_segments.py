@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
@@ -18,18 +19,14 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.event import EncodedBatch
-from lakelog.store import compact, segment, typed, typed_rows
+from lakelog.repair import recover
+from lakelog.store import segment, typed, typed_rows
 from lakelog.store.entry import SegmentEntry
 from tests.support.effort import share
 from tests.support.json_documents import ACCEPTED, RECORDS, VALUES
 from tests.support.real_files import DATA
 
 MakeLake = Callable[..., lakelog.Lake]
-
-
-@pytest.fixture(autouse=True)
-def _typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compact, "TYPED", True)
 
 
 def append(lake: lakelog.Lake, payloads: list[str], kind: str = "t") -> None:
@@ -180,6 +177,42 @@ def test_an_object_of_many_kinds_is_typed(lake: lakelog.Lake) -> None:
     rows = table["fields"].to_pylist()
     for name in ("text", "int", "float", "number", "bool", "nothing", "object", "list"):
         assert [row[name] for row in rows] == [value[name] for value in values]
+
+
+def test_plain_readers_see_the_same_fields(lake: lakelog.Lake) -> None:
+    """Polars, pandas and DuckDB read the columns of a typed segment as pyarrow does."""
+    append(lake, records(50))
+    lake.compact()
+    (entry,) = segments(lake)
+    path = lake.store.paths.object("segments", entry.key)
+    rows = pq.read_table(path)["fields"].to_pylist()
+    assert rows == [json.loads(text) for text in records(50)]
+    queried = duckdb.execute("SELECT fields FROM read_parquet(?)", [path]).fetchall()
+    assert [row for (row,) in queried] == rows
+    assert pytest.importorskip("polars").read_parquet(path)["fields"].to_list() == rows
+    assert list(pytest.importorskip("pandas").read_parquet(path)["fields"]) == rows
+
+
+def test_repair_rebuilds_the_entry_of_a_typed_segment(lake: lakelog.Lake) -> None:
+    """The schema and the number of texts are in the file, for a state that has to be rebuilt."""
+    append(lake, [*records(50), "[1]"])
+    lake.compact()
+    (entry,) = segments(lake)
+    rebuilt = recover.rebuild_entry(lake.store, entry.key)
+    assert dataclasses.replace(rebuilt, seq=entry.seq, made_from=entry.made_from) == entry
+    assert (len(rebuilt.fields), rebuilt.texts) == (16, 1)
+
+
+def test_rows_that_retention_keeps_stay_typed(lake: lakelog.Lake) -> None:
+    """A segment that loses rows is written typed again, and the others keep their text."""
+    texts = records(50)
+    old = [line.replace('"n":', '"m":') for line in records(3)]
+    lines = [f'{{"time":"2020-01-01T00:00:00Z","type":"t","data":{text}}}' for text in old]
+    lake.append_encoded(EncodedBatch("\n".join(lines).encode(), [None] * 3, False))
+    append(lake, texts)
+    lake.compact()
+    assert lake.retention("1000d", apply=True).events == 3
+    assert (stored(lake), share_typed(lake)) == (texts, 1)
 
 
 def test_spaced_payloads_are_typed(lake: lakelog.Lake) -> None:
