@@ -10,19 +10,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lakelog import event
 from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
 from lakelog.fields import Event, Events
 from lakelog.lazy import Lazy
 from lakelog.pinned import PinnedLake
 from lakelog.settings import Settings, parse, span_us, to_dict
-from lakelog.store import bootstrap, disk
+
+# `event` and `writer` are loaded by whoever opens a lake: the first append may come from a
+# signal handler, or from a thread beside one that forks, and neither may meet half a module.
+from lakelog.store import bootstrap, disk, writer
 from lakelog.store.bootstrap import Store
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakelog import async_append, event, exact
+    from lakelog import async_append, exact
     from lakelog.event import EncodedBatch
     from lakelog.export import export
     from lakelog.export.tables import ExportResult
@@ -42,7 +46,6 @@ if TYPE_CHECKING:
         seal,
         stats,
         wal,
-        writer,
     )
     from lakelog.store.receipt import Receipt
     from lakelog.store.refs import Head, Tag
@@ -55,13 +58,11 @@ else:
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
     export = Lazy("lakelog.export.export")
     repair, verify = Lazy("lakelog.repair.repair"), Lazy("lakelog.repair.verify")
-    compact, gc, history, hotcopy, policy, resolve, retention, seal, stats, wal, writer = (
+    compact, gc, history, hotcopy, policy, resolve, retention, seal, stats, wal = (
         Lazy(f"lakelog.store.{name}")
-        for name in (
-            "compact gc history hotcopy policy resolve retention seal stats wal writer".split()
-        )
+        for name in ("compact gc history hotcopy policy resolve retention seal stats wal".split())
     )
-    event, exact = Lazy("lakelog.event"), Lazy("lakelog.exact")
+    exact = Lazy("lakelog.exact")
     async_append = Lazy("lakelog.async_append")
     pa = Lazy("pyarrow")
 

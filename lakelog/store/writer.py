@@ -474,6 +474,9 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
+    # Another thread may have loaded this module after that fork had begun.
+    if not _FORKING:
+        return
     for writer in reversed(_FORKING.pop()):
         writer._after_fork_in_parent()
     _FORK.release()
