@@ -80,24 +80,31 @@ def states(lake: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_columns_of_segments(rich: Path) -> None:
-    """F4.1, F4.2, F4.3: the columns, their order and types, by kind and layout; zstd throughout."""
+    """F4.1, F4.2, F4.3, F4.6: the columns, their order and types, by kind and layout; zstd
+    throughout."""
+    typed = 0
     for segment in segments(rich):
         kind, layout = (notes(segment)[f"lakelog.{k}"] for k in ("kind", "layout"))
         events = EVENT_COLUMNS + ["seq"] * (layout == "sorted")
         bad = ["ingested_at", "origin", "position", "reason", "line"]
+        is_typed = "lakelog.fields" in notes(segment)
+        typed += is_typed
         schema = segment.schema_arrow
-        assert schema.names == (events if kind == "events" else bad)
+        assert schema.names == (events + ["fields"] * is_typed if kind == "events" else bad)
         types = {"time": STAMP, "ingested_at": STAMP, "position": pa.int64(), "seq": pa.int64()}
-        assert all(schema.field(n).type == types.get(n, pa.string()) for n in schema.names)
+        plain = [name for name in schema.names if name != "fields"]
+        assert all(schema.field(n).type == types.get(n, pa.string()) for n in plain)
+        assert not is_typed or pa.types.is_struct(schema.field("fields").type)
         table = segment.read()
         for name in {"time", "type", "ingested_at"} & set(schema.names):
             assert table[name].null_count == 0
         for group, column in itertools.product(
-            range(segment.num_row_groups), range(len(schema.names))
+            range(segment.num_row_groups), range(segment.metadata.num_columns)
         ):
             chunk = segment.metadata.row_group(group)
             assert chunk.column(column).compression == "ZSTD"
             assert chunk.num_rows <= 131_072
+    assert typed
 
 
 def test_order_of_rows(rich: Path, paged: Path) -> None:
@@ -322,6 +329,9 @@ def test_segment_entries(rich: Path, tmp_path: Path) -> None:
             short = low is not None and len(low) <= 64 and len(high) <= 64
             assert entry["subject"] == ([low, high] if short else None)
             more = {"from"} if entry["layout"] == "sorted" else set()
+            if "fields" in table.column_names:
+                more |= {"fields", "texts"}
+                assert entry["texts"] == table.num_rows - table["data"].null_count
             assert entry.keys() == names | {"seq", "types", "sources", "levels", "subject"} | more
 
 
