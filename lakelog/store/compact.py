@@ -150,15 +150,15 @@ def _merge_all(
 
 
 class _Merging:
-    """Merges group after group: one is encoded and written by a thread, and published once the
-    next has been read and converted."""
+    """Merges group after group: one is encoded by a thread, and written and published once the next
+    has been read and converted."""
 
     def __init__(
         self, store: Store, branch: str, engine: duckdb.DuckDBPyConnection, encoding: Executor
     ) -> None:
         self._store, self._branch, self._encoding = store, branch, encoding
         self._payloads = Payloads(store, engine)
-        self._pending: tuple[list[SegmentEntry], Future[SegmentEntry]] | None = None
+        self._pending: _SortedSegment | None = None
         self.total = Compaction()
 
     def begin(self, head: Head, entries: list[SegmentEntry]) -> None:
@@ -176,9 +176,9 @@ class _Merging:
         self._useful = self._useful and bool(parts)
         for part in parts:
             table = _rows(store, part)
-            written = _write_sorted(store, table, part, LEVEL, self._payloads, self._encoding)
+            merged = _sorted_segment(table, part, LEVEL, self._payloads, self._encoding)
             self._publish()
-            self._pending = part, written
+            self._pending = merged
 
     def end(self) -> bool:
         """Publish what is left; return whether every group was merged."""
@@ -188,9 +188,8 @@ class _Merging:
     def _publish(self) -> None:
         if self._pending is None:
             return
-        (part, written), self._pending = self._pending, None
-        output = written.result()
-        self._store.verified.add(output.key, self._store.paths.object("segments", output.key))
+        merged, self._pending = self._pending, None
+        part, output = merged.group, merged.put(self._store)
         if _swap(self._store, self._branch, self._head, part, [output]):
             size = sum(e.bytes for e in part)
             self.total = _sum(self.total, Compaction(len(part), 1, size, output.bytes))
@@ -223,16 +222,33 @@ def _rows(store: Store, group: list[SegmentEntry]) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _write_sorted(
-    store: Store,
-    table: pa.Table,
-    group: list[SegmentEntry],
-    level: int,
-    payloads: Payloads,
-    encoding: Executor,
-) -> Future[SegmentEntry]:
-    """Write rows of a group as one sorted segment, typed where that fits them; what is returned
-    has its entry. All but the encoding is done at once."""
+@dataclass(frozen=True)
+class _SortedSegment:
+    """A sorted segment of the rows of `group`, which a thread may still be encoding."""
+
+    group: list[SegmentEntry]
+    table: pa.Table
+    fields: str
+    texts: int
+    data: Future[bytes]
+
+    def put(self, store: Store) -> SegmentEntry:
+        """Wait for the bytes and write them durably; return the entry."""
+        entry = segment.put(store.paths, self.data.result(), self.table, "events", "sorted")
+        store.verified.add(entry.key, store.paths.object("segments", entry.key))
+        # The span of the inputs: rows that were removed leave holes, and keep others their numbers.
+        span = min(e.seq[0] for e in self.group), max(e.seq[1] for e in self.group)
+        made_from = tuple(e.key for e in self.group)
+        return dataclasses.replace(
+            entry, seq=span, made_from=made_from, fields=self.fields, texts=self.texts
+        )
+
+
+def _sorted_segment(
+    table: pa.Table, group: list[SegmentEntry], level: int, payloads: Payloads, encoding: Executor
+) -> _SortedSegment:
+    """Make one sorted segment of the rows of a group, typed where that fits them. All but the
+    encoding is done at once."""
     fields, order = payloads.choose(table["data"], group), _sort_order(table)
     encoder = segment.SegmentEncoder("events", "sorted", disk.random_hex(), level, fields)
     texts, last = 0, None
@@ -246,19 +262,15 @@ def _write_sorted(
         if last:
             last.result()
         last = encoding.submit(encoder.add, rows, size)
-    # The span of the inputs: rows that were removed leave holes, and keep others their numbers.
-    span = min(e.seq[0] for e in group), max(e.seq[1] for e in group)
     key = fields.schema.key if fields else ""
 
-    def finish() -> SegmentEntry:
+    def finish() -> bytes:
         # One thread encodes, in order: what went wrong in the last row group is raised here.
         if last:
             last.result()
-        entry = segment.put(store.paths, encoder.finish(), table, "events", "sorted")
-        made_from = tuple(e.key for e in group)
-        return dataclasses.replace(entry, seq=span, made_from=made_from, fields=key, texts=texts)
+        return encoder.finish()
 
-    return encoding.submit(finish)
+    return _SortedSegment(group, table, key, texts, encoding.submit(finish))
 
 
 def _row_group(table: pa.Table) -> int:
@@ -341,9 +353,7 @@ def rewrite(
         cursor.close()
     with ThreadPoolExecutor(1) as encoding:
         payloads = Payloads(store, connection)
-        entry = _write_sorted(store, rows, group, level, payloads, encoding).result()
-    store.verified.add(entry.key, store.paths.object("segments", entry.key))
-    return entry
+        return _sorted_segment(rows, group, level, payloads, encoding).put(store)
 
 
 def check(store: Store, group: list[SegmentEntry]) -> None:
