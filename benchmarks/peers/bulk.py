@@ -55,6 +55,9 @@ def _later(make: Maker, peer: Any, events: str, span: float, result: dict[str, A
     if make.can("tidy"):
         result["tidy"] = seconds(peer.tidy)
         result["tidy_bytes"] = peer.small() if make.can("small") else peer.size()
+        result["ask_tidy"] = {name: again(lambda n=name: peer.ask(n), span) for name in sql.ALL}
+        if {name: _digest(peer.ask(name)) for name in sql.ALL} != result["answers"]:
+            raise AssertionError(f"{make.name} answers otherwise once it has made itself small")
     if make.can("index"):
         result["index"] = seconds(peer.index)
         result["indexed"] = again(lambda: peer.ask("needle"), span)
