@@ -297,8 +297,8 @@ EDITS = [
         "compaction loses a row",
         "sequence",
         f"{STORE}.compact:rewrite",
-        'ORDER BY type, time, seq"',
-        'ORDER BY type, time, seq OFFSET 1"',
+        'WHERE {where}"',
+        'WHERE {where} OFFSET 1"',
     ),
     _edited(
         "gc takes what tags name",
