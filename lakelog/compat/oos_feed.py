@@ -17,6 +17,7 @@ import ctypes
 import functools
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     from lakelog.query import tail_rows
     from lakelog.store import compact, rows, segment, tail
@@ -46,7 +46,6 @@ else:
     pa = Lazy("pyarrow")
     np = Lazy("numpy")
     pc = Lazy("pyarrow.compute")
-    pq = Lazy("pyarrow.parquet")
 
 CHUNK = 1 << 21
 SMALL = 4 << 20
@@ -55,7 +54,7 @@ _MUCH = 1 << 24
 _FIELDS = 6
 _MARK = 256
 """So many bytes before the place where reading stopped are compared."""
-_COLUMNS = ["time", "type", "source", "subject", "data"]
+_COLUMNS = ("time", "type", "source", "subject")
 
 
 class FileFeed:
@@ -222,7 +221,7 @@ class LakeFeed:
         state = self._state
         if table is not None and table.num_rows:
             state = state.copy()
-            state.add(_batch_of(table))
+            state.add(_batch_of(table, lambda at: table["data"].take(at).to_pylist()))
         self._last = (digest, table), state
         return state
 
@@ -250,11 +249,16 @@ class LakeFeed:
 
     def _read(self, entry: SegmentEntry) -> Batch:
         compact.check(self._store, [entry])
-        names = [*_COLUMNS, "seq"] if entry.layout == "sorted" else _COLUMNS
-        if entry.fields:  # payloads that are structs become text again
-            return _batch_of(segment.read(self._store.paths, entry.key).select(names))
-        path = self._store.paths.object("segments", entry.key)
-        return _batch_of(pq.ParquetFile(path).read(columns=names))
+        names = [*_COLUMNS, "seq"] if entry.layout == "sorted" else list(_COLUMNS)
+        paths = self._store.paths
+
+        def payloads(at: np.ndarray) -> list[str | None]:
+            # Of failures alone, which are few: payloads are most of a segment.
+            read = segment.read(paths, entry.key, ["data"], at)
+            texts: list[str | None] = read["data"].to_pylist()
+            return texts
+
+        return _batch_of(segment.read(paths, entry.key, names), payloads)
 
 
 Feed = FileFeed | LakeFeed
@@ -274,20 +278,13 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _batch_of(table: pa.Table) -> Batch:
+def _batch_of(table: pa.Table, payloads: Callable[[np.ndarray], list[str | None]]) -> Batch:
     """Rows of a lake as a batch."""
-    time, kind, source, item = (table[name].combine_chunks() for name in _COLUMNS[:-1])
+    time, kind, source, item = (table[name].combine_chunks() for name in _COLUMNS)
     order = np.arange(table.num_rows, dtype=np.int64)
     if "seq" in table.column_names:
         order = table["seq"].to_numpy()
-    return Batch(
-        time.cast("int64").to_numpy(),
-        order,
-        kind,
-        source,
-        item,
-        lambda at: table["data"].take(at).to_pylist(),
-    )
+    return Batch(time.cast("int64").to_numpy(), order, kind, source, item, payloads)
 
 
 def _micros(text: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -234,12 +234,21 @@ def describe(digest: str, size: int, table: pa.Table, kind: str, layout: str) ->
     )
 
 
-def read(paths: Paths, digest: str) -> pa.Table:
+def read(paths: Paths, digest: str, columns: list[str] | None = None, at: Any = None) -> pa.Table:
     """Return a segment's rows, every payload as text; the caller has verified it. Page checksums
-    are checked too. Raises DamagedSegment where the schema of its fields is none."""
+    are checked too. Raises DamagedSegment where the schema of its fields is none.
+
+    `columns` are those wanted; `at`, an i64 array, the numbers of the rows wanted.
+    """
     path = paths.object("segments", digest)
-    table: pa.Table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    if typed.COLUMN not in table.column_names:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        is_typed = typed.COLUMN in file.schema_arrow.names
+        if columns is not None and "data" in columns and is_typed:
+            columns = [*columns, typed.COLUMN]
+        table: pa.Table = file.read(columns=columns)
+    # Before payloads become text, which costs more than reading them.
+    table = table if at is None else table.take(pa.array(at))
+    if typed.COLUMN not in table.column_names or not table.num_rows:
         return table
     try:
         fields = typed.decode(metadata(paths, digest)["fields"])
