@@ -32,15 +32,16 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
+    import duckdb
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from lakelog.query import tail_rows
-    from lakelog.store import compact, rows, segment, tail
+    from lakelog.store import compact, connection, rows, segment, tail
 else:
-    compact, rows, segment, tail = (
-        Lazy(f"lakelog.store.{name}") for name in ("compact", "rows", "segment", "tail")
+    compact, connection, rows, segment, tail = (
+        Lazy(f"lakelog.store.{name}") for name in "compact connection rows segment tail".split()
     )
     tail_rows = Lazy("lakelog.query.tail_rows")
     pa = Lazy("pyarrow")
@@ -241,20 +242,25 @@ class LakeFeed:
         if vanished:
             self._state, new = oos_state.empty(), entries
         # In the order of arrival: of equal times the later event wins.
-        for entry in sorted(new, key=lambda e: e.seq[0]):
-            self._state.add(self._read(entry))
+        is_typed = any(entry.fields for entry in new)
+        with self._connect() if is_typed else contextlib.nullcontext() as engine:
+            for entry in sorted(new, key=lambda e: e.seq[0]):
+                self._state.add(self._read(entry, engine))
         if sum(e.bytes for e in new) > _MUCH:
             _give_back()
         self._known = present
 
-    def _read(self, entry: SegmentEntry) -> Batch:
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        return connection.connect(self._store.paths, self._store.settings)
+
+    def _read(self, entry: SegmentEntry, engine: duckdb.DuckDBPyConnection | None) -> Batch:
         compact.check(self._store, [entry])
         names = [*_COLUMNS, "seq"] if entry.layout == "sorted" else list(_COLUMNS)
         paths = self._store.paths
 
         def payloads(at: np.ndarray) -> list[str | None]:
             # Of failures alone, which are few: payloads are most of a segment.
-            read = segment.read(paths, entry.key, ["data"], at)
+            read = segment.read(paths, entry.key, ["data"], at, engine)
             texts: list[str | None] = read["data"].to_pylist()
             return texts
 

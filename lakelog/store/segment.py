@@ -14,6 +14,7 @@ unnoticed; so a segment is encoded in memory, hashed, written and synced here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from lakelog.store.paths import Paths
 from lakelog.store.typed_rows import FieldColumns
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -234,11 +236,18 @@ def describe(digest: str, size: int, table: pa.Table, kind: str, layout: str) ->
     )
 
 
-def read(paths: Paths, digest: str, columns: list[str] | None = None, at: Any = None) -> pa.Table:
+def read(
+    paths: Paths,
+    digest: str,
+    columns: list[str] | None = None,
+    at: Any = None,
+    engine: duckdb.DuckDBPyConnection | None = None,
+) -> pa.Table:
     """Return a segment's rows, every payload as text; the caller has verified it. Page checksums
     are checked too. Raises DamagedSegment where the schema of its fields is none.
 
-    `columns` are those wanted; `at`, an i64 array, the numbers of the rows wanted.
+    `columns` are those wanted; `at`, an i64 array, the numbers of the rows wanted. `engine` spares
+    whoever reads many segments to open one for each.
     """
     path = paths.object("segments", digest)
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -254,7 +263,7 @@ def read(paths: Paths, digest: str, columns: list[str] | None = None, at: Any = 
         fields = typed.decode(metadata(paths, digest)["fields"])
     except (KeyError, ValueError) as error:
         raise DamagedSegment(path, f"its fields cannot be read: {error}") from None
-    with connect(paths, DEFAULTS) as connection:
+    with contextlib.nullcontext(engine) if engine else connect(paths, DEFAULTS) as connection:
         return typed_rows.restored(connection, fields, table)
 
 
