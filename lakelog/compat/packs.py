@@ -129,10 +129,7 @@ def read(store: Store, entry: SegmentEntry) -> Pack:
     compact.check(store, [entry])
     # Only sorted segments have the column; in all others rows lie in the order of arrival.
     names = [*COLUMNS, "seq"] if entry.layout == "sorted" else COLUMNS
-    if entry.fields:  # payloads that are structs become text again
-        table = segment.read(store.paths, entry.key)
-    else:
-        table = pq.ParquetFile(store.paths.object("segments", entry.key)).read(columns=names)
+    table = segment.read(store.paths, entry.key, names)
     order = np.arange(table.num_rows, dtype=np.int64)
     return Pack(table, table["seq"].to_numpy() if "seq" in names else order)
 
