@@ -165,6 +165,7 @@ class SegmentEncoder:
             self._column_encodings |= fields.encodings
         self._level = level
         self._sink = pa.BufferOutputStream()
+        # Opened by the first rows: whether messages get a dictionary depends on how they repeat.
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, table: pa.Table, text_bytes: int = 0) -> None:

@@ -306,6 +306,7 @@ def _examine_directory(
         if present is not None:
             result.present.add(record.label)
             now = _many(sum(entry.kind in ("file", "hard") for entry in present.entries), "file")
+            # What is in no state yet is saved before anything overwrites it.
             if present != base:
                 result.unsaved.add(record.label)
         if present is None or (present != index and _plain(present) != _plain(index)):
@@ -349,6 +350,7 @@ def _examine_deployment(
 ) -> None:
     ran = max((r for r in saved if r.deployment), key=lambda r: r.captured_at, default=None)
     wanted = ran.deployment if ran else {}
+    # An undo goes back to the revision that the rollback left, whatever the states name.
     if cluster is not None:
         wanted = {"name": cluster.name, "namespace": cluster.namespace, "hash": cluster.was}
         context = cluster.context
