@@ -483,13 +483,12 @@ class Session:
 
 
 def _after_fork() -> None:
-    """A child must not touch its parent's database or locks; even to free the database would wait
-    for threads that the child does not have, so it is kept for ever."""
+    """A child must not touch its parent's locks, nor its database (which `connection` keeps) or the
+    cursors of it, which would be freed."""
     import ctypes  # here: only the child of a fork needs it, and most processes have none
 
     for session in list(_SESSIONS):
-        for kept in (session._base, session._pool):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._pool))
         session.mutex = threading.RLock()
         session.close()
         session._is_closed = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import weakref
 from typing import TYPE_CHECKING
 
 from lakelog.lazy import Lazy
@@ -37,6 +38,8 @@ _OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "allow_community_extensions": "false",
     "python_enable_replacements": "false",
 }
+_OPEN: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
+"""The databases of this process that something still refers to, garbage included."""
 
 
 def connect(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
@@ -53,6 +56,7 @@ def load_relations() -> None:
 def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
     """Return the same before `load_relations`: it can `execute` and give rows."""
     connection: duckdb.DuckDBPyConnection = engine.connect(":memory:", config=_OFFLINE)
+    _OPEN.add(connection)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
     connection.execute(f"SET memory_limit = '{settings.memory_bytes or _share_of_memory()}B'")
     # Sealing relies on it: rows get their seq in the order in which the query returns them.
@@ -74,3 +78,15 @@ def _share_of_memory() -> int:
         with contextlib.suppress(OSError, ValueError):
             limits.append(int(disk.read(f"{_GROUPS}/{name}")))
     return max(min(limits) // _SHARE, _LEAST)
+
+
+def _after_fork() -> None:
+    """A child must not free its parent's databases, not even as garbage: that waits for threads
+    which the child does not have, or crashes. They are kept for ever."""
+    import ctypes  # here: only the child of a fork needs it, and most processes have none
+
+    for connection in list(_OPEN):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+os.register_at_fork(after_in_child=_after_fork)

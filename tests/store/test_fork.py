@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -16,11 +17,17 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.store import disk, wal
+from lakelog.store import connection, disk, wal
 from lakelog.store.tail import PendingFrames
 from tests.support.tree import ROOT
 
 MakeLake = Callable[..., lakelog.Lake]
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_of_other_tests() -> None:
+    """A child that frees an engine which another test made without lakelog would end."""
+    gc.collect()
 
 
 @contextlib.contextmanager
@@ -248,6 +255,26 @@ def test_fork_while_another_thread_counts_a_tail(make_lake: MakeLake) -> None:
         pid = in_child(lambda: PendingFrames(head, {}, {}).events)
         go_on.set()
         wait(pid)
+
+
+def test_a_child_frees_no_engine_of_its_parent(make_lake: MakeLake) -> None:
+    """Engines that the parent left as garbage are not freed by a child's collector, which would
+    end the child, and a pool of workers would wait for it for ever."""
+    lake = make_lake()
+    lake.append(event("parent"))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            engine = connection.connect(lake.store.paths, lake.store.settings)
+            engine.execute("SELECT sum(i) FROM range(10_000_000) t(i)").fetchall()
+            cycle: list[object] = [engine]
+            cycle.append(cycle)
+        del engine, cycle
+        wait(in_child(lambda: (gc.collect(), lake.append(event("child")))))
+    finally:
+        gc.enable()
+    assert found(lake) == ["child", "parent"]
 
 
 def _append_in_worker(path: str, name: str) -> str:
