@@ -228,7 +228,7 @@ CELERY = program(
     (
         record(
             rf"\[{STAMP}: {_LEVELLED}/(?P<process>[^\]]+)\]"
-            r"(?: (?P<source>[\w.-]+\.[\w.-]+\[[0-9a-f-]{36}\]):)?(?: (?P<message>.*))?",
+            r"(?: (?P<source>[\w-]+(?:\.[\w-]+)+\[[0-9a-f-]{36}\]):)?(?: (?P<message>.*))?",
             "process",
             source="source",
         ),
