@@ -27,9 +27,7 @@ reward = "data.details.reward"
 window = "1d"
 
 [split]
-train = 0.8
-validation = 0.1
-test = 0.1
+train = 1.0
 """
 
 

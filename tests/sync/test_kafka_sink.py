@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ class TopicPlace(Place):
         self.url = f"kafka://{server.hosts}/{name}"
 
     def messages(self, topic: str = "") -> list[tuple[str, bytes | None]]:
-        """Keys and values, in the order of each key."""
+        """Keys and values, by partition, and in the order of each."""
         import confluent_kafka
 
         topic = topic or self.name
@@ -50,15 +51,16 @@ class TopicPlace(Place):
         )
         partitions = client.list_topics(topic, timeout=10).topics[topic].partitions
         client.assign([confluent_kafka.TopicPartition(topic, p, 0) for p in partitions])
-        found, ended = [], set()
+        found: dict[int, list[tuple[str, bytes | None]]] = {p: [] for p in sorted(partitions)}
+        ended = set()
         while len(ended) < len(partitions):
             for raw in client.consume(1000, 0.05):
                 if raw.error():
                     ended.add(raw.partition())
                 else:
-                    found.append(((raw.key() or b"").decode(), raw.value()))
+                    found[raw.partition()].append(((raw.key() or b"").decode(), raw.value()))
         client.close()
-        return found
+        return list(itertools.chain(*found.values()))
 
     def rows(self, table: str = "events", columns: str = COMPARED) -> Rows:
         """The last message of each key, as compaction leaves it."""
