@@ -380,7 +380,7 @@ def loaded_after(code: str) -> set[str]:
     """Run the code in a new interpreter and return the modules it has loaded by the end."""
     script = f"{code}\nimport sys; print('loaded', *sys.modules)"
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
 

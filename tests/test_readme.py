@@ -103,7 +103,7 @@ def test_cells_of_a_notebook_run(tmp_path: Path, needs: str) -> None:
         input="\n".join(chosen),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

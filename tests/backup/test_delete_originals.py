@@ -345,7 +345,7 @@ def test_it_runs_beside_the_watcher(place: Place) -> None:
     place.write("a.log.1")
     made = BackupScheduler(place.lake, [str(place.root)], place.plan)
     watcher = Watcher(place.lake, [str(place.root)], after=made)
-    until = time.monotonic() + 20
+    until = time.monotonic() + 240
     while place.names() and time.monotonic() < until:
         watcher.round()
         time.sleep(0.05)

@@ -168,7 +168,7 @@ def test_backups_while_it_runs(here: Path) -> None:
     command = [sys.executable, "-m", "lakelog", "watch", "logs", *words]
     with subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, text=True) as running:
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 240
             for n in range(3):
                 with open(here / "logs/a.log", "ab") as file:
                     file.write(LINE % n)

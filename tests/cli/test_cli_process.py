@@ -55,19 +55,19 @@ def start(lake: Path, *words: str, **rest: Any) -> subprocess.Popen[bytes]:
 
 def wait(process: subprocess.Popen[bytes]) -> tuple[int, str, str]:
     """Wait for a process; return its exit code and what it said."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     return process.returncode, out.decode(), err.decode()
 
 
 def wait_fed(process: subprocess.Popen[bytes], text: bytes) -> tuple[int, str, str]:
     """Feed a process, which may stop reading, and wait for it."""
-    out, err = process.communicate(text, timeout=60)
+    out, err = process.communicate(text, timeout=240)
     return process.returncode, out.decode(), err.decode()
 
 
 def until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
     """Wait until something holds while a process runs."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 240
     while not condition():
         assert process.poll() is None, wait(process)
         if time.monotonic() > end:
@@ -96,7 +96,7 @@ def on_terminal(lake: Path, *words: str, typed: bytes = b"") -> tuple[int, str]:
 
 
 def _chunks(screen: int) -> Iterator[bytes]:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while time.monotonic() < end:
         try:
             if select.select([screen], [], [], 1)[0]:
@@ -135,7 +135,7 @@ def test_a_reader_that_leaves_is_no_error(lake: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b'{"range":0}\n'
     process.stdout.close()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=240) == 0
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
@@ -288,7 +288,7 @@ def loaded(lake: Path, *words: str) -> set[str]:
         "finally: print('\\nloaded', *{m.split('.')[0] for m in sys.modules})"
     )
     command = [sys.executable, "-c", script, "--lake", str(lake), *words]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
 

@@ -49,7 +49,7 @@ def here(tmp_path: Path) -> Path:
 def tail(*words: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the verb."""
     command = [sys.executable, "-m", "lakelog", "tail", *words]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
     assert done.returncode == code, done.stderr
     return done
 
@@ -137,7 +137,7 @@ def test_live_events_and_the_end(here: Path) -> None:
         lake.append({"type": "after"})
         assert json.loads(running.stdout.readline())["type"] == "after"
         running.send_signal(signal.SIGINT)
-        out, words = running.communicate(timeout=20)
+        out, words = running.communicate(timeout=240)
     assert running.returncode == 130
     assert out == ""
     assert "rewound by rollback" in words
@@ -150,7 +150,7 @@ def test_a_reader_that_leaves(here: Path) -> None:
         assert running.stdout is not None
         assert running.stderr is not None
         running.stdout.close()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 240
         while running.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
         assert running.returncode == 0

@@ -144,7 +144,7 @@ def test_watch_shows_what_changed_until_it_is_interrupted(lake: Path) -> None:
         seen += [process.stdout.readline() for _ in range(3)]
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(240) == 130
     items = [(r["status"], r["items"]) for r in map(json.loads, seen)]
     assert items[:2] == [("DISCOVER", 3), ("COMPLETE", 1)]
     assert items[2:] == [("DISCOVER", 2), ("COMPLETE", 1), ("FAIL", 1)]

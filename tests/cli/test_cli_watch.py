@@ -50,7 +50,7 @@ def test_it_runs_until_it_is_told_to_end(here: Path) -> None:
     command = [sys.executable, "-m", "lakelog", "watch", "logs", "--interval", "0.2"]
     with subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, text=True) as running:
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 240
             while not (here / "lake/cache/watch-main.json").exists():
                 assert time.monotonic() < until
                 time.sleep(0.05)
@@ -104,7 +104,7 @@ def test_it_is_renewed_when_nothing_comes(here: Path) -> None:
     ) as running:
         try:
             for n in range(2):
-                until = time.monotonic() + 60
+                until = time.monotonic() + 240
                 while not (count(here) == 3 + n and memory(running.pid) < 80 << 20):
                     assert time.monotonic() < until
                     time.sleep(0.05)
@@ -116,7 +116,7 @@ def test_it_is_renewed_when_nothing_comes(here: Path) -> None:
                 os.rename(here / "elsewhere", here / "logs/a.log")
         finally:
             running.send_signal(signal.SIGTERM)
-        assert running.wait(60) == 0
+        assert running.wait(240) == 0
         assert running.stderr is not None
         assert "5 new events" in running.stderr.read()
 

@@ -117,7 +117,7 @@ def test_the_python_snippet_runs_without_lakelog(mixed: lakelog.Lake, tmp_path: 
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=240,
     )
     assert "TAIL" in said.stdout
     assert "lakelog" not in {

@@ -252,7 +252,7 @@ podcasts.run_continuous_processing(batch_size=2, max_batches=99)
             time.sleep(0.01)
             if log.exists() and log.read_text().count("|COMPLETE|") > before:
                 running.send_signal(signal.SIGKILL)
-        assert running.wait(60) == (-signal.SIGKILL if kill else 0)
+        assert running.wait(240) == (-signal.SIGKILL if kill else 0)
     completed = Counter(item for _, item, _ in facts(log, "COMPLETE"))
     assert len(completed) == 12
     assert set(completed.values()) == {1}

@@ -352,7 +352,7 @@ def test_no_secret_leaves(
     texts = [repr(config), str(config)]
     with running(server), RedisManager(config, lake=tmp_path / "lake") as manager:
         texts += [repr(manager), str(vars(manager)["config"]), json.dumps(manager.get_metrics())]
-        manager.flush(10)
+        manager.flush(240)
         with pytest.raises(Unreachable) as told:
             manager.rotate_credentials("app", PASSWORD + "x")
         texts += [str(told.value), repr(told.value), str(told.value.__cause__)]
@@ -393,7 +393,9 @@ def test_figures_are_events(server: RedisServer, tmp_path: Path) -> None:
     config = RedisConfig(port=server.port)
     with RedisManager(config, lake=tmp_path / "lake", record_seconds=0.05) as manager:
         manager.set_cached("a", 1)
-        time.sleep(0.3)
+        with lakelog.open(tmp_path / "lake") as lake:
+            while not lake.count():
+                time.sleep(0.05)
     rows = lakelog.open(tmp_path / "lake").sql(
         "SELECT level, source, (data->>'calls')::INT FROM events WHERE type = 'redis.metrics'"
     )

@@ -65,7 +65,7 @@ def claude(server: ModelServer) -> Iterator[Any]:
 
 def recorded(lake: lakelog.Lake) -> list[dict[str, Any]]:
     """The spans of a lake in the order of their start, with the level."""
-    assert recorder_of(lake.path).flush(30)
+    assert recorder_of(lake.path).flush(240)
     rows = lake.sql("SELECT level, data FROM events WHERE type = 'span' ORDER BY time, seq")
     return [orjson.loads(data) | {"level": level} for level, data in rows.fetchall()]
 
@@ -355,7 +355,7 @@ def test_errors_reach_the_caller_and_the_lake_without_the_key(
         ai.measure_operation("within"),
     ):
         CALLS[name](gpt, claude, f"error-{status}")
-    assert ai.flush(30)
+    assert ai.flush(240)
     outer, span = recorded(lake)
     assert outer["level"] == "ERROR"
     fields = span["attributes"]

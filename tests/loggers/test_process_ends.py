@@ -177,7 +177,7 @@ def run(program: str, home: Path, *arguments: str) -> tuple[int, list[int]]:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert "Traceback" not in done.stderr, done.stderr
     with lakelog.open(lake, create=False) as opened:
@@ -251,7 +251,7 @@ log.info("loaded")  # by the master, before it forks: its thread runs there, not
 def application(environ, start_response):
     time.sleep(0.002)  # so that both workers have requests
     log.info("request", extra={"n": int(environ["PATH_INFO"][1:]), "worker": os.getpid()})
-    start_response("200 OK", [("Content-Length", "0")])
+    start_response("200 OK", [("Content-Length", "0"), ("Worker", str(os.getpid()))])
     return [b""]
 """
 
@@ -263,6 +263,7 @@ def test_nothing_is_lost_in_workers_of_gunicorn(home: Path) -> None:
     (home / "served.py").write_text(_SERVED)
     lake = home / "lake"
     options = ["--preload", "--workers", "2", "--bind", "127.0.0.1:0", "--chdir", str(home)]
+    options += ["--timeout", "240", "--graceful-timeout", "240"]
     server = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", *options, "served:application"],
         env=environment(SERVED_LAKE=str(lake)),
@@ -274,15 +275,20 @@ def test_nothing_is_lost_in_workers_of_gunicorn(home: Path) -> None:
         listening = (re.search(r"Listening at: http://[\d.]+:(\d+)", x) for x in server.stderr)
         port = int(next(found for found in listening if found)[1])
 
-        def ask(number: int) -> int:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        def ask(number: int) -> tuple[int, str | None]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
             connection.request("GET", f"/{number}")
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            return answer.status, answer.getheader("Worker")
 
+        asked, answers = 0, set[tuple[int, str | None]]()
         with ThreadPoolExecutor(8) as clients:
-            assert set(clients.map(ask, range(400))) == {200}
+            while len(answers) < 2:  # the second worker may start late
+                answers.update(clients.map(ask, range(asked, asked + 400)))
+                asked += 400
+        assert {status for status, _ in answers} == {200}
         server.send_signal(signal.SIGTERM)
-        said = server.communicate(timeout=60)[1]
+        said = server.communicate(timeout=240)[1]
     finally:
         server.kill()
     assert server.returncode == 0, said
@@ -291,6 +297,6 @@ def test_nothing_is_lost_in_workers_of_gunicorn(home: Path) -> None:
         query = "SELECT message, (data->>'n')::INT, data->>'worker' FROM events ORDER BY 2"
         rows = opened.sql(query).fetchall()
         opened.verify().require()
-    assert Counter(message for message, *_ in rows) == {"loaded": 1, "request": 400}
-    assert [n for _, n, _ in rows if n is not None] == list(range(400))
+    assert Counter(message for message, *_ in rows) == {"loaded": 1, "request": asked}
+    assert [n for _, n, _ in rows if n is not None] == list(range(asked))
     assert len({worker for *_, worker in rows if worker}) == 2

@@ -56,7 +56,7 @@ class Syncs:
     def _held(self, fd: int) -> None:
         if not self.free.is_set():
             self.waiting.set()
-            self.free.wait(30)
+            self.free.wait(240)
         if self.error is not None:
             raise self.error
         self._sync(fd)
@@ -69,7 +69,7 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
 
 def until(condition: Callable[[], Any]) -> None:
     """Wait until a condition holds."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -81,7 +81,7 @@ def test_what_waits_for_a_slow_sync_is_on_disk(make_lake: MakeLake, syncs: Syncs
     lake = make_lake()
     queue = queue_on(lake)
     queue.put(line(0))
-    assert queue.flush(30)
+    assert queue.flush(240)
     syncs.free.clear()
     queue.put(line(1))
     until(syncs.waiting.is_set)
@@ -93,7 +93,7 @@ def test_what_waits_for_a_slow_sync_is_on_disk(make_lake: MakeLake, syncs: Syncs
     written = Path(f"{lake.path}/cache/buffer/{name}").read_bytes()
     assert written.count(b"\n") == 48
     syncs.free.set()
-    assert queue.flush(30)
+    assert queue.flush(240)
     assert numbers(lake) == list(range(50))
     queue.close()
     assert os.listdir(f"{lake.path}/cache/buffer") == []
@@ -114,7 +114,7 @@ def test_a_slow_sync_at_the_start_keeps_no_line_in_memory(
     (name,) = os.listdir(f"{lake.path}/cache/buffer")
     assert Path(f"{lake.path}/cache/buffer/{name}").read_bytes().count(b"\n") == 2
     syncs.free.set()
-    assert queue.flush(30)
+    assert queue.flush(240)
     assert numbers(lake) == [0, 1]
     queue.close()
 
@@ -124,7 +124,7 @@ def test_what_was_buffered_is_stored_in_its_order(make_lake: MakeLake, syncs: Sy
     lake = make_lake()
     queue = queue_on(lake)
     queue.put(line(0))
-    assert queue.flush(30)
+    assert queue.flush(240)
     for start in (1, 101):
         syncs.free.clear()
         syncs.waiting.clear()
@@ -137,7 +137,7 @@ def test_what_was_buffered_is_stored_in_its_order(make_lake: MakeLake, syncs: Sy
         syncs.free.set()
         for n in range(start + 50, start + 100):
             queue.put(line(n))
-        assert queue.flush(30)
+        assert queue.flush(240)
     found = lake.sql("SELECT (data->>'n')::INT FROM events ORDER BY seq").fetchall()
     assert found == [(n,) for n in range(201)]
     queue.close()
@@ -153,7 +153,7 @@ def test_the_buffer_of_a_dead_process_is_recovered(make_lake: MakeLake, syncs: S
     os.close(dead._fd)
     queue = queue_on(lake)
     queue.put(line(100))
-    assert queue.flush(30)
+    assert queue.flush(240)
     assert numbers(lake) == list(range(101))
     assert os.listdir(f"{lake.path}/cache/buffer") == []
     queue.close()
@@ -166,7 +166,7 @@ def test_a_buffer_in_use_is_left_alone(make_lake: MakeLake) -> None:
     living.add([line(0)])
     queue = queue_on(lake)
     queue.put(line(1))
-    assert queue.flush(30)
+    assert queue.flush(240)
     assert numbers(lake) == [1]
     living.drain(queue.destination.store)
     assert numbers(lake) == [0, 1]
@@ -192,7 +192,7 @@ def test_a_full_queue_blocks(make_lake: MakeLake, syncs: Syncs) -> None:
     assert not done.wait(0.1)
     syncs.free.set()
     thread.join()
-    assert queue.flush(30)
+    assert queue.flush(240)
     assert numbers(lake) == list(range(100))
     assert queue.stats().dropped == 0
     queue.close()
@@ -208,7 +208,7 @@ def test_a_full_queue_drops_the_oldest_and_counts(make_lake: MakeLake, syncs: Sy
     for n in range(1, 100):
         queue.put(line(n))
     syncs.free.set()
-    assert queue.flush(30)
+    assert queue.flush(240)
     stored = numbers(lake)
     assert stored[0] == 0
     assert stored[1:] == list(range(101 - len(stored), 100))
@@ -225,7 +225,7 @@ def test_a_full_queue_goes_to_disk(make_lake: MakeLake, syncs: Syncs) -> None:
         queue.put(line(n))
     assert queue.stats().buffered_bytes
     syncs.free.set()
-    assert queue.flush(30)
+    assert queue.flush(240)
     assert numbers(lake) == list(range(1_000))
     assert queue.stats().dropped == 0
     queue.close()
@@ -243,7 +243,7 @@ def test_a_failing_disk_is_retried(
     until(lambda: queue.stats().error)
     assert not queue.flush(0.05)
     syncs.error = None
-    assert queue.flush(30)
+    assert queue.flush(240)
     assert numbers(lake) == list(range(10))
     assert capsys.readouterr().err.count("No space left on device") == 1
     queue.close()
@@ -259,7 +259,7 @@ def test_a_full_queue_on_a_failing_disk_does_not_block(make_lake: MakeLake, sync
         queue.put(line(n))
     assert queue.stats().dropped >= 39
     syncs.error = None
-    assert queue.flush(30)
+    assert queue.flush(240)
     queue.close()
 
 
@@ -269,7 +269,7 @@ def test_an_event_beyond_the_limit_is_refused(make_lake: MakeLake) -> None:
     queue = queue_on(lake, bytes_max=1_000)
     assert not queue.put(line(0, "x" * EVENT_BYTES_MAX))
     assert queue.put(line(1, "x" * 10_000_000))
-    assert queue.flush(30)
+    assert queue.flush(240)
     assert numbers(lake) == [1]
     assert queue.stats().refused == 1
     queue.close()
@@ -281,7 +281,7 @@ def test_a_lake_that_was_closed_does_not_stop_the_queue(make_lake: MakeLake) -> 
     queue = queue_on(lake)
     lake.close()
     queue.put(line(0))
-    assert queue.flush(30)
+    assert queue.flush(240)
     assert numbers(make_lake()) == [0]
     queue.close()
 
@@ -314,7 +314,7 @@ def test_a_seal_that_fails_stores_nothing_again(
     monkeypatch.setattr(disk, "link", refused)
     for n in range(12):
         queue.put(line(n))
-        assert queue.flush(30)
+        assert queue.flush(240)
     assert (queue.stats().stored, queue.stats().error) == (12, "")
     monkeypatch.undo()
     queue.close()
@@ -344,7 +344,7 @@ def test_what_is_moved_while_the_buffer_is_drained_stays_in_order(
         for n in range(5):
             queue.put(line(n))
         assert queue._move_to_buffer()
-    assert queue.flush(30)
+    assert queue.flush(240)
     query = "SELECT (data->>'n')::INT FROM events ORDER BY seq"
     assert [n for (n,) in lake.sql(query).fetchall()] == list(range(13))
     assert queue.stats().error == ""

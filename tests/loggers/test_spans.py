@@ -18,7 +18,7 @@ from tests.conftest import MakeLake
 
 def spans(lake: lakelog.Lake) -> dict[str, dict[str, Any]]:
     """The spans of a lake by name."""
-    assert recorder_of(lake.path).flush(30)
+    assert recorder_of(lake.path).flush(240)
     query = "SELECT message, level, data FROM events WHERE type = 'span'"
     return {
         name: orjson.loads(data) | {"level": level}

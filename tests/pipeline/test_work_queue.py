@@ -165,7 +165,7 @@ def test_what_exceeds_its_time_is_a_failure(log: str) -> None:
 
     def process(item: Item) -> str:
         if item.id == "p-1":
-            release.wait(30)
+            release.wait(240)
         return "late"
 
     report = queue.run(process)

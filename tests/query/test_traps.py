@@ -164,7 +164,7 @@ except KeyboardInterrupt:
 def test_an_interrupt_stops_a_stream_half_read(lake: lakelog.Lake) -> None:
     """Ctrl-C is heard after the first rows too, while the engine looks for the next ones."""
     words = [sys.executable, "-c", READ_ON, lake.path]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
     assert done.stdout == "stopped [(3,)]\n", done.stderr
 
 
@@ -188,7 +188,7 @@ except KeyboardInterrupt:
 def test_an_interrupt_stops_a_running_query(lake: lakelog.Lake, read: str) -> None:
     """Ctrl-C ends a query that runs, whatever reads it, and the lake answers the next one."""
     words = [sys.executable, "-c", INTERRUPTED, lake.path, read]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
     assert done.stdout == "stopped [(3,)]\n", done.stderr
 
 
@@ -254,7 +254,7 @@ def test_signal_handlers_run_during_a_query(
     """A program's own handlers run while the engine works: one that raises ends the query, one that
     returns leaves its answer as it is, and those of an event loop are called."""
     words = [sys.executable, "-c", SIGNALLED, lake.path, how]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
     assert (done.stdout, done.returncode) == (said, code), done.stderr
 
 

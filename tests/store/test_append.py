@@ -270,7 +270,7 @@ def test_an_append_is_visible_to_every_reader_at_once(make_lake: MakeLake) -> No
         assert one.count() == two.count() == number
         assert two.sql("SELECT max(data::INT) FROM events").fetchall() == [(number,)]
     command = [sys.executable, "-c", script, one.path]
-    assert subprocess.run(command, capture_output=True, check=True, timeout=60).stdout == b"3\n"
+    assert subprocess.run(command, capture_output=True, check=True, timeout=240).stdout == b"3\n"
 
 
 def test_arrival_is_stamped_and_the_order_kept(lake: lakelog.Lake) -> None:

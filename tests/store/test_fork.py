@@ -217,7 +217,7 @@ if pid == 0:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     command = [sys.executable, "-c", script, str(tmp_path / "lake")]
-    assert subprocess.run(command, cwd=ROOT, timeout=60, capture_output=True).returncode == 7
+    assert subprocess.run(command, cwd=ROOT, timeout=240, capture_output=True).returncode == 7
 
 
 def test_fork_while_other_threads_query(make_lake: MakeLake) -> None:

@@ -54,7 +54,7 @@ def test_a_light_writer_has_its_tail_sealed(make_lake: MakeLake) -> None:
     lake.append(numbers(3))
     helper = lake.writer()._helper
     assert helper is not None
-    assert helper.wait(120) == 0
+    assert helper.wait(240) == 0
     assert lake.stats().segments == 1
     assert rows(lake) == [1, 2, 3]
 
@@ -74,9 +74,9 @@ def test_there_is_one_helper_at_a_time(
         lake.append(numbers(n))
     first = lake.writer()._helper
     go.touch()
-    first.wait(60)
+    first.wait(240)
     lake.append(numbers(6))
-    lake.writer()._helper.wait(60)
+    lake.writer()._helper.wait(240)
     words = f"-m lakelog --lake {lake.path} seal --branch main"
     assert started.read_text().splitlines() == [words, words]
     assert rows(lake) == list(range(7))
@@ -112,7 +112,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[BaseException |
     real = disk.sync_file
 
     def sync(fd: int) -> None:
-        assert gate.acquire(timeout=60)
+        assert gate.acquire(timeout=240)
         error = errors.pop(0)
         if error is not None:
             raise error
@@ -150,7 +150,7 @@ class Callers:
     def join(self) -> None:
         """Wait for all of them."""
         for thread in self._threads:
-            thread.join(60)
+            thread.join(240)
             assert not thread.is_alive()
 
 

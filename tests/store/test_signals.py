@@ -105,5 +105,5 @@ def test_signals_and_forks_neither_hang_nor_lose(home: Path, program: str, count
     root = str(Path(lakelog.__file__).parent.parent)
     command = [sys.executable, "-c", program, str(home / "lake"), str(count)]
     env = {**os.environ, "PYTHONPATH": root}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stderr) == (0, "")

@@ -79,7 +79,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, th
 
     def sync(fd: int) -> None:
         inside.set()
-        assert go.wait(30)
+        assert go.wait(240)
         real(fd)
 
     monkeypatch.setattr(disk, "sync_file", sync)
@@ -290,7 +290,7 @@ def test_all_waiting_callers_get_the_error(
         calls.append(fd)
         if len(calls) == 1:
             inside.set()
-            assert go.wait(30)
+            assert go.wait(240)
         if 1 < len(calls) < 4:
             raise OSError(errno.ENOSPC, "planted")
         real(fd)
@@ -461,6 +461,6 @@ def test_an_interrupted_caller_does_not_stop_the_others(
     running.join()
     after = threading.Thread(target=lake.append, args=(numbers(3),), daemon=True)
     after.start()
-    after.join(30)
+    after.join(240)
     assert not after.is_alive()
     assert [n for n in rows(lake) if n != 2] == [1, 3]

@@ -11,5 +11,5 @@ def close_all() -> None:
         queue.close()
     logfile._QUEUES.clear()
     for process in follower._STARTED:
-        process.wait(60)
+        process.wait(240)
     follower._STARTED.clear()

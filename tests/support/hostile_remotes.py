@@ -31,7 +31,7 @@ Body = dict[str, Any]
 BIDI = "\u202egpj.evil\u2066"
 DEEP = b"[" * 200_000
 DIGEST = "ab" * 32
-_PATIENCE = 10
+_PATIENCE = 120
 
 
 class Forge:

@@ -21,7 +21,7 @@ import sys, confluent_kafka
 owner = confluent_kafka.Producer(
     {"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0}
 )
-brokers = owner.list_topics(timeout=20).brokers.values()
+brokers = owner.list_topics(timeout=240).brokers.values()
 print(",".join(f"{b.host}:{b.port}" for b in brokers), flush=True)
 sys.stdin.read()
 """

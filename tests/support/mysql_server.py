@@ -66,7 +66,7 @@ class MysqlServer:
         ]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while True:
             try:
                 self.ask("SELECT 1", user="root", password="")

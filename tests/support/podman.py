@@ -62,7 +62,7 @@ class Podman:
             [str(self.root / "bin" / "podman"), *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             stdin=subprocess.DEVNULL,
             check=True,
         )
@@ -86,7 +86,7 @@ class Podman:
         subprocess.run(
             [str(self.root / "bin" / "podman"), "rm", "--all", "--force", "--time", "0"],
             capture_output=True,
-            timeout=60,
+            timeout=240,
         )
 
 

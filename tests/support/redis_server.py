@@ -114,7 +114,7 @@ class RedisServer:
         command = [BINARY, *ports, "--bind", "127.0.0.1", "--dir", str(self.folder), *self.options]
         log = ["--logfile", str(self.folder / "redis.log"), "--enable-debug-command", "yes"]
         self.process = subprocess.Popen([*command, *log])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:

@@ -152,7 +152,7 @@ class RemoteSuite:
         if self.FORKS:
             return _ends_in_fork(work)
         command = [sys.executable, "-m", "tests.support.remote_suite", str(at), str(after), *words]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         return done.returncode == 0
 

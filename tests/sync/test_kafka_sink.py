@@ -158,7 +158,7 @@ class TestKafkaTarget(TargetSuite):
     ) -> None:
         client = place.server.client("Producer")
         client.produce(place.name, b"mine")
-        assert client.flush(10) == 0
+        assert client.flush(240) == 0
         with pytest.raises(SyncRefused, match="rows that no sync wrote"):
             synced(path, place.url)
 
@@ -168,7 +168,7 @@ class TestKafkaTarget(TargetSuite):
         synced(path, place.url)
         client = place.server.client("Producer")
         client.produce(WATERMARKS, b'{"shape": 9}', key=f"{place.name}/events")
-        assert client.flush(10) == 0
+        assert client.flush(240) == 0
         with pytest.raises(lakelog.LakelogError, match="upgrade lakelog"):
             synced(path, place.url)
 

@@ -40,7 +40,7 @@ class KafkaPlace(SourcePlace):
         for value in values:
             self.client.produce(self.name, value, partition=self.turn)
             self.turn = (self.turn + 1) % PARTITIONS
-        assert self.client.flush(20) == 0
+        assert self.client.flush(240) == 0
 
     def trim(self) -> None:
         """Large messages in each partition: the cluster keeps 5 MB of it."""
@@ -49,7 +49,7 @@ class KafkaPlace(SourcePlace):
                 value = json.dumps({"type": "t", "n": self.sent, "message": "x" * 900_000})
                 self.client.produce(self.name, value, partition=partition)
                 self.sent += 1
-            assert self.client.flush(20) == 0
+            assert self.client.flush(240) == 0
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ class TestKafka(SourceSuite):
             partition=3,
             timestamp=1_800_000_000_000,
         )
-        assert place.client.flush(20) == 0
+        assert place.client.flush(240) == 0
         consumed(path, place.url)
         with lakelog.open(path) as lake:
             rows = lake.sql("SELECT type, subject, epoch(time), data FROM events").fetchall()

@@ -117,7 +117,7 @@ def check(lake: lakelog.Lake, config: RedisConfig, keep: int = KEEP) -> None:
     assert all(name in beside or f"}}:{generation}:" in name for name in names)
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], seconds: float = 240) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -639,6 +639,6 @@ def test_end_of_a_watcher_without_redis(home: Path) -> None:
         with lakelog.open(str(home / "lake"), create=False) as lake:
             until(lambda: lake.count() == 1)
         watcher.send_signal(signal.SIGTERM)
-        said += watcher.communicate(timeout=60)[1]
+        said += watcher.communicate(timeout=240)[1]
     assert watcher.returncode == 0
     assert said.count("does not answer") == 1

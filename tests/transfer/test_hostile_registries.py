@@ -39,7 +39,7 @@ def test_hostile_registries_are_one_line(home: Path, monkeypatch: pytest.MonkeyP
             command = [sys.executable, "-m", "tests.support.hostile_registry"]
             done = subprocess.run(
                 [*command, fake.address, str(home / "work")],
-                capture_output=True, text=True, cwd=ROOT, timeout=120,
+                capture_output=True, text=True, cwd=ROOT, timeout=240,
             )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

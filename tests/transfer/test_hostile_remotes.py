@@ -62,7 +62,7 @@ def _prepared(home: Path) -> Path:
 def found(home: Path) -> dict[str, Any]:
     """What came of all cases, played by one process."""
     command = [sys.executable, "-m", "tests.support.hostile_remotes", str(home)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result

@@ -284,7 +284,7 @@ def _files(url: str, reference: str) -> dict[str, bytes]:
 
 
 def _skopeo(*words: str) -> str:
-    done = subprocess.run(["skopeo", *words], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["skopeo", *words], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -77,7 +77,7 @@ def test_what_clients_and_loggers_record(make_lake: MakeLake) -> None:
         ):
             create = client.chat.completions.create
             message = create(model="tools", messages=ask).choices[0].message
-            assert calls.flush(30)
+            assert calls.flush(240)
             opened = by_key(lake, "tool_calls", "id")["call_1"]
             assert (opened["status"], opened["tool"], opened["seconds"]) == (
                 "open",
@@ -101,8 +101,8 @@ def test_what_clients_and_loggers_record(make_lake: MakeLake) -> None:
     ai.ai_decision("size", [1, 2], 2)
     first.outcome("unclear")
     first.outcome("accepted", reward=1.0)
-    assert ai.flush(30)
-    assert recorder_of(lake.path).flush(30)
+    assert ai.flush(240)
+    assert recorder_of(lake.path).flush(240)
     call = by_key(lake, "tool_calls", "id")["call_1"]
     assert (call["status"], call["error"], call["result"]) == ("failed", "no route", "unknown")
     assert orjson.loads(call["arguments"]) == {"city": "Paris"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -226,13 +225,11 @@ def test_a_pattern_that_cannot_be_is_refused_in_one_line(
     "text", [r"^(?P<x>(?:a+)+)$", r"^(?P<x>(?:a|a)*b)$", "(?P<x>(?:.*,){30}P)"]
 )
 def test_no_pattern_hangs(make_lake: MakeLake, text: str) -> None:
-    """Patterns that take Python for ever take RE2 no longer than others."""
+    """Patterns that take Python for ever (then this test ends at its timeout) are easy for RE2."""
     form = made(text)
     line = b"a" * 5000 + b"," * 5000
-    started = time.process_time()
     found = Transformer(make_lake().engine(), form, "o").run(Chunk((line + b"\n") * 600, 0))
     assert len(found.bad) == 600
-    assert time.process_time() - started < 60, "not a matter of speed: it would take for ever"
 
 
 def test_what_is_written_out_is_read_again() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import json
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +22,7 @@ from lakelog.ingest.formats import mixture, pattern, registry
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
+from tests.support.linear_time import assert_linear
 from tests.support.text_facts import SHARED
 from tests.support.text_lines import edited
 from tests.support.tree import ROOT
@@ -646,23 +646,10 @@ def test_what_follows_a_line_stays_with_it(
 def test_no_line_takes_long(name: str) -> None:
     """However a line goes on after a good beginning, the time grows with its length alone."""
     form = registry.FORMATS[name]
-
-    def seconds(line: str) -> float:
-        started = time.process_time()
-        form.sniff([line.encode()])
-        return time.process_time() - started
-
     for seed, sign in itertools.product(lines_of(name), (' "', "a.", "[", "|", ", ", ": ", "- ")):
         for part in (1, 2, 3):
-            begin, count = seed[: len(seed) * part // 3], 20_000 // len(sign)
-            if seconds(begin + sign * count + "\0") < 0.05:
-                continue
-            # The square of the length would be 16 times as slow, what is worse would not end.
-            long, short = (
-                min(seconds(begin + sign * (count // share) + "\0") for _ in range(3))
-                for share in (1, 4)
-            )
-            assert long < 8 * short, (begin, sign)
+            begin = seed[: len(seed) * part // 3]
+            assert_linear(lambda line: form.sniff([line.encode()]), begin, sign, "\0")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample files are not here")
