@@ -7,6 +7,7 @@ where a query over `events` does not name it.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,7 @@ def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> Tree:
     # Names of functions by the text of the tree: they may be called at any depth.
     kinds = {modifier.get("type") for modifier in node.get("modifiers", [])}
     called = set(re.findall(r'"function_name":"([^"]*)"', words))
+    aggregates, inconstant = _functions()
     is_plain = (
         node.get("type") == "SELECT_NODE"
         and not node.get("group_expressions")
@@ -113,25 +115,33 @@ def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> Tree:
         and not node.get("qualify")
         and not kinds - {"ORDER_MODIFIER"}
         and '"class":"WINDOW"' not in words
-        and not called & _functions(cursor, "function_type = 'aggregate'")
+        and not called & aggregates
     )
     if not is_plain:
         raise QueryFailed(
             "the mapping makes one row of several events: leave out aggregates, GROUP BY, DISTINCT,"
             " windows and LIMIT, and ask for them in the target"
         )
-    changing = called & _functions(cursor, "stability NOT IN ('CONSISTENT')")
+    changing = called & inconstant
     if changing or "current_timestamp" in words:
         name = min(changing, default="current_timestamp")
         raise QueryFailed(f"the mapping calls {name}(), which is another value at each sync")
     return tree
 
 
-def _functions(cursor: duckdb.DuckDBPyConnection, condition: str) -> set[str]:
-    rows = cursor.execute(
-        f"SELECT DISTINCT function_name FROM duckdb_functions() WHERE {condition}"
-    )
-    return {str(row[0]) for row in rows.fetchall()}
+@functools.cache
+def _functions() -> tuple[frozenset[str], frozenset[str]]:
+    """Functions that are aggregates, and those that give another value at each call.
+
+    The engine takes longer to list them than to open, and a sync checks its mapping at each run.
+    """
+    with duckdb.connect(":memory:") as own:
+        rows = own.execute(
+            "SELECT DISTINCT function_name, function_type = 'aggregate', stability <> 'CONSISTENT'"
+            " FROM duckdb_functions()"
+        ).fetchall()
+    aggregates = frozenset(str(name) for name, is_one, _ in rows if is_one)
+    return aggregates, frozenset(str(name) for name, _, is_changing in rows if is_changing)
 
 
 def _reads_events_alone(tree: Tree) -> bool:
