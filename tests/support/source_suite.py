@@ -23,10 +23,11 @@ from lakelog.store import retention
 from lakelog.sync.consume import Consumer, ConsumeResult, source_of
 from lakelog.sync.source import MessageSource
 from lakelog.sync.target import ConnectionLost
+from tests.support.effort import share
 from tests.support.lakes import opened
 from tests.support.sync_places import Faulty, forked, kill
 
-KILLS = int(os.environ.get("SOURCE_KILLS", "10"))
+KILLS = int(os.environ.get("SOURCE_KILLS", share(25)))
 POINTS = [
     (method, moment, number)
     for method, numbers in {

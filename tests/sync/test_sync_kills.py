@@ -37,7 +37,7 @@ from tests.support.sync_places import (
 )
 from tests.support.target_suite import add
 
-KILLS = int(os.environ.get("SYNC_KILLS", share(20)))
+KILLS = int(os.environ.get("SYNC_KILLS", share(25)))
 
 
 @pytest.fixture(params=["sqlite", "duckdb", "postgres", "elasticsearch", "influxdb"])

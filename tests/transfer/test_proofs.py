@@ -71,7 +71,7 @@ def agree(data: bytes, key: PrivateKey) -> bool:
 
 @pytest.mark.rounds
 def test_true_proofs_of_a_thousand_events(lake: lakelog.Lake, key: PrivateKey) -> None:
-    """Of every third event, or each, in what was sealed and in what was compacted afterwards, both
+    """Of every fifth event, or each, in what was sealed and in what was compacted afterwards, both
     checkers say that it is proven, and at which place."""
     sealed = sign(lake, key, "sealed")
     lake.compact()
