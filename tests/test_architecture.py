@@ -61,7 +61,8 @@ ORDER = {
         untrusted site ancestry carry signature_files push fetch
         chunker chunk_writer exchange rewind capture contents state revisions extract restore
         preflight rollback""",
-    "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
+    "compat": """omega packs lookups event_store persistence sqlite_import oos_hashes
+        oos_state oos_segments oos_feed
         oos_views podcasts database_sync oos_demo dump redis container_snapshots""",
     "export": "values vectors ordered formats folder tables export",
     "analyze": "dedupe similar",

@@ -6,8 +6,9 @@ position, it is read from its start. Lines that are not OOS lines are counted in
 is read with numpy and Arrow once it is larger than SMALL: to load them takes longer than to read a
 small one in plain Python.
 
-Of a lake each published segment is read once, and the live tail is added to every answer. A
-compaction changes nothing; after a rewind, a retention or a dedupe everything is read again.
+Of a lake each published segment is read once (oos_segments), and the live tail is added to every
+answer. A compaction changes nothing; after a rewind, a retention or a dedupe everything is read
+again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import ctypes
 import functools
 import os
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -32,17 +32,16 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
-    import duckdb
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from lakelog.compat import oos_segments
     from lakelog.query import tail_rows
-    from lakelog.store import compact, connection, rows, segment, tail
+    from lakelog.store import rows, tail
 else:
-    compact, connection, rows, segment, tail = (
-        Lazy(f"lakelog.store.{name}") for name in "compact connection rows segment tail".split()
-    )
+    oos_segments = Lazy("lakelog.compat.oos_segments")
+    rows, tail = Lazy("lakelog.store.rows"), Lazy("lakelog.store.tail")
     tail_rows = Lazy("lakelog.query.tail_rows")
     pa = Lazy("pyarrow")
     np = Lazy("numpy")
@@ -55,7 +54,7 @@ _MUCH = 1 << 24
 _FIELDS = 6
 _MARK = 256
 """So many bytes before the place where reading stopped are compared."""
-_COLUMNS = ("time", "type", "source", "subject")
+_COLUMNS = ("time", "type", "source", "subject", "data")
 
 
 class FileFeed:
@@ -135,7 +134,7 @@ class FileFeed:
         if isinstance(state, SmallState):
             state.add(self._rows(data, final))
         elif (batch := self._batch(data, final)) is not None:
-            state.add(batch)
+            state.merge([oos_state.add_up(batch)])
 
     def _rows(self, data: bytes, final: bool) -> list[Row]:
         """Lines as rows."""
@@ -183,14 +182,11 @@ class FileFeed:
         first, self._lines = self._lines, self._lines + len(parts)
         order = np.arange(first, first + len(parts), dtype=np.int64)
         kind, source, item = (pc.list_element(parts, _index(place)) for place in (1, 3, 4))
-        return Batch(
-            time,
-            order,
-            kind,
-            source,
-            item,
-            lambda at: pc.list_element(parts.take(at), 5).to_pylist(),
-        )
+
+        def errors(at: np.ndarray) -> pa.Array:
+            return oos_state.errors_of(pc.list_element(parts.take(at), 5))
+
+        return Batch(time, order, kind, source, item, errors)
 
 
 class LakeFeed:
@@ -201,6 +197,7 @@ class LakeFeed:
         self._store: Store = lake.store
         self._tail = tail.Tail(self._store.paths, self._store.refs, lake.branch_name)
         self._rows = tail_rows.TailRows(self._store, lake.engine)
+        self._segments = oos_segments.SegmentSums(self._store)
         self._state, self._known = oos_state.empty(), dict[str, SegmentEntry]()
         self._last: tuple[Any, State] | None = None
 
@@ -222,7 +219,7 @@ class LakeFeed:
         state = self._state
         if table is not None and table.num_rows:
             state = state.copy()
-            state.add(_batch_of(table, lambda at: table["data"].take(at).to_pylist()))
+            state.merge([oos_state.add_up(_batch_of(table))])
         self._last = (digest, table), state
         return state
 
@@ -238,33 +235,17 @@ class LakeFeed:
             if sum(e.events for e in sources) == entry.events:
                 vanished -= set(entry.made_from)
                 new.remove(entry)
+        # On a copy: of a segment that cannot be read, those before it must not count twice.
+        state = self._state.copy()
         # The state cannot forget rows, so it is built again from all that is there.
         if vanished:
-            self._state, new = oos_state.empty(), entries
+            state, new = oos_state.empty(), entries
         # In the order of arrival: of equal times the later event wins.
-        is_typed = any(entry.fields for entry in new)
-        with self._connect() if is_typed else contextlib.nullcontext() as engine:
-            for entry in sorted(new, key=lambda e: e.seq[0]):
-                self._state.add(self._read(entry, engine))
+        for sums in self._segments.of(sorted(new, key=lambda e: e.seq[0])):
+            state.merge(sums)
         if sum(e.bytes for e in new) > _MUCH:
             _give_back()
-        self._known = present
-
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        return connection.connect(self._store.paths, self._store.settings)
-
-    def _read(self, entry: SegmentEntry, engine: duckdb.DuckDBPyConnection | None) -> Batch:
-        compact.check(self._store, [entry])
-        names = [*_COLUMNS, "seq"] if entry.layout == "sorted" else list(_COLUMNS)
-        paths = self._store.paths
-
-        def payloads(at: np.ndarray) -> list[str | None]:
-            # Of failures alone, which are few: payloads are most of a segment.
-            read = segment.read(paths, entry.key, ["data"], at, engine)
-            texts: list[str | None] = read["data"].to_pylist()
-            return texts
-
-        return _batch_of(segment.read(paths, entry.key, names), payloads)
+        self._state, self._known = state, present
 
 
 Feed = FileFeed | LakeFeed
@@ -284,13 +265,17 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _batch_of(table: pa.Table, payloads: Callable[[np.ndarray], list[str | None]]) -> Batch:
-    """Rows of a lake as a batch."""
-    time, kind, source, item = (table[name].combine_chunks() for name in _COLUMNS)
-    order = np.arange(table.num_rows, dtype=np.int64)
-    if "seq" in table.column_names:
-        order = table["seq"].to_numpy()
-    return Batch(time.cast("int64").to_numpy(), order, kind, source, item, payloads)
+def _batch_of(tail: pa.Table) -> Batch:
+    """Rows of the live tail as a batch."""
+    time, kind, source, item, data = (tail[name].combine_chunks() for name in _COLUMNS)
+    return Batch(
+        time.cast("int64").to_numpy(),
+        np.arange(tail.num_rows, dtype=np.int64),
+        kind,
+        source,
+        item,
+        lambda at: oos_state.errors_of(data.take(pa.array(at))),
+    )
 
 
 def _micros(text: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:

@@ -5,13 +5,13 @@
     sources      [completed, failed] of each; errors: count of each; the newest ten failures
 
 Events may come in any order and in any number of batches: of one item the newest time wins, and of
-equal times what was added later. Nothing else of an event is kept. `SmallState` is the same in
-plain Python, for small logs: it has answered before numpy and Arrow are loaded.
+equal times what was added later. Nothing else of an event is kept. Batches are added up each by
+itself, as threads may do, and many of them are merged into a state at once. `SmallState` is the
+same in plain Python, for small logs: it has answered before numpy and Arrow are loaded.
 """
 
 from __future__ import annotations
 
-import functools
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from lakelog.compat import oos_hashes
 from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ STATES = {"DISCOVER": "discovered", "PROCESS": "processing", "COMPLETE": "comple
 # As many as the older view showed.
 FAILURES = 10
 HOUR = 3_600_000_000
+UNKNOWN = "unknown"
+"""What the error of a payload is called that names none."""
 # Joining at each batch would copy all times each time.
 _CHUNKS = 32
 _NAMES = tuple(STATES)
@@ -46,14 +49,15 @@ _COMPLETE, _FAIL = _NAMES.index("COMPLETE"), _NAMES.index("FAIL")
 
 @dataclass
 class Batch:
-    """Events: `time` in us, `order` for those of equal times, and texts; `data` of some rows."""
+    """Events: `time` in us, `order` for those of equal times, and texts, which may be dictionaries;
+    `errors` are the texts of some rows."""
 
     time: np.ndarray
     order: np.ndarray
     type: pa.Array
     source: pa.Array
     item: pa.Array
-    data: Callable[[np.ndarray], list[str | None]]
+    errors: Callable[[np.ndarray], pa.Array]
 
 
 @dataclass
@@ -65,6 +69,21 @@ class Failure:
     source: str | None
     item: str | None
     error: str
+
+
+@dataclass
+class Sums:
+    """What a batch adds to a state. Items come with the time and state of each of their events, in
+    the order of these."""
+
+    times: np.ndarray
+    completions: np.ndarray
+    sources: dict[str, list[int]]
+    errors: dict[str, int]
+    failures: list[Failure]
+    items: np.ndarray
+    item_times: np.ndarray
+    item_states: np.ndarray
 
 
 @dataclass
@@ -95,24 +114,26 @@ class State:
             self.first,
         )
 
-    def add(self, batch: Batch) -> None:
-        """Add a batch of events."""
-        if not len(batch.time):
+    def merge(self, parts: list[Sums]) -> None:
+        """Add batches that were added up, each of events that arrived after those before."""
+        parts = [part for part in parts if len(part.times)]
+        if not parts:
             return
-        codes = pc.index_in(batch.type, _names(batch.type.type))
-        kinds = np.nan_to_num(codes.to_numpy(zero_copy_only=False), nan=-1).astype(np.int8)
-        low = int(batch.time.min())
+        low = min(int(part.times.min()) for part in parts)
         self.first = low if self.first is None else min(low, self.first)
-        self.times = _join_chunks([*self.times, batch.time])
-        completed, failed = kinds == _COMPLETE, kinds == _FAIL
-        if completed.any():
-            self.completions = _join_chunks([*self.completions, batch.time[completed]])
-        self._count(batch.source, (completed, failed))
-        if failed.any():
-            self._fail(batch, np.flatnonzero(failed))
-        # Also with events that say nothing of an item: they are filtered there, together with the
-        # empty names.
-        self._advance(batch, kinds)
+        self.times = _join_chunks([*self.times, *(part.times for part in parts)])
+        completions = [part.completions for part in parts if len(part.completions)]
+        self.completions = _join_chunks([*self.completions, *completions])
+        for part in parts:
+            for name, more in part.sources.items():
+                counts = self.sources.setdefault(name, [0, 0])
+                counts[:] = (counts[0] + more[0], counts[1] + more[1])
+            for error, count in part.errors.items():
+                self.errors[error] = self.errors.get(error, 0) + count
+            self.failures += part.failures
+        # stable: of equal times what was taken in later is newer
+        self.failures = sorted(self.failures, key=lambda f: f.time)[-FAILURES:]
+        self._advance(*_newest(parts))
 
     def active(self, low: int, high: int) -> int:
         """How many events have a time above `low`, up to `high`."""
@@ -130,60 +151,11 @@ class State:
         counts = (int(np.count_nonzero(self.item_states == n)) for n in range(len(_NAMES)))
         return dict(zip(STATES.values(), counts, strict=True))
 
-    def _count(self, source: pa.Array, outcomes: tuple[np.ndarray, np.ndarray]) -> None:
-        """Add the outcomes of each source."""
-        encoded = source.dictionary_encode(null_encoding="encode")
-        names, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
-        sums = [np.bincount(codes[mask], minlength=len(names)).tolist() for mask in outcomes]
-        for name, *more in zip(names, *sums, strict=True):
-            if any(more):
-                counts = self.sources.setdefault(name or "", [0, 0])
-                counts[:] = (counts[0] + more[0], counts[1] + more[1])
-
-    def _fail(self, batch: Batch, at: np.ndarray) -> None:
-        """Count errors, and keep the newest failures."""
-        errors = [_error_of(text) for text in batch.data(at)]
-        for error in errors:
-            self.errors[error] = self.errors.get(error, 0) + 1
-        newest = np.lexsort((batch.order[at], batch.time[at]))[-FAILURES:]
-        sources, items = (
-            column.take(at[newest]).to_pylist() for column in (batch.source, batch.item)
-        )
-        for i, source, item in zip(newest.tolist(), sources, items, strict=True):
-            failure = Failure(
-                int(batch.time[at[i]]), int(batch.order[at[i]]), source, item, errors[i]
-            )
-            self.failures.append(failure)
-        # stable: of equal times what was taken in later is newer
-        self.failures = sorted(self.failures, key=lambda f: f.time)[-FAILURES:]
-
-    def _advance(self, batch: Batch, kinds: np.ndarray) -> None:
-        """Set each item to the state of its newest event."""
-        encoded = batch.item.dictionary_encode(null_encoding="encode")
-        texts, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
-        # Python's hash of each distinct text, 8 bytes instead of the text: items are only counted
-        # by state, never named.
-        hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
-        has_item = kinds >= 0
-        # An event without an item says nothing about one.
-        for nothing in (None, ""):
-            if nothing in texts:
-                has_item &= codes != texts.index(nothing)
-        keys = hashes[codes[has_item]]
-        if not len(keys):
+    def _advance(self, keys: np.ndarray, time: np.ndarray, state: np.ndarray) -> None:
+        """Set items, each once and in the order of their hashes, to their newest state."""
+        if not len(self.items):
+            self.items, self.item_times, self.item_states = keys, time, state
             return
-        time, order, state = (
-            batch.time[has_item],
-            batch.order[has_item],
-            kinds[has_item].astype(np.uint8),
-        )
-        # A log is nearly always in order of time, and a stable sort by key is much faster than one
-        # by three columns.
-        in_order = bool(np.all(time[1:] >= time[:-1]) and np.all(order[1:] > order[:-1]))
-        by = np.argsort(keys, kind="stable") if in_order else np.lexsort((order, time, keys))
-        # The last of each run of equal keys is the newest event of that item.
-        last = by[np.append(keys[by][1:] != keys[by][:-1], True)]
-        keys, time, state = keys[last], time[last], state[last]
         # Items are kept sorted, so a batch is merged without a dict of all items.
         place = np.searchsorted(self.items, keys)
         is_known = place < len(self.items)
@@ -201,6 +173,116 @@ class State:
         self.items = np.insert(self.items, place[new], keys[new])
         self.item_times = np.insert(self.item_times, place[new], time[new])
         self.item_states = np.insert(self.item_states, place[new], state[new])
+
+
+def add_up(batch: Batch) -> Sums:
+    """Return what a batch adds to a state."""
+    kinds = _kinds(batch.type)
+    failed = np.flatnonzero(kinds == _FAIL)
+    errors, failures = _failed(batch, failed) if len(failed) else ({}, [])
+    items, times, states = _item_events(batch, kinds)
+    return Sums(
+        batch.time,
+        batch.time[kinds == _COMPLETE],
+        _outcomes(batch.source, kinds),
+        errors,
+        failures,
+        items,
+        times,
+        states,
+    )
+
+
+def errors_of(texts: pa.Array) -> pa.Array:
+    """Return what each payload calls the error, or UNKNOWN."""
+    # One by one: taking texts apart as a column takes twice as long as parsing them.
+    return pa.array(map(error_of, texts.to_pylist()), pa.string())
+
+
+def error_of(text: str | None) -> str:
+    """Return what a payload calls the error, or UNKNOWN."""
+    try:
+        data = orjson.loads(text) if text else None
+    except orjson.JSONDecodeError:
+        data = None
+    error = data.get("error") if isinstance(data, dict) else None
+    if error is None or error == "":
+        return UNKNOWN
+    return error if isinstance(error, str) else orjson.dumps(error).decode()
+
+
+def _kinds(types: pa.Array) -> np.ndarray:
+    """Return the place in STATES of each type, -1 for others."""
+    names, codes = _encoded(types)
+    places = [_NAMES.index(name) if name in STATES else -1 for name in names]
+    return np.take(np.array(places, np.int8), codes)
+
+
+def _encoded(column: pa.Array) -> tuple[list[str | None], np.ndarray]:
+    """Return the distinct texts of a column, None at their end, and the place of each row's."""
+    is_encoded = pa.types.is_dictionary(column.type)
+    encoded = column if is_encoded else column.dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    return [*names, None], np.asarray(encoded.indices.cast(pa.int32()).fill_null(len(names)))
+
+
+def _outcomes(source: pa.Array, kinds: np.ndarray) -> dict[str, list[int]]:
+    """Return how many events of each source completed and failed."""
+    names, codes = _encoded(source)
+    sources: dict[str, list[int]] = {}
+    sums = (np.bincount(codes[kinds == k], minlength=len(names)) for k in (_COMPLETE, _FAIL))
+    for name, *more in zip(names, *(each.tolist() for each in sums), strict=True):
+        if any(more):
+            counts = sources.setdefault(name or "", [0, 0])
+            counts[:] = (counts[0] + more[0], counts[1] + more[1])
+    return sources
+
+
+def _failed(batch: Batch, at: np.ndarray) -> tuple[dict[str, int], list[Failure]]:
+    """Return the errors of rows, counted, and the newest failures of them."""
+    errors = batch.errors(at)
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(errors).to_pylist()}
+    newest = np.lexsort((batch.order[at], batch.time[at]))[-FAILURES:]
+    sources, items = (column.take(at[newest]).to_pylist() for column in (batch.source, batch.item))
+    texts, times = errors.take(newest).to_pylist(), batch.time[at[newest]].tolist()
+    orders = batch.order[at[newest]].tolist()
+    return counts, list(map(Failure, times, orders, sources, items, texts))
+
+
+def _item_events(batch: Batch, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return hash, time and state of each event that says how an item stands, the newest last."""
+    # An event without an item says nothing about one.
+    has_item = np.asarray(pc.greater(pc.binary_length(batch.item), 0).fill_null(False)) & (
+        kinds >= 0
+    )
+    time, order = batch.time[has_item], batch.order[has_item]
+    # A log is nearly always in the order of time, and sorting by one column faster than by two.
+    by = np.argsort(time, kind="stable")
+    ascending, following = time[by], order[by]
+    if ((ascending[1:] == ascending[:-1]) & (following[1:] < following[:-1])).any():
+        by = np.lexsort((order, time))
+    # 8 bytes instead of the text: items are only counted by state, never named.
+    items = oos_hashes.hashes(batch.item)[has_item][by]
+    return items, time[by], kinds[has_item][by].astype(np.uint8)
+
+
+def _newest(parts: list[Sums]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return hash, time and state of each item's newest event, in the order of the hashes."""
+    keys, time, state = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("items", "item_times", "item_states")
+    )
+    if (time[1:] < time[:-1]).any():
+        by = np.argsort(time, kind="stable")  # of equal times what arrived later is newer
+        keys, time, state = keys[by], time[by], state[by]
+    # Sorting in no stable way is several times as fast; the last place is the newest event's.
+    by = np.argsort(keys)
+    ordered = keys[by]
+    starts = np.flatnonzero(np.append(np.ones(1, bool), ordered[1:] != ordered[:-1]))
+    if not len(keys):
+        return keys, time, state
+    last = np.maximum.reduceat(by, starts)
+    return ordered[starts], time[last], state[last]
 
 
 Row = tuple[int, str, str, str, str]
@@ -243,7 +325,7 @@ class SmallState:
                 self.completions.append(time)
                 self.sources.setdefault(source, [0, 0])[0] += 1
             elif kind == "FAIL":
-                error = _error_of(text)
+                error = error_of(text)
                 self.sources.setdefault(source, [0, 0])[1] += 1
                 self.errors[error] = self.errors.get(error, 0) + 1
                 self.failures.append(Failure(time, len(self.times), source, item, error))
@@ -272,25 +354,7 @@ class SmallState:
 
 def empty() -> State:
     """Return the state of an empty log."""
-    return State(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8))
-
-
-@functools.cache
-def _names(kind: pa.DataType) -> pa.Array:
-    """The names of STATES in a type of text."""
-    return pa.array(_NAMES, kind)
-
-
-def _error_of(text: str | None) -> str:
-    """What `data` calls the error, or unknown."""
-    try:
-        data = orjson.loads(text) if text else None
-    except orjson.JSONDecodeError:
-        data = None
-    error = data.get("error") if isinstance(data, dict) else None
-    if error is None or error == "":
-        return "unknown"
-    return error if isinstance(error, str) else orjson.dumps(error).decode()
+    return State(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint8))
 
 
 def _join_chunks(chunks: list[np.ndarray]) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
@@ -19,9 +20,10 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.compat import oos_feed
+from lakelog.compat import oos_feed, oos_hashes, oos_segments
 from lakelog.compat.oos_views import OOSViews
-from lakelog.errors import InvalidSetting, LakeNotFound
+from lakelog.errors import DamagedSegment, InvalidSetting, LakeNotFound
+from lakelog.store import segment
 from tests.golden import make
 from tests.support.effort import share
 from tests.support.processes import environment
@@ -100,7 +102,7 @@ def error_of(event: Event) -> str:
     """What the data of an event calls the error."""
     data = json.loads(event[4])
     error = data.get("error") if isinstance(data, dict) else None
-    if error is None:
+    if error in (None, ""):
         return "unknown"
     return error if isinstance(error, str) else json.dumps(error, separators=(",", ":"))
 
@@ -219,6 +221,75 @@ def test_a_lake_that_goes_on(
             lake.rollback("start")
             lake.undo()
         assert told(views) == reference(present)
+
+
+@pytest.mark.parametrize(
+    "odd", ['{"error":{"c":5}}', '{"error":7}', "[1]", '{"error":""}', '{"n":3,"error":"w"}']
+)
+def test_a_lake_of_typed_segments(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    """In compacted segments of several row groups errors are those of the payloads, whether they
+    are a column, a member of another kind, or text beside the column."""
+    monkeypatch.setattr(segment, "ROW_GROUP", 70)
+    data = ['{"error":"x|y"}', '{"error":"z","n":1}', '{"n":2}', '{"error":"\\u00e9 \\"q\\""}']
+    data.append(odd)
+    names = [*STATES, "FAIL", "OTHER"]
+    events = [
+        (200 - i // 3, names[i % 6], "ab"[i % 2], f"i{i % 17}", data[i % len(data)])
+        for i in range(300)
+    ]
+    lake = make_lake("typed")
+    for start in (0, 100):
+        lake.append([as_event(e) for e in events[start : start + 100]])
+        lake.settle()
+    views = lakelog.get_views(lake, now=NOW)
+    assert told(views) == reference(events[:200])
+    lake.compact()
+    lake.append([as_event(e) for e in events[200:]])
+    assert told(views) == reference(events)
+    assert told(lakelog.get_views(lake, now=NOW)) == reference(events)
+
+
+def test_a_damaged_segment_is_an_error_each_time(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views of a lake with a damaged segment fail as often as they are asked, and count each event
+    once when it is whole again."""
+    monkeypatch.setattr(oos_segments, "_AT_ONCE", 1)
+    lake = make_lake("damaged")
+    events: list[Event] = [(5, "FAIL", "a", f"i{i}", "{}") for i in range(4)]
+    paths = []
+    for event in events:
+        lake.append(as_event(event))
+        lake.settle()
+        state = lake.store.state("main")
+        newest = lake.store.manifests.segments(state, "events")[-1]
+        paths.append(Path(lake.store.paths.object("segments", newest.key)))
+    whole = paths[2].read_bytes()
+    paths[2].write_bytes(whole[:-1])
+    views = lakelog.get_views(lake, now=NOW)
+    for _ in range(2):
+        with pytest.raises(DamagedSegment):
+            views.error_analysis_view()
+    paths[2].write_bytes(whole)
+    assert told(views) == reference(events)
+
+
+@given(
+    texts=st.lists(
+        st.none() | st.text(max_size=12) | st.text("a\0", min_size=5, max_size=90),
+        min_size=1,
+        unique=True,
+    ),
+    wide=st.text(min_size=30, max_size=70),
+)
+def test_hashes_of_items(texts: list[str | None], wide: str) -> None:
+    """Different items have different hashes, the same in every batch."""
+    alone = [int(oos_hashes.hashes(pa.array([text], pa.string()))[0]) for text in texts]
+    together = oos_hashes.hashes(pa.array([wide, *texts], pa.string())[1:]).tolist()
+    assert together == alone
+    assert len(set(alone)) == len({text or "" for text in texts})
 
 
 def as_event(event: Event) -> dict[str, Any]:
