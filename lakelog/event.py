@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
-from uuid import UUID
 
 import orjson
 
@@ -360,7 +360,8 @@ def _text(column: str, value: Any) -> tuple[str | None, bool]:
     if isinstance(value, (int, float)):
         missing = value != value  # what pandas gives for a cell without a value
         return None if missing else orjson.dumps(to_json(value)).decode(), False
-    if isinstance(value, UUID):
+    uuid = sys.modules.get("uuid")  # loading it takes longer than this module; who has one, has it
+    if uuid and isinstance(value, uuid.UUID):
         return str(value), False
     return None, True
 

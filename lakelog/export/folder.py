@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from lakelog.errors import ExportRefused
+from lakelog.lazy import Lazy
 from lakelog.store import disk
+
+if TYPE_CHECKING:
+    import shutil
+else:
+    shutil = Lazy("shutil")
 
 _LOCK = ".lock"
 

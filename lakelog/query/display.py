@@ -7,13 +7,18 @@ the direction of text are shown by their number.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
 from lakelog.store import sql
+
+if TYPE_CHECKING:
+    import html
+else:
+    html = Lazy("html")
 
 ROWS_MAX = 20
 VALUE_MAX = 200

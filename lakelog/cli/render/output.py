@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import html
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -33,6 +32,12 @@ from lakelog.export.formats import (
     write_arrow,
 )
 from lakelog.export.values import dumps
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    import html
+else:
+    html = Lazy("html")
 
 
 @dataclass(frozen=True)

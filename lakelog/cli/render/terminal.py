@@ -6,12 +6,18 @@ NO_COLOR, FORCE_COLOR and TERM=dumb are honoured here for all output.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    import shutil
+else:
+    shutil = Lazy("shutil")
 
 _PAUSE = 0.1
 _BAR = 24
