@@ -27,7 +27,6 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.paths import Paths
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
-from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
     import duckdb
@@ -364,7 +363,7 @@ def check(store: Store, group: list[SegmentEntry]) -> None:
     for entry in group:
         path = store.paths.object("segments", entry.key)
         try:
-            intact = store.verified.holds(entry.key, path) or hash_file(path) == entry.key
+            intact = store.verified.is_intact(entry.key, path)
         except FileNotFoundError:
             raise DamagedSegment(path, "the segment is missing") from None
         if not intact:

@@ -25,7 +25,6 @@ from lakelog.store.publish import Change, publish, run_maintenance
 from lakelog.store.refs import Head
 from lakelog.store.tail import Tail, WalFile, pick, sealed_ranges, start_time
 from lakelog.store.trim import trim
-from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -276,10 +275,8 @@ def open_run(store: Store, run: IdRun) -> tuple[Any, Any]:
     """
     keys = identity_run.read(store.paths, run)
     path = store.paths.object("ids", run.digest)
-    if not store.verified.holds(run.digest, path):
-        if hash_file(path) != run.digest:
-            raise DamagedIds(path, "the content does not match its name")
-        store.verified.add(run.digest, path)
+    if not store.verified.is_intact(run.digest, path):
+        raise DamagedIds(path, "the content does not match its name")
     return keys
 
 

@@ -31,6 +31,15 @@ class VerifiedFiles:
         """Whether `path` was verified as it is now. Raises FileNotFoundError."""
         return self._load().get(digest) == _print(path)
 
+    def is_intact(self, digest: str, path: str) -> bool:
+        """Whether the content of `path` has this digest; it is read unless it was verified as it is
+        now. Raises FileNotFoundError."""
+        if not self.holds(digest, path):
+            if hash_file(path) != digest:
+                return False
+            self.add(digest, path)
+        return True
+
     def add(self, digest: str, path: str) -> None:
         """Remember a file that was just hashed or just written and hashed."""
         self.add_all([(digest, path)])

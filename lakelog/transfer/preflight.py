@@ -33,7 +33,6 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.paths import CHUNK, OBJECTS
 from lakelog.store.state_files import StateRecord
 from lakelog.store.state_index import StateIndex
-from lakelog.store.verified_files import hash_file
 from lakelog.transfer.capture import Capture
 from lakelog.transfer.chunk_writer import Piece
 from lakelog.transfer.kubectl import Kubectl
@@ -253,10 +252,8 @@ def _fault(lake: Lake, kind: str, digest: str, size: int) -> str:
     try:
         if disk.size(path) != size:
             return f"{path}: it has {disk.size(path):,} bytes instead of {size:,}"
-        if not lake.store.verified.holds(digest, path):
-            if hash_file(path) != digest:
-                return f"{path}: the content does not match its name"
-            lake.store.verified.add(digest, path)
+        if not lake.store.verified.is_intact(digest, path):
+            return f"{path}: the content does not match its name"
     except FileNotFoundError:
         return f"{path}: it is missing"
     return ""

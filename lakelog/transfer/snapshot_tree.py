@@ -23,7 +23,6 @@ from lakelog.lazy import Lazy
 from lakelog.store import bloom, disk, segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
-from lakelog.store.verified_files import hash_file
 from lakelog.transfer import event_tree
 from lakelog.transfer.event_tree import NUMBERS, TEXTS, Levels, Step
 
@@ -169,13 +168,10 @@ def _rows(store: Store, entry: SegmentEntry) -> pa.Table:
 def _require_intact(store: Store, entry: SegmentEntry) -> None:
     path = store.paths.object("segments", entry.key)
     try:
-        if store.verified.holds(entry.key, path):
-            return
-        if hash_file(path) != entry.key:
+        if not store.verified.is_intact(entry.key, path):
             raise DamagedSegment(path, "the content does not match its name")
     except FileNotFoundError:
         raise DamagedSegment(path, "the segment is missing") from None
-    store.verified.add(entry.key, path)
 
 
 def _event(row: pa.Table) -> Event:
