@@ -1,4 +1,4 @@
-"""Compaction: small neighbours become one segment, sorted by type and time, at zstd 9.
+"""Compaction: small neighbours become one segment, sorted by type and time, at zstd 10.
 
 Reading gets cheaper and the lake smaller; no event changes. The policy is pure (`choose`,
 `portions`). Each group is one publish {remove inputs, add output}; if an input is gone or the
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.lazy import Lazy
 from lakelog.settings import Settings
-from lakelog.store import disk, segment, segment_sql, typed, typed_rows
+from lakelog.store import column_encoding, disk, segment, segment_sql, typed, typed_rows
 from lakelog.store.bootstrap import Store
 from lakelog.store.connection import connect
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
@@ -39,7 +39,7 @@ else:
     pc = Lazy("pyarrow.compute")
 
 # Written once and read often, so it may take its time.
-LEVEL = 9
+LEVEL = 10
 TYPED = True
 """Whether payloads are written as typed columns, where those give their text back."""
 FILES_MAX = 256
@@ -50,6 +50,8 @@ _SHARE, _ROW = 8, 256
 """Rows may take this part of the memory in the settings, as sorting and encoding copy them; a row
 takes this many bytes besides its long texts."""
 _ROW_GROUP_BYTES = 32_000_000
+_TRIED = 8_192
+"""Encodings of texts are tried on so many rows."""
 Progress = Callable[[int, int], None]
 
 
@@ -248,11 +250,13 @@ def _sorted_segment(
 ) -> _SortedSegment:
     """Make one sorted segment of the rows of a group, typed where that fits them. All but the
     encoding is done at once."""
-    fields, order = payloads.choose(table["data"], group), _sort_order(table)
-    encoder = segment.SegmentEncoder("events", "sorted", disk.random_hex(), level, fields)
+    step = _row_group(table)
+    order = sort_order(table, step)
+    fields = payloads.choose(table["data"], group, order)
+    commit, encodings = disk.random_hex(), _text_encodings(table, order)
+    encoder = segment.SegmentEncoder("events", "sorted", commit, level, fields, encodings)
     texts, last = 0, None
     # A row group at a time: a sorted copy of the whole table would double the memory.
-    step = _row_group(table)
     for at in range(0, len(order), step):
         rows, size = table.take(order[at : at + step]), 0
         if fields:
@@ -288,9 +292,9 @@ class Payloads:
         """Typed segments whose schemas come first, that nearest in seq before others."""
 
     def choose(
-        self, texts: pa.ChunkedArray, group: list[SegmentEntry]
+        self, texts: pa.ChunkedArray, group: list[SegmentEntry], order: pa.Array
     ) -> typed_rows.FieldColumns | None:
-        """Return how the payloads of a group are stored, None for text."""
+        """Return how the payloads of a group are stored in an order, None for text."""
         if not TYPED:
             return None
         inputs = sorted((e for e in group if e.fields), key=lambda entry: -entry.events)
@@ -301,22 +305,39 @@ class Payloads:
             # A neighbour that is damaged is not this group's damage.
             with contextlib.suppress(DamagedSegment):
                 near[typed.of_entry(self._store.paths, entry)] = None
-        return self._typing.choose(texts, near)
+        return self._typing.choose(texts, near, order)
 
     def convert(self, schema: typed.Schema, rows: pa.Table) -> tuple[pa.Table, int]:
         """Return rows with `fields`, and the bytes of the payloads that are there now."""
         return self._typing.convert(schema, rows)
 
 
-def _sort_order(table: pa.Table) -> Any:
-    """Return the order of rows by type, time and seq."""
+def _text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
+    """Return the encodings of columns of texts, by trial."""
+    rows = order.take(column_encoding.sample(len(order), _TRIED))
+    columns = table.select(segment.TEXTS).take(rows)
+    values = {name: columns[name].combine_chunks().drop_null() for name in columns.column_names}
+    scale = len(order) / max(len(rows), 1)
+    return {name: column_encoding.choose(each, scale) for name, each in values.items() if len(each)}
+
+
+def sort_order(table: pa.Table, step: int) -> pa.Array:
+    """Return the order of rows by type, time and seq, cut into row groups of `step`, of which each
+    is by type and seq.
+
+    Statistics of row groups so say most about times. Within one, what came together stays together:
+    neighbours of one origin compress better than neighbours in time.
+    """
     # Types as ranks: sorting numbers is many times faster than comparing texts.
     types = pc.unique(table["type"])
     ranks = np.empty(len(types), dtype=np.int32)
     ranks[np.asarray(pc.sort_indices(types))] = np.arange(len(types), dtype=np.int32)
     kind = ranks[np.asarray(pc.index_in(table["type"], value_set=types))]
     time, seq = (np.asarray(table[name].cast("int64")) for name in ("time", "seq"))
-    return pa.array(np.lexsort((seq, time, kind)))
+    group = np.zeros(len(seq), dtype=np.int64)
+    if len(seq) > step:
+        group[np.lexsort((seq, time, kind))] = np.arange(len(seq)) // step
+    return pa.array(np.lexsort((seq, kind, group)))
 
 
 def _read_segment(store: Store, entry: SegmentEntry, read: Callable[[Paths, str], Any]) -> Any:

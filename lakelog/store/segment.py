@@ -1,11 +1,11 @@
 """Segments: immutable zstd Parquet files of events, named by the SHA-256 of their bytes.
 
 Parquet 2.6, zstd, page checksums, dictionary pages for the columns of few values and for messages
-that repeat, delta encoding for times and positions, in sorted ones for the lengths of most texts
-too. Columns are those of `EVENT_COLUMNS`; layout `sorted` (compacted, ordered by type and time)
-adds `seq`, layout `arrival` does not: there seq is the entry's first seq plus the row number. A
-typed one also has `fields`, payloads as structs (`typed`). A quarantine segment has
-`QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
+that repeat, delta encoding for times and positions; in sorted ones the texts have what compresses
+best (`column_encoding`). Columns are those of `EVENT_COLUMNS`; layout `sorted` (compacted, ordered
+by type, time and seq) adds `seq`, layout `arrival` does not: there seq is the entry's first seq
+plus the row number. A typed one also has `fields`, payloads as structs (`typed`). A quarantine
+segment has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
 (JSON {writer: [first, last sequence]} of what was sealed into it) and .branch (whose WALs).
 
 Neither DuckDB nor pyarrow syncs what it writes, and a flipped bit in Parquet mostly goes
@@ -24,7 +24,7 @@ import orjson
 from lakelog.errors import DamagedSegment
 from lakelog.lazy import Lazy
 from lakelog.settings import DEFAULTS
-from lakelog.store import bloom, disk, document, typed, typed_rows
+from lakelog.store import bloom, column_encoding, disk, document, typed, typed_rows
 from lakelog.store.connection import connect
 from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import Paths
@@ -60,14 +60,17 @@ QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
 _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
 _DELTA = ("time", "ingested_at", "position", "seq")
 _LENGTHS = ("subject", "data", "id", "line")
-"""Texts whose lengths are stored apart in sorted segments, where that compresses better. Messages
-of real logs are a sixth smaller without."""
+"""Texts whose lengths are stored apart in sorted segments, unless another encoding was chosen."""
+TEXTS = ("subject", "message", "id")
+"""Columns of texts of any kind, whose encodings are chosen by trial in sorted segments."""
 _REPEATS = 4
 """Messages that each come as often, on average, are stored once in a dictionary."""
 # Bounds of the statistics of an entry (F6.7), so that a page of entries stays small.
 _NAMES_MAX = 32
 _TEXT_MAX = 64
 ROW_GROUP = 65_536
+_PAGE_BYTES = 1 << 22
+"""Matches of zstd end where a page does: a log's lines in pages of 1 MiB are 6 % larger."""
 _TEXT_BYTES = "lakelog.text_bytes"
 """Of a typed segment: bytes of the payloads that are structs, as text."""
 _ROWS, _SEGMENTS = 32_768, 256
@@ -146,7 +149,9 @@ class SegmentEncoder:
         commit: str,
         level: int = 3,
         fields: FieldColumns | None = None,
+        texts: dict[str, str] | None = None,
     ) -> None:
+        """`texts` are encodings of `TEXTS` that were chosen, those of `column_encoding`."""
         self._schema = schema(kind, layout)
         self._text_bytes = 0
         self._notes = {
@@ -157,6 +162,7 @@ class SegmentEncoder:
         }
         self._dictionary = [n for n in _DICTIONARY if n in self._schema.names]
         self._column_encodings = _encodings(self._schema.names, layout)
+        self._texts = texts
         if fields:
             column = pa.field(typed.COLUMN, typed_rows.arrow_type(fields.schema))
             self._schema = self._schema.append(column)
@@ -180,7 +186,12 @@ class SegmentEncoder:
 
     def _open(self, first: pa.Table) -> pq.ParquetWriter:
         """Return a writer whose encodings suit the first rows."""
-        has_messages = "message" in first.column_names and _is_repetitive(first["message"])
+        texts = self._texts
+        if texts is None:
+            repeats = "message" in first.column_names and _is_repetitive(first["message"])
+            texts = {"message": column_encoding.DICTIONARY} if repeats else {}
+        dictionary = [name for name, encoding in texts.items() if not encoding]
+        encodings = {**self._column_encodings, **texts}
         return pq.ParquetWriter(
             self._sink,
             self._schema,
@@ -189,8 +200,10 @@ class SegmentEncoder:
             write_page_checksum=True,
             store_schema=False,  # the Arrow schema would only repeat what F4.1 says
             version="2.6",
-            use_dictionary=[*self._dictionary, *(["message"] if has_messages else [])],
-            column_encoding=self._column_encodings,
+            use_dictionary=[*self._dictionary, *dictionary],
+            column_encoding={name: each for name, each in encodings.items() if each},
+            data_page_size=_PAGE_BYTES,
+            max_rows_per_page=ROW_GROUP,
         )
 
     def finish(self, wal: dict[str, list[int]] | None = None, branch: str = "") -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
-from lakelog.store import sql, typed
+from lakelog.store import column_encoding, sql, typed
 from lakelog.store.field_inference import infer
 from lakelog.store.typed import Member, Schema
 
@@ -40,8 +40,8 @@ _SAMPLE_BYTES, _LEAST_PROVED = 16_000_000, 128
 _ENOUGH, _LEAST, _SLACK = 0.98, 0.1, 0.02
 """The part of the rows that a schema has to fit so that no other is looked for, and so that it is
 used; and what counts as no difference."""
-_FEW = 256
-"""A column of fewer values, by its sample, gets dictionary pages."""
+_TRIED = 2_048
+"""So many payloads tell whether a schema that fitted others fits these too."""
 
 
 @dataclass(frozen=True)
@@ -73,24 +73,30 @@ class PayloadTyping:
         self._last: Schema | None = None
         self._shares: dict[str, float] = {}
         """The part of the rows that each schema fitted when it was the best that was found."""
+        self._columns: dict[str, FieldColumns] = {}
 
-    def choose(self, texts: pa.ChunkedArray, near: Iterable[Schema] = ()) -> FieldColumns | None:
+    def choose(
+        self, texts: pa.ChunkedArray, near: Iterable[Schema] = (), order: pa.Array | None = None
+    ) -> FieldColumns | None:
         """Return how to store payloads of which these are a group's; None where text is best.
 
-        Schemas of `near` come first, in their order, and then that of the group before.
+        Schemas of `near` come first, in their order, and then that of the group before. `order` are
+        the numbers of the rows as they will be stored, where that is another order.
         """
-        sample = _sample(texts)
+        sample = _sample(texts, order)
         if not len(sample):
             return None
-        trials = []
+        few, trials = sample.take(_evenly(len(sample), _TRIED)), []
         for schema in dict.fromkeys((*near, *([self._last] if self._last else ()))):
-            trial = self._try(schema, sample)
+            trial = self._try(schema, few)
             # What no schema fitted before is not searched for again in every group.
             if trial.share >= min(_ENOUGH, self._shares.get(schema.key, 1) - _SLACK):
-                return self._chosen(trial)
+                # Encodings are tried once in a run, on neighbours as they will be stored.
+                is_new = schema.key not in self._columns
+                return self._chosen(self._try(schema, sample) if is_new else trial, len(texts))
             trials.append(trial)
         best = self._inferred(sample, max(trials, key=lambda each: each.share, default=None))
-        return self._chosen(best) if best and best.share >= _LEAST else None
+        return self._chosen(best, len(texts)) if best and best.share >= _LEAST else None
 
     def convert(self, schema: Schema, rows: pa.Table) -> tuple[pa.Table, int]:
         """Return rows with their payloads as structs in `fields`, and how many bytes of text those
@@ -125,21 +131,30 @@ class PayloadTyping:
             payloads = list(dict.fromkeys((*payloads, *more)))
         return best
 
-    def _chosen(self, trial: _Trial) -> FieldColumns:
+    def _chosen(self, trial: _Trial, rows: int) -> FieldColumns:
         self._last = trial.schema
         self._shares[trial.schema.key] = trial.share
-        columns = [(p, _encoding(v)) for p, v in _leaves(typed.COLUMN, trial.structs)]
-        # Where names have dots, two leaves may have one path: they get what suits every type.
-        paths = Counter(path for path, _ in columns)
-        encodings = {p: e for p, e in columns if e and paths[p] == 1}
-        dictionary = [p for p, _ in columns if p not in encodings]
-        return FieldColumns(trial.schema, dictionary, encodings)
+        if trial.schema.key not in self._columns:
+            self._columns[trial.schema.key] = _columns(trial, rows / len(trial.structs))
+        return self._columns[trial.schema.key]
 
 
-def _sample(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return an even sample of the payloads that may become structs."""
+def _columns(trial: _Trial, scale: float) -> FieldColumns:
+    """Return the encodings of the leaves of a schema, by its structs of a sample of the rows."""
+    leaves = _leaves(typed.COLUMN, trial.structs)
+    columns = [(path, column_encoding.choose(values, scale)) for path, values in leaves]
+    # Where names have dots, two leaves may have one path: they get what suits every type.
+    paths = Counter(path for path, _ in columns)
+    encodings = {p: e for p, e in columns if e and paths[p] == 1}
+    dictionary = [p for p, _ in columns if p not in encodings]
+    return FieldColumns(trial.schema, dictionary, encodings)
+
+
+def _sample(texts: pa.ChunkedArray, order: pa.Array | None) -> pa.ChunkedArray:
+    """Return a sample of the payloads that may become structs."""
     most = _SAMPLE_BYTES * len(texts) // max(texts.nbytes, 1)
-    few = texts.take(_evenly(len(texts), max(_LEAST_PROVED, min(_PROVED, most))))
+    rows = column_encoding.sample(len(texts), max(_LEAST_PROVED, min(_PROVED, most)))
+    few = texts.take(rows if order is None else order.take(rows))
     return few.filter(pc.fill_null(pc.less_equal(pc.binary_length(few), TEXT_MAX), False))
 
 
@@ -157,19 +172,6 @@ def _leaves(path: str, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
         yield from _leaves(f"{path}.list.element", values.flatten())
     else:
         yield path, values.drop_null()
-
-
-def _encoding(values: pa.Array) -> str:
-    """Return the encoding for a column of which these are a sample, "" for dictionary pages."""
-    distinct, count = len(values.unique()), len(values)
-    if pa.types.is_boolean(values.type):
-        return "PLAIN"
-    if pa.types.is_floating(values.type):
-        # Numbers that were rounded come again: even a long dictionary is shorter than they are.
-        return "" if distinct < count * 0.8 else "PLAIN"
-    if distinct < min(_FEW, count / 4):
-        return ""
-    return "DELTA_BINARY_PACKED" if pa.types.is_integer(values.type) else "DELTA_LENGTH_BYTE_ARRAY"
 
 
 def prove(

@@ -108,7 +108,7 @@ def test_columns_of_segments(rich: Path) -> None:
 
 
 def test_order_of_rows(rich: Path, paged: Path) -> None:
-    """F4.3: sorted segments go by type, time, seq; arrival ones by writer, sequence and line."""
+    """F4.3: sorted segments go by type, seq; arrival ones by writer, sequence and line."""
     layouts = set()
     for segment in [*segments(rich), *segments(paged)[:50]]:
         rows = segment.read().to_pylist()
@@ -116,7 +116,7 @@ def test_order_of_rows(rich: Path, paged: Path) -> None:
         if notes(segment)["lakelog.kind"] == "quarantine":
             continue
         if notes(segment)["lakelog.layout"] == "sorted":
-            keys = [(row["type"], row["time"], row["seq"]) for row in rows]
+            keys = [(row["type"], row["seq"]) for row in rows]
             assert keys == sorted(keys)
         else:
             writers = [key for key, _ in itertools.groupby(row["origin"] for row in rows)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import lakelog
@@ -88,12 +90,26 @@ def test_rows_and_their_order_stay(lake: lakelog.Lake) -> None:
     assert (made.layout, made.seq, made.events) == ("sorted", (0, 7), 8)
     assert len(made.made_from) == 5
     table = segment.read(lake.store.paths, made.key).to_pydict()
-    order = list(zip(table["type"], table["time"], table["seq"], strict=True))
+    order = list(zip(table["type"], table["seq"], strict=True))
     assert order == sorted(order)
     after = sorted(rows(lake), key=str)
     assert [r[1:] for r in after if r[1] != "live"] == [r[1:] for r in before if r[1] != "live"]
     assert sorted(r[0] for r in after) == list(range(8))
     assert lake.count() == 8
+
+
+def test_row_groups_are_cut_by_time() -> None:
+    """F4.3: row groups follow each other by type, time and seq; in one, rows keep their order."""
+    random = Random(3)
+    rows = [(random.choice("ab\u00e9"), random.randrange(50), seq) for seq in range(200)]
+    columns = dict(zip(("type", "time", "seq"), map(list, zip(*rows, strict=True)), strict=True))
+    for step in (1, 7, 200, 1_000):
+        order = compact.sort_order(pa.table(columns), step).to_pylist()
+        groups = [[rows[n] for n in order[at : at + step]] for at in range(0, 200, step)]
+        assert [sorted(group) for group in groups] == [
+            sorted(rows)[at : at + step] for at in range(0, 200, step)
+        ]
+        assert all(group == sorted(group, key=lambda r: (r[0], r[2])) for group in groups)
 
 
 def test_a_compacted_lake_is_left_alone(lake: lakelog.Lake) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import itertools
 from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakelog.store import segment
+import lakelog
+from lakelog.store import column_encoding, segment
 
 
 def _encode(messages: list[str | None], layout: str) -> bytes:
@@ -43,6 +45,47 @@ def test_messages_are_read_back_as_they_were(layout: str, distinct: int) -> None
         encoder.add(pa.table({**nulls, "message": pa.array(part, pa.string())}))
     read = pq.read_table(io.BytesIO(encoder.finish()))["message"].to_pylist()
     assert read == [*messages, *(f"late {n}" for n in range(5_000))]
+
+
+def test_the_smallest_encoding_is_chosen() -> None:
+    """Values that come again get a dictionary, whatever their type; those that do not get none."""
+    random = Random(7)
+    agents = [random.randbytes(60).hex() for _ in range(600)]
+    sizes = [random.randrange(1 << 40) for _ in range(600)]
+    again = [random.randrange(600) for _ in range(4_000)]
+    dictionary = column_encoding.DICTIONARY
+    assert column_encoding.choose(pa.array([agents[n] for n in again])) == dictionary
+    assert column_encoding.choose(pa.array([sizes[n] for n in again])) == dictionary
+    assert column_encoding.choose(pa.array([sizes[n] / 1e3 for n in again])) == dictionary
+    assert column_encoding.choose(pa.array(range(4_000))) == "DELTA_BINARY_PACKED"
+    distinct = [f"{n} {agents[n % 600]}" for n in range(4_000)]
+    assert column_encoding.choose(pa.array(distinct)) != dictionary
+    nothing = pa.array([], pa.string())
+    assert column_encoding.choose(nothing) == "DELTA_LENGTH_BYTE_ARRAY"
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 1_000, 100_000])
+def test_a_sample_is_even_and_of_neighbours(length: int) -> None:
+    """Rows of a sample are distinct, ascend, and come from every part of the column."""
+    rows = column_encoding.sample(length, 640).to_pylist()
+    assert rows == sorted(set(rows))
+    assert len(rows) == (length if length <= 640 else 640)
+    gaps = [b - a for a, b in itertools.pairwise([-1, *rows, length])]
+    assert max(gaps) <= length / 10 + 1
+
+
+def test_a_log_whose_agents_repeat_gets_small(lake: lakelog.Lake) -> None:
+    """A long text that comes again costs a few bytes in a compacted lake, as in a dictionary."""
+    random = Random(7)
+    agents = [random.randbytes(100).hex() for _ in range(400)]
+    lake.append([{"type": "get", "data": {"agent": random.choice(agents)}} for _ in range(9_000)])
+    lake.compact()
+    state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+    [entry] = lake.store.manifests.segments(state)
+    footer = pq.read_metadata(lake.store.paths.object("segments", entry.key)).row_group(0)
+    columns = map(footer.column, range(footer.num_columns))
+    sizes = {column.path_in_schema: column.total_compressed_size for column in columns}
+    assert sizes["fields.agent"] < 120 * len(agents) + 2 * 9_000
 
 
 def test_a_segment_without_rows_is_whole() -> None:
