@@ -348,7 +348,9 @@ FILES: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", ["plain", *(pytest.param(n, marks=pytest.mark.matrix) for n in FILES if n != "plain")]
+)
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_fault(lake: lakelog.Lake, tmp_path: Path, name: str, plant: Plant) -> None:
     """Each fault is found with its kind, its number and its first offset, in every file."""

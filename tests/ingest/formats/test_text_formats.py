@@ -25,7 +25,7 @@ from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.linear_time import assert_linear
-from tests.support.text_lines import SEEDS, edited, has_time, row
+from tests.support.text_lines import SEEDS, edited, has_time, row, rows_of
 from tests.support.two_ways import NOW, compare, decided, one_by_one
 
 FORMS = [access.FORM, syslog.FORM, logfmt.FORM, applog.FORM]
@@ -185,12 +185,12 @@ def test_an_access_line_gives_all_its_fields(engine: Any) -> None:
 )
 def test_the_priority_of_a_syslog_line_is_its_level(engine: Any, severity: int, level: str) -> None:
     """Its severity is the level, whatever its facility, in both RFCs."""
-    for facility in (0, 4, 23):
-        pri = facility * 8 + severity
-        for rest in ("1 2024-05-01T10:00:00+02:00 h a 1 m - x", "Jan  1 10:00:00 h a[1]: x"):
-            found = row(engine, syslog.FORM, f"<{pri}>{rest}")
-            assert (found["level"], found["source"], found["message"]) == (level, "a", "x")
-            assert (found["data"]["pri"], found["data"]["procid"]) == (pri, "1")
+    rests = ("1 2024-05-01T10:00:00+02:00 h a 1 m - x", "Jan  1 10:00:00 h a[1]: x")
+    given = [(facility * 8 + severity, rest) for facility in (0, 4, 23) for rest in rests]
+    every = rows_of(engine, syslog.FORM, [f"<{pri}>{rest}" for pri, rest in given])
+    for (pri, _), found in zip(given, every, strict=True):
+        assert (found["level"], found["source"], found["message"]) == (level, "a", "x")
+        assert (found["data"]["pri"], found["data"]["procid"]) == (pri, "1")
 
 
 def test_structured_data_stays_as_it_is(engine: Any) -> None:
@@ -297,6 +297,12 @@ def test_pairs_are_text_and_the_known_ones_columns(engine: Any) -> None:
     assert escaped["message"] == 'a "b" é\n'
 
 
+@pytest.fixture(scope="module")
+def styles(engine: Any) -> list[dict[str, Any]]:
+    """The rows of the first lines of programs, by one query: it takes long to prepare."""
+    return rows_of(engine, applog.FORM, SEEDS["applog"][:16])
+
+
 @pytest.mark.parametrize(
     ("at", "year", "level", "source", "message"),
     [
@@ -319,10 +325,10 @@ def test_pairs_are_text_and_the_known_ones_columns(engine: Any) -> None:
     ],
 )
 def test_styles_of_programs(
-    engine: Any, at: int, year: int, level: str, source: str | None, message: str
+    styles: list[dict[str, Any]], at: int, year: int, level: str, source: str | None, message: str
 ) -> None:
     """Each style gives time, level, source and message."""
-    found = row(engine, applog.FORM, SEEDS["applog"][at])
+    found = styles[at]
     assert (found["level"], found.get("source"), found["message"]) == (level, source, message)
     assert found["time"].year == year
 
@@ -332,8 +338,9 @@ def test_styles_of_programs(
 )
 def test_a_message_may_be_empty(engine: Any, line: str) -> None:
     """A line without a message is an event all the same."""
-    assert "message" not in row(engine, applog.FORM, line)
-    assert row(engine, applog.FORM, line)["level"] in ("INFO", "ERROR")
+    found = row(engine, applog.FORM, line)
+    assert "message" not in found
+    assert found["level"] in ("INFO", "ERROR")
 
 
 TRACE = (
