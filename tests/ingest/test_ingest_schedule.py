@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.effort import share
 from tests.support.feeding import perform
 from tests.support.world import warm_engine
 
-SEEDS, CHUNK = 60, 10
+SEEDS, CHUNK = share(100), 10
 
 
+@pytest.mark.rounds
 @pytest.mark.parametrize("start", range(0, SEEDS, CHUNK))
 def test_every_schedule_takes_each_line_once(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is faster, wherever the others stand: after every move the branch holds what is

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.effort import share
 from tests.support.protocol_model import RULES, Mode, run
 
-SEEDS = 1000
+SEEDS = share(2000)
 MODES = [
     Mode(),
     Mode(shared_ids=True),
@@ -43,6 +44,7 @@ SEARCH = 3000
 """The rarest fault shows up about once in four hundred seeds."""
 
 
+@pytest.mark.rounds
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_with_all_rules_nothing_goes_wrong(mode: Mode) -> None:
     """No interleaving loses, doubles or resurrects an event, or lets a count go back."""

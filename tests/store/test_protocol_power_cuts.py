@@ -14,10 +14,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.casts import perform
+from tests.support.effort import share
 from tests.support.powercut import CASTS, MOODS, Journal, Skip, recover
 from tests.support.world import MEMORY, World, warm_engine
 
-SEEDS, CUTS = 10, 8
+SEEDS, CUTS = share(10), 8
 
 
 def cuts(
@@ -49,6 +50,7 @@ def cuts(
     return count
 
 
+@pytest.mark.rounds
 @pytest.mark.parametrize("cast", CASTS)
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_acknowledged_appends_are_durable_across_power_cuts(

@@ -11,13 +11,15 @@ import os
 import pytest
 
 from tests.support.casts import CASTS, perform
+from tests.support.effort import share
 from tests.support.world import warm_engine
 
-SEEDS, CHUNK = int(os.environ.get("LAKELOG_SCHEDULES", "30")), 10
+SEEDS, CHUNK = int(os.environ.get("LAKELOG_SCHEDULES", share(50))), 10
 ONE = os.environ.get("LAKELOG_SEED")
 STARTS = [int(ONE)] if ONE else range(0, SEEDS, CHUNK)
 
 
+@pytest.mark.rounds
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("cast", CASTS)
 def test_every_schedule_keeps_the_promises(
