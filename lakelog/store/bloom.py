@@ -109,6 +109,14 @@ def save(paths: Paths, digest: str, table: pa.Table) -> bytes:
     return data
 
 
+def drop(paths: Paths, digests: Iterable[str]) -> None:
+    """Remove the filters of segments that only older states have: a query of one of these builds
+    what it needs again."""
+    with contextlib.suppress(OSError):
+        for digest in digests:
+            disk.unlink(paths.bloom(digest))
+
+
 def encode(table: pa.Table) -> bytes:
     """Return the filter of the columns id and subject of a table."""
     sizes, parts = [], []

@@ -42,11 +42,12 @@ def choose(values: pa.Array, scale: float = 1) -> str:
         return _PLAIN
     if distinct < min(_FEW, count / 4):
         return DICTIONARY
-    tried = [DICTIONARY] if distinct < _MOST * count else []
+    repeats = distinct < _MOST * count
     if pa.types.is_floating(values.type):
-        tried += [_PLAIN]
-    else:
-        tried += [_DELTAS] if pa.types.is_integer(values.type) else [_LENGTHS, _PLAIN]
+        # Numbers that were rounded come again: even a long dictionary is shorter than they are.
+        return DICTIONARY if repeats else _PLAIN
+    tried = [_DELTAS] if pa.types.is_integer(values.type) else [_LENGTHS, _PLAIN]
+    tried += [DICTIONARY] if repeats else []
     if len(tried) == 1:
         return tried[0]
     return min(tried, key=lambda each: _estimate(values, each, scale))

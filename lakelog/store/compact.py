@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.lazy import Lazy
 from lakelog.settings import Settings
-from lakelog.store import column_encoding, disk, segment, segment_sql, typed, typed_rows
+from lakelog.store import bloom, column_encoding, disk, segment, segment_sql, typed, typed_rows
 from lakelog.store.bootstrap import Store
 from lakelog.store.connection import connect
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
@@ -194,6 +194,7 @@ class _Merging:
         if _swap(self._store, self._branch, self._head, part, [output]):
             size = sum(e.bytes for e in part)
             self.total = _sum(self.total, Compaction(len(part), 1, size, output.bytes))
+            bloom.drop(self._store.paths, (entry.key for entry in part))
         else:
             self._useful = False
 
