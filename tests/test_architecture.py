@@ -37,10 +37,10 @@ ORDER = {
         stats hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
     "query": """extractions payload prune qualifiers frames display plots relation keys
-        tail_rows behaviour table_sql providers ref_schemas segment_files cursor_pool session
-        follow""",
+        tail_rows behaviour table_sql providers ref_schemas type_tables segment_files cursor_pool
+        seal_requests session follow""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
-        engine tables ledger contract sample user_views""",
+        engine ledger type_columns tables contract sample user_views""",
     "ingest": """exclusions rotation inflate holes binary columnar lease source scan cursors content
         identity formats definitions records time_carry stripes conformance
         transform batch gather group ingest

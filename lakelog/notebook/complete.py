@@ -45,7 +45,9 @@ def matcher(lake: Callable[[], Lake]) -> Any:
         if completer is None:
             known.clear()
             completer = known[opened.path] = _completer(opened)
-        found = [*completer.get_completions(Document(before), CompleteEvent())]
+        after = sql_after(context.full_text, context.cursor_position, context.cursor_line)
+        document = Document(before + after, len(before))
+        found = [*completer.get_completions(document, CompleteEvent())]
         typed = before[len(before) + found[0].start_position :] if found else ""
         return _result(typed, [each.text for each in found])
 
@@ -65,6 +67,13 @@ def sql_before(text: str, position: int, line: int) -> str | None:
         return before.lstrip().removeprefix("%%sql")
     match = _LINE.search(before.split("\n")[-1])
     return match[1] if match else None
+
+
+def sql_after(text: str, position: int, line: int) -> str:
+    """Return the SQL behind a cursor that is in SQL."""
+    lines = text.split("\n")
+    rest = lines[line + 1 :] if text.lstrip().startswith("%%sql") else []
+    return "\n".join([lines[line][position:], *rest])
 
 
 def _completer(lake: Lake) -> SqlCompleter:

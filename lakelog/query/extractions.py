@@ -8,13 +8,17 @@ again, and the JSON function applied to that.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lakelog.store import sql, typed
+from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.segment_sql import Scan
 from lakelog.store.typed import Member, Schema
 
+_ESCAPED, _BEHIND = re.compile(r'[\\"]'), r"\\\g<0>"
 Step = str | int
 """A name of a member, or a place in a list, the first being 0."""
 _FUNCTIONS = {"json": "json_extract", "text": "json_extract_string", "value": "json_value"}
@@ -89,6 +93,8 @@ class Extraction:
             return self._cast(column)
         if self.mode == "text" and known in ("int", "bool"):
             return self._cast(f"{column}::VARCHAR")
+        if known == "number" and self.mode == "text" and self.cast == "BIGINT" and self.is_try:
+            return _whole_sql(column)
         # Spelled as the JSON functions do, which is not always as in the payload.
         if self.mode == "text" and known == "number":
             return self._cast(_number_sql(column))
@@ -133,6 +139,39 @@ class WideColumns:
         ]
 
 
+class FieldColumn(NamedTuple):
+    """A field of payloads as a column of a name."""
+
+    name: str
+    value: Extraction
+
+
+@dataclass(frozen=True)
+class TypeTable:
+    """The events of a type, and the fields of their payloads as columns instead of `data`."""
+
+    type: str
+    columns: tuple[FieldColumn, ...]
+
+    @property
+    def values(self) -> tuple[Extraction, ...]:
+        """The values of the columns of fields."""
+        return tuple(column.value for column in self.columns)
+
+    def rows_sql(self, rows: str) -> str:
+        """SQL for the table over `rows`: those of events, with `values` as more columns."""
+        fields = (
+            f"{sql.identifier(name(place))} AS {sql.identifier(column.name)}"
+            for place, column in enumerate(self.columns)
+        )
+        listed = ", ".join((*TYPE_COLUMNS, *fields))
+        return f"SELECT {listed} FROM ({rows}) WHERE type = {sql.literal(self.type)}"
+
+
+TYPE_COLUMNS = (*(column for column in EVENT_COLUMNS if column != "data"), "seq")
+"""The columns of events that a TypeTable has."""
+
+
 def name(place: int) -> str:
     """Return the name of the column for the extraction of a place in the list."""
     return f"data~{place}"
@@ -157,11 +196,20 @@ def _find(schema: Schema, path: tuple[Step, ...]) -> tuple[Member | None, tuple[
 
 
 def _number_sql(column: str) -> str:
-    is_whole = f"abs({column}) < {1 << 53} AND {column} = trunc({column})"
     whole = f"{column}::BIGINT::VARCHAR"
-    return f"CASE WHEN {is_whole} THEN {whole} ELSE to_json({column})::VARCHAR END"
+    return f"CASE WHEN {_is_whole(column)} THEN {whole} ELSE to_json({column})::VARCHAR END"
+
+
+def _whole_sql(column: str) -> str:
+    """SQL for the cast of the text of a number to BIGINT, where that does not make a text."""
+    other = f"TRY_CAST(to_json({column})::VARCHAR AS BIGINT)"
+    return f"CASE WHEN {_is_whole(column)} THEN {column}::BIGINT ELSE {other} END"
+
+
+def _is_whole(column: str) -> str:
+    return f"abs({column}) < {1 << 53} AND {column} = trunc({column})"
 
 
 def _path(path: tuple[Step, ...]) -> str:
-    parts = (f"[{step}]" if isinstance(step, int) else f'."{step}"' for step in path)
-    return sql.literal("$" + "".join(parts))
+    steps = (f"[{s}]" if isinstance(s, int) else f'."{_ESCAPED.sub(_BEHIND, s)}"' for s in path)
+    return sql.literal("$" + "".join(steps))

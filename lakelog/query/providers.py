@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from lakelog.query import prune
+    from lakelog.query.extractions import TypeTable
     from lakelog.store.manifest import Manifest
     from lakelog.store.tail import PendingFrames
 
@@ -35,6 +36,9 @@ class TableProvider(Protocol):
     def schema(self, name: str, pinned: Pinned, table: str, events: str) -> str | None:
         """Return a schema that holds a table of the state of a ref, whose `events` are in schema
         `events`; None where the name is no table of it. Raises QueryFailed."""
+
+    def type_table(self, pinned: Pinned, name: str) -> TypeTable:
+        """Return the events of a type of a state as a table. Raises QueryFailed for no such."""
 
     def close(self) -> None:
         """Let go of what uses the session's database, which is still open."""

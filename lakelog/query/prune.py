@@ -33,6 +33,8 @@ else:
     duckdb = Lazy("duckdb")
     pa = Lazy("pyarrow")
 
+TYPES = "types"
+"""The schema of tables that have the events of one type."""
 LOWEST, HIGHEST = -(2**62), 2**62
 _NAMES_MAX = 1000
 """Lists of more ids or subjects are not looked up in filters."""
@@ -90,18 +92,32 @@ class Predicate:
         return bool(near) and filters.may_contain(entry.key, column, _hashes(tuple(near)))
 
 
+@dataclass(frozen=True)
+class TypeRef:
+    """A table `types.NAME`, of the state of `ref` if it has one: its part of the query as bytes,
+    `start` is -1 where the engine does not say; whether it has an alias; what is asked of it."""
+
+    ref: str
+    name: str
+    start: int
+    stop: int
+    has_alias: bool
+    need: Predicate
+
+
 @dataclass
 class TableRefs:
     """The tables a query names: needs of the unqualified `events`, other (schema, table) pairs.
 
-    `ctes` are the names that WITH gives. `counts_all` is the column name when the query is exactly
-    SELECT count(*) FROM events.
+    `ctes` are the names that WITH gives, `types` the tables `types.NAME`. `counts_all` is the
+    column name when the query is exactly SELECT count(*) FROM events.
     """
 
     parsed: bool = False
     needs: list[Predicate] = field(default_factory=list)
     tables: set[tuple[str, str]] = field(default_factory=set)
     ctes: set[str] = field(default_factory=set)
+    types: list[TypeRef] = field(default_factory=list)
     counts_all: str | None = None
     has_parameters: bool = False
 
@@ -218,13 +234,20 @@ def _walk(node: Any, refs: TableRefs, constants: _Constants) -> None:
         return
     if not isinstance(node, dict):
         return
-    table = node.get("from_table")
+    table: Any = node.get("from_table")
     refs.has_parameters |= node.get("class") == "PARAMETER"
     refs.ctes.update(cte["key"].lower() for cte in (node.get("cte_map") or {}).get("map", ()))
     if node.get("type") == "SELECT_NODE" and _is_events(table):
         refs.tables.add(("", "events"))
         refs.needs.append(constants.need(node))
         node = {k: v for k, v in node.items() if k != "from_table"}
+    elif node.get("type") == "SELECT_NODE" and is_type(table):
+        refs.types.append(_type_ref(table, constants.need(node)))
+        refs.tables.add((table["schema_name"], table["table_name"].lower()))
+        node = {k: v for k, v in node.items() if k != "from_table"}
+    elif is_type(node):
+        refs.types.append(_type_ref(node, Predicate()))
+        refs.tables.add((node["schema_name"], node["table_name"].lower()))
     elif node.get("type") == "BASE_TABLE":
         name = (node["schema_name"], node["table_name"].lower())
         refs.tables.add(name)
@@ -251,6 +274,23 @@ def _is_events(table: Any) -> bool:
         and table["table_name"].lower() == "events"
         and not table["column_name_alias"]
     )
+
+
+def is_type(table: Any) -> bool:
+    """Whether a part of a query is a table `types.NAME` or `REF.types.NAME`."""
+    return (
+        isinstance(table, dict)
+        and table.get("type") == "BASE_TABLE"
+        and table["schema_name"].lower() == TYPES
+    )
+
+
+def _type_ref(table: dict[str, Any], need: Predicate) -> TypeRef:
+    start, length = table["query_location"], table["query_location_length"]
+    start = start if length else -1
+    need = Predicate() if table["column_name_alias"] else need
+    ref, name = table["catalog_name"], table["table_name"]
+    return TypeRef(ref, name, start, start + length, bool(table["alias"]), need)
 
 
 class _Constants:

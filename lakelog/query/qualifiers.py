@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.lazy import Lazy
 
@@ -16,23 +16,40 @@ else:
 TABLES = ("events", "quarantine")
 
 
-def qualifiers(
-    query: str, data: bytes, tables: Container[str]
-) -> Iterator[tuple[int, int, str, str]]:
-    """Yield (start, stop, name, table) of what stands before a dot and one of `tables`."""
+class Token(NamedTuple):
+    """A token of a query that is no comment, and the byte at which it begins."""
+
+    start: int
+    text: str
+
+    @property
+    def stop(self) -> int:
+        """The byte after it."""
+        return self.start + len(self.text.encode())
+
+    @property
+    def name(self) -> str:
+        """The name that it is, without quotes."""
+        text = self.text
+        return text[1:-1].replace('""', '"') if text.startswith('"') else text
+
+
+def tokens(query: str) -> Iterator[Token]:
+    """Yield the tokens of a query."""
+    data = query.encode()
     starts = duckdb.tokenize(query)
     ends = [*(at for at, _ in starts[1:]), len(data)]
-    tokens = [
-        (at, data[at:end].strip().decode())
-        for (at, kind), end in zip(starts, ends, strict=False)
-        if kind != duckdb.token_type.comment
-    ]
+    for (at, kind), end in zip(starts, ends, strict=False):
+        if kind != duckdb.token_type.comment:
+            yield Token(at, data[at:end].strip().decode())
+
+
+def qualifiers(query: str, tables: Container[str]) -> Iterator[tuple[int, int, str, str]]:
+    """Yield (start, stop, name, table) of what stands before a dot and one of `tables`; places are
+    those of bytes."""
+    found = [*tokens(query)]
     before = ""
-    for (at, name), (_, dot), (_, table) in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if dot == "." and before != "." and _unquoted(table).lower() in tables:
-            yield at, at + len(name.encode()), _unquoted(name), _unquoted(table).lower()
-        before = name
-
-
-def _unquoted(name: str) -> str:
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+    for owner, dot, table in zip(found, found[1:], found[2:], strict=False):
+        if dot.text == "." and before != "." and table.name.lower() in tables:
+            yield owner.start, owner.stop, owner.name, table.name.lower()
+        before = owner.text

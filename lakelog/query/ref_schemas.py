@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lakelog.errors import InvalidName
+from lakelog.closest import did_you_mean
+from lakelog.errors import InvalidName, QueryFailed
 from lakelog.query.qualifiers import TABLES, qualifiers
 from lakelog.store import disk
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog.query import prune
+    from lakelog.query.extractions import Extraction
     from lakelog.query.providers import Pinned, TableProvider
     from lakelog.store.bootstrap import Store
     from lakelog.store.entry import SegmentEntry
@@ -48,7 +50,13 @@ class Source(Protocol):
     def verified_segments(self, state: Manifest) -> list[SegmentEntry]:
         """All segments of a state."""
 
-    def view_sql(self, name: str, entries: list[SegmentEntry], tail: str | None) -> str:
+    def view_sql(
+        self,
+        name: str,
+        entries: list[SegmentEntry],
+        tail: str | None,
+        more: tuple[Extraction, ...] = (),
+    ) -> str:
         """SQL for a table of segments, and of a table of the tail."""
 
 
@@ -77,7 +85,7 @@ class RefSchemas:
         states: dict[str, Pinned | None] = {}  # one of each ref, whatever is read of it
         schemas: dict[tuple[str, str], str | None] = {}
         data, parts, end = query.encode(), [], 0
-        for start, stop, name, table in qualifiers(query, data, tables):
+        for start, stop, name, table in qualifiers(query, tables):
             pair = name, table
             if pair not in schemas:
                 is_table = pair in named or not mentions.parsed  # else a column called events
@@ -113,6 +121,30 @@ class RefSchemas:
         if table in TABLES or self._session.provider is None:
             return events
         return self._session.provider.schema(name, pinned, table, events)
+
+    def is_ref(self, name: str) -> bool:
+        """Whether a tag or branch has this name."""
+        store = self._session.store
+        return disk.exists(store.paths.tag(name)) or name in store.refs.branches()
+
+    def type_view(self, ref: str, type_: str, view: str) -> str:
+        """Make a view of the events of a type of the state of a ref; return its name, in SQL.
+
+        Raises QueryFailed for a type that has no events, or no such ref.
+        """
+        pinned, store = self._state_of(ref), self._session.store
+        if pinned is None:
+            near = did_you_mean(ref, [*store.refs.tag_names(), *store.refs.branches()])
+            raise QueryFailed(f'there is no tag or branch "{ref}"{near and f": {near}"}')
+        assert self._session.provider is not None
+        table = self._session.provider.type_table(pinned, type_)
+        schema = self._events_schema(ref, pinned)
+        source = f"{schema}.lakelog_tail" if self._schemas[ref][1] is not None else None
+        entries = [e for e in self._session.verified_segments(pinned[0]) if e.kind == "events"]
+        rows = self._session.view_sql("events", entries, source, table.values)
+        cursor = self._session.connect().cursor()
+        cursor.execute(f"CREATE OR REPLACE VIEW {schema}.{view} AS {table.rows_sql(rows)}")
+        return f"{schema}.{view}"
 
     def _events_schema(self, name: str, pinned: Pinned) -> str:
         """Return the schema that holds `events` and `quarantine` of the state of a ref."""

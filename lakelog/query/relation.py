@@ -89,6 +89,8 @@ def one_line(words: str) -> str:
     if _NO_TABLE.search(words) and "Did you mean" not in words:
         return f'{words} There are events, quarantine, "REF".events and views: see `lakelog views`'
     if match := _NO_COLUMN.search(words):
+        if match[1] == "data":
+            return f"{words}; only events have data, tables of types have its fields as columns"
         return f"{words}; a field of the payload is data->>'{match[1]}'"
     return words
 

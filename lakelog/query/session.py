@@ -15,26 +15,26 @@ import functools
 import os
 import re
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
 from lakelog.lazy import Lazy
-from lakelog.query import frames, payload, providers, prune, segment_files, table_sql
+from lakelog.query import frames, payload, providers, prune, segment_files, table_sql, type_tables
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.extractions import Extraction
 from lakelog.query.frames import Scope
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.ref_schemas import RefSchemas
 from lakelog.query.relation import Failure, Relation, Stream, one_line, with_suggestion
+from lakelog.query.seal_requests import SealRequests
 from lakelog.query.table_sql import View
+from lakelog.query.type_tables import TypeTables
 from lakelog.store import bloom, connection, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.store.sealer_process import FILES, start_sealer
 from lakelog.store.tail import PendingFrames, Tail
 
 if TYPE_CHECKING:
@@ -48,9 +48,6 @@ else:
     duckdb = Lazy("duckdb")
     tail_rows = Lazy("lakelog.query.tail_rows")
 
-SEAL_BYTES = 64_000_000
-"""A query that meets a longer tail asks for it to be sealed."""
-_SEAL_PAUSE = 30.0
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _PREPARED_MAX = 256
 _FETCHED = 2048
@@ -68,16 +65,15 @@ class Session:
         self.provider: TableProvider | None = None
         self.mutex = threading.RLock()
         self._base: duckdb.DuckDBPyConnection | None = None
-        self.refs = RefSchemas(self)
+        self.refs, self._types = RefSchemas(self), TypeTables(self)
         self._hidden = False
         self._attached: set[str] = set()
         self._tails: dict[str, Tail] = {}
         self._rows: dict[str, TailRows] = {}
-        self._asked = 0.0
+        self._sealing = SealRequests(store, branch)
         self._filters = bloom.Filters(store.paths)
         self._pool = CursorPool()
         self._prepared: set[str] = set()
-        self._sealer: Any = None
         self._is_closed = False
         _SESSIONS.add(self)
 
@@ -197,6 +193,7 @@ class Session:
         return frames.run(cursor, query, params, scope), query, params
 
     def _failed(self, words: str) -> QueryFailed:
+        words = type_tables.as_written(words)
         return QueryFailed(self.in_one_line(words), words)
 
     def _failure(self, query: str, asked: tuple[str, Any, str | None]) -> Failure:
@@ -250,6 +247,7 @@ class Session:
             return explain + query, params
         with self.mutex:
             mentions = prune.analyze(self.connect().cursor(), query, params)
+            query = self._types.replaced(cursor, query, mentions)
             query = self.refs.requalified(query, mentions)
             other = self.prepare(cursor, query, mentions, at, is_as_asked=is_as_asked)
             # A view made here is read by later queries that do not name `events`.
@@ -266,8 +264,12 @@ class Session:
     def plan(self, query: str, params: Any = None, at: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
         mentions = prune.analyze(self.connect().cursor(), query, params)
-        state, _ = self.state(at)
-        return len(self._choose(state, mentions)), state.totals.segments
+        state, pending = self.state(at)
+        of_types = self._types.views(mentions, (state, pending))
+        opened = {entry.key for view in of_types for entry in view.entries}
+        if mentions.needs or not of_types:
+            opened |= {entry.key for entry in self.choose(state, mentions)}
+        return len(opened), state.totals.segments
 
     def count(self, at: str | None = None) -> int:
         """Return the number of events without opening a segment."""
@@ -306,7 +308,8 @@ class Session:
         if extra:
             named.add("events")
         pinned = self.provider.offer(cursor, query, mentions, at) if self.provider else None
-        if not named.intersection(TABLES):
+        is_of_type = self._types.is_named(mentions)
+        if not named.intersection(TABLES) and not is_of_type:
             return None
         state, pending = pinned or self.state(at)
         if counted := self._counted(mentions, state, pending):
@@ -316,6 +319,8 @@ class Session:
         other = query
         if not is_as_asked and mentions.parsed and not extra:
             other, views = self._over_typed(query, views)
+        if is_of_type:
+            views += self._types.views(mentions, (state, pending))
         self._make(cursor, views)
         for name in sorted(extra - self._attached):
             providers.REGISTERED[name].attach(cursor)
@@ -346,7 +351,7 @@ class Session:
         views = []
         if "events" in named:
             tail = self.numbered_tail(pending, state)
-            views.append(View("events", self._choose(state, mentions), tail))
+            views.append(View("events", self.choose(state, mentions), tail))
         if "quarantine" in named:
             entries = self.store.manifests.segments(state, "quarantine")
             bad = self._rows_of(self._branch).quarantine(pending) if pending else None
@@ -363,11 +368,11 @@ class Session:
         if at is not None:
             return self.store.manifests.load(at), None
         pending = self.tail(self._branch).collect()
-        self._ask_for_sealing(pending)
+        self._sealing.meet(pending)
         return self.store.manifests.load(pending.head.move.snapshot), pending
 
-    def _choose(self, state: Manifest, mentions: prune.TableRefs) -> list[SegmentEntry]:
-        """The event segments a query can need."""
+    def choose(self, state: Manifest, mentions: prune.TableRefs) -> list[SegmentEntry]:
+        """Return the event segments that a query can need."""
         manifests = self.store.manifests
         if not mentions.parsed or not mentions.needs or self._hidden:
             return manifests.segments(state, "events")
@@ -401,7 +406,7 @@ class Session:
 
     def _make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
         """Make views on a cursor. Raises DamagedSegment, SnapshotGone."""
-        for name, entries, tail, more in views:
+        for name, entries, tail, more, of_type in views:
             self._verify(entries)
             source = None
             if tail is not None:
@@ -411,9 +416,10 @@ class Session:
                 if not entries and self._only is None and not more:
                     cursor.register(name, tail)
                     continue
-                source = f"lakelog_tail_{name}"
+                source = f"lakelog_tail_{'quarantine' if name == 'quarantine' else 'events'}"
                 cursor.register(source, tail)
             rows = self.view_sql(name, entries, source, more)
+            rows = of_type.rows_sql(rows) if of_type else rows
             cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
 
     def rows_sql(self, entries: list[SegmentEntry], more: tuple[Extraction, ...] = ()) -> str:
@@ -471,15 +477,6 @@ class Session:
     def table_names(self) -> list[str]:
         """Names of the tables that a query may read without a schema."""
         return [*TABLES, *(self.provider.names(self.state(None)[0]) if self.provider else ())]
-
-    def _ask_for_sealing(self, pending: PendingFrames) -> None:
-        """A long tail, or one of many files, makes every query slower: have it sealed beside us."""
-        short = pending.bytes < SEAL_BYTES and pending.finished_files < FILES
-        if short or self.store.settings.seal != "auto":
-            return
-        if time.monotonic() - self._asked > _SEAL_PAUSE:
-            self._asked = time.monotonic()
-            self._sealer = start_sealer(self.store, self._branch)
 
 
 def _after_fork() -> None:

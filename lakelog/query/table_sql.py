@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.query import payload, prune
-from lakelog.query.extractions import Extraction, WideColumns
+from lakelog.query.extractions import Extraction, TypeTable, WideColumns
 from lakelog.store import segment_sql, sql
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
@@ -25,6 +25,8 @@ class View(NamedTuple):
     tail: pa.Table | None
     more: tuple[Extraction, ...] = ()
     """Extractions from payloads that it has as columns besides its own."""
+    of_type: TypeTable | None = None
+    """Which events it has, if not all."""
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from lakelog.views.tables import ViewTables
 
 VIEW = "schema"
 PAYLOAD = "$"
@@ -24,6 +22,15 @@ REST = "*"
 UNREAD = frozenset(("large", "deep"))
 """Kinds of payloads that are not looked into: over 64 KiB, or nested beyond 128 levels."""
 CHANGES = ("conflict", "widened", "added", "removed", "narrowed")
+
+
+class Views(Protocol):
+    """What answers the views of a lake."""
+
+    def view(
+        self, name: str, given: Mapping[str, Any] | None = None, at: str | None = None
+    ) -> pa.Table:
+        """Return the answer of a view with these parameters, of the state of a digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +64,12 @@ class FieldChange:
     after: str | None
 
 
-def table(views: ViewTables, type: str | None = None, at: str | None = None) -> pa.Table:
+def table(views: Views, type: str | None = None, at: str | None = None) -> pa.Table:
     """Return the ledger of a state as an Arrow table, of one type if it is given."""
     return views.view(VIEW, {"type": type} if type is not None else None, at)
 
 
-def read(views: ViewTables, type: str | None = None, at: str | None = None) -> Ledger:
+def read(views: Views, type: str | None = None, at: str | None = None) -> Ledger:
     """Return the ledger of a state by type and path."""
     return fields_of(table(views, type, at))
 

@@ -13,6 +13,7 @@ from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.lazy import Lazy
 from lakelog.query import providers, prune
+from lakelog.query.extractions import TypeTable
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.session import Session
 from lakelog.store import disk
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
 
     from lakelog import event
     from lakelog.query.providers import Pinned
-    from lakelog.views import catalog, engine, guard, params
+    from lakelog.views import catalog, engine, guard, ledger, params, type_columns
     from lakelog.views.definition import Definition
     from lakelog.views.engine import Projector
 else:
     duckdb, event = Lazy("duckdb"), Lazy("lakelog.event")
     # A query that names no view needs none of them.
-    catalog, engine, guard, params = (
-        Lazy(f"lakelog.views.{name}") for name in "catalog engine guard params".split()
+    catalog, engine, guard, ledger, params, type_columns = (
+        Lazy(f"lakelog.views.{name}")
+        for name in "catalog engine guard ledger params type_columns".split()
     )
 
 _STATES = 16
@@ -59,6 +61,7 @@ class ViewTables:
             collections.OrderedDict()
         )
         self._checked: dict[str, Definition] = {}
+        self._fields: tuple[str, pa.Table | None, ledger.Ledger] | None = None
 
     @property
     def engine(self) -> Projector:
@@ -213,6 +216,33 @@ class ViewTables:
         cursor.execute(f"CREATE TABLE {schema}.{identifier(table)} AS FROM lakelog_answer")
         self.session.refs.drop_old_versions()
         return schema
+
+    def type_table(self, pinned: Pinned, name: str) -> TypeTable:
+        """Return the events of a type of a state as a table; see TableProvider."""
+        fields = self._ledger(pinned)
+        types = sorted({type_ for type_, _ in fields if type_ is not None})
+        # SQL does not tell COMPLETE from complete: take the only type that is spelled so.
+        alike = [type_ for type_ in types if type_.lower() == name.lower()]
+        if name in types or len(alike) == 1:
+            found = name if name in types else alike[0]
+            return TypeTable(found, type_columns.columns(fields, found))
+        near = did_you_mean(name, types) or "`lakelog schema` lists the types"
+        raise QueryFailed(f"there are no events of type {name}: {near}")
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether a table of a type was read, so that another one costs little."""
+        return self._fields is not None
+
+    def _ledger(self, pinned: Pinned) -> ledger.Ledger:
+        """The ledger of a state; that of the last one is kept."""
+        state, pending = pinned
+        tail = self.session.tail_rows(pending, state)
+        known = self._fields
+        if known is None or known[0] != state.digest or known[1] is not tail:
+            fields = ledger.fields_of(self._view_of(pinned, ledger.VIEW, None, None))
+            known = self._fields = state.digest, tail, fields
+        return known[2]
 
     def _look_for_fields(
         self, definition: Definition, values: params.Values, of: str | Schema | None

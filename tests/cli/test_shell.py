@@ -476,6 +476,12 @@ def offered(words: SqlCompleter, text: str) -> list[str]:
         ("WHERE type = 'P", "WHERE type = 'PING'"),
         ("WHERE type = 'i", "WHERE type = 'it''s'"),
         ("WHERE level IN ('DEBUG', 'E", "WHERE level IN ('DEBUG', 'ERROR'"),
+        ("FROM ty", "FROM types."),
+        ("FROM types.P", "FROM types.PING"),
+        ('FROM types."it', 'FROM types."it\'s"'),
+        ("FROM types.PING WHERE n", "FROM types.PING WHERE n"),
+        ("FROM types.PING p WHERE p.pos", "FROM types.PING p WHERE p.position"),
+        (".schema types.P", ".schema types.PING"),
         (".fo", ".format"),
         (".format nd", ".format ndjson"),
         (".at v", ".at v1"),
@@ -510,6 +516,17 @@ def test_tab_completes_fields(
     assert "SELECT fields.words" in offered(words, "SELECT fields.w")
     assert 'SELECT e.fields."a b"' in offered(words, "SELECT e.fields.")
     assert offered(words, 'SELECT fields."a b".d') == ['SELECT fields."a b".deep']
+
+
+def test_tab_completes_columns_of_types(words: SqlCompleter, lake: lakelog.Lake) -> None:
+    """Fields of a type are columns wherever a statement reads its table, also behind the cursor."""
+    lake.append([{"type": "A", "data": {"words": 1, "a b": {"deep": 1.5}}}])
+    lake.settle()
+    assert "FROM types.A WHERE words" in offered(words, "FROM types.A WHERE wo")
+    assert offered(words, "FROM types.A WHERE A.wo") == ["FROM types.A WHERE A.words"]
+    found = words.get_completions(Document("SELECT  FROM types.A", 7), CompleteEvent())
+    assert {'"a b_deep"', "words"} <= {each.text for each in found}
+    assert "SELECT wo" not in offered(words, "SELECT wo")
 
 
 def test_tab_in_a_string_offers_files(words: SqlCompleter, tmp_path: Path) -> None:

@@ -196,6 +196,7 @@ def test_lake_and_records_are_tables(opened: Notebook, lake: lakelog.Lake) -> No
         ("%%sql\nSELECT *\nFROM eve", "events"),
         ("%sql SELECT count(*) FROM qua", "quarantine"),
         ("n = %sql SELECT approx_co", "approx_count_distinct("),
+        ("%%sql\nSELECT *\nFROM types.C", "types.COMPLETE"),
         ("%%sql --at v", "v1"),
         ('%sql SELECT * FROM "v', '"v1".'),
     ],

@@ -18,6 +18,8 @@ from lakelog.cli.shell.statements import StatementRunner
 from lakelog.compat import omega
 from lakelog.errors import LakelogError
 from lakelog.lazy import Lazy, LazyProperty
+from lakelog.query.extractions import TYPE_COLUMNS
+from lakelog.query.prune import TYPES
 from lakelog.store import segment_sql, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts
@@ -44,7 +46,10 @@ _VALUE_COMES = re.compile(
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _STEP = re.compile(r'\.(?:"([^"]*)"|(\w+))')
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
+_TYPE_TABLE = re.compile(r'\btypes\s*\.\s*(?:"((?:[^"]|"")*)"|(\w+))', re.I)
 _VALUES_MAX = 200
+_READ_MAX = 200_000
+"""Payloads of so many events are read for the names of fields while somebody waits."""
 Named = tuple[str, str]
 """What is offered, and what kind of thing it is."""
 
@@ -106,8 +111,23 @@ class Names:
                 for name in path:
                     inside = next((each.members for each in inside if each.name == name), ())
                 members |= {each.name: each.kind for each in inside if each.name}
-        plain = {name if _NAME.fullmatch(name) else identifier(name): name for name in members}
-        return [(text, members[name]) for text, name in plain.items()]
+        return [(_written(name), kind) for name, kind in members.items()]
+
+    def types(self) -> list[Named]:
+        """Types of the published events, as tables `types.NAME`."""
+        return [(_written(name), "events of the type") for name in self.values("type")]
+
+    def type_columns(self, type_: str) -> list[Named]:
+        """Columns of `types.NAME`; of a large lake whose fields nobody has asked for yet, those of
+        events and the members of typed payloads of any type."""
+        with contextlib.suppress(LakelogError, OSError, duckdb.Error):
+            views = self._runner.views
+            pinned = views.session.state(None)
+            if views.has_ledger or pinned[0].totals.events <= _READ_MAX:
+                columns = views.type_table(pinned, type_).columns
+                fields = [(_written(c.name), c.value.cast or "text") for c in columns]
+                return [*fields, *((name, "column") for name in TYPE_COLUMNS)]
+        return [*self.fields([]), *((name, "column") for name in TYPE_COLUMNS)]
 
     def values(self, column: str) -> list[str]:
         """Values of type, source or level that the published segments count."""
@@ -137,17 +157,20 @@ class SqlCompleter(Completer):
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterator[Completion]:
         """Yield what fits the text before the cursor."""
-        before = document.text_before_cursor
+        before, types = document.text_before_cursor, _types_in(document.text)
         if before.lstrip().startswith("."):
             yield from self._command(before.lstrip())
             return
         kind, at = open_token(before)
         if kind == "text":
             yield from self._values_or_files(before[:at], before[at + 1 :], event)
+        elif kind == "name" and before[:at].lower().endswith(f"{TYPES}."):
+            names = [(identifier(name)[1:], name) for name in self._names.values("type")]
+            yield from _matching(before[at + 1 :], names)
         elif kind == "name":
             yield from self._refs(before[at + 1 :])
         elif kind == "":
-            yield from self._word(before)
+            yield from self._word(before, types)
 
     def _command(self, typed: str) -> Iterator[Completion]:
         name, space, argument = typed[1:].partition(" ")
@@ -177,7 +200,8 @@ class SqlCompleter(Completer):
                 text = identifier(name).removeprefix('"')  # the quote may be typed already
                 yield Completion(f"{quote}{text}.", -len(typed), display=name, display_meta=kind)
 
-    def _word(self, text: str) -> Iterator[Completion]:
+    def _word(self, text: str, types: list[str]) -> Iterator[Completion]:
+        """Complete a word; `types` are those whose tables the statement reads."""
         if field := _FIELD_COMES.search(text):
             path = [quoted or plain for quoted, plain in _STEP.findall(field[1])]
             yield from _matching(field[2], self._names.fields(path))
@@ -185,15 +209,19 @@ class SqlCompleter(Completer):
         match = _WORD.search(text)
         owner, typed = (match[1], match[2]) if match else (None, "")
         if owner is not None:
-            yield from _matching(typed, self._members(owner.strip('"')))
+            yield from _matching(typed, self._members(owner.strip('"'), types))
             return
         tables = self._names.tables()
         table_comes = bool(_TABLE_COMES.search(text[: len(text) - len(typed)]))
         columns = dict.fromkeys(c for names in tables.values() for c in names)
         offers: list[Named] = [] if table_comes else [(c, "column") for c in columns]
+        if not table_comes:
+            of_types = (each for type_ in types for each in self._names.type_columns(type_))
+            offers = [*{**dict(of_types), **dict(offers)}.items()]
         offers += [(table, "table") for table in tables]
         if table_comes:
             offers += [(name, "view") for name, _ in self._names.views() if name not in tables]
+            offers += [(f"{TYPES}.", "the events of one type")]
             offers += [(f"{omega.SCHEMA}.", "the older event store")]
         yield from _matching(typed, offers)
         yield from self._refs(typed, quote='"')
@@ -214,19 +242,34 @@ class SqlCompleter(Completer):
         ]
         yield from _matching(typed, functions)
 
-    def _members(self, owner: str) -> list[Named]:
-        """Return what may follow a name and a dot: a ref's tables, a table's columns, any column
-        for an alias."""
+    def _members(self, owner: str, types: list[str]) -> list[Named]:
+        """Return what may follow a name and a dot: types, a ref's tables, a table's columns, any
+        column for an alias."""
+        if owner.lower() == TYPES:
+            return self._names.types()
         if owner in {name for name, _ in self._names.refs()}:
             return [("events", "table"), ("quarantine", "table")]
         if owner.lower() == omega.SCHEMA:
             return [(table, "table") for table in omega.TABLES]
+        if same := [type_ for type_ in types if type_.lower() == owner.lower()]:
+            return self._names.type_columns(same[0])
         tables = self._names.tables()
         # An unknown name before the dot is probably an alias: any column may be meant.
         candidates = {owner: tables[owner]} if owner in tables else tables
-        return [
-            (c, "column") for c in dict.fromkeys(c for names in candidates.values() for c in names)
-        ]
+        of_types = types if owner not in tables else []
+        columns = dict(each for type_ in of_types for each in self._names.type_columns(type_))
+        columns |= {column: "column" for names in candidates.values() for column in names}
+        return [*columns.items()]
+
+
+def _types_in(text: str) -> list[str]:
+    """Return the types whose tables a statement names."""
+    return [quoted.replace('""', '"') or plain for quoted, plain in _TYPE_TABLE.findall(text)]
+
+
+def _written(name: str) -> str:
+    """Return a name as SQL can have it."""
+    return name if _NAME.fullmatch(name) else identifier(name)
 
 
 def open_token(text: str) -> tuple[str, int]:

@@ -30,6 +30,7 @@ from lakelog.compat.omega import TABLES as OMEGA_TABLES
 from lakelog.export.formats import BINARY, FORMATS, of_records
 from lakelog.export.formats import SYNONYMS as FORMAT_SYNONYMS
 from lakelog.lake import Lake
+from lakelog.query.prune import TYPES
 from lakelog.store import sql
 
 TEXT_FORMATS = [form for form in FORMATS if form not in BINARY]
@@ -43,6 +44,7 @@ COMMANDS = {
     "tables": ("", "tables, views, tags and branches"),
     "timer": ("on | off", "show rows and time after each result"),
 }
+_TYPES_MAX = 20
 SYNONYMS = {
     "help": "help",
     "quit": "quit",
@@ -152,7 +154,11 @@ class Shell:
         completions: dict[str, Callable[[], Iterable[str]]] = dict.fromkeys(COMMANDS, tuple)
         completions["at"] = lambda: [*(name for name, _ in self.names.refs()), "off"]
         completions["format"] = lambda: TEXT_FORMATS
-        completions["schema"] = lambda: [*self.names.tables(), *(n for n, _ in self.names.views())]
+        completions["schema"] = lambda: [
+            *self.names.tables(),
+            *(name for name, _ in self.names.views()),
+            *(f"{TYPES}.{name}" for name, _ in self.names.types()),
+        ]
         completions["timer"] = lambda: ("on", "off")
         return completions
 
@@ -245,6 +251,10 @@ class Shell:
         tables |= {
             name: f"view: {about}" for name, about in self.names.views() if name not in tables
         }
+        types = [name for name, _ in self.names.types()]
+        tables |= {f"{TYPES}.{name}": "events of the type" for name in types[:_TYPES_MAX]}
+        if len(types) > _TYPES_MAX:
+            tables[f"{TYPES}.NAME"] = f"{many(len(types), 'type')} in all"
         tables |= {f"omega.{name}": "the older event store" for name in OMEGA_TABLES}
         for name, kind in self.names.refs():
             tables[f"{sql.identifier(name)}.events"] = kind

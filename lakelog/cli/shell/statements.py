@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import QueryFailed
 from lakelog.lazy import Lazy
-from lakelog.query import payload, prune
+from lakelog.query import payload, prune, type_tables
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.session import Session
 from lakelog.store.bootstrap import Store
@@ -177,6 +177,7 @@ class StatementRunner:
 
     def as_typed(self, words: str) -> str:
         """Return the engine's message with refs as they were typed instead of their schemas."""
+        words = type_tables.as_written(words)
         return _SCHEMA.sub(lambda schema: self.session.in_one_line(schema[0]), words)
 
     def close(self) -> None:

@@ -1,0 +1,76 @@
+"""The columns of `types.NAME`: the fields that the ledger lists for events of a type.
+
+The ledger is the same however events are stored, so compaction changes no column. Names of nested
+fields are joined by `_`; a name that events have a column of gets `data_` before it, and of two
+fields whose names are the same but for case, the later one in order of path a number after it.
+Fields that hold lists, maps, or anything that is not told apart are columns of JSON, objects whose
+members are told apart are those members, and kinds that contradict each other make text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lakelog.query.extractions import Extraction, FieldColumn
+from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.views.ledger import PAYLOAD, REST, UNREAD
+
+if TYPE_CHECKING:
+    from lakelog.views.ledger import Ledger
+
+_PART = re.compile(r'\[\]|"(?:[^"\\]|\\.)*"|[^."\[\]]+', re.S)
+_ESCAPED = re.compile(r"\\(.)", re.S)
+_CASTS = {frozenset(("int",)): "BIGINT", frozenset(("bool",)): "BOOLEAN"}
+_CASTS |= {frozenset(kinds): "DOUBLE" for kinds in (("float",), ("int", "float"))}
+_NESTED = frozenset(("object", "list", "mixed"))
+Path = tuple[str, ...]
+
+
+def columns(ledger: Ledger, type_: str) -> tuple[FieldColumn, ...]:
+    """Return the columns of the fields of a type, in order of path."""
+    kinds: dict[Path, frozenset[str]] = {}
+    for (owner, text), field in ledger.items():
+        path = parsed(text) if owner == type_ and text != PAYLOAD else None
+        if path is not None:
+            kinds[path] = frozenset(field.kinds.keys() - {"null"} - UNREAD)
+    inner = {path[:depth] for path in kinds for depth in range(1, len(path))}
+    taken = {name.lower() for name in (*EVENT_COLUMNS, "seq")}
+    listed = []
+    for path in sorted(kinds):
+        if path in inner and kinds[path] <= {"object"}:
+            continue
+        name = _free("_".join(path), taken)
+        taken.add(name.lower())
+        listed.append(FieldColumn(name, _value(path, kinds)))
+    return tuple(listed)
+
+
+def parsed(text: str) -> Path | None:
+    """Return the names on a path of the ledger; None for what is no field by itself: elements of
+    lists, what is not told apart, and names that the engine's paths cannot say."""
+    parts = _PART.findall(text)
+    if "[]" in parts or parts[-1] == REST:
+        return None
+    path = tuple(_ESCAPED.sub(r"\1", p[1:-1]) if p[0] == '"' else p for p in parts)
+    return path if all(part not in ("", REST) and "\0" not in part for part in path) else None
+
+
+def _value(path: Path, kinds: Mapping[Path, frozenset[str]]) -> Extraction:
+    own = kinds[path]
+    if own and own <= _NESTED:
+        return Extraction(path, "json")
+    cast = _CASTS.get(own, "")
+    return Extraction(path, "text", cast, is_try=bool(cast))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Return a name for a column that no other has."""
+    if not name or name.lower() in (column.lower() for column in (*EVENT_COLUMNS, "seq")):
+        name = f"data_{name}"
+    number, free = 1, name
+    while free.lower() in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
