@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,9 @@ WIDE = "lakelog_events"
 FIELDS = "fields"
 """The name under which queries address typed columns: `fields.x.y`."""
 Node = dict[str, Any]
+Tables = Mapping[tuple[str, str], str]
+"""What rewritten queries read in the place of tables of events, by schema and name."""
+EVENTS: Tables = {("", "events"): WIDE}
 _FUNCTIONS = {
     "->": "json",
     "->>": "text",
@@ -53,26 +56,27 @@ _LAZY_TYPES = ("OPERATOR_COALESCE", "OPERATOR_TRY")
 
 @dataclass(frozen=True)
 class Rewriting:
-    """A query that reads WIDE, whose columns `name(0)` and on are these."""
+    """A query that reads wider tables, whose columns `name(0)` and on are these."""
 
     sql: str
     columns: tuple[Extraction, ...]
     reads_events: bool
-    """Whether some part of it still reads `events`."""
+    """Whether some part of it still reads a table without a schema that has a wider one."""
 
 
 def rewrite(
-    connection: duckdb.DuckDBPyConnection, tree: Node, typed: bool = True, table: str = "events"
+    connection: duckdb.DuckDBPyConnection, tree: Node, typed: bool = True, tables: Tables = EVENTS
 ) -> Rewriting | None:
     """Return a rewriting of a parsed query, or None where it has no extraction to replace.
 
-    Only `fields` are replaced without `typed`. `table` is what the query calls the events. The tree
-    stays as it is.
+    Only `fields` are replaced without `typed`. The tree stays as it is.
     """
-    if tree.get("error") or len(tree.get("statements", ())) != 1 or table in set(_ctes(tree)):
+    if tree.get("error") or len(tree.get("statements", ())) != 1:
+        return None
+    if any(("", name) in tables for name in _ctes(tree)):
         return None
     changed = copy.deepcopy(tree)
-    rewriter = _Rewriter(typed, table)
+    rewriter = _Rewriter(typed, tables)
     rewriter.statement(changed["statements"][0])
     if not rewriter.columns:
         return None
@@ -84,7 +88,7 @@ def rewrite(
         return None
     if parsed is None or _without_places(orjson.loads(parsed[0])) != _without_places(changed):
         return None
-    return Rewriting(text, tuple(rewriter.columns), _reads(changed, table))
+    return Rewriting(text, tuple(rewriter.columns), _reads(changed, tables))
 
 
 @dataclass
@@ -93,6 +97,7 @@ class _Table:
 
     alias: str
     node: Node | None
+    wide: str
     is_used: bool = False
 
 
@@ -117,8 +122,8 @@ class _Scope:
 class _Rewriter:
     """Changes a tree in place."""
 
-    def __init__(self, typed: bool, table: str) -> None:
-        self._typed, self._table = typed, table
+    def __init__(self, typed: bool, tables: Tables) -> None:
+        self._typed, self._tables = typed, tables
         self.columns: dict[Extraction, int] = {}
         self._selects: list[tuple[Node, _Scope, list[Any]]] = []
         self._names: set[str] = set()
@@ -137,8 +142,8 @@ class _Rewriter:
             for table in scope.tables:
                 if table.node is not None and table.is_used:
                     table.node["alias"] = table.alias
-                    table.node["table_name"] = WIDE
-                    table.node["qualified_name"] = {"path": [WIDE]}
+                    table.node["schema_name"], table.node["table_name"] = "", table.wide
+                    table.node["qualified_name"] = {"path": [table.wide]}
             for star in scope.stars:
                 if any(t.is_used and _covers(star, t) for t in scope.tables):
                     star["exclude_list"] = sorted({*star["exclude_list"], *hidden})
@@ -166,7 +171,7 @@ class _Rewriter:
 
     def _scope(self, node: Node) -> _Scope:
         """Return what names mean in a SELECT; not clear where some could mean a changed table."""
-        tables = list(_tables(node["from_table"], self._table))
+        tables = list(_tables(node["from_table"], self._tables))
         stars = [i for i in node["select_list"] if i.get("class") == "STAR" and not i["columns"]]
         all_ = list(_orders_by_all(node))
         aliases = [table.alias.lower() for table in tables]
@@ -337,12 +342,13 @@ def _simple_type(value: Node) -> str:
     return _TYPES.get(name, name) if plain and re.fullmatch(r"[A-Z]\w*", name) else ""
 
 
-def _tables(node: Node, name: str) -> Iterator[_Table]:
+def _tables(node: Node, tables: Tables) -> Iterator[_Table]:
     """Yield the tables of a FROM, with their node those that are the events."""
     for part in _froms(node):
         if part["type"] not in ("JOIN", "EMPTY"):
-            is_events = _is(part, name)
-            yield _Table(part["alias"] or part.get("table_name", ""), part if is_events else None)
+            wide = _wide(part, tables)
+            alias = part["alias"] or part.get("table_name", "")
+            yield _Table(alias, part if wide else None, wide)
 
 
 def _froms(node: Node) -> Iterator[Node]:
@@ -352,17 +358,16 @@ def _froms(node: Node) -> Iterator[Node]:
         yield from _froms(node["right"])
 
 
-def _is(node: Node, name: str) -> bool:
-    """Whether a table of a FROM is the lake's of a name, as it is and not a sample."""
-    return (
+def _wide(node: Node, tables: Tables) -> str:
+    """Return what may be read for a table of a FROM: for one as it is, and not for a sample."""
+    is_plain = (
         node.get("type") == "BASE_TABLE"
-        and not node["schema_name"]
         and not node["catalog_name"]
-        and node["table_name"].lower() == name
         and not node["column_name_alias"]
         and not node["sample"]
         and not node.get("at_clause")
     )
+    return tables.get((node["schema_name"], node["table_name"].lower()), "") if is_plain else ""
 
 
 def _is_unclear(node: Node, rows: set[str], stars: list[Node]) -> bool:
@@ -426,9 +431,9 @@ def _ctes(tree: Node) -> Iterator[str]:
         yield from (str(entry["key"]).lower() for entry in maps.get("map", ()))
 
 
-def _reads(tree: Node, name: str) -> bool:
-    tables = (n for n in _nodes(tree) if n.get("type") == "BASE_TABLE")
-    return any(n["table_name"].lower() == name and not n["schema_name"] for n in tables)
+def _reads(tree: Node, tables: Tables) -> bool:
+    nodes = (n for n in _nodes(tree) if n.get("type") == "BASE_TABLE" and not n["schema_name"])
+    return any(("", n["table_name"].lower()) in tables for n in nodes)
 
 
 def _nodes(tree: Any) -> Iterator[Node]:

@@ -39,7 +39,7 @@ LOWEST, HIGHEST = -(2**62), 2**62
 _NAMES_MAX = 1000
 """Lists of more ids or subjects are not looked up in filters."""
 _TREES: dict[str, dict[str, Any]] = {}
-_REWRITTEN: dict[tuple[str, bool, str], payload.Rewriting | None] = {}
+_REWRITTEN: dict[tuple[Any, ...], payload.Rewriting | None] = {}
 _KEPT, _SHORT = 128, 512
 """A tree takes up to 300 times the bytes of its query."""
 _EXPLAIN = re.compile(
@@ -169,12 +169,15 @@ def split_explain(query: str) -> tuple[str, str]:
 
 
 def rewrite(
-    connection: duckdb.DuckDBPyConnection, query: str, typed: bool, table: str = "events"
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    typed: bool,
+    tables: payload.Tables = payload.EVENTS,
 ) -> payload.Rewriting | None:
     """Return the query with extractions from payloads as columns; see `payload.rewrite`."""
-    key = query, typed, table
+    key = query, typed, *tables.items()
     if key not in _REWRITTEN:
-        rewriting = payload.rewrite(connection, _tree(connection, query), typed, table)
+        rewriting = payload.rewrite(connection, _tree(connection, query), typed, tables)
         if len(query) > _SHORT:
             return rewriting
         if len(_REWRITTEN) >= _KEPT:

@@ -6,11 +6,13 @@ segments of its state, and stays until it is one of many that newer states have 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidName, QueryFailed
 from lakelog.query.qualifiers import TABLES, qualifiers
+from lakelog.query.table_sql import View
 from lakelog.store import disk
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from lakelog.store.manifest import Manifest
     from lakelog.store.tail import PendingFrames, Tail
 
+_SCHEMA = re.compile(r"\blakelog_\d+\b")
 VERSIONS_MAX = 64
 """So many states of other refs can be read at once; relations on older ones fail."""
 
@@ -67,11 +70,13 @@ class RefSchemas:
         self._session = session
         self._schemas: dict[str, tuple[str, Any, str]] = {}
         self.versions: dict[str, str] = {}
+        self._events: dict[str, View] = {}
         self._made = 0
 
     def clear(self) -> None:
         """Forget the schemas of a database that is let go."""
         self._schemas.clear()
+        self._events.clear()
         self.versions.clear()
 
     def requalified(self, query: str, mentions: prune.TableRefs) -> str:
@@ -122,6 +127,11 @@ class RefSchemas:
             return events
         return self._session.provider.schema(name, pinned, table, events)
 
+    def events(self, query: str) -> dict[str, View]:
+        """Return what `events` is in each schema that a query names."""
+        named = (match[0] for match in _SCHEMA.finditer(query))
+        return {schema: self._events[schema] for schema in named if schema in self._events}
+
     def is_ref(self, name: str) -> bool:
         """Whether a tag or branch has this name."""
         store = self._session.store
@@ -139,9 +149,8 @@ class RefSchemas:
         assert self._session.provider is not None
         table = self._session.provider.type_table(pinned, type_)
         schema = self._events_schema(ref, pinned)
-        source = f"{schema}.lakelog_tail" if self._schemas[ref][1] is not None else None
-        entries = [e for e in self._session.verified_segments(pinned[0]) if e.kind == "events"]
-        rows = self._session.view_sql("events", entries, source, table.values)
+        events = self._events[schema]
+        rows = self._session.view_sql("events", events.entries, events.source, table.values)
         cursor = self._session.connect().cursor()
         cursor.execute(f"CREATE OR REPLACE VIEW {schema}.{view} AS {table.rows_sql(rows)}")
         return f"{schema}.{view}"
@@ -172,6 +181,7 @@ class RefSchemas:
         current = {schema for _, _, schema in self._schemas.values()}
         for schema in [v for v in self.versions if v not in current][:-VERSIONS_MAX]:
             del self.versions[schema]
+            self._events.pop(schema, None)
             self._session.connect().cursor().execute(f"DROP SCHEMA {schema} CASCADE")
 
     def _fill(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
@@ -184,6 +194,8 @@ class RefSchemas:
                 cursor.register("lakelog_tail", tail)
                 cursor.execute(f"CREATE TABLE {schema}.lakelog_tail AS FROM lakelog_tail")
                 source = f"{schema}.lakelog_tail"
+            if kind == "events":
+                self._events[schema] = View("events", chosen, None, source=source)
             cursor.execute(
                 f"CREATE VIEW {schema}.{kind} AS {self._session.view_sql(kind, chosen, source)}"
             )

@@ -16,7 +16,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
@@ -160,7 +160,7 @@ class Session:
             state, pending = self.state(at)
             counted = self._counted(mentions, state, pending)
             views = [] if counted else self._views(named, mentions, state, pending)
-            asked, (query, views) = query, self._over_typed(query, views)
+            asked, (query, views) = query, self._over_typed(query, views, {})
             cursor = self._pool.take(views)
             if cursor is None:
                 cursor = self._database().cursor()
@@ -309,27 +309,30 @@ class Session:
             named.add("events")
         pinned = self.provider.offer(cursor, query, mentions, at) if self.provider else None
         is_of_type = self._types.is_named(mentions)
-        if not named.intersection(TABLES) and not is_of_type:
+        of_refs = self.refs.events(query)
+        other, views = query, list[View]()
+        if named.intersection(TABLES) or is_of_type:
+            pinned = pinned or self.state(at)
+            if counted := self._counted(mentions, *pinned):
+                return counted
+            # What the views of another schema ask of events is not in the query: take them all.
+            views = self._views(named, prune.TableRefs() if extra else mentions, *pinned)
+            views += self._types.views(mentions, pinned) if is_of_type else []
+        elif not of_refs:
             return None
-        state, pending = pinned or self.state(at)
-        if counted := self._counted(mentions, state, pending):
-            return counted
-        # What the views of another schema ask of events is not in the query: take them all.
-        views = self._views(named, prune.TableRefs() if extra else mentions, state, pending)
-        other = query
         if not is_as_asked and mentions.parsed and not extra:
-            other, views = self._over_typed(query, views)
-        if is_of_type:
-            views += self._types.views(mentions, (state, pending))
+            other, views = self._over_typed(query, views, of_refs)
         self._make(cursor, views)
         for name in sorted(extra - self._attached):
             providers.REGISTERED[name].attach(cursor)
             self._attached.add(name)
         return None if other is query else other
 
-    def _over_typed(self, query: str, views: list[View]) -> tuple[str, list[View]]:
-        connection = self._database().cursor()
-        return table_sql.over_typed_columns(connection, query, views, keep=self._hidden)
+    def _over_typed(
+        self, query: str, views: list[View], of_refs: Mapping[str, View]
+    ) -> tuple[str, list[View]]:
+        cursor, keep = self._database().cursor(), self._hidden
+        return table_sql.over_typed_columns(cursor, query, views, of_refs, keep=keep)
 
     def _counted(
         self, mentions: prune.TableRefs, state: Manifest, pending: PendingFrames | None
@@ -406,9 +409,8 @@ class Session:
 
     def _make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
         """Make views on a cursor. Raises DamagedSegment, SnapshotGone."""
-        for name, entries, tail, more, of_type in views:
+        for name, entries, tail, more, of_type, source in views:
             self._verify(entries)
-            source = None
             if tail is not None:
                 connection.load_relations()  # which know how the engine reads Arrow tables
                 tail = tail.select(table_sql.columns(name))

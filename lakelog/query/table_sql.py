@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.query import payload, prune
@@ -27,6 +27,8 @@ class View(NamedTuple):
     """Extractions from payloads that it has as columns besides its own."""
     of_type: TypeTable | None = None
     """Which events it has, if not all."""
+    source: str | None = None
+    """The table, in SQL, that has the rows of the tail, where that is not `tail`."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -65,18 +67,29 @@ def rows_sql(
 
 
 def over_typed_columns(
-    connection: duckdb.DuckDBPyConnection, query: str, views: list[View], *, keep: bool
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    views: list[View],
+    of_refs: Mapping[str, View],
+    *,
+    keep: bool,
 ) -> tuple[str, list[View]]:
     """Return a query that reads extractions from payloads as columns, and the views that it needs;
-    both as they are where that gains nothing. `keep` keeps `events` whether or not it is named."""
-    events = [view for view in views if view.name == "events"]
-    typed = any(entry.fields for view in events for entry in view.entries)
+    both as they are where that gains nothing. `of_refs` are the `events` of other schemas. `keep`
+    keeps `events` whether or not it is named."""
+    own = [("", view) for view in views if view.name == "events"]
+    events = dict(own) | dict(of_refs)
+    typed = any(entry.fields for view in events.values() for entry in view.entries)
     if not typed and not (events and payload.FIELDS in query.lower()):
         return query, views
-    rewriting = prune.rewrite(connection, query, typed)
+    tables = {(schema, "events"): f"{payload.WIDE}{schema}" for schema in events}
+    rewriting = prune.rewrite(connection, query, typed, tables)
     if rewriting is None:
         return query, views
-    wide = [view._replace(name=payload.WIDE, more=rewriting.columns) for view in events]
+    wide = [
+        view._replace(name=tables[schema, "events"], more=rewriting.columns)
+        for schema, view in events.items()
+    ]
     if not rewriting.reads_events and not keep:
         views = [view for view in views if view.name != "events"]
     return rewriting.sql, [*views, *wide]

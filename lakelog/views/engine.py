@@ -321,7 +321,7 @@ class Projector:
         self, cursor: duckdb.DuckDBPyConnection, query: str
     ) -> payload.Rewriting | None:
         """Return a map with its extractions from payloads as columns, where it reads no others."""
-        rewriting = prune.rewrite(cursor, query, True, "segment")
+        rewriting = prune.rewrite(cursor, query, True, {("", "segment"): payload.WIDE})
         return None if rewriting is None or rewriting.reads_events else rewriting
 
     def _rows(self, parts: list[Part], more: tuple[Extraction, ...] = ()) -> str:

@@ -261,6 +261,29 @@ def test_errors_show_the_query_as_it_was_written(
     assert failed.value.details.partition("\n\nLINE ")[2] == picture
 
 
+def test_tables_of_refs_read_columns_too(typed: lakelog.Lake) -> None:
+    """Extractions from `"REF".events` are columns as those from `events` are, in one query too."""
+    text = typed.sql("FROM events").to_arrow_table()
+    query = """SELECT e.seq, e.data->>'n', (e.data->'o'->>'n')::INT, z.data->>'s' FROM {} e
+        JOIN {} z USING (seq) WHERE TRY_CAST(z.data->>'n' AS INT) > 3 ORDER BY 1"""
+    expected = typed.sql(query.format("text", "text"), variables={"text": text}).fetchall()
+    assert expected
+    for tables in (("main.events", "events"), ("events", "main.events"), ("main.events",) * 2):
+        assert typed.sql(query.format(*tables)).fetchall() == expected
+    assert (
+        typed.sql("SELECT max(fields.o.n) FROM main.events").fetchall()
+        == typed.sql("SELECT max(fields.o.n) FROM events").fetchall()
+    )
+    plan = typed.sql(
+        "EXPLAIN SELECT count(*) FROM main.events WHERE (data->'o'->>'n')::INT > 3 AND seq < 200"
+    ).fetchall()[0][1]
+    assert "fields.o.n > 3" in plan
+    assert [*typed.sql("SELECT *, data->>'n' FROM main.events").columns][-2:] == [
+        "seq",
+        "(\"data\" ->> 'n')",
+    ]
+
+
 def test_a_query_may_call_something_else_events(typed: lakelog.Lake) -> None:
     """What WITH calls events is not the lake's table."""
     query = """WITH events AS (SELECT '{"n":"mine"}' AS data) SELECT data->>'n' FROM events"""

@@ -77,7 +77,7 @@ def test_fields_are_columns_of_their_types(lake: lakelog.Lake) -> None:
         ("SELECT max(c.words_2) FROM types.COMPLETE c WHERE c.subject = 's1'", 4100),
         ("SELECT max(COMPLETE.words_2) FROM types.COMPLETE WHERE types.COMPLETE.ok", 5120),
         ("FROM types . /* a */ COMPLETE SELECT count(ok)", 2),
-        ('SELECT count(*) FROM types.COMPLETE JOIN types."my type" m ON m.words = \'many\'', 4),
+        ("SELECT count(*) FROM types.COMPLETE JOIN types.\"my type\" m ON m.words = 'many'", 4),
         ("WITH q AS (FROM types.COMPLETE) SELECT (SELECT max(words_2) FROM q)", 5120),
         ("SELECT count(*) FROM types.COMPLETE WHERE seq IN (SELECT seq FROM events)", 4),
         ('SELECT count(*) FROM "v1".types.COMPLETE', 3),
