@@ -7,7 +7,9 @@ Nothing of it is lost:
                                   named for the system, the key is the subject if there is none,
                                   and the message's time is the event's if that has none
     no value, an empty value      a row of type message.tombstone, message.empty
-    not parsed, binary, too long  quarantined, with the place and the key
+    not parsed, binary, too long  quarantined, with the place and the key in the reason, from where
+                                  a replay takes them
+    breach of a contract          the same, if the message is one event
 
 A row's origin is the stream's, its position 4,096 times the message's number there, and on from
 that. So a message that is read again after a rollback gives the same rows.
@@ -16,6 +18,7 @@ that. So a message that is read again after a rollback gives the same rows.
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +32,7 @@ from lakelog.event import to_micros
 from lakelog.ingest import definitions, stream_cursor
 from lakelog.ingest.batch import Batch, CursorMoved, Job
 from lakelog.ingest.binary import refusal
+from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.cursors import WINDOW
 from lakelog.ingest.formats import registry
 from lakelog.ingest.formats.format import Format
@@ -57,6 +61,7 @@ _SAMPLE = 1 << 18
 _WITH_HEADERS = ("csv", "zeek", "w3c", "bulk", "parquet", "arrow")
 """Formats whose lines mean nothing without those before them; a message stands for itself."""
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_DETAILS = re.compile(r'; (\{"(\w+)":\{)')
 _BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -118,7 +123,13 @@ class MessageBatch:
         form_name, form = self._format(messages[0].stream, name, values)
         began = to_micros(datetime.now(UTC))
         parsed = self._parse(messages, values, form)
-        self._batch.take(_located(messages, parsed, began, self._origins()))
+        result, of_row = _located(messages, parsed, began, self._origins())
+        if self._job.conformance and result.table is not None:
+            alone = _alone(parsed, len(messages))
+            self._quarantine_breaches(
+                result, [messages[at] if alone[at] else None for at in of_row]
+            )
+        self._batch.take(result)
         by_stream = dict[str, list[Message]]()
         for message in messages:
             by_stream.setdefault(message.stream, []).append(message)
@@ -221,7 +232,9 @@ class MessageBatch:
         # Each message begins a file: no record goes on in the next one, no time is carried to it.
         files = dict.fromkeys(begins, b"")
         chunk = Chunk(data, 0, seams=tuple(begins[1:]))
-        transformer = replace(self._job, mode="last").transformer(form, "", files=files)
+        # A contract is that of the whole payload, with the details of its message.
+        job = replace(self._job, mode="last", conformance=Conformance({}))
+        transformer = job.transformer(form, "", files=files)
         result = transformer.run(chunk, final=True) if lines else ChunkResult()
         which = np.array(lines, np.int64)
         index: Any = np.empty(0, np.int64)
@@ -240,6 +253,22 @@ class MessageBatch:
             )
             index = np.concatenate([index, np.array(special, np.int64)])
         return _Parsed(pa.concat_tables(tables) if tables else None, index, bad)
+
+    def _quarantine_breaches(self, result: ChunkResult, whole: list[Message | None]) -> None:
+        """Make rows that breach a contract bad lines; `whole` has the messages of those rows that
+        are all of their message, as a message is ingested completely or not at all."""
+        table = result.table
+        stays = np.ones(table.num_rows, dtype=bool)
+        for row, reason in sorted(
+            self._job.conformance.reasons(self._job.connect(), table).items()
+        ):
+            message = whole[row]
+            if message is not None:
+                origin, position = table["origin"][row].as_py(), table["position"][row].as_py()
+                line = readable(_flat(message.value or b""))
+                result.bad.append(RejectedLine(position, _placed(reason, message), line, origin))
+                stays[row] = False
+        result.table = table.filter(pa.array(stays))
 
     def _special(self, message: Message) -> dict[str, Any]:
         """The event of a message without content."""
@@ -296,10 +325,32 @@ def _parts(value: bytes) -> list[tuple[str, str]]:
     return parts
 
 
+def details_of(reason: str) -> tuple[str, str] | None:
+    """The word and the details of the message that was quarantined for a reason, None if it was
+    none."""
+    for found in _DETAILS.finditer(reason):
+        with contextlib.suppress(ValueError):
+            orjson.loads(reason[found.start(1) :])
+            return found[2], reason[found.end(2) + 2 : -1]
+    return None
+
+
+def _placed(reason: str, message: Message) -> str:
+    return f'{reason}; {{"{message.word}":{message.details.decode()}}}'
+
+
+def _alone(parsed: _Parsed, count: int) -> list[bool]:
+    """Whether each of so many messages is one event and nothing else."""
+    counts = np.bincount(parsed.index, minlength=count)
+    counts[[at for at, _, _ in parsed.bad]] = 0
+    return [*(counts == 1)]
+
+
 def _located(
     messages: Sequence[Message], parsed: _Parsed, began: int, origins: Mapping[str, str]
-) -> ChunkResult:
-    """Rows and bad lines with the places, keys and times of their messages, in their order."""
+) -> tuple[ChunkResult, Any]:
+    """Rows and bad lines with the places, keys and times of their messages, in their order; and the
+    index of each row's message."""
     bad = sorted(parsed.bad, key=lambda each: each[0])
     index, table = parsed.index, parsed.table
     order = np.argsort(index, kind="stable")
@@ -321,7 +372,7 @@ def _located(
     result = ChunkResult(lines=len(messages))
     for (at, reason, line), place in zip(bad, nth[len(index) :].tolist(), strict=True):
         origin, base = homes[at]
-        words = f"{reason}; {messages[at].details.decode()}"
+        words = _placed(reason, messages[at])
         result.bad.append(RejectedLine(base + place, words, line, origin))
     if table is not None:
         bases = np.array([base for _, base in homes], np.int64)
@@ -331,7 +382,7 @@ def _located(
             position=pa.array(bases[index] + nth[: len(index)]),
             origin=pa.array([origin for origin, _ in homes]).take(pa.array(index)),
         )
-    return result
+    return result, index
 
 
 def _filled(table: pa.Table, messages: Sequence[Message], index: Any, began: int) -> pa.Table:
@@ -371,6 +422,17 @@ def _with_details(payload: str | None, word: str, details: str) -> str:
     if not payload.startswith("{"):
         return f'{{"value":{payload},"{word}":{details}}}'
     return f'{payload[:-1]},"{word}":{details}}}'
+
+
+def with_details_of(table: pa.Table, details: list[tuple[str, str] | None]) -> pa.Table:
+    """Rows with the word and details of their messages in their payloads."""
+    if not any(details):
+        return table
+    payloads = [
+        _with_details(payload, *of_message) if of_message else payload
+        for payload, of_message in zip(table["data"].to_pylist(), details, strict=True)
+    ]
+    return _with(table, data=pa.array(payloads, pa.large_string()))
 
 
 def _subject(key: bytes | None) -> str | None:

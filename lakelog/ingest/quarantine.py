@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
-from lakelog.ingest import cursors, definitions
+from lakelog.ingest import cursors, definitions, messages, stream_cursor
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.formats import jsonl, registry, sqltext
 from lakelog.ingest.formats.definition import Definition
@@ -155,6 +155,8 @@ class _Retry:
         self._store, self._connect, self._state = store, connect, state
         self._rules, self._type, self._is_kept = rules, type_, is_kept
         self._conformance = Conformance(definitions.contracts_of(store, state))
+        streams = stream_cursor.of_state(store, state).values()
+        self._streams = tuple(cursor.origin for cursor in streams)
         self._commit = disk.random_hex()
         self._waiting: list[pa.Table] = []
         self._keys: list[Any] = []
@@ -216,12 +218,16 @@ class _Retry:
         tables: list[pa.Table] = []
         unparsed: list[int] = []
         by_origin: dict[str, list[_Placed]] = {}
+        details: dict[int, tuple[str, str]] = {}
         for index, row in enumerate(table.to_pylist()):
-            rule = self._rules(row["origin"])
-            events = _parse(rule, row["line"] or "", row["reason"] or "", self._type)
+            rule, reason = self._rules(row["origin"]), row["reason"] or ""
+            events = _parse(rule, row["line"] or "", reason, self._type)
             if events is None:
                 unparsed.append(index)
             else:
+                is_message = row["origin"].startswith(self._streams)
+                if is_message and (of_message := messages.details_of(reason)):
+                    details[index] = of_message
                 places = itertools.count(row["position"])
                 placed = by_origin.setdefault(row["origin"], [])
                 placed += [(e, at, index) for e, at in zip(events, places, strict=False)]
@@ -229,7 +235,9 @@ class _Retry:
         for origin, placed in by_origin.items():
             transformer = Transformer(self._connect(), jsonl.FORM, origin)
             events_of = transformer.rows_of([e for e, _, _ in placed], [p for _, p, _ in placed])
-            events_of, breaching = self._conforming(events_of, [index for _, _, index in placed])
+            lines = [index for _, _, index in placed]
+            events_of = messages.with_details_of(events_of, [details.get(at) for at in lines])
+            events_of, breaching = self._conforming(events_of, lines)
             tables.append(events_of)
             unparsed += breaching
         return (pa.concat_tables(tables) if tables else None), table.take(

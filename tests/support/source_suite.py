@@ -19,10 +19,12 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused, Unreachable
+from lakelog.ingest import quarantine
 from lakelog.store import retention
 from lakelog.sync.consume import Consumer, ConsumeResult, source_of
 from lakelog.sync.source import MessageSource
 from lakelog.sync.target import ConnectionLost
+from lakelog.views import contract, ledger
 from tests.support.effort import share
 from tests.support.lakes import opened
 from tests.support.sync_places import Faulty, forked, kill
@@ -291,6 +293,36 @@ class SourceSuite:
         sources = {row[1] for row in rows if row[1] != "own"}
         assert sources == {place.url.rpartition("/")[2]}
         assert all("kafka" in row[3] or "redis" in row[3] for row in rows)
+
+    def test_message_that_breaches_a_contract_is_quarantined(
+        self, path: str, place: SourcePlace
+    ) -> None:
+        place.number(3)
+        consumed(path, place.url)
+        with lakelog.open(path) as lake:
+            fields = ledger.fields_of(lake.schema()).values()
+            pinned = contract.of_ledger("t", fields, on_breach=contract.QUARANTINE)
+            contract.pin(lake.store, "main", [pinned])
+        place.send([b'{"type":"t","message":"m","n":"x"}'])
+        place.number(2)
+        result = consumed(path, place.url)
+        assert (result.messages, result.events, result.quarantined) == (3, 2, 1)
+        with lakelog.open(path) as lake:
+            ((line, reason),) = lake.sql("SELECT line, reason FROM quarantine").fetchall()
+        assert line == '{"type":"t","message":"m","n":"x"}'
+        assert reason.startswith("contract of type t: n is text, not int; ")
+        self.check_replay(path)
+
+    def check_replay(self, path: str) -> None:
+        """A replay refuses the message while its contract holds; then it has all its details."""
+        with lakelog.open(path) as lake:
+            assert quarantine.replay(lake.store, "main", lake.engine).stored == 0
+            contract.unpin(lake.store, "main")
+            assert quarantine.replay(lake.store, "main", lake.engine).stored == 1
+            payloads = lake.sql("SELECT data FROM events").fetchall()
+        members = [list(json.loads(payload)) for (payload,) in payloads]
+        assert len(members) == 6
+        assert all(names == members[0] for names in members)
 
     def test_time_of_a_message_without_one(self, path: str, place: SourcePlace) -> None:
         before = time.time()

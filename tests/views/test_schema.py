@@ -54,6 +54,32 @@ def test_a_field_has_its_kinds_counts_and_times(make_lake: MakeLake) -> None:
     assert (rows["n"]["share"], rows["l"]["share"]) == (1.0, 0.5)
 
 
+def test_typed_segments_have_the_schema_of_their_text(make_lake: MakeLake) -> None:
+    """Compaction to typed columns changes no field, neither of one that was read before it nor of
+    a cache that is built from typed segments alone."""
+    lake = make_lake(seal="never")
+    put(lake, *({"n": n, "o": {"t": "x", "u": n / 4}, "l": [n, None]} for n in range(40)))
+    put(lake, *({"n": None, "o": {}} for _ in range(3)), "text", [1, {"a": 1}])
+    lake.settle()
+    before = fields(lake)
+    put(lake, {"n": 5, "o": {"t": "y"}}, {"n": 5, "new": True})
+    lake.settle()
+    lake.compact()
+    entries = lake.store.manifests.segments(lake.store.state("main"))
+    assert any(entry.fields for entry in entries)
+    after = fields(lake)
+    assert after == {
+        **{key: (kind, count) for key, (kind, count) in before.items()},
+        ("a", "$"): (before["a", "$"][0], before["a", "$"][1] + 2),
+        ("a", "n"): (before["a", "n"][0], before["a", "n"][1] + 2),
+        ("a", "new"): ("bool", 1),
+        ("a", "o"): (before["a", "o"][0], before["a", "o"][1] + 1),
+        ("a", "o.t"): (before["a", "o.t"][0], before["a", "o.t"][1] + 1),
+    }
+    shutil.rmtree(lake.store.paths.cache)
+    assert fields(lakelog.open(lake.path)) == after
+
+
 def test_drift_over_time_is_recorded_at_every_state(make_lake: MakeLake) -> None:
     """A tag keeps its schema; widening, conflicts and new fields show after it; rollback undoes."""
     lake = make_lake()
