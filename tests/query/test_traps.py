@@ -202,15 +202,20 @@ short = "SELECT count(*) FROM range(100000000) a, events WHERE a.range % 7 = 3"
 def send(number, after):
     threading.Timer(after, os.kill, (os.getpid(), number)).start()
 
+def ask(query, **signals):
+    relation = lake.sql(query)  # before the signals, which are to come while the engine works
+    for name, after in signals.items():
+        send(getattr(signal, name), after)
+    return relation.fetchall()
+
 def leave(number, frame):
     raise SystemExit(5)
 
 async def served():
     heard = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.set)
-    send(signal.SIGUSR1, 0.2)
-    print(lake.sql(short).fetchall())
-    await asyncio.wait_for(heard.wait(), 20)
+    print(ask(short, SIGUSR1=0.2))
+    await asyncio.wait_for(heard.wait(), 240)
     print("served")
 
 how = sys.argv[2]
@@ -221,21 +226,18 @@ if how == "served":
     sys.exit()
 if how == "noted":
     signal.signal(signal.SIGUSR1, lambda number, frame: print("noted", flush=True))
-    send(signal.SIGUSR1, 0.3)
-    print(lake.sql(short).fetchall())
-    send(signal.SIGUSR1, 0.2)
+    print(ask(short, SIGUSR1=0.1))
+    ask(count, SIGUSR1=0.2, SIGTERM=0.6)
 if how == "forked":
     lake.sql("FROM events").fetchall()
     child = os.fork()
     if child:
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    send(signal.SIGINT, 0.6)
     try:
-        lake.sql(count).fetchall()
+        ask(count, SIGINT=0.6)
     except KeyboardInterrupt:
         sys.exit(5)
-send(signal.SIGTERM, 0.6)
-lake.sql(count).fetchall()
+ask(count, SIGTERM=0.6)
 """
 
 
