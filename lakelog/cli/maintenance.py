@@ -163,18 +163,21 @@ def backup(app: App, source: str, to: str, target: Target) -> None:
     examples="""
     lakelog compact
     lakelog compact --watch --every 5m
+    lakelog compact --smallest
 """
 )
+@click.option("--smallest", is_flag=True, help="Compress harder: a tenth smaller, but slow.")
 @click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
     "--every", default="60s", show_default=True, metavar="SPAN", help="How often with --watch."
 )
 @with_output
-def compact(app: App, watch: bool, every: str, target: Target) -> None:
+def compact(app: App, smallest: bool, watch: bool, every: str, target: Target) -> None:
     """Publish what is pending, then merge small segments and sort them.
 
     Queries get faster and the lake gets smaller. No event changes, and no other process
-    waits. With --watch, compaction yields to other processes of this machine.
+    waits. With --watch, compaction yields to other processes of this machine. --smallest also
+    compresses again what is merged already; do that once, with a lake that is kept.
     """
     pause = span_us(every) / 1e6
     # By itself, as the sealer's process does: a compaction must not slow down the writers.
@@ -183,7 +186,7 @@ def compact(app: App, watch: bool, every: str, target: Target) -> None:
     with app.open() as lake:
         while True:
             with app.progress("compacting", "groups") as progress:
-                result = lake.compact(progress)
+                result = lake.compact(progress, smallest=smallest)
             if result.removed or not watch:
                 _emit_compaction(result, target)
             if not watch:

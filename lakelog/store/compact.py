@@ -40,6 +40,9 @@ else:
 
 # Written once and read often, so it may take its time.
 LEVEL = 10
+SMALLEST = 19
+"""The level for what is kept and hardly read again: several times the time for a tenth of the
+space."""
 TYPED = True
 """Whether payloads are written as typed columns, where those give their text back."""
 FILES_MAX = 256
@@ -108,9 +111,14 @@ def _is_worth_it(group: list[SegmentEntry]) -> bool:
     return len(group) > 1 or bool(group and group[0].layout == "arrival")
 
 
-def compact(store: Store, branch: str, progress: Progress | None = None) -> Compaction:
+def compact(
+    store: Store, branch: str, progress: Progress | None = None, level: int = LEVEL
+) -> Compaction:
     """Merge the groups of `choose`. One that cannot be read does not stop the others: the first
-    DamagedSegment is raised at the end. Raises OSError at once."""
+    DamagedSegment is raised at the end. Raises OSError at once.
+
+    At a higher `level` of zstd, up to SMALLEST, sorted segments of lower ones are rewritten too.
+    """
     # Two compactors at once would be correct: the second finds its inputs gone, after all the work.
     with disk.claim(f"{store.paths.cache}/compact.lock") as alone:
         if not alone:
@@ -119,7 +127,8 @@ def compact(store: Store, branch: str, progress: Progress | None = None) -> Comp
             contextlib.closing(connect(store.paths, store.settings)) as engine,
             ThreadPoolExecutor(1, "encode") as encoding,
         ):
-            return _merge_all(store, branch, _Merging(store, branch, engine, encoding), progress)
+            merging = _Merging(store, branch, engine, encoding, level)
+            return _merge_all(store, branch, merging, progress)
 
 
 def _merge_all(
@@ -132,7 +141,7 @@ def _merge_all(
         groups = choose(entries, store.settings)
         # Groups cut short by the number of files leave some that can be merged once more.
         again = not failures and any(len(group) == FILES_MAX for group in groups)
-        merging.begin(head, entries)
+        groups += merging.begin(head, entries, groups)
         for index, group in enumerate(groups):
             try:
                 merging.add(group)
@@ -155,17 +164,38 @@ class _Merging:
     has been read and converted."""
 
     def __init__(
-        self, store: Store, branch: str, engine: duckdb.DuckDBPyConnection, encoding: Executor
+        self,
+        store: Store,
+        branch: str,
+        engine: duckdb.DuckDBPyConnection,
+        encoding: Executor,
+        level: int,
     ) -> None:
-        self._store, self._branch, self._encoding = store, branch, encoding
+        self._store, self._branch, self._encoding, self._level = store, branch, encoding, level
         self._payloads = Payloads(store, engine)
         self._pending: _SortedSegment | None = None
         self.total = Compaction()
 
-    def begin(self, head: Head, entries: list[SegmentEntry]) -> None:
-        """Go on with groups of these segments of the branch."""
+    def begin(
+        self, head: Head, entries: list[SegmentEntry], groups: list[list[SegmentEntry]]
+    ) -> list[list[SegmentEntry]]:
+        """Go on with groups of these segments of the branch; return what else is to be written."""
         self._head, self._useful = head, True
         self._payloads.neighbours = [entry for entry in entries if entry.fields]
+        if self._level <= LEVEL:
+            return []
+        merged = {entry.key for group in groups for entry in group}
+        others = (e for e in entries if e.layout == "sorted" and e.key not in merged)
+        return [[entry] for entry in others if self._is_larger(entry)]
+
+    def _is_larger(self, entry: SegmentEntry) -> bool:
+        """Whether a segment was written at a lower level."""
+        try:
+            notes = segment.metadata(self._store.paths, entry.key)
+        except (FileNotFoundError, pa.ArrowException):
+            return True  # what is damaged is found, and said, as that of any group
+        level = notes.get("zstd", "")
+        return not (level.isdecimal() and int(level) >= self._level)
 
     def add(self, group: list[SegmentEntry]) -> None:
         """Merge one group, in as many steps as its rows need. Raises DamagedSegment, OSError."""
@@ -173,11 +203,14 @@ class _Merging:
         # First of all: a footer that is damaged could give any weight, and rows that nobody wrote.
         check(store, group)
         weights = [_weight(store, entry) for entry in group]
-        parts = portions(group, weights, store.settings.task_memory // _SHARE)
+        limit = store.settings.task_memory // _SHARE
+        parts = portions(group, weights, limit)
+        if len(group) == 1 and weights[0] <= limit:
+            parts = [group]  # also if it is sorted, where it was chosen to be written anew
         self._useful = self._useful and bool(parts)
         for part in parts:
             table = _rows(store, part)
-            merged = _sorted_segment(table, part, LEVEL, self._payloads, self._encoding)
+            merged = _sorted_segment(table, part, self._level, self._payloads, self._encoding)
             self._publish()
             self._pending = merged
 

@@ -6,7 +6,8 @@ best (`column_encoding`). Columns are those of `EVENT_COLUMNS`; layout `sorted` 
 by type, time and seq) adds `seq`, layout `arrival` does not: there seq is the entry's first seq
 plus the row number. A typed one also has `fields`, payloads as structs (`typed`). A quarantine
 segment has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
-(JSON {writer: [first, last sequence]} of what was sealed into it) and .branch (whose WALs).
+(JSON {writer: [first, last sequence]} of what was sealed into it), .branch (whose WALs) and .zstd
+(the level, of a sorted one).
 
 Neither DuckDB nor pyarrow syncs what it writes, and a flipped bit in Parquet mostly goes
 unnoticed; so a segment is encoded in memory, hashed, written and synced here.
@@ -160,6 +161,7 @@ class SegmentEncoder:
             "lakelog.kind": kind,
             "lakelog.layout": layout,
         }
+        self._notes |= {"lakelog.zstd": str(level)} if layout == "sorted" else {}
         self._dictionary = [n for n in _DICTIONARY if n in self._schema.names]
         self._column_encodings = _encodings(self._schema.names, layout)
         self._texts = texts

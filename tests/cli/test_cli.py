@@ -369,6 +369,7 @@ def test_compact_merges_segments(lake: Path) -> None:
     assert answer(lake, "compact")["added"] == 1
     assert answer(lake, "stats")["segments"] == 1
     assert run(lake, "compact", "--format", "table").stdout == "nothing to merge\n"
+    assert answer(lake, "compact", "--smallest")["added"] == 1
     assert answer(lake, "sql", "SELECT count(*) AS n FROM events") == [{"n": 15}]
 
 

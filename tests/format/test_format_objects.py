@@ -150,6 +150,8 @@ def test_notes_of_segments(rich: Path) -> None:
         ranges = eval(found["lakelog.wal"], {})
         sealed += bool(ranges)
         assert found.get("lakelog.branch", "") == ("main" if ranges else "")
+        level = found.get("lakelog.zstd", "0")
+        assert 0 <= int(level) <= (22 if found["lakelog.layout"] == "sorted" else 0)
         assert all(0 <= first <= last for first, last in ranges.values())
     assert sealed >= 4
 

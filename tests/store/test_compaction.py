@@ -112,6 +112,24 @@ def test_row_groups_are_cut_by_time() -> None:
         assert all(group == sorted(group, key=lambda r: (r[0], r[2])) for group in groups)
 
 
+def test_the_smallest_form_is_idempotent(lake: lakelog.Lake) -> None:
+    """What is merged already is compressed once more when asked, once; no event changes."""
+    random = Random(5)
+    words = [random.randbytes(3).hex() for _ in range(50)]
+    for _ in range(2):
+        texts = [" ".join(random.choices(words, k=9)) for _ in range(1_000)]
+        lake.append([{"type": "t", "message": text} for text in texts])
+        lake.compact()
+    before = sorted(rows(lake), key=str)
+    done = lake.compact(smallest=True)
+    assert (done.removed, done.added) == (1, 1)
+    assert done.bytes_after < 0.95 * done.bytes_before
+    assert sorted(rows(lake), key=str) == before
+    lake.append({"type": "late"})
+    assert lake.compact(smallest=True).removed == 2
+    assert lake.compact(smallest=True) == lake.compact() == compact.Compaction()
+
+
 def test_a_compacted_lake_is_left_alone(lake: lakelog.Lake) -> None:
     """Nothing is rewritten twice: a second run makes no move."""
     put(lake, "a")
