@@ -1,4 +1,5 @@
 """Every verb is stopped at every change it makes to the disk: by death, or by a failing disk.
+By default it is every third one, at other ones for each verb.
 
 Afterwards the lake opens, verifies, holds every acknowledged event once and nothing that was not
 given to it; the same verb works when it is tried again, by another process or by the same one.

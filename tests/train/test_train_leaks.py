@@ -15,6 +15,7 @@ from lakelog import train
 from lakelog.cli import cli
 from lakelog.errors import ExportRefused
 from tests.support import trainsets
+from tests.support.effort import share
 from tests.support.leaky_sets import FENCE
 from tests.support.planted_leaks import PLANTS, any_row, kinds, plant_group, told
 from tests.support.trainsets import lake_of, notes, recipe, rewrite
@@ -42,7 +43,9 @@ def copied(sets: Path, name: str, to: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", PLANTS)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.matrix) for seed in (1, 2))]
+)
 def test_a_planted_leak_is_found(sets: Path, tmp_path: Path, kind: str, seed: int) -> None:
     """One row in the wrong split is found and named for what it is."""
     path = copied(sets, "a", tmp_path / "out")
@@ -93,7 +96,8 @@ def test_a_number_that_tells_the_label_is_found(tmp_path: Path) -> None:
     assert [leak.words for leak in made.certificate.leaks] == ["the column s tells label"]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.rounds
+@pytest.mark.parametrize("seed", range(share(10)))
 def test_clean_sets_raise_nothing(tmp_path: Path, seed: int) -> None:
     """Random sets of several shapes have a clean certificate."""
     rng = random.Random(seed)
