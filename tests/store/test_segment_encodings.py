@@ -6,6 +6,8 @@ import io
 import itertools
 from random import Random
 
+import duckdb
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -86,6 +88,47 @@ def test_a_log_whose_agents_repeat_gets_small(lake: lakelog.Lake) -> None:
     columns = map(footer.column, range(footer.num_columns))
     sizes = {column.path_in_schema: column.total_compressed_size for column in columns}
     assert sizes["fields.agent"] < 120 * len(agents) + 2 * 9_000
+
+
+@pytest.mark.parametrize("smallest", [False, True])
+def test_plain_readers_see_every_encoding(lake: lakelog.Lake, smallest: bool) -> None:
+    """DuckDB, Polars and pandas read each column of a compacted log as pyarrow does, and lakelog
+    the payloads as they were."""
+    random = Random(7)
+    again = [random.randbytes(30).hex() for _ in range(300)]
+    payloads = [
+        {"agent": random.choice(again), "bytes": random.choice([1 << 40, 7 * n, None])}
+        | {"path": f"/{n}", "ms": random.choice([0.5, n / 7]), "ok": n % 3 == 0, "tags": ["a"] * 2}
+        for n in range(3_000)
+    ]
+    events = [
+        {
+            "type": "access",
+            "message": f"GET {random.choice(again)}",
+            "subject": f"u{n}",
+            "data": data,
+        }
+        for n, data in enumerate(payloads)
+    ]
+    lake.append(events)
+    lake.compact(smallest=smallest)
+    state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+    [entry] = lake.store.manifests.segments(state)
+    path = lake.store.paths.object("segments", entry.key)
+    table = pq.read_table(path)
+    chunks = pq.read_metadata(path).row_group(0)
+    used = {name for n in range(chunks.num_columns) for name in chunks.column(n).encodings}
+    assert {"RLE_DICTIONARY", "DELTA_BINARY_PACKED", "PLAIN"} <= used
+    wanted = [(e["subject"], e["message"], e["data"]) for e in events]
+    names = ["subject", "message", "fields"]
+    assert [tuple(row[name] for name in names) for row in table.to_pylist()] == wanted
+    query = f"SELECT {', '.join(names)} FROM read_parquet(?) ORDER BY seq"
+    assert duckdb.execute(query, [path]).fetchall() == wanted
+    assert pytest.importorskip("polars").read_parquet(path)[names].rows() == wanted
+    frame = pytest.importorskip("pandas").read_parquet(path)
+    assert list(zip(frame["subject"], frame["message"], strict=True)) == [w[:2] for w in wanted]
+    texts = lake.sql("SELECT data FROM events ORDER BY seq").fetchall()
+    assert texts == [(orjson.dumps(data).decode(),) for data in payloads]
 
 
 def test_a_segment_without_rows_is_whole() -> None:
