@@ -17,7 +17,13 @@ from benchmarks.peers.rows import Figures, Row, sections
 
 HERE = ["lakelog", "duckdb_table", "duckdb_copy", "sqlite", "floor"]
 SMALL = dataclasses.replace(
-    compare.TINY, processes="1,2", bursting=0.02, unsealed=1_000, segments="10,40", moves="10,40"
+    compare.TINY,
+    minutes=60,
+    processes="1,2",
+    bursting=0.02,
+    unsealed=1_000,
+    segments="10,40",
+    moves="10,40",
 )
 
 

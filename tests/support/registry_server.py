@@ -56,7 +56,7 @@ def _memory() -> str | None:
 
 
 def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
+    for _ in range(2000):
         with contextlib.suppress(OSError):
             # One that asks for a password has answered, too.
             with contextlib.suppress(urllib.error.HTTPError):
