@@ -28,8 +28,8 @@ ORDER = {
     "": """errors lazy closest backoff signals loopback settings exact level event_shape event
         fields bookkeeping store repair query views export ingest  async_append pinned lake dbapi
         collect backup loggers pipeline analyze train transfer sync compat cli server notebook""",
-    "store": """sql paths disk document connection wal entry typed field_inference
-        column_encoding typed_rows bloom segment identity_run manifest
+    "store": """sql arrays line_layout paths disk document connection wal entry typed
+        field_inference column_encoding typed_rows bloom segment identity_run manifest
         move_pack state_index state_files refs policy signatures verified_files bootstrap objects
         sealer_process
         clock tail receipt writer rows
@@ -73,7 +73,7 @@ ORDER = {
     "train/shapes": """parts messages schemas streams telemetry chats chat_files rows conversations
         preferences windows shape structure""",
     "train/report": "quality plots report proportions card",
-    "ingest/formats": """sqltext format narrow_queries zones local_time jsonl dialect
+    "ingest/formats": """sqltext uniform_lines format narrow_queries zones local_time jsonl dialect
         lakelog_json dialects cloudevents pieces winevent docker journal documents otlpsql otlp
         oos bulk line_starts pattern pattern_format columns hash_headers grok re2 moments
         definition custom access logformat traffic syslog runtime cef programs frameworks

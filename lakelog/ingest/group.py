@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lakelog.ingest import source as sources
-from lakelog.ingest import stripes
 from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit, is_finished
 from lakelog.ingest.cursors import WINDOW, Cursor, Start, printable
 from lakelog.ingest.formats import bulk
@@ -30,6 +29,7 @@ from lakelog.ingest.records import records
 from lakelog.ingest.source import Chunk, Source
 from lakelog.ingest.transform import ChunkResult
 from lakelog.lazy import Lazy
+from lakelog.store import arrays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -250,15 +250,15 @@ class Group:
         result = self._job.transformer(form, "", files=files).start(chunk, final=True).finish()
         counts = np.zeros(len(pieces), np.int64)
         if result.table is not None:
-            places = np.asarray(result.table["position"])
+            places = arrays.numbers(result.table["position"])
             index = _within(begins, places)
             # The query saw positions in the concatenation; rows carry those of their own file and
             # its origin.
             shift = np.array([p.start.cursor.bytes for p in pieces]) - begins[:-1]
-            origins = pa.array([p.at.origin for p in pieces], pa.string())
+            origins = arrays.texts([p.at.origin for p in pieces])
             for name, values in (
-                ("position", stripes.integers(places + shift[index])),
-                ("origin", origins.take(stripes.integers(index))),
+                ("position", arrays.integers(places + shift[index])),
+                ("origin", origins.take(arrays.integers(index))),
             ):
                 column = result.table.schema.get_field_index(name)
                 result.table = result.table.set_column(column, name, values)

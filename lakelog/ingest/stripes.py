@@ -23,13 +23,6 @@ LINES, BYTES = 8192, 4 << 20
 """Lines, and bytes of documents, that one thread of the engine processes at a time."""
 
 
-def integers(values: np.ndarray) -> pa.Array:
-    """Integers as an Arrow array, without a copy."""
-    # pa.array would load numpy.ma to ask whether they are masked: slow, where a file is short
-    data = np.ascontiguousarray(values, np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(data), [None, pa.py_buffer(data)])
-
-
 def matching(lines: pa.Array, regex: str) -> Any:
     """The indexes of lines that a regex matches."""
     return np.flatnonzero(np.asarray(pc.match_substring_regex(lines, regex)))

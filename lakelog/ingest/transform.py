@@ -20,12 +20,13 @@ from lakelog.ingest import stripes
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.formats import bulk, mixture, pattern, sqltext
 from lakelog.ingest.formats.format import Format
+from lakelog.ingest.formats.uniform_lines import UniformLines
 from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.time_carry import TimeCarry
 from lakelog.lazy import Lazy
-from lakelog.store import rows, sql, wal
+from lakelog.store import arrays, rows, sql, wal
 
 if TYPE_CHECKING:
     import duckdb
@@ -117,6 +118,7 @@ class Transformer:
         self._beside = connection.cursor()
         self._origin, self._source, self._mode = origin, source, mode
         self._queries: list[str] | None = None
+        self._uniform: UniformLines | None = None
         self._traits = form.traits
         self._carry = TimeCarry(form, before, files)
         self._conformance = conformance
@@ -181,6 +183,7 @@ class Transformer:
         if self._queries is None:
             sample = visible(chunk.data[:SAMPLE]).split(b"\n")[:-1][:SAMPLE_LINES]
             self._queries = [*self._form.cheaper(sample), self._form.QUERY]
+            self._uniform = self._form.uniform(sample)
         tables: list[pa.Table | None] = []
         count = len(chunk_records.lines)
         remaining = np.arange(count, dtype=np.int64)
@@ -190,7 +193,11 @@ class Transformer:
             return tables, remaining
         # Text that is not UTF-8 would fail the query for all lines of the chunk.
         lines, more, recoded = stripes.valid_text(chunk_records, blank=many)
-        table = pa.table({"line": lines, "position": stripes.integers(remaining)})
+        if self._uniform is not None and lines is chunk_records.lines:
+            tables, remaining = self._by_layout(chunk, chunk_records, now)
+            if len(remaining) <= few:
+                return tables, remaining
+        table = pa.table({"line": lines, "position": arrays.integers(np.arange(count))})
         if joins(self._form) or self._traits.styles:
             table = table.append_column(
                 "more", pa.nulls(count, pa.string()) if more is None else more
@@ -220,6 +227,30 @@ class Transformer:
             tables += styled_rows
         return tables, np.union1d(remaining, styled) if len(styled) else remaining
 
+    def _by_layout(
+        self, chunk: Chunk, chunk_records: Records, now: datetime
+    ) -> tuple[list[pa.Table | None], Any]:
+        """Cut lines that are spelled alike; return their rows and the indexes of the others."""
+        assert self._uniform is not None
+        starts, remaining = chunk_records.starts, np.arange(len(chunk_records.lines))
+        found = self._uniform.rows(self._beside, chunk.text[: chunk_records.length], starts)
+        if found is None:
+            return [], remaining
+        columns, index = found
+        # As with queries: what leaves most lines costs more than it saves.
+        if len(index) < len(remaining) / 2:
+            self._uniform = None
+        count = columns.num_rows
+        for name in _ORDER[1:11]:
+            if name not in columns.column_names and name != "position":
+                columns = columns.append_column(name, pa.nulls(count, pa.string()))
+        if self._source is not None and columns["source"].null_count:
+            source = columns.schema.get_field_index("source")
+            columns = columns.set_column(source, "source", arrays.repeated(self._source, count))
+        places = arrays.integers(starts[index] + chunk.base)
+        rest = np.setdiff1d(remaining, index, assume_unique=True)
+        return [self._finish(columns.append_column("position", places), now)], rest
+
     def _by_styles(
         self, table: pa.Table, remaining: Any, places: Any, now: datetime, untimed: list[Any]
     ) -> tuple[list[pa.Table], Any]:
@@ -228,7 +259,7 @@ class Transformer:
         Records of many lines, and lines that styles must not match, are left to the exact rule.
         """
         lines = (
-            table if len(remaining) == table.num_rows else table.take(stripes.integers(remaining))
+            table if len(remaining) == table.num_rows else table.take(arrays.integers(remaining))
         )
         # Styles are of single lines; a record with more of them is put together by the exact rule.
         pick = pc.fill_null(pc.equal(pc.binary_length(lines["more"]), 0), True)
@@ -240,7 +271,7 @@ class Transformer:
                 break
             # of most programs there is no line, which is sooner seen than a query is planned
             head = style.traits.head
-            if head and not len(stripes.matching(table["line"].take(stripes.integers(rest)), head)):
+            if head and not len(stripes.matching(table["line"].take(arrays.integers(rest)), head)):
                 continue
             rows_, rest = self._run(style.QUERY, table, rest, places, now)
             tables.append(rows_)
@@ -270,7 +301,7 @@ class Transformer:
         A query whose lines hold many events counts them from 0 in a column `nth`.
         """
         count = lines.num_rows
-        table = lines if len(index) == count else lines.take(stripes.integers(index))
+        table = lines if len(index) == count else lines.take(arrays.integers(index))
         # A cursor of its own: this thread and the one that parses exactly share a connection.
         cursor = self._connection.cursor()
         try:
@@ -283,23 +314,24 @@ class Transformer:
             if self._source is not None:
                 query = f"SELECT * REPLACE (coalesce(source, $label) AS source) FROM ({query})"
                 parameters["label"] = self._source
-            # Materialized: DuckDB 2.0 pushes the filter on `slow` below the computation, and would
-            # evaluate its expressions twice.
-            query = f"""WITH decided AS MATERIALIZED ({query})
-                SELECT * EXCLUDE (slow), {_KEY} AS key FROM decided WHERE NOT slow"""
-            decided = _without_nul_ids(
-                cursor.sql(query, params=parameters or None).to_arrow_table()
-            )
+            query = f"SELECT *, {_KEY} AS key FROM ({query})"
+            decided = cursor.sql(query, params=parameters or None).to_arrow_table()
         finally:
             cursor.close()
-        at = np.asarray(decided["position"])
+        # Here and not in the query: DuckDB 2.0 pushes a filter on `slow` below the computation, and
+        # would evaluate its expressions twice; to materialize them takes longer than this.
+        slow = decided["slow"]
+        if pc.any(slow).as_py():
+            decided = decided.filter(pc.invert(slow))
+        decided = _without_nul_ids(decided.drop_columns(["slow"]))
+        at = arrays.numbers(decided["position"])
         is_decided = np.zeros(count, dtype=bool)
         is_decided[at] = True
         where = places[at]
         if "nth" in decided.column_names:
-            where = where + np.asarray(decided["nth"])
+            where = where + arrays.numbers(decided["nth"])
         column = decided.schema.get_field_index("position")
-        decided = decided.set_column(column, "position", stripes.integers(where))
+        decided = decided.set_column(column, "position", arrays.integers(where))
         # Events of a document are numbered in order, but the engine returns them in any.
         if "nth" in decided.column_names and (np.diff(where) < 0).any():
             decided = decided.sort_by("position")
@@ -308,9 +340,9 @@ class Transformer:
     def _finish(self, table: pa.Table, now: datetime) -> pa.Table:
         """Add the columns that every row of this run shares."""
         count = table.num_rows
-        stamp = pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), count)
-        origin = pa.repeat(pa.scalar(self._origin, pa.string()), count)
-        table = table.append_column("ingested_at", stamp).append_column("origin", origin)
+        stamp = arrays.times(np.full(count, arrays.micros(now)))
+        table = table.append_column("ingested_at", stamp)
+        table = table.append_column("origin", arrays.repeated(self._origin, count))
         place = table.schema.get_field_index("time")  # the engine may call UTC another name
         return table.set_column(place, "time", table["time"].cast(stamp.type)).select(_ORDER)
 
@@ -360,7 +392,7 @@ class Transformer:
         reasons = self._conformance.reasons(self._beside, table)
         if not reasons:
             return table
-        places = np.asarray(table["position"]) - chunk.base
+        places = arrays.numbers(table["position"]) - chunk.base
         index = np.searchsorted(starts, places, "right") - 1
         counts = np.bincount(index)
         stays = np.ones(len(places), dtype=bool)
@@ -397,7 +429,7 @@ class Transformer:
         now = datetime.now(UTC)
         table = rows.events(self._beside, [_frame(lines, self._origin)])
         table = table.drop_columns(["ingested_at", "origin", "writer", "sequence", "position"])
-        table = table.append_column("position", pa.array(places, pa.int64()))
+        table = table.append_column("position", arrays.integers(np.array(places, np.int64)))
         return self._finish(table, now)
 
     def _bad(self, chunk: Chunk, start: int, reason: str, line: bytes) -> RejectedLine:
@@ -452,9 +484,10 @@ def _frame(lines: list[bytes], origin: str) -> wal.Frame:
 
 def _without_nul_ids(rows: pa.Table) -> pa.Table:
     """Leave out every row of a line that has an id with a NUL, which the exact rule refuses."""
-    refused = pc.fill_null(pc.match_substring(rows["id"], "\0"), False)
+    refused = pc.match_substring(rows["id"], "\0")
     if not pc.any(refused).as_py():
         return rows
+    refused = pc.fill_null(refused, False)
     # The whole line goes, not just one of its events: a line is ingested completely or not at all.
     lines = rows["position"].filter(refused)
     return rows.filter(pc.invert(pc.is_in(rows["position"], lines.combine_chunks())))

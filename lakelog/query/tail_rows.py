@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
-from lakelog.store import rows, wal
+from lakelog.store import arrays, rows, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.manifest import Manifest
@@ -86,7 +86,7 @@ class TailRows:
             cached = self._numbered
             if cached is None or cached[0] is not table or cached[1] != state.next_seq:
                 places = _sealed_places(table, pending, self._store.settings.segment_rows)
-                column = pa.array(places + state.next_seq, pa.int64())
+                column = arrays.integers(places + state.next_seq)
                 numbered = table.append_column("seq", column)
                 cached = self._numbered = table, state.next_seq, numbered
             return cached[2]
@@ -144,7 +144,7 @@ class TailRows:
             first = self._counts.get(frame.writer, 0)
             self._counts[frame.writer] = first + frame.events
             orders.append(np.arange(first, first + frame.events) + ranks[frame.writer])
-        return table.append_column(ORDER, pa.array(np.concatenate(orders), pa.int64()))
+        return table.append_column(ORDER, arrays.integers(np.concatenate(orders)))
 
     def _forget_all_but(self, frames: Any) -> None:
         kept = [entry[0] in frames for entry in self._frames]
@@ -153,7 +153,7 @@ class TailRows:
         assert self._table is not None
         mask = np.repeat(np.array(kept), [n for _, n in self._frames])
         self._frames = [e for e, keep in zip(self._frames, kept, strict=True) if keep]
-        self._table = self._table.filter(pa.array(mask)) if self._frames else None
+        self._table = self._table.filter(arrays.mask(mask)) if self._frames else None
 
 
 def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:
@@ -166,13 +166,13 @@ def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:
 
 def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> Any:
     """Return the place of each row among all, in the order in which they would be sealed."""
-    order = np.asarray(table[ORDER])
+    order = arrays.numbers(table[ORDER])
     starts = {writer: start_time(pending.files[writer]) for writer in pending.frames}
     parts = list(batches(pending.frames, starts, rows_max))
     if len(parts) > 1:  # more than one segment takes: first what came first, writer by writer
         ends = [{w: fs[-1].sequence for w, fs in part.items()} for part in parts]
         who = np.asarray(table["writer"].cast("string").to_pylist())
-        when = np.asarray(table["sequence"])
+        when = arrays.numbers(table["sequence"])
         part_of = np.zeros(len(order), np.int64)
         for end in ends[:-1]:
             for writer in pending.frames:

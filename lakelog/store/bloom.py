@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
-from lakelog.store import disk
+from lakelog.store import arrays, disk
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _distinct(bits: np.ndarray) -> int:
 def hashes(values: pa.Array) -> np.ndarray:
     """Return a u64 of each text that is not null: of its length and its last 48 bytes."""
     raw = values.drop_null().cast(pa.large_binary())
-    lengths = np.asarray(pc.binary_length(raw)).astype(np.uint64)
+    lengths = arrays.numbers(pc.binary_length(raw)).astype(np.uint64)
     if not len(raw):
         return lengths
     # The end, not the beginning: ids of one source share their prefix.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,16 @@ import orjson
 from lakelog.errors import DamagedWal
 from lakelog.event import identity_key
 from lakelog.lazy import Lazy
-from lakelog.store import sql, wal
+from lakelog.store import arrays, sql, wal
+from lakelog.store.line_layout import layout_of
 
 if TYPE_CHECKING:
     import duckdb
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 else:
+    pc = Lazy("pyarrow.compute")
     pa = Lazy("pyarrow")
     np = Lazy("numpy")
 
@@ -45,11 +49,20 @@ _COLUMNS = (
     ("id",),
     ("key",),
 )
+_COLUMN = {
+    **{name: names[0] for names in _COLUMNS for name in names},
+    **dict.fromkeys(("time", "timestamp", "ts", "@timestamp"), "time"),
+    "data": "data",
+}
+"""The column that each member of a line names."""
 _TIMES = ("time", "timestamp", "ts", "@timestamp")
 # Up to here Python is done before the query would be planned.
 _FEW = 500
 _DECOMPRESSED = 1 << 23
 """Bytes of lines that the engine is given at a time."""
+_THREADS, _LAYOUTS, _WORTH = 2, 8, 0.1
+"""Threads that cut lines; how many layouts are looked for, as long as each has such a part of the
+lines that are left."""
 _SCANNED = 1 << 18
 """Bytes that are searched at a time, so that they stay in the processor's cache."""
 _EVENTS = f"""
@@ -79,7 +92,7 @@ def events(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa
     """Return the rows of event frames, in frame order. Raises DamagedWal."""
     frames = [f for f in frames if not f.flags & wal.QUARANTINED]
     rows = _rows_of_few(frames) if sum(f.events for f in frames) <= _FEW else None
-    return _run(connection, frames, _EVENTS).cast(_schema()) if rows is None else rows
+    return _cut(connection, frames) if rows is None else rows
 
 
 def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
@@ -88,18 +101,113 @@ def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) 
 
 
 def _run(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], query: str) -> pa.Table:
-    cursor = connection.cursor()
+    """Return what a query makes of all lines, parsing some while the next are decompressed."""
     failed: list[DamagedWal] = []
     try:
-        cursor.register("lines", _stream(frames, failed))
-        table: pa.Table = cursor.sql(query).to_arrow_table()
-        return table
+        return _answer(connection, _stream(frames, failed), query)
     except Exception:
         if failed:  # the engine has made an error of its own of it
             raise failed[0] from None
         raise
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, lines: Any, query: str) -> pa.Table:
+    cursor = connection.cursor()
+    try:
+        cursor.register("lines", lines)
+        table: pa.Table = cursor.sql(query).to_arrow_table()
+        return table
     finally:
         cursor.close()
+
+
+def _cut(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
+    """Return the rows of event frames: what is spelled alike is cut, the engine parses the rest."""
+    writers = sorted({f.writer for f in frames})
+    # numpy, Arrow and zstd let other threads have the interpreter while they work.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = pool.map(lambda some: _cut_some(connection, some, writers), _pieces(frames))
+        return pa.concat_tables(parts)
+
+
+def _cut_some(
+    connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], writers: list[str]
+) -> pa.Table:
+    table, text, starts = _lines(frames, writers)
+    keyed = any(f.flags & wal.KEYED for f in frames)
+    parts, places = list[pa.Table](), []
+    left = np.arange(table.num_rows, dtype=np.int64)
+    for _ in range(_LAYOUTS):
+        if not len(left):
+            break
+        found = _of_layout(text, starts[left], starts[left + 1], keyed)
+        if found is None or len(found[1]) < len(left) * _WORTH:
+            break
+        columns, index = found
+        index = left[index]
+        parts.append(_with_frames(columns, table, index))
+        places.append(index)
+        left = np.setdiff1d(left, index, assume_unique=True)
+    if len(left) or not parts:
+        lines = table if not parts else table.take(arrays.integers(left))
+        parts.append(_answer(connection, lines, _EVENTS).cast(_schema()))
+        places.append(left)
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return pa.concat_tables(parts).take(arrays.integers(order))
+
+
+def _of_layout(
+    text: bytes, starts: Any, stops: Any, keyed: bool
+) -> tuple[dict[str, pa.Array], Any] | None:
+    """Return the columns of lines that are spelled as the first of them, and their indexes; None
+    where the engine has to parse them."""
+    layout = layout_of(text[int(starts[0]) : int(stops[0])])
+    if layout is None:
+        return None
+    names = [_COLUMN.get(name, "") for name in layout.members]
+    is_known = "" not in names and len({*names}) == len(names) and names[0] == "time"
+    if not is_known or (keyed and {"id", "key"} & {*names}):
+        return None
+    cut = layout.cut(text, starts, stops)
+    columns = {name: cut.texts[member] for name, member in zip(names, cut.texts, strict=False)}
+    if not len(cut.rows) or _has_null(columns.get("data")):
+        return None
+    try:
+        columns["time"] = columns["time"].cast(pa.timestamp("us", "UTC"))
+    except pa.ArrowInvalid:
+        return None
+    columns.pop("key", None)
+    return columns, cut.rows
+
+
+def _has_null(payloads: pa.Array | None) -> bool:
+    """Whether a payload is JSON's null, which means none."""
+    if payloads is None:
+        return False
+    short = np.flatnonzero(arrays.numbers(pc.binary_length(payloads).cast(pa.int64())) == 4)
+    return "null" in payloads.take(arrays.integers(short)).to_pylist()
+
+
+def _with_frames(columns: dict[str, pa.Array], lines: pa.Table, index: Any) -> pa.Table:
+    """Return rows of these columns with what the frames of their lines say."""
+    lines = lines.drop_columns(["line"])
+    if len(index) < lines.num_rows:
+        lines = lines.take(arrays.integers(index))
+    writer = lines["writer"].cast(pa.string())
+    when = arrays.times(arrays.numbers(lines["ingested_at"]))
+    given = {
+        "ingested_at": when,
+        "origin": writer,
+        "position": lines["position"],
+        "writer": writer,
+        "sequence": lines["sequence"],
+        **columns,
+    }
+    schema, count = _schema(), len(index)
+    empty = pa.nulls(count, pa.string())
+    return pa.Table.from_arrays([given.get(n, empty) for n in schema.names], schema=schema)
 
 
 def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
@@ -114,27 +222,21 @@ def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
     # The query is the rule; this path may only answer where both give the same.
     except (ValueError, AttributeError, TypeError):
         return None
-    # One tuple a column, as Arrow takes columns; `zip` of no rows would give none at all.
+    # One tuple a column; `zip` of no rows would give none at all.
     columns = list(zip(*rows, strict=True)) if rows else [()] * 14
     time, kind, category, source, subject, level, message, event_id, key, data, *rest = columns
     at, writer, position, sequence = rest
-    return pa.table(
+    writers = arrays.texts(writer)
+    return pa.Table.from_arrays(
         [
-            time,
-            kind,
-            category,
-            source,
-            subject,
-            level,
-            message,
-            data,
-            event_id,
-            at,
-            writer,
-            position,
-            writer,
-            sequence,
-            key,
+            arrays.times(np.array(list(map(arrays.micros, time)), np.int64)),
+            *map(arrays.texts, (kind, category, source, subject, level, message, data, event_id)),
+            arrays.times(np.array(at, np.int64)),
+            writers,
+            arrays.integers(np.array(position, np.int64)),
+            writers,
+            arrays.integers(np.array(sequence, np.int64)),
+            arrays.texts(key),
         ],
         schema=_schema(),
     )
@@ -200,23 +302,29 @@ def _stream(frames: list[wal.Frame], failed: list[DamagedWal]) -> pa.RecordBatch
     writers = sorted({f.writer for f in frames})
 
     def batches() -> Iterator[pa.RecordBatch]:
-        start = size = 0
-        for stop, frame in enumerate(frames, 1):
-            size += frame.raw
-            if size < _DECOMPRESSED and stop < len(frames):
-                continue
+        for some in _pieces(frames):
             try:
-                yield from _lines(frames[start:stop], writers).to_batches()
+                yield from _lines(some, writers)[0].to_batches()
             except DamagedWal as error:
                 failed.append(error)
                 raise
+
+    return pa.RecordBatchReader.from_batches(_lines([], writers)[0].schema, batches())
+
+
+def _pieces(frames: list[wal.Frame]) -> Iterator[list[wal.Frame]]:
+    """Yield frames, some at a time."""
+    start = size = 0
+    for stop, frame in enumerate(frames, 1):
+        size += frame.raw
+        if size >= _DECOMPRESSED or stop == len(frames):
+            yield frames[start:stop]
             start, size = stop, 0
 
-    return pa.RecordBatchReader.from_batches(_lines([], writers).schema, batches())
 
-
-def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
-    """Return a row per line with what its frame says of it; `writers` are at least theirs."""
+def _lines(frames: list[wal.Frame], writers: list[str]) -> tuple[pa.Table, bytes, Any]:
+    """Return a row per line with what its frame says of it, the lines' bytes, and where each begins
+    (one more than lines: the end); `writers` are at least theirs."""
     text = b"".join(_texts(frames, wal.Frame.text))
     lines, line_starts = split_lines(text)
     counts = np.array([f.events for f in frames], dtype=np.int64)
@@ -231,22 +339,24 @@ def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
     first = np.array([f.position for f in frames], dtype=np.int64)
     within = np.arange(len(lines), dtype=np.int64)
 
-    def spread(values: list[Any], kind: Any) -> Any:
-        return np.repeat(np.array(values, dtype=kind), counts)
+    def spread(values: list[int]) -> pa.Array:
+        return arrays.integers(np.repeat(np.array(values, np.int64), counts))
 
     # Few writers and many lines: a dictionary saves 32 bytes a line.
     place = {writer: index for index, writer in enumerate(writers)}
-    index = spread([place[f.writer] for f in frames], np.int32)
-    return pa.table(
+    index = np.repeat(np.array([place[f.writer] for f in frames], np.int32), counts)
+    codes = pa.Array.from_buffers(pa.int32(), len(index), [None, pa.py_buffer(index)])
+    table = pa.table(
         {
             "line": lines,
-            "ingested_at": spread([f.ingested_at for f in frames], np.int64),
-            "position": within + np.repeat(first - starts, counts),
-            "writer": pa.DictionaryArray.from_arrays(index, pa.array(writers, pa.string())),
-            "sequence": spread([f.sequence for f in frames], np.int64),
-            "keyed": spread([bool(f.flags & wal.KEYED) for f in frames], np.bool_),
+            "ingested_at": spread([f.ingested_at for f in frames]),
+            "position": arrays.integers(within + np.repeat(first - starts, counts)),
+            "writer": pa.DictionaryArray.from_arrays(codes, arrays.texts(writers)),
+            "sequence": spread([f.sequence for f in frames]),
+            "keyed": arrays.mask(np.repeat([bool(f.flags & wal.KEYED) for f in frames], counts)),
         }
     )
+    return table, text, line_starts
 
 
 def split_lines(data: bytes) -> tuple[pa.Array, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedIds, StaleFiles
 from lakelog.lazy import Lazy
-from lakelog.store import disk, identity_run, rows, sealer_process, segment, wal
+from lakelog.store import arrays, disk, identity_run, rows, sealer_process, segment, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -285,7 +285,7 @@ def drop_duplicates(
 ) -> pa.Table:
     """Drop rows whose key came earlier in the table, or is in an id run or in one of `pending`,
     pairs of key arrays that no run has yet."""
-    keyed = np.flatnonzero(np.asarray(table["key"].is_valid()))
+    keyed = np.flatnonzero(arrays.truths(table["key"].is_valid()))
     high, low = rows.key_arrays(table["key"].drop_null())
     order = np.argsort(high, kind="stable")
     # In order, as look-ups in runs are several times faster then.
@@ -302,7 +302,7 @@ def drop_duplicates(
         return table
     mask = np.ones(table.num_rows, dtype=bool)
     mask[keyed] = keep
-    return table.filter(pa.array(mask))
+    return table.filter(arrays.mask(mask))
 
 
 def precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
@@ -311,9 +311,9 @@ def precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
     place = np.arange(len(high))
     if "writer" not in table.column_names:
         return np.lexsort((place, low, high))
-    when = np.asarray(table["ingested_at"].cast("int64"))[keyed]
+    when = arrays.numbers(table["ingested_at"])[keyed]
     who = np.asarray(table["writer"].cast("string").to_pylist())[keyed]
-    sequence = np.asarray(table["sequence"])[keyed]
+    sequence = arrays.numbers(table["sequence"])[keyed]
     return np.lexsort((place, sequence, who, when, low, high))
 
 

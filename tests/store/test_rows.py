@@ -54,9 +54,15 @@ def frame(lines: list[bytes], flags: int, nth: int = 0) -> wal.Frame:
 
 
 def both(engine: Any, frames: list[wal.Frame]) -> tuple[Any, Any]:
+    """The rows of a few lines, and those of many, which are the same cut or parsed."""
     few = rows.events(engine, frames)
     with mock.patch.object(rows, "_FEW", -1):
-        return few, rows.events(engine, frames)
+        cut = rows.events(engine, frames)
+        with mock.patch.object(rows, "_LAYOUTS", 0):
+            parsed = rows.events(engine, frames)
+    assert cut.schema == parsed.schema
+    assert cut.to_pylist() == parsed.to_pylist()
+    return few, parsed
 
 
 @settings(max_examples=share(150), deadline=None)
@@ -151,6 +157,22 @@ def test_a_frame_with_other_lines_than_it_says_is_damage(
     with pytest.raises(DamagedWal, match="does not hold what its header says"):
         rows.events(engine, frames)
     assert rows.events(engine, frames[:0]).num_rows == 0
+
+
+def test_lines_of_several_layouts_keep_their_order(engine: duckdb.DuckDBPyConnection) -> None:
+    """Lines that are spelled in different ways, most of them alike, keep their order."""
+    kinds: list[dict[str, Any]] = [
+        {"type": "A", "source": "s", "data": {"n": 1}},
+        {"type": "B", "message": 'a "quoted" one'},
+        {"type": "C", "time": "2026-01-01T00:00:00Z", "level": "INFO", "data": None},
+        {"type": "D", "subject": "é" * 99, "x": ',"data":'},
+        {"type": "E"},
+    ]
+    given = [kinds[n % 7 % 5] | {"category": str(n)} for n in range(300)]
+    frames = [frame(encode(given[at : at + 50]).lines, 0, at // 50) for at in range(0, 300, 50)]
+    _, table = both(engine, frames)
+    assert table["category"].to_pylist() == [str(n) for n in range(300)]
+    assert table["type"].to_pylist() == [event["type"] for event in given]
 
 
 def test_many_frames_are_parsed_some_at_a_time(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from lakelog.ingest.formats.uniform_lines import UniformLines
+
 Event: TypeAlias = dict[str, Any]
 """The members of one event, as `lakelog.event` encodes them."""
 Heads: TypeAlias = "tuple[np.ndarray, bool | None]"
@@ -125,6 +127,10 @@ class Format(ABC):
         first."""
         return []
 
+    def uniform(self, lines: list[bytes]) -> UniformLines | None:
+        """Return how to cut lines that look like these, before any query; None if in no way."""
+        return None
+
     def specialize(self, head: bytes) -> Format:
         """Return the format as a file's first bytes define it."""
         return self
@@ -156,3 +162,7 @@ class FormatWrapper(Format):
     def cheaper(self, lines: list[bytes]) -> list[str]:
         """Return the cheaper queries of the format."""
         return self._form.cheaper(lines)
+
+    def uniform(self, lines: list[bytes]) -> UniformLines | None:
+        """Return how the format cuts lines that look like these."""
+        return self._form.uniform(lines)

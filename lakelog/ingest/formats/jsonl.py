@@ -26,6 +26,7 @@ from lakelog.ingest.formats.sqltext import (
     unchanged_sql,
     with_word_sql,
 )
+from lakelog.ingest.formats.uniform_lines import UniformLines, uniform_lines
 from lakelog.level import severity, with_word
 
 _TEXTS = ("category", "content_type", "source", "subject", "item_id", "level", "message", "id")
@@ -54,6 +55,10 @@ class JsonLines(Format):
     def cheaper(self, lines: list[bytes]) -> list[str]:
         """Return cheaper queries for files whose lines look like these, the cheapest first."""
         return narrow_queries.queries(lines)
+
+    def uniform(self, lines: list[bytes]) -> UniformLines | None:
+        """Return how to cut lines that look like the first of these, if it is spelled plainly."""
+        return uniform_lines(lines)
 
 
 FORM = JsonLines(__doc__)

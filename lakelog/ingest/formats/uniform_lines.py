@@ -1,0 +1,125 @@
+"""JSON lines that are all spelled as lakelog and many loggers spell them: texts, then a payload.
+
+Their envelope is cut out by `LineLayout`, which proves that it holds nothing else. The payload is
+proved by the engine: it is JSON that the engine writes byte for byte as it was. Whatever is
+otherwise in a line leaves it to the queries of `narrow_queries`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.ingest.formats import sqltext
+from lakelog.ingest.formats.sqltext import COLUMN
+from lakelog.lazy import Lazy
+from lakelog.level import severity
+from lakelog.store import arrays
+from lakelog.store.line_layout import LineLayout, layout_of
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
+_EARLIEST = -62_135_596_800_000_000
+"""Microseconds of the year 1, before which no event can be."""
+_LEVELS_MAX = 32
+_BLOCK = 1 << 18
+"""Bytes that are searched at a time, so that they stay in the processor's cache."""
+_STRIPE = 8192
+"""Lines that one thread of the engine processes at a time."""
+_NO_NUMBER = r"(?:^|[:\[,])-?(?:NaN|Infinity)"
+_SPOILT = f"""data = 'null' OR {sqltext.deep_sql("data")}
+  OR CASE WHEN contains(data, 'NaN') OR contains(data, 'Infinity')
+    THEN regexp_matches(data, '{_NO_NUMBER}') ELSE false END"""
+_UNPROVED = f"""SELECT row FROM payloads
+  WHERE coalesce(try(json(data))::VARCHAR <> data, true) OR {_SPOILT}"""
+"""The rows whose payload is none that the engine writes as it was. It writes what is no number as
+NaN and Infinity, and has JSON's null for none."""
+
+
+@dataclass(frozen=True)
+class UniformLines:
+    """Lines of a layout, and the column of each of its members."""
+
+    layout: LineLayout
+    column_of: dict[str, str]
+
+    def rows(
+        self, connection: duckdb.DuckDBPyConnection, data: bytes, starts: np.ndarray
+    ) -> tuple[pa.Table, np.ndarray] | None:
+        """Return columns of events, and the indexes of their lines; None if there are none.
+
+        `starts` is where each line begins, and where the last one ends.
+        """
+        # Only newlines, each at the end of a line, may be below the space.
+        codes = np.frombuffer(data, np.uint8)
+        blocks = range(0, len(codes), _BLOCK)
+        controls = sum(int(np.count_nonzero(codes[at : at + _BLOCK] < 32)) for at in blocks)
+        if controls != len(starts) - 1 - (data[-1:] != b"\n"):
+            return None
+        cut = self.layout.cut(data, starts[:-1], starts[1:])
+        if not len(cut.rows):
+            return None
+        columns = {self.column_of[name]: column for name, column in cut.texts.items()}
+        try:
+            # Only digits where they should be; who reads other times is asked otherwise.
+            columns["time"] = columns["time"].cast(pa.timestamp("us", "UTC"))
+        except pa.ArrowInvalid:
+            return None
+        if arrays.numbers(columns["time"]).min() < _EARLIEST or not _are_levels(columns):
+            return None
+        is_good = arrays.numbers(pc.binary_length(columns["type"]).cast(pa.int64())) > 0
+        if "data" in columns:
+            is_good[_unproved(connection, columns["data"])] = False
+        table, rows = pa.table(columns), cut.rows
+        if not is_good.all():
+            table, rows = table.filter(arrays.mask(is_good)), rows[is_good]
+        return table, rows
+
+
+def uniform_lines(lines: list[bytes]) -> UniformLines | None:
+    """Return how lines are spelled, by the first of them; None if it is otherwise."""
+    layout = layout_of(lines[0] + b"\n") if lines else None
+    if layout is None:
+        return None
+    column_of = {name: COLUMN.get(name, "") for name in layout.members}
+    columns = list(column_of.values())
+    # An id makes a key, which the queries know.
+    known = len(set(columns)) == len(columns) and "" not in columns and "id" not in columns
+    moment = columns[0] == "time" and _TIME.fullmatch(_first_value(lines[0], layout.names[0]))
+    if not (known and moment and "type" in columns) or "data" in map(COLUMN.get, layout.names):
+        return None
+    return UniformLines(layout, column_of)
+
+
+def _first_value(line: bytes, name: str) -> str:
+    return line[len(name) + 5 :].split(b'"', 1)[0].decode("utf-8", "replace")
+
+
+def _are_levels(columns: dict[str, Any]) -> bool:
+    """Whether all levels are severities, spelled as lakelog spells them."""
+    if "level" not in columns:
+        return True
+    names = pc.unique(columns["level"])
+    return len(names) <= _LEVELS_MAX and all(severity(n) == n for n in names.to_pylist())
+
+
+def _unproved(connection: duckdb.DuckDBPyConnection, payloads: pa.Array) -> list[int]:
+    """The rows whose payload is not proved to be what the engine reads."""
+    table = pa.table({"data": payloads, "row": arrays.integers(np.arange(len(payloads)))})
+    cursor = connection.cursor()
+    try:
+        parts = table.to_batches(max_chunksize=_STRIPE)
+        cursor.register("payloads", pa.Table.from_batches(parts, table.schema))
+        return [row for (row,) in cursor.execute(_UNPROVED).fetchall()]
+    finally:
+        cursor.close()
