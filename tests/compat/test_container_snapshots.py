@@ -100,7 +100,7 @@ def test_a_killed_snapshot_leaves_no_container_paused(podman: Podman, tmp_path: 
 
 
 def await_state(podman: Podman, name: str, wanted: str) -> None:
-    for _ in range(300):
+    for _ in range(2400):
         if podman.run("inspect", name, "--format", "{{.State.Status}}").strip() == wanted:
             return
         time.sleep(0.1)

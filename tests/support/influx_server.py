@@ -272,7 +272,7 @@ class RealInflux:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        for _ in range(500):
+        for _ in range(10_000):
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ping", timeout=5).close()
                 return

@@ -100,7 +100,7 @@ def running(folder: Path, *, sftp: str = "internal-sftp", more: str = "") -> Ite
 
 
 def _await(port: int) -> None:
-    for _ in range(200):
+    for _ in range(10_000):
         try:
             socket.create_connection(("127.0.0.1", port)).close()
             return
