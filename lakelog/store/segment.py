@@ -70,8 +70,9 @@ _REPEATS = 4
 _NAMES_MAX = 32
 _TEXT_MAX = 64
 ROW_GROUP = 65_536
-_PAGE_BYTES = 1 << 22
-"""Matches of zstd end where a page does: a log's lines in pages of 1 MiB are 6 % larger."""
+_PAGE_BYTES = {"arrival": 1 << 20, "sorted": 1 << 22}
+"""Matches of zstd end where a page does: a log's lines in pages of 1 MiB are 6 % larger. But whoever
+looks for one row decompresses its page, and those of payloads as text are the longest."""
 _TEXT_BYTES = "lakelog.text_bytes"
 """Of a typed segment: bytes of the payloads that are structs, as text."""
 _ROWS, _SEGMENTS = 32_768, 256
@@ -153,7 +154,7 @@ class SegmentEncoder:
         texts: dict[str, str] | None = None,
     ) -> None:
         """`texts` are encodings of `TEXTS` that were chosen, those of `column_encoding`."""
-        self._schema = schema(kind, layout)
+        self._schema, self._layout = schema(kind, layout), layout
         self._text_bytes = 0
         self._notes = {
             "lakelog.format": "1",
@@ -204,8 +205,7 @@ class SegmentEncoder:
             version="2.6",
             use_dictionary=[*self._dictionary, *dictionary],
             column_encoding={name: each for name, each in encodings.items() if each},
-            data_page_size=_PAGE_BYTES,
-            max_rows_per_page=ROW_GROUP,
+            data_page_size=_PAGE_BYTES[self._layout],
         )
 
     def finish(self, wal: dict[str, list[int]] | None = None, branch: str = "") -> bytes:
