@@ -71,8 +71,8 @@ _NAMES_MAX = 32
 _TEXT_MAX = 64
 ROW_GROUP = 65_536
 _PAGE_BYTES = {"arrival": 1 << 20, "sorted": 1 << 22}
-"""Matches of zstd end where a page does: a log's lines in pages of 1 MiB are 6 % larger. But whoever
-looks for one row decompresses its page, and those of payloads as text are the longest."""
+"""Matches of zstd end where a page does: a log's lines in pages of 1 MiB are 6 % larger. But a
+search for one row decompresses its page, and those of payloads as text are the longest."""
 _TEXT_BYTES = "lakelog.text_bytes"
 """Of a typed segment: bytes of the payloads that are structs, as text."""
 _ROWS, _SEGMENTS = 32_768, 256
