@@ -65,7 +65,7 @@ _VIEWS = (
 _PAST = "Both are look-ups; lakelog reads two small files first, so as to see what others did."
 _BACK = (
     "The time is that of publishing what was appended since the tag, for nothing is lost by going"
-    " back: a segment, its statistics, a manifest and a move, with five syncs (profile: engine a"
+    " back: a segment, its statistics, a manifest and a move, with six syncs (profile: engine a"
     " third, syncs a fifth). The move back alone is among the rows of what grows."
 )
 _RECOVER = (

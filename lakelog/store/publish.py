@@ -199,11 +199,10 @@ def link_move(
     which is called right before, with the path of the move's temporary file.
 
     The directory is synced before, too: the sync after the move before may have failed, and a power
-    cut must not take that move and leave this one. If it is durable already, this costs nothing.
+    cut must not take that move and leave this one. If this process synced it, this costs nothing.
     """
-    directory = store.paths.head_dir(move.branch)
     if move.number > 1:
-        disk.sync_dir(directory)
+        store.refs.sync(move.branch, move.prev)
     for _ in range(3):
         try:
             head = store.refs.link(move, is_safe)
@@ -222,7 +221,7 @@ def link_move(
         if move.number > 1 and not store.refs.exists(move.branch, move.number - 1):
             disk.unlink(store.paths.move(move.branch, move.number))
             return None  # we slept: gc packed the move before ours, and the one of our number
-        disk.sync_dir(directory)
+        store.refs.sync(move.branch, head.digest)
         return head
     return _read_back(store, move)
 
@@ -240,7 +239,7 @@ def _read_back(store: Store, move: Move) -> Head | None:
     # The commit alone is not enough: each attempt of one publish has the same.
     if linked.move.commit != move.commit or encode_move(linked.move) != encode_move(move):
         return None
-    disk.sync_dir(store.paths.head_dir(move.branch))
+    store.refs.sync(move.branch, linked.digest)
     return linked
 
 

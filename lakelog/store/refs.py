@@ -92,6 +92,7 @@ class Refs:
         self._heads: dict[str, Head] = {}
         self._packed: dict[str, dict[int, bytes]] = {}
         self._texts: dict[str, tuple[bytes, str]] = {}
+        self._durable: dict[str, str] = {}
         self._places: dict[str, Place] = {}
         self._places_of: tuple[int, object] = (0, None)
 
@@ -194,6 +195,12 @@ class Refs:
             disk.unlink(temporary)
         return Head(move, digest_of(data))
 
+    def sync(self, branch: str, digest: str) -> None:
+        """Make a move that is there durable, by its digest; costs nothing if this process did."""
+        if self._durable.get(branch) != digest:
+            disk.sync_dir(self._paths.head_dir(branch))
+            self._durable[branch] = digest
+
     def note(self, head: Head) -> None:
         """Cache a head that this process made, and replace the hint, if the disk has room: the move
         is durable by now, and whoever has no hint lists the directory."""
@@ -209,6 +216,7 @@ class Refs:
         self._heads.clear()
         self._packed.clear()
         self._texts.clear()
+        self._durable.clear()
         self._places_of = (0, None)
 
     def exists(self, branch: str, number: int) -> bool:
@@ -281,11 +289,15 @@ class Refs:
         cached = self._texts.get(digest)
         return cached[0] if cached else None
 
+    def carried_text(self, digest: str) -> bytes | None:
+        """The text of a manifest if a ref read lately carries it and is on disk now."""
+        cached = self._texts.get(digest)
+        return cached[0] if cached and disk.exists(cached[1]) else None
+
     def find_text(self, digest: str) -> bytes | None:
         """The text of a manifest that some move or tag on disk carries now; may read them all."""
-        cached = self._texts.get(digest)
-        if cached and disk.exists(cached[1]):
-            return cached[0]
+        if text := self.carried_text(digest):
+            return text
         # First by what was read before; again because gc packs moves while they are looked for.
         for look in range(3):
             name, number = (self.states() if look else self._places).get(digest, ("", 0))
@@ -464,9 +476,7 @@ def digest_of(data: bytes) -> str:
 
 def open_ref(data: bytes) -> tuple[dict[str, Any], bytes]:
     """Return the document in the file of a move or tag, and the text of the manifest that it
-    carries, which has to be the one it names. Any other document is one that carries nothing.
-
-    Raises NotIntact.
+    carries, which has to be the one it names; other documents carry nothing. Raises NotIntact.
     """
     line, carried = document.split(data)
     body, text = document.decode(line), carried[:-1]

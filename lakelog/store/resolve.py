@@ -123,8 +123,8 @@ def _resolve_id(store: Store, text: str) -> str | None:
     """A snapshot id or a unique beginning of one, among kept moves of all branches and tags."""
     if not re.fullmatch(r"[0-9a-f]{8,64}", text):
         return None
-    # Of a whole id there are no others to be told from.
-    if len(text) == _ID and _has_move(store, text):
+    # Of a whole id there are no others to be told from. Most are of a move that was read lately.
+    if len(text) == _ID and (store.refs.carried_text(text) or _has_move(store, text)):
         return text
     digests = {t.snapshot for t in store.refs.tags() if t.snapshot.startswith(text)}
     files = disk.listing(f"{store.paths.root}/manifests/{text[:2]}")

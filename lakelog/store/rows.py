@@ -250,7 +250,7 @@ def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:
     members = orjson.loads(text)
     head = members.get
     data = None if cut < 0 else line[cut + 8 : -1].decode()
-    texts = [head(names[0]) if len(names) == 1 else _first(head, names) for names in _COLUMNS]
+    texts = [_first(head, names) for names in _COLUMNS]
     time = _first(head, _TIMES)
     # Other forms of a time are for the engine, which may read them otherwise than Python does.
     if line[-1:] != b"}" or len(time) not in (20, 24, 27) or time[19] not in ".Z":
@@ -270,7 +270,10 @@ def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:
 
 
 def _first(head: Any, names: tuple[str, ...]) -> Any:
-    return next((value for name in names if (value := head(name)) is not None), None)
+    for name in names:
+        if (value := head(name)) is not None:
+            return value
+    return None
 
 
 @functools.cache

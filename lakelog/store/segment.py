@@ -183,7 +183,9 @@ class SegmentEncoder:
         `text_bytes` is the length of their payloads that are structs.
         """
         self._text_bytes += text_bytes
-        rows = table.select(self._schema.names).cast(self._schema)
+        rows = table.select(self._schema.names)
+        if rows.schema != self._schema:
+            rows = rows.cast(self._schema)
         self._writer = self._writer or self._open(rows)
         self._writer.write_table(rows, row_group_size=ROW_GROUP)
 

@@ -30,7 +30,7 @@ def trim(store: Store, branch: str, tail: Tail) -> int:
         return 0
     # The head may be another process's, whose own sync has not returned: a power cut now would take
     # the move, and with these files the only other copy of its events.
-    disk.sync_dir(store.paths.head_dir(branch))
+    store.refs.sync(branch, head.digest)
     return sum(_remove(store, file, newest) for file, newest in due)
 
 

@@ -95,6 +95,32 @@ def test_a_publish_moves_the_pointer_last(tmp_path: Path, monkeypatch: pytest.Mo
     assert ("sync_dir", f"{tmp_path}/lake/refs/heads/main") in after
 
 
+def test_moves_are_synced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F9.3, F9.6: the directory of moves is synced before a move is linked and before a WAL file is
+    removed, unless this process has synced it since the move before was there."""
+    folder = f"{tmp_path}/lake/refs/heads/main"
+    with lakes.opened(str(tmp_path / "lake")) as a, lakes.opened(str(tmp_path / "lake")) as b:
+        a.append({"type": "A"})
+        a.tag("v1")
+        a.append({"type": "B"})
+        trace = watched(monkeypatch)
+        a.rollback("v1")
+        steps = [(name, path) for name, path in trace.steps if name in ("link", "sync_dir")]
+        moved = [place for place, (name, path) in enumerate(steps) if "/refs/heads/" in path]
+        assert [steps[place][0] for place in moved] == ["link", "sync_dir"] * 2
+        b.append({"type": "C"})
+        trace.steps.clear()
+        b.settle()
+        steps = [name for name, path in trace.steps if folder in path]
+        assert steps[0] == "sync_dir"
+        assert steps.index("link") > 0
+        b.writer().close()
+        trace.steps.clear()
+        lakelog.store.trim.trim(a.store, "main", Tail(a.store.paths, a.store.refs, "main"))
+        names = [name for name, path in trace.steps if folder in path or "/wal/" in path]
+        assert names == ["sync_dir", "unlink"]
+
+
 def test_a_lost_race_is_rebased(tmp_path: Path) -> None:
     """F9.4: of two publishers one links; the other tests its change anew and takes the next."""
     with lakes.opened(str(tmp_path / "lake")) as a, lakes.opened(str(tmp_path / "lake")) as b:

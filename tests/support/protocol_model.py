@@ -65,6 +65,10 @@ class Directory:
         """Make all entries durable."""
         self._durable, self._pending = dict(self.live), []
 
+    def is_durable(self, name: Any) -> bool:
+        """Whether an entry was synced, as who did so knows."""
+        return name in self._durable
+
     def power_cut(self, dice: random.Random) -> None:
         """Keep of each name's pending changes any first few."""
         changes: dict[Any, list[Any]] = {}
@@ -347,11 +351,11 @@ def _files_of(world: World, who: int) -> list[WalFile]:
 
 def trim(world: World) -> Steps:
     """Unlink finished files that the head covers."""
-    _, head = world.head()
+    number, head = world.head()
     yield
     for name, file in list(world.wals.live.items()):
         if not file.owned and file.last <= head.watermarks.get(file.writer, -1):
-            if world.holds("trim is durable"):
+            if world.holds("trim is durable") and not world.refs.is_durable(number):
                 world.refs.sync()
             yield
             world.wals.remove(name)
