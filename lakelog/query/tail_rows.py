@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
-from lakelog.store import arrays, rows, wal
+from lakelog.store import arrays, disk, rows, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.manifest import Manifest
@@ -24,6 +24,8 @@ else:
 _COMBINE, _WRITERS = 64, 64
 ORDER = "tail_order"
 """A column of the tail: the order in which its rows will be sealed, the same for every reader."""
+_RUN = b"lakelog.run"
+"""Metadata of a table of the tail: of two with the same value, the longer begins with the other."""
 Frame = tuple[str, int]
 
 
@@ -33,6 +35,7 @@ class TailRows:
     def __init__(self, store: Store, connect: Callable[[], Any]) -> None:
         self._store, self._connect = store, connect
         self._table: pa.Table | None = None
+        self._run, self._deduped_run = disk.random_hex(), ""
         self._frames: list[tuple[Frame, int]] = []
         self._head, self._grew, self._upto = 0, False, dict[str, int]()
         self._answer: tuple[PendingFrames, tuple[IdRun, ...], pa.Table | None] | None = None
@@ -49,9 +52,12 @@ class TailRows:
             answer = self._answer
             if answer is None or answer[0] is not pending or answer[1] != runs:
                 before = self._table
-                table = self._refresh(pending)
+                table, run = self._refresh(pending), self._run
                 if table is not None and pending.has_keys:
                     table = self._without_repeats(before, table, runs)
+                    run = self._deduped_run
+                if table is not None:
+                    table = table.replace_schema_metadata({_RUN: run})
                 answer = self._answer = pending, runs, table
             return answer[2]
 
@@ -74,6 +80,7 @@ class TailRows:
                 return deduped
         deduped = drop_duplicates(self._store, table, runs)
         self._keys = set(deduped["key"].drop_null().to_pylist())
+        self._deduped_run = disk.random_hex()
         self._deduped = table, runs, deduped
         return deduped
 
@@ -151,9 +158,16 @@ class TailRows:
         if all(kept):
             return
         assert self._table is not None
+        self._run = disk.random_hex()
         mask = np.repeat(np.array(kept), [n for _, n in self._frames])
         self._frames = [e for e, keep in zip(self._frames, kept, strict=True) if keep]
         self._table = self._table.filter(arrays.mask(mask)) if self._frames else None
+
+
+def begins_with(table: pa.Table, start: pa.Table) -> bool:
+    """Whether a table of the tail begins with another's very rows, wherever those lie in memory."""
+    runs = [(each.schema.metadata or {}).get(_RUN) for each in (table, start)]
+    return runs[0] is not None and runs[0] == runs[1] and table.num_rows >= start.num_rows
 
 
 def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:

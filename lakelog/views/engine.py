@@ -13,13 +13,13 @@ import collections
 import dataclasses
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lakelog.errors import QueryFailed
 from lakelog.lazy import Lazy
 from lakelog.query import payload, prune
 from lakelog.query.extractions import Extraction, WideColumns
-from lakelog.query.tail_rows import ORDER
+from lakelog.query.tail_rows import ORDER, begins_with
 from lakelog.store import segment_sql, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -419,22 +419,6 @@ def shape_of(
     made = cursor.sql(maps)
     columns = tuple(zip(made.columns, map(str, made.types), strict=True))
     return Shape(columns, definition.key, definition.merged, maps, merges)
-
-
-def begins_with(table: pa.Table, start: pa.Table) -> bool:
-    """Whether a table begins with another's very rows, told by where they lie in memory."""
-    return table.num_rows >= start.num_rows and all(
-        _addresses(table, column, len(start[column].chunks)) == _addresses(start, column, None)
-        for column in ("time", "data")
-    )
-
-
-def _addresses(table: pa.Table, column: str, count: int | None) -> list[tuple[Any, ...]]:
-    addresses = []
-    for chunk in table[column].chunks[:count]:
-        buffers = tuple(b.address if b is not None else 0 for b in chunk.buffers())
-        addresses.append((buffers, chunk.offset, len(chunk)))
-    return addresses
 
 
 def _engine() -> str:

@@ -171,6 +171,10 @@ class LayerBuilder:
         """Make base and top one table, for whoever reads next."""
         held, kept = layer.pinned()
         base = self.table(cursor, layer.shape.rows(held))
+        # Here, in the background: the next reader would have to add up the whole base.
+        for totals, (_, columns) in list(kept[0].sums.items()):
+            rows = f"SELECT {layer.shape.listed} FROM {base.name}"
+            base.sums[totals] = self.table(cursor, given(totals, state=rows)), columns
         if layer.tables is kept:
             layer.tables = base, None, None
 

@@ -110,6 +110,11 @@ class Partials:
             return
         if any("HUGEINT" in kind and kind != "HUGEINT" for _, kind in shape.columns):
             return
+        name = hashlib.sha256("".join(sorted(cover)).encode()).hexdigest()[:32]
+        path = f"{self._root}/{state}/{name}{_ENDING}"
+        # Of readers that saw the same segments appear one keeps what all of them computed.
+        if disk.exists(path):
+            return
         listed = ", ".join(
             f'"{n}"::DECIMAL(38,0) AS "{n}"' if kind == "HUGEINT" else f'"{n}"'
             for n, kind in shape.columns
@@ -124,8 +129,6 @@ class Partials:
             }
         )
         head = _HEAD.pack(_MAGIC, zlib.crc32(header), len(header))
-        name = hashlib.sha256("".join(sorted(cover)).encode()).hexdigest()[:32]
-        path = f"{self._root}/{state}/{name}{_ENDING}"
         # Not synced: what a power failure leaves is recognized by its digest and computed again.
         with contextlib.suppress(OSError):
             disk.make_dirs(os.path.dirname(path))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 import lakelog
 from lakelog import views
+from lakelog.query import tail_rows
 from lakelog.views.engine import Limits, Projector
 from lakelog.views.layers import LayerBuilder, Table
 from lakelog.views.partials import Partials
@@ -201,6 +204,57 @@ def test_tables_in_use_are_not_dropped(
             lake.settle()
         live = [rows(lake, name) for name in names]
         assert live == [rows(lake, name, **WIDE) for name in names]
+
+
+def test_each_row_of_a_growing_tail_is_mapped_once(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a tail that grows, only new rows are mapped, also where its chunks were joined."""
+    monkeypatch.setattr(tail_rows, "_COMBINE", 2)
+    mapped, rows_of = [], Projector._tail_rows
+
+    def counted(self: Projector, cursor: Any, tail: pa.Table, first: int, next_seq: int) -> str:
+        mapped.append(tail.num_rows - first)
+        return rows_of(self, cursor, tail, first, next_seq)
+
+    lake = make_lake()
+    monkeypatch.setattr(Projector, "_tail_rows", counted)
+    for seed in range(6):
+        lake.append(some(20, seed))
+        live = rows(lake, "status")
+    assert mapped == [20] * 6
+    assert live == rows(lake, "status", **WIDE)
+
+
+def test_totals_of_a_folded_base_are_added_up_with_it(make_lake: MakeLake) -> None:
+    """Where what lies over a base is made part of it, its totals are there before it is read."""
+    lake = make_lake()
+    engine = lake._views.engine
+    engine._builder._small = 0
+    for seed in range(3):
+        lake.append(some(60, seed))
+        lake.settle()
+        rows(lake, "status")
+        engine.behind.drain()
+    layer = list(engine._at.values())[-1]
+    base, top, _ = layer.tables
+    assert top is None
+    assert [table.rows for table, _ in base.sums.values()] == [len(rows(lake, "status"))]
+    assert rows(lake, "status") == rows(lake, "status", **WIDE)
+
+
+def test_readers_of_the_same_segments_keep_one_piece(
+    make_lake: MakeLake, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another reader has kept is not written again."""
+    lake = make_lake()
+    lake.append(some(60))
+    lake.settle()
+    expected = answers(home)
+    before = {path: path.stat().st_ino for path in pieces(home)}
+    monkeypatch.setattr(Partials, "of", lambda *_: [])  # as it was when this one looked
+    assert answers(home) == expected
+    assert {path: path.stat().st_ino for path in pieces(home)} == before
 
 
 def test_files_in_each_other_s_place_are_not_taken_for_each_other(
