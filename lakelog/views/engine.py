@@ -125,12 +125,14 @@ class Projector:
     ) -> pa.Table:
         """Answer a projection over a state and its tail; `window` cuts it to times in us."""
         try:
-            with self._mutex:
-                if window is None:
-                    layer = self._layer(definition, values, state, tail)
-                else:
-                    layer = self._cut(definition, values, state, tail, window)
-            return finalize.finish(self._builder, layer, finalize.asked(definition, values), now)
+            with self.behind.answering():
+                with self._mutex:
+                    if window is None:
+                        layer = self._layer(definition, values, state, tail)
+                    else:
+                        layer = self._cut(definition, values, state, tail, window)
+                asked = finalize.asked(definition, values)
+                return finalize.finish(self._builder, layer, asked, now)
         except duckdb.Error as error:
             words = " ".join(str(error).split("\n\nLINE ")[0].split())
             raise QueryFailed(f"view {definition.name}: {words}") from None

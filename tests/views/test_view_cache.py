@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import lakelog
 from lakelog import views
 from lakelog.query import tail_rows
+from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.engine import Limits, Projector
 from lakelog.views.layers import LayerBuilder, Table
 from lakelog.views.partials import Partials
@@ -255,6 +257,30 @@ def test_readers_of_the_same_segments_keep_one_piece(
     monkeypatch.setattr(Partials, "of", lambda *_: [])  # as it was when this one looked
     assert answers(home) == expected
     assert {path: path.stat().st_ino for path in pieces(home)} == before
+
+
+def test_what_is_kept_is_written_after_the_answer() -> None:
+    """Tasks wait while answers are computed, but not for ever, and are all done once drained."""
+    done: list[str] = []
+    behind = BackgroundWriter()
+    with behind.answering():
+        behind.put(lambda: done.append("first"))
+        with behind.answering():
+            pass
+        assert done == []
+    behind.drain()
+    assert done == ["first"]
+    with behind.answering():
+        behind.put(lambda: done.append("second"))
+        behind.drain()
+        assert done == ["first", "second"]
+        done.clear()
+        for _ in range(50):
+            behind.put(lambda: done.append("many"))
+        while len(done) < 40:
+            time.sleep(0.001)
+    behind.drain()
+    assert done == ["many"] * 50
 
 
 def test_files_in_each_other_s_place_are_not_taken_for_each_other(
