@@ -173,10 +173,11 @@ def hashes(values: pa.Array) -> np.ndarray:
 
 def _places(hashed: np.ndarray, size: int) -> Iterable[np.ndarray]:
     """Yield the bits that each of the hash functions sets, for all hashes at once."""
-    first, step = hashed >> np.uint64(32), (hashed & np.uint64(0xFFFFFFFF)) | np.uint64(1)
-    for n in range(_HASHES):
-        spread = (first + np.uint64(n) * step) & np.uint64(0xFFFFFFFF)
-        yield spread * np.uint64(size) >> np.uint64(32)
+    place, step = (hashed >> np.uint64(32)).astype(np.uint32), hashed.astype(np.uint32)
+    step |= np.uint32(1)
+    for _ in range(_HASHES):
+        yield (place * np.uint64(size) >> np.uint64(32)).view(np.int64)
+        place += step  # of 32 bits: it wraps around
 
 
 def _holds(data: bytes, start: int, size: int, value: int) -> bool:

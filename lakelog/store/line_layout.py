@@ -168,20 +168,30 @@ def _length(words: np.ndarray, begin: np.ndarray, has_escapes: bool) -> np.ndarr
         hits = _zeros(word ^ np.uint64(_QUOTES))
         if has_escapes:
             hits |= _zeros(word ^ np.uint64(_ESCAPES))
-        # The lowest is right; above it there may be false ones. A power of two is its exponent.
-        lowest = (hits & (~hits + np.uint64(1))).astype(np.float64).view(np.int64)
-        place = ((lowest >> 52) - 1023 >> 3) + 8 * number
+        # The lowest is right; above it there may be false ones.
+        place = _lowest_byte(hits)
         is_hit = hits != 0
         if rows is None and is_hit.all():
             return place
         some = np.flatnonzero(is_hit)
-        length[some if rows is None else rows[some]] = place[some]
+        length[some if rows is None else rows[some]] = place[some] + 8 * number
         left = np.flatnonzero(~is_hit)
         if not len(left):
             break
         rows = left if rows is None else rows[left]
         at = at[left] + 8
     return length
+
+
+def _lowest_byte(hits: np.ndarray) -> np.ndarray:
+    """The number of the lowest byte whose high bit is set."""
+    below = (hits - np.uint64(1)) & ~hits
+    if hasattr(np, "bitwise_count"):  # numpy 2
+        counts: np.ndarray = np.bitwise_count(below).astype(np.int64)
+        return counts >> 3
+    # The exponent of a power of two.
+    exponents: np.ndarray = (below + np.uint64(1)).astype(np.float64).view(np.int64) >> 52
+    return exponents - 1023 >> 3
 
 
 def _zeros(words: np.ndarray) -> np.ndarray:
