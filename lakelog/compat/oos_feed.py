@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
     from lakelog.compat import oos_segments
     from lakelog.query import tail_rows
-    from lakelog.store import rows, tail
+    from lakelog.store import arrays, rows, tail
 else:
     oos_segments = Lazy("lakelog.compat.oos_segments")
-    rows, tail = Lazy("lakelog.store.rows"), Lazy("lakelog.store.tail")
+    arrays, rows, tail = (Lazy(f"lakelog.store.{name}") for name in ("arrays", "rows", "tail"))
     tail_rows = Lazy("lakelog.query.tail_rows")
     pa = Lazy("pyarrow")
     np = Lazy("numpy")
@@ -269,12 +269,12 @@ def _batch_of(tail: pa.Table) -> Batch:
     """Rows of the live tail as a batch."""
     time, kind, source, item, data = (tail[name].combine_chunks() for name in _COLUMNS)
     return Batch(
-        time.cast("int64").to_numpy(),
+        arrays.numbers(time),
         np.arange(tail.num_rows, dtype=np.int64),
         kind,
         source,
         item,
-        lambda at: oos_state.errors_of(data.take(pa.array(at))),
+        lambda at: oos_state.errors_of(data.take(arrays.integers(at))),
     )
 
 

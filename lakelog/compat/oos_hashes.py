@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lakelog.lazy import Lazy
+from lakelog.store import arrays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,14 +30,18 @@ _MIX = 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53
 
 def hashes(texts: pa.Array) -> np.ndarray:
     """Return a u64 of each text; a null has that of the empty text."""
-    raw = texts.fill_null("").cast(pa.large_binary())
-    lengths = np.asarray(pc.binary_length(raw))
+    if texts.null_count:
+        found = np.repeat(hashes(arrays.texts([""])), len(texts))
+        found[arrays.truths(texts.is_valid())] = hashes(texts.drop_null())
+        return found
+    raw = texts.cast(pa.large_binary())
+    lengths = arrays.numbers(pc.binary_length(raw))
     widest = int(lengths.max(initial=0))
     if widest <= _WIDTH:
         return _of_words(raw, lengths, widest)
     found = np.empty(len(raw), np.uint64)
     is_long = lengths > _WIDTH
-    long, short = (raw.filter(pa.array(mask)) for mask in (is_long, ~is_long))
+    long, short = (raw.filter(arrays.mask(mask)) for mask in (is_long, ~is_long))
     found[is_long] = np.fromiter(map(hash, long.to_pylist()), np.int64, len(long)).view(np.uint64)
     found[~is_long] = _of_words(short, lengths[~is_long], _WIDTH)
     return found

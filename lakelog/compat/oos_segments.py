@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from lakelog.store import compact, connection, segment, typed
+    from lakelog.store import arrays, compact, connection, segment, typed
 else:
-    compact, connection, segment, typed = (
-        Lazy(f"lakelog.store.{name}") for name in "compact connection segment typed".split()
+    arrays, compact, connection, segment, typed = (
+        Lazy(f"lakelog.store.{name}") for name in "arrays compact connection segment typed".split()
     )
     np = Lazy("numpy")
     pa = Lazy("pyarrow")
@@ -81,7 +81,7 @@ class SegmentSums:
         table = file.read_row_group(group, names, use_threads=False).unify_dictionaries()
         time, kind, source, item = (table[name].combine_chunks() for name in _COLUMNS)
         if entry.layout == "sorted":
-            order = table["seq"].to_numpy()
+            order = arrays.numbers(table["seq"])
         else:
             order = np.arange(first, first + len(table))
 
@@ -90,12 +90,12 @@ class SegmentSums:
                 return _typed_errors(file, group, at, entry.texts > 0)
             if not entry.fields:
                 texts = file.read_row_group(group, ["data"], use_threads=False)["data"]
-                return oos_state.errors_of(texts.take(pa.array(at)).combine_chunks())
+                return oos_state.errors_of(texts.take(arrays.integers(at)).combine_chunks())
             with self._engine() as cursor:
                 rows = segment.read(self._store.paths, entry.key, ["data"], at + first, cursor)
             return oos_state.errors_of(rows["data"].combine_chunks())
 
-        return Batch(time.cast("int64").to_numpy(), order, kind, source, item, errors)
+        return Batch(arrays.numbers(time), order, kind, source, item, errors)
 
     def _has_error_column(self, entry: SegmentEntry) -> bool:
         """Whether the error of each payload that is a struct is a text, or absent."""
@@ -124,17 +124,17 @@ def _groups(entries: list[SegmentEntry]) -> Iterator[list[SegmentEntry]]:
 
 def _typed_errors(file: pq.ParquetFile, group: int, at: np.ndarray, has_texts: bool) -> pa.Array:
     """Return the errors of rows whose payloads have them as a text of their own."""
-    rows, names = pa.array(at), [f"{typed.COLUMN}.{_ERROR}"]
+    rows, names = arrays.integers(at), [f"{typed.COLUMN}.{_ERROR}"]
     table = file.read_row_group(
         group, [*names, *(["data"] if has_texts else ())], use_threads=False
     )
     if typed.COLUMN in table.column_names:
         structs = table[typed.COLUMN].combine_chunks()
-        found = structs.field(_ERROR).take(rows)
-        is_named = pc.not_equal(found, "").fill_null(False)
-        errors = pc.if_else(is_named, found, oos_state.UNKNOWN)
+        found, codes = oos_state.encoded(structs.field(_ERROR).take(rows))
+        known = arrays.texts([name or oos_state.UNKNOWN for name in found])
+        errors = known.take(arrays.integers(codes))
     else:
-        errors = pa.repeat(oos_state.UNKNOWN, len(at))
+        errors = arrays.repeated(oos_state.UNKNOWN, len(at))
     if has_texts:
         texts = table["data"].take(rows).combine_chunks()
         is_text = pc.is_valid(texts)

@@ -22,6 +22,7 @@ import orjson
 
 from lakelog.compat import oos_hashes
 from lakelog.lazy import Lazy
+from lakelog.store import arrays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -196,7 +197,7 @@ def add_up(batch: Batch) -> Sums:
 def errors_of(texts: pa.Array) -> pa.Array:
     """Return what each payload calls the error, or UNKNOWN."""
     # One by one: taking texts apart as a column takes twice as long as parsing them.
-    return pa.array(map(error_of, texts.to_pylist()), pa.string())
+    return arrays.texts(list(map(error_of, texts.to_pylist())))
 
 
 def error_of(text: str | None) -> str:
@@ -213,22 +214,24 @@ def error_of(text: str | None) -> str:
 
 def _kinds(types: pa.Array) -> np.ndarray:
     """Return the place in STATES of each type, -1 for others."""
-    names, codes = _encoded(types)
+    names, codes = encoded(types)
     places = [_NAMES.index(name) if name in STATES else -1 for name in names]
     return np.take(np.array(places, np.int8), codes)
 
 
-def _encoded(column: pa.Array) -> tuple[list[str | None], np.ndarray]:
+def encoded(column: pa.Array) -> tuple[list[str | None], np.ndarray]:
     """Return the distinct texts of a column, None at their end, and the place of each row's."""
-    is_encoded = pa.types.is_dictionary(column.type)
-    encoded = column if is_encoded else column.dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    return [*names, None], np.asarray(encoded.indices.cast(pa.int32()).fill_null(len(names)))
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    names, codes = column.dictionary.to_pylist(), arrays.numbers(column.indices.cast(pa.int64()))
+    if column.null_count:
+        codes = np.where(arrays.truths(column.is_valid()), codes, len(names))
+    return [*names, None], codes
 
 
 def _outcomes(source: pa.Array, kinds: np.ndarray) -> dict[str, list[int]]:
     """Return how many events of each source completed and failed."""
-    names, codes = _encoded(source)
+    names, codes = encoded(source)
     sources: dict[str, list[int]] = {}
     sums = (np.bincount(codes[kinds == k], minlength=len(names)) for k in (_COMPLETE, _FAIL))
     for name, *more in zip(names, *(each.tolist() for each in sums), strict=True):
@@ -243,8 +246,9 @@ def _failed(batch: Batch, at: np.ndarray) -> tuple[dict[str, int], list[Failure]
     errors = batch.errors(at)
     counts = {row["values"]: row["counts"] for row in pc.value_counts(errors).to_pylist()}
     newest = np.lexsort((batch.order[at], batch.time[at]))[-FAILURES:]
-    sources, items = (column.take(at[newest]).to_pylist() for column in (batch.source, batch.item))
-    texts, times = errors.take(newest).to_pylist(), batch.time[at[newest]].tolist()
+    rows = arrays.integers(at[newest])
+    sources, items = (column.take(rows).to_pylist() for column in (batch.source, batch.item))
+    texts, times = errors.take(arrays.integers(newest)).to_pylist(), batch.time[at[newest]].tolist()
     orders = batch.order[at[newest]].tolist()
     return counts, list(map(Failure, times, orders, sources, items, texts))
 
@@ -252,9 +256,9 @@ def _failed(batch: Batch, at: np.ndarray) -> tuple[dict[str, int], list[Failure]
 def _item_events(batch: Batch, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return hash, time and state of each event that says how an item stands, the newest last."""
     # An event without an item says nothing about one.
-    has_item = np.asarray(pc.greater(pc.binary_length(batch.item), 0).fill_null(False)) & (
-        kinds >= 0
-    )
+    has_item = (arrays.numbers(pc.binary_length(batch.item).cast(pa.int64())) > 0) & (kinds >= 0)
+    if batch.item.null_count:
+        has_item &= arrays.truths(batch.item.is_valid())
     time, order = batch.time[has_item], batch.order[has_item]
     # A log is nearly always in the order of time, and sorting by one column faster than by two.
     by = np.argsort(time, kind="stable")

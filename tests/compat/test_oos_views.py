@@ -412,6 +412,27 @@ def test_bad_calls(tmp_path: Path) -> None:
         lakelog.get_views(GOLDEN).throughput_view("soon")
 
 
+def test_a_lake_is_answered_without_pandas(make_lake: MakeLake) -> None:
+    """The five views of a lake do not load pandas, which takes longer than they do."""
+    with make_lake("plain") as lake:
+        lake.append([as_event((5, "FAIL", "a", f"i{i}", '{"error":"e"}')) for i in range(50)])
+        lake.append({"time": "2026-05-01T11:00:00Z", "type": "COMPLETE"})
+        lake.settle()
+        lake.compact()
+    program = f"""
+import sys
+import lakelog
+views = lakelog.get_views({lake.path!r})
+views.podcast_status_view(), views.throughput_view("1d"), views.error_analysis_view()
+views.source_reliability_view(), views.system_health_view()
+print({{"pandas"}} & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True
+    )
+    assert done.stdout == "set()\n", done.stderr
+
+
 def test_a_small_log_is_answered_without_heavy_packages(tmp_path: Path) -> None:
     """The five views of a small log load neither numpy nor Arrow nor pandas, which take longer
     to load than the log takes to read."""
