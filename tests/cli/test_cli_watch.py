@@ -45,10 +45,23 @@ def test_once_takes_what_is_there(here: Path) -> None:
     assert count(here) == 3
 
 
+WATCH = """
+import sys
+import lakelog.collect.loop as running
+running.REST_AFTER = {rest}
+sys.argv = ["lakelog", "watch", "logs", "--interval", "0.2"]
+from lakelog.cli import main
+main()
+"""
+
+
 def test_it_runs_until_it_is_told_to_end(here: Path) -> None:
     """Lines come in while it runs; another on the same directory is refused; SIGTERM ends it."""
-    command = [sys.executable, "-m", "lakelog", "watch", "logs", "--interval", "0.2"]
-    with subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, text=True) as running:
+    # It is not renewed meanwhile, however slow the machine is: then it has no lock for a moment.
+    program = WATCH.format(rest=3600.0)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=here, stderr=subprocess.PIPE, text=True
+    ) as running:
         try:
             until = time.monotonic() + 240
             while not (here / "lake/cache/watch-main.json").exists():
@@ -93,11 +106,7 @@ def test_mistakes(here: Path) -> None:
 
 def test_it_is_renewed_when_nothing_comes(here: Path) -> None:
     """A watcher that rests is the same process, holds its files and needs half the memory."""
-    program = (
-        "import sys\nimport lakelog.collect.loop as running\nrunning.REST_AFTER = 0.5\n"
-        "sys.argv = ['lakelog', 'watch', 'logs', '--interval', '0.2']\n"
-        "from lakelog.cli import main\nmain()\n"
-    )
+    program = WATCH.format(rest=0.5)
     lakelog("init", cwd=here)
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=here, stderr=subprocess.PIPE, text=True
