@@ -66,7 +66,8 @@ def valid_text(
     try:
         # Arrow validates at memory speed; Python looks at records only where that fails.
         for part in parts:
-            part.validate(full=True)
+            if not _is_ascii(part):
+                part.validate(full=True)
     except pa.ArrowInvalid:
         return _recoded(parts, blank)
     return parts[0], parts[1] if len(parts) > 1 else None, []
@@ -102,6 +103,12 @@ def mark_encoding(table: pa.Table, places: set[int]) -> pa.Table:
             column[row] = f'{data[:-1]}{comma}"encoding":"{pattern.MARK}"}}'
     at = table.schema.get_field_index("data")
     return table.set_column(at, "data", pa.array(column, table["data"].type))
+
+
+def _is_ascii(lines: pa.Array) -> bool:
+    """Whether all bytes around these lines are ASCII, which is seen in a fifth of the time."""
+    data = np.frombuffer(lines.buffers()[2] or b"", np.uint8)
+    return bool(data.max(initial=0) < 128)
 
 
 def _is_whole(data: bytes) -> bool:
