@@ -224,7 +224,7 @@ class Follower:
         )
         if not mentions.parsed or not mentions.needs:
             return entries
-        return [e for e in entries if mentions.wants(e)]
+        return mentions.near(entries)
 
     @property
     def _condition(self) -> str:

@@ -70,26 +70,29 @@ class Predicate:
     ids: set[str] | None = None
     subjects: set[str] | None = None
 
-    def wants(self, entry: SegmentEntry, filters: Filters | None = None) -> bool:
-        """Whether a segment may hold a matching row."""
-        if entry.time[0] > self.high or self.low > entry.time[1]:
-            return False
-        if not _may(self.types, entry.types) or not _may(self.sources, entry.sources):
-            return False
-        return filters is None or (
-            self._finds(entry, "id", self.ids, filters)
-            and self._finds(entry, "subject", self.subjects, filters)
-        )
+    def near(self, entries: list[SegmentEntry]) -> list[SegmentEntry]:
+        """Return the segments that may hold a matching row by their statistics."""
+        low, high = self.low, self.high
+        if low > LOWEST or high < HIGHEST:
+            entries = [e for e in entries if e.time[0] <= high and low <= e.time[1]]
+        if self.types is not None:
+            entries = [e for e in entries if _may(self.types, e.types)]
+        if self.sources is not None:
+            entries = [e for e in entries if _may(self.sources, e.sources)]
+        if self.subjects:
+            first, last = min(self.subjects), max(self.subjects)
+            spans = ((e, e.subject) for e in entries)
+            entries = [e for e, s in spans if s is None or (s[0] <= last and first <= s[1])]
+        return [] if self.subjects == set() or self.ids == set() else entries
 
-    def _finds(
-        self, entry: SegmentEntry, column: str, names: set[str] | None, filters: Filters
-    ) -> bool:
-        """Whether a segment may hold one of these names, by its range and its Bloom filter."""
-        if names is None or len(names) > _NAMES_MAX:
-            return True
-        span = entry.subject if column == "subject" else None
-        near = [n for n in names if span is None or span[0] <= n <= span[1]]
-        return bool(near) and filters.may_contain(entry.key, column, _hashes(tuple(near)))
+    def holding(self, entries: list[SegmentEntry], filters: Filters) -> list[SegmentEntry]:
+        """Return those of them that may hold its ids and subjects by their Bloom filters."""
+        for column, names in (("id", self.ids), ("subject", self.subjects)):
+            if names is not None and len(names) <= _NAMES_MAX:
+                keys, hashed = (e.key for e in entries), _hashes(tuple(sorted(names)))
+                matches = filters.containing(keys, column, hashed)
+                entries = [e for e in entries if e.key in matches]
+        return entries
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,21 @@ class TableRefs:
         tables = {table for table in named if table in own}
         return tables if named - tables <= self.ctes else None
 
-    def wants(self, entry: SegmentEntry, filters: Filters | None = None) -> bool:
-        """Whether any mention may match a row of the segment."""
-        return any(need.wants(entry, filters) for need in self.needs)
+    def near(self, entries: list[SegmentEntry]) -> list[SegmentEntry]:
+        """Return the segments of which any mention may match a row by their statistics."""
+        return self._united(entries, [need.near(entries) for need in self.needs])
+
+    def holding(self, entries: list[SegmentEntry], filters: Filters) -> list[SegmentEntry]:
+        """Return those of them of which any mention may match a row by their Bloom filters."""
+        return self._united(entries, [n.holding(n.near(entries), filters) for n in self.needs])
+
+    def _united(
+        self, entries: list[SegmentEntry], parts: list[list[SegmentEntry]]
+    ) -> list[SegmentEntry]:
+        if len(parts) == 1:
+            return parts[0]
+        keys = {entry.key for part in parts for entry in part}
+        return [entry for entry in entries if entry.key in keys]
 
 
 def analyze(connection: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> TableRefs:

@@ -160,7 +160,7 @@ class Stream:
     def __init__(self, cursor: Any, query: str, params: Any, *, is_one: bool = False) -> None:
         """`is_one` if the query is known to be a single statement."""
         self._cursor, self._query, self._params = cursor, query, params
-        self._is_one = is_one
+        self._is_one, self.prepared = is_one, ""  # what runs it where it was prepared
         self._run: _Run | None = None
         self.lease: weakref.finalize[..., Any] | None = None
         """Returns the cursor for other queries, as long as it only runs this one."""
@@ -170,8 +170,12 @@ class Stream:
         if not self._is_one:
             return None
         self.settle()
-        rows: list[tuple[Any, ...]] = self._cursor.execute(self._query, self._params).fetchall()
-        return rows
+        if self.prepared:
+            try:
+                return list(self._cursor.execute(self.prepared).fetchall())
+            except (duckdb.DataError, duckdb.ProgrammingError):
+                self.prepared = ""  # the query itself fails so, and shows where
+        return list(self._cursor.execute(self._query, self._params).fetchall())
 
     def relation(self) -> Any:
         """The engine's relation, which uses the cursor for as long as it lives."""

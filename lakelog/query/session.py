@@ -30,7 +30,6 @@ from lakelog.query.ref_schemas import RefSchemas
 from lakelog.query.relation import Failure, Relation, Stream, one_line, with_suggestion
 from lakelog.query.seal_requests import SealRequests
 from lakelog.query.table_sql import View
-from lakelog.query.type_tables import TypeTables
 from lakelog.store import bloom, connection, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -65,7 +64,7 @@ class Session:
         self.provider: TableProvider | None = None
         self.mutex = threading.RLock()
         self._base: duckdb.DuckDBPyConnection | None = None
-        self.refs, self._types = RefSchemas(self), TypeTables(self)
+        self.refs, self._types = RefSchemas(self), type_tables.TypeTables(self)
         self._hidden = False
         self._attached: set[str] = set()
         self._tails: dict[str, Tail] = {}
@@ -161,21 +160,27 @@ class Session:
             counted = self._counted(mentions, state, pending)
             views = [] if counted else self._views(named, mentions, state, pending)
             asked, (query, views) = query, self._over_typed(query, views, {})
+            # Needles read few segments, each time others: views would take longer than they do.
+            if is_needle := mentions.needles and table_sql.can_inline(query, views):
+                rows = self.rows_sql(views[0].entries, views[0].more)
+                query, views = table_sql.inlined(query, views[0], rows), []
             cursor = self._pool.take(views)
+            for view in views if cursor else ():
+                self._verify(view.entries)
             if cursor is None:
                 cursor = self._database().cursor()
                 self._make(cursor, views)
-            else:
-                for view in views:
-                    self._verify(view.entries)
-            if not counted and query not in self._prepared:
+            is_new = not counted and query not in self._prepared
+            if is_new:
                 try:
                     cursor.execute(f"PREPARE lakelog_query AS {query}")
                 except duckdb.Error:
                     return None  # whoever asks for a relation is told what is wrong
+            if is_new and not is_needle:
                 self._prepared = {query} if len(self._prepared) > _PREPARED_MAX else self._prepared
                 self._prepared.add(query)
         stream = Stream(cursor, counted or query, None, is_one=True)
+        stream.prepared = "EXECUTE lakelog_query" if is_new else ""
         stream.lease = self._pool.lend(views, cursor, stream)
         return Relation(None, stream, self._failure(query, (asked, None, at)))
 
@@ -193,8 +198,7 @@ class Session:
         return frames.run(cursor, query, params, scope), query, params
 
     def _failed(self, words: str) -> QueryFailed:
-        words = type_tables.as_written(words)
-        return QueryFailed(self.in_one_line(words), words)
+        return QueryFailed(self.in_one_line(words), type_tables.as_written(words))
 
     def _failure(self, query: str, asked: tuple[str, Any, str | None]) -> Failure:
         """Return what makes the error of a query that fails while it runs, from what was asked."""
@@ -328,11 +332,9 @@ class Session:
             self._attached.add(name)
         return None if other is query else other
 
-    def _over_typed(
-        self, query: str, views: list[View], of_refs: Mapping[str, View]
-    ) -> tuple[str, list[View]]:
+    def _over_typed(self, query: str, views: list[View], refs: Mapping[str, View]) -> Any:
         cursor, keep = self._database().cursor(), self._hidden
-        return table_sql.over_typed_columns(cursor, query, views, of_refs, keep=keep)
+        return table_sql.over_typed_columns(cursor, query, views, refs, keep=keep)
 
     def _counted(
         self, mentions: prune.TableRefs, state: Manifest, pending: PendingFrames | None
@@ -380,11 +382,12 @@ class Session:
         if not mentions.parsed or not mentions.needs or self._hidden:
             return manifests.segments(state, "events")
         near = manifests.segments_between(state, mentions.low, mentions.high)
-        near = [e for e in near if e.kind == "events" and mentions.wants(e)]
+        near = mentions.near([e for e in near if e.kind == "events"])
         if not mentions.needles:
             return near
-        self._verify([e for e in near if not self._filters.has(e.key)])  # filters to be made
-        return [e for e in near if mentions.wants(e, self._filters)]
+        if missing := self._filters.missing(e.key for e in near):  # filters to be made
+            self._verify([e for e in near if e.key in missing])
+        return mentions.holding(near, self._filters)
 
     def tail_rows(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
         """Return the rows of a tail that a state lacks; None where there are none."""
@@ -460,7 +463,7 @@ class Session:
 
     def in_one_line(self, words: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
-        text = one_line(self.with_suggestion(words))
+        text = one_line(self.with_suggestion(type_tables.as_written(words)))
         for schema, name in self.refs.versions.items():
             text = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', text)  # type: ignore[misc]
         return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,9 @@ from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+
+
+_NAMES = re.compile(r"\s*(?:with\b|--|/\*)", re.I)
 
 
 class View(NamedTuple):
@@ -64,6 +68,17 @@ def rows_sql(
     if tail is not None or not parts:
         parts.append(f"SELECT {listed} FROM {tail or f'({sql.no_rows(columns(name))})'}")
     return " UNION ALL ".join(parts)
+
+
+def inlined(query: str, view: View, rows: str) -> str:
+    """Return a query that has the rows of its only table in itself, so that the engine binds it
+    once, and no view before."""
+    return f"WITH {view.name} AS NOT MATERIALIZED ({rows}) {query}"
+
+
+def can_inline(query: str, views: list[View]) -> bool:
+    """Whether that is the same: a query without names of its own, over segments alone."""
+    return len(views) == 1 and views[0].tail is None and not _NAMES.match(query)
 
 
 def over_typed_columns(

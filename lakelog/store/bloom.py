@@ -64,9 +64,27 @@ class Filters:
         start, size = (64, ids) if column == "id" else (64 + (ids + 7) // 8, subjects)
         return any(_holds(data, start, size, value) for value in hashed)
 
-    def has(self, digest: str) -> bool:
-        """Whether there is an intact filter of a segment."""
-        return self._stored(digest) is not None
+    def containing(self, digests: Iterable[str], column: str, hashed: Iterable[int]) -> set[str]:
+        """Return the segments that may contain a value with one of these hashes. Raises OSError."""
+        pairs = [(value, value >> 32) for value in hashed]
+        is_id, matches = column == "id", set()
+        for digest in digests:
+            data = self._data(digest)
+            ids, subjects = _SIZES.unpack_from(data, 8)
+            start, size = (64, ids) if is_id else (64 + (ids + 7) // 8, subjects)
+            for value, at in pairs:
+                place = at * size >> 32
+                # The first bit alone tells half of the segments, of which a large lake has many.
+                is_set = size and data[start + (place >> 3)] >> (place & 7) & 1
+                if is_set and _holds(data, start, size, value):
+                    matches.add(digest)
+                    break
+        return matches
+
+    def missing(self, digests: Iterable[str]) -> set[str]:
+        """Return the segments of which there is no intact filter."""
+        cached = self._cached
+        return {d for d in digests if d not in cached and self._stored(d) is None}
 
     def _data(self, digest: str) -> bytes:
         data = self._stored(digest)

@@ -565,3 +565,28 @@ def test_the_newest_above_a_seq_in_one_segment(lake: lakelog.Lake) -> None:
     for bound, expected in ((0, ["t4", "t3"]), (4, ["t4"])):
         query = f"SELECT type FROM events WHERE seq >= {bound} ORDER BY time DESC LIMIT 2"
         assert [name for (name,) in lake.sql(query).fetchall()] == expected
+
+
+def test_needles_in_any_spelling(lake: lakelog.Lake) -> None:
+    """Look-ups by subject give the same in every form, again for each evaluation, and errors of
+    their rows are those of the query as it is written."""
+    lake.append({"type": "N", "subject": f"s{n % 3}", "data": {"n": n}} for n in range(9))
+    lake.settle()
+    for query in (
+        "SELECT data->>'n' FROM events WHERE subject = 's1'",
+        "FROM events e SELECT e.data->>'n' WHERE e.subject = 's1' -- a comment",
+        "SELECT data->>'n' FROM events WHERE subject = 's1' AND seq IN (SELECT seq FROM events)",
+        "-- first\nSELECT data->>'n' FROM events WHERE subject = 's1'",
+        "WITH a AS (FROM events WHERE subject = 's1') SELECT data->>'n' FROM a",
+    ):
+        answer = lake.sql(query)
+        for _ in range(2):
+            assert sorted(answer.fetchall()) == [("1",), ("4",), ("7",)], query
+        assert answer.to_arrow_table().num_rows == 3
+        assert answer.limit(1).fetchall()
+    wrong = "SELECT 1 FROM events WHERE subject = 's1' AND (data->>'n')::DATE > now()"
+    with pytest.raises(QueryFailed) as failed:
+        lake.sql(wrong).fetchall()
+    assert wrong in failed.value.details
+    with pytest.raises(QueryFailed, match='Referenced column "nope"'):
+        lake.sql("SELECT nope FROM events WHERE subject = 's1'")

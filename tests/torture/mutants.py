@@ -282,9 +282,9 @@ EDITS = [
     _edited(
         "pruning's filter inverted",
         "sequence",
-        "lakelog.query.prune:TableRefs.wants",
-        "return any(need.wants(entry, filters)",
-        "return not any(need.wants(entry, filters)",
+        "lakelog.query.prune:Predicate.holding",
+        "entries = [e for e in entries if e.key in matches]",
+        "entries = [e for e in entries if e.key not in matches]",
     ),
     _edited(
         "a given id stored twice",
