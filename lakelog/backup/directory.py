@@ -74,7 +74,7 @@ class BackupDirectory:
             with contextlib.suppress(FileExistsError):
                 disk.create_whole(mark, _WORDS)
         with disk.claim(mark) as alone:
-            yield alone
+            yield bool(alone)
 
     def put(
         self,

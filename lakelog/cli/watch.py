@@ -179,13 +179,13 @@ def follow(
 
         # Before the files are opened: from here on a signal ends the round in order.
         previous_handlers = {s: signal.signal(s, end) for s in _SIGNALS}
-        renewed = _resume(watcher, backups)
+        renewed, kept = _resume(watcher, backups)
         watcher.totals.redis = feeder.figures if feeder else {}
         try:
             # Two watchers would both read each new line. The cursor would keep them from being
             # stored twice, but not from being read twice.
-            with disk.claim(lock_path(lake, roots)) as has_lock:
-                if not has_lock:
+            with disk.claim(lock_path(lake, roots), kept) as lock:
+                if not lock:
                     raise click.ClickException(f"another process is watching {', '.join(roots)}")
                 if feeder:
                     feeder.start()
@@ -194,7 +194,11 @@ def follow(
                 else:
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")
-                    loop.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
+                    try:
+                        loop.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
+                    except loop.RestartRequested as rest:
+                        rest.memory["lock"] = lock.keep()  # else another may watch meanwhile
+                        raise
         except loop.RestartRequested as rest:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what comes now, comes later
             _close(backups, feeder)
@@ -264,11 +268,12 @@ def _restart_process(memory: dict[str, Any], backups: BackupScheduler | None) ->
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _resume(watcher: following.Watcher, backups: BackupScheduler | None) -> bool:
-    """Continue with what this process knew before its restart, if there was one."""
+def _resume(watcher: following.Watcher, backups: BackupScheduler | None) -> tuple[bool, int]:
+    """Continue with what this process knew before its restart; return whether there was one, and
+    the descriptor of the lock that it kept, -1 if none."""
     number = os.environ.pop(_MEMORY, "")
     if not number:
-        return False
+        return False, -1
     # The mask survives the exec; a signal that was held back is delivered here, to the new handler.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     with os.fdopen(int(number), "rb") as file:
@@ -276,7 +281,7 @@ def _resume(watcher: following.Watcher, backups: BackupScheduler | None) -> bool
     if backups and "backups" in memory:
         backups.copies, backups.removals, backups.expirations = memory["backups"]
     watcher.remember(memory)
-    return True
+    return True, memory["lock"]
 
 
 def _reporter(app: App) -> following.Say:

@@ -286,17 +286,40 @@ def is_locked(path: str) -> bool:
         os.close(fd)  # which also drops the lock, if it was free to take
 
 
+class Claim:
+    """A claim file; true if this process holds its lock."""
+
+    def __init__(self, fd: int, *, is_held: bool) -> None:
+        self.fd, self._is_held = fd, is_held
+
+    def __bool__(self) -> bool:
+        return self._is_held
+
+    def keep(self) -> int:
+        """Return a descriptor with which the lock outlives an exec of this process."""
+        if self.fd < 0:
+            return -1
+        kept = os.dup(self.fd)
+        os.set_inheritable(kept, True)
+        return kept
+
+
 @contextlib.contextmanager
-def claim(path: str) -> Iterator[bool]:
-    """Hold the lock of a claim file, which only saves double work; yields False if another process
-    holds it. Where the file cannot be created, as in a read-only cache, the work is done anyway."""
+def claim(path: str, kept: int = -1) -> Iterator[Claim]:
+    """Hold the lock of a claim file, which only saves double work; yields what is false if another
+    process holds it. Where the file cannot be created, as in a read-only cache, the work is done
+    anyway. `kept` is the descriptor that was kept over an exec, if there was one."""
+    fd = kept
     try:
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        if fd < 0:
+            fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        else:
+            os.set_inheritable(fd, False)
     except OSError:
-        yield True
+        yield Claim(-1, is_held=True)
         return
     try:
-        yield lock(fd)
+        yield Claim(fd, is_held=lock(fd))
     finally:
         os.close(fd)
 

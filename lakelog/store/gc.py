@@ -74,9 +74,9 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
             # On a full disk what is due already is deleted all the same: that makes room.
             with _full_disk_suppressed(bool(due)):
                 _write_condemned(store, condemned)
-            with _announced(store, now) if due else nullcontext(True) as alone:
+            with _announced(store, now) if due else nullcontext(True) as no_push:
                 # A push that names objects just now may name these: they wait for the next run.
-                names = names if alone else ()
+                names = names if no_push else ()
                 freed = _delete(store, list(names), marker, progress)
             store.manifests.forget()
             _remove_signatures(store)

@@ -134,4 +134,4 @@ def alone(store: Store) -> Iterator[bool]:
     """Keep two restores of a lake apart; yields whether there is no other."""
     disk.make_dirs(store.paths.cache)
     with disk.claim(store.paths.restore_lock) as is_alone:
-        yield is_alone
+        yield bool(is_alone)

@@ -57,8 +57,7 @@ main()
 
 def test_it_runs_until_it_is_told_to_end(here: Path) -> None:
     """Lines come in while it runs; another on the same directory is refused; SIGTERM ends it."""
-    # It is not renewed meanwhile, however slow the machine is: then it has no lock for a moment.
-    program = WATCH.format(rest=3600.0)
+    program = WATCH.format(rest=0.2)  # the lock holds while it is renewed, too
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=here, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -128,6 +127,41 @@ def test_it_is_renewed_when_nothing_comes(here: Path) -> None:
         assert running.wait(240) == 0
         assert running.stderr is not None
         assert "5 new events" in running.stderr.read()
+
+
+def test_no_other_takes_its_place_while_it_is_renewed(here: Path) -> None:
+    """The lock of a watcher is held from its start to its end, over every renewal."""
+    lakelog("init", cwd=here)
+    program = WATCH.format(rest=0.1)
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            until = time.monotonic() + 240
+            while not (locks := list((here / "lake/cache").glob("watch-*.lock"))):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            inode = locks[0].stat().st_ino
+            while not is_locked(inode):  # it has made the file, and locks it next
+                assert time.monotonic() < until
+            for n in range(2):
+                before = Path(f"/proc/{running.pid}/auxv").read_bytes()
+                with open(here / "logs/a.log", "ab") as file:
+                    file.write(LINE % (3 + n))
+                while Path(f"/proc/{running.pid}/auxv").read_bytes() == before:
+                    assert is_locked(inode)
+                    assert time.monotonic() < until
+            while count(here) < 5:
+                assert is_locked(inode)
+        finally:
+            running.send_signal(signal.SIGTERM)
+            running.communicate()
+    assert running.returncode == 0
+
+
+def is_locked(inode: int) -> bool:
+    """Whether a process holds the lock of a file."""
+    locks = Path("/proc/locks").read_text().splitlines()
+    return any(f":{inode} " in line and "->" not in line for line in locks)
 
 
 def memory(pid: int) -> int:
