@@ -150,7 +150,7 @@ class _Rewriter:
             pairs = zip(node["select_list"], before, strict=True)
             unnamed += [(new, old) for new, old in pairs if old is not None and new != old]
         statement = tree["statements"][0]
-        selects = [_select(old, statement) for _, old in unnamed]
+        selects = [select_one(old, statement) for _, old in unnamed]
         texts = _texts(connection, [{**tree, "statements": [s]} for s in selects])
         for (item, old), text in zip(unnamed, texts, strict=True):
             plain = old.get("class") == "COLUMN_REF"
@@ -445,8 +445,8 @@ def _nodes(tree: Any) -> Iterator[Node]:
             yield from _nodes(child)
 
 
-def _select(item: Node, statement: Node) -> Node:
-    """Return a statement that selects one expression."""
+def select_one(item: Node, statement: Node) -> Node:
+    """Return a statement that selects one expression, from the tree of any other statement."""
     empty = {"type": "EMPTY", "alias": "", "sample": None, "query_location": 0}
     node: Node = {
         "type": "SELECT_NODE",

@@ -401,7 +401,10 @@ class _Constants:
                 return None
         if not _is_constant(value):
             return None
-        statement = {**self._tree, "statements": [_select(value, self._tree["statements"][0])]}
+        statement = {
+            **self._tree,
+            "statements": [payload.select_one(value, self._tree["statements"][0])],
+        }
         try:
             text = self._connection.execute(
                 "SELECT json_deserialize_sql($1::JSON)", [orjson.dumps(statement).decode()]
@@ -413,26 +416,6 @@ class _Constants:
         except (duckdb.Error, KeyError):
             return None
         return None if row is None or row[0] is None else int(row[0])
-
-
-def _select(expression: Any, statement: dict[str, Any]) -> dict[str, Any]:
-    """Return a statement that selects one constant expression."""
-    empty = {"type": "EMPTY", "alias": "", "sample": None, "query_location": 0}
-    node: dict[str, Any] = {
-        "type": "SELECT_NODE",
-        "modifiers": [],
-        "cte_map": {"map": []},
-        "select_list": [expression],
-        "from_table": empty,
-        "where_clause": None,
-        "group_expressions": [],
-        "group_sets": [],
-        "aggregate_handling": "STANDARD_HANDLING",
-        "having": None,
-        "sample": None,
-        "qualify": None,
-    }
-    return {**statement, "node": node}
 
 
 def _mentioned(value: Any, key: str) -> Iterator[str]:
