@@ -118,7 +118,7 @@ def test_two_watchers_of_one_directory(lake: lakelog.Lake, tmp_path: Path) -> No
     proven(lake, place)
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("at", [1, 2, 3, 5, 8, 12])
 def test_a_full_disk_is_waited_out(
     lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
