@@ -15,6 +15,7 @@ import pytest
 
 import lakelog
 from lakelog.store import disk, segment
+from lakelog.store.refs import Refs
 from lakelog.store.tail import Tail
 from lakelog.store.trim import trim
 from tests.support import lakes
@@ -291,15 +292,15 @@ def test_a_writer_of_another_machine_is_believed_dead_only_after_the_grace(
 
 def while_it_trims(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Do something between the look of the next trim and its first removal."""
-    real, done = disk.sync_dir, list[str]()
+    real, done = Refs.sync, list[str]()
 
-    def sync(path: str) -> None:
-        real(path)
-        if "/heads/" in path and not done:
-            done.append(path)
+    def sync(refs: Refs, branch: str, digest: str) -> None:
+        real(refs, branch, digest)
+        if not done:
+            done.append(branch)
             act()
 
-    patch.setattr(disk, "sync_dir", sync)
+    patch.setattr(Refs, "sync", sync)
 
 
 def test_concurrent_trims(make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch) -> None:
