@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -30,6 +32,7 @@ from lakelog.collect.followed_file import raise_descriptor_limit
 from lakelog.collect.status import Totals, lock_path, status_path
 from lakelog.export.values import micros
 from lakelog.ingest.scan import scan
+from lakelog.lake import Lake
 from lakelog.store import disk
 from lakelog.sync.redis_feed import END, RecentFeeder
 
@@ -182,11 +185,7 @@ def follow(
         renewed, kept = _resume(watcher, backups)
         watcher.totals.redis = feeder.figures if feeder else {}
         try:
-            # Two watchers would both read each new line. The cursor would keep them from being
-            # stored twice, but not from being read twice.
-            with disk.claim(lock_path(lake, roots), kept) as lock:
-                if not lock:
-                    raise click.ClickException(f"another process is watching {', '.join(roots)}")
+            with _alone(lake, roots, kept):
                 if feeder:
                     feeder.start()
                 if once:
@@ -194,11 +193,7 @@ def follow(
                 else:
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")
-                    try:
-                        loop.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
-                    except loop.RestartRequested as rest:
-                        rest.memory["lock"] = lock.keep()  # else another may watch meanwhile
-                        raise
+                    loop.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
         except loop.RestartRequested as rest:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what comes now, comes later
             _close(backups, feeder)
@@ -218,6 +213,21 @@ def follow(
 
 _MEMORY = "LAKELOG_WATCH_MEMORY"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _alone(lake: Lake, roots: list[str], kept: int) -> Iterator[None]:
+    """Hold the lock of these directories, over a restart, too. Raises ClickException."""
+    # Two watchers would both read each new line. The cursor would keep them from being stored
+    # twice, but not from being read twice.
+    with disk.claim(lock_path(lake, roots), kept) as lock:
+        if not lock:
+            raise click.ClickException(f"another process is watching {', '.join(roots)}")
+        try:
+            yield
+        except loop.RestartRequested as rest:
+            rest.memory["lock"] = lock.keep()
+            raise
 
 
 def _once(

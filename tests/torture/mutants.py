@@ -165,7 +165,7 @@ EDITS = [
         "a sync dropped: before a trim",
         "states",
         f"{STORE}.publish:link_move",
-        "        disk.sync_dir(directory)\n        return head",
+        "        store.refs.sync(move.branch, head.digest)\n        return head",
         "        return head",
         _verb("settle"),
     ),
