@@ -7,9 +7,16 @@ an application of the same name loses nothing. They are events like all others i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.fields import Event
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pc = Lazy("pyarrow.compute")
 
 SOURCE = "lakelog"
 WATCH, BACKUP, TRAIN = "lakelog.watch", "lakelog.backup", "lakelog.train"
@@ -21,6 +28,16 @@ IS_DATA = (
     f" OR NOT (starts_with(type, 'lakelog.') OR type = '{EARLIER_TRAIN}'))"
 )
 """SQL that holds for every event but bookkeeping ones."""
+
+
+def without(events: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the events for which IS_DATA holds."""
+    own = pc.equal(events["source"], SOURCE)
+    if not pc.any(own).as_py():  # nearly every batch
+        return events
+    types = events["type"]
+    kinds = pc.or_(pc.starts_with(types, "lakelog."), pc.equal(types, EARLIER_TRAIN))
+    return events.filter(pc.invert(pc.fill_null(pc.and_(own, kinds), False)))
 
 
 def event(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.bookkeeping import IS_DATA
+from lakelog import bookkeeping
 from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.export import folder, tables
 from lakelog.export.formats import (
@@ -93,10 +93,13 @@ def export(
     # behind.
     text = _with_date(_query(query), to.partition_by, ask, params)
     reader = ask(text, params).to_arrow_reader(_BATCH)
+    is_events = _is_events(query, reader.schema.names)
+    if is_events:
+        reader = _data_only(reader)
     # One file needs no sharding and no partitions, and may be a pipe or a device.
     if to.is_file:
-        return _write_file(reader, to, progress)
-    opener = _opener(to.format, "")
+        return _write_file(reader, to, is_events, progress)
+    opener = _opener(to.format, "", is_events)
     return tables.write(
         reader,
         to.path,
@@ -127,14 +130,20 @@ def _format(form: str | None, ending: str, packing: str) -> str:
 
 
 def _query(query: str) -> str:
-    """Return SQL for a query, or for the name of a table or view.
+    """Return SQL for a query, or for the name of a table or view."""
+    return f"SELECT * FROM {query.strip()}" if _NAME.fullmatch(query) else query
 
-    The table of events is meant without what lakelog itself noted in it.
-    """
-    if not _NAME.fullmatch(query):
-        return query
-    where = f" WHERE {IS_DATA}" if _EVENTS.search(query) else ""
-    return f"SELECT * FROM {query.strip()}{where}"
+
+def _is_events(query: str, columns: Sequence[str]) -> bool:
+    """Whether a query is the name of the events of a branch or tag. The table of events is meant
+    without what lakelog itself noted in it."""
+    is_name = bool(_NAME.fullmatch(query) and _EVENTS.search(query))
+    return is_name and {"source", "type", "data"}.issubset(columns)
+
+
+def _data_only(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """Leave out of events what lakelog itself noted; the engine would take longer for it."""
+    return pa.RecordBatchReader.from_batches(reader.schema, map(bookkeeping.without, reader))
 
 
 def _with_date(query: str, columns: Sequence[str], ask: Ask, params: Any) -> str:
@@ -151,7 +160,10 @@ def _with_date(query: str, columns: Sequence[str], ask: Ask, params: Any) -> str
 
 
 def _write_file(
-    reader: pa.RecordBatchReader, to: Destination, progress: Callable[[int], None] | None
+    reader: pa.RecordBatchReader,
+    to: Destination,
+    is_json: bool,
+    progress: Callable[[int], None] | None,
 ) -> ExportResult:
     """Write one file that appears once it is complete."""
     if os.path.isdir(to.path):
@@ -159,7 +171,7 @@ def _write_file(
     rows = 0
     with folder.atomic_file(to.path) as file:
         file.close()  # parts open their file by its name
-        part = _opener(to.format, to.path)(file.name, reader.schema)
+        part = _opener(to.format, to.path, is_json)(file.name, reader.schema)
         for batch in reader:
             part.write(pa.Table.from_batches([batch]))
             rows += batch.num_rows
@@ -169,22 +181,27 @@ def _write_file(
     return ExportResult(to.path, rows, {os.path.basename(to.path): os.path.getsize(to.path)})
 
 
-def _opener(form: str, name: str) -> Opener:
-    """Return the opener of a format; `name` gives the compression, `.arrows` a stream."""
+def _opener(form: str, name: str, is_json: bool) -> Opener:
+    """Return the opener of a format; `name` gives the compression, `.arrows` a stream, `is_json`
+    says that payloads are JSON."""
     if name.lower().endswith(".arrows"):
         return functools.partial(tables.ArrowPart, is_stream=True)
-    return tables.OPENERS.get(form) or functools.partial(TextPart, form=form, name=name)
+    return tables.OPENERS.get(form) or functools.partial(
+        TextPart, form=form, name=name, is_json=is_json
+    )
 
 
 class TextPart:
     """A CSV or NDJSON file, written as `lakelog sql` writes it, compressed according to `name`."""
 
-    def __init__(self, path: str, schema: pa.Schema, *, form: str, name: str = "") -> None:
+    def __init__(
+        self, path: str, schema: pa.Schema, *, form: str, name: str = "", is_json: bool = False
+    ) -> None:
         self._out = open(path, "wb")  # noqa: SIM115
         self._file = compressor(self._out, name)
         names = list(schema.names)
         nested = tuple(i for i, name in enumerate(names) if name == "data")
-        self._lines = LineEncoder(form, names, nested)
+        self._lines = LineEncoder(form, names, nested, is_json)
         self._file.write(header(form, names))
 
     def write(self, table: pa.Table) -> None:

@@ -121,8 +121,11 @@ class LineEncoder:
     """Encodes batches of rows as lines of CSV or NDJSON, several at a time. The methods yield the
     pieces that are due, in the order of the rows."""
 
-    def __init__(self, format: str, columns: list[str], nested: tuple[int, ...] = ()) -> None:
-        self._columns, self._nested = columns, nested
+    def __init__(
+        self, format: str, columns: list[str], nested: tuple[int, ...] = (), is_json: bool = False
+    ) -> None:
+        """With `is_json`, all texts of `nested` columns are known to be JSON."""
+        self._columns, self._nested, self._is_json = columns, nested, is_json
         self._record = records(columns, nested)
         self._is_csv = format == "csv"
         # Duplicate column names must be merged as a JSON object would, and a single empty cell be
@@ -148,7 +151,7 @@ class LineEncoder:
         if isinstance(batch, Columns) and self._by_column:
             if self._is_csv:
                 return csv_lines(batch)
-            return json_lines(batch, self._columns, self._nested)
+            return json_lines(batch, self._columns, self._nested, is_json=self._is_json)
         if self._is_csv:
             return b"".join(map(_csv_line, batch))
         return b"".join(dumps(self._record(row)) + b"\n" for row in batch)

@@ -100,8 +100,8 @@ def payload(value: Any) -> Any:
     try:
         orjson.loads(value)
     except orjson.JSONDecodeError:
-        try:  # half a surrogate pair is JSON all the same
-            json.loads(value, parse_constant=_refuse)
+        try:  # half a surrogate pair is JSON all the same, and so are thousands of digits
+            json.loads(value, parse_constant=_refuse, parse_int=str)
         except (ValueError, RecursionError):
             return value
     return orjson.Fragment(value)

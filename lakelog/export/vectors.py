@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
+    from pyarrow import csv
 else:
     pa = Lazy("pyarrow")
     np = Lazy("numpy")
     pc = Lazy("pyarrow.compute")
+    csv = Lazy("pyarrow.csv")
 
 PART_BYTES = 8_000_000
 """Bytes of columns that become one piece of text, so that a piece and its copies stay small."""
@@ -33,6 +35,9 @@ _CSV_QUOTED = '[,"\r\n]|^$'
 _JSON_ESCAPED = '[\\x00-\\x1f"\\\\]'
 _LENGTHS = {"s": 19, "ms": 23, "us": 26, "ns": 29}
 """Characters of a time of a year from 1000 to 9999."""
+_END = 2**31 - 1
+"""The end of any text, for kernels that count characters from its start."""
+_LARGE_BYTES = 2**30
 _FRACTIONS = {"ms": 10**3, "us": 10**6, "ns": 10**9}
 """Units of a time in a second."""
 _PLAIN_MAX = 1_000
@@ -83,18 +88,20 @@ Part = Any
 
 def csv_lines(rows: Columns) -> bytes | memoryview:
     """Return rows of two columns or more as CSV."""
-    parts: list[Part] = []
-    for place, column in enumerate(rows.columns):
-        parts += ["," if place else "", *_parts(column, _csv_parts)]
-    return _join([*parts, "\r\n"], len(rows))
+    cells = [_csv_cell(column) for column in rows.columns]
+    cells[-1] = _ended(cells[-1])
+    return _join(cells, len(rows), ",")
 
 
-def json_lines(rows: Columns, names: list[str], nested: Sequence[int]) -> bytes | memoryview:
-    """Return rows as NDJSON; `nested` columns hold JSON text."""
+def json_lines(
+    rows: Columns, names: list[str], nested: Sequence[int], *, is_json: bool = False
+) -> bytes | memoryview:
+    """Return rows as NDJSON; `nested` columns hold JSON text, with `is_json` nothing else."""
+    write_nested = _json_texts if is_json else _nested_parts
     parts: list[Part] = []
     for place, (name, column) in enumerate(zip(names, rows.columns, strict=True)):
         parts.append(("," if place else "{") + dumps(name).decode() + ":")
-        parts += _parts(column, _nested_parts if place in nested else _json_parts)
+        parts += _parts(column, write_nested if place in nested else _json_parts)
     return _join([*parts, "}\n"], len(rows))
 
 
@@ -109,21 +116,23 @@ def _parts(column: pa.Array, write: Callable[[pa.Array], Sequence[Part]]) -> Seq
     return (str(_join(write(column[:1]), 1), "utf-8"),)
 
 
-def _join(parts: Sequence[Part], count: int) -> bytes | memoryview:
-    """Join the parts of `count` lines into one text; a null is empty."""
-    # Each cell costs time per row, so neighbours that all lines share become one.
+def _join(parts: Sequence[Part], count: int, comma: str = "") -> bytes | memoryview:
+    """Join the parts of `count` lines into one text, with `comma` between them; a null is empty."""
+    # Each cell costs time per row, so neighbours that all lines share become one. A comma costs
+    # none.
     cells: list[Part] = []
-    for part in (p for p in parts if not isinstance(p, str) or p):
+    for part in (p for p in parts if not isinstance(p, str) or p or comma):
         if cells and isinstance(part, str) and isinstance(cells[-1], str):
-            cells[-1] += part
+            cells[-1] += comma + part
         else:
             cells.append(part)
     if not count or all(isinstance(cell, str) for cell in cells):
-        return "".join(cells).encode() * count
-    # A batch may exceed 2 GiB of text, the limit of 32-bit offsets.
-    large = pa.large_string()
-    cells = [pa.scalar(c, large) if isinstance(c, str) else c.cast(large) for c in cells]
-    lines = pc.binary_join_element_wise(*cells, pa.scalar("", large), null_handling="replace")
+        return comma.join(cells).encode() * count
+    # One row may exceed 2 GiB of text, the limit of 32-bit offsets.
+    size = sum(len(c) * count if isinstance(c, str) else c.nbytes for c in cells)
+    kind = pa.large_string() if size > _LARGE_BYTES else pa.string()
+    cells = [pa.scalar(c, kind) if isinstance(c, str) else c.cast(kind) for c in cells]
+    lines = pc.binary_join_element_wise(*cells, pa.scalar(comma, kind), null_handling="replace")
     return _content(lines)
 
 
@@ -138,15 +147,18 @@ def _content(texts: pa.Array) -> memoryview:
     return memoryview(data)[int(start) : int(stop)]
 
 
-def _csv_parts(column: pa.Array) -> Sequence[Part]:
+def _csv_cell(column: pa.Array) -> Part:
+    """Return the cells of a column, of equal values only one."""
     if column.null_count == len(column):
-        return ()
-    if pa.types.is_timestamp(column.type):
-        return _time_parts(column)
+        return ""
+    (cell,) = _parts(column, _csv_parts)
+    return cell
+
+
+def _csv_parts(column: pa.Array) -> Sequence[Part]:
     texts = _texts(column)
     if texts is None:
-        cells = [None if v is None else text(v) for v in values(column)]
-        texts = pa.array(cells, pa.string())
+        texts = pa.array([None if v is None else text(v) for v in values(column)], pa.string())
     elif not _is_text(column.type):
         return (texts,)
     content = bytes(_content(texts))
@@ -154,19 +166,41 @@ def _csv_parts(column: pa.Array) -> Sequence[Part]:
     has_mark = any(mark in content for mark in (b",", b'"', b"\r", b"\n"))
     if not has_mark and pc.min(pc.binary_length(texts)).as_py():
         return (texts,)
-    doubled = pc.replace_substring(texts, '"', '""') if b'"' in content else texts
-    if not texts.null_count and pc.all(pc.match_substring(texts, '"')).as_py():
-        return '"', doubled, '"'
+    has_quote = b'"' in content
+    if has_quote and b"\n" not in content and pc.all(pc.match_substring(texts, '"')).as_py():
+        return (_quoted(texts),)
+    doubled = pc.replace_substring(texts, '"', '""') if has_quote else texts
     quoted = pc.match_substring_regex(texts, _CSV_QUOTED)
     in_quotes = pc.binary_join_element_wise('"', doubled, '"', "")
     return (pc.if_else(pc.fill_null(quoted, False), in_quotes, texts),)
 
 
+def _quoted(texts: pa.Array) -> pa.Array:
+    """Return texts of single lines in quotes, those in them doubled, and nulls as empty texts.
+
+    Arrow's writer of CSV takes half the time of its kernel that replaces a part of a text.
+    """
+    sink = pa.BufferOutputStream()
+    options = csv.WriteOptions(include_header=False, quoting_style="needed", batch_size=len(texts))
+    csv.write_csv(pa.table({"": texts}), sink, options)
+    lines = sink.getvalue()
+    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")) + 1
+    offsets = np.append(0, ends).astype(np.int64)
+    array = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), lines)
+    return pc.binary_replace_slice(array, -1, _END, "")
+
+
+def _ended(cell: Part) -> Part:
+    """Return the last cell of lines, and their end."""
+    if isinstance(cell, str):
+        return cell + "\r\n"
+    return pc.binary_replace_slice(pc.fill_null(cell, ""), _END, _END, "\r\n")
+
+
 def _json_parts(column: pa.Array) -> Sequence[Part]:
     if column.null_count == len(column):
         return ("null",)
-    texts, after = _time_parts(column) if pa.types.is_timestamp(column.type) else (None, "")
-    texts = _texts(column) if texts is None else texts
+    texts = _texts(column)
     if texts is None:
         return (pa.array([dumps(v).decode() for v in values(column)], pa.string()),)
     if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
@@ -176,7 +210,7 @@ def _json_parts(column: pa.Array) -> Sequence[Part]:
     if has_mark or any(mark in bytes(content) for mark in (b'"', b"\\")):
         return (_json_strings(texts),)
     if not texts.null_count:
-        return '"', texts, after + '"'
+        return '"', texts, '"'
     return (pc.fill_null(pc.binary_join_element_wise('"', texts, '"', ""), "null"),)
 
 
@@ -190,6 +224,10 @@ def _json_strings(texts: pa.Array) -> pa.Array:
     # All at once, each on a line of its own: in JSON strings there are no line ends.
     lines = orjson.dumps(singles, option=orjson.OPT_INDENT_2).decode()[4:-2].split(",\n  ")
     return pc.replace_with_mask(plain, escaped, pa.array(lines, plain.type))
+
+
+def _json_texts(column: pa.Array) -> Sequence[Part]:
+    return ("null",) if column.null_count == len(column) else (pc.fill_null(column, "null"),)
 
 
 def _nested_parts(column: pa.Array) -> Sequence[Part]:
@@ -253,44 +291,47 @@ def _texts(column: pa.Array) -> pa.Array | None:
 
 def _times(column: pa.Array) -> pa.Array:
     """Return times as ISO 8601, without a fraction of zeros."""
-    zone = "Z" if column.type.tz else ""
-    naive = column.cast(pa.timestamp(column.type.unit))
-    texts = _regular_times(naive)
+    unit, zone = column.type.unit, "Z" if column.type.tz else ""
+    naive = column.cast(pa.timestamp(unit))
+    texts = _times_of_runs(naive, zone) if column.null_count < len(column) else None
     if texts is not None:
-        texts = pc.binary_join_element_wise(texts, zone, "")
-    else:  # some year has not four digits, or all are null
-        texts = pc.strftime(naive, format=f"%Y-%m-%dT%H:%M:%S{zone}")
+        return texts
+    # Some year has not four digits, or all are null.
+    texts = pc.strftime(naive, format=f"%Y-%m-%dT%H:%M:%S{zone}")
     return pc.replace_substring_regex(texts, r"\.0+(Z?)$", r"\1")
 
 
-def _time_parts(column: pa.Array) -> tuple[pa.Array, str]:
-    """Return times as text, and what follows each of them."""
-    unit, zone = column.type.unit, "Z" if column.type.tz else ""
-    naive = column.cast(pa.timestamp(unit))
-    if not column.null_count:
-        counts = np.asarray(naive.cast(pa.int64()))
-        is_cut = unit in _FRACTIONS and bool((counts % _FRACTIONS[unit] == 0).any())
-        texts = None if is_cut else _times_of_runs(naive, counts)
-        if texts is not None:
-            return texts, zone
-    return _times(column), ""
-
-
-def _times_of_runs(naive: pa.Array, counts: Any) -> pa.Array | None:
+def _times_of_runs(naive: pa.Array, zone: str) -> pa.Array | None:
     """Return what `_regular_times` does, of equal neighbours once: rows of one batch have one
     `ingested_at`."""
+    if naive.null_count:
+        return _regular_times(naive, zone)
+    counts = np.asarray(naive.cast(pa.int64()))
     starts = np.append(True, counts[1:] != counts[:-1])
     if np.count_nonzero(starts) * 8 > len(counts):
-        return _regular_times(naive)
-    texts = _regular_times(naive.take(pa.array(np.flatnonzero(starts))))
+        return _regular_times(naive, zone)
+    texts = _regular_times(naive.take(pa.array(np.flatnonzero(starts))), zone)
     return None if texts is None else texts.take(pa.array(np.cumsum(starts) - 1))
 
 
-def _regular_times(naive: pa.Array) -> pa.Array | None:
+def _regular_times(naive: pa.Array, zone: str) -> pa.Array | None:
+    """Return times as ISO 8601, or None if some year has not four digits."""
+    texts, parts = _fixed_times(naive, zone), _FRACTIONS.get(naive.type.unit)
+    if texts is None or parts is None:
+        return texts
+    is_whole = np.asarray(pc.fill_null(naive.cast(pa.int64()), 1)) % parts == 0
+    if not is_whole.any():
+        return texts
+    short = _fixed_times(naive.cast(pa.timestamp("s"), safe=False), zone)
+    return pc.if_else(pa.array(is_whole), short, texts)
+
+
+def _fixed_times(naive: pa.Array, zone: str) -> pa.Array | None:
     """Return times with their whole fraction, or None if their texts differ in length."""
     texts = naive.cast(pa.string())
-    lengths = pc.min_max(pc.binary_length(texts)).as_py()
+    lengths, length = pc.min_max(pc.binary_length(texts)).as_py(), _LENGTHS[naive.type.unit]
     # Years outside 1000 to 9999 have another length; a character is replaced at a fixed position.
-    if not lengths["min"] == lengths["max"] == _LENGTHS[naive.type.unit]:
+    if not lengths["min"] == lengths["max"] == length:
         return None
-    return pc.binary_replace_slice(texts, 10, 11, "T")
+    texts = pc.binary_replace_slice(texts, 10, 11, "T")
+    return pc.binary_replace_slice(texts, length, length, zone) if zone else texts

@@ -180,6 +180,31 @@ def test_python_exports_states_frames_and_partitions(lake: Path, home: Path) -> 
     assert not [p for p in home.iterdir() if p.name[0] in "xy"]
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_the_table_is_written_as_a_query_of_it(home: Path, ending: str) -> None:
+    """Of a table named `events` the payloads are known to be JSON: the text is what it is where
+    that has to be found out, for any payload that a lake takes."""
+    payloads = [None, 3, "a,\n", [], {"x": float("nan"), "y": '",\\\r\n\0'}, {"n": 10**4_000}]
+    lines = [
+        '{"a" : [ 1e999 ]}',
+        '{"a":"\\ud83d"}',
+        "1" * 6_000,
+        "[" * 999 + "]" * 999,
+        '{"a":1,"a":2}',
+    ]
+    (home / "in.jsonl").write_text("".join(f'{{"type":"t","data":{each}}}\n' for each in lines))
+    with lakelog.open(home / "lake") as opened:
+        opened.append([{"type": "t", "data": each} for each in payloads])
+        assert opened.ingest(home / "in.jsonl").events >= 4
+        for _ in range(2):
+            for query in ("events", "SELECT * FROM events"):
+                opened.export(query, home / f"{len(query)}.{ending}")
+            texts = [(home / f"{n}.{ending}").read_bytes() for n in (6, 20)]
+            assert texts[0] == texts[1]
+            assert len(texts[0].splitlines()) >= 10
+            opened.settle()
+
+
 def test_an_arrow_stream_is_written_as_one(lake: Path, home: Path) -> None:
     """`.arrows` is the stream format of Arrow, `.arrow` its file format."""
     assert export(lake, "events", "-o", home / "rows.arrows").exit_code == 0

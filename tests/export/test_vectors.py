@@ -134,6 +134,40 @@ def test_batches_encoded_concurrently_keep_their_order(form: str) -> None:
     assert fast == b"".join(slow)
 
 
+@pytest.mark.parametrize("digits", [0, 3, 6, 9])
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+def test_times_have_a_fraction_where_they_need_one(digits: int, zone: str | None) -> None:
+    """Times of any unit, whole seconds alone and among others, before 1970, and with nulls."""
+    second = 10**digits
+    moments = [0, second, -second, 5 * second + second // 2, 1, -1, 1_700_000_000 * second]
+
+    def iso(moment: int | None) -> str:
+        seconds, rest = divmod(moment or 0, second)
+        whole = dt.datetime(1970, 1, 1) + dt.timedelta(seconds=seconds)
+        fraction = f".{rest:0{digits}}" if rest else ""
+        return "" if moment is None else whole.isoformat() + fraction + ("Z" if zone else "")
+
+    kind = pa.timestamp({0: "s", 3: "ms", 6: "us", 9: "ns"}[digits], zone)
+    for some in (moments, moments[:3], [None, *moments], moments[:1] * 20, moments[4:5] * 20):
+        batch = pa.record_batch([pa.array(some, kind), pa.nulls(len(some))], ["t", "n"])
+        lines = b"".join(formats.encode(Result(["t", "n"], [Columns(batch)]), "csv"))
+        assert lines.decode().split("\r\n")[1:-1] == [f"{iso(each)}," for each in some]
+
+
+@pytest.mark.parametrize("texts", [['"'] * 9, ['a "b"', None, '""'], ['"\r', '",'], ['"', "\n"]])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_quotes_are_doubled_in_every_column(texts: list[str | None], kind: pa.DataType) -> None:
+    """Columns in which every text has a quote are written as single values are, also the last."""
+    numbers = pa.array([None, *range(len(texts) - 1)])
+    columns = [pa.array(texts, kind), numbers, pa.array(texts, kind).slice(0)]
+    for order in ([0, 1, 2], [1, 0], [0, 1]):
+        batch = pa.record_batch([columns[n] for n in order], [f"c{n}" for n in order])
+        for part in (batch, batch.slice(1)):
+            result = Result(part.schema.names, [Columns(part)])
+            slow = Result(part.schema.names, [list(Columns(part))])
+            assert b"".join(formats.encode(result, "csv")) == b"".join(formats.encode(slow, "csv"))
+
+
 @given(batch=batches())
 def test_a_batch_is_a_sequence_of_rows(batch: pa.RecordBatch) -> None:
     """Rows are counted, iterated, indexed and sliced alike."""

@@ -36,6 +36,19 @@ def test_second_training_set_is_the_first(tmp_path: Path, kind: str) -> None:
     assert first == second
 
 
+def test_events_without_bookkeeping_are_those_of_the_sql(tmp_path: Path) -> None:
+    """The condition in Python keeps the rows that the one in SQL keeps, in every combination."""
+    sources = (None, "", "lakelog", "Lakelog", "lakelog.")
+    types = ("lakelog.", "lakelog.watch", "lakelogs", "train.export", "train.exports", "x")
+    events = [{"type": kind, "source": source} for kind in types for source in sources]
+    with lake_of(tmp_path / "lake", events) as lake:
+        for only in ("true", "source = 'lakelog'", "source IS NULL", "false"):
+            query = f"SELECT type, source FROM events WHERE {only}"
+            rows = bookkeeping.without(lake.sql(query).to_arrow_table().combine_chunks())
+            wanted = lake.sql(f"{query} AND {bookkeeping.IS_DATA}").to_arrow_table()
+            assert rows.to_pylist() == wanted.to_pylist()
+
+
 def test_recipe_can_ask_for_bookkeeping(tmp_path: Path) -> None:
     """With [select] bookkeeping, and of a tag just as of the present state, the notes are there."""
     with lake_of(tmp_path / "lake", [*notes(5), *OWN]) as lake:
