@@ -40,6 +40,11 @@ def write_all(fd: int, data: bytes) -> None:
             written += os.write(fd, view[written:])
 
 
+def is_there(path: str) -> bool:
+    """Whether a path names a file, without a look at the file itself."""
+    return os.access(path, os.F_OK)
+
+
 def truncate(fd: int, size: int) -> None:
     """Shorten a file; not durable until it is synced."""
     os.ftruncate(fd, size)

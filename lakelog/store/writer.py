@@ -131,6 +131,7 @@ class Writer:
         self._is_protected = False  # whether a file of ours keeps the branch from being deleted
         self._doubtful: list[int] = []
         self._fd, self._end, self._size = -1, 0, 0  # of the newest file, its space included
+        self._path = ""
         self._abandoned: list[int] = []
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
         self._last = -1
@@ -261,8 +262,9 @@ class Writer:
                 disk.sync_file(self._fd)
                 self._end, self._size = stop, max(self._size, stop + len(space))
                 # No name any more: somebody took this writer for dead, where locks do not exclude,
-                # and trimmed the file with the frame that was just written.
-                if os.fstat(self._fd).st_nlink > 0:
+                # and trimmed the file with the frame that was just written. Its path comes first
+                # (who reads the times of a file makes the next write set them anew: a slow sync).
+                if disk.is_there(self._path) or os.fstat(self._fd).st_nlink > 0:
                     return
             except OSError:
                 pass
@@ -288,7 +290,7 @@ class Writer:
             os.getpid(),
             disk.now_us(),
         )
-        path = disk.temporary_path(directory)
+        path, name = disk.temporary_path(directory), paths.wal(self._branch, self._name, self._n)
         fd, linked = disk.create(path), False
         try:
             # Without space: most writers write one frame and are gone.
@@ -297,7 +299,7 @@ class Writer:
             disk.sync_file(fd)
             # Locked before it has a name: a file that can be locked counts as a dead writer's.
             disk.lock(fd)
-            disk.link(path, paths.wal(self._branch, self._name, self._n))
+            disk.link(path, name)
             linked = True
             disk.sync_dir(directory)
             # Only now: a deletion that did not see this file has ended the branch by now, and one
@@ -307,7 +309,7 @@ class Writer:
                 self._is_protected = True
         # Nothing was acknowledged, and in this branch nobody would ever seal it.
         except UnknownRef:
-            disk.unlink(paths.wal(self._branch, self._name, self._n))
+            disk.unlink(name)
             disk.close(fd)
             raise
         # Linked but not synced, the frame may be read or vanish: it becomes doubtful, and this
@@ -327,7 +329,7 @@ class Writer:
         self._unlock_abandoned()
         self._finish()
         self._clock.reopen()
-        self._fd, self._n, self._is_due = fd, self._n + 1, False
+        self._fd, self._path, self._n, self._is_due = fd, name, self._n + 1, False
         self._raw, self._events, self._opened = 0, 0, time.monotonic()
         self._end = self._size = len(data)
         if self._n == 1 and self._store.settings.seal != "never":

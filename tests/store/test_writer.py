@@ -192,6 +192,32 @@ def test_a_file_unlinked_under_a_living_writer_is_noticed(lake: lakelog.Lake) ->
     assert rows(lake) == [1, 2, 3]
 
 
+def test_a_commit_reads_no_times(lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose times were read gets new ones with the next write, which makes a sync slow."""
+    lake.append(numbers(1))
+    lake.append(numbers(2))  # from now on all files are open
+    asked: list[str] = []
+
+    def noted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: (asked.append(name), real(*args))[1]
+
+    for name in ("stat", "fstat", "lstat"):
+        monkeypatch.setattr(os, name, noted(name, getattr(os, name)))
+    lake.append(numbers(3))
+    monkeypatch.undo()
+    assert asked == []
+
+
+def test_a_lake_that_was_moved_goes_on(lake: lakelog.Lake) -> None:
+    """A writer whose lake has another path by now still has its file; no lake is made beside."""
+    lake.append(numbers(1))
+    os.rename(lake.path, f"{lake.path}-moved")
+    lake.append(numbers(2))
+    assert not os.path.exists(lake.path)
+    os.rename(f"{lake.path}-moved", lake.path)
+    assert rows(lake) == [1, 2]
+
+
 # --- a disk that fails ----------------------------------------------------------------------------
 
 
