@@ -29,7 +29,7 @@ ORDER = {
         fields bookkeeping store repair query views export ingest  async_append pinned lake dbapi
         collect backup loggers pipeline analyze train transfer sync compat cli server notebook""",
     "store": """sql arrays line_layout paths disk document connection wal entry typed
-        field_inference column_encoding typed_rows bloom segment identity_run manifest
+        field_inference column_encoding text_kinds typed_rows bloom segment identity_run manifest
         move_pack state_index state_files refs policy signatures verified_files bootstrap objects
         sealer_process
         clock tail receipt writer rows

@@ -36,6 +36,12 @@ function payload(member, value, spaced) {
     return `[${value.map(each => payload(member.members[0], each, spaced)).join(',' + space)}]`
   }
   if (member.kind === 'text') return quoted(value)
+  if (member.kind === 'words') return quoted(value.join(' '))
+  if (member.kind === 'numbers') {
+    let nth = 0
+    return quoted(member.pieces.map(piece => typeof piece === 'string' ? piece
+      : String(value[++nth]).padStart(piece, '0')).join(''))
+  }
   if (member.kind === 'float') return float(value)
   if (member.kind === 'number') {
     return Number.isSafeInteger(value) ? String(value) : float(value)

@@ -71,7 +71,7 @@ class Extraction:
         """Return the kind of the values that have one in these schemas: `text` where they differ
         or none has any, `json` where all are objects, lists or mixed."""
         found = [_find(schema, self.path)[:2] for schema in schemas]
-        kinds = {"json" if rest else member.kind for member, rest in found if member}
+        kinds = {"json" if rest else _kind(member) for member, rest in found if member}
         scalars = kinds & {*_TYPES, "text"}
         if scalars <= {"int", "float", "number"} and len(scalars) > 1:
             return "float"
@@ -84,13 +84,14 @@ class Extraction:
         if member is None:
             return f"NULL::{self._type(kind)}"
         column = f"{parent}.{sql.identifier(member.name)}"
-        known = member.kind if not rest else ""
+        known = _kind(member) if not rest else ""
+        value = typed.plain_sql(member, column) if known == "text" else column
         if self.mode == "fields" and known in (*_TYPES, "text"):
-            return f"{column}::{_TYPES.get(kind, 'VARCHAR')}"
+            return f"{value}::{_TYPES.get(kind, 'VARCHAR')}"
         if self.mode in ("json", "text") and self.cast in _SAME.get(known, ()):
             return f"{'TRY_' if self.is_try else ''}CAST({column} AS {self.cast})"
         if self.mode == "text" and known == "text":
-            return self._cast(column)
+            return self._cast(value)
         if self.mode == "text" and known in ("int", "bool"):
             return self._cast(f"{column}::VARCHAR")
         if known == "number" and self.mode == "text" and self.cast == "BIGINT" and self.is_try:
@@ -101,11 +102,11 @@ class Extraction:
         if self.mode == "text" and known == "float":
             return self._cast(f"to_json({column})::VARCHAR")
         if self.mode == "json" and known in ("text", "int", "bool", "float") and not member.null:
-            return self._cast(f"to_json({column})")
+            return self._cast(f"to_json({value})")
         if self.mode == "fields":
             function = "json_extract" if kind == "json" else "json_extract_string"
-            value = f"{function}({typed.member_sql(member, column)}, {_path(rest)})"
-            return f"TRY_CAST({value} AS {_TYPES[kind]})" if kind in _TYPES else value
+            part = f"{function}({typed.member_sql(member, column)}, {_path(rest)})"
+            return f"TRY_CAST({part} AS {_TYPES[kind]})" if kind in _TYPES else part
         function = _FUNCTIONS[self.mode]
         if member.null and self.mode != "text":  # null and absence are two things to the others
             text = typed.text_sql(Schema((member,)), parent)
@@ -193,6 +194,11 @@ def _find(schema: Schema, path: tuple[Step, ...]) -> tuple[Member | None, tuple[
         if member.kind != "object":
             break
     return None, (), parent
+
+
+def _kind(member: Member) -> str:
+    """Return the kind of the values of a member, `text` for texts however they are stored."""
+    return "text" if member.kind in typed.TEXTS else member.kind
 
 
 def _number_sql(column: str) -> str:

@@ -37,12 +37,11 @@ def choose(values: pa.Array, scale: float = 1) -> str:
 
     The column is `scale` times as long as the sample.
     """
-    distinct, count = len(values.unique()), len(values)
     if pa.types.is_boolean(values.type):
         return _PLAIN
-    if distinct < min(_FEW, count / 4):
+    if are_few(values):
         return DICTIONARY
-    repeats = distinct < _MOST * count
+    repeats = len(values.unique()) < _MOST * len(values)
     if pa.types.is_floating(values.type):
         # Numbers that were rounded come again: even a long dictionary is shorter than they are.
         return DICTIONARY if repeats else _PLAIN
@@ -51,6 +50,18 @@ def choose(values: pa.Array, scale: float = 1) -> str:
     if len(tried) == 1:
         return tried[0]
     return min(tried, key=lambda each: _estimate(values, each, scale))
+
+
+def are_few(values: pa.Array) -> bool:
+    """Whether a column has few different values, by a sample of it."""
+    return len(values.unique()) < min(_FEW, len(values) / 4)
+
+
+def estimate(values: pa.Array, scale: float, level: int) -> float:
+    """Return about how many bytes a column takes at a level of zstd, `scale` times the sample;
+    lists of texts with a dictionary of these."""
+    is_list = pa.types.is_list(values.type)
+    return _estimate(values, DICTIONARY if is_list else choose(values, scale), scale, level)
 
 
 def sample(length: int, most: int) -> pa.Array:
@@ -63,21 +74,21 @@ def sample(length: int, most: int) -> pa.Array:
     return pa.array((starts[:, None] + np.arange(_RUN)).ravel())
 
 
-def _estimate(values: pa.Array, encoding: str, scale: float) -> float:
+def _estimate(values: pa.Array, encoding: str, scale: float, level: int = _LEVEL) -> float:
     """Return the bytes of the whole column: what a second half adds counts for all after it, as
     few of its values are new to a dictionary."""
-    half, whole = (_size(values[:n], encoding) for n in (len(values) // 2, len(values)))
+    half, whole = (_size(values[:n], encoding, level) for n in (len(values) // 2, len(values)))
     return whole + 2 * (scale - 1) * (whole - half)
 
 
-def _size(values: pa.Array, encoding: str) -> int:
+def _size(values: pa.Array, encoding: str, level: int) -> int:
     """Return the bytes of a column in one encoding."""
     sink = pa.BufferOutputStream()
     pq.write_table(
         pa.table({"column": values}),
         sink,
         compression="zstd",
-        compression_level=_LEVEL,
+        compression_level=level,
         write_statistics=False,
         store_schema=False,
         use_dictionary=encoding == DICTIONARY,

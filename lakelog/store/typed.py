@@ -13,6 +13,8 @@ The kinds of members, how DuckDB and Parquet store them, and how they are writte
     number   DOUBLE    whole numbers below 2^53 as digits, others as float
     bool     BOOLEAN   true, false
     json     VARCHAR   the value's own JSON text
+    words    VARCHAR[] a text whose words, between spaces, are few: a dictionary of them is small
+    numbers  STRUCT    a text that is always spelled alike but for whole numbers, which are members
     object   STRUCT    its members, in the order of the schema
     list     LIST      values of one kind
 
@@ -22,8 +24,9 @@ NULL means null in a list; elsewhere that the member is absent or null, which th
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +52,10 @@ SCALARS = {
     "json": "JSON",
 }
 """The kinds that have no members, and the type from which the engine reads each."""
+TEXTS = frozenset(("text", "words", "numbers"))
+"""The kinds of values that are texts."""
+DIGITS_MAX = 18
+"""A number in a text has at most so many digits, which fit an int."""
 _NESTED_MAX = 64
 _EXACT = 1 << 53
 
@@ -58,12 +65,20 @@ class Member:
     """A member of an object: `null` says that NULL stands for an explicit null, not for absence.
 
     `members` are those of an object; a list has exactly one, of the name "" and with `null`.
+    `pieces` are those of numbers: texts, and for each number the digits that it has at least.
     """
 
     name: str
     kind: str
     null: bool = False
     members: tuple[Member, ...] = ()
+    pieces: tuple[str | int, ...] = ()
+
+    @property
+    def numbers(self) -> list[str]:
+        """The names of the members of the struct of numbers: "1", "2", ..."""
+        count = sum(isinstance(piece, int) for piece in self.pieces)
+        return [str(nth) for nth in range(1, count + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +134,13 @@ def member_sql(member: Member, value: str) -> str:
     `value` is an SQL expression.
     """
     return _value_sql(member, value, False, 0)
+
+
+def plain_sql(member: Member, value: str) -> str:
+    """Return SQL for the text that a value of one of `TEXTS` stands for, NULL where it is NULL."""
+    if member.kind == "words":
+        return f"array_to_string({value}, ' ')"
+    return _numbers_sql(member.pieces, value) if member.kind == "numbers" else value
 
 
 _schemas: dict[str, Schema] = {}
@@ -186,6 +208,8 @@ def _to_json(member: Member) -> dict[str, Any]:
     body: dict[str, Any] = {"name": member.name, "kind": member.kind, "null": member.null}
     if member.members:
         body["members"] = [_to_json(each) for each in member.members]
+    if member.pieces:
+        body["pieces"] = member.pieces
     return body
 
 
@@ -196,16 +220,25 @@ def _from_json(body: Any, depth: int = 1) -> Member:
     if depth > _NESTED_MAX:
         raise ValueError("its members are nested too deeply")
     members = tuple(_from_json(each, depth + 1) for each in body.get("members", ()))
+    pieces = tuple(body.get("pieces", ()))
     if kind == "list":
         is_sound = len(members) == 1 and members[0].name == "" and members[0].null
     elif kind == "object":
         is_sound = bool(members)
         _require_names(members)
     else:
-        is_sound = kind in SCALARS and not members
-    if not is_sound:
+        is_sound = (kind in SCALARS or kind in TEXTS) and not members
+    if not is_sound or not (_are_pieces(pieces) if kind == "numbers" else pieces == ()):
         raise ValueError(f"member {name!r} of kind {kind!r} is malformed")
-    return Member(name, kind, null, members)
+    return Member(name, kind, null, members, pieces)
+
+
+def _are_pieces(pieces: tuple[Any, ...]) -> bool:
+    """Whether these are texts, and how many digits numbers have, of which there is one at least."""
+    texts = [piece for piece in pieces if isinstance(piece, str)]
+    widths = [piece for piece in pieces if not isinstance(piece, str)]
+    are_widths = all(type(width) is int and 0 < width <= DIGITS_MAX for width in widths)
+    return bool(widths) and are_widths and min("".join(texts), default=" ") >= " "
 
 
 def _require_names(members: tuple[Member, ...]) -> None:
@@ -231,7 +264,7 @@ def _structure(member: Member) -> Any:
         return {each.name: _structure(each) for each in member.members}
     if member.kind == "list":
         return [_structure(member.members[0])]
-    return SCALARS[member.kind]
+    return "VARCHAR" if member.kind in TEXTS else SCALARS[member.kind]
 
 
 def _object_sql(members: tuple[Member, ...], value: str, spaced: bool, depth: int = 0) -> str:
@@ -253,6 +286,12 @@ def _value_sql(member: Member, value: str, spaced: bool, depth: int) -> str:
         return f"CASE WHEN {value} IS NOT NULL THEN {text} END"
     if member.kind == "list":
         return _list_sql(member.members[0], value, spaced, depth)
+    if member.kind == "numbers":
+        # Digits need no escapes, and the other pieces get theirs here.
+        texts = (orjson.dumps(p).decode()[1:-1] if isinstance(p, str) else p for p in member.pieces)
+        return _numbers_sql(('"', *texts, '"'), value)
+    if member.kind in TEXTS:
+        return f"to_json({plain_sql(member, value)})::VARCHAR"
     return _SCALAR_SQL[member.kind](value)
 
 
@@ -267,13 +306,32 @@ def _list_sql(element: Member, value: str, spaced: bool, depth: int) -> str:
     return f"'[' || array_to_string({texts}, '{comma}') || ']'"
 
 
+def _numbers_sql(pieces: Iterable[str | int], value: str) -> str:
+    """SQL for a text with numbers in it."""
+    names = itertools.count(1)
+    parts = (
+        sql.literal(p) if isinstance(p, str) else _digits_sql(value, str(next(names)), p)
+        for p in pieces
+    )
+    # concat is faster than ||, and takes NULL for an empty text.
+    return f"CASE WHEN struct_extract({value}, '1') IS NOT NULL THEN concat({', '.join(parts)}) END"
+
+
+def _digits_sql(struct: str, name: str, width: int) -> str:
+    number = f"struct_extract({struct}, '{name}')"
+    if width == 1:
+        return f"{number}::VARCHAR"
+    # lpad would cut longer ones off.
+    padded = f"lpad({number}::VARCHAR, {width}, '0')"
+    return f"CASE WHEN {number} < {10**width} THEN {padded} ELSE {number}::VARCHAR END"
+
+
 def _number_sql(value: str) -> str:
     is_whole = f"abs({value}) < {_EXACT} AND {value} = trunc({value})"
     return f"CASE WHEN {is_whole} THEN {value}::BIGINT::VARCHAR ELSE {value}::VARCHAR END"
 
 
 _SCALAR_SQL: dict[str, Callable[[str], str]] = {
-    "text": "to_json({})::VARCHAR".format,
     "int": "{}::VARCHAR".format,
     "float": "{}::VARCHAR".format,
     "number": _number_sql,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
-from lakelog.store import column_encoding, sql, typed
+from lakelog.store import column_encoding, sql, text_kinds, typed
 from lakelog.store.field_inference import infer
 from lakelog.store.typed import Member, Schema
 
@@ -74,6 +74,8 @@ class PayloadTyping:
         self._shares: dict[str, float] = {}
         """The part of the rows that each schema fitted when it was the best that was found."""
         self._columns: dict[str, FieldColumns] = {}
+        self._refined: dict[str, Schema] = {}
+        """The schema in whose place another is used, as it makes texts smaller."""
 
     def choose(
         self, texts: pa.ChunkedArray, near: Iterable[Schema] = (), order: pa.Array | None = None
@@ -87,16 +89,18 @@ class PayloadTyping:
         if not len(sample):
             return None
         few, trials = sample.take(_evenly(len(sample), _TRIED)), []
-        for schema in dict.fromkeys((*near, *([self._last] if self._last else ()))):
+        for given in dict.fromkeys((*near, *([self._last] if self._last else ()))):
+            schema = self._refined.get(given.key, given)
             trial = self._try(schema, few)
             # What no schema fitted before is not searched for again in every group.
             if trial.share >= min(_ENOUGH, self._shares.get(schema.key, 1) - _SLACK):
                 # Encodings are tried once in a run, on neighbours as they will be stored.
                 is_new = schema.key not in self._columns
-                return self._chosen(self._try(schema, sample) if is_new else trial, len(texts))
+                trial = self._try(schema, sample) if is_new else trial
+                return self._chosen(trial, sample, len(texts))
             trials.append(trial)
         best = self._inferred(sample, max(trials, key=lambda each: each.share, default=None))
-        return self._chosen(best, len(texts)) if best and best.share >= _LEAST else None
+        return self._chosen(best, sample, len(texts)) if best and best.share >= _LEAST else None
 
     def convert(self, schema: Schema, rows: pa.Table) -> tuple[pa.Table, int]:
         """Return rows with their payloads as structs in `fields`, and how many bytes of text those
@@ -115,10 +119,12 @@ class PayloadTyping:
         return _Trial(schema, structs, masks, masks.false_count / len(sample))
 
     def _inferred(self, sample: pa.ChunkedArray, start: _Trial | None) -> _Trial | None:
-        """Return the best of some inferred schemas, `start` where none is clearly better."""
+        """Return the best of some inferred schemas, `start` where none is clearly better; all texts
+        of an inferred one are whole."""
         best, payloads = start, sample.take(_evenly(len(sample), _SEEN)).to_pylist()
+        earlier = text_kinds.plain(start.schema) if start else None
         for _ in range(_ROUNDS):
-            schema = infer(payloads, start.schema if start else None)
+            schema = infer(payloads, earlier)
             if schema is None:
                 break
             trial = self._try(schema, sample)
@@ -131,12 +137,25 @@ class PayloadTyping:
             payloads = list(dict.fromkeys((*payloads, *more)))
         return best
 
-    def _chosen(self, trial: _Trial, rows: int) -> FieldColumns:
+    def _chosen(self, trial: _Trial, sample: pa.ChunkedArray, rows: int) -> FieldColumns:
+        if trial.schema.key not in self._columns:
+            trial = self._smaller(trial, sample, rows)
         self._last = trial.schema
         self._shares[trial.schema.key] = trial.share
         if trial.schema.key not in self._columns:
             self._columns[trial.schema.key] = _columns(trial, rows / len(trial.structs))
         return self._columns[trial.schema.key]
+
+    def _smaller(self, trial: _Trial, sample: pa.ChunkedArray, rows: int) -> _Trial:
+        """Return a trial of the schema with texts in parts where that is smaller and fits too."""
+        schema = text_kinds.refined(trial.schema, trial.structs, rows / len(trial.structs))
+        if schema == trial.schema:
+            return trial
+        refined = self._try(schema, sample)
+        if refined.share < trial.share - _SLACK / 4:
+            return trial
+        self._refined[trial.schema.key] = schema
+        return refined
 
 
 def _columns(trial: _Trial, scale: float) -> FieldColumns:
@@ -183,10 +202,14 @@ def prove(
     # Payloads are valid JSON, so the engine is not asked first; one that is not fails the query.
     read = f"CASE WHEN strlen(data) <= {TEXT_MAX} THEN {{}} END"
     failure: Exception | None = None
+    divided = _divided(schema.members, typed.COLUMN)
     for parse in (f"from_json(data, {shape})", f"TRY(from_json(data, {shape}))"):
+        parsed = f"SELECT data, {read.format(parse)} AS fields FROM texts"
+        if divided != typed.COLUMN:
+            parsed = f"SELECT data, {divided} AS fields FROM ({parsed})"
         query = f"""SELECT {_stored(schema)} AS fields,
                 coalesce({built} <> data, true) AS is_text
-            FROM (SELECT data, {read.format(parse)} AS fields FROM texts)"""
+            FROM ({parsed})"""
         try:
             rows = _run(cursor, query, pa.table({"data": _in_pieces(texts)}))
         except duckdb.InvalidInputException as error:
@@ -238,9 +261,37 @@ def _arrow(member: Member) -> pa.DataType:
         return pa.struct([pa.field(each.name, _arrow(each)) for each in member.members])
     if member.kind == "list":
         return pa.list_(pa.field("element", _arrow(member.members[0])))
+    if member.kind == "words":
+        return pa.list_(pa.field("element", pa.string()))
+    if member.kind == "numbers":
+        return pa.struct([pa.field(name, pa.int64()) for name in member.numbers])
     return {"int": pa.int64(), "bool": pa.bool_(), "text": pa.string(), "json": pa.string()}.get(
         member.kind, pa.float64()
     )
+
+
+def _divided(members: tuple[Member, ...], struct: str) -> str:
+    """SQL for a struct with its texts in parts, `struct` itself where it has none of those."""
+    values = [(m, f"struct_extract({struct}, {sql.literal(m.name)})") for m in members]
+    parts = [(member, value, _in_parts(member, value)) for member, value in values]
+    if all(part == value for _, value, part in parts):
+        return struct
+    # A type in place of names, which would not be quoted.
+    types = ", ".join(f"{sql.identifier(m.name)} {_sql_type(m)}" for m, _, _ in parts)
+    row = f"row({', '.join(part for _, _, part in parts)})"
+    return f"CASE WHEN {struct} IS NOT NULL THEN {row}::STRUCT({types}) END"
+
+
+def _in_parts(member: Member, value: str) -> str:
+    if member.kind == "object":
+        return _divided(member.members, value)
+    if member.kind == "words":
+        return f"string_split({value}, ' ')"
+    if member.kind == "numbers":
+        names = ", ".join(f"'{name}'" for name in member.numbers)
+        spelled = sql.literal(text_kinds.pattern(member))
+        return f"TRY_CAST(regexp_extract({value}, {spelled}, [{names}]) AS {_sql_type(member)})"
+    return value
 
 
 def _stored(schema: Schema) -> str:
@@ -258,6 +309,10 @@ def _sql_type(member: Member) -> str:
         return f"STRUCT({', '.join(members)})"
     if member.kind == "list":
         return f"{_sql_type(member.members[0])}[]"
+    if member.kind == "numbers":
+        return f"STRUCT({', '.join(f'{sql.identifier(name)} BIGINT' for name in member.numbers)})"
+    if member.kind == "words":
+        return "VARCHAR[]"
     return typed.SCALARS[member.kind].replace("JSON", "VARCHAR")
 
 

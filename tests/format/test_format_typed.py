@@ -24,6 +24,7 @@ KINDS = {
     "bool": pa.bool_(),
     "json": pa.string(),
 }
+WORDS = "é model latency token cache retry timeout segment audio speech queue worker".split()
 NUMBERS = [0.5, -0.0, 1e16, 1e15, 1e-4, 1e-5, 123456.789, 5e-324, 1.7976931348623157e308, 1e22, 3.0]
 
 
@@ -41,12 +42,15 @@ def payloads() -> dict[str, str]:
             "object": {"x": n} | ({"y": "z"} if n % 2 else {}),
             "list": [[None, n * 0.5][n % 2], 1.5],
             "objects": [{"p": n}, {}, None],
+            "words": " ".join(WORDS[n * k % 97 % len(WORDS)] for k in range(9)),
+            "inner": {"numbers": f"https://example.com/é/{n * 7919 % 1000:03d}?id={n * n}"},
         }
         for n in range(200)
     ]
     texts = [orjson.dumps(value).decode() for value in values] + ACCEPTED + ["null"]
     # orjson writes exponents in another way than F4.7.
     texts += [json.dumps(value, separators=(",", ":"), ensure_ascii=False) for value in values]
+    texts += [text.replace('"int":-', '"int":-9') for text in texts[:200]]
     return {f"e{n}": text for n, text in enumerate(texts)}
 
 
@@ -105,6 +109,11 @@ def arrow(member: dict[str, Any]) -> pa.DataType:
         (element,) = member["members"]
         assert (element["name"], element["null"]) == ("", True)
         return pa.list_(pa.field("element", arrow(element)))
+    if member["kind"] == "words":
+        return pa.list_(pa.field("element", pa.string()))
+    if member["kind"] == "numbers":
+        digits = [piece for piece in member["pieces"] if isinstance(piece, int)]
+        return pa.struct([(str(n), pa.int64()) for n in range(1, len(digits) + 1)])
     return KINDS[member["kind"]]
 
 
@@ -129,3 +138,4 @@ def test_the_text_of_typed_payloads(spaced: bool, tmp_path: Path) -> None:
     assert {row["id"]: row["data"] for row in rows} == texts
     kinds = set(segment(path).metadata.metadata[b"lakelog.fields"].decode().split('"'))
     assert kinds >= {"text", "int", "float", "number", "bool", "object", "list"}
+    assert spaced or kinds >= {"words", "numbers"}

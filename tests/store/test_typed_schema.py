@@ -94,6 +94,11 @@ def test_a_schema_is_its_json() -> None:
         '{"spaced":false,"members":[{"name":"a","kind":"date","null":false}]}',
         '{"spaced":false,"members":[{"name":"a","kind":"object","null":false}]}',
         '{"spaced":false,"members":[{"name":"a","kind":"list","null":false}]}',
+        '{"spaced":false,"members":[{"name":"a","kind":"numbers","null":false}]}',
+        '{"spaced":false,"members":[{"name":"a","kind":"numbers","null":false,"pieces":["a"]}]}',
+        '{"spaced":false,"members":[{"name":"a","kind":"numbers","null":false,"pieces":[19]}]}',
+        '{"spaced":false,"members":[{"name":"a","kind":"numbers","null":false,"pieces":[1,"\\n"]}]}',
+        '{"spaced":false,"members":[{"name":"a","kind":"text","null":false,"pieces":["a"]}]}',
         '{"spaced":false,"members":[{"name":"a","kind":"int","null":false},'
         '{"name":"A","kind":"int","null":false}]}',
         orjson.dumps({"spaced": False, "members": [{"name": "a\0", "kind": "int"}]}).decode(),

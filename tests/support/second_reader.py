@@ -268,6 +268,12 @@ def payload(member: Row, value: Any, spaced: bool) -> str:
         return "[" + comma.join(payload(member["members"][0], v, spaced) for v in value) + "]"
     if kind == "number" and value == int(value) and abs(value) < 2**53:
         return str(int(value))
+    if kind == "words":
+        return string(" ".join(value))
+    if kind == "numbers":
+        numbers = iter(value.values())
+        parts = (p if isinstance(p, str) else f"{next(numbers):0{p}}" for p in member["pieces"])
+        return string("".join(parts))
     texts = {"text": string, "bool": lambda v: str(v).lower(), "json": str, "int": str}
     return texts.get(kind, repr)(value)
 
