@@ -36,9 +36,9 @@ ORDER = {
         publish trim seal segment_sql compact retention row_removal thinning gc resolve history
         stats hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
-    "query": """extractions payload prune qualifiers frames display plots relation keys
+    "query": """extractions payload tree newest prune qualifiers frames display plots relation keys
         tail_rows behaviour table_sql providers ref_schemas type_tables segment_files cursor_pool
-        seal_requests session follow""",
+        needle_rows segment_choice seal_requests session follow""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns tables contract sample user_views""",
     "ingest": """exclusions rotation inflate holes binary columnar lease source scan cursors content

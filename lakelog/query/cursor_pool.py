@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import collections
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lakelog.query.table_sql import View
+    from lakelog.store.entry import SegmentEntry
 
 _KEPT = 8
 """So many cursors wait at most; each may hold a tail that is no longer the newest."""
@@ -38,6 +40,23 @@ class CursorPool:
                 del self._idle[place]
                 return cursor
         return None
+
+    def with_views(
+        self,
+        views: list[View],
+        fresh: Callable[[], Any],
+        verify: Callable[[list[SegmentEntry]], None],
+        make: Callable[[Any, list[View]], None],
+    ) -> Any:
+        """Return a cursor that has just these views, whose segments it verifies: an idle one, or a
+        fresh one on which it makes them."""
+        cursor = self.take(views)
+        for view in views if cursor else ():
+            verify(view.entries)
+        if cursor is None:
+            cursor = fresh()
+            make(cursor, views)
+        return cursor
 
     def lend(self, views: list[View], cursor: Any, holder: object) -> weakref.finalize[..., Any]:
         """Take a cursor back when `holder` is freed, unless the result is detached before."""

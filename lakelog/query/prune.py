@@ -18,7 +18,9 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.lazy import Lazy
-from lakelog.query import payload
+from lakelog.query import newest, payload
+from lakelog.query import tree as trees
+from lakelog.query.tree import is_events, is_type
 from lakelog.store import bloom
 from lakelog.store.bloom import Filters
 from lakelog.store.entry import Counts, SegmentEntry
@@ -33,8 +35,6 @@ else:
     duckdb = Lazy("duckdb")
     pa = Lazy("pyarrow")
 
-TYPES = "types"
-"""The schema of tables that have the events of one type."""
 LOWEST, HIGHEST = -(2**62), 2**62
 _NAMES_MAX = 1000
 """Lists of more ids or subjects are not looked up in filters."""
@@ -53,6 +53,7 @@ _SAFE = frozenset(
     " to_seconds to_milliseconds to_microseconds to_weeks to_months to_years to_timestamp trunc"
     " date_trunc make_timestamptz make_timestamp make_date epoch_ms".split()
 )
+_NO: frozenset[str] = frozenset()
 _NOW = frozenset("now current_timestamp get_current_timestamp today current_date".split())
 _LOW = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO")
 _HIGH = ("COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
@@ -69,10 +70,32 @@ class Predicate:
     sources: set[str] | None = None
     ids: set[str] | None = None
     subjects: set[str] | None = None
+    extremes: frozenset[str] = frozenset()
+    """It asks for the first or last time of all events, and nothing else."""
+    before_newest: int | None = None
+    """Its rows are at most so much before the newest event (us)."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What is equal for predicates that match the same."""
+        names = (self.types, self.sources, self.ids, self.subjects)
+        times = self.low, self.high, self.extremes, self.before_newest
+        return *times, *(n if n is None else frozenset(n) for n in names)
 
     def near(self, entries: list[SegmentEntry]) -> list[SegmentEntry]:
-        """Return the segments that may hold a matching row by their statistics."""
+        """Return the segments that may hold a matching row by their statistics: of all segments of
+        a state, or of those between its times."""
         low, high = self.low, self.high
+        if self.before_newest is not None and entries:
+            low = max(low, max(e.time[1] for e in entries) - self.before_newest)
+        if self.extremes and entries:
+            begin, end = min(e.time[0] for e in entries), max(e.time[1] for e in entries)
+            has_first, has_last = newest.FIRST in self.extremes, newest.LAST in self.extremes
+            return [
+                e
+                for e in entries
+                if (has_first and e.time[0] == begin) or (has_last and e.time[1] == end)
+            ]
         if low > LOWEST or high < HIGHEST:
             entries = [e for e in entries if e.time[0] <= high and low <= e.time[1]]
         if self.types is not None:
@@ -128,6 +151,11 @@ class TableRefs:
     def needles(self) -> bool:
         """Whether any mention asks for certain ids or subjects."""
         return any(need.ids is not None or need.subjects is not None for need in self.needs)
+
+    @property
+    def of_newest(self) -> bool:
+        """Whether any mention goes by the times of the first or newest event."""
+        return any(need.extremes or need.before_newest is not None for need in self.needs)
 
     @property
     def low(self) -> int:
@@ -255,7 +283,7 @@ def _walk(node: Any, refs: TableRefs, constants: _Constants) -> None:
     table: Any = node.get("from_table")
     refs.has_parameters |= node.get("class") == "PARAMETER"
     refs.ctes.update(cte["key"].lower() for cte in (node.get("cte_map") or {}).get("map", ()))
-    if node.get("type") == "SELECT_NODE" and _is_events(table):
+    if node.get("type") == "SELECT_NODE" and is_events(table):
         refs.tables.add(("", "events"))
         refs.needs.append(constants.need(node))
         node = {k: v for k, v in node.items() if k != "from_table"}
@@ -283,26 +311,6 @@ def _runs_text(node: dict[str, Any]) -> bool:
     return (node.get("function") or {}).get("function_name") in ("query", "query_table")
 
 
-def _is_events(table: Any) -> bool:
-    return (
-        isinstance(table, dict)
-        and table.get("type") == "BASE_TABLE"
-        and not table["schema_name"]
-        and not table["catalog_name"]
-        and table["table_name"].lower() == "events"
-        and not table["column_name_alias"]
-    )
-
-
-def is_type(table: Any) -> bool:
-    """Whether a part of a query is a table `types.NAME` or `REF.types.NAME`."""
-    return (
-        isinstance(table, dict)
-        and table.get("type") == "BASE_TABLE"
-        and table["schema_name"].lower() == TYPES
-    )
-
-
 def _type_ref(table: dict[str, Any], need: Predicate) -> TypeRef:
     start, length = table["query_location"], table["query_location_length"]
     start = start if length else -1
@@ -318,7 +326,7 @@ class _Constants:
         self._connection, self._tree, self._params = connection, tree, params
 
     def need(self, node: dict[str, Any]) -> Predicate:
-        need = Predicate()
+        need = Predicate(extremes=newest.extremes(node) if is_events(node["from_table"]) else _NO)
         self._conjunct(node.get("where_clause"), need, node["from_table"])
         return need
 
@@ -329,17 +337,17 @@ class _Constants:
         if kind == "CONJUNCTION_AND":
             for child in clause["children"]:
                 self._conjunct(child, need, table)
-        elif kind == "COMPARE_BETWEEN" and _column(clause["input"], table) == "time":
+        elif kind == "COMPARE_BETWEEN" and trees.column(clause["input"], table) == "time":
             self._bound(need, _LOW[1], clause["lower"])
             self._bound(need, _HIGH[1], clause["upper"])
         elif kind == "COMPARE_IN":
             column, *values = clause["children"]
-            self._names(need, _column(column, table), values)
+            self._names(need, trees.column(column, table), values)
         elif clause.get("class") == "COMPARISON":
             left, right = clause["left"], clause["right"]
-            if _column(left, table) is None:
+            if trees.column(left, table) is None:
                 left, right, kind = right, left, _FLIP.get(kind, kind)
-            column = _column(left, table)
+            column = trees.column(left, table)
             if column == "time":
                 self._bound(need, kind, right)
             elif kind == "COMPARE_EQUAL":
@@ -349,6 +357,8 @@ class _Constants:
         if kind not in (*_LOW, *_HIGH, "COMPARE_EQUAL"):
             return
         micros = self._micros(value)
+        if micros is None and kind not in _HIGH:
+            need.before_newest = self._before_newest(value)
         if micros is None:
             return
         if kind in _LOW or kind == "COMPARE_EQUAL":
@@ -356,6 +366,19 @@ class _Constants:
         if kind in _HIGH or kind == "COMPARE_EQUAL":
             late = _SLACK if _NOW & set(_mentioned(value, "function_name")) else 0
             need.high = min(need.high, micros + late)
+
+    def _before_newest(self, value: Any) -> int | None:
+        """How long a time is before that of the newest event (us), None for any other time."""
+        select = newest.before_newest(value)
+        if select is None or not is_events(select["from_table"]):
+            return None
+        if newest.extremes(select) != {newest.LAST} or len(select["select_list"]) != 1:
+            return None
+        (given,) = _tree(self._connection, newest.REFERENCE)["statements"]
+        reference = given["node"]["select_list"][0]
+        end = self._micros(reference)
+        start = self._micros(newest.before_reference(value, reference))
+        return None if end is None or start is None or start > end else newest.margin(end - start)
 
     def _names(self, need: Predicate, column: str | None, values: list[Any]) -> None:
         names = [self._text(v) for v in values]
@@ -441,15 +464,6 @@ def _is_constant(value: Any) -> bool:
     return all(map(_is_constant, value.values()))
 
 
-def _column(value: Any, table: dict[str, Any]) -> str | None:
-    """The column of `events` that an expression is, or None."""
-    if not isinstance(value, dict) or value.get("class") != "COLUMN_REF":
-        return None
-    *owner, name = value["column_names"]
-    alias = table["alias"] or table["table_name"]
-    return str(name).lower() if not owner or owner == [alias] else None
-
-
 @functools.lru_cache(64)
 def _hashes(names: tuple[str, ...]) -> list[int]:
     hashed: list[int] = bloom.hashes(pa.array(names, pa.string())).tolist()
@@ -464,7 +478,7 @@ def _counts_all(node: dict[str, Any]) -> str | None:
     """The result column's name if the node is SELECT count(*) FROM events and nothing else."""
     empty = ("where_clause", "having", "sample", "qualify")
     lists = ("modifiers", "group_expressions", "group_sets")
-    plain = node.get("type") == "SELECT_NODE" and _is_events(node.get("from_table"))
+    plain = node.get("type") == "SELECT_NODE" and is_events(node.get("from_table"))
     if not plain or node["from_table"]["sample"] or node["from_table"].get("at_clause"):
         return None
     if any(node[k] is not None for k in empty) or any(node[k] for k in lists):

@@ -25,12 +25,14 @@ from lakelog.query import frames, payload, providers, prune, segment_files, tabl
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.extractions import Extraction
 from lakelog.query.frames import Scope
+from lakelog.query.needle_rows import NeedleRows
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.ref_schemas import RefSchemas
 from lakelog.query.relation import Failure, Relation, Stream, one_line, with_suggestion
 from lakelog.query.seal_requests import SealRequests
+from lakelog.query.segment_choice import SegmentChoice
 from lakelog.query.table_sql import View
-from lakelog.store import bloom, connection, sql
+from lakelog.store import connection, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -70,8 +72,8 @@ class Session:
         self._tails: dict[str, Tail] = {}
         self._rows: dict[str, TailRows] = {}
         self._sealing = SealRequests(store, branch)
-        self._filters = bloom.Filters(store.paths)
-        self._pool = CursorPool()
+        self._choice = SegmentChoice(store, self._verify)
+        self._pool, self._needles = CursorPool(), NeedleRows()
         self._prepared: set[str] = set()
         self._is_closed = False
         _SESSIONS.add(self)
@@ -119,9 +121,8 @@ class Session:
     ) -> tuple[Any, str, Any]:
         """Return a relation of a cursor, and the query and parameters that give its rows there.
 
-        `at` is a manifest digest; without it, the branch with its tail.
-
-        `scope` gives the caller's data frames for names that are no table of the lake.
+        `at` is a manifest digest; without it, the branch with its tail. `scope` gives the
+        caller's data frames for names that are no table of the lake.
         Raises QueryFailed, SnapshotGone, Damaged, LakeClosed.
         """
         return self._translated(lambda: self._run(cursor, query, params, at, scope))
@@ -159,29 +160,32 @@ class Session:
             state, pending = self.state(at)
             counted = self._counted(mentions, state, pending)
             views = [] if counted else self._views(named, mentions, state, pending)
-            asked, (query, views) = query, self._over_typed(query, views, {})
-            # Needles read few segments, each time others: views would take longer than they do.
-            if is_needle := mentions.needles and table_sql.can_inline(query, views):
-                rows = self.rows_sql(views[0].entries, views[0].more)
-                query, views = table_sql.inlined(query, views[0], rows), []
-            cursor = self._pool.take(views)
-            for view in views if cursor else ():
-                self._verify(view.entries)
-            if cursor is None:
-                cursor = self._database().cursor()
-                self._make(cursor, views)
+            asked, is_once, kept = query, False, None
+            fresh = self._database().cursor
+            if mentions.needles and self._only is None:
+                kept = self._needles.answer(query, mentions, views, self.rows_sql, fresh)
+            if kept:
+                cursor, query, lend = kept
+            else:
+                query, views = self._over_typed(query, views, {})
+                # Needles read few segments, each others: views would take longer than they do.
+                if is_once := mentions.needles and table_sql.can_inline(query, views):
+                    rows = self.rows_sql(views[0].entries, views[0].more)
+                    query, views = table_sql.inlined(query, views[0].name, rows), []
+                cursor = self._pool.with_views(views, fresh, self._verify, self._make)
+                lend = functools.partial(self._pool.lend, views, cursor)
             is_new = not counted and query not in self._prepared
             if is_new:
                 try:
                     cursor.execute(f"PREPARE lakelog_query AS {query}")
                 except duckdb.Error:
                     return None  # whoever asks for a relation is told what is wrong
-            if is_new and not is_needle:
+            if is_new and not is_once:
                 self._prepared = {query} if len(self._prepared) > _PREPARED_MAX else self._prepared
                 self._prepared.add(query)
-        stream = Stream(cursor, counted or query, None, is_one=True)
-        stream.prepared = "EXECUTE lakelog_query" if is_new else ""
-        stream.lease = self._pool.lend(views, cursor, stream)
+            stream = Stream(cursor, counted or query, None, is_one=True)
+            stream.prepared = "EXECUTE lakelog_query" if is_new else ""
+            stream.lease = lend(stream)
         return Relation(None, stream, self._failure(query, (asked, None, at)))
 
     def _run(
@@ -288,7 +292,7 @@ class Session:
             self._is_closed = True
             self._base, self._tails, self._rows = None, {}, {}
             self.refs.clear()
-            self._pool = CursorPool()
+            self._pool, self._needles = CursorPool(), NeedleRows()
             self._hidden = False
             self._attached.clear()
 
@@ -378,16 +382,9 @@ class Session:
 
     def choose(self, state: Manifest, mentions: prune.TableRefs) -> list[SegmentEntry]:
         """Return the event segments that a query can need."""
-        manifests = self.store.manifests
-        if not mentions.parsed or not mentions.needs or self._hidden:
-            return manifests.segments(state, "events")
-        near = manifests.segments_between(state, mentions.low, mentions.high)
-        near = mentions.near([e for e in near if e.kind == "events"])
-        if not mentions.needles:
-            return near
-        if missing := self._filters.missing(e.key for e in near):  # filters to be made
-            self._verify([e for e in near if e.key in missing])
-        return mentions.holding(near, self._filters)
+        if self._hidden or (mentions.of_newest and self._only is not None):  # of other events
+            return self.store.manifests.segments(state, "events")
+        return self._choice.segments(state, mentions)
 
     def tail_rows(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
         """Return the rows of a tail that a state lacks; None where there are none."""
@@ -490,7 +487,8 @@ def _after_fork() -> None:
     import ctypes  # here: only the child of a fork needs it, and most processes have none
 
     for session in list(_SESSIONS):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._pool))
+        for kept in (session._pool, session._needles):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
         session.mutex = threading.RLock()
         session.close()
         session._is_closed = False

@@ -70,15 +70,20 @@ def rows_sql(
     return " UNION ALL ".join(parts)
 
 
-def inlined(query: str, view: View, rows: str) -> str:
+def inlined(query: str, table: str, rows: str) -> str:
     """Return a query that has the rows of its only table in itself, so that the engine binds it
-    once, and no view before."""
-    return f"WITH {view.name} AS NOT MATERIALIZED ({rows}) {query}"
+    once, and no view before. It must not have names of its own."""
+    return f"WITH {table} AS NOT MATERIALIZED ({rows}) {query}"
+
+
+def has_names(query: str) -> bool:
+    """Whether a query begins by giving names to others, or may do so after a comment."""
+    return bool(_NAMES.match(query))
 
 
 def can_inline(query: str, views: list[View]) -> bool:
     """Whether that is the same: a query without names of its own, over segments alone."""
-    return len(views) == 1 and views[0].tail is None and not _NAMES.match(query)
+    return len(views) == 1 and views[0].tail is None and not has_names(query)
 
 
 def over_typed_columns(

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from lakelog.query.prune import TYPES, Predicate, TableRefs, TypeRef
+from lakelog.query.prune import Predicate, TableRefs, TypeRef
 from lakelog.query.qualifiers import Token, tokens
 from lakelog.query.table_sql import View
+from lakelog.query.tree import TYPES
 from lakelog.store import sql
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import duckdb
@@ -343,3 +343,40 @@ def test_a_minute_after_a_parameter_is_a_minute(days: lakelog.Lake) -> None:
         ),
     ):
         assert days.explain(query, params) == plain
+
+
+def test_queries_of_the_newest_events_read_the_newest_segments(
+    make_lake: Callable[..., lakelog.Lake],
+) -> None:
+    """The first and last time come from the segments that have them, and a bound before the newest
+    event is one on time; answers are those of all segments, and of the tail."""
+    lake = make_lake()
+    for day in range(1, 29):
+        lake.append({"type": "A", "time": f"2026-02-{day:02}T{hour:02}:00:00Z"} for hour in (1, 20))
+        lake.settle()
+    newest = "(SELECT max(time) FROM events)"
+    for query, opened, expected in (
+        ("SELECT max(time) FROM events", 1, None),
+        ("SELECT max(time)::VARCHAR FROM events", 28, "2026-02-28 20:00:00+00"),
+        ("SELECT min(time)::VARCHAR FROM events", 28, "2026-02-01 01:00:00+00"),
+        ("SELECT min(time) FROM events", 1, None),
+        ("SELECT max(events.time), min(time) FROM events", 2, None),
+        (f"SELECT count(*) FROM events WHERE time > {newest} - INTERVAL 1 day", 2, 2),
+        (f"SELECT count(*) FROM events WHERE {newest} - INTERVAL 3 hours <= time", 1, 1),
+        (f"SELECT count(*) FROM events WHERE time = {newest}", 1, 1),
+        (f"SELECT count(*) FROM events WHERE time >= {newest}", 1, 1),
+        (f"SELECT count(*) FROM events WHERE time < {newest}", 28, 55),
+        (f"SELECT count(*) FROM events WHERE time > {newest} - INTERVAL 1 month", 28, 56),
+        (f"SELECT count(*) FROM events WHERE time > {newest} + INTERVAL 1 hour", 28, 0),
+        ("SELECT max(time) FILTER (time < '2026-02-03') FROM events", 28, None),
+        ("SELECT max(time) FROM events TABLESAMPLE 50 PERCENT", 28, None),
+        ("SELECT max(time), count(*) FROM events", 28, None),
+    ):
+        assert lake._session.plan(query)[0] == opened, query
+        rows = lake.sql(query).fetchall()
+        assert expected is None or rows == [(expected,)], query
+    lake.append({"type": "A", "time": "2026-03-02T01:00:00Z"})
+    recent = f"SELECT count(*) FROM events WHERE time > {newest} - INTERVAL 2 days"
+    assert lake.sql(recent).fetchall() == [(2,)]
+    lake.settle()
+    assert lake.sql(recent).fetchall() == [(2,)]

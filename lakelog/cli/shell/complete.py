@@ -19,7 +19,7 @@ from lakelog.compat import omega
 from lakelog.errors import LakelogError
 from lakelog.lazy import Lazy, LazyProperty
 from lakelog.query.extractions import TYPE_COLUMNS
-from lakelog.query.prune import TYPES
+from lakelog.query.tree import TYPES
 from lakelog.store import segment_sql, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts

@@ -30,7 +30,7 @@ from lakelog.compat.omega import TABLES as OMEGA_TABLES
 from lakelog.export.formats import BINARY, FORMATS, of_records
 from lakelog.export.formats import SYNONYMS as FORMAT_SYNONYMS
 from lakelog.lake import Lake
-from lakelog.query.prune import TYPES
+from lakelog.query.tree import TYPES
 from lakelog.store import sql
 
 TEXT_FORMATS = [form for form in FORMATS if form not in BINARY]
