@@ -12,9 +12,8 @@ as many entries as live ones. Read the pages from oldest to newest, then the rec
     {"add": what, "key": k, ...}   adds k, replacing any older entry of that what and key
     {"del": what, "key": k, ...}   a tombstone: deletes k; dropped once no page is older
 
-`what` is segment, cursor, artifact, view, format or state; a segment's key is its digest. In memory
-they are the values of entry.py. So every commit writes one small file, and all statistics of 10,000
-segments are about 30 pages away.
+`what` is segment, cursor, artifact, view, format or state; a segment's key is its digest. So every
+commit writes one small file, and all statistics of 10,000 segments are about 30 pages away.
 The digest covers the compressed bytes; `commit` makes every attempt's bytes unique. A manifest of
 at most CARRIED_MAX bytes has no file: the move that names it carries its text (refs.py), and the
 digest is that of the text.
@@ -67,8 +66,8 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Page:
-    """A file of entries, as its manifest names it; `time` is None where it adds no event segment,
-    `removals` counts its tombstones. The fields are the keys on disk (F6.3)."""
+    """A file of entries, with its keys on disk (F6.3): `time` is None where it adds no events,
+    `removals` counts its tombstones, `what` are those of its entries, None where unknown."""
 
     digest: str
     bytes: int
@@ -77,6 +76,7 @@ class Page:
     removals: int
     events: int
     time: list[int] | None
+    what: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,7 @@ class Manifests:
     def outline(self, digest: str, text: bytes = b"") -> Outline:
         """Return the outline of a manifest, from its file or the `text` that a ref carries, without
         caching. Raises DamagedManifest."""
-        # From the JSON as it is: gc reads each state of a long history once, and values of all
-        # their entries would take it several times as long.
+        # From the JSON as it is: gc reads every state of a long history, and values take long.
         body = orjson.loads(text) if text else self._state(digest)
         with self._refusing_malformed(digest):
             pages = [(page["digest"], page["bytes"]) for page in body["pages"]]
@@ -206,9 +205,8 @@ class Manifests:
             return Outline(pages, *changes, runs, state_changes(body["tail"]))
 
     def page_outline(self, digest: str, size: int) -> tuple[list[str], list[str], dict[str, str]]:
-        """Return the digests of the segments that a page of an outline adds and removes, and the
-        indices of state directories as an Outline has them; caches nothing. Raises
-        DamagedManifest."""
+        """Return the digests of segments that a page adds and removes, and the indices of state
+        directories as an Outline has them; caches nothing. Raises DamagedManifest."""
         body = self._read(digest, size)
         with self._refusing_malformed(digest):
             return *segment_changes(body["entries"]), state_changes(body["entries"])
@@ -265,10 +263,11 @@ class Manifests:
         return live
 
     def records(self, manifest: Manifest, what: str) -> list[Record]:
-        """Return the live records of one kind, oldest first; opens every page."""
+        """Return the live records of one kind, oldest first; opens the pages that have some."""
         live: dict[str, Record] = {}
         for page in manifest.pages:
-            _apply(live, self.page(page), what)
+            if page.what is None or what in page.what:
+                _apply(live, self.page(page), what)
         _apply(live, manifest.recent, what)
         return list(live.values())
 
@@ -363,7 +362,8 @@ def describe(entries: tuple[Entry, ...], digest: str, size: int, level: int) -> 
     times = [e.time for e in adds if e.kind == "events"]
     span = [min(t[0] for t in times), max(t[1] for t in times)] if times else None
     removals, events = sum(isinstance(e, Removal) for e in entries), sum(e.events for e in adds)
-    return Page(digest, size, level, len(entries), removals, events, span)
+    what = sorted({e.what for e in entries})
+    return Page(digest, size, level, len(entries), removals, events, span, what)
 
 
 def fold(parts: list[tuple[Entry, ...]], oldest: bool) -> tuple[Entry, ...]:

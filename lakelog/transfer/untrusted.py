@@ -125,6 +125,7 @@ def _check_members(body: dict[str, Any]) -> None:
             counts += [page.level, page.entries, page.removals, page.events]
             _require(page.time is None or len(page.time) == 2, "a manifest is malformed")
             counts += page.time or ()
+            texts += page.what or ()
         counts += astuple(state.retention) if state.retention else ()
     except (AttributeError, KeyError, TypeError, ValueError):
         raise NotBelieved("a manifest is malformed") from None

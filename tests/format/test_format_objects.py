@@ -255,7 +255,7 @@ def test_pages(rich: Path, paged: Path) -> None:
         assert state["pages"][: len(bottom)] == bottom
         assert all(page["removals"] == 0 and page["entries"] <= 4_096 for page in bottom)
         for page in state["pages"]:
-            assert list(page) == "digest bytes level entries removals events time".split()
+            assert list(page) == "digest bytes level entries removals events time what".split()
             body = statements.manifest(lake, page["digest"])
             assert list(body) == ["format", "commit", "level", "entries"]
             file = lake / f"manifests/{page['digest'][:2]}/{page['digest']}.json.zst"
@@ -268,6 +268,7 @@ def test_pages(rich: Path, paged: Path) -> None:
             times = [e["time"] for e in adds if e["kind"] == "events"]
             span = [min(t[0] for t in times), max(t[1] for t in times)] if times else None
             assert page["time"] == span
+            assert page["what"] == sorted({e.get("add") or e["del"] for e in body["entries"]})
             levels.add(page["level"])
     assert levels == {0, 1, 2, 3}
 

@@ -111,6 +111,27 @@ def change_of(draw: random.Random, naive: Naive, number: int, size: int) -> list
     return unique
 
 
+def test_records_are_found_without_pages_of_segments(make_lake: MakeLake) -> None:
+    """However many segments there are, what is asked for a format opens only pages with formats."""
+    store = make_lake().store
+    state = store.manifests.load(store.refs.head("main").move.snapshot)
+    form = Record("format", "app", {"pattern": "x"})
+    for n in range(100):
+        entry = form if n == 0 else segment(f"s{n}")
+        grown = publish.grow(store, state, Change("seal", entries=(entry,)), COMMIT, n)
+        state = store.manifests.write(grown)
+    of_segments = [page for page in state.pages if page.what == ["segment"]]
+    assert len(of_segments) > 3
+    store.manifests.forget()
+    for page in of_segments:
+        disk.unlink(store.paths.object("manifests", page.digest))
+    assert store.manifests.records(state, "format") == [form]
+    # Pages of earlier formats do not say what they hold.
+    pages = tuple(dataclasses.replace(page, what=None) for page in state.pages)
+    with pytest.raises(DamagedManifest):
+        store.manifests.records(dataclasses.replace(state, pages=pages), "format")
+
+
 @settings(max_examples=share(15))
 @given(
     seed=st.integers(0, 2**32),
