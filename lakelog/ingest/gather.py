@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from lakelog.ingest import cursors, definitions
 from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit
@@ -37,7 +40,8 @@ class Gatherer:
         if source.is_removed and job.mode == "last":
             # Once it is closed its inode's number may be that of another file.
             self._start = dataclasses.replace(self._start, cursor=self._start.cursor.released())
-        self._place, self._crc = self._start.cursor.bytes, self._start.cursor.crc
+        self._place = self._start.cursor.bytes
+        self._crc: int | Future[int] | None = self._start.cursor.crc
         self._before, self._pending = self._start.before, b""
         self._transformer: Transformer | None = None
         self._form, self._since, self._joins = "", 0, False
@@ -114,8 +118,10 @@ class Gatherer:
         self._end_pending("a hole of NULs follows")
         self._nuls += hole.length
         # The CRC covers holes as well, but a hole may be larger than memory.
-        for size in (_PIECE,) * (hole.length // _PIECE) + (hole.length % _PIECE,):
-            self._sum(bytes(size))
+        sizes = itertools.chain(
+            itertools.repeat(_PIECE, hole.length // _PIECE), [hole.length % _PIECE]
+        )
+        self._sum(map(bytes, sizes))
         self._move(hole.base + hole.length, bytes(min(hole.length, WINDOW)))
 
     def _end_pending(self, reason: str) -> None:
@@ -132,7 +138,7 @@ class Gatherer:
         # The pool still adds the chunk before: bad lines stay in the order of the file.
         self._batch.wait()
         self._batch.add_bad([RejectedLine(place, reason, readable(data), self.start.origin)])
-        self._sum(data)
+        self._sum([data])
         self._move(place + len(data), data)
 
     def finish(self) -> None:
@@ -183,7 +189,9 @@ class Gatherer:
         if start.cursor.unfinished and not is_same:
             start = dataclasses.replace(start, ended=start.cursor.tail_key)
         if self._place != at.bytes:
-            at = at.moved(self._place, self._before, self._crc)
+            at = at.moved(
+                self._place, self._before, None if self._crc is None else _known(self._crc)
+            )
         at = dataclasses.replace(at, lines=at.lines + batch.lines)
         if self._source.broken or self._source.compression:
             # Where there is more, it is looked into again.
@@ -245,18 +253,29 @@ class Gatherer:
         self._batch.add(result, self._pool)
         self._pending = chunk.data[result.length :]
         self._nuls += 0 if self._is_binary else chunk.hole_bytes(result.length)
-        self._sum(memoryview(chunk.data)[: result.length])
+        self._sum([memoryview(chunk.data)[: result.length]])
         self._move(
             chunk.base + result.length, chunk.data[max(result.length - WINDOW, 0) : result.length]
         )
 
-    def _sum(self, data: bytes | memoryview) -> None:
-        """Continue the CRC-32 of all that was consumed."""
-        if self._crc is not None:
-            self._crc = zlib.crc32(data, self._crc)
+    def _sum(self, parts: Iterable[bytes | memoryview]) -> None:
+        """Continue the CRC-32 of all that was consumed, in parallel with work on what follows."""
+        before = self._crc
+        if before is not None:
+            # The pool has one thread: there, the one before is known.
+            self._crc = self._pool.submit(
+                lambda: functools.reduce(
+                    lambda crc, part: zlib.crc32(part, crc), parts, _known(before)
+                )
+            )
 
     def _move(self, place: int, data: bytes) -> None:
         self._place, self._before = place, (self._before + data[-WINDOW:])[-WINDOW:]
+
+
+def _known(crc: int | Future[int]) -> int:
+    """A CRC-32 that another thread may still be working on."""
+    return crc.result() if isinstance(crc, Future) else crc
 
 
 def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:

@@ -174,16 +174,19 @@ def hashes(values: pa.Array) -> np.ndarray:
     lengths = arrays.numbers(pc.binary_length(raw)).astype(np.uint64)
     if not len(raw):
         return lengths
+    longest = int(lengths.max())
     # The end, not the beginning: ids of one source share their prefix.
-    ends = raw if int(lengths.max()) <= _WIDTH else pc.binary_slice(raw, -_WIDTH)
-    even = pc.ascii_rpad(ends.view(pa.large_string()), _WIDTH, padding="\0")
+    ends = raw if longest <= _WIDTH else pc.binary_slice(raw, -_WIDTH)
+    width = min(-(-max(longest, 1) // 8) * 8, _WIDTH)
+    even = pc.ascii_rpad(ends.view(pa.large_string()), width, padding="\0")
     start = np.frombuffer(even.buffers()[1], np.int64)[even.offset]
-    words = np.frombuffer(even.buffers()[2], "<u8", len(raw) * _WIDTH // 8, int(start))
+    words = np.frombuffer(even.buffers()[2], "<u8", len(raw) * width // 8, int(start))
     # Padded to one width, all texts are one matrix of words: six steps for any number of rows. The
-    # length goes in first, so that padding is told from zeros.
+    # length goes in first, so that padding is told from zeros; words of padding alone are zero.
     mixed = lengths * np.uint64(_MIX)
-    for word in words.reshape(len(raw), -1).T:
-        mixed ^= word
+    for number in range(_WIDTH // 8):
+        if 8 * number < width:
+            mixed ^= words[number :: width // 8]
         mixed *= np.uint64(_MIX)
         mixed ^= mixed >> np.uint64(29)
     return mixed

@@ -66,8 +66,8 @@ class LineLayout:
     def cut(self, data: bytes, starts: np.ndarray, stops: np.ndarray) -> LineColumns:
         """Return the columns of lines that begin and end where these ascending numbers say.
 
-        `data` are less than 2 GiB. No control character may stand in them but the newline at the
-        end of each line. The first value may hold quotes: whoever reads the time refuses them.
+        `data` are less than 2 GiB, and a newline stands only at the end of a line. The first value
+        may hold quotes, and any value control characters: the caller refuses them.
         """
         pieces = self._pieces
         # So far a line may be looked at: the last ones are copied, with room after them.

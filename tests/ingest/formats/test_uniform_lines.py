@@ -43,6 +43,9 @@ ODD = [
     HEAD.replace(b'"s"', b'"' + b"s" * 200 + b'"') + b"1}",
     HEAD.replace(b'"s"', b'"s\\","type":"B"') + b"1}",
     HEAD.replace(b'"s"', b"null") + b"1}",
+    HEAD.replace(b'"s"', b'"s\x01"') + b"1}",
+    HEAD + b'{"a":"\x01"}}',
+    HEAD + b"1}\r",
     HEAD.replace(b"2026", b"0000") + b"1}",
     HEAD.replace(b"-05-01", b"-02-30") + b"1}",
     HEAD.replace(b"10:00:00.25", b'10:00","a":') + b"1}",
@@ -100,6 +103,13 @@ def test_plain_lines_are_all_cut(engine: Any) -> None:
     ]
     assert len(decided(engine, lines)) == 99
     assert all(len(decided(engine, [line])) == 1 for line in lines)
+
+
+def test_a_control_character_in_a_payload_leaves_its_line_alone(engine: Any) -> None:
+    """A line whose payload has a raw control character is not cut, and those beside it are."""
+    bad = [HEAD + b'{"a":"\x01"}}', HEAD + b'{"a":1\t}}', HEAD + b"1}\r"]
+    lines = [plain("1"), *bad, plain("2")]
+    assert [*decided(engine, lines)] == [0, sum(len(line) + 1 for line in lines[:-1])]
 
 
 @pytest.mark.parametrize(
