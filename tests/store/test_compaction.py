@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -337,6 +339,22 @@ def test_large_events_are_merged_a_few_at_a_time(make_lake: MakeLake) -> None:
     lake.compact()
     assert [len(e.made_from) for e in entries(lake)] == [2, 2, 2]
     assert [len(d) for (d,) in lake.sql("SELECT data FROM events").fetchall()] == [400_002] * 6
+
+
+@pytest.mark.parametrize("files", [1, sealer_process.FILES])
+def test_a_helper_gives_way_unless_files_have_piled_up(make_lake: MakeLake, files: int) -> None:
+    """It takes no processor from any other program, until that has left it behind."""
+    lake = make_lake(seal="never")
+    for _ in range(files):
+        with make_lake(seal="never") as short:
+            short.append({"type": "x"})
+    process = start_sealer(lake.store, "main")
+    policies = set()
+    while process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            policies.add(os.sched_getscheduler(process.pid))
+        time.sleep(0.001)
+    assert (os.SCHED_IDLE in policies) == (files < sealer_process.FILES)
 
 
 def test_a_helper_compacts_and_collects_by_itself(make_lake: MakeLake) -> None:
