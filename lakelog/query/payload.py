@@ -82,13 +82,21 @@ def rewrite(
         return None
     try:
         rewriter.finish(connection, changed)
-        (text,) = _texts(connection, [changed])
+    except duckdb.Error:
+        return None
+    text = text_of(connection, changed)
+    return Rewriting(text, tuple(rewriter.columns), _reads(changed, tables)) if text else None
+
+
+def text_of(connection: duckdb.DuckDBPyConnection, tree: Node) -> str | None:
+    """Return the SQL of a statement, None where that does not parse to the same again."""
+    try:
+        (text,) = _texts(connection, [tree])
         parsed = connection.execute("SELECT json_serialize_sql($1)", [text]).fetchone()
     except duckdb.Error:
         return None
-    if parsed is None or _without_places(orjson.loads(parsed[0])) != _without_places(changed):
-        return None
-    return Rewriting(text, tuple(rewriter.columns), _reads(changed, tables))
+    is_same = parsed and _without_places(orjson.loads(parsed[0])) == _without_places(tree)
+    return text if is_same else None
 
 
 @dataclass

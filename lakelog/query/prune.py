@@ -7,6 +7,7 @@ used: comparisons of the bare columns with constants, joined by AND, in a SELECT
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
 import re
@@ -20,7 +21,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.lazy import Lazy
 from lakelog.query import newest, payload
 from lakelog.query import tree as trees
-from lakelog.query.tree import is_events, is_type
+from lakelog.query.tree import is_events, is_events_of_ref, is_type
 from lakelog.store import bloom
 from lakelog.store.bloom import Filters
 from lakelog.store.entry import Counts, SegmentEntry
@@ -144,6 +145,8 @@ class TableRefs:
     tables: set[tuple[str, str]] = field(default_factory=set)
     ctes: set[str] = field(default_factory=set)
     types: list[TypeRef] = field(default_factory=list)
+    of_refs: dict[str, list[Predicate]] = field(default_factory=dict)
+    """Needs of the `events` of other schemas, by the names of these."""
     counts_all: str | None = None
     has_parameters: bool = False
 
@@ -195,7 +198,7 @@ class TableRefs:
 def analyze(connection: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> TableRefs:
     """Take a query apart; one that is no plain SELECT is not `parsed`."""
     refs = TableRefs()
-    tree = _tree(connection, query)
+    tree = tree_of(connection, query)
     if tree.get("error") or len(tree.get("statements", ())) != 1:
         return refs
     refs.parsed = True
@@ -220,7 +223,7 @@ def rewrite(
     """Return the query with extractions from payloads as columns; see `payload.rewrite`."""
     key = query, typed, *tables.items()
     if key not in _REWRITTEN:
-        rewriting = payload.rewrite(connection, _tree(connection, query), typed, tables)
+        rewriting = payload.rewrite(connection, tree_of(connection, query), typed, tables)
         if len(query) > _SHORT:
             return rewriting
         if len(_REWRITTEN) >= _KEPT:
@@ -232,7 +235,7 @@ def rewrite(
 def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
     """Whether a column `data` of the result is the payload of events: of one of the lake's tables,
     and not another text that the query calls so. What is no plain SELECT is taken for it."""
-    tree = _tree(connection, query)
+    tree = tree_of(connection, query)
     if tree.get("error") or len(tree.get("statements", ())) != 1:
         return True
     nodes = list(_nodes(tree["statements"][0]["node"]))
@@ -256,7 +259,7 @@ def _renames(node: dict[str, Any]) -> bool:
     return bool(node["class"] != "COLUMN_REF" or node["column_names"][-1].lower() != "data")
 
 
-def _tree(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
+def tree_of(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
     """The tree of a query, which nobody changes; those of the last short ones are kept."""
     tree: dict[str, Any] | None = _TREES.get(query)
     if tree is None:
@@ -291,6 +294,12 @@ def _walk(node: Any, refs: TableRefs, constants: _Constants) -> None:
         refs.types.append(_type_ref(table, constants.need(node)))
         refs.tables.add((table["schema_name"], table["table_name"].lower()))
         node = {k: v for k, v in node.items() if k != "from_table"}
+    elif node.get("type") == "SELECT_NODE" and is_events_of_ref(table):
+        # The newest event of `events` is not that of the ref.
+        need = dataclasses.replace(constants.need(node), before_newest=None)
+        refs.of_refs.setdefault(table["schema_name"], []).append(need)
+        refs.tables.add((table["schema_name"], "events"))
+        node = {k: v for k, v in node.items() if k != "from_table"}
     elif is_type(node):
         refs.types.append(_type_ref(node, Predicate()))
         refs.tables.add((node["schema_name"], node["table_name"].lower()))
@@ -299,6 +308,8 @@ def _walk(node: Any, refs: TableRefs, constants: _Constants) -> None:
         refs.tables.add(name)
         if name == ("", "events"):
             refs.needs.append(Predicate())
+        elif name[1] == "events":
+            refs.of_refs.setdefault(name[0], []).append(Predicate())
     elif node.get("type") == "TABLE_FUNCTION" and _runs_text(node):
         refs.tables |= {("", "events"), ("", "quarantine")}
         refs.needs.append(Predicate())
@@ -364,7 +375,7 @@ class _Constants:
         if kind in _LOW or kind == "COMPARE_EQUAL":
             need.low = max(need.low, micros)
         if kind in _HIGH or kind == "COMPARE_EQUAL":
-            late = _SLACK if _NOW & set(_mentioned(value, "function_name")) else 0
+            late = _SLACK if _NOW & set(trees.mentioned(value, "function_name")) else 0
             need.high = min(need.high, micros + late)
 
     def _before_newest(self, value: Any) -> int | None:
@@ -374,7 +385,7 @@ class _Constants:
             return None
         if newest.extremes(select) != {newest.LAST} or len(select["select_list"]) != 1:
             return None
-        (given,) = _tree(self._connection, newest.REFERENCE)["statements"]
+        (given,) = tree_of(self._connection, newest.REFERENCE)["statements"]
         reference = given["node"]["select_list"][0]
         end = self._micros(reference)
         start = self._micros(newest.before_reference(value, reference))
@@ -432,23 +443,13 @@ class _Constants:
             text = self._connection.execute(
                 "SELECT json_deserialize_sql($1::JSON)", [orjson.dumps(statement).decode()]
             ).fetchone()[0]  # type: ignore[index]
-            names = dict.fromkeys(_mentioned(value, "identifier"))
+            names = dict.fromkeys(trees.mentioned(value, "identifier"))
             constant = {name: self._parameter(name) for name in names}
             query = f"SELECT epoch_us(({text})::TIMESTAMPTZ)"
             row = self._connection.execute(query, constant or None).fetchone()
         except (duckdb.Error, KeyError):
             return None
         return None if row is None or row[0] is None else int(row[0])
-
-
-def _mentioned(value: Any, key: str) -> Iterator[str]:
-    """Yield what stands under a key anywhere in an expression."""
-    for child in value if isinstance(value, list) else ():
-        yield from _mentioned(child, key)
-    for name, child in value.items() if isinstance(value, dict) else ():
-        if name == key and isinstance(child, str):
-            yield child
-        yield from _mentioned(child, key)
 
 
 def _is_constant(value: Any) -> bool:

@@ -7,10 +7,12 @@ segments of its state, and stays until it is one of many that newer states have 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidName, QueryFailed
+from lakelog.query import payload
 from lakelog.query.qualifiers import TABLES, qualifiers
 from lakelog.query.table_sql import View
 from lakelog.store import disk
@@ -52,6 +54,11 @@ class Source(Protocol):
 
     def verified_segments(self, state: Manifest) -> list[SegmentEntry]:
         """All segments of a state."""
+
+    def among(
+        self, entries: list[SegmentEntry], needs: list[prune.Predicate]
+    ) -> list[SegmentEntry]:
+        """Those of verified segments that can hold what is needed."""
 
     def view_sql(
         self,
@@ -127,10 +134,18 @@ class RefSchemas:
             return events
         return self._session.provider.schema(name, pinned, table, events)
 
-    def events(self, query: str) -> dict[str, View]:
-        """Return what `events` is in each schema that a query names."""
+    def events(self, query: str, needs: Mapping[str, list[prune.Predicate]]) -> dict[str, View]:
+        """Return what `events` is in each schema that a query names; under another name if `needs`,
+        by ref, leave out some of its segments."""
         named = (match[0] for match in _SCHEMA.finditer(query))
-        return {schema: self._events[schema] for schema in named if schema in self._events}
+        views = {schema: self._events[schema] for schema in named if schema in self._events}
+        for schema, view in views.items():
+            if needed := needs.get(self.versions[schema]):
+                some = self._session.among(view.entries, needed)
+                if len(some) < len(view.entries):
+                    name = f"{payload.WIDE}{schema}"
+                    views[schema] = view._replace(name=name, entries=some)
+        return views
 
     def is_ref(self, name: str) -> bool:
         """Whether a tag or branch has this name."""

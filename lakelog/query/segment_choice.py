@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lakelog.query.prune import TableRefs
+from lakelog.query.prune import Predicate, TableRefs
 from lakelog.store import bloom
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -37,6 +37,12 @@ class SegmentChoice:
                 self._known = {}
             self._known[key] = known
         return list(known)
+
+    def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
+        """Return those of verified segments that hold what any of some mentions needs."""
+        mentions = TableRefs(parsed=True, needs=needs)
+        near = mentions.near(entries)
+        return mentions.holding(near, self._filters) if mentions.needles else near
 
     def _near(self, state: Manifest, mentions: TableRefs) -> list[SegmentEntry]:
         near = self._store.manifests.segments_between(state, mentions.low, mentions.high)

@@ -73,6 +73,7 @@ class Session:
         self._rows: dict[str, TailRows] = {}
         self._sealing = SealRequests(store, branch)
         self._choice = SegmentChoice(store, self._verify)
+        self.among = self._choice.among
         self._pool, self._needles = CursorPool(), NeedleRows()
         self._prepared: set[str] = set()
         self._is_closed = False
@@ -317,7 +318,7 @@ class Session:
             named.add("events")
         pinned = self.provider.offer(cursor, query, mentions, at) if self.provider else None
         is_of_type = self._types.is_named(mentions)
-        of_refs = self.refs.events(query)
+        of_refs = self.refs.events(query, mentions.of_refs)
         other, views = query, list[View]()
         if named.intersection(TABLES) or is_of_type:
             pinned = pinned or self.state(at)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.query import payload, prune
 from lakelog.query.extractions import Extraction, TypeTable, WideColumns
+from lakelog.query.tree import with_events
 from lakelog.store import segment_sql, sql
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
@@ -96,16 +97,18 @@ def over_typed_columns(
 ) -> tuple[str, list[View]]:
     """Return a query that reads extractions from payloads as columns, and the views that it needs;
     both as they are where that gains nothing. `of_refs` are the `events` of other schemas. `keep`
-    keeps `events` whether or not it is named."""
+    keeps `events` whether or not it is named; those with another name have only the segments that
+    the query needs, and a query that reads no extractions reads them under that name."""
+    narrowed = [view for view in of_refs.values() if view.name != "events"]
     own = [("", view) for view in views if view.name == "events"]
     events = dict(own) | dict(of_refs)
     typed = any(entry.fields for view in events.values() for entry in view.entries)
     if not typed and not (events and payload.FIELDS in query.lower()):
-        return query, views
+        return _over_narrowed(connection, query, views, narrowed)
     tables = {(schema, "events"): f"{payload.WIDE}{schema}" for schema in events}
     rewriting = prune.rewrite(connection, query, typed, tables)
     if rewriting is None:
-        return query, views
+        return _over_narrowed(connection, query, views, narrowed)
     wide = [
         view._replace(name=tables[schema, "events"], more=rewriting.columns)
         for schema, view in events.items()
@@ -113,3 +116,15 @@ def over_typed_columns(
     if not rewriting.reads_events and not keep:
         views = [view for view in views if view.name != "events"]
     return rewriting.sql, [*views, *wide]
+
+
+def _over_narrowed(
+    connection: duckdb.DuckDBPyConnection, query: str, views: list[View], narrowed: list[View]
+) -> tuple[str, list[View]]:
+    """Return a query that reads these views in the place of the `events` of their schemas."""
+    tree = with_events(
+        prune.tree_of(connection, query),
+        {view.name.removeprefix(payload.WIDE): view.name for view in narrowed},
+    )
+    text = payload.text_of(connection, tree) if narrowed else None
+    return (text, [*views, *narrowed]) if text else (query, views)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 Node = dict[str, Any]
@@ -22,6 +23,16 @@ def is_events(table: Any) -> bool:
     )
 
 
+def is_events_of_ref(table: Any) -> bool:
+    """Whether a part of a query is the same of another schema: of a tag or branch."""
+    return (
+        isinstance(table, dict)
+        and table.get("type") == "BASE_TABLE"
+        and bool(table["schema_name"])
+        and is_events({**table, "schema_name": ""})
+    )
+
+
 def is_type(table: Any) -> bool:
     """Whether a part of a query is a table `types.NAME` or `REF.types.NAME`."""
     return (
@@ -38,3 +49,25 @@ def column(value: Any, table: Node) -> str | None:
     *owner, name = value["column_names"]
     alias = table["alias"] or table["table_name"]
     return str(name).lower() if not owner or owner == [alias] else None
+
+
+def with_events(tree: Any, tables: Mapping[str, str]) -> Any:
+    """Return a tree that reads these tables in the place of the `events` of schemas."""
+    if isinstance(tree, list):
+        return [with_events(child, tables) for child in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if is_events_of_ref(tree) and (table := tables.get(tree["schema_name"])):
+        named = {"table_name": table, "qualified_name": {"path": [table]}}
+        return {**tree, "schema_name": "", "alias": tree["alias"] or tree["table_name"], **named}
+    return {key: with_events(child, tables) for key, child in tree.items()}
+
+
+def mentioned(value: Any, key: str) -> Iterator[str]:
+    """Yield what stands under a key anywhere in an expression."""
+    for child in value if isinstance(value, list) else ():
+        yield from mentioned(child, key)
+    for name, child in value.items() if isinstance(value, dict) else ():
+        if name == key and isinstance(child, str):
+            yield child
+        yield from mentioned(child, key)

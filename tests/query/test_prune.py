@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.errors import QueryFailed
+from lakelog.store.entry import SegmentEntry
 from tests.support.effort import share
 
 DAYS = 16
@@ -380,3 +383,48 @@ def test_queries_of_the_newest_events_read_the_newest_segments(
     assert lake.sql(recent).fetchall() == [(2,)]
     lake.settle()
     assert lake.sql(recent).fetchall() == [(2,)]
+
+
+@pytest.mark.damaged
+def test_events_of_tags_and_branches_are_pruned(make_lake: Callable[..., lakelog.Lake]) -> None:
+    """`"v1".events` opens the segments that a query can need, as `events` does, and gives the same:
+    the files of all others may be gone by then."""
+    lake = make_lake()
+    for day in range(1, 9):
+        rows = {"type": f"T{day}", "time": f"2026-02-0{day}T01:00:00Z", "subject": f"s{day}"}
+        lake.append({**rows, "data": day} for _ in range(3))
+        lake.settle()
+    lake.tag("v1")
+    lake.append({"type": "T9", "time": "2026-03-01T01:00:00Z", "subject": "s1", "data": 9})
+    lake.settle()
+    first = [entry for entry in _entries(lake) if entry.types == {"T1": 3}]
+    of_first = {
+        """SELECT count(*) FROM "v1".events WHERE subject = 's1'""": 3,
+        """SELECT sum(data::INT) FROM "v1".events e WHERE e.type = 'T1'""": 3,
+        """SELECT count(*) FROM v1.events WHERE time < '2026-02-02'""": 3,
+        """SELECT DISTINCT events.subject FROM "v1".events WHERE type = 'T1'""": "s1",
+        """WITH a AS (FROM "v1".events WHERE type = 'T1') SELECT max(seq) FROM a""": 2,
+    }
+    newest = "(SELECT max(time) FROM events) - INTERVAL 1 day"
+    of_more = {
+        """SELECT count(*) FROM "v1".events""": 24,
+        """SELECT count(*) FROM "v1".events WHERE subject = 'none'""": 0,
+        f"""SELECT count(*) FROM "v1".events WHERE time > {newest}""": 0,
+        f"""SELECT count(*) FROM "v1".events WHERE time < {newest}""": 24,
+        """SELECT count(*) FROM "v1".events a JOIN events b USING (seq) WHERE a.type > 'T2'""": 18,
+        """SELECT count(*) FROM "v1".events, events e WHERE e.type = 'T9'""": 24,
+        """SELECT DISTINCT "v1".events.type FROM "v1".events WHERE subject = 's1'""": "T1",
+    }
+    for query, expected in {**of_more, **of_first}.items():
+        assert lake.sql(query).fetchall() == [(expected,)], query
+    with pytest.raises(QueryFailed, match='"nope" not found'):
+        lake.sql("""SELECT nope FROM "v1".events WHERE subject = 's1'""")
+    for entry in _entries(lake):
+        if entry not in first:
+            os.unlink(lake.store.paths.object("segments", entry.key))
+    for query, expected in of_first.items():
+        assert lake.sql(query).fetchall() == [(expected,)], query
+
+
+def _entries(lake: lakelog.Lake) -> list[SegmentEntry]:
+    return lake.store.manifests.segments(lake.store.state("main"), "events")
