@@ -32,13 +32,13 @@ ORDER = {
         field_inference column_encoding text_kinds typed_rows bloom segment identity_run manifest
         move_pack state_index state_files refs policy signatures verified_files bootstrap objects
         sealer_process
-        clock tail receipt writer rows
+        clock tail receipt writer frame_sql rows
         publish trim seal segment_sql compact retention row_removal thinning gc resolve history
         stats hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
-    "query": """extractions payload tree newest prune qualifiers frames display plots relation keys
-        tail_rows behaviour table_sql providers ref_schemas type_tables segment_files cursor_pool
-        needle_rows segment_choice seal_requests session follow""",
+    "query": """extractions payload tree newest prune qualifiers frames display plots stream
+        relation keys tail_rows behaviour table_sql providers ref_schemas type_tables segment_files
+        cursor_pool needle_rows segment_choice seal_requests frame_scans session follow""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns tables contract sample user_views""",
     "ingest": """exclusions rotation inflate holes binary columnar lease source scan cursors content

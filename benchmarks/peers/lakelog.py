@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import lakelog
 from benchmarks.peers import files, sql
+from lakelog.store import bootstrap
 
 LAST = "2026-12-01T00:00:00Z"
 
@@ -67,9 +69,10 @@ class Peer:
         self.lake.compact()
 
     def hold(self) -> None:
-        """Leave what is appended as it is: seal nothing."""
-        self.lake.close()
-        self.lake = lakelog.open(f"{self.root}/lake", settings={"seal": "never"})
+        """Leave what is appended as it is: seal nothing, in no process."""
+        store = self.lake.store
+        # Settings given to `open` are for a lake that it creates.
+        bootstrap.change_settings(store, replace(store.settings, seal="never"))
 
     def export(self, path: str) -> None:
         """Write every event to a Parquet file, with the columns that the others have."""

@@ -68,10 +68,9 @@ _BACK = (
     " third, syncs a fifth). The move back alone is among the rows of what grows."
 )
 _RECOVER = (
-    "Nothing is repaired; the first query cuts every line of the WAL into columns, and loads"
-    " modules (profile with 1 M events: a quarter of the processor's time). The others hold rows in"
-    " their final form. It is paid by whoever asks before the sealer has run; here it was told not"
-    " to."
+    "Nothing is repaired; the first query decompresses the WAL and parses every line for the"
+    " columns that it names (three quarters of the processor's time). The others hold rows in their"
+    " final form. It is paid by whoever asks before the sealer has run; here it was told not to."
 )
 _EXPORT = (
     "Within a fifth of the first. The rows of a lake are read from many small segments, each"

@@ -232,6 +232,11 @@ def rewrite(
     return _REWRITTEN[key]
 
 
+def nodes(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
+    """The nodes of the tree of a query that is `parsed`."""
+    return list(_nodes(tree_of(connection, query)["statements"]))
+
+
 def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
     """Whether a column `data` of the result is the payload of events: of one of the lake's tables,
     and not another text that the query calls so. What is no plain SELECT is taken for it."""

@@ -11,7 +11,6 @@ import contextlib
 import re
 import threading
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from itertools import islice
@@ -19,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog import signals
 from lakelog.closest import closest
-from lakelog.errors import QueryFailed
+from lakelog.errors import LakelogError, QueryFailed
 from lakelog.lazy import Lazy, LazyProperty
-from lakelog.store import connection
 
 if TYPE_CHECKING:
     import altair
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog.query import display, plots
+    from lakelog.query.stream import Stream
+    from lakelog.store.refs import Refs
 else:
     duckdb = Lazy("duckdb")
     pa = Lazy("pyarrow")
@@ -55,11 +55,18 @@ _READ_ONLY = re.compile(
 _NO_COLUMN = re.compile(r'Referenced column "([^"]*)" not found')
 
 
-def with_suggestion(words: str, tables: Iterable[str], refs: Iterable[str]) -> str:
+def with_suggestion(words: str, list_tables: Callable[[], Iterable[str]], of: Refs) -> str:
     """Return the engine's words with the nearest of the lake's own tables or refs.
 
     The engine knows only the tables that the query needed, and suggests its catalog instead.
     """
+    if "does not exist" not in words:
+        return words
+    tables: list[str] = []
+    refs: list[str] = []
+    with contextlib.suppress(LakelogError, OSError):  # the query's error is the one to report
+        refs = [*of.tag_names(), *of.branches()]
+        tables = [*list_tables()]
     if match := _NO_TABLE.search(words):
         name = match[1]
         scratch = [match[2]] if match[2] and not _CATALOG.search(match[0]) else []
@@ -123,103 +130,6 @@ def require(package: str, what: str, install: str) -> None:
     """Raise QueryFailed with one sentence if a package that only some need is not installed."""
     if find_spec(package) is None:
         raise QueryFailed(f"{what} needs {package}: {install}")
-
-
-class _Run:
-    """Rows that a cursor is making. It can do nothing else until they are read or stopped."""
-
-    def __init__(self, cursor: Any) -> None:
-        self._cursor = cursor
-        self._is_open = True
-        self._rest: list[tuple[Any, ...]] = []
-
-    def read(self, size: int) -> list[tuple[Any, ...]]:
-        """The next rows, none at the end."""
-        if not self._is_open:
-            rest, self._rest = self._rest, []
-            return rest
-        rows: list[tuple[Any, ...]] = self._cursor.fetchmany(size)
-        self._is_open = bool(rows)
-        return rows
-
-    def settle(self) -> None:
-        """Leave the cursor free for other work: what is not yet read waits in memory."""
-        if self._is_open:
-            self._is_open, self._rest = False, self._cursor.fetchall()
-
-    def stop(self) -> None:
-        """Leave the cursor free; nobody reads the rest."""
-        if self._is_open:
-            self._is_open = False
-            self._cursor.abort()
-
-
-class Stream:
-    """A query with a cursor of its own, which can give its rows as they are made."""
-
-    def __init__(self, cursor: Any, query: str, params: Any, *, is_one: bool = False) -> None:
-        """`is_one` if the query is known to be a single statement."""
-        self._cursor, self._query, self._params = cursor, query, params
-        self._is_one, self.prepared = is_one, ""  # what runs it where it was prepared
-        self._run: _Run | None = None
-        self.lease: weakref.finalize[..., Any] | None = None
-        """Returns the cursor for other queries, as long as it only runs this one."""
-
-    def rows(self) -> list[tuple[Any, ...]] | None:
-        """Run the query; None where that would run other statements again."""
-        if not self._is_one:
-            return None
-        self.settle()
-        if self.prepared:
-            try:
-                return list(self._cursor.execute(self.prepared).fetchall())
-            except (duckdb.DataError, duckdb.ProgrammingError):
-                self.prepared = ""  # the query itself fails so, and shows where
-        return list(self._cursor.execute(self._query, self._params).fetchall())
-
-    def relation(self) -> Any:
-        """The engine's relation, which uses the cursor for as long as it lives."""
-        self._keep()
-        connection.load_relations()
-        return self._cursor.sql(self._query)
-
-    def _keep(self) -> None:
-        """Keep the cursor from other queries."""
-        if self.lease is not None:
-            self.lease.detach()
-
-    def start(self) -> _Run | None:
-        """Run the query; None where that would run other statements again."""
-        self.settle()
-        self._keep()
-        if not self._is_one and len(self._cursor.extract_statements(self._query)) != 1:
-            return None
-        self._cursor.execute(self._query, self._params or None)
-        self._run = _Run(self._cursor)
-        return self._run
-
-    def settle(self) -> None:
-        """Leave the cursor free for other work."""
-        if self._run is not None:
-            self._run.settle()
-        self._run = None
-
-    def watch(self) -> Callable[[], float | None]:
-        """Have the engine tell how far it is; return what asks it, from any thread."""
-        self.settle()
-        self._keep()
-        self._cursor.execute("SET enable_progress_bar = true")
-        self._cursor.execute("SET enable_progress_bar_print = false")
-
-        def share() -> float | None:
-            percent: float = self._cursor.query_progress()
-            return percent / 100 if percent >= 0 else None
-
-        return share
-
-    def interrupt(self) -> None:
-        """Stop what the cursor does, from another thread."""
-        self._cursor.interrupt()
 
 
 class Relation:

@@ -10,7 +10,6 @@ name is put into the query; a view of it, `"v1".sessions`, gets one for itself.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import re
@@ -24,13 +23,15 @@ from lakelog.lazy import Lazy
 from lakelog.query import frames, payload, providers, prune, segment_files, table_sql, type_tables
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.extractions import Extraction
+from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
 from lakelog.query.needle_rows import NeedleRows
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.ref_schemas import RefSchemas
-from lakelog.query.relation import Failure, Relation, Stream, one_line, with_suggestion
+from lakelog.query.relation import Failure, Relation, one_line, with_suggestion
 from lakelog.query.seal_requests import SealRequests
 from lakelog.query.segment_choice import SegmentChoice
+from lakelog.query.stream import Stream
 from lakelog.query.table_sql import View
 from lakelog.store import connection, sql
 from lakelog.store.bootstrap import Store
@@ -67,6 +68,7 @@ class Session:
         self.mutex = threading.RLock()
         self._base: duckdb.DuckDBPyConnection | None = None
         self.refs, self._types = RefSchemas(self), type_tables.TypeTables(self)
+        self._scans = FrameScans(self)
         self._hidden = False
         self._attached: set[str] = set()
         self._tails: dict[str, Tail] = {}
@@ -160,6 +162,10 @@ class Session:
                 return None
             state, pending = self.state(at)
             counted = self._counted(mentions, state, pending)
+            if not counted and named == {"events"} and self._only is None:
+                cursor = self._database().cursor()
+                if scan := self._scans.stream(cursor, query, mentions, state, pending):
+                    return Relation(None, scan, self._failed)
             views = [] if counted else self._views(named, mentions, state, pending)
             asked, is_once, kept = query, False, None
             fresh = self._database().cursor
@@ -173,7 +179,7 @@ class Session:
                 if is_once := mentions.needles and table_sql.can_inline(query, views):
                     rows = self.rows_sql(views[0].entries, views[0].more)
                     query, views = table_sql.inlined(query, views[0].name, rows), []
-                cursor = self._pool.with_views(views, fresh, self._verify, self._make)
+                cursor = self._pool.with_views(views, fresh, self._verify, self.make)
                 lend = functools.partial(self._pool.lend, views, cursor)
             is_new = not counted and query not in self._prepared
             if is_new:
@@ -331,7 +337,7 @@ class Session:
             return None
         if not is_as_asked and mentions.parsed and not extra:
             other, views = self._over_typed(query, views, of_refs)
-        self._make(cursor, views)
+        self.make(cursor, views)
         for name in sorted(extra - self._attached):
             providers.REGISTERED[name].attach(cursor)
             self._attached.add(name)
@@ -364,7 +370,7 @@ class Session:
             views.append(View("events", self.choose(state, mentions), tail))
         if "quarantine" in named:
             entries = self.store.manifests.segments(state, "quarantine")
-            bad = self._rows_of(self._branch).quarantine(pending) if pending else None
+            bad = self.rows_of(self._branch).quarantine(pending) if pending else None
             views.append(View("quarantine", entries, bad))
         return views
 
@@ -391,13 +397,13 @@ class Session:
         """Return the rows of a tail that a state lacks; None where there are none."""
         if pending is None or not pending.frames:
             return None
-        return self._rows_of(pending.head.move.branch).events(pending, state.ids)
+        return self.rows_of(pending.head.move.branch).events(pending, state.ids)
 
     def numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
         """Return the same rows with the seq that sealing now would give each."""
         if pending is None or not pending.frames:
             return None
-        return self._rows_of(pending.head.move.branch).numbered(pending, state)
+        return self.rows_of(pending.head.move.branch).numbered(pending, state)
 
     def _tail_count(self, pending: PendingFrames | None, state: Manifest) -> int:
         """Count the tail, without opening a frame unless some event carries an id."""
@@ -408,7 +414,7 @@ class Session:
             return table.num_rows if table is not None else 0
         return pending.events
 
-    def _make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
+    def make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
         """Make views on a cursor. Raises DamagedSegment, SnapshotGone."""
         for name, entries, tail, more, of_type, source in views:
             self._verify(entries)
@@ -446,7 +452,7 @@ class Session:
         """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
         segment_files.verify(self.store, self._branch, entries)
 
-    def _rows_of(self, branch: str) -> TailRows:
+    def rows_of(self, branch: str) -> TailRows:
         """What makes rows of the tail of a branch, shared by queries."""
         with self.mutex:
             if branch not in self._rows:
@@ -468,14 +474,7 @@ class Session:
 
     def with_suggestion(self, words: str) -> str:
         """What the engine says of a table it does not have, with the lake's nearest name."""
-        if "does not exist" not in words:
-            return words
-        names: list[str] = []
-        refs: list[str] = []
-        with contextlib.suppress(LakelogError, OSError):  # the query's error is the one to report
-            refs = [*self.store.refs.tag_names(), *self.store.refs.branches()]
-            names = self.table_names()
-        return with_suggestion(words, names, refs)
+        return with_suggestion(words, self.table_names, self.store.refs)
 
     def table_names(self) -> list[str]:
         """Names of the tables that a query may read without a schema."""

@@ -98,6 +98,14 @@ class TailRows:
                 cached = self._numbered = table, state.next_seq, numbered
             return cached[2]
 
+    def is_within(self, pending: PendingFrames) -> bool:
+        """Whether no rows were made but those of an older tail, or of this one."""
+        with self._mutex:
+            return self._head <= pending.head.move.number and all(
+                writer in pending.frames and upto <= pending.frames[writer][-1].sequence
+                for writer, upto in self._upto.items()
+            )
+
     def quarantine(self, pending: PendingFrames) -> pa.Table | None:
         """Return the tail's quarantined lines, or None if there are none."""
         frames = [f for fs in pending.frames.values() for f in fs if f.flags & wal.QUARANTINED]

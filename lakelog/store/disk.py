@@ -205,6 +205,20 @@ def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:
         sync_dir(directory)
 
 
+def memory_file(data: bytes) -> int:
+    """Return the descriptor of a file without a name, in memory, that holds `data`.
+
+    Raises AttributeError where the system has no such files, OSError.
+    """
+    fd = os.memfd_create("lakelog")
+    try:
+        write_all(fd, data)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def append_line(path: str, data: bytes) -> None:
     """Append to a derived file, unsynced; a torn line is for its reader to skip."""
     # O_APPEND and one write: lines of two processes do not overwrite each other.

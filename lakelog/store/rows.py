@@ -20,6 +20,7 @@ from lakelog.errors import DamagedWal
 from lakelog.event import identity_key
 from lakelog.lazy import Lazy
 from lakelog.store import arrays, sql, wal
+from lakelog.store.frame_sql import COLUMNS, TIMES
 from lakelog.store.line_layout import layout_of
 
 if TYPE_CHECKING:
@@ -39,23 +40,12 @@ _TEXT = (
 _HEAD_TYPES = "{" + ",".join(f'"{name}":"VARCHAR"' for name in _TEXT) + "}"
 _KEY = f"""CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id <> ''
     THEN {sql.id_key("j.")} END) END"""
-_COLUMNS = (
-    ("type", "event_type"),
-    ("category", "content_type"),
-    ("source",),
-    ("subject", "item_id"),
-    ("level",),
-    ("message",),
-    ("id",),
-    ("key",),
-)
 _COLUMN = {
-    **{name: names[0] for names in _COLUMNS for name in names},
-    **dict.fromkeys(("time", "timestamp", "ts", "@timestamp"), "time"),
+    **{name: names[0] for names in COLUMNS for name in names},
+    **dict.fromkeys(TIMES, "time"),
     "data": "data",
 }
 """The column that each member of a line names."""
-_TIMES = ("time", "timestamp", "ts", "@timestamp")
 # Up to here Python is done before the query would be planned.
 _FEW = 500
 _DECOMPRESSED = 1 << 23
@@ -250,8 +240,8 @@ def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:
     members = orjson.loads(text)
     head = members.get
     data = None if cut < 0 else line[cut + 8 : -1].decode()
-    texts = [_first(head, names) for names in _COLUMNS]
-    time = _first(head, _TIMES)
+    texts = [_first(head, names) for names in COLUMNS]
+    time = _first(head, TIMES)
     # Other forms of a time are for the engine, which may read them otherwise than Python does.
     if line[-1:] != b"}" or len(time) not in (20, 24, 27) or time[19] not in ".Z":
         raise ValueError

@@ -1,0 +1,180 @@
+"""The first queries over a tail: the engine reads a few columns from the WAL's frames themselves.
+
+To make rows of a tail takes numpy, Arrow and all its columns, and pays when it is queried again.
+A process that asks once, as after a crash, wants the columns of one query. So a SELECT that gives
+nothing but envelope columns of `events` reads them from copies of the frames in memory, which do
+not change and which no trim removes. Anything else about its answer makes the tables whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lakelog.lazy import Lazy
+from lakelog.query import prune
+from lakelog.query.stream import Stream
+from lakelog.query.table_sql import View, columns
+from lakelog.store import disk, frame_sql, wal
+
+if TYPE_CHECKING:
+    import threading
+
+    import duckdb
+
+    from lakelog.query import tail_rows
+    from lakelog.query.tail_rows import TailRows
+    from lakelog.store.bootstrap import Store
+    from lakelog.store.entry import SegmentEntry
+    from lakelog.store.manifest import Manifest
+    from lakelog.store.tail import PendingFrames
+else:
+    duckdb = Lazy("duckdb")
+    tail_rows = Lazy("lakelog.query.tail_rows")
+
+_TIMES = 3
+"""So many queries together take about as long as making the rows of the tail once."""
+_FILE_BYTES, _FILES = 1 << 23, 32
+"""JSON of the frames of one file, each of which one thread of the engine reads, as long as there
+are not more than so many files."""
+_DESCRIPTORS = "/proc/self/fd"
+_TABLES = ("BASE_TABLE", "SUBQUERY", "JOIN", "EMPTY")
+_JOINS = ("REGULAR", "CROSS")
+
+
+class Source(Protocol):
+    """The session whose queries read a tail."""
+
+    store: Store
+    mutex: threading.RLock
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """The database of its queries."""
+
+    def choose(self, state: Manifest, mentions: prune.TableRefs) -> list[SegmentEntry]:
+        """The segments that a query can need."""
+
+    def rows_sql(self, entries: list[SegmentEntry]) -> str:
+        """SQL for the rows of segments, each verified."""
+
+    def rows_of(self, branch: str) -> TailRows:
+        """What makes rows of the tail of a branch."""
+
+    def make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
+        """Make views on a cursor."""
+
+
+class FrameFiles:
+    """Frames in files in memory, which are closed once nothing refers to this."""
+
+    def __init__(self, frames: list[wal.Frame]) -> None:
+        """Raises OSError, AttributeError where there are no such files."""
+        self._fds: list[int] = []
+        weakref.finalize(self, _close, self._fds).atexit = False
+        enough = max(_FILE_BYTES, sum(f.raw for f in frames) // _FILES)
+        part, size = list[bytes](), 0
+        for nth, frame in enumerate(frames, 1):
+            part.append(frame.payload)
+            size += frame.raw
+            if size >= enough or nth == len(frames):
+                self._fds.append(disk.memory_file(b"".join(part)))
+                part, size = [], 0
+
+    @property
+    def paths(self) -> list[str]:
+        """Names by which this process can open them."""
+        return [f"{_DESCRIPTORS}/{fd}" for fd in self._fds]
+
+
+class FrameScans:
+    """Answers the first queries of a session over a tail."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._left = source, _TIMES
+
+    def stream(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        mentions: prune.TableRefs,
+        state: Manifest,
+        pending: PendingFrames | None,
+    ) -> Stream | None:
+        """Return a SELECT over `events` with a cursor that has them, None if it needs their rows.
+
+        Raises SnapshotGone, DamagedSegment.
+        """
+        if not self._left or pending is None or not pending.events or pending.has_keys:
+            return None
+        if mentions.needles:  # others keep the rows of what is asked for again
+            return None
+        wanted = columns_read(prune.nodes(cursor, query))
+        if wanted is None or not wanted <= frame_sql.SCANNED or not os.path.isdir(_DESCRIPTORS):
+            return None
+        frames = [f for fs in pending.frames.values() for f in fs if not f.flags & wal.QUARANTINED]
+        try:
+            files = FrameFiles(frames)
+        except (OSError, AttributeError):  # too many descriptors, or none of this kind
+            return None
+        # Without a column there is no row to count.
+        listed = sorted(wanted or {"type"})
+        longest = max(frame.raw for frame in frames)
+        parts = [frame_sql.scan_sql(files.paths, longest, listed)]
+        if entries := self._source.choose(state, mentions):
+            parts.insert(0, self._source.rows_sql(entries))
+        union = " UNION ALL ".join(f"SELECT {', '.join(listed)} FROM ({part})" for part in parts)
+        cursor.execute(f"CREATE OR REPLACE TEMP VIEW events AS {union}")
+        try:
+            cursor.execute(f"PREPARE lakelog_query AS {query}")
+        except duckdb.Error:
+            return None  # it may need more than was seen; if it is wrong, others tell
+        self._left -= 1
+        stream = Stream(cursor, query, None, is_one=True)
+        stream.prepared = "EXECUTE lakelog_query"
+        stream.complete = functools.partial(self._make_whole, cursor, entries, state, pending)
+        stream.held = files
+        return stream
+
+    def _make_whole(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        entries: list[SegmentEntry],
+        state: Manifest,
+        pending: PendingFrames,
+    ) -> None:
+        """Give a cursor all columns of the rows that it has."""
+        source, self._left = self._source, 0
+        # A table of Arrow, as a tail without segments is, does not replace a view.
+        cursor.execute("DROP VIEW events")
+        with source.mutex:
+            made = source.rows_of(pending.head.move.branch)
+            if not made.is_within(pending):  # others have asked for newer rows meanwhile
+                made = tail_rows.TailRows(source.store, source.connect)
+            source.make(cursor, [View("events", entries, made.numbered(pending, state))])
+
+
+def columns_read(nodes: list[dict[str, Any]]) -> set[str] | None:
+    """Return the columns of `events` that the nodes of a query name, None if it may read others."""
+    tables = {node["alias"].lower() for node in nodes if node.get("type") == "BASE_TABLE"}
+    named = set[str]()
+    for node in nodes:
+        kind = node.get("type")
+        if kind in ("STAR", "POSITIONAL_REFERENCE") or node.get("column_name_alias"):
+            return None
+        if "sample" in node and "alias" in node and kind not in _TABLES:
+            return None  # a table function, PIVOT, SUMMARIZE and the like
+        if kind == "JOIN" and (node["ref_type"] not in _JOINS or node["using_columns"]):
+            return None
+        if node.get("class") == "COLUMN_REF":
+            *path, last = map(str.lower, node["column_names"])
+            if last in tables or last == "events":
+                return None  # a whole row
+            named.update((*path, last))
+    return named & {*columns("events")}
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

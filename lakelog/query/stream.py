@@ -1,0 +1,125 @@
+"""Stream: a query with a cursor of its own, which gives rows as the engine makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lakelog.lazy import Lazy
+from lakelog.store import connection
+
+if TYPE_CHECKING:
+    import weakref
+
+    import duckdb
+else:
+    duckdb = Lazy("duckdb")
+
+
+class _Run:
+    """Rows that a cursor is making. It can do nothing else until they are read or stopped."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self._is_open = True
+        self._rest: list[tuple[Any, ...]] = []
+
+    def read(self, size: int) -> list[tuple[Any, ...]]:
+        """The next rows, none at the end."""
+        if not self._is_open:
+            rest, self._rest = self._rest, []
+            return rest
+        rows: list[tuple[Any, ...]] = self._cursor.fetchmany(size)
+        self._is_open = bool(rows)
+        return rows
+
+    def settle(self) -> None:
+        """Leave the cursor free for other work: what is not yet read waits in memory."""
+        if self._is_open:
+            self._is_open, self._rest = False, self._cursor.fetchall()
+
+    def stop(self) -> None:
+        """Leave the cursor free; nobody reads the rest."""
+        if self._is_open:
+            self._is_open = False
+            self._cursor.abort()
+
+
+class Stream:
+    """A query with a cursor of its own, which can give its rows as they are made."""
+
+    def __init__(self, cursor: Any, query: str, params: Any, *, is_one: bool = False) -> None:
+        """`is_one` if the query is known to be a single statement."""
+        self._cursor, self._query, self._params = cursor, query, params
+        self._is_one, self.prepared = is_one, ""  # what runs it where it was prepared
+        self._run: _Run | None = None
+        self.lease: weakref.finalize[..., Any] | None = None
+        """Returns the cursor for other queries, as long as it only runs this one."""
+        self.complete: Callable[[], None] | None = None
+        """Gives the cursor its tables whole: so far they are what `rows` needs, and no more."""
+        self.held: object = None
+        """What the engine reads by name, which nothing else keeps."""
+
+    def rows(self) -> list[tuple[Any, ...]] | None:
+        """Run the query; None where that would run other statements again."""
+        if not self._is_one:
+            return None
+        self.settle()
+        if self.prepared:
+            try:
+                return list(self._cursor.execute(self.prepared).fetchall())
+            except (duckdb.DataError, duckdb.ProgrammingError, duckdb.IOException):
+                self.prepared = ""  # the query itself fails so, and shows where
+                self._make_whole()
+        return list(self._cursor.execute(self._query, self._params).fetchall())
+
+    def relation(self) -> Any:
+        """The engine's relation, which uses the cursor for as long as it lives."""
+        self._keep()
+        connection.load_relations()
+        return self._cursor.sql(self._query)
+
+    def _keep(self) -> None:
+        """Keep the cursor from other queries, with its tables whole."""
+        if self.lease is not None:
+            self.lease.detach()
+        self._make_whole()
+
+    def _make_whole(self) -> None:
+        complete, self.complete = self.complete, None
+        if complete is not None:
+            self.prepared = ""
+            complete()
+
+    def start(self) -> _Run | None:
+        """Run the query; None where that would run other statements again."""
+        self.settle()
+        self._keep()
+        if not self._is_one and len(self._cursor.extract_statements(self._query)) != 1:
+            return None
+        self._cursor.execute(self._query, self._params or None)
+        self._run = _Run(self._cursor)
+        return self._run
+
+    def settle(self) -> None:
+        """Leave the cursor free for other work."""
+        if self._run is not None:
+            self._run.settle()
+        self._run = None
+
+    def watch(self) -> Callable[[], float | None]:
+        """Have the engine tell how far it is; return what asks it, from any thread."""
+        self.settle()
+        self._keep()
+        self._cursor.execute("SET enable_progress_bar = true")
+        self._cursor.execute("SET enable_progress_bar_print = false")
+
+        def share() -> float | None:
+            percent: float = self._cursor.query_progress()
+            return percent / 100 if percent >= 0 else None
+
+        return share
+
+    def interrupt(self) -> None:
+        """Stop what the cursor does, from another thread."""
+        self._cursor.interrupt()
