@@ -206,8 +206,8 @@ def test_the_table_is_written_as_a_query_of_it(home: Path, ending: str) -> None:
 
 
 def test_parquet_has_dictionaries_where_values_repeat(lake: Path, home: Path) -> None:
-    """A column of few values has a dictionary, one of many has none; nested ones, columns of nothing
-    and results without rows are written as well."""
+    """A column of few values has a dictionary, one of many has none; nested columns, columns of
+    nothing and results without rows are written as well."""
     query = "SELECT type, seq, seq::VARCHAR || 'x' AS text, level, NULL AS nothing FROM events"
     with lakelog.open(lake) as opened:
         opened.export(query, home / "a.parquet")
