@@ -205,9 +205,9 @@ def _json_parts(column: pa.Array) -> Sequence[Part]:
         return (pa.array([dumps(v).decode() for v in values(column)], pa.string()),)
     if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
         return (pc.fill_null(texts, "null"),)
-    content = _content(texts)
-    has_mark = bool((np.frombuffer(content, np.uint8) < ord(" ")).any())
-    if has_mark or any(mark in bytes(content) for mark in (b'"', b"\\")):
+    content = bytes(_content(texts))
+    has_control = bool((np.frombuffer(content, np.uint8) < ord(" ")).any())
+    if has_control or b'"' in content or b"\\" in content:
         return (_json_strings(texts),)
     if not texts.null_count:
         return '"', texts, '"'

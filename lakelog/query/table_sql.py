@@ -73,7 +73,7 @@ def rows_sql(
 
 def inlined(query: str, table: str, rows: str) -> str:
     """Return a query that has the rows of its only table in itself, so that the engine binds it
-    once, and no view before. It must not have names of its own."""
+    once, and no view before. It must not begin with names of its own (`has_names`)."""
     return f"WITH {table} AS NOT MATERIALIZED ({rows}) {query}"
 
 
@@ -83,7 +83,7 @@ def has_names(query: str) -> bool:
 
 
 def can_inline(query: str, views: list[View]) -> bool:
-    """Whether that is the same: a query without names of its own, over segments alone."""
+    """Whether `inlined` gives the same answer: one table, of segments alone, no names before."""
     return len(views) == 1 and views[0].tail is None and not has_names(query)
 
 
@@ -102,6 +102,7 @@ def over_typed_columns(
     narrowed = [view for view in of_refs.values() if view.name != "events"]
     own = [("", view) for view in views if view.name == "events"]
     events = dict(own) | dict(of_refs)
+    # Even where nothing is typed, `fields` has to become the payload's text.
     typed = any(entry.fields for view in events.values() for entry in view.entries)
     if not typed and not (events and payload.FIELDS in query.lower()):
         return _over_narrowed(connection, query, views, narrowed)

@@ -126,6 +126,8 @@ def _cut_some(
     table, text, starts = _lines(frames, writers)
     keyed = any(f.flags & wal.KEYED for f in frames)
     parts, places = list[pa.Table](), []
+    # Programs write lines of a few layouts: those of the first line's are cut at once, then those
+    # of the next that is left, while that is faster than the engine.
     left = np.arange(table.num_rows, dtype=np.int64)
     for _ in range(_LAYOUTS):
         if not len(left):
