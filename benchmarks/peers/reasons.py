@@ -88,7 +88,7 @@ REASONS = (
     ("*-rate", _LOAD),
     ("*-peak*", _MEMORY),
     ("*-bytes", _SIZE),
-    ("*-small", _SIZE),
+    ("load-small", _SIZE),
     ("views-first", _VIEWS),
     ("*-first", _START),
     ("*-needle", _NEEDLE),
