@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -284,13 +285,16 @@ class Lake:
 
     def settle(self) -> Head:
         """Publish everything acknowledged so far; return the head that holds it."""
+        return self._settle()
+
+    def _settle(self, *, hint: bool = True) -> Head:
         self._require_open()
         if self._view_tables is None:
             # Where nothing is pending nothing has to be loaded that makes rows.
             pending = Tail(self.store.paths, self.store.refs, self.branch_name).collect()
             if not pending.frames:
                 return pending.head
-        return self.sealer().settle()
+        return self.sealer().settle(hint=hint)
 
     def engine(self) -> Any:
         """This process's database, in memory; a cursor() of it serves one query."""
@@ -335,7 +339,8 @@ class Lake:
         """
         if verify:
             self.verify(ref).require()
-        head = history.rollback(self.store, self.branch_name, self.settle, str(ref), cursors, why)
+        settle = functools.partial(self._settle, hint=False)  # that of the rollback follows
+        head = history.rollback(self.store, self.branch_name, settle, str(ref), cursors, why)
         return self._described(head)
 
     def undo(

@@ -58,10 +58,12 @@ def mask(values: np.ndarray) -> pa.Array:
 def texts(values: Sequence[str | None]) -> pa.Array:
     """Texts, null for None, as an Arrow array. Raises UnicodeEncodeError."""
     raw = [b"" if value is None else value.encode() for value in values]
-    ends = np.cumsum([0, *map(len, raw)]).astype(np.int32)
+    ends = np.zeros(len(raw) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, raw), np.int32, len(raw)), out=ends[1:])
     valid = None
     if None in values:
-        valid = mask(np.array([value is not None for value in values])).buffers()[1]
+        present = bytes([value is not None for value in values])
+        valid = mask(np.frombuffer(present, bool)).buffers()[1]
     buffers = [valid, pa.py_buffer(ends), pa.py_buffer(b"".join(raw))]
     return pa.Array.from_buffers(pa.string(), len(raw), buffers)
 

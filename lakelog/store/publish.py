@@ -66,11 +66,14 @@ def publish(
     plan: Plan,
     discard: Callable[[], object] | None = None,
     commit: str = "",
+    *,
+    hint: bool = True,
 ) -> Head | None:
     """Move the branch by what `plan` returns; None if it gave up.
 
     `discard` drops the files that `plan` wrote, if it can write them again when they are gone or
-    too old. `commit` marks the move, by random digits of its own unless given. Raises StaleFiles
+    too old. `commit` marks the move, by random digits of its own unless given. Without `hint` the
+    hint is left to the next move, which the caller makes at once. Raises StaleFiles
     if it cannot, or if they never last; Damaged, OutcomeUnknown,
     OSError. Whatever was written is then garbage for gc.
     """
@@ -93,7 +96,7 @@ def publish(
             continue
         if moved is not None:
             # The hint comes after the move is durable: a hint above the newest move means damage.
-            store.refs.note(moved)
+            store.refs.note(moved, hint=hint)
             return moved
         # Somebody else moved the branch. The wait grows, else publishers would starve each other.
         time.sleep(min(0.0002 * attempt, 0.01))

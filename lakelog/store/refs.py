@@ -201,15 +201,16 @@ class Refs:
             disk.sync_dir(self._paths.head_dir(branch))
             self._durable[branch] = digest
 
-    def note(self, head: Head) -> None:
+    def note(self, head: Head, *, hint: bool = True) -> None:
         """Cache a head that this process made, and replace the hint, if the disk has room: the move
         is durable by now, and whoever has no hint lists the directory."""
         branch, number = head.move.branch, head.move.number
         self._heads[branch] = head
         self._remember(head.move, self._paths.move(branch, number))
-        hint = document.encode({"branch": branch, "number": number})
+        text = document.encode({"branch": branch, "number": number})
         with contextlib.suppress(OSError):
-            disk.replace_whole(self._paths.hint(branch), hint, sync=False)
+            if hint:
+                disk.replace_whole(self._paths.hint(branch), text, sync=False)
 
     def forget(self) -> None:
         """Clear the caches (after a fork, or a repair)."""
@@ -369,10 +370,9 @@ class Refs:
         now = self.life(branch)
         if now is None:
             return False
+        # It is damaged, or was not rewound: a deleted branch comes back with another generation.
         if not now[0] or not life[0] or now[1] == life[1]:
-            return (
-                True  # it is damaged, or was not rewound: a deleted branch comes back with another
-            )
+            return True
         since = itertools.takewhile(lambda m: m.number > life[0], self.newest_first(branch))
         return all(move.op != "delete" for move in since)
 

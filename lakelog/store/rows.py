@@ -9,9 +9,10 @@ read sooner one by one than a query is planned; those of an unusual shape are le
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -48,6 +49,8 @@ _COLUMN = {
 """The column that each member of a line names."""
 # Up to here Python is done before the query would be planned.
 _FEW = 500
+_SHAPES = 256
+"""So many sets of members are remembered with what reads them."""
 _DECOMPRESSED = 1 << 23
 """Bytes of lines that the engine is given at a time."""
 _THREADS, _LAYOUTS, _WORTH = 2, 8, 0.1
@@ -204,68 +207,75 @@ def _with_frames(columns: dict[str, pa.Array], lines: pa.Table, index: Any) -> p
 
 def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
     """Return the rows that the query would give, or None if a line is of an unusual shape."""
-    rows: list[tuple[Any, ...]] = []
     try:
+        rows: list[tuple[Any, ...]] = []
         for frame, text in zip(frames, _texts(frames, wal.Frame.lines), strict=True):
             keyed = bool(frame.flags & wal.KEYED)
-            for nth, line in enumerate(text[:-1].split(b"\n") if text else ()):
-                where = (frame.ingested_at, frame.writer, frame.position + nth, frame.sequence)
-                rows.append((*_row(line, keyed), *where))
+            lines = text[:-1].split(b"\n") if text else ()
+            rows += [(*_row(line, keyed), frame.writer) for line in lines]
+        # One tuple a column; `zip` of no rows would give none at all.
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 11
+        if not _are_usual_times(columns[0]):
+            return None
+        # All texts as one array: that of each column by itself would take as long as parsing. What
+        # is no text raises an error here.
+        flat = arrays.texts(list(itertools.chain.from_iterable(columns)))
+        time, *texts = (flat.slice(at * len(rows), len(rows)) for at in range(len(columns)))
+        times = time.cast(pa.timestamp("us", "UTC"))
     # The query is the rule; this path may only answer where both give the same.
     except (ValueError, AttributeError, TypeError):
         return None
-    # One tuple a column; `zip` of no rows would give none at all.
-    columns = list(zip(*rows, strict=True)) if rows else [()] * 14
-    time, kind, category, source, subject, level, message, event_id, key, data, *rest = columns
-    at, writer, position, sequence = rest
-    writers = arrays.texts(writer)
-    return pa.Table.from_arrays(
-        [
-            arrays.times(np.array(list(map(arrays.micros, time)), np.int64)),
-            *map(arrays.texts, (kind, category, source, subject, level, message, data, event_id)),
-            arrays.times(np.array(at, np.int64)),
-            writers,
-            arrays.integers(np.array(position, np.int64)),
-            writers,
-            arrays.integers(np.array(sequence, np.int64)),
-            arrays.texts(key),
-        ],
-        schema=_schema(),
+    *others, key, data, writer = texts
+    counts = [f.events for f in frames]
+    at, sequence = (
+        np.repeat(np.array([getattr(f, name) for f in frames], np.int64), counts)
+        for name in ("ingested_at", "sequence")
     )
+    position = [f.position + nth for f in frames for nth in range(f.events)]
+    places = arrays.integers(np.array(position, np.int64))
+    *before_data, event_id = others
+    given = [*before_data, data, event_id, arrays.times(at), writer, places, writer]
+    return pa.Table.from_arrays([times, *given, arrays.integers(sequence), key], schema=_schema())
+
+
+def _are_usual_times(times: tuple[Any, ...]) -> bool:
+    """Whether times have the form that Arrow reads as the engine does."""
+    return {*map(len, times)} <= {20, 24, 27} and {time[19] for time in times} <= {".", "Z"}
 
 
 def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:
     """Time, text columns, key and data of a line. Raises ValueError, TypeError or AttributeError
     if it is not of the usual shape."""
-    cut = line.find(b',"data":')
-    text = line if cut < 0 else line[:cut] + b"}"
+    text, cut, rest = line.partition(b',"data":')
+    data = None
+    if cut:
+        text, data = text + b"}", rest[:-1].decode()
     members = orjson.loads(text)
-    head = members.get
-    data = None if cut < 0 else line[cut + 8 : -1].decode()
-    texts = [_first(head, names) for names in COLUMNS]
-    time = _first(head, TIMES)
-    # Other forms of a time are for the engine, which may read them otherwise than Python does.
-    if line[-1:] != b"}" or len(time) not in (20, 24, 27) or time[19] not in ".Z":
+    # A key is there twice, or a text looks like a key.
+    if line[-1:] != b"}" or text.count(b'":') != len(members):
         raise ValueError
-    if text.count(b'":') != len(members):  # a key is there twice, or a text looks like a key
-        raise ValueError
-    moment = datetime.fromisoformat(time)
-    for text in texts:
-        if text is not None and type(text) is not str:
-            raise TypeError
-    event_id, key = texts[6:]
+    read = _reader(tuple(members))
+    members[None] = None  # what the reader takes for a column that the line does not name
+    *texts, event_id, key = read(members)
     if not keyed:
-        texts[7] = None
+        key = None
     elif key is None and event_id:
-        texts[7] = identity_key(texts[2], event_id)
-    return (moment, *texts, None if data == "null" else data)
+        key = identity_key(texts[3], event_id)
+    return (*texts, event_id, key, None if data == "null" else data)
 
 
-def _first(head: Any, names: tuple[str, ...]) -> Any:
-    for name in names:
-        if (value := head(name)) is not None:
-            return value
-    return None
+@functools.lru_cache(_SHAPES)
+def _reader(names: tuple[str, ...]) -> Callable[[dict[str | None, Any]], tuple[Any, ...]]:
+    """Return what reads time and text columns of a line that has these members: most lines have
+    the same."""
+    present = [[name for name in column if name in names] for column in (TIMES, *COLUMNS)]
+    if any(len(column) > 1 for column in present):
+        return lambda members: tuple(_first(members, column) for column in (TIMES, *COLUMNS))
+    return operator.itemgetter(*(column[0] if column else None for column in present))
+
+
+def _first(members: dict[str | None, Any], names: tuple[str, ...]) -> Any:
+    return next((members[name] for name in names if members.get(name) is not None), None)
 
 
 @functools.cache

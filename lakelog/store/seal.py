@@ -60,18 +60,21 @@ class Sealer:
         self._store, self._branch, self._tail, self._connect = store, branch, tail, connect
         self._helper: Any = None
 
-    def settle(self) -> Head:
+    def settle(self, *, hint: bool = True) -> Head:
         """Publish everything pending now; return the head that holds it.
 
-        Raises DamagedWal when a WAL cannot be read to its end, OSError.
+        `hint` is that of `publish`. Raises DamagedWal when a WAL cannot be read to its end,
+        OSError.
         """
         pending = self._tail.collect()
         # What is appended from now on is not waited for: else a busy writer would never let us end.
         goal = {w: fs[-1].sequence for w, fs in pending.frames.items()}
         has_sealed = False
         while any(goal.get(w, -1) >= fs[0].sequence for w, fs in pending.frames.items()):
-            self.seal()
-            has_sealed = True
+            head, has_sealed = self.seal(hint=hint), True
+            # As a rule one segment takes all of it: then nothing has to be read again.
+            if head and all(head.move.wal.get(w, -1) >= last for w, last in goal.items()):
+                break
             pending = self._tail.collect()
         if has_sealed:
             with contextlib.suppress(OSError):  # all is published; the rest is tried again later
@@ -80,8 +83,9 @@ class Sealer:
             return self._store.refs.head(self._branch)
         return pending.head
 
-    def seal(self) -> Head | None:
-        """Seal what one segment may take; None if nothing was pending."""
+    def seal(self, *, hint: bool = True) -> Head | None:
+        """Seal what one segment may take; None if nothing was pending. `hint` is that of
+        `publish`."""
         attempts: list[_Attempt] = []
 
         def plan(head: Head, state: Manifest) -> Change | None:
@@ -97,7 +101,7 @@ class Sealer:
                 "seal", entries=tuple(attempt.entries), sealed=marks, ids_add=tuple(attempt.ids)
             )
 
-        head = publish(self._store, self._branch, plan, discard=attempts.clear)
+        head = publish(self._store, self._branch, plan, attempts.clear, hint=hint)
         if head is not None:
             self._remember("segments", [e.key for e in attempts[-1].entries])
             self._remember("ids", [run.digest for run in attempts[-1].ids])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ def rows_target(settings: Settings, events: int) -> int:
     return min(rows, settings.segment_rows)
 
 
+@functools.cache
 def schema(kind: str = "events", layout: str = "arrival") -> pa.Schema:
     """Return the Arrow schema of a segment."""
     stamp = pa.timestamp("us", tz="UTC")
@@ -119,11 +121,13 @@ def write(
 def put(paths: Paths, data: bytes, table: pa.Table, kind: str, layout: str) -> SegmentEntry:
     """Write an encoded segment of `table` durably; return its manifest entry, without seq."""
     digest = document.digest(data)
+    # Before the write, while the rows are in the processor's cache.
+    entry = describe(digest, len(data), table, kind, layout)
     disk.put_object(paths.object("segments", digest), data)
     # Now, while the rows are in memory: a filter made later has to read the segment again.
     if kind == "events" and table.num_rows >= bloom.LEAST:
         bloom.save(paths, digest, table)
-    return describe(digest, len(data), table, kind, layout)
+    return entry
 
 
 def encode(
@@ -323,9 +327,9 @@ def _counts(column: pa.ChunkedArray) -> Counts:
     counted = pc.value_counts(column)
     if len(counted) > _NAMES_MAX:
         return MANY
+    names, counts = (counted.field(at).to_pylist() for at in range(2))
     pairs: dict[str, int] = {}
     # Null and the empty text are two values to Arrow and one key here.
-    for row in counted.to_pylist():
-        name = row["values"] or ""
-        pairs[name] = pairs.get(name, 0) + row["counts"]
+    for name, count in zip(names, counts, strict=True):
+        pairs[name or ""] = pairs.get(name or "", 0) + count
     return MANY if any(len(name) > _TEXT_MAX for name in pairs) else pairs

@@ -328,6 +328,18 @@ def test_rollback_settles_what_was_pending_into_the_log(lake: lakelog.Lake) -> N
     assert types(lake) == "a"
 
 
+def test_the_hint_names_the_rollback_after_it(lake: lakelog.Lake) -> None:
+    """Whoever opens the lake next finds its head at once, also where a rollback published what was
+    pending."""
+    put(lake, "a")
+    lake.tag("v1")
+    put(lake, "b")
+    lake.rollback("v1")
+    refs = lake.store.refs
+    assert refs.hint_number("main") == refs.head("main").move.number
+    assert [entry.move.op for entry in lake.log(2)] == ["rollback", "seal"]
+
+
 def test_rollback_to_the_branch_itself_changes_nothing(lake: lakelog.Lake) -> None:
     """The branch's own name means all of it, what is pending too."""
     put(lake, "a")

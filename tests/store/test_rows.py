@@ -95,7 +95,13 @@ def test_frames_keep_their_order_and_places(engine: Any) -> None:
     [
         b'{"time":"2026-05-01T12:00:00+00:00","type":"OTHER ZONE"}',
         b'{"time":"2026-05-01 12:00:00","type":"NO ZONE","data":1}',
+        b'{"time":"2026-05-01T12:00:00.1234","type":"NO ZONE, AS LONG","data":1}',
+        b'{"time":"2026-05-01T12:00:00+0200","type":"OTHER ZONE, AS LONG"}',
+        b'{"time":"2026-05-02T12:00:00Z","timestamp":"2026-05-01T12:00:00Z","type":"TWO TIMES"}',
+        b'{"time":null,"timestamp":"2026-05-01T12:00:00Z","type":"NO TIME"}',
+        b'{"time":"2026-05-01T12:00:00Z","type":"A","event_type":"NULL BESIDE","source":null}',
         b'{"time":"2026-05-01T12:00:00Z","type":"NUMBER","source":5}',
+        b'{"time":"2026-05-01T12:00:00Z","type":"TRUTH","subject":true}',
         b'{"time":"2026-05-01T12:00:00Z","type":"FIRST","type":"SECOND"}',
         b'{"time":"2026-05-01T12:00:00Z","type":"NULL","data":null}',
         b'{"time":"2026-05-01T12:00:00Z","type":"SPACE","data":{"a": 1} }',
