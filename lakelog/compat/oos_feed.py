@@ -100,7 +100,7 @@ class FileFeed:
     def _restart(self, small: bool = True) -> None:
         self._state: State | SmallState = SmallState() if small else oos_state.empty()
         self._end, self._mark = 0, b""
-        self._inode, self._lines, self.skipped = 0, 0, 0
+        self._inode, self.skipped = 0, 0
 
     def _goes_on(self, fd: int, status: os.stat_result) -> bool:
         """Whether the file is the one read before, with lines appended at most."""
@@ -178,15 +178,12 @@ class FileFeed:
             # Empty lines are no mistake, so they are not counted as skipped.
             blank = pc.equal(pc.utf8_trim_whitespace(lines), "")
             self.skipped += len(lines) - len(parts) - pc.sum(blank).as_py()
-        # Of equal times the later line wins, so each needs its place in the whole file.
-        first, self._lines = self._lines, self._lines + len(parts)
-        order = np.arange(first, first + len(parts), dtype=np.int64)
         kind, source, item = (pc.list_element(parts, _index(place)) for place in (1, 3, 4))
 
         def errors(at: np.ndarray) -> pa.Array:
             return oos_state.errors_of(pc.list_element(parts.take(at), 5))
 
-        return Batch(time, order, kind, source, item, errors)
+        return Batch(time, kind, source, item, errors)
 
 
 class LakeFeed:
@@ -270,7 +267,6 @@ def _batch_of(tail: pa.Table) -> Batch:
     time, kind, source, item, data = (tail[name].combine_chunks() for name in _COLUMNS)
     return Batch(
         arrays.numbers(time),
-        np.arange(tail.num_rows, dtype=np.int64),
         kind,
         source,
         item,

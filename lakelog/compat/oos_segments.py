@@ -37,9 +37,10 @@ else:
     pc = Lazy("pyarrow.compute")
     pq = Lazy("pyarrow.parquet")
 
-_COLUMNS = ("time", "type", "source", "subject")
+_COLUMNS = ["time", "type", "source", "subject"]
 _ENCODED = ["type", "source"]
 _ERROR = "error"
+_ERROR_COLUMN = "fields.error"
 _AT_ONCE = 1_000_000
 """So many events are merged at once, some 30 bytes each."""
 _THREADS = 4
@@ -65,28 +66,31 @@ class SegmentSums:
     def _of_segment(self, entry: SegmentEntry) -> list[Sums]:
         compact.check(self._store, [entry])
         path = self._store.paths.object("segments", entry.key)
-        with pq.ParquetFile(
-            path, page_checksum_verification=True, read_dictionary=_ENCODED
-        ) as file:
+        kinds = self._error_kinds(entry)
+        encoded = [*_ENCODED, _ERROR_COLUMN] if kinds == {"text"} else _ENCODED
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=encoded) as file:
             sums, first = [], 0
             for group in range(file.num_row_groups):
-                batch = self._batch(entry, file, group, first)
+                batch = self._batch(entry, kinds, file, group, first)
                 sums.append(oos_state.add_up(batch))
                 first += len(batch.time)
         return sums
 
-    def _batch(self, entry: SegmentEntry, file: pq.ParquetFile, group: int, first: int) -> Batch:
-        """Return a row group as a batch; `first` is the number of its first row."""
-        names = [*_COLUMNS, *(["seq"] if entry.layout == "sorted" else ())]
-        table = file.read_row_group(group, names, use_threads=False).unify_dictionaries()
+    def _batch(
+        self, entry: SegmentEntry, kinds: set[str], file: pq.ParquetFile, group: int, first: int
+    ) -> Batch:
+        """Return a row group as a batch; `first` is the number of its first row, and `kinds` are
+        those of errors."""
+        table = file.read_row_group(group, _COLUMNS, use_threads=False).unify_dictionaries()
         time, kind, source, item = (table[name].combine_chunks() for name in _COLUMNS)
-        if entry.layout == "sorted":
-            order = arrays.numbers(table["seq"])
-        else:
-            order = np.arange(first, first + len(table))
+
+        def seq(at: np.ndarray) -> np.ndarray:
+            numbers = file.read_row_group(group, ["seq"], use_threads=False)["seq"]
+            found: np.ndarray = arrays.numbers(numbers)[at]
+            return found
 
         def errors(at: np.ndarray) -> pa.Array:
-            if entry.fields and self._has_error_column(entry):
+            if entry.fields and kinds <= {"text"}:
                 return _typed_errors(file, group, at, entry.texts > 0)
             if not entry.fields:
                 texts = file.read_row_group(group, ["data"], use_threads=False)["data"]
@@ -95,12 +99,15 @@ class SegmentSums:
                 rows = segment.read(self._store.paths, entry.key, ["data"], at + first, cursor)
             return oos_state.errors_of(rows["data"].combine_chunks())
 
-        return Batch(arrays.numbers(time), order, kind, source, item, errors)
+        order = seq if entry.layout == "sorted" else None
+        return Batch(arrays.numbers(time), kind, source, item, errors, order)
 
-    def _has_error_column(self, entry: SegmentEntry) -> bool:
-        """Whether the error of each payload that is a struct is a text, or absent."""
+    def _error_kinds(self, entry: SegmentEntry) -> set[str]:
+        """The kinds of the errors of payloads that are structs; none where those have no errors."""
+        if not entry.fields:
+            return set()
         members = typed.of_entry(self._store.paths, entry).members
-        return all(each.kind == "text" for each in members if each.name == _ERROR)
+        return {each.kind for each in members if each.name == _ERROR}
 
     def _engine(self) -> duckdb.DuckDBPyConnection:
         """Return a cursor of an engine that gives payloads their text; most never need one."""
@@ -124,20 +131,15 @@ def _groups(entries: list[SegmentEntry]) -> Iterator[list[SegmentEntry]]:
 
 def _typed_errors(file: pq.ParquetFile, group: int, at: np.ndarray, has_texts: bool) -> pa.Array:
     """Return the errors of rows whose payloads have them as a text of their own."""
-    rows, names = arrays.integers(at), [f"{typed.COLUMN}.{_ERROR}"]
-    table = file.read_row_group(
-        group, [*names, *(["data"] if has_texts else ())], use_threads=False
-    )
+    rows, names = arrays.integers(at), [_ERROR_COLUMN, *(["data"] if has_texts else ())]
+    table = file.read_row_group(group, names, use_threads=False)
     if typed.COLUMN in table.column_names:
-        structs = table[typed.COLUMN].combine_chunks()
-        found, codes = oos_state.encoded(structs.field(_ERROR).take(rows))
-        known = arrays.texts([name or oos_state.UNKNOWN for name in found])
-        errors = known.take(arrays.integers(codes))
+        errors = table[typed.COLUMN].combine_chunks().field(_ERROR).take(rows)
     else:
-        errors = arrays.repeated(oos_state.UNKNOWN, len(at))
+        errors = pa.nulls(len(at), pa.string())
     if has_texts:
         texts = table["data"].take(rows).combine_chunks()
         is_text = pc.is_valid(texts)
         of_texts = oos_state.errors_of(texts.filter(is_text))
-        errors = pc.replace_with_mask(errors, is_text, of_texts)
+        errors = pc.replace_with_mask(errors.cast(pa.string()), is_text, of_texts)
     return errors

@@ -12,6 +12,7 @@ same in plain Python, for small logs: it has answered before numpy and Arrow are
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
@@ -44,21 +45,23 @@ UNKNOWN = "unknown"
 """What the error of a payload is called that names none."""
 # Joining at each batch would copy all times each time.
 _CHUNKS = 32
+_MERGED = 1 << 16
+"""About so many items are merged at a time."""
 _NAMES = tuple(STATES)
 _COMPLETE, _FAIL = _NAMES.index("COMPLETE"), _NAMES.index("FAIL")
 
 
 @dataclass
 class Batch:
-    """Events: `time` in us, `order` for those of equal times, and texts, which may be dictionaries;
-    `errors` are the texts of some rows."""
+    """Events: `time` in us and texts, which may be dictionaries. Of some rows, `errors` are texts,
+    null where there is none, and `order` is that of arrival, where it is not that of the rows."""
 
     time: np.ndarray
-    order: np.ndarray
     type: pa.Array
     source: pa.Array
     item: pa.Array
     errors: Callable[[np.ndarray], pa.Array]
+    order: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 @dataclass
@@ -66,7 +69,6 @@ class Failure:
     """One failure, sorted by when it was."""
 
     time: int
-    order: int
     source: str | None
     item: str | None
     error: str
@@ -74,8 +76,9 @@ class Failure:
 
 @dataclass
 class Sums:
-    """What a batch adds to a state. Items come with the time and state of each of their events, in
-    the order of these."""
+    """What a batch adds to a state. Items are in the order of their hashes, each once, with the
+    time and state of the newest of their events; `span` are the first and the last time of these.
+    """
 
     times: np.ndarray
     completions: np.ndarray
@@ -85,6 +88,7 @@ class Sums:
     items: np.ndarray
     item_times: np.ndarray
     item_states: np.ndarray
+    span: tuple[int, int]
 
 
 @dataclass
@@ -134,7 +138,8 @@ class State:
             self.failures += part.failures
         # stable: of equal times what was taken in later is newer
         self.failures = sorted(self.failures, key=lambda f: f.time)[-FAILURES:]
-        self._advance(*_newest(parts))
+        if with_items := [part for part in parts if len(part.items)]:
+            self._advance(*_newest(with_items))
 
     def active(self, low: int, high: int) -> int:
         """How many events have a time above `low`, up to `high`."""
@@ -181,16 +186,13 @@ def add_up(batch: Batch) -> Sums:
     kinds = _kinds(batch.type)
     failed = np.flatnonzero(kinds == _FAIL)
     errors, failures = _failed(batch, failed) if len(failed) else ({}, [])
-    items, times, states = _item_events(batch, kinds)
     return Sums(
         batch.time,
         batch.time[kinds == _COMPLETE],
         _outcomes(batch.source, kinds),
         errors,
         failures,
-        items,
-        times,
-        states,
+        *_items(batch, kinds),
     )
 
 
@@ -232,61 +234,121 @@ def encoded(column: pa.Array) -> tuple[list[str | None], np.ndarray]:
 def _outcomes(source: pa.Array, kinds: np.ndarray) -> dict[str, list[int]]:
     """Return how many events of each source completed and failed."""
     names, codes = encoded(source)
+    ended = np.flatnonzero((kinds == _COMPLETE) | (kinds == _FAIL))
+    counts = np.bincount(2 * codes[ended] + (kinds[ended] == _FAIL), minlength=2 * len(names))
     sources: dict[str, list[int]] = {}
-    sums = (np.bincount(codes[kinds == k], minlength=len(names)) for k in (_COMPLETE, _FAIL))
-    for name, *more in zip(names, *(each.tolist() for each in sums), strict=True):
+    for name, more in zip(names, counts.reshape(-1, 2).tolist(), strict=True):
         if any(more):
-            counts = sources.setdefault(name or "", [0, 0])
-            counts[:] = (counts[0] + more[0], counts[1] + more[1])
+            known = sources.setdefault(name or "", [0, 0])
+            known[:] = (known[0] + more[0], known[1] + more[1])
     return sources
 
 
 def _failed(batch: Batch, at: np.ndarray) -> tuple[dict[str, int], list[Failure]]:
     """Return the errors of rows, counted, and the newest failures of them."""
-    errors = batch.errors(at)
-    counts = {row["values"]: row["counts"] for row in pc.value_counts(errors).to_pylist()}
-    newest = np.lexsort((batch.order[at], batch.time[at]))[-FAILURES:]
-    rows = arrays.integers(at[newest])
+    names, codes = encoded(batch.errors(at))
+    errors = [name or UNKNOWN for name in names]
+    counts: dict[str, int] = {}
+    for error, count in zip(errors, np.bincount(codes, minlength=len(names)).tolist(), strict=True):
+        if count:
+            counts[error] = counts.get(error, 0) + count
+    newest = _by_time(batch, at)[-FAILURES:]
+    rows, times = arrays.integers(newest), batch.time[newest].tolist()
     sources, items = (column.take(rows).to_pylist() for column in (batch.source, batch.item))
-    texts, times = errors.take(arrays.integers(newest)).to_pylist(), batch.time[at[newest]].tolist()
-    orders = batch.order[at[newest]].tolist()
-    return counts, list(map(Failure, times, orders, sources, items, texts))
+    texts = [errors[code] for code in codes[np.searchsorted(at, newest)].tolist()]
+    return counts, list(map(Failure, times, sources, items, texts))
 
 
-def _item_events(batch: Batch, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return hash, time and state of each event that says how an item stands, the newest last."""
+def _by_time(batch: Batch, rows: np.ndarray) -> np.ndarray:
+    """Return some rows, which ascend, in the order of their times, those of one by arrival."""
+    time = batch.time[rows]
+    # A log is nearly always in the order of time.
+    if (time[1:] > time[:-1]).all():
+        return rows
+    by = np.argsort(time, kind="stable")
+    rows, time = rows[by], time[by]
+    is_tied = time[1:] == time[:-1]
+    if batch.order is not None and is_tied.any():
+        # Only these are sorted by two columns, which takes longer.
+        tied = np.flatnonzero(np.append(False, is_tied) | np.append(is_tied, False))
+        rows[tied] = rows[tied][np.lexsort((batch.order(rows[tied]), time[tied]))]
+    return rows
+
+
+def _items(
+    batch: Batch, kinds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
+    """Return items, item_times, item_states and span of the batch's Sums."""
     # An event without an item says nothing about one.
     has_item = (arrays.numbers(pc.binary_length(batch.item).cast(pa.int64())) > 0) & (kinds >= 0)
     if batch.item.null_count:
         has_item &= arrays.truths(batch.item.is_valid())
-    time, order = batch.time[has_item], batch.order[has_item]
-    # A log is nearly always in the order of time, and sorting by one column faster than by two.
-    by = np.argsort(time, kind="stable")
-    ascending, following = time[by], order[by]
-    if ((ascending[1:] == ascending[:-1]) & (following[1:] < following[:-1])).any():
-        by = np.lexsort((order, time))
     # 8 bytes instead of the text: items are only counted by state, never named.
-    items = oos_hashes.hashes(batch.item)[has_item][by]
-    return items, time[by], kinds[has_item][by].astype(np.uint8)
+    hashes, time, states = oos_hashes.hashes(batch.item), batch.time, kinds.view(np.uint8)
+    rows = np.flatnonzero(has_item)
+    if not len(rows):
+        return hashes[rows], time[rows], states[rows], (0, 0)
+    if len(rows) < len(time):
+        hashes, time, states = hashes[rows], time[rows], states[rows]
+
+    def by_time(at: np.ndarray) -> np.ndarray:
+        return np.searchsorted(rows, _by_time(batch, rows[at]))
+
+    last = _last_of_each(hashes, by_time)
+    return hashes[last], time[last], states[last], (int(time.min()), int(time.max()))
+
+
+def _last_of_each(
+    keys: np.ndarray, by_time: Callable[[np.ndarray], np.ndarray] | None = None
+) -> np.ndarray:
+    """Return the place of the last of each of some keys, of which there are any, in the order of
+    the keys. `by_time` sorts places, which ascend; without it they are in the order of time."""
+    # To sort numbers that end with their place is several times as fast as to sort places by them.
+    low = np.uint64((1 << len(keys).bit_length()) - 1)
+    packed = (keys & ~low) | np.arange(len(keys), dtype=np.uint64)
+    packed.sort()
+    at = (packed & low).view(np.int64)
+    ordered = keys[at]
+    if (ordered[1:] < ordered[:-1]).any():  # there are keys that differ in their last bits alone
+        at = np.argsort(keys, kind="stable")
+        ordered = keys[at]
+    is_same = ordered[1:] == ordered[:-1]
+    if by_time is not None and is_same.any():
+        # Most keys of a batch are there once; only others have to be sorted by time.
+        shared = np.flatnonzero(np.append(False, is_same) | np.append(is_same, False))
+        places = by_time(np.sort(at[shared]))
+        at[shared] = places[np.argsort(keys[places], kind="stable")]
+    last: np.ndarray = at[np.append(~is_same, True)]
+    return last
 
 
 def _newest(parts: list[Sums]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return hash, time and state of each item's newest event, in the order of the hashes."""
+    in_order = all(one.span[1] <= two.span[0] for one, two in itertools.pairwise(parts))
+    # Those whose hashes begin alike are merged together: so few stay in the processor's cache.
+    count = sum(len(part.items) for part in parts) // _MERGED + 1
+    bounds = np.array([n * 2**64 // count for n in range(1, count)], np.uint64)
+    cuts = [[0, *np.searchsorted(part.items, bounds).tolist(), len(part.items)] for part in parts]
+    merged = [_merged(parts, [cut[n : n + 2] for cut in cuts], in_order) for n in range(count)]
+    keys, time, state = (np.concatenate(columns) for columns in zip(*merged, strict=True))
+    return keys, time, state
+
+
+def _merged(
+    parts: list[Sums], spans: list[list[int]], in_order: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Merge spans of the items of parts, which follow each other in time if they are `in_order`."""
     keys, time, state = (
-        np.concatenate([getattr(part, name) for part in parts])
+        np.concatenate(
+            [getattr(part, name)[a:b] for part, (a, b) in zip(parts, spans, strict=True)]
+        )
         for name in ("items", "item_times", "item_states")
     )
-    if (time[1:] < time[:-1]).any():
+    if not in_order:
         by = np.argsort(time, kind="stable")  # of equal times what arrived later is newer
         keys, time, state = keys[by], time[by], state[by]
-    # Sorting in no stable way is several times as fast; the last place is the newest event's.
-    by = np.argsort(keys)
-    ordered = keys[by]
-    starts = np.flatnonzero(np.append(np.ones(1, bool), ordered[1:] != ordered[:-1]))
-    if not len(keys):
-        return keys, time, state
-    last = np.maximum.reduceat(by, starts)
-    return ordered[starts], time[last], state[last]
+    last = _last_of_each(keys) if len(keys) else np.empty(0, np.int64)
+    return keys[last], time[last], state[last]
 
 
 Row = tuple[int, str, str, str, str]
@@ -332,7 +394,7 @@ class SmallState:
                 error = error_of(text)
                 self.sources.setdefault(source, [0, 0])[1] += 1
                 self.errors[error] = self.errors.get(error, 0) + 1
-                self.failures.append(Failure(time, len(self.times), source, item, error))
+                self.failures.append(Failure(time, source, item, error))
         self.times += [row[0] for row in rows]
         # Nearly in order as a rule: then sorting is one pass, and counting is a search.
         self.times.sort()

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.compat import oos_feed, oos_hashes, oos_segments
+from lakelog.compat import oos_feed, oos_hashes, oos_segments, oos_state
 from lakelog.compat.oos_views import OOSViews
 from lakelog.errors import DamagedSegment, InvalidSetting, LakeNotFound
 from lakelog.store import segment
@@ -274,6 +276,55 @@ def test_a_damaged_segment_is_an_error_each_time(
             views.error_analysis_view()
     paths[2].write_bytes(whole)
     assert told(views) == reference(events)
+
+
+@given(
+    batches=st.lists(
+        st.lists(st.tuples(st.integers(0, 4), st.sampled_from("abcdef"), st.integers(0, 3))),
+        min_size=1,
+        max_size=4,
+    ),
+    merged=st.sampled_from([1, 3, 1 << 16]),
+    is_backwards=st.booleans(),
+)
+@settings(max_examples=share(100))
+def test_items_of_many_batches(
+    batches: list[list[tuple[int, str, int]]], merged: int, is_backwards: bool
+) -> None:
+    """Of one item the newest time wins, and of equal times what arrived later, however events are
+    divided and however they are ordered in a batch."""
+    names, newest, parts = list(STATES), dict[str, tuple[int, int]](), list[oos_state.Sums]()
+    for events in batches:
+        for time, item, kind in events:
+            if time >= newest.get(item, (-1, 0))[0]:
+                newest[item] = time, kind
+        rows = events[::-1] if is_backwards else events
+        last = len(rows) - 1
+        parts.append(
+            oos_state.add_up(
+                oos_state.Batch(
+                    np.array([row[0] for row in rows], np.int64),
+                    pa.array([names[row[2]] for row in rows], pa.string()),
+                    pa.nulls(len(rows), pa.string()),
+                    pa.array([row[1] for row in rows], pa.string()),
+                    lambda at: pa.nulls(len(at), pa.string()),
+                    (lambda at, last=last: last - at) if is_backwards else None,
+                )
+            )
+        )
+    state = oos_state.empty()
+    with mock.patch.object(oos_state, "_MERGED", merged):
+        state.merge(parts)
+    items = zip(state.item_times.tolist(), state.item_states.tolist(), strict=True)
+    assert sorted(items) == sorted(newest.values())
+    assert (np.diff(state.items) > 0).all()
+
+
+@given(keys=st.lists(st.integers(0, 3) | st.integers(2**63, 2**63 + 3), min_size=1))
+def test_the_last_of_keys_that_begin_alike(keys: list[int]) -> None:
+    """Keys that differ in their lowest bits alone are told apart."""
+    last = oos_state._last_of_each(np.array(keys, np.uint64)).tolist()
+    assert last == [place for _, place in sorted({k: n for n, k in enumerate(keys)}.items())]
 
 
 @given(
