@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
@@ -175,6 +174,8 @@ def parse_time(value: Any, zone: tzinfo = UTC) -> datetime:
             moment = datetime(value.year, value.month, value.day)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             moment = _time_of_number(value)
+        elif (text := _text_of(value)) is not None:
+            return parse_time(text, zone)
         elif isinstance(value, orjson.Fragment):  # more digits than a double holds
             moment = _time_of_text(orjson.dumps(value).decode())
         else:
@@ -341,29 +342,38 @@ def _type_of(event: dict[str, Any]) -> str:
     value = event.get("type")
     if value is None or value == "" or value != value:
         raise InvalidEvent('no type: give each event a "type"')
-    if isinstance(value, (int, float, orjson.Fragment)):
-        return orjson.dumps(to_json(value)).decode()
-    if isinstance(value, str):
+    text = _text_of(value)
+    if text is None and isinstance(value, (int, float, orjson.Fragment)):
+        text = orjson.dumps(to_json(value)).decode()
+    if not text:
+        raise InvalidEvent(f"type is text, not {kind(value)}")
+    return text
+
+
+def _text_of(value: Any) -> str | None:
+    """Return the text that JSON has for a value: of a text, a UUID, a date, or an enumeration's
+    member that has one; None where JSON has no text for it."""
+    if type(value) is str:
         return value
-    raise InvalidEvent(f"type is text, not {kind(value)}")
+    try:
+        written = orjson.dumps(value)
+        return str(orjson.loads(written)) if written[:1] == b'"' else None
+    except (TypeError, ValueError):  # half of a surrogate pair; what JSON has nothing for
+        return str.__str__(value) if isinstance(value, str) else None
 
 
 def _text(column: str, value: Any) -> tuple[str | None, bool]:
     """Return the column's text and whether the original must be kept in data."""
-    if isinstance(value, orjson.Fragment):
-        value = orjson.dumps(value).decode()
+    text = _text_of(value)
+    if text is None and isinstance(value, orjson.Fragment):
+        text = orjson.dumps(value).decode()
     if column == "level":
-        level = level_of(value) if isinstance(value, str) else None
+        level = None if text is None else level_of(text)
         return level, level is None
-    if isinstance(value, str):
-        return str(value), False
-    if isinstance(value, (int, float)):
+    if text is None and isinstance(value, (int, float)):
         missing = value != value  # what pandas gives for a cell without a value
         return None if missing else orjson.dumps(to_json(value)).decode(), False
-    uuid = sys.modules.get("uuid")  # loading it takes longer than this module; who has one, has it
-    if uuid and isinstance(value, uuid.UUID):
-        return str(value), False
-    return None, True
+    return text, text is None
 
 
 def _time_of_text(text: str) -> datetime:

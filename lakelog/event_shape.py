@@ -3,14 +3,13 @@ encoded as they are.
 
 A shape is the keys of an event in their order. Where each key is a known spelling, each column
 once, with time and type, and the payload last, a plain event is its own line; and a batch of one
-shape is encoded by one call and validated column by column, in loops that are not Python's.
+shape is encoded by one call. Whether events are plain is read off what was written: by one regular
+expression over all lines, in a third of the time that a look at each value takes.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from datetime import datetime
-from operator import itemgetter
+import re
 from typing import Any
 
 import orjson
@@ -26,13 +25,17 @@ ALIASES = {
 }
 PLAIN = frozenset(("time", "type", "data", *TEXT_COLUMNS))
 NAMES = {**{name: name for name in PLAIN}, **ALIASES}
-_iso = datetime.fromisoformat
 _SHAPES: dict[tuple[Any, ...], _Shape | None] = {}
 # Events whose keys are data, not names, would otherwise fill the memory with shapes.
 _SHAPES_MAX = 512
-_MARKS = frozenset(("--T::Z", "--T::."))
-"""Every third character of ISO text from the fifth on."""
-_MARKS_OF, _LAST_OF, _TIME_MAX = itemgetter(slice(4, 20, 3)), itemgetter(-1), 27
+# The form that the WAL has anyway. The last day of February is left to who knows leap years.
+_TIME = (
+    rb"[1-9]\d{3}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)"
+    rb"|(?:0[13578]|1[02])-31)T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6}+)?+Z"
+)
+_TEXTS = frozenset((str, type(None)))
+# Half of a surrogate pair is written by its code, which is why no text with a code is plain.
+_TEXT, _ESCAPED_TEXT = rb'[^"]*+', rb'[^"\\]*+(?:\\[^u][^"\\]*+)*+'
 
 
 class EncodedBatch:
@@ -63,81 +66,76 @@ def encode_one(event: Any) -> EncodedBatch | None:
 def encode_alike(events: list[Any]) -> EncodedBatch | None:
     """Encode events of one shape by one call, as `encode` does one by one; None where they differ,
     or one of them is for the full rule."""
-    first = events[0]
-    shape = shape_of(first)
-    if shape is None or set(map(type, events)) != {dict}:
+    shape = shape_of(events[0])
+    if shape is None or set(map(type, events)) != {dict} or set(map(len, events)) != {shape.size}:
         return None
     try:
-        if not shape.fits(events):
-            return None
         text = orjson.dumps(events)
-    except (ValueError, TypeError, KeyError):
+    except TypeError:
         return None
     # Quotes within texts are escaped, so this stands between two events that begin alike, or in a
     # list of a payload: then there are too many.
-    start = b"{" + orjson.dumps(next(iter(first))) + b":"
-    between = b"}," + start
+    between = b"}," + shape.start
     is_odd = text.count(between) != len(events) - 1 or b"\n" in text or b"null" in text
     # One character is found much faster than two.
     if is_odd or (b"\\" in text and b"\\u" in text):
         return None
+    lines = text[1:-1].replace(between, b"}\n" + shape.start)
+    if not shape.fits(lines):
+        return None
     ids: list[str | None] = [None] * len(events)
     if shape.has_id:
         ids = [event["id"] or None for event in events]
-    return EncodedBatch(text[1:-1].replace(between, b"}\n" + start), ids, any(ids))
+        if not _TEXTS.issuperset(map(type, ids)):
+            return None
+    return EncodedBatch(lines, ids, any(ids))
 
 
 class _Shape:
     """Events with these keys can be encoded as they are, if their values are plain.
 
     Most events of a program have one of a few shapes: known spellings only, each column once, with
-    time and type, and the payload last. That costs half as much as building a row.
+    time and type, and the payload last. That costs a third of building a row.
     """
 
-    __slots__ = ("has_data", "has_id", "members", "texts", "types")
+    __slots__ = ("_escaped", "_keys", "_names", "_plain", "has_id", "size", "start")
 
     def __init__(self, keys: tuple[str, ...], names: list[str]) -> None:
-        key_of = dict(zip(names, keys, strict=True))
-        data = key_of.pop("data", None)
-        texts = (key_of.pop("time"), key_of.pop("type"), *key_of.values())
-        self.texts = itemgetter(*texts)
-        self.types = (str,) * len(texts)
-        self.has_data = data is not None
-        self.members = itemgetter(*texts, data) if self.has_data else self.texts
-        self.has_id = "id" in key_of
+        self.size, self.has_id = len(keys), "id" in names
+        self.start = b'{"' + keys[0].encode() + b'":'
+        self._keys, self._names = keys, names
+        self._plain = self._pattern(_TEXT)
+        self._escaped: re.Pattern[bytes] | None = None
 
     def line(self, event: dict[str, Any]) -> bytes | None:
         """Return the event's line, or None where the full rule has to be applied."""
-        values = self.texts(event)
-        if tuple(map(type, values)) != self.types:
-            return None
-        time = values[0]
-        # The form that the WAL has anyway; `fromisoformat` also takes others, such as week dates.
-        if not values[1] or time[4:20:3] not in _MARKS or time[-1] != "Z" or len(time) > _TIME_MAX:
+        if self.has_id and type(event["id"]) is not str:
             return None
         try:
-            _iso(time)
-            return orjson.dumps(event)
-        except (ValueError, TypeError):
+            line = orjson.dumps(event)
+        except TypeError:
             return None
+        return line if self.fits(line) else None
 
-    def fits(self, events: list[dict[str, Any]]) -> bool:
-        """Whether `line` would give each of these events as orjson writes it. Raises ValueError for
-        a time that is none, KeyError for other keys."""
-        if set(map(len, events)) != {len(self.types) + self.has_data}:
-            return False
-        columns = list(zip(*map(self.members, events), strict=True))
-        if self.has_data:
-            del columns[-1]
-            if set(map(next, map(reversed, events))) != {"data"}:
-                return False
-        if any(set(map(type, column)) != {str} for column in columns) or not all(columns[1]):
-            return False
-        times = columns[0]
-        if not _MARKS.issuperset(map(_MARKS_OF, times)) or set(map(_LAST_OF, times)) != {"Z"}:
-            return False
-        deque(map(_iso, times), 0)
-        return max(map(len, times)) <= _TIME_MAX
+    def fits(self, lines: bytes) -> bool:
+        """Whether lines that orjson wrote of such events are those of plain ones."""
+        if b"\\" not in lines:
+            return self._plain.fullmatch(lines) is not None
+        if self._escaped is None:
+            self._escaped = self._pattern(_ESCAPED_TEXT)
+        return self._escaped.fullmatch(lines) is not None
+
+    def _pattern(self, text: bytes) -> re.Pattern[bytes]:
+        """What lines are that have such a text between quotes."""
+        values = {"time": _TIME, "type": b'(?!")' + text, "data": rb"[^\n]*+"}
+        members = [
+            b'"%s":' % re.escape(key.encode())
+            + (b'"%s"' if name != "data" else b"%s") % values.get(name, text)
+            for key, name in zip(self._keys, self._names, strict=True)
+        ]
+        end = b"" if "data" in self._names else rb"\}"
+        # Possessive, so that what does not match is not tried in other ways.
+        return re.compile(rb"(?:\{" + b",".join(members) + end + rb"\n?)*+")
 
 
 def shape_of(event: Any) -> _Shape | None:

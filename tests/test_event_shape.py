@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import enum
 import math
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +19,22 @@ from lakelog.errors import InvalidEvent
 
 TIME = "2026-01-02T03:04:05.678901Z"
 Event = dict[str, Any]
+
+
+class Colour(enum.Enum):
+    """An enumeration whose members are texts for JSON."""
+
+    RED = "red"
+
+
+class Point(enum.Enum):
+    """An enumeration whose members are none."""
+
+    HERE = (1, 2)
+
+
+class Name(str):
+    """A subclass of text, as numpy has one."""
 
 
 def plain(number: int) -> Event:
@@ -43,6 +62,17 @@ ODD: dict[str, Callable[[Event], Any]] = {
     "a number as time": lambda one: one | {"timestamp": 1_770_000_000},
     "a lower-case zone": lambda one: one | {"timestamp": TIME[:-1] + "z"},
     "a number as source": lambda one: one | {"source": 7},
+    "a member as source": lambda one: one | {"source": Colour.RED},
+    "a member as type": lambda one: one | {"type": Colour.RED},
+    "a subclass of text": lambda one: one | {"timestamp": Name(TIME), "source": Name("s")},
+    "a UUID as id": lambda one: one | {"id": uuid.UUID(int=7)},
+    "a date as source": lambda one: one | {"source": dt.date(2026, 1, 2)},
+    "ready JSON as source": lambda one: one | {"source": orjson.Fragment('"\\ud83d"')},
+    "an escape in a text": lambda one: one | {"source": 'a"b\\c'},
+    "an early year": lambda one: one | {"timestamp": "0026-01-02T03:04:05Z"},
+    "the last of April": lambda one: one | {"timestamp": "2026-04-30T23:59:59Z"},
+    "the last of a leap February": lambda one: one | {"timestamp": "2028-02-29T03:04:05Z"},
+    "a key after the payload": lambda one: {k: one[k] for k in one if k != "id"} | {"subject": "x"},
     "a list as source": lambda one: one | {"source": ["a"]},
     "no source": lambda one: one | {"source": None},
     "an empty id": lambda one: one | {"id": ""},
@@ -71,6 +101,9 @@ WRONG: dict[str, Callable[[Event], Any]] = {
     "a date that is none": lambda one: one | {"timestamp": "2026-02-30T03:04:05Z"},
     "a newline in ready JSON": lambda one: one | {"data": orjson.Fragment("[1,\n2]")},
     "ready JSON that ends an event": lambda one: one | {"data": orjson.Fragment("1}\n{")},
+    "a day that is none": lambda one: one | {"timestamp": "2026-04-31T03:04:05Z"},
+    "an hour that is none": lambda one: one | {"timestamp": "2026-04-30T25:04:05Z"},
+    "a member without text as type": lambda one: one | {"type": Point.HERE},
     "NUL in an id": lambda one: one | {"id": "a\0b"},
     "no event": lambda one: 5,
 }
@@ -86,6 +119,7 @@ def test_a_batch_has_the_lines_of_its_events(odd: str, at: int) -> None:
     alone = [event.encode([one]) for one in events]
     assert batch.lines == [line for one in alone for line in one.lines]
     assert batch.ids == [given for one in alone for given in one.ids]
+    assert {type(given) for given in batch.ids} <= {str, type(None)}
     assert batch.keyed == any(one.keyed for one in alone)
 
 
