@@ -40,6 +40,16 @@ def write_all(fd: int, data: bytes) -> None:
             written += os.write(fd, view[written:])
 
 
+def write_blocks(fd: int, data: bytes) -> None:
+    """Like `write_all`, for a file that is overwritten in small parts later.
+
+    What one call writes Linux may cache as one piece (from 6.16 on for ext4), of which every later
+    write and sync checks each block.
+    """
+    for start in range(0, len(data), _BLOCK):
+        write_all(fd, data[start : start + _BLOCK])
+
+
 def is_there(path: str) -> bool:
     """Whether a path names a file, without a look at the file itself."""
     return os.access(path, os.F_OK)

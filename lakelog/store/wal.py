@@ -50,8 +50,8 @@ FRAME_RAW_MAX = 1 << 20
 FRAME_EVENTS_MAX = 4096
 _MISFIT = "frame does not hold what its header says"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-# Compressing an event or two takes longer than the disk takes for the bytes that it saves.
-_COMPRESSED_MIN = 512
+# The disk is written by pages: to compress what hardly fills one takes longer than the disk does.
+_COMPRESSED_MIN = 4096
 # A damaged length must not make the checksum of a head run over gigabytes.
 _CURSOR_MAX = 1 << 20
 HEAD_BYTES, END_BYTES, SPACE_BYTES = _FRAME.size + 4, _END.size + 4, _SKIP.size

@@ -152,7 +152,10 @@ class Writer:
                     batch.lock.acquire()
                 else:
                     batch.leads = self._busy = True
-                self._queue.append(batch)
+                if batch.lock is not None or self._forking:
+                    self._queue.append(batch)
+                else:  # nobody else waits, so ours is a group
+                    self._leader = threading.get_ident()
             if batch.lock is not None:
                 batch.lock.acquire()
             if not batch.done:
@@ -184,11 +187,11 @@ class Writer:
         group = [own]
         failed: BaseException | None = None
         try:
-            with self._mutex:
-                if self._forking:
+            if not self._leader:
+                with self._mutex:
                     self._wait_while(lambda: self._forking)
-                self._leader = threading.get_ident()
-                group = self._take_group()
+                    self._leader = threading.get_ident()
+                    group = self._take_group()
             self._write_group(group)
         except BaseException as error:
             failed = error
@@ -204,7 +207,7 @@ class Writer:
     def _wake(self, group: list[_Batch], own: _Batch, failed: BaseException | None) -> None:
         """Let the callers of a group go on, each with its outcome; may be done twice."""
         for batch in group:
-            batch.error = _own_error(failed, batch is own)
+            batch.error = failed and _own_error(failed, batch is own)
             batch.done = True
             if batch is not own and batch.lock.locked():
                 batch.lock.release()
@@ -258,7 +261,7 @@ class Writer:
                 stop = self._end + len(frame)
                 space = wal.space_after(stop, self._size, len(frame))
                 os.lseek(self._fd, self._end, os.SEEK_SET)
-                disk.write_all(self._fd, frame + space)
+                disk.write_blocks(self._fd, frame + space)
                 disk.sync_file(self._fd)
                 self._end, self._size = stop, max(self._size, stop + len(space))
                 # No name any more: somebody took this writer for dead, where locks do not exclude,
@@ -454,9 +457,9 @@ class Writer:
         self._reset()
 
 
-def _own_error(failed: BaseException | None, is_leader: bool) -> BaseException | None:
+def _own_error(failed: BaseException, is_leader: bool) -> BaseException:
     """What one caller of a failed group gets: an interrupt is its leader's alone."""
-    if failed is None or isinstance(failed, Exception) or is_leader:
+    if isinstance(failed, Exception) or is_leader:
         return failed
     return OSError(errno.EINTR, "the append was interrupted: try it again")
 

@@ -32,6 +32,24 @@ def test_a_short_write_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monke
     assert disk.read(path) == bytes(range(100))
 
 
+def test_space_is_written_in_small_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call writes more than 64 KiB, and all bytes are there, in order."""
+    real, sizes = os.write, list[int]()
+    path, data = str(tmp_path / "f"), bytes(range(256)) * 1000
+    fd = disk.create(path)
+
+    def write(fd: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return real(fd, data)
+
+    monkeypatch.setattr(disk, "os", SimpleNamespace(write=write))
+    disk.write_blocks(fd, data)
+    monkeypatch.undo()
+    disk.close(fd)
+    assert disk.read(path) == data
+    assert max(sizes) == 1 << 16
+
+
 def test_what_is_gone_is_no_error(tmp_path: Path) -> None:
     """Removing what is not there is done already; nobody holds a lock on it."""
     disk.remove_dir(str(tmp_path / "none"))

@@ -61,6 +61,16 @@ def test_one_event_takes_no_space(lake: lakelog.Lake) -> None:
     assert only(lake).stat().st_size == read(lake).used
 
 
+def test_commits_of_a_page_or_more_are_compressed(lake: lakelog.Lake) -> None:
+    """What fills no page stands in the file as it is; longer frames are far shorter than that."""
+    lake.append([{"type": "SMALL", "data": n} for n in range(40)])
+    assert only(lake).read_bytes().count(b'"SMALL"') == 40
+    before = read(lake).used
+    lake.append([{"type": "LARGE", "data": n} for n in range(1000)])
+    assert read(lake).used - before < 10_000
+    assert lake.count() == 1040
+
+
 @pytest.mark.damaged
 @pytest.mark.parametrize("size", [40, 700, 3000, 9000])
 def test_any_sectors_of_an_unsynced_frame_are_no_damage(
