@@ -168,7 +168,7 @@ class Session:
                     return Relation(None, scan, self._failed)
             views = [] if counted else self._views(named, mentions, state, pending)
             asked, is_once, kept = query, False, None
-            fresh = self._database().cursor
+            fresh = functools.partial(connection.segment_cursor, self._database())
             if mentions.needles and self._only is None:
                 kept = self._needles.answer(query, mentions, views, self.rows_sql, fresh)
             if kept:

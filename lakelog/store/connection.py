@@ -69,6 +69,17 @@ def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnectio
     return connection
 
 
+def segment_cursor(database: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Return a cursor for queries that read no files but segments, whose footers it caches.
+
+    They count towards the memory limit and give way to queries. A file of a user's may be written
+    again within the second by which the engine (2.0) tells that it is another.
+    """
+    cursor = database.cursor()
+    cursor.execute("SET SESSION parquet_metadata_cache = true")
+    return cursor
+
+
 @functools.cache
 def _share_of_memory() -> int:
     """Return the bytes that a query may take unless the settings say so."""
