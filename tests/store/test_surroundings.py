@@ -61,6 +61,20 @@ with lakelog.open(sys.argv[1]) as lake:
     assert b"Ren" in done.stdout
 
 
+def test_the_output_of_a_program_is_its_own(home: Path) -> None:
+    """No long statement of the engine adds a bar of its progress to the output of `python -c`."""
+    code = """import sys, lakelog
+with lakelog.open(sys.argv[1]) as lake:
+    lake.append({"type": "A"})
+    for asked in (lake.engine(), lake.engine().cursor()):
+        print(*asked.execute("SELECT current_setting('enable_progress_bar')").fetchone())
+"""
+    env = {**os.environ, "PYTHONPATH": str(Path(lakelog.__file__).parent.parent)}
+    command = [sys.executable, "-c", code, str(home / "lake")]
+    done = subprocess.run(command, env=env, capture_output=True, check=True)
+    assert done.stdout.split() == [b"False", b"False"]
+
+
 @pytest.mark.parametrize("kind", ["virtiofs", "fuse.sshfs", "fuse.rclone"])
 def test_a_remote_mount_is_seen_through_a_link(tmp_path: Path, kind: str) -> None:
     """A link to a shared folder is refused like the folder, whatever program serves it."""
