@@ -66,7 +66,9 @@ while time.time() < end:
 print([[], 0])
 """
 _COMPACTOR = """
+from lakelog.store import sealer_process
 __import__("os").nice(10)  # as `lakelog compact --watch` does
+sealer_process.give_way()
 while time.time() < end:
     lake.compact()
     time.sleep(1)

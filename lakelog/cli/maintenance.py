@@ -26,7 +26,7 @@ from lakelog.repair.repair import repair as repair_store
 from lakelog.repair.verify import Problem, Report, open_for_check, verify_snapshot
 from lakelog.repair.verify import verify as verify_store
 from lakelog.settings import span_us
-from lakelog.store import connection, hotcopy
+from lakelog.store import connection, hotcopy, sealer_process
 from lakelog.store.bootstrap import Store, load
 from lakelog.store.compact import Compaction
 from lakelog.store.gc import GcResult
@@ -180,9 +180,10 @@ def compact(app: App, smallest: bool, watch: bool, every: str, target: Target) -
     compresses again what is merged already; do that once, with a lake that is kept.
     """
     pause = span_us(every) / 1e6
-    # By itself, as the sealer's process does: a compaction must not slow down the writers.
+    # By itself, as the sealer's process does: it must not slow down those who write or ask.
     if watch:
         os.nice(10)
+        sealer_process.give_way()
     with app.open() as lake:
         while True:
             with app.progress("compacting", "groups") as progress:

@@ -25,21 +25,10 @@ def seal(app: App) -> None:
     with contextlib.suppress(OSError):
         os.nice(_NICE)
     with contextlib.suppress(LakelogError, OSError), app.open() as lake:
-        _give_way(lake)
+        # The share that is left on a busy machine is too little where helpers have fallen behind.
+        if len(disk.listing(lake.store.paths.wal_dir(lake.branch_name))) < sealer_process.FILES:
+            sealer_process.give_way()
         work(lake)
-
-
-def _give_way(lake: Lake) -> None:
-    """Use the processors only while no other program wants them, unless files have piled up.
-
-    A program of low priority keeps its processor for milliseconds after an append woke up from its
-    sync; one that is SCHED_IDLE loses it at once. It also gets a fifth of the time on a machine
-    that is always busy, which is too little where helpers have fallen behind.
-    """
-    waiting = disk.listing(lake.store.paths.wal_dir(lake.branch_name))
-    if len(waiting) < sealer_process.FILES:
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def work(lake: Lake) -> None:

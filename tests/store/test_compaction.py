@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -355,6 +357,24 @@ def test_a_helper_gives_way_unless_files_have_piled_up(make_lake: MakeLake, file
             policies.add(os.sched_getscheduler(process.pid))
         time.sleep(0.001)
     assert (os.SCHED_IDLE in policies) == (files < sealer_process.FILES)
+
+
+def test_a_compaction_that_watches_gives_way(make_lake: MakeLake) -> None:
+    """`compact --watch` takes no processor from who writes or asks, with any of its threads."""
+    lake = make_lake(seal="never")
+    for _ in range(2):
+        lake.append({"type": "x"})
+        lake.settle()
+    command = [sys.executable, "-m", "lakelog", "--lake", lake.path, "compact", "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline()  # now it has all of its threads
+            threads = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]
+            assert len(threads) > 1
+            assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_IDLE}
+        finally:
+            process.terminate()
 
 
 def test_a_helper_compacts_and_collects_by_itself(make_lake: MakeLake) -> None:
