@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -209,8 +210,8 @@ class _Merging:
             parts = [group]  # also if it is sorted, where it was chosen to be written anew
         self._useful = self._useful and bool(parts)
         for part in parts:
-            table = _rows(store, part)
-            merged = _sorted_segment(table, part, self._level, self._payloads, self._encoding)
+            rows = self._payloads.rows(part)
+            merged = _sorted_segment(rows, part, self._level, self._payloads, self._encoding)
             self._publish()
             self._pending = merged
 
@@ -243,20 +244,6 @@ def _weight(store: Store, entry: SegmentEntry) -> int:
     return int(size + entry.events * _ROW)
 
 
-def _rows(store: Store, group: list[SegmentEntry]) -> pa.Table:
-    """Return the rows of a group with seq, payloads as text. Raises DamagedSegment."""
-    columns = [*segment.EVENT_COLUMNS, "seq"]
-    tables = []
-    for entry in group:
-        table = _read_segment(store, entry, segment.read)
-        # From now on seq is a column: sorted rows are no longer in its order.
-        if entry.layout == "arrival":
-            seq = np.arange(table.num_rows, dtype=np.int64) + entry.seq[0]
-            table = table.append_column("seq", pa.array(seq))
-        tables.append(table.select(columns).cast(segment.schema("events", "sorted")))
-    return pa.concat_tables(tables)
-
-
 @dataclass(frozen=True)
 class _SortedSegment:
     """A sorted segment of the rows of `group`, which a thread may still be encoding."""
@@ -280,25 +267,25 @@ class _SortedSegment:
 
 
 def _sorted_segment(
-    table: pa.Table, group: list[SegmentEntry], level: int, payloads: Payloads, encoding: Executor
+    rows: Rows, group: list[SegmentEntry], level: int, payloads: Payloads, encoding: Executor
 ) -> _SortedSegment:
     """Make one sorted segment of the rows of a group, typed where that fits them. All but the
     encoding is done at once."""
+    table = rows.table
     step = _row_group(table)
     order = sort_order(table, step)
-    fields = payloads.choose(table["data"], group, order)
+    fields = payloads.choose(rows, group, order)
     commit, encodings = disk.random_hex(), _text_encodings(table, order)
     encoder = segment.SegmentEncoder("events", "sorted", commit, level, fields, encodings)
-    texts, last = 0, None
+    texts, last, size = 0, None, rows.text_bytes
     # A row group at a time: a sorted copy of the whole table would double the memory.
     for at in range(0, len(order), step):
-        rows, size = table.take(order[at : at + step]), 0
-        if fields:
-            rows, size = payloads.convert(fields.schema, rows)
-            texts += len(rows) - rows["data"].null_count
+        part, more = payloads.convert(fields, table.take(order[at : at + step]), rows.schema)
+        size += more
+        texts += len(part) - part["data"].null_count if fields else 0
         if last:
             last.result()
-        last = encoding.submit(encoder.add, rows, size)
+        last, size = encoding.submit(encoder.add, part, size), 0
     key = fields.schema.key if fields else ""
 
     def finish() -> bytes:
@@ -316,17 +303,58 @@ def _row_group(table: pa.Table) -> int:
     return max(1, min(segment.ROW_GROUP, fitting))
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of segments with seq. Payloads in a column `fields` are structs of `schema`, which are
+    `text_bytes` as text."""
+
+    table: pa.Table
+    schema: typed.Schema | None = None
+    text_bytes: int = 0
+
+
 class Payloads:
     """How one run stores payloads: as typed columns, with the schemas of what is there already."""
 
     def __init__(self, store: Store, engine: duckdb.DuckDBPyConnection) -> None:
-        self._store = store
+        self._store, self._engine = store, engine
         self._typing = typed_rows.PayloadTyping(engine)
         self.neighbours: list[SegmentEntry] = []
         """Typed segments whose schemas come first, that nearest in seq before others."""
 
+    def rows(self, group: list[SegmentEntry]) -> Rows:
+        """Return the rows of a group. Raises DamagedSegment."""
+        read = [(entry, *_read_segment(self._store, entry, segment.read_stored)) for entry in group]
+        events = Counter[typed.Schema]()
+        for entry, _, schema in read:
+            events.update({schema: entry.events} if schema else {})
+        # The schema of most rows: structs of another one become text, unless they differ little.
+        given = events.most_common(1)[0][0] if events else None
+        tables, size = [], 0
+        for entry, table, schema in read:
+            # From now on seq is a column: sorted rows are no longer in its order.
+            if entry.layout == "arrival":
+                seq = np.arange(table.num_rows, dtype=np.int64) + entry.seq[0]
+                table = table.append_column("seq", pa.array(seq))
+            rows = table.select([*segment.EVENT_COLUMNS, "seq"])
+            rows = rows.cast(segment.schema("events", "sorted"))
+            if given and schema:
+                structs = table[typed.COLUMN].cast(typed_rows.arrow_type(schema))
+                rows, more = self._typing.recast(
+                    schema, given, rows.append_column(typed.COLUMN, structs)
+                )
+                size += more + segment.text_bytes(self._store.paths, entry.key)
+            tables.append(rows)
+        merged = pa.concat_tables(tables, promote_options="default")
+        if given:
+            # They are taken in parts, each of which would put all chunks together once more.
+            at = merged.column_names.index(typed.COLUMN)
+            structs = merged[typed.COLUMN].combine_chunks()
+            merged = merged.set_column(at, typed.COLUMN, structs)
+        return Rows(merged, given, size)
+
     def choose(
-        self, texts: pa.ChunkedArray, group: list[SegmentEntry], order: pa.Array
+        self, rows: Rows, group: list[SegmentEntry], order: pa.Array
     ) -> typed_rows.FieldColumns | None:
         """Return how the payloads of a group are stored in an order, None for text."""
         if not TYPED:
@@ -339,11 +367,15 @@ class Payloads:
             # A neighbour that is damaged is not this group's damage.
             with contextlib.suppress(DamagedSegment):
                 near[typed.of_entry(self._store.paths, entry)] = None
-        return self._typing.choose(texts, near, order)
+        return self._typing.choose(rows.table, rows.schema, near, order)
 
-    def convert(self, schema: typed.Schema, rows: pa.Table) -> tuple[pa.Table, int]:
-        """Return rows with `fields`, and the bytes of the payloads that are there now."""
-        return self._typing.convert(schema, rows)
+    def convert(
+        self, fields: typed_rows.FieldColumns | None, rows: pa.Table, given: typed.Schema | None
+    ) -> tuple[pa.Table, int]:
+        """Return rows as they are to be stored, and the bytes of payloads that became structs."""
+        if fields:
+            return self._typing.convert(fields.schema, rows, given)
+        return (typed_rows.restored(self._engine, given, rows) if given else rows), 0
 
 
 def _text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
@@ -407,7 +439,7 @@ def rewrite(
         cursor.close()
     with ThreadPoolExecutor(1) as encoding:
         payloads = Payloads(store, connection)
-        return _sorted_segment(rows, group, level, payloads, encoding).put(store)
+        return _sorted_segment(Rows(rows), group, level, payloads, encoding).put(store)
 
 
 def check(store: Store, group: list[SegmentEntry]) -> None:

@@ -1,6 +1,7 @@
 """Payloads into structs and back, by the engine, a row group at a time.
 
 A payload becomes a struct if the text that the struct gives back is the payload's, byte for byte.
+Where segments are merged whose payloads are structs already, these are passed on as they are.
 A group of segments that are merged gets one schema: that of a typed neighbour where it fits nearly
 all of the rows, so that a lake has few, and otherwise one inferred from a sample.
 """
@@ -78,14 +79,19 @@ class PayloadTyping:
         """The schema in whose place another is used, as it makes texts smaller."""
 
     def choose(
-        self, texts: pa.ChunkedArray, near: Iterable[Schema] = (), order: pa.Array | None = None
+        self,
+        rows: pa.Table,
+        given: Schema | None = None,
+        near: Iterable[Schema] = (),
+        order: pa.Array | None = None,
     ) -> FieldColumns | None:
-        """Return how to store payloads of which these are a group's; None where text is best.
+        """Return how to store the payloads of a group's rows; None where text is best.
 
-        Schemas of `near` come first, in their order, and then that of the group before. `order` are
-        the numbers of the rows as they will be stored, where that is another order.
+        Payloads in a column `fields` are structs of the schema `given`. Schemas of `near` come
+        first, in their order, and then that of the group before. `order` are the numbers of the
+        rows as they will be stored, where that is another order.
         """
-        sample = _sample(texts, order)
+        sample, texts = self._sample(rows, given, order), rows["data"]
         if not len(sample):
             return None
         few, trials = sample.take(_evenly(len(sample), _TRIED)), []
@@ -102,17 +108,42 @@ class PayloadTyping:
         best = self._inferred(sample, max(trials, key=lambda each: each.share, default=None))
         return self._chosen(best, sample, len(texts)) if best and best.share >= _LEAST else None
 
-    def convert(self, schema: Schema, rows: pa.Table) -> tuple[pa.Table, int]:
-        """Return rows with their payloads as structs in `fields`, and how many bytes of text those
-        stand for; what they do not fit stays in `data`."""
-        texts = rows["data"]
-        structs, masks = prove(self._cursor, schema, texts)
-        stay = pc.if_else(masks, texts, pa.scalar(None, pa.string()))
-        size = sum(pc.sum(pc.binary_length(each)).as_py() or 0 for each in (texts, stay))
-        gone = 2 * (pc.sum(pc.binary_length(stay)).as_py() or 0)
-        at = rows.column_names.index("data")
-        table = rows.set_column(at, "data", stay).append_column(typed.COLUMN, structs)
-        return table, size - gone
+    def convert(
+        self, schema: Schema, rows: pa.Table, given: Schema | None = None
+    ) -> tuple[pa.Table, int]:
+        """Return rows with their payloads as structs in `fields`, and how many more bytes of text
+        those stand for than before; what they do not fit stays in `data`.
+
+        Payloads in a column `fields` are structs of the schema `given` before.
+        """
+        if given is None:
+            structs, masks = prove(self._cursor, schema, rows["data"])
+            return _exchanged(rows.append_column(typed.COLUMN, structs), masks)
+        rows, size = self.recast(given, schema, rows)
+        at = np.flatnonzero(np.asarray(rows["data"].is_valid()))
+        # Those of other segments were never tried.
+        if len(at):
+            structs, masks = prove(self._cursor, schema, rows["data"].take(pa.array(at)))
+            rows, more = _with_structs(rows, at, structs, masks)
+            size += more
+        return rows, size
+
+    def recast(self, given: Schema, schema: Schema, rows: pa.Table) -> tuple[pa.Table, int]:
+        """Return rows with structs of another schema, text where that does not give it back, and
+        how many more bytes of text they stand for."""
+        new = recast(self._cursor, given, schema, rows)
+        return new, _length(rows["data"]) - _length(new["data"])
+
+    def _sample(
+        self, rows: pa.Table, given: Schema | None, order: pa.Array | None
+    ) -> pa.ChunkedArray:
+        """Return a sample of the payloads that may become structs."""
+        most = _SAMPLE_BYTES * len(rows) // max(_stored_bytes(rows), 1)
+        at = column_encoding.sample(len(rows), max(_LEAST_PROVED, min(_PROVED, most)))
+        names = ["data", typed.COLUMN] if given else ["data"]
+        few = rows.select(names).take(at if order is None else order.take(at))
+        texts = (restored(self._cursor, given, few) if given else few)["data"]
+        return texts.filter(pc.fill_null(pc.less_equal(pc.binary_length(texts), TEXT_MAX), False))
 
     def _try(self, schema: Schema, sample: pa.ChunkedArray) -> _Trial:
         structs, masks = prove(self._cursor, schema, sample)
@@ -143,7 +174,8 @@ class PayloadTyping:
         self._last = trial.schema
         self._shares[trial.schema.key] = trial.share
         if trial.schema.key not in self._columns:
-            self._columns[trial.schema.key] = _columns(trial, rows / len(trial.structs))
+            scale = rows / len(trial.structs)
+            self._columns[trial.schema.key] = encodings(trial.schema, trial.structs, scale)
         return self._columns[trial.schema.key]
 
     def _smaller(self, trial: _Trial, sample: pa.ChunkedArray, rows: int) -> _Trial:
@@ -158,23 +190,16 @@ class PayloadTyping:
         return refined
 
 
-def _columns(trial: _Trial, scale: float) -> FieldColumns:
-    """Return the encodings of the leaves of a schema, by its structs of a sample of the rows."""
-    leaves = _leaves(typed.COLUMN, trial.structs)
+def encodings(schema: Schema, structs: pa.StructArray, scale: float) -> FieldColumns:
+    """Return the encodings of the leaves of a schema, by structs of a sample of the rows, of which
+    there are `scale` times as many."""
+    leaves = _leaves(typed.COLUMN, structs)
     columns = [(path, column_encoding.choose(values, scale)) for path, values in leaves]
     # Where names have dots, two leaves may have one path: they get what suits every type.
     paths = Counter(path for path, _ in columns)
-    encodings = {p: e for p, e in columns if e and paths[p] == 1}
-    dictionary = [p for p, _ in columns if p not in encodings]
-    return FieldColumns(trial.schema, dictionary, encodings)
-
-
-def _sample(texts: pa.ChunkedArray, order: pa.Array | None) -> pa.ChunkedArray:
-    """Return a sample of the payloads that may become structs."""
-    most = _SAMPLE_BYTES * len(texts) // max(texts.nbytes, 1)
-    rows = column_encoding.sample(len(texts), max(_LEAST_PROVED, min(_PROVED, most)))
-    few = texts.take(rows if order is None else order.take(rows))
-    return few.filter(pc.fill_null(pc.less_equal(pc.binary_length(few), TEXT_MAX), False))
+    chosen = {p: e for p, e in columns if e and paths[p] == 1}
+    dictionary = [p for p, _ in columns if p not in chosen]
+    return FieldColumns(schema, dictionary, chosen)
 
 
 def _evenly(length: int, most: int) -> pa.Array:
@@ -237,6 +262,112 @@ def restored(cursor: duckdb.DuckDBPyConnection, schema: Schema, rows: pa.Table) 
     return plain.set_column(at, "data", pa.chunked_array(chunks, pa.string()))
 
 
+def recast(
+    cursor: duckdb.DuckDBPyConnection, given: Schema, schema: Schema, rows: pa.Table
+) -> pa.Table:
+    """Return rows whose structs are those of another schema; what it does not give back is text.
+
+    Columns that both schemas store alike are not touched.
+    """
+    if schema == given:
+        return rows
+    if text_kinds.plain(schema) != text_kinds.plain(given):
+        rows = restored(cursor, given, rows)
+        return rows.append_column(typed.COLUMN, pa.nulls(len(rows), arrow_type(schema)))
+    structs = rows[typed.COLUMN].combine_chunks()
+    is_struct = np.asarray(structs.is_valid())
+    members, differ = _recast_members(cursor, given.members, schema.members, structs)
+    new = _masked(members, pa.array(~is_struct | differ))
+    at = rows.column_names.index(typed.COLUMN)
+    changed = rows.set_column(at, typed.COLUMN, new)
+    lost = np.flatnonzero(is_struct & differ)
+    if not len(lost):
+        return changed
+    texts = restored(cursor, given, rows.take(pa.array(lost)))["data"]
+    index = np.zeros(len(rows), np.int64)
+    index[lost] = np.arange(len(lost)) + len(rows)
+    keep = np.setdiff1d(np.arange(len(rows)), lost)
+    index[keep] = keep
+    both = pa.chunked_array([*rows["data"].chunks, *texts.chunks], pa.string())
+    at = rows.column_names.index("data")
+    return changed.set_column(at, "data", both.take(pa.array(index)))
+
+
+def _recast_members(
+    cursor: duckdb.DuckDBPyConnection,
+    given: tuple[Member, ...],
+    wanted: tuple[Member, ...],
+    structs: pa.StructArray,
+) -> tuple[pa.StructArray, np.ndarray]:
+    """Return structs with their texts stored otherwise, and a mask of those that differ then."""
+    children, differ = [], np.zeros(len(structs), bool)
+    for nth, (before, after) in enumerate(zip(given, wanted, strict=True)):
+        child = structs.field(nth)
+        if before != after:
+            if after.kind == "object":
+                new, wrong = _recast_members(cursor, before.members, after.members, child)
+                new = _masked(new, child.is_null())
+            else:
+                new, wrong = _recast_texts(cursor, before, after, child)
+            child, differ = new, differ | wrong
+        children.append(child)
+    kinds = [pa.field(each.name, arrow_member(each)) for each in wanted]
+    return pa.StructArray.from_arrays(children, fields=kinds), differ
+
+
+def _recast_texts(
+    cursor: duckdb.DuckDBPyConnection, before: Member, after: Member, values: pa.Array
+) -> tuple[pa.Array, np.ndarray]:
+    """Return texts stored otherwise, and a mask of those that cannot be."""
+    # NULL stays NULL: the engine is given values alone, as a whole array.
+    rows = np.flatnonzero(np.asarray(values.is_valid()))
+    query = f"""SELECT value, coalesce({typed.plain_sql(after, "value")} <> text, true) AS differs
+        FROM (SELECT {_in_parts(after, "text")} AS value, text
+            FROM (SELECT {typed.plain_sql(before, "value")} AS text FROM texts))"""
+    found = _run(cursor, query, pa.table({"value": values.take(pa.array(rows))}))
+    index = np.full(len(values), -1)
+    index[rows] = np.arange(len(rows))
+    where = pa.array(index, mask=index < 0)
+    differ = np.zeros(len(values), bool)
+    differ[rows] = np.asarray(found["differs"].combine_chunks())
+    new = found["value"].combine_chunks().cast(arrow_member(after)).take(where)
+    return new, differ
+
+
+def _exchanged(rows: pa.Table, masks: pa.Array) -> tuple[pa.Table, int]:
+    """Return rows whose `data` is null but where a mask says so, and the bytes less in it."""
+    texts = rows["data"]
+    stay = pc.if_else(masks, texts, pa.scalar(None, pa.string()))
+    at = rows.column_names.index("data")
+    return rows.set_column(at, "data", stay), _length(texts) - _length(stay)
+
+
+def _with_structs(
+    rows: pa.Table, at: np.ndarray, structs: pa.StructArray, masks: pa.Array
+) -> tuple[pa.Table, int]:
+    """Return rows with structs in place of some texts, where a mask does not say that they stay,
+    and the bytes of those."""
+    fits = np.flatnonzero(~np.asarray(masks))
+    column = rows[typed.COLUMN]
+    both = pa.chunked_array([*column.chunks, structs.take(pa.array(fits))], column.type)
+    index = np.arange(len(rows))
+    index[at[fits]] = len(rows) + np.arange(len(fits))
+    is_text = np.asarray(rows["data"].is_valid())
+    is_text[at[fits]] = False
+    place = rows.column_names.index(typed.COLUMN)
+    rows = rows.set_column(place, typed.COLUMN, both.take(pa.array(index)))
+    return _exchanged(rows, pa.array(is_text))
+
+
+def _length(texts: pa.ChunkedArray) -> int:
+    return pc.sum(pc.binary_length(texts)).as_py() or 0
+
+
+def _stored_bytes(rows: pa.Table) -> int:
+    names = [name for name in ("data", typed.COLUMN) if name in rows.column_names]
+    return int(rows.select(names).nbytes)
+
+
 def _in_pieces(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return texts as chunks of about _BYTES, since a vector of the engine lies within one."""
     ends = np.cumsum(np.asarray(pc.fill_null(pc.binary_length(texts), 0), dtype=np.int64))
@@ -253,14 +384,15 @@ def _step(rows: pa.Table) -> int:
 
 def arrow_type(schema: Schema) -> pa.DataType:
     """Return the Arrow type of the structs of a schema."""
-    return pa.struct([pa.field(each.name, _arrow(each)) for each in schema.members])
+    return pa.struct([pa.field(each.name, arrow_member(each)) for each in schema.members])
 
 
-def _arrow(member: Member) -> pa.DataType:
+def arrow_member(member: Member) -> pa.DataType:
+    """Return the Arrow type of a member's values."""
     if member.kind == "object":
-        return pa.struct([pa.field(each.name, _arrow(each)) for each in member.members])
+        return pa.struct([pa.field(each.name, arrow_member(each)) for each in member.members])
     if member.kind == "list":
-        return pa.list_(pa.field("element", _arrow(member.members[0])))
+        return pa.list_(pa.field("element", arrow_member(member.members[0])))
     if member.kind == "words":
         return pa.list_(pa.field("element", pa.string()))
     if member.kind == "numbers":
