@@ -28,8 +28,9 @@ ORDER = {
     "": """errors lazy closest backoff signals loopback settings exact level event_shape event
         fields bookkeeping store repair query views export ingest  async_append pinned lake dbapi
         collect backup loggers pipeline analyze train transfer sync compat cli server notebook""",
-    "store": """sql arrays line_layout paths disk document connection wal entry typed
-        field_inference column_encoding text_kinds typed_rows bloom segment identity_run manifest
+    "store": """sql arrays payload_layout line_layout paths disk document connection wal entry typed
+        field_inference column_encoding text_kinds typed_rows payload_columns bloom segment
+        identity_run manifest
         move_pack state_index state_files refs policy signatures verified_files bootstrap objects
         sealer_process
         clock tail receipt writer frame_sql rows
@@ -43,7 +44,7 @@ ORDER = {
         engine ledger type_columns tables contract sample user_views""",
     "ingest": """exclusions rotation inflate holes binary columnar lease source scan cursors content
         identity formats definitions records time_carry stripes conformance
-        transform batch gather group ingest
+        typed_payloads transform event_segments batch gather group ingest
         stream_cursor messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
     "collect": "followed_file status turns watch loop",

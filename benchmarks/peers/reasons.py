@@ -30,10 +30,9 @@ _GROWTH = (
     " last, those of SQLite more, for they make the WAL that later ones overwrite."
 )
 _FIXED = (
-    "Rows are decoded from Parquet, and a lake that was loaded and not compacted parses payloads as"
-    " JSON; the tables of DuckDB and chDB are in the form that their engine computes with. Of"
-    " compacted payloads only the columns that a query names are read: see the nested fields of a"
-    " lake made small. What is asked again and again is a view: see the row of those."
+    "Rows are decoded from Parquet; the tables of DuckDB and chDB are in the form that their engine"
+    " computes with. Of payloads only the columns that a query names are read: see the nested"
+    " fields. What is asked again and again is a view: see the row of those."
 )
 _NEEDLE = (
     "The row asks for one subject again and again: lakelog keeps the rows of a subject from the"

@@ -8,6 +8,7 @@ tells the caller to look up the cursors again. A dry run does the same work and 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -15,24 +16,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import StaleFiles
+from lakelog.errors import DamagedSegment, StaleFiles
 from lakelog.ingest import cursors, definitions
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.cursors import Cursor, CursorIndex, Start
 from lakelog.ingest.definitions import Formats
+from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.formats.format import Format
 from lakelog.ingest.identity import Inodes, Resolver
 from lakelog.ingest.source import Source
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer
 from lakelog.lazy import Lazy
-from lakelog.store import disk, identity_run, rows, segment
+from lakelog.store import disk, identity_run, rows, segment, text_kinds, typed
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.store.seal import drop_duplicates, open_run
+from lakelog.store.typed import Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,16 +46,14 @@ else:
 # crash or a lost race.
 ROWS_MAX = 1_000_000
 SECONDS_MAX = 60.0
-LEVEL = 1
-"""Of zstd: ingest is fast, and compaction compresses harder later."""
 BYTES_MAX = 512 << 20
 """Bytes of a file in one publish at most, so that long rows do not fill the memory."""
 GRACE = 5.0
 """Seconds after which a file counts as finished where nobody knows who has it open."""
 BAD_MAX = 64 << 20
 """Characters of bad lines that are kept in memory before a publish."""
-_COUNTED = ("time", "type", "source", "level", "subject", "id")
-"""Columns that the statistics of a segment need; the others are freed once encoded."""
+_SCHEMAS = 4
+"""So many schemas of typed segments are tried before one is inferred."""
 
 
 class CursorMoved(Exception):
@@ -181,12 +182,19 @@ class Job:
         return Resolver(index, self.label, self.inodes, follows=self.follows)
 
     def transformer(
-        self, form: Format, origin: str, before: bytes = b"", files: dict[int, bytes] | None = None
+        self,
+        form: Format,
+        origin: str,
+        before: bytes = b"",
+        files: dict[int, bytes] | None = None,
+        schemas: Callable[[], list[Schema]] | None = None,
     ) -> Transformer:
         """The transformer of lines of a file that follow the bytes `before`; or of several
-        `files`."""
+        `files`. See Transformer for `schemas`."""
         return Transformer(
-            *(self.connect(), form, origin, self.label, self.mode, before, files, self.conformance)
+            *(self.connect(), form, origin, self.label, self.mode, before, files),
+            self.conformance,
+            schemas,
         )
 
 
@@ -219,21 +227,14 @@ class Batch:
         self.base = base or job.head()
         self.state = job.state(self.base)
         self.commit = disk.random_hex()
-        self._target = segment.rows_target(job.store.settings, self.state.totals.events)
-        self._gathered: list[pa.Table] = []
-        self._counted: list[pa.Table] = []
-        # One thread writes segments while the next row group is encoded; syncs would stall the
-        # encoder.
-        self._disk = ThreadPoolExecutor(1)
-        self._writes: list[Future[SegmentEntry]] = []
-        self._waiting = 0
+        target = segment.rows_target(job.store.settings, self.state.totals.events)
+        self._segments = EventSegments(job.store.paths, self.commit, target)
         self.runs: list[Any] = list(job.runs)
         self.bad: list[RejectedLine] = []
         self.unfinished: list[RejectedLine] = []
         self.unfinished_keys: dict[str, str] = {}
         self.rows = self.skipped = self.lines = self.bytes = self._bad_chars = self._most = 0
         self._since = time.monotonic()
-        self._builder: segment.SegmentEncoder | None = None
         self._pending: Future[None] | None = None
 
     @property
@@ -245,6 +246,19 @@ class Batch:
             self.wait()
         large = self.bytes >= BYTES_MAX or self._bad_chars >= BAD_MAX
         return self._most >= ROWS_MAX or large or time.monotonic() - self._since > SECONDS_MAX
+
+    def schemas(self) -> list[Schema]:
+        """Return the schemas of the newest typed segments, the newest first, with texts whole."""
+        live = self._job.store.manifests.segments(self.state)
+        newest = sorted((e for e in live if e.fields), key=lambda e: -e.seq[1])
+        by_key = {entry.fields: entry for entry in reversed(newest)}
+        few = [by_key[key] for key in dict.fromkeys(e.fields for e in newest)][:_SCHEMAS]
+        found = []
+        for entry in few:
+            # What is damaged is found, and said, where it is read.
+            with contextlib.suppress(DamagedSegment):
+                found.append(text_kinds.plain(typed.of_entry(self._job.store.paths, entry)))
+        return list(dict.fromkeys(found))
 
     def add_bad(self, bad: list[RejectedLine]) -> None:
         """Add lines that are no events."""
@@ -283,47 +297,13 @@ class Batch:
         self.rows += table.num_rows
         if not table.num_rows or self._job.dry_run:
             return table
-        self._gathered.append(table)
-        self._waiting += table.num_rows
-        # Whole row groups are encoded as soon as they are full, so that memory holds few rows and
-        # the publish at the end has little left to do.
-        step = min(segment.ROW_GROUP, self._target)
-        while self._waiting >= step:
-            self._encode(step)
+        self._segments.add(table, result.fields)
         return table
-
-    def _encode(self, count: int) -> None:
-        """Encode rows as a row group; write the segment once it is large enough."""
-        gathered = pa.concat_tables(self._gathered)
-        table = gathered.slice(0, count)
-        self._waiting = gathered.num_rows - table.num_rows
-        self._gathered = [gathered.slice(count)] if self._waiting else []
-        if self._builder is None:
-            self._builder = segment.SegmentEncoder("events", "arrival", self.commit, LEVEL)
-        self._builder.add(table)
-        self._counted.append(table.select(_COUNTED))
-        if sum(t.num_rows for t in self._counted) >= self._target:
-            self._write_segment()
-
-    def _write_segment(self) -> None:
-        """Write the segment that is being encoded."""
-        builder, self._builder = self._builder, None
-        counted, self._counted = self._counted, []
-        if builder is not None:
-            table = pa.concat_tables(counted)
-            paths = self._job.store.paths
-            data = builder.finish()
-            write = self._disk.submit(segment.put, paths, data, table, "events", "arrival")
-            self._writes.append(write)
 
     def write(self) -> list[SegmentEntry]:
         """Write the rest durably; return the entries of all segments."""
         self.wait()
-        if self._waiting:
-            self._encode(self._waiting)
-        self._write_segment()
-        # Every segment is on disk, synced, before the manifest that names it is written.
-        entries = [write.result() for write in self._writes]
+        entries = self._segments.write()
         entries += [self._write_unfinished(bad) for bad in self.unfinished]
         if not self.bad:
             return entries
@@ -342,7 +322,7 @@ class Batch:
 
     def close(self) -> None:
         """End the thread that writes."""
-        self._disk.shutdown(wait=True, cancel_futures=True)
+        self._segments.close()
 
     def id_run(self) -> list[IdRun]:
         """Write the identity keys, if there are any; return their run."""

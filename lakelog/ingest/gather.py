@@ -245,7 +245,11 @@ class Gatherer:
                 note = local_time.zone_note(form, visible(chunk.data[:WINDOW]))
                 self._report.note = self._report.note or note
             self._since = self._place
-            self._transformer = self._job.transformer(form, self.start.origin, self._before)
+            # Rows that are not stored are shown, with payloads as text.
+            schemas = None if self._job.dry_run else self._batch.schemas
+            self._transformer = self._job.transformer(
+                form, self.start.origin, self._before, schemas=schemas
+            )
             self._joins, self._is_binary = joins(form), form.traits.binary
         # The length is known before the rows are: the next piece can be read while the pool
         # finishes these.

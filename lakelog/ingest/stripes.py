@@ -47,7 +47,7 @@ def in_order(tables: list[pa.Table | None]) -> pa.Table | None:
     full = [t for t in tables if t is not None and t.num_rows]
     if len(full) < 2:
         return full[0] if full else None
-    return pa.concat_tables(full).sort_by("position")
+    return pa.concat_tables(full, promote_options="default").sort_by("position")
 
 
 def valid_text(
@@ -103,6 +103,17 @@ def mark_encoding(table: pa.Table, places: set[int]) -> pa.Table:
             column[row] = f'{data[:-1]}{comma}"encoding":"{pattern.MARK}"}}'
     at = table.schema.get_field_index("data")
     return table.set_column(at, "data", pa.array(column, table["data"].type))
+
+
+def without_nul_ids(rows: pa.Table) -> pa.Table:
+    """Leave out every row of a line that has an id with a NUL, which the exact rule refuses."""
+    refused = pc.match_substring(rows["id"], "\0")
+    if not pc.any(refused).as_py():
+        return rows
+    refused = pc.fill_null(refused, False)
+    # The whole line goes, not just one of its events: a line is ingested completely or not at all.
+    lines = rows["position"].filter(refused)
+    return rows.filter(pc.invert(pc.is_in(rows["position"], lines.combine_chunks())))
 
 
 def _is_ascii(lines: pa.Array) -> bool:

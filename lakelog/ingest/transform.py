@@ -20,13 +20,16 @@ from lakelog.ingest import stripes
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.formats import bulk, mixture, pattern, sqltext
 from lakelog.ingest.formats.format import Format
-from lakelog.ingest.formats.uniform_lines import UniformLines
+from lakelog.ingest.formats.uniform_lines import TEXT_BYTES, UniformLines
 from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.time_carry import TimeCarry
+from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.lazy import Lazy
-from lakelog.store import arrays, rows, sql, wal
+from lakelog.store import arrays, rows, sql, typed, wal
+from lakelog.store.typed import Schema
+from lakelog.store.typed_rows import FieldColumns
 
 if TYPE_CHECKING:
     import duckdb
@@ -89,6 +92,8 @@ class ChunkResult:
     lines: int = 0
     length: int = 0
     rest: Callable[[], Any] | None = None
+    fields: FieldColumns | None = None
+    """How payloads in the column `fields` of the table are stored, if it has one."""
 
     def finish(self) -> ChunkResult:
         """Parse the remaining lines one by one."""
@@ -111,9 +116,11 @@ class Transformer:
         before: bytes = b"",
         files: dict[int, bytes] | None = None,
         conformance: Conformance | None = None,
+        schemas: Callable[[], list[Schema]] | None = None,
     ) -> None:
         """`before` are the bytes in front of the first chunk; of a chunk of many `files` those of
-        each, by where it begins. Lines that lack `conformance` are bad."""
+        each, by where it begins. Lines that lack `conformance` are bad. With `schemas`, of the
+        payloads that the lake has already, payloads may become structs."""
         self._connection, self._form = connection, form
         self._beside = connection.cursor()
         self._origin, self._source, self._mode = origin, source, mode
@@ -122,6 +129,9 @@ class Transformer:
         self._traits = form.traits
         self._carry = TimeCarry(form, before, files)
         self._conformance = conformance
+        # Contracts are checked on payloads as text.
+        known = None if conformance else schemas
+        self._payloads = TypedPayloads(connection, known) if known else None
 
     def run(self, chunk: Chunk, *, final: bool = False) -> ChunkResult:
         """Return the result of a chunk."""
@@ -148,6 +158,8 @@ class Transformer:
         untimed: list[Any] = []
         older: set[int] = set()
         tables, remaining = self._by_sql(chunk_records, chunk, now, untimed, older)
+        if self._payloads and any(t and typed.COLUMN in t.column_names for t in tables):
+            result.fields = self._payloads.fields
 
         def rest() -> pa.Table | None:
             # The exact rule is pure Python and may take long: the caller runs it in another thread.
@@ -233,10 +245,14 @@ class Transformer:
         """Cut lines that are spelled alike; return their rows and the indexes of the others."""
         assert self._uniform is not None
         starts, remaining = chunk_records.starts, np.arange(len(chunk_records.lines))
-        found = self._uniform.rows(self._beside, chunk.text[: chunk_records.length], starts)
+        text = chunk.text[: chunk_records.length]
+        columns_of = self._payloads.columns(self._uniform, text, starts) if self._payloads else None
+        found = self._uniform.rows(self._beside, text, starts, columns_of)
         if found is None:
             return [], remaining
         columns, index = found
+        if self._payloads:
+            self._payloads.judge(columns)
         # As with queries: what leaves most lines costs more than it saves.
         if len(index) < len(remaining) / 2:
             self._uniform = None
@@ -323,7 +339,7 @@ class Transformer:
         slow = decided["slow"]
         if pc.any(slow).as_py():
             decided = decided.filter(pc.invert(slow))
-        decided = _without_nul_ids(decided.drop_columns(["slow"]))
+        decided = stripes.without_nul_ids(decided.drop_columns(["slow"]))
         at = arrays.numbers(decided["position"])
         is_decided = np.zeros(count, dtype=bool)
         is_decided[at] = True
@@ -344,7 +360,9 @@ class Transformer:
         table = table.append_column("ingested_at", stamp)
         table = table.append_column("origin", arrays.repeated(self._origin, count))
         place = table.schema.get_field_index("time")  # the engine may call UTC another name
-        return table.set_column(place, "time", table["time"].cast(stamp.type)).select(_ORDER)
+        return table.set_column(place, "time", table["time"].cast(stamp.type)).select(
+            [*_ORDER, *(name for name in (typed.COLUMN, TEXT_BYTES) if name in table.column_names)]
+        )
 
     def _exact(
         self,
@@ -480,14 +498,3 @@ def _frame(lines: list[bytes], origin: str) -> wal.Frame:
     payload = zstandard.ZstdCompressor(level=1).compress(text)
     # Rows are made from frames in one place, for appended and for parsed events.
     return wal.Frame(origin, 0, len(lines), wal.KEYED, 0, 0, len(text), payload)
-
-
-def _without_nul_ids(rows: pa.Table) -> pa.Table:
-    """Leave out every row of a line that has an id with a NUL, which the exact rule refuses."""
-    refused = pc.match_substring(rows["id"], "\0")
-    if not pc.any(refused).as_py():
-        return rows
-    refused = pc.fill_null(refused, False)
-    # The whole line goes, not just one of its events: a line is ingested completely or not at all.
-    lines = rows["position"].filter(refused)
-    return rows.filter(pc.invert(pc.is_in(rows["position"], lines.combine_chunks())))

@@ -68,6 +68,20 @@ def texts(values: Sequence[str | None]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(raw), buffers)
 
 
+def ends(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Where each text of a column begins and ends in its buffer."""
+    at = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, column.offset * 4)
+    return at[:-1], at[1:]
+
+
+def characters(column: pa.Array) -> np.ndarray:
+    """The bytes of all texts of a column."""
+    if not len(column):
+        return np.empty(0, np.uint8)
+    begin, end = ends(column)
+    return np.frombuffer(column.buffers()[2] or b"", np.uint8)[begin[0] : end[-1]]
+
+
 def repeated(value: str, count: int) -> pa.Array:
     """One text, many times."""
     return texts([value]).take(integers(np.zeros(count, np.int64)))

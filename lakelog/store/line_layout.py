@@ -3,18 +3,20 @@
 A layout is the bytes between the values of a line: `{"time":"`, `","type":"` and so on. A line has
 the layout if these bytes stand in it, the values between them are texts without quotes, escapes and
 control characters, and the payload, whatever it is, goes from `,"data":` to the closing brace. Then
-nothing else can be in its envelope. Where the bytes stand is found for thousands of lines at once,
-in words of eight bytes; what has another layout is left to the caller.
+nothing else can be in its envelope. Where the quotes of thousands of lines stand is found at once,
+and the bytes are compared in words of eight; what has another layout is left to the caller.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.lazy import Lazy
 from lakelog.store import arrays
+from lakelog.store.payload_layout import LONGEST, PayloadLayout, checks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,23 +27,85 @@ else:
 
 _MEMBER = re.compile(rb'[{,]"([A-Za-z0-9_@.-]+)":"([^"\\\x00-\x1f]*)"')
 _PAYLOAD, _END = b',"data":', b"}\n"
-_WORDS = 8
-"""A longer value than so many words of eight bytes is left to the caller."""
 _BLOCK = 8192
 """Lines that are looked at together, so that their positions stay in the processor's cache."""
-_ONES, _HIGH = 0x0101010101010101, 0x8080808080808080
-_QUOTES, _ESCAPES = 0x22 * _ONES, 0x5C * _ONES
+_QUOTE, _BACKSLASH = 0x22, 0x5C
+
+
+@dataclass(frozen=True)
+class Payloads:
+    """Which payloads have which of some layouts, and where the values of each stand.
+
+    `which` is the number of the layout of each row, -1 for none; `bounds` has for each layout the
+    places where the values of its rows begin and end, in their order, two columns for each slot.
+    """
+
+    which: np.ndarray
+    bounds: list[np.ndarray]
 
 
 @dataclass(frozen=True)
 class LineColumns:
     """The values of those lines that have the layout: `rows` are their indexes, in order.
 
-    `texts` are string columns by the member's name, `data` among them where the layout has it.
+    `bounds` are where they begin and end in `text`, two columns for each of `members`.
     """
 
     rows: np.ndarray
-    texts: dict[str, pa.Array]
+    members: tuple[str, ...]
+    text: bytes
+    bounds: np.ndarray
+    payloads: Payloads
+
+    def texts(self) -> dict[str, pa.Array]:
+        """Return string columns by the member's name, `data` among them where the layout has it."""
+        return {name: self.column(name) for name in self.members} if len(self.rows) else {}
+
+    def column(self, name: str, absent: np.ndarray | None = None) -> pa.Array:
+        """Return the values of a member as a string column, null where a mask says so."""
+        number = self.members.index(name)
+        return slices(self.text, self.bounds, number, absent)
+
+
+def slices(
+    text: bytes, bounds: np.ndarray, number: int = 0, absent: np.ndarray | None = None
+) -> pa.Array:
+    """Return the texts between the bounds of one column of pairs, null where a mask says so.
+
+    The bounds ascend along rows and columns.
+    """
+    count, width = bounds.shape
+    if not count:
+        return arrays.texts([])
+    # Every other text of one array over the same bytes.
+    ends = pa.py_buffer(np.ascontiguousarray(bounds, np.int32).reshape(-1))
+    whole = pa.Array.from_buffers(pa.string(), count * width - 1, [None, ends, pa.py_buffer(text)])
+    index = arrays.integers(np.arange(2 * number, count * width, width))
+    if absent is not None:
+        valid = arrays.mask(~absent).buffers()[1]
+        index = pa.Array.from_buffers(pa.int64(), count, [valid, index.buffers()[1]])
+    return whole.take(index)
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Lines of a block: where they begin and end, the index of the first quote of each among
+    `quotes`, and how many they have. `words` are the eight bytes at each place of the text."""
+
+    words: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    quotes: np.ndarray
+    slashes: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+
+    def has_slash(self, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Return a mask of the spans in which a backslash stands."""
+        found: np.ndarray = np.searchsorted(self.slashes, begins) != np.searchsorted(
+            self.slashes, ends
+        )
+        return found
 
 
 @dataclass(frozen=True)
@@ -63,75 +127,143 @@ class LineLayout:
         heads = [f'","{name}":"'.encode() for name in self.names]
         return [b"{" + heads[0][2:], *heads[1:], b'"' + (_PAYLOAD if self.has_payload else _END)]
 
-    def cut(self, data: bytes, starts: np.ndarray, stops: np.ndarray) -> LineColumns:
-        """Return the columns of lines that begin and end where these ascending numbers say.
+    def cut(
+        self,
+        data: bytes,
+        starts: np.ndarray,
+        stops: np.ndarray,
+        payloads: Sequence[PayloadLayout] = (),
+    ) -> LineColumns:
+        """Return the columns of lines that begin and end where these ascending numbers say, and the
+        values of payloads that have one of these layouts.
 
-        `data` are less than 2 GiB, and a newline stands only at the end of a line. The first value
-        may hold quotes, and any value control characters: the caller refuses them.
+        `data` are less than 2 GiB, and a newline stands only at the end of a line. Values may hold
+        control characters: the caller refuses them.
         """
-        pieces = self._pieces
-        # So far a line may be looked at: the last ones are copied, with room after them.
-        reach = sum(map(len, pieces)) + 8 * (_WORDS + 1) * len(pieces) + self.width
-        count = len(starts)
-        near = int(np.searchsorted(starts, max(len(data) - reach, 0)))
+        pieces, count = self._pieces, len(starts)
+        # So far behind a line bytes may be compared: the last ones are copied, with room after
+        # them.
+        reach = 16 + max(len(p) for p in (*pieces, *(p for each in payloads for p in each.pieces)))
+        near = int(np.searchsorted(stops, max(len(data) - reach, 0), "right"))
         end = int(starts[near]) if near < count else len(data)
         parts = [(data, 0, 0, near), (data[end:] + bytes(reach), end, near, count)]
-        found, has_escapes = [], b"\\" in data
-        for text, base, first, last in parts:
-            words = np.ndarray(max(len(text) - 7, 0), "<u8", text, strides=(1,))
-            for at in range(first, last, _BLOCK):
-                some = slice(at, min(at + _BLOCK, last))
-                lines = starts[some] - base, stops[some] - base
-                fits, bounds = self._bounds(words, pieces, lines, has_escapes)
-                found.append((fits, (bounds + base).astype(np.int32)))
-        if not found:
-            return LineColumns(np.empty(0, np.int64), {})
-        fits = np.concatenate([fit for fit, _ in found])
-        return LineColumns(np.flatnonzero(fits), self._columns(data, [each for _, each in found]))
+        rows, tables, matched = [np.empty(0, np.int64)], list[np.ndarray](), list[Payloads]()
+        has_slash = b"\\" in data
+        for text, base, low, high in parts:
+            for at in range(low, high, _BLOCK):
+                some = slice(at, min(at + _BLOCK, high))
+                block = _lines(text, starts[some] - base, stops[some] - base, has_slash)
+                index, bounds, lines = self._bounds(block, pieces)
+                rows.append(index + at)
+                tables.append(bounds + np.int32(base) if base else bounds)
+                matched.append(_matched(lines, bounds, payloads, base))
+        width = 2 * len(self.members)
+        table = np.concatenate(tables) if tables else np.empty((0, width), np.int32)
+        return LineColumns(
+            np.concatenate(rows), self.members, data, table, _joined(matched, payloads)
+        )
 
-    def _bounds(
-        self,
-        words: np.ndarray,
-        pieces: list[bytes],
-        lines: tuple[np.ndarray, np.ndarray],
-        has_escapes: bool,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """A mask of the lines that have the layout, and where their values begin and end."""
-        at, stops = lines
-        fits = np.ones(len(at), bool)
-        bounds: list[np.ndarray] = []
+    def _bounds(self, block: _Lines, pieces: list[bytes]) -> tuple[np.ndarray, np.ndarray, _Lines]:
+        """The indexes of the lines that have the layout, where their values begin and end, and
+        these lines: the first quote of each is then the first one of its payload."""
+        # A name has two quotes, and so has its value.
+        least = 4 * len(self.names) + 2 * self.has_payload
+        index = np.flatnonzero(block.count >= least)
+        lines = block if len(index) == len(block.starts) else _some(block, index, 0)
+        at, fits = lines.starts, np.ones(len(index), bool)
+        table = np.empty((len(index), 2 * len(self.members)), np.int32)
         for number, piece in enumerate(pieces):
-            for place, mask, wanted in _checks(piece):
-                fits &= (words[at + place] & mask if mask else words[at + place]) == wanted
+            for place, mask, wanted in checks(piece):
+                fits &= (lines.words[at + place] & mask if mask else lines.words[at + place]) == (
+                    wanted
+                )
             if number == len(self.names):
                 break
             begin = at + len(piece)
-            # The first is a time: what is shorter or longer, or holds a quote, is none of its form.
-            at = begin + self.width if not number else begin + _length(words, begin, has_escapes)
-            bounds += [begin, at]
+            at = lines.quotes[lines.first + (4 * number + 3)]
+            if not number:
+                fits &= at - begin == self.width
+            table[:, 2 * number], table[:, 2 * number + 1] = begin, at
+        if len(lines.slashes):
+            fits &= ~lines.has_slash(lines.starts, at)
         if self.has_payload:
-            begin, end = at + len(pieces[-1]), stops - len(_END)
-            fits &= (words[stops - 8] >> 48) == int.from_bytes(_END, "little")
-            bounds += [begin, end]
+            begin, end = at + len(pieces[-1]), lines.stops - len(_END)
+            fits &= (lines.words[lines.stops - 8] >> 48) == int.from_bytes(_END, "little")
+            table[:, -2], table[:, -1] = begin, end
             fits &= begin < end
         else:
-            fits &= at + len(pieces[-1]) == stops
-        table = np.stack(bounds, axis=1)
-        return fits, table if fits.all() else table[fits]
+            fits &= at + len(pieces[-1]) == lines.stops
+        good = np.flatnonzero(fits)
+        table = table if len(good) == len(fits) else table[good]
+        return index[good], table, _some(lines, good, least)
 
-    def _columns(self, data: bytes, bounds: list[np.ndarray]) -> dict[str, pa.Array]:
-        """The values as columns: every other text of one array over the same bytes."""
-        table = np.concatenate(bounds)
-        count, width = table.shape
-        if not count:
-            return {}
-        buffers = [None, pa.py_buffer(table.reshape(-1)), pa.py_buffer(data)]
-        texts = pa.Array.from_buffers(pa.string(), count * width - 1, buffers)
-        columns = {}
-        for number, name in enumerate(self.members):
-            index = arrays.integers(np.arange(2 * number, count * width, width))
-            columns[name] = texts.take(index)
-        return columns
+
+def _lines(text: bytes, starts: np.ndarray, stops: np.ndarray, has_slash: bool) -> _Lines:
+    """The lines of a block with their quotes."""
+    low, high = int(starts[0]), int(stops[-1])
+    codes = np.frombuffer(text, np.uint8)[low:high]
+    words = np.ndarray(max(len(text) - 7, 0), "<u8", text, strides=(1,))
+    quotes = np.flatnonzero(codes == _QUOTE) + low
+    places = np.flatnonzero(codes == _BACKSLASH) + low if has_slash else quotes[:0]
+    first = np.searchsorted(quotes, starts)
+    if np.array_equal(starts[1:], stops[:-1]):
+        last = np.append(first[1:], len(quotes))
+    else:
+        last = np.searchsorted(quotes, stops)
+    return _Lines(words, starts, stops, quotes, places, first, last - first)
+
+
+def _some(lines: _Lines, index: np.ndarray, passed: int) -> _Lines:
+    """Some of the lines, without so many of their first quotes."""
+    starts, stops, first, count = lines.starts, lines.stops, lines.first, lines.count
+    if len(index) < len(starts):
+        starts, stops, first, count = starts[index], stops[index], first[index], count[index]
+    return _Lines(
+        lines.words, starts, stops, lines.quotes, lines.slashes, first + passed, count - passed
+    )
+
+
+def _matched(
+    lines: _Lines, bounds: np.ndarray, layouts: Sequence[PayloadLayout], base: int
+) -> Payloads:
+    """Which payloads have which layout; `lines` have had the quotes of their envelope passed."""
+    which, found = np.full(len(bounds), -1, np.int16), list[np.ndarray]()
+    if not layouts:
+        return Payloads(which, found)
+    begin, end = bounds[:, -2], bounds[:, -1]
+    # Behind a backslash a quote may be a part of its text.
+    free = end - begin <= LONGEST
+    if len(lines.slashes):
+        free &= ~lines.has_slash(begin, end)
+    starts = lines.words[begin]
+    for number, layout in enumerate(layouts):
+        _, mask, wanted = checks(layout.pieces[0])[0]
+        alike = (starts & mask if mask else starts) == wanted
+        rows = np.flatnonzero(alike & free & (which < 0) & (lines.count == layout.quotes))
+        span = bounds[rows, -2:]
+        fits, places = layout.match(lines.words, lines.quotes, lines.first[rows], span)
+        if not fits.all():
+            rows, places = rows[fits], places[fits]
+        which[rows] = number
+        found.append(places + np.int32(base) if base else places)
+    return Payloads(which, found)
+
+
+def _joined(matched: list[Payloads], layouts: Sequence[PayloadLayout]) -> Payloads:
+    """The payloads of all blocks."""
+    which = np.concatenate([np.empty(0, np.int16), *(each.which for each in matched)])
+    return Payloads(
+        which,
+        [
+            np.concatenate(
+                [
+                    np.empty((0, 2 * len(layout.slots)), np.int32),
+                    *(each.bounds[number] for each in matched),
+                ]
+            )
+            for number, layout in enumerate(layouts)
+        ],
+    )
 
 
 def layout_of(line: bytes) -> LineLayout | None:
@@ -146,55 +278,3 @@ def layout_of(line: bytes) -> LineLayout | None:
     if not is_whole or not (has_payload or line[at:] == _END):
         return None
     return LineLayout(tuple(names), width, has_payload)
-
-
-def _checks(piece: bytes) -> list[tuple[int, int, int]]:
-    """Words that tell whether a piece stands somewhere: place, mask (0 for none), and value."""
-    places = [*range(0, len(piece) - 7, 8)]
-    if len(piece) > 8 and len(piece) % 8:
-        places.append(len(piece) - 8)
-    if len(piece) >= 8:
-        return [(at, 0, int.from_bytes(piece[at : at + 8], "little")) for at in places]
-    return [(0, (1 << 8 * len(piece)) - 1, int.from_bytes(piece, "little"))]
-
-
-def _length(words: np.ndarray, begin: np.ndarray, has_escapes: bool) -> np.ndarray:
-    """The bytes before the next quote or escape; of longer values than are looked at, a number
-    behind which there is none."""
-    length = np.full(len(begin), 8 * _WORDS, np.int64)
-    at, rows = begin, None
-    for number in range(_WORDS):
-        word = words[at]
-        hits = _zeros(word ^ np.uint64(_QUOTES))
-        if has_escapes:
-            hits |= _zeros(word ^ np.uint64(_ESCAPES))
-        # The lowest is right; above it there may be false ones.
-        place = _lowest_byte(hits)
-        is_hit = hits != 0
-        if rows is None and is_hit.all():
-            return place
-        some = np.flatnonzero(is_hit)
-        length[some if rows is None else rows[some]] = place[some] + 8 * number
-        left = np.flatnonzero(~is_hit)
-        if not len(left):
-            break
-        rows = left if rows is None else rows[left]
-        at = at[left] + 8
-    return length
-
-
-def _lowest_byte(hits: np.ndarray) -> np.ndarray:
-    """The number of the lowest byte whose high bit is set."""
-    below = (hits - np.uint64(1)) & ~hits
-    if hasattr(np, "bitwise_count"):  # numpy 2
-        counts: np.ndarray = np.bitwise_count(below).astype(np.int64)
-        return counts >> 3
-    # The exponent of a power of two.
-    exponents: np.ndarray = (below + np.uint64(1)).astype(np.float64).view(np.int64) >> 52
-    return exponents - 1023 >> 3
-
-
-def _zeros(words: np.ndarray) -> np.ndarray:
-    """The high bit of each byte that is zero; above the lowest such byte there may be others."""
-    found: np.ndarray = (words - np.uint64(_ONES)) & ~words & np.uint64(_HIGH)
-    return found

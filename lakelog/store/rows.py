@@ -166,7 +166,7 @@ def _of_layout(
     if not is_known or (keyed and {"id", "key"} & {*names}):
         return None
     cut = layout.cut(text, starts, stops)
-    columns = {name: cut.texts[member] for name, member in zip(names, cut.texts, strict=False)}
+    columns = dict(zip(names, cut.texts().values(), strict=False))
     if not len(cut.rows) or _has_null(columns.get("data")):
         return None
     try:

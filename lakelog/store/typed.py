@@ -1,8 +1,8 @@
 """Schemas of typed segments: which payloads a struct stands for, and the SQL for their text.
 
-A sorted segment may have a column `fields`, a struct (FORMAT.md 4). Where it is not null, `data` is
-null, and the payload is the text that `text_sql` builds from the struct, byte for byte: a row gets
-there only after that was compared with the text it had. `lakelog.fields` in the key-value metadata
+A segment may have a column `fields`, a struct (FORMAT.md 4). Where it is not null, `data` is null,
+and the payload is the text that `text_sql` builds from the struct, byte for byte: a row gets there
+only after that was proved to be the text it had. `lakelog.fields` in the key-value metadata
 is the JSON of the schema, and its key, in the entry, the first 16 hex digits of the SHA-256 of it.
 
 The kinds of members, how DuckDB and Parquet store them, and how they are written:

@@ -78,11 +78,39 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str 
     return path, built(str(path))
 
 
-def segment(lake: Path) -> pq.ParquetFile:
-    """The sorted segment of a lake."""
+def segment(lake: Path, layout: bytes = b"sorted") -> pq.ParquetFile:
+    """The segment of a layout of a lake."""
     files = [pq.ParquetFile(path) for path in (lake / "segments").rglob("*.parquet")]
-    (found,) = (f for f in files if f.metadata.metadata[b"lakelog.layout"] == b"sorted")
+    (found,) = (f for f in files if f.metadata.metadata[b"lakelog.layout"] == layout)
     return found
+
+
+def test_segments_of_loaded_files(tmp_path: Path) -> None:
+    """F4.6: a segment of a long file is typed in the order of arrival, and its entry says so; a
+    reader that follows the statements gets the payloads."""
+    path, texts = tmp_path / "lake", dict[str, str | None]()
+    for n in range(17_000):
+        text = orjson.dumps(
+            {"n": n, "s": f"é{n % 7}", "f": n / 4} | ({"o": {"p": n}} if n % 9 else {})
+        )
+        texts[f"e{n:070d}"] = text.decode() if n % 5 else f'{{"n": {n}}}'
+    head = '{"time":"2026-01-01T00:00:00Z","type":"t","subject":"%s","message":"%s","data":%s}\n'
+    lines = [head % (name, "m" * 400, text) for name, text in texts.items()]
+    (tmp_path / "long.ndjson").write_text("".join(lines), "utf-8")
+    with lakes.opened(str(path)) as lake:
+        lake.ingest(str(tmp_path / "long.ndjson"))
+    file = segment(path, b"arrival")
+    assert file.schema_arrow.names[-2:] == ["position", "fields"]
+    entries = [entry for state in statements.carried(path).values() for entry in state["tail"]]
+    (entry,) = (e for e in entries if e.get("layout") == "arrival")
+    key = hashlib.sha256(file.metadata.metadata[b"lakelog.fields"]).hexdigest()[:16]
+    structs = sum(row["fields"] is not None for row in file.read(["fields"]).to_pylist())
+    assert (entry["fields"], entry["texts"]) == (key, len(texts) - structs)
+    assert 0 < structs < len(texts)
+    found = {row["subject"]: row["data"] for row in second_reader.rows(str(path))}
+    assert {name: json.loads(str(text)) for name, text in found.items()} == {
+        name: json.loads(str(text)) for name, text in texts.items()
+    }
 
 
 def test_columns_of_typed_segments(lake: tuple[Path, dict[str, str | None]]) -> None:

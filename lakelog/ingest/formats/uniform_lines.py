@@ -8,6 +8,8 @@ otherwise in a line leaves it to the queries of `narrow_queries`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,12 @@ from lakelog.ingest.formats import sqltext
 from lakelog.ingest.formats.sqltext import COLUMN
 from lakelog.lazy import Lazy
 from lakelog.level import severity
-from lakelog.store import arrays
-from lakelog.store.line_layout import LineLayout, layout_of
+from lakelog.store import arrays, payload_columns, typed
+from lakelog.store.line_layout import LineColumns, LineLayout, layout_of
+from lakelog.store.payload_columns import PayloadColumns
+from lakelog.store.payload_layout import LONGEST
+from lakelog.store.rows import split_lines
+from lakelog.store.typed import Schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,6 +38,10 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 _EARLIEST = -62_135_596_800_000_000
 """Microseconds of the year 1, before which no event can be."""
 _LEVELS_MAX = 32
+TEXT_BYTES = "text_bytes"
+"""The column of the lengths of payloads that are structs, as text."""
+_SAMPLE = 2048
+"""So many lines tell how payloads are spelled."""
 _STRIPE = 32_768
 """Lines that one thread of the engine processes at a time."""
 _NO_NUMBER = r"(?:^|[:\[,])-?(?:NaN|Infinity)"
@@ -52,33 +62,92 @@ class UniformLines:
     column_of: dict[str, str]
 
     def rows(
-        self, connection: duckdb.DuckDBPyConnection, data: bytes, starts: np.ndarray
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        data: bytes,
+        starts: np.ndarray,
+        payloads: PayloadColumns | None = None,
     ) -> tuple[pa.Table, np.ndarray] | None:
         """Return columns of events, and the indexes of their lines; None if there are none.
 
-        `starts` is where each line begins, and where the last one ends.
+        `starts` is where each line begins, and where the last one ends. With `payloads` there are
+        also columns `fields`, of structs, whose rows have no `data`, and `TEXT_BYTES`.
         """
-        cut = self.layout.cut(data, starts[:-1], starts[1:])
+        layouts = payloads.layouts if payloads else ()
+        cut = self.layout.cut(data, starts[:-1], starts[1:], layouts)
         if not len(cut.rows):
             return None
-        columns = {self.column_of[name]: column for name, column in cut.texts.items()}
+        # Arrow and numpy let another thread work.
+        with ThreadPoolExecutor(1, "payloads") as beside:
+            given = beside.submit(_payloads, cut, payloads) if self.layout.has_payload else None
+            columns = self._envelope(cut)
+        if columns is None:
+            return None
+        is_good = arrays.numbers(pc.binary_length(columns["type"]).cast(pa.int64())) > 0
+        if given is not None:
+            columns |= given.result()
+            texts = np.flatnonzero(arrays.truths(columns["data"].is_valid()))
+            if len(texts):
+                few = columns["data"].take(arrays.integers(texts)) if payloads else columns["data"]
+                is_good[texts[_unproved(connection, few)]] = False
+        table, rows = pa.table(columns), cut.rows
+        if not is_good.all():
+            table, rows = table.filter(arrays.mask(is_good)), rows[is_good]
+        return table, rows
+
+    def _envelope(self, cut: LineColumns) -> dict[str, Any] | None:
+        """Return the columns of events but for the payload; None if some value is none."""
+        names = {name: column for name, column in self.column_of.items() if column != "data"}
+        columns = {column: cut.column(name) for name, column in names.items()}
         # Of a payload the engine says so, and of a time the cast.
-        if any(map(_has_control, (columns[name] for name in columns.keys() - {"time", "data"}))):
+        if any(map(_has_control, (columns[name] for name in columns.keys() - {"time"}))):
             return None
         try:
             # Only digits where they should be; who reads other times is asked otherwise.
             columns["time"] = columns["time"].cast(pa.timestamp("us", "UTC"))
         except pa.ArrowInvalid:
             return None
-        if arrays.numbers(columns["time"]).min() < _EARLIEST or not _are_levels(columns):
+        is_known = arrays.numbers(columns["time"]).min() >= _EARLIEST and _are_levels(columns)
+        return columns if is_known else None
+
+    def learn(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        data: bytes,
+        starts: np.ndarray,
+        known: Iterable[Schema],
+    ) -> PayloadColumns | None:
+        """Return how the payloads of lines become structs, by some of the lines; None if too few
+        would. Schemas that are `known` come first."""
+        if not self.layout.has_payload:
             return None
-        is_good = arrays.numbers(pc.binary_length(columns["type"]).cast(pa.int64())) > 0
-        if "data" in columns:
-            is_good[_unproved(connection, columns["data"])] = False
-        table, rows = pa.table(columns), cut.rows
-        if not is_good.all():
-            table, rows = table.filter(arrays.mask(is_good)), rows[is_good]
-        return table, rows
+        step = max(1, (len(starts) - 1) // _SAMPLE)
+        ends = zip(starts[:-1:step].tolist(), starts[1::step].tolist(), strict=True)
+        lines = [data[start:stop] for start, stop in ends]
+        text = b"".join(line for line in lines if len(line) <= LONGEST)
+        _, places = split_lines(text)
+        cursor = connection.cursor()
+        try:
+            return payload_columns.learn(
+                cursor,
+                lambda layouts: self.layout.cut(text, places[:-1], places[1:], [*layouts]),
+                known,
+            )
+        finally:
+            cursor.close()
+
+
+def _payloads(cut: LineColumns, payloads: PayloadColumns | None) -> dict[str, Any]:
+    """The columns of payloads: texts, or structs and what is none."""
+    if payloads is None:
+        return {"data": cut.column("data")}
+    structs, is_struct = payloads.structs(cut)
+    lengths = np.where(is_struct, cut.bounds[:, -1] - cut.bounds[:, -2], 0)
+    return {
+        "data": cut.column("data", is_struct),
+        typed.COLUMN: structs,
+        TEXT_BYTES: arrays.integers(lengths),
+    }
 
 
 def uniform_lines(lines: list[bytes]) -> UniformLines | None:
@@ -102,8 +171,7 @@ def _first_value(line: bytes, name: str) -> str:
 
 def _has_control(texts: pa.Array) -> bool:
     """Whether a control character stands in a text, which JSON has only escaped."""
-    codes = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
-    return int(codes.min(initial=32)) < 32
+    return int(arrays.characters(texts).min(initial=32)) < 32
 
 
 def _are_levels(columns: dict[str, Any]) -> bool:

@@ -1,0 +1,58 @@
+"""How the payloads of one file become structs: learnt from a long chunk of it, and once more where
+few of a later chunk do, as programs change what they write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lakelog.ingest.formats.uniform_lines import UniformLines
+from lakelog.lazy import Lazy
+from lakelog.store import typed
+from lakelog.store.payload_columns import PayloadColumns
+from lakelog.store.typed import Schema
+from lakelog.store.typed_rows import FieldColumns
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+
+LINES = 16_384
+"""Chunks of so many lines tell how payloads become structs: every schema in a lake is one more scan
+in its queries, until compaction merges the segments."""
+_SHARE, _TIMES = 0.5, 3
+"""What fewer payloads of a chunk fit is not tried on the next one; so many times it is learnt."""
+
+
+class TypedPayloads:
+    """The columns that payloads of a file become; `known` returns the schemas that the lake has."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, known: Callable[[], list[Schema]]
+    ) -> None:
+        self._connection, self._known = connection, known
+        self._columns: PayloadColumns | None = None
+        self._left = _TIMES
+        self.fields: FieldColumns | None = None
+        """How the structs of the last chunk that had some are stored."""
+
+    def columns(
+        self, uniform: UniformLines, text: bytes, starts: np.ndarray
+    ) -> PayloadColumns | None:
+        """Return the columns for the lines of a chunk, None where payloads stay text."""
+        if self._columns is None and self._left and len(starts) > LINES:
+            self._left -= 1
+            known = [*([self.fields.schema] if self.fields else ()), *self._known()]
+            self._columns = uniform.learn(self._connection, text, starts, dict.fromkeys(known))
+        self.fields = self._columns.fields if self._columns else self.fields
+        return self._columns
+
+    def judge(self, rows: pa.Table) -> None:
+        """Forget the columns if few of these rows, which they gave, have a struct."""
+        if typed.COLUMN in rows.column_names:
+            structs = len(rows) - rows[typed.COLUMN].null_count
+            self._columns = self._columns if structs >= _SHARE * len(rows) else None

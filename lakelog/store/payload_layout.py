@@ -1,0 +1,210 @@
+"""Payloads that are spelled alike: where the values of each stand, without parsing it.
+
+The layout of a payload is the bytes between its values: `{"url":"`, `","size":` and `}`. As a text
+without escapes ends at the next quote, and a number or a truth value a known number of bytes before
+one or before the end, the quotes of a line tell where its values would be; the bytes between them
+are then compared. What is `null`, and how many elements a list has, belongs to the layout.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Lazy("numpy")
+
+_TOKEN = re.compile(
+    rb'"([^"\\\x00-\x1f]*)"|(-?[0-9][0-9.eE+-]*|true|false)|null|[{}\[\],:]|(?P<space> +)'
+)
+_DEPTH_MAX = 8
+LONGEST = 65_536
+"""Longer payloads, in bytes, are left to the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A value: the names that lead to it, whether it is a text, and whether a list's element."""
+
+    path: tuple[str, ...]
+    is_text: bool
+    is_element: bool
+
+
+@dataclass(frozen=True)
+class PayloadLayout:
+    """The bytes in front of each value and behind the last one, and what the values are.
+
+    `objects` are the paths of objects in the payload, and `lists` those of lists, with the number
+    of their elements.
+    """
+
+    pieces: tuple[bytes, ...]
+    slots: tuple[Slot, ...]
+    objects: frozenset[tuple[str, ...]]
+    lists: frozenset[tuple[tuple[str, ...], int]]
+
+    @property
+    def quotes(self) -> int:
+        """The number of quotes in each payload."""
+        return sum(piece.count(b'"') for piece in self.pieces)
+
+    def match(
+        self, words: np.ndarray, quotes: np.ndarray, first: np.ndarray, span: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a mask of the payloads that have the layout, and where their values begin and end,
+        two columns for each slot.
+
+        `words` are the eight bytes at each place of the text, `quotes` the places of its quotes,
+        `first` the index of the first one of each payload, of which there are as many as in the
+        layout, and `span` two columns: where payloads begin and end. No backslash may be in them.
+        """
+        at, stop = (span[:, side].astype(np.int64) for side in (0, 1))
+        begun = at
+        bounds = np.empty((len(at), 2 * len(self.slots)), np.int32)
+        fits, seen = np.ones(len(at), bool), 0
+        for number, piece in enumerate(self.pieces):
+            for place, mask, wanted in checks(piece):
+                fits &= (words[at + place] & mask if mask else words[at + place]) == wanted
+            begin, seen = at + len(piece), seen + piece.count(b'"')
+            if number == len(self.slots):
+                fits &= begin == stop
+                break
+            behind = self.pieces[number + 1]
+            ahead = behind.find(b'"')
+            at = quotes[first + seen] - ahead if ahead >= 0 else stop - len(behind)
+            fits &= at >= begin
+            # A place that does not fit may be anywhere, also behind the end of the text.
+            at = at if fits.all() else np.where(fits, at, begun)
+            bounds[:, 2 * number], bounds[:, 2 * number + 1] = begin, at
+        return fits, bounds
+
+
+@functools.lru_cache(4096)
+def checks(piece: bytes) -> list[tuple[int, int, int]]:
+    """Return words that tell whether a piece stands somewhere: place, mask (0 for none), value."""
+    places = [*range(0, len(piece) - 7, 8)]
+    if len(piece) > 8 and len(piece) % 8:
+        places.append(len(piece) - 8)
+    if len(piece) >= 8:
+        return [(at, 0, int.from_bytes(piece[at : at + 8], "little")) for at in places]
+    return [(0, (1 << 8 * len(piece)) - 1, int.from_bytes(piece, "little"))]
+
+
+@dataclass
+class _Reader:
+    """Reads one payload; raises ValueError where it has no layout."""
+
+    text: bytes
+    at: int = 0
+    pieces: list[bytes] = field(default_factory=lambda: [b""])
+    slots: list[Slot] = field(default_factory=list)
+    objects: list[tuple[str, ...]] = field(default_factory=list)
+    lists: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
+
+    def token(self) -> re.Match[bytes]:
+        """Return the next token, but for spaces, which are a part of the piece."""
+        match = _TOKEN.match(self.text, self.at)
+        if match is None:
+            raise ValueError("no token of a layout")
+        self.at = match.end()
+        if match["space"]:
+            self.pieces[-1] += match[0]
+            return self.token()
+        return match
+
+    def value(self, token: re.Match[bytes], path: tuple[str, ...], *, is_element: bool) -> None:
+        """Read the value that a token begins."""
+        if token[0] == b"{" and not is_element and len(path) <= _DEPTH_MAX:
+            self.pieces[-1] += token[0]
+            self.members(path)
+        elif token[0] == b"[" and not is_element and path:
+            self.pieces[-1] += token[0]
+            self.elements(path)
+        elif token[1] is not None:
+            self.pieces[-1] += b'"'
+            self.slot(Slot(path, True, is_element), b'"')
+        elif token[2] is not None:
+            self.slot(Slot(path, False, is_element), b"")
+        elif token[0] == b"null" and not is_element:
+            self.pieces[-1] += token[0]
+        else:
+            raise ValueError("no value of a layout")
+
+    def slot(self, slot: Slot, after: bytes) -> None:
+        """End a piece with a value; the next one begins with these bytes."""
+        self.slots.append(slot)
+        self.pieces.append(after)
+
+    def members(self, path: tuple[str, ...]) -> None:
+        """Read the members of an object up to its end."""
+        self.objects.append(path)
+        token = self.token()
+        while token[0] != b"}":
+            if token[1] is None:
+                raise ValueError("no name")
+            self.pieces[-1] += token[0]
+            self.symbol(b":")
+            self.value(self.token(), (*path, token[1].decode()), is_element=False)
+            token = self.token()
+            if token[0] == b",":
+                self.pieces[-1] += token[0]
+                token = self.token()
+            elif token[0] != b"}":
+                raise ValueError("no comma")
+        self.pieces[-1] += token[0]
+
+    def elements(self, path: tuple[str, ...]) -> None:
+        """Read the elements of a list up to its end."""
+        count, token = 0, self.token()
+        while token[0] != b"]":
+            self.value(token, path, is_element=True)
+            count, token = count + 1, self.token()
+            if token[0] == b",":
+                self.pieces[-1] += token[0]
+                token = self.token()
+            elif token[0] != b"]":
+                raise ValueError("no comma")
+        self.pieces[-1] += token[0]
+        self.lists.append((path, count))
+
+    def symbol(self, wanted: bytes) -> None:
+        """Read a token that has to be these bytes."""
+        token = self.token()
+        if token[0] != wanted:
+            raise ValueError("another token")
+        self.pieces[-1] += wanted
+
+
+def payload_layout(text: bytes) -> PayloadLayout | None:
+    """Return the layout of a payload, an object in JSON; None if it is none that is looked for."""
+    reader = _Reader(text)
+    try:
+        reader.value(reader.token(), (), is_element=False)
+    except (ValueError, RecursionError):
+        return None
+    paths = [slot.path for slot in reader.slots if not slot.is_element]
+    paths += [*reader.objects, *(path for path, _ in reader.lists)]
+    is_object = reader.at == len(text) and () in reader.objects
+    if not is_object or len({*paths}) < len(paths) or not _are_found(reader.pieces, reader.slots):
+        return None
+    return PayloadLayout(
+        tuple(reader.pieces),
+        tuple(reader.slots),
+        frozenset(reader.objects),
+        frozenset(reader.lists),
+    )
+
+
+def _are_found(pieces: list[bytes], slots: list[Slot]) -> bool:
+    """Whether a quote, or the end, tells where each value that is no text ends."""
+    return all(
+        slot.is_text or b'"' in pieces[number + 1] or number + 1 == len(slots)
+        for number, slot in enumerate(slots)
+    )
