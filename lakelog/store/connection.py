@@ -57,8 +57,10 @@ def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnectio
     """Return the same before `load_relations`: it can `execute` and give rows."""
     connection: duckdb.DuckDBPyConnection = engine.connect(":memory:", config=_OFFLINE)
     _OPEN.add(connection)
-    # Else it prints one to the output of `python -c`, which it takes for a person's.
-    connection.execute("SET enable_progress_bar = false")
+    # Else it prints one to the output of `python -c`, which it takes for a person's. In a notebook
+    # without what draws one, it prints none and refuses.
+    with contextlib.suppress(engine.InvalidInputException):
+        connection.execute("SET enable_progress_bar = false")
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
     connection.execute(f"SET memory_limit = '{settings.memory_bytes or _share_of_memory()}B'")
     # Sealing relies on it: rows get their seq in the order in which the query returns them.
