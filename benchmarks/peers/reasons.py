@@ -73,8 +73,8 @@ _RECOVER = (
     " final form. It is paid by whoever asks before the sealer has run; here it was told not to."
 )
 _EXPORT = (
-    "Within a fifth of the first. The rows of a lake are read from many small segments, each"
-    " checked against its name once before it is believed; what a table exports is in memory."
+    "The file has the text of each payload, which a lake builds again from its columns (a quarter"
+    " of the processor's time); what a table exports is in memory, and has that text."
 )
 REASONS = (
     ("rate 100 by *", _ENCODE),
