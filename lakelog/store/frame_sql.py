@@ -40,7 +40,8 @@ def scan_sql(files: list[str], line_max: int, columns: Iterable[str]) -> str:
     )
     listed = ", ".join(map(sql.literal, files))
     return (
-        f"SELECT {values} FROM read_json([{listed}], format = 'newline_delimited',"
+        # Of a single column the engine would look first whether lines are objects, in all files.
+        f"SELECT {values} FROM read_json([{listed}], format = 'newline_delimited', records = true,"
         f" compression = 'zstd', maximum_object_size = {max(line_max, _READ_LEAST)},"
         f" columns = {{{types}}})"
     )
