@@ -11,6 +11,8 @@ from benchmarks.peers.rows import Figures, Got, Row, sections
 
 IDLE = 1.0
 """A machine with a load above this does something else as well."""
+EVEN = 4.0
+"""A disk whose slowest hundredth of syncs takes so many times its middle one does so, too."""
 TIE = 1.03
 """Figures that differ by less are the same: so much differs from one run to the next."""
 _HEAD = """# Peers
@@ -133,8 +135,10 @@ def _head(figures: Figures, machine: dict[str, Any], scale: str) -> str:
         f" {machine['kernel']}, Python {machine['python']}"
     )
     loads = [got["load_before"] for got in every] or [0.0]
-    busy = max(loads) > IDLE
-    why = "Other work ran beside" if busy else "" if scale == "full" else f"A {scale} run"
+    spread = _spread(figures)
+    why = "" if scale == "full" else f"A {scale} run"
+    why = f"The disk stalled: its p99 was {spread:.1f} times its p50" if spread > EVEN else why
+    why = "Other work ran beside" if max(loads) > IDLE else why
     rough = _ROUGH.format(why=why) if why else ""
     head = _HEAD.format(
         results="peers.json",
@@ -146,6 +150,13 @@ def _head(figures: Figures, machine: dict[str, Any], scale: str) -> str:
         machine=f"{made}; others kept {min(loads):g} to {max(loads):g} busy before it began",
     )
     return head + rough
+
+
+def _spread(figures: Figures) -> float:
+    """The slowest hundredth of the bare syncs of one thread by their middle one."""
+    bare = figures.get("commits", {}).get("floor", {}).get("of", {})
+    found = [of["p99"] / of["p50"] for name, of in bare.items() if name.endswith(" 1")]
+    return max(found, default=0.0)
 
 
 def _all(every: list[Got], name: str, digits: int = 99) -> str:

@@ -174,6 +174,10 @@ def test_figures_of_a_busy_machine_are_marked_as_rough() -> None:
     assert "not how fast" not in table.page(quiet, machine, "full")
     assert "Other work ran beside" in table.page(busy, machine, "full")
     assert "A quick run" in table.page(quiet, machine, "quick")
+    for slowest, is_even in ((0.2, True), (0.9, False)):
+        synced = loaded(floor=1)["load"]["floor"] | {"of": {"1 by 1": {"p50": 0.1, "p99": slowest}}}
+        text = table.page({**quiet, "commits": {"floor": synced}}, machine, "full")
+        assert ("The disk stalled" not in text) is is_even
 
 
 def test_peers_are_asked_only_what_they_are_for() -> None:
