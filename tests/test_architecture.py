@@ -28,9 +28,9 @@ ORDER = {
     "": """errors lazy closest backoff signals loopback settings exact level event_shape event
         fields bookkeeping store repair query views export ingest  async_append pinned lake dbapi
         collect backup loggers pipeline analyze train transfer sync compat cli server notebook""",
-    "store": """sql arrays payload_layout line_layout paths disk document connection wal entry typed
-        field_inference column_encoding text_kinds typed_rows payload_columns bloom segment
-        identity_run manifest
+    "store": """sql arrays quoted_text payload_layout line_layout paths disk document connection
+        wal entry typed field_inference column_encoding text_kinds typed_rows payload_columns bloom
+        segment identity_run manifest
         move_pack state_index state_files refs policy signatures verified_files bootstrap objects
         sealer_process
         clock tail receipt writer frame_sql rows

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from lakelog.lazy import Lazy
 from lakelog.store import arrays
-from lakelog.store.payload_layout import LONGEST, PayloadLayout, checks
+from lakelog.store.payload_layout import LONGEST, PayloadLayout
+from lakelog.store.quoted_text import QuotedText
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,6 @@ _MEMBER = re.compile(rb'[{,]"([A-Za-z0-9_@.-]+)":"([^"\\\x00-\x1f]*)"')
 _PAYLOAD, _END = b',"data":', b"}\n"
 _BLOCK = 8192
 """Lines that are looked at together, so that their positions stay in the processor's cache."""
-_QUOTE, _BACKSLASH = 0x22, 0x5C
 
 
 @dataclass(frozen=True)
@@ -88,27 +88,6 @@ def slices(
 
 
 @dataclass(frozen=True)
-class _Lines:
-    """Lines of a block: where they begin and end, the index of the first quote of each among
-    `quotes`, and how many they have. `words` are the eight bytes at each place of the text."""
-
-    words: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
-    quotes: np.ndarray
-    slashes: np.ndarray
-    first: np.ndarray
-    count: np.ndarray
-
-    def has_slash(self, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Return a mask of the spans in which a backslash stands."""
-        found: np.ndarray = np.searchsorted(self.slashes, begins) != np.searchsorted(
-            self.slashes, ends
-        )
-        return found
-
-
-@dataclass(frozen=True)
 class LineLayout:
     """The layout of lines with these members, the first of one width, perhaps with a payload."""
 
@@ -143,7 +122,9 @@ class LineLayout:
         pieces, count = self._pieces, len(starts)
         # So far behind a line bytes may be compared: the last ones are copied, with room after
         # them.
-        reach = 16 + max(len(p) for p in (*pieces, *(p for each in payloads for p in each.pieces)))
+        reach = (
+            16 + sum(map(len, pieces)) + max((sum(map(len, p.pieces)) for p in payloads), default=0)
+        )
         near = int(np.searchsorted(stops, max(len(data) - reach, 0), "right"))
         end = int(starts[near]) if near < count else len(data)
         parts = [(data, 0, 0, near), (data[end:] + bytes(reach), end, near, count)]
@@ -152,100 +133,80 @@ class LineLayout:
         for text, base, low, high in parts:
             for at in range(low, high, _BLOCK):
                 some = slice(at, min(at + _BLOCK, high))
-                block = _lines(text, starts[some] - base, stops[some] - base, has_slash)
-                index, bounds, lines = self._bounds(block, pieces)
+                first = int(starts[at]) - base
+                block = QuotedText(text, first, int(stops[some.stop - 1]) - base, reach)
+                begins, ends = starts[some] - (first + base), stops[some] - (first + base)
+                index, bounds = self._bounds(block, pieces, begins, ends, has_slash)
                 rows.append(index + at)
-                tables.append(bounds + np.int32(base) if base else bounds)
-                matched.append(_matched(lines, bounds, payloads, base))
+                tables.append(bounds)
+                matched.append(_matched(block, bounds, payloads, has_slash))
+                for each in (bounds, *matched[-1].bounds):
+                    each += np.int32(first + base)
         width = 2 * len(self.members)
         table = np.concatenate(tables) if tables else np.empty((0, width), np.int32)
         return LineColumns(
             np.concatenate(rows), self.members, data, table, _joined(matched, payloads)
         )
 
-    def _bounds(self, block: _Lines, pieces: list[bytes]) -> tuple[np.ndarray, np.ndarray, _Lines]:
-        """The indexes of the lines that have the layout, where their values begin and end, and
-        these lines: the first quote of each is then the first one of its payload."""
-        # A name has two quotes, and so has its value.
-        least = 4 * len(self.names) + 2 * self.has_payload
-        index = np.flatnonzero(block.count >= least)
-        lines = block if len(index) == len(block.starts) else _some(block, index, 0)
-        at, fits = lines.starts, np.ones(len(index), bool)
-        table = np.empty((len(index), 2 * len(self.members)), np.int32)
+    def _bounds(
+        self,
+        block: QuotedText,
+        pieces: list[bytes],
+        starts: np.ndarray,
+        stops: np.ndarray,
+        has_slash: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The indexes of the lines that have the layout, and where their values begin and end."""
+        at, fits = starts, np.ones(len(starts), bool)
+        table = np.empty((len(starts), 2 * len(self.members)), np.int32)
         for number, piece in enumerate(pieces):
-            for place, mask, wanted in checks(piece):
-                fits &= (lines.words[at + place] & mask if mask else lines.words[at + place]) == (
-                    wanted
-                )
+            fits &= block.stands(piece, at)
+            begin = at + len(piece)
             if number == len(self.names):
                 break
-            begin = at + len(piece)
-            at = lines.quotes[lines.first + (4 * number + 3)]
+            # In a line that does not fit it may be the quote of a later one, or none.
+            at = block.next_quotes(begin)
             if not number:
                 fits &= at - begin == self.width
             table[:, 2 * number], table[:, 2 * number + 1] = begin, at
-        if len(lines.slashes):
-            fits &= ~lines.has_slash(lines.starts, at)
+        if has_slash:
+            fits &= ~block.has_backslash(starts, at)
+        # Places ascend: when the last one is in its line, so are all.
         if self.has_payload:
-            begin, end = at + len(pieces[-1]), lines.stops - len(_END)
-            fits &= (lines.words[lines.stops - 8] >> 48) == int.from_bytes(_END, "little")
+            end = stops - len(_END)
+            fits &= (begin < end) & block.stands(_END, end)
             table[:, -2], table[:, -1] = begin, end
-            fits &= begin < end
         else:
-            fits &= at + len(pieces[-1]) == lines.stops
+            fits &= begin == stops
+        if fits.all():
+            return np.arange(len(starts)), table
         good = np.flatnonzero(fits)
-        table = table if len(good) == len(fits) else table[good]
-        return index[good], table, _some(lines, good, least)
-
-
-def _lines(text: bytes, starts: np.ndarray, stops: np.ndarray, has_slash: bool) -> _Lines:
-    """The lines of a block with their quotes."""
-    low, high = int(starts[0]), int(stops[-1])
-    codes = np.frombuffer(text, np.uint8)[low:high]
-    words = np.ndarray(max(len(text) - 7, 0), "<u8", text, strides=(1,))
-    quotes = np.flatnonzero(codes == _QUOTE) + low
-    places = np.flatnonzero(codes == _BACKSLASH) + low if has_slash else quotes[:0]
-    first = np.searchsorted(quotes, starts)
-    if np.array_equal(starts[1:], stops[:-1]):
-        last = np.append(first[1:], len(quotes))
-    else:
-        last = np.searchsorted(quotes, stops)
-    return _Lines(words, starts, stops, quotes, places, first, last - first)
-
-
-def _some(lines: _Lines, index: np.ndarray, passed: int) -> _Lines:
-    """Some of the lines, without so many of their first quotes."""
-    starts, stops, first, count = lines.starts, lines.stops, lines.first, lines.count
-    if len(index) < len(starts):
-        starts, stops, first, count = starts[index], stops[index], first[index], count[index]
-    return _Lines(
-        lines.words, starts, stops, lines.quotes, lines.slashes, first + passed, count - passed
-    )
+        return good, table[good]
 
 
 def _matched(
-    lines: _Lines, bounds: np.ndarray, layouts: Sequence[PayloadLayout], base: int
+    block: QuotedText, bounds: np.ndarray, layouts: Sequence[PayloadLayout], has_slash: bool
 ) -> Payloads:
-    """Which payloads have which layout; `lines` have had the quotes of their envelope passed."""
+    """Which payloads have which layout."""
     which, found = np.full(len(bounds), -1, np.int16), list[np.ndarray]()
     if not layouts:
         return Payloads(which, found)
-    begin, end = bounds[:, -2], bounds[:, -1]
+    begin, end = (bounds[:, side].astype(np.int64) for side in (-2, -1))
     # Behind a backslash a quote may be a part of its text.
     free = end - begin <= LONGEST
-    if len(lines.slashes):
-        free &= ~lines.has_slash(begin, end)
-    starts = lines.words[begin]
+    if has_slash:
+        free &= ~block.has_backslash(begin, end)
+    starts = block.words(begin, 1)[:, 0]
     for number, layout in enumerate(layouts):
-        _, mask, wanted = checks(layout.pieces[0])[0]
-        alike = (starts & mask if mask else starts) == wanted
-        rows = np.flatnonzero(alike & free & (which < 0) & (lines.count == layout.quotes))
-        span = bounds[rows, -2:]
-        fits, places = layout.match(lines.words, lines.quotes, lines.first[rows], span)
+        piece = layout.pieces[0][:8]
+        mask, wanted = (1 << 8 * len(piece)) - 1, int.from_bytes(piece, "little")
+        alike = (starts & np.uint64(mask)) == np.uint64(wanted)
+        rows = np.flatnonzero(alike & free & (which < 0))
+        fits, places = layout.match(block, begin[rows], end[rows])
         if not fits.all():
             rows, places = rows[fits], places[fits]
         which[rows] = number
-        found.append(places + np.int32(base) if base else places)
+        found.append(places)
     return Payloads(which, found)
 
 

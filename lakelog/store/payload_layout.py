@@ -8,12 +8,12 @@ are then compared. What is `null`, and how many elements a list has, belongs to 
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lakelog.lazy import Lazy
+from lakelog.store.quoted_text import QuotedText
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,51 +50,35 @@ class PayloadLayout:
     objects: frozenset[tuple[str, ...]]
     lists: frozenset[tuple[tuple[str, ...], int]]
 
-    @property
-    def quotes(self) -> int:
-        """The number of quotes in each payload."""
-        return sum(piece.count(b'"') for piece in self.pieces)
-
     def match(
-        self, words: np.ndarray, quotes: np.ndarray, first: np.ndarray, span: np.ndarray
+        self, block: QuotedText, begins: np.ndarray, stops: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return a mask of the payloads that have the layout, and where their values begin and end,
         two columns for each slot.
 
-        `words` are the eight bytes at each place of the text, `quotes` the places of its quotes,
-        `first` the index of the first one of each payload, of which there are as many as in the
-        layout, and `span` two columns: where payloads begin and end. No backslash may be in them.
+        Payloads begin and end where these places of the text say. No backslash may be in them.
         """
-        at, stop = (span[:, side].astype(np.int64) for side in (0, 1))
-        begun = at
+        at, fits = begins, np.ones(len(begins), bool)
         bounds = np.empty((len(at), 2 * len(self.slots)), np.int32)
-        fits, seen = np.ones(len(at), bool), 0
         for number, piece in enumerate(self.pieces):
-            for place, mask, wanted in checks(piece):
-                fits &= (words[at + place] & mask if mask else words[at + place]) == wanted
-            begin, seen = at + len(piece), seen + piece.count(b'"')
+            fits &= block.stands(piece, at)
+            begin = at + len(piece)
             if number == len(self.slots):
-                fits &= begin == stop
+                fits &= begin == stops
                 break
             behind = self.pieces[number + 1]
             ahead = behind.find(b'"')
-            at = quotes[first + seen] - ahead if ahead >= 0 else stop - len(behind)
+            quote = block.next_quotes(begin)
+            if ahead >= 0:
+                at = quote - ahead
+            else:
+                at = stops - len(behind)
+                fits &= quote >= stops
             fits &= at >= begin
-            # A place that does not fit may be anywhere, also behind the end of the text.
-            at = at if fits.all() else np.where(fits, at, begun)
+            # Where it does not fit, what follows may be anywhere, also before the text.
+            at = np.maximum(at, begin)
             bounds[:, 2 * number], bounds[:, 2 * number + 1] = begin, at
         return fits, bounds
-
-
-@functools.lru_cache(4096)
-def checks(piece: bytes) -> list[tuple[int, int, int]]:
-    """Return words that tell whether a piece stands somewhere: place, mask (0 for none), value."""
-    places = [*range(0, len(piece) - 7, 8)]
-    if len(piece) > 8 and len(piece) % 8:
-        places.append(len(piece) - 8)
-    if len(piece) >= 8:
-        return [(at, 0, int.from_bytes(piece[at : at + 8], "little")) for at in places]
-    return [(0, (1 << 8 * len(piece)) - 1, int.from_bytes(piece, "little"))]
 
 
 @dataclass
