@@ -254,6 +254,7 @@ class Gatherer:
         # The length is known before the rows are: the next piece can be read while the pool
         # finishes these.
         result = self._transformer.start(chunk, final=final)
+        self._source.chunk = self._transformer.chunk
         self._batch.add(result, self._pool)
         self._pending = chunk.data[result.length :]
         self._nuls += 0 if self._is_binary else chunk.hole_bytes(result.length)

@@ -25,7 +25,9 @@ from lakelog.ingest.lease import is_open_for_writing
 from lakelog.lazy import LazyProperty
 from lakelog.store import rows
 
-CHUNK = 24 << 20
+CHUNK, SHORT = 24 << 20, 8 << 20
+"""Bytes of a chunk at most, and of the first ones. A query is planned for each, but the sooner a
+chunk is there the sooner two threads have something to do."""
 LINE_MAX = 64 << 20
 PART = 16 << 20
 """Bytes of each part of a line over LINE_MAX."""
@@ -134,6 +136,8 @@ class Source:
         self.path, self.name, self.piped = path, name or path, piped
         self.broken = self._refused = ""
         self.limit = limit
+        self.chunk = SHORT
+        """Bytes of the chunks that are read next."""
         self._at = self._inflated = 0
         self._file: Any = open(_regular(path), "rb", buffering=0)  # noqa: SIM115
         try:
@@ -218,7 +222,7 @@ class Source:
         pending, base, hole, number = b"", offset, 0, 0
         self._inflated = 0
         # Plain blocks are read up to a newline, which saves joining the rest of one to the next.
-        while block := self._block(CHUNK if self.compression else self._to_line_end(CHUNK)):
+        while block := self._block(self._next_size()):
             if hole:
                 # Only bytes after a hole show that it will not be overwritten any more.
                 rest = block.lstrip(b"\0")
@@ -274,9 +278,10 @@ class Source:
         """Close the file."""
         self._file.close()
 
-    def _to_line_end(self, size: int) -> int:
-        """The bytes to read so that the block ends with a line, if one ends near `size`."""
-        if size <= _NEAR:
+    def _next_size(self) -> int:
+        """The bytes to read so that a block ends with a line, if one ends near the size of it."""
+        size = min(self.chunk, CHUNK)
+        if self.compression or size <= _NEAR:
             return size
         try:
             near = os.pread(self._file.fileno(), _NEAR, self._file.tell() + size - _NEAR)

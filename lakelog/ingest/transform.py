@@ -23,11 +23,11 @@ from lakelog.ingest.formats.format import Format
 from lakelog.ingest.formats.uniform_lines import TEXT_BYTES, UniformLines
 from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
-from lakelog.ingest.source import Chunk
+from lakelog.ingest.source import CHUNK, SHORT, Chunk
 from lakelog.ingest.time_carry import TimeCarry
 from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.lazy import Lazy
-from lakelog.store import arrays, rows, sql, typed, wal
+from lakelog.store import arrays, rows, segment, sql, typed, wal
 from lakelog.store.typed import Schema
 from lakelog.store.typed_rows import FieldColumns
 
@@ -52,21 +52,7 @@ of those that a query left, which are mostly bad."""
 _FEW_BYTES = 1 << 20
 """Bytes of documents from which on a query is used, however few they are."""
 _KEY = f"CASE WHEN id <> '' THEN {sql.id_key()} END"
-_ORDER = (
-    "time",
-    "type",
-    "category",
-    "source",
-    "subject",
-    "level",
-    "message",
-    "data",
-    "id",
-    "position",
-    "key",
-    "ingested_at",
-    "origin",
-)
+_ORDER = (*segment.EVENT_COLUMNS[:9], "position", "key", "ingested_at", "origin")
 
 
 @dataclass
@@ -132,6 +118,11 @@ class Transformer:
         # Contracts are checked on payloads as text.
         known = None if conformance else schemas
         self._payloads = TypedPayloads(connection, known) if known else None
+
+    @property
+    def chunk(self) -> int:
+        """Bytes of the chunks that cost least; lines that are cut need not be planned for."""
+        return SHORT if self._uniform else CHUNK
 
     def run(self, chunk: Chunk, *, final: bool = False) -> ChunkResult:
         """Return the result of a chunk."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lakelog.ingest.formats.uniform_lines import UniformLines
+from lakelog.ingest.source import CHUNK, SHORT
 from lakelog.lazy import Lazy
 from lakelog.store import typed
 from lakelog.store.payload_columns import PayloadColumns
@@ -24,6 +25,8 @@ else:
 LINES = 16_384
 """Chunks of so many lines tell how payloads become structs: every schema in a lake is one more scan
 in its queries, until compaction merges the segments."""
+_FULL = SHORT - (1 << 17)
+"""A short chunk of so many bytes stands for a long one."""
 _SHARE, _TIMES = 0.5, 3
 """What fewer payloads of a chunk fit is not tried on the next one; so many times it is learnt."""
 
@@ -44,7 +47,8 @@ class TypedPayloads:
         self, uniform: UniformLines, text: bytes, starts: np.ndarray
     ) -> PayloadColumns | None:
         """Return the columns for the lines of a chunk, None where payloads stay text."""
-        if self._columns is None and self._left and len(starts) > LINES:
+        is_long = len(starts) > (LINES if len(text) < _FULL else LINES * SHORT // CHUNK)
+        if self._columns is None and self._left and is_long:
             self._left -= 1
             known = [*([self.fields.schema] if self.fields else ()), *self._known()]
             self._columns = uniform.learn(self._connection, text, starts, dict.fromkeys(known))

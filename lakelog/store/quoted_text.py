@@ -39,12 +39,14 @@ class QuotedText:
 
     @LazyProperty
     def _quotes(self) -> np.ndarray:
-        return np.append(np.flatnonzero(self._codes == _QUOTE), len(self._codes))
+        quotes: np.ndarray = np.append(np.flatnonzero(self._codes == _QUOTE), len(self._codes))
+        return quotes
 
     @LazyProperty
     def backslashes(self) -> np.ndarray:
         """The places of backslashes."""
-        return np.flatnonzero(self._codes == _BACKSLASH)
+        backslashes: np.ndarray = np.flatnonzero(self._codes == _BACKSLASH)
+        return backslashes
 
     def next_quotes(self, at: np.ndarray, windows: int = _WINDOWS) -> np.ndarray:
         """Return the first place from each of these on where a quote stands."""
@@ -52,7 +54,7 @@ class QuotedText:
         found >>= (at & 7).view(np.uint64)
         lowest = found & -found
         # The exponent of a power of two is the number of its bit.
-        places = lowest.astype(np.float64).view(np.int64)
+        places: np.ndarray = lowest.astype(np.float64).view(np.int64)
         places >>= 52
         places += at
         places -= 1023
@@ -69,9 +71,8 @@ class QuotedText:
 
     def has_backslash(self, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return a mask of the spans in which a backslash stands."""
-        found: np.ndarray = np.searchsorted(self.backslashes, begins) != np.searchsorted(
-            self.backslashes, ends
-        )
+        before, after = (np.searchsorted(self.backslashes, at) for at in (begins, ends))
+        found: np.ndarray = before != after
         return found
 
     def stands(self, piece: bytes, at: np.ndarray) -> np.ndarray:
