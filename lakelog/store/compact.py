@@ -211,9 +211,19 @@ class _Merging:
         self._useful = self._useful and bool(parts)
         for part in parts:
             rows = self._payloads.rows(part)
-            merged = _sorted_segment(rows, part, self._level, self._payloads, self._encoding)
+            merged = self._sorted(rows, part)
             self._publish()
             self._pending = merged
+
+    def _sorted(self, rows: Rows, part: list[SegmentEntry]) -> _SortedSegment:
+        """Make a segment with the schema of the groups before, if it still fits."""
+        try:
+            return _sorted_segment(rows, part, self._level, self._payloads, self._encoding)
+        except typed_rows.PoorFit:
+            self._payloads.is_sampled = True
+            return _sorted_segment(rows, part, self._level, self._payloads, self._encoding)
+        finally:
+            self._payloads.is_sampled = False
 
     def end(self) -> bool:
         """Publish what is left; return whether every group was merged."""
@@ -321,6 +331,8 @@ class Payloads:
         self._typing = typed_rows.PayloadTyping(engine)
         self.neighbours: list[SegmentEntry] = []
         """Typed segments whose schemas come first, that nearest in seq before others."""
+        self.is_sampled = False
+        """Whether schemas are tried on a sample even where one is expected to fit."""
 
     def rows(self, group: list[SegmentEntry]) -> Rows:
         """Return the rows of a group. Raises DamagedSegment."""
@@ -367,7 +379,7 @@ class Payloads:
             # A neighbour that is damaged is not this group's damage.
             with contextlib.suppress(DamagedSegment):
                 near[typed.of_entry(self._store.paths, entry)] = None
-        return self._typing.choose(rows.table, rows.schema, near, order)
+        return self._typing.choose(rows.table, rows.schema, near, order, sampled=self.is_sampled)
 
     def convert(
         self, fields: typed_rows.FieldColumns | None, rows: pa.Table, given: typed.Schema | None

@@ -56,6 +56,10 @@ class FieldColumns:
     """Parquet's encodings of the others, by path."""
 
 
+class PoorFit(Exception):
+    """Fewer payloads fit a schema than did in the groups before: choose again, by a sample."""
+
+
 @dataclass(frozen=True)
 class _Trial:
     """A schema on a sample: the structs, and the part of the rows that it fits."""
@@ -77,6 +81,8 @@ class PayloadTyping:
         self._columns: dict[str, FieldColumns] = {}
         self._refined: dict[str, Schema] = {}
         """The schema in whose place another is used, as it makes texts smaller."""
+        self._is_expected = False
+        """Whether the schema was not tried on the rows of this group."""
 
     def choose(
         self,
@@ -84,13 +90,23 @@ class PayloadTyping:
         given: Schema | None = None,
         near: Iterable[Schema] = (),
         order: pa.Array | None = None,
+        *,
+        sampled: bool = True,
     ) -> FieldColumns | None:
         """Return how to store the payloads of a group's rows; None where text is best.
 
         Payloads in a column `fields` are structs of the schema `given`. Schemas of `near` come
         first, in their order, and then that of the group before. `order` are the numbers of the
         rows as they will be stored, where that is another order.
+
+        Unless `sampled`, structs get the schema that those of an earlier group got, and convert may
+        raise PoorFit.
         """
+        near = dict.fromkeys(near)
+        expected = None if sampled else self._expected(rows, given, near)
+        self._is_expected = expected is not None
+        if expected:
+            return expected
         sample, texts = self._sample(rows, given, order), rows["data"]
         if not len(sample):
             return None
@@ -114,12 +130,15 @@ class PayloadTyping:
         """Return rows with their payloads as structs in `fields`, and how many more bytes of text
         those stand for than before; what they do not fit stays in `data`.
 
-        Payloads in a column `fields` are structs of the schema `given` before.
+        Payloads in a column `fields` are structs of the schema `given` before. Raises PoorFit.
         """
         if given is None:
             structs, masks = prove(self._cursor, schema, rows["data"])
             return _exchanged(rows.append_column(typed.COLUMN, structs), masks)
+        nulls = rows["data"].null_count
         rows, size = self.recast(given, schema, rows)
+        if self._is_expected and nulls - rows["data"].null_count > _SLACK * len(rows):
+            raise PoorFit
         at = np.flatnonzero(np.asarray(rows["data"].is_valid()))
         # Those of other segments were never tried.
         if len(at):
@@ -133,6 +152,15 @@ class PayloadTyping:
         how many more bytes of text they stand for."""
         new = recast(self._cursor, given, schema, rows)
         return new, _length(rows["data"]) - _length(new["data"])
+
+    def _expected(
+        self, rows: pa.Table, given: Schema | None, near: dict[Schema, None]
+    ) -> FieldColumns | None:
+        """Return how structs were stored in an earlier group, if nearly all payloads are some."""
+        is_first = next(iter(near), None) == given
+        if given is None or not is_first or rows["data"].null_count < _ENOUGH * len(rows):
+            return None
+        return self._columns.get(self._refined.get(given.key, given).key)
 
     def _sample(
         self, rows: pa.Table, given: Schema | None, order: pa.Array | None

@@ -274,6 +274,27 @@ def test_loads_appends_and_compactions_mix(make_lake: MakeLake, tmp_path: Path) 
     assert share_typed(lake) > 0.5
 
 
+def test_texts_that_change_their_spelling_are_typed_in_every_segment(
+    make_lake: MakeLake, tmp_path: Path
+) -> None:
+    """Compaction expects that texts are stored as in the segment before, and sees where not."""
+    lake, chance = make_lake("typed", segment_rows=1000), random.Random(5)
+    spelled = ["https://a.example/{}/{}", "https://a.example/{}/{}", "{:x}-{:x}", "{:x}-{:x}"]
+    texts = [
+        orjson.dumps({"url": text.format(chance.getrandbits(40), n)}).decode()
+        for text in spelled
+        for n in range(1000)
+    ]
+    for part in range(4):
+        path = tmp_path / f"{part}.ndjson"
+        path.write_bytes(lines_of(texts[1000 * part : 1000 * part + 1000]))
+        lake.ingest(str(path))
+    lake.compact()
+    assert [entry.texts for entry in entries(lake)] == [0] * 4
+    assert len({entry.fields for entry in entries(lake)}) == 2
+    assert payloads(lake) == texts
+
+
 @settings(max_examples=share(15), deadline=None)
 @given(st.data())
 def test_generated_documents_are_what_they_were(
