@@ -28,6 +28,8 @@ LEVEL = 1
 """Of zstd: ingest is fast, and compaction compresses harder later."""
 _COUNTED = ("time", "type", "source", "level", "subject", "id")
 """Columns that the statistics of a segment need; the others are freed once encoded."""
+_BYTES = 64 << 20
+"""Rows of so many bytes are a row group, however few: those that wait are in memory."""
 
 
 class EventSegments:
@@ -37,7 +39,7 @@ class EventSegments:
         self._paths, self._commit, self._target = paths, commit, target
         self._gathered: list[pa.Table] = []
         self._counted: list[pa.Table] = []
-        self._waiting = self._texts = 0
+        self._waiting = self._bytes = self._texts = 0
         # One thread writes segments while the next row group is encoded; syncs would stall the
         # encoder.
         self._disk = ThreadPoolExecutor(1)
@@ -54,9 +56,10 @@ class EventSegments:
             self._fields = fields
         self._gathered.append(table)
         self._waiting += table.num_rows
+        self._bytes += table.nbytes
         step = min(segment.ROW_GROUP, self._target)
-        while self._waiting >= step:
-            self._encode(step)
+        while self._waiting >= step or self._bytes >= _BYTES:
+            self._encode(min(step, self._waiting))
 
     def write(self) -> list[SegmentEntry]:
         """Write the rest durably; return the entries of all segments."""
@@ -74,6 +77,7 @@ class EventSegments:
         table = gathered.slice(0, count)
         self._waiting = gathered.num_rows - table.num_rows
         self._gathered = [gathered.slice(count)] if self._waiting else []
+        self._bytes = sum(rest.nbytes for rest in self._gathered)
         fields = self._fields if typed.COLUMN in table.column_names else None
         if self._encoder is None or (fields and not self._stored):
             self._write()

@@ -79,7 +79,7 @@ _STATISTICS: dict[str, list[str] | bool] = {"arrival": [*_DELTA], "sorted": True
 them, and a fifth of the time of writing them went into bounds that spared nothing."""
 _TEXT_BYTES = "lakelog.text_bytes"
 """Of a typed segment: bytes of the payloads that are structs, as text."""
-_ROWS, _SEGMENTS = 32_768, 256
+_ROWS, _SEGMENTS = 65_536, 256
 
 
 def rows_target(settings: Settings, events: int) -> int:

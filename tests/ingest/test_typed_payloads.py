@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -305,3 +306,17 @@ def test_generated_documents_are_what_they_were(
     texts = [json.dumps(v, ensure_ascii=False, separators=(",", ":")) for v in values]
     folder = tmp_path_factory.mktemp("generated")
     check_load(lambda name: make_lake(f"{folder.name}-{name}"), folder, lines_of(mixed(texts, 120)))
+
+
+def test_long_payloads_are_encoded_in_parts(make_lake: MakeLake, tmp_path: Path) -> None:
+    """Rows that wait to be encoded are few where they are long, so that memory holds them."""
+    texts = [orjson.dumps({"n": n, "text": f"{n} " * (2 << 18)}).decode() for n in range(70)]
+    path = tmp_path / "long.ndjson"
+    path.write_bytes(lines_of(texts))
+    lake = make_lake("typed")
+    lake.ingest(str(path))
+    (entry,) = entries(lake)
+    file = pq.ParquetFile(lake.store.paths.object("segments", entry.key))
+    sizes = [file.metadata.row_group(n).total_byte_size for n in range(file.num_row_groups)]
+    assert max(sizes) < 100_000_000 < sum(sizes)
+    assert [str(text) for text in payloads(lake)] == texts

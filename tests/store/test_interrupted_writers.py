@@ -367,7 +367,7 @@ def test_a_torn_end_is_kept_once(home: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("events", "rows_wanted"),
-    [(0, 32_768), (16_000_000, 32_768), (17_000_000, 65_536), (200_000_000, 524_288)],
+    [(0, 65_536), (33_000_000, 65_536), (34_000_000, 131_072), (200_000_000, 524_288)],
 )
 def test_segments_grow_with_the_lake(lake: lakelog.Lake, events: int, rows_wanted: int) -> None:
     """A large lake has some two hundred segments at least, so that a query shuts most of them."""
