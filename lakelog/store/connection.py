@@ -63,6 +63,9 @@ def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnectio
         connection.execute("SET enable_progress_bar = false")
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
     connection.execute(f"SET memory_limit = '{settings.memory_bytes or _share_of_memory()}B'")
+    # Else the engine (2.0) compresses all tables in memory after each 16 MB of changes, within the
+    # statement that met the limit: a tenth of a second and more for a view of a million subjects.
+    connection.execute("SET checkpoint_threshold = '1TB'")
     # Sealing relies on it: rows get their seq in the order in which the query returns them.
     connection.execute("SET preserve_insertion_order = true")
     # A random name: in two containers on one lake every process may have the same number.
