@@ -28,7 +28,7 @@ from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.views import finalize
 from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.definition import Definition
-from lakelog.views.layers import Layer, LayerBuilder, Shape, Table, view
+from lakelog.views.layers import Layer, LayerBuilder, LayerPart, Shape, Table, view
 from lakelog.views.lineage import Lineage, Part, cover_of
 from lakelog.views.params import Values, time_sql
 from lakelog.views.partials import Cover, Partial, Partials
@@ -213,7 +213,7 @@ class Projector:
             fresh = self._mapped(cursor, shape, missing)
             self._write(name, shape, missing, fresh)
             if layer is None:
-                layer = Layer(shape, fresh)
+                layer = Layer(shape, LayerPart(fresh))
             else:
                 deltas.append(fresh)
         if deltas:
@@ -250,7 +250,7 @@ class Projector:
             if mine <= leaves:
                 table = self._pieces.load(self._builder, cursor, piece, shape)
                 if table is not None:
-                    return Layer(shape, table), mine
+                    return Layer(shape, LayerPart(table)), mine
         return (best.layer, best.leaves) if best is not None else (None, frozenset())
 
     def _with_tail(
@@ -294,7 +294,7 @@ class Projector:
             if tail is not None and tail.num_rows:
                 tail_rows = self._tail_rows(cursor, tail, 0, state.next_seq)
             inside = f"time >= {time_sql(low)} AND time < {time_sql(high)}"
-            return Layer(shape, self._mapped(cursor, shape, parts, tail_rows, inside))
+            return Layer(shape, LayerPart(self._mapped(cursor, shape, parts, tail_rows, inside)))
         finally:
             cursor.close()
 
@@ -369,7 +369,7 @@ class Projector:
         def save() -> None:
             cursor = self._builder.cursor()
             try:
-                held, tables = layer.pinned()
+                held, tables = self._builder.pinned(cursor, layer)
                 self._pieces.save(name, cover, shape, cursor, held)
                 del tables
             finally:
@@ -380,8 +380,8 @@ class Projector:
 
     def _fold(self, layer: Layer) -> None:
         """Have a layer made one table, if much lies over its base."""
-        base, top, _ = layer.tables
-        if top is None or top.rows <= base.rows * self._limits.fold:
+        base, *above = layer.parts
+        if sum(part.rows for part in above) <= base.table.rows * self._limits.fold:
             return
 
         def fold() -> None:
@@ -399,11 +399,11 @@ class Projector:
             del self._at[old]
         while len(self._at) > 1:
             tables = {
-                t.name: t.rows * len(h.layer.shape.columns)
+                # One more: the hashes, and their index.
+                part.table.name: part.table.rows * (len(h.layer.shape.columns) + 1)
                 for held in self._held.values()
                 for h in held
-                for t in h.layer.tables
-                if t is not None
+                for part in h.layer.parts
             }
             if sum(tables.values()) <= self._cells:
                 return

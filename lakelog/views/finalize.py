@@ -4,13 +4,14 @@ Without `$now` the whole answer stays with the layer. With it, the leading WITH 
 that do not name `$now` do: they are run once for a state and then stand as tables, so what is
 asked again and again is only what depends on the time.
 
-Totals are added, not computed anew: those of the base are kept with it, those of what lies over it
-are added, and those of the rows that are hidden by it taken away.
+Totals are added, not computed anew: to those of the layer before, those of the rows that came are
+added, and those of the rows that gave way taken away.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from lakelog.lazy import Lazy
 from lakelog.store.sql import identifier
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, Definition
-from lakelog.views.layers import Layer, LayerBuilder, Table, given, view
+from lakelog.views.layers import Change, Layer, LayerBuilder, Table, given, view
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,6 +32,7 @@ else:
 
 _KEPT_BYTES = 32 << 20
 _KEPT = 16
+_STATE = re.compile(r"\bstate\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,40 +82,63 @@ def _over(builder: LayerBuilder, layer: Layer, asked: FinalQuery) -> pa.Table:
 
 def _given(
     builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, layer: Layer, asked: FinalQuery
-) -> tuple[Table | None, ...]:
-    """Give a connection the relations that finish may read; return the tables to keep meanwhile."""
-    held, tables = layer.pinned()
-    view(cursor, "state", held)
-    if not asked.totals:
-        return tables
-    base, top, hidden = tables
-    # The base never changes, so its sums are computed once, however often rows come on top of it.
-    known = base.sums.get(asked.totals)
-    if known is None:
-        table = builder.table(cursor, _totals(layer, asked, base))
+) -> object:
+    """Give a connection the relations that finish may read; return what to keep meanwhile."""
+    kept: list[object] = []
+    if not asked.totals or _STATE.search(asked.finish):
+        held, tables = builder.pinned(cursor, layer)
+        view(cursor, "state", held)
+        kept.append(tables)
+    if asked.totals:
+        sums, _ = _sums(builder, cursor, layer, asked)
+        view(cursor, TOTALS, f"FROM {sums.name}")
+        kept.append(sums)
+    return kept
+
+
+def _sums(
+    builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, layer: Layer, asked: FinalQuery
+) -> tuple[Table, dict[str, str]]:
+    """The totals of a layer, computed once: from those of the layer before it if there is one."""
+    known = layer.sums.get(asked.totals)
+    if known is not None:
+        return known
+    change = layer.change
+    if change is None:
+        held, tables = builder.pinned(cursor, layer)
+        table = builder.table(cursor, given(asked.totals, state=held))
+        del tables
         empty = cursor.sql(f"FROM {table.name} LIMIT 0")
-        known = table, dict(zip(empty.columns, map(str, empty.types), strict=True))
-        _remember(base.sums, asked.totals, known)
-    sums, columns = known
+        columns = dict(zip(empty.columns, map(str, empty.types), strict=True))
+    else:
+        before, columns = _sums(builder, cursor, change.layer, asked)
+        table = builder.table(cursor, _changed(layer, asked, change, before, columns))
+        change.layer.change = None  # it has its totals, so what was before it need not stay
+    _remember(layer.sums, asked.totals, (table, columns))
+    return table, columns
+
+
+def _changed(
+    layer: Layer, asked: FinalQuery, change: Change, before: Table, columns: dict[str, str]
+) -> str:
+    """SQL for the totals after a change."""
     by = "".join(f"{identifier(name)}, " for name in asked.by)
     amounts = [identifier(name) for name in columns if name not in asked.by]
     plus, minus = ", ".join(amounts), ", ".join(f"-{name} AS {name}" for name in amounts)
-    parts = [f"SELECT {by}{plus} FROM {sums.name}"]
-    if top is not None and top.rows:
-        parts.append(f"SELECT {by}{plus} FROM {_totals(layer, asked, top)}")
-    # Hidden rows are in the sums of the base: they are taken away, as the rows on top replace them.
-    if hidden is not None and hidden.rows:
-        parts.append(f"SELECT {by}{minus} FROM {_totals(layer, asked, hidden)}")
+    parts = [
+        f"SELECT {by}{plus} FROM {before.name}",
+        f"SELECT {by}{plus} FROM {_totals(layer, asked, change.come)}",
+    ]
+    if change.gone is not None:
+        parts.append(f"SELECT {by}{minus} FROM {_totals(layer, asked, change.gone)}")
     added = ", ".join(
         f"coalesce(sum({identifier(n)}), 0)::{kind} AS {identifier(n)}"
         for n, kind in columns.items()
         if n not in asked.by
     )
-    # A group whose rows were all hidden sums up to zero, and has to vanish.
+    # A group whose rows are all gone sums up to zero, and has to vanish.
     some = f" HAVING {' OR '.join(f'sum({name}) <> 0' for name in amounts)}" if by else ""
-    totals = f"SELECT {by}{added} FROM ({' UNION ALL '.join(parts)}) GROUP BY ALL{some}"
-    view(cursor, TOTALS, totals)
-    return (*tables, sums)
+    return f"SELECT {by}{added} FROM ({' UNION ALL '.join(parts)}) GROUP BY ALL{some}"
 
 
 def _totals(layer: Layer, asked: FinalQuery, table: Table) -> str:

@@ -1,15 +1,17 @@
 """Merged states in the engine's memory: a base that never changes, and what lies over it.
 
-A state of millions of subjects is too long to be written anew for every ten thousand events. So
-where a view has a key, rows of the base that were touched since are hidden by their row ids, and
-what they became stands in `top`: reading is one pass over integers, extending costs what is new.
-Where top grew long, `fold` makes a new base of both. States without a key are short, and merged
-as a whole. Tables are dropped once no layer uses them.
+A state of millions of subjects is too long to be written anew for every hundred events. So where
+a view has a key, a state is in parts: rows that were touched since are hidden in the part that has
+them, and what they became is a new part. They are found by a sorted index of their keys' hashes,
+so that extending costs what is new. Parts over the base are joined where they are not much shorter
+than the next, which keeps them few; where they grew long, `fold` makes a new base of all. States
+without a key are short, and merged as a whole. Tables are dropped once no layer uses them.
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import threading
 import weakref
@@ -17,15 +19,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
+from lakelog.store import arrays
 from lakelog.store.sql import identifier
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
     import pyarrow as pa
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
 
 SCHEMA = "lakelog_views"
 _ROW, _HASH = "lakelog_row", "lakelog_hash"
-"""Where a hidden row stands in the base; and 32 bits of a key, which find the rows it may have."""
+"""A row of a table; and 32 bits of a key, which find the rows it may have."""
+_SCANNED = 50_000
+"""Of longer tables an index is made when they are searched again: it takes as long as a scan."""
+_SHORT, _TIMES = 2_000, 8
+"""A part is joined with the next if it has so few rows, or at most so many times those."""
 
 
 @dataclass(frozen=True)
@@ -54,47 +66,70 @@ class Shape:
 
 
 class Table:
-    """A table of the engine that is dropped some time after the last use; `sums` are its totals."""
+    """A table of the engine that is dropped some time after the last use."""
 
     def __init__(self, name: str, rows: int, dropped: collections.deque[str]) -> None:
         self.name, self.rows = name, rows
-        self.sums: dict[str, tuple[Table, dict[str, str]]] = {}
+        self.index: Any = None
+        """Sorted numbers: the hash of a key, shifted by 32 bits, and the row that has it."""
+        self.was_scanned = False
         weakref.finalize(self, dropped.append, name)
 
 
-Tables = tuple[Table, Table | None, Table | None]
-"""A base, what lies over it, and the rows of the base that it hides."""
+class Hidden:
+    """Rows of a table, sorted; as a table of the engine once one was asked for."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+        self.table: Table | None = None
+
+
+@dataclass(frozen=True)
+class LayerPart:
+    """The rows of a table, but for those that parts after it have in their place."""
+
+    table: Table
+    hidden: Hidden | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows that are not hidden."""
+        return self.table.rows - (len(self.hidden.rows) if self.hidden else 0)
+
+    def without(self, rows: Any) -> LayerPart:
+        """Return the part with more rows hidden."""
+        if not len(rows):
+            return self
+        before = [self.hidden.rows] if self.hidden else []
+        return dataclasses.replace(self, hidden=Hidden(np.sort(np.concatenate([*before, rows]))))
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a layer became another: rows of it (None if there were none) gave way to others."""
+
+    layer: Layer
+    gone: Table | None
+    come: Table
 
 
 class Layer:
-    """One state: rows of base that are not in hidden, and top; `results` and `kept` of it.
+    """One state, in parts of which no two have a row of one key; and what was made of it.
 
-    The three tables are one attribute, for another thread may put a folded base in their place.
+    The parts are one attribute, for another thread may put a folded base in their place.
     """
 
-    def __init__(
-        self, shape: Shape, base: Table, top: Table | None = None, hidden: Table | None = None
-    ) -> None:
-        self.shape = shape
-        self.tables: Tables = base, top, hidden
+    def __init__(self, shape: Shape, *parts: LayerPart, change: Change | None = None) -> None:
+        self.shape, self.parts, self.change = shape, parts, change
         self.results: dict[Any, pa.Table] = {}
         self.kept: dict[Any, tuple[str, list[Table]]] = {}
+        self.sums: dict[str, tuple[Table, dict[str, str]]] = {}
+        """Totals, with the types of their columns."""
 
     @property
     def rows(self) -> int:
         """Rows held, hidden ones included."""
-        base, top, _ = self.tables
-        return base.rows + (top.rows if top else 0)
-
-    def pinned(self) -> tuple[str, Tables]:
-        """SQL that reads the state, and the tables that must be kept while it runs."""
-        base, top, hidden = tables = self.tables
-        sql = f"SELECT {self.shape.listed} FROM {base.name}"
-        if hidden is not None and hidden.rows:
-            sql += f" WHERE rowid NOT IN (SELECT {_ROW} FROM {hidden.name})"
-        if top is not None and top.rows:
-            sql += f" UNION ALL SELECT {self.shape.listed} FROM {top.name}"
-        return sql, tables
+        return sum(part.table.rows for part in self.parts)
 
 
 class LayerBuilder:
@@ -143,6 +178,16 @@ class LayerBuilder:
             cursor, shape.rows(given(shape.merge, partials=" UNION ALL ".join(listed)))
         )
 
+    def pinned(self, cursor: duckdb.DuckDBPyConnection, layer: Layer) -> tuple[str, object]:
+        """SQL that reads a state, and what must be kept while it runs."""
+        parts = layer.parts
+        listed = (
+            f"SELECT {layer.shape.listed} {self._read(cursor, part)}"
+            for part in parts
+            if part.rows or part is parts[0]
+        )
+        return " UNION ALL ".join(listed), parts
+
     def extend(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, deltas: list[Table]) -> Layer:
         """Return the state that merging in some partials gives."""
         parts = [f"FROM {delta.name}" for delta in deltas]
@@ -158,44 +203,120 @@ class LayerBuilder:
             return self._whole(cursor, layer, [given(layer.shape.map, segment=segment)])
         return self._overlay(cursor, layer, self.mapped(cursor, layer.shape, segment))
 
+    def fold(self, cursor: duckdb.DuckDBPyConnection, layer: Layer) -> None:
+        """Make all parts one table, for whoever reads next."""
+        held, kept = self.pinned(cursor, layer)
+        base = self.table(cursor, layer.shape.rows(held))
+        if layer.parts is kept:
+            layer.parts = (LayerPart(base),)
+
     def _is_small(self, layer: Layer) -> bool:
         return not layer.shape.key or layer.rows <= self._small
 
     def _whole(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, parts: list[str]) -> Layer:
-        held, kept = layer.pinned()
+        held, kept = self.pinned(cursor, layer)
         made = self.merged(cursor, layer.shape, [held, *parts])
         del kept
-        return Layer(layer.shape, made)
-
-    def fold(self, cursor: duckdb.DuckDBPyConnection, layer: Layer) -> None:
-        """Make base and top one table, for whoever reads next."""
-        held, kept = layer.pinned()
-        base = self.table(cursor, layer.shape.rows(held))
-        # Here, in the background: the next reader would have to add up the whole base.
-        for totals, (_, columns) in list(kept[0].sums.items()):
-            rows = f"SELECT {layer.shape.listed} FROM {base.name}"
-            base.sums[totals] = self.table(cursor, given(totals, state=rows)), columns
-        if layer.tables is kept:
-            layer.tables = base, None, None
+        return Layer(layer.shape, LayerPart(made))
 
     def _overlay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, new: Table) -> Layer:
-        shape, listed = layer.shape, layer.shape.listed
-        base, top, hidden = layer.tables
+        shape, parts = layer.shape, layer.parts
+        hashes = np.unique(_column(cursor, f"SELECT {_HASH} FROM {new.name}"))
         # Rows of another key with an equal hash come along: merged alone, they stay what they are.
-        touched = f"SELECT rowid AS {_ROW}, {listed} FROM {base.name} WHERE {_among(new)}"
-        if hidden is not None:
-            touched += f" AND rowid NOT IN (SELECT {_ROW} FROM {hidden.name})"
-        hit = self.table(cursor, touched)
-        parts = [f"SELECT {listed} FROM {table.name}" for table in (new, hit)]
-        if top is not None:
-            parts.append(f"SELECT {listed} FROM {top.name} WHERE {_among(new)}")
-        merged = shape.rows(given(shape.merge, partials=" UNION ALL ".join(parts)))
-        if top is not None:
-            merged = f"FROM {top.name} WHERE NOT {_among(new)} UNION ALL {merged}"
-        over = self.table(cursor, merged)
-        if hidden is not None:
-            hit = self.table(cursor, f"FROM {hidden.name} UNION ALL FROM {hit.name}")
-        return Layer(shape, base, over, hit)
+        hits = [self._found(cursor, part, new, hashes) for part in parts]
+        gone = None
+        touched = [(part, hit) for part, hit in zip(parts, hits, strict=True) if len(hit)]
+        if touched:
+            reads = (
+                f"FROM {part.table.name} WHERE rowid IN ({_rows(cursor, f'hit{nth}', hit)})"
+                for nth, (part, hit) in enumerate(touched)
+            )
+            gone = self.table(cursor, " UNION ALL ".join(reads))
+        merging = [f"FROM {table.name}" for table in (new, gone) if table is not None]
+        come = self.merged(cursor, shape, merging)
+        over = [part.without(hit) for part, hit in zip(parts, hits, strict=True)]
+        # What is before a layer whose totals were never asked for need not stay for them.
+        before = layer.change
+        if before is not None and not (layer.sums or before.layer.sums):
+            layer.change = None
+        return Layer(
+            shape, *self._joined(cursor, [*over, LayerPart(come)]), change=Change(layer, gone, come)
+        )
+
+    def _found(
+        self, cursor: duckdb.DuckDBPyConnection, part: LayerPart, new: Table, hashes: Any
+    ) -> Any:
+        """The rows of a part that may have a key of new ones."""
+        table = part.table
+        if table.index is None and table.rows > _SCANNED and not table.was_scanned:
+            table.was_scanned = True
+            among = f"{_HASH} IN (SELECT {_HASH} FROM {new.name})"
+            rows = np.sort(_column(cursor, f"SELECT rowid FROM {table.name} WHERE {among}"))
+        else:
+            if table.index is None:
+                number = f"({_HASH}::UBIGINT << 32) | rowid::UBIGINT"
+                table.index = np.sort(_column(cursor, f"SELECT {number} FROM {table.name}"))
+            rows = _indexed(table.index, hashes)
+        if part.hidden is None or not len(rows):
+            return rows
+        hidden = part.hidden.rows
+        at = np.minimum(np.searchsorted(hidden, rows), len(hidden) - 1)
+        return rows[hidden[at] != rows]
+
+    def _joined(self, cursor: duckdb.DuckDBPyConnection, parts: list[LayerPart]) -> list[LayerPart]:
+        """Join the last parts where they are about as long; the base stays as it is."""
+        first, rows = len(parts) - 1, parts[-1].rows
+        while first > 1 and parts[first - 1].rows <= max(_SHORT, _TIMES * rows):
+            first -= 1
+            rows += parts[first].rows
+        some = [part for part in parts[first:] if part.rows]
+        if len(some) < 2:
+            return [*parts[:first], *some]
+        reads = (
+            _but(part.table, _rows(cursor, f"hidden{nth}", part.hidden.rows))
+            if part.hidden
+            else f"FROM {part.table.name}"
+            for nth, part in enumerate(some)
+        )
+        return [*parts[:first], LayerPart(self.table(cursor, " UNION ALL ".join(reads)))]
+
+    def _read(self, cursor: duckdb.DuckDBPyConnection, part: LayerPart) -> str:
+        """SQL for the rows of a part, from FROM on."""
+        hidden = part.hidden
+        if hidden is None:
+            return f"FROM {part.table.name}"
+        if hidden.table is None:
+            made = self.table(cursor, _rows(cursor, "hidden", hidden.rows))
+            with self._mutex:  # one that another thread reads is not let go
+                hidden.table = hidden.table or made
+        return _but(part.table, f"SELECT {_ROW} FROM {hidden.table.name}")
+
+
+def _column(cursor: duckdb.DuckDBPyConnection, query: str) -> Any:
+    """The only column that a query gives."""
+    (column,) = cursor.execute(query).fetchnumpy().values()
+    return column
+
+
+def _rows(cursor: duckdb.DuckDBPyConnection, name: str, rows: Any) -> str:
+    """Give a connection row numbers under a name; return SQL that reads them."""
+    cursor.register(f"lakelog_{name}", pa.table({_ROW: arrays.integers(rows)}))
+    return f"SELECT {_ROW} FROM lakelog_{name}"
+
+
+def _but(table: Table, hidden: str) -> str:
+    """SQL for the rows of a table without those of some numbers."""
+    return f"FROM {table.name} WHERE rowid NOT IN ({hidden})"
+
+
+def _indexed(index: Any, hashes: Any) -> Any:
+    """The rows that an index has for hashes, sorted."""
+    low = hashes.astype(np.uint64) << np.uint64(32)
+    first = np.searchsorted(index, low)
+    counts = np.searchsorted(index, low | np.uint64(0xFFFFFFFF), "right") - first
+    ends = np.cumsum(counts)
+    at = np.repeat(first + counts - ends, counts) + np.arange(counts.sum())
+    return np.sort((index[at] & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
 
 def view(cursor: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
@@ -207,8 +328,3 @@ def given(sql: str, **relations: str) -> str:
     """SQL that reads relations of its own, each of a name and a query; its order is lost."""
     named = ", ".join(f"{name} AS NOT MATERIALIZED ({q}\n)" for name, q in relations.items())
     return f"(WITH {named} SELECT * FROM ({sql}\n))"
-
-
-def _among(new: Table) -> str:
-    """Whether a row may have the key of a new one."""
-    return f"({_HASH} IN (SELECT {_HASH} FROM {new.name}))"

@@ -18,7 +18,7 @@ from lakelog.store.sql import identifier
 from lakelog.views import finalize, guard, params
 from lakelog.views.definition import PLAIN, TOTALS, Definition
 from lakelog.views.engine import PLACE, shape_of
-from lakelog.views.layers import Layer, LayerBuilder, Shape, Table, given, view
+from lakelog.views.layers import Layer, LayerBuilder, LayerPart, Shape, Table, given, view
 
 if TYPE_CHECKING:
     import duckdb
@@ -109,14 +109,16 @@ def _both_ways(
     # With a limit of 0 no state is small: every way of merging that large ones take is tried.
     builder = LayerBuilder(own, 0)
     try:
-        whole = _rows(builder, Layer(shape, _mapped(builder, shape, "true")), asked)
+        whole = _rows(builder, Layer(shape, LayerPart(_mapped(builder, shape, "true"))), asked)
         for how, layer in _ways(builder, shape):
             _compare(definition, how, whole, _rows(builder, layer, asked))
     except InvalidView:
         raise
     except Exception as error:
         raise guard.engine_error(definition.sections["merge"], str(error)) from None
-    return finalize.finish(builder, Layer(shape, _mapped(builder, shape, "true")), asked, _NOW)
+    return finalize.finish(
+        builder, Layer(shape, LayerPart(_mapped(builder, shape, "true"))), asked, _NOW
+    )
 
 
 def _check_totals(
@@ -160,7 +162,7 @@ def _ways(builder: LayerBuilder, shape: Shape) -> Iterator[tuple[str, Layer]]:
         once = _mapped(builder, shape, "true")
         yield (
             "merged though `merged: yes`",
-            Layer(shape, builder.merged(cursor, shape, [_select(shape, once)])),
+            Layer(shape, LayerPart(builder.merged(cursor, shape, [_select(shape, once)]))),
         )
     # Events reach a view in parts that sealing, compaction and rollback decide: by seq as they are
     # sealed, anywhere as segments are compacted, by subject as a worst case for merging.
@@ -174,7 +176,7 @@ def _ways(builder: LayerBuilder, shape: Shape) -> Iterator[tuple[str, Layer]]:
                 _mapped(builder, shape, f"coalesce({by}, 0) % {count} = {n}") for n in range(count)
             ]
             random.Random(count).shuffle(parts)
-            layer = Layer(shape, parts[0])
+            layer = Layer(shape, LayerPart(parts[0]))
             for part in parts[1:]:
                 layer = builder.extend(cursor, layer, [part])
             yield f"split {count} times by {how}", layer
@@ -183,9 +185,11 @@ def _ways(builder: LayerBuilder, shape: Shape) -> Iterator[tuple[str, Layer]]:
                 for half in (parts[: count // 2], parts[count // 2 :])
             ]
             twice = builder.merged(cursor, shape, [_select(shape, h) for h in reversed(halves)])
-            yield f"split {count} times by {how}, merged twice", Layer(shape, twice)
+            yield f"split {count} times by {how}, merged twice", Layer(shape, LayerPart(twice))
     empty = _mapped(builder, shape, "false")
-    layer = builder.extend(cursor, Layer(shape, empty), [_mapped(builder, shape, "true")])
+    layer = builder.extend(
+        cursor, Layer(shape, LayerPart(empty)), [_mapped(builder, shape, "true")]
+    )
     yield "after no events", layer
 
 

@@ -15,6 +15,7 @@ import pytest
 import lakelog
 from lakelog import views
 from lakelog.query import tail_rows
+from lakelog.views import layers
 from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.engine import Limits, Projector
 from lakelog.views.layers import LayerBuilder, Table
@@ -228,8 +229,8 @@ def test_each_row_of_a_growing_tail_is_mapped_once(
     assert live == rows(lake, "status", **WIDE)
 
 
-def test_totals_of_a_folded_base_are_added_up_with_it(make_lake: MakeLake) -> None:
-    """Where what lies over a base is made part of it, its totals are there before it is read."""
+def test_totals_outlast_the_folding_of_a_layer(make_lake: MakeLake) -> None:
+    """Where what lies over a base is made part of it, the totals of both are still there."""
     lake = make_lake()
     engine = lake._views.engine
     engine._builder._small = 0
@@ -239,10 +240,34 @@ def test_totals_of_a_folded_base_are_added_up_with_it(make_lake: MakeLake) -> No
         rows(lake, "status")
         engine.behind.drain()
     layer = list(engine._at.values())[-1]
-    base, top, _ = layer.tables
-    assert top is None
-    assert [table.rows for table, _ in base.sums.values()] == [len(rows(lake, "status"))]
+    assert len(layer.parts) == 1
+    assert [table.rows for table, _ in layer.sums.values()] == [len(rows(lake, "status"))]
     assert rows(lake, "status") == rows(lake, "status", **WIDE)
+
+
+def test_keyed_views_stay_right_over_many_small_changes(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subjects that change again and again, some of equal hash, in parts that are joined or not,
+    found by scan and by index, give at each step what all events give."""
+    monkeypatch.setattr(layers, "_SHORT", 3)
+    monkeypatch.setattr(layers, "_TIMES", 1)
+    monkeypatch.setattr(layers, "_SCANNED", 5)
+    names = ("status", "sessions", "funnel", "durations", "stuck")
+    lake = make_lake()
+    engine = lake._views.engine
+    engine._builder._small, engine._limits = 0, Limits(small=0, fold=10)
+    lake.append(some(300, 99))
+    lake.settle()
+    depth = 0
+    for seed in range(12):
+        lake.append(some(5 if seed % 3 else 40, seed))
+        if seed % 4 == 3:
+            lake.settle()
+        live = [rows(lake, name) for name in names]
+        assert live == [rows(lake, name, **WIDE) for name in names]
+        depth = max([depth, *(len(layer.parts) for layer in engine._at.values())])
+    assert depth > 2
 
 
 def test_readers_of_the_same_segments_keep_one_piece(
