@@ -256,10 +256,12 @@ class ViewTables:
             cursor = self.session.connect().cursor()
             query = f"SELECT 1 FROM events WHERE {expression} IS NOT NULL LIMIT 1"
             try:
-                is_there = cursor.sql(self._over_events(cursor, query, of)).fetchall()
-                if is_there or not cursor.sql("SELECT 1 FROM events LIMIT 1").fetchall():
+                # Each makes the tables that it reads: one over typed columns is not `events`.
+                if cursor.sql(self._over_events(cursor, query, of)).fetchall():
                     continue
-                names = cursor.sql(_FIELDS).fetchall()
+                if not cursor.sql(self._over_events(cursor, _ANY, of)).fetchall():
+                    continue
+                names = cursor.sql(self._over_events(cursor, _FIELDS, of)).fetchall()
             finally:
                 cursor.close()
             listed = ", ".join(name for (name,) in names) or "none"
@@ -299,6 +301,7 @@ class ViewTables:
         return {m[1].lower() for m in re.finditer(r"\b(?:from|join)\s+\"?(\w+)", query, re.I)}
 
 
+_ANY = "SELECT 1 FROM events LIMIT 1"
 _FIELDS = """SELECT DISTINCT unnest(json_keys(data)) AS name FROM
     (SELECT data FROM events WHERE json_type(data) = 'OBJECT' LIMIT 1000) ORDER BY name LIMIT 12"""
 

@@ -242,6 +242,15 @@ def test_a_wrong_parameter_is_named(
         views.read(lake, name, params)
 
 
+def test_a_field_that_no_compacted_event_has_is_named(make_lake: MakeLake) -> None:
+    """Payloads stored as columns are looked through like any other."""
+    lake = make_lake()
+    lake.append([event(n, "COMPLETE", data={"duration": n}) for n in range(500)])
+    lake.compact()
+    with pytest.raises(InvalidView, match="no event has the field 'nosuch'; data has duration"):
+        views.read(lake, "percentiles", {"field": "nosuch"})
+
+
 def test_parameters_are_values_not_sql(make_lake: MakeLake) -> None:
     """Quotes in a parameter are part of the text."""
     lake = make_lake()
