@@ -28,7 +28,7 @@ from lakelog.ingest.identity import Inodes, Resolver
 from lakelog.ingest.source import Source
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer
 from lakelog.lazy import Lazy
-from lakelog.store import disk, identity_run, rows, segment, text_kinds, typed
+from lakelog.store import arrays, disk, identity_run, rows, segment, text_kinds, typed
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
@@ -38,8 +38,10 @@ from lakelog.store.seal import drop_duplicates, open_run
 from lakelog.store.typed import Schema
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 else:
+    np = Lazy("numpy")
     pa = Lazy("pyarrow")
 
 # A publish costs about the same whatever it holds; what is not published is read again after a
@@ -427,10 +429,10 @@ def bad_table(bad: list[RejectedLine]) -> pa.Table:
     now = disk.now_us()
     ordered = sorted(bad, key=lambda b: (b.origin, b.position))
     columns = {
-        "ingested_at": pa.array([now] * len(bad), pa.timestamp("us", "UTC")),
-        "origin": [b.origin for b in ordered],
-        "position": [b.position for b in ordered],
-        "reason": [b.reason for b in ordered],
-        "line": [b.line for b in ordered],
+        "ingested_at": arrays.times(np.full(len(bad), now)),
+        "origin": arrays.texts([b.origin for b in ordered]),
+        "position": arrays.integers(np.array([b.position for b in ordered], np.int64)),
+        "reason": arrays.texts([b.reason for b in ordered]),
+        "line": arrays.texts([b.line for b in ordered]),
     }
     return pa.table(columns, schema=segment.schema("quarantine"))

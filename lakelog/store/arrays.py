@@ -22,10 +22,11 @@ else:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def integers(values: np.ndarray) -> pa.Array:
-    """Integers as an Arrow array, without a copy."""
+def integers(values: np.ndarray, present: np.ndarray | None = None) -> pa.Array:
+    """Integers as an Arrow array, without a copy; null where a mask says that none is present."""
     data = np.ascontiguousarray(values, np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(data), [None, pa.py_buffer(data)])
+    valid = None if present is None else mask(present).buffers()[1]
+    return pa.Array.from_buffers(pa.int64(), len(data), [valid, pa.py_buffer(data)])
 
 
 def numbers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lakelog.lazy import Lazy
+from lakelog.store import arrays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,9 +70,9 @@ def sample(length: int, most: int) -> pa.Array:
     compresses well is often alike in rows that follow each other."""
     runs = max(1, most // _RUN)
     if length <= runs * _RUN:
-        return pa.array(np.arange(length))
+        return arrays.integers(np.arange(length))
     starts = (np.arange(runs) * (length / runs)).astype(np.int64)
-    return pa.array((starts[:, None] + np.arange(_RUN)).ravel())
+    return arrays.integers((starts[:, None] + np.arange(_RUN)).ravel())
 
 
 def _estimate(values: pa.Array, encoding: str, scale: float, level: int = _LEVEL) -> float:

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.lazy import Lazy
 from lakelog.settings import Settings
-from lakelog.store import bloom, column_encoding, disk, segment, segment_sql, typed, typed_rows
+from lakelog.store import (
+    arrays,
+    bloom,
+    column_encoding,
+    disk,
+    segment,
+    segment_sql,
+    typed,
+    typed_rows,
+)
 from lakelog.store.bootstrap import Store
 from lakelog.store.connection import connect
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
@@ -217,13 +226,12 @@ class _Merging:
 
     def _sorted(self, rows: Rows, part: list[SegmentEntry]) -> _SortedSegment:
         """Make a segment with the schema of the groups before, if it still fits."""
+        self._payloads.is_sampled = False
         try:
             return _sorted_segment(rows, part, self._level, self._payloads, self._encoding)
         except typed_rows.PoorFit:
             self._payloads.is_sampled = True
             return _sorted_segment(rows, part, self._level, self._payloads, self._encoding)
-        finally:
-            self._payloads.is_sampled = False
 
     def end(self) -> bool:
         """Publish what is left; return whether every group was merged."""
@@ -346,8 +354,8 @@ class Payloads:
         for entry, table, schema in read:
             # From now on seq is a column: sorted rows are no longer in its order.
             if entry.layout == "arrival":
-                seq = np.arange(table.num_rows, dtype=np.int64) + entry.seq[0]
-                table = table.append_column("seq", pa.array(seq))
+                seq = arrays.integers(np.arange(table.num_rows) + entry.seq[0])
+                table = table.append_column("seq", seq)
             rows = table.select([*segment.EVENT_COLUMNS, "seq"])
             rows = rows.cast(segment.schema("events", "sorted"))
             if given and schema:
@@ -409,13 +417,13 @@ def sort_order(table: pa.Table, step: int) -> pa.Array:
     # Types as ranks: sorting numbers is many times faster than comparing texts.
     types = pc.unique(table["type"])
     ranks = np.empty(len(types), dtype=np.int32)
-    ranks[np.asarray(pc.sort_indices(types))] = np.arange(len(types), dtype=np.int32)
-    kind = ranks[np.asarray(pc.index_in(table["type"], value_set=types))]
-    time, seq = (np.asarray(table[name].cast("int64")) for name in ("time", "seq"))
+    ranks[arrays.numbers(pc.sort_indices(types))] = np.arange(len(types), dtype=np.int32)
+    kind = ranks[arrays.numbers(pc.index_in(table["type"], value_set=types).cast("int64"))]
+    time, seq = (arrays.numbers(table[name].cast("int64")) for name in ("time", "seq"))
     group = np.zeros(len(seq), dtype=np.int64)
     if len(seq) > step:
         group[np.lexsort((seq, time, kind))] = np.arange(len(seq)) // step
-    return pa.array(np.lexsort((seq, kind, group)))
+    return arrays.integers(np.lexsort((seq, kind, group)))
 
 
 def _read_segment(store: Store, entry: SegmentEntry, read: Callable[[Paths, str], Any]) -> Any:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
-from lakelog.store import column_encoding, sql, text_kinds, typed
+from lakelog.store import arrays, column_encoding, sql, text_kinds, typed
 from lakelog.store.field_inference import infer
 from lakelog.store.typed import Member, Schema
 
@@ -139,10 +139,10 @@ class PayloadTyping:
         rows, size = self.recast(given, schema, rows)
         if self._is_expected and nulls - rows["data"].null_count > _SLACK * len(rows):
             raise PoorFit
-        at = np.flatnonzero(np.asarray(rows["data"].is_valid()))
+        at = np.flatnonzero(arrays.truths(rows["data"].is_valid()))
         # Those of other segments were never tried.
         if len(at):
-            structs, masks = prove(self._cursor, schema, rows["data"].take(pa.array(at)))
+            structs, masks = prove(self._cursor, schema, rows["data"].take(arrays.integers(at)))
             rows, more = _with_structs(rows, at, structs, masks)
             size += more
         return rows, size
@@ -171,7 +171,7 @@ class PayloadTyping:
         names = ["data", typed.COLUMN] if given else ["data"]
         few = rows.select(names).take(at if order is None else order.take(at))
         texts = (restored(self._cursor, given, few) if given else few)["data"]
-        return texts.filter(pc.fill_null(pc.less_equal(pc.binary_length(texts), TEXT_MAX), False))
+        return texts.filter(arrays.mask(_lengths(texts, TEXT_MAX + 1) <= TEXT_MAX))
 
     def _try(self, schema: Schema, sample: pa.ChunkedArray) -> _Trial:
         structs, masks = prove(self._cursor, schema, sample)
@@ -232,7 +232,7 @@ def encodings(schema: Schema, structs: pa.StructArray, scale: float) -> FieldCol
 
 def _evenly(length: int, most: int) -> pa.Array:
     step = max(1, length / most)
-    return pa.array((np.arange(min(length, most)) * step).astype(np.int64))
+    return arrays.integers((np.arange(min(length, most)) * step).astype(np.int64))
 
 
 def _leaves(path: str, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
@@ -283,7 +283,7 @@ def restored(cursor: duckdb.DuckDBPyConnection, schema: Schema, rows: pa.Table) 
     for at in range(0, len(given), step):
         # Copied, as the engine refuses structs that are a part of an array.
         part = given.slice(at, step)
-        part = part if step >= len(given) else part.take(pa.array(np.arange(len(part))))
+        part = part if step >= len(given) else part.take(arrays.integers(np.arange(len(part))))
         chunks += _run(cursor, query, part)["data"].cast(pa.string()).chunks
     plain = rows.drop_columns([typed.COLUMN])
     at = plain.column_names.index("data")
@@ -303,22 +303,22 @@ def recast(
         rows = restored(cursor, given, rows)
         return rows.append_column(typed.COLUMN, pa.nulls(len(rows), arrow_type(schema)))
     structs = rows[typed.COLUMN].combine_chunks()
-    is_struct = np.asarray(structs.is_valid())
+    is_struct = arrays.truths(structs.is_valid())
     members, differ = _recast_members(cursor, given.members, schema.members, structs)
-    new = _masked(members, pa.array(~is_struct | differ))
+    new = _masked(members, arrays.mask(~is_struct | differ))
     at = rows.column_names.index(typed.COLUMN)
     changed = rows.set_column(at, typed.COLUMN, new)
     lost = np.flatnonzero(is_struct & differ)
     if not len(lost):
         return changed
-    texts = restored(cursor, given, rows.take(pa.array(lost)))["data"]
+    texts = restored(cursor, given, rows.take(arrays.integers(lost)))["data"]
     index = np.zeros(len(rows), np.int64)
     index[lost] = np.arange(len(lost)) + len(rows)
     keep = np.setdiff1d(np.arange(len(rows)), lost)
     index[keep] = keep
     both = pa.chunked_array([*rows["data"].chunks, *texts.chunks], pa.string())
     at = rows.column_names.index("data")
-    return changed.set_column(at, "data", both.take(pa.array(index)))
+    return changed.set_column(at, "data", both.take(arrays.integers(index)))
 
 
 def _recast_members(
@@ -348,16 +348,16 @@ def _recast_texts(
 ) -> tuple[pa.Array, np.ndarray]:
     """Return texts stored otherwise, and a mask of those that cannot be."""
     # NULL stays NULL: the engine is given values alone, as a whole array.
-    rows = np.flatnonzero(np.asarray(values.is_valid()))
+    rows = np.flatnonzero(arrays.truths(values.is_valid()))
     query = f"""SELECT value, coalesce({typed.plain_sql(after, "value")} <> text, true) AS differs
         FROM (SELECT {_in_parts(after, "text")} AS value, text
             FROM (SELECT {typed.plain_sql(before, "value")} AS text FROM texts))"""
-    found = _run(cursor, query, pa.table({"value": values.take(pa.array(rows))}))
+    found = _run(cursor, query, pa.table({"value": values.take(arrays.integers(rows))}))
     index = np.full(len(values), -1)
     index[rows] = np.arange(len(rows))
-    where = pa.array(index, mask=index < 0)
+    where = arrays.integers(index, index >= 0)
     differ = np.zeros(len(values), bool)
-    differ[rows] = np.asarray(found["differs"].combine_chunks())
+    differ[rows] = arrays.truths(found["differs"])
     new = found["value"].combine_chunks().cast(arrow_member(after)).take(where)
     return new, differ
 
@@ -365,7 +365,7 @@ def _recast_texts(
 def _exchanged(rows: pa.Table, masks: pa.Array) -> tuple[pa.Table, int]:
     """Return rows whose `data` is null but where a mask says so, and the bytes less in it."""
     texts = rows["data"]
-    stay = pc.if_else(masks, texts, pa.scalar(None, pa.string()))
+    stay = pc.if_else(masks, texts, pa.nulls(1, pa.string())[0])
     at = rows.column_names.index("data")
     return rows.set_column(at, "data", stay), _length(texts) - _length(stay)
 
@@ -375,16 +375,22 @@ def _with_structs(
 ) -> tuple[pa.Table, int]:
     """Return rows with structs in place of some texts, where a mask does not say that they stay,
     and the bytes of those."""
-    fits = np.flatnonzero(~np.asarray(masks))
+    fits = np.flatnonzero(~arrays.truths(masks))
     column = rows[typed.COLUMN]
-    both = pa.chunked_array([*column.chunks, structs.take(pa.array(fits))], column.type)
+    both = pa.chunked_array([*column.chunks, structs.take(arrays.integers(fits))], column.type)
     index = np.arange(len(rows))
     index[at[fits]] = len(rows) + np.arange(len(fits))
-    is_text = np.asarray(rows["data"].is_valid())
+    is_text = arrays.truths(rows["data"].is_valid())
     is_text[at[fits]] = False
     place = rows.column_names.index(typed.COLUMN)
-    rows = rows.set_column(place, typed.COLUMN, both.take(pa.array(index)))
-    return _exchanged(rows, pa.array(is_text))
+    rows = rows.set_column(place, typed.COLUMN, both.take(arrays.integers(index)))
+    return _exchanged(rows, arrays.mask(is_text))
+
+
+def _lengths(texts: pa.ChunkedArray, absent: int) -> np.ndarray:
+    """The bytes of each text, `absent` where there is none."""
+    sizes = arrays.numbers(pc.binary_length(texts).cast(pa.int64()))
+    return np.where(arrays.truths(texts.is_valid()), sizes, absent)
 
 
 def _length(texts: pa.ChunkedArray) -> int:
@@ -398,7 +404,7 @@ def _stored_bytes(rows: pa.Table) -> int:
 
 def _in_pieces(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return texts as chunks of about _BYTES, since a vector of the engine lies within one."""
-    ends = np.cumsum(np.asarray(pc.fill_null(pc.binary_length(texts), 0), dtype=np.int64))
+    ends = np.cumsum(_lengths(texts, 0))
     cuts = [0, *(np.flatnonzero(np.diff(ends // _BYTES)) + 1), len(texts)]
     pieces = (texts.slice(a, b - a) for a, b in itertools.pairwise(cuts))
     return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], texts.type)

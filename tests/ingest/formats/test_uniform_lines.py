@@ -160,9 +160,11 @@ def test_files_of_uniform_lines_are_ingested_without_loss(
 
 
 def test_ingest_and_queries_load_no_pandas(tmp_path: Path) -> None:
-    """Neither ingest nor a query of what is appended loads pandas, which pyarrow would do."""
+    """Neither ingest, also of bad lines, nor a query of what is appended, nor compaction loads
+    pandas, which pyarrow would do."""
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b"".join(plain(f'{{"n":{n}}}') + b"\n" for n in range(2000)))
+    lines = [plain(f'{{"n":{n},"text":"number {n} of these"}}') for n in range(2000)]
+    path.write_bytes(b"\n".join([*lines, b"not an event\n"]))
     program = f"""
 import sys
 looked_for = []
@@ -176,6 +178,7 @@ with lakelog.open({str(tmp_path / "lake")!r}) as lake:
     lake.append([{{"type": "B", "id": "1"}}, {{"type": "B", "level": "warning", "x": 1}}] * 9)
     assert lake.sql("SELECT count(*) FROM events WHERE type = 'A'").fetchall() == [(2000,)]
     assert len(lake.sql("SELECT * FROM events WHERE type = 'B'").fetchall()) == 10
+    assert lake.compact().removed
 assert not looked_for
 """
     subprocess.run([sys.executable, "-c", program], check=True)
