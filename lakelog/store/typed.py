@@ -276,7 +276,7 @@ def _object_sql(members: tuple[Member, ...], value: str, spaced: bool, depth: in
         name = sql.literal(orjson.dumps(each.name).decode() + colon)
         parts.append(f"{name} || {text}")
     # concat_ws leaves out what is NULL: the members that are absent.
-    return f"'{{' || concat_ws('{comma}', {', '.join(parts)}) || '}}'"
+    return f"concat('{{', concat_ws('{comma}', {', '.join(parts)}), '}}')"
 
 
 def _value_sql(member: Member, value: str, spaced: bool, depth: int) -> str:
