@@ -7,6 +7,7 @@ file, any other one, or one with a trailing `/`, a directory. Rows stream in bou
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -197,7 +198,7 @@ class TextPart:
     def __init__(
         self, path: str, schema: pa.Schema, *, form: str, name: str = "", is_json: bool = False
     ) -> None:
-        self._out = open(path, "wb")  # noqa: SIM115
+        self._out = io.BufferedWriter(folder.OutputFile(path))
         self._file = compressor(self._out, name)
         names = list(schema.names)
         nested = tuple(i for i, name in enumerate(names) if name == "data")

@@ -8,10 +8,11 @@ and `watch`; the next export to the same name removes it, because nobody holds i
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lakelog.errors import ExportRefused
 from lakelog.lazy import Lazy
@@ -23,6 +24,25 @@ else:
     shutil = Lazy("shutil")
 
 _LOCK = ".lock"
+_AHEAD = 16 << 20
+"""Bytes after which the disk begins to write them, while more are made."""
+
+
+class OutputFile(io.FileIO):
+    """A file, pipe or device to write to: the sync at its end has little left to do."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "wb")
+        self._begun = self._end = 0
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        count = super().write(data)
+        self._end += count
+        if self._end - self._begun >= _AHEAD:
+            disk.begin_writeback(self.fileno(), self._begun, self._end)
+            self._begun = self._end
+        return count
 
 
 def require_free(path: str) -> None:

@@ -66,6 +66,14 @@ def sync_file(fd: int) -> None:
     os.fdatasync(fd)
 
 
+def begin_writeback(fd: int, start: int, stop: int) -> None:
+    """Have the disk begin to write bytes that were just written; a later sync then waits less."""
+    # Linux begins to write dirty pages that are advised as not needed, and drops the clean ones, of
+    # which there are none yet. What is no file, or a system that has no such advice, needs none.
+    with contextlib.suppress(AttributeError, OSError):
+        os.posix_fadvise(fd, start, stop - start, os.POSIX_FADV_DONTNEED)
+
+
 def sync_dir(path: str) -> None:
     """Make the entries of a directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -20,6 +20,7 @@ import lakelog
 from lakelog.cli import cli
 from lakelog.errors import ExportRefused
 from lakelog.export import export as writing
+from lakelog.export import folder
 from tests.support import trainsets
 
 
@@ -278,3 +279,22 @@ def test_a_failed_export_leaves_the_file_before_it(lake: Path, home: Path) -> No
     assert export(lake, failing, "-o", home / "x.csv").exit_code != 0
     assert (home / "x.csv").read_text() == "before"
     assert sorted(os.listdir(home)) == ["lake", "x.csv"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl.gz"])
+def test_a_long_export_is_whole_in_a_file_and_in_a_pipe(
+    lake: Path, home: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk begins to write a long file early; a pipe has no disk, and gets the same bytes."""
+    whole = home / f"whole.{ending}"
+    assert export(lake, "events", "-o", whole).exit_code == 0
+    monkeypatch.setattr(folder, "_AHEAD", 1)
+    begun, pipe = home / f"begun.{ending}", home / f"pipe.{ending}"
+    assert export(lake, "events", "-o", begun).exit_code == 0
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cp", pipe, home / "read"]) as reader:
+        done = export(lake, "events", "-o", pipe)
+        if done.exit_code:
+            reader.kill()
+    assert done.exit_code == 0, done.output
+    assert (home / "read").read_bytes() == begun.read_bytes() == whole.read_bytes()
