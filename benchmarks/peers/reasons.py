@@ -73,7 +73,7 @@ _RECOVER = (
     " final form. It is paid by whoever asks before the sealer has run; here it was told not to."
 )
 _EXPORT = (
-    "The file has the text of each payload, which a lake builds again from its columns (a quarter"
+    "The file has the text of each payload, which a lake builds again from its columns (a third"
     " of the processor's time); what a table exports is in memory, and has that text."
 )
 REASONS = (
