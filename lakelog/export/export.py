@@ -170,9 +170,12 @@ def _write_file(
     if os.path.isdir(to.path):
         raise ExportRefused(f"{to.path} is a directory: name a file")
     rows = 0
+    # Parts open their file by its name. It stays open here meanwhile: whoever reads a pipe would
+    # take it for the end if nobody had it open for a moment.
     with folder.atomic_file(to.path) as file:
-        file.close()  # parts open their file by its name
-        part = _opener(to.format, to.path, is_json)(file.name, reader.schema)
+        # What is no file cannot be asked for its place, as Arrow does of one that it opens.
+        where: Any = file if to.format in BINARY and not file.seekable() else file.name
+        part = _opener(to.format, to.path, is_json)(where, reader.schema)
         for batch in reader:
             part.write(pa.Table.from_batches([batch]))
             rows += batch.num_rows

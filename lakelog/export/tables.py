@@ -10,7 +10,7 @@ import os
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from lakelog.errors import ExportRefused
 from lakelog.export import folder
@@ -49,7 +49,7 @@ class Part(Protocol):
 
 
 Opener = Callable[[str, Any], Part]
-"""Opens (path, schema) as a Part."""
+"""Opens (path, or a file where it is no text, and schema) as a Part."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class ExportResult:
 class ParquetPart:
     """A Parquet file, zstd, a row group for each table written."""
 
-    def __init__(self, path: str, schema: pa.Schema) -> None:
-        self._path, self._schema = path, schema
+    def __init__(self, where: str | BinaryIO, schema: pa.Schema) -> None:
+        self._where, self._schema = where, schema
         self._writer: Any = None
 
     def write(self, table: pa.Table) -> None:
@@ -79,7 +79,7 @@ class ParquetPart:
         if self._writer is None:
             few = _repeating(table)
             self._writer = pq.ParquetWriter(
-                self._path, self._schema, use_dictionary=few, **COMPRESSION
+                self._where, self._schema, use_dictionary=few, **COMPRESSION
             )
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
@@ -111,8 +111,10 @@ def _repeats(values: pa.ChunkedArray) -> bool:
 class ArrowPart:
     """An Arrow file (IPC file format), or a stream."""
 
-    def __init__(self, path: str, schema: pa.Schema, *, is_stream: bool = False) -> None:
-        self._writer = (pa.ipc.new_stream if is_stream else pa.ipc.new_file)(path, schema)
+    def __init__(
+        self, where: str | BinaryIO, schema: pa.Schema, *, is_stream: bool = False
+    ) -> None:
+        self._writer = (pa.ipc.new_stream if is_stream else pa.ipc.new_file)(where, schema)
 
     def write(self, table: pa.Table) -> None:
         """Add batches."""

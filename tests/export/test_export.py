@@ -281,7 +281,7 @@ def test_a_failed_export_leaves_the_file_before_it(lake: Path, home: Path) -> No
     assert sorted(os.listdir(home)) == ["lake", "x.csv"]
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl.gz"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl.gz", "parquet", "arrow", "arrows"])
 def test_a_long_export_is_whole_in_a_file_and_in_a_pipe(
     lake: Path, home: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
