@@ -23,6 +23,7 @@ FILES = 64
 _AGAIN = 16
 """A helper is started once for this many new files: the files of living writers stay, so the count
 alone would start one for every new file."""
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def lock_path(store: Store, branch: str) -> str:
@@ -62,6 +63,8 @@ def start_sealer(store: Store, branch: str) -> Any:
 
     It only saves others the work: any process may seal.
     """
+    # Kept while they run: Python warns of one that nobody refers to any more.
+    _started[:] = [process for process in _started if process.poll() is None]
     # In a frozen program or an embedded interpreter this would start the program itself again.
     if "python" not in os.path.basename(sys.executable or ""):
         return None
@@ -70,7 +73,7 @@ def start_sealer(store: Store, branch: str) -> Any:
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "lakelog", "--lake", store.paths.root, "seal"]
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, "--branch", branch],
             start_new_session=True,  # a Ctrl-C in the terminal is not meant for it
             cwd="/",  # else it would keep a directory busy that is to be unmounted
@@ -81,3 +84,5 @@ def start_sealer(store: Store, branch: str) -> Any:
         )
     except OSError:
         return None
+    _started.append(process)
+    return process

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -357,6 +359,19 @@ def test_a_helper_gives_way_unless_files_have_piled_up(make_lake: MakeLake, file
             policies.add(os.sched_getscheduler(process.pid))
         time.sleep(0.001)
     assert (os.SCHED_IDLE in policies) == (files < sealer_process.FILES)
+
+
+def test_a_helper_outlives_who_started_it_in_silence(make_lake: MakeLake) -> None:
+    """Python warns of a child that runs and that nobody refers to: programs would fail by it that
+    take warnings for errors, wherever they are just then."""
+    lake = make_lake(seal="never")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pid = start_sealer(lake.store, "main").pid
+        gc.collect()
+        assert os.path.exists(f"/proc/{pid}")
+    assert not caught
+    os.waitpid(pid, 0)
 
 
 def test_a_compaction_that_watches_gives_way(make_lake: MakeLake) -> None:
