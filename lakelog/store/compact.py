@@ -219,19 +219,14 @@ class _Merging:
             parts = [group]  # also if it is sorted, where it was chosen to be written anew
         self._useful = self._useful and bool(parts)
         for part in parts:
-            rows = self._payloads.rows(part)
-            merged = self._sorted(rows, part)
+            given = self._payloads.rows(part), part, self._level, self._payloads, self._encoding
+            try:
+                # With the schema of the groups before, if it still fits.
+                merged = _sorted_segment(*given, sampled=False)
+            except typed_rows.PoorFit:
+                merged = _sorted_segment(*given)
             self._publish()
             self._pending = merged
-
-    def _sorted(self, rows: Rows, part: list[SegmentEntry]) -> _SortedSegment:
-        """Make a segment with the schema of the groups before, if it still fits."""
-        self._payloads.is_sampled = False
-        try:
-            return _sorted_segment(rows, part, self._level, self._payloads, self._encoding)
-        except typed_rows.PoorFit:
-            self._payloads.is_sampled = True
-            return _sorted_segment(rows, part, self._level, self._payloads, self._encoding)
 
     def end(self) -> bool:
         """Publish what is left; return whether every group was merged."""
@@ -285,14 +280,20 @@ class _SortedSegment:
 
 
 def _sorted_segment(
-    rows: Rows, group: list[SegmentEntry], level: int, payloads: Payloads, encoding: Executor
+    rows: Rows,
+    group: list[SegmentEntry],
+    level: int,
+    payloads: Payloads,
+    encoding: Executor,
+    *,
+    sampled: bool = True,
 ) -> _SortedSegment:
     """Make one sorted segment of the rows of a group, typed where that fits them. All but the
-    encoding is done at once."""
+    encoding is done at once. Unless `sampled`, it may raise PoorFit."""
     table = rows.table
     step = _row_group(table)
     order = sort_order(table, step)
-    fields = payloads.choose(rows, group, order)
+    fields = payloads.choose(rows, group, order, sampled=sampled)
     commit, encodings = disk.random_hex(), _text_encodings(table, order)
     encoder = segment.SegmentEncoder("events", "sorted", commit, level, fields, encodings)
     texts, last, size = 0, None, rows.text_bytes
@@ -339,8 +340,6 @@ class Payloads:
         self._typing = typed_rows.PayloadTyping(engine)
         self.neighbours: list[SegmentEntry] = []
         """Typed segments whose schemas come first, that nearest in seq before others."""
-        self.is_sampled = False
-        """Whether schemas are tried on a sample even where one is expected to fit."""
 
     def rows(self, group: list[SegmentEntry]) -> Rows:
         """Return the rows of a group. Raises DamagedSegment."""
@@ -374,9 +373,10 @@ class Payloads:
         return Rows(merged, given, size)
 
     def choose(
-        self, rows: Rows, group: list[SegmentEntry], order: pa.Array
+        self, rows: Rows, group: list[SegmentEntry], order: pa.Array, *, sampled: bool
     ) -> typed_rows.FieldColumns | None:
-        """Return how the payloads of a group are stored in an order, None for text."""
+        """Return how the payloads of a group are stored in an order, None for text; `sampled` as in
+        PayloadTyping."""
         if not TYPED:
             return None
         inputs = sorted((e for e in group if e.fields), key=lambda entry: -entry.events)
@@ -387,7 +387,7 @@ class Payloads:
             # A neighbour that is damaged is not this group's damage.
             with contextlib.suppress(DamagedSegment):
                 near[typed.of_entry(self._store.paths, entry)] = None
-        return self._typing.choose(rows.table, rows.schema, near, order, sampled=self.is_sampled)
+        return self._typing.choose(rows.table, rows.schema, near, order, sampled=sampled)
 
     def convert(
         self, fields: typed_rows.FieldColumns | None, rows: pa.Table, given: typed.Schema | None

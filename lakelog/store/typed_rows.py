@@ -299,6 +299,7 @@ def recast(
     """
     if schema == given:
         return rows
+    # Of other members only the text tells whether a payload has them, and in which order.
     if text_kinds.plain(schema) != text_kinds.plain(given):
         rows = restored(cursor, given, rows)
         return rows.append_column(typed.COLUMN, pa.nulls(len(rows), arrow_type(schema)))
@@ -312,10 +313,8 @@ def recast(
     if not len(lost):
         return changed
     texts = restored(cursor, given, rows.take(arrays.integers(lost)))["data"]
-    index = np.zeros(len(rows), np.int64)
-    index[lost] = np.arange(len(lost)) + len(rows)
-    keep = np.setdiff1d(np.arange(len(rows)), lost)
-    index[keep] = keep
+    index = np.arange(len(rows))
+    index[lost] = len(rows) + np.arange(len(lost))
     both = pa.chunked_array([*rows["data"].chunks, *texts.chunks], pa.string())
     at = rows.column_names.index("data")
     return changed.set_column(at, "data", both.take(arrays.integers(index)))
