@@ -130,7 +130,7 @@ def test_empty_directories_may_be_missing(rich: Path, tmp_path: Path) -> None:
     for folder in sorted((p for p in copy.rglob("*") if p.is_dir()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
-    assert not (copy / "ids/00").exists()
+    assert len(list((copy / "ids").iterdir())) < 256
     assert damage.read(str(copy)) == damage.read(str(rich))
     with lakelog.open(str(copy), create=False) as lake:
         assert lake.verify().problems == ()

@@ -58,13 +58,14 @@ FOUND = [
 
 @pytest.fixture
 def wrong() -> Row:
-    """A row whose third case is wrong."""
+    """A row whose third case is wrong, and whose cases are all played: else one worker may have
+    done enough before the other is there."""
 
     def third(case: Case) -> None:
         assert case.number != 2, "planted"
         case.verified()
 
-    return Row("wrong", "nothing", 50, 500, 1, third)
+    return Row("wrong", "nothing", 50, 500, 1, third, cases=52)
 
 
 @pytest.mark.parametrize("name", CASES)
