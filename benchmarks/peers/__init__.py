@@ -41,6 +41,13 @@ PEERS = {
         "`COPY ... TO` one Parquet file, zstd: the floor of load and scans; nothing can be appended"
         " and nothing is synced (the sync after a load is added by us)",
     ),
+    "duckdb_typed": About(
+        "COPY typed",
+        "duckdb",
+        False,
+        "the same with payloads as structs, whose types the engine finds: what a lake keeps of a"
+        " load, without text for what a struct cannot give back",
+    ),
     "sqlite": About(
         "SQLite",
         "",

@@ -29,7 +29,7 @@ from benchmarks.peers import PEERS, plots, table
 from benchmarks.peers.rows import Figures
 
 STORES = ("lakelog", "duckdb_table", "sqlite", "deltalake", "pyiceberg", "lance", "chdb")
-LOADED = (*STORES[:2], "duckdb_copy", *STORES[2:])
+LOADED = (*STORES[:2], "duckdb_copy", "duckdb_typed", *STORES[2:])
 RESULTS = ROOT / "benchmarks" / "peers.json"
 PAGE = ROOT / "benchmarks" / "PEERS.md"
 PLOTS = ROOT / "benchmarks" / "plots"

@@ -8,6 +8,8 @@ from benchmarks.peers import files, sql
 class Peer(files.OverDuckDB):
     """A Parquet file."""
 
+    reading = sql.READ
+
     def __init__(self, root: str) -> None:
         super().__init__()
         self.root, self.source = root, f"read_parquet('{root}/events.parquet')"
@@ -15,7 +17,7 @@ class Peer(files.OverDuckDB):
     def load(self, path: str) -> None:
         """Write what the engine reads."""
         self.engine.execute(
-            f"COPY ({sql.READ.format(path=path)}) TO '{self.root}/events.parquet'"
+            f"COPY ({self.reading.format(path=path)}) TO '{self.root}/events.parquet'"
             " (FORMAT parquet, COMPRESSION zstd)"
         )
         files.sync(self.root)

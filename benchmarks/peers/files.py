@@ -63,6 +63,7 @@ class OverDuckDB:
     """Answers questions by DuckDB over what `source` calls a table."""
 
     source = "events"
+    questions = sql.DUCKDB
 
     def __init__(self) -> None:
         import duckdb
@@ -76,7 +77,7 @@ class OverDuckDB:
     def ask(self, name: str) -> list[tuple[Any, ...]]:
         """The answer to one question."""
         self.refresh()
-        return self.engine.execute(sql.DUCKDB[name].format(t=self.source)).fetchall()
+        return self.engine.execute(self.questions[name].format(t=self.source)).fetchall()
 
     def export(self, path: str) -> None:
         """Write every event to a Parquet file."""

@@ -23,6 +23,12 @@ DUCKDB = {
     "needle": f"SELECT count(*) FROM {{t}} WHERE subject = '{NEEDLE}'",
     "count": "SELECT count(*) FROM {t}",
 }
+TYPED = DUCKDB | {
+    "errors": """SELECT coalesce(data.error, 'unknown') AS error, count(*)
+        FROM {t} WHERE type = 'FAIL' GROUP BY error ORDER BY error""",
+    "nested": "SELECT avg(data.duration_ms) FROM {t} WHERE type = 'COMPLETE'",
+}
+"""DuckDB over payloads that are structs."""
 SQLITE = {
     "status": """SELECT type, count(*) FROM (SELECT type, max(time) FROM events
         WHERE subject IS NOT NULL GROUP BY subject) GROUP BY type ORDER BY type""",
@@ -54,8 +60,11 @@ CLICKHOUSE = {
     "needle": f"SELECT count() FROM events WHERE subject = '{NEEDLE}'",
     "count": "SELECT count() FROM events",
 }
-READ = """SELECT timestamp AS time, event_type AS type, content_type AS category, source,
-    item_id AS subject, data FROM read_json('{path}', format = 'newline_delimited', columns = {{
+_COLUMNS = """timestamp AS time, event_type AS type, content_type AS category, source,
+    item_id AS subject, data"""
+READ = f"""SELECT {_COLUMNS} FROM read_json('{{path}}', format = 'newline_delimited', columns = {{{{
     timestamp: 'TIMESTAMPTZ', event_type: 'VARCHAR', content_type: 'VARCHAR', source: 'VARCHAR',
-    item_id: 'VARCHAR', data: 'VARCHAR'}})"""
+    item_id: 'VARCHAR', data: 'VARCHAR'}}}})"""
 """SQL that reads the events of a file; the engine does it faster than any of the others."""
+READ_TYPED = f"SELECT {_COLUMNS} FROM read_json('{{path}}', format = 'newline_delimited')"
+"""The same with payloads as structs, by the types that the engine finds."""

@@ -15,7 +15,7 @@ from benchmarks import gen, measure, report
 from benchmarks.peers import PEERS, compare, plots, reasons, sql, table
 from benchmarks.peers.rows import Figures, Row, sections
 
-HERE = ["lakelog", "duckdb_table", "duckdb_copy", "sqlite", "floor"]
+HERE = ["lakelog", "duckdb_table", "duckdb_copy", "duckdb_typed", "sqlite", "floor"]
 SMALL = dataclasses.replace(
     compare.TINY,
     minutes=60,
@@ -67,7 +67,7 @@ def test_every_part_runs_and_is_kept(work: Path) -> None:
         row.key for row in rows if "lakelog" in row.values(kept)
     }
     answers = [got["answers"] for got in kept["load"].values() if "answers" in got]
-    assert len(answers) == 4
+    assert len(answers) == 5
     assert all(answer == answers[0] for answer in answers)
     text = table.page(kept, report.machine(), "tiny")
     assert "another answer" not in text
