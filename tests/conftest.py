@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import lakelog
-from lakelog.store import manifest
+from lakelog.store import manifest, sealer_process
 from tests.support.effort import IS_WHOLE, is_played, share
 
 settings.register_profile(
@@ -68,6 +68,8 @@ def home() -> Iterator[Path]:
     roomy = os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > ROOM
     path = tempfile.mkdtemp(prefix="lakelog-", dir=MEMORY if roomy else None)
     yield Path(path)
+    for helper in sealer_process._started:
+        helper.wait()  # or it would make files while they are removed
     shutil.rmtree(path)
 
 

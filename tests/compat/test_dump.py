@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -93,15 +94,11 @@ def test_dump_runs_until_it_is_told_to_end(logs: Path) -> None:
     command = [sys.executable, "-m", "lakelog", "dump", "--logs-dir", "logs"]
     with subprocess.Popen(command, cwd=logs.parent, stderr=subprocess.PIPE, text=True) as running:
         try:
-            until = time.monotonic() + 240
             for name in ("new.log", "new.txt"):
                 (logs / name).write_text('{"type":"NEW"}\n')
             query = "SELECT count(*) AS n FROM events WHERE type = 'NEW'"
-            while not (logs.parent / "lake/cache/watch-main.json").exists():
-                assert time.monotonic() < until
-                time.sleep(0.05)
-            while json.loads(run("sql", query, cwd=logs.parent).stdout)["n"] < 1:
-                assert time.monotonic() < until
+            until((logs.parent / "lake/cache/watch-main.json").exists)
+            until(lambda: json.loads(run("sql", query, cwd=logs.parent).stdout)["n"] >= 1)
         finally:
             running.send_signal(signal.SIGTERM)
             words = running.communicate()[1]
@@ -116,12 +113,17 @@ def manager(logs: Path, **given: Any) -> OMEGALogManager:
     return OMEGALogManager(str(logs), str(logs.parent / "backups"), None, 3600, lake=lake, **given)
 
 
+def until(holds: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + 240
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def until_known(made: OMEGALogManager, count: int) -> None:
     """Wait until so many entries can be asked for."""
-    until = time.monotonic() + 240
-    while len(made.query(limit=10**6)) < count:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: len(made.query(limit=10**6)) >= count)
 
 
 def test_the_manager_watches_and_answers(logs: Path) -> None:
@@ -141,11 +143,11 @@ def test_the_manager_watches_and_answers(logs: Path) -> None:
         with pytest.raises(InUse, match="another process"):
             manager(logs).start()
         made.start()  # it runs already
+        until((logs.parent / "backups/web").is_dir)
         made.stop()
         made.stop()
         assert not made.is_running
         assert len(made.query()) == ANSWERS["lake"]["events"]
-    assert (logs.parent / "backups/web").is_dir()
 
 
 def test_a_program_of_the_older_service(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +164,8 @@ def test_a_program_of_the_older_service(logs: Path, monkeypatch: pytest.MonkeyPa
         Path("logs/later.log").write_text(line)
         Path("logs/later.txt").write_text(line)
         until_known(manager, ANSWERS["lake"]["events"] + 1)
+        backups = Path("backups")
+        until(lambda: [*backups.glob("app_*.log")] and [*backups.glob("web/access_*.log")])
     finally:
         manager.stop()
     (entry,) = manager.query(source="later.log")
@@ -169,12 +173,11 @@ def test_a_program_of_the_older_service(logs: Path, monkeypatch: pytest.MonkeyPa
     assert (entry.level, entry.timestamp) == ("ERROR", datetime(2026, 3, 1, 11, tzinfo=UTC))
     assert "out of memory" in entry.content
     manager.close()
-    (backup,) = Path("backups").glob("app_*.log")
+    (backup,) = backups.glob("app_*.log")
     assert re.fullmatch(r"app_\d{8}_\d{6}\.log", backup.name)
     assert backup.read_bytes() == Path("logs/app.log").read_bytes()
     kept = backup.stat()
     assert (kept.st_mode & 0o777, int(kept.st_mtime)) == (0o640, 1_767_000_000)
-    assert list(Path("backups/web").glob("access_*.log"))
 
 
 def test_the_manager_comes_back(logs: Path) -> None:
@@ -225,10 +228,10 @@ def test_the_manager_keeps_so_many_backups(logs: Path) -> None:
         backup_keep=2, backup_age="30d",
     )  # fmt: skip
     names = set[str]()
-    until = time.monotonic() + 240
+    end = time.monotonic() + 240
     with taken:
         while len(names) < 4:
-            assert time.monotonic() < until
+            assert time.monotonic() < end
             with (logs / "app.log").open("a") as file:
                 file.write("2026-03-01T11:00:00Z INFO worker: one more\n")
             time.sleep(0.3)
@@ -256,12 +259,8 @@ def test_recent_entries_with_and_without_redis(logs: Path, tmp_path: Path) -> No
     )
     try:
         with taken:
-            until = time.monotonic() + 240
-            while not any(key for key in redis.Redis(port=server.port).keys("*:s:access.log")):
-                assert time.monotonic() < until
-                time.sleep(0.1)
-            while not taken.recent("access.log"):
-                time.sleep(0.1)
+            until(lambda: redis.Redis(port=server.port).keys("*:s:access.log"))
+            until(lambda: taken.recent("access.log"))
         found = taken.recent("access.log", "info", limit=2)
         assert [type(each) for each in found] == [LogEntry] * len(found)
         assert {each.source for each in found} == {"access.log"}

@@ -232,13 +232,17 @@ def test_progress_of_a_batch(tmp_path: Path, options: dict[str, int]) -> None:
 def test_crash_recovery_processes_nothing_twice(server: FeedServer, tmp_path: Path) -> None:
     """A program that is killed in the middle goes on where it was, download included."""
     program = f"""
-import time
+import sys, time
 from lakelog import SimpleLogProcessor
 
+seen = []
+
 def process(url, podcast, id):
+    seen.append(id)
     with open("effects", "a") as out:
         out.write(id + "\\n")
-    time.sleep(0.05)
+    # One that is to be killed does not come to its end before that.
+    time.sleep(600 if "killed" in sys.argv and len(seen) > 3 else 0.05)
 
 podcasts = SimpleLogProcessor({f"{server.base}/feed.xml"!r}, processor=process)
 podcasts.run_continuous_processing(batch_size=2, max_batches=99)
@@ -246,7 +250,8 @@ podcasts.run_continuous_processing(batch_size=2, max_batches=99)
     server.pages["/feed.xml"] = rss(server.base, range(12))
     log = tmp_path / "oos.log"
     for kill in (True, True, False):
-        running = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment())
+        words = [sys.executable, "-c", program, "killed" if kill else "ended"]
+        running = subprocess.Popen(words, cwd=tmp_path, env=environment())
         before = len(facts(log, "COMPLETE")) if log.exists() else 0
         while kill and running.poll() is None:
             time.sleep(0.01)

@@ -105,7 +105,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 def test_a_killed_export_leaves_nothing_that_looks_whole(lake: Path, home: Path) -> None:
     """After SIGKILL the name is not taken, and the next export removes what was left."""
-    query = "SELECT a.* FROM events a, range(2000)"
+    query = "SELECT a.* FROM events a, range(20000)"
     command = [sys.executable, "-m", "lakelog", "--lake", lake, "export", query, "-o", home / "out"]
     running = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     try:

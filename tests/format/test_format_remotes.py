@@ -77,7 +77,7 @@ def test_what_a_registry_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
         def get(place: str) -> bytes:
             accept = {"Accept": "application/vnd.oci.image.manifest.v1+json, " + oci.INDEX_TYPE}
             request = urllib.request.Request(f"http://{host}/v2/a/{place}", headers=accept)
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=240) as answer:
                 return bytes(answer.read())
 
         tags = json.loads(get("tags/list"))["tags"]

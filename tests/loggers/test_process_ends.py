@@ -216,7 +216,7 @@ def test_a_daemon_thread_loses_nothing_that_returned(home: Path) -> None:
                 i += 1
         ledger = os.open(sys.argv[2], os.O_CREAT | os.O_RDWR)
         threading.Thread(target=work, daemon=True).start()
-        time.sleep(0.3)
+        while not os.fstat(ledger).st_size: time.sleep(0.3)
         """
     _, numbers = run(program, home, str(home / "ledger"))
     last = int((home / "ledger").read_text())

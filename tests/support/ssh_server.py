@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.redis_server import free_port
+
 SSHD = "/usr/sbin/sshd"
 MISSING = not (os.path.exists(SSHD) and shutil.which("ssh"))
 REASON = "NOT TESTED: sshd is not installed (Debian: openssh-server)"
@@ -80,8 +82,7 @@ def running(folder: Path, *, sftp: str = "internal-sftp", more: str = "") -> Ite
         words = ["-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(["ssh-keygen", *words], check=True)
     shutil.copy(folder / "id.pub", folder / "authorized_keys")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     config = folder / "sshd_config"
     config.write_text(_SERVER.format(port=port, folder=folder, sftp=sftp, more=more))
     with open(folder / "log", "wb") as log:

@@ -198,8 +198,8 @@ def killed_at(server: StrictServer, number: int, moment: str, work: Callable[[],
         until = time.monotonic() + PATIENCE
         while not child and time.monotonic() < until:
             time.sleep(0.001)
+        struck.set()  # before: who waits for the child looks at it right after
         os.kill(child, signal.SIGKILL)
-        struck.set()
         return "drop" if moment == "before" else "lose"
 
     first, server.fault = server.count, kill

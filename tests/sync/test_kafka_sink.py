@@ -49,7 +49,7 @@ class TopicPlace(Place):
                 "fetch.wait.max.ms": 10,
             },
         )
-        partitions = client.list_topics(topic, timeout=10).topics[topic].partitions
+        partitions = client.list_topics(topic, timeout=240).topics[topic].partitions
         client.assign([confluent_kafka.TopicPartition(topic, p, 0) for p in partitions])
         found: dict[int, list[tuple[str, bytes | None]]] = {p: [] for p in sorted(partitions)}
         ended = set()
@@ -87,7 +87,7 @@ def server() -> Iterator[KafkaServer]:
     with kafka_server() as server:
         # As clusters are set up where topics are not created by whoever asks.
         client = server.client("Producer")
-        client.list_topics(WATERMARKS, timeout=10)
+        client.list_topics(WATERMARKS, timeout=240)
         yield server
 
 

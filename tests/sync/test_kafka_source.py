@@ -64,7 +64,7 @@ def place(server: KafkaServer, request: pytest.FixtureRequest) -> KafkaPlace:
     name = "".join(c if c.isalnum() else "-" for c in request.node.name)
     place = KafkaPlace(server, name)
     if "unknown" not in name:
-        place.client.list_topics(name, timeout=10)
+        place.client.list_topics(name, timeout=240)
     return place
 
 
@@ -168,7 +168,7 @@ class TestKafka(SourceSuite):
             group = f"lakelog-{lake.store.lake_id[:8]}-main"
         client = place.server.client("Consumer", **{"group.id": group})
         places = [confluent_kafka.TopicPartition(place.name, p) for p in range(PARTITIONS)]
-        committed = client.committed(places, timeout=10)
+        committed = client.committed(places, timeout=240)
         assert sum(max(each.offset, 0) for each in committed) == 30
         client.close()
 

@@ -19,7 +19,7 @@ import redis
 import lakelog
 from lakelog.analyze import dedupe
 from lakelog.errors import InvalidSetting, Unreachable
-from lakelog.store import retention
+from lakelog.store import disk, retention
 from lakelog.sync.redis_client import RedisClient
 from lakelog.sync.redis_config import RedisConfig
 from lakelog.sync.redis_feed import RecentFeeder
@@ -232,14 +232,21 @@ def test_search_by_globs_and_texts(lake: lakelog.Lake, config: RedisConfig) -> N
         assert found.search(**look) == from_lake(lake, **look), look  # type: ignore[arg-type]
 
 
-def test_ttl_of_silent_sources(lake: lakelog.Lake, config: RedisConfig) -> None:
+def test_ttl_of_silent_sources(
+    lake: lakelog.Lake, config: RedisConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their entries and names expire; those of others stay."""
+    client, found, now = plain(config.port), entries(lake, config), disk.now_us
+    with feeding(lake, config, ttl=3600) as feeder:
+        feeder.feed()
+        assert len(found.latest("s1")) == KEEP
+        assert 0 < client.pttl(client.keys("*:s:s1")[0]) <= 3_600_000
     with feeding(lake, config, ttl=1.5) as feeder:
         feeder.feed()
-        client, found = plain(config.port), entries(lake, config)
-        assert len(found.latest("s1")) == KEEP
         until(lambda: not client.keys("*:s:s1"))
         assert found.latest("s1") == []
+        # However slow the machine is, it does not expire while it is asked for.
+        monkeypatch.setattr(disk, "now_us", lambda: now() + 3_600_000_000)
         add(lake, 1, source="fresh")
         feeder.feed()
         assert found.sources() == ["fresh"]

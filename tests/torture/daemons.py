@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.redis_server import free_port
 from tests.support.tree import ROOT
 from tests.torture.logwriters import Spec
 from tests.torture.rotators import program
@@ -117,17 +118,17 @@ class Writer:
 
     def end(self, is_written: Callable[[], bool]) -> None:
         """Wait until all lines are in files, and end it. Raises AssertionError if they are not."""
-        self._feeder.wait(60)
+        self._feeder.wait(240)
         if self._daemon is None:
             return
         if self.spec.kind == "bufnginx":
             self._daemon.send_signal(signal.SIGUSR1)  # it writes what it holds
-        until = time.monotonic() + 30
+        until = time.monotonic() + 240
         while not is_written():
             assert time.monotonic() < until, f"{self.spec.kind} did not write all lines"
             time.sleep(0.3)
         self._daemon.terminate()
-        self._daemon.wait(30)
+        self._daemon.wait(240)
 
     def _rsyslog(self, processes: Processes, spec: Spec) -> Spec:
         place = processes.place / f"rsyslog-{Path(spec.path).name}"
@@ -142,8 +143,7 @@ class Writer:
     def _nginx(self, processes: Processes, spec: Spec) -> Spec:
         place = processes.place / f"nginx-{Path(spec.path).name}"
         place.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         buffer = " buffer=16k flush=1s" if spec.kind == "bufnginx" else ""
         text = _NGINX.format(place=place, log=spec.path, port=port, buffer=buffer)
         (place / "conf").write_text(text)
@@ -154,12 +154,12 @@ class Writer:
 
 
 def _wait_for(attempt: Callable[[], Any]) -> Any:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 240
     while time.monotonic() < until:
         with contextlib.suppress(OSError, ValueError):
             return attempt()
         time.sleep(0.02)
-    raise AssertionError("a daemon did not start within 20 s")
+    raise AssertionError("a daemon did not start within 240 s")
 
 
 class WatchProcess:
@@ -203,14 +203,14 @@ class WatchProcess:
         if self.up and self._process is not None:
             self._await_start()
             self._process.terminate()
-            code = self._process.wait(60)
+            code = self._process.wait(240)
             self._process = None
             assert code == 0, f"the watcher ended with {code}"
             self.downs.append(time.time())
 
     def _await_start(self) -> None:
         """Until it says what it watches: before, a signal ends it as it ends any program."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while self._announced() == self._before:
             assert self.up
             assert time.monotonic() < until, "the watcher does not start"
@@ -228,5 +228,5 @@ class WatchProcess:
 
     def once(self) -> None:
         """Take in what is there."""
-        code = self._processes.lakelog("watch", *self._roots, "--once").wait(120)
+        code = self._processes.lakelog("watch", *self._roots, "--once").wait(240)
         assert code == 0, f"watch --once ended with {code}"

@@ -240,7 +240,7 @@ class Stage:
     def _await_rotation(self) -> None:
         """Wait until logrotate has ended, and go on looking: it waits for the writer's reopening,
         which may take seconds."""
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while self._rotating is not None and self._rotating.poll() is None:
             assert time.monotonic() < until, "logrotate does not end"
             self._attend()
@@ -342,7 +342,7 @@ class Stage:
     def _audit(self) -> None:
         """Require that audit says the same: nothing missing, doubled or foreign."""
         words = [str(self._folder), str(self._old), "--json", "-o", str(self._case.place / "audit")]
-        code = self._processes.lakelog("audit", *words).wait(120)
+        code = self._processes.lakelog("audit", *words).wait(240)
         rows = json.loads((self._case.place / "audit").read_text() or "[]")
         wrong = [
             (row["source"], name, row[name])

@@ -274,7 +274,7 @@ def _get(url: str, reference: str) -> Any:
     request = urllib.request.Request(
         f"http://{host}/v2/{name}/manifests/{reference}", headers={"Accept": accept}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=240) as answer:
         return json.loads(answer.read())
 
 
@@ -285,7 +285,7 @@ def _files(url: str, reference: str) -> dict[str, bytes]:
     for each in _get(url, reference)["manifests"]:
         for layer in _get(url, each["digest"])["layers"]:
             place = f"http://{host}/v2/{name}/blobs/{layer['digest']}"
-            with urllib.request.urlopen(place, timeout=10) as answer:
+            with urllib.request.urlopen(place, timeout=240) as answer:
                 found[layer["annotations"]["org.opencontainers.image.title"]] = answer.read()
     return found
 
