@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +22,15 @@ class Kernel:
     """A kernel that runs cells."""
 
     def __init__(self) -> None:
-        self.process, self.client = manager.start_new_kernel(kernel_name="python3")
+        self._folder = tempfile.TemporaryDirectory()  # a socket's path may not be long
+        # Not ports: they are chosen, and taken when the kernel has started, by others too.
+        self.process = manager.KernelManager(
+            kernel_name="python3", transport="ipc", ip=f"{self._folder.name}/kernel"
+        )
+        self.process.start_kernel()
+        self.client = self.process.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=240)
 
     def start(self, cell: str) -> str:
         """Send a cell, do not wait."""
@@ -61,6 +70,7 @@ class Kernel:
         # Their threads would be there for good, and other tests fork.
         self.client.context.destroy(linger=0)
         self.process.context.destroy(linger=0)
+        self._folder.cleanup()
 
 
 @pytest.fixture(scope="module")

@@ -15,18 +15,20 @@ import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 from tests.support.pages import stable
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
-SECONDS = 120
+SECONDS = 200
 _TAG = re.compile(r"<(?:/?(?:b|i|code|small|span|th|td|thead|tbody|table|p)\b[^>]*)>")
 _PLACE = re.compile(r"/\S*lakelog-notebook-\w+|…\w+(?=/)")
 Notebook = Any
@@ -43,20 +45,24 @@ def executed(path: Path) -> Notebook:
     wanted = {"PYTHONPATH": str(ROOT), "LAKELOG_AUTHOR": "ada@laptop", "TZ": "UTC"}
     environment = {**os.environ, **wanted, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     environment.pop("LAKELOG_LAKE", None)
-    client = NotebookClient(
-        notebook,
-        timeout=SECONDS,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(FOLDER)}},
-    )
-    client.execute(env=environment)
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path may not be long
+        # Not ports: they are chosen, and taken when the kernel has started, by others too.
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel")
+        client = NotebookClient(
+            notebook,
+            km=kernel,
+            timeout=SECONDS,
+            startup_timeout=SECONDS,
+            resources={"metadata": {"path": str(FOLDER)}},
+        )
+        client.execute(env=environment)
     for number, cell in enumerate(notebook.cells, 1):
         cell.id = f"cell-{number}"
         cell.metadata = {}
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if not _was_progress(output)]
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    spec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": spec, "language_info": {"name": "python"}}
     return notebook
 
 
