@@ -104,7 +104,7 @@ def test_feeds_that_are_broken_stop_nothing(server: FeedServer, tmp_path: Path) 
     config = "".join(f'[[feed]]\nname = "{p}"\nurl = "{server.base}/{p}"\n' for p in pages)
     (tmp_path / "feeds.toml").write_text(config)
     log = tmp_path / "oos.log"
-    limits = Limits(bytes=500_000, seconds=5)
+    limits = Limits(bytes=500_000, seconds=240)
     processor = SimpleLogProcessor(tmp_path / "feeds.toml", log, print, limits=limits)
     found = Counter(episode["podcast_name"] for episode in processor.discover_new_episodes())
     assert found == {"broken.xml": 2, "feed.xml": 5}
