@@ -161,6 +161,7 @@ def _answer(
                     target.format,
                     runner.again,
                     payload=runner.gives_payload(statement.text),
+                    complete=runner.complete,
                 )
                 # Counting seconds ends with the first row, or they would be written between the
                 # rows.

@@ -3,7 +3,8 @@
 To make rows of a tail takes numpy, Arrow and all its columns, and pays when it is queried again.
 A process that asks once, as after a crash, wants the columns of one query. So a SELECT that gives
 nothing but envelope columns of `events` reads them from copies of the frames in memory, which do
-not change and which no trim removes. Anything else about its answer makes the tables whole.
+not change and which no trim removes. Anything else about its answer makes the tables whole, and so
+does an error: the engine parses payloads, and may fail where they are unusual.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import functools
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lakelog.lazy import Lazy
 from lakelog.query import prune
@@ -40,6 +42,7 @@ _FILE_BYTES, _FILES = 1 << 23, 32
 """JSON of the frames of one file, each of which one thread of the engine reads, as long as there
 are not more than so many files."""
 _DESCRIPTORS = "/proc/self/fd"
+_NAME = "lakelog_query"
 _TABLES = ("BASE_TABLE", "SUBQUERY", "JOIN", "EMPTY")
 _JOINS = ("REGULAR", "CROSS")
 
@@ -88,6 +91,17 @@ class FrameFiles:
         return [f"{_DESCRIPTORS}/{fd}" for fd in self._fds]
 
 
+class FrameScan(NamedTuple):
+    """`events` as a view of frames, with no more columns than a query names."""
+
+    view: str
+    """SQL that makes it."""
+    files: FrameFiles
+    """To be kept as long as it is read."""
+    complete: Callable[[duckdb.DuckDBPyConnection], None]
+    """Gives a cursor that has it all columns of the same rows."""
+
+
 class FrameScans:
     """Answers the first queries of a session over a tail."""
 
@@ -106,6 +120,45 @@ class FrameScans:
 
         Raises SnapshotGone, DamagedSegment.
         """
+        scan = self._scan(cursor, query, mentions, state, pending)
+        if scan is None or not _is_bound(cursor, scan.view, query):
+            return None
+        self._left -= 1
+        stream = Stream(cursor, query, None, is_one=True)
+        stream.prepared = f"EXECUTE {_NAME}"
+        stream.complete = functools.partial(scan.complete, cursor)
+        stream.held = scan.files
+        return stream
+
+    def make(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        mentions: prune.TableRefs,
+        state: Manifest,
+        pending: PendingFrames | None,
+    ) -> FrameScan | None:
+        """Make `events` on the cursor of a SELECT over it, None if that needs the tail's rows.
+
+        Raises SnapshotGone, DamagedSegment.
+        """
+        # On another cursor first: an error would end the transaction that a user has begun on this.
+        own = self._source.connect().cursor()
+        scan = self._scan(own, query, mentions, state, pending)
+        if scan is None or not _is_bound(own, scan.view, query):
+            return None
+        self._left -= 1
+        cursor.execute(scan.view)
+        return scan
+
+    def _scan(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        mentions: prune.TableRefs,
+        state: Manifest,
+        pending: PendingFrames | None,
+    ) -> FrameScan | None:
         if not self._left or pending is None or not pending.events or pending.has_keys:
             return None
         if mentions.needles:  # others keep the rows of what is asked for again
@@ -125,24 +178,18 @@ class FrameScans:
         if entries := self._source.choose(state, mentions):
             parts.insert(0, self._source.rows_sql(entries))
         union = " UNION ALL ".join(f"SELECT {', '.join(listed)} FROM ({part})" for part in parts)
-        cursor.execute(f"CREATE OR REPLACE TEMP VIEW events AS {union}")
-        try:
-            cursor.execute(f"PREPARE lakelog_query AS {query}")
-        except duckdb.Error:
-            return None  # it may need more than was seen; if it is wrong, others tell
-        self._left -= 1
-        stream = Stream(cursor, query, None, is_one=True)
-        stream.prepared = "EXECUTE lakelog_query"
-        stream.complete = functools.partial(self._make_whole, cursor, entries, state, pending)
-        stream.held = files
-        return stream
+        return FrameScan(
+            f"CREATE OR REPLACE TEMP VIEW events AS {union}",
+            files,
+            functools.partial(self._make_whole, entries, state, pending),
+        )
 
     def _make_whole(
         self,
-        cursor: duckdb.DuckDBPyConnection,
         entries: list[SegmentEntry],
         state: Manifest,
         pending: PendingFrames,
+        cursor: duckdb.DuckDBPyConnection,
     ) -> None:
         """Give a cursor all columns of the rows that it has."""
         source, self._left = self._source, 0
@@ -153,6 +200,16 @@ class FrameScans:
             if not made.is_within(pending):  # others have asked for newer rows meanwhile
                 made = tail_rows.TailRows(source.store, source.connect)
             source.make(cursor, [View("events", entries, made.numbered(pending, state))])
+
+
+def _is_bound(cursor: duckdb.DuckDBPyConnection, view: str, query: str) -> bool:
+    """Make a view and prepare a query over it; whether it needs no more than the view has."""
+    cursor.execute(view)
+    try:
+        cursor.execute(f"PREPARE {_NAME} AS {query}")
+    except duckdb.Error:
+        return False  # if the query itself is wrong, others tell
+    return True
 
 
 def columns_read(nodes: list[dict[str, Any]]) -> set[str] | None:

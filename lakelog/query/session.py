@@ -68,8 +68,8 @@ class Session:
         self.mutex = threading.RLock()
         self._base: duckdb.DuckDBPyConnection | None = None
         self.refs, self._types = RefSchemas(self), type_tables.TypeTables(self)
-        self._scans = FrameScans(self)
-        self._hidden = False
+        self.scans = FrameScans(self)
+        self.hides_tables = False
         self._attached: set[str] = set()
         self._tails: dict[str, Tail] = {}
         self._rows: dict[str, TailRows] = {}
@@ -158,13 +158,13 @@ class Session:
         with self.mutex:
             mentions = prune.analyze(self._database().cursor(), query)
             named = mentions.own_tables(TABLES)
-            if named is None or self._hidden:
+            if named is None or self.hides_tables:
                 return None
             state, pending = self.state(at)
             counted = self._counted(mentions, state, pending)
             if not counted and named == {"events"} and self._only is None:
                 cursor = self._database().cursor()
-                if scan := self._scans.stream(cursor, query, mentions, state, pending):
+                if scan := self.scans.stream(cursor, query, mentions, state, pending):
                     return Relation(None, scan, self._failed)
             views = [] if counted else self._views(named, mentions, state, pending)
             asked, is_once, kept = query, False, None
@@ -266,7 +266,7 @@ class Session:
             query = self.refs.requalified(query, mentions)
             other = self.prepare(cursor, query, mentions, at, is_as_asked=is_as_asked)
             # A view made here is read by later queries that do not name `events`.
-            self._hidden |= not mentions.parsed and bool(_HIDES.search(query))
+            self.hides_tables |= not mentions.parsed and bool(_HIDES.search(query))
             if not mentions.parsed:  # it may replace what other queries were bound to
                 self._prepared.clear()
         # Only the answer to a count has no parameters any more.
@@ -274,7 +274,7 @@ class Session:
 
     def disable_pruning(self) -> None:
         """Let later queries see all segments: a statement was kept that may read any of them."""
-        self._hidden = True
+        self.hides_tables = True
 
     def plan(self, query: str, params: Any = None, at: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
@@ -300,7 +300,7 @@ class Session:
             self._base, self._tails, self._rows = None, {}, {}
             self.refs.clear()
             self._pool, self._needles = CursorPool(), NeedleRows()
-            self._hidden = False
+            self.hides_tables = False
             self._attached.clear()
 
     def prepare(
@@ -317,7 +317,7 @@ class Session:
         named = {table for schema, table in mentions.tables if not schema}
         if not mentions.parsed:
             named = {name for name in TABLES if name in query.lower()}
-        if self._hidden:
+        if self.hides_tables:
             named.update(TABLES)
         extra = providers.named_in(query, mentions)
         if extra:
@@ -344,7 +344,7 @@ class Session:
         return None if other is query else other
 
     def _over_typed(self, query: str, views: list[View], refs: Mapping[str, View]) -> Any:
-        cursor, keep = self._database().cursor(), self._hidden
+        cursor, keep = self._database().cursor(), self.hides_tables
         return table_sql.over_typed_columns(cursor, query, views, refs, keep=keep)
 
     def _counted(
@@ -389,7 +389,7 @@ class Session:
 
     def choose(self, state: Manifest, mentions: prune.TableRefs) -> list[SegmentEntry]:
         """Return the event segments that a query can need."""
-        if self._hidden or (mentions.of_newest and self._only is not None):  # of other events
+        if self.hides_tables or (mentions.of_newest and self._only is not None):  # of other events
             return self.store.manifests.segments(state, "events")
         return self._choice.segments(state, mentions)
 

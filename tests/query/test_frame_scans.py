@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import lakelog
 from lakelog import event
+from lakelog.cli import cli
+from lakelog.cli.render.results import PROBE
 from lakelog.query import prune
 from lakelog.query.frame_scans import columns_read
 
@@ -128,3 +132,69 @@ def test_a_process_that_asks_once_loads_no_arrays(make_lake: MakeLake) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+QUERIES = [
+    "SELECT type FROM events",
+    "SELECT source, count(*) AS n FROM events GROUP BY source ORDER BY source",
+    "SELECT type FROM events; SELECT data->>'n' AS n FROM events; SELECT max(time) FROM events",
+    "BEGIN; SELECT max(type) AS a FROM events; CREATE TABLE x AS SELECT 1 AS a; COMMIT; FROM x",
+    "BEGIN; SELECT nope FROM events",
+    "SELECT type::INT FROM events",
+    "WITH events AS (SELECT 1 AS type) SELECT type FROM events",
+    "CREATE VIEW v AS SELECT type FROM events; SELECT count(*) AS n FROM v; SELECT 1 FROM events",
+    "PREPARE p AS SELECT max(source) AS m FROM events; SELECT max(type) FROM events; EXECUTE p",
+    "SET VARIABLE x = 'B'; SELECT max(time) AS t FROM events WHERE type = getvariable('x')",
+    "; ".join(f"SELECT max({name}) AS {name} FROM events" for name in COLUMNS),
+]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_the_command_line_answers_as_if_the_tail_were_sealed(
+    make_lake: MakeLake, tmp_path: Path, query: str
+) -> None:
+    """In any order of statements, and with the same words where a statement is wrong."""
+    answers = []
+    for name in ("tail", "sealed"):
+        lake = make_lake(name, seal="never")
+        lake.append(
+            {"type": "AB"[n % 2], "source": f"s{n % 3}", "time": n, "data": {"n": n}}
+            for n in range(PROBE + 10)
+        )
+        if name == "sealed":
+            lake.settle()
+        done = CliRunner().invoke(cli, ["--lake", lake.path, "-q", "sql", query, "--json"])
+        answers.append((done.exit_code, done.stdout, done.stderr))
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("at", [0, PROBE + 5])
+@pytest.mark.parametrize("form", ["csv", "jsonl", "table", "arrow"])
+def test_the_command_line_has_rows_of_payloads_that_the_engine_cannot_parse(
+    make_lake: MakeLake, home: Path, form: str, at: int
+) -> None:
+    """Whether it comes to them with the first rows or behind them."""
+    lake = make_lake(seal="never")
+    batch = event.encode([{"type": f"T{n}", "data": {"t": "HOLE"}} for n in range(PROBE + 10)])
+    lines = batch.text.split(b"\n")
+    lines[at] = lines[at].replace(b"HOLE", b"\\ud8")
+    batch.text = b"\n".join(lines)
+    lake.append_encoded(batch)
+    words = ["--lake", lake.path, "sql", "SELECT type FROM events", "-o", str(home / f"x.{form}")]
+    done = CliRunner().invoke(cli, [*words, "--format", form])
+    assert done.exit_code == 0, done.output
+    last = "T199" if form == "table" else f"T{PROBE + 9}"
+    assert last.encode() in (home / f"x.{form}").read_bytes()
+
+
+def test_a_command_that_asks_once_loads_no_arrays(make_lake: MakeLake) -> None:
+    lake = make_lake(seal="never")
+    lake.append([{"type": "A"}] * 3)
+    program = (
+        "import sys; from lakelog.cli import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "finally: print({'numpy', 'pyarrow'} & {*sys.modules})\n"
+    )
+    words = ["--lake", lake.path, "sql", "SELECT max(type) AS t FROM events", "--format", "csv"]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert done.stdout == "t\nA\nset()\n"

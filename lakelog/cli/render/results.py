@@ -9,12 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.cli.render.tables import ROWS_MAX
 from lakelog.export.formats import BINARY, Result
 from lakelog.export.values import Row
 from lakelog.export.vectors import Columns
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    import duckdb
+else:
+    duckdb = Lazy("duckdb")
 
 PROBE = 1000
 BATCH = 1000
@@ -27,23 +33,36 @@ _NESTED_TYPES = frozenset(("list", "array", "struct"))
 
 
 def result_of(
-    relation: Any, format: str, rerun: Callable[[], Any] | None = None, *, payload: bool = True
+    relation: Any,
+    format: str,
+    rerun: Callable[[], Any] | None = None,
+    *,
+    payload: bool = True,
+    complete: Callable[[], bool] = bool,
 ) -> Result:
     """Return a relation as a streaming result.
 
     `rerun` runs its query once more and returns the cursor, which streams every type there is. A
-    text column `data` holds JSON if it is the `payload` of events.
+    text column `data` holds JSON if it is the `payload` of events. `complete` gives the relation's
+    tables what more than its first rows, or these after an error, need; False if they have it.
     """
     # Without a row: `columns` of a DuckDB relation may run the query.
     names = list(relation.limit(0).columns)
     nested = tuple(i for i, kind in enumerate(relation.types) if _is_json(payload, names[i], kind))
     if format in BINARY:
+        complete()
         return Result(names, (), nested, lambda: relation.to_arrow_reader(131_072))
     limit = ROWS_MAX if format == "table" else PROBE
     # One more than is shown says whether there are others.
-    first = relation.limit(limit + 1).fetchall()
+    try:
+        first = relation.limit(limit + 1).fetchall()
+    except (duckdb.DataError, duckdb.ProgrammingError, duckdb.IOException):
+        if not complete():
+            raise
+        first = relation.limit(limit + 1).fetchall()
     if len(first) <= limit or format == "table":
         return Result(names, [first], nested)
+    complete()
     return Result(names, _stream(relation, rerun), nested)
 
 

@@ -191,8 +191,14 @@ class Shell:
         if list(relation.columns) == ["explain_key", "explain_value"]:
             lines = [line for _, plan in relation.fetchall() for line in plan.splitlines()]
             return "".join(f"{cell(line)}\n" for line in lines), "planned", ""
-        payload = self._runner.gives_payload(statement.text)
-        result = result_of(relation, self.format, self._runner.again, payload=payload)
+        runner = self._runner
+        result = result_of(
+            relation,
+            self.format,
+            runner.again,
+            payload=runner.gives_payload(statement.text),
+            complete=runner.complete,
+        )
         if self.format == "table":
             return draw(result)
         emit(replace(result, batches=monitor.over(result.batches)), Target(self.format))

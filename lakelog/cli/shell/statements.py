@@ -7,11 +7,12 @@ The connection is known, so Ctrl-C can interrupt it.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import QueryFailed
+from lakelog.errors import QueryFailed, SnapshotGone
 from lakelog.lazy import Lazy
 from lakelog.query import payload, prune, type_tables
 from lakelog.query.qualifiers import TABLES
@@ -21,6 +22,8 @@ from lakelog.views.tables import ViewTables
 
 if TYPE_CHECKING:
     import duckdb
+
+    from lakelog.query.frame_scans import FrameScan
 else:
     duckdb = Lazy("duckdb")
 
@@ -65,6 +68,7 @@ class StatementRunner:
         self._query = ""
         self._asked: tuple[str, Any, str | None] = "", None, None
         self._params: Any = None
+        self._scan: tuple[FrameScan, Any] | None = None
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """The one connection."""
@@ -117,13 +121,16 @@ class StatementRunner:
         scope: Any = None,
     ) -> Any:
         """Run one statement on the one connection; see Session.sql. Errors keep their caret."""
-        cursor = cursor or self.cursor()
+        cursor, self._scan = cursor or self.cursor(), None
         try:
             # These have no rows, and the lake's tables must not be made in the middle of them.
             if _TRANSACTION.match(query):
                 return cursor.sql(query)
             for name in (*TABLES, payload.WIDE):  # cut to what the statement before needed
                 cursor.execute(f"DROP VIEW IF EXISTS temp.{name}")
+            if not params and at is None and self._has_scan(cursor, query):
+                self._query, self._params, self._asked = query, None, (query, None, None)
+                return cursor.sql(query)
             try:
                 return self._bound(cursor, query, params, at)
             except duckdb.Error:
@@ -150,12 +157,37 @@ class StatementRunner:
             return cursor.sql(self._query, params=self._params)
         return cursor.sql(self._query)
 
+    def _has_scan(self, cursor: Any, query: str) -> bool:
+        """Make `events` for the first rows of an answer, where the tail need not become rows."""
+        session = self.session
+        with session.mutex:
+            mentions = prune.analyze(session.connect().cursor(), query)
+            is_counted, named = mentions.counts_all is not None, mentions.own_tables(TABLES)
+            if session.hides_tables or is_counted or named != {"events"}:
+                return False
+            # Where gc was faster, who makes the tables looks again.
+            with contextlib.suppress(SnapshotGone):
+                scan = session.scans.make(cursor, query, mentions, *session.state(None))
+                self._scan = scan and (scan, cursor)
+        return self._scan is not None
+
+    def complete(self) -> bool:
+        """Give the last statement its tables whole: before, they have what its first rows need, and
+        a payload that the engine cannot parse is an error. Return whether they were not whole."""
+        made, self._scan = self._scan, None
+        if made is None:
+            return False
+        scan, cursor = made
+        scan.complete(cursor)
+        return True
+
     def gives_payload(self, query: str) -> bool:
         """Whether a column `data` of the answer is the payload of events."""
         return prune.gives_payload(self.session.connect().cursor(), query)
 
     def again(self) -> duckdb.DuckDBPyConnection:
         """Run the last query once more; its rows can be fetched in pieces."""
+        self.complete()
         return self.cursor().execute(self._query, self._params)
 
     def as_asked(self, error: BaseException) -> BaseException:
