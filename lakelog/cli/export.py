@@ -96,10 +96,9 @@ def export(
             ask, query, to, params=values, shard_rows=shard_rows, progress=progress
         )
     seconds = time.monotonic() - started
-    words = (
-        f"{many(result.rows, 'row')} in {many(len(result.files), 'file')},"
-        f" {size(result.bytes)}, {result.rows / max(seconds, 1e-3):,.0f} rows/s"
-    )
+    # A pipe or a device is no file, and has no size.
+    kept = f" in {many(len(result.files), 'file')}, {size(result.bytes)}" if result.files else ""
+    words = f"{many(result.rows, 'row')}{kept}, {result.rows / max(seconds, 1e-3):,.0f} rows/s"
     # On stderr, also with --json: stdout stays free for the record.
     app.say(f"{out}: {words}")
     if as_json:

@@ -182,7 +182,10 @@ def _write_file(
             if progress:
                 progress(rows)
         part.close()
-    return ExportResult(to.path, rows, {os.path.basename(to.path): os.path.getsize(to.path)})
+    # A pipe or a device has no size: 0 would say that nothing was written.
+    is_kept = os.path.isfile(to.path)
+    sizes = {os.path.basename(to.path): os.path.getsize(to.path)} if is_kept else {}
+    return ExportResult(to.path, rows, sizes)
 
 
 def _opener(form: str, name: str, is_json: bool) -> Opener:

@@ -55,7 +55,7 @@ Opener = Callable[[str, Any], Part]
 @dataclass(frozen=True)
 class ExportResult:
     """What an export wrote at `path`. `files` gives the size in bytes of each file, by its path
-    relative to the directory, or by its name where `path` is one file."""
+    relative to the directory, or by its name where `path` is one file; a pipe or device is none."""
 
     path: str
     rows: int

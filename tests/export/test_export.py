@@ -298,3 +298,17 @@ def test_a_long_export_is_whole_in_a_file_and_in_a_pipe(
             reader.kill()
     assert done.exit_code == 0, done.output
     assert (home / "read").read_bytes() == begun.read_bytes() == whole.read_bytes()
+
+
+def test_an_export_to_a_pipe_names_no_file_and_no_size(lake: Path, home: Path) -> None:
+    """What went through a pipe is nowhere: it says the rows alone, and not 0 bytes of them."""
+    pipe = home / "pipe.csv"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cp", pipe, home / "read"]) as reader:
+        done = export(lake, "events", "-o", pipe, "--json")
+        if done.exit_code:
+            reader.kill()
+    assert json.loads(done.stdout) == {"path": str(pipe), "rows": 500, "files": {}}
+    assert "500 rows, " in done.stderr
+    assert "byte" not in done.stderr
+    assert "file" not in done.stderr
