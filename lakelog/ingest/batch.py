@@ -25,8 +25,10 @@ from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.formats.format import Format
 from lakelog.ingest.identity import Inodes, Resolver
-from lakelog.ingest.source import Source
+from lakelog.ingest.source import Source, Split
+from lakelog.ingest.splits import SplitRefused
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer
+from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.lazy import Lazy
 from lakelog.store import arrays, disk, identity_run, rows, segment, text_kinds, typed
 from lakelog.store.bootstrap import Store
@@ -90,6 +92,8 @@ class FileReport:
     """Whether nothing was read, because the file may be about to replace another one."""
     is_copy: bool = field(default=False, compare=False)
     """Whether all of it is a copy of a file that is still there."""
+    alone: int = field(default=0, compare=False)
+    """Up to here this process reads the file alone, as another one refused a split of it."""
     released: int = field(default=0, compare=False)
     """Cursors whose file was truncated or replaced by this one."""
 
@@ -192,11 +196,11 @@ class Job:
         schemas: Callable[[], list[Schema]] | None = None,
     ) -> Transformer:
         """The transformer of lines of a file that follow the bytes `before`; or of several
-        `files`. See Transformer for `schemas`."""
+        `files`. With `schemas`, of payloads that the lake has already, some become structs."""
+        engine = self.connect()
         return Transformer(
-            *(self.connect(), form, origin, self.label, self.mode, before, files),
-            self.conformance,
-            schemas,
+            *(engine, form, origin, self.label, self.mode, before, files, self.conformance),
+            TypedPayloads(engine, schemas) if schemas else None,
         )
 
 
@@ -229,8 +233,9 @@ class Batch:
         self.base = base or job.head()
         self.state = job.state(self.base)
         self.commit = disk.random_hex()
-        target = segment.rows_target(job.store.settings, self.state.totals.events)
-        self._segments = EventSegments(job.store.paths, self.commit, target)
+        self.target = segment.rows_target(job.store.settings, self.state.totals.events)
+        """Rows of a segment."""
+        self._segments = EventSegments(job.store.paths, self.commit, self.target)
         self.runs: list[Any] = list(job.runs)
         self.bad: list[RejectedLine] = []
         self.unfinished: list[RejectedLine] = []
@@ -238,6 +243,8 @@ class Batch:
         self.rows = self.skipped = self.lines = self.bytes = self._bad_chars = self._most = 0
         self._since = time.monotonic()
         self._pending: Future[None] | None = None
+        self._splits: list[Split] = []
+        self._given = 0
 
     @property
     def full(self) -> bool:
@@ -274,12 +281,35 @@ class Batch:
         self._most += result.lines
         self._pending = pool.submit(self.take, result)
 
+    def insert(self, split: Split, pool: ThreadPoolExecutor) -> None:
+        """Add a split, which another process loads."""
+        self.wait()
+        self.bytes += split.length
+        self._splits.append(split)
+        # About as many as it has: each is cut for a segment.
+        self._given += self.target
+        self._most += self.target
+        self._pending = pool.submit(self._segments.insert, split.answer)
+
     def wait(self) -> None:
         """Wait until all chunks are added. Raises what went wrong there."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
-        self._most = self.rows + self.skipped + len(self.bad)
+        self._most = self.rows + self.skipped + len(self.bad) + self._given
+
+    def wait_for_splits(self) -> int:
+        """Wait until other processes have loaded their splits; return 0, or the end of the first
+        that was refused."""
+        splits, self._splits, self._given = self._splits, [], 0
+        for split in splits:
+            try:
+                loaded = split.answer.result()
+            except SplitRefused:
+                return split.base + split.length
+            self.rows += loaded.events
+            self.lines += loaded.events
+        return 0
 
     def take(self, result: ChunkResult) -> pa.Table | None:
         """Finish a chunk, drop events whose id is known, encode the rest; return the new rows."""

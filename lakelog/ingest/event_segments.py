@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lakelog.ingest.formats.uniform_lines import TEXT_BYTES
+from lakelog.ingest.splits import Answer, Loaded
 from lakelog.lazy import Lazy
 from lakelog.store import segment, typed, typed_rows
 from lakelog.store.entry import SegmentEntry
@@ -43,7 +44,7 @@ class EventSegments:
         # One thread writes segments while the next row group is encoded; syncs would stall the
         # encoder.
         self._disk = ThreadPoolExecutor(1)
-        self._writes: list[Future[SegmentEntry]] = []
+        self._writes: list[Future[SegmentEntry] | Answer] = []
         self._encoder: segment.SegmentEncoder | None = None
         self._fields: FieldColumns | None = None
         """How structs are stored; `_stored` is that of the segment that is being encoded."""
@@ -61,11 +62,20 @@ class EventSegments:
         while self._waiting >= step or self._bytes >= _BYTES:
             self._encode(min(step, self._waiting))
 
+    def insert(self, answer: Answer) -> None:
+        """Put the segments that another process makes of a split behind the rows so far."""
+        self._end_segment()
+        self._writes.append(answer)
+
     def write(self) -> list[SegmentEntry]:
-        """Write the rest durably; return the entries of all segments."""
+        """Write the rest durably; return the entries of all segments. Raises SplitRefused."""
         self._end_segment()
         # Every segment is on disk, synced, before the manifest that names it is written.
-        return [write.result() for write in self._writes]
+        entries = list[SegmentEntry]()
+        for write in self._writes:
+            written = write.result()
+            entries += written.entries if isinstance(written, Loaded) else [written]
+        return entries
 
     def close(self) -> None:
         """End the thread that writes."""

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
-import zlib
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
+from concurrent.futures import ThreadPoolExecutor
 
-from lakelog.ingest import cursors, definitions
+from lakelog.ingest import cursors, definitions, splits
 from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit
+from lakelog.ingest.checksum import Checksum
 from lakelog.ingest.cursors import WINDOW, Cursor, Start
 from lakelog.ingest.formats import local_time, registry
 from lakelog.ingest.formats.format import Format
 from lakelog.ingest.holes import visible
 from lakelog.ingest.identity import FileCopy, KnownContent, UndecidedFile
 from lakelog.ingest.records import BOM, joins
-from lakelog.ingest.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source
-from lakelog.ingest.transform import RejectedLine, Transformer, readable
+from lakelog.ingest.source import LINE_MAX, SHORT, Chunk, Hole, Overlong, Piece, Source, Split
+from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer, readable
+from lakelog.store import typed
 
 _PIECE = 1 << 20
 _TOO_LONG = "the line behind it is too long"
@@ -41,13 +41,14 @@ class Gatherer:
             # Once it is closed its inode's number may be that of another file.
             self._start = dataclasses.replace(self._start, cursor=self._start.cursor.released())
         self._place = self._start.cursor.bytes
-        self._crc: int | Future[int] | None = self._start.cursor.crc
         self._before, self._pending = self._start.before, b""
         self._transformer: Transformer | None = None
         self._form, self._since, self._joins = "", 0, False
         self._is_binary = False
         self._nuls = self._end_hole = 0
         self._pool = ThreadPoolExecutor(1)
+        self._crc = Checksum(self._start.cursor.crc, self._pool)
+        self._splits: splits.Splits | None = None
 
     def _decide(self, decision: Start | FileCopy | KnownContent | UndecidedFile) -> Start:
         """Where reading starts; the report says why a file is not read."""
@@ -84,6 +85,8 @@ class Gatherer:
             self._take_part(piece)
         elif isinstance(piece, Hole):
             self._take_hole(piece)
+        elif isinstance(piece, Split):
+            self._take_split(piece)
         else:
             pending = self._pending
             if piece.open_end and self._source.broken:
@@ -121,8 +124,15 @@ class Gatherer:
         sizes = itertools.chain(
             itertools.repeat(_PIECE, hole.length // _PIECE), [hole.length % _PIECE]
         )
-        self._sum(map(bytes, sizes))
+        self._crc.add(map(bytes, sizes), hole.length)
         self._move(hole.base + hole.length, bytes(min(hole.length, WINDOW)))
+
+    def _take_split(self, split: Split) -> None:
+        """Add lines that another process loads."""
+        self._batch.insert(split, self._pool)
+        end = split.base + split.length
+        self._crc.add_sum(lambda: split.answer.result().crc, split.length)
+        self._move(end, os.pread(self._source.descriptor, WINDOW, end - WINDOW))
 
     def _end_pending(self, reason: str) -> None:
         """Ingest the pending record, of which no more comes; what is still no event is
@@ -138,7 +148,7 @@ class Gatherer:
         # The pool still adds the chunk before: bad lines stay in the order of the file.
         self._batch.wait()
         self._batch.add_bad([RejectedLine(place, reason, readable(data), self.start.origin)])
-        self._sum([data])
+        self._crc.add([data], len(data))
         self._move(place + len(data), data)
 
     def finish(self) -> None:
@@ -170,6 +180,9 @@ class Gatherer:
         batch, job = self._batch, self._job
         # Counts and bad lines are complete only now.
         batch.wait()
+        if refused := batch.wait_for_splits():
+            self._report.alone = refused + splits.ALONE
+            raise CursorMoved
         self._report.left = len(self._pending) + self._end_hole
         start = self._start
         unfinished = self._add_unfinished(batch) if is_end else 0
@@ -189,9 +202,7 @@ class Gatherer:
         if start.cursor.unfinished and not is_same:
             start = dataclasses.replace(start, ended=start.cursor.tail_key)
         if self._place != at.bytes:
-            at = at.moved(
-                self._place, self._before, None if self._crc is None else _known(self._crc)
-            )
+            at = at.moved(self._place, self._before, self._crc.value())
         at = dataclasses.replace(at, lines=at.lines + batch.lines)
         if self._source.broken or self._source.compression:
             # Where there is more, it is looked into again.
@@ -219,7 +230,9 @@ class Gatherer:
         self._resolver = job.resolver(self._batch.state)
 
     def close(self) -> None:
-        """End the threads that encode and write."""
+        """End the threads that encode and write, and other processes."""
+        if self._splits:
+            self._splits.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._batch.close()
 
@@ -254,33 +267,38 @@ class Gatherer:
         # The length is known before the rows are: the next piece can be read while the pool
         # finishes these.
         result = self._transformer.start(chunk, final=final)
-        self._source.chunk = self._transformer.chunk
+        self._begin_splits(result)
+        self._source.chunk = self._splits.chunk if self._splits else self._transformer.chunk
         self._batch.add(result, self._pool)
         self._pending = chunk.data[result.length :]
         self._nuls += 0 if self._is_binary else chunk.hole_bytes(result.length)
-        self._sum([memoryview(chunk.data)[: result.length]])
+        self._crc.add([memoryview(chunk.data)[: result.length]], result.length)
         self._move(
             chunk.base + result.length, chunk.data[max(result.length - WINDOW, 0) : result.length]
         )
 
-    def _sum(self, parts: Iterable[bytes | memoryview]) -> None:
-        """Continue the CRC-32 of all that was consumed, in parallel with work on what follows."""
-        before = self._crc
-        if before is not None:
-            # The pool has one thread: there, the one before is known.
-            self._crc = self._pool.submit(
-                lambda: functools.reduce(
-                    lambda crc, part: zlib.crc32(part, crc), parts, _known(before)
-                )
-            )
+    def _begin_splits(self, result: ChunkResult) -> None:
+        """Let other processes load a part of a long file whose lines are like those of a chunk."""
+        job, transformer = self._job, self._transformer
+        is_whole = job.mode in ("once", "ended") and not (job.dry_run or job.follows)
+        is_cut = transformer is not None and transformer.chunk == SHORT and result.lines
+        if self._splits or not (is_whole and is_cut) or job.conformance:
+            return
+        fields = result.fields
+        load = {
+            "root": job.store.paths.root,
+            "rows": self._batch.target,
+            "origin": self.start.origin,
+            "source": job.label,
+            "schemas": [typed.encode(fields.schema)] if fields else [],
+        }
+        after = max(self._place, self._report.alone)
+        line = result.length / result.lines
+        self._splits = splits.begin(self._source, load, line, after, job.store.settings.threads)
+        self._source.splits = self._splits
 
     def _move(self, place: int, data: bytes) -> None:
         self._place, self._before = place, (self._before + data[-WINDOW:])[-WINDOW:]
-
-
-def _known(crc: int | Future[int]) -> int:
-    """A CRC-32 that another thread may still be working on."""
-    return crc.result() if isinstance(crc, Future) else crc
 
 
 def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.ingest.binary import refusal
 from lakelog.ingest.columnar import RowStream, container
@@ -24,6 +24,9 @@ from lakelog.ingest.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, i
 from lakelog.ingest.lease import is_open_for_writing
 from lakelog.lazy import LazyProperty
 from lakelog.store import rows
+
+if TYPE_CHECKING:
+    from lakelog.ingest.splits import Answer, Splits
 
 CHUNK, SHORT = 24 << 20, 8 << 20
 """Bytes of a chunk at most, and of the first ones. A query is planned for each, but the sooner a
@@ -120,7 +123,16 @@ class Hole:
     at_end: bool = False
 
 
-Piece = Chunk | Overlong | Hole
+@dataclass(frozen=True)
+class Split:
+    """Whole lines that another process loads, `length` bytes of them."""
+
+    base: int
+    length: int
+    answer: Answer
+
+
+Piece = Chunk | Overlong | Hole | Split
 
 
 class Source:
@@ -138,6 +150,8 @@ class Source:
         self.limit = limit
         self.chunk = SHORT
         """Bytes of the chunks that are read next."""
+        self.splits: Splits | None = None
+        """What other processes load of it, where that is plain."""
         self._at = self._inflated = 0
         self._file: Any = open(_regular(path), "rb", buffering=0)  # noqa: SIM115
         try:
@@ -168,6 +182,11 @@ class Source:
     def is_open_elsewhere(self) -> bool | None:
         """Whether a process has the file open for writing; None where the system does not say."""
         return is_open_for_writing(self._file.fileno())
+
+    @property
+    def descriptor(self) -> int:
+        """The number of the open file."""
+        return int(self._file.fileno())
 
     @property
     def raw(self) -> int:
@@ -222,7 +241,13 @@ class Source:
         pending, base, hole, number = b"", offset, 0, 0
         self._inflated = 0
         # Plain blocks are read up to a newline, which saves joining the rest of one to the next.
-        while block := self._block(self._next_size()):
+        while True:
+            if not (pending or hole or number) and (split := self._split(base)):
+                yield split
+                base += split.length
+                continue
+            if not (block := self._block(self._next_size())):
+                break
             if hole:
                 # Only bytes after a hole show that it will not be overwritten any more.
                 rest = block.lstrip(b"\0")
@@ -289,6 +314,19 @@ class Source:
             return size
         whole = len(near) == _NEAR and b"\n" in near
         return size - _NEAR + near.rfind(b"\n") + 1 if whole else size
+
+    def _split(self, base: int) -> Split | None:
+        """Give what comes next to another process, if that has time."""
+        size = self.splits.due(base) if self.splits else 0
+        # The end of a file may be without its newline, or a hole.
+        if not self.splits or not size or base + size + SHORT > self.size:
+            return None
+        near = os.pread(self.descriptor, _NEAR, base + size - _NEAR)
+        size += near.rfind(b"\n") + 1 - _NEAR
+        if b"\n" not in near:
+            return None
+        self._at = self._file.seek(base + size)
+        return Split(base, size, self.splits.give(base, size))
 
     def _open(self) -> Any:
         if self.container:

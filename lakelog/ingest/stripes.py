@@ -9,18 +9,29 @@ from typing import TYPE_CHECKING, Any
 from lakelog.ingest.formats import pattern
 from lakelog.ingest.records import Records
 from lakelog.lazy import Lazy
+from lakelog.store import wal
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
+    import zstandard
 else:
     np = Lazy("numpy")
     pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")
+    zstandard = Lazy("zstandard")
 
 LINES, BYTES = 8192, 4 << 20
 """Lines, and bytes of documents, that one thread of the engine processes at a time."""
+
+
+def frame(lines: list[bytes], origin: str) -> wal.Frame:
+    """Return events as a frame of a WAL: rows are made of frames in one place, for appended and
+    for parsed events."""
+    text = b"\n".join(lines) + b"\n"
+    payload = zstandard.ZstdCompressor(level=1).compress(text)
+    return wal.Frame(origin, 0, len(lines), wal.KEYED, 0, 0, len(text), payload)
 
 
 def matching(lines: pa.Array, regex: str) -> Any:

@@ -27,8 +27,7 @@ from lakelog.ingest.source import CHUNK, SHORT, Chunk
 from lakelog.ingest.time_carry import TimeCarry
 from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.lazy import Lazy
-from lakelog.store import arrays, rows, segment, sql, typed, wal
-from lakelog.store.typed import Schema
+from lakelog.store import arrays, rows, segment, sql, typed
 from lakelog.store.typed_rows import FieldColumns
 
 if TYPE_CHECKING:
@@ -36,9 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
-    import zstandard
 else:
-    zstandard = Lazy("zstandard")
     pc = Lazy("pyarrow.compute")
     np = Lazy("numpy")
     pa = Lazy("pyarrow")
@@ -102,11 +99,11 @@ class Transformer:
         before: bytes = b"",
         files: dict[int, bytes] | None = None,
         conformance: Conformance | None = None,
-        schemas: Callable[[], list[Schema]] | None = None,
+        payloads: TypedPayloads | None = None,
     ) -> None:
         """`before` are the bytes in front of the first chunk; of a chunk of many `files` those of
-        each, by where it begins. Lines that lack `conformance` are bad. With `schemas`, of the
-        payloads that the lake has already, payloads may become structs."""
+        each, by where it begins. Lines that lack `conformance` are bad, which is checked of
+        payloads as text; without it `payloads` says which become structs."""
         self._connection, self._form = connection, form
         self._beside = connection.cursor()
         self._origin, self._source, self._mode = origin, source, mode
@@ -115,9 +112,7 @@ class Transformer:
         self._traits = form.traits
         self._carry = TimeCarry(form, before, files)
         self._conformance = conformance
-        # Contracts are checked on payloads as text.
-        known = None if conformance else schemas
-        self._payloads = TypedPayloads(connection, known) if known else None
+        self._payloads = None if conformance else payloads
 
     @property
     def chunk(self) -> int:
@@ -164,6 +159,19 @@ class Transformer:
         result.rest = rest
         return result
 
+    def uniform(self, chunk: Chunk) -> ChunkResult | None:
+        """Return the result of a chunk whose lines are all spelled alike, of any other None."""
+        self._plan(chunk)
+        lines, starts = chunk.lines
+        found = Records(lines, None, starts, len(chunk.data))
+        if self._uniform is None or stripes.valid_text(found, blank=False)[0] is not lines:
+            return None
+        tables, others = self._by_layout(chunk, found, datetime.now(UTC))
+        fields = self._payloads.fields if self._payloads else None
+        if len(others):
+            return None
+        return ChunkResult(tables[0], lines=len(lines), length=found.length, fields=fields)
+
     def rows_of(self, events: list[dict[str, Any]], places: list[int]) -> pa.Table | None:
         """Turn parsed events into rows. Raises InvalidEvent."""
         return self._rows(encode(events).lines, places)
@@ -182,11 +190,7 @@ class Transformer:
         Returns their rows and the indexes of the remaining records; adds to `untimed` the
         positions of rows without a time, to `older` those of records in an older encoding.
         """
-        # Planned from the first chunk and kept: lines of a file rarely change their layout.
-        if self._queries is None:
-            sample = visible(chunk.data[:SAMPLE]).split(b"\n")[:-1][:SAMPLE_LINES]
-            self._queries = [*self._form.cheaper(sample), self._form.QUERY]
-            self._uniform = self._form.uniform(sample)
+        queries = self._plan(chunk)
         tables: list[pa.Table | None] = []
         count = len(chunk_records.lines)
         remaining = np.arange(count, dtype=np.int64)
@@ -214,7 +218,7 @@ class Transformer:
             remaining = np.setdiff1d(remaining, styled, assume_unique=True)
             styled_rows, styled = self._by_styles(table, styled, places, now, untimed)
             tables += styled_rows
-        for query in list(self._queries):
+        for query in list(queries):
             if len(remaining) <= (4 * FEW if tables else few):
                 break
             before = len(remaining)
@@ -223,12 +227,21 @@ class Transformer:
             if self._traits.carries:
                 untimed.append(stripes.untimed_positions(rows_, now))
             # It left most lines of this chunk, and would of the next: it costs more than it saves.
-            if len(remaining) > before / 2 and query in self._queries[:-1]:
-                self._queries.remove(query)
+            if len(remaining) > before / 2 and query in queries[:-1]:
+                queries.remove(query)
         if self._traits.styles and not likely and len(remaining) > 4 * FEW:
             styled_rows, remaining = self._by_styles(table, remaining, places, now, untimed)
             tables += styled_rows
         return tables, np.union1d(remaining, styled) if len(styled) else remaining
+
+    def _plan(self, chunk: Chunk) -> list[str]:
+        """Return the queries for lines like those of the first chunk, the cheapest first: lines of
+        a file rarely change their layout."""
+        if self._queries is None:
+            sample = visible(chunk.data[:SAMPLE]).split(b"\n")[:-1][:SAMPLE_LINES]
+            self._queries = [*self._form.cheaper(sample), self._form.QUERY]
+            self._uniform = self._form.uniform(sample)
+        return self._queries
 
     def _by_layout(
         self, chunk: Chunk, chunk_records: Records, now: datetime
@@ -436,7 +449,7 @@ class Transformer:
         if not lines:
             return None
         now = datetime.now(UTC)
-        table = rows.events(self._beside, [_frame(lines, self._origin)])
+        table = rows.events(self._beside, [stripes.frame(lines, self._origin)])
         table = table.drop_columns(["ingested_at", "origin", "writer", "sequence", "position"])
         table = table.append_column("position", arrays.integers(np.array(places, np.int64)))
         return self._finish(table, now)
@@ -482,10 +495,3 @@ class Transformer:
 def readable(line: bytes) -> str:
     """A bad line as text, the whole of it; bytes that are no text are escaped."""
     return line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
-
-
-def _frame(lines: list[bytes], origin: str) -> wal.Frame:
-    text = b"\n".join(lines) + b"\n"
-    payload = zstandard.ZstdCompressor(level=1).compress(text)
-    # Rows are made from frames in one place, for appended and for parsed events.
-    return wal.Frame(origin, 0, len(lines), wal.KEYED, 0, 0, len(text), payload)

@@ -35,9 +35,14 @@ class TypedPayloads:
     """The columns that payloads of a file become; `known` returns the schemas that the lake has."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, known: Callable[[], list[Schema]]
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        known: Callable[[], list[Schema]],
+        least: int | None = None,
     ) -> None:
+        """Chunks of `least` lines are long, by default of LINES."""
         self._connection, self._known = connection, known
+        self._least = LINES if least is None else least
         self._columns: PayloadColumns | None = None
         self._left = _TIMES
         self.fields: FieldColumns | None = None
@@ -47,7 +52,7 @@ class TypedPayloads:
         self, uniform: UniformLines, text: bytes, starts: np.ndarray
     ) -> PayloadColumns | None:
         """Return the columns for the lines of a chunk, None where payloads stay text."""
-        is_long = len(starts) > (LINES if len(text) < _FULL else LINES * SHORT // CHUNK)
+        is_long = len(starts) > (self._least if len(text) < _FULL else LINES * SHORT // CHUNK)
         if self._columns is None and self._left and is_long:
             self._left -= 1
             known = [*([self.fields.schema] if self.fields else ()), *self._known()]

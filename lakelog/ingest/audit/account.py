@@ -28,7 +28,7 @@ from lakelog.ingest.formats import bulk, jsonl, registry
 from lakelog.ingest.formats.format import Format
 from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, is_left, joins, simple
-from lakelog.ingest.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source
+from lakelog.ingest.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source, Split
 from lakelog.ingest.transform import ChunkResult, Transformer
 from lakelog.lazy import Lazy
 
@@ -150,6 +150,7 @@ class Account:
         if isinstance(piece, Hole):
             self._hole(piece, end)
             return
+        assert not isinstance(piece, Split)  # what is audited is read by this process alone
         low, high = max(piece.base, begin), min(piece.base + len(piece.data), end)
         forms = [] if self._forced else list(self._cursor.forms)
         # A cursor notes where the format of its file changed; each stretch is compared in the
