@@ -42,7 +42,7 @@ ORDER = {
         cursor_pool needle_rows segment_choice seal_requests frame_scans session follow""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns tables contract sample user_views""",
-    "ingest": """exclusions rotation inflate holes binary columnar lease source checksum splits
+    "ingest": """exclusions rotation inflate holes binary columnar lease splits source checksum
         scan cursors content identity formats definitions records time_carry stripes conformance
         typed_payloads transform event_segments split_worker batch gather group ingest
         stream_cursor messages preview quarantine audit""",

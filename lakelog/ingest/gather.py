@@ -279,10 +279,11 @@ class Gatherer:
 
     def _begin_splits(self, result: ChunkResult) -> None:
         """Let other processes load a part of a long file whose lines are like those of a chunk."""
-        job, transformer = self._job, self._transformer
+        job, transformer, source = self._job, self._transformer, self._source
+        is_plain = not source.compression and source.limit is None
         is_whole = job.mode in ("once", "ended") and not (job.dry_run or job.follows)
         is_cut = transformer is not None and transformer.chunk == SHORT and result.lines
-        if self._splits or not (is_whole and is_cut) or job.conformance:
+        if self._splits or not (is_plain and is_whole and is_cut) or job.conformance:
             return
         fields = result.fields
         load = {
@@ -292,10 +293,11 @@ class Gatherer:
             "source": job.label,
             "schemas": [typed.encode(fields.schema)] if fields else [],
         }
-        after = max(self._place, self._report.alone)
+        span = max(self._place, self._report.alone), source.size
         line = result.length / result.lines
-        self._splits = splits.begin(self._source, load, line, after, job.store.settings.threads)
-        self._source.splits = self._splits
+        self._splits = source.splits = splits.begin(
+            source.descriptor, load, line, span, job.store.settings.threads
+        )
 
     def _move(self, place: int, data: bytes) -> None:
         self._place, self._before = place, (self._before + data[-WINDOW:])[-WINDOW:]

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.ingest.source import Source
 from lakelog.lazy import Lazy
 from lakelog.store import entry
 from lakelog.store.entry import SegmentEntry
@@ -157,21 +156,21 @@ def part(size: int) -> int:
 
 
 def begin(
-    source: Source, load: dict[str, Any], line: float, after: int, threads: int
+    descriptor: int, load: dict[str, Any], line: float, span: tuple[int, int], threads: int
 ) -> Splits | None:
-    """Return workers for what comes `after` a place of a file; None if there is too little of it,
-    no processor for another process, or no way to start one.
+    """Return workers for a span of a plain file, its begin and end; None if that is too short, or
+    if there is no processor for another process, or no way to start one.
 
     `load` is what they are told of the load, `line` the bytes of a line, `threads` the setting.
     """
-    size = int(load["rows"] * _PART * line)
-    is_long = source.size - after >= LEAST and size <= _LONGEST
+    size, (after, end) = int(load["rows"] * _PART * line), span
+    is_long = end - after >= LEAST and size <= _LONGEST
     # In a frozen program or an embedded interpreter this would start the program itself again.
     is_python = "python" in os.path.basename(sys.executable or "")
     count = min(threads or PROCESSES, len(os.sched_getaffinity(0))) - 1
-    if source.compression or source.limit is not None or not (is_long and is_python and count):
+    if not (is_long and is_python and count):
         return None
     try:
-        return Splits(size, after, [_Worker(source.descriptor, load) for _ in range(count)])
+        return Splits(size, after, [_Worker(descriptor, load) for _ in range(count)])
     except OSError:
         return None
