@@ -49,8 +49,8 @@ _LOAD = (
     " makes structs of them, as lakelog does, in about as much processor time. lakelog also shows"
     " for every line that what it keeps gives the line back, sets aside those that are no events,"
     " remembers how far the file was taken in, writes Bloom filters, hashes and syncs; and its"
-    " threads wait for Python's lock: 1.6 of two cores work. Of a load of 100,000 events a quarter"
-    " is loading modules."
+    " threads wait for Python's lock: 1.6 of two cores work, until a file is long enough for two"
+    " processes. Of a load of 100,000 events a quarter is loading modules."
 )
 _MEMORY = (
     "SQLite takes in 10,000 rows at a time. lakelog reads, parses, encodes and writes successive"
