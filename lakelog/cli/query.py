@@ -14,7 +14,6 @@ from lakelog.cli.pairs import pair_of, value_of
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
-from lakelog.cli.render.results import result_of
 from lakelog.cli.shell.statements import Statement, StatementRunner
 from lakelog.export.formats import BINARY
 from lakelog.lazy import Lazy
@@ -156,13 +155,7 @@ def _answer(
         with QueryMonitor(runner.interrupt, app.progress("running", "s")) as monitor:
             relation = runner.sql(statement.text, params or None, digest)
             if is_last if holds_one else (is_single or statement.gives_rows(relation)):
-                result = result_of(
-                    relation,
-                    target.format,
-                    runner.again,
-                    payload=runner.gives_payload(statement.text),
-                    complete=runner.complete,
-                )
+                result = runner.result(relation, statement.text, target.format)
                 # Counting seconds ends with the first row, or they would be written between the
                 # rows.
                 emit(replace(result, batches=monitor.over(result.batches)), target)

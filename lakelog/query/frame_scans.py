@@ -121,9 +121,8 @@ class FrameScans:
         Raises SnapshotGone, DamagedSegment.
         """
         scan = self._scan(cursor, query, mentions, state, pending)
-        if scan is None or not _is_bound(cursor, scan.view, query):
+        if scan is None:
             return None
-        self._left -= 1
         stream = Stream(cursor, query, None, is_one=True)
         stream.prepared = f"EXECUTE {_NAME}"
         stream.complete = functools.partial(scan.complete, cursor)
@@ -145,10 +144,8 @@ class FrameScans:
         # On another cursor first: an error would end the transaction that a user has begun on this.
         own = self._source.connect().cursor()
         scan = self._scan(own, query, mentions, state, pending)
-        if scan is None or not _is_bound(own, scan.view, query):
-            return None
-        self._left -= 1
-        cursor.execute(scan.view)
+        if scan is not None:
+            cursor.execute(scan.view)
         return scan
 
     def _scan(
@@ -159,6 +156,7 @@ class FrameScans:
         state: Manifest,
         pending: PendingFrames | None,
     ) -> FrameScan | None:
+        """Make `events` on a cursor and prepare the query there; None if it needs more."""
         if not self._left or pending is None or not pending.events or pending.has_keys:
             return None
         if mentions.needles:  # others keep the rows of what is asked for again
@@ -178,11 +176,11 @@ class FrameScans:
         if entries := self._source.choose(state, mentions):
             parts.insert(0, self._source.rows_sql(entries))
         union = " UNION ALL ".join(f"SELECT {', '.join(listed)} FROM ({part})" for part in parts)
-        return FrameScan(
-            f"CREATE OR REPLACE TEMP VIEW events AS {union}",
-            files,
-            functools.partial(self._make_whole, entries, state, pending),
-        )
+        view = f"CREATE OR REPLACE TEMP VIEW events AS {union}"
+        if not _is_bound(cursor, view, query):
+            return None
+        self._left -= 1
+        return FrameScan(view, files, functools.partial(self._make_whole, entries, state, pending))
 
     def _make_whole(
         self,

@@ -18,7 +18,6 @@ from lakelog.cli.app import App
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import Target, emit
-from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.cli.shell.complete import Names, SqlCompleter
@@ -191,14 +190,7 @@ class Shell:
         if list(relation.columns) == ["explain_key", "explain_value"]:
             lines = [line for _, plan in relation.fetchall() for line in plan.splitlines()]
             return "".join(f"{cell(line)}\n" for line in lines), "planned", ""
-        runner = self._runner
-        result = result_of(
-            relation,
-            self.format,
-            runner.again,
-            payload=runner.gives_payload(statement.text),
-            complete=runner.complete,
-        )
+        result = self._runner.result(relation, statement.text, self.format)
         if self.format == "table":
             return draw(result)
         emit(replace(result, batches=monitor.over(result.batches)), Target(self.format))

@@ -12,7 +12,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog.cli.render.results import result_of
 from lakelog.errors import QueryFailed, SnapshotGone
+from lakelog.export.formats import Result
 from lakelog.lazy import Lazy
 from lakelog.query import payload, prune, type_tables
 from lakelog.query.qualifiers import TABLES
@@ -181,9 +183,10 @@ class StatementRunner:
         scan.complete(cursor)
         return True
 
-    def gives_payload(self, query: str) -> bool:
-        """Whether a column `data` of the answer is the payload of events."""
-        return prune.gives_payload(self.session.connect().cursor(), query)
+    def result(self, relation: Any, query: str, format: str) -> Result:
+        """Return the answer of the last statement as a streaming result."""
+        is_payload = prune.gives_payload(self.session.connect().cursor(), query)
+        return result_of(relation, format, self.again, payload=is_payload, complete=self.complete)
 
     def again(self) -> duckdb.DuckDBPyConnection:
         """Run the last query once more; its rows can be fetched in pieces."""
