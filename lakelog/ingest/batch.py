@@ -244,7 +244,6 @@ class Batch:
         self._since = time.monotonic()
         self._pending: Future[None] | None = None
         self._splits: list[Split] = []
-        self._given = 0
 
     @property
     def full(self) -> bool:
@@ -286,8 +285,6 @@ class Batch:
         self.wait()
         self.bytes += split.length
         self._splits.append(split)
-        # About as many as it has: each is cut for a segment.
-        self._given += self.target
         self._most += self.target
         self._pending = pool.submit(self._segments.insert, split.answer)
 
@@ -296,12 +293,14 @@ class Batch:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
-        self._most = self.rows + self.skipped + len(self.bad) + self._given
+        # A split is cut for a segment, and has about as many rows.
+        given = len(self._splits) * self.target
+        self._most = self.rows + self.skipped + len(self.bad) + given
 
     def wait_for_splits(self) -> int:
         """Wait until other processes have loaded their splits; return 0, or the end of the first
         that was refused."""
-        splits, self._splits, self._given = self._splits, [], 0
+        splits, self._splits = self._splits, []
         for split in splits:
             try:
                 loaded = split.answer.result()
