@@ -22,6 +22,7 @@ from typing import Any
 
 import click
 
+from lakelog import interpreter
 from lakelog import lake as lakes
 from lakelog.cli import sample
 from lakelog.cli.app import App, verb
@@ -272,8 +273,7 @@ def _environment() -> dict[str, str]:
     """Return the environment of a step: this package, none of the user's defaults, a narrower
     terminal."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith("LAKELOG_")}
-    package = str(Path(__file__).resolve().parent.parent.parent)
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [package, variables.get("PYTHONPATH")]))
+    variables["PYTHONPATH"] = interpreter.search_path()
     # The output is shown indented by four.
     variables["COLUMNS"] = str(width() - 4)
     if has_colour(sys.stdout):

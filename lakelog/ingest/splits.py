@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog import interpreter
 from lakelog.lazy import Lazy
 from lakelog.store import entry
 from lakelog.store.entry import SegmentEntry
@@ -92,9 +93,6 @@ class _Worker:
     """One process, and the thread that waits for its answers."""
 
     def __init__(self, descriptor: int, load: dict[str, Any]) -> None:
-        # It has to find this very lakelog, which may come from a path that only sys.path has.
-        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lakelog.ingest.split_worker", str(descriptor)],
             stdin=subprocess.PIPE,
@@ -103,7 +101,7 @@ class _Worker:
             start_new_session=True,  # Ctrl-C is for this process, which then ends it
             cwd="/",  # or a directory that is called lakelog would be found first
             pass_fds=[descriptor],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=interpreter.environment(),
         )
         self._thread = ThreadPoolExecutor(1, "split")
         assert self._process.stdin is not None
@@ -165,10 +163,8 @@ def begin(
     """
     size, (after, end) = int(load["rows"] * _PART * line), span
     is_long = end - after >= LEAST and size <= _LONGEST
-    # In a frozen program or an embedded interpreter this would start the program itself again.
-    is_python = "python" in os.path.basename(sys.executable or "")
     count = min(threads or PROCESSES, len(os.sched_getaffinity(0))) - 1
-    if not (is_long and is_python and count):
+    if not (is_long and count and interpreter.is_startable()):
         return None
     try:
         return Splits(size, after, [_Worker(descriptor, load) for _ in range(count)])

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from lakelog import interpreter
 from lakelog.lazy import Lazy
 from lakelog.store import disk
 
@@ -60,7 +61,7 @@ class Follower:
         """Ingest what the file has now, and wait for it; whether that was possible."""
         done = subprocess.run(
             [*_command(self.lake), "--quiet", "ingest", *self._files()],
-            env=_environment(),
+            env=interpreter.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
         )
@@ -78,8 +79,7 @@ class Follower:
         return False
 
     def _start(self) -> None:
-        # In a frozen program this would start the program itself again.
-        if "python" not in os.path.basename(sys.executable or ""):
+        if not interpreter.is_startable():
             return
         _STARTED[:] = [process for process in _STARTED if process.poll() is None]
         with contextlib.suppress(OSError):
@@ -90,7 +90,7 @@ class Follower:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=_environment(),
+                env=interpreter.environment(),
             )
             _STARTED.append(self._process)
 
@@ -103,10 +103,3 @@ def lock_path(lake: str, file: str) -> str:
 
 def _command(lake: str) -> list[str]:
     return [sys.executable, "-m", "lakelog", "--lake", lake]
-
-
-def _environment() -> dict[str, str]:
-    # It has to find this very lakelog, which may come from a path that only sys.path has.
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

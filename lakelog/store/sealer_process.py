@@ -8,6 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from lakelog import interpreter
 from lakelog.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
@@ -65,12 +66,8 @@ def start_sealer(store: Store, branch: str) -> Any:
     """
     # Kept while they run: Python warns of one that nobody refers to any more.
     _started[:] = [process for process in _started if process.poll() is None]
-    # In a frozen program or an embedded interpreter this would start the program itself again.
-    if "python" not in os.path.basename(sys.executable or ""):
+    if not interpreter.is_startable():
         return None
-    # The child has to find this very lakelog, which may come from a path that only sys.path has.
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "lakelog", "--lake", store.paths.root, "seal"]
     try:
         process = subprocess.Popen(
@@ -80,7 +77,7 @@ def start_sealer(store: Store, branch: str) -> Any:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=interpreter.environment(),
         )
     except OSError:
         return None

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from typing import Any
 
+from lakelog import interpreter
 from lakelog.errors import ExportRefused
 from lakelog.train import inspection, inventory
 from lakelog.train.leaks import Certificate, Leak
@@ -47,11 +48,9 @@ def check(path: str, against: str | None = None, *, near: float | None = None) -
 
 
 def _run(request: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     # Threads and arenas that are created in advance count against the memory limit of the child.
     own = {
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": interpreter.search_path(),
         "OPENBLAS_NUM_THREADS": "1",
         "ARROW_DEFAULT_MEMORY_POOL": "system",
         "MALLOC_ARENA_MAX": "2",
