@@ -85,7 +85,17 @@ def characters(column: pa.Array) -> np.ndarray:
 
 def repeated(value: str, count: int) -> pa.Array:
     """One text, many times."""
-    return texts([value]).take(integers(np.zeros(count, np.int64)))
+    return spread([value], [count])
+
+
+def spread(values: Sequence[str], counts: Sequence[int]) -> pa.Array:
+    """Texts, each so many times."""
+    raw = [value.encode() for value in values]
+    lengths = np.repeat(np.fromiter(map(len, raw), np.int32, len(raw)), counts)
+    ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+    data = b"".join(text * count for text, count in zip(raw, counts, strict=True))
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(lengths), buffers)
 
 
 def times(micros: np.ndarray) -> pa.Array:

@@ -212,25 +212,28 @@ def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
         for frame, text in zip(frames, _texts(frames, wal.Frame.lines), strict=True):
             keyed = bool(frame.flags & wal.KEYED)
             lines = text[:-1].split(b"\n") if text else ()
-            rows += [(*_row(line, keyed), frame.writer) for line in lines]
+            rows += [_row(line, keyed) for line in lines]
         # One tuple a column; `zip` of no rows would give none at all.
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 11
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 10
         if not _are_usual_times(columns[0]):
             return None
         # All texts as one array: that of each column by itself would take as long as parsing. What
         # is no text raises an error here.
-        flat = arrays.texts(list(itertools.chain.from_iterable(columns)))
-        time, *texts = (flat.slice(at * len(rows), len(rows)) for at in range(len(columns)))
+        full = [not c or c[0] is not None or c.count(None) < len(c) for c in columns]
+        flat = arrays.texts(list(itertools.chain.from_iterable(itertools.compress(columns, full))))
+        starts, empty = itertools.count(0, len(rows)), pa.nulls(len(rows), pa.string())
+        time, *texts = (flat.slice(next(starts), len(rows)) if some else empty for some in full)
         times = time.cast(pa.timestamp("us", "UTC"))
     # The query is the rule; this path may only answer where both give the same.
     except (ValueError, AttributeError, TypeError):
         return None
-    *others, key, data, writer = texts
+    *others, key, data = texts
     counts = [f.events for f in frames]
     at, sequence = (
         np.repeat(np.array([getattr(f, name) for f in frames], np.int64), counts)
         for name in ("ingested_at", "sequence")
     )
+    writer = arrays.spread([f.writer for f in frames], counts)
     position = [f.position + nth for f in frames for nth in range(f.events)]
     places = arrays.integers(np.array(position, np.int64))
     *before_data, event_id = others

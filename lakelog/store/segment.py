@@ -70,6 +70,9 @@ _REPEATS = 4
 # Bounds of the statistics of an entry (F6.7), so that a page of entries stays small.
 _NAMES_MAX = 32
 _TEXT_MAX = 64
+_PLAIN = 500
+"""A segment of so few rows has no dictionaries: the page of each would hold about as many bytes as
+it spares, and a sixth of the time of writing the segment goes into them."""
 ROW_GROUP = 65_536
 _PAGE_BYTES = {"arrival": 1 << 20, "sorted": 1 << 22}
 """Matches of zstd end where a page does: a log's lines in pages of 1 MiB are 6 % larger. But a
@@ -143,7 +146,7 @@ def encode(
     branch: str = "",
 ) -> bytes:
     """Return the bytes of a segment."""
-    builder = SegmentEncoder(kind, layout, commit, level)
+    builder = SegmentEncoder(kind, layout, commit, level, is_short=table.num_rows <= _PLAIN)
     builder.add(table)
     return builder.finish(wal, branch)
 
@@ -159,8 +162,11 @@ class SegmentEncoder:
         level: int = 3,
         fields: FieldColumns | None = None,
         texts: dict[str, str] | None = None,
+        *,
+        is_short: bool = False,
     ) -> None:
-        """`texts` are encodings of `TEXTS` that were chosen, those of `column_encoding`."""
+        """`texts` are encodings of `TEXTS` that were chosen, those of `column_encoding`; `is_short`
+        if no more than a few rows will be added."""
         self._schema, self._layout = schema(kind, layout), layout
         self._text_bytes = 0
         self._notes = {
@@ -170,7 +176,7 @@ class SegmentEncoder:
             "lakelog.layout": layout,
         }
         self._notes |= {"lakelog.zstd": str(level)} if layout == "sorted" else {}
-        self._dictionary = [n for n in _DICTIONARY if n in self._schema.names]
+        self._dictionary = [n for n in _DICTIONARY if n in self._schema.names and not is_short]
         self._column_encodings = _encodings(self._schema.names, layout)
         self._texts = texts
         if fields:
