@@ -22,6 +22,7 @@ import orjson
 
 from lakelog.lazy import Lazy
 from lakelog.query.extractions import Extraction, Step, name
+from lakelog.query.tree import Node, nodes
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,7 +33,6 @@ WIDE = "lakelog_events"
 """The table that rewritten queries read in place of `events`."""
 FIELDS = "fields"
 """The name under which queries address typed columns: `fields.x.y`."""
-Node = dict[str, Any]
 Tables = Mapping[tuple[str, str], str]
 """What rewritten queries read in the place of tables of events, by schema and name."""
 EVENTS: Tables = {("", "events"): WIDE}
@@ -190,13 +190,13 @@ class _Rewriter:
             and self._names.isdisjoint(("data", FIELDS))
             and FIELDS not in aliases
             and len(set(aliases)) == len(aliases)
-            and not any(_is_unclear(n, rows, [*stars, *all_]) for n in _nodes(node))
+            and not any(_is_unclear(n, rows, [*stars, *all_]) for n in nodes(node))
             and not any(_is_alias_of_payload(item) for item in node["select_list"])
             and _stars(node) == len(stars) + len(all_)
             and all(part.get("type") in _FROM for part in _froms(node["from_table"]))
         )
         # A semi-join would come after the columns were computed, and so would a join.
-        queries = (n.get("class") == "SUBQUERY" for n in _nodes(node["where_clause"]))
+        queries = (n.get("class") == "SUBQUERY" for n in nodes(node["where_clause"]))
         is_flat = not self._joins and len(tables) == 1 and not any(queries)
         return _Scope(tables, stars, is_clear, is_flat)
 
@@ -425,32 +425,23 @@ def _unaliased(item: Node) -> Node | None:
 
 def _parameters(tree: Node) -> Iterator[str]:
     """Yield the names of the parameters of lambdas."""
-    for node in _nodes(tree):
+    for node in nodes(tree):
         if node.get("class") == "LAMBDA" and _chain(node) is None:
-            for part in _nodes(node["lhs"]):
+            for part in nodes(node["lhs"]):
                 if part.get("class") == "COLUMN_REF":
                     yield part["column_names"][0]
 
 
 def _ctes(tree: Node) -> Iterator[str]:
     """Yield the names that WITH gives, in small letters."""
-    for node in _nodes(tree):
+    for node in nodes(tree):
         maps = node.get("cte_map") or {}
         yield from (str(entry["key"]).lower() for entry in maps.get("map", ()))
 
 
 def _reads(tree: Node, tables: Tables) -> bool:
-    nodes = (n for n in _nodes(tree) if n.get("type") == "BASE_TABLE" and not n["schema_name"])
-    return any(("", n["table_name"].lower()) in tables for n in nodes)
-
-
-def _nodes(tree: Any) -> Iterator[Node]:
-    if isinstance(tree, dict):
-        yield tree
-    children = tree.values() if isinstance(tree, dict) else tree
-    for child in children if isinstance(tree, (dict, list)) else ():
-        if isinstance(child, (dict, list)):
-            yield from _nodes(child)
+    named = (n for n in nodes(tree) if n.get("type") == "BASE_TABLE" and not n["schema_name"])
+    return any(("", n["table_name"].lower()) in tables for n in named)
 
 
 def select_one(item: Node, statement: Node) -> Node:

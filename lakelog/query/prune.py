@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 import functools
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -234,7 +234,7 @@ def rewrite(
 
 def nodes(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
     """The nodes of the tree of a query that is `parsed`."""
-    return list(_nodes(tree_of(connection, query)["statements"]))
+    return list(trees.nodes(tree_of(connection, query)["statements"]))
 
 
 def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
@@ -243,16 +243,8 @@ def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
     tree = tree_of(connection, query)
     if tree.get("error") or len(tree.get("statements", ())) != 1:
         return True
-    nodes = list(_nodes(tree["statements"][0]["node"]))
+    nodes = list(trees.nodes(tree["statements"][0]["node"]))
     return any(n.get("type") == "BASE_TABLE" for n in nodes) and not any(map(_renames, nodes))
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict):
-        yield tree
-    for child in tree.values() if isinstance(tree, dict) else tree:
-        if isinstance(child, (dict, list)):
-            yield from _nodes(child)
 
 
 def _renames(node: dict[str, Any]) -> bool:

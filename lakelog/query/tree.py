@@ -71,3 +71,13 @@ def mentioned(value: Any, key: str) -> Iterator[str]:
         if name == key and isinstance(child, str):
             yield child
         yield from mentioned(child, key)
+
+
+def nodes(tree: Any) -> Iterator[Node]:
+    """Yield every node of a tree, those above before those below."""
+    if isinstance(tree, dict):
+        yield tree
+    children = tree.values() if isinstance(tree, dict) else tree
+    for child in children if isinstance(tree, (dict, list)) else ():
+        if isinstance(child, (dict, list)):
+            yield from nodes(child)
