@@ -12,14 +12,20 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lakelog.query import payload, table_sql
+from lakelog.lazy import Lazy
+from lakelog.query import table_sql
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.prune import Predicate, TableRefs
 from lakelog.query.table_sql import View
 from lakelog.store import connection, sql
 from lakelog.store.entry import SegmentEntry
+
+if TYPE_CHECKING:
+    from lakelog.query import payload
+else:
+    payload = Lazy("lakelog.query.payload")
 
 _TABLE = "lakelog_needle"
 _TAIL = "lakelog_needle_tail"

@@ -19,7 +19,7 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.lazy import Lazy
-from lakelog.query import newest, payload
+from lakelog.query import newest
 from lakelog.query import tree as trees
 from lakelog.query.tree import is_events, is_events_of_ref, is_type
 from lakelog.store import bloom
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog import event
+    from lakelog.query import payload
 else:
-    event = Lazy("lakelog.event")
+    event, payload = Lazy("lakelog.event"), Lazy("lakelog.query.payload")
     duckdb = Lazy("duckdb")
     pa = Lazy("pyarrow")
 
@@ -215,10 +216,7 @@ def split_explain(query: str) -> tuple[str, str]:
 
 
 def rewrite(
-    connection: duckdb.DuckDBPyConnection,
-    query: str,
-    typed: bool,
-    tables: payload.Tables = payload.EVENTS,
+    connection: duckdb.DuckDBPyConnection, query: str, typed: bool, tables: payload.Tables
 ) -> payload.Rewriting | None:
     """Return the query with extractions from payloads as columns; see `payload.rewrite`."""
     key = query, typed, *tables.items()

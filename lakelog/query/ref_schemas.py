@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidName, QueryFailed
-from lakelog.query import payload
+from lakelog.lazy import Lazy
 from lakelog.query.qualifiers import TABLES, qualifiers
 from lakelog.query.table_sql import View
 from lakelog.store import disk
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from lakelog.query import prune
+    from lakelog.query import payload, prune
     from lakelog.query.extractions import Extraction
     from lakelog.query.providers import Pinned, TableProvider
     from lakelog.store.bootstrap import Store
     from lakelog.store.entry import SegmentEntry
     from lakelog.store.manifest import Manifest
     from lakelog.store.tail import PendingFrames, Tail
+else:
+    payload = Lazy("lakelog.query.payload")
 
 _SCHEMA = re.compile(r"\blakelog_\d+\b")
 VERSIONS_MAX = 64

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
 from lakelog.lazy import Lazy
-from lakelog.query import frames, payload, providers, prune, segment_files, table_sql, type_tables
+from lakelog.query import frames, providers, prune, segment_files, table_sql, type_tables
 from lakelog.query.cursor_pool import CursorPool
-from lakelog.query.extractions import Extraction
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
 from lakelog.query.needle_rows import NeedleRows
@@ -43,12 +42,13 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from lakelog.query import tail_rows
+    from lakelog.query import payload, tail_rows
+    from lakelog.query.extractions import Extraction
     from lakelog.query.providers import Pinned, TableProvider
     from lakelog.query.tail_rows import TailRows
 else:
     duckdb = Lazy("duckdb")
-    tail_rows = Lazy("lakelog.query.tail_rows")
+    payload, tail_rows = Lazy("lakelog.query.payload"), Lazy("lakelog.query.tail_rows")
 
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _PREPARED_MAX = 256

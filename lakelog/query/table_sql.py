@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lakelog.query import payload, prune
-from lakelog.query.extractions import Extraction, TypeTable, WideColumns
+from lakelog.lazy import Lazy
+from lakelog.query import prune
 from lakelog.query.tree import with_events
-from lakelog.store import segment_sql, sql
+from lakelog.store import sql
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from lakelog.query import extractions, payload
+    from lakelog.query.extractions import Extraction, TypeTable
+    from lakelog.store import segment_sql
+else:
+    extractions, payload = Lazy("lakelog.query.extractions"), Lazy("lakelog.query.payload")
+    segment_sql = Lazy("lakelog.store.segment_sql")
 
 _NAMES = re.compile(r"\s*(?:with\b|--|/\*)", re.I)
 
@@ -63,7 +69,7 @@ def rows_sql(
         parts = [f"SELECT {listed} FROM {sql.parquet(files)}"] if entries else []
     else:
         scans = segment_sql.scans(paths, entries)
-        wide = WideColumns(more, [scan.schema for scan in scans if scan.schema])
+        wide = extractions.WideColumns(more, [scan.schema for scan in scans if scan.schema])
         parts = segment_sql.queries(paths, scans, wide)
         listed = ", ".join((listed, *wide(segment_sql.TEXT)))
     if tail is not None or not parts:

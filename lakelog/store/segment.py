@@ -26,11 +26,10 @@ import orjson
 from lakelog.errors import DamagedSegment
 from lakelog.lazy import Lazy
 from lakelog.settings import DEFAULTS
-from lakelog.store import bloom, column_encoding, disk, document, typed, typed_rows
+from lakelog.store import bloom, column_encoding, disk, document
 from lakelog.store.connection import connect
 from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import Paths
-from lakelog.store.typed_rows import FieldColumns
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,7 +38,11 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
     from lakelog.settings import Settings
+    from lakelog.store import typed, typed_rows
+    from lakelog.store.typed_rows import FieldColumns
 else:
+    # Whoever only reads rows without typed payloads needs neither, and a first query is waited for.
+    typed, typed_rows = Lazy("lakelog.store.typed"), Lazy("lakelog.store.typed_rows")
     pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")
     pq = Lazy("pyarrow.parquet")

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from lakelog.store import segment, sql, typed
+from lakelog.lazy import Lazy
+from lakelog.store import segment, sql
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
-from lakelog.store.typed import Schema
+
+if TYPE_CHECKING:
+    from lakelog.store import typed
+    from lakelog.store.typed import Schema
+else:
+    typed = Lazy("lakelog.store.typed")
 
 _LAYOUTS = ("arrival", "sorted")
 

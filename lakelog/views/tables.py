@@ -13,7 +13,6 @@ from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.lazy import Lazy
 from lakelog.query import providers, prune
-from lakelog.query.extractions import TypeTable
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.session import Session
 from lakelog.store import disk
@@ -26,12 +25,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog import event
+    from lakelog.query import extractions
+    from lakelog.query.extractions import TypeTable
     from lakelog.query.providers import Pinned
     from lakelog.views import catalog, engine, guard, ledger, params, type_columns
     from lakelog.views.definition import Definition
     from lakelog.views.engine import Projector
 else:
     duckdb, event = Lazy("duckdb"), Lazy("lakelog.event")
+    extractions = Lazy("lakelog.query.extractions")
     # A query that names no view needs none of them.
     catalog, engine, guard, ledger, params, type_columns = (
         Lazy(f"lakelog.views.{name}")
@@ -225,7 +227,7 @@ class ViewTables:
         alike = [type_ for type_ in types if type_.lower() == name.lower()]
         if name in types or len(alike) == 1:
             found = name if name in types else alike[0]
-            return TypeTable(found, type_columns.columns(fields, found))
+            return extractions.TypeTable(found, type_columns.columns(fields, found))
         near = did_you_mean(name, types) or "`lakelog schema` lists the types"
         raise QueryFailed(f"there are no events of type {name}: {near}")
 
