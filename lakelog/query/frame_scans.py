@@ -77,12 +77,12 @@ class FrameFiles:
         self._fds: list[int] = []
         weakref.finalize(self, _close, self._fds).atexit = False
         enough = max(_FILE_BYTES, sum(f.raw for f in frames) // _FILES)
-        part, size = list[bytes](), 0
+        part, size = list[bytes | memoryview](), 0
         for nth, frame in enumerate(frames, 1):
             part.append(frame.payload)
             size += frame.raw
             if size >= enough or nth == len(frames):
-                self._fds.append(disk.memory_file(b"".join(part)))
+                self._fds.append(disk.memory_file(part))
                 part, size = [], 0
 
     @property

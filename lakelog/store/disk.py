@@ -14,10 +14,12 @@ import fcntl
 import mmap
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 TEMPORARY = ".tmp-"
 _BLOCK = 1 << 16
+_VECTOR = 1024
+"""So many pieces one call writes at most."""
 
 
 def now_us() -> int:
@@ -223,14 +225,18 @@ def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:
         sync_dir(directory)
 
 
-def memory_file(data: bytes) -> int:
-    """Return the descriptor of a file without a name, in memory, that holds `data`.
+def memory_file(pieces: Sequence[bytes | memoryview]) -> int:
+    """Return the descriptor of a file without a name, in memory, that holds `pieces`.
 
     Raises AttributeError where the system has no such files, OSError.
     """
     fd = os.memfd_create("lakelog")
     try:
-        write_all(fd, data)
+        for start in range(0, len(pieces), _VECTOR):
+            some = pieces[start : start + _VECTOR]
+            size = sum(map(len, some))
+            if (written := os.writev(fd, some)) < size:
+                write_all(fd, b"".join(some)[written:])
     except BaseException:
         os.close(fd)
         raise

@@ -6,7 +6,8 @@ watermark count, each sequence once, contiguous (F12.4). A writer without a wate
 the first sequence of its oldest file: earlier frames were sealed and trimmed, and the watermark
 omitted. If a file of such a writer vanished since it was read, the read starts over (F12.3).
 What was read of a file stays in memory, so that a follower reads only what is new: finished files
-are not opened again, and where nothing changed, the very same PendingFrames comes back.
+are not opened again, and where nothing changed, the very same PendingFrames comes back. Frames that
+were read together share their memory, until all of them are sealed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import itertools
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
@@ -159,6 +161,27 @@ class Tail:
         with self._mutex:
             return self._scan()
 
+    @contextlib.contextmanager
+    def read_ahead(self, *, wanted: bool) -> Iterator[None]:
+        """Read the files, if `wanted`, while this thread does what takes as long in native code.
+
+        What goes wrong meanwhile `collect` meets again.
+        """
+
+        def read() -> None:
+            with contextlib.suppress(LakelogError, OSError):
+                self.scan()
+
+        thread = threading.Thread(target=read, daemon=True)
+        with contextlib.suppress(RuntimeError):  # the system has no more threads
+            if wanted:
+                thread.start()
+        try:
+            yield
+        finally:
+            if thread.ident is not None:  # whoever forks next must not meet it
+                thread.join()
+
     def forget(self) -> None:
         """Clear the cache of what was read."""
         with self._mutex:
@@ -267,7 +290,9 @@ class Tail:
             mark = head.move.wal.get(file.writer, -1)
             # The last frame stays, for `last` says up to which sequence the file goes.
             if file.frames and file.frames[0].sequence <= mark:
-                file.frames = [f for f in file.frames if f.sequence > mark] or file.frames[-1:]
+                pending = [f for f in file.frames if f.sequence > mark]
+                file.frames = pending or [file.frames[-1].alone()]
+                self._selections.pop(file.writer, None)
 
     def _damage(self, files: list[WalFile], mark: int) -> DamagedWal:
         for file in files:
@@ -384,9 +409,10 @@ def _take(file: WalFile, data: bytes) -> None:
         # Damage, which `pick` reports: a file appears with its header (F3.11).
         if opened is None or not is_header_of(opened[0], file.path):
             return
-        file.header, start = opened
-        data, file.end = data[start:], start
-    scan = wal.scan(data, file.end, file.writer)
+        file.header, file.end = opened
+        scan = wal.scan(data, 0, file.writer, file.end)
+    else:
+        scan = wal.scan(data, file.end, file.writer)
     file.frames.extend(scan.frames)
     file.end, file.ended, file.torn = scan.end, scan.ended, scan.torn
     file.damage, file.resumed, file.final = scan.damage, scan.resumed, scan.final

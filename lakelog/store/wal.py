@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -36,6 +36,7 @@ import zstandard
 from lakelog.errors import FormatTooNew
 from lakelog.store.paths import WAL_FORMAT
 
+Bytes = bytes | memoryview
 KEYED, SOURCED, QUARANTINED = 1, 2, 4
 
 _HEADER_MAGIC, _FRAME_MAGIC, _END_MAGIC = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C
@@ -86,9 +87,14 @@ class Frame:
     position: int
     ingested_at: int
     raw: int
-    payload: bytes
+    payload: Bytes
     offset: int = 0
     cursor: dict[str, Any] | None = None
+
+    def alone(self) -> Frame:
+        """The same frame, which does not keep in memory what was read with it."""
+        shares = isinstance(self.payload, memoryview)
+        return replace(self, payload=bytes(self.payload)) if shares else self
 
     def lines(self) -> bytes:
         """The frame's JSON lines, each ended by a newline. Raises ValueError if they do not fit the
@@ -257,16 +263,19 @@ def is_space(data: bytes) -> bool:
     return data[:4] in (_SPACE_START, bytes(4), b"")
 
 
-def scan(data: bytes, base: int, writer: str) -> Scan:
-    """Read frames from `data`, which starts at byte `base` of a file and at a frame's start."""
+def scan(data: bytes, base: int, writer: str, at: int = 0) -> Scan:
+    """Read frames from byte `at` of `data`, where one starts; `data` starts at byte `base` of a
+    file. The frames share its memory if they are most of it."""
     frames: list[Frame] = []
-    at = 0
+    view = memoryview(data)
     while at < len(data):
-        match = frame_at(data, at, base, writer)
+        match = frame_at(view, at, base, writer)
         if match is None:
             break
         frame, at = match
         frames.append(frame)
+    if at * 2 < len(data):  # else what is kept of a few would be the space after them
+        frames = [frame.alone() for frame in frames]
     if is_end(data, at):
         return Scan(tuple(frames), base + at, True, _written(data, at + END_BYTES))
     torn = _written(data, at)
@@ -287,7 +296,7 @@ def _written(data: bytes, at: int) -> int:
     return 0 if len(rest) <= SPACE_BYTES and rest[:4] == _SPACE_START else len(rest)
 
 
-def head_at(data: bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
+def head_at(data: Bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
     """Return the fields of an intact frame header, where its zstd frame begins, and ends."""
     if len(data) - at < _FRAME.size + 4:
         return None
@@ -303,7 +312,7 @@ def head_at(data: bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
     return fields, head_end + 4, head_end + 4 + fields[4]
 
 
-def frame_at(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, int] | None:
+def frame_at(data: Bytes, at: int, base: int, writer: str) -> tuple[Frame, int] | None:
     """Return the frame at `at` and where it ends, if it is whole and its checksums hold."""
     head = head_at(data, at)
     if head is None or head[2] > len(data):
