@@ -74,8 +74,7 @@ class TailRows:
             if self._keys.isdisjoint(keys):
                 self._keys.update(keys)
                 deduped = pa.concat_tables([cached[2], fresh])
-                if deduped["type"].num_chunks > _COMBINE:
-                    deduped = deduped.combine_chunks()
+                deduped = _combined(deduped)
                 self._deduped = table, runs, deduped
                 return deduped
         deduped = drop_duplicates(self._store, table, runs)
@@ -131,10 +130,9 @@ class TailRows:
         self._upto = {w: fs[-1].sequence for w, fs in pending.frames.items()}
         if fresh:
             made = self._ordered(rows.events(self._connect(), fresh), fresh)
-            self._table = made if self._table is None else pa.concat_tables([self._table, made])
+            table = made if self._table is None else pa.concat_tables([self._table, made])
+            self._table = _combined(table)
             self._frames += [((f.writer, f.sequence), f.events) for f in fresh]
-            if self._table["type"].num_chunks > _COMBINE:
-                self._table = self._table.combine_chunks()
         return self._table
 
     def _rank(self, pending: PendingFrames) -> bool:
@@ -176,6 +174,22 @@ def begins_with(table: pa.Table, start: pa.Table) -> bool:
     """Whether a table of the tail begins with another's very rows, wherever those lie in memory."""
     runs = [(each.schema.metadata or {}).get(_RUN) for each in (table, start)]
     return runs[0] is not None and runs[0] == runs[1] and table.num_rows >= start.num_rows
+
+
+def _combined(table: pa.Table) -> pa.Table:
+    """Return a table of few chunks: where they are many, the last ones become one.
+
+    Those before that are more than twice as long stay, so that a row of a long tail is copied a few
+    times and not again with each of its first rows.
+    """
+    lengths = [len(chunk) for chunk in table["type"].chunks]
+    if len(lengths) <= _COMBINE:
+        return table
+    rows = lengths.pop()
+    while lengths and lengths[-1] <= 2 * rows:
+        rows += lengths.pop()
+    start = table.num_rows - rows
+    return pa.concat_tables([table.slice(0, start), table.slice(start).combine_chunks()])
 
 
 def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:

@@ -15,7 +15,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakelogError, QueryFailed
-from lakelog.query import ref_schemas
+from lakelog.query import ref_schemas, tail_rows
 from lakelog.store import history
 from lakelog.store.manifest import Manifests
 from tests.support.effort import share
@@ -76,6 +76,24 @@ def test_a_query_with_nothing_new_reads_no_log(
     make_lake().settle()
     assert types(lake.sql("SELECT type FROM events")) == "abcdefghij"
     assert lake.sealer()._tail.collect().frames == {}
+
+
+def test_rows_of_a_long_tail_stay_where_they_are(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries between many appends find their rows in few chunks, and seldom move the first."""
+    monkeypatch.setattr(tail_rows, "_COMBINE", 4)
+    lake, places = make_lake(seal="never"), set[int]()
+    for n in range(100):
+        put(lake, *[chr(97 + n % 26)] * (1 + n % 3))
+        assert lake.sql("SELECT max(data), count(*) FROM events").fetchone()[1] == lake.count()
+        table = lake._session.rows_of("main")._table
+        assert table is not None
+        assert table["type"].num_chunks <= 8
+        places.add(table["type"].chunk(0).buffers()[2].address)
+    assert len(places) < 12
+    arrived = lake.sql("SELECT type FROM events ORDER BY seq").fetchall()
+    assert arrived == [(chr(97 + n % 26),) for n in range(100) for _ in range(1 + n % 3)]
 
 
 @pytest.mark.rounds
