@@ -271,7 +271,6 @@ class Projector:
                 under, first = over.layer, over.tail.num_rows
         rows = self._tail_rows(cursor, tail, first, state.next_seq)
         made = self._builder.lay(cursor, under, rows)
-        cursor.unregister("lakelog_tail_rows")
         self._over[name] = _TailOverlay(layer, tail, made)
         return made
 

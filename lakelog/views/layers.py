@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ _SCANNED = 50_000
 """Of longer tables an index is made when they are searched again: it takes as long as a scan."""
 _SHORT, _TIMES = 2_000, 8
 """A part is joined with the next if it has so few rows, or at most so many times those."""
+_SPARE = 8
+"""So many short tables without use wait to be written over, which saves a statement for each."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,38 @@ class Shape:
         return f"SELECT *, (hash({keys}) >> 32)::UINTEGER AS {_HASH} FROM ({select})"
 
 
-class Table:
-    """A table of the engine that is dropped some time after the last use."""
+class Unused:
+    """Names of tables that nobody uses: short ones, to write over, and others, to drop."""
 
-    def __init__(self, name: str, rows: int, dropped: collections.deque[str]) -> None:
+    def __init__(self) -> None:
+        self.short: collections.deque[str] = collections.deque()
+        self.others: collections.deque[str] = collections.deque()
+
+    def spare(self) -> str | None:
+        """Take the name of a table to write over."""
+        try:
+            return self.short.popleft()
+        except IndexError:
+            return None
+
+    def droppable(self) -> Iterator[str]:
+        """Take the names of those that are to be dropped."""
+        while self.others:
+            yield self.others.popleft()
+        while len(self.short) > _SPARE:
+            yield self.short.popleft()
+
+
+class Table:
+    """A table of the engine that is dropped or written over some time after the last use."""
+
+    def __init__(self, name: str, rows: int, unused: Unused) -> None:
         self.name, self.rows = name, rows
         self.index: Any = None
         """Sorted numbers: the hash of a key, shifted by 32 bits, and the row that has it."""
         self.was_scanned = False
-        weakref.finalize(self, dropped.append, name)
+        names = unused.short if rows <= _SCANNED else unused.others
+        weakref.finalize(self, names.append, name)
 
 
 class Hidden:
@@ -137,7 +162,7 @@ class LayerBuilder:
 
     def __init__(self, database: duckdb.DuckDBPyConnection, small: int) -> None:
         self._database, self._small = database, small
-        self._dropped: collections.deque[str] = collections.deque()
+        self._unused = Unused()
         self._numbers = itertools.count(1)
         self._mutex = threading.Lock()
         self._ready = False
@@ -149,15 +174,19 @@ class LayerBuilder:
             if not self._ready:
                 cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
                 self._ready = True
-            while self._dropped:
-                cursor.execute(f"DROP TABLE IF EXISTS {self._dropped.popleft()}")
+            for name in self._unused.droppable():
+                cursor.execute(f"DROP TABLE IF EXISTS {name}")
         return cursor
 
     def table(self, cursor: duckdb.DuckDBPyConnection, query: str) -> Table:
         """Keep the rows of a query."""
-        name = f"{SCHEMA}.t{next(self._numbers)}"
-        done = cursor.execute(f"CREATE TABLE {name} AS {query}").fetchall()
-        return Table(name, int(done[0][0]) if done else 0, self._dropped)
+        name = self._unused.spare() or f"{SCHEMA}.t{next(self._numbers)}"
+        try:
+            done = cursor.execute(f"CREATE OR REPLACE TABLE {name} AS {query}").fetchall()
+        except BaseException:
+            self._unused.others.append(name)
+            raise
+        return Table(name, int(done[0][0]) if done else 0, self._unused)
 
     def mapped(
         self, cursor: duckdb.DuckDBPyConnection, shape: Shape, segment: str, table: str = "segment"
@@ -199,9 +228,11 @@ class LayerBuilder:
 
     def lay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, segment: str) -> Layer:
         """Return the state that merging in the rows that SQL gives makes."""
+        mapped = given(layer.shape.map, segment=segment)
         if self._is_small(layer):
-            return self._whole(cursor, layer, [given(layer.shape.map, segment=segment)])
-        return self._overlay(cursor, layer, self.mapped(cursor, layer.shape, segment))
+            return self._whole(cursor, layer, [mapped])
+        # Not merged in itself before: that is done with the rows which it replaces.
+        return self._overlay(cursor, layer, self.table(cursor, layer.shape.rows(mapped)))
 
     def fold(self, cursor: duckdb.DuckDBPyConnection, layer: Layer) -> None:
         """Make all parts one table, for whoever reads next."""
@@ -227,9 +258,10 @@ class LayerBuilder:
         gone = None
         touched = [(part, hit) for part, hit in zip(parts, hits, strict=True) if len(hit)]
         if touched:
+            numbers = _rows(cursor, "hits", [hit for _, hit in touched])
             reads = (
-                f"FROM {part.table.name} WHERE rowid IN ({_rows(cursor, f'hit{nth}', hit)})"
-                for nth, (part, hit) in enumerate(touched)
+                f"FROM {part.table.name} WHERE rowid IN ({rows})"
+                for (part, _), rows in zip(touched, numbers, strict=True)
             )
             gone = self.table(cursor, " UNION ALL ".join(reads))
         merging = [f"FROM {table.name}" for table in (new, gone) if table is not None]
@@ -254,8 +286,7 @@ class LayerBuilder:
             rows = np.sort(_column(cursor, f"SELECT rowid FROM {table.name} WHERE {among}"))
         else:
             if table.index is None:
-                number = f"({_HASH}::UBIGINT << 32) | rowid::UBIGINT"
-                table.index = np.sort(_column(cursor, f"SELECT {number} FROM {table.name}"))
+                table.index = _index(_column(cursor, f"SELECT {_HASH} FROM {table.name}"))
             rows = _indexed(table.index, hashes)
         if part.hidden is None or not len(rows):
             return rows
@@ -272,11 +303,10 @@ class LayerBuilder:
         some = [part for part in parts[first:] if part.rows]
         if len(some) < 2:
             return [*parts[:first], *some]
+        numbers = iter(_rows(cursor, "hidden", [p.hidden.rows for p in some if p.hidden]))
         reads = (
-            _but(part.table, _rows(cursor, f"hidden{nth}", part.hidden.rows))
-            if part.hidden
-            else f"FROM {part.table.name}"
-            for nth, part in enumerate(some)
+            _but(part.table, next(numbers)) if part.hidden else f"FROM {part.table.name}"
+            for part in some
         )
         return [*parts[:first], LayerPart(self.table(cursor, " UNION ALL ".join(reads)))]
 
@@ -286,10 +316,11 @@ class LayerBuilder:
         if hidden is None:
             return f"FROM {part.table.name}"
         if hidden.table is None:
-            made = self.table(cursor, _rows(cursor, "hidden", hidden.rows))
+            (rows,) = _rows(cursor, "hidden", [hidden.rows])
+            made = self.table(cursor, rows)
             with self._mutex:  # one that another thread reads is not let go
                 hidden.table = hidden.table or made
-        return _but(part.table, f"SELECT {_ROW} FROM {hidden.table.name}")
+        return _but(part.table, f"FROM {hidden.table.name}")
 
 
 def _column(cursor: duckdb.DuckDBPyConnection, query: str) -> Any:
@@ -298,15 +329,32 @@ def _column(cursor: duckdb.DuckDBPyConnection, query: str) -> Any:
     return column
 
 
-def _rows(cursor: duckdb.DuckDBPyConnection, name: str, rows: Any) -> str:
-    """Give a connection row numbers under a name; return SQL that reads them."""
-    cursor.register(f"lakelog_{name}", pa.table({_ROW: arrays.integers(rows)}))
-    return f"SELECT {_ROW} FROM lakelog_{name}"
+def _rows(cursor: duckdb.DuckDBPyConnection, name: str, lists: list[Any]) -> list[str]:
+    """Give a connection lists of row numbers under a name; return SQL that reads each.
+
+    They are columns of one table, for a name takes as long as a short statement. The shorter ones
+    end in repetitions, which neither IN nor NOT IN minds.
+    """
+    if not lists:
+        return []
+    longest = max(map(len, lists))
+    padded = (np.pad(rows, (0, longest - len(rows)), "edge") for rows in lists)
+    columns = {f"{_ROW}{nth}": arrays.integers(rows) for nth, rows in enumerate(padded)}
+    cursor.register(f"lakelog_{name}", pa.table(columns))
+    return [f"SELECT {column} FROM lakelog_{name}" for column in columns]
 
 
 def _but(table: Table, hidden: str) -> str:
     """SQL for the rows of a table without those of some numbers."""
     return f"FROM {table.name} WHERE rowid NOT IN ({hidden})"
+
+
+def _index(hashes: Any) -> Any:
+    """Return an index of a table whose rows have these hashes, in their order."""
+    numbers = hashes.astype(np.uint64) << np.uint64(32)
+    numbers |= np.arange(len(hashes), dtype=np.uint64)
+    numbers.sort()
+    return numbers
 
 
 def _indexed(index: Any, hashes: Any) -> Any:

@@ -10,6 +10,7 @@ put there as a literal, so the engine folds it; `$now` is the time of reading.
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -30,6 +31,8 @@ else:
 
 
 NOW = "now"
+_TEXTS = 256
+"""So many texts are remembered with the parameters they name: views are asked again and again."""
 _DECLARED = re.compile(r"([a-z][a-z0-9_]*)\s+([a-z]+)(?:\s*=\s*(.*?))?\s*$")
 Values = dict[str, Any]
 
@@ -125,14 +128,15 @@ def field_sql(field: str | None) -> str:
     return f"(data ->> {json_path(field.removeprefix('data.').split('.'))})"
 
 
-def _places(sql: str) -> list[tuple[int, int, str]]:
+@functools.lru_cache(_TEXTS)
+def _places(sql: str) -> tuple[tuple[int, int, str], ...]:
     """(start, stop, name) of each `$name`, in bytes; not inside strings or comments."""
     data, places = sql.encode(), []
     for at, kind in duckdb.tokenize(sql):
         match = re.match(rb"\$([A-Za-z_]\w*)", data[at:])
         if match and kind == duckdb.token_type.operator:
             places.append((at, at + match.end(), match[1].decode().lower()))
-    return places
+    return tuple(places)
 
 
 def _read(param: Param, raw: Any) -> Any:

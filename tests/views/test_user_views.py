@@ -361,6 +361,21 @@ def test_many_parameters_leave_few_tables(make_lake: MakeLake) -> None:
     assert held.fetchall()[0][0] < 30
 
 
+def test_views_that_fail_leave_few_tables(make_lake: MakeLake) -> None:
+    """A view that no longer suits its events fails again and again, without filling the memory."""
+    lake = make_lake()
+    counted = "SELECT source, sum((data ->> '$.n')::INT) AS n FROM segment GROUP BY source"
+    user_views.create(lake, "x", projection(map=counted))
+    for n in range(40):
+        lake.append(event(n, "PING", source="a", data={"n": "none"}))
+        rows(lake, "status")
+        with pytest.raises(QueryFailed, match="none"):
+            rows(lake, "x")
+    engine = lake._views.engine._builder.cursor()
+    held = engine.sql("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'lakelog_views'")
+    assert held.fetchall()[0][0] < 30
+
+
 @pytest.fixture(scope="module")
 def no_rows() -> Any:
     """The sample of an empty lake."""
