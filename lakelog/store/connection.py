@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.lazy import Lazy
 from lakelog.settings import Settings
-from lakelog.store import disk, sql
+from lakelog.store import disk
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ else:
     # the package that build relations take three times as long to load.
     engine = Lazy("_duckdb")
 
+Config = dict[str, str | bool | int | float | list[str]]
 SPILL = "spill-"
 """Prefix of directories in cache/ in which the engine keeps what does not fit in memory; it removes
 them when it ends, and gc removes those of processes that were killed."""
@@ -32,11 +33,18 @@ _GROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 _GROUPS = "/sys/fs/cgroup"
 # A query must not reach the network, and must see the tables of the caller that were passed to it,
 # not whatever Python variable has the name of a table.
-_OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+_OFFLINE: Config = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "python_enable_replacements": "false",
+}
+_STORED: Config = {
+    # Else the engine (2.0) compresses all tables in memory after each 16 MB of changes, within the
+    # statement that met the limit: a tenth of a second and more for a view of a million subjects.
+    "checkpoint_threshold": "1TB",
+    # Sealing relies on it: rows get their seq in the order in which the query returns them.
+    "preserve_insertion_order": "true",
 }
 _OPEN: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
 """The databases of this process that something still refers to, garbage included."""
@@ -55,24 +63,20 @@ def load_relations() -> None:
 
 def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
     """Return the same before `load_relations`: it can `execute` and give rows."""
-    connection: duckdb.DuckDBPyConnection = engine.connect(":memory:", config=_OFFLINE)
+    # A random name: in two containers on one lake every process may have the same number.
+    spill = f"{paths.cache}/{SPILL}{disk.random_hex(8)}"
+    limits = {"memory_limit": f"{settings.memory_bytes or _share_of_memory()}B"}
+    if settings.threads:
+        limits["threads"] = str(settings.threads)
+    # A statement for each would take as long as a short query.
+    config = {**_OFFLINE, **_STORED, **limits, "temp_directory": spill}
+    connection: duckdb.DuckDBPyConnection = engine.connect(":memory:", config=config)
     _OPEN.add(connection)
     # Else it prints one to the output of `python -c`, which it takes for a person's. In a notebook
     # without what draws one, it prints none and refuses.
     with contextlib.suppress(engine.InvalidInputException):
         connection.execute("SET enable_progress_bar = false")
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
-    connection.execute(f"SET memory_limit = '{settings.memory_bytes or _share_of_memory()}B'")
-    # Else the engine (2.0) compresses all tables in memory after each 16 MB of changes, within the
-    # statement that met the limit: a tenth of a second and more for a view of a million subjects.
-    connection.execute("SET checkpoint_threshold = '1TB'")
-    # Sealing relies on it: rows get their seq in the order in which the query returns them.
-    connection.execute("SET preserve_insertion_order = true")
-    # A random name: in two containers on one lake every process may have the same number.
-    spill = sql.literal(f"{paths.cache}/{SPILL}{disk.random_hex(8)}")
-    connection.execute(f"SET temp_directory = {spill}")
-    if settings.threads:
-        connection.execute(f"SET threads = {settings.threads}")
     return connection
 
 
