@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lakelog.lazy import Lazy
-from lakelog.query import prune
+from lakelog.query import prune, table_sql
 from lakelog.query.stream import Stream
 from lakelog.query.table_sql import View, columns
 from lakelog.store import disk, frame_sql, wal
@@ -176,10 +176,10 @@ class FrameScans:
         if entries := self._source.choose(state, mentions):
             parts.insert(0, self._source.rows_sql(entries))
         union = " UNION ALL ".join(f"SELECT {', '.join(listed)} FROM ({part})" for part in parts)
-        view = f"CREATE OR REPLACE TEMP VIEW events AS {union}"
-        if not _is_bound(cursor, view, query):
+        if not _is_bound(cursor, union, query):
             return None
         self._left -= 1
+        view = f"CREATE OR REPLACE TEMP VIEW events AS {union}"
         return FrameScan(view, files, functools.partial(self._make_whole, entries, state, pending))
 
     def _make_whole(
@@ -192,7 +192,7 @@ class FrameScans:
         """Give a cursor all columns of the rows that it has."""
         source, self._left = self._source, 0
         # A table of Arrow, as a tail without segments is, does not replace a view.
-        cursor.execute("DROP VIEW events")
+        cursor.execute("DROP VIEW IF EXISTS events")
         with source.mutex:
             made = source.rows_of(pending.head.move.branch)
             if not made.is_within(pending):  # others have asked for newer rows meanwhile
@@ -200,9 +200,12 @@ class FrameScans:
             source.make(cursor, [View("events", entries, made.numbered(pending, state))])
 
 
-def _is_bound(cursor: duckdb.DuckDBPyConnection, view: str, query: str) -> bool:
-    """Make a view and prepare a query over it; whether it needs no more than the view has."""
-    cursor.execute(view)
+def _is_bound(cursor: duckdb.DuckDBPyConnection, rows: str, query: str) -> bool:
+    """Prepare a query with rows in the place of `events`; whether it needs no more columns."""
+    if table_sql.has_names(query):
+        cursor.execute(f"CREATE OR REPLACE TEMP VIEW events AS {rows}")
+    else:  # a view would be bound twice
+        query = table_sql.inlined(query, "events", rows)
     try:
         cursor.execute(f"PREPARE {_NAME} AS {query}")
     except duckdb.Error:

@@ -120,13 +120,14 @@ def test_columns_are_known_or_taken_for_all(
     assert (len(columns or ()) if isinstance(expected, int) else columns) == expected
 
 
-def test_a_process_that_asks_once_loads_no_arrays(make_lake: MakeLake) -> None:
+@pytest.mark.parametrize("before", ["", "-- how many?\n", "WITH a AS (SELECT 1) "])
+def test_a_process_that_asks_once_loads_no_arrays(make_lake: MakeLake, before: str) -> None:
     lake = make_lake(seal="never")
     lake.append([{"type": "A"}] * 3)
     program = (
         "import sys, lakelog\n"
         f"lake = lakelog.open({lake.path!r})\n"
-        "answer = lake.sql('SELECT type, count(*) FROM events GROUP BY type')\n"
+        f"answer = lake.sql({before!r} 'SELECT type, count(*) FROM events GROUP BY type')\n"
         "assert answer.fetchall() == [('A', 3)]\n"
         "unneeded = {'numpy', 'pyarrow', 'duckdb', 'concurrent.futures', 'lakelog.query.payload'}\n"
         "print({*unneeded, 'lakelog.store.typed'} & {*sys.modules})\n"
