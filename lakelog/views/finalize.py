@@ -22,7 +22,7 @@ from lakelog.lazy import Lazy
 from lakelog.store.sql import identifier
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, Definition
-from lakelog.views.layers import Change, Layer, LayerBuilder, Table, given, view
+from lakelog.views.layers import Change, Layer, LayerBuilder, Table, given, named, view
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,6 +33,7 @@ else:
 _KEPT_BYTES = 32 << 20
 _KEPT = 16
 _STATE = re.compile(r"\bstate\b", re.IGNORECASE)
+_PLAIN = re.compile(r"\s*(select|from)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ def finish(builder: LayerBuilder, layer: Layer, asked: FinalQuery, now: int) -> 
         return _kept(layer, asked, lambda: _over(builder, layer, asked))
     cursor = builder.cursor()
     try:
-        tables = _given(builder, cursor, layer, asked)
+        relations, tables = _given(builder, cursor, layer, asked)
+        for name, query in relations.items():
+            view(cursor, name, query)
         stored = layer.kept.get(asked)
         if stored is None:
             stored = _with_kept(builder, cursor, asked.finish)
@@ -72,8 +75,8 @@ def finish(builder: LayerBuilder, layer: Layer, asked: FinalQuery, now: int) -> 
 def _over(builder: LayerBuilder, layer: Layer, asked: FinalQuery) -> pa.Table:
     cursor = builder.cursor()
     try:
-        tables = _given(builder, cursor, layer, asked)
-        made = cursor.sql(asked.finish).to_arrow_table()
+        relations, tables = _given(builder, cursor, layer, asked)
+        made = cursor.sql(_reading(cursor, asked.finish, relations)).to_arrow_table()
         del tables
         return made
     finally:
@@ -82,18 +85,28 @@ def _over(builder: LayerBuilder, layer: Layer, asked: FinalQuery) -> pa.Table:
 
 def _given(
     builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, layer: Layer, asked: FinalQuery
-) -> object:
-    """Give a connection the relations that finish may read; return what to keep meanwhile."""
+) -> tuple[dict[str, str], object]:
+    """Return the relations that finish may read, and what to keep meanwhile."""
+    relations: dict[str, str] = {}
     kept: list[object] = []
     if not asked.totals or _STATE.search(asked.finish):
-        held, tables = builder.pinned(cursor, layer)
-        view(cursor, "state", held)
+        relations["state"], tables = builder.pinned(cursor, layer)
         kept.append(tables)
     if asked.totals:
         sums, _ = _sums(builder, cursor, layer, asked)
-        view(cursor, TOTALS, f"FROM {sums.name}")
+        relations[TOTALS] = f"FROM {sums.name}"
         kept.append(sums)
-    return kept
+    return relations, kept
+
+
+def _reading(cursor: duckdb.DuckDBPyConnection, query: str, relations: dict[str, str]) -> str:
+    """Return a query that reads relations by their names: those of a WITH before it, or if it may
+    have one itself, views, each of which takes as long as a short statement."""
+    if _PLAIN.match(query):
+        return f"WITH {named(relations)} {query}"
+    for name, text in relations.items():
+        view(cursor, name, text)
+    return query
 
 
 def _sums(

@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -374,5 +374,9 @@ def view(cursor: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
 
 def given(sql: str, **relations: str) -> str:
     """SQL that reads relations of its own, each of a name and a query; its order is lost."""
-    named = ", ".join(f"{name} AS NOT MATERIALIZED ({q}\n)" for name, q in relations.items())
-    return f"(WITH {named} SELECT * FROM ({sql}\n))"
+    return f"(WITH {named(relations)} SELECT * FROM ({sql}\n))"
+
+
+def named(relations: Mapping[str, str]) -> str:
+    """SQL for the queries of a WITH, by their names."""
+    return ", ".join(f"{name} AS NOT MATERIALIZED ({q}\n)" for name, q in relations.items())
