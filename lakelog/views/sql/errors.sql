@@ -12,5 +12,5 @@ FROM partials GROUP BY ALL
 -- finish
 SELECT error, sum(failures)::BIGINT AS failures,
     sum(failures) / sum(sum(failures)) OVER () AS share,
-    count(DISTINCT source) AS sources, min(first) AS first, max(last) AS last
+    count(source) AS sources, min(first) AS first, max(last) AS last
 FROM state GROUP BY error ORDER BY failures DESC, error
