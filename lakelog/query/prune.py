@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -120,8 +120,7 @@ class Predicate:
         return entries
 
 
-@dataclass(frozen=True)
-class TypeRef:
+class TypeRef(NamedTuple):
     """A table `types.NAME`, of the state of `ref` if it has one: its part of the query as bytes,
     `start` is -1 where the engine does not say; whether it has an alias; what is asked of it."""
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import zstandard
@@ -61,8 +61,7 @@ HEAD_BYTES, END_BYTES, SPACE_BYTES = _FRAME.size + 4, _END.size + 4, _SKIP.size
 _PAGE, _SPACE_MAX, _SPACED_FRAME_MAX = 4096, 1 << 20, 1 << 15
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The header of a WAL file (F3.3)."""
 
     lake: str
@@ -113,8 +112,7 @@ class Frame:
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(NamedTuple):
     """What a stretch of a WAL file holds.
 
     `end` is the offset after the last good frame; `ended` whether END was met; `torn` the bytes
@@ -135,7 +133,7 @@ class Scan:
 
 def encode_header(header: Header) -> bytes:
     """Return the header of a file."""
-    body = {name: getattr(header, name) for name in Header.__slots__}
+    body = {name: getattr(header, name) for name in Header._fields}
     text = orjson.dumps({"format": WAL_FORMAT, **body})
     return _SKIP.pack(_HEADER_MAGIC, 8 + len(text)) + b"LKW1" + _CRC.pack(zlib.crc32(text)) + text
 
@@ -155,7 +153,7 @@ def decode_header(data: bytes) -> tuple[Header, int] | None:
         raise FormatTooNew(
             f"a WAL of {body['writer']} has format {body['format']}: upgrade lakelog"
         )
-    values = {name: body[name] for name in Header.__slots__}
+    values = {name: body[name] for name in Header._fields}
     return Header(**{**values, "doubtful": tuple(values["doubtful"])}), 8 + size
 
 

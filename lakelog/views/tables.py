@@ -6,8 +6,7 @@ from __future__ import annotations
 import collections
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
@@ -45,8 +44,7 @@ _OFFERED = "lakelog_view_"
 _HIGHEST = 2**62
 
 
-@dataclass(frozen=True)
-class Schema:
+class Schema(NamedTuple):
     """The name of a schema that has the `events` of a ref."""
 
     name: str
