@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         stats,
         wal,
     )
+    from lakelog.store.publish import Follow
     from lakelog.store.receipt import Receipt
     from lakelog.store.refs import Head, Tag
     from lakelog.store.writer import Writer
@@ -287,14 +288,14 @@ class Lake:
         """Publish everything acknowledged so far; return the head that holds it."""
         return self._settle()
 
-    def _settle(self, *, hint: bool = True) -> Head:
+    def _settle(self, *, hint: bool = True, follow: Follow | None = None) -> Head:
         self._require_open()
         if self._view_tables is None:
             # Where nothing is pending nothing has to be loaded that makes rows.
             pending = Tail(self.store.paths, self.store.refs, self.branch_name).collect()
             if not pending.frames:
                 return pending.head
-        return self.sealer().settle(hint=hint)
+        return self.sealer().settle(hint=hint, follow=follow)
 
     def engine(self) -> Any:
         """This process's database, in memory; a cursor() of it serves one query."""

@@ -104,7 +104,7 @@ def _lake_of(root: str, size: int) -> None:
             entries = tuple(_moved(sample, n) for n in range(first, min(first + PART, size)))
             change = publish.Change("seal", entries=entries, merge_pages=True)
             grown = publish.grow(store, state, change, disk.random_hex(), state.time + 1)
-            state, carried = store.manifests.settle(grown)
+            state, carried = store.manifests.settle(grown, [])
         move = dataclasses.replace(
             head.move,
             number=head.move.number + 1,
@@ -132,7 +132,7 @@ def _moves_of(root: str, size: int) -> None:
         for number in range(size):
             change = publish.Change("seal", entries=(_moved(sample, number),))
             grown = publish.grow(store, state, change, disk.random_hex(), state.time + 1)
-            state, carried = store.manifests.settle(grown)
+            state, carried = store.manifests.settle(grown, [])
             move = dataclasses.replace(
                 head.move,
                 number=head.move.number + 1,

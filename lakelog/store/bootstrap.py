@@ -177,7 +177,7 @@ def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "
     if snapshot:
         text = store.manifests.text_to_carry(snapshot)
     else:
-        state, text = store.manifests.settle(empty(commit, now, who))
+        state, text = store.manifests.settle(empty(commit, now, who), [])
         snapshot = state.digest
     move = Move(
         1, branch, "", commit, now, who, op, escape_text(message), snapshot, 0, carried=text

@@ -15,6 +15,7 @@ import mmap
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 TEMPORARY = ".tmp-"
 _BLOCK = 1 << 16
@@ -204,6 +205,69 @@ def put_object(path: str, data: bytes) -> None:
     with contextlib.suppress(FileExistsError):
         create_whole(path, data)
     sync_dir(os.path.dirname(path))
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A file that was written and is not durable yet; `path` is the name that it gets, if any."""
+
+    fd: int
+    temporary: str
+    path: str = ""
+
+
+def begin_file(directory: str, data: bytes, path: str = "") -> Begun:
+    """Write a temporary file and let the disk begin with it; `finish` makes it durable.
+
+    Files that the disk has begun with together are waited for sooner than one after the other.
+    """
+    temporary = temporary_path(directory)
+    fd = create(temporary)
+    try:
+        write_all(fd, data)
+    except BaseException:
+        close(fd)
+        unlink(temporary)
+        raise
+    begin_writeback(fd, 0, len(data))
+    return Begun(fd, temporary, path)
+
+
+def begin_object(path: str, data: bytes) -> Begun:
+    """The same for a content-addressed file."""
+    make_dirs(os.path.dirname(path))
+    return begin_file(os.path.dirname(path), data, path)
+
+
+def finish(files: list[Begun]) -> None:
+    """Make files durable, then the names that they get; the list is empty then. An error leaves
+    none of the temporary files, and some of the names."""
+    named = [file for file in files if file.path]
+    try:
+        for file in files:
+            sync_file(file.fd)
+        # As in `put_object`: a name that is taken means the same bytes.
+        for file in named:
+            with contextlib.suppress(FileExistsError):
+                link(file.temporary, file.path)
+    except BaseException:
+        abandon(files)
+        raise
+    for file in files:
+        close(file.fd)
+    files.clear()
+    for file in named:
+        unlink(file.temporary)
+    for directory in sorted({os.path.dirname(file.path) for file in named}):
+        sync_dir(directory)
+
+
+def abandon(files: list[Begun]) -> None:
+    """Remove files that are not finished; the list is empty then."""
+    while files:
+        file = files.pop()
+        close(file.fd)
+        unlink(file.temporary)
 
 
 def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:

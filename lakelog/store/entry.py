@@ -228,6 +228,15 @@ def tombstone(entry: SegmentEntry | Record) -> Removal:
     return Removal(entry.what, entry.key)
 
 
+def add_counts(sums: dict[str, int] | None, more: Counts, sign: int) -> dict[str, int] | None:
+    """Add counts to sums, or with -1 take them away; None where either is not known."""
+    if sums is None or isinstance(more, str):
+        return None
+    for name, count in more.items():
+        sums[name] = sums.get(name, 0) + sign * count
+    return sums
+
+
 def assign_seq(entries: Iterable[Entry], next_seq: int) -> tuple[list[Entry], int]:
     """Assign `seq` to new arrival segments; return the entries and the next free number."""
     numbered: list[Entry] = []

@@ -22,17 +22,26 @@ from lakelog.errors import (
 from lakelog.lazy import LazyProperty
 from lakelog.store import clock, disk, policy, signatures
 from lakelog.store.bootstrap import Store, start_branch
-from lakelog.store.entry import Counts, Entry, SegmentEntry, tombstone
+from lakelog.store.entry import Entry, SegmentEntry, add_counts, tombstone
 from lakelog.store.gc import require_kept
 from lakelog.store.manifest import Manifest, Totals
 from lakelog.store.paths import encode_name
-from lakelog.store.publish import USER_OPS, Change, grow, link_move, note, publish, with_reason
+from lakelog.store.publish import (
+    USER_OPS,
+    Change,
+    Follow,
+    grow,
+    link_move,
+    note,
+    publish,
+    with_reason,
+)
 from lakelog.store.refs import Head, Move, Tag, author, escape_text
 from lakelog.store.resolve import moves, resolve
 from lakelog.store.tail import Tail
 
 SHORT = 12
-Settle = Callable[[], Head]
+Settle = Callable[..., Head]
 CarryOut = Callable[[Move, Move, int | None], Head | None]
 """Makes an undo: the move to undo, the one before, and next_seq unless later events may go."""
 
@@ -151,7 +160,7 @@ def diff(store: Store, a: str, b: str, look: Callable[[Diff], Any] | None = None
     types: dict[str, int] | None = {}
     for sign, entries in ((1, added), (-1, removed)):
         for entry in (e for e in entries if e.kind == "events"):
-            types = _add_types(types, entry.types, sign)
+            types = add_counts(types, entry.types, sign)
     if types is not None:
         types = {name: n for name, n in sorted(types.items()) if n}
     events = right.totals.events - left.totals.events
@@ -296,8 +305,6 @@ def rollback(
     target = settle_ref(store, branch, settle, ref)
     # Before anything changes: a branch on a state that does not open would be of no use.
     check(store, target)
-    # Watermarks stay as they are, so pending frames would be sealed on top of the old state.
-    settle()
     message = with_reason(f"to {name or (ref if ref != target else target[:SHORT])}", why)
 
     def plan(_: Head, now: Manifest) -> Change:
@@ -305,7 +312,9 @@ def rollback(
         require_kept(store, target, ref)
         return rewind(store, now, target, "rollback", message, cursors)
 
-    head = publish(store, branch, plan)
+    # Watermarks stay as they are, so pending frames would be sealed on top of the old state.
+    settle(follow=(both := Follow(plan)))
+    head = both.made or publish(store, branch, plan)
     assert head is not None
     return head
 
@@ -489,11 +498,3 @@ def last_user_move(store: Store, branch: str) -> tuple[Move, Move]:
         if last is None and move.op in USER_OPS:
             last = move
     raise NothingToUndo(f"nothing to undo on {branch!r}: no rollback, snapshot or other user move")
-
-
-def _add_types(types: dict[str, int] | None, more: Counts, sign: int) -> dict[str, int] | None:
-    if types is None or isinstance(more, str):
-        return None
-    for name, count in more.items():
-        types[name] = types.get(name, 0) + sign * count
-    return types

@@ -61,11 +61,21 @@ def _header(count: int, commit: str, crc: int) -> bytes:
     return head + struct.pack("<I", zlib.crc32(head))
 
 
-def write(paths: Paths, high: np.ndarray, low: np.ndarray, commit: str) -> IdRun:
-    """Write a run durably; return what a manifest says of it."""
+def write(
+    paths: Paths,
+    high: np.ndarray,
+    low: np.ndarray,
+    commit: str,
+    begun: list[disk.Begun] | None = None,
+) -> IdRun:
+    """Write a run, durably or to be finished with `begun`; return what a manifest says of it."""
     data = encode(high, low, commit)
     digest = document.digest(data)
-    disk.put_object(paths.object("ids", digest), data)
+    path = paths.object("ids", digest)
+    if begun is None:
+        disk.put_object(path, data)
+    else:
+        begun.append(disk.begin_object(path, data))
     return IdRun(digest, len(data), len(high))
 
 

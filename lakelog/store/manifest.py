@@ -213,17 +213,17 @@ class Manifests:
 
     def write(self, manifest: Manifest) -> Manifest:
         """Write a manifest durably and return it with its digest."""
-        digest, _ = self._write(_encode(manifest))
-        return self._with_digest(manifest, digest)
+        return self._with_digest(manifest, self._write(_encode(manifest))[0])
 
-    def settle(self, manifest: Manifest) -> tuple[Manifest, bytes]:
-        """Return a new manifest with its digest, and the text that its move is to carry; a longer
-        one is written durably, and nothing is carried."""
+    def settle(self, new: Manifest, begun: list[disk.Begun]) -> tuple[Manifest, bytes]:
+        """Return a manifest with its digest, and the text that its move is to carry; a longer one
+        is written durably, after the files in `begun`, which it names, and nothing is carried."""
         # Carried text costs no file and no sync; a long one would be read and packed with its move.
-        text = _encode(manifest)
+        text = _encode(new)
         if len(text) > CARRIED_MAX:
-            return self._with_digest(manifest, self._write(text)[0]), b""
-        return self._with_digest(manifest, document.digest(text)), text
+            disk.finish(begun)
+            return self._with_digest(new, self._write(text)[0]), b""
+        return self._with_digest(new, document.digest(text)), text
 
     def _with_digest(self, manifest: Manifest, digest: str) -> Manifest:
         named = dataclasses.replace(manifest, digest=digest)

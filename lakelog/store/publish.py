@@ -1,7 +1,7 @@
 """Publishing: how one state of a branch becomes the next one (F9.3, F9.4).
 
     1 read the head                      4 leave out watermarks of writers without files
-    2 plan the change against it         5 sync the moves, check that every new file is still there
+    2 plan the change against it         5 sync all that is new, check that it is still there
     3 write pages, and a long manifest   6 link the next move at once, sync its directory
 
 A manifest that is not long is carried by the move, and appears with it.
@@ -27,7 +27,17 @@ from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
 from lakelog.store.entry import Entry, IdRun, Retention, SegmentEntry, assign_seq
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import parse_wal
-from lakelog.store.refs import Head, Move, author, encode_move, escape_text
+from lakelog.store.refs import (
+    NEW,
+    Head,
+    IsSafe,
+    Made,
+    Move,
+    author,
+    digest_of,
+    encode_move,
+    escape_text,
+)
 
 USER_OPS = tuple("rollback undo snapshot retention dedupe quarantine repair push pull".split())
 """Moves a user made; all others are publishing or maintenance, which undo skips."""
@@ -55,9 +65,24 @@ class Change:
     rewind: bool = False
     watermarks: dict[str, int] | None = None
     """Replaces the watermarks outright; only a repair past a damaged move needs it."""
+    begun: list[disk.Begun] = field(default_factory=list)
+    """Files of `entries` and `ids_add` that are made durable with that of the move."""
 
 
 Plan = Callable[[Head, Manifest], Change | None]
+
+
+@dataclass
+class Follow:
+    """A change that one publish makes right after its own, which spares the disk some waiting.
+
+    It is planned once, on the move before it, if that `is_due`. `made` is its head, None where it
+    was not made: then the caller publishes it by itself.
+    """
+
+    plan: Plan
+    is_due: Callable[[Head], bool] = lambda _: True
+    made: Head | None = None
 
 
 def publish(
@@ -68,8 +93,9 @@ def publish(
     commit: str = "",
     *,
     hint: bool = True,
+    follow: Follow | None = None,
 ) -> Head | None:
-    """Move the branch by what `plan` returns; None if it gave up.
+    """Move the branch by what `plan` returns, then by `follow`; None if `plan` gave up.
 
     `discard` drops the files that `plan` wrote, if it can write them again when they are gone or
     too old. `commit` marks the move, by random digits of its own unless given. Without `hint` the
@@ -85,7 +111,7 @@ def publish(
         if change is None:
             return None
         try:
-            moved = try_move(store, head, state, change, commit)
+            moved = try_move(store, head, state, change, commit, follow)
         except StaleFiles:
             # This process slept, or gc ran with a short grace. What it had written is not safe to
             # name, so it is planned and written from the start.
@@ -95,9 +121,12 @@ def publish(
             discard()
             continue
         if moved is not None:
+            made = follow.made if follow else None
             # The hint comes after the move is durable: a hint above the newest move means damage.
-            store.refs.note(moved, hint=hint)
-            return moved
+            store.refs.note(moved, hint=hint and made is None)
+            if made is not None:
+                store.refs.note(made)
+            return made or moved
         # Somebody else moved the branch. The wait grows, else publishers would starve each other.
         time.sleep(min(0.0002 * attempt, 0.01))
     raise OutcomeUnknown(f"branch {branch!r} moved {_RETRIES} times while publishing; try again")
@@ -113,16 +142,70 @@ def note(store: Store, branch: str, op: str, message: str) -> None:
     publish(store, branch, lambda now, _: Change(op, message, snapshot=now.move.snapshot))
 
 
-def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: str) -> Head | None:
+def try_move(
+    store: Store,
+    head: Head,
+    state: Manifest,
+    change: Change,
+    commit: str,
+    follow: Follow | None = None,
+) -> Head | None:
     """Steps 3 to 6 against one head; None if another process took the number, or this one slept.
     Raises StaleFiles."""
-    # Before anything that an older reader would misread is written (F15.3).
-    raise_format(store)
-    began = disk.now_us()
+    began, begun, written = disk.now_us(), change.begun, list[Made]()
+    try:
+        # Before anything that an older reader would misread is written (F15.3).
+        raise_format(store)
+        store.refs.sync(head.move.branch, head.digest)
+        move, successor = _next_move(store, head, state, change, commit, began)
+        written.append(_begin(store, move, begun))
+        done = Head(move, digest_of(written[0][1]))
+        second = _second_move(store, done, successor, follow) if follow else None
+        if second is not None:
+            written.append(_begin(store, second, begun))
+        # All are durable before the first link, and what a move names has its name by then.
+        disk.finish(begun)
+
+        # A move to an existing state adds no files whose age could matter.
+        def is_safe(path: str) -> bool:
+            return change.snapshot is not None or _is_safe(store, change, move, began, path)
+
+        made = link_move(store, move, is_safe, written.pop(0))
+        if made is not None and second is not None and follow is not None:
+            follow.made = link_move(store, second, made=written.pop())
+        return made
+    finally:
+        disk.abandon(begun)
+        for path, _ in written:
+            disk.unlink(path)
+
+
+def _begin(store: Store, move: Move, begun: list[disk.Begun]) -> Made:
+    """Write the file of a move, to be finished with others; return its temporary path and bytes."""
+    directory, data = store.paths.head_dir(move.branch), encode_move(move)
+    begun.append(disk.begin_file(directory, data))
+    return begun[-1].temporary, data
+
+
+def _second_move(store: Store, head: Head, state: Manifest, follow: Follow) -> Move | None:
+    """Plan what follows a move that is not linked yet; None where it is not due."""
+    change = follow.plan(head, state) if follow.is_due(head) else None
+    if change is None:
+        return None
+    return _next_move(store, head, state, change, disk.random_hex(), disk.now_us())[0]
+
+
+def _next_move(
+    store: Store, head: Head, state: Manifest, change: Change, commit: str, began: int
+) -> tuple[Move, Manifest]:
+    """Return the move that makes a change, and the state before it or the new one that it makes;
+    pages and a long manifest are written by then."""
     now = clock.following(head.move.time, began)
     if change.snapshot is None:
-        successor, carried = store.manifests.settle(grow(store, state, change, commit, now))
-        snapshot = successor.digest
+        state, carried = store.manifests.settle(
+            grow(store, state, change, commit, now), change.begun
+        )
+        snapshot = state.digest
     else:
         snapshot, carried = change.snapshot, store.manifests.text_to_carry(change.snapshot)
     # From the head, not from the target of a rollback: sealing is never undone (F7.6).
@@ -143,12 +226,7 @@ def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: 
         wal=marks,
         carried=carried,
     )
-    # A move to an existing state adds no files whose age could matter.
-    return link_move(
-        store,
-        move,
-        lambda path: change.snapshot is not None or _is_safe(store, change, move, began, path),
-    )
+    return move, state
 
 
 def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -> Manifest:
@@ -196,10 +274,11 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
 
 
 def link_move(
-    store: Store, move: Move, is_safe: Callable[[str], bool] = lambda _: True
+    store: Store, move: Move, is_safe: IsSafe = lambda _: True, made: Made = NEW
 ) -> Head | None:
     """Link a move and make it durable; None if another move has that number, or not `is_safe`,
-    which is called right before, with the path of the move's temporary file.
+    which is called right before, with the path of the move's temporary file: of `made`, if that is
+    durable already.
 
     The directory is synced before, too: the sync after the move before may have failed, and a power
     cut must not take that move and leave this one. If this process synced it, this costs nothing.
@@ -208,7 +287,8 @@ def link_move(
         store.refs.sync(move.branch, move.prev)
     for _ in range(3):
         try:
-            head = store.refs.link(move, is_safe)
+            written, made = made, NEW  # what failed once is written again
+            head = store.refs.link(move, is_safe, written)
             if head is None:
                 return None
         except FileExistsError:

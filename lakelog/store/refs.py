@@ -28,16 +28,17 @@ from lakelog.store import disk, document
 from lakelog.store.move_pack import PACKED, read_packed
 from lakelog.store.paths import Paths, decode_name, parse_move, parse_packed
 
-_PACKED_CACHED = 4
-_TEXTS_CACHED = 64
-# File systems stamp changes by the ticks of the kernel, a few milliseconds apart.
+_PACKED_CACHED, _TEXTS_CACHED = 4, 64
 _STAMP_NS = 50_000_000
-"""After this long a directory that is changed again has another time."""
+"""After so long a changed directory has another time, which is in ticks of some milliseconds."""
 _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
 _LOOKS = 20
 """How often a directory is listed again because its files were packed meanwhile."""
 Place = tuple[str, int]
 Life = tuple[int, int]
+IsSafe = Callable[[str], bool]
+Made = tuple[str, bytes]  # of a move that is to be linked: its temporary file, and what is in it
+NEW: Made = ("", b"")
 _HINT = {"branch", "number"}
 
 
@@ -181,11 +182,11 @@ class Refs:
                 return None
         return None
 
-    def link(self, move: Move, is_safe: Callable[[str], bool] = lambda _: True) -> Head | None:
+    def link(self, move: Move, is_safe: IsSafe = lambda _: True, made: Made = NEW) -> Head | None:
         """Link the next move; None unless `is_safe`, called right before with the path of its
-        temporary file. FileExistsError if the number is taken. The caller syncs."""
-        path, data = self._paths.move(move.branch, move.number), encode_move(move)
-        temporary = disk.write_temporary(os.path.dirname(path), data)
+        temporary file (`made`, or a new one). FileExistsError if it is taken. The caller syncs."""
+        path, data = self._paths.move(move.branch, move.number), made[1] or encode_move(move)
+        temporary = made[0] or disk.write_temporary(os.path.dirname(path), data)
         try:
             # Between the check and the link there is no write or sync that could take long.
             if not is_safe(temporary):
@@ -207,9 +208,9 @@ class Refs:
         branch, number = head.move.branch, head.move.number
         self._heads[branch] = head
         self._remember(head.move, self._paths.move(branch, number))
-        text = document.encode({"branch": branch, "number": number})
-        with contextlib.suppress(OSError):
-            if hint:
+        if hint:
+            text = document.encode({"branch": branch, "number": number})
+            with contextlib.suppress(OSError):
                 disk.replace_whole(self._paths.hint(branch), text, sync=False)
 
     def forget(self) -> None:
@@ -464,8 +465,7 @@ def _change_time(folder: str) -> int:
 
 
 def _encode(ref: Move | Tag) -> bytes:
-    names = (each.name for each in fields(ref) if each.name != "carried")
-    body = {name: getattr(ref, name) for name in names}
+    body = {f.name: getattr(ref, f.name) for f in fields(ref) if f.name != "carried"}
     return document.encode(body) + (ref.carried + b"\n" if ref.carried else b"")
 
 

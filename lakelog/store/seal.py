@@ -21,7 +21,7 @@ from lakelog.store import arrays, disk, identity_run, rows, sealer_process, segm
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish, run_maintenance
+from lakelog.store.publish import Change, Follow, publish, run_maintenance
 from lakelog.store.refs import Head
 from lakelog.store.tail import Tail, WalFile, pick, sealed_ranges, start_time
 from lakelog.store.trim import trim
@@ -51,6 +51,7 @@ class _Attempt:
     ids: list[IdRun] = field(default_factory=list)
     keys: Any = None
     checked: frozenset[str] = frozenset()
+    begun: list[disk.Begun] = field(default_factory=list)
 
 
 class Sealer:
@@ -60,20 +61,22 @@ class Sealer:
         self._store, self._branch, self._tail, self._connect = store, branch, tail, connect
         self._helper: Any = None
 
-    def settle(self, *, hint: bool = True) -> Head:
-        """Publish everything pending now; return the head that holds it.
+    def settle(self, *, hint: bool = True, follow: Follow | None = None) -> Head:
+        """Publish everything pending now; return the head that holds it, or that of `follow`.
 
-        `hint` is that of `publish`. Raises DamagedWal when a WAL cannot be read to its end,
-        OSError.
+        `hint` is that of `publish`. `follow` is made with the last of it, if that succeeds at once.
+        Raises DamagedWal when a WAL cannot be read to its end, OSError.
         """
         pending = self._tail.collect()
         # What is appended from now on is not waited for: else a busy writer would never let us end.
         goal = {w: fs[-1].sequence for w, fs in pending.frames.items()}
+        if follow is not None:
+            follow.is_due = lambda head: _covers(head, goal)
         has_sealed = False
         while any(goal.get(w, -1) >= fs[0].sequence for w, fs in pending.frames.items()):
-            head, has_sealed = self.seal(hint=hint), True
+            head, has_sealed = self.seal(hint=hint, follow=follow), True
             # As a rule one segment takes all of it: then nothing has to be read again.
-            if head and all(head.move.wal.get(w, -1) >= last for w, last in goal.items()):
+            if head and _covers(head, goal):
                 break
             pending = self._tail.collect()
         if has_sealed:
@@ -83,9 +86,9 @@ class Sealer:
             return self._store.refs.head(self._branch)
         return pending.head
 
-    def seal(self, *, hint: bool = True) -> Head | None:
-        """Seal what one segment may take; None if nothing was pending. `hint` is that of
-        `publish`."""
+    def seal(self, *, hint: bool = True, follow: Follow | None = None) -> Head | None:
+        """Seal what one segment may take; None if nothing was pending. `hint` and `follow` are
+        those of `publish`."""
         attempts: list[_Attempt] = []
 
         def plan(head: Head, state: Manifest) -> Change | None:
@@ -98,10 +101,14 @@ class Sealer:
             # Also of frames that gave no row, all of them duplicates: they are sealed as well.
             marks = {w: fs[-1].sequence for w, fs in attempt.frames.items()}
             return Change(
-                "seal", entries=tuple(attempt.entries), sealed=marks, ids_add=tuple(attempt.ids)
+                "seal",
+                entries=tuple(attempt.entries),
+                sealed=marks,
+                ids_add=tuple(attempt.ids),
+                begun=attempt.begun,
             )
 
-        head = publish(self._store, self._branch, plan, attempts.clear, hint=hint)
+        head = publish(self._store, self._branch, plan, attempts.clear, hint=hint, follow=follow)
         if head is not None:
             self._remember("segments", [e.key for e in attempts[-1].entries])
             self._remember("ids", [run.digest for run in attempts[-1].ids])
@@ -152,8 +159,12 @@ class Sealer:
         attempt = _Attempt(base, head.move.generation, selected, paths)
         attempt.checked = frozenset(r.digest for r in state.ids)
         frames = [f for fs in selected.values() for f in fs]
-        if frames:
-            self._write(attempt, frames, state)
+        try:
+            if frames:
+                self._write(attempt, frames, state)
+        except BaseException:
+            disk.abandon(attempt.begun)
+            raise
         return attempt
 
     def _write(self, attempt: _Attempt, frames: list[wal.Frame], state: Manifest) -> None:
@@ -168,9 +179,9 @@ class Sealer:
                 # After the duplicates are gone: their keys are in another run already.
                 attempt.keys = rows.key_arrays(table["key"].drop_null())
                 if len(attempt.keys[0]):
-                    attempt.ids.append(
-                        identity_run.write(store.paths, attempt.keys[0], attempt.keys[1], commit)
-                    )
+                    high, low = attempt.keys
+                    run = identity_run.write(store.paths, high, low, commit, attempt.begun)
+                    attempt.ids.append(run)
             # All rows may have been duplicates; an empty segment would serve nobody.
             if table.num_rows:
                 attempt.entries.append(
@@ -182,6 +193,7 @@ class Sealer:
                         commit=commit,
                         wal=notes,
                         branch=self._branch,
+                        begun=attempt.begun,
                     )
                 )
         if any(f.flags & wal.QUARANTINED for f in frames):
@@ -196,6 +208,7 @@ class Sealer:
                     commit=commit,
                     wal=notes,
                     branch=self._branch,
+                    begun=attempt.begun,
                 )
             )
 
@@ -231,6 +244,11 @@ class Sealer:
             return publish(self._store, self._branch, plan) is not None
         except StaleFiles:
             return False
+
+
+def _covers(head: Head, goal: dict[str, int]) -> bool:
+    """Whether frames up to these are sealed."""
+    return all(head.move.wal.get(writer, -1) >= last for writer, last in goal.items())
 
 
 def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int) -> Frames:

@@ -121,18 +121,33 @@ def write(
     level: int = 3,
     wal: dict[str, list[int]] | None = None,
     branch: str = "",
+    begun: list[disk.Begun] | None = None,
 ) -> SegmentEntry:
-    """Write rows durably; return their manifest entry, without seq."""
+    """Write rows; return their manifest entry, without seq. See `put`."""
     data = encode(table, kind, layout, commit, level, wal or {}, branch)
-    return put(paths, data, table, kind, layout)
+    return put(paths, data, table, kind, layout, begun)
 
 
-def put(paths: Paths, data: bytes, table: pa.Table, kind: str, layout: str) -> SegmentEntry:
-    """Write an encoded segment of `table` durably; return its manifest entry, without seq."""
+def put(
+    paths: Paths,
+    data: bytes,
+    table: pa.Table,
+    kind: str,
+    layout: str,
+    begun: list[disk.Begun] | None = None,
+) -> SegmentEntry:
+    """Write an encoded segment of `table`; return its manifest entry, without seq.
+
+    It is durable then, or with `begun` is added to these, for the caller to finish.
+    """
     digest = document.digest(data)
-    # Before the write, while the rows are in the processor's cache.
+    path = paths.object("segments", digest)
+    if begun is not None:
+        begun.append(disk.begin_object(path, data))
+    # Before a write that is waited for, while the rows are in the processor's cache.
     entry = describe(digest, len(data), table, kind, layout)
-    disk.put_object(paths.object("segments", digest), data)
+    if begun is None:
+        disk.put_object(path, data)
     # Now, while the rows are in memory: a filter made later has to read the segment again.
     if kind == "events" and table.num_rows >= bloom.LEAST:
         bloom.save(paths, digest, table)

@@ -126,7 +126,7 @@ def rollback(
         if set(chosen) <= set(DEFAULT):  # one move, which is atomic by itself
             safety, _ = _save_present(lake, plan, f"before rollback to {name}")
             store, branch, cursors = lake.store, lake.branch_name, "cursors" in chosen
-            head = history.rollback(store, branch, lake.settle, plan.target, cursors, why, name)
+            head = history.rollback(store, branch, lake._settle, plan.target, cursors, why, name)
             rewind.prune(lake.store)
             return RolledBack(_described(lake, head), head.move.message, safety)
         message = with_reason(f"to {name} with {', '.join(chosen)}", why)

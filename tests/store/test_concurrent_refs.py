@@ -118,7 +118,19 @@ def short_lived(patch: pytest.MonkeyPatch, how: str, times: int) -> list[str]:
             else:
                 os.utime(hit[-1], (1, 1))
 
+    def finish(files: list[disk.Begun]) -> None:
+        named = [file.path for file in files if "/segments/" in file.path]
+        finish_all(files)
+        if named and len(hit) < times:
+            hit.append(named[0])
+            if how == "gone":
+                os.unlink(hit[-1])
+            else:
+                os.utime(hit[-1], (1, 1))
+
+    finish_all = disk.finish
     patch.setattr(disk, "put_object", put)
+    patch.setattr(disk, "finish", finish)
     return hit
 
 

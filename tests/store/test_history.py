@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from lakelog.errors import (
     WouldDropEvents,
 )
 from lakelog.event import from_micros
-from lakelog.store import history
+from lakelog.store import disk, history
 from lakelog.store.paths import decode_name, encode_name
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -487,13 +488,68 @@ def test_events_acknowledged_while_going_back_stay(make_lake: MakeLake) -> None:
     lake.tag("v1")
     put(lake, "b")
 
-    def settle() -> Any:
+    def settle(**_: Any) -> Any:
         head = lake.settle()
         put(other, "z")
         return head
 
     history.rollback(lake.store, "main", settle, "v1", True, "")
     assert types(lake) == "az"
+
+
+def test_a_rollback_that_loses_a_race_keeps_all_in_the_log(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may publish between the two moves of a rollback with pending events, which
+    are prepared together: the rollback is made after that."""
+    lake, other = make_lake(), make_lake()
+    put(lake, "a")
+    lake.tag("v1")
+    put(lake, "b")
+    real, moves = disk.link, list[str]()
+
+    def link(source: str, target: str) -> None:
+        if "/refs/heads/" in target:
+            moves.append(target)
+            if len(moves) == 2:
+                put(other, "z")
+                other.settle()
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "link", link)
+        lake.rollback("v1")
+    log = lake.log()
+    assert [entry.move.op for entry in log][:3] == ["rollback", "seal", "seal"]
+    assert types(lake) == "a"
+    assert types(lake.at(log[1].move.snapshot)) == "abz"
+    assert not lake.verify().problems
+    assert not list(Path(lake.path).rglob(".tmp-*"))
+
+
+def test_a_refused_rollback_leaves_no_files(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that cannot sync what a rollback publishes first leaves the branch as it was, with
+    what is pending still pending, and nothing unfinished."""
+    lake = make_lake()
+    put(lake, "a")
+    lake.tag("v1")
+    put(lake, "b")
+    before = lake.log()[0].move.number
+
+    def sync(_: int) -> None:
+        raise OSError(errno.EIO, "no sync")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync_file", sync)
+        with pytest.raises(OSError, match="no sync"):
+            lake.rollback("v1")
+    assert lake.log()[0].move.number == before
+    assert types(lake) == "ab"
+    assert not list(Path(lake.path).rglob(".tmp-*"))
+    lake.rollback("v1")
+    assert types(lake) == "a"
 
 
 @pytest.mark.parametrize("ref", ["nothing", "@99", "0123456789abcdef", "1999-01-01"])

@@ -89,7 +89,7 @@ def _no_sync_before_drop(name: str, what: str, callers: str) -> bool:
 
 def _no_sync_of_objects(name: str, what: str, callers: str) -> bool:
     """Segments and manifests are not synced before a move names them."""
-    return name == "sync_file" and "put_object" in callers
+    return name == "sync_file" and "finish" in callers
 
 
 @pytest.mark.parametrize(

@@ -259,20 +259,21 @@ def test_no_move_is_built_on_one_that_may_not_last(
 def test_new_files_are_looked_for_right_before_the_link(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """Whoever stands still in the sync of the moves until gc took its files writes them again."""
+    """Whoever stands still in the last sync before the link until gc took its files writes them
+    again."""
     lake = make_lake()
     lake.append(event("a"))
-    directory, sync_dir, gone = lake.store.paths.head_dir("main"), disk.sync_dir, list[Path]()
+    finish, gone = disk.finish, list[Path]()
     before = set(Path(lake.path, what).rglob("*.*"))
 
-    def slow(path: str) -> None:
-        if path == directory and not gone:
+    def slow(files: list[disk.Begun]) -> None:
+        finish(files)
+        if not gone:
             gone.extend(set(Path(lake.path, what).rglob("*.*")) - before)
             for made in gone:
                 made.unlink()
-        sync_dir(path)
 
-    monkeypatch.setattr(disk, "sync_dir", slow)
+    monkeypatch.setattr(disk, "finish", slow)
     lake.settle()
     assert len(gone) == 1
     assert found(lake) == ["a"]

@@ -38,7 +38,7 @@ def stopping(stage: Scheduler, root: str) -> World:
     stage.add("world", goes_on(world, 6))
     play, places = dice.choice(
         [
-            (works(world, 4, "seal"), "listing wal exists put_object create_whole link"),
+            (works(world, 4, "seal"), "listing wal exists finish create_whole link"),
             (works(world, 4, "trim"), "listing wal exists sync_dir unlink"),
             (works(world, 3, "compact"), "open exists put_object create_whole link"),
             (works(world, 3, "tag", "branch"), "listing exists read create_whole link"),

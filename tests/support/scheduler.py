@@ -24,8 +24,8 @@ from tests.support import seam
 from tests.support.seam import Killed, bury
 
 HOUR = 3_600_000_000
-PLACES = """wal open listing exists read link create_whole put_object sync_dir sync_file write_all
-    unlink lock claim rename make_dir""".split()
+PLACES = """wal open listing exists read link create_whole put_object finish sync_dir sync_file
+    write_all unlink lock claim rename make_dir""".split()
 _PATIENCE = 10.0
 
 

@@ -148,17 +148,17 @@ EDITS = [
     _edited(
         "a sync dropped: objects",
         "states",
-        f"{DISK}:write_pieces",
-        "    if sync:\n            sync_file(fd)",
-        "    pass",
+        f"{DISK}:finish",
+        "sync_file(file.fd)",
+        "pass",
         _verb("settle"),
     ),
     _edited(
         "a sync dropped: names of objects",
         "states",
-        f"{DISK}:put_object",
-        "    sync_dir(os.path.dirname(path))",
-        "    pass",
+        f"{DISK}:finish",
+        "sync_dir(directory)",
+        "pass",
         _verb("settle"),
     ),
     _edited(
