@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
 
@@ -57,7 +57,14 @@ def mask(values: np.ndarray) -> pa.Array:
 
 
 def texts(values: Sequence[str | None]) -> pa.Array:
-    """Texts, null for None, as an Arrow array. Raises UnicodeEncodeError."""
+    """Texts, null for None, as an Arrow array. Raises UnicodeEncodeError, TypeError."""
+    plain: Any = () if None in values else values
+    # Of texts in ASCII, as most are, the lengths are those of their bytes.
+    if plain and len(data := (text := "".join(plain)).encode()) == len(text):
+        ends = np.zeros(len(plain) + 1, np.int32)
+        np.cumsum(np.fromiter(map(len, plain), np.int32, len(plain)), out=ends[1:])
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+        return pa.Array.from_buffers(pa.string(), len(plain), buffers)
     raw = [b"" if value is None else value.encode() for value in values]
     ends = np.zeros(len(raw) + 1, np.int32)
     np.cumsum(np.fromiter(map(len, raw), np.int32, len(raw)), out=ends[1:])

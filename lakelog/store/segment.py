@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ import orjson
 from lakelog.errors import DamagedSegment
 from lakelog.lazy import Lazy
 from lakelog.settings import DEFAULTS
-from lakelog.store import bloom, column_encoding, disk, document
+from lakelog.store import arrays, bloom, column_encoding, disk, document
 from lakelog.store.connection import connect
 from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import Paths
@@ -263,21 +264,21 @@ def _encodings(names: list[str], layout: str) -> dict[str, str]:
 def _is_repetitive(texts: pa.ChunkedArray) -> bool:
     """Whether texts repeat so much that a dictionary of them is smaller than what zstd finds."""
     count = len(texts) - texts.null_count
+    if not count:
+        return False
     distinct = int(pc.count_distinct(texts).as_py())
-    return 0 < distinct * _REPEATS <= int(count)
+    return distinct * _REPEATS <= int(count)
 
 
 def describe(digest: str, size: int, table: pa.Table, kind: str, layout: str) -> SegmentEntry:
     """Return the entry of a segment of these rows, without seq; its statistics are for pruning."""
-    column = "time" if kind == "events" else "ingested_at"
-    bounds = pc.min_max(table[column].cast("int64")).as_py()
-    time = bounds["min"], bounds["max"]
+    at = arrays.numbers(table["time" if kind == "events" else "ingested_at"])
+    time: Any = (int(at.min()), int(at.max())) if len(at) else (None, None)
     entry = SegmentEntry(digest, size, kind, table.num_rows, layout, time)
     if kind != "events":
         return entry
     counts = (_counts(table[name]) for name in ("type", "source", "level"))
-    subject = pc.min_max(table["subject"]).as_py()
-    low, high = subject["min"], subject["max"]
+    low, high = _bounds(table["subject"])
     # Without the longest values the range would be wrong, so it is all or nothing.
     short = low is not None and len(low) <= _TEXT_MAX and len(high) <= _TEXT_MAX
     types, sources, levels = counts
@@ -367,14 +368,27 @@ def metadata(paths: Paths, digest: str) -> dict[str, str]:
     return {k.decode()[8:]: v.decode() for k, v in notes.items() if k.startswith(b"lakelog.")}
 
 
+def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any]:
+    """Return the least and the greatest text, None where there is none."""
+    if len(column) > _PLAIN:
+        bounds = pc.min_max(column).as_py()
+        return bounds["min"], bounds["max"]
+    # Arrow takes longer to begin than Python takes for a few values; it orders texts as Python.
+    values = [value for value in column.to_pylist() if value is not None]
+    return (min(values), max(values)) if values else (None, None)
+
+
 def _counts(column: pa.ChunkedArray) -> Counts:
     """Return {value: rows}, null as "", or MANY where there are too many or too long names."""
-    counted = pc.value_counts(column)
-    if len(counted) > _NAMES_MAX:
+    if len(column) > _PLAIN:
+        counted = pc.value_counts(column)
+        if len(counted) > _NAMES_MAX:
+            return MANY
+        counts = dict(zip(*(counted.field(at).to_pylist() for at in range(2)), strict=True))
+    elif len(counts := Counter(column.to_pylist())) > _NAMES_MAX:
         return MANY
-    names, counts = (counted.field(at).to_pylist() for at in range(2))
     pairs: dict[str, int] = {}
-    # Null and the empty text are two values to Arrow and one key here.
-    for name, count in zip(names, counts, strict=True):
+    # Null and the empty text are two values until here and one key from here on.
+    for name, count in counts.items():
         pairs[name or ""] = pairs.get(name or "", 0) + count
     return MANY if any(len(name) > _TEXT_MAX for name in pairs) else pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections import Counter
 from random import Random
 
 import duckdb
@@ -136,3 +137,23 @@ def test_a_segment_without_rows_is_whole() -> None:
     encoded = segment.SegmentEncoder("quarantine", "arrival", "00" * 16).finish()
     file = pq.ParquetFile(io.BytesIO(encoded))
     assert (file.metadata.num_rows, tuple(file.schema.names)) == (0, segment.QUARANTINE_COLUMNS)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40, 500, 501, 2_000])
+@pytest.mark.parametrize("distinct", [1, 32, 33])
+def test_an_entry_counts_what_a_segment_holds(rows: int, distinct: int) -> None:
+    """Counts and bounds are those of the rows, however few: pruning relies on them."""
+    names = [None, "", "é", "\uffff", "\U0001f600", *(f"n{n}" for n in range(28))][:distinct]
+    texts = [names[n % distinct] for n in range(rows)]
+    schema = segment.schema("events", "arrival")
+    columns = {name: pa.nulls(rows, schema.field(name).type) for name in schema.names}
+    times = pa.array([1_000_000 - n for n in range(rows)]).cast(pa.timestamp("us", "UTC"))
+    given = {"time": times, "type": pa.array(texts, pa.string())}
+    table = pa.table({**columns, **given, "subject": given["type"]})
+    entry = segment.describe("00" * 32, 1, table, "events", "arrival")
+    present = sorted(text.encode() for text in texts if text is not None)
+    assert entry.time == (1_000_001 - rows, 1_000_000)
+    assert entry.subject == ((present[0].decode(), present[-1].decode()) if present else None)
+    counted = Counter(text or "" for text in texts)
+    assert entry.types == ("many" if len({*texts}) > 32 else counted)
+    assert entry.levels == {"": rows}
