@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -208,21 +208,16 @@ def _with_frames(columns: dict[str, pa.Array], lines: pa.Table, index: Any) -> p
 def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
     """Return the rows that the query would give, or None if a line is of an unusual shape."""
     try:
-        rows: list[tuple[Any, ...]] = []
-        for frame, text in zip(frames, _texts(frames, wal.Frame.lines), strict=True):
-            keyed = bool(frame.flags & wal.KEYED)
-            lines = text[:-1].split(b"\n") if text else ()
-            rows += [_row(line, keyed) for line in lines]
-        # One tuple a column; `zip` of no rows would give none at all.
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 10
+        columns = _columns_of_few(frames)
         if not _are_usual_times(columns[0]):
             return None
         # All texts as one array: that of each column by itself would take as long as parsing. What
         # is no text raises an error here.
         full = [not c or c[0] is not None or c.count(None) < len(c) for c in columns]
         flat = arrays.texts(list(itertools.chain.from_iterable(itertools.compress(columns, full))))
-        starts, empty = itertools.count(0, len(rows)), pa.nulls(len(rows), pa.string())
-        time, *texts = (flat.slice(next(starts), len(rows)) if some else empty for some in full)
+        count = len(columns[0])
+        starts, empty = itertools.count(0, count), pa.nulls(count, pa.string())
+        time, *texts = (flat.slice(next(starts), count) if some else empty for some in full)
         times = time.cast(pa.timestamp("us", "UTC"))
     # The query is the rule; this path may only answer where both give the same.
     except (ValueError, AttributeError, TypeError):
@@ -241,7 +236,55 @@ def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
     return pa.Table.from_arrays([times, *given, arrays.integers(sequence), key], schema=_schema())
 
 
-def _are_usual_times(times: tuple[Any, ...]) -> bool:
+def _columns_of_few(frames: list[wal.Frame]) -> list[Sequence[Any]]:
+    """Time, text columns, key and data of all lines. Raises as `_row` does."""
+    groups = [
+        (bool(frame.flags & wal.KEYED), text[:-1].split(b"\n") if text else [])
+        for frame, text in zip(frames, _texts(frames, wal.Frame.lines), strict=True)
+    ]
+    if len({keyed for keyed, _ in groups}) == 1:
+        together = _columns_of_like([line for _, lines in groups for line in lines], groups[0][0])
+        if together is not None:
+            return together
+    rows = [_row(line, keyed) for keyed, lines in groups for line in lines]
+    # One tuple a column; `zip` of no rows would give none at all.
+    return list(zip(*rows, strict=True)) if rows else [()] * (len(COLUMNS) + 2)
+
+
+def _columns_of_like(lines: list[bytes], keyed: bool) -> list[Sequence[Any]] | None:
+    """The same of lines that all have the same members, parsed as one document; None of others."""
+    cuts = [line.partition(b',"data":') for line in lines]
+    heads = [text + b"}" if cut else text for text, cut, _ in cuts]
+    joined, count = b",".join(heads), len(lines)
+    # Each begins and ends with its only braces, so none ends what another began.
+    if (
+        {head[:1] for head in heads} != {b"{"}
+        or {line[-1:] for line in lines} != {b"}"}
+        or not joined.count(b"{") == joined.count(b"}") == count
+    ):
+        return None
+    found = orjson.loads(b"[%b]" % joined)
+    shapes = {*map(tuple, found)}
+    # As in `_row`: a key is there twice, or a text looks like a key.
+    if len(shapes) > 1 or {head.count(b'":') for head in heads} != {*map(len, shapes)}:
+        return None
+    [names] = shapes
+    present = [[name for name in column if name in names] for column in (TIMES, *COLUMNS)]
+    if any(len(column) > 1 for column in present):
+        return None
+    none = (None,) * count
+    columns = [[*map(operator.itemgetter(*names), found)] if names else none for names in present]
+    *texts, ids, keys = columns
+    if not keyed:
+        keys = none
+    elif any(ids):
+        given = zip(keys, texts[3], ids, strict=True)
+        keys = [identity_key(s, i) if key is None and i else key for key, s, i in given]
+    data = [rest[:-1].decode() if cut and rest != b"null}" else None for _, cut, rest in cuts]
+    return [*texts, ids, keys, data]
+
+
+def _are_usual_times(times: Sequence[Any]) -> bool:
     """Whether times have the form that Arrow reads as the engine does."""
     return {*map(len, times)} <= {20, 24, 27} and {time[19] for time in times} <= {".", "Z"}
 

@@ -165,6 +165,19 @@ def test_a_frame_with_other_lines_than_it_says_is_damage(
     assert rows.events(engine, frames[:0]).num_rows == 0
 
 
+def test_lines_that_are_whole_only_together_are_refused(engine: duckdb.DuckDBPyConnection) -> None:
+    """Lines of another program that are no objects, but would be as many if they were read as one
+    text, give no rows."""
+    time = b'"2026-05-01T12:00:00Z"'
+    lines = [
+        b'{"time":%b,"type":"A","x":[{}' % time,
+        b'{"p":1,"q":2,"r":3}]}',
+        b'{"time" :%b,"type" :"B","x":1},{"time" :%b,"type":"C","x":2}' % (time, time),
+    ]
+    with pytest.raises(duckdb.Error, match="Malformed JSON"):
+        rows.events(engine, [frame(lines, 0)])
+
+
 def test_lines_of_several_layouts_keep_their_order(engine: duckdb.DuckDBPyConnection) -> None:
     """Lines that are spelled in different ways, most of them alike, keep their order."""
     kinds: list[dict[str, Any]] = [
