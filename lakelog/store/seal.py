@@ -76,7 +76,7 @@ class Sealer:
         while any(goal.get(w, -1) >= fs[0].sequence for w, fs in pending.frames.items()):
             head, has_sealed = self.seal(hint=hint, follow=follow), True
             # As a rule one segment takes all of it: then nothing has to be read again.
-            if head and _covers(head, goal):
+            if head and (_covers(head, goal) or (follow is not None and follow.made)):
                 break
             pending = self._tail.collect()
         if has_sealed:
