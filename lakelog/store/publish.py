@@ -76,8 +76,8 @@ Plan = Callable[[Head, Manifest], Change | None]
 class Follow:
     """A change that one publish makes right after its own, which spares the disk some waiting.
 
-    It is planned once, on the move before it, if that `is_due`. `made` is its head, None where it
-    was not made: then the caller publishes it by itself.
+    It goes to a state that is there, and is planned once, on the move before it, if that `is_due`.
+    `made` is its head, None where it was not made: then the caller publishes it by itself.
     """
 
     plan: Plan
@@ -190,7 +190,8 @@ def _begin(store: Store, move: Move, begun: list[disk.Begun]) -> Made:
 def _second_move(store: Store, head: Head, state: Manifest, follow: Follow) -> Move | None:
     """Plan what follows a move that is not linked yet; None where it is not due."""
     change = follow.plan(head, state) if follow.is_due(head) else None
-    if change is None:
+    # The age of files that a change adds is checked right before its link, which is not done here.
+    if change is None or change.snapshot is None:
         return None
     return _next_move(store, head, state, change, disk.random_hex(), disk.now_us())[0]
 
