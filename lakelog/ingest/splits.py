@@ -31,7 +31,10 @@ else:
 LEAST = 512 << 20
 """So many bytes of a file have to be left: to start a worker takes as long as 50 MB."""
 PROCESSES = 2
-"""With this one, unless the settings name a number of threads: they take 500 MB."""
+"""With this one, where there are more processors, unless the settings name a number of threads.
+
+On two processors this saves 6 % of the time, and takes 540 instead of 340 MB.
+"""
 ALONE = 1 << 30
 """So much of a file is read alone after a split that was refused."""
 _PART = 0.97
@@ -163,8 +166,9 @@ def begin(
     """
     size, (after, end) = int(load["rows"] * _PART * line), span
     is_long = end - after >= LEAST and size <= _LONGEST
-    count = min(threads or PROCESSES, len(os.sched_getaffinity(0))) - 1
-    if not (is_long and count and interpreter.is_startable()):
+    processors = len(os.sched_getaffinity(0))
+    count = min(threads or PROCESSES, processors if threads else processors - 1) - 1
+    if not (is_long and count > 0 and interpreter.is_startable()):
         return None
     try:
         return Splits(size, after, [_Worker(descriptor, load) for _ in range(count)])

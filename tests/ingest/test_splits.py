@@ -114,6 +114,21 @@ def test_splits_give_what_one_process_gives(
     assert given_splits == []
 
 
+@pytest.mark.parametrize(("processors", "is_shared"), [(1, False), (2, False), (3, True)])
+def test_one_process_keeps_two_processors_busy(
+    load: Callable[..., lakelog.Lake],
+    lines: list[bytes],
+    given_splits: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    processors: int,
+    is_shared: bool,
+) -> None:
+    """Unless the settings say so, another process begins only where a processor is left for it."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(processors)})
+    assert load(lines, 0).count() == LINES
+    assert bool(given_splits) == is_shared
+
+
 def test_payloads_of_splits_are_typed(
     load: Callable[..., lakelog.Lake], lines: list[bytes], given_splits: list[int]
 ) -> None:
