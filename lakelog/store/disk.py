@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 TEMPORARY = ".tmp-"
 _BLOCK = 1 << 16
+_ZEROS = bytes(_BLOCK)
 _VECTOR = 1024
 """So many pieces one call writes at most."""
 
@@ -43,14 +44,17 @@ def write_all(fd: int, data: bytes) -> None:
             written += os.write(fd, view[written:])
 
 
-def write_blocks(fd: int, data: bytes) -> None:
-    """Like `write_all`, for a file that is overwritten in small parts later.
+def write_blocks(fd: int, data: bytes, zeros: int = 0) -> None:
+    """Like `write_all`, and then so many zeros, for a file that is overwritten in parts later.
 
     What one call writes Linux may cache as one piece (from 6.16 on for ext4), of which every later
     write and sync checks each block.
     """
     for start in range(0, len(data), _BLOCK):
         write_all(fd, data[start : start + _BLOCK])
+    # Of one block, which stays in the processor's cache: a megabyte of them has to be made first.
+    for start in range(0, zeros, _BLOCK):
+        write_all(fd, _ZEROS[: zeros - start])
 
 
 def is_there(path: str) -> bool:

@@ -241,19 +241,19 @@ def encode_end(last: int) -> bytes:
     return head + _CRC.pack(zlib.crc32(head))
 
 
-def space_after(stop: int, size: int, frame: int) -> bytes:
+def space_after(stop: int, size: int, frame: int) -> tuple[bytes, int]:
     """Return the space to write after a frame of `frame` bytes, which ends at byte `stop` of a file
-    that is `size` bytes long without it."""
+    that is `size` bytes long without it: how it begins, and how many zeros follow."""
     room = size - stop
     if room >= SPACE_BYTES:
-        return _SKIP.pack(_SPACE_MAGIC, room - SPACE_BYTES)  # what follows is zeros already
+        return _SKIP.pack(_SPACE_MAGIC, room - SPACE_BYTES), 0  # what follows is zeros already
     if room == 0 or (room < 0 and frame > _SPACED_FRAME_MAX):
-        return b""
+        return b"", 0
     ahead = SPACE_BYTES
     if frame <= _SPACED_FRAME_MAX:
         wanted = stop + min(max(stop, _PAGE), _SPACE_MAX)
         ahead = wanted + -wanted % _PAGE - stop
-    return _SKIP.pack(_SPACE_MAGIC, ahead - SPACE_BYTES) + bytes(ahead - SPACE_BYTES)
+    return _SKIP.pack(_SPACE_MAGIC, ahead - SPACE_BYTES), ahead - SPACE_BYTES
 
 
 def is_space(data: bytes) -> bool:

@@ -259,11 +259,11 @@ class Writer:
         if self._fd >= 0 and not self._is_due:
             try:
                 stop = self._end + len(frame)
-                space = wal.space_after(stop, self._size, len(frame))
+                space, zeros = wal.space_after(stop, self._size, len(frame))
                 os.lseek(self._fd, self._end, os.SEEK_SET)
-                disk.write_blocks(self._fd, frame + space)
+                disk.write_blocks(self._fd, frame + space, zeros)
                 disk.sync_file(self._fd)
-                self._end, self._size = stop, max(self._size, stop + len(space))
+                self._end, self._size = stop, max(self._size, stop + len(space) + zeros)
                 # No name any more: somebody took this writer for dead, where locks do not exclude,
                 # and trimmed the file with the frame that was just written. Its path comes first
                 # (who reads the times of a file makes the next write set them anew: a slow sync).

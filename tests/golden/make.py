@@ -88,7 +88,8 @@ def tails(path: str) -> None:
     size = os.path.getsize(file) - wal.END_BYTES
     os.truncate(file, size)
     with open(file, "ab") as end:
-        end.write(wal.space_after(size, 0, 0))
+        head, zeros = wal.space_after(size, 0, 0)
+        end.write(head + bytes(zeros))
     with lakes.opened(path) as lake:
         lake.append([{"type": "OTHER", "id": "new", "time": NEW_YEAR}, *lakes.events("OTHER", 2)])
 

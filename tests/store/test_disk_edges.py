@@ -43,10 +43,10 @@ def test_space_is_written_in_small_pieces(tmp_path: Path, monkeypatch: pytest.Mo
         return real(fd, data)
 
     monkeypatch.setattr(disk, "os", SimpleNamespace(write=write))
-    disk.write_blocks(fd, data)
+    disk.write_blocks(fd, data, 100_000)
     monkeypatch.undo()
     disk.close(fd)
-    assert disk.read(path) == data
+    assert disk.read(path) == data + bytes(100_000)
     assert max(sizes) == 1 << 16
 
 

@@ -125,8 +125,8 @@ EDITS = [
         "acknowledged before its sync",
         "states",
         f"{WRITER}._store_frame",
-        "disk.write_blocks(self._fd, frame + space)\n            disk.sync_file(self._fd)",
-        "disk.sync_file(self._fd)\n            disk.write_blocks(self._fd, frame + space)",
+        "disk.write_blocks(self._fd, frame + space, zeros)\n            disk.sync_file(self._fd)",
+        "disk.sync_file(self._fd)\n            disk.write_blocks(self._fd, frame + space, zeros)",
         _verb("six appends"),
     ),
     _edited(
