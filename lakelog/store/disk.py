@@ -50,10 +50,12 @@ def write_blocks(fd: int, data: bytes, zeros: int = 0) -> None:
     What one call writes Linux may cache as one piece (from 6.16 on for ext4), of which every later
     write and sync checks each block.
     """
+    first = min(zeros, -len(data) % _BLOCK)
+    data += _ZEROS[:first]
     for start in range(0, len(data), _BLOCK):
         write_all(fd, data[start : start + _BLOCK])
     # Of one block, which stays in the processor's cache: a megabyte of them has to be made first.
-    for start in range(0, zeros, _BLOCK):
+    for start in range(first, zeros, _BLOCK):
         write_all(fd, _ZEROS[: zeros - start])
 
 
