@@ -45,8 +45,8 @@ PEERS = {
         "COPY typed",
         "duckdb",
         False,
-        "the same with payloads as structs, whose types the engine finds: what a lake keeps of a"
-        " load, without text for what a struct cannot give back",
+        "DuckDB's `COPY ... TO` one Parquet file, with payloads as structs whose types the engine"
+        " finds: what a lake keeps of a load, without text for what a struct cannot give back",
     ),
     "sqlite": About(
         "SQLite",

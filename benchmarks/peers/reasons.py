@@ -32,8 +32,9 @@ _GROWTH = (
 )
 _FIXED = (
     "Rows are decoded from Parquet; the tables of DuckDB and chDB are in the form that their engine"
-    " computes with. Of payloads only the columns that a query names are read: see the nested"
-    " fields. What is asked again and again is a view: see the row of those."
+    " computes with. Of payloads only the columns that a query names are read, as from COPY typed,"
+    " whose events are in one file, written by DuckDB; made small, a lake takes no longer. What is"
+    " asked again and again is a view: see the row of those."
 )
 _NEEDLE = (
     "The row asks for one subject again and again: lakelog keeps the rows of a subject from the"
