@@ -231,11 +231,11 @@ def begin_file(directory: str, data: bytes, path: str = "") -> Begun:
     fd = create(temporary)
     try:
         write_all(fd, data)
+        begin_writeback(fd, 0, len(data))
     except BaseException:
         close(fd)
         unlink(temporary)
         raise
-    begin_writeback(fd, 0, len(data))
     return Begun(fd, temporary, path)
 
 
@@ -259,9 +259,9 @@ def finish(files: list[Begun]) -> None:
     except BaseException:
         abandon(files)
         raise
-    for file in files:
-        close(file.fd)
-    files.clear()
+    # Taken from the list first: if this is interrupted, nobody closes the same number twice.
+    while files:
+        close(files.pop().fd)
     for file in named:
         unlink(file.temporary)
     for directory in sorted({os.path.dirname(file.path) for file in named}):

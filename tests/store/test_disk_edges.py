@@ -50,6 +50,27 @@ def test_space_is_written_in_small_pieces(tmp_path: Path, monkeypatch: pytest.Mo
     assert max(sizes) == 1 << 16
 
 
+def test_an_interrupted_finish_closes_each_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of a closed file may be that of another one by then."""
+    files = [disk.begin_object(str(tmp_path / name), b"x") for name in "abc"]
+    opened, closed, real = {file.fd for file in files}, list[int](), disk.close
+
+    def close(fd: int) -> None:
+        real(fd)
+        closed.append(fd)
+        if len(closed) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(disk, "close", close)
+    with pytest.raises(KeyboardInterrupt):
+        disk.finish(files)
+    disk.abandon(files)
+    assert sorted(closed) == sorted(opened)
+    assert sorted(disk.listing(str(tmp_path)))[-3:] == ["a", "b", "c"]
+
+
 def test_what_is_gone_is_no_error(tmp_path: Path) -> None:
     """Removing what is not there is done already; nobody holds a lock on it."""
     disk.remove_dir(str(tmp_path / "none"))
