@@ -73,8 +73,7 @@ class TailRows:
             keys = fresh["key"].drop_null().to_pylist()
             if self._keys.isdisjoint(keys):
                 self._keys.update(keys)
-                deduped = pa.concat_tables([cached[2], fresh])
-                deduped = _combined(deduped)
+                deduped = _combined(pa.concat_tables([cached[2], fresh]))
                 self._deduped = table, runs, deduped
                 return deduped
         deduped = drop_duplicates(self._store, table, runs)

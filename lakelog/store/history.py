@@ -30,6 +30,7 @@ from lakelog.store.publish import (
     USER_OPS,
     Change,
     Follow,
+    SettleWith,
     grow,
     link_move,
     note,
@@ -41,7 +42,7 @@ from lakelog.store.resolve import moves, resolve
 from lakelog.store.tail import Tail
 
 SHORT = 12
-Settle = Callable[..., Head]
+Settle = Callable[[], Head]
 CarryOut = Callable[[Move, Move, int | None], Head | None]
 """Makes an undo: the move to undo, the one before, and next_seq unless later events may go."""
 
@@ -293,13 +294,12 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
 
 
 def rollback(
-    store: Store, branch: str, settle: Settle, ref: str, cursors: bool, why: str, name: str = ""
+    store: Store, branch: str, settle: SettleWith, ref: str, cursors: bool, why: str, name: str = ""
 ) -> Head:
     """Make an old state the branch's newest, after checking that it can be opened.
 
-    Everything pending is published first, so it stays in the log. With `cursors` false the
-    positions of followed sources stay where they are. The log calls the state `name`, by default
-    `ref`. Raises UnknownRef, Damaged.
+    What is pending is published first, so it stays in the log. Without `cursors` followed sources
+    keep their positions. The log calls the state `name`, or `ref`. Raises UnknownRef, Damaged.
     """
     policy.require(store.paths, "rollback")
     target = settle_ref(store, branch, settle, ref)

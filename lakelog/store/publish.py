@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from lakelog.errors import OutcomeUnknown, StaleFiles
 from lakelog.store import clock, disk, manifest
@@ -83,6 +84,12 @@ class Follow:
     plan: Plan
     is_due: Callable[[Head], bool] = lambda _: True
     made: Head | None = None
+
+
+class SettleWith(Protocol):
+    """Publishes what is pending, and `follow` with the last of it."""
+
+    def __call__(self, *, follow: Follow | None = None) -> Head: ...
 
 
 def publish(

@@ -126,7 +126,8 @@ def rollback(
         if set(chosen) <= set(DEFAULT):  # one move, which is atomic by itself
             safety, _ = _save_present(lake, plan, f"before rollback to {name}")
             store, branch, cursors = lake.store, lake.branch_name, "cursors" in chosen
-            head = history.rollback(store, branch, lake._settle, plan.target, cursors, why, name)
+            settle = lake.sealer().settle
+            head = history.rollback(store, branch, settle, plan.target, cursors, why, name)
             rewind.prune(lake.store)
             return RolledBack(_described(lake, head), head.move.message, safety)
         message = with_reason(f"to {name} with {', '.join(chosen)}", why)
@@ -251,6 +252,7 @@ def _prepare(
     store = lake.store
     records = [record for record in plan.records if record.label in plan.copied]
     steps = [Step(record.path, exchange.fresh_path(record.path)) for record in records]
+    # First, so that whoever comes after a crash knows which directories to delete.
     if steps:
         exchange.write_journal(store, steps)
     try:
