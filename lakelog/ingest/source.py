@@ -155,7 +155,7 @@ class Source:
         self._at = self._inflated = 0
         self._file: Any = open(_regular(path), "rb", buffering=0)  # noqa: SIM115
         try:
-            status = os.fstat(self._file.fileno())
+            status = os.fstat(self.descriptor)
             self.size, self.mtime = status.st_size, status.st_mtime_ns
             self.identity = status.st_dev, status.st_ino
             self.is_removed = status.st_nlink == 0
@@ -177,11 +177,11 @@ class Source:
     @property
     def is_shrunk(self) -> bool:
         """Whether the file is shorter now than what was read of it: it was truncated meanwhile."""
-        return not self.compression and os.fstat(self._file.fileno()).st_size < self._at
+        return not self.compression and os.fstat(self.descriptor).st_size < self._at
 
     def is_open_elsewhere(self) -> bool | None:
         """Whether a process has the file open for writing; None where the system does not say."""
-        return is_open_for_writing(self._file.fileno())
+        return is_open_for_writing(self.descriptor)
 
     @property
     def descriptor(self) -> int:
@@ -309,7 +309,7 @@ class Source:
         if self.compression or size <= _NEAR:
             return size
         try:
-            near = os.pread(self._file.fileno(), _NEAR, self._file.tell() + size - _NEAR)
+            near = os.pread(self.descriptor, _NEAR, self._file.tell() + size - _NEAR)
         except OSError:
             return size
         whole = len(near) == _NEAR and b"\n" in near

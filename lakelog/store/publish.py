@@ -163,6 +163,7 @@ def try_move(
     try:
         # Before anything that an older reader would misread is written (F15.3).
         raise_format(store)
+        # The sync after that move may have failed: a power cut must not take it and leave the next.
         store.refs.sync(head.move.branch, head.digest)
         move, successor = _next_move(store, head, state, change, commit, began)
         written.append(_begin(store, move, begun))
