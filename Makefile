@@ -9,10 +9,12 @@ WRITER := .venv/.docs
 PEERS  := .venv-peers
 WANTED := benchmarks/peers/requirements.txt
 SAMPLE := data/sample.jsonl
-# Thousands of small lakes are made and removed: in memory where 4 GB are free, else in TMPDIR.
+# Thousands of small lakes are made and removed: in memory where 4 GB and a million inodes are free,
+# else in TMPDIR.
 # TEST_DIR=/some/disk runs the tests there.
-TEST_DIR ?= $(shell free=$$(df -Pk /dev/shm 2>/dev/null | awk 'NR==2 {print $$4}'); \
-              [ "$${free:-0}" -gt 4000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
+TEST_DIR ?= $(shell df --block-size=1024 --output=avail,iavail /dev/shm 2>/dev/null | \
+              awk 'NR==2 && $$1 > 4000000 && ($$2 == "-" || $$2 > 1000000) {exit 1}' \
+              && echo "$${TMPDIR:-/tmp}" || echo /dev/shm)
 
 # Tests start thousands of processes: each would compile lakelog anew.
 unexport PYTHONDONTWRITEBYTECODE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import tempfile
@@ -16,6 +15,7 @@ from hypothesis import HealthCheck, settings
 import lakelog
 from lakelog.store import manifest, sealer_process
 from tests.support.effort import IS_WHOLE, is_played, share
+from tests.support.scratch import memory
 
 settings.register_profile(
     "fixed",
@@ -28,8 +28,6 @@ settings.register_profile(
 settings.load_profile("fixed")
 
 MakeLake = Callable[..., lakelog.Lake]
-MEMORY = "/dev/shm"
-ROOM = 256_000_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,8 +63,7 @@ def home() -> Iterator[Path]:
 
     A lake has 780 folders: on a busy disk making and removing them would be most of a test.
     """
-    roomy = os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > ROOM
-    path = tempfile.mkdtemp(prefix="lakelog-", dir=MEMORY if roomy else None)
+    path = tempfile.mkdtemp(prefix="lakelog-", dir=memory())
     yield Path(path)
     for helper in sealer_process._started:
         helper.wait()  # or it would make files while they are removed

@@ -22,9 +22,10 @@ from lakelog.errors import AlreadyExists, LakelogError, NothingToUndo
 from lakelog.store import history, thinning
 from tests.support import seam
 from tests.support.effort import IS_WHOLE
+from tests.support.scratch import memory
 from tests.support.seam import Fault, Killed
 from tests.support.verbs import FREE, VERBS, Verb, check, events, names, prepared
-from tests.support.world import MEMORY, warm_engine
+from tests.support.world import warm_engine
 
 # --- what is there before, and the verb -----------------------------------------------------------
 
@@ -34,7 +35,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A folder in memory; gc that keeps few moves."""
     warm_engine(monkeypatch)
     monkeypatch.setattr(thinning, "UNPACKED", 3)
-    folder = Path(MEMORY or tmp_path, f"steps-{os.getpid()}")
+    folder = Path(memory() or tmp_path, f"steps-{os.getpid()}")
     folder.mkdir()
     yield folder
     shutil.rmtree(folder)

@@ -16,7 +16,8 @@ import pytest
 from tests.support.casts import perform
 from tests.support.effort import share
 from tests.support.powercut import CASTS, MOODS, Journal, Skip, recover
-from tests.support.world import MEMORY, World, warm_engine
+from tests.support.scratch import memory
+from tests.support.world import World, warm_engine
 
 SEEDS, CUTS = share(10), 8
 
@@ -38,7 +39,7 @@ def cuts(
     [journal], dice = journals, random.Random(f"cuts {cast} {seed}")
     for _ in range(count):
         step, mood = dice.randint(0, len(journal.log)), dice.choice(MOODS)
-        folder = tempfile.mkdtemp(dir=MEMORY)
+        folder = tempfile.mkdtemp(dir=memory())
         try:
             promised = journal.image(step, dice, mood, f"{folder}/lake")
             recover(journal.world, f"{folder}/lake", promised)

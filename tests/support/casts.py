@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support.scheduler import Actor, Scheduler
-from tests.support.world import MEMORY, World, collects, goes_on, reads, stays, works, writes
+from tests.support.scratch import memory
+from tests.support.world import World, collects, goes_on, reads, stays, works, writes
 
 WRITING = 0.15
 """Writers take few steps; at this pace they are still writing while others seal several times."""
@@ -207,7 +208,7 @@ def perform(
     watch: Callable[[World], None] | None = None,
 ) -> World:
     """Play one seed. Raises AssertionError that says how to play it again."""
-    folder = tempfile.mkdtemp(dir=MEMORY)
+    folder = tempfile.mkdtemp(dir=memory())
     stage = Scheduler(seed, f"{folder}/lake")
     world = CASTS[name](stage, stage.root)
     if watch is not None:

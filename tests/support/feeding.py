@@ -25,7 +25,8 @@ from lakelog.store.bootstrap import load
 from lakelog.store.paths import parse_move
 from tests.support.feeds import bad_lines, event, numbers
 from tests.support.scheduler import Actor, Scheduler
-from tests.support.world import MEMORY, SETTINGS
+from tests.support.scratch import memory
+from tests.support.world import SETTINGS
 
 ROWS, CHUNK = 12, 700
 Play = Callable[[Actor], None]
@@ -157,7 +158,7 @@ def works(world: Feeding, turns: int, work: Callable[[lakelog.Lake], Any]) -> Pl
 
 def perform(seed: int, monkeypatch: pytest.MonkeyPatch) -> Feeding:
     """Play one seed. Raises AssertionError that says how to play it again."""
-    folder = Path(tempfile.mkdtemp(dir=MEMORY))
+    folder = Path(tempfile.mkdtemp(dir=memory()))
     stage = Scheduler(seed, f"{folder}/lake")
     monkeypatch.setattr(batch, "ROWS_MAX", ROWS)
     monkeypatch.setattr(source, "CHUNK", CHUNK)

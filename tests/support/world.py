@@ -30,10 +30,10 @@ from lakelog.store.bootstrap import load
 from lakelog.store.paths import OBJECTS, Paths, parse_move
 from lakelog.store.trim import trim
 from tests.support.scheduler import HOUR, Actor, Scheduler
+from tests.support.scratch import memory
 
 REWINDS = {"rollback", "undo", "retention", "repair"}
 SETTINGS = {"seal": "never", "rotate_events": 3, "threads": 1}
-MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 _warm: list[duckdb.DuckDBPyConnection] = []
 
 
@@ -264,7 +264,7 @@ def _assert_once(values: list[str], where: str) -> None:
 @functools.cache
 def _template() -> str:
     """A new lake without its empty folders of objects, which are rebuilt when needed."""
-    folder = tempfile.mkdtemp(dir=MEMORY)
+    folder = tempfile.mkdtemp(dir=memory())
     atexit.register(shutil.rmtree, folder, True)
     lakelog.open(f"{folder}/lake", settings=SETTINGS).close()
     for kind in OBJECTS:

@@ -16,7 +16,8 @@ from tests.support import damage
 from tests.support.cuts import frames_of, pairs
 from tests.support.damage import Rows
 from tests.support.flips import is_allowed
-from tests.support.world import MEMORY, warm_engine
+from tests.support.scratch import memory
+from tests.support.world import warm_engine
 from tests.torture.case import Case, Row
 
 EACH = 40
@@ -26,7 +27,7 @@ WAYS = ["bit", "bit", "bit", "block", "cut", "swap", "byte"]
 @functools.cache
 def whole(process: int) -> tuple[str, Rows, list[tuple[str, str]]]:
     """A lake with every kind of file, what is in it, and files to swap; once a process."""
-    folder = tempfile.mkdtemp(prefix="torture-", dir=MEMORY)
+    folder = tempfile.mkdtemp(prefix="torture-", dir=memory())
     atexit.register(shutil.rmtree, folder, True)
     path = f"{folder}/lake"
     damage.build(path)

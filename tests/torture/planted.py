@@ -64,6 +64,7 @@ def planted(case: Case) -> None:
     pid = os.fork()
     if pid == 0:
         code = BROKEN
+        atexit._clear()  # what the parent has made is the parent's to remove
         try:
             os.dup2(theirs, 2)
             error = noticed(case, mutant)

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.support.world import MEMORY
+from tests.support.scratch import memory
 from tests.torture import mounts
 from tests.torture.case import Case, Row, Tally
 
@@ -92,7 +92,7 @@ def play(
 ) -> tuple[Tally, str]:
     """Play one case in this process, for `patience` seconds at most if it is given; return what it
     counted, and the error if it found one."""
-    folder = tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=MEMORY)
+    folder = tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=memory())
     tally = Tally()
     with pytest.MonkeyPatch.context() as patch:
         case = Case(row.name, seed, number, Path(folder), patch, size, tally)
@@ -180,7 +180,7 @@ class Worker:
     def clear(self) -> None:
         """Remove what it left, mounts and folders too."""
         os.close(self.pipe)
-        for folder in Path(MEMORY or tempfile.gettempdir()).glob(f"{_prefix(self.pid)}*"):
+        for folder in Path(memory() or tempfile.gettempdir()).glob(f"{_prefix(self.pid)}*"):
             mounts.release(folder)
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -294,6 +294,7 @@ class Told:
 
 def _work(told: Told, number: int, until: float, patience: int) -> NoReturn:
     code, row, board = 1, told.result.row, told.board
+    atexit._clear()  # what the parent has made is the parent's to remove
     try:
         while row.cases is None or number < row.cases:
             enough = row.cases is None and board.done >= told.result.target

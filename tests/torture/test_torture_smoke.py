@@ -132,7 +132,7 @@ def test_a_case_whose_process_dies_or_hangs_is_told_and_the_run_goes_on(
 ) -> None:
     """Killed for want of memory, ended or hung: a finding with its replay; the other cases play."""
     # Where other tests that run now have their folders, one of theirs may be left just then.
-    monkeypatch.setattr("tests.torture.run.MEMORY", str(tmp_path))
+    monkeypatch.setattr("tests.torture.run.memory", lambda: str(tmp_path))
 
     def play_or_harm(case: Case) -> None:
         harm(case)

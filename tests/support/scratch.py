@@ -1,0 +1,24 @@
+"""Where tests make what they throw away: in memory while there is room for it, else on the disk."""
+
+from __future__ import annotations
+
+import os
+
+MEMORY = "/dev/shm"
+BYTES = 256_000_000
+INODES = 200_000
+"""A lake has 780 folders: memory may run out of inodes long before it runs out of bytes."""
+
+
+def memory() -> str | None:
+    """The file system in memory while it has room for BYTES and INODES, else None."""
+    try:
+        left = os.statvfs(MEMORY)
+    except OSError:
+        return None
+    unlimited = left.f_files == 0
+    return (
+        MEMORY
+        if left.f_bavail * left.f_frsize > BYTES and (unlimited or left.f_favail > INODES)
+        else None
+    )
