@@ -85,6 +85,10 @@ def _say(result: Result) -> None:
     print(
         f"{result.row.name}: {said} in {result.seconds:.0f} s{wrong}", file=sys.stderr, flush=True
     )
+    # At once: whoever ends the run has seen what there was.
+    for finding in result.findings:
+        last = finding.text.strip().rpartition("\n")[2]
+        print(f"  {finding.replay}: {last}", file=sys.stderr, flush=True)
 
 
 def _parsed() -> argparse.Namespace:

@@ -294,7 +294,6 @@ class Told:
 
 def _work(told: Told, number: int, until: float, patience: int) -> NoReturn:
     code, row, board = 1, told.result.row, told.board
-    atexit._clear()  # what the parent has made is the parent's to remove
     try:
         while row.cases is None or number < row.cases:
             enough = row.cases is None and board.done >= told.result.target

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.torture import report
+from tests.torture.__main__ import _say
 from tests.torture.case import Case, Row, Tally
 from tests.torture.mutants import MUTANTS, Mutant
 from tests.torture.rows import ROWS
@@ -223,3 +224,13 @@ def test_rows_and_mutants_belong_together() -> None:
 def test_a_planted_bug_still_fits_the_code(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each edits the source of one function: what it looks for is there once."""
     mutant.plant(monkeypatch)
+
+
+def test_what_a_row_found_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever ends a long run has seen what it found so far, and how to play that again."""
+    result = Result(Row("harmed", "nothing", 20, 200, 1, lambda case: None), 20, 3)
+    result.findings.append(Finding("harmed", 3, 4, "Traceback\n  ...\nAssertionError: lost e7\n"))
+    _say(result)
+    said = capsys.readouterr().err
+    assert "1 WRONG" in said
+    assert "python -m tests.torture harmed --seed 3 --case 4: AssertionError: lost e7" in said
