@@ -12,9 +12,8 @@ SAMPLE := data/sample.jsonl
 # Thousands of small lakes are made and removed: in memory where 4 GB and a million inodes are free,
 # else in TMPDIR.
 # TEST_DIR=/some/disk runs the tests there.
-TEST_DIR ?= $(shell df --block-size=1024 --output=avail,iavail /dev/shm 2>/dev/null | \
-              awk 'NR==2 && $$1 > 4000000 && ($$2 == "-" || $$2 > 1000000) {exit 1}' \
-              && echo "$${TMPDIR:-/tmp}" || echo /dev/shm)
+ROOMY := 'NR==2 && $$1 > 4000000 && ($$2 == "-" || $$2 > 1000000) {print "/dev/shm"}'
+TEST_DIR ?= $(or $(shell df -k --output=avail,iavail /dev/shm 2>/dev/null | awk $(ROOMY)),$(TMPDIR),/tmp)
 
 # Tests start thousands of processes: each would compile lakelog anew.
 unexport PYTHONDONTWRITEBYTECODE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -16,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import lakelog
 from lakelog.errors import AlreadyExists, NothingToUndo, WouldDropEvents
 from lakelog.store import disk
+from tests.support.scratch import memory
 
 OLD = "2001-02-03T04:05:06Z"
 Row = tuple[str, str | None, int]
@@ -73,8 +73,7 @@ class LakeMachine(RuleBasedStateMachine):
     @initialize(rows=st.sampled_from([3, 1_000_000]))
     def start(self, rows: int) -> None:
         """Make a lake that gives no grace, so that gc deletes whatever it may."""
-        memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-        self.home = tempfile.mkdtemp(prefix="lakelog-", dir=memory)
+        self.home = tempfile.mkdtemp(prefix="lakelog-", dir=memory())
         self.given = {"seal": "never", "gc_grace_hours": 0, "history_days": 0, "rotate_events": 5}
         self.given["segment_rows"] = rows
         self.branches = {"main": Branch(State())}

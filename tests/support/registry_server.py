@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.redis_server import free_port
+from tests.support.scratch import memory
 
 PROGRAM = "/usr/bin/docker-registry"
 
@@ -26,7 +27,7 @@ def served(**more: object) -> Iterator[str]:
     if not shutil.which(PROGRAM):
         pytest.skip("NOT TESTED: docker-registry is not installed")
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="registry-", dir=_memory()) as folder:
+    with tempfile.TemporaryDirectory(prefix="registry-", dir=memory()) as folder:
         config = {
             "version": "0.1",
             "log": {"level": "error", "accesslog": {"disabled": True}},
@@ -49,10 +50,6 @@ def served(**more: object) -> Iterator[str]:
         finally:
             server.kill()
             server.wait()
-
-
-def _memory() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def _wait(url: str, server: subprocess.Popen[bytes]) -> None:

@@ -16,9 +16,6 @@ def memory() -> str | None:
         left = os.statvfs(MEMORY)
     except OSError:
         return None
-    unlimited = left.f_files == 0
-    return (
-        MEMORY
-        if left.f_bavail * left.f_frsize > BYTES and (unlimited or left.f_favail > INODES)
-        else None
-    )
+    # A file system that has no limit of inodes says that it has none at all.
+    has_inodes = left.f_favail > INODES or not left.f_files
+    return MEMORY if has_inodes and left.f_bavail * left.f_frsize > BYTES else None

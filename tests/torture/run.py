@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.support.scratch import memory
+from tests.support.scratch import MEMORY, memory
 from tests.torture import mounts
 from tests.torture.case import Case, Row, Tally
 
@@ -180,9 +180,11 @@ class Worker:
     def clear(self) -> None:
         """Remove what it left, mounts and folders too."""
         os.close(self.pipe)
-        for folder in Path(memory() or tempfile.gettempdir()).glob(f"{_prefix(self.pid)}*"):
-            mounts.release(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+        # In both places: there may be room in memory now where there was none, or the reverse.
+        for place in (MEMORY, tempfile.gettempdir()):
+            for folder in Path(place).glob(f"{_prefix(self.pid)}*"):
+                mounts.release(folder)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class Crew:

@@ -17,7 +17,7 @@ from tests.torture.__main__ import _say
 from tests.torture.case import Case, Row, Tally
 from tests.torture.mutants import MUTANTS, Mutant
 from tests.torture.rows import ROWS
-from tests.torture.run import Finding, Result, play, run
+from tests.torture.run import Finding, Result, Worker, play, run
 
 PATIENCE = 4
 """Seconds that a case may stand still: no other one takes so long, on a busy machine either."""
@@ -134,6 +134,7 @@ def test_a_case_whose_process_dies_or_hangs_is_told_and_the_run_goes_on(
     """Killed for want of memory, ended or hung: a finding with its replay; the other cases play."""
     # Where other tests that run now have their folders, one of theirs may be left just then.
     monkeypatch.setattr("tests.torture.run.memory", lambda: str(tmp_path))
+    monkeypatch.setattr("tests.torture.run.MEMORY", str(tmp_path))
 
     def play_or_harm(case: Case) -> None:
         harm(case)
@@ -234,3 +235,19 @@ def test_what_a_row_found_is_said_at_once(capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr().err
     assert "1 WRONG" in said
     assert "python -m tests.torture harmed --seed 3 --case 4: AssertionError: lost e7" in said
+
+
+def test_what_a_dead_worker_left_goes_from_memory_and_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may have room for the next folder only after a worker made its own, or before."""
+    in_memory, on_disk = tmp_path / "memory", tmp_path / "disk"
+    monkeypatch.setattr("tests.torture.run.MEMORY", str(in_memory))
+    monkeypatch.setattr("tempfile.tempdir", str(on_disk))
+    for place in (in_memory, on_disk):
+        (place / "torture-12-x" / "lake").mkdir(parents=True)
+        (place / "torture-123-x").mkdir()
+    ours, theirs = os.pipe()
+    Worker(0, 12, ours).clear()
+    os.close(theirs)
+    assert [path.name for path in tmp_path.glob("*/*")] == ["torture-123-x"] * 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -26,6 +25,7 @@ from tests.support import hostile_remotes as hostile
 from tests.support import hostile_s3, hostile_sftp
 from tests.support.lakes import opened
 from tests.support.remote_suite import add, pull, push
+from tests.support.scratch import memory
 from tests.support.tree import ROOT
 
 MEMORY = 200 << 20
@@ -34,8 +34,7 @@ MEMORY = 200 << 20
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
     """A good remote, a lake that lacks its newest state, and one that pushes to it."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="lakelog-", dir=memory) as name:
+    with tempfile.TemporaryDirectory(prefix="lakelog-", dir=memory()) as name:
         yield _prepared(Path(name))
 
 
