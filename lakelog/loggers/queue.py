@@ -105,8 +105,10 @@ class EventQueue:
         self._size = self._taken_size = 0
         self._put = self._done = 0
         self._taken = self._oldest = 0.0
-        self._wake, self._hurry, self._busy = threading.Lock(), threading.Event(), threading.Event()
+        # A lock, for an event is not reentrant: released, it ends every wait of the thread.
+        self._wake, self._busy = threading.Lock(), threading.Event()
         self._wake.acquire()
+        self._drains = 0
         self._is_idle, self._is_failing = True, False
         self._thread: threading.Thread | None = None
 
@@ -147,7 +149,6 @@ class EventQueue:
                 return self._done >= target and not self._buffered
             if until is not None and time.monotonic() >= until:
                 return False
-            self._hurry.set()
             self._rouse()
             # Not a condition: a signal handler may flush in the middle of a put of its own thread.
             time.sleep(0.001)
@@ -158,7 +159,6 @@ class EventQueue:
         self._is_direct = True
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            self._hurry.set()
             self._rouse()
             thread.join(timeout)
         self._is_idle = True  # so that every later put stores what it brings
@@ -207,6 +207,9 @@ class EventQueue:
                 self._drain()
         elif self._thread is None:
             self._start()
+        self._hurry()
+
+    def _hurry(self) -> None:
         with contextlib.suppress(RuntimeError):  # another caller was quicker
             self._wake.release()
 
@@ -248,8 +251,8 @@ class EventQueue:
                 wait = LINGER
             else:
                 wait = LINGER - (time.monotonic() - self._taken)
-            if (pause or wait > 0) and self._hurry.wait(pause or wait):
-                self._hurry.clear()
+            if pause or wait > 0:
+                self._wake.acquire(timeout=pause or wait)
             failed = not self._store_next()
             # A destination that fails is asked less and less often; at the end just once more.
             pause = min(max(2 * pause, _PAUSE_MIN), _PAUSE_MAX) if failed else 0.0
@@ -266,15 +269,19 @@ class EventQueue:
 
     def _drain(self) -> None:
         """Store all that waits in this thread, unless the destination fails."""
+        if self._drains == threading.get_ident():
+            return  # a signal handler or a finalizer logs meanwhile: that is stored next
         # A daemon thread that the end of the interpreter froze may hold the lock for ever.
         if not self._store_lock.acquire(timeout=1.0):
             return
         try:
+            self._drains = threading.get_ident()
             self._recover()
             while self._lines or self._storing or self._buffered:
                 if not self._store_next():
                     return
         finally:
+            self._drains = 0
             self._store_lock.release()
 
     def _store_next(self) -> bool:
@@ -382,7 +389,7 @@ class EventQueue:
         while waits and not self._is_failing and self._is_full(size):
             if not self._is_alive:
                 self._rouse()
-            self._hurry.set()
+            self._hurry()
             time.sleep(0.001)
         with self._lock:
             if not self._is_full(size):

@@ -203,6 +203,101 @@ def test_nothing_is_lost_in_processes_of_multiprocessing(method: str, home: Path
     assert len(numbers) == len(expected)
 
 
+_TERMINATED = """
+import ctypes, operator
+from functools import partial
+
+log = log_to(LAKE)  # in a spawned process while its main module is loaded
+
+def wait(n):
+    if n: log.info("m", extra={"n": n})
+    # Within one bytecode: it is about to wait in C when the signal comes.
+    libc = ctypes.CDLL(None)
+    list(map(operator.call, [partial(libc["raise"], signal.SIGTERM), libc.pause]))
+
+def leave(n):
+    def stop(number, frame):
+        log.info("m", extra={"n": 10 * n})
+        sys.exit(3)
+    log.info("m", extra={"n": n})
+    signal.signal(signal.SIGTERM, stop)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)
+
+if __name__ == "__main__":
+    log.info("m", extra={"n": 0})
+    context = multiprocessing.get_context(sys.argv[2])
+    ended = []
+    for work, n in ((wait, 1), (wait, 0), (leave, 2)):
+        child = context.Process(target=work, args=(n,))
+        child.start()
+        child.join(60)
+        ended.append(child.exitcode)
+        child.kill()
+    for _ in range(10):  # at once, often before it can run
+        child = context.Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(60)
+        ended.append(child.exitcode)
+        child.kill()
+    sys.exit(ended != [-signal.SIGTERM] * 2 + [3] + [-signal.SIGTERM] * 10)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_terminated_process_of_multiprocessing_ends(method: str, home: Path) -> None:
+    """Its parent waits for it without end: it dies of SIGTERM wherever it is, and what it logged
+    is stored; a handler that the application gave it meanwhile does what it is for."""
+    assert run(_TERMINATED, home, method) == (0, [0, 1, 2, 20])
+
+
+_LEFT_ALONE = """
+def handler(_): return signal.getsignal(signal.SIGTERM)
+
+if __name__ == "__main__":
+    log = log_to(LAKE)
+    log.info("m", extra={"n": 0})
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert set(pool.map(handler, range(8))) == {signal.SIG_DFL}
+"""
+
+
+def test_a_worker_that_logs_nothing_has_no_handler(home: Path) -> None:
+    """In a pool of workers that do not log, the signal is what it is without lakelog."""
+    assert run(_LEFT_ALONE, home) == (0, [0])
+
+
+_AT_EVERY_STEP = """
+def work(n):
+    steps = iter(range(n))
+    def step(*_):
+        if next(steps, None) == n - 1: signal.raise_signal(signal.SIGTERM)
+    signal.alarm(60)
+    log.info("m", extra={"n": n})
+    sys.setprofile(step)
+    log.handlers[0].flush()  # then multiprocessing ends the process
+
+if __name__ == "__main__":
+    log = log_to(LAKE)
+    log.info("m", extra={"n": 0})
+    context, ended = multiprocessing.get_context("fork"), []
+    for n in range(1, 301, 3):
+        child = context.Process(target=work, args=(n,))
+        child.start()
+        child.join()
+        ended.append(child.exitcode)
+    # The last ones have fewer steps than that.
+    sys.exit(set(ended[:20]) != {-signal.SIGTERM} or not set(ended) <= {-signal.SIGTERM, 0})
+"""
+
+
+def test_a_signal_at_any_step_ends_the_process(home: Path) -> None:
+    """SIGTERM in the middle of a flush and of the end: what was logged is stored, nothing waits for
+    a lock that the interrupted thread holds."""
+    assert run(_AT_EVERY_STEP, home) == (0, [0, *range(1, 301, 3)])
+
+
 def test_a_daemon_thread_loses_nothing_that_returned(home: Path) -> None:
     """At the shutdown of the interpreter a daemon thread is stopped anywhere; each call of it that
     returned before counts."""
