@@ -244,6 +244,10 @@ class RedisManager:
         self._record()
         return self._recorder.flush(timeout)
 
+    def let_go(self) -> contextlib.AbstractContextManager[None]:
+        """It holds no locks of its own."""
+        return contextlib.nullcontext()
+
     def after_fork(self) -> None:
         """A child has connections and a thread of its own."""
         self._start()

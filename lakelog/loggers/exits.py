@@ -24,6 +24,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 _FLUSH = 5.0
@@ -39,12 +40,15 @@ class Ending(Protocol):
     def flush(self, timeout: float | None = None) -> bool:
         """Store all that waits, and go on as before."""
 
+    def let_go(self) -> AbstractContextManager[None]:
+        """Meanwhile leave to other threads the locks that this one holds where a signal came."""
+
     def after_fork(self) -> None:
         """Forget, in a child, what is the parent's."""
 
 
 _WATCHED: list[Ending] = []
-_is_registered = _is_armed = False
+_is_registered = _is_prepared = _is_armed = False
 _previous: Any = signal.SIG_DFL
 _masks = threading.local()
 _pipe: tuple[int, int] | None = None
@@ -116,8 +120,10 @@ def _after_fork() -> None:
 
 def _prepare_for_multiprocessing() -> None:
     """If this becomes a process of multiprocessing, `_begin_process` is called when it begins."""
+    global _is_prepared
     util = sys.modules.get("multiprocessing.util")
-    if util is not None:
+    if util is not None and not _is_prepared:
+        _is_prepared = True
         util.register_after_fork(_TOKEN, _begin_process)
 
 
@@ -209,7 +215,8 @@ def _flush() -> None:
 
 
 def _flush_aside() -> None:
-    """The same in another thread, for this one may hold any lock where the signal came."""
+    """The same in another thread, for this one may hold any lock where the signal came: those of
+    the queues it lets go, and for others it does not wait for ever."""
     stored = _thread.allocate_lock()
     stored.acquire()
 
@@ -223,7 +230,10 @@ def _flush_aside() -> None:
         _thread.start_new_thread(work, ())  # `threading` has locks of its own
     except RuntimeError:  # the interpreter is shutting down
         _flush()
-    else:
+        return
+    with contextlib.ExitStack() as stack:
+        for ending in list(_WATCHED):
+            stack.enter_context(ending.let_go())
         stored.acquire(timeout=_FLUSH * max(len(_WATCHED), 1))
 
 

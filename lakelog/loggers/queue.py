@@ -24,6 +24,7 @@ import contextlib
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -178,6 +179,20 @@ class EventQueue:
         return QueueStats(
             self.stored, waiting, self._buffered, self.dropped, self.refused, self.error
         )
+
+    @contextlib.contextmanager
+    def let_go(self) -> Iterator[None]:
+        """In a signal handler: the thread may go on, though this one was in the middle of a put."""
+        held = 0
+        with contextlib.suppress(RuntimeError):  # it is not held any more
+            while True:
+                self._lock.release()
+                held += 1
+        try:
+            yield
+        finally:
+            for _ in range(held):
+                self._lock.acquire()
 
     def after_fork(self) -> None:
         """In a child: what waited is the parent's to store."""

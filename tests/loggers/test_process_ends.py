@@ -276,13 +276,14 @@ def work(n):
     signal.alarm(60)
     log.info("m", extra={"n": n})
     sys.setprofile(step)
+    log.info("m", extra={"n": 1000 + n})
     log.handlers[0].flush()  # then multiprocessing ends the process
 
 if __name__ == "__main__":
     log = log_to(LAKE)
     log.info("m", extra={"n": 0})
     context, ended = multiprocessing.get_context("fork"), []
-    for n in range(1, 301, 3):
+    for n in range(1, 301, 2):
         child = context.Process(target=work, args=(n,))
         child.start()
         child.join()
@@ -293,9 +294,12 @@ if __name__ == "__main__":
 
 
 def test_a_signal_at_any_step_ends_the_process(home: Path) -> None:
-    """SIGTERM in the middle of a flush and of the end: what was logged is stored, nothing waits for
-    a lock that the interrupted thread holds."""
-    assert run(_AT_EVERY_STEP, home) == (0, [0, *range(1, 301, 3)])
+    """SIGTERM in the middle of a call, of a flush, and of the end: what was logged before is
+    stored, and nothing waits for a lock that the interrupted thread holds."""
+    status, numbers = run(_AT_EVERY_STEP, home)
+    assert status == 0
+    assert [n for n in numbers if n < 1000] == [0, *range(1, 301, 2)]
+    assert len(set(numbers)) == len(numbers)
 
 
 def test_a_daemon_thread_loses_nothing_that_returned(home: Path) -> None:
