@@ -12,7 +12,6 @@ import contextlib
 import errno
 import math
 import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -95,7 +94,7 @@ class BackupScheduler:
         self._directory = BackupDirectory(plan.directory)
         _refuse_nested(self._directory.root, self._roots)
         self._complaints: dict[str, str] = {}
-        self._stop = threading.Event()
+        self._is_halted = False
         self._next = self._swept = 0.0
         self._last_looks: dict[str, _LastLook] = {}
         # One thread: rounds never overlap, so that what they remember needs no lock.
@@ -138,7 +137,7 @@ class BackupScheduler:
 
     def halt(self) -> None:
         """Abort the copy in progress; safe to call from a signal handler."""
-        self._stop.set()
+        self._is_halted = True
 
     def close(self) -> None:
         """Abort the copy in progress, and shut down."""
@@ -228,7 +227,7 @@ class BackupScheduler:
                 self._below(file.path),
                 number,
                 packed=self._plan.packed,
-                stop=self._stop.is_set,
+                stop=lambda: self._is_halted,
                 cursor=cursor,
             )
         except FileChanged as error:
@@ -274,7 +273,7 @@ class BackupScheduler:
                 file,
                 backup,
                 label=self._label,
-                stop=self._stop.is_set,
+                stop=lambda: self._is_halted,
             )
         except FileNotFoundError:
             return True

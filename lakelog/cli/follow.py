@@ -10,6 +10,7 @@ import threading
 import click
 
 from lakelog.cli.app import App, verb
+from lakelog.cli.rounds import SIGNALS, StopEvent
 from lakelog.collect import loop
 from lakelog.collect.watch import Watcher
 from lakelog.loggers.follower import lock_path
@@ -25,8 +26,8 @@ def follow_log(app: App, file: str) -> None:
 
     Waits while another process follows the file, which is then left to this one.
     """
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    stop = StopEvent()
+    for number in SIGNALS:
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_stop_at_end, args=(stop,), daemon=True).start()
     with app.open_or_create() as lake:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
 import threading
@@ -14,7 +15,32 @@ import click
 from lakelog.errors import InvalidSetting
 from lakelog.settings import span_us
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopEvent(threading.Event):
+    """An event that signal handlers may set, wherever the signal comes.
+
+    An event has a lock, which the interrupted thread may hold: it would wait for itself for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_asked = False
+
+    def set(self) -> None:
+        """Set it at once, and wake those who wait for it."""
+        self._is_asked = True
+        with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
+            _thread.start_new_thread(super().set, ())
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        return self._is_asked
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, or so many seconds; whether it is."""
+        return self._is_asked or super().wait(timeout)
 
 
 class Round(Protocol):
@@ -39,8 +65,8 @@ def repeat(
     `work` ends early once its event is set. `report` gets each result that did something, and the
     seconds it took.
     """
-    stop = threading.Event()
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in _SIGNALS}
+    stop = StopEvent()
+    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in SIGNALS}
     try:
         while True:
             started = time.monotonic()

@@ -26,6 +26,7 @@ from lakelog.cli.input_formats import with_pattern
 from lakelog.cli.recent import RedisPlan, with_redis
 from lakelog.cli.render.output import choose, emit_record
 from lakelog.cli.render.terminal import is_terminal, many
+from lakelog.cli.rounds import SIGNALS, StopEvent
 from lakelog.collect import loop
 from lakelog.collect import watch as following
 from lakelog.collect.followed_file import raise_descriptor_limit
@@ -173,7 +174,7 @@ def follow(
             # With --once there is one round of backups, at the end (below).
             after=None if once else backups,
         )
-        stop = threading.Event()
+        stop = StopEvent()
 
         def end(*_: object) -> None:
             stop.set()
@@ -181,7 +182,7 @@ def follow(
                 backups.halt()
 
         # Before the files are opened: from here on a signal ends the round in order.
-        previous_handlers = {s: signal.signal(s, end) for s in _SIGNALS}
+        previous_handlers = {s: signal.signal(s, end) for s in SIGNALS}
         renewed, kept = _resume(watcher, backups)
         watcher.totals.redis = feeder.figures if feeder else {}
         try:
@@ -195,7 +196,7 @@ def follow(
                         tell(f"watching {', '.join(watcher.totals.roots)}")
                     loop.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
         except loop.RestartRequested as rest:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what comes now, comes later
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes now, comes later
             _close(backups, feeder)
             lake.close()
             # A signal that came meanwhile ends the watcher instead of restarting it.
@@ -212,7 +213,6 @@ def follow(
 
 
 _MEMORY = "LAKELOG_WATCH_MEMORY"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -285,7 +285,7 @@ def _resume(watcher: following.Watcher, backups: BackupScheduler | None) -> tupl
     if not number:
         return False, -1
     # The mask survives the exec; a signal that was held back is delivered here, to the new handler.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     with os.fdopen(int(number), "rb") as file:
         memory = json.load(file)
     if backups and "backups" in memory:
