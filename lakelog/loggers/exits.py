@@ -226,9 +226,13 @@ def _flush_aside() -> None:
         finally:
             stored.release()
 
-    try:
-        _thread.start_new_thread(work, ())  # `threading` has locks of its own
-    except RuntimeError:  # the interpreter is shutting down
+    is_aside = not sys.is_finalizing()  # from then on no other thread runs
+    if is_aside:
+        try:
+            _thread.start_new_thread(work, ())  # `threading` has locks of its own
+        except RuntimeError:  # no more threads
+            is_aside = False
+    if not is_aside:
         _flush()
         return
     with contextlib.ExitStack() as stack:
