@@ -244,9 +244,9 @@ class RedisManager:
         self._record()
         return self._recorder.flush(timeout)
 
-    def let_go(self) -> contextlib.AbstractContextManager[None]:
-        """It holds no locks of its own."""
-        return contextlib.nullcontext()
+    def is_in_use(self) -> bool:
+        """Never: its figures may be read at any time."""
+        return False
 
     def after_fork(self) -> None:
         """A child has connections and a thread of its own."""

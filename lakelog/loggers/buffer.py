@@ -37,7 +37,7 @@ class DiskBuffer:
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._name, self._fd, self._count = "", -1, 0
-        self.size = self._drained = 0
+        self.size = self.added = self._drained = 0
 
     def add(self, lines: list[bytes]) -> list[bytes]:
         """Write lines to the page cache; return them with their ids.
@@ -49,12 +49,14 @@ class DiskBuffer:
                 self._create()
             lines = [self._identified(line) for line in lines]
             text = b"\n".join(lines) + b"\n"
+            size, added = self.size + len(text), self.added + len(text)
             try:
                 disk.write_all(self._fd, text)
-            except OSError:
-                self._cut(self.size)  # what was written of it may be half a line
+                self.size, self.added = size, added
+            except BaseException:
+                if self.added != added:
+                    self._cut(self.size)  # what was written of it may be half a line
                 raise
-            self.size += len(text)
             return lines
 
     def _identified(self, line: bytes) -> bytes:

@@ -12,7 +12,8 @@ A handler in Python has a price: the interpreter notes the signal and calls it i
 once that is back from what it calls in C. A signal can so go unnoticed by a thread that is about to
 wait, and multiprocessing waits without end for a process that it sent one. Hence SIGTERM is held
 back while a process forks, is left alone in a process of multiprocessing until something is logged
-there, and is from then on seen by a thread of its own.
+there, and is from then on seen by a thread of its own if the main one does not see it. One
+that comes while the main thread forks, or holds what storing needs, comes again a little later.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ import os
 import signal
 import sys
 import threading
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 _FLUSH = 5.0
 """So many seconds a signal waits for what is being stored, for each queue."""
+_AGAIN = 0.002
+"""Seconds until a signal comes again that came at a wrong moment."""
+_UNSEEN = 0.05
+"""Seconds that the main thread has to see a signal."""
 
 
 class Ending(Protocol):
@@ -40,17 +46,29 @@ class Ending(Protocol):
     def flush(self, timeout: float | None = None) -> bool:
         """Store all that waits, and go on as before."""
 
-    def let_go(self) -> AbstractContextManager[None]:
-        """Meanwhile leave to other threads the locks that this one holds where a signal came."""
+    def is_in_use(self) -> bool:
+        """Whether this thread is in the middle of it, so that no other can store now."""
 
     def after_fork(self) -> None:
         """Forget, in a child, what is the parent's."""
 
 
 _WATCHED: list[Ending] = []
-_is_registered = _is_prepared = _is_armed = False
+_is_registered = _is_prepared = _is_armed = _is_handled = _is_seen = False
 _previous: Any = signal.SIG_DFL
-_masks = threading.local()
+_late_since = 0.0
+_turn = 0
+"""How often the handler was called."""
+
+
+class _Masks(threading.local):
+    """The signal masks of this thread from before the forks that it is in."""
+
+    def __init__(self) -> None:
+        self.before: list[set[signal.Signals | int]] = []
+
+
+_masks = _Masks()
 _pipe: tuple[int, int] | None = None
 """What the interpreter writes signals to, and `_attend` reads."""
 
@@ -78,9 +96,10 @@ def unwatch(ending: Ending) -> None:
 def arm() -> None:
     """From now on there is something to store when the process ends."""
     global _is_armed
-    _is_armed = True
+    if not _is_armed:
+        _is_armed = True
+        _finish_with_multiprocessing()
     _handle_sigterm()
-    _finish_with_multiprocessing()
 
 
 class _Token:
@@ -91,31 +110,42 @@ _TOKEN = _Token()
 
 
 def _finish() -> None:
+    interrupted: BaseException | None = None
     for ending in list(_WATCHED):
-        ending.finish()
+        for _ in range(2):  # after Ctrl-C once more, for nobody stores it later
+            try:
+                ending.finish()
+                break
+            except BaseException as error:
+                interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 def _before_fork() -> None:
-    # The interpreter of a child forgets the signals that came before it was ready. What a handler
-    # of the application raised when they are let in would be lost in `_unmask`.
-    if signal.getsignal(signal.SIGTERM) is _on_sigterm and not callable(_previous):
-        _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    # The interpreter of a child forgets the signals that came before it was ready. Noted first, so
+    # that Ctrl-C between the two leaves nothing blocked.
+    _masks.before.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    if _is_ours():
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
 
 
 def _unmask() -> None:
-    if hasattr(_masks, "before"):
-        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
-        del _masks.before
+    if _masks.before:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before[-1])
+        _masks.before.pop()
 
 
 def _after_fork() -> None:
     global _is_armed
-    _is_armed = False
-    _forget_pipe()
-    for ending in list(_WATCHED):
-        ending.after_fork()
-    _prepare_for_multiprocessing()
-    _unmask()
+    try:
+        _is_armed = False
+        _forget_pipe()
+        for ending in list(_WATCHED):
+            ending.after_fork()
+        _prepare_for_multiprocessing()
+    finally:
+        _unmask()
 
 
 def _prepare_for_multiprocessing() -> None:
@@ -128,8 +158,10 @@ def _prepare_for_multiprocessing() -> None:
 
 
 def _begin_process(_: _Token) -> None:
-    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+    global _is_handled
+    if _is_ours():
         signal.signal(signal.SIGTERM, _previous)
+        _is_handled = False
     if _is_armed:  # its main module has logged
         _handle_sigterm()
     _finish_with_multiprocessing()
@@ -144,9 +176,9 @@ def _finish_with_multiprocessing() -> None:
 
 
 def _handle_sigterm() -> None:
-    """Put our handler before that of the application; one that it sets later replaces ours."""
-    global _previous
-    if threading.current_thread() is not threading.main_thread():
+    """Put our handler before the application's, once; one that it sets later replaces ours."""
+    global _previous, _is_handled
+    if _is_handled or threading.current_thread() is not threading.main_thread():
         return  # only the main thread may set one
     current = signal.getsignal(signal.SIGTERM)
     # None is a handler of C code, which cannot be called; one that ignores the signal has nothing
@@ -154,10 +186,15 @@ def _handle_sigterm() -> None:
     if current in (_on_sigterm, None, signal.SIG_IGN):
         return
     with contextlib.suppress(ValueError):  # in a subinterpreter
-        signal.signal(signal.SIGTERM, _on_sigterm)
         _previous = current
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        _is_handled = True
         if current == signal.SIG_DFL and _is_of_multiprocessing():
             _start_attending()
+
+
+def _is_ours() -> bool:
+    return signal.getsignal(signal.SIGTERM) is _on_sigterm
 
 
 def _is_of_multiprocessing() -> bool:
@@ -184,13 +221,17 @@ def _start_attending() -> None:
 
 
 def _attend(reading: int) -> None:
-    """Do at SIGTERM what the handler does, wherever the main thread is."""
+    """Do at SIGTERM what the handler does, if the main thread does not come to it."""
     import ctypes  # here: most processes never need it
 
-    while signal.SIGTERM not in os.read(reading, 512):
-        pass
-    if signal.getsignal(signal.SIGTERM) is not _on_sigterm:
-        return  # the application has its own by now
+    while True:
+        if signal.SIGTERM not in os.read(reading, 512):
+            continue
+        until = time.monotonic() + _UNSEEN
+        while not _is_seen and time.monotonic() < until:
+            time.sleep(_AGAIN)
+        if not _is_seen and _is_ours():  # the application may have its own by now
+            break
     _flush()
     # `signal.signal` is for the main thread alone.
     ctypes.pythonapi.PyOS_setsig(signal.SIGTERM, None)
@@ -215,8 +256,7 @@ def _flush() -> None:
 
 
 def _flush_aside() -> None:
-    """The same in another thread, for this one may hold any lock where the signal came: those of
-    the queues it lets go, and for others it does not wait for ever."""
+    """The same in another thread, for this one may hold any lock where the signal came."""
     stored = _thread.allocate_lock()
     stored.acquire()
 
@@ -226,25 +266,57 @@ def _flush_aside() -> None:
         finally:
             stored.release()
 
-    is_aside = not sys.is_finalizing()  # from then on no other thread runs
-    if is_aside:
-        try:
-            _thread.start_new_thread(work, ())  # `threading` has locks of its own
-        except RuntimeError:  # no more threads
-            is_aside = False
-    if not is_aside:
-        _flush()
-        return
-    with contextlib.ExitStack() as stack:
-        for ending in list(_WATCHED):
-            stack.enter_context(ending.let_go())
+    if _started(work):
         stored.acquire(timeout=_FLUSH * max(len(_WATCHED), 1))
+    else:
+        _flush()
+
+
+def _started(work: Callable[[], None]) -> bool:
+    """Start a thread, without the locks of `threading`; False where none can run any more."""
+    if sys.is_finalizing():
+        return False
+    try:
+        _thread.start_new_thread(work, ())
+    except RuntimeError:
+        return False
+    return True
+
+
+def _comes_again() -> bool:
+    """Have the signal come again if this is a wrong moment; but not for longer than a flush."""
+    global _late_since
+    if not _masks.before and not any(ending.is_in_use() for ending in list(_WATCHED)):
+        return False
+    now = time.monotonic()
+    _late_since = _late_since or now
+    return now < _late_since + _FLUSH and _started(_send_again)
+
+
+def _send_again() -> None:
+    """Send the signal until the handler is called: one that the main thread gets just before it
+    waits in C does not wake it, the next one does."""
+    turn, pause = _turn, _AGAIN
+    time.sleep(pause)
+    os.kill(os.getpid(), signal.SIGTERM)
+    while True:
+        time.sleep(pause)
+        if turn != _turn or not _is_ours():
+            return
+        os.kill(os.getpid(), signal.SIGTERM)
+        pause = min(2 * pause, _UNSEEN)
 
 
 def _on_sigterm(number: int, frame: Any) -> None:
+    global _is_seen, _late_since, _turn
+    _turn += 1
+    if _comes_again():
+        return
+    _is_seen, _late_since = True, 0.0
     _flush_aside()
     if callable(_previous):
         _previous(number, frame)
+        _is_seen = False
     else:
         # As without us: the exit status says which signal it was.
         signal.signal(number, signal.SIG_DFL)

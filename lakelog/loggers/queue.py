@@ -24,7 +24,6 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -180,19 +179,10 @@ class EventQueue:
             self.stored, waiting, self._buffered, self.dropped, self.refused, self.error
         )
 
-    @contextlib.contextmanager
-    def let_go(self) -> Iterator[None]:
-        """In a signal handler: the thread may go on, though this one was in the middle of a put."""
-        held = 0
-        with contextlib.suppress(RuntimeError):  # it is not held any more
-            while True:
-                self._lock.release()
-                held += 1
-        try:
-            yield
-        finally:
-            for _ in range(held):
-                self._lock.acquire()
+    def is_in_use(self) -> bool:
+        """Whether a signal came in the middle of a put or a store of this thread."""
+        is_held: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # as Condition asks
+        return is_held or self._drains == threading.get_ident()
 
     def after_fork(self) -> None:
         """In a child: what waited is the parent's to store."""
@@ -222,6 +212,8 @@ class EventQueue:
                 self._drain()
         elif self._thread is None:
             self._start()
+        else:
+            exits.arm()  # again, for the first call may have been one of another thread
         self._hurry()
 
     def _hurry(self) -> None:
@@ -320,12 +312,13 @@ class EventQueue:
 
     def _store_taken(self) -> None:
         self.destination.store(self._storing)
-        self.destination.stored(self._storing, self._buffer)
-        count, self._storing, self._is_failing = len(self._storing), [], False
+        # At once: what Ctrl-C interrupts behind this must not be stored again.
+        stored, self._storing, self._is_failing = self._storing, [], False
         with self._lock:
             self._size -= self._taken_size
-            self.stored += count
-            self._done += count
+            self.stored += len(stored)
+            self._done += len(stored)
+        self.destination.stored(stored, self._buffer)
 
     def _take(self) -> bool:
         """Choose what is stored next, up to a frame; False if that is not for memory to say."""
@@ -384,15 +377,18 @@ class EventQueue:
         if buffer is None or self.full != "buffer" or buffer.is_full:
             return False
         with self._lock:
-            lines, self._lines = self._lines, []
+            before, lines, self._lines = buffer.added, self._lines, []
             try:
                 buffer.add(lines)
             except OSError:
-                self._lines = lines
                 return False
-            self._oldest = 0.0
-            self._size -= sum(map(len, lines))
-            self._done += len(lines)
+            finally:  # Ctrl-C may come anywhere, also behind the call
+                if buffer.added == before:
+                    self._lines[:0] = lines
+                else:
+                    self._oldest = 0.0
+                    self._size -= sum(map(len, lines))
+                    self._done += len(lines)
             return True
 
     def _make_room(self, size: int) -> None:
