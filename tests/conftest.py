@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,7 +69,19 @@ def home() -> Iterator[Path]:
     yield Path(path)
     for helper in sealer_process._started:
         helper.wait()  # or it would make files while they are removed
-    shutil.rmtree(path)
+    _remove(path)
+
+
+def _remove(path: str) -> None:
+    """Remove a folder, in which helpers of processes that a test ended may still be at work."""
+    until = time.monotonic() + 60
+    while os.path.exists(path):
+        try:
+            shutil.rmtree(path)
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 @pytest.fixture
