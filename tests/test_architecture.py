@@ -38,7 +38,7 @@ ORDER = {
         publish trim seal segment_sql compact retention row_removal thinning gc resolve history
         stats hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
-    "query": """extractions tree payload newest prune qualifiers frames display plots stream
+    "query": """extractions tree payload newest moments prune qualifiers frames display plots stream
         relation keys tail_rows behaviour table_sql providers ref_schemas type_tables segment_files
         cursor_pool needle_rows segment_choice seal_requests frame_scans session follow""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize

@@ -19,7 +19,7 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.lazy import Lazy
-from lakelog.query import newest
+from lakelog.query import moments, newest
 from lakelog.query import tree as trees
 from lakelog.query.tree import is_events, is_events_of_ref, is_type
 from lakelog.store import bloom
@@ -202,6 +202,7 @@ def analyze(connection: duckdb.DuckDBPyConnection, query: str, params: Any = Non
     if tree.get("error") or len(tree.get("statements", ())) != 1:
         return refs
     refs.parsed = True
+    tree = moments.called(query, tree)
     node = tree["statements"][0]["node"]
     _walk(node, refs, _Constants(connection, tree, params))
     refs.counts_all = _counts_all(node)
@@ -427,8 +428,8 @@ class _Constants:
                 return event.to_micros(event.parse_time(constant))
             except InvalidEvent:
                 return None
-        if not _is_constant(value):
-            return None
+        if (known := moments.micros(value)) is not None or not _is_constant(value):
+            return known
         statement = {
             **self._tree,
             "statements": [payload.select_one(value, self._tree["statements"][0])],
