@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 AGAIN = 0.02
 """Seconds between two interrupts of one call: one that comes between two steps of the engine is
 lost."""
+HEARD = 0.1
+"""Seconds until a signal is heard that does not end a wait."""
 _SIGNALS = tuple(signal.valid_signals())
 
 

@@ -393,7 +393,9 @@ class Relation:
 
         threading.Thread(target=work, daemon=True).start()
         try:
-            ended.wait()
+            # Not at one go: once Polars is loaded, a signal does not end a wait any more.
+            while not ended.wait(signals.HEARD):
+                pass
         except BaseException:
             while not ended.is_set():
                 self._stream.interrupt()

@@ -192,6 +192,17 @@ def test_an_interrupt_stops_a_running_query(lake: lakelog.Lake, read: str) -> No
     assert done.stdout == "stopped [(3,)]\n", done.stderr
 
 
+@pytest.mark.parametrize("read", ["fetchall", "pl"])
+def test_an_interrupt_is_heard_beside_polars(lake: lakelog.Lake, read: str) -> None:
+    """Polars has the system go on with a wait that Ctrl-C comes upon; in a program that has signal
+    handlers of its own, such as a notebook, a query is waited for."""
+    own = "import polars\nsignal.signal(signal.SIGTERM, lambda *_: None)\nlake ="
+    program = INTERRUPTED.replace("lake =", own, 1)
+    words = [sys.executable, "-c", program, lake.path, read]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "stopped [(3,)]\n", done.stderr
+
+
 SIGNALLED = """
 import asyncio, os, signal, sys, threading, lakelog
 # One thread: the second query lasts longer than the signal waits, on a machine of many cores too.
