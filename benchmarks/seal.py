@@ -20,7 +20,7 @@ BATCH = 1_000
 def identities(scale: Scale) -> list[Row]:
     """Seal events with and without ids on a lake with a history of ids, and on an empty one."""
     events = list(gen.events(scale.sealed))
-    plain = encode(events)
+    plain = _encoded(events)
     random = Random(7)
     with directory() as root:
         lakes.with_ids(root / "history", scale.history)
@@ -50,20 +50,23 @@ def identities(scale: Scale) -> list[Row]:
     ]
 
 
-def _with_ids(events: list[gen.Event], random: Random) -> EncodedBatch:
+def _encoded(events: list[gen.Event]) -> list[EncodedBatch]:
+    """Encode the events in batches."""
+    return [encode(events[start : start + BATCH]) for start in range(0, len(events), BATCH)]
+
+
+def _with_ids(events: list[gen.Event], random: Random) -> list[EncodedBatch]:
     """Encode the events with random UUIDs as ids, the worst kind to store."""
-    return encode(
+    return _encoded(
         [{**e, "id": str(uuid.UUID(int=random.getrandbits(128), version=4))} for e in events]
     )
 
 
-def _seal(path: Path, encoded: EncodedBatch, count: int) -> float:
+def _seal(path: Path, encoded: list[EncodedBatch], count: int) -> float:
     """Append what is encoded, then time sealing it in a process that has the lake open."""
     with lakelog.open(str(path)) as lake:
         before = lake.count()
-        for start in range(0, len(encoded.lines), BATCH):
-            end = start + BATCH
-            part = EncodedBatch(encoded.lines[start:end], encoded.ids[start:end], encoded.keyed)
+        for part in encoded:
             lake.writer().append(part)
         sealer = lake.sealer()
         lake.sql("SELECT 1").fetchall()

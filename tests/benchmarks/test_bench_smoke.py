@@ -17,6 +17,7 @@ from benchmarks import (
     measure,
     older,
     report,
+    seal,
     views,
 )
 from benchmarks.report import Row, Target
@@ -36,6 +37,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         append.single,
         history.rewinds,
         ingest.rate,
+        seal.identities,
         dedupe.rows,
         older.lookups,
         older.memory,
