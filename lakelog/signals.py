@@ -30,6 +30,7 @@ class _Watch:
         self.pid = os.getpid()
         self._lock = threading.Lock()
         self._interrupt: Callable[[], None] | None = None
+        self._call = 0
         self._reading, self._writing = os.pipe()
         # The interpreter's signal handler writes to it and must never wait.
         os.set_blocking(self._writing, False)
@@ -39,6 +40,7 @@ class _Watch:
     def over(self, interrupt: Callable[[], None]) -> Iterator[bool]:
         before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         try:
+            self._call += 1
             self._interrupt = interrupt
             # An event loop has a descriptor of its own, and gets it back at once.
             yield before == -1
@@ -56,17 +58,18 @@ class _Watch:
     def _run(self) -> None:
         while True:
             os.read(self._reading, 64)
-            interrupt = self._interrupt
-            while interrupt is not None and self._interrupted(interrupt):
+            call = self._call
+            while self._interrupted(call):
                 time.sleep(AGAIN)
 
-    def _interrupted(self, interrupt: Callable[[], None]) -> bool:
-        """Interrupt the engine if it is still at that call."""
+    def _interrupted(self, call: int) -> bool:
+        """Interrupt the engine if it is still at that call, which this thread must not keep alive
+        while it sleeps: at the end of the process the engine complains of what is left."""
         with self._lock:
-            if self._interrupt is not interrupt:
+            if self._call != call or self._interrupt is None:
                 return False
             with contextlib.suppress(Exception):  # the cursor may be closed already
-                interrupt()
+                self._interrupt()
             return True
 
 

@@ -192,6 +192,29 @@ def test_an_interrupt_stops_a_running_query(lake: lakelog.Lake, read: str) -> No
     assert done.stdout == "stopped [(3,)]\n", done.stderr
 
 
+LEFT = """
+import os, signal, sys, threading, lakelog
+lake = lakelog.open(sys.argv[1])
+
+def ask():
+    huge = "range(1000000) a, range(1000000) b, events"
+    try:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        lake.sql(f"SELECT sum(a.range * b.range) AS s FROM {huge}").to_arrow_table()
+    except KeyboardInterrupt:
+        print("stopped")
+
+ask()
+"""
+
+
+def test_nothing_is_left_of_an_interrupted_query(lake: lakelog.Lake) -> None:
+    """The engine has nothing to complain of at the end of the process."""
+    words = [sys.executable, "-c", LEFT, lake.path]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
 @pytest.mark.parametrize("read", ["fetchall", "pl"])
 def test_an_interrupt_is_heard_beside_polars(lake: lakelog.Lake, read: str) -> None:
     """Polars has the system go on with a wait that Ctrl-C comes upon; in a program that has signal
