@@ -546,7 +546,13 @@ PROGRAMS: tuple[Sample, ...] = (
         (
             event(
                 "2005-06-03T22:42:50.075872",
-                {"alert": "-", "node": "R02-M1-N0-C:J12-U11", "kind": "RAS", "level": "SEVERE"},
+                {
+                    "alert": "-",
+                    "node": "R02-M1-N0-C:J12-U11",
+                    "location": "R02-M1-N0-C:J12-U11",
+                    "kind": "RAS",
+                    "level": "SEVERE",
+                },
                 level="ERROR",
                 source="KERNEL",
                 message="parity error corrected",

@@ -70,7 +70,7 @@ _POSTGRES_LEVELS = {
 }
 _POSTGRES = graded(_POSTGRES_LEVELS)
 _POSTGRES_CLIENTS = (
-    rf"{_ZONED} {TZ} \[(?P<pid>\d+)\](?:-\d+)?:? (?P<host>[^ ]+)"
+    rf"{_ZONED} {TZ} \[(?P<pid>\d+)\](?:-(?P<line>\d+))?:? (?P<host>[^ ]+)"
     r" (?P<user>[^ @]+)@(?P<database>[^ :]+) ",
     rf"{_ZONED} {TZ}:(?P<host>[^ ]*):(?P<user>[^ @:]*)@(?P<database>[^ :]*):\[(?P<pid>\d+)\]:",
 )
@@ -153,7 +153,7 @@ PATTERNS = (
         source="",
     ),
     _style(
-        rf"(?:(?P<host>[0-9a-fA-F.:]+) )?{_ZONED} {TZ} \[(?P<pid>\d+)\](?:-\d+)?:?"
+        rf"(?:(?P<host>[0-9a-fA-F.:]+) )?{_ZONED} {TZ} \[(?P<pid>\d+)\](?:-(?P<line>\d+))?:?"
         rf"(?: (?:(?P<user>[^ @\[\]]+)@)?(?P<database>[^ :\[\]]+))?"
         rf" (?P<level>{'|'.join(_POSTGRES_LEVELS)}): +{MESSAGE}",
         "host",
@@ -161,6 +161,7 @@ PATTERNS = (
         "user",
         "database",
         "tz",
+        "line",
         time="{date}T{clock}{tz}",
         source="",
         level=_POSTGRES,
@@ -173,6 +174,7 @@ PATTERNS = (
             "user",
             "database",
             "tz",
+            *(["line"] if "<line>" in prefix else []),
             time="{date}T{clock}{tz}",
             source="",
             level=_POSTGRES,
@@ -187,8 +189,10 @@ PATTERNS = (
         level=_MYSQL,
     ),
     _style(
-        rf"{_STAMP} (?P<level>[DIWEF])\d? (?P<source>[A-Z]+|-) +\[(?P<thread>[^\]]*)\]{REST}",
+        rf"{_STAMP} (?P<level>[DIWEF])(?P<verbosity>\d)? (?P<source>[A-Z]+|-)"
+        rf" +\[(?P<thread>[^\]]*)\]{REST}",
         "thread",
+        "verbosity",
         level=_LETTER,
     ),
     _style(rf"{_FULL} \[{_THREE}\]{REST}", time=_ZONE_TIME, source="", level=_SHORT),

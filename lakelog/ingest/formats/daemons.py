@@ -162,9 +162,11 @@ SAMBA = program(
     r"\[\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?, +\d+|(?:Auth|Authorization): \[",
     (
         record(
-            rf"\[{_SLASHED} {CLOCK}, +(?P<level>\d|10)(?:, pid=(?P<pid>\d+)[^\]]*)?\]"
-            r" (?P<source>[^ (]+:\d+)\((?P<function>[^)]*)\)(?: +(?P<message>.*))?",
+            rf"\[{_SLASHED} {CLOCK}, +(?P<level>\d|10)(?:, pid=(?P<pid>\d+)"
+            r"(?:, (?P<context>[^\]]*))?)?\] (?P<source>[^ (]+:\d+)"
+            r"\((?P<function>[^)]*)\)(?: +(?P<message>.*))?",
             "pid",
+            "context",
             "function",
             time=_SLASHED_TIME,
             level=_SAMBA,

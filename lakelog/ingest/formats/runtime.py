@@ -103,8 +103,9 @@ PATTERNS = (
     ),
     style(
         rf"\[{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}\] (?P<level>[A-Z]+)\[(?P<pid>\d+)\]"
-        rf"(?:\[[^\]]*\])?:? (?P<source>[^ :]+):(?P<line>\d+){REST}",
+        rf"(?:\[(?P<call>[^\]]*)\])?:? (?P<source>[^ :]+):(?P<line>\d+){REST}",
         "pid",
+        "call",
         "line",
         time="?-{mon}-{day}T{clock}",
         level=WORD,
@@ -129,11 +130,12 @@ PATTERNS = (
     style(rf"# Time: {_ISO}{REST}", source="", level=None),
     style(
         r"(?P<alert>[^ ]+) (?P<stamp>\d{9,10}) \d{4}\.\d\d\.\d\d (?P<node>[^ ]+)"
-        r" \d{4}-\d\d-\d\d-\d\d\.\d\d\.\d\d\.(?P<micros>\d{1,6}) [^ ]+"
+        r" \d{4}-\d\d-\d\d-\d\d\.\d\d\.\d\d\.(?P<micros>\d{1,6}) (?P<location>[^ ]+)"
         r" (?P<kind>[A-Z]+) (?P<source>[A-Z_]+)"
         rf" {_WORDS}{REST}",
         "alert",
         "node",
+        "location",
         "kind",
         time="{stamp}.{micros}",
         level=graded(
@@ -153,10 +155,11 @@ PATTERNS = (
     ),
     style(
         r"(?P<alert>[^ ]+) (?P<stamp>\d{9,10}) \d{4}\.\d\d\.\d\d (?P<node>[^ ]+)"
-        r" [A-Z][a-z][a-z] +\d{1,2} \d\d:\d\d:\d\d [^ ]+"
+        r" [A-Z][a-z][a-z] +\d{1,2} \d\d:\d\d:\d\d (?P<location>[^ ]+)"
         r" (?:(?P<source>[^ :\[\]]+)(?:\[(?P<pid>\d+)\])?:(?: |$))?(?P<message>.*)",
         "alert",
         "node",
+        "location",
         "pid",
         level=None,
     ),

@@ -31,6 +31,7 @@ _NUMBERS = (
     "duration_ms",
     "duration_us",
     "packets",
+    "vars",
     "port",
     "from_port",
 )
@@ -85,8 +86,9 @@ PATTERNS = (
     _kind(
         rf"(?P<client>[^ ]+):(?P<port>\d{{1,5}}) \[{_LOCAL}\] (?P<frontend>[^ ]+)"
         r" (?P<backend>[^ /]+)/(?P<server>[^ ]+) (?P<timers>[\d+/-]+) (?P<status>\d{3}|-1)"
-        r" (?P<bytes>\d{1,18}) [^ ]+ [^ ]+ (?P<termination>[^ ]{4}) (?P<connections>[\d+/]+)"
-        rf" (?P<queues>[\d/]+) (?:\{{[^}}]*\}} )*{_ASKED}",
+        r" (?P<bytes>\d{1,18}) (?P<request_cookie>[^ ]+) (?P<response_cookie>[^ ]+)"
+        r" (?P<termination>[^ ]{4}) (?P<connections>[\d+/]+) (?P<queues>[\d/]+)"
+        rf" (?:(?P<headers>\{{[^}}]*\}}(?: \{{[^}}]*\}})*) )?{_ASKED}{_MORE}",
         "client",
         "port",
         "frontend",
@@ -95,9 +97,13 @@ PATTERNS = (
         "timers",
         "status",
         "bytes",
+        "request_cookie",
+        "response_cookie",
         "termination",
         "connections",
         "queues",
+        "headers",
+        "more",
     ),
     _kind(
         rf"(?P<protocol_of>https?|h2|wss?|grpcs?) {_STAMP} (?P<balancer>[^ ]+) (?P<client>[^ ]+)"
@@ -183,18 +189,24 @@ PATTERNS = (
         message="url",
     ),
     _kind(
-        r"\[pid: (?P<pid>\d+)\|app: [\d-]+\|req: [\d/-]+\] (?P<client>[^ ]+) \((?P<user>[^)]*)\)"
-        r" \{[^}]*\} \[[A-Z][a-z][a-z] "
+        r"\[pid: (?P<pid>\d+)\|app: (?P<app>[\d-]+)\|req: (?P<requests>[\d/-]+)\] (?P<client>[^ ]+)"
+        r" \((?P<user>[^)]*)\) \{(?P<vars>\d{1,18}) vars in (?P<received>\d{1,18}) bytes\}"
+        r" \[[A-Z][a-z][a-z] "
         rf"{MONTH} +(?P<day>\d{{1,2}}) (?P<clock>\d\d:\d\d:\d\d) (?P<year>\d{{4}})\]"
         r" (?P<request>[A-Z]+ [^ ]+) => generated (?P<bytes>\d{1,18}) bytes in"
         r" (?:(?P<duration_ms>\d{1,18}) msecs|(?P<duration_us>\d{1,18}) micros)"
-        rf" \([^)]*?(?P<status>\d{{3}})\){_MORE}",
+        rf" \((?:(?P<protocol>[^) ]+) )?(?P<status>\d{{3}})\){_MORE}",
         "pid",
+        "app",
+        "requests",
         "client",
         "user",
+        "vars",
+        "received",
         "bytes",
         "duration_ms",
         "duration_us",
+        "protocol",
         "status",
         "more",
     ),
