@@ -21,7 +21,11 @@ _SPANS = {"to_seconds": 1_000_000, "to_minutes": 60_000_000, "to_hours": 3_600_0
 """Intervals that are as long on every day (us): a day is not, where clocks are changed."""
 _NUMBERS = frozenset(("INTEGER", "BIGINT", "DOUBLE"))
 _COUNT = re.compile(r"\d{1,9}")
-_NAMED = {"current_timestamp": "now", "current_date": "today"}
+_NAMED = {
+    "current_timestamp": "now",
+    "current_date": "today",
+    "localtimestamp": "current_localtimestamp",
+}
 """Functions that are called by a name alone, and their like with an empty list of arguments."""
 _TABLES = frozenset(("BASE_TABLE", "TABLE_FUNCTION", "EXPRESSION_LIST", "COLUMN_DATA", "PIVOT"))
 _CALL: Node = {
@@ -41,8 +45,8 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 
 
 def called(query: str, tree: Node) -> Node:
-    """Return the tree of a query with calls for the names `current_timestamp` and `current_date`,
-    which it takes for columns; as it is where some table may have columns of such a name."""
+    """Return the tree of a query with calls for the names of now, which it takes for columns; as
+    it is where some table may have columns of such a name."""
     if not any(name in query.lower() for name in _NAMED):
         return tree
     names = {str(text).lower() for key in ("alias", "key") for text in mentioned(tree, key)}

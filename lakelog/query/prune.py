@@ -50,13 +50,14 @@ _EXPLAIN = re.compile(
 _SLACK = 86_400_000_000
 """now() is later when the query runs than when it is planned."""
 _CONSTANT = frozenset(("CONSTANT", "CAST", "FUNCTION", "TYPE", "PARAMETER"))
+_CLOCKS = "now current_timestamp get_current_timestamp today current_date current_localtimestamp"
 _SAFE = frozenset(
-    "now current_timestamp get_current_timestamp today current_date - + to_days to_hours to_minutes"
-    " to_seconds to_milliseconds to_microseconds to_weeks to_months to_years to_timestamp trunc"
-    " date_trunc make_timestamptz make_timestamp make_date epoch_ms".split()
+    f"{_CLOCKS} - + to_days to_hours to_minutes to_seconds to_milliseconds to_microseconds to_weeks"
+    " to_months to_years to_timestamp trunc date_trunc make_timestamptz make_timestamp make_date"
+    " epoch_ms".split()
 )
 _NO: frozenset[str] = frozenset()
-_NOW = frozenset("now current_timestamp get_current_timestamp today current_date".split())
+_NOW = frozenset(_CLOCKS.split())
 _LOW = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO")
 _HIGH = ("COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
 _FLIP = dict(zip((*_LOW, *_HIGH), (*_HIGH, *_LOW), strict=True))

@@ -103,6 +103,8 @@ def days(make_lake: Callable[..., lakelog.Lake]) -> Days:
         ("time >= current_date - INTERVAL 400 hours", 7),
         ("time > current_date + INTERVAL 2 days", 0),
         ("time < current_timestamp - INTERVAL 100 hours", 2),
+        ("time > localtimestamp - INTERVAL 1 hour", 1),
+        ("time < LocalTimestamp - INTERVAL 100 hours", 2),
     ],
 )
 def test_the_names_of_now_are_no_columns(days: Days, condition: str, opened: int) -> None:
