@@ -276,7 +276,8 @@ class Lake:
         return self._session.count()
 
     def at(self, ref: str) -> PinnedLake:
-        """A read-only view of a tag, branch, snapshot id, `@move`, or time."""
+        """A read-only view of a tag, branch, snapshot id, `@move`, or time: of one state, for a
+        branch its last published one."""
         digest = resolve.resolve(self.store, self.branch_name, str(ref))
         return PinnedLake(self.store, self.branch_name, self._views, digest)
 

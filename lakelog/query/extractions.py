@@ -32,6 +32,8 @@ _SAME = {
     "bool": frozenset(("BOOLEAN",)),
 }
 """Types to which a value of a kind is cast as its text would be. Others round differently."""
+_SAFE = {**_SAME, "int": frozenset(("BIGINT", "HUGEINT", "DOUBLE"))}
+"""Those of them that every value of a kind has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,14 @@ class Extraction:
 
     `mode` is `json` (->), `text` (->>), `value` (json_value), or `fields`: the value in the type
     that segments have it in. `cast` is the type around it, "" for none; with `is_try` what has no
-    value of that type is NULL.
+    value of that type is NULL. With `is_guarded` it stands in a cast that fails.
     """
 
     path: tuple[Step, ...]
     mode: str
     cast: str = ""
     is_try: bool = False
+    is_guarded: bool = False
 
     def column_sql(self, schema: Schema | None, has_texts: bool, kind: str) -> str:
         """Return the SQL of it over rows with columns `data` and, with a schema, `fields`.
@@ -69,14 +72,14 @@ class Extraction:
 
     def kind(self, schemas: Iterable[Schema]) -> str:
         """Return the kind of the values that have one in these schemas: `text` where they differ
-        or none has any, `json` where all are objects, lists or mixed."""
+        or none has any, `json` where all are objects or lists."""
         found = [_find(schema, self.path)[:2] for schema in schemas]
         kinds = {"json" if rest else _kind(member) for member, rest in found if member}
         scalars = kinds & {*_TYPES, "text"}
         if scalars <= {"int", "float", "number"} and len(scalars) > 1:
             return "float"
         if kinds and not scalars:
-            return "json"
+            return "text" if "json" in kinds else "json"
         return scalars.pop() if len(scalars) == 1 else "text"
 
     def _typed_sql(self, schema: Schema, kind: str) -> str:
@@ -85,6 +88,8 @@ class Extraction:
             return f"NULL::{self._type(kind)}"
         column = f"{parent}.{sql.identifier(member.name)}"
         known = _kind(member) if not rest else ""
+        if known == "text" or self.is_guarded or self.cast not in ("", *_SAFE.get(known, ())):
+            column = _guarded(column)
         value = typed.plain_sql(member, column) if known == "text" else column
         if self.mode == "fields" and known in (*_TYPES, "text"):
             return f"{value}::{_TYPES.get(kind, 'VARCHAR')}"
@@ -201,15 +206,24 @@ def _kind(member: Member) -> str:
     return "text" if member.kind in typed.TEXTS else member.kind
 
 
+def _guarded(column: str) -> str:
+    """SQL for a member that the reader gives as it is.
+
+    Of a bare member it does a cast itself, for all rows: those too that a condition or a CASE
+    leaves out, and that may fail. Conditions on a guarded one reach the reader all the same.
+    """
+    return f"coalesce({column}, NULL)"
+
+
 def _number_sql(column: str) -> str:
-    whole = f"{column}::BIGINT::VARCHAR"
+    whole = f"TRY_CAST({column} AS BIGINT)::VARCHAR"
     return f"CASE WHEN {_is_whole(column)} THEN {whole} ELSE to_json({column})::VARCHAR END"
 
 
 def _whole_sql(column: str) -> str:
     """SQL for the cast of the text of a number to BIGINT, where that does not make a text."""
     other = f"TRY_CAST(to_json({column})::VARCHAR AS BIGINT)"
-    return f"CASE WHEN {_is_whole(column)} THEN {column}::BIGINT ELSE {other} END"
+    return f"CASE WHEN {_is_whole(column)} THEN TRY_CAST({column} AS BIGINT) ELSE {other} END"
 
 
 def _is_whole(column: str) -> str:

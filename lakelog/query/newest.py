@@ -13,8 +13,11 @@ from lakelog.query.tree import Node, column
 FIRST, LAST = "min", "max"
 REFERENCE = "SELECT TIMESTAMPTZ '2020-03-31 00:00:00+00'"
 """A time before which months are as long as they get."""
-_MONTH, _SLACK = 27 * 86_400_000_000, 4 * 86_400_000_000
-"""Months differ by less than the slack, and anything shorter by nothing (UTC)."""
+_DAY = 86_400_000_000
+_MONTH, _SLACK = 27 * _DAY, 4 * _DAY
+"""Months differ by less than the slack."""
+_CHANGE = _DAY // 8
+"""Clocks are put back by less, and the days in which that happens are longer."""
 _NONE = ("where_clause", "having", "sample", "qualify")
 _EMPTY = ("modifiers", "group_expressions", "group_sets")
 
@@ -53,7 +56,7 @@ def before_reference(value: Node, reference: Node) -> Node:
 
 def margin(micros: int) -> int:
     """Return by how much a time may be before another one, where it is so much before one (us)."""
-    return micros + _SLACK if micros > _MONTH else micros
+    return micros + (_SLACK if micros > _MONTH else _CHANGE if micros >= _DAY else 0)
 
 
 def _extreme(item: Node, table: Node) -> str:

@@ -22,7 +22,7 @@ import orjson
 
 from lakelog.lazy import Lazy
 from lakelog.query.extractions import Extraction, Step, name
-from lakelog.query.tree import Node, nodes
+from lakelog.query.tree import Node, nodes, select_one
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,6 +52,9 @@ _TYPES = {"INT": "INTEGER", "INT4": "INTEGER", "INT8": "BIGINT", "LONG": "BIGINT
 _TYPES |= {"FLOAT8": "DOUBLE", "BOOL": "BOOLEAN", "LOGICAL": "BOOLEAN"}
 _LAZY = ("CASE", "LAMBDA", "CONJUNCTION")
 _LAZY_TYPES = ("OPERATOR_COALESCE", "OPERATOR_TRY")
+_EARLY = ("~~", "!~~", "lower", "upper")
+"""Functions that fail for no value."""
+_LAZY_FUNCTIONS = ("if", "ifnull")
 
 
 @dataclass(frozen=True)
@@ -196,8 +199,9 @@ class _Rewriter:
             and all(part.get("type") in _FROM for part in _froms(node["from_table"]))
         )
         # A semi-join would come after the columns were computed, and so would a join.
-        queries = (n.get("class") == "SUBQUERY" for n in nodes(node["where_clause"]))
-        is_flat = not self._joins and len(tables) == 1 and not any(queries)
+        # And so does a condition that may fail itself, which the engine does not move.
+        is_first = not any(_comes_last(n) for n in nodes(node["where_clause"]))
+        is_flat = not self._joins and len(tables) == 1 and is_first
         return _Scope(tables, stars, is_clear, is_flat)
 
     @contextlib.contextmanager
@@ -225,6 +229,7 @@ class _Rewriter:
             return column
         else:
             lazy = value.get("class") in _LAZY or value.get("type") in _LAZY_TYPES
+            lazy = lazy or value.get("function_name") in _LAZY_FUNCTIONS
             filtered = value.get("filter") or value.get("filter_expr")
             inside = may_fail and not lazy and not filtered
             with self._inside_join(value.get("class") == "SUBQUERY"):
@@ -235,21 +240,35 @@ class _Rewriter:
     def _column(self, value: Node, scopes: list[_Scope], may_fail: bool) -> Node | None:
         """Return a reference to the column that an expression is; None for any other."""
         cast, is_try, inner = "", False, value
-        if value.get("class") == "CAST" and (cast := _simple_type(value["type_expr"])):
-            is_try, inner = value["try_cast"], value["child"]
-        if cast and not is_try and not may_fail:
-            return None
+        if value.get("class") == "CAST":
+            is_try = value["try_cast"]
+            if not is_try and (chain := _chain(value["child"])) and chain[2] == FIELDS:
+                field = self._reference(value["child"], scopes, chain, is_guarded=True)
+                return field and {**value, "child": field}
+            if cast := _simple_type(value["type_expr"]):
+                inner = value["child"]
         chain = _chain(inner)
-        if chain is None or not chain[1]:
+        if chain is None or (cast and not is_try and not may_fail):
             return None
+        if chain[2] == FIELDS:
+            return None if cast else self._reference(value, scopes, chain)
+        return self._reference(value, scopes, chain, cast, is_try) if self._typed else None
+
+    def _reference(
+        self,
+        value: Node,
+        scopes: list[_Scope],
+        chain: tuple[list[str], tuple[Step, ...], str],
+        cast: str = "",
+        is_try: bool = False,
+        is_guarded: bool = False,
+    ) -> Node | None:
         owner, steps, mode = chain
-        if (cast and mode == FIELDS) or (mode != FIELDS and not self._typed):
-            return None
-        table = _owner(scopes, owner)
+        table = _owner(scopes, owner) if steps else None
         if table is None:
             return None
         table.is_used = True
-        wanted = Extraction(steps, mode, cast, is_try)
+        wanted = Extraction(steps, mode, cast, cast != "" and is_try, is_guarded)
         index = self.columns.setdefault(wanted, len(self.columns))
         reference = {k: value[k] for k in ("alias", "query_location", "query_location_length")}
         names = [table.alias, name(index)]
@@ -393,6 +412,16 @@ def _is_unclear(node: Node, rows: set[str], stars: list[Node]) -> bool:
     return False
 
 
+def _comes_last(node: Node) -> bool:
+    """Whether a part of a condition may keep the engine from testing it while it reads."""
+    if node.get("class") == "FUNCTION":
+        is_constant = not any(n.get("class") == "COLUMN_REF" for n in nodes(node))
+        return not is_constant and not _mode(node) and node["function_name"] not in _EARLY
+    return node.get("class") in ("SUBQUERY", "CASE") or (
+        node.get("class") == "LAMBDA" and _chain(node) is None
+    )
+
+
 def _orders_by_all(node: Node) -> Iterator[Node]:
     """Yield the star that ORDER BY ALL is; it means the items of the SELECT."""
     for modifier in node["modifiers"]:
@@ -442,26 +471,6 @@ def _ctes(tree: Node) -> Iterator[str]:
 def _reads(tree: Node, tables: Tables) -> bool:
     named = (n for n in nodes(tree) if n.get("type") == "BASE_TABLE" and not n["schema_name"])
     return any(("", n["table_name"].lower()) in tables for n in named)
-
-
-def select_one(item: Node, statement: Node) -> Node:
-    """Return a statement that selects one expression, from the tree of any other statement."""
-    empty = {"type": "EMPTY", "alias": "", "sample": None, "query_location": 0}
-    node: Node = {
-        "type": "SELECT_NODE",
-        "modifiers": [],
-        "cte_map": {"map": []},
-        "select_list": [item],
-        "from_table": empty,
-        "where_clause": None,
-        "group_expressions": [],
-        "group_sets": [],
-        "aggregate_handling": "STANDARD_HANDLING",
-        "having": None,
-        "sample": None,
-        "qualify": None,
-    }
-    return {**statement, "node": node}
 
 
 def _texts(connection: duckdb.DuckDBPyConnection, trees: list[Node]) -> list[str]:

@@ -433,7 +433,7 @@ class _Constants:
             return known
         statement = {
             **self._tree,
-            "statements": [payload.select_one(value, self._tree["statements"][0])],
+            "statements": [trees.select_one(value, self._tree["statements"][0])],
         }
         try:
             text = self._connection.execute(

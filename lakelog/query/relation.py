@@ -48,6 +48,8 @@ _NO_TABLE = re.compile(
     r'Table with name "?([^\s"]+)"? does not exist!(?:\s*Did you mean "([^"]*)"\?)?'
 )
 _NO_SCHEMA = re.compile(r'because schema "([^"]+)" does not exist\.?')
+_OWN_COLUMN = re.compile(r" when casting from source column data~\d+")
+_NO_FIELDS = 'Referenced table "fields" not found'
 _READ_ONLY = re.compile(
     r"(?:events|quarantine) is not an table|Can only (?:delete from|update) base table"
     r'|Existing object "(?:events|quarantine)" is of type'
@@ -82,6 +84,12 @@ def with_suggestion(words: str, list_tables: Callable[[], Iterable[str]], of: Re
     return words
 
 
+def clearer(words: str, as_asked: str) -> str:
+    """Return what to say of a query that fails so, and so as it was asked: where it reads `fields`,
+    which only its rewriting has, the first, without its picture of that."""
+    return _OWN_COLUMN.sub("", words.split("\n\nLINE")[0]) if _NO_FIELDS in as_asked else as_asked
+
+
 def one_line(words: str) -> str:
     """Return the gist of the engine's words in one line, with the hint that fits a lake."""
     for mark in _DETAILS:
@@ -91,6 +99,11 @@ def one_line(words: str) -> str:
         return words
     if _READ_ONLY.search(words):
         return "SQL only reads a lake: `append` and `ingest` store events, `retention` removes them"
+    if _NO_FIELDS in words:
+        return (
+            "fields are known where FROM names events, and not beside PIVOT, COLUMNS, NATURAL JOIN"
+            " or an alias `data`: write data->>'name'"
+        )
     if match := _FIELD.search(words):
         return f"{words}: write data->>'{match[1]}'"
     if _NO_TABLE.search(words) and "Did you mean" not in words:

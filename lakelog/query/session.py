@@ -27,7 +27,7 @@ from lakelog.query.frames import Scope
 from lakelog.query.needle_rows import NeedleRows
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.ref_schemas import RefSchemas
-from lakelog.query.relation import Failure, Relation, one_line, with_suggestion
+from lakelog.query.relation import Failure, Relation, clearer, one_line, with_suggestion
 from lakelog.query.seal_requests import SealRequests
 from lakelog.query.segment_choice import SegmentChoice
 from lakelog.query.stream import Stream
@@ -206,9 +206,13 @@ class Session:
         except duckdb.Error as error:
             if payload.WIDE not in query or isinstance(error, duckdb.IOException):
                 raise
+            first = error
         # What the user wrote, so that an error shows that, with the caret where it belongs.
         query, params = self._bind(cursor, asked, given, at, is_as_asked=True)
-        return frames.run(cursor, query, params, scope), query, params
+        try:
+            return frames.run(cursor, query, params, scope), query, params
+        except duckdb.BinderException as error:
+            raise duckdb.BinderException(clearer(str(first), str(error))) from None
 
     def _failed(self, words: str) -> QueryFailed:
         return QueryFailed(self.in_one_line(words), type_tables.as_written(words))
@@ -228,7 +232,7 @@ class Session:
                 while cursor.fetchmany(_FETCHED):
                     pass
             except (duckdb.Error, LakelogError) as error:
-                words = str(error)
+                words = clearer(words, str(error))
         return self._failed(words)
 
     def bind(
@@ -424,7 +428,7 @@ class Session:
                 connection.load_relations()  # which know how the engine reads Arrow tables
                 tail = tail.select(table_sql.columns(name))
                 # A view over it would take as long again.
-                if not entries and self._only is None and not more:
+                if not entries and self._only is None and not more and of_type is None:
                     cursor.register(name, tail)
                     continue
                 source = f"lakelog_tail_{'quarantine' if name == 'quarantine' else 'events'}"
@@ -469,14 +473,11 @@ class Session:
 
     def in_one_line(self, words: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
-        text = one_line(self.with_suggestion(type_tables.as_written(words)))
+        words = with_suggestion(type_tables.as_written(words), self.table_names, self.store.refs)
+        text = one_line(words)
         for schema, name in self.refs.versions.items():
             text = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', text)  # type: ignore[misc]
         return text
-
-    def with_suggestion(self, words: str) -> str:
-        """What the engine says of a table it does not have, with the lake's nearest name."""
-        return with_suggestion(words, self.table_names, self.store.refs)
 
     def table_names(self) -> list[str]:
         """Names of the tables that a query may read without a schema."""

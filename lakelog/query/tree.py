@@ -81,3 +81,23 @@ def nodes(tree: Any) -> Iterator[Node]:
     for child in children if isinstance(tree, (dict, list)) else ():
         if isinstance(child, (dict, list)):
             yield from nodes(child)
+
+
+def select_one(item: Node, statement: Node) -> Node:
+    """Return a statement that selects one expression, from the tree of any other statement."""
+    empty = {"type": "EMPTY", "alias": "", "sample": None, "query_location": 0}
+    node: Node = {
+        "type": "SELECT_NODE",
+        "modifiers": [],
+        "cte_map": {"map": []},
+        "select_list": [item],
+        "from_table": empty,
+        "where_clause": None,
+        "group_expressions": [],
+        "group_sets": [],
+        "aggregate_handling": "STANDARD_HANDLING",
+        "having": None,
+        "sample": None,
+        "qualify": None,
+    }
+    return {**statement, "node": node}

@@ -328,7 +328,9 @@ def _digits_sql(struct: str, name: str, width: int) -> str:
 
 def _number_sql(value: str) -> str:
     is_whole = f"abs({value}) < {_EXACT} AND {value} = trunc({value})"
-    return f"CASE WHEN {is_whole} THEN {value}::BIGINT::VARCHAR ELSE {value}::VARCHAR END"
+    # A strict cast of a member is done while it is read: for each row, whatever CASE says.
+    whole = f"TRY_CAST({value} AS BIGINT)::VARCHAR"
+    return f"CASE WHEN {is_whole} THEN {whole} ELSE {value}::VARCHAR END"
 
 
 _SCALAR_SQL: dict[str, Callable[[str], str]] = {

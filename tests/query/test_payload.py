@@ -237,7 +237,7 @@ def test_no_query_shows_the_columns_of_extractions(typed: lakelog.Lake) -> None:
 def test_filters_on_fields_reach_the_columns_of_segments(typed: lakelog.Lake) -> None:
     """The scan of a typed segment filters by a nested member, and reads no other of them."""
     plan = typed.sql(
-        "EXPLAIN SELECT count(*) FROM events WHERE (data->'o'->>'n')::INT > 3 AND seq < 200"
+        "EXPLAIN SELECT count(*) FROM events WHERE (data->'o'->>'n')::BIGINT > 3 AND seq < 200"
     ).fetchall()[0][1]
     filters = [line for line in plan.splitlines() if "fields" in line and "> 3" in line]
     assert filters
@@ -275,7 +275,7 @@ def test_tables_of_refs_read_columns_too(typed: lakelog.Lake) -> None:
         == typed.sql("SELECT max(fields.o.n) FROM events").fetchall()
     )
     plan = typed.sql(
-        "EXPLAIN SELECT count(*) FROM main.events WHERE (data->'o'->>'n')::INT > 3 AND seq < 200"
+        "EXPLAIN SELECT count(*) FROM main.events WHERE (data->'o'->>'n')::BIGINT > 3 AND seq < 200"
     ).fetchall()[0][1]
     assert "fields.o.n > 3" in plan
     assert [*typed.sql("SELECT *, data->>'n' FROM main.events").columns][-2:] == [
@@ -322,3 +322,29 @@ def test_fields_of_a_lake_of_text(make_lake: MakeLake) -> None:
     assert lake.sql(
         "SELECT fields.n, fields.o.s FROM events WHERE fields.n::INT > 1"
     ).fetchall() == [("2", "x")]
+
+
+def test_errors_of_queries_over_fields(make_lake: MakeLake) -> None:
+    """A query over `fields` fails with what is wrong in it, not with `fields`."""
+    lake = make_lake()
+    lake.append({"type": "A", "data": {"n": "abc"}})
+    for query, words in (
+        ("SELECT fields.n::INT FROM events", "Could not convert string 'abc' to INT32$"),
+        ("SELECT fields.n + 1 FROM events", "No function matches"),
+        ("SELECT fields.n, nope FROM events", '"nope" not found'),
+        ("SELECT COLUMNS('s.*'), fields.n FROM events", "fields are known where FROM names events"),
+    ):
+        with pytest.raises(QueryFailed, match=words):
+            lake.sql(query).fetchall()
+
+
+def test_mixed_scalars_are_text_in_every_state(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append([{"type": "A", "data": {"n": n, "o": {"x": 1}}} for n in (1, "5", 2.5) * 100])
+    query = "SELECT DISTINCT fields.n, typeof(fields.n) FROM events ORDER BY ALL"
+    texts = [("1", "VARCHAR"), ("2.5", "VARCHAR"), ("5", "VARCHAR")]
+    assert lake.sql(query).fetchall() == texts
+    lake.compact()
+    assert lake.sql(query).fetchall() == texts
+    assert lake.sql("SELECT count(*) FROM events WHERE fields.n = '5'").fetchone() == (100,)
+    assert lake.sql("SELECT typeof(fields.o) FROM events LIMIT 1").fetchone() == ("JSON",)

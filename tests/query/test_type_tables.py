@@ -225,3 +225,11 @@ def test_filters_skip_segments_and_reach_their_columns(make_lake: MakeLake) -> N
     filters = [line for line in plan.splitlines() if "fields.o.x > 3" in line]
     assert filters
     assert "Read Parquet" in plan[: plan.index(filters[0])]
+
+
+def test_a_type_without_fields_is_a_table_before_it_is_sealed(make_lake: MakeLake) -> None:
+    lake = make_lake(seal="never")
+    lake.append([{"type": "PING", "subject": "a"}, {"type": "PONG", "subject": "b"}])
+    assert lake.sql("SELECT subject FROM types.PING").fetchall() == [("a",)]
+    lake.settle()
+    assert lake.sql("SELECT subject FROM types.PING").fetchall() == [("a",)]

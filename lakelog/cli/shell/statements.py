@@ -18,6 +18,7 @@ from lakelog.export.formats import Result
 from lakelog.lazy import Lazy
 from lakelog.query import payload, prune, type_tables
 from lakelog.query.qualifiers import TABLES
+from lakelog.query.relation import clearer, with_suggestion
 from lakelog.query.session import Session
 from lakelog.store.bootstrap import Store
 from lakelog.views.tables import ViewTables
@@ -135,15 +136,20 @@ class StatementRunner:
                 return cursor.sql(query)
             try:
                 return self._bound(cursor, query, params, at)
-            except duckdb.Error:
+            except duckdb.Error as error:
                 if payload.WIDE not in self._query:
                     raise
+                first = error
             # An error shows the statement as it was typed.
-            return self._bound(cursor, query, params, at, is_as_asked=True)
+            try:
+                return self._bound(cursor, query, params, at, is_as_asked=True)
+            except duckdb.BinderException as error:
+                raise duckdb.BinderException(clearer(str(first), str(error))) from None
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
-            words = self.session.with_suggestion(str(error))
+            session = self.session
+            words = with_suggestion(str(error), session.table_names, session.store.refs)
             raise QueryFailed(self.as_typed(words)) from None
 
     def _bound(
