@@ -75,9 +75,10 @@ ORDER = {
     "train/shapes": """parts messages schemas streams telemetry chats chat_files rows conversations
         preferences windows shape structure""",
     "train/report": "quality plots report proportions card",
-    "ingest/formats": """sqltext uniform_lines format narrow_queries zones local_time jsonl dialect
+    "ingest/formats": """sqltext uniform_lines format narrow_queries zones pattern moments
+        local_time jsonl dialect
         lakelog_json dialects cloudevents pieces winevent docker journal documents otlpsql otlp
-        oos bulk line_starts pattern pattern_format columns hash_headers grok re2 moments
+        oos bulk line_starts pattern_format columns hash_headers grok re2
         definition custom access logformat traffic syslog runtime cef programs frameworks
         daemons logfmt cri auditd compose applog zeek w3c delimited plain leading_times mixture
         registry""",

@@ -19,7 +19,7 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_line, severity
-from lakelog.ingest.formats import jsonl, sqltext
+from lakelog.ingest.formats import jsonl, moments, sqltext
 from lakelog.ingest.formats.format import Format, Traits
 from lakelog.ingest.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql
 from lakelog.lazy import LazyProperty
@@ -134,8 +134,12 @@ class Dialect(Format):
         rest = dict(self.prepared(members) if self.prepared else members)
         event: dict[str, Any] = {}
         moment = next(filter(_is_given, (_moment(rest, m) for m in self.time)), None)
+        word = None
+        if isinstance(moment, str):
+            text, word = moments.respelled(moment)
+            moment = text.replace(",", ".")
         if moment is not None:
-            event["time"] = moment.replace(",", ".") if isinstance(moment, str) else moment
+            event["time"] = moment
         kind = self._text(rest, self.types)
         event["type"] = self.type if kind is None else kind  # 0 is a type, too
         for column in _TEXTS:
@@ -146,6 +150,8 @@ class Dialect(Format):
         moved = rest.get(self.message[0]) if self.message else None
         if self.message and (moved is None or _is_text(moved)):
             rest.pop(self.message[0], None)
+        if word is not None:
+            rest.setdefault("tz", word)
         level = self._level(rest)
         if level:
             event["level"] = level

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from lakelog.event import gather, merge, parse_line
-from lakelog.ingest.formats import narrow_queries
+from lakelog.ingest.formats import moments, narrow_queries
 from lakelog.ingest.formats.format import Format
 from lakelog.ingest.formats.sqltext import (
     DEFAULT_TYPE,
@@ -66,7 +66,9 @@ FORM = JsonLines(__doc__)
 
 def typed(event: dict[str, Any]) -> dict[str, Any]:
     """Return a parsed line with a type, which some other key may hint at; without one of its own
-    its `id` is no event's, and goes into `data`."""
+    its `id` is no event's, and goes into `data`. Its time is ISO text if its spelling is known."""
+    if any(isinstance(event.get(key), str) for key in TIMES):
+        event = _timed(event)
     if all(event.get(k) in (None, "") for k in ("type", "event_type")):
         hints = (event[k] for k in HINTS if isinstance(event.get(k), str) and event[k])
         kind = next(hints, DEFAULT_TYPE)
@@ -76,6 +78,20 @@ def typed(event: dict[str, Any]) -> dict[str, Any]:
     if isinstance(level, str) and severity(level) not in (None, level):
         return with_word(gather(event), level)
     return event
+
+
+def _timed(event: dict[str, Any]) -> dict[str, Any]:
+    """An event whose time is text that `parse_time` reads, if its spelling is known. The other
+    times of several stay as they are; an empty text is no time."""
+    times = [k for k in event if k in TIMES and event[k] is not None]
+    key = min(times, key=lambda k: (event[k] == "", k != TIMES[0]))
+    if key != TIMES[0] or event[key] == "":
+        event = {k: v for k, v in event.items() if k not in times or v != ""}
+    if not isinstance(event.get(key), str):
+        return event
+    time, zone = moments.respelled(event[key])
+    event = {**event, key: time}
+    return event if zone is None else {"tz": zone, **event}
 
 
 def _without_id(event: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lakelog.errors import InvalidEvent, InvalidSetting
+from lakelog.event import parse_time
 from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.zones import TZ
 from lakelog.store.sql import literal
@@ -22,6 +23,7 @@ _FRACTION = r"(?:[.,]\d{1,9})?"
 _MON = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _DAYS = "Mon|Tue|Wed|Thu|Fri|Sat|Sun"
 _DAY_NAMES = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
+_WORD = "[A-Z]{2,5}"
 _ZONE = r"(?P<zone>Z|[+-]\d\d:?\d\d)"
 _DIRECTIVES = {
     "Y": r"(?P<year>\d{4})",
@@ -50,6 +52,11 @@ _DIRECTIVES = {
     "%": "%",
     "D": r"(?P<month>\d\d)/(?P<day>\d\d)/(?P<yy>\d\d)",
 }
+_PLAIN = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:[0-5]\d:[0-5]\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?[0-5]\d)?", re.ASCII
+)
+"""Text that is seldom no time; all other text is looked at more closely."""
+_LEAP = re.compile(r"(.*\d\d:\d\d):60(?:[.,]\d{1,9})?(.*)", re.ASCII)
 _ISO = r"(?P<date>\d{4}-\d\d-\d\d)[T ](?P<clock>\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?)"
 
 
@@ -67,8 +74,13 @@ class Moment:
 
     def iso(self, text: str) -> str | None:
         """Return ISO text, or None for a time that is written otherwise."""
+        groups = self.groups(text)
+        return pattern.iso(self.template, groups) if groups is not None else None
+
+    def groups(self, text: str) -> dict[str, str | None] | None:
+        """Return what the groups hold, or None for a time that is written otherwise."""
         match = re.fullmatch(self.regex, text, re.ASCII)
-        return pattern.iso(self.template, match.groupdict()) if match else None
+        return match.groupdict() if match else None
 
     def cut_sql(self, text: str) -> str:
         """SQL for the groups of a text that fits."""
@@ -90,6 +102,32 @@ def iso(ways: Sequence[Moment], text: str) -> str:
         if (value := way.iso(text)) is not None:
             return value
     raise InvalidEvent(f"time {text[:40]!r} does not match the time format (--time-format)")
+
+
+def respelled(text: str) -> tuple[str, str | None]:
+    """Return a time as text that `parse_time` reads, and the word for its zone if it has one.
+
+    Text that is no time comes back as it is. A leap second is the last moment of its minute.
+    """
+    if _is_read(text):
+        return text, None
+    if leap := _LEAP.fullmatch(text):
+        return respelled(f"{leap[1]}:59.999999{leap[2]}")
+    for way in _ANY:
+        if (groups := way.groups(text)) is not None:
+            found = pattern.iso(way.template, groups)
+            return (found, groups.get("tz")) if _is_read(found) else (text, None)
+    return text, None
+
+
+def _is_read(text: str) -> bool:
+    if _PLAIN.fullmatch(text):
+        return True
+    try:
+        parse_time(text)
+    except InvalidEvent:
+        return False
+    return True
 
 
 def kind_sql(ways: Sequence[Moment], text: str) -> str:
@@ -139,6 +177,8 @@ def _wrong(text: str, reason: str) -> InvalidSetting:
 
 _ANY = (
     Moment(rf"{_ISO} ?{_ZONE}", "{date}T{clock}{zone}"),
+    Moment(rf"{_ISO} (?P<zone>[+-]\d\d)", "{date}T{clock}{zone}"),
+    Moment(rf"{_ISO} {_ZONE} (?:{_WORD}|[+-]\d\d(?:\d\d)?)", "{date}T{clock}{zone}"),
     Moment(_ISO, "{date}T{clock}"),
     Moment(rf"{_ISO} {TZ}", "{date}T{clock}{tz}"),
     Moment(r"(?P<stamp>-?\d{9,19}(?:\.\d{1,9})?)", "{stamp}"),
@@ -151,6 +191,7 @@ _ANY = (
             "%a %b %e %H:%M:%S %Y",
             "%a %b %e %H:%M:%S %Z %Y",
             "%a, %d %b %Y %H:%M:%S %z",
+            "%a, %d %b %Y %H:%M:%S %Z",
             "%Y/%m/%d %H:%M:%S",
             "%d-%b-%Y %H:%M:%S",
             "%d %b %Y %H:%M:%S",

@@ -327,3 +327,55 @@ def test_a_type_may_be_the_number_zero(engine: Any) -> None:
     (form,) = (form for form in FORMS if form.NAME == "azure-monitor")
     seed = {"SourceSystem": "Linux", "TimeGenerated": "2024-01-01T00:00:00Z", "EventType": 0}
     assert row(engine, form, seed)["type"] == "0"
+
+
+POSTGRES = SEEDS["postgres-json"][0]
+TIMES = [
+    ("2023-10-11 22:14:15.123 CEST", "20:14:15.123", "CEST"),
+    ("2023-10-11 22:14:15.123 +03", "19:14:15.123", None),
+    ("2023-10-11 22:14:15.123 Z", "22:14:15.123", None),
+    ("2023-10-11 22:14:15.123 +02:00", "20:14:15.123", None),
+    ("2023-10-11 22:14:15.123 +0200", "20:14:15.123", None),
+    ("2023-10-11 22:14:15 +0200 CEST", "20:14:15", None),
+    ("2023-10-11 22:14:15.5 +0000 UTC", "22:14:15.5", None),
+    ("2023-10-11 22:14:15 CST", "22:14:15", "CST"),
+    ("2023/10/11 22:14:15.123", "22:14:15.123", None),
+    ("11/Oct/2023:22:14:15 +0200", "20:14:15", None),
+    ("Wed Oct 11 22:14:15 2023", "22:14:15", None),
+    ("Wed, 11 Oct 2023 22:14:15 GMT", "22:14:15", "GMT"),
+    ("2023-10-11T22:14:60Z", "22:14:59.999999", None),
+    ("2023-10-11 22:14:60,5", "22:14:59.999999", None),
+]
+
+
+@pytest.mark.parametrize(("text", "clock", "word"), TIMES)
+def test_times_in_other_spellings(engine: Any, text: str, clock: str, word: str | None) -> None:
+    """A time may be written as servers write it, in a dialect or not; a zone's word is kept."""
+    for form, seed in ((dialects.POSTGRES_JSON, POSTGRES), (jsonl.FORM, {"x": 1})):
+        found = row(engine, form, {**seed, "timestamp": text})
+        assert found["time"] == dt.datetime.fromisoformat(f"2023-10-11T{clock}+00:00")
+        assert found["data"].get("tz") == word
+
+
+def test_an_empty_time_is_none(engine: Any) -> None:
+    """It is as a missing one, and another member may have the time."""
+    seed = {"level": "info", "msg": "x", "ts": ""}
+    for form in (jsonl.FORM, dialects.GOLOG):
+        line = json.dumps(seed).encode()
+        assert form.parse(line).get("time") is None
+        compare(engine, form, form.QUERY, [line], has_time(form))
+    found = row(engine, jsonl.FORM, {"time": "", "ts": "11/Oct/2023:22:14:15 +0000"})
+    assert found["time"] == dt.datetime(2023, 10, 11, 22, 14, 15, tzinfo=dt.UTC)
+
+
+def test_of_two_times_the_other_stays_as_it_is(engine: Any) -> None:
+    """What is not the time of the event goes into data as it was written."""
+    both = {"ts": "11/Oct/2023:22:14:15 +0000", "time": "2023-10-11 22:14:15 Z"}
+    assert row(engine, jsonl.FORM, both)["data"] == {"ts": both["ts"]}
+
+
+def test_a_time_that_none_can_read_is_refused(engine: Any) -> None:
+    """Such a line is quarantined, so that it is kept."""
+    for line in (b'{"time":"never"}', b'{"time":"2023-13-41 22:14:15 CEST"}'):
+        (reason,) = one_by_one(engine, jsonl.FORM, [line]).values()
+        assert "is not a date" in str(reason)
