@@ -167,6 +167,57 @@ RUNTIME: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
         ("", "INFO", None, '127.0.0.1:1 - "GET / HTTP/1.1" 200 OK'),
     ),
     ("[    1.234567] usb 1-1: new device", ("", None, "usb 1-1", "new device")),
+    (
+        "[10.30 16:49:06] chrome.exe - a.example:5070 open through proxy b:5070 HTTPS",
+        (
+            "2025-10-30T16:49:06",
+            None,
+            "chrome.exe",
+            "a.example:5070 open through proxy b:5070 HTTPS",
+        ),
+    ),
+    (
+        "[10.30 16:49:06] QQ Cloud.exe *64 - a:80 close - late",
+        ("2025-10-30T16:49:06", None, "QQ Cloud.exe *64", "a:80 close - late"),
+    ),
+    ("[10.30 16:49:06] Welcome", ("2025-10-30T16:49:06", None, None, "Welcome")),
+    (
+        "20171223-22:15:29:606|Step_LSC|30002312|onStandStepChanged 3579",
+        ("2017-12-23T22:15:29.606", None, "Step_LSC", "onStandStepChanged 3579"),
+    ),
+    ("20171223-0:3:9:5|Step_SP|3|a|b", ("2017-12-23T00:03:09.005", None, "Step_SP", "a|b")),
+    (
+        "W20231025 00:15:15.525108 12345 main.cc:3] x",
+        ("2023-10-25T00:15:15.525108", "WARN", "main.cc:3", "x"),
+    ),
+    (
+        "[Oct 11 22:14:16] VERBOSE[123][C-1] pbx.c: Executing",
+        ("2025-10-11T22:14:16", "TRACE", "pbx.c", "Executing"),
+    ),
+    (
+        "[Oct 11 22:14:16] SECURITY[1600] res_security_log.c: ok",
+        ("2025-10-11T22:14:16", "SECURITY", "res_security_log.c", "ok"),
+    ),
+    (
+        "[2023-10-11 22:14:15] WARNING[123]: res_pjsip.c:3 x: y",
+        ("2023-10-11T22:14:15", "WARN", "res_pjsip.c", "x: y"),
+    ),
+    ("2023/10/11 22:14:15| WARNING: x", ("2023-10-11T22:14:15", "WARN", None, "x")),
+    ("2023/10/11 22:14:15 kid1| on", ("2023-10-11T22:14:15", None, "kid1", "on")),
+    ("11/10/2023 -- 22:14:15 - <Error> - x", ("2023-10-11T22:14:15", "ERROR", None, "x")),
+    (
+        "[100] 8/9/2019 -- 16:47:14 - (suricata.c:1084) <Perf> (LogVersion) -- This is",
+        ("2019-09-08T16:47:14", "INFO", "suricata.c:1084", "This is"),
+    ),
+    ("1234:M 11 Oct 22:14:15.123 # up", ("2025-10-11T22:14:15.123", "WARN", None, "up")),
+    (
+        "INFO  2023-10-11 22:14:15,123 [main] a.B - text",
+        ("2023-10-11T22:14:15.123", "INFO", "a.B", "text"),
+    ),
+    (
+        "ERROR [2023-10-11 22:14:16,123] com.x.Y: bad",
+        ("2023-10-11T22:14:16.123", "ERROR", "com.x.Y", "bad"),
+    ),
 ]
 ASKED = '"GET http://a/x?q=1 HTTP/1.1"'
 TRAFFIC: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
@@ -218,4 +269,5 @@ TRAFFIC: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
         ("2016-03-13T22:49:12", "INFO", None, "POST /u"),
     ),
 ]
+
 STYLES = {"applog": APPLOG, "runtime": RUNTIME, "traffic": TRAFFIC}

@@ -16,7 +16,7 @@ OTHERS = (
     rf"|{WORDS}\[?\d\d/(?:[A-Z][a-z][a-z]|\d\d)/\d{{4}}:\d\d:\d\d:\d\d"
     r"|\d\d-[A-Z][a-z][a-z]-\d{4} \d\d:\d\d:\d\d"
     r"|(?:<\d{1,3}>)?[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d |<\d{1,3}>1 "
-    r"|[IWEFD]\d{4} \d\d:\d\d:\d\d\.|\[pid: \d+\|"
+    r"|[IWEFD](?:\d{4}){1,2} \d\d:\d\d:\d\d\.|\[pid: \d+\|"
 )
 """A level with a colon, pairs that begin with a time or a level, an object with one, the time of
 an access log, a date with the month's name, the time of syslog, glog, and uWSGI."""

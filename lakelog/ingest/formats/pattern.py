@@ -36,6 +36,8 @@ MESSAGE = "(?P<message>.*)"
 REST = f"(?: {MESSAGE})?"
 """The message may be empty, and then the space before it is missing."""
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
+_WIDTHS = {"day": 2, "month": 2, "hour": 2, "min": 2, "sec": 2, "millis": 3}
+"""Groups of a time that may be written without leading zeros, and how long they are with them."""
 _SEVERITIES = ("FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO", "DEBUG")
 _YEARLESS, _YEARS = "?", 8
 """A template's first character where the year is not said; leap years are that far apart."""
@@ -425,8 +427,8 @@ def iso(template: str, groups: dict[str, str | None]) -> str:
     values = {name: value or "" for name, value in groups.items()}
     if values.get("mon"):
         values["mon"] = f"{_MONTHS.index(values['mon']) // 3 + 1:02}"
-    for name in ("day", "month", "hour"):
-        values[name] = values.get(name, "").zfill(2)
+    for name, width in _WIDTHS.items():
+        values[name] = values.get(name, "").zfill(width)
     if values.get("tz"):
         values["tz"] = ZONES.get(values["tz"], "")  # else of the zone of the source
     if values.get("tai"):
@@ -482,4 +484,4 @@ def _part_sql(groups: str, name: str) -> str:
     if name == "hour12":
         hour = f"try_cast({value} AS INT) % 12 + 12 * ({groups}.half IN ('PM', 'pm'))::INT"
         return f"lpad(({hour})::VARCHAR, 2, '0')"
-    return f"lpad({value}, 2, '0')" if name in ("day", "month", "hour") else value
+    return f"lpad({value}, {_WIDTHS[name]}, '0')" if name in _WIDTHS else value

@@ -2,13 +2,15 @@
 
 glog and klog, Redis, Ruby's Logger (Rails, too), Android's logcat, Asterisk, Nest, qBittorrent,
 docker compose, MySQL's slow queries, supercomputers (Blue Gene, Thunderbird), epochs before a
-text, Python's default without a time, and the kernel's ring buffer. Dates without a year follow
+text, Python's default without a time, the kernel's ring buffer, Proxifier, HealthApp, Squid's and
+Suricata's own messages, and log4j's layouts that begin with the level. Dates without a year follow
 the rule of syslog; lines without a time have that of their ingest. Other lines continue the record
 before them.
 """
 
 from __future__ import annotations
 
+from lakelog.ingest.formats import sqltext
 from lakelog.ingest.formats.format import Traits
 from lakelog.ingest.formats.line_starts import DATE, OTHERS
 from lakelog.ingest.formats.pattern import (
@@ -52,6 +54,21 @@ _NEST = graded(
 )
 _WORDS = "(?P<level>DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL|SEVERE|FAILURE)"
 _ANY = "(?P<level>DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL)"
+_OWN = Level("level", lambda text: f"coalesce({sqltext.level_sql(text)}, {text})", str)
+"""A level by its name, or one of the program's own: Asterisk's SECURITY."""
+_JAVA = "TRACE|DEBUG|INFO|WARN|WARNING|ERROR|FATAL|SEVERE"
+_STAMP = r"(?P<stamp>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?)"
+_SLASHED = r"(?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d)"
+_SURICATA = graded(
+    {
+        **dict.fromkeys(("Emergency", "Alert", "Critical"), "FATAL"),
+        "Error": "ERROR",
+        "Warning": "WARN",
+        **dict.fromkeys(("Notice", "Info", "Perf", "Config"), "INFO"),
+        "Debug": "DEBUG",
+    }
+)
+_SURICATA_LEVEL = "Emergency|Alert|Critical|Error|Warning|Notice|Info|Perf|Config|Debug"
 _ISO = r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)?)"
 _UNTIMED = "-"
 
@@ -68,7 +85,10 @@ def style(
 
 
 _BEGINS = (
-    rf"^{COLOURS}(?:[IWEFD]\d{{4}} \d\d:\d\d:\d\d|\d+:[MSCX] \d\d [A-Z][a-z][a-z] |[DIWEFA], \["
+    rf"^{COLOURS}(?:[IWEFD](?:\d{{4}}){{1,2}} \d\d:\d\d:\d\d|\d+:[MSCX] \d\d [A-Z][a-z][a-z] "
+    rf"|[DIWEFA], \[|\[\d\d\.\d\d \d\d:|\d{{8}}-\d\d?:\d\d?:\d\d?:\d{{1,3}}\|"
+    rf"|(?:{_JAVA}) +\[?{DATE}"
+    r"|(?:\[\d+\] )?\d\d?/\d\d?/\d{4} -- \d\d:\d\d:\d\d - "
     r"|\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} |\[[A-Z][a-z][a-z] [ \d]\d \d\d:|\[Nest\] |\([NIWC]\) \d{4}-"
     r"|[\w.-]+ +\| |# Time: |[^ ]+ \d{9,10} \d{4}\.\d\d\.\d\d |\d{10}(?:\.\d{1,9})? |\d{13} "
     rf"|\[ *\d+\.\d{{6}}\] |\[?{DATE}|{OTHERS})"
@@ -81,13 +101,22 @@ PATTERNS = (
         time="?-{month}-{day}T{clock}",
     ),
     style(
-        rf"(?P<pid>\d+):(?P<role>[MSCX]) (?P<day>\d\d) {MONTH} (?P<year>\d{{4}}) {CLOCK}"
-        rf" (?P<level>[.*#-]){REST}",
-        "pid",
-        "role",
-        time="{year}-{mon}-{day}T{clock}",
-        source="",
-        level=_REDIS,
+        rf"(?P<level>[IWEFD])(?P<year>\d{{4}})(?P<month>\d\d)(?P<day>\d\d) {CLOCK}"
+        rf" +(?P<thread>\d+) (?P<source>[^ \]]+)\]{REST}",
+        "thread",
+        time="{year}-{month}-{day}T{clock}",
+    ),
+    *(
+        style(
+            rf"(?P<pid>\d+):(?P<role>[MSCX]) (?P<day>\d\d) {MONTH} {year}{CLOCK}"
+            rf" (?P<level>[.*#-]){REST}",
+            "pid",
+            "role",
+            time=time + "-{mon}-{day}T{clock}",
+            source="",
+            level=_REDIS,
+        )
+        for year, time in ((r"(?P<year>\d{4}) ", "{year}"), ("", "?"))
     ),
     style(
         r"(?P<level>[DIWEFA]), \[(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}) #(?P<pid>\d+)\]"
@@ -101,14 +130,20 @@ PATTERNS = (
         "thread",
         time="?-{month}-{day}T{clock}",
     ),
-    style(
-        rf"\[{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}\] (?P<level>[A-Z]+)\[(?P<pid>\d+)\]"
-        rf"(?:\[(?P<call>[^\]]*)\])?:? (?P<source>[^ :]+):(?P<line>\d+){REST}",
-        "pid",
-        "call",
-        "line",
-        time="?-{mon}-{day}T{clock}",
-        level=WORD,
+    *(
+        style(
+            rf"\[{moment}\] (?P<level>[A-Z]{{1,24}})\[(?P<pid>\d+)\]"
+            rf"(?:\[(?P<call>[^\]]*)\])?:? (?P<source>[^ :]+):(?P<line>\d+)?{REST}",
+            "pid",
+            "call",
+            "line",
+            time=time,
+            level=_OWN,
+        )
+        for moment, time in (
+            (rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}", "?-{mon}-{day}T{clock}"),
+            (_STAMP, "{stamp}"),
+        )
     ),
     style(
         r"\[Nest\] (?P<pid>\d+) +- (?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{4}),"
@@ -164,6 +199,40 @@ PATTERNS = (
         level=None,
     ),
     style(rf"(?P<stamp>\d{{10}}(?:\.\d{{1,9}})?|\d{{13}}) {MESSAGE}", source="", level=None),
+    style(
+        rf"\[(?P<month>\d\d)\.(?P<day>\d\d) {CLOCK}\]"
+        rf" (?:(?P<source>[^ ]+(?: [^ -][^ ]*)*) - )?{MESSAGE}",
+        time="?-{month}-{day}T{clock}",
+        level=None,
+    ),
+    style(
+        r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)-(?P<hour>\d{1,2}):(?P<min>\d{1,2})"
+        rf":(?P<sec>\d{{1,2}}):(?P<millis>\d{{1,3}})\|(?P<source>[^|]*)\|(?P<pid>\d*)\|{MESSAGE}",
+        "pid",
+        time="{year}-{month}-{day}T{hour}:{min}:{sec}.{millis}",
+        level=None,
+    ),
+    style(
+        rf"{_SLASHED} {CLOCK}(?: (?P<source>kid\d+))?\|"
+        rf"(?: (?:(?P<level>NOTICE|WARNING|ERROR|FATAL): )?{MESSAGE})?",
+        time="{year}-{month}-{day}T{clock}",
+        level=WORD,
+    ),
+    style(
+        r"(?:\[(?P<pid>\d+)\] )?(?P<day>\d{1,2})/(?P<month>\d{1,2})/(?P<year>\d{4}) --"
+        rf" {CLOCK} - (?:\((?P<source>[^)]*)\) )?<(?P<level>{_SURICATA_LEVEL})>"
+        rf"(?: \((?P<function>[^)]*)\))? --?{REST}",
+        "pid",
+        "function",
+        time="{year}-{month}-{day}T{clock}",
+        level=_SURICATA,
+    ),
+    style(
+        rf"(?P<level>{_JAVA}) +{_STAMP} +\[(?P<thread>[^\]]*)\] +(?P<source>[^ ]+) +-{REST}",
+        "thread",
+        level=WORD,
+    ),
+    style(rf"(?P<level>{_JAVA}) +\[{_STAMP}\] (?P<source>[\w.$/-]+):{REST}", level=WORD),
     style(rf"{_ANY}:(?P<source>[A-Za-z_][\w.-]*):{MESSAGE}", time=_UNTIMED, level=WORD),
     style(rf"{_ANY}: +{MESSAGE}", time=_UNTIMED, source="", level=WORD),
     style(
