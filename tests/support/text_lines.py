@@ -18,6 +18,9 @@ SEEDS: dict[str, list[str]] = {
         'h - - [30/Sep/2021:08:00:55 -0000] "lv|\'|\'|x" 400 162 "-" "-"',
         'h - - [30/Feb/2021:08:00:55 +1500] "POST / HTTP/1.1" 302 999999999999999999 "č" "€\\\\"',
         'h - - [30/Sep/2021:08:00:55 +0000] "OPTIONS *" 099 007',
+        '::ffff:1.2.3.4 - root@pam [11/10/2023:22:14:15 +0200] "GET /api2/json HTTP/1.1" 200 123',
+        '1.2.3.4 - root [11/10/2023:22:14:15 +0200] "GET /x HTTP/1.1" 200 123 "-" "c" "s" "-" 2087',
+        '1.2.3.4 - - [11/13/2023:22:14:15 +0200] "GET /x HTTP/1.1" 200 123',
     ],
     "syslog": [
         "<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - 'su root' failed",
@@ -36,6 +39,10 @@ SEEDS: dict[str, list[str]] = {
         "-- Boot 3f7a1e2b --",
         "<192>Oct 11 22:14:15 h x: y",
         "<7>Jan  2 00:00:00 h a b: c",
+        "Jul  1 09:00:55 mac com.apple.xpc.launchd[1] (com.apple.x[123]): Service exited",
+        "Jul  1 09:00:55 mac Google Chrome Helper (GPU)[123]: a thread",
+        "Jul  1 09:00:55 mac Unknown[2127] <Error>: bad",
+        "Jul  1 09:00:55 mac Microsoft Word[2127] <Notice>: good",
     ],
     "logfmt": [
         'time="2021-09-15T21:17:10.220731Z" level=error msg="a b: c" pod=x-1 reason= n=5',

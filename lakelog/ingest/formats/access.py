@@ -2,7 +2,8 @@
 
 `message` is the request line, `path` what stands before a question mark in it and `query` what
 stands after; the level comes from the status. A dash is null. What a server writes after the
-agent stays as it is under `more`. A month in digits stands before the day, as cPanel writes it.
+agent stays as it is under `more`. A month in digits stands before the day, as cPanel writes it,
+unless the line ends with the bytes, as those of Proxmox do.
 """
 
 from __future__ import annotations
@@ -31,24 +32,28 @@ _DATA = (
     "agent",
     "more",
 )
+_QUOTED = ("method", "path", "query", "protocol", "referer", "agent")
+_AGENT = rf'(?: "(?P<referer>{_TEXT}*)" "(?P<agent>{_TEXT}*)")?(?: (?P<more>.+))?'
+_DIGITS = "{year}-{month}-{day}T{clock}{zone}"
 PATTERNS = tuple(
     Pattern(
         rf"(?P<host>[^ ]+) (?P<ident>[^ ]+) (?P<user>[^ ]+) \[{date}:(?P<clock>\d\d:\d\d:\d\d)"
         r" (?P<zone>[+-]\d{4})\]"
-        rf' "(?P<request>{REQUEST})" (?P<status>\d{{3}}) (?P<bytes>\d{{1,18}}|-)'
-        rf'(?: "(?P<referer>{_TEXT}*)" "(?P<agent>{_TEXT}*)")?(?: (?P<more>.+))?',
+        rf' "(?P<request>{REQUEST})" (?P<status>\d{{3}}) (?P<bytes>\d{{1,18}}|-){rest}',
         time,
         "access",
         STATUS,
         message="request",
-        data=_DATA,
+        data=_DATA if rest else _DATA[:-3],
         numbers=("status", "bytes"),
-        dashes=("request", *_DATA),
-        quoted=("request", "method", "path", "query", "protocol", "referer", "agent"),
+        dashes=("request", *(_DATA if rest else _DATA[:-3])),
+        quoted=("request", *(name for name in _QUOTED if rest or name in _DATA[:-3])),
     )
-    for date, time in (
-        (rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}})", "{year}-{mon}-{day}T{clock}{zone}"),
-        (r"(?P<month>\d\d)/(?P<day>\d\d)/(?P<year>\d{4})", "{year}-{month}-{day}T{clock}{zone}"),
+    for date, time, rest in (
+        (rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}})", "{year}-{mon}-{day}T{clock}{zone}", _AGENT),
+        # Proxmox ends its lines with the bytes, which cPanel never does.
+        (r"(?P<day>\d\d)/(?P<month>0\d|1[0-2])/(?P<year>\d{4})", _DIGITS, ""),
+        (r"(?P<month>\d\d)/(?P<day>\d\d)/(?P<year>\d{4})", _DIGITS, _AGENT),
     )
 )
 

@@ -27,6 +27,8 @@ _TAGGED = (
     r" (?P<host>[^ ]+) +(?:(?P<app>[^ :\[\]]+)(?:\[(?P<procid>[^\]]*)\])?:(?: +|$))?"
     r"(?P<message>.*)"
 )
+_MAC_WORDS = r"(?: [A-Z(][^ :\[\]]*)"
+_MAC_LEVELS = "Emergency|Alert|Critical|Error|Warning|Notice|Info|Debug"
 _OLD_DATA = ("host", "procid", "pri")
 PATTERNS = (
     Pattern(
@@ -76,6 +78,22 @@ PATTERNS = (
         "syslog",
         source="app",
         data=("procid",),
+    ),
+    # macOS: a level, the service that a launchd speaks of, and names of several words
+    *(
+        Pattern(
+            rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<host>[^ ]+) +(?P<app>[^ :\[\]]+{words})"
+            rf"\[(?P<procid>\d+)\]{mark}:(?: +(?P<message>.*))?",
+            "?-{mon}-{day}T{clock}",
+            "syslog",
+            WORD if mark else None,
+            source="app",
+            data=("host", "procid", "service") if mark else ("host", "procid"),
+        )
+        for words, mark in (
+            (_MAC_WORDS + "{0,4}", rf" (?:\((?P<service>[^)]*)\)|<(?P<level>{_MAC_LEVELS})>)"),
+            (_MAC_WORDS + "{1,4}", ""),
+        )
     ),
     Pattern(
         rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}{_TAGGED}",

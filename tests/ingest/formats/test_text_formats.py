@@ -456,3 +456,22 @@ def test_a_last_line_that_ends_in_digits(form: Any, cut: bool) -> None:
     text = SEEDS[form.NAME][lines[form.NAME]].encode()
     end = b"" if form in (access.FORM, logfmt.FORM) else b" 22"
     assert records.is_cut(text + end, form) is cut
+
+
+def test_a_month_in_digits_stands_where_its_server_writes_it(engine: Any) -> None:
+    """Proxmox, which ends its lines with the bytes, writes the day first, cPanel the month."""
+    dates = [str(row(engine, access.FORM, line)["time"].date()) for line in SEEDS["access"][-3:]]
+    assert dates == ["2023-10-11", "2023-11-10", "2023-11-13"]
+
+
+def test_lines_of_macos_name_their_program(engine: Any) -> None:
+    """Names of several words, services of launchd and levels are no part of the message."""
+    found = [row(engine, syslog.FORM, line) for line in SEEDS["syslog"][-4:]]
+    columns = [(r["source"], r["data"]["procid"], r["message"], r.get("level")) for r in found]
+    assert columns == [
+        ("com.apple.xpc.launchd", "1", "Service exited", None),
+        ("Google Chrome Helper (GPU)", "123", "a thread", None),
+        ("Unknown", "2127", "bad", "ERROR"),
+        ("Microsoft Word", "2127", "good", "INFO"),
+    ]
+    assert found[0]["data"]["service"] == "com.apple.x[123]"
