@@ -112,6 +112,18 @@ APPLOG: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
         "2022-02-13T10:09:11.521Z ACCEPT host=x",
         ("2022-02-13T10:09:11.521", None, None, "ACCEPT host=x"),
     ),
+    (
+        "2023-10-11 22:14:15 CEST [1234]: [3-1] user=app,db=shop,app=psql,client=10.0.0.1 LOG:  on",
+        ("2023-10-11T20:14:15", "INFO", None, "on"),
+    ),
+    (
+        "2023-10-11 22:14:15 CEST [1234]: [3-1] user=,db=,app=,client= ERROR:  no",
+        ("2023-10-11T20:14:15", "ERROR", None, "no"),
+    ),
+    (
+        "2023-10-11 22:14:15.123 UTC [123] [unknown]@[unknown] FATAL:  gone",
+        ("2023-10-11T22:14:15.123", "FATAL", None, "gone"),
+    ),
 ]
 RUNTIME: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
     (
@@ -267,6 +279,15 @@ TRAFFIC: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
         "[pid: 88|app: 0|req: 1/1] 127.0.0.1 () {38 vars in 696 bytes} [Sun Mar 13 22:49:12 2016]"
         " POST /u => generated 47 bytes in 129 msecs (HTTP/1.1 200) 9 headers",
         ("2016-03-13T22:49:12", "INFO", None, "POST /u"),
+    ),
+    (
+        "10.0.1.2:33317 [06/Feb/2009:12:14:14.655] in s/srv1 10/0/30/69/+109 200 +2750 - - ----"
+        ' 1/1/1/1/0 0/0 {1wt.eu} {} "GET /x HTTP/1.1"',
+        ("2009-02-06T12:14:14.655", "INFO", None, "GET /x HTTP/1.1"),
+    ),
+    (
+        "10.0.1.2:33317 [06/Feb/2009:12:14:14.655] fnt bck/srv1 0/0/+5007 +212 -- 0/0/0/0/3 0/0",
+        ("2009-02-06T12:14:14.655", None, None, ""),
     ),
 ]
 

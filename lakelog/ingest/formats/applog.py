@@ -72,9 +72,11 @@ _POSTGRES = graded(_POSTGRES_LEVELS)
 _POSTGRES_CLIENTS = (
     rf"{_ZONED} {TZ} \[(?P<pid>\d+)\](?:-(?P<line>\d+))?:? (?P<host>[^ ]+)"
     r" (?P<user>[^ @]+)@(?P<database>[^ :]+) ",
+    rf"{_ZONED} {TZ} \[(?P<pid>\d+)\]: \[(?P<line>\d+)-1\] user=(?P<user>[^ ,]*),"
+    r"db=(?P<database>[^ ,]*)(?:,app=(?P<application>[^,]*))?(?:,client=(?P<host>[^ ,]*))? ",
     rf"{_ZONED} {TZ}:(?P<host>[^ ]*):(?P<user>[^ @:]*)@(?P<database>[^ :]*):\[(?P<pid>\d+)\]:",
 )
-"""Prefixes that name the client behind the process, and that of Amazon RDS."""
+"""Prefixes that name the client behind the process, that for pgBadger, and that of Amazon RDS."""
 _MYSQL = graded(
     {"System": "INFO", "Note": "INFO", "Warning": "WARN", "ERROR": "ERROR", "Error": "ERROR"}
 )
@@ -99,7 +101,10 @@ _BEGINS = (
     rf"|[0-9a-fA-F.:]+ \d{{4}}-\d\d-\d\d |{OTHERS})"
 )
 """How a record begins: with a time, or as a line of another style."""
-_CONTINUES = r"\[\d+\](?:[ :-][^ ]*){0,2} *(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
+_CONTINUES = (
+    r"\[\d+\](?:(?:[ :-][^ ]*){0,2}|: \[\d+-1\] user=[^ ]*)"
+    r" *(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
+)
 """Lines that PostgreSQL adds to a message, which begin like others."""
 # Specific styles first: the last ones accept any text after a time.
 PATTERNS = (
@@ -154,7 +159,7 @@ PATTERNS = (
     ),
     _style(
         rf"(?:(?P<host>[0-9a-fA-F.:]+) )?{_ZONED} {TZ} \[(?P<pid>\d+)\](?:-(?P<line>\d+))?:?"
-        rf"(?: (?:(?P<user>[^ @\[\]]+)@)?(?P<database>[^ :\[\]]+))?"
+        r"(?: (?:(?P<user>[^ @\[\]]+|\[unknown\])@)?(?P<database>[^ :\[\]]+|\[unknown\]))?"
         rf" (?P<level>{'|'.join(_POSTGRES_LEVELS)}): +{MESSAGE}",
         "host",
         "pid",
@@ -174,7 +179,7 @@ PATTERNS = (
             "user",
             "database",
             "tz",
-            *(["line"] if "<line>" in prefix else []),
+            *(name for name in ("line", "application") if f"<{name}>" in prefix),
             time="{date}T{clock}{tz}",
             source="",
             level=_POSTGRES,

@@ -86,7 +86,7 @@ PATTERNS = (
     _kind(
         rf"(?P<client>[^ ]+):(?P<port>\d{{1,5}}) \[{_LOCAL}\] (?P<frontend>[^ ]+)"
         r" (?P<backend>[^ /]+)/(?P<server>[^ ]+) (?P<timers>[\d+/-]+) (?P<status>\d{3}|-1)"
-        r" (?P<bytes>\d{1,18}) (?P<request_cookie>[^ ]+) (?P<response_cookie>[^ ]+)"
+        r" \+?(?P<bytes>\d{1,18}) (?P<request_cookie>[^ ]+) (?P<response_cookie>[^ ]+)"
         r" (?P<termination>[^ ]{4}) (?P<connections>[\d+/]+) (?P<queues>[\d/]+)"
         rf" (?:(?P<headers>\{{[^}}]*\}}(?: \{{[^}}]*\}})*) )?{_ASKED}{_MORE}",
         "client",
@@ -212,7 +212,7 @@ PATTERNS = (
     ),
     _kind(
         rf"(?P<client>[^ ]+):(?P<port>\d{{1,5}}) \[{_LOCAL}\] (?P<frontend>[^ ]+)"
-        r" (?P<backend>[^ /]+)/(?P<server>[^ ]+) (?P<timers>[\d+/-]+) (?P<bytes>\d{1,18})"
+        r" (?P<backend>[^ /]+)/(?P<server>[^ ]+) (?P<timers>[\d+/-]+) \+?(?P<bytes>\d{1,18})"
         r" (?P<termination>[^ ]{2}) (?P<connections>[\d+/]+) (?P<queues>[\d/]+)",
         "client",
         "port",
