@@ -75,8 +75,8 @@ ORDER = {
     "train/shapes": """parts messages schemas streams telemetry chats chat_files rows conversations
         preferences windows shape structure""",
     "train/report": "quality plots report proportions card",
-    "ingest/formats": """sqltext uniform_lines format narrow_queries zones pattern moments
-        local_time jsonl dialect
+    "ingest/formats": """sqltext uniform_lines format narrow_queries zones local_time pattern
+        moments jsonl dialect
         lakelog_json dialects cloudevents pieces winevent docker journal documents otlpsql otlp
         oos bulk line_starts pattern_format columns hash_headers grok re2
         definition custom access logformat traffic syslog runtime cef programs frameworks

@@ -16,6 +16,7 @@ from lakelog.ingest.formats.programs import (
     DATE,
     LEVEL,
     STAMP,
+    UNTIMED,
     ZONE,
     record,
 )
@@ -122,38 +123,59 @@ _GRAVE = graded(
     )
 )
 _CISCO_TAG = (
-    r" ?: ?%(?P<source>[A-Z][A-Z0-9_]*(?:-[A-Z0-9_]*[A-Z_][A-Z0-9_]*)*)-(?P<level>[0-7])"
-    rf"-(?P<mnemonic>[A-Z0-9_]+):{REST}"
+    r" ?: ?%(?P<source>[A-Z][A-Z0-9_]*(?:-[A-Z0-9_]*[A-Z_][A-Z0-9_]*)*(?:-[a-z]+)?)"
+    rf"-(?P<level>[0-7])-(?P<mnemonic>[A-Z0-9_]+):{REST}"
 )
 _CISCO_HEAD = r"(?:(?P<serial>\d+): )?(?:(?P<sender>[^ :%]+): )?[*.]?"
+_CISCO_DAY = rf"{MONTH} +(?P<day>\d{{1,2}})"
 _CISCO_HOST = r"(?: (?P<host>[^ :%]+))?"
 CISCO = program(
     "cisco",
-    "Cisco's IOS and ASA.",
-    rf"(?:<\d{{1,3}}>)?(?:\d+: )?(?:[^ :%]+: )?[*.]?{ANY_MONTH} +\d{{1,2}} (?:\d{{4}} )?"
-    r"\d\d:\d\d:\d\d(?:\.\d{1,9})?(?: [A-Z]{2,5})?(?: [^ :%]+)? ?:? ?%[A-Z]",
-    tuple(
+    "Cisco's IOS, NX-OS and ASA.",
+    rf"(?:<\d{{1,3}}>)?:? ?(?:\d+: )?(?:[^ :%]+: )?[*.]?(?:(?:\d{{4}} )?{ANY_MONTH} +\d{{1,2}}"
+    r" (?:\d{4} )?\d\d:\d\d:\d\d(?:\.\d{1,9})?(?: [A-Z]{2,5})?(?: [^ :%]+)? ?:? ?%[A-Z]"
+    r"|(?:\d+:\d\d:\d\d|\d+[ywd]\d+[wdh]): %[A-Z])",
+    (
+        *(
+            record(
+                rf"(?:{PRI})?:? ?{_CISCO_HEAD}{year}{CLOCK}{zone}"
+                rf"{_CISCO_HOST}{_CISCO_TAG.replace(' ?: ?%', tag)}",
+                "pri",
+                "serial",
+                "sender",
+                "host",
+                "mnemonic",
+                *names,
+                time=begin + "{mon}-{day}T{clock}" + end,
+                level=_GRAVE,
+                source="source",
+                numbers=("pri",),
+            )
+            for year, begin in (
+                (rf"{_CISCO_DAY} (?P<year>\d{{4}}) ", "{year}-"),
+                (rf"(?P<year>\d{{4}}) {_CISCO_DAY} ", "{year}-"),
+                (rf"{_CISCO_DAY} ", "?-"),
+            )
+            for zone, names, end in ((rf" {TZ}", ("tz",), "{tz}"), ("", (), ""))
+            for tag in (" ?: ?%", " %")
+        ),
         record(
-            rf"(?:{PRI})?{_CISCO_HEAD}{MONTH} +(?P<day>\d{{1,2}}) {year}{CLOCK}{zone}"
-            rf"{_CISCO_HOST}{_CISCO_TAG.replace(' ?: ?%', tag)}",
+            rf"(?:{PRI})?:? ?{_CISCO_HEAD}(?P<uptime>\d+:\d\d:\d\d|\d+[ywd]\d+[wdh])"
+            + _CISCO_TAG.replace(" ?: ?%", ": %"),
             "pri",
             "serial",
             "sender",
-            "host",
+            "uptime",
             "mnemonic",
-            *names,
-            time=time,
+            time=UNTIMED,
             level=_GRAVE,
             source="source",
             numbers=("pri",),
-        )
-        for year, begin in ((r"(?P<year>\d{4}) ", "{year}-"), ("", "?-"))
-        for zone, names, end in ((rf" {TZ}", ("tz",), "{tz}"), ("", (), ""))
-        for tag in (" ?: ?%", " %")
-        for time in (begin + "{mon}-{day}T{clock}" + end,)
+        ),
     ),
 )
-"""`source` is the facility, `mnemonic` the kind of message."""
+"""`source` is the facility, `mnemonic` the kind of message; a clock that nobody set tells only how
+long the device is up."""
 
 _SAMBA = graded({"0": "ERROR", "1": "WARN", "2": "INFO", **{str(n): "DEBUG" for n in range(3, 11)}})
 SAMBA = program(

@@ -6,7 +6,7 @@ Django's server, Cassandra, java.util.logging, .NET, Heroku, logcat, and what te
 
 from __future__ import annotations
 
-from lakelog.ingest.formats.pattern import CLOCK, MESSAGE, MONTH, REST, STATUS, graded
+from lakelog.ingest.formats.pattern import CLOCK, MESSAGE, MONTH, REST, STATUS, WORD, graded
 from lakelog.ingest.formats.pattern_format import program
 from lakelog.ingest.formats.programs import ANY_MONTH, DATE, LEVEL, STAMP, UNTIMED, ZONE, record
 from lakelog.ingest.formats.zones import TZ
@@ -135,17 +135,31 @@ ZAP = program(
 ELASTIC = program(
     "elasticsearch",
     "Elasticsearch, OpenSearch and Logstash.",
-    rf"\[{_TIMED}\]\[[A-Z]+ *\]\[",
+    rf"\[{_TIMED}\]\[(?:[A-Z]+ *\]\[|\d+\]\[(?:gc|safepoint))",
     (
+        *(
+            record(
+                rf"\[{STAMP}\]\[{word} *\]\[(?P<source>[^\] ]+) *\]"
+                rf"(?: ?\[(?P<node>[^\]]*)\])?(?: ?\[(?P<index>[^\]]*)\])?{REST}",
+                "node",
+                "index",
+                source="source",
+                level=level,
+            )
+            for word, level in (
+                (_LEVELLED, WORD),
+                ("(?P<level>DEPRECATION)", graded({"DEPRECATION": "WARN"})),
+            )
+        ),
         record(
-            rf"\[{STAMP}\]\[{_LEVELLED} *\]\[(?P<source>[^\] ]+) *\]"
-            rf"(?: ?\[(?P<node>[^\]]*)\])?(?: ?\[(?P<index>[^\]]*)\])?{REST}",
-            "node",
-            "index",
+            rf"\[{STAMP}\]\[(?P<pid>\d+)\]\[(?P<source>(?:gc|safepoint)[\w,]*) *\]{REST}",
+            "pid",
             source="source",
+            level=None,
         ),
     ),
 )
+"""Also what their JVM says of its garbage collection."""
 
 _SPDLOG = graded(
     {
@@ -293,11 +307,11 @@ PHP = program(
         for zone, names, time in (
             (rf" {TZ}", ("tz",), _DAY_TIME + "{tz}"),
             ("", (), _DAY_TIME),
-            (r" (?P<zone_name>[A-Z][a-z]+/[\w/+-]+)", ("zone_name",), _DAY_TIME),
+            (r" (?P<zone_name>[A-Z][a-z]+/[\w/+-]+)", ("zone_name",), _DAY_TIME + "@{zone_name}"),
         )
     ),
 )
-"""A time in a zone that is named by a city is read as UTC, unless the source is configured."""
+"""A zone may be named by a city; one that is not known is that of the source."""
 
 DJANGO = program(
     "django",

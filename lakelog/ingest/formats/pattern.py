@@ -18,9 +18,10 @@ from datetime import UTC, datetime, timedelta
 from string import Formatter
 from typing import Any
 
-from lakelog.errors import InvalidEvent
+from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event import parse_time
 from lakelog.ingest.formats import sqltext
+from lakelog.ingest.formats.local_time import zone_of
 from lakelog.ingest.formats.zones import ZONES
 from lakelog.lazy import LazyProperty
 from lakelog.level import with_word
@@ -438,6 +439,8 @@ def iso(template: str, groups: dict[str, str | None]) -> str:
         late = 12 * (values["half"] in "PMpm")
         values["hour12"] = f"{int(values['hour12']) % 12 + late:02}"
     text = template.removeprefix(_YEARLESS).format(**values).replace(",", ".")
+    if "@" in template:
+        return _in_zone(*text.split("@"))
     if not template.startswith(_YEARLESS):
         return text
     limit = now() + AHEAD
@@ -453,8 +456,16 @@ def iso(template: str, groups: dict[str, str | None]) -> str:
     return f"{latest}{text}"
 
 
+def _in_zone(text: str, name: str) -> str:
+    """ISO text in the zone of a city; as it is if there is none."""
+    with contextlib.suppress(InvalidSetting, InvalidEvent):
+        return parse_time(text, zone_of(name)).isoformat()
+    return text
+
+
 def iso_sql(template: str, groups: str) -> str:
-    """SQL for the same; leap days are left to the exact rule where the year has none."""
+    """SQL for the same; left to the exact rule are leap days where the year has none, and the zones
+    of cities, as the engine stops at a name that it does not know."""
     if template == "-":
         return "'-'"
     pieces = []

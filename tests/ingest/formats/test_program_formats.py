@@ -575,6 +575,21 @@ def test_objects_of_services(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
 
 
+def test_a_zone_may_be_named_by_a_city(engine: Any) -> None:
+    """A time in the zone of a city is of that zone, where there is one, in summer and winter."""
+    form = registry.FORMATS["php"]
+    days = {
+        "11-Oct-2023 22:14:15 Europe/Berlin": "2023-10-11T20:14:15",
+        "11-Jan-2023 22:14:15.5 Europe/Berlin": "2023-01-11T21:14:15.500000",
+        "29-Oct-2023 02:30:00 Europe/Berlin": "2023-10-29T01:30:00",
+        "11-Oct-2023 22:14:15 Mars/Base": "2023-10-11T22:14:15",
+    }
+    lines = [f"[{day}] PHP Notice:  on".encode() for day in days]
+    found = [form.events(line)[0] for line in lines]
+    assert [event["time"].removesuffix("+00:00") for event in found] == [*days.values()]
+    compare(engine, form, form.QUERY, lines, lambda _: True)
+
+
 def test_statements_of_one_second(lake: lakelog.Lake, tmp_path: Path) -> None:
     """MariaDB tells the time once a second; the other statements have it, too."""
     path = tmp_path / "general.log"
