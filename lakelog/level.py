@@ -29,7 +29,9 @@ _LEVELS = {
     "EMERG": "FATAL",
     "EMERGENCY": "FATAL",
     "PANIC": "FATAL",
+    "DPANIC": "FATAL",
 }
+_OFFSET = re.compile(r"(DEBUG|INFO|WARN|ERROR)[+-][0-9]{1,3}")
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,23}")
 """What names a level that is no known severity."""
 
@@ -37,6 +39,12 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,23}")
 def severity(level: str) -> str | None:
     """Return the severity that a level's name stands for, None if it is not known."""
     return _LEVELS.get(level.strip().upper())
+
+
+def without_offset(word: str) -> str:
+    """Return the name of a level without the number that Go's slog puts behind it (`ERROR+2`)."""
+    match = _OFFSET.fullmatch(word)
+    return match[1] if match else word
 
 
 def with_word(event: dict[str, Any], word: str) -> dict[str, Any]:

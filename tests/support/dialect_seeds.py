@@ -439,4 +439,36 @@ SEEDS: dict[str, list[dict[str, Any]]] = {
         },
         {"severity": "critical", "ts": 1704103200.5, "msg": "gone", "logger": "a.b"},
     ],
+    "dotnet-json": [
+        {
+            "Timestamp": "2023-10-11T22:14:15.1230000+02:00",
+            "Level": "Error",
+            "MessageTemplate": "no {User}",
+            "RenderedMessage": "no Ada",
+            "Properties": {"User": "Ada", "SourceContext": "Shop.Pay"},
+        },
+        {
+            "Timestamp": "2023-10-11 22:14:15 ",
+            "EventId": 14,
+            "LogLevel": "Information",
+            "Category": "Microsoft.Hosting.Lifetime",
+            "Message": "Now listening",
+            "State": {"address": "http://a"},
+        },
+    ],
+    "log4j-json": [
+        {
+            "instant": {"epochSecond": 1493121664, "nanoOfSecond": 118000000},
+            "thread": "main",
+            "level": "INFO",
+            "loggerName": "a.B",
+            "message": "Hello",
+            "endOfBatch": False,
+        },
+        {"timeMillis": 1493121664118, "thread": "main", "level": "WARN", "message": "late"},
+    ],
+    "zap-development": [
+        {"L": "DPANIC", "T": "2023-10-11T22:14:15.123+0200", "C": "a/b.go:7", "M": "odd", "k": 1},
+        {"L": "WARN", "T": "2023-10-11T22:14:15.123Z", "N": "http", "C": "a.go:1", "M": "slow"},
+    ],
 }

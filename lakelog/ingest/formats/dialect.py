@@ -23,6 +23,7 @@ from lakelog.ingest.formats import jsonl, moments, sqltext
 from lakelog.ingest.formats.format import Format, Traits
 from lakelog.ingest.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql
 from lakelog.lazy import LazyProperty
+from lakelog.level import without_offset
 
 Scale = tuple[tuple[int, str], ...]
 """From which number on a level has which name; the last entry ends the scale."""
@@ -53,6 +54,15 @@ PYTHON: Scale = (
     (40, "ERROR"),
     (50, "FATAL"),
     (100, ""),
+)
+WINDOWS: Scale = (
+    (0, "INFO"),
+    (1, "FATAL"),
+    (2, "ERROR"),
+    (3, "WARN"),
+    (4, "INFO"),
+    (5, "TRACE"),
+    (6, ""),
 )
 STATUS: Scale = ((100, "INFO"), (400, "WARN"), (500, "ERROR"), (600, ""))
 _NUMBER = r"[0-9]{1,3}"
@@ -195,7 +205,7 @@ SELECT time, {kind} AS type, {column["category"]} AS category, {column["source"]
   {column["subject"]} AS subject, severity AS level, {column["message"]} AS message,
   nullif(rest, '{{}}') AS data, {column["id"]} AS id, position,
   odd OR time IS NULL OR NOT {in_range_sql("time")}
-    OR (severity IS NULL AND coalesce(regexp_matches(grade, '[^ -~]'), false)) AS slow
+    OR (severity IS NULL AND coalesce(regexp_matches(grade, '[^ -~]|[+-][0-9]'), false)) AS slow
 FROM typed"""
 
     def _text(self, values: dict[str, Any], members: tuple[str, ...], empty: bool = False) -> Any:
@@ -218,7 +228,7 @@ FROM typed"""
             return dict(self.words)[grade]
         if self.scale and re.fullmatch(_NUMBER, grade):
             return next((name for least, name in reversed(self.scale) if int(grade) >= least), None)
-        return severity(grade)
+        return severity(without_offset(grade))
 
     def _level_sql(self) -> str:
         if self.failure:

@@ -9,19 +9,10 @@ from typing import Any
 
 from lakelog.event import encode
 from lakelog.ingest.formats import jsonl
-from lakelog.ingest.formats.dialect import OTEL, PINO, PYTHON, STATUS, SYSLOG, Dialect
+from lakelog.ingest.formats.dialect import OTEL, PINO, PYTHON, STATUS, SYSLOG, WINDOWS, Dialect
 
 _APP = ("logger", "logger_name", "caller")
 _NEXTCLOUD = ((0, "DEBUG"), (1, "INFO"), (2, "WARN"), (3, "ERROR"), (4, "FATAL"), (5, ""))
-_WINDOWS = (
-    (0, "INFO"),
-    (1, "FATAL"),
-    (2, "ERROR"),
-    (3, "WARN"),
-    (4, "INFO"),
-    (5, "TRACE"),
-    (6, ""),
-)
 _MONGODB = (
     ("F", "FATAL"),
     ("E", "ERROR"),
@@ -184,7 +175,6 @@ CLOUDFLARE = Dialect(
     message=("ClientRequestURI",),
     source=("ClientRequestHost",),
 )
-"""Requests as Cloudflare pushes them."""
 GITHUB = Dialect(
     "github",
     "Events of GitHub's API and GH Archive.",
@@ -195,7 +185,6 @@ GITHUB = Dialect(
     subject=("actor/login",),
     id=("id",),
 )
-"""Events of GitHub's archive."""
 OTEL_LOG = Dialect(
     "otel-log",
     "Log records of OpenTelemetry's SDKs.",
@@ -250,7 +239,7 @@ EVTX = Dialect(
         _SYSTEM + "TimeCreated_attributes/SystemTime",
     ),
     level=(_SYSTEM + "Level",),
-    scale=_WINDOWS,
+    scale=WINDOWS,
     type="winevent",
     category=(_SYSTEM + "Channel",),
     message=("Event/RenderingInfo/Message",),
@@ -351,7 +340,7 @@ MONGODB = Dialect(
 GOLOG = Dialect(
     "golog",
     "Go programs: zap, logrus, slog, Caddy, Grafana.",
-    fits=("level=[A-Za-z]+", "msg", "ts|time|t=[0-9]{4}-.*"),
+    fits=("level=[A-Za-z]+(?:[+-][0-9]{1,3})?", "msg", "ts|time|t=[0-9]{4}-.*"),
     time=("ts", "time", "t=([0-9]{4}-.*)"),
     level=("level",),
     message=("msg",),
@@ -421,6 +410,52 @@ SEVERITY = Dialect(
     source=("logger", "logger_name", "service"),
 )
 """Loggers that call the level a severity."""
+_ISO_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}[0-9.,Z+:-]*"
+DOTNET_JSON = Dialect(
+    "dotnet-json",
+    "Serilog's JSON and that of .NET's console.",
+    fits=(
+        f"Timestamp={_ISO_TIME} *",
+        "Level=[A-Za-z]+|LogLevel=[A-Za-z]+",
+        "MessageTemplate|RenderedMessage|Message",
+    ),
+    time=(f"Timestamp=({_ISO_TIME}) *",),
+    level=("Level", "LogLevel"),
+    message=("Message", "RenderedMessage", "MessageTemplate"),
+    source=("Category", "Properties/SourceContext"),
+)
+
+
+def _with_millis(event: dict[str, Any]) -> dict[str, Any]:
+    """An event of log4j2 with its instant as one number of seconds."""
+    instant = event.get("instant")
+    if not isinstance(instant, dict) or type(instant.get("epochSecond")) is not int:
+        return event
+    part = instant.get("nanoOfSecond")
+    nanos = part if type(part) is int and 0 <= part < 10**9 else 0
+    return event | {"timeMillis": f"{instant['epochSecond']}.{nanos:09}"}
+
+
+LOG4J = Dialect(
+    "log4j-json",
+    "Log4j 2's JSON layout.",
+    fits=("instant/epochSecond|timeMillis", "level=[A-Z]+", "loggerName|loggerFqcn|thread"),
+    time=("timeMillis",),
+    level=("level",),
+    message=("message",),
+    source=("loggerName",),
+    prepared=_with_millis,
+    exact=True,
+)
+ZAP_DEVELOPMENT = Dialect(
+    "zap-development",
+    "Go's zap in development, with keys of one letter.",
+    fits=("L=[A-Za-z]+", f"T={_ISO_TIME}", "M"),
+    time=("T",),
+    level=("L",),
+    message=("M",),
+    source=("N", "C"),
+)
 LINES = (
     JOURNALD,
     CLOUDTRAIL,
@@ -449,6 +484,9 @@ LINES = (
     CLEF,
     POSTGRES_JSON,
     SEVERITY,
+    DOTNET_JSON,
+    LOG4J,
+    ZAP_DEVELOPMENT,
 )
 """All of them; of those that fit equally well the first is taken."""
 

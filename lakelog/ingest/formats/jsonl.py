@@ -27,7 +27,7 @@ from lakelog.ingest.formats.sqltext import (
     with_word_sql,
 )
 from lakelog.ingest.formats.uniform_lines import UniformLines, uniform_lines
-from lakelog.level import severity, with_word
+from lakelog.level import severity, with_word, without_offset
 
 _TEXTS = ("category", "content_type", "source", "subject", "item_id", "level", "message", "id")
 _SHAPED = HINTS[:-1]
@@ -75,8 +75,10 @@ def typed(event: dict[str, Any]) -> dict[str, Any]:
         event = _without_id(event) if "id" in event else event
         event["type"] = kind
     level = event.get("level")
-    if isinstance(level, str) and severity(level) not in (None, level):
-        return with_word(gather(event), level)
+    if isinstance(level, str):
+        name = without_offset(level)
+        if severity(name) not in (None, level):
+            return with_word(gather({**event, "level": name}), level)
     return event
 
 

@@ -17,7 +17,7 @@ from lakelog.event import parse_time
 from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.format import Format, Traits
 from lakelog.ingest.formats.sqltext import in_range_sql, level_sql, time_sql, with_word_sql
-from lakelog.level import with_word
+from lakelog.level import with_word, without_offset
 
 _KEY = r'[^ \t="]+'
 _VALUE = r'"(?:[^"\\]|\\.)*"|[^ \t"]*'
@@ -74,7 +74,10 @@ class LogfmtLines(Format):
             event["source"] = data[_SOURCE]
         if data:
             event["data"] = data
-        return with_word(event, event["level"]) if "level" in event else event
+        if "level" not in event:
+            return event
+        word = event["level"]
+        return with_word({**event, "level": without_offset(word)}, word)
 
     def _query(self) -> str:
         # A column goes to the first of its keys that has a value, as in parse().

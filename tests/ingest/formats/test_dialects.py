@@ -178,6 +178,20 @@ def test_every_seed_is_decided_by_sql(engine: Any, form: Dialect) -> None:
         ("postgres-json", 1, "log", "INFO", None, "checkpoint starting", 1704103200123000),
         ("severity-json", 0, "log", "WARN", "web", "slow", 1704103200123000),
         ("severity-json", 1, "log", "FATAL", "a.b", "gone", 1704103200500000),
+        ("dotnet-json", 0, "log", "ERROR", "Shop.Pay", "no Ada", 1697055255123000),
+        (
+            "dotnet-json",
+            1,
+            "log",
+            "INFO",
+            "Microsoft.Hosting.Lifetime",
+            "Now listening",
+            1697062455000000,
+        ),
+        ("log4j-json", 0, "log", "INFO", "a.B", "Hello", 1493121664118000),
+        ("log4j-json", 1, "log", "WARN", None, "late", 1493121664118000),
+        ("zap-development", 0, "log", "FATAL", "a/b.go:7", "odd", 1697055255123000),
+        ("zap-development", 1, "log", "WARN", "http", "slow", 1697062455123000),
     ],
 )
 def test_columns(
@@ -273,6 +287,23 @@ def test_levels_of_syslog_in_json(engine: Any, number: int, level: str) -> None:
     assert row(engine, dialects.GELF, seed)["level"] == level
     seed = SEEDS["journald"][0] | {"PRIORITY": str(number)}
     assert row(engine, dialects.JOURNALD, seed)["level"] == level
+
+
+@pytest.mark.parametrize(
+    ("word", "level"),
+    [("ERROR+2", "ERROR"), ("WARN+1", "WARN"), ("INFO-1", "INFO"), ("DEBUG-4", "DEBUG")],
+)
+def test_levels_of_slog_between_names(engine: Any, word: str, level: str) -> None:
+    """Go's slog writes a level without a name as the one below it; its own text is kept."""
+    seed = {"time": "2023-10-11T22:14:15Z", "level": word, "msg": "m"}
+    line = f"time=2023-10-11T22:14:15Z level={word} msg=m".encode()
+    by_pairs = registry.FORMATS["logfmt"]
+    for form in (dialects.GOLOG, jsonl.FORM):
+        found = row(engine, form, seed)
+        assert (found["level"], found["data"]["level"]) == (level, word)
+    (found,) = one_by_one(engine, by_pairs, [line]).values()
+    assert (found["level"], dict(found["data"])["level"]) == (level, word)
+    compare(engine, by_pairs, by_pairs.QUERY, [line], lambda _: True)
 
 
 # --- telling them apart ---------------------------------------------------------------------------
