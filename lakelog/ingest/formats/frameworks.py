@@ -7,7 +7,7 @@ Django's server, Cassandra, java.util.logging, .NET, Heroku, logcat, and what te
 from __future__ import annotations
 
 from lakelog.ingest.formats.pattern import CLOCK, MESSAGE, MONTH, REST, STATUS, WORD, graded
-from lakelog.ingest.formats.pattern_format import program
+from lakelog.ingest.formats.pattern_format import JAVA_LEVEL, program
 from lakelog.ingest.formats.programs import ANY_MONTH, DATE, LEVEL, STAMP, UNTIMED, ZONE, record
 from lakelog.ingest.formats.zones import TZ
 
@@ -370,6 +370,7 @@ JUL = program(
         ),
     ),
     is_alone=True,
+    word_level=JAVA_LEVEL,
 )
 """The level begins the second line, which is the message."""
 

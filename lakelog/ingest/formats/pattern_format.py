@@ -11,12 +11,25 @@ from dataclasses import dataclass
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats import line_starts, pattern
 from lakelog.ingest.formats.format import Event, Format, Traits
-from lakelog.ingest.formats.pattern import COLOURS, Pattern
+from lakelog.ingest.formats.pattern import COLOURS, Level, Pattern, graded
 from lakelog.lazy import LazyProperty
 
 UNTIMED_SCORE = 0.9
 """The score of a line without a time, of formats that know their lines by more than a time."""
 
+JAVA_LEVEL = graded(
+    {
+        "SEVERE": "ERROR",
+        "WARNING": "WARN",
+        "INFO": "INFO",
+        "CONFIG": "INFO",
+        "FINE": "DEBUG",
+        "FINER": "DEBUG",
+        "FINEST": "TRACE",
+    }
+)
+"""A level by the words of java.util.logging."""
+_FIRST_WORD = "^(SEVERE|WARNING|INFO|CONFIG|FINE|FINER|FINEST):"
 _BY_LINE = Traits(by_line=True)
 
 
@@ -26,7 +39,8 @@ class PatternFormat(Format):
 
     `otherwise` is the reason why a line is none of them. A line with a time scores 1, one without
     scores `untimed`. If `traits.begins` is set, lines that continue one belong to its message.
-    What `unlike` fits speaks for another format, though a pattern fits it by chance.
+    What `unlike` fits speaks for another format, though a pattern fits it by chance. A `word_level`
+    is that of the word which begins the message, and stays there.
     """
 
     NAME: str
@@ -36,6 +50,7 @@ class PatternFormat(Format):
     traits: Traits = _BY_LINE
     untimed: float = 0.0
     unlike: re.Pattern[bytes] | None = None
+    word_level: Level | None = None
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of this format."""
@@ -47,14 +62,25 @@ class PatternFormat(Format):
 
     def parse(self, line: bytes) -> Event:
         """Return the event of a line and of those that continue it. Raises InvalidEvent."""
-        return pattern.parse(self.PATTERNS, line, self.otherwise, joined=self._joined)
+        event = pattern.parse(self.PATTERNS, line, self.otherwise, joined=self._joined)
+        word = re.match(_FIRST_WORD, event.get("message", "")) if self.word_level else None
+        if self.word_level and word:
+            event["level"] = self.word_level.of(word[1])
+        return event
 
     def _query(self) -> str:
-        return pattern.query(self.PATTERNS, joined=self._joined)
+        return self._levelled(pattern.query(self.PATTERNS, joined=self._joined))
 
     def cheaper(self, lines: list[bytes]) -> list[str]:
         """Return the query of those patterns only that these lines show."""
-        return pattern.narrowed(self.PATTERNS, lines, joined=self._joined)
+        queries = pattern.narrowed(self.PATTERNS, lines, joined=self._joined)
+        return [self._levelled(query) for query in queries]
+
+    def _levelled(self, query: str) -> str:
+        if self.word_level is None:
+            return query
+        level = self.word_level.sql(f"regexp_extract(message, '{_FIRST_WORD}', 1)")
+        return f"SELECT * REPLACE ({level} AS level) FROM ({query})"
 
     @property
     def _joined(self) -> bool:
@@ -75,7 +101,13 @@ class PatternFormat(Format):
 
 
 def program(
-    name: str, about: str, begins: str, patterns: tuple[Pattern, ...], *, is_alone: bool = False
+    name: str,
+    about: str,
+    begins: str,
+    patterns: tuple[Pattern, ...],
+    *,
+    is_alone: bool = False,
+    word_level: Level | None = None,
 ) -> PatternFormat:
     """Return the format of the log of one program.
 
@@ -92,4 +124,6 @@ def program(
         by_line=True,
     )
     otherwise = f"no line of {name}"
-    return PatternFormat(name, about, patterns, otherwise, traits, UNTIMED_SCORE)
+    return PatternFormat(
+        name, about, patterns, otherwise, traits, UNTIMED_SCORE, word_level=word_level
+    )

@@ -590,6 +590,18 @@ def test_a_zone_may_be_named_by_a_city(engine: Any) -> None:
     compare(engine, form, form.QUERY, lines, lambda _: True)
 
 
+@pytest.mark.parametrize("few", [0, 1000])
+def test_the_level_of_two_lines(engine: Any, few: int) -> None:
+    """Java's own logging begins the second line with the level."""
+    form, head = registry.FORMATS["jul"], "Oct 11, 2023 10:14:15 PM a.B m\n"
+    lines = ("SEVERE: gone\n\tat a.b(C.java:1)\n", "CONFIG: x\n", "loud: x\n", "")
+    text = "".join(head + line for line in lines).encode()
+    with mock.patch.object(transform, "FEW", few):
+        table = Transformer(engine, form, "o").run(Chunk(text, 0), final=True).table
+    assert table["level"].to_pylist() == ["ERROR", "INFO", None, None]
+    assert table["message"][0].as_py() == "SEVERE: gone\n\tat a.b(C.java:1)"
+
+
 def test_statements_of_one_second(lake: lakelog.Lake, tmp_path: Path) -> None:
     """MariaDB tells the time once a second; the other statements have it, too."""
     path = tmp_path / "general.log"
