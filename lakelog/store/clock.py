@@ -40,6 +40,7 @@ class Clock:
         if self._is_old:
             self.close()
             self._open()
+            self._is_old = False
         # Two writers may read the same value: then neither was acknowledged before the other.
         shared = _STAMP.unpack_from(self._map)[0] if self._map else 0
         return max(disk.now_us(), shared + 1, self._last + 1)
@@ -58,13 +59,13 @@ class Clock:
 
     def close(self) -> None:
         """Close the file; the next stamp opens it again."""
-        if self._map:
-            self._map.close()
-        self._map, self._is_old = None, True
+        # Forgotten first: Ctrl-C between the two must not leave a map that is closed.
+        closing, self._map, self._is_old = self._map, None, True
+        if closing:
+            closing.close()
 
     def _open(self) -> None:
         """Open the file; on the first stamp of a boot, or far ahead, ask the WAL what is true."""
-        self._is_old = False
         try:
             self._map = disk.map_shared(self._path, _STAMP.size + _BOOT)
         except (OSError, ValueError):  # a cache that cannot be written: we order our own appends

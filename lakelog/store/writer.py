@@ -77,8 +77,8 @@ class Writer:
             raise ReentrantAppend(
                 "append interrupts another append of its own thread: try it later"
             )
-        self._inside.add(me)
         try:
+            self._inside.add(me)
             places = []
             # Each frame is durable by itself: of a long batch that fails the beginning may stay.
             for text, events in wal.split_text(encoded.text, len(encoded.ids)):
@@ -195,10 +195,10 @@ class Writer:
             self._write_group(group)
         except BaseException as error:
             failed = error
-        # Before the group is woken: the next frame can be written while these callers return.
-        with self._mutex:
-            self._call_next(own)
         try:
+            # Before the group is woken: the next frame can be written while these callers return.
+            with self._mutex:
+                self._call_next(own)
             self._wake(group, own, failed)
         except BaseException:
             self._wake(group, own, failed)  # an interrupt must not leave the others asleep
@@ -235,22 +235,23 @@ class Writer:
         frame = wal.encode_frame(
             lines, events, self._sequence, flags, self._position, stamp, self._compressor
         )
+        raw, position = len(lines) + 1, self._position
         try:
             self._store_frame(frame)
+            # After the sync, before a caller returns: who sees the event may append a later one.
+            self._clock.advance(stamp)
         except BaseException:
             self._doubt(events)
             raise
-        # After the sync, before a caller returns: whoever sees the event may append a later one.
-        self._clock.advance(stamp)
-        position = self._position
+        # No call in between, where Ctrl-C is seen: nobody would read a second frame of a sequence.
+        self._last = self._sequence
+        self._sequence += 1
+        self._position += events
+        self._raw += raw
+        self._events += events
         for batch in group:
             batch.position = position
             position += batch.events
-        self._position = position
-        self._last = self._sequence
-        self._sequence += 1
-        self._raw += len(lines) + 1
-        self._events += events
         if not self._is_due and self._is_full():
             self._rotate()
 
@@ -365,16 +366,15 @@ class Writer:
         It stays locked until the next file is there, which repeats its last frame: until then
         nobody may take this writer for dead and trim what was sealed of it.
         """
-        if self._fd >= 0:
-            self._abandoned.append(self._fd)
-        self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._abandoned.append(fd)
 
     def _unlock_abandoned(self) -> None:
         """Close abandoned files, which drops their locks."""
-        for fd in self._abandoned:
+        while self._abandoned:  # taken out first: an interrupt must not close a number twice
             with contextlib.suppress(OSError):
-                disk.close(fd)
-        self._abandoned = []
+                disk.close(self._abandoned.pop())
 
     def _is_full(self) -> bool:
         limits = self._store.settings
@@ -405,16 +405,16 @@ class Writer:
     def _finish(self) -> None:
         """Append END, give the space back and drop the lock. Nothing is synced: a file is valid
         without END, and with space (F3.7)."""
-        if self._fd < 0:
+        fd, self._fd = self._fd, -1  # first, as above
+        if fd < 0:
             return
         with contextlib.suppress(OSError):
-            os.lseek(self._fd, self._end, os.SEEK_SET)
-            disk.write_all(self._fd, wal.encode_end(self._last))
+            os.lseek(fd, self._end, os.SEEK_SET)
+            disk.write_all(fd, wal.encode_end(self._last))
             if self._size > self._end + wal.END_BYTES:
-                disk.truncate(self._fd, self._end + wal.END_BYTES)
+                disk.truncate(fd, self._end + wal.END_BYTES)
         with contextlib.suppress(OSError):
-            disk.close(self._fd)
-        self._fd = -1
+            disk.close(fd)
 
     def _start_helper(self) -> None:
         """Start `python -m lakelog seal`, one at a time; anyone else may seal as well."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import sys
 import threading
@@ -166,7 +168,19 @@ def in_line(lake: lakelog.Lake) -> tuple[Callers, Any]:
     return callers, writer
 
 
-@pytest.mark.parametrize("where", ["in the sync", "while it wakes the others"])
+def interrupted_once(real: Callable[..., None]) -> Callable[..., None]:
+    """A function that Ctrl-C interrupts as it is first called."""
+    calls = iter(range(10))
+
+    def call(*args: Any) -> None:
+        if next(calls) == 0:
+            raise KeyboardInterrupt
+        real(*args)
+
+    return call
+
+
+@pytest.mark.parametrize("where", ["in the sync", "before it wakes", "while it wakes the others"])
 def test_an_interrupted_leader_wakes_those_it_wrote_for(
     lake: lakelog.Lake,
     stuck: Callable[[BaseException | None], None],
@@ -186,6 +200,11 @@ def test_an_interrupted_leader_wakes_those_it_wrote_for(
     if where == "in the sync":
         stuck(None)
         stuck(KeyboardInterrupt())
+    elif where == "before it wakes":
+        stuck(None)
+        until(lambda: callers.got)  # caller 1, whose group has no others
+        monkeypatch.setattr(writer, "_call_next", interrupted_once(writer._call_next))
+        stuck(None)
     else:
         monkeypatch.setattr(writer, "_wake", wake)
         stuck(None)
@@ -245,6 +264,45 @@ def test_an_interrupt_while_waiting_leads_to_the_next_in_line(
     assert isinstance(callers.got[2], KeyboardInterrupt)
     assert (callers.got[1], callers.got[3]) == (None, None)
     assert rows(lake) == [1, 3]
+
+
+@contextlib.contextmanager
+def interrupt_at(moment: int) -> Iterator[None]:
+    """Raise KeyboardInterrupt where CPython would after a signal: as a function of Python begins,
+    or one of C returns. `moment` counts these."""
+    moments = itertools.count()
+
+    def profile(frame: object, event: str, _: object) -> None:
+        if event in ("call", "c_return") and next(moments) == moment:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("rotate_events", [1, 1000])
+def test_an_interrupt_at_any_moment_is_raised_once(make_lake: MakeLake, rotate_events: int) -> None:
+    """Whenever Ctrl-C comes, later appends are stored, and no acknowledged one is lost."""
+    lake = make_lake(rotate_events=rotate_events)
+    acknowledged: list[int] = []
+    for moment in itertools.count():
+        lake.append(numbers(3 * moment))
+        try:
+            with interrupt_at(moment):
+                lake.append(numbers(3 * moment + 1))
+            break
+        except KeyboardInterrupt:
+            lake.append(numbers(3 * moment + 2))
+            acknowledged += [3 * moment, 3 * moment + 2]
+    assert len(acknowledged) > 100
+    assert set(acknowledged) <= set(rows(lake))
+    assert len(rows(lake)) == len(set(rows(lake)))
+    lake.close()
+    assert set(acknowledged) <= set(rows(make_lake()))
 
 
 # --- trimming -------------------------------------------------------------------------------------
