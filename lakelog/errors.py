@@ -20,6 +20,7 @@
     ├── StaleFiles            files of a publish that are gone, or so old that gc may take them
     ├── LakeClosed            a query after close
     │   └── WriterClosed      an append after close
+    ├── LakeReplaced          an append where another lake or a copy took the place of the open one
     ├── ReentrantAppend       an append by a signal handler in the middle of another
     ├── InvalidRecipe         a training recipe with a wrong key or value
     ├── ExportRefused         an export that cannot be made as asked; nothing was written
@@ -152,6 +153,11 @@ class LakeClosed(LakelogError):
 
 class WriterClosed(LakeClosed):
     """Raised by append on a closed lake: open it again."""
+
+
+class LakeReplaced(LakelogError):
+    """Raised by append where the directory holds another lake, or another copy of the lake, than
+    when it was opened: open it again, and append again what was not acknowledged."""
 
 
 class ReentrantAppend(LakelogError):

@@ -118,7 +118,7 @@ class Lake:
 
         `events` is a mapping, an iterable of them, or an Arrow stream. `dedupe="content"` stores an
         event without id only if no equal one is there. Raises InvalidEvent (then nothing of the
-        batch is stored), OSError (then nothing is acknowledged), WriterClosed.
+        batch is stored), OSError, LakeReplaced (then nothing is acknowledged), WriterClosed.
         """
         return self.append_encoded(event.encode(_as_list(events), _is_by_content(dedupe)))
 

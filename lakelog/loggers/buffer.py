@@ -45,7 +45,9 @@ class DiskBuffer:
         Raises OSError; then none of them is in the buffer.
         """
         with self._lock:
-            if self._fd < 0:
+            # Another lake, or a copy, may be at the path by now.
+            if self._fd < 0 or (not self.size and not disk.is_same(self._path, self._fd)):
+                self.close()
                 self._create()
             lines = [self._identified(line) for line in lines]
             text = b"\n".join(lines) + b"\n"
@@ -92,11 +94,11 @@ class DiskBuffer:
     def close(self) -> None:
         """Remove the file if nothing is left in it; else it is for the next process."""
         with self._lock:
-            if self._fd >= 0:
-                if not self.size:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                if not self.size and disk.is_same(self._path, fd):
                     disk.unlink(self._path)
-                disk.close(self._fd)
-                self._fd = -1
+                disk.close(fd)
 
     def after_fork(self) -> None:
         """In a child: the file is the parent's."""

@@ -6,6 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, TypeAlias
 
+from lakelog.errors import LakeReplaced
 from lakelog.event import EncodedBatch
 from lakelog.lazy import Lazy
 from lakelog.loggers import buffer
@@ -38,7 +39,14 @@ class LakeDestination:
     def store(self, lines: list[bytes]) -> None:
         """Store lines as one frame. Raises OSError, LakelogError."""
         is_keyed = _WITH_ID in {line[: len(_WITH_ID)] for line in lines}
-        self._lake.append_encoded(EncodedBatch(b"\n".join(lines), [None] * len(lines), is_keyed))
+        batch = EncodedBatch(b"\n".join(lines), [None] * len(lines), is_keyed)
+        try:
+            self._lake.append_encoded(batch)
+        except LakeReplaced:  # a log goes to the lake that is at its path now
+            replaced = self._lake
+            self._lake = lakes.open(replaced.path, create=False, branch=replaced.branch_name)
+            replaced.close()
+            self._lake.append_encoded(batch)
 
     def prepare(self, lines: list[bytes], own: DiskBuffer | None) -> list[bytes]:
         """Choose the lines of the next frame: one alone, and buffered, if it begins a file.

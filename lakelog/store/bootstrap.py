@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 
 from lakelog.errors import (
     AlreadyExists,
@@ -12,6 +13,7 @@ from lakelog.errors import (
     FormatTooNew,
     InvalidSetting,
     LakeNotFound,
+    LakeReplaced,
     UnsupportedStore,
 )
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
@@ -163,6 +165,23 @@ def _format_on_disk(store: Store) -> int:
         return int(document.decode(disk.read(store.paths.config))["format"])
     except (FileNotFoundError, document.NotIntact):
         return 0
+
+
+def require_same_lake(store: Store, path: str, fds: Iterable[int]) -> None:
+    """Refuse a lake that took the place of the open one: another, or a copy, in which the newest
+    file of its writer, at `path` and one of the open ones, is another file. Raises LakeReplaced."""
+    try:
+        lake = document.decode(disk.read(store.paths.config)).get("lake")
+    except (OSError, document.NotIntact):
+        return  # it was removed, moved or damaged, and nothing else is in its place
+    opened = [fd for fd in fds if fd >= 0]
+    # Of a copy nobody knows which frames it lacks: later ones of this writer would not follow.
+    is_copy = bool(opened) and not any(disk.is_same(path, fd) for fd in opened)
+    if lake != store.lake_id or is_copy:
+        raise LakeReplaced(
+            f"{store.paths.root} is not the lake that was opened, but another one or a copy of it:"
+            " the append is not in it; open it again"
+        )
 
 
 def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "") -> None:

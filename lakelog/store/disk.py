@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+Identity = tuple[int, int, int]
 TEMPORARY = ".tmp-"
 _BLOCK = 1 << 16
 _ZEROS = bytes(_BLOCK)
@@ -368,6 +369,26 @@ def exists(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def identity(path: str) -> Identity | None:
+    """What no other file has that ever was at `path`; None if there is none that can be seen.
+
+    With the time, as the inode of a file that was removed is used again.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def is_same(path: str, fd: int) -> bool:
+    """Whether `path` names an open file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def size(path: str) -> int:

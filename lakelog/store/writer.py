@@ -23,7 +23,7 @@ from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event import EncodedBatch
 from lakelog.lazy import wait_for_imports
 from lakelog.store import disk, wal
-from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
+from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
 from lakelog.store.clock import Clock
 from lakelog.store.paths import parse_wal
 from lakelog.store.receipt import Receipt
@@ -68,8 +68,7 @@ class Writer:
         _WRITERS.add(self)
 
     def append(self, encoded: EncodedBatch, flags: int = 0) -> Receipt:
-        """Store lines durably. Raises WriterClosed, ReentrantAppend, OSError (then nothing is
-        acknowledged)."""
+        """Store lines durably, or raise WriterClosed, ReentrantAppend, LakeReplaced or OSError."""
         if encoded.keyed:
             flags |= wal.KEYED
         me = threading.get_ident()
@@ -113,7 +112,7 @@ class Writer:
             self._closing = me
             return
         with self._mutex:
-            self._wait_while(lambda: self._busy and self._is_led_elsewhere())
+            self._wait_while(lambda: self._busy and self._leader != me)
             self._finish()
             self._clock.close()
             self._unlock_abandoned()
@@ -127,14 +126,14 @@ class Writer:
 
     def _reset(self) -> None:
         self._name = disk.random_hex()
-        self._n, self._sequence, self._position = 0, 0, 0
+        self._n, self._sequence, self._position, self._last = 0, 0, 0, -1
         self._is_protected = False  # whether a file of ours keeps the branch from being deleted
         self._doubtful: list[int] = []
         self._fd, self._end, self._size = -1, 0, 0  # of the newest file, its space included
         self._path = ""
+        self._config: disk.Identity | None = None  # of lakelog.json when it was last looked at
         self._abandoned: list[int] = []
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
-        self._last = -1
         paths, refs = self._store.paths, self._store.refs
         self._clock = Clock(paths.clock, lambda: newest_stamp(paths, refs))
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
@@ -244,8 +243,7 @@ class Writer:
             self._doubt(events)
             raise
         # No call in between, where Ctrl-C is seen: nobody would read a second frame of a sequence.
-        self._last = self._sequence
-        self._sequence += 1
+        self._last, self._sequence = self._sequence, self._sequence + 1
         self._position += events
         self._raw += raw
         self._events += events
@@ -265,6 +263,7 @@ class Writer:
                 disk.write_blocks(self._fd, frame + space, zeros)
                 disk.sync_file(self._fd)
                 self._end, self._size = stop, max(self._size, stop + len(space) + zeros)
+                self._require_lake()
                 # No name any more: somebody took this writer for dead, where locks do not exclude,
                 # and trimmed the file with the frame that was just written. Its path comes first
                 # (who reads the times of a file makes the next write set them anew: a slow sync).
@@ -279,6 +278,7 @@ class Writer:
 
     def _open_next(self, frame: bytes) -> None:
         """Create the next file whole, with its header and first frame, and lock it (F3.11)."""
+        self._require_lake()
         raise_format(self._store)
         make_branch_dirs(self._store, self._branch)
         paths = self._store.paths
@@ -322,6 +322,7 @@ class Writer:
             if linked:
                 self._unlock_abandoned()
                 self._abandoned.append(fd)
+                self._path = name
             else:
                 disk.close(fd)
             raise
@@ -338,6 +339,14 @@ class Writer:
         self._end = self._size = len(data)
         if self._n == 1 and self._store.settings.seal != "never":
             self._seal_if(is_worth_it(self._store, self._branch))
+
+    def _require_lake(self) -> None:
+        """Refuse to go on where another lake, or a copy of ours, took the place of ours."""
+        # The times of lakelog.json may be read at every commit: no sync waits for them.
+        config = disk.identity(self._store.paths.config)
+        if config != self._config:
+            require_same_lake(self._store, self._path, (self._fd, *self._abandoned))
+            self._config = config
 
     def _require_branch(self) -> None:
         """Refuse the first append to a branch that was deleted since it was opened, though one of
@@ -396,11 +405,11 @@ class Writer:
             self._seal_if(sum(p[0] == self._name for p in map(parse_wal, names) if p) > 2)
 
     def _seal_if(self, due: bool) -> None:
-        """Ask for a sealer, in this process or in one of its own."""
+        """Ask for a sealer, in this process or in one of its own, of which one runs at a time."""
         if due:
             self.seal_due = self._store.settings.seal == "inline"
-            if not self.seal_due:
-                self._start_helper()
+            if not self.seal_due and (self._helper is None or self._helper.poll() is not None):
+                self._helper = start_sealer(self._store, self._branch)
 
     def _finish(self) -> None:
         """Append END, give the space back and drop the lock. Nothing is synced: a file is valid
@@ -416,12 +425,6 @@ class Writer:
         with contextlib.suppress(OSError):
             disk.close(fd)
 
-    def _start_helper(self) -> None:
-        """Start `python -m lakelog seal`, one at a time; anyone else may seal as well."""
-        if self._helper is not None and self._helper.poll() is None:
-            return
-        self._helper = start_sealer(self._store, self._branch)
-
     def _wait_while(self, holds: Callable[[], bool]) -> None:
         """Wait while a condition holds, the mutex released meanwhile; the caller holds it."""
         while holds():
@@ -429,17 +432,14 @@ class Writer:
             time.sleep(0.0002)
             self._mutex.acquire()
 
-    def _is_led_elsewhere(self) -> bool:
-        """Whether another thread leads: a signal handler does not wait for its own append."""
-        return self._leader != threading.get_ident()
-
     def _before_fork(self) -> None:
         """Wait for the group that is being written; the next one waits for the fork."""
-        nested = threading.get_ident() in self._inside
+        me = threading.get_ident()
+        nested = me in self._inside
         self._mutex.acquire()
         self._forking = True
         if not nested:  # a handler within an append may hold what the leader needs
-            self._wait_while(lambda: bool(self._leader) and self._is_led_elsewhere())
+            self._wait_while(lambda: self._leader not in (0, me))
 
     def _after_fork_in_parent(self) -> None:
         self._forking = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import pytest
 
 import lakelog
 from lakelog.loggers.buffer import DiskBuffer
-from lakelog.loggers.destination import LakeDestination
+from lakelog.loggers.destination import LakeDestination, queue_of
 from lakelog.loggers.queue import EVENT_BYTES_MAX, EventQueue
 from lakelog.loggers.values import encode_event
 from lakelog.store import disk
@@ -171,6 +172,21 @@ def test_a_buffer_in_use_is_left_alone(make_lake: MakeLake) -> None:
     living.drain(queue.destination.store)
     assert numbers(lake) == [0, 1]
     living.close()
+    queue.close()
+
+
+def test_what_is_logged_goes_to_the_lake_that_is_there(make_lake: MakeLake) -> None:
+    """A lake that is removed and made again, as between two tests, gets what is logged later."""
+    path = make_lake().path
+    queue = queue_of(path)
+    queue.put(line(0))
+    assert queue.flush(240)
+    shutil.rmtree(path)
+    lake = make_lake()
+    queue_of(path).put(line(1))
+    queue.put(line(2))
+    assert queue.flush(240)
+    assert numbers(lake) == [1, 2]
     queue.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import threading
 import time
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.errors import WriterClosed
+from lakelog.errors import LakeReplaced, WriterClosed
 from lakelog.store import disk, wal
+from lakelog.store.bootstrap import change_settings
 from lakelog.store.tail import Tail, WalFile
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -198,8 +200,17 @@ def test_a_commit_reads_no_times(lake: lakelog.Lake, monkeypatch: pytest.MonkeyP
     lake.append(numbers(2))  # from now on all files are open
     asked: list[str] = []
 
+    [file] = files(lake)
+    wal_file = os.stat(file.path)
+    real_stat = os.stat
+
     def noted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args: (asked.append(name), real(*args))[1]
+        def call(of: Any) -> Any:
+            if os.path.samestat(real_stat(of), wal_file):
+                asked.append(name)
+            return real(of)
+
+        return call
 
     for name in ("stat", "fstat", "lstat"):
         monkeypatch.setattr(os, name, noted(name, getattr(os, name)))
@@ -216,6 +227,66 @@ def test_a_lake_that_was_moved_goes_on(lake: lakelog.Lake) -> None:
     assert not os.path.exists(lake.path)
     os.rename(f"{lake.path}-moved", lake.path)
     assert rows(lake) == [1, 2]
+
+
+def remove(path: str, is_moved: bool) -> None:
+    """Remove a lake, or move it away."""
+    if is_moved:
+        os.rename(path, f"{path}-away")
+    else:
+        shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_an_append_to_a_lake_that_was_created_again_is_refused(
+    make_lake: MakeLake, before: int, is_moved: bool
+) -> None:
+    """Removed, or moved away, and made anew under a writer: nothing of it gets into the new one."""
+    lake = make_lake()
+    lake.append(numbers(*range(before)))
+    remove(lake.path, is_moved)
+    new = make_lake()
+    new.append(numbers(10))
+    for _ in range(2):
+        with pytest.raises(LakeReplaced, match="open it again"):
+            lake.append(numbers(11))
+    lake.close()
+    assert rows(new) == [10]
+    with make_lake() as again:
+        again.append(numbers(12))
+    assert rows(new) == [10, 12]
+
+
+@pytest.mark.parametrize("rotate_events", [1, 1000])
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_an_append_to_a_lake_that_was_restored_is_refused(
+    make_lake: MakeLake, is_moved: bool, rotate_events: int
+) -> None:
+    """Its copy has files of the same names, and lacks frames that are acknowledged."""
+    lake = make_lake(rotate_events=rotate_events)
+    lake.append(numbers(1))
+    copy = f"{lake.path}-copy"
+    lake.backup(copy)
+    lake.append(numbers(2))
+    remove(lake.path, is_moved)
+    shutil.copytree(copy, lake.path)
+    for _ in range(2):
+        with pytest.raises(LakeReplaced, match="open it again"):
+            lake.append(numbers(3))
+    lake.close()
+    again = make_lake()
+    again.append(numbers(4))
+    assert rows(again) == [1, 4]
+
+
+def test_a_changed_setting_is_not_another_lake(make_lake: MakeLake) -> None:
+    """lakelog.json is another file then, and the writer goes on, in its file and in the next."""
+    lake = make_lake(rotate_events=2)
+    for n in range(6):
+        lake.append(numbers(n))
+        change_settings(lake.store, lake.store.settings)
+    assert rows(lake) == list(range(6))
 
 
 # --- a disk that fails ----------------------------------------------------------------------------
