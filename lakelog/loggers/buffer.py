@@ -99,6 +99,13 @@ class DiskBuffer:
                 if not self.size and disk.is_same(self._path, fd):
                     disk.unlink(self._path)
                 disk.close(fd)
+                self.size = self._drained = 0
+
+    def remove_empty(self) -> None:
+        """Remove the file if nothing is left in it; the next line begins another."""
+        with self._lock:
+            if not self.size:
+                self.close()
 
     def after_fork(self) -> None:
         """In a child: the file is the parent's."""
@@ -122,8 +129,12 @@ class DiskBuffer:
     def _create(self) -> None:
         disk.make_dir(self._directory)
         self._name, self._count = disk.random_hex(8), 0
-        self._fd = disk.create(self._path)
-        disk.lock(self._fd)
+        temporary = disk.temporary_path(self._directory)
+        fd = disk.create(temporary)
+        # Locked before it has its name: any other is a dead process's and may be removed.
+        disk.lock(fd)
+        disk.rename(temporary, self._path)
+        self._fd = fd
 
 
 def recover(directory: str, store: Store) -> int:

@@ -34,7 +34,7 @@ class LakeDestination:
     def __init__(self, lake: Lake) -> None:
         # A lake of its own: the application may close the one that it has.
         self._lake = lakes.Lake(lake.store, lake.branch_name)
-        self.buffers = f"{lake.store.paths.cache}/buffer"
+        self.buffers = lake.store.paths.buffers
 
     def store(self, lines: list[bytes]) -> None:
         """Store lines as one frame. Raises OSError, LakelogError."""

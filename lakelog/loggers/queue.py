@@ -188,7 +188,8 @@ class EventQueue:
         """In a child: what waited is the parent's to store."""
         self._reset()
         self.stored = self.dropped = self.refused = 0
-        self._is_direct = False
+        # A worker that was killed may have left lines since the parent began.
+        self._is_direct = self._has_recovered = False
         self.destination.after_fork()
         if self._buffer is not None:
             self._buffer.after_fork()
@@ -287,6 +288,8 @@ class EventQueue:
             while self._lines or self._storing or self._buffered:
                 if not self._store_next():
                     return
+            if self._is_direct and self._buffer is not None:
+                self._buffer.remove_empty()
         finally:
             self._drains = 0
             self._store_lock.release()

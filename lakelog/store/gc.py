@@ -292,7 +292,7 @@ def _unkept_texts(store: Store, live: set[bytes]) -> Iterator[str]:
 
 def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
     """Remove from cache/ what is of no use any more: filters and peaks of objects that are gone,
-    lines about them, and spill directories of killed processes."""
+    lines about them, and spill directories and empty buffers of killed processes."""
     paths = store.paths
     with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
         for folder in (paths.blooms, paths.peaks):
@@ -308,6 +308,12 @@ def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
                 for file in disk.listing(path):
                     disk.unlink(f"{path}/{file}")
                 disk.remove_dir(path)
+        for name in disk.listing(paths.buffers):
+            path = f"{paths.buffers}/{name}"
+            # What has lines is stored by the next process that logs.
+            is_young = now - _stamp(path) < DAY or disk.size(path) > 0
+            if not is_young and not disk.is_locked(path):
+                disk.unlink(path)
 
 
 def _remove_signatures(store: Store) -> None:

@@ -107,6 +107,7 @@ class Paths:
         self.verified = f"{self.cache}/verified.jsonl"
         self.blooms = f"{self.cache}/bloom"
         self.peaks = f"{self.cache}/merkle"
+        self.buffers = f"{self.cache}/buffer"
         self.clock = f"{self.cache}/clock"
         self.restore_lock = f"{self.cache}/restore.lock"
         self.states_lock = f"{self.cache}/states.lock"

@@ -408,6 +408,31 @@ def test_a_killed_process_loses_only_the_end(home: Path) -> None:
     assert numbers == list(range(len(numbers)))
 
 
+def test_what_killed_workers_left_is_stored_by_later_ones(home: Path) -> None:
+    """A worker is killed in its first sync, with its line in its buffer: the next one that the same
+    server forks stores it. No process leaves a buffer that is empty."""
+    program = """
+        from lakelog.store import disk
+        log = log_to(LAKE)
+        log.info("m", extra={"n": 0})
+        log.handlers[0].flush()
+        for n in range(1, 5):
+            if os.fork() == 0:
+                if n == 1:
+                    disk.sync_file = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
+                log.info("m", extra={"n": n})
+                log.handlers[0].flush()
+                sys.exit()
+            os.wait()
+            print(len(os.listdir(LAKE + "/cache/buffer")), file=open(sys.argv[2], "a"))
+        """
+    _, numbers = run(program, home, str(home / "files"))
+    assert numbers == list(range(5))
+    # That of the killed worker, or of the server, which still runs.
+    assert (home / "files").read_text().split() == ["2", "1", "1", "1"]
+    assert list((home / "lake/cache/buffer").iterdir()) == []
+
+
 _SERVED = """
 import atexit, logging, os, sys, time
 import lakelog

@@ -678,17 +678,20 @@ def test_the_cache_is_swept(make_lake: MakeLake) -> None:
     put(lake, "a")
     paths = lake.store.paths
     spilled, young = Path(paths.cache, "spill-0123"), Path(paths.cache, "spill-4567")
-    dead = Path(paths.bloom("ab" * 32))
+    dead, empty = Path(paths.bloom("ab" * 32)), Path(paths.buffers, "01.jsonl")
     for path in (spilled / "part.tmp", young / "part.tmp", dead):
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(b"x")
+    disk.make_dir(paths.buffers)
+    empty.touch()
     alive = lake.at("main").id
     live = next(path for path in Path(lake.path, "segments").rglob("*.parquet"))
     lake.store.verified.add_all([(f"{n:064x}", str(live)) for n in range(1_500)])
-    for path in (spilled, spilled / "part.tmp", dead):
+    for path in (spilled, spilled / "part.tmp", dead, empty):
         os.utime(path, (1, 1))
     lake.gc()
-    assert (spilled.exists(), young.exists(), dead.exists()) == (False, True, False)
+    exist = [path.exists() for path in (spilled, young, dead, empty)]
+    assert exist == [False, True, False, False]
     lines = Path(paths.verified).read_text().splitlines()
     assert {line.split()[0] for line in lines} == {live.stem}
     assert lake.at(alive).count() == 1
