@@ -58,9 +58,7 @@ class Writer:
         self._mutex = threading.RLock()
         self._inside: set[int] = set()
         self._queue: list[_Batch] = []
-        self._busy = False
-        self._leader = 0
-        self._forking = False
+        self._leader, self._busy, self._forking = 0, False, False
         self._closed, self._closing = False, 0
         self._helper: Any = None
         self.seal_due = False  # with seal=inline: whoever appends should seal now
@@ -129,6 +127,7 @@ class Writer:
         self._n, self._sequence, self._position, self._last = 0, 0, 0, -1
         self._is_protected = False  # whether a file of ours keeps the branch from being deleted
         self._doubtful: list[int] = []
+        self._is_in_doubt = False  # whether a file with a name may have the frame
         self._fd, self._end, self._size = -1, 0, 0  # of the newest file, its space included
         self._path = ""
         self._config: disk.Identity | None = None  # of lakelog.json when it was last looked at
@@ -255,7 +254,8 @@ class Writer:
 
     def _store_frame(self, frame: bytes) -> None:
         """Write and sync one frame; on failure poison the file and use the next one, once."""
-        if self._fd >= 0 and not self._is_due:
+        self._is_in_doubt = self._fd >= 0 and not self._is_due
+        if self._is_in_doubt:
             try:
                 stop = self._end + len(frame)
                 space, zeros = wal.space_after(stop, self._size, len(frame))
@@ -303,6 +303,7 @@ class Writer:
             disk.sync_file(fd)
             # Locked before it has a name: a file that can be locked counts as a dead writer's.
             disk.lock(fd)
+            self._is_in_doubt = True
             disk.link(path, name)
             linked = True
             disk.sync_dir(directory)
@@ -363,11 +364,12 @@ class Writer:
     def _doubt(self, events: int) -> None:
         """Both attempts failed: the frame may be there or not. Name it in the next file (F3.10) and
         use up its numbers, so that no other frame has them."""
+        if not self._is_in_doubt:
+            return  # nobody can ever read it, and a full disk must not make headers long
         self._poison()
         self._doubtful.append(self._sequence)
-        self._sequence += 1
+        self._sequence, self._n = self._sequence + 1, self._n + 1
         self._position += events
-        self._n += 1
 
     def _poison(self) -> None:
         """Abandon a file after a failed write or sync; never touch it again.
@@ -386,12 +388,9 @@ class Writer:
                 disk.close(self._abandoned.pop())
 
     def _is_full(self) -> bool:
-        limits = self._store.settings
-        return (
-            self._raw >= limits.rotate_bytes
-            or self._events >= limits.rotate_events
-            or time.monotonic() - self._opened >= limits.rotate_seconds
-        )
+        limits, age = self._store.settings, time.monotonic() - self._opened
+        is_large = self._raw >= limits.rotate_bytes or self._events >= limits.rotate_events
+        return is_large or age >= limits.rotate_seconds
 
     def _rotate(self) -> None:
         """Let the next group create the next file; start a sealer if files have piled up.
