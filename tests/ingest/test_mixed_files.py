@@ -56,6 +56,33 @@ def assert_accounted(lake: lakelog.Lake) -> None:
     assert [file.wrong for file in files] == [0] * max(len(files), 1)
 
 
+@pytest.mark.parametrize("times", [3, 1000])
+@pytest.mark.parametrize("blanks", ["  ", "\t"])
+@pytest.mark.parametrize("style", [APP, GLOG, PG])
+def test_an_indented_file(
+    lake: lakelog.Lake, tmp_path: Path, style: str, blanks: str, times: int
+) -> None:
+    """Lines that are all indented are events as others are; what is indented deeper continues
+    them, also as the file grows."""
+    lines = [blanks + style, f"{blanks}    at a.b.C", blanks + style]
+    path = written(tmp_path / "x.log", *lines, times=times)
+    assert lake.ingest(path).events == 2 * times
+    with open(path, "a") as file:
+        file.write("\n".join(line.format(59) for line in lines[:2]) + "\n")
+    assert lake.ingest(path).events == 1
+    found = events(lake)
+    assert [event["s"] for event in found[:2]] == [0, 2]
+    assert {event["level"] for event in found} == {"ERROR" if style is GLOG else "INFO"}
+    assert sum(event["message"].endswith("    at a.b.C") for event in found) == times + 1
+    assert_accounted(lake)
+
+
+def test_a_file_that_begins_within_a_trace(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Its indented first line says nothing of the others."""
+    path = written(tmp_path / "x.log", "    at a.b.C", APP, "    at d.e.F", APP)
+    assert lake.ingest(path).events == 3
+
+
 @pytest.mark.parametrize("few", [0, 500])
 @pytest.mark.parametrize("first", STYLED)
 def test_each_line_by_its_style(

@@ -43,6 +43,7 @@ from lakelog.ingest.formats import (
 )
 from lakelog.ingest.formats.dialect import Dialect
 from lakelog.ingest.formats.format import Event, Format, FormatWrapper
+from lakelog.ingest.formats.pattern_format import IndentedFormat
 
 CARRIED = object()
 """The time of an event that has the one of the line before."""
@@ -144,7 +145,7 @@ def tolerant(form: Format, *, forced: bool = False) -> Format:
 
     Where a `forced` format says that a file holds JSON or OOS lines, all of its lines are those.
     """
-    if isinstance(form, local_time.LocalTimeFormat):
+    if isinstance(form, (local_time.LocalTimeFormat, IndentedFormat)):
         return form.over(lambda inner: tolerant(inner, forced=forced))
     takes = form in _ALWAYS or (not forced and (form is oos.FORM or _is_json(form)))
     return _mixed(form) if takes else form

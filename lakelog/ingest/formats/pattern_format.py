@@ -5,12 +5,14 @@ Those of single programs are declared in `programs`, `frameworks` and `daemons`.
 
 from __future__ import annotations
 
+import functools
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats import line_starts, pattern
-from lakelog.ingest.formats.format import Event, Format, Traits
+from lakelog.ingest.formats.format import Event, Format, FormatWrapper, Traits
 from lakelog.ingest.formats.pattern import COLOURS, Level, Pattern, graded
 from lakelog.lazy import LazyProperty
 
@@ -31,6 +33,8 @@ JAVA_LEVEL = graded(
 """A level by the words of java.util.logging."""
 _FIRST_WORD = "^(SEVERE|WARNING|INFO|CONFIG|FINE|FINER|FINEST):"
 _BY_LINE = Traits(by_line=True)
+_FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r]*\n)*([ \t]*)([^\n]*)")
+"""The first line that is not blank, after its indentation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,15 @@ class PatternFormat(Format):
             event["level"] = self.word_level.of(word[1])
         return event
 
+    def specialize(self, head: bytes) -> Format:
+        """Return the format for a file whose first line is an indented beginning of a record."""
+        # The first line alone decides, so that it stays decided while the file grows.
+        first, begins = _FIRST_LINE.match(head), self.traits.begins
+        if not (first and first[1] and begins):
+            return self
+        fits = re.match(begins.encode(), first[2], re.ASCII)
+        return indented(self, first[1].decode()) if fits else self
+
     def _query(self) -> str:
         return self._levelled(pattern.query(self.PATTERNS, joined=self._joined))
 
@@ -98,6 +111,25 @@ class PatternFormat(Format):
             return self.untimed if self.parse(line) else 0.0
         except InvalidEvent:
             return 0.0
+
+
+class IndentedFormat(FormatWrapper):
+    """A format whose records may also begin with some white space; all else is that of `form`."""
+
+    def __init__(self, form: Format, blanks: str) -> None:
+        begins = f"^(?:{blanks})?{form.traits.begins.removeprefix('^')}"
+        super().__init__(form, form.NAME, replace(form.traits, begins=begins))
+        self._blanks = blanks
+
+    def over(self, change: Callable[[Format], Format]) -> Format:
+        """Return the format that a change makes of the one below, as much indented."""
+        return indented(change(self._form), self._blanks)
+
+
+@functools.cache
+def indented(form: Format, blanks: str) -> Format:
+    """One object for each format, since groups of files compare formats by identity."""
+    return IndentedFormat(form, blanks)
 
 
 def program(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from lakelog.ingest.formats import pattern
-from lakelog.ingest.formats.format import Event, Traits
+from lakelog.ingest.formats.format import Event, Format, Traits
 from lakelog.ingest.formats.pattern import Pattern
 from lakelog.ingest.formats.pattern_format import PatternFormat
 
@@ -26,6 +26,10 @@ class Plain(PatternFormat):
         """Return how likely it is (0 to 1) that this is text: less than for any known format."""
         full = [line for line in lines if line.strip()]
         return _SUREST * sum(map(self._is_words, full)) / len(full) if full else 0.0
+
+    def specialize(self, head: bytes) -> Format:
+        """Indentation is all that tells which lines of text belong together."""
+        return self
 
     def _is_words(self, line: bytes) -> bool:
         """Whether this is text that is no beginning of a document."""
