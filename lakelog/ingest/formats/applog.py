@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 
-from lakelog.ingest.formats import runtime
+from lakelog.ingest.formats import daemons, frameworks, programs, runtime
 from lakelog.ingest.formats.format import Traits
 from lakelog.ingest.formats.line_starts import OTHERS
 from lakelog.ingest.formats.pattern import (
@@ -282,4 +282,5 @@ FORM = PatternFormat(
     PATTERNS,
     "a line that continues another",
     Traits(begins=_BEGINS, continues=_CONTINUES, prose=True, by_line=True),
+    rivals=(*programs.PROGRAMS, *frameworks.LAYOUTS, *daemons.DAEMONS),
 )

@@ -24,10 +24,8 @@ from lakelog.ingest.formats import (
     auditd,
     compose,
     cri,
-    daemons,
     dialects,
     docker,
-    frameworks,
     jsonl,
     leading_times,
     line_starts,
@@ -36,7 +34,6 @@ from lakelog.ingest.formats import (
     oos,
     pattern,
     plain,
-    programs,
     runtime,
     syslog,
     traffic,
@@ -47,7 +44,7 @@ from lakelog.ingest.formats.pattern_format import IndentedFormat
 
 CARRIED = object()
 """The time of an event that has the one of the line before."""
-PROGRAMS = (*programs.PROGRAMS, *frameworks.LAYOUTS, *daemons.DAEMONS)
+PROGRAMS = applog.FORM.rivals
 """Formats of single programs."""
 STYLES: tuple[Format, ...] = (
     auditd.FORM,

@@ -43,8 +43,9 @@ class PatternFormat(Format):
 
     `otherwise` is the reason why a line is none of them. A line with a time scores 1, one without
     scores `untimed`. If `traits.begins` is set, lines that continue one belong to its message.
-    What `unlike` fits speaks for another format, though a pattern fits it by chance. A `word_level`
-    is that of the word which begins the message, and stays there.
+    What `unlike` fits speaks for another format, though a pattern fits it by chance. So do lines of
+    one of the `rivals`, of which this format reads less, unless it knows even their source. A
+    `word_level` is that of the word which begins the message, and stays there.
     """
 
     NAME: str
@@ -55,6 +56,7 @@ class PatternFormat(Format):
     untimed: float = 0.0
     unlike: re.Pattern[bytes] | None = None
     word_level: Level | None = None
+    rivals: tuple[PatternFormat, ...] = ()
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of this format."""
@@ -104,13 +106,28 @@ class PatternFormat(Format):
         return re.compile(self.traits.head.encode(), re.ASCII)
 
     def _score(self, line: bytes) -> float:
-        timed = pattern.share([line], self.parse)
+        timed = pattern.share([line], self._unrivalled)
         if timed or not self.untimed:
             return timed
         try:
             return self.untimed if self.parse(line) else 0.0
         except InvalidEvent:
             return 0.0
+
+    def _unrivalled(self, line: bytes) -> Event:
+        """The event of a line that no rival reads better. Raises InvalidEvent."""
+        event = self.parse(line)
+        if "source" in event or not (self.rivals and self._rival_head.match(line)):
+            return event
+        if any(rival.sniff([line]) for rival in self.rivals):
+            raise InvalidEvent(self.otherwise)
+        return event
+
+    @LazyProperty
+    def _rival_head(self) -> re.Pattern[bytes]:
+        # one regex for all: detection asks it of most lines
+        heads = "|".join(rival.traits.head for rival in self.rivals)
+        return re.compile(heads.encode(), re.ASCII)
 
 
 class IndentedFormat(FormatWrapper):

@@ -78,3 +78,29 @@ def test_a_level_where_a_host_would_stand_is_no_syslog() -> None:
     assert event["level"] == "ERROR"
     syslog = own.replace(b"INFO", b"info-host").replace(b"ERROR", b"db1").replace(b"WARN", b"db2")
     assert registry.detect(syslog, syslog, "app.log").NAME == "syslog"
+
+
+NOVA = "2017-05-16 00:00:04.500 2931 INFO nova.compute.manager [req-1 - - - - -] n"
+OSLO = "2017-05-16 00:00:05.500 2931 ERROR nova.x Traceback (most recent call last):"
+SPRING = "2023-10-11 22:14:15.123  INFO 12 --- [main] c.e.Foo : n"
+BAN = "2023-10-11 22:14:15,123 fail2ban.actions [77]: NOTICE [sshd] Ban 192.0.2.1"
+BIND = "11-Oct-2023 22:14:15.123 general: info: running"
+FOREIGN = {
+    "openstack": (NOVA, OSLO),
+    "spring": (SPRING, "2023-10-11 22:14:15.123 Hibernate: select 1"),
+    "fail2ban": (BAN, "2023-10-11 22:14:15,123 fail2ban.actions.action: ERROR  iptables failed"),
+    "bind": (BIND, "11-Oct-2023 22:14:15.123 running"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("at", [0, 7, 49])
+def test_one_foreign_line_changes_no_format(name: str, at: int) -> None:
+    """A file stays one of its program, though a line of it tells no more than its time."""
+    own, foreign = FOREIGN[name]
+    lines = [own] * 220
+    lines[at] = foreign
+    data = "".join(f"{line}\n" for line in lines).encode()
+    assert name == registry.detect(data, data, "x.log").NAME
+    data = f"{foreign}\n{foreign}\n{own}\n".encode()
+    assert registry.detect(data, data, "x.log").NAME == "applog"
