@@ -124,6 +124,30 @@ APPLOG: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
         "2023-10-11 22:14:15.123 UTC [123] [unknown]@[unknown] FATAL:  gone",
         ("2023-10-11T22:14:15.123", "FATAL", None, "gone"),
     ),
+        "2003-04-25 11:17:07 -0500 Start queue run: pid=12762",
+        ("2003-04-25T16:17:07", None, None, "Start queue run: pid=12762"),
+    ),
+    (
+        "2023-10-11 22:14:16.123 +0200 [main] ERROR com.example.Foo - bad",
+        ("2023-10-11T20:14:16.123", "ERROR", "com.example.Foo", "bad"),
+    ),
+    (
+        "2023-10-11 22:14:17.123 +02:00 ERROR com.example.Foo - bad",
+        ("2023-10-11T20:14:17.123", "ERROR", None, "com.example.Foo - bad"),
+    ),
+    ("[2023-10-11 22:14:15 -0730] WARN: low", ("2023-10-12T05:44:15", "WARN", None, "low")),
+    ("2023/10/11 22:14:15 +0545 low", ("2023-10-11T16:29:15", None, None, "low")),
+    (
+        "2023-10-11 22:14:15.123 +03 [124] ERROR:  no relation",
+        ("2023-10-11T19:14:15.123", "ERROR", None, "no relation"),
+    ),
+    (
+        "2023-10-11 22:14:15.123 -03:30 [124] 192.0.2.4 ada@shop LOG:  on",
+        ("2023-10-12T01:44:15.123", "INFO", None, "on"),
+    ),
+    ("2023-10-11 22:14:15+02 started", ("2023-10-11T20:14:15", None, None, "started")),
+    # no offset that a zone has
+    ("2023-10-11 22:14:15 -1234 is low", ("2023-10-11T22:14:15", None, None, "-1234 is low")),
 ]
 RUNTIME: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
     (

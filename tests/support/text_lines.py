@@ -43,6 +43,7 @@ SEEDS: dict[str, list[str]] = {
         "Jul  1 09:00:55 mac Google Chrome Helper (GPU)[123]: a thread",
         "Jul  1 09:00:55 mac Unknown[2127] <Error>: bad",
         "Jul  1 09:00:55 mac Microsoft Word[2127] <Notice>: good",
+        "2023-10-11 22:14:15+02 mac Installer Progress[123]: PackageKit: x",
     ],
     "logfmt": [
         'time="2021-09-15T21:17:10.220731Z" level=error msg="a b: c" pod=x-1 reason= n=5',

@@ -33,9 +33,13 @@ _WORDS = (
 )
 _NAMES = "|".join(f"{w.upper()}|{w}|{w.title()}" for w in " ".join(_WORDS).split())
 _LEVEL = rf"(?P<level>{_NAMES})"
-_STAMP = (
-    r"(?P<stamp>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:\d\d|[+-]\d{4})?)"
-)
+_NUMERIC = r"[+-](?:0\d|1[0-4]):?(?:00|15|30|45)"
+_LOCAL = r"(?P<stamp>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)"
+_ATTACHED = r"Z|[+-]\d\d:\d\d|[+-]\d{4}|[+-]\d\d"
+_STAMP = rf"{_LOCAL}(?P<offset>{_ATTACHED}| {_NUMERIC})?"
+_ZONE = rf"(?:{TZ}|(?P<offset>{_NUMERIC}))"
+_POSTGRES_ZONE = rf"(?:{TZ}|(?P<offset>[+-]\d\d(?::?\d\d)?))"
+"""Zones by word or number; PostgreSQL leaves out minutes that are zero."""
 _ALONE = r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d|[+-]\d{4})?)"
 _CLASS = r"[A-Za-z_][\w$-]*(?:(?:[./]|::)[\w$-]+)+"
 _THREAD = r"\[(?P<thread>[^\]]*)\]"
@@ -68,13 +72,15 @@ _POSTGRES_LEVELS = {
     "FATAL": "FATAL",
     "PANIC": "FATAL",
 }
+_POSTGRES_TIME = "{date}T{clock}{tz}{offset}"
 _POSTGRES = graded(_POSTGRES_LEVELS)
 _POSTGRES_CLIENTS = (
-    rf"{_ZONED} {TZ} \[(?P<pid>\d+)\](?:-(?P<line>\d+))?:? (?P<host>[^ ]+)"
+    rf"{_ZONED} {_POSTGRES_ZONE} \[(?P<pid>\d+)\](?:-(?P<line>\d+))?:? (?P<host>[^ ]+)"
     r" (?P<user>[^ @]+)@(?P<database>[^ :]+) ",
-    rf"{_ZONED} {TZ} \[(?P<pid>\d+)\]: \[(?P<line>\d+)-1\] user=(?P<user>[^ ,]*),"
+    rf"{_ZONED} {_POSTGRES_ZONE} \[(?P<pid>\d+)\]: \[(?P<line>\d+)-1\] user=(?P<user>[^ ,]*),"
     r"db=(?P<database>[^ ,]*)(?:,app=(?P<application>[^,]*))?(?:,client=(?P<host>[^ ,]*))? ",
-    rf"{_ZONED} {TZ}:(?P<host>[^ ]*):(?P<user>[^ @:]*)@(?P<database>[^ :]*):\[(?P<pid>\d+)\]:",
+    rf"{_ZONED} {_POSTGRES_ZONE}:(?P<host>[^ ]*):(?P<user>[^ @:]*)@(?P<database>[^ :]*)"
+    r":\[(?P<pid>\d+)\]:",
 )
 """Prefixes that name the client behind the process, that for pgBadger, and that of Amazon RDS."""
 _MYSQL = graded(
@@ -94,7 +100,7 @@ _LETTER = graded(
 )
 
 
-_style = functools.partial(runtime.style, level=WORD)
+_style = functools.partial(runtime.style, time="{stamp}{offset}", level=WORD)
 _BEGINS = (
     rf"^{COLOURS}(?:\[?\d{{4}}[-/]\d\d[-/]\d\d[T :]|\[[A-Z][a-z][a-z] [A-Z][a-z][a-z] +\d"
     r"|\d\d/?\d\d/?\d\d \d\d:?\d\d:?\d\d|\d\d-[A-Z][a-z][a-z]-\d{4} "
@@ -111,7 +117,9 @@ PATTERNS = (
     _style(rf"{_STAMP} - (?P<source>[^ ]+) - {_LEVEL} -{REST}"),
     _style(rf"\[{_STAMP}\] (?P<source>[\w-]+)\.{_LEVEL}:{REST}"),
     _style(
-        rf"\[{_STAMP}\] {_LEVEL}:?(?: +(?P<message>.*?)(?: \((?P<source>[\w.$-]+(?::\d+)?)\))?)?"
+        # with a space before the offset, what follows in brackets is the source
+        rf"\[{_LOCAL}(?P<offset>{_ATTACHED})?\] {_LEVEL}:?"
+        r"(?: +(?P<message>.*?)(?: \((?P<source>[\w.$-]+(?::\d+)?)\))?)?"
     ),
     _style(
         rf"{_STAMP} (?:\[myid:(?P<myid>[^\]]*)\] )?- {_LEVEL}"
@@ -158,7 +166,8 @@ PATTERNS = (
         source="",
     ),
     _style(
-        rf"(?:(?P<host>[0-9a-fA-F.:]+) )?{_ZONED} {TZ} \[(?P<pid>\d+)\](?:-(?P<line>\d+))?:?"
+        rf"(?:(?P<host>[0-9a-fA-F.:]+) )?{_ZONED} {_POSTGRES_ZONE} \[(?P<pid>\d+)\]"
+        r"(?:-(?P<line>\d+))?:?"
         r"(?: (?:(?P<user>[^ @\[\]]+|\[unknown\])@)?(?P<database>[^ :\[\]]+|\[unknown\]))?"
         rf" (?P<level>{'|'.join(_POSTGRES_LEVELS)}): +{MESSAGE}",
         "host",
@@ -167,7 +176,7 @@ PATTERNS = (
         "database",
         "tz",
         "line",
-        time="{date}T{clock}{tz}",
+        time=_POSTGRES_TIME,
         source="",
         level=_POSTGRES,
     ),
@@ -180,7 +189,7 @@ PATTERNS = (
             "database",
             "tz",
             *(name for name in ("line", "application") if f"<{name}>" in prefix),
-            time="{date}T{clock}{tz}",
+            time=_POSTGRES_TIME,
             source="",
             level=_POSTGRES,
         )
@@ -227,6 +236,7 @@ PATTERNS = (
     # OOS lines have no comma in their times
     _style(
         rf"(?P<stamp>\d{{4}}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{{1,9}})\|{MESSAGE}",
+        time="{stamp}",
         source="",
         level=None,
     ),
@@ -248,14 +258,14 @@ PATTERNS = (
         level=_LETTER,
     ),
     *(
-        _style(regex, "tz", time=time + "{tz}", source="", level=level)
+        _style(regex, "tz", time=time + "{tz}{offset}", source="", level=level)
         for stamp, time in (
             (_ZONED, "{date}T{clock}"),
             (rf"{_SLASHED} {CLOCK}", "{year}-{month}-{day}T{clock}"),
         )
         for regex, level in (
-            (rf"\[?{stamp} {TZ}\]?:? +[\[<(]?{_LEVEL}[\])>]?(?:(?: +|: *){MESSAGE})?", WORD),
-            (rf"\[?{stamp} {TZ}\]?(?:(?:: *| +){MESSAGE})?", None),
+            (rf"\[?{stamp} {_ZONE}\]?:? +[\[<(]?{_LEVEL}[\])>]?(?:(?: +|: *){MESSAGE})?", WORD),
+            (rf"\[?{stamp} {_ZONE}\]?(?:(?:: *| +){MESSAGE})?", None),
         )
     ),
     _style(

@@ -432,6 +432,8 @@ def iso(template: str, groups: dict[str, str | None]) -> str:
         values[name] = values.get(name, "").zfill(width)
     if values.get("tz"):
         values["tz"] = ZONES.get(values["tz"], "")  # else of the zone of the source
+    if values.get("offset"):
+        values["offset"] = values["offset"].lstrip()  # with a space before it, it is no ISO text
     if values.get("tai"):
         seconds = int(values["tai"][:16], 16) - _TAI
         values["tai"] = f"{seconds}.{int(values['tai'][16:], 16):09}"
@@ -489,6 +491,8 @@ def _part_sql(groups: str, name: str) -> str:
     if name == "tz":
         arms = " ".join(f"WHEN '{zone}' THEN '{offset}'" for zone, offset in ZONES.items())
         return f"CASE {value} {arms} ELSE '' END"
+    if name == "offset":
+        return f"ltrim({value})"
     if name == "tai":
         whole, part = (f"try_cast('0x' || {value}[{at}] AS BIGINT)" for at in ("1:16", "17:24"))
         return f"({whole} - {_TAI})::VARCHAR || '.' || lpad({part}::VARCHAR, 9, '0')"

@@ -104,6 +104,15 @@ PATTERNS = (
         data=_OLD_DATA,
         numbers=("pri",),
     ),
+    # macOS's install.log, whose programs may have names of several words
+    Pattern(
+        r"(?P<stamp>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d) (?P<host>[^ \[]+)"
+        r" (?P<app>[^:\[\]]+)\[(?P<procid>\d+)\]:(?: +(?P<message>.*))?",
+        "{stamp}",
+        "syslog",
+        source="app",
+        data=("host", "procid"),
+    ),
     Pattern(
         rf"(?:{PRI})?(?P<stamp>{_STAMP})"
         r" (?P<host>[^ \[]+) (?P<app>[^ :\[\]]+)(?:\[(?P<procid>[^\]]*)\])?:(?: +(?P<message>.*))?",
