@@ -363,7 +363,8 @@ EXCHANGE = program(
     rf"{DATE}T\d\d:\d\d:\d\d\.\d{{3}}Z,[^,]*,[0-9A-F]{{16}},\d+,",
     (
         record(
-            r"(?P<stamp>[^,]+),(?P<connector>[^,]*),(?P<session>[^,]*),(?P<number>\d{1,18}),"
+            rf"(?P<stamp>{DATE}T\d\d:\d\d:\d\d\.\d{{3}}Z),(?P<connector>[^,]*),"
+            r"(?P<session>[0-9A-F]{16}),(?P<number>\d{1,18}),"
             r'(?P<local>[^,]*),(?P<remote>[^,]*),(?P<event>[^,]*),(?:"(?P<text>[^"]*)"|'
             r"(?P<message>[^,]*)),(?P<context>.*)",
             "session",

@@ -544,6 +544,13 @@ def test_what_the_journal_says_between_lines() -> None:
     assert registry.detect(text, text, "x.log").NAME == "plain"
 
 
+def test_a_line_of_a_firewall_is_no_other(engine: Any) -> None:
+    """A number at its beginning, as pf's filterlog has it, is no time of Exchange."""
+    line = "5,,,1000000103,em0,match,block,in,4,0x0,,64,0,0,DF,6,tcp,60,192.0.2.1,192.0.2.2,1,22"
+    (found,) = one_by_one(engine, registry.by_name("exchange"), [line.encode()]).values()
+    assert found == "no line of exchange"
+
+
 def test_objects_of_services(lake: lakelog.Lake, tmp_path: Path) -> None:
     """What programs under docker compose log as JSON is read as such, beside the lines of others;
     the source is the service."""
