@@ -146,6 +146,10 @@ APPLOG: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
         ("2023-10-12T01:44:15.123", "INFO", None, "on"),
     ),
     ("2023-10-11 22:14:15+02 started", ("2023-10-11T20:14:15", None, None, "started")),
+    (
+        "2023-10-11  2:14:15 0 [Warning] InnoDB: slow",
+        ("2023-10-11T02:14:15", "WARN", None, "InnoDB: slow"),
+    ),
     # no offset that a zone has
     ("2023-10-11 22:14:15 -1234 is low", ("2023-10-11T22:14:15", None, None, "-1234 is low")),
 ]

@@ -202,6 +202,15 @@ PATTERNS = (
         "code",
         level=_MYSQL,
     ),
+    # MariaDB pads hours with a space
+    _style(
+        r"(?P<date>\d{4}-\d\d-\d\d)  (?P<hour>\d):(?P<minute>\d\d:\d\d) +(?P<thread>\d+)"
+        rf" \[(?P<level>Note|Warning|ERROR)\]{REST}",
+        "thread",
+        time="{date}T{hour}:{minute}",
+        source="",
+        level=_MYSQL,
+    ),
     _style(
         rf"{_STAMP} (?P<level>[DIWEF])(?P<verbosity>\d)? (?P<source>[A-Z]+|-)"
         rf" +\[(?P<thread>[^\]]*)\]{REST}",

@@ -7,7 +7,7 @@ Nothing listed here begins a line of a stack trace, a statement or a dumped docu
 from __future__ import annotations
 
 _LEVELS = "DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL"
-DATE = r"\d{4}[-/]\d\d[-/]\d\d[T :]\d\d:\d\d"
+DATE = r"\d{4}[-/]\d\d[-/]\d\d[T :][ \d]\d:\d\d"
 _JSON = r'\{(?:.*, *)?"(?:time|timestamp|ts|@timestamp|level|severity|t)" *:'
 WORDS = r"(?:[^ \[\"]+ ){0,5}"
 """So many words may stand before the time of a line."""
