@@ -9,7 +9,8 @@ payload itself. Cells in quotes may hold what divides, quotes doubled, and newli
 ends within quotes continues up to the next one that closes them, if that comes within a mebibyte;
 else it stands for itself. A cell that is empty is null; in a file that lakelog exported one that is
 empty and in quotes is an empty text, and what a lake says of an event by itself is left out. The
-header is no event, and lines with other numbers of cells are none.
+header is no event, and lines with other numbers of cells are none. A first line that is like those
+below it, with a level or a time at the same place, is no header, and the file is no table.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from lakelog.ingest.formats.columns import DATA, NOWHERE, Column, Table
 from lakelog.ingest.formats.format import Format, Heads, Traits
 from lakelog.ingest.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
 from lakelog.lazy import Lazy
+from lakelog.level import severity
 from lakelog.store.sql import literal
 
 if TYPE_CHECKING:
@@ -94,10 +96,12 @@ class Delimited(Format):
                 records[-1] += "\n" + line
             else:
                 records.append(line)
+        rows = [_cells(row, mark) for row in records[1:]]
         # the last one may have been cut by who took the sample
-        rows = records[1:-1] or records[1:]
-        share = sum(len(_cells(row, mark)) == width for row in rows) / len(rows) if rows else 0.0
-        return _SURE * share if share >= _MOST else 0.0
+        fits = [len(row) == width for row in rows[:-1] or rows]
+        share = sum(fits) / len(fits) if fits else 0.0
+        whole = [row for row in rows if len(row) == width]
+        return _SURE * share if share >= _MOST and not _is_row(full[0], whole) else 0.0
 
     def specialize(self, head: bytes) -> Format:
         """Return the format of a file that begins so."""
@@ -180,6 +184,21 @@ class DelimitedFormat(Format):
         return first, False
 
 
+def _is_row(line: str, rows: list[list[str]]) -> bool:
+    """Whether a first line has what the rows below it have at the same place, so that it is one of
+    them and names no columns: a time of day, a level, or the same text again."""
+    names = columns.distinct(_cells(line, _mark(line)))
+    if not rows or _moment(names, rows):
+        return False
+    for name, *cells in zip(names, *rows, strict=True):
+        same = cells.count(name) if len(rows) > 1 else 0
+        levels = sum(map(_is_level, cells)) if _is_level(name) else 0
+        times = sum(map(bool, map(_CLOCK.search, cells))) if _CLOCK.search(name) else 0
+        if name and 2 * max(same, levels, times) > len(rows):
+            return True
+    return False
+
+
 def _mark(header: str) -> str:
     """The delimiter of a first line: the most frequent candidate outside of quotes."""
     bare = re.sub(r'"[^"]*"', "", header)
@@ -254,6 +273,10 @@ def _is_time(cell: str) -> bool:
     except InvalidEvent:
         return False
     return True
+
+
+def _is_level(cell: str) -> bool:
+    return cell.isalpha() and severity(cell) is not None
 
 
 def _bare(name: str) -> str:

@@ -294,3 +294,48 @@ def test_prose_is_no_table(words: str) -> None:
     full = [line for line in lines if line.strip()]
     assert not sure or delimited.is_header(full[0].decode())
     assert json.dumps(sure)
+
+
+@pytest.mark.parametrize("times", [1, 900])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Oct 11 22:14:15 general\tinfo\tHello", "Oct 11 22:14:16 mod_x\tinfo\tBye"],
+        ["main\tINFO\tStarting the application", "main\tINFO\tReady", "db\tERROR\tGone"],
+        ["INFO|main|Starting the application", "ERROR|db|Gone"],
+        [
+            "system,info,account user admin logged in",
+            "system,info,account user admin logged out",
+            "system,error,critical login failure",
+        ],
+        ["ERROR\tdisk\tfull", "WARN\tfan\tslow"],
+        ["shop,cart emptied", "shop,cart filled", "shop,order placed"],
+    ],
+)
+def test_lines_of_a_log_are_no_table(
+    lake: lakelog.Lake, tmp_path: Path, lines: list[str], times: int
+) -> None:
+    """A first line that is like those below it names no columns, and is an event as they are."""
+    path = tmp_path / "x.log"
+    path.write_text("".join(f"{line}\n" for line in lines * times))
+    report = lake.ingest(str(path))
+    assert (report.events, report.quarantined) == (len(lines) * times, 0)
+    assert report.files[0].format != "csv"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "level,message,time\nINFO,on,2023-10-11T22:14:15Z\nERROR,off,2023-10-11T22:14:16Z\n",
+        "level,event,time\nINFO,event,2023-10-11T22:14:15Z\nERROR,event,2023-10-11T22:14:16Z\n",
+        "trace,error,warning\n1,2,3\n4,5,6\n",
+        "alert,info\nDiskFull,a disk is full\nFanSlow,a fan is slow\n",
+        "name,kind\nname,text\nage,number\nid,number\n",
+    ],
+)
+def test_headers_with_words_for_levels(lake: lakelog.Lake, tmp_path: Path, text: str) -> None:
+    """Columns may be named as levels are, and as one of their values."""
+    path = tmp_path / "x.log"
+    path.write_text(text)
+    report = lake.ingest(str(path))
+    assert (report.files[0].format, report.events) == ("csv", text.count("\n") - 1)
