@@ -167,6 +167,9 @@ def _first(chunk: Chunk, form: Format) -> tuple[np.ndarray, bool | None]:
         first = np.array(pc.match_substring_regex(array, form.traits.begins))
         if form.traits.continues:
             first &= ~np.asarray(pc.match_substring_regex(array, form.traits.continues))
+        if form.traits.leads:
+            leads = np.asarray(pc.match_substring_regex(array, form.traits.leads))
+            first[1:] &= ~leads[:-1]
     first[files] = True
     return first, is_open
 

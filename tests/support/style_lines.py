@@ -124,6 +124,7 @@ APPLOG: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
         "2023-10-11 22:14:15.123 UTC [123] [unknown]@[unknown] FATAL:  gone",
         ("2023-10-11T22:14:15.123", "FATAL", None, "gone"),
     ),
+    (
         "2003-04-25 11:17:07 -0500 Start queue run: pid=12762",
         ("2003-04-25T16:17:07", None, None, "Start queue run: pid=12762"),
     ),

@@ -38,6 +38,8 @@ class Traits:
     Empty where each line is a record."""
     continues: str = ""
     """A regex for lines that continue a record although `begins` fits them."""
+    leads: str = ""
+    """A regex for lines that the next one continues, although `begins` fits it."""
     whole: bool = False
     """SQL gets records whole; else their first line as `line`, and those after it as `more`."""
     many: bool = False

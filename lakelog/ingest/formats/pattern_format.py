@@ -157,17 +157,20 @@ def program(
     *,
     is_alone: bool = False,
     word_level: Level | None = None,
+    leads: str = "",
 ) -> PatternFormat:
     """Return the format of the log of one program.
 
     `begins` is a regex for the beginning of a record that only lines of this program have, so that
     lines of others are ruled out at once. A line that begins otherwise continues the record before
-    it, unless it is one of another style; those belong to it too if the program `is_alone`.
+    it, unless it is one of another style; those belong to it too if the program `is_alone`. A line
+    after one that `leads` fits continues it in any case.
     """
     others = "" if is_alone else rf"|\[?{line_starts.DATE}|{line_starts.OTHERS}"
     # A record may begin with colours of a terminal.
     traits = Traits(
         begins=f"^{COLOURS}(?:{begins}{others})",
+        leads=leads,
         head=rf"^[ \t]*{COLOURS}(?:{begins})",
         prose=True,
         by_line=True,

@@ -6,6 +6,7 @@ the cluster nodes of HPC, and programs under docker compose.
 
 from __future__ import annotations
 
+from lakelog.ingest.formats.line_starts import SLOW_QUERY, SLOW_TIME
 from lakelog.ingest.formats.pattern import (
     CLOCK,
     MESSAGE,
@@ -265,22 +266,14 @@ MYSQL = program(
     "The general query log of MySQL and MariaDB.",
     rf"(?:{DATE}T\d\d:\d\d:\d\d\.\d{{6}}{ZONE}|\d{{6}} [ \d]\d:\d\d:\d\d)\t *\d+ [A-Z][A-Za-z ]+"
     rf"(?:[\t\r\n]|$)|(?:\t\t)? *\d+ (?:{_ASKS})(?:[\t\r\n]|$)"
-    r"|[^ ]+, Version: [^ ]+ .*\. started with:",
+    rf"|[^ ]+, Version: [^ ]+ .*\. started with:|{SLOW_QUERY}",
     (
         record(rf"{STAMP}{_COMMAND}", "thread", "command", type="query", level=None),
         record(
-            rf"{_SHORT_DAY} (?P<clock>\d\d:\d\d:\d\d){_COMMAND}",
+            rf"{_SHORT_DAY} +(?P<hour>\d\d?):(?P<minute>\d\d:\d\d){_COMMAND}",
             "thread",
             "command",
-            time="20{yy}-{month}-{day}T{clock}",
-            type="query",
-            level=None,
-        ),
-        record(
-            rf"{_SHORT_DAY}  (?P<clock>\d:\d\d:\d\d){_COMMAND}",
-            "thread",
-            "command",
-            time="20{yy}-{month}-{day}T0{clock}",
+            time="20{yy}-{month}-{day}T{hour}:{minute}",
             type="query",
             level=None,
         ),
@@ -300,9 +293,11 @@ MYSQL = program(
             level=None,
         ),
     ),
+    leads=SLOW_TIME,
 )
 """What clients ask of MySQL and MariaDB; statements may take several lines. Of several within one
-second the first has the time, and two tabs stand before the others."""
+second the first has the time, and two tabs stand before the others. A log of slow queries begins as
+this one does, and may be taken for one as long as there is no query."""
 
 _OSLO = graded(
     {

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from lakelog.ingest.formats import sqltext
 from lakelog.ingest.formats.format import Traits
-from lakelog.ingest.formats.line_starts import DATE, OTHERS
+from lakelog.ingest.formats.line_starts import DATE, OTHERS, SLOW_QUERY, SLOW_TIME
 from lakelog.ingest.formats.pattern import (
     CLOCK,
     COLOURS,
@@ -90,7 +90,8 @@ _BEGINS = (
     rf"|(?:{_JAVA}) +\[?{DATE}"
     r"|(?:\[\d+\] )?\d\d?/\d\d?/\d{4} -- \d\d:\d\d:\d\d - "
     r"|\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} |\[[A-Z][a-z][a-z] [ \d]\d \d\d:|\[Nest\] |\([NIWC]\) \d{4}-"
-    r"|[\w.-]+ +\| |# Time: |[^ ]+ \d{9,10} \d{4}\.\d\d\.\d\d |\d{10}(?:\.\d{1,9})? |\d{13} "
+    rf"|{SLOW_QUERY}"
+    r"|[\w.-]+ +\| |[^ ]+ \d{9,10} \d{4}\.\d\d\.\d\d |\d{10}(?:\.\d{1,9})? |\d{13} "
     rf"|\[ *\d+\.\d{{6}}\] |\[?{DATE}|{OTHERS})"
 )
 PATTERNS = (
@@ -163,6 +164,14 @@ PATTERNS = (
     ),
     style(rf"(?P<source>[\w.-]+) +\| +{_ISO}{REST}", level=None),
     style(rf"# Time: {_ISO}{REST}", source="", level=None),
+    style(
+        r"# Time: (?P<yy>\d\d)(?P<month>\d\d)(?P<day>\d\d) +(?P<hour>\d\d?):(?P<minute>\d\d:\d\d)"
+        rf"{REST}",
+        time="20{yy}-{month}-{day}T{hour}:{minute}",
+        source="",
+        level=None,
+    ),
+    style(r"(?P<message># User@Host: .*)", time=_UNTIMED, source="", level=None),
     style(
         r"(?P<alert>[^ ]+) (?P<stamp>\d{9,10}) \d{4}\.\d\d\.\d\d (?P<node>[^ ]+)"
         r" \d{4}-\d\d-\d\d-\d\d\.\d\d\.\d\d\.(?P<micros>\d{1,6}) (?P<location>[^ ]+)"
@@ -247,6 +256,6 @@ FORM = PatternFormat(
     __doc__,
     PATTERNS,
     "a line that continues another",
-    Traits(begins=_BEGINS, prose=True, by_line=True),
+    Traits(begins=_BEGINS, leads=SLOW_TIME, prose=True, by_line=True),
     UNTIMED_SCORE,
 )

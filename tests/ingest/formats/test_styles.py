@@ -144,3 +144,42 @@ def test_real_files_of_styles(
     if counts:
         assert (report.events, report.quarantined) == counts
     assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
+
+
+SLOW_HEAD = """/usr/sbin/mysqld, Version: 10.3.39-MariaDB (Debian 10). started with:
+Tcp port: 3306  Unix socket: /run/mysqld/mysqld.sock
+Time\t\t    Id Command\tArgument
+"""
+SLOW_QUERY = """# User@Host: root[root] @ localhost []
+# Thread_id: 8  Schema: x  QC_hit: No
+# Query_time: 2.000000  Lock_time: 0.000000  Rows_sent: 1  Rows_examined: 0
+SET timestamp=1697055255;
+select sleep(2)
+  from x;
+"""
+SLOW = f"""# Time: 231011 22:14:15
+{SLOW_QUERY}{SLOW_QUERY}# Time: 231012  2:14:16
+{SLOW_QUERY}# Time: 2023-10-13T02:14:17.5Z
+{SLOW_QUERY}"""
+
+
+@pytest.mark.parametrize("times", [1, 300])
+@pytest.mark.parametrize("head", ["", SLOW_HEAD])
+@pytest.mark.parametrize("grows", [False, True])
+def test_each_slow_query_is_an_event(
+    lake: lakelog.Lake, tmp_path: Path, head: str, times: int, grows: bool
+) -> None:
+    """A query has the time before it, else that of the query before it; an audit agrees."""
+    path = tmp_path / "slow.log"
+    path.write_text(head)
+    if grows:
+        lake.ingest(str(path))
+    path.write_text(head + SLOW * times)
+    lake.ingest(str(path))
+    query = "SELECT strftime(time, '%d %T'), message FROM events WHERE message LIKE '# User%'"
+    moments = ["11 22:14:15", "11 22:14:15", "12 02:14:16", "13 02:14:17"]
+    expected = [(moment, SLOW_QUERY.strip()) for moment in moments * times]
+    assert lake.sql(f"{query} ORDER BY position").fetchall() == expected
+    assert lake.sql("SELECT count(*) FROM events").fetchall() == [(len(expected) + bool(head),)]
+    (file,) = audit(lake.store, lake.branch_name, lake.engine, []).files
+    assert file.wrong == 0
