@@ -152,6 +152,46 @@ def test_styles_in_plain_text(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert rows[63]["time"] == rows[62]["time"]
 
 
+RARE = (
+    "type=USER_LOGIN msg=audit(1364481364.243:24288): pid=1 uid=0 res=failed",
+    "[1697055255] unbound[123:0] error: address in use",
+    "I/ActivityManager(  585): started",
+    "1:M 11 Oct 2023 22:14:15.123 # low memory",
+    "[   12.345678] usb 1-1: new device",
+    "[11-Oct-2023 22:14:16] WARNING: [pool www] busy",
+    "17/06/09 20:10:41 WARN spark.SecurityManager: x",
+    "10:00:01.123 [INFO]",
+    "Wed Oct 11 22:14:15 2023 : Error: x",
+    "https 2018-07-02T22:23:00.186641Z app/x 192.0.2.1:44 10.0.0.1:80 0.086 0.048 0.037 200 200 0"
+    ' 57 "GET http://a/ HTTP/1.1" "curl" E T arn:x "Root=1-5" "-" 0',
+    "msg=hello level=error",
+    '{"a": [1], "at": "2024-10-10T13:55:02Z", "time": "2024-10-10T13:55:02Z"}',
+    "\x1b[31m2024-10-10 13:55:01,123 ERROR\x1b[0m failed",
+    "# User@Host: root[root] @ localhost []",
+)
+
+
+def test_plain_text_is_read_alike_however_long_it_is(engine: Any) -> None:
+    """Lines of a style have its time and level in a few lines of text and among many."""
+    text = "some words of text\n"
+    data = (text * 60 + "".join(f"{line}\n{text}" for line in RARE)).encode()
+    form = registry.detect(data, data, "x.log")
+    assert form.NAME == "plain"
+    form = registry.tolerant(form, "x.log", forced=False)
+    columns = ["position", "type", "source", "subject", "level", "message", "data"]
+    few, many = (
+        Transformer(engine, form, "o").run(Chunk(whole, 0), final=True).table
+        for whole in (data, data + text.encode() * 2500)
+    )
+    many = many.slice(0, few.num_rows)
+    assert few.select(columns).to_pylist() == many.select(columns).to_pylist()
+    # the lines before the first time have that one, all others that of the line before
+    assert few["time"].to_pylist() == many["time"].to_pylist()
+    styled = few.select(columns).to_pylist()[60::2]
+    assert [row["level"] for row in styled[:4]] == ["WARN", "ERROR", "INFO", "WARN"]
+    assert not any(row["message"] == line for row, line in zip(styled[:11], RARE, strict=False))
+
+
 def test_times_are_carried_across_reads(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Text that is written later has the time of the line that was read before."""
     path = tmp_path / "some.log"

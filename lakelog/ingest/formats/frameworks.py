@@ -418,7 +418,7 @@ CLOCKED = program(
     "clock",
     "Lines that tell a time of day but no date: Logback, Elixir, Minecraft.",
     rf"\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})? (?:\[[^\]]*\] +(?:{LEVEL}) |(?:[\w.-]+=[^ ]* )*"
-    rf"\[(?:{LEVEL})\](?: |$))|\[\d\d:\d\d:\d\d\] \[[^\]/]+/(?:{LEVEL})\]",
+    rf"\[(?:{LEVEL})\](?:[ \r\n]|$))|\[\d\d:\d\d:\d\d\] \[[^\]/]+/(?:{LEVEL})\]",
     (
         record(
             rf"{_OF_DAY} \[(?P<thread>[^\]]*)\] +{_LEVELLED} +(?P<source>[^ ]+) -{REST}",

@@ -1,7 +1,8 @@
 """How lines of a known style begin, whatever the format of their file.
 
-Formats whose events span lines end a record at such a line, and plain text may contain such lines.
-Nothing listed here begins a line of a stack trace, a statement or a dumped document.
+Formats whose events span lines end a record at such a line (`OTHERS`), and lines of plain text that
+do not begin as one of them (`STYLED`) are text. Nothing in `OTHERS` begins a line of a stack trace,
+a statement or a dumped document.
 """
 
 from __future__ import annotations
@@ -24,5 +25,19 @@ SLOW_TIME = "^# Time: "
 SLOW_QUERY = "# (?:Time|User@Host): "
 """How queries begin in MySQL's log of slow ones; of several within one second only the first has
 its time before it."""
-TIMED = rf"^(?:\[?{DATE}|\[[A-Z][a-z][a-z] [A-Z][a-z][a-z] +\d|{OTHERS})"
-"""These, and lines that begin with a date and a time."""
+_COLOURS = r"(?:\x1b\[[\d;]*[A-Za-z])*"
+_RARE = (
+    rf'\{{ *"|[\w.-]+ +\|{_COLOURS} +{_COLOURS}(?:\d{{4}}-|\{{)|{SLOW_QUERY}'
+    r"|(?:<\d{1,3}>)?[\w./@-]+=|<\d{1,3}>"
+    r"|-- (?:Logs begin|Journal begins|(?:Re)?[Bb]oot|No entries)"
+    r"|\d+:[MSCX] \d\d [A-Z]|[DIWEFA], \[\d|\[Nest\] |\([NIWC]\) \d{4}-|\[ *\d+\.\d{6}\] "
+    r"|\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} |\[?[A-Z][a-z][a-z] +\d{1,2} \d\d:\d\d:\d\d"
+    r"|\d{10}(?:\.\d{1,9})? |\d{13} |[^ ]+ \d{9,10} \d{4}\.\d\d\.\d\d "
+    r"|\d\d/?\d\d/?\d\d \d\d:?\d\d:?\d\d |[0-9a-fA-F.:]+ \d{4}-\d\d-\d\d |\[[0-9a-f:.]+\] - "
+    r"|(?:https?|h2|grpcs?|wss?) \d{4}-\d\d-\d\dT|\d \d{12} eni-"
+)
+"""Objects, pairs, and how rarer lines of syslog, runtimes and traffic begin."""
+STYLED = (
+    rf"^[ \t\v\f\r]*{_COLOURS}(?:\[?{DATE}|\[[A-Z][a-z][a-z] [A-Z][a-z][a-z] +\d|{OTHERS}|{_RARE})"
+)
+"""How all lines begin that a style may fit, but those of single programs, which have a `head`."""

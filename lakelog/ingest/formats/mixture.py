@@ -1,7 +1,8 @@
 """Files of several styles: a line that is not of its file's format is read by the style it fits.
 
 Lines of any other style are events of that style; all other text is the message of an event of
-type `log`. Lines without a time have that of the line before, so that they sort in place. What is
+type `log`. In plain text styles are tried on lines that begin as one does, whichever way they are
+read. Lines without a time have that of the line before, so that they sort in place. What is
 damage and not text stays what it is: bytes that are no text, broken JSON among JSON lines, broken
 OOS lines among those.
 """
@@ -62,6 +63,8 @@ STYLES: tuple[Format, ...] = (
 """The styles of lines, besides JSON; the first that fits decides."""
 _UNTIMED = (runtime.FORM, logfmt.FORM, plain.FORM, compose.FORM, *PROGRAMS)
 """Formats whose own lines get the time of the line before if they have none."""
+_STYLED = "|".join((line_starts.STYLED, *(form.traits.head for form in PROGRAMS)))
+"""Lines of text on which styles are tried, whichever way they are read: all others are text."""
 _ALWAYS = (cri.FORM, *STYLES)
 _OBJECT = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
 _BAR = r"\d{4}-\d\d-\d\d[T ][^|]*\|"
@@ -84,7 +87,7 @@ class MixtureFormat(FormatWrapper):
             form.traits,
             styles=tuple(style for style in STYLES if style is not form),
             left_out=f"{_BY_STYLE}|^{_BAR}" if form is oos.FORM else left_out,
-            candidates=line_starts.TIMED if form is plain.FORM else "",
+            candidates=_STYLED if form is plain.FORM else "",
             carries=form in _UNTIMED,
         )
         super().__init__(form, form.NAME, traits)
@@ -96,7 +99,8 @@ class MixtureFormat(FormatWrapper):
         Raises InvalidEvent."""
         # Plain text fits everything, so other styles come first.
         if self._form is plain.FORM:
-            return [self._other(line) or _carried(plain.FORM.parse(line))]
+            event = self._other(line) if _styled().match(line) else None
+            return [event or _carried(plain.FORM.parse(line))]
         try:
             events = self._form.events(line)
             # A style whose time is none may fit by chance; another one may read the line.
@@ -185,6 +189,11 @@ def _by_style(line: bytes) -> Event | None:
             _check_time(event)
             return _carried(event)
     return None
+
+
+@functools.cache
+def _styled() -> re.Pattern[bytes]:
+    return re.compile(_STYLED.encode(), re.ASCII)
 
 
 def _check_time(event: Event) -> None:

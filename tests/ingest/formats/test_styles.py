@@ -71,6 +71,17 @@ def test_styles_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, data:
         compare(engine, form, query, lines, timed(form))
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_each_style_is_seen_in_plain_text(name: str) -> None:
+    """In text, lines of every style are events of that style, not text."""
+    text = registry.tolerant(registry.by_name("plain"), "x.txt", forced=False)
+    for line, facts in STYLES[name]:
+        if facts[0] or facts[3]:
+            (event,) = text.events(line.encode())
+            assert event.get("source") == facts[2], line
+            assert ("level" in event) == bool(facts[1]), line
+
+
 def test_what_postgres_adds_belongs_to_its_message(lake: lakelog.Lake, tmp_path: Path) -> None:
     """DETAIL, HINT and STATEMENT go behind the line they are about; an audit agrees."""
     path = tmp_path / "pg.log"
