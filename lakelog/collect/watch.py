@@ -370,7 +370,8 @@ class Watcher:
             if turn.is_last and followed is not None:
                 followed.has_open_end = followed.has_partial_line = turn.report.left > 0
                 followed.is_copy = turn.report.is_copy
-        finished = {turn.identity for turn in turns if turn.is_last}
+        # One that is damaged ends where it did before: it is tried again later (_has_changed).
+        finished = {turn.identity for turn in turns if turn.is_last and not turn.report.error}
         return sum(turn.report.events for turn in turns), finished
 
     def _ingest(self, path: str, name: str, mode: str) -> FileReport:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import lzma
 import os
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,32 @@ def test_empty_packed_files_leave_nothing_to_do(lake: lakelog.Lake, tmp_path: Pa
         assert not watcher.is_behind
         assert not watcher.has_arriving_files
     assert stored(lake) == Counter(place.written)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress], ids=["gz", "xz"])
+def test_a_truncated_packed_file_leaves_nothing_to_do(
+    lake: lakelog.Lake, tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    """Lines up to where it is cut are read and the fault is told once; the rest, once it comes."""
+    root, said = tmp_path / "logs", list[str]()
+    root.mkdir()
+    lines = [b'{"type":"T","subject":"%d","data":{"x":%d}}\n' % (n, n**9) for n in range(20_000)]
+    whole = pack(b"".join(lines))
+    (root / "cut.log.packed").write_bytes(whole[: len(whole) // 2])
+    watcher = Watcher(lake, [str(root)], say=said.append)
+    assert 0 < watcher.round(final=True) < len(lines)
+    assert not watcher.is_behind
+    assert not watcher.has_arriving_files
+    assert watcher.round(final=True) == 0
+    assert not watcher.is_behind
+    assert watcher.has_unreadable
+    assert sum("too early" in text for text in said) == 1
+    watcher.close()
+    (root / "cut.log.packed").write_bytes(whole)
+    with contextlib.closing(Watcher(lake, [str(root)])) as another:
+        another.round(final=True)
+        assert not another.has_unreadable
+    assert sum(stored(lake).values()) == len(lines)
 
 
 def test_faults_are_told_once_and_stored(lake: lakelog.Lake, tmp_path: Path) -> None:
