@@ -35,6 +35,8 @@ from lakelog.export.values import micros
 from lakelog.ingest.scan import scan
 from lakelog.lake import Lake
 from lakelog.store import disk
+from lakelog.store.bootstrap import is_lake
+from lakelog.store.paths import Paths
 from lakelog.sync.redis_feed import END, RecentFeeder
 
 INTERVAL = 1.0
@@ -158,6 +160,7 @@ def follow(
     once: bool = False,
 ) -> None:
     """Watch until a signal arrives, with backups and Redis if planned; sum up at the end."""
+    _refuse_lakes(app.path, roots)
     tell = _reporter(app)
     # Before the watcher, which takes its share of the limit.
     raise_descriptor_limit()
@@ -210,6 +213,21 @@ def follow(
         _sum_up(app, watcher.totals, backups)
         if once and watcher.has_unreadable:
             click.get_current_context().exit(exits.FAILED)
+
+
+def _refuse_lakes(path: str, roots: list[str]) -> None:
+    """Refuse to watch a lake, or the files of the one at `path`. Raises UsageError."""
+    lake = Paths(os.path.realpath(path))
+    for root in roots:
+        # Each round would ingest what the one before it has stored, without end.
+        real = os.path.realpath(root)
+        is_own = real == lake.root or f"{real}/".startswith(
+            tuple(f"{d}/" for d in lake.directories())
+        )
+        if is_own or is_lake(real):
+            raise click.UsageError(
+                f"{root} holds the files of a lake, which are no input: watch the logs themselves"
+            )
 
 
 _MEMORY = "LAKELOG_WATCH_MEMORY"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from lakelog.ingest import rotation
 from lakelog.ingest.exclusions import is_apart
 from lakelog.ingest.source import kind_of
+from lakelog.store.bootstrap import is_lake
 
 IGNORED = "left out: it is "
 """The beginning of the reason why something is not read."""
@@ -122,6 +123,9 @@ def _look(path: str, result: Scan, *, is_root: bool) -> FileState | None:
 def _paths(root: str, result: Scan) -> Iterator[str]:
     if not os.path.isdir(root):
         yield root
+        return
+    if is_lake(root):  # a backup may be read again, but a lake would ingest its own segments
+        result.faults[root] = "it is a lake, whose files are no input"
         return
     waiting = [root]
     while waiting:

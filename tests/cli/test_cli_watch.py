@@ -45,6 +45,21 @@ def test_once_takes_what_is_there(here: Path) -> None:
     assert count(here) == 3
 
 
+def test_a_lake_is_not_watched(here: Path) -> None:
+    """The lake itself, its files, a link to it and another lake are refused, and nothing is stored;
+    what is watched from above leaves it out."""
+    lakelog("watch", "logs", "--once", cwd=here)
+    lakelog("init", "other", cwd=here)
+    (here / "link").symlink_to("lake")
+    for root in ("lake", "lake/", "lake/wal", "link", "other"):
+        refused = lakelog("watch", root, "--once", cwd=here, code=2)
+        assert refused.stderr.splitlines()[-1].startswith(
+            f"lakelog: error: {root} holds the files of a lake"
+        )
+    assert "0 new events" in lakelog("watch", ".", "--once", cwd=here).stderr
+    assert count(here) == 3
+
+
 WATCH = """
 import sys
 import lakelog.collect.loop as running

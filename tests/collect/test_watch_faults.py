@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import os
@@ -208,6 +209,13 @@ def test_a_bomb_and_an_endless_line(
     assert stored(lake) == Counter(place.written)
     (proof,) = audit(lake.store, lake.branch_name, lake.engine, [str(place.root / "a.log")]).files
     assert not proof.wrong
+
+
+def test_a_watched_lake_is_a_fault(lake: lakelog.Lake) -> None:
+    """Of a lake nothing is ingested, its own least of all, and that is told once."""
+    with contextlib.closing(watch.Watcher(lake, [lake.path])) as watcher:
+        assert [watcher.round(final=True) for _ in range(3)] == [0, 0, 0]
+    assert faults(lake) == {Path(lake.path).name: "it is a lake, whose files are no input"}
 
 
 def test_a_file_taken_in_before_gives_nothing_new(lake: lakelog.Lake, tmp_path: Path) -> None:
