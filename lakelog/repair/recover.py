@@ -23,7 +23,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import packed_lines
-from lakelog.store.paths import parse_move, parse_object, parse_packed
+from lakelog.store.paths import hex_dirs, parse_move, parse_object, parse_packed
 from lakelog.store.refs import Move, Refs
 
 Watermarks = dict[str, int]
@@ -252,7 +252,7 @@ def rebuild_entry(store: Store, digest: str) -> SegmentEntry:
 def objects(store: Store, kind: str) -> list[str]:
     """Digests of the objects of a kind that are on disk."""
     root = f"{store.paths.root}/{kind}"
-    names = (n for folder in disk.listing(root) for n in disk.listing(f"{root}/{folder}"))
+    names = (n for folder in hex_dirs(disk.listing(root)) for n in disk.listing(f"{root}/{folder}"))
     return sorted(filter(None, map(parse_object, names)))
 
 

@@ -242,6 +242,8 @@ def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> Non
 def _id_in_wals(store: Store) -> str:
     """The lake's id as a WAL names it, or ""."""
     for branch in disk.listing(store.paths.wals):
+        if disk.is_file(f"{store.paths.wals}/{branch}"):
+            continue
         for name in disk.listing(f"{store.paths.wals}/{branch}"):
             opened = wal.decode_header(disk.read(f"{store.paths.wals}/{branch}/{name}"))
             if opened is not None:

@@ -34,6 +34,7 @@ from lakelog.store.paths import (
     INDEX,
     OBJECTS,
     decode_name,
+    hex_dirs,
     parse_move,
     parse_object,
     parse_wal,
@@ -90,7 +91,7 @@ def verify(store: Store, progress: Progress | None = None, first: Problem | None
     for digest in reached:
         check_snapshot(checker, digest)
     for name in sorted(disk.listing(store.paths.remotes)):
-        if name.endswith(".json") and not name.startswith(disk.TEMPORARY):
+        if name.endswith(".json") and not name.startswith("."):
             checker.document(f"{store.paths.remotes}/{name}", {"name", "url", "branches"})
     checker.document(store.paths.condemned, {"names"})
     checker.document(store.paths.lost, {"names"})
@@ -155,7 +156,7 @@ def _check_states(checker: Checker, state: Manifest) -> None:
 
 def _on_disk(store: Store, kind: str) -> Iterator[str]:
     root = f"{store.paths.root}/{kind}"
-    for folder in sorted(disk.listing(root)):
+    for folder in hex_dirs(disk.listing(root)):
         for name in sorted(disk.listing(f"{root}/{folder}")):
             digest = parse_object(name)
             if digest:
@@ -165,7 +166,7 @@ def _on_disk(store: Store, kind: str) -> Iterator[str]:
 def _check_tags(checker: Checker) -> Iterator[str]:
     folder = checker.store.paths.tags
     for name in sorted(disk.listing(folder)):
-        if name.endswith(".json") and not name.startswith(disk.TEMPORARY):
+        if name.endswith(".json") and not name.startswith("."):
             body = checker.document(f"{folder}/{name}", {"name", "snapshot"})
             if body and body["name"] != decode_name(name[:-5]):
                 checker.add(f"{folder}/{name}", "it is the tag of another name")
@@ -178,7 +179,7 @@ def _check_signatures(checker: Checker) -> None:
     folder = checker.store.paths.signatures
     for name in sorted(disk.listing(folder)):
         path = f"{folder}/{name}"
-        if name.startswith(disk.TEMPORARY):
+        if name.startswith("."):  # temporary, or not of lakelog
             continue
         if signatures.parse(path) is None:
             checker.add(path, "not a signature's name")
@@ -368,7 +369,7 @@ def _check_rollbacks(checker: Checker) -> None:
     """Check the notes of rollbacks; one that is left over was interrupted, unless it is at work."""
     paths = checker.store.paths
     for name in sorted(disk.listing(paths.rollbacks)):
-        if not name.startswith(disk.TEMPORARY):
+        if not name.startswith("."):
             # Without it an undo moves the branch alone; nothing else is lost.
             checker.document(f"{paths.rollbacks}/{name}", {"commit", "before"}, "derived")
     pending = checker.document(paths.rollback, {"commit", "before", "steps"})

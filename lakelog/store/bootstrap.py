@@ -89,6 +89,8 @@ def create_or_load(root: str, settings: Settings) -> Store:
 def refuse_orphan(paths: Paths) -> None:
     """Refuse to create a lake where another one lost its lakelog.json. Raises DamagedLake."""
     for branch in disk.listing(paths.heads):
+        if disk.is_file(f"{paths.heads}/{branch}"):
+            continue
         moves = {n for n in disk.listing(f"{paths.heads}/{branch}") if n[0] != "."}
         # A first move alone may be that of a creation that was killed before it wrote lakelog.json.
         contents = moves - {"000000000001.json"} or disk.listing(f"{paths.wals}/{branch}")

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -359,6 +360,15 @@ def listing(path: str) -> list[str]:
         return os.listdir(path)
     except FileNotFoundError:
         return []
+
+
+def is_file(path: str) -> bool:
+    """Whether a regular file is there."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    # Other errors do not say that it is none, so they are raised.
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def exists(path: str) -> bool:

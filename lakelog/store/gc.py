@@ -23,7 +23,7 @@ from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.store import disk, document, signatures, state_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.connection import SPILL
-from lakelog.store.paths import LEASE, OBJECTS, parse_object
+from lakelog.store.paths import LEASE, OBJECTS, Paths, hex_dirs, is_encoded, parse_object
 from lakelog.store.refs import Move
 from lakelog.store.thinning import DAY, HOUR, KEEP_MOVES, pack, window
 
@@ -55,6 +55,7 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
             raise GcRefused("another process is collecting in this lake: wait for it")
         # A ref that is read below but not durable yet could vanish in a power cut, and what it had
         # replaced would be gone: so refs are made durable before anything is judged by them.
+        _refuse_lost_branch(store.paths)
         for branch in store.refs.all_branches():
             disk.sync_dir(store.paths.head_dir(branch))
         disk.sync_dir(store.paths.tags)
@@ -262,11 +263,20 @@ def _is_in_window(store: Store, digest: str) -> bool:
     return any(move.snapshot == digest for moves in kept for move in moves)
 
 
+def _refuse_lost_branch(paths: Paths) -> None:
+    """Refuse where a file is in the place of a branch that was appended to; any other file there
+    is no branch. Raises GcRefused."""
+    for name in filter(is_encoded, disk.listing(paths.wals)):
+        head = f"{paths.heads}/{name}"
+        if disk.is_file(head) and not disk.is_file(f"{paths.wals}/{name}"):
+            raise GcRefused(f"nothing was deleted: {head} is a file, where moves should be")
+
+
 def _find_unreached(store: Store, live: set[bytes]) -> Iterator[str]:
     """Names on disk that nothing reaches, temporary files included."""
     for kind in OBJECTS:
         root = f"{store.paths.root}/{kind}"
-        for folder in disk.listing(root):
+        for folder in hex_dirs(disk.listing(root)):
             for name in disk.listing(f"{root}/{folder}"):
                 digest = parse_object(name)
                 if digest is None and name.startswith(disk.TEMPORARY):

@@ -19,7 +19,15 @@ from typing import Any
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.store import disk, document, state_files, wal
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
-from lakelog.store.paths import OBJECTS, Paths, parse_move, parse_object, parse_packed, parse_wal
+from lakelog.store.paths import (
+    OBJECTS,
+    Paths,
+    hex_dirs,
+    parse_move,
+    parse_object,
+    parse_packed,
+    parse_wal,
+)
 from lakelog.store.refs import Head
 from lakelog.store.tail import ATTEMPTS, Tail, WalFile, pick
 
@@ -176,7 +184,7 @@ def _copy_objects(
     """Copy the objects that are not there yet; return the paths of damaged ones."""
     damaged, missing = [], []
     for kind in OBJECTS:
-        for folder in disk.listing(f"{store.paths.root}/{kind}"):
+        for folder in hex_dirs(disk.listing(f"{store.paths.root}/{kind}")):
             have = set(disk.listing(f"{there.root}/{kind}/{folder}"))
             names = disk.listing(f"{store.paths.root}/{kind}/{folder}")
             missing += [f"{kind}/{folder}/{n}" for n in names if parse_object(n) and n not in have]
@@ -264,10 +272,14 @@ def _is_covered(name: str, packed: list[str]) -> bool:
 def _read_all(folder: str) -> dict[str, bytes]:
     """Return the files of a directory of documents, which may be missing."""
     files = {}
-    for name in disk.listing(folder):
+    for name in filter(_is_document, disk.listing(folder)):
         with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
             files[name] = disk.read(f"{folder}/{name}")
     return files
+
+
+def _is_document(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
 
 
 def _copy_documents(folder: str, files: dict[str, bytes], result: HotCopy) -> None:
@@ -276,12 +288,12 @@ def _copy_documents(folder: str, files: dict[str, bytes], result: HotCopy) -> No
         disk.make_dirs(folder)
     for name, data in files.items():
         path = f"{folder}/{name}"
-        if name.endswith(".json") and not (disk.exists(path) and disk.read(path) == data):
+        if not (disk.exists(path) and disk.read(path) == data):
             disk.replace_whole(path, data)
             result.files, result.bytes = result.files + 1, result.bytes + len(data)
     there = disk.listing(folder)
     for name in there:
-        if name not in files:
+        if name not in files and (_is_document(name) or name.startswith(disk.TEMPORARY)):
             disk.unlink(f"{folder}/{name}")
     if files or there:
         disk.sync_dir(folder)

@@ -31,6 +31,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Iterable
 
 from lakelog.errors import InvalidName
 
@@ -43,6 +44,7 @@ WAL_FORMAT = 3
 OBJECTS = {"segments": ".parquet", "ids": ".ids", "manifests": ".json.zst"}
 # Directories of 1/256 of the objects each; made at once by init, as syncing each later is slower.
 HEX_DIRS = tuple(f"{i:02x}" for i in range(256))
+_HEX_DIRS = frozenset(HEX_DIRS)
 _WAL = re.compile(r"([0-9a-f]{32})-(\d{6})\.jsonl\.zst")
 _MOVE = re.compile(r"(\d{12})\.json")
 _PACKED = re.compile(r"packed-(\d{12})-(\d{12})\.jsonl\.zst")
@@ -69,15 +71,24 @@ def encode_name(name: str) -> str:
         raw = name.encode()
     except UnicodeEncodeError:
         raise InvalidName(f"{name!r} cannot be a name: not valid Unicode") from None
-    # Upper case is escaped too: on a file system that ignores case `Main` and `main` stay apart.
-    safe = b"abcdefghijklmnopqrstuvwxyz0123456789._-"
-    text = "".join(chr(c) if c in safe else f"%{c:02x}" for c in raw)
-    # A leading dot would look like a temporary file, or be `..`.
-    text = "%2e" + text[1:] if text.startswith(".") else text
+    text = _escaped(raw)
     # File names may have 255 bytes, and a suffix has to fit.
     if len(text) > 200:
         raise InvalidName(f"{name[:30]!r}... cannot be a name: too long")
     return text
+
+
+def _escaped(raw: bytes) -> str:
+    # Upper case is escaped too: on a file system that ignores case `Main` and `main` stay apart.
+    safe = b"abcdefghijklmnopqrstuvwxyz0123456789._-"
+    text = "".join(chr(c) if c in safe else f"%{c:02x}" for c in raw)
+    # A leading dot would look like a temporary file, or be `..`.
+    return "%2e" + text[1:] if text.startswith(".") else text
+
+
+def is_encoded(text: str) -> bool:
+    """Whether a file name can be that of a branch or tag; `lost+found` cannot, nor `.DS_Store`."""
+    return _escaped(decode_name(text).encode()) == text
 
 
 def decode_name(text: str) -> str:
@@ -175,6 +186,11 @@ class Paths:
     def remote(self, name: str) -> str:
         """What the lake knows of a remote."""
         return f"{self.remotes}/{encode_name(name)}.json"
+
+
+def hex_dirs(names: Iterable[str]) -> list[str]:
+    """Return those of the names that directories of objects have, sorted."""
+    return sorted(_HEX_DIRS.intersection(names))
 
 
 def state_name(digest: str, ending: str) -> str:

@@ -26,7 +26,7 @@ from lakelog.closest import did_you_mean
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.move_pack import PACKED, read_packed
-from lakelog.store.paths import Paths, decode_name, parse_move, parse_packed
+from lakelog.store.paths import Paths, decode_name, is_encoded, parse_move, parse_packed
 
 _PACKED_CACHED, _TEXTS_CACHED = 4, 64
 _STAMP_NS = 50_000_000
@@ -227,12 +227,12 @@ class Refs:
 
     def branches(self) -> list[str]:
         """Names of the branches that have moves, deleted ones left out."""
-        names = sorted(map(decode_name, disk.listing(self._paths.heads)))
-        return [name for name in names if self.is_alive(name)]
+        return [name for name in self.all_branches() if self.is_alive(name)]
 
     def all_branches(self) -> list[str]:
-        """Names of all branches that ever had moves."""
-        return sorted(map(decode_name, disk.listing(self._paths.heads)))
+        """Names of all branches that ever had moves; what is no branch's is passed over."""
+        texts = filter(is_encoded, disk.listing(self._paths.heads))
+        return sorted(decode_name(t) for t in texts if not disk.is_file(f"{self._paths.heads}/{t}"))
 
     def numbers(self, branch: str) -> list[int]:
         """All kept move numbers of a branch, packed ones too, ascending."""
@@ -318,7 +318,7 @@ class Refs:
     def tag_names(self) -> list[str]:
         """Names of all tags, damaged ones included."""
         files = (n for n in sorted(disk.listing(self._paths.tags)) if n.endswith(".json"))
-        return [decode_name(n[:-5]) for n in files if not n.startswith(".tmp-")]
+        return [decode_name(n[:-5]) for n in files if not n.startswith(".")]
 
     def no_branch(self, name: str) -> UnknownRef:
         """Return the error for a branch that does not exist."""

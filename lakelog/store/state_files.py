@@ -25,7 +25,7 @@ from lakelog.errors import DamagedState
 from lakelog.store import disk, document, state_index
 from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest, Manifests
-from lakelog.store.paths import CHUNK, INDEX, Paths, parse_state
+from lakelog.store.paths import CHUNK, INDEX, Paths, hex_dirs, parse_state
 from lakelog.store.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateIndex
 
 INDEX_FILE_MAX = 64 << 20
@@ -186,7 +186,7 @@ def _damage(path: str) -> Iterator[str]:
 
 def names_on_disk(paths: Paths) -> Iterator[str]:
     """Yield the names below states/ as `states/<2 hex>/<name>`, temporary files included."""
-    for folder in sorted(disk.listing(paths.states)):
+    for folder in hex_dirs(disk.listing(paths.states)):
         for name in sorted(disk.listing(f"{paths.states}/{folder}")):
             yield f"states/{folder}/{name}"
 
