@@ -54,6 +54,9 @@ _READ_ONLY = re.compile(
     r"(?:events|quarantine) is not an table|Can only (?:delete from|update) base table"
     r'|Existing object "(?:events|quarantine)" is of type'
 )
+_INTERRUPTED = re.compile(
+    r"Invalid Input Error: [\w ]+ registered as '[^']*'[\w ]* failed: KeyboardInterrupt:"
+)
 _NO_COLUMN = re.compile(r'Referenced column "([^"]*)" not found')
 
 
@@ -132,6 +135,9 @@ def guarded(failure: Failure = failed) -> Iterator[None]:
     except duckdb.InterruptException:
         raise KeyboardInterrupt from None
     except duckdb.Error as error:
+        # Reading an Arrow table ran the handler of a signal, of which the engine kept the words.
+        if _INTERRUPTED.match(str(error)):
+            raise KeyboardInterrupt from None
         raise failure(str(error)) from None
     except RuntimeError as error:
         if "interrupted" not in str(error).lower():

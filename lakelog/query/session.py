@@ -27,7 +27,7 @@ from lakelog.query.frames import Scope
 from lakelog.query.needle_rows import NeedleRows
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.ref_schemas import RefSchemas
-from lakelog.query.relation import Failure, Relation, clearer, one_line, with_suggestion
+from lakelog.query.relation import Failure, Relation, clearer, guarded, one_line, with_suggestion
 from lakelog.query.seal_requests import SealRequests
 from lakelog.query.segment_choice import SegmentChoice
 from lakelog.query.stream import Stream
@@ -137,17 +137,16 @@ class Session:
         """
         self._check_open()
         try:
-            try:
-                return work()
-            except (SnapshotGone, duckdb.IOException) as error:
-                gone = isinstance(error, SnapshotGone) or f"{self.store.paths.root}/" in str(error)
-                if not gone:
-                    raise
-            return work()  # gc was faster: look again, once
+            with guarded(self._failed):
+                try:
+                    return work()
+                except (SnapshotGone, duckdb.IOException) as error:
+                    root = f"{self.store.paths.root}/"
+                    if not isinstance(error, SnapshotGone) and root not in str(error):
+                        raise
+                return work()  # gc was faster: look again, once
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
-        except duckdb.Error as error:
-            raise self._failed(str(error)) from None
 
     def _ask_own(self, query: str, at: str | None) -> Relation | None:
         """Answer one SELECT over the lake's own tables, None for what is anything else or wrong.
