@@ -50,6 +50,8 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
     paths = Paths(root)
     if os.path.exists(paths.config):
         raise AlreadyExists(f"a lake already exists at {paths.root}")
+    if outer := _lake_above(paths.root):
+        raise AlreadyExists(f"{paths.root} is inside the lake at {outer}: choose another directory")
     # What a run of this left that was killed may stay; anything else is somebody's data.
     foreign = [n for n in disk.listing(paths.root) if not n.startswith(disk.TEMPORARY)]
     if set(foreign) - {os.path.basename(d) for d in paths.directories()}:
@@ -74,6 +76,16 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
     except FileExistsError:
         return load(root)
     return store
+
+
+def _lake_above(root: str) -> str:
+    """The lake that a directory is inside of, or ""."""
+    above = os.path.dirname(os.path.realpath(root))
+    while not is_lake(above):
+        above, below = os.path.dirname(above), above
+        if above == below:
+            return ""
+    return above
 
 
 def create_or_load(root: str, settings: Settings) -> Store:

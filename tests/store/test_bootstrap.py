@@ -38,6 +38,17 @@ def test_a_lake_is_not_made_among_other_files(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
+def test_a_lake_is_not_made_inside_another(lake: lakelog.Lake) -> None:
+    """Neither among its files nor beside them, and nothing is left there."""
+    for name in ("segments", "segments/00/deep", "new"):
+        path = Path(lake.path, name)
+        was_there = path.exists()
+        assert "inside the lake at" in run(path, "init", code=FAILED).output
+        with pytest.raises(AlreadyExists, match="inside the lake at"):
+            lakelog.open(path)
+        assert path.exists() == was_there
+
+
 def test_below_a_file_there_is_no_lake(tmp_path: Path) -> None:
     """A path that goes through a file names no lake; that is all there is to say."""
     (tmp_path / "file").write_text("text")
