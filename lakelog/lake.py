@@ -397,7 +397,7 @@ class Lake:
 
     def retention(self, older_than: str, *, apply: bool = False) -> retention.RetentionResult:
         """Remove events older than a span such as `30d`; without `apply` only report which."""
-        cutoff = disk.now_us() - span_us(older_than)
+        cutoff = max(disk.now_us() - span_us(older_than), retention.EARLIEST_US)
         if not apply:
             return retention.preview(self.store, self.branch_name, cutoff)
         policy.require(self.store.paths, "retention")

@@ -19,6 +19,8 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 
+EARLIEST_US = -62_135_596_800_000_000
+"""The beginning of the year 1, before which there are no events."""
 _LEVEL = 9
 
 
