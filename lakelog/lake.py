@@ -85,6 +85,8 @@ def open(
     LakeNotFound, UnknownRef for no such branch, DamagedLake, FormatTooNew, UnsupportedStore.
     """
     path = os.fspath(path)
+    if not isinstance(path, str):
+        raise TypeError(f"the path of a lake is text, not {type(path).__name__}: use os.fsdecode")
     if create and not bootstrap.is_lake(path):
         wanted = to_dict(settings) if isinstance(settings, Settings) else settings or {}
         store = bootstrap.create_or_load(path, parse(wanted))

@@ -11,6 +11,7 @@ from lakelog.errors import (
     AlreadyExists,
     DamagedLake,
     FormatTooNew,
+    InvalidName,
     InvalidSetting,
     LakeNotFound,
     LakeReplaced,
@@ -46,8 +47,14 @@ class Store:
 
 
 def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> Store:
-    """Create a lake. Raises AlreadyExists, UnsupportedStore, OSError."""
+    """Create a lake. Raises AlreadyExists, InvalidName, UnsupportedStore, OSError."""
     paths = Paths(root)
+    if not root:
+        raise InvalidName("the path of a lake is empty: for the current directory write .")
+    try:
+        paths.root.encode()
+    except UnicodeEncodeError:  # the engine takes no such path, so nothing could be queried
+        raise InvalidName(f"{paths.root!r} cannot hold a lake: it is not valid Unicode") from None
     if os.path.exists(paths.config):
         raise AlreadyExists(f"a lake already exists at {paths.root}")
     if outer := _lake_above(paths.root):

@@ -12,7 +12,7 @@ import pytest
 
 import lakelog
 from lakelog.cli.exits import FAILED
-from lakelog.errors import AlreadyExists, DamagedLake, LakeNotFound, UnsupportedStore
+from lakelog.errors import AlreadyExists, DamagedLake, InvalidName, LakeNotFound, UnsupportedStore
 from lakelog.settings import DEFAULTS, to_dict
 from lakelog.store import bootstrap, disk, document
 from tests.support import damage
@@ -47,6 +47,20 @@ def test_a_lake_is_not_made_inside_another(lake: lakelog.Lake) -> None:
         with pytest.raises(AlreadyExists, match="inside the lake at"):
             lakelog.open(path)
         assert path.exists() == was_there
+
+
+def test_a_path_that_cannot_hold_a_lake_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty one, one that is no Unicode, and bytes; nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidName, match="empty"):
+        lakelog.open("")
+    with pytest.raises(InvalidName, match="not valid Unicode"):
+        lakelog.open(os.fsdecode(b"non\xffutf8"))
+    with pytest.raises(TypeError, match="text, not bytes"):
+        lakelog.open(b"lake")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_below_a_file_there_is_no_lake(tmp_path: Path) -> None:
