@@ -35,6 +35,9 @@ _RARE = (
     r"|\d{10}(?:\.\d{1,9})? |\d{13} |[^ ]+ \d{9,10} \d{4}\.\d\d\.\d\d "
     r"|\d\d/?\d\d/?\d\d \d\d:?\d\d:?\d\d |[0-9a-fA-F.:]+ \d{4}-\d\d-\d\d |\[[0-9a-f:.]+\] - "
     r"|(?:https?|h2|grpcs?|wss?) \d{4}-\d\d-\d\dT|\d \d{12} eni-"
+    r"|\[\d\d\.\d\d \d\d:\d\d:\d\d\] |\d{8}-\d{1,2}:\d{1,2}:\d{1,2}:\d"
+    r"|(?:\[[^\]]+\] )?\d{1,2}/\d{1,2}/\d{4} -- \d\d:"
+    r"|(?:TRACE|DEBUG|INFO|WARN|ERROR|FATAL) +\[?\d{4}-\d\d-\d\d[T ]"
 )
 """Objects, pairs, and how rarer lines of syslog, runtimes and traffic begin."""
 STYLED = (

@@ -478,8 +478,6 @@ def iso_sql(template: str, groups: str) -> str:
     if not template.startswith(_YEARLESS):
         return text
     limit = f"({NOW} AT TIME ZONE 'UTC' + INTERVAL {AHEAD.days} DAY)"
-    # The engine does not try other years: a leap day in a common year is null, and left to the
-    # exact rule.
     later = f"({text} > strftime({limit}, '-%m-%dT%H:%M:%S.%f'))::INT"
     return f"(year({limit}) - {later})::VARCHAR || {text}"
 

@@ -339,3 +339,20 @@ def test_headers_with_words_for_levels(lake: lakelog.Lake, tmp_path: Path, text:
     path.write_text(text)
     report = lake.ingest(str(path))
     assert (report.files[0].format, report.events) == ("csv", text.count("\n") - 1)
+
+
+def test_a_table_of_insights(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Columns of CloudWatch have a sign before their names; time and message are found."""
+    path = tmp_path / "logs-insights-results.csv"
+    path.write_text(
+        "@timestamp,@message,@logStream\n2023-05-01 10:00:00.123,one,s/1\n"
+        '2023-05-01 10:00:01.000,"two, three",s/1\n'
+    )
+    report = lake.ingest(str(path))
+    assert (report.files[0].format, report.events, report.quarantined) == ("csv", 2, 0)
+    rows = lake.sql("SELECT time, message, data FROM events ORDER BY position").fetchall()
+    assert rows[0][0].isoformat() == "2023-05-01T10:00:00.123000+00:00"
+    assert [row[1:] for row in rows] == [
+        ("one", '{"@logStream":"s/1"}'),
+        ("two, three", '{"@logStream":"s/1"}'),
+    ]
