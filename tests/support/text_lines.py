@@ -39,11 +39,11 @@ SEEDS: dict[str, list[str]] = {
         "-- Boot 3f7a1e2b --",
         "<192>Oct 11 22:14:15 h x: y",
         "<7>Jan  2 00:00:00 h a b: c",
+        "2023-10-11 22:14:15+02 mac Installer Progress[123]: PackageKit: x",
         "Jul  1 09:00:55 mac com.apple.xpc.launchd[1] (com.apple.x[123]): Service exited",
         "Jul  1 09:00:55 mac Google Chrome Helper (GPU)[123]: a thread",
         "Jul  1 09:00:55 mac Unknown[2127] <Error>: bad",
         "Jul  1 09:00:55 mac Microsoft Word[2127] <Notice>: good",
-        "2023-10-11 22:14:15+02 mac Installer Progress[123]: PackageKit: x",
     ],
     "logfmt": [
         'time="2021-09-15T21:17:10.220731Z" level=error msg="a b: c" pod=x-1 reason= n=5',
