@@ -81,6 +81,10 @@ def export(
     events that lakelog itself appends; a query may select them.
     """
     columns = [name.strip() for name in by.split(",") if name.strip()] if by else []
+    if out == "-":
+        raise click.UsageError(
+            "export writes files: lakelog sql QUERY --format csv writes to stdout"
+        )
     try:
         # What cannot be written is refused before the lake is opened; here it is a mistake in the
         # options.

@@ -397,3 +397,9 @@ def test_every_verb_survives_an_empty_lake(tmp_path: Path) -> None:
     run(lake, "log", "-o", str(tmp_path / "log.parquet"))
     run(lake, "undo")
     run(lake, "undo")
+
+
+def test_an_export_to_stdout_is_named(lake: Path) -> None:
+    """`-` is no file: who wants the rows on stdout is told how."""
+    assert "lakelog sql QUERY" in refused(lake, "export", "events", "-o", "-", code=USAGE)
+    assert not Path("-").exists()
