@@ -82,9 +82,7 @@ def export(
     """
     columns = [name.strip() for name in by.split(",") if name.strip()] if by else []
     if out == "-":
-        raise click.UsageError(
-            "export writes files: lakelog sql QUERY --format csv writes to stdout"
-        )
+        raise click.UsageError("export writes files: lakelog sql QUERY --format csv prints them")
     try:
         # What cannot be written is refused before the lake is opened; here it is a mistake in the
         # options.

@@ -8,6 +8,7 @@ which a native call does not hear by itself (lakelog/signals.py).
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 import warnings
@@ -160,13 +161,14 @@ class Relation:
         """`stream` is of the query that the relation was made by, `is_whole` if it is just that;
         without a relation it makes one when something besides rows is asked for."""
         self._made, self._stream, self._failure = relation, stream, failure
-        self._is_whole = is_whole
+        self._is_whole, self._process = is_whole, os.getpid()
         self._rows: Iterator[tuple[Any, ...]] | None = None
 
     @property
     def _relation(self) -> Any:
         """The engine's relation."""
         if self._made is None:
+            self._require_own_process()
             self._made = self._stream.relation()
         return self._made
 
@@ -385,6 +387,7 @@ class Relation:
 
     def _call(self, work: Callable[..., Any], *args: Any) -> Any:
         """Let the engine work, so that signals are heard within a moment."""
+        self._require_own_process()
         with guarded(self._failure):
             with signals.interrupting(self._stream.interrupt) as is_heard:
                 if is_heard:
@@ -392,6 +395,11 @@ class Relation:
             if threading.current_thread() is not threading.main_thread():
                 return work(*args)
             return self._beside(lambda: work(*args))
+
+    def _require_own_process(self) -> None:
+        # The engine's threads are not in a fork, where it would wait for them.
+        if os.getpid() != self._process:
+            raise QueryFailed("the query was asked before a fork: ask again in the new process")
 
     def _beside(self, call: Callable[[], Any]) -> Any:
         """Run a call in a thread of its own, interrupting the engine if the wait is: so the signal
