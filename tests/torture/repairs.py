@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
-from lakelog.errors import LakelogError, LakeNotFound, NothingToUndo, UnknownRef
+from lakelog.errors import LakelogError, LakeNotFound, LakeReplaced, NothingToUndo, UnknownRef
 from lakelog.repair.repair import RepairOutcome
 from lakelog.store import bootstrap, disk, gc, manifest, row_removal, segment
 from lakelog.store.paths import Paths
@@ -497,7 +497,14 @@ class Life:
         """The living writer appends, everybody settles, and a second repair has nothing to do.
         What is sent again with its id changes nothing."""
         again = [{**self.row(), "id": key} for key in sorted(seen["main"]) if key[0] == "i"]
-        self.living.append([*again, self.row()])
+        rows = [*again, self.row()]
+        try:
+            self.living.append(rows)
+        except LakeReplaced:  # neither lakelog.json nor a WAL said which lake it was
+            assert "lakelog.json" in harm.files, harm.files
+            self.living.close()
+            self.living = self.open("main")
+            self.living.append(rows)
         held = {name for name in harm.wals if self.living.writer().name in name}
         if any(harm.files.get(name) == "deleted" for name in held):
             damage.repaired(self.root)  # that a file is missing shows now
