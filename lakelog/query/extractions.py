@@ -88,7 +88,9 @@ class Extraction:
             return f"NULL::{self._type(kind)}"
         column = f"{parent}.{sql.identifier(member.name)}"
         known = _kind(member) if not rest else ""
-        if known == "text" or self.is_guarded or self.cast not in ("", *_SAFE.get(known, ())):
+        is_coded = known == "text" != member.kind  # then no member alone is the text
+        is_cast = self.is_guarded or self.cast not in ("", *_SAFE.get(known, ()))
+        if not is_coded and (known == "text" or is_cast):
             column = _guarded(column)
         value = typed.plain_sql(member, column) if known == "text" else column
         if self.mode == "fields" and known in (*_TYPES, "text"):

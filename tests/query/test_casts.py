@@ -93,3 +93,20 @@ def test_conditions_on_fields_reach_the_reader(make_lake: MakeLake) -> None:
     for condition in ("data->>'s' = '7'", "(data->>'n')::BIGINT > 7", "fields.n > 7"):
         plan = lake.sql(f"EXPLAIN SELECT count(*) FROM events WHERE {condition}").fetchall()
         assert "Filters: fields." in str(plan), plan
+
+
+def test_texts_stored_in_parts_are_cast_alike(make_lake: MakeLake) -> None:
+    """A text that a segment stores as words or numbers is no member by itself."""
+    lake = make_lake(seal="never")
+    urls = [{"url": f"https://e.example/item/{n}/part/{n * 7}", "n": n} for n in range(3000)]
+    lake.append([{"type": "A", "data": url} for url in urls])
+    lake.append([{"type": "B", "data": {"url": "7", "n": 1}}] * 10)
+    queries = [
+        "SELECT sum((data->>'url')::INT) FROM events WHERE type = 'B'",
+        "SELECT count(*) FROM events WHERE data->>'url' = 'https://e.example/item/7/part/49'",
+        "SELECT count(*) FROM events WHERE type = 'B' AND (data->>'url')::INT > 3",
+    ]
+    expected = [[(70,)], [(1,)], [(10,)]]
+    assert [lake.sql(query).fetchall() for query in queries] == expected
+    lake.compact()
+    assert [lake.sql(query).fetchall() for query in queries] == expected
