@@ -44,16 +44,21 @@ PATTERNS = tuple(
         "access",
         STATUS,
         message="request",
-        data=_DATA if rest else _DATA[:-3],
+        data=data,
         numbers=("status", "bytes"),
-        dashes=("request", *(_DATA if rest else _DATA[:-3])),
-        quoted=("request", *(name for name in _QUOTED if rest or name in _DATA[:-3])),
+        dashes=("request", *data),
+        quoted=("request", *(name for name in _QUOTED if name in data)),
     )
-    for date, time, rest in (
-        (rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}})", "{year}-{mon}-{day}T{clock}{zone}", _AGENT),
+    for date, time, rest, data in (
+        (
+            rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}})",
+            "{year}-{mon}-{day}T{clock}{zone}",
+            _AGENT,
+            _DATA,
+        ),
         # Proxmox ends its lines with the bytes, which cPanel never does.
-        (r"(?P<day>\d\d)/(?P<month>0\d|1[0-2])/(?P<year>\d{4})", _DIGITS, ""),
-        (r"(?P<month>\d\d)/(?P<day>\d\d)/(?P<year>\d{4})", _DIGITS, _AGENT),
+        (r"(?P<day>\d\d)/(?P<month>0\d|1[0-2])/(?P<year>\d{4})", _DIGITS, "", _DATA[:-3]),
+        (r"(?P<month>\d\d)/(?P<day>\d\d)/(?P<year>\d{4})", _DIGITS, _AGENT, _DATA),
     )
 )
 
