@@ -7,6 +7,8 @@ a statement or a dumped document.
 
 from __future__ import annotations
 
+from lakelog.ingest.formats.pattern import COLOURS
+
 _LEVELS = "DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL"
 DATE = r"\d{4}[-/]\d\d[-/]\d\d[T :][ \d]\d:\d\d"
 _JSON = r'\{(?:.*, *)?"(?:time|timestamp|ts|@timestamp|level|severity|t)" *:'
@@ -25,9 +27,8 @@ SLOW_TIME = "^# Time: "
 SLOW_QUERY = "# (?:Time|User@Host): "
 """How queries begin in MySQL's log of slow ones; of several within one second only the first has
 its time before it."""
-_COLOURS = r"(?:\x1b\[[\d;]*[A-Za-z])*"
 _RARE = (
-    rf'\{{ *"|[\w.-]+ +\|{_COLOURS} +{_COLOURS}(?:\d{{4}}-|\{{)|{SLOW_QUERY}'
+    rf'\{{ *"|[\w.-]+ +\|{COLOURS} +{COLOURS}(?:\d{{4}}-|\{{)|{SLOW_QUERY}'
     r"|(?:<\d{1,3}>)?[\w./@-]+=|<\d{1,3}>"
     r"|-- (?:Logs begin|Journal begins|(?:Re)?[Bb]oot|No entries)"
     r"|\d+:[MSCX] \d\d [A-Z]|[DIWEFA], \[\d|\[Nest\] |\([NIWC]\) \d{4}-|\[ *\d+\.\d{6}\] "
@@ -41,6 +42,6 @@ _RARE = (
 )
 """Objects, pairs, and how rarer lines of syslog, runtimes and traffic begin."""
 STYLED = (
-    rf"^[ \t\v\f\r]*{_COLOURS}(?:\[?{DATE}|\[[A-Z][a-z][a-z] [A-Z][a-z][a-z] +\d|{OTHERS}|{_RARE})"
+    rf"^[ \t\v\f\r]*{COLOURS}(?:\[?{DATE}|\[[A-Z][a-z][a-z] [A-Z][a-z][a-z] +\d|{OTHERS}|{_RARE})"
 )
 """How all lines begin that a style may fit, but those of single programs, which have a `head`."""
