@@ -1,14 +1,27 @@
 # Every target makes the environment it needs in .venv: with uv where it is installed, else with pip.
 
 PYTHON ?= python3
-BIN    := .venv/bin
-READY  := .venv/.ready
-# What builds the documentation is installed when first needed: tests need none of it.
-WRITER := .venv/.docs
+# The versions of what lakelog needs: `pinned`, all of them named in constraints.txt; `newest`, what the
+# index has today; `oldest`, the lowest that pyproject.toml allows. Each has an environment of its own.
+LANE   ?= pinned
+LANES  := pinned newest oldest
+ifeq ($(filter $(LANE),$(LANES)),)
+$(error LANE=$(LANE): it is one of $(LANES))
+endif
+VENV    := .venv$(if $(filter pinned,$(LANE)),,-$(LANE))
+BIN     := $(VENV)/bin
+PROGRAM := $(VENV)/.program
+READY   := $(VENV)/.ready
+# What builds the documentation, and other programs that read a lake, are installed when first needed.
+WRITER  := $(VENV)/.docs
+READERS := $(VENV)/.readers
 # Peers of the benchmarks live apart: lakelog needs none of them.
-PEERS  := .venv-peers
-WANTED := benchmarks/peers/requirements.txt
-SAMPLE := data/sample.jsonl
+PEERS   := .venv-peers
+WANTED  := benchmarks/peers/requirements.txt
+SAMPLE  := data/sample.jsonl
+PINS_pinned := constraints.txt
+PINS_oldest := $(VENV)/lowest.txt
+PINS    := $(PINS_$(LANE))
 # Thousands of small lakes are made and removed: in memory where 4 GB and a million inodes are free,
 # else in TMPDIR.
 # TEST_DIR=/some/disk runs the tests there.
@@ -18,21 +31,32 @@ TEST_DIR ?= $(or $(shell df -k --output=avail,iavail /dev/shm 2>/dev/null | awk 
 # Tests start thousands of processes: each would compile lakelog anew.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Constraints by environment reach what builds the package, too.
+ifneq ($(PINS),)
+export PIP_CONSTRAINT := $(PINS)
+export PIP_BUILD_CONSTRAINT := $(PINS)
+export UV_CONSTRAINT := $(PINS)
+export UV_BUILD_CONSTRAINT := $(PINS)
+endif
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check docs notebooks bench targets format lint types clean torture coverage
+.PHONY: help demo test quick check pins docs notebooks bench targets format lint types clean torture coverage
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' Makefile
 
-demo: $(READY) $(SAMPLE) ## a tour: collect, query, version and prove a sample lake
+demo: $(PROGRAM) $(SAMPLE) ## a tour: collect, query, version and prove a sample lake
 	@$(BIN)/lakelog demo --sample $(SAMPLE)
 
-test: $(READY) ## run the tests on two processes
-	@echo "==> tests"
-	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n 2
+test: $(READY) ## run the tests; LANE=newest or oldest with other versions, TESTS=PATHS some of them
+	@echo "==> tests$(if $(filter-out pinned,$(LANE)), with the $(LANE) versions of what lakelog needs)"
+	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n 2 $(TESTS)
+
+quick: $(READY) ## a minute of tests: of the packages that changed, then a sample of the others
+	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m tests.support.quick
 
 check: lint types test ## format, lint, types and tests: what CI runs
 
@@ -79,31 +103,71 @@ types: $(READY) ## check the types of lakelog
 	@echo "==> types"
 	@$(BIN)/mypy
 
+pins: ## renew constraints.txt: the newest versions that go together (needs uv)
+	@{ echo "# Every version of the tested set, for pip and for uv. Renew: make pins"; \
+	  echo "hatchling" | env -u UV_CONSTRAINT uv pip compile --quiet --universal --python-version 3.11 \
+	  --all-extras --no-annotate --no-header pyproject.toml -; } > build-pins.tmp
+	@mv build-pins.tmp constraints.txt
+
 clean: ## remove what these targets made, .venv too
-	@rm -rf .venv $(PEERS) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist htmlcov
+	@rm -rf .venv .venv-newest .venv-oldest $(PEERS) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist htmlcov
 	@rm -f $(SAMPLE) .coverage .coverage.*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(SAMPLE): data/generate.py | $(READY)
+$(SAMPLE): data/generate.py | $(PROGRAM)
 	@echo "==> sample events"
 	@$(BIN)/python data/generate.py --events 60000 --seed 7 $@
 
-$(READY): pyproject.toml $(wildcard uv.lock)
-	@echo "==> environment in .venv (only when pyproject.toml or uv.lock changed)"
-	@if command -v uv >/dev/null 2>&1; then \
-	  uv sync --quiet --extra dev; \
-	else \
-	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet -e '.[dev]'; \
-	fi
+# $(call environment): make it where it is not there yet.
+define environment
+if command -v uv >/dev/null 2>&1; then \
+  uv venv --quiet --allow-existing $(if $(filter file,$(origin PYTHON)),,--python $(PYTHON)) $(VENV); \
+elif ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+  $(PYTHON) -m venv $(VENV); \
+fi
+endef
+
+# $(call install,WHAT): modules that are not imported need not be compiled.
+define install
+if command -v uv >/dev/null 2>&1; then \
+  uv pip install --quiet --python $(BIN)/python $(if $(filter newest,$(LANE)),--upgrade) $(1); \
+else \
+  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+    $(if $(filter newest,$(LANE)),--upgrade --upgrade-strategy eager) $(1); \
+fi
+endef
+
+$(PROGRAM): pyproject.toml constraints.txt
+	@echo "==> lakelog in $(VENV) (only when pyproject.toml or constraints.txt changed)"
+	@$(environment)
+	@$(lowest)
+	@$(call install,-e .)
 	@touch $@
 
+$(READY): pyproject.toml constraints.txt
+	@echo "==> what the tests need in $(VENV) (only when pyproject.toml or constraints.txt changed)"
+	@$(environment)
+	@$(lowest)
+	@$(call install,-e '.[dev]')
+	@touch $(PROGRAM) $@
+
+# The newest of today is asked for each time.
+ifeq ($(LANE),newest)
+.PHONY: $(PROGRAM) $(READY)
+endif
+
+define lowest
+$(if $(filter oldest,$(LANE)),$(BIN)/python tests/support/lowest.py pyproject.toml > $(PINS))
+endef
+
 $(WRITER): $(READY)
-	@echo "==> what builds the documentation, in .venv"
-	@if command -v uv >/dev/null 2>&1; then \
-	  uv sync --quiet --extra dev --extra docs; \
-	else \
-	  $(BIN)/python -m pip install --quiet -e '.[dev,docs]'; \
-	fi
+	@echo "==> what builds the documentation, in $(VENV)"
+	@$(call install,-e '.[dev,docs]')
+	@touch $@
+
+$(READERS): $(READY)
+	@echo "==> other programs that read a lake, in $(VENV)"
+	@$(call install,-e '.[dev,readers]')
 	@touch $@
 
 # A peer that cannot be installed is said and left out.

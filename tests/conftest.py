@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 import lakelog
 from lakelog.store import manifest, sealer_process
-from tests.support.effort import IS_WHOLE, is_played, share
+from tests.support.effort import SECONDS, is_first, is_over, is_played, is_sampled, share
 from tests.support.scratch import memory
 
 settings.register_profile(
@@ -50,13 +50,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Play a fifth of each matrix of faults, always the same: `make torture` plays all of it."""
-    if IS_WHOLE or any("::" in given for given in config.args):
+    if any("::" in given for given in config.args):
         return
-    left = [i for i in items if i.get_closest_marker("matrix") and not is_played(i.nodeid)]
-    if left:
-        config.hook.pytest_deselected(items=left)
-        gone = set(left)
-        items[:] = [item for item in items if item not in gone]
+    selected = [item for item in items if is_sampled(item.nodeid) and _is_played(item)]
+    if len(selected) < len(items):
+        chosen = set(selected)
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = sorted(selected, key=lambda item: not is_first(item.nodeid))
+
+
+def _is_played(item: pytest.Item) -> bool:
+    return not item.get_closest_marker("matrix") or is_played(item.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Begin no test when the seconds that were given are over."""
+    if is_over():
+        pytest.skip(f"not run: {SECONDS:.0f} seconds are over (make test runs all)")
 
 
 @pytest.fixture
