@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 import lakelog
 from lakelog.store import manifest, sealer_process
 from tests.support.effort import IS_WHOLE, is_played, share
+from tests.support.requirements import count_by_cause, need
 from tests.support.scratch import memory
 
 settings.register_profile(
@@ -41,6 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "damaged: the test damages its lakes; do not verify them")
     config.addinivalue_line(
+        "markers",
+        "needs: skips the test where one of these is missing: tests/support/requirements.py",
+    )
+    config.addinivalue_line(
         "markers", "rounds: repeats itself; a fifth of the times unless LAKELOG_MATRIX=all"
     )
     config.addinivalue_line(
@@ -57,6 +62,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left)
         gone = set(left)
         items[:] = [item for item in items if item not in gone]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose marks name something that is missing, before it has a fixture."""
+    for mark in item.iter_markers("needs"):
+        need(*mark.args)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count skipped tests by what they need; a file that is skipped counts once."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    lines = count_by_cause(report.longrepr[2] for report in skipped)
+    if lines:
+        terminalreporter.write_line(f"skipped {len(skipped)}:")
+    for line in lines:
+        terminalreporter.write_line(f"  {line}")
 
 
 @pytest.fixture

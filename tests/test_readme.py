@@ -12,6 +12,7 @@ import pytest
 
 import lakelog
 from tests.support import pages
+from tests.support.requirements import need_module
 from tests.support.tree import ROOT
 
 README = ROOT / "README.md"
@@ -80,11 +81,9 @@ InteractiveShell.instance().run_cell(sys.stdin.read()).raise_error()
 @pytest.mark.parametrize("needs", ["", "jupysql"])
 def test_cells_of_a_notebook_run(tmp_path: Path, needs: str) -> None:
     """What the guide shows for notebooks runs there, over the events that the page starts with."""
-    pytest.importorskip("IPython")
+    need_module("IPython")
     if needs:
-        pytest.importorskip(
-            "sql.magic", reason="NOT TESTED: jupysql is not installed", exc_type=ImportError
-        )
+        need_module("sql.magic")
     page = ROOT / "docs" / "notebooks.md"
     environment = {
         **pages.environment(),
@@ -154,7 +153,7 @@ def test_the_reference_has_every_public_name() -> None:
 
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     """What `make docs` does, where its generator is installed."""
-    pytest.importorskip("sphinx", reason="NOT TESTED: Sphinx is not installed (make docs)")
+    need_module("sphinx")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", ROOT / "docs", ROOT, tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
