@@ -34,6 +34,9 @@ PROGRAMS = {
     "crun": "crun",
     "e2fsck": "e2fsprogs",
     "faketime": "faketime",
+    "find": "findutils",
+    "grep": "grep",
+    "gzip": "gzip",
     "influxd": "influxdb",
     "initdb": "postgresql",
     "java": "default-jre-headless",
@@ -104,7 +107,7 @@ def need(*names: str) -> str:
     """Skip the test unless all of these are present; return the path of the program named last."""
     if reason := lacking(*names):
         skip(reason)
-    return find(names[-1]) or ""
+    return find(names[-1]) or "" if names else ""
 
 
 def need_module(name: str) -> ModuleType:
