@@ -53,6 +53,7 @@ PROGRAMS = {
     "redis-server": "redis-server",
     "rsyslogd": "rsyslog",
     "runc": "runc",
+    "runuser": "util-linux",
     "shellcheck": "shellcheck",
     "skopeo": "skopeo",
     "ssh": "openssh-client",

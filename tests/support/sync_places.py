@@ -148,7 +148,7 @@ def admin(url: str, statement: str) -> Rows:
 def postgres_server() -> Iterator[PostgresServer]:
     """A server for the tests of a module; skips where there is none."""
     need_module("adbc_driver_postgresql")
-    need("initdb", "pg_ctl")
+    need("initdb", "pg_ctl", *(["runuser"] if os.geteuid() == 0 else []))
     # Not in the folder of the test: its parents are closed to the user that the server runs as.
     folder = Path(tempfile.mkdtemp("", "lakelog-pg-", os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     folder.chmod(0o755)
