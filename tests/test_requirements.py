@@ -92,6 +92,7 @@ def test_a_program_outside_of_path_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server in /usr/sbin, or of PostgreSQL, is found by a user whose PATH does not have it."""
+    monkeypatch.delenv("LAKELOG_TEST_WITHOUT", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "redis-server").write_text("#!/bin/sh\n")
     (tmp_path / "redis-server").chmod(0o755)
