@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 import lakelog
 from lakelog.store import manifest, sealer_process
 from tests.support.effort import SECONDS, is_first, is_over, is_played, is_sampled, share
+from tests.support.requirements import count_by_cause, need
 from tests.support.scratch import memory
 
 settings.register_profile(
@@ -41,6 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "damaged: the test damages its lakes; do not verify them")
     config.addinivalue_line(
+        "markers",
+        "needs: skips the test where one of these is missing: tests/support/requirements.py",
+    )
+    config.addinivalue_line(
         "markers", "rounds: repeats itself; a fifth of the times unless LAKELOG_MATRIX=all"
     )
     config.addinivalue_line(
@@ -64,10 +69,22 @@ def _is_played(item: pytest.Item) -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """Begin no test when the seconds that were given are over."""
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test when the given seconds are over, or when what its marks name is missing."""
     if is_over():
         pytest.skip(f"not run: {SECONDS:.0f} seconds are over (make test runs all)")
+    for mark in item.iter_markers("needs"):
+        need(*mark.args)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count skipped tests by what they need; a file that is skipped counts once."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    lines = count_by_cause(report.longrepr[2] for report in skipped)
+    if lines:
+        terminalreporter.write_line(f"skipped {len(skipped)}:")
+    for line in lines:
+        terminalreporter.write_line(f"  {line}")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 import lakelog
 from lakelog import dbapi
 from tests.support.lakes import events
+from tests.support.requirements import need_module
 
 ERRORS = (
     "Warning Error InterfaceError DatabaseError DataError OperationalError IntegrityError"
@@ -117,7 +118,7 @@ def test_commit_and_rollback_do_nothing(connection: dbapi.Connection) -> None:
 
 def test_sqlalchemy_connects(lake: lakelog.Lake) -> None:
     """SQLAlchemy reads a lake through its default dialect over this module."""
-    sqlalchemy = pytest.importorskip("sqlalchemy")
+    sqlalchemy = need_module("sqlalchemy")
     from sqlalchemy.engine.default import DefaultDialect
 
     class LakeDialect(DefaultDialect):
@@ -145,7 +146,7 @@ def test_sqlalchemy_connects(lake: lakelog.Lake) -> None:
 
 def test_pandas_reads_a_connection(lake: lakelog.Lake) -> None:
     """pandas.read_sql takes a connection as it takes any of PEP 249, with its warning."""
-    pandas = pytest.importorskip("pandas")
+    pandas = need_module("pandas")
     with lakelog.connect(lake.path) as connection, pytest.warns(UserWarning, match="SQLAlchemy"):
         frame = pandas.read_sql("SELECT type FROM events", connection)
     assert len(frame) == lake.count()
@@ -187,7 +188,7 @@ def test_a_relation_half_read_answers_other_questions(lake: lakelog.Lake) -> Non
 
 def test_pandas_reads_in_parts(lake: lakelog.Lake) -> None:
     """`chunksize` gives each part before the next ones are made."""
-    pandas = pytest.importorskip("pandas")
+    pandas = need_module("pandas")
     with lakelog.connect(lake.path) as connection:
         with pytest.warns(UserWarning, match="SQLAlchemy"):
             parts = pandas.read_sql(LATE, connection, chunksize=1000)

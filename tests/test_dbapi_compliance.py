@@ -18,8 +18,9 @@ import pytest
 import lakelog
 from lakelog import dbapi
 from tests.support.cli import run
+from tests.support.requirements import need_module
 
-dbapi20: Any = pytest.importorskip("dbapi20", reason="NOT TESTED: dbapi-compliance is missing")
+dbapi20: Any = need_module("dbapi20")
 
 WRITES = {
     "test_cursor_isolation": "inserts a row by a cursor, which another one of it has to see",
@@ -31,6 +32,7 @@ WRITES = {
     "test_nextset": "an optional method, which the suite leaves to the driver's author",
     "test_setoutputsize": "an optional method, which the suite leaves to the driver's author",
 }
+"""Tests of the suite that are left out, and what each does."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,8 +81,8 @@ class Compliance(dbapi20.DatabaseAPI20Test):  # type: ignore[misc]
         connection.close()
 
 
-for _name, _reason in WRITES.items():
-    setattr(Compliance, _name, pytest.mark.skip(reason=_reason)(getattr(Compliance, _name)))
+for _name in WRITES:
+    setattr(Compliance, _name, None)  # not collected: see above
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 import lakelog
 from tests.support import pages
+from tests.support.requirements import need, need_module
 from tests.support.tree import ROOT
 
 README = ROOT / "README.md"
@@ -34,6 +35,7 @@ def name_of(page: Path) -> str:
 @pytest.mark.parametrize("page", RUN, ids=name_of)
 def test_every_block_of_a_page_runs_and_prints_what_it_shows(page: Path, tmp_path: Path) -> None:
     """All blocks of a page run one after another in an empty directory."""
+    need(*pages.programs(page))
     faults = list(pages.run(page, tmp_path))
     assert not faults, "\n\n".join(faults)
 
@@ -69,6 +71,16 @@ def test_only_what_differs_from_run_to_run_may_differ(
     assert pages.agree(expected, printed) is agree
 
 
+def test_programs_of_a_page_are_those_of_its_commands(tmp_path: Path) -> None:
+    """What a page runs beyond a bare machine is found behind prompts and pipes, not in output."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```console\n$ cat a | gzip > b && find .\ngrep\n```\n```python\nbash = 1\n```\n"
+        "```sh\nskopeo list-tags x  # not podman\n```\n"
+    )
+    assert pages.programs(page) == ["find", "gzip", "skopeo"]
+
+
 CELLS = re.compile(r"^```ipython\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOTEBOOK = """
 import sys
@@ -80,11 +92,9 @@ InteractiveShell.instance().run_cell(sys.stdin.read()).raise_error()
 @pytest.mark.parametrize("needs", ["", "jupysql"])
 def test_cells_of_a_notebook_run(tmp_path: Path, needs: str) -> None:
     """What the guide shows for notebooks runs there, over the events that the page starts with."""
-    pytest.importorskip("IPython")
+    need_module("IPython")
     if needs:
-        pytest.importorskip(
-            "sql.magic", reason="NOT TESTED: jupysql is not installed", exc_type=ImportError
-        )
+        need("sql")
     page = ROOT / "docs" / "notebooks.md"
     environment = {
         **pages.environment(),
@@ -154,7 +164,7 @@ def test_the_reference_has_every_public_name() -> None:
 
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     """What `make docs` does, where its generator is installed."""
-    pytest.importorskip("sphinx", reason="NOT TESTED: Sphinx is not installed (make docs)")
+    need_module("sphinx")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", ROOT / "docs", ROOT, tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ import pytest
 from lakelog.cli import stdin_lines as cut
 from lakelog.cli.pairs import event_of
 from tests.support.cli import answer, lines, run
+from tests.support.requirements import need
 from tests.support.tree import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
@@ -27,8 +28,7 @@ def lake(tmp_path: Path) -> Path:
 def real(name: str) -> bytes:
     """Return a real file, or skip where the shared data is not."""
     path = DATA / name
-    if not path.exists():
-        pytest.skip(f"no real data: {path} is not there")
+    need("../shared")
     return path.read_bytes()
 
 
@@ -321,9 +321,9 @@ def test_a_real_document_is_one_event(lake: Path) -> None:
 
 def test_real_broken_files_break_nothing(lake: Path) -> None:
     """Every file of the JSON test suite is stored, or set aside, one line at a time."""
+    need("../shared")
     files = sorted((DATA / "jsontestsuite" / "test_parsing").glob("*.json"))
-    if not files:
-        pytest.skip(f"no real data: {DATA}/jsontestsuite is not there")
+    assert files
     text = b"\n".join(path.read_bytes().replace(b"\n", b" ") for path in files)
     said = run(lake, "append", "--type", "t", input=b'{"type":"first"}\n' + text, code=1)
     given = sum(1 for line in text.split(b"\n") if line.strip())

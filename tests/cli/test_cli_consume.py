@@ -17,12 +17,11 @@ import lakelog
 from lakelog.errors import LakeNotFound
 from tests.support.cli import answer, run
 from tests.support.kafka_server import kafka_server
-from tests.support.redis_server import RedisServer, free_port, require_redis, running
+from tests.support.redis_server import RedisServer, free_port, running
 
 
 @pytest.fixture
 def server(home: Path) -> Iterator[RedisServer]:
-    require_redis()
     with running(RedisServer(home / "redis")) as server:
         yield server
 
@@ -122,7 +121,6 @@ def test_a_mistake_is_one_line(home: Path, words: list[str], code: int, said: st
 
 
 def test_server_that_is_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    require_redis()
     url = f"redis://127.0.0.1:{free_port()}/0/st"
     result = run(home / "lake", "consume", url, "--once", code=1)
     assert "is the server running" in result.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import run
+from tests.support.requirements import need
 from tests.support.tree import ROOT
 
-SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
+SHELLS = ("sh", pytest.param("bash", marks=pytest.mark.needs("bash")))
 USAGE = "usage: restore_state_snapshot.sh list | info NAME | latest | NAME | clean N"
 
 
@@ -98,12 +98,11 @@ def test_scripts_refuse_what_they_do_not_know(tmp_path: Path, shell: str) -> Non
     )
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_scripts_are_clean() -> None:
     """Nothing that shellcheck knows of POSIX sh."""
     scripts = sorted((ROOT / "lakelog" / "transfer").glob("*.sh"))
     assert len(scripts) == 2
     done = subprocess.run(
-        ["shellcheck", "--shell=sh", *map(str, scripts)], capture_output=True, text=True
+        [need("shellcheck"), "--shell=sh", *map(str, scripts)], capture_output=True, text=True
     )
     assert not done.stdout

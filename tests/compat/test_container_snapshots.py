@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,12 @@ from tests.support.podman import Podman
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    podman = podmans.start(tmp_path_factory.mktemp("podman"))
-    yield podman
-    podman.remove_all()
+def engine() -> Iterator[Podman]:
+    # Podman refuses a path of more than 50 characters, which a folder of pytest may have.
+    with tempfile.TemporaryDirectory(prefix="podman-", dir="/tmp") as folder:
+        podman = podmans.start(Path(folder))
+        yield podman
+        podman.remove_all()
 
 
 @pytest.fixture

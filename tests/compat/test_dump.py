@@ -21,7 +21,7 @@ import redis
 import lakelog
 from lakelog import LogEntry, OMEGALogManager
 from lakelog.errors import InUse, InvalidEvent, InvalidSetting
-from tests.support.redis_server import RedisServer, require_redis
+from tests.support.redis_server import RedisServer
 from tests.support.tree import ROOT
 
 GOLDEN = ROOT / "tests" / "golden" / "system_a"
@@ -246,7 +246,6 @@ def test_the_manager_keeps_so_many_backups(logs: Path) -> None:
 
 def test_recent_entries_with_and_without_redis(logs: Path, tmp_path: Path) -> None:
     """Redis answers while it is there, then the lake does: with the same entries."""
-    require_redis()
     said = list[str]()
     server = RedisServer(tmp_path / "redis").start()
     url = f"redis://localhost:{server.port}/0"

@@ -21,8 +21,9 @@ from lakelog.pipeline.http import Limits
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 from tests.support.processes import environment
 from tests.support.real_files import DATA, FACTS
+from tests.support.requirements import need_module
 
-pytest.importorskip("feedparser", reason="NOT TESTED: feedparser is not installed")
+need_module("feedparser")
 REAL = [name for name in FACTS if name.startswith("feeds/")]
 
 
@@ -187,7 +188,7 @@ def test_a_command_that_hangs_is_ended(tmp_path: Path) -> None:
     assert all("timed out after 0.3 s" in error for error in errors)
 
 
-@pytest.mark.skipif(not REAL, reason="NOT TESTED: no real feeds in ../shared/data")
+@pytest.mark.needs("../shared")
 def test_episodes_of_real_feeds(server: FeedServer, tmp_path: Path) -> None:
     """As many as their items, with their dates; those that have no enclosure are processed by a
     function, and without one only what can be downloaded is an episode."""

@@ -19,10 +19,11 @@ import pytest
 import lakelog
 from lakelog import RedisConfig, RedisManager
 from lakelog.errors import InvalidSetting, Unreachable
-from tests.support.redis_server import Authority, RedisServer, free_port, require_redis, running
+from tests.support.redis_server import Authority, RedisServer, free_port, running
+from tests.support.requirements import need_module
 from tests.support.tree import ROOT
 
-require_redis()
+need_module("redis")
 
 PASSWORD = "Correct-Horse-77-Battery"
 USERS = tuple(f"--user app on >{PASSWORD} ~* &* +@all --user default off".split())

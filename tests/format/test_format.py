@@ -20,6 +20,7 @@ import zstandard
 
 import lakelog
 from tests.support import damage, lakes, second_reader, statements
+from tests.support.requirements import find
 from tests.support.statements import parse_document, parse_object
 
 STATEMENT = re.compile(r"F\d+\.\d+")
@@ -192,8 +193,8 @@ def test_any_zstd_tool_prints_the_lines(rich: Path) -> None:
             file.read_bytes(), read_across_frames=True
         )
         assert reader.read() == text
-        if shutil.which("zstdcat"):
-            assert subprocess.run(["zstdcat", file], capture_output=True).stdout == text
+        if zstdcat := find("zstdcat"):
+            assert subprocess.run([zstdcat, file], capture_output=True).stdout == text
 
 
 def test_the_header_of_a_wal(rich: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from lakelog.store import typed
 from tests.golden import kit
 from tests.support import lakes, second_reader, statements
+from tests.support.requirements import give_up, need
 
 READER = statements.ROOT / "docs/reader-node"
 UNREACHABLE = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|E404")
@@ -109,15 +110,11 @@ def test_the_second_reader_gives_the_answers(name: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command that runs the reader, with its packages beside it."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if not node or not npm:
-        pytest.skip("NOT TESTED: the JavaScript reader needs node and npm, which are not here")
+    npm, node = need("npm"), need("node")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
     major, minor = (int(part) for part in version[1:].split(".")[:2])
     if (major, minor) < (20, 15):
-        pytest.skip(
-            f"NOT TESTED: the JavaScript reader needs node 20.15, this is {version.strip()}"
-        )
+        give_up(f"node 20.15 or later, and this is {version.strip()}")
     place = tmp_path_factory.mktemp("reader")
     for file in READER.glob("*.mjs"):
         shutil.copy(file, place)
@@ -142,7 +139,7 @@ def packages(npm: str) -> Path:
                 text=True,
             )
             if done.returncode and UNREACHABLE.search(done.stderr):
-                pytest.skip("NOT TESTED: no index of packages is reachable for npm")
+                give_up("a package index that npm can reach")
             assert done.returncode == 0, done.stderr
             if not target.exists():  # another process may have been faster
                 os.rename(Path(folder, "node_modules"), target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
 import math
 import os
 import pickle
@@ -22,6 +21,7 @@ import pytest
 
 import lakelog
 from tests.support import lakes, real_files, spark_rows
+from tests.support.requirements import need
 
 _EACH = 4
 Rows = list[dict[str, Any]]
@@ -74,8 +74,7 @@ def by_pandas(files: list[str]) -> list[Rows]:
 
 def by_spark(files: list[str]) -> list[Rows]:
     """Read with Spark, in a process of its own."""
-    if importlib.util.find_spec("pyspark") is None or shutil.which("java") is None:
-        pytest.skip("Spark is not here: it needs `pip install pyspark`, and Java 17")
+    need("pyspark", "java")
     out = Path(tempfile.mkdtemp(prefix="lakelog-"), "rows")
     command = [sys.executable, spark_rows.__file__, str(out), *files]
     done = subprocess.run(

@@ -467,7 +467,7 @@ def counted(lake: lakelog.Lake, what: str, limit: int) -> list[list[Any]]:
     return [[str(v), n] for v, n in lake.sql(query).fetchall()][:limit]
 
 
-real = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample files are not here")
+real = pytest.mark.needs("../shared")
 
 
 @real

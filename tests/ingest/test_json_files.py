@@ -17,7 +17,7 @@ from tests.support.dialect_seeds import SEEDS
 from tests.support.document_texts import ENTRY, EVENT, LOG, SPAN, binary, logs, piece, spans
 from tests.support.real_files import DATA, FACTS
 
-real = pytest.mark.skipif(not FACTS, reason=f"the real files are not there: {DATA}")
+real = pytest.mark.needs("../shared")
 
 
 @pytest.fixture(params=[0, 500])

@@ -21,7 +21,7 @@ from lakelog.ingest.formats.sqltext import COLUMN
 from lakelog.ingest.records import joins
 from tests.support.text_facts import FACTS, SHARED
 
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample files are not here")
+pytestmark = pytest.mark.needs("../shared")
 APART = ("jsontestsuite/", "feedparser/")
 """Folders whose facts are of parsers alone: of JSON (test_real_files) and of feeds."""
 QUARANTINED = {

@@ -23,7 +23,7 @@ from lakelog.exact import parse_value
 from tests.support.real_files import DATA, FACTS
 
 SUITE = DATA / "jsontestsuite" / "test_parsing"
-pytestmark = pytest.mark.skipif(not FACTS, reason=f"the real files are not there: {DATA}")
+pytestmark = pytest.mark.needs("../shared")
 
 Query = Callable[[str], list[Any]]
 

@@ -23,7 +23,7 @@ from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.text_facts import FACTS, SHARED, events
 
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample files are not here")
+pytestmark = pytest.mark.needs("../shared")
 KAFKA = "rotated/kafka0/"
 
 

@@ -16,9 +16,10 @@ from lakelog.errors import LakelogError
 from lakelog.loggers.spans import recorder_of
 from tests.conftest import MakeLake
 from tests.support.model_server import KEY, ModelServer, served
+from tests.support.requirements import need_module
 
-openai = pytest.importorskip("openai", reason="NOT TESTED: pip install openai anthropic")
-anthropic = pytest.importorskip("anthropic", reason="NOT TESTED: pip install openai anthropic")
+openai = need_module("openai")
+anthropic = need_module("anthropic")
 
 ASK = [{"role": "user", "content": "hi"}]
 TEXT = "Hello, wörld!"

@@ -19,6 +19,7 @@ import pytest
 
 import lakelog
 from tests.support.processes import environment
+from tests.support.requirements import need_module
 
 _HEAD = """
 import asyncio, atexit, logging, multiprocessing, os, signal, sys, threading, time
@@ -453,7 +454,7 @@ def application(environ, start_response):
 def test_nothing_is_lost_in_workers_of_gunicorn(home: Path) -> None:
     """The real server with an application that is loaded before it forks: at a graceful stop all
     requests that were answered are in the lake, once, whichever worker answered."""
-    pytest.importorskip("gunicorn", reason="NOT TESTED: gunicorn is not installed")
+    need_module("gunicorn")
     (home / "served.py").write_text(_SERVED)
     lake = home / "lake"
     options = ["--preload", "--workers", "2", "--bind", "127.0.0.1:0", "--chdir", str(home)]

@@ -9,17 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-import lakelog
-from tests.conftest import MakeLake
-
-pytest.importorskip("IPython")
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
+import lakelog
 from lakelog.notebook import objects
+from tests.conftest import MakeLake
+from tests.support.requirements import need_module
 
 EVENTS = [
     {"type": "COMPLETE", "source": "web", "message": "done", "data": {"ms": 10}},
@@ -102,7 +100,7 @@ def test_parameters_are_bound(opened: Notebook) -> None:
 
 
 def test_frames_of_the_notebook_are_tables(opened: Notebook) -> None:
-    pytest.importorskip("polars")
+    need_module("polars")
     opened.run("import polars\nowners = polars.DataFrame({'source': ['api'], 'owner': ['Ada']})")
     answer = opened.run("%sql SELECT owner FROM events JOIN owners USING (source) LIMIT 1")
     assert answer.fetchall() == [("Ada",)]

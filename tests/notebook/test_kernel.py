@@ -11,9 +11,10 @@ import pytest
 
 import lakelog
 from tests.conftest import MakeLake
+from tests.support.requirements import need_module
 
-pytest.importorskip("ipykernel")
-manager = pytest.importorskip("jupyter_client.manager")
+need_module("ipykernel")
+manager = need_module("jupyter_client.manager")
 
 SLOW = "SELECT sum(hash(a.range)) FROM range(3_000_000_000) a"
 
@@ -142,8 +143,8 @@ def test_live_cell_stops_where_the_query_fails(kernel: Kernel, lake: lakelog.Lak
 
 
 def test_plot_has_an_image(kernel: Kernel, lake: lakelog.Lake) -> None:
-    pytest.importorskip("altair")
-    pytest.importorskip("vl_convert")
+    need_module("altair")
+    need_module("vl_convert")
     [shown] = kernel.run("answer = %sql SELECT type FROM events\nanswer.plot()")
     data = shown["content"]["data"]
     assert data["image/png"].startswith("iVBOR")

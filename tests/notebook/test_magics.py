@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.support.requirements import need_module
 
-pytest.importorskip("IPython")
+need_module("IPython")
 
 
 def test_magics_in_a_shell() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ipykernel")
-pytest.importorskip("sklearn", reason="NOT TESTED: scikit-learn is not installed")
-notebook_runs = pytest.importorskip("tests.support.notebook_runs")
+from tests.support.requirements import need_module
+
+need_module("ipykernel")
+need_module("sklearn")
+notebook_runs = need_module("tests.support.notebook_runs")
 
 
 def test_there_are_five() -> None:

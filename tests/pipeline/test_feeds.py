@@ -11,13 +11,14 @@ import pytest
 
 from lakelog.pipeline import feeds
 from tests.support.real_files import DATA, FACTS
+from tests.support.requirements import need_module
 
-pytest.importorskip("feedparser", reason="NOT TESTED: feedparser is not installed")
+need_module("feedparser")
 REAL = [name for name in FACTS if name.startswith("feeds/")]
 FIXTURES = [name for name in FACTS if name.startswith("feedparser/wellformed/")]
 
 
-@pytest.mark.skipif(not REAL, reason="NOT TESTED: no real feeds in ../shared/data")
+@pytest.mark.needs("../shared")
 @pytest.mark.parametrize("name", REAL or [""])
 def test_real_feeds_have_what_they_say(name: str) -> None:
     """Entries, dates, ids and enclosures are those counted without any of this code."""
@@ -37,7 +38,7 @@ def test_real_feeds_have_what_they_say(name: str) -> None:
         assert feed.problem
 
 
-@pytest.mark.skipif(not FIXTURES, reason="NOT TESTED: no feed fixtures in ../shared/data")
+@pytest.mark.needs("../shared")
 def test_fixtures_are_read_without_a_problem() -> None:
     """Feeds that are well-formed have no problem, and their titles and items are there."""
     for name in FIXTURES:

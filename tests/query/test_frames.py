@@ -8,6 +8,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
+from tests.support.requirements import need_module
 
 PRICES = pl.DataFrame({"kind": ["a", "b"], "price": [2, 3]})
 """A variable of the module, which its functions see."""
@@ -29,7 +30,7 @@ FRAMES = ["pyarrow.table", "pandas.DataFrame", "polars.DataFrame", "polars.LazyF
 def test_local_frame_joins_events(lake: lakelog.Lake, make: str) -> None:
     """Frames of pandas, Polars and Arrow in a variable are joined with events by its name."""
     module, _, name = make.partition(".")
-    library = pytest.importorskip(module, reason=f"{module} is not installed: SKIPPED")
+    library = need_module(module)
     weights = getattr(library, name)({"kind": ["a", "b"], "weight": [10, 100]})
     query = """SELECT sum(weight * price)::INT FROM events JOIN weights w ON type = w.kind
         JOIN PRICES p ON type = p.kind WHERE weight > ?"""

@@ -11,8 +11,9 @@ import lakelog
 from lakelog.errors import QueryFailed
 from lakelog.query.plots import choose, label
 from tests.conftest import MakeLake
+from tests.support.requirements import need_module
 
-pytest.importorskip("altair")
+need_module("altair")
 
 TIME = "TIMESTAMP WITH TIME ZONE"
 HOURS = "SELECT TIMESTAMPTZ '2026-01-01 00:00:00+00' + to_hours(range) AS h, range AS n"

@@ -15,6 +15,7 @@ import pytest
 
 import lakelog
 from lakelog.store import column_encoding, segment
+from tests.support.requirements import need_module
 
 
 def _encode(messages: list[str | None], layout: str) -> bytes:
@@ -125,8 +126,8 @@ def test_plain_readers_see_every_encoding(lake: lakelog.Lake, smallest: bool) ->
     assert [tuple(row[name] for name in names) for row in table.to_pylist()] == wanted
     query = f"SELECT {', '.join(names)} FROM read_parquet(?) ORDER BY seq"
     assert duckdb.execute(query, [path]).fetchall() == wanted
-    assert pytest.importorskip("polars").read_parquet(path)[names].rows() == wanted
-    frame = pytest.importorskip("pandas").read_parquet(path)
+    assert need_module("polars").read_parquet(path)[names].rows() == wanted
+    frame = need_module("pandas").read_parquet(path)
     assert list(zip(frame["subject"], frame["message"], strict=True)) == [w[:2] for w in wanted]
     texts = lake.sql("SELECT data FROM events ORDER BY seq").fetchall()
     assert texts == [(orjson.dumps(data).decode(),) for data in payloads]

@@ -12,7 +12,6 @@ import math
 from typing import Any
 
 import orjson
-import pytest
 
 from tests.support.strict_server import ProtocolError, Refused, Request, StrictServer
 from tests.support.sync_places import COMPARED, Place, Rows
@@ -184,9 +183,6 @@ class ElasticPlace(Place):
         )
         names = columns.split(", ")
         return [tuple(_text(source.get(name)) for name in names) for source in documents]
-
-    def ask(self, statement: str) -> Rows:
-        pytest.skip("it is no SQL database")
 
 
 def _text(value: Any) -> Any:

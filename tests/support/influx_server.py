@@ -20,9 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.redis_server import free_port
+from tests.support.requirements import need
 from tests.support.strict_server import ProtocolError, Refused, Request, StrictServer
 from tests.support.sync_places import COMPARED, Place, Rows
 
@@ -268,7 +267,7 @@ class RealInflux:
     def start(self) -> None:
         """Start, and wait until it answers."""
         self._process = subprocess.Popen(
-            ["influxd", "-config", str(self._config)],
+            [need("influxd"), "-config", str(self._config)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -312,8 +311,7 @@ class InfluxPlace(Place):
 @contextlib.contextmanager
 def real_influx() -> Iterator[RealInflux]:
     """A server for the tests of a module; skips where there is none."""
-    if not shutil.which("influxd"):
-        pytest.skip("NOT TESTED: no influxd: install the package influxdb")
+    need("influxd")
     folder = Path(tempfile.mkdtemp("", "lakelog-influx-"))
     server = RealInflux(folder)
     try:

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
+from tests.support.requirements import need_module
 
 PARTITIONS = 4
 """Partitions of each topic; the first message creates it."""
 _CLUSTER = """
 import sys, confluent_kafka
+from tests.support.requirements import need_module
 owner = confluent_kafka.Producer(
     {"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0}
 )
@@ -25,13 +26,6 @@ brokers = owner.list_topics(timeout=240).brokers.values()
 print(",".join(f"{b.host}:{b.port}" for b in brokers), flush=True)
 sys.stdin.read()
 """
-
-
-def require_kafka() -> None:
-    """Skip where there is no client, and say so."""
-    pytest.importorskip(
-        "confluent_kafka", reason="confluent-kafka is not installed: pip install 'lakelog[kafka]'"
-    )
 
 
 class KafkaServer:
@@ -65,7 +59,7 @@ class KafkaServer:
 @contextlib.contextmanager
 def kafka_server() -> Iterator[KafkaServer]:
     """A cluster for the time of a block."""
-    require_kafka()
+    need_module("confluent_kafka")
     server = KafkaServer()
     try:
         yield server

@@ -13,13 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.support.redis_server import free_port
+from tests.support.requirements import need, need_module
 from tests.support.sync_places import PASSWORD, Place, Rows
 
 _NUMBERS = itertools.count()
-_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 
 
 class MysqlServer:
@@ -52,7 +50,7 @@ class MysqlServer:
     def start(self) -> None:
         """Start, and wait until it answers."""
         command = [
-            str(shutil.which("mariadbd", path=_PATH)),
+            need("mariadbd"),
             "--no-defaults",
             f"--datadir={self._data}",
             f"--tmpdir={self.folder}",
@@ -124,10 +122,8 @@ class MysqlPlace(Place):
 @contextlib.contextmanager
 def mysql_server() -> Iterator[MysqlServer]:
     """A server for the tests of a module; skips where there is none."""
-    pytest.importorskip("pymysql", reason="no driver: pip install 'lakelog[mysql]'")
-    for program in ("mariadbd", "mariadb-install-db"):
-        if shutil.which(program, path=_PATH) is None:
-            pytest.skip(f"no {program}: install the package mariadb-server")
+    need_module("pymysql")
+    need("mariadbd", "mariadb-install-db")
     folder = Path(tempfile.mkdtemp("", "lakelog-my-", os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     folder.chmod(0o755)
     server = None
@@ -141,6 +137,5 @@ def mysql_server() -> Iterator[MysqlServer]:
 
 
 def _run(program: str, *words: str) -> None:
-    found = shutil.which(program, path=_PATH)
-    done = subprocess.run([str(found), *words], capture_output=True, text=True)
+    done = subprocess.run([need(program), *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -21,11 +21,15 @@ import termios
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.requirements import PROGRAMS
+
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 RUN = ("sh", "python", "console")
 HOME = "/home/ada"
 """What pages show instead of the directory in which they are run."""
 _COMMAND = re.compile(r"^\$ (.*\n(?:> .*\n)*)", re.MULTILINE)
+_PROGRAM = re.compile(r"(?:^|[|;&(])\s*([a-z][\w.-]*)", re.MULTILINE)
+"""The word of a shell command that names its program."""
 _SECONDS = 120
 # Each pattern is something that differs from run to run, and what stands for it in a comparison.
 _VOLATILE = [
@@ -42,6 +46,16 @@ _VOLATILE = [
 def blocks(page: Path) -> list[tuple[str, str]]:
     """Return (language, text) of the page's blocks, in order."""
     return BLOCK.findall(page.read_text("utf-8"))
+
+
+def programs(page: Path) -> list[str]:
+    """Return the programs that a page runs and a bare machine may lack."""
+    shell = "\n".join(
+        "\n".join(command for command, _ in commands(text)) if language == "console" else text
+        for language, text in blocks(page)
+        if language in ("sh", "console")
+    )
+    return sorted(set(_PROGRAM.findall(shell)) & set(PROGRAMS))
 
 
 def environment() -> dict[str, str]:

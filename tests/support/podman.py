@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import platform
-import shutil
 import socket
 import struct
 import subprocess
@@ -15,9 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.support.redis_server import free_port
+from tests.support.requirements import find, give_up, need
 
 # pause(2) in an endless loop.
 _CODE = bytes.fromhex("b822000000 0f05 ebf7 9090 90".replace(" ", ""))
@@ -37,7 +35,7 @@ class Podman:
     """A directory with a `podman` to put on the PATH; `run` is that one."""
 
     def __init__(self, root: Path, runtime: str) -> None:
-        real = shutil.which("podman")
+        real = need("podman")
         self.root, self.path = root, f"{root}/bin:{os.environ['PATH']}"
         (root / "bin").mkdir(parents=True)
         (root / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
@@ -94,10 +92,13 @@ class Podman:
 
 def start(root: Path) -> Podman:
     """Return a Podman that can run containers, or skip the test with the reason."""
-    if shutil.which("podman") is None or platform.machine() != "x86_64":
-        pytest.skip("podman is not installed, or this is another machine than x86-64")
+    need("podman")
+    if platform.machine() != "x86_64":
+        give_up("a machine of x86-64")
+    if not any(map(find, _RUNTIMES)):
+        need(_RUNTIMES[0])
     reasons = []
-    for runtime in filter(shutil.which, _RUNTIMES):
+    for runtime in filter(find, _RUNTIMES):
         podman = Podman(root / runtime, runtime)
         try:
             podman.make_image("localhost/base")
@@ -107,21 +108,20 @@ def start(root: Path) -> Podman:
         except subprocess.SubprocessError as error:
             reasons.append(f"{runtime}: {getattr(error, 'stderr', '') or error}".strip())
             podman.remove_all()
-    pytest.skip(f"podman cannot run containers here: {'; '.join(reasons) or 'no runtime'}")
+    give_up(f"a kernel that lets podman run containers: {'; '.join(reasons)}")
 
 
 @contextlib.contextmanager
 def registry(root: Path) -> Iterator[str]:
     """Yield the host and port of a registry, or skip the test."""
-    if shutil.which("docker-registry") is None:
-        pytest.skip("docker-registry is not installed")
+    program = need("docker-registry")
     port = free_port()
     root.mkdir()
     (root / "config.yml").write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}/data}}}}\n"
         f"http: {{addr: 127.0.0.1:{port}}}\n"
     )
-    command = ["docker-registry", "serve", str(root / "config.yml")]
+    command = [program, "serve", str(root / "config.yml")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             while True:

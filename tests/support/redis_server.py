@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-import shutil
 import socket
 import subprocess
 import time
@@ -14,20 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-BINARY = shutil.which("redis-server")
-
-
-def require_redis() -> None:
-    """Skip where there is no server or no client, and say so."""
-    pytest.importorskip("redis", reason="redis-py is not installed: pip install 'lakelog[redis]'")
-    if BINARY is None:
-        pytest.skip("no redis-server on PATH: install the package redis-server")
+from tests.support.requirements import need, need_module
 
 
 def free_port() -> int:
@@ -99,8 +90,9 @@ class RedisServer:
     options: tuple[str, ...] = ()
 
     def start(self) -> RedisServer:
-        """Start it and wait until it listens."""
-        assert BINARY is not None
+        """Start it and wait until it listens; skip the test where server or client is missing."""
+        need_module("redis")
+        program = need("redis-server")
         self.folder.mkdir(parents=True, exist_ok=True)
         ports = ["--port", str(self.port)]
         if self.tls is not None:
@@ -115,7 +107,7 @@ class RedisServer:
                 "no",
                 *files,
             ]
-        command = [BINARY, *ports, "--bind", "127.0.0.1", "--dir", str(self.folder), *self.options]
+        command = [program, *ports, "--bind", "127.0.0.1", "--dir", str(self.folder), *self.options]
         log = ["--logfile", str(self.folder / "redis.log"), "--enable-debug-command", "yes"]
         self.process = subprocess.Popen([*command, *log])
         deadline = time.monotonic() + 240

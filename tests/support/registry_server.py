@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -13,19 +12,15 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.support.redis_server import free_port
+from tests.support.requirements import need
 from tests.support.scratch import memory
-
-PROGRAM = "/usr/bin/docker-registry"
 
 
 @contextlib.contextmanager
 def served(**more: object) -> Iterator[str]:
     """Start a registry with more configuration; yield HOST:PORT."""
-    if not shutil.which(PROGRAM):
-        pytest.skip("NOT TESTED: docker-registry is not installed")
+    program = need("docker-registry")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="registry-", dir=memory()) as folder:
         config = {
@@ -38,7 +33,7 @@ def served(**more: object) -> Iterator[str]:
         file = Path(folder, "config.yml")
         file.write_text(json.dumps(config))  # which is YAML, too
         server = subprocess.Popen(
-            [PROGRAM, "serve", str(file)],
+            [program, "serve", str(file)],
             # A third of its CPU would go into garbage of a few MB.
             env={**os.environ, "GOGC": "400", "GOMAXPROCS": "1"},
             stdout=subprocess.DEVNULL,

@@ -31,6 +31,7 @@ from lakelog.transfer.restore import restore_state
 from lakelog.transfer.site import Site
 from lakelog.transfer.state import list_states, save_state
 from tests.support.lakes import opened
+from tests.support.requirements import need_module
 from tests.support.tree import ROOT
 
 REQUESTS = {"stream", "names", "size", "put", "put_new", "replace", "flush"}
@@ -346,7 +347,7 @@ class RemoteSuite:
             assert lake.verify().problems == ()
 
     def test_signatures_travel(self, path: str, url: str, home: Path) -> None:
-        pytest.importorskip("cryptography", reason="NOT TESTED: extra sign")
+        need_module("cryptography")
         private, public = str(home / "key"), str(home / "key.pub")
         keys.generate(private)
         with opened(path) as lake:
@@ -369,7 +370,7 @@ class RemoteSuite:
     def test_a_renewed_signature_travels_and_a_forged_one_replaces_none(
         self, path: str, url: str, home: Path
     ) -> None:
-        pytest.importorskip("cryptography", reason="NOT TESTED: extra sign")
+        need_module("cryptography")
         private = str(home / "key")
         keys.generate(private)
         key = keys.load_private(private)

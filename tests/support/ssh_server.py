@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.redis_server import free_port
-
-SSHD = "/usr/sbin/sshd"
-MISSING = not (os.path.exists(SSHD) and shutil.which("ssh"))
-REASON = "NOT TESTED: sshd is not installed (Debian: openssh-server)"
+from tests.support.requirements import need
 
 _SERVER = """\
 Port {port}
@@ -75,7 +72,8 @@ class SshServer:
 
 @contextmanager
 def running(folder: Path, *, sftp: str = "internal-sftp", more: str = "") -> Iterator[SshServer]:
-    """Run a server whose files are in a folder."""
+    """Run a server whose files are in a folder; skip the test where there is none."""
+    program = need("ssh", "ssh-keygen", "sshd")
     if os.getuid() == 0:
         os.makedirs("/run/sshd", exist_ok=True)
     for name in ("host_key", "other_key", "id"):
@@ -86,7 +84,7 @@ def running(folder: Path, *, sftp: str = "internal-sftp", more: str = "") -> Ite
     config = folder / "sshd_config"
     config.write_text(_SERVER.format(port=port, folder=folder, sftp=sftp, more=more))
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log)
+        process = subprocess.Popen([program, "-D", "-e", "-f", str(config)], stderr=log)
     server = SshServer(folder, port)
     server.trust()
     try:

@@ -17,16 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pytest
 
 import lakelog
 from lakelog.sync.sync import Syncer, SyncResult, target_of
 from lakelog.sync.target import Target
 from tests.support.redis_server import free_port
+from tests.support.requirements import need, need_module
 
 PASSWORD = "s3cret-Pa55word"
-BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql"))
-"""Of the newest server that is installed as Debian does."""
 COMPARED = "seq, type, source, subject, message, data, id, position"
 """Columns that all databases return alike; times are compared apart."""
 Rows = list[tuple[Any, ...]]
@@ -112,7 +110,7 @@ class PostgresServer:
         return f"postgresql://{user}:{PASSWORD}@127.0.0.1:{port or self.port}/{database}"
 
     def _run(self, name: str, *words: str) -> None:
-        command = [*self._prefix, str(BIN / name), *words]
+        command = [*self._prefix, need(name), *words]
         subprocess.run(
             command, check=True, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -149,11 +147,8 @@ def admin(url: str, statement: str) -> Rows:
 @contextlib.contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
     """A server for the tests of a module; skips where there is none."""
-    pytest.importorskip(
-        "adbc_driver_postgresql", reason="no driver: pip install 'lakelog[postgres]'"
-    )
-    if not (BIN / "initdb").exists():
-        pytest.skip(f"no PostgreSQL server in {BIN}: install the package postgresql")
+    need_module("adbc_driver_postgresql")
+    need("initdb", "pg_ctl", *(["runuser"] if os.geteuid() == 0 else []))
     # Not in the folder of the test: its parents are closed to the user that the server runs as.
     folder = Path(tempfile.mkdtemp("", "lakelog-pg-", os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     folder.chmod(0o755)

@@ -11,6 +11,7 @@ import pytest
 
 from lakelog.errors import SyncRefused
 from tests.support.lakes import copied, opened
+from tests.support.requirements import MOUNTS
 from tests.support.sync_places import (
     DuckdbPlace,
     Place,
@@ -24,7 +25,7 @@ from tests.support.sync_places import (
 )
 from tests.torture import mounts
 
-pytestmark = pytest.mark.skipif(bool(mounts.lacking()), reason=mounts.lacking() or "mounts")
+pytestmark = pytest.mark.needs(MOUNTS)
 EVENTS, BATCH = 3_000, 400
 ROOM = 128 << 20
 
@@ -43,11 +44,8 @@ def ten_segments(path: str) -> None:
 
 @pytest.fixture
 def disk(home: Path) -> Iterator[Path]:
-    try:
-        with mounts.tmpfs(home / "disk", ROOM) as place:
-            yield place
-    except OSError as error:
-        pytest.skip(f"a small file system cannot be mounted here: {error}")
+    with mounts.tmpfs(home / "disk", ROOM) as place:
+        yield place
 
 
 @pytest.fixture(scope="module")

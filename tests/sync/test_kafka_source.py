@@ -90,8 +90,8 @@ class TestKafka(SourceSuite):
             assert "\n" not in str(caught.value)
             assert not numbers(path)
 
-    @pytest.mark.skip(reason="the mock cluster keeps nothing: a restarted one is another cluster")
-    def test_server_is_killed_and_restarted(self) -> None: ...
+    # The mock cluster keeps nothing: a restarted one is another cluster.
+    test_server_is_killed_and_restarted = None
 
     def test_server_that_hangs_for_a_while(self, path: str) -> None:
         with kafka_server() as server:
@@ -186,8 +186,8 @@ class TestKafka(SourceSuite):
         client.close()
         self.check(path, place)
 
-    @pytest.mark.skip(reason="the mock cluster cannot add partitions to a topic")
-    def test_new_partitions_are_found(self) -> None: ...
+    # The mock cluster cannot add partitions to a topic.
+    test_new_partitions_are_found = None
 
     def test_topic_of_another_cluster_is_another_stream(self, path: str, place: KafkaPlace) -> None:
         place.number(10)

@@ -27,10 +27,11 @@ from lakelog.sync.redis_recent import RecentEntries, from_lake, prefix_of
 from tests.support.cli import run
 from tests.support.effort import share
 from tests.support.lakes import EXOTIC
-from tests.support.redis_server import RedisServer, free_port, require_redis, running
+from tests.support.redis_server import RedisServer, free_port, running
+from tests.support.requirements import need_module
 from tests.support.sync_places import Proxy
 
-require_redis()
+need_module("redis")
 
 KEEP = 7
 TURNS = share(20)

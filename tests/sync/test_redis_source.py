@@ -15,7 +15,7 @@ from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreacha
 from lakelog.sync import redis_client
 from lakelog.sync.consume import source_of
 from tests.support.lakes import opened
-from tests.support.redis_server import RedisServer, free_port, require_redis, running
+from tests.support.redis_server import RedisServer, free_port, running
 from tests.support.source_suite import SourcePlace, SourceSuite, consumed, numbers
 from tests.support.sync_places import Faulty
 
@@ -44,7 +44,6 @@ class RedisPlace(SourcePlace):
 
 @pytest.fixture
 def server(home: Path) -> Iterator[RedisServer]:
-    require_redis()
     options = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
     with running(RedisServer(home / "redis", options=options)) as server:
         yield server

@@ -10,6 +10,7 @@ import pytest
 
 from lakelog.sync.sqlite import SqliteTarget
 from tests.support.lakes import EXOTIC, opened
+from tests.support.requirements import need_module
 from tests.support.sync_places import (
     DuckdbPlace,
     Place,
@@ -28,7 +29,7 @@ class TestSqlite(TargetSuite):
 
     @pytest.fixture
     def place(self, home: Path) -> Place:
-        pytest.importorskip("adbc_driver_sqlite", reason="pip install 'lakelog[sqlite]'")
+        need_module("adbc_driver_sqlite")
         return SqlitePlace(home)
 
 

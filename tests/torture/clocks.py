@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -18,6 +17,7 @@ from lakelog.store import disk
 from lakelog.store.clock import AHEAD
 from tests.support import lakes
 from tests.support.feeds import feed, put
+from tests.support.requirements import find, lacking, need
 from tests.support.world import warm_engine
 from tests.torture.case import Case, Row
 
@@ -39,12 +39,12 @@ FAKES = ["-3d", "+1y", "-1y", "+1y x10", "-20y", "+0 x100"]
 def clocks(case: Case) -> None:
     """Live with a clock that jumps, and stamps files as it goes; nothing is lost, moves stay in
     order."""
-    if case.number % 2 and shutil.which("faketime"):
+    if case.number % 2 and find("faketime"):
         _faked(case)
         return
     if case.number % 2:
         case.tally.skipped += 1
-        case.tally.notes["SKIPPED: no faketime"] += 1
+        case.tally.notes[f"SKIPPED: {lacking('faketime')}"] += 1
     warm_engine(case.patch)
     real, shift, dice = disk.now_us, [0], case.dice
     sync = disk.sync_file
@@ -106,9 +106,9 @@ def _faked(case: Case) -> None:
         event = json.dumps({"type": "T", "subject": f"e{turn}"})
         for words in (["append"], ["snapshot", "-m", f"s{turn}"], ["gc"]):
             fake = case.dice.choice(FAKES)
-            command = ["faketime", "-f", fake, sys.executable, "-m", "lakelog", "--lake", path]
+            command = [need("faketime"), "-f", fake, sys.executable, "-m", "lakelog"]
             done = subprocess.run(
-                [*command, *words],
+                [*command, "--lake", path, *words],
                 input=event + "\n",
                 text=True,
                 capture_output=True,

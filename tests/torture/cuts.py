@@ -16,10 +16,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import lakelog
+from tests.support.requirements import MOUNTS, find, lacking
 from tests.torture import mounts
 from tests.torture.case import Case, Row
 
-KINDS = [kind for kind in mounts.MAKERS if not mounts.lacking(mounts.MAKERS[kind][0])]
+KINDS = [kind for kind in mounts.MAKERS if find(mounts.MAKERS[kind][0])]
 _ACK = struct.Struct("<qq")
 WRITERS, CUTS = 3, 6
 
@@ -31,7 +32,7 @@ def cuts(case: Case) -> None:
     volume = mounts.Volume(kind, case.place, options)
     acked: set[str] = set()
     for absent in mounts.MAKERS.keys() - set(KINDS):
-        case.tally.notes[f"SKIPPED: {absent}, {mounts.lacking(mounts.MAKERS[absent][0])}"] += 1
+        case.tally.notes[f"SKIPPED: {absent}, {lacking(mounts.MAKERS[absent][0])}"] += 1
         case.tally.skipped += 1
     try:
         path = str(volume.place / "lake")
@@ -132,6 +133,6 @@ ROWS = [
         1500,
         45,
         cuts,
-        missing=lambda: "" if KINDS else mounts.lacking("mkfs.ext4"),
+        missing=lambda: lacking(MOUNTS, *([] if KINDS else ["mkfs.ext4"])),
     )
 ]

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from tests.support.redis_server import free_port
+from tests.support.requirements import need
 from tests.support.tree import ROOT
 from tests.torture.logwriters import Spec
-from tests.torture.rotators import program
 
 _RSYSLOG = """
 global(workDirectory="{place}")
@@ -134,7 +134,7 @@ class Writer:
         place = processes.place / f"rsyslog-{Path(spec.path).name}"
         place.mkdir()
         (place / "conf").write_text(_RSYSLOG.format(place=place, log=spec.path))
-        words = [program("rsyslogd"), "-n", "-i", f"{place}/pid", "-f", f"{place}/conf"]
+        words = [need("rsyslogd"), "-n", "-i", f"{place}/pid", "-f", f"{place}/conf"]
         self._daemon = processes.start(words, "rsyslogd")
         return Spec(
             **{**spec.__dict__, "port": _wait_for(lambda: int((place / "port").read_text()))}
@@ -147,7 +147,7 @@ class Writer:
         buffer = " buffer=16k flush=1s" if spec.kind == "bufnginx" else ""
         text = _NGINX.format(place=place, log=spec.path, port=port, buffer=buffer)
         (place / "conf").write_text(text)
-        words = [program("nginx"), "-p", str(place), "-e", f"{place}/nginx.err"]
+        words = [need("nginx"), "-p", str(place), "-e", f"{place}/nginx.err"]
         self._daemon = processes.start([*words, "-c", f"{place}/conf"], "nginx")
         _wait_for(lambda: socket.create_connection(("127.0.0.1", port), 1).close())
         return replace(spec, port=port)

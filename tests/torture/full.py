@@ -16,6 +16,7 @@ from lakelog.errors import LakelogError
 from lakelog.store import compact
 from tests.support import seam
 from tests.support.feeds import feed, put
+from tests.support.requirements import MOUNTS, lacking
 from tests.support.world import warm_engine
 from tests.torture import mounts
 from tests.torture.case import Case, Row
@@ -100,7 +101,7 @@ def _holds(root: str, acked: set[str], where: str) -> None:
 def fills(case: Case) -> None:
     """Fill a disk of some size, or what a process may write; then there is room again."""
     case.patch.setattr(compact, "LEVEL", 1)  # it is not packing that is tried here
-    if case.number % 2 == 0 and not mounts.lacking():
+    if case.number % 2 == 0 and not lacking(MOUNTS):
         with mounts.tmpfs(case.place / "disk", case.dice.randint(300, 1500) * 4096) as small:
             _fill(case, small)
     else:
@@ -241,6 +242,6 @@ ROWS = [
         50,
         8,
         gate,
-        missing=lambda: mounts.lacking("mkfs.ext4", "e2fsck"),
+        missing=lambda: lacking(MOUNTS, "mkfs.ext4", "e2fsck"),
     ),
 ]

@@ -5,34 +5,24 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.support.requirements import find
 
 SHUTDOWN = 0x8004587D
 """Stops a file system at once, without writing its log: the power cut of ext4 and XFS."""
 MAKERS = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
 OPTIONS = {"ext4": ["", "commit=1", "data=writeback", "data=journal"], "xfs": ["", "logbsize=256k"]}
 SIZES = {"ext4": 64 << 20, "xfs": 320 << 20}
-_SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-
-
-def lacking(*programs: str) -> str:
-    """Say what is missing to mount things, "" if nothing is."""
-    if os.geteuid() != 0:
-        return "only root may mount"
-    for program in (*programs, "mount", "umount"):
-        if shutil.which(program, path=_SBIN) is None:
-            return f"no {program}"
-    return ""
 
 
 def run(*command: str) -> None:
     """Run a program of the system; raises OSError with what it said."""
-    found = shutil.which(command[0], path=_SBIN) or command[0]
-    done = subprocess.run([found, *command[1:]], capture_output=True, text=True)
+    program = find(command[0]) or command[0]
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True)
     if done.returncode:
         raise OSError(done.returncode, f"{' '.join(command)}: {done.stderr.strip()}")
 

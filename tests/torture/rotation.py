@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 
 import lakelog
+from tests.support.requirements import lacking
 from tests.torture import ledger
 from tests.torture.case import Case, Row
 from tests.torture.daemons import NEEDS, SIGNALS, Processes, WatchProcess, Writer
 from tests.torture.ledger import Holding, Stored, Written
 from tests.torture.logwriters import BANNER, FORMS, LOGS, Spec, line
-from tests.torture.rotators import MODES, Mode, Rotator, program
+from tests.torture.rotators import MODES, Mode, Rotator
 
 SAME_FILE = ("rsyslog", "offset", "nginx", "plain", "textblocks", "blocks", "bufnginx")
 REOPENED = ("watched", "blocks", "rsyslog", "nginx", "textblocks", "bufnginx")
@@ -96,10 +97,9 @@ def plan(case: Case) -> Plan:
 def rotations(case: Case) -> None:
     """Write, rotate, kill; then compare the lake with the disk."""
     chosen = plan(case)
-    need = NEEDS.get(chosen.kind, "logrotate")
-    if not program(need):
+    if reason := lacking(NEEDS.get(chosen.kind, "logrotate")):
         case.tally.skipped += 1
-        case.tally.notes[f"skipped, for there is no {need}:"] += 1
+        case.tally.notes[f"skipped, {reason}:"] += 1
         return
     with Processes(case.place) as processes:
         stage = Stage(case, chosen, processes)
@@ -392,7 +392,7 @@ def _spans(serials: list[int]) -> str:
 
 
 def _lacks() -> str:
-    return "" if program("logrotate") else "no logrotate: apt-get install logrotate"
+    return lacking("logrotate")
 
 
 ROWS = [Row("logrotate", "rotated logs, each once", 16, 160, 60, rotations, missing=_lacks)]

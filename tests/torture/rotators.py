@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+from tests.support.requirements import need
+
 _OLD = 3 * 86_400
 _REOPENS = """
   postrotate
@@ -73,11 +73,6 @@ MODES = (
 )
 
 
-def program(name: str) -> str:
-    """Where a program of the system is, "" if it is not there."""
-    return shutil.which(name, path=_SBIN) or ""
-
-
 class Rotator:
     """Runs logrotate on some logs; `pids` are the processes that write them."""
 
@@ -103,7 +98,7 @@ class Rotator:
         """Rotate now."""
         if "maxage" in self.mode.words:
             self._age()
-        words = [program("logrotate"), "-f", "-s", str(self._place / "logrotate.state")]
+        words = [need("logrotate"), "-f", "-s", str(self._place / "logrotate.state")]
         with open(self._place / "logrotate.out", "ab") as out:
             return subprocess.Popen([*words, str(self._config)], stdout=out, stderr=out)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from lakelog.store import thinning
 from tests.support import seam
 from tests.support.feeds import feed, put
 from tests.support.powercut import FOLDER, apply, placed, started
+from tests.support.requirements import find
 from tests.support.verbs import VERBS, Verb, events
 
 CALLS = """openat creat write writev pwrite64 pwritev lseek ftruncate fallocate fsync fdatasync mmap
@@ -65,10 +65,11 @@ WORK: dict[str, tuple[str, Callable[[lakelog.Lake, Ack], None]]] = {
 
 def by_strace(name: str, root: str, tree: Tree) -> Log | None:
     """Do a verb in a process of its own under strace; None where there is no strace."""
-    if shutil.which("strace") is None:
+    strace = find("strace")
+    if strace is None:
         return None
     log = f"{root}.strace"
-    command = ["strace", "-f", "-y", "-xx", "-qq", "-s", "10000000", "--seccomp-bpf"]
+    command = [strace, "-f", "-y", "-xx", "-qq", "-s", "10000000", "--seccomp-bpf"]
     command += ["-e", f"trace={','.join(CALLS)}", "-o", log]
     command += [sys.executable, "-B", "-m", "tests.torture.trace", name, root]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -31,6 +31,7 @@ from lakelog.views.engine import Projector
 from lakelog.views.layers import SCHEMA, Shape
 from lakelog.views.partials import Partials
 from tests.support import seam, viewmodel
+from tests.support.requirements import MOUNTS, lacking
 from tests.support.viewhistory import NOW, History, plain
 from tests.support.world import pooled_engine
 from tests.torture import mounts
@@ -295,7 +296,7 @@ class Life(History):
 
     def tiny(self) -> int:
         """The cache lies on a disk of its own that is really full after some pages."""
-        if mounts.lacking():
+        if lacking(MOUNTS):
             self._case.tally.skipped += 1
             return 0
         self._pieces()

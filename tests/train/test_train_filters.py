@@ -16,6 +16,7 @@ from lakelog import train
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.train import filters, tokenizer
 from tests.support import trainsets
+from tests.support.requirements import need_module
 from tests.support.trainsets import lake_of, recipe, rows
 
 ALL = {"split": {"train": 1.0}}
@@ -82,7 +83,7 @@ def test_drops_are_counted_and_need_consent(home: Path) -> None:
 
 def test_other_languages_are_left_out(home: Path) -> None:
     """Texts in languages that were not asked for are counted as such, in conversations too."""
-    pytest.importorskip("py3langid", reason="NOT TESTED: py3langid is not installed")
+    need_module("py3langid")
     talk = [
         {"type": "c", "subject": name, "data": {"role": role, "content": text}}
         for name, text in (("en", GOOD), ("de", GERMAN))
@@ -134,7 +135,7 @@ def test_a_wrong_filter_names_the_key(section: dict[str, Any], words: str) -> No
 
 def test_tokenizers_count(home: Path) -> None:
     """Tokens are those of the file that the recipe names, on the card and in the budget."""
-    tokenizers = pytest.importorskip("tokenizers", reason="NOT TESTED: no tokenizers")
+    tokenizers = need_module("tokenizers")
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[U]": 0}, unk_token="[U]"))
     made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     made.save(str(home / "words.json"))
@@ -164,8 +165,8 @@ def test_a_learnt_vocabulary_counts_alike_in_both_libraries(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Byte pairs learnt from text are counted whole: a file that says to cut or fill does not."""
-    tokenizers = pytest.importorskip("tokenizers", reason="NOT TESTED: no tokenizers")
-    pytest.importorskip("tiktoken", reason="NOT TESTED: no tiktoken")
+    tokenizers = need_module("tokenizers")
+    need_module("tiktoken")
     texts = [
         f"{n}: {t}" for n, t in enumerate([*trainsets.texts(60, 5), "naïve 漢字 🙂\n\n  x=1;"])
     ]
@@ -219,7 +220,7 @@ def _as_encoding(home: Path, made: Any, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_tiktoken_counts_and_downloads_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An encoding that is here counts; a vocabulary that is not is refused, not fetched."""
-    tiktoken = pytest.importorskip("tiktoken", reason="NOT TESTED: no tiktoken")
+    tiktoken = need_module("tiktoken")
     (home / "plugin" / "tiktoken_ext").mkdir(parents=True)
     (home / "plugin" / "tiktoken_ext" / "letters.py").write_text(
         "def letters():\n    return dict(name='letters', pat_str='.', special_tokens={},\n"

@@ -6,7 +6,6 @@ them can be named in LAKELOG_DATASETS_PYTHON; without either their tests are ski
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -23,6 +22,7 @@ import pytest
 from lakelog import train
 from lakelog.train.recipe_schema import SHAPES
 from tests.support import trainsets
+from tests.support.requirements import need
 from tests.support.trainsets import lake_of, recipe
 
 EVENTS = [
@@ -119,13 +119,12 @@ def told(sets: Path, kind: str) -> dict[str, int]:
 
 
 def interpreter() -> str:
-    """A Python with datasets and pandas; the test is skipped where there is none."""
+    """A Python with datasets and pandas: this one, unless LAKELOG_DATASETS_PYTHON names another."""
     named = os.environ.get("LAKELOG_DATASETS_PYTHON")
     if named:
         return named
-    if all(map(importlib.util.find_spec, ("datasets", "pandas"))):
-        return sys.executable
-    pytest.skip("datasets and pandas are not installed; name a Python in LAKELOG_DATASETS_PYTHON")
+    need("datasets", "pandas")
+    return sys.executable
 
 
 def test_datasets_and_pandas_load_every_shape(sets: Path, tmp_path: Path) -> None:

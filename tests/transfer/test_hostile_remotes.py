@@ -25,6 +25,7 @@ from tests.support import hostile_remotes as hostile
 from tests.support import hostile_s3, hostile_sftp
 from tests.support.lakes import opened
 from tests.support.remote_suite import add, pull, push
+from tests.support.requirements import need_module
 from tests.support.scratch import memory
 from tests.support.tree import ROOT
 
@@ -134,7 +135,7 @@ def test_hostile_stores_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     """Whatever a store serves, a clone ends with one line and leaves nothing."""
-    pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed (extra s3)")
+    need_module("obstore")
     monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
     monkeypatch.setattr("lakelog.transfer.s3._CHUNKS_MAX", 1)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")

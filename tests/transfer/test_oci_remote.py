@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import random
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from tests.support import registry_server
 from tests.support.cutting_proxy import CuttingProxy, proxied
 from tests.support.lakes import opened
 from tests.support.remote_suite import RemoteSuite, add, cloned, heads, pull, push, rows, snapshot
+from tests.support.requirements import need
 
 _NUMBERS = itertools.count()
 PART = 1 << 18
@@ -84,8 +84,7 @@ class TestOci(RemoteSuite):
         assert paths <= _files(url, "main").keys()
 
     def test_skopeo_lists_and_copies(self, path: str, url: str, home: Path) -> None:
-        if not shutil.which("skopeo"):
-            pytest.skip("NOT TESTED: skopeo is not installed")
+        need("skopeo")
         push(path)
         push(path, "v1")
         place = url.replace("oci://", "docker://")
@@ -291,7 +290,7 @@ def _files(url: str, reference: str) -> dict[str, bytes]:
 
 
 def _skopeo(*words: str) -> str:
-    done = subprocess.run(["skopeo", *words], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([need("skopeo"), *words], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

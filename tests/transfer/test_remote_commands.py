@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import answer, lines, run
+from tests.support.requirements import need_module
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_a_password_in_an_address_is_refused_and_not_shown(lake: Path) -> None:
 
 def test_what_was_signed_is_checked_in_a_clone(lake: Path, home: Path) -> None:
     """A clone is another lake; the id of the one that signed has to be given."""
-    pytest.importorskip("cryptography", reason="NOT TESTED: extra sign")
+    need_module("cryptography")
     key, clone = str(home / "key"), home / "clone"
     run(lake, "key", "generate", key)
     run(lake, "tag", "v1", "--sign", key)

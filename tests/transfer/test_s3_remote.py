@@ -12,10 +12,11 @@ from lakelog.errors import TransferRefused, Unreachable
 from lakelog.transfer import known
 from lakelog.transfer.fetch import clone
 from tests.support.remote_suite import RemoteSuite, push
+from tests.support.requirements import need_module
 
-obstore = pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed (extra s3)")
-boto3 = pytest.importorskip("boto3", reason="NOT TESTED: boto3 is not installed")
-moto = pytest.importorskip("moto.server", reason="NOT TESTED: moto is not installed")
+obstore = need_module("obstore")
+boto3 = need_module("boto3")
+moto = need_module("moto.server")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 _NUMBERS = itertools.count()
 

@@ -23,7 +23,7 @@ from tests.support.lakes import opened
 from tests.support.remote_suite import RemoteSuite, add, heads, push, rows
 from tests.support.ssh_server import SshServer
 
-pytestmark = pytest.mark.skipif(ssh_server.MISSING, reason=ssh_server.REASON)
+pytestmark = pytest.mark.needs("ssh", "ssh-keygen", "sshd")
 _NUMBERS = itertools.count()
 
 

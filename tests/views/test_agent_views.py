@@ -15,6 +15,7 @@ from lakelog.loggers.spans import recorder_of
 from tests.conftest import MakeLake
 from tests.support import viewmodel
 from tests.support.model_server import KEY, served
+from tests.support.requirements import need_module
 from tests.support.viewhistory import AGENTS, History
 
 NAMES = ("llm_usage", "llm_errors", "tool_calls", "decisions")
@@ -65,7 +66,7 @@ def by_key(lake: lakelog.Lake, name: str, key: str, **params: Any) -> dict[Any, 
 
 def test_what_clients_and_loggers_record(make_lake: MakeLake) -> None:
     """A call of a tool from request to result, a refused call, and two decisions."""
-    openai = pytest.importorskip("openai", reason="NOT TESTED: pip install openai anthropic")
+    openai = need_module("openai")
     lake = make_lake()
     ask = [{"role": "user", "content": "hi"}]
     prices = {"tools": {"input": 1.0, "output": 10.0}}

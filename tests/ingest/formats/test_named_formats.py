@@ -18,7 +18,7 @@ from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit
 from tests.support.named_formats import INGEST, SAMPLES, Sample
 from tests.support.named_programs import PROGRAMS
-from tests.support.tree import SHARED
+from tests.support.requirements import need
 
 ALL = (*SAMPLES, *PROGRAMS)
 COLUMNS = ("type", "category", "level", "source", "subject", "message", "id")
@@ -44,7 +44,7 @@ def written(sample: Sample, folder: Path) -> Path:
     """The file of a sample; skipped where it is one of the shared ones and they are absent."""
     text = sample.content()
     if text is None:
-        pytest.skip(f"the shared sample files are not here: {SHARED}")
+        need("../shared")
     path = folder / sample.file
     path.write_text(text)
     return path

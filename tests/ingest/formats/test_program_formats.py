@@ -669,7 +669,7 @@ def test_no_line_takes_long(name: str) -> None:
             assert_linear(lambda line: form.sniff([line.encode()]), begin, sign, "\0")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample files are not here")
+@pytest.mark.needs("../shared")
 @pytest.mark.parametrize(
     ("name", "form", "events"),
     [

@@ -110,7 +110,7 @@ def test_records_that_grow_are_audited(
     assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample files are not here")
+@pytest.mark.needs("../shared")
 @pytest.mark.parametrize(
     ("name", "form"),
     [

@@ -208,7 +208,7 @@ def test_whatever_becomes_of_a_line(line: bytes) -> None:
             continue
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample files are not here")
+@pytest.mark.needs("../shared")
 def test_a_real_file_of_cef(lake: lakelog.Lake) -> None:
     """With and without its name, and behind a syslog header: three events, an audit agrees."""
     report = lake.ingest(str(Path(SHARED) / "services/unifi-cef__cef-logs.log"))

@@ -25,6 +25,8 @@ from tests.support.two_ways import NOW, compare, one_by_one
 
 FORMS = {"applog": applog.FORM, "runtime": runtime.FORM, "traffic": traffic.FORM}
 ALL = [(name, line, told) for name, styles in STYLES.items() for line, told in styles]
+CONTINUED = [each for each in ALL if each[0] != "traffic" and (each[2][0] or each[2][3])]
+"""Those that lines which begin otherwise may follow."""
 
 
 @pytest.fixture(autouse=True)
@@ -94,12 +96,10 @@ def test_what_postgres_adds_belongs_to_its_message(lake: lakelog.Lake, tmp_path:
     assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
 
 
-@pytest.mark.parametrize(("name", "line", "told"), ALL, ids=range(len(ALL)))
+@pytest.mark.parametrize(("name", "line", "told"), CONTINUED, ids=range(len(CONTINUED)))
 def test_a_trace_stays_with_its_line(engine: Any, name: str, line: str, told: Any) -> None:
     """Lines that begin otherwise are one event with the line before them."""
     form = FORMS[name]
-    if name == "traffic" or not (told[0] or told[3]):
-        pytest.skip("its lines stand each for itself")
     text = f"{line}\n\tat a.b(C.java:1)\n  more: x\n{line}\n".encode()
     with mock.patch.object(transform, "FEW", 1000):
         table = Transformer(engine, form, "o").run(Chunk(text, 0), final=True).table
@@ -119,7 +119,7 @@ def test_colours_stay_in_messages(engine: Any) -> None:
     assert exact["message"].endswith("\x1b[1mx\x1b[0m")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample files are not here")
+@pytest.mark.needs("../shared")
 @pytest.mark.parametrize(
     ("name", "form", "counts"),
     [

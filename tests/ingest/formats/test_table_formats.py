@@ -16,6 +16,7 @@ import lakelog
 from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.formats import delimited, registry, w3c, zeek
 from tests.support.effort import share
+from tests.support.requirements import need
 from tests.support.table_heads import HEADS, W3C, ZEEK, made
 from tests.support.text_facts import FACTS, SHARED, events
 
@@ -68,8 +69,7 @@ def test_a_plain_table_is_decided_by_sql(engine: Any) -> None:
 def test_a_zeek_log(lake: lakelog.Lake) -> None:
     """Types are those of JSON, unset is null, empty is empty; the path is the type."""
     name = "lnav/logfile_bro_http.log.0"
-    if not SHARED.is_dir():
-        pytest.skip("the shared sample files are not here")
+    need("../shared")
     report = lake.ingest(str(SHARED / name))
     assert (report.events, report.quarantined) == (FACTS[name]["data_rows"], 0)
     assert report.files[0].format == "zeek"
@@ -101,8 +101,7 @@ def test_a_header_that_changes_is_followed(lake: lakelog.Lake, tmp_path: Path) -
 def test_an_iis_log_with_days_of_its_own(lake: lakelog.Lake) -> None:
     """The day of lines with only a time is that of the newest #Date before them."""
     name = "lnav/logfile_w3c.2"
-    if not SHARED.is_dir():
-        pytest.skip("the shared sample files are not here")
+    need("../shared")
     report = lake.ingest(str(SHARED / name))
     assert (report.events, report.quarantined) == (FACTS[name]["data_rows"], 0)
     days = [event["time"].day for event in events(lake)]
