@@ -91,7 +91,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def home() -> Iterator[Path]:
     """A folder for lakes, in memory where there is room, gone after the test.
 
-    A lake has 780 folders: on a busy disk making and removing them would be most of a test.
+    On a busy disk syncing would be most of a test.
     """
     path = tempfile.mkdtemp(prefix="lakelog-", dir=memory())
     yield Path(path)

@@ -68,7 +68,7 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
     refuse_orphan(paths)
     for directory in paths.directories():
         disk.make_dir(directory)
-    # Each parent is synced once, for all 256 directories in it.
+    # Each parent is synced once, for all directories in it.
     for directory in {os.path.dirname(d) for d in paths.directories()}:
         disk.sync_dir(directory)
     disk.sync_dir(os.path.dirname(paths.root))

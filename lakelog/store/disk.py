@@ -24,6 +24,9 @@ _BLOCK = 1 << 16
 _ZEROS = bytes(_BLOCK)
 _VECTOR = 1024
 """So many pieces one call writes at most."""
+_NAMED: dict[str, tuple[int, int]] = {}
+"""Directories whose names this process has synced, with device and inode."""
+_NAMED_MOST = 8192
 
 
 def now_us() -> int:
@@ -132,6 +135,25 @@ def make_dirs(path: str) -> None:
         sync_dir(os.path.dirname(directory))
 
 
+def make_object_dir(path: str) -> None:
+    """Make the directory of an object where it is missing (F1.7), durably.
+
+    Its name is synced by each process that uses it first: another may have made it and died before.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        make_dirs(path)
+        status = os.stat(path)
+    else:
+        if _NAMED.get(path) == (status.st_dev, status.st_ino):
+            return
+        sync_dir(os.path.dirname(path))
+    if len(_NAMED) >= _NAMED_MOST:
+        _NAMED.clear()
+    _NAMED[path] = status.st_dev, status.st_ino
+
+
 def make_dir(path: str) -> None:
     """Make a directory if it is not there."""
     with contextlib.suppress(FileExistsError):
@@ -183,7 +205,7 @@ def pieces(path: str, size: int = 1 << 22) -> Iterator[bytes]:
 
 def link_object(temporary: str, path: str) -> None:
     """Give a synced temporary file its content-addressed name, durably."""
-    make_dirs(os.path.dirname(path))
+    make_object_dir(os.path.dirname(path))
     try:
         # Taken means the same bytes are there: objects are named by their content.
         with contextlib.suppress(FileExistsError):
@@ -205,11 +227,8 @@ def create_whole(path: str, data: bytes) -> None:
 
 
 def put_object(path: str, data: bytes) -> None:
-    """Write a content-addressed file durably; being there already is fine.
-
-    Its directory is created again if a copy of the lake left it out for being empty (F1.7).
-    """
-    make_dirs(os.path.dirname(path))
+    """Write a content-addressed file durably; being there already is fine."""
+    make_object_dir(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
         create_whole(path, data)
     sync_dir(os.path.dirname(path))
@@ -243,7 +262,7 @@ def begin_file(directory: str, data: bytes, path: str = "") -> Begun:
 
 def begin_object(path: str, data: bytes) -> Begun:
     """The same for a content-addressed file."""
-    make_dirs(os.path.dirname(path))
+    make_object_dir(os.path.dirname(path))
     return begin_file(os.path.dirname(path), data, path)
 
 

@@ -192,7 +192,7 @@ def _copy_objects(
     for index, name in enumerate(missing):
         source, path = f"{store.paths.root}/{name}", f"{there.root}/{name}"
         digest = hashlib.sha256()
-        disk.make_dirs(os.path.dirname(path))
+        disk.make_object_dir(os.path.dirname(path))
         try:
             temporary = disk.write_pieces(os.path.dirname(path), _hash_pieces(source, digest))
         except FileNotFoundError:

@@ -42,7 +42,7 @@ FILE_FORMAT = 1
 WAL_FORMAT = 3
 """That of WALs, which have space ahead of their end since format 3."""
 OBJECTS = {"segments": ".parquet", "ids": ".ids", "manifests": ".json.zst"}
-# Directories of 1/256 of the objects each; made at once by init, as syncing each later is slower.
+# Directories of 1/256 of the objects each, made when the first object comes.
 HEX_DIRS = tuple(f"{i:02x}" for i in range(256))
 _HEX_DIRS = frozenset(HEX_DIRS)
 _WAL = re.compile(r"([0-9a-f]{32})-(\d{6})\.jsonl\.zst")
@@ -139,9 +139,7 @@ class Paths:
             self.cache,
             self.states,
         ]
-        objects = [f"{self.root}/{kind}" for kind in OBJECTS]
-        leaves = [f"{d}/{h}" for d in objects for h in HEX_DIRS]
-        return [*top, *objects, *leaves]
+        return [*top, *(f"{self.root}/{kind}" for kind in OBJECTS)]
 
     def wal_dir(self, branch: str) -> str:
         """The folder of a branch's WAL files."""

@@ -177,7 +177,7 @@ def _receive(store: Store, remote: Remote, name: Name, size: int) -> int:
     """Receive an object of a length, or a file of a state of at most that; return its length."""
     path = path_of(store.paths, name)
     folder = os.path.dirname(path)
-    disk.make_dirs(folder)
+    disk.make_object_dir(folder)
     digest = hashlib.sha256()
     temporary = disk.write_pieces(folder, _checked(remote, name, size, digest.update))
     try:

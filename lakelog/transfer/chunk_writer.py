@@ -75,7 +75,7 @@ class ChunkWriter:
             self._folders.add(folder)
         if not is_new or (name in self._present and self._is_intact(path, name)):
             return
-        disk.make_dirs(folder)
+        disk.make_object_dir(folder)
         temporary = disk.write_temporary(folder, state_files.seal(content))
         size = os.stat(temporary).st_size
         # Replaces a damaged file of that name; an intact one has the same content.

@@ -601,7 +601,9 @@ def test_lost_objects(tmp_path: Path) -> None:
             lake.append({"type": name})
             lake.settle()
         old = lake.store.refs.read("main", 2).snapshot
-    Path(path, f"manifests/{old[:2]}/{old}.json.zst").write_bytes(b"")
+    manifest = Path(path, f"manifests/{old[:2]}/{old}.json.zst")
+    manifest.parent.mkdir(exist_ok=True)
+    manifest.write_bytes(b"")
     damage.repaired(path)
     body = parse_document(Path(path, "gc/lost.json").read_bytes())
     assert list(body["names"]) == [f"manifests/{old}"]

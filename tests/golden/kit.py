@@ -209,6 +209,7 @@ def unknown(path: str) -> None:
     config = Path(path, "lakelog.json")
     config.write_bytes(document.encode({**document.decode(config.read_bytes()), "later": True}))
     for folder in ("wal/main", "refs/heads/main", "refs/tags", "segments/00"):
+        Path(path, folder).mkdir(exist_ok=True)
         Path(path, folder, ".tmp-0123").write_bytes(b"unfinished")
     hint = Path(path, "refs/heads/main/hint")
     hint.write_bytes(hint.read_bytes().replace(b'"number":', b'"number":9'))

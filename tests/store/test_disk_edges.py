@@ -15,6 +15,7 @@ import pytest
 import lakelog
 from lakelog.errors import GcRefused
 from lakelog.store import disk, document
+from tests.support import seam
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -222,3 +223,37 @@ def test_states_near_by_are_found_without_reading_all(
         assert sum("/heads/" in path for path in read) <= most, ref
     assert reader.at("main~3").id == log[3]
     assert reader.at(log[40][:10]).id == log[40]
+
+
+def test_a_directory_that_another_process_made_is_durable_before_its_object(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may die between making a directory of objects and syncing its name; an object that
+    another process puts into it then survives a power cut."""
+    path = home / "segments" / "ab"
+    path.mkdir(parents=True)
+    synced: list[str] = []
+
+    def watch(name: str, real: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        if name == "sync_dir":
+            synced.append(given[0])
+        return real(*given, **named)
+
+    seam.install(monkeypatch, watch)
+    disk.put_object(f"{path}/one", b"1")
+    disk.put_object(f"{path}/two", b"2")
+    assert synced == [str(path.parent), str(path), str(path)]
+    path.rename(home / "gone")
+    disk.put_object(f"{path}/three", b"3")
+    assert path.is_dir()
+
+
+def test_an_empty_lake_has_no_directory_of_objects(make_lake: MakeLake) -> None:
+    """Directories that would be empty are made when their first object comes."""
+    lake = make_lake()
+    folders = [path for path in Path(lake.path).rglob("*") if path.is_dir()]
+    assert len(folders) < 20
+    lake.append({"type": "A"})
+    lake.settle()
+    segments = list(Path(lake.path, "segments").iterdir())
+    assert [len(list(folder.iterdir())) for folder in segments] == [1]

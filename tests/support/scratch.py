@@ -7,7 +7,7 @@ import os
 MEMORY = "/dev/shm"
 BYTES = 256_000_000
 INODES = 200_000
-"""A lake has 780 folders: memory may run out of inodes long before it runs out of bytes."""
+"""Small files: memory may run out of inodes before it runs out of bytes."""
 
 
 def memory() -> str | None:
