@@ -27,7 +27,7 @@ from benchmarks.measure import Scale, directory
 from benchmarks.report import Row, Target
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.transfer import known
+from lakelog.remotes import known
 from tests.support import ssh_server
 from tests.support.ssh_server import SshServer
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, LakelogError
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.query import providers
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lakelog.compat.podcasts import PodcastProcessor as PodcastProcessor
     from lakelog.compat.podcasts import SimpleLogProcessor as SimpleLogProcessor
     from lakelog.dbapi import connect
-    from lakelog.fields import Event
+    from lakelog.event.types import Event
     from lakelog.lake import Lake, open
     from lakelog.loggers.adapters import LoguruSink as LoguruSink
     from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
@@ -66,7 +66,7 @@ __all__ = [
 
 _STORE = {
     "Diff": "lakelog.store.history",
-    "Event": "lakelog.fields",
+    "Event": "lakelog.event.types",
     "Lake": "lakelog.lake",
     "PinnedLake": "lakelog.pinned",
     "Receipt": "lakelog.store.writer",
@@ -83,7 +83,7 @@ _OLD_NAMES = {
     "EventPersistenceManager": "lakelog.compat.persistence",
     "LogEntry": "lakelog.compat.dump",
     "OMEGALogManager": "lakelog.compat.dump",
-    "RedisConfig": "lakelog.sync.redis_config",
+    "RedisConfig": "lakelog.clients.redis_config",
     "RedisManager": "lakelog.compat.redis",
     "PodcastProcessor": "lakelog.compat.podcasts",
     "SimpleLogProcessor": "lakelog.compat.podcasts",

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lakelog import event
+from lakelog.event import encode as event
 from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
-from lakelog.fields import Event, Events
-from lakelog.lazy import Lazy
+from lakelog.event.types import Event, Events
+from lakelog.runtime.lazy import Lazy
 from lakelog.pinned import PinnedLake
 from lakelog.settings import Settings, parse, span_us, to_dict
 
@@ -27,27 +27,18 @@ from lakelog.store.tail import Tail
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakelog import async_append, exact
-    from lakelog.event import EncodedBatch
+    from lakelog.event import exact
+    from lakelog.store import async_append
+    from lakelog.event.encode import EncodedBatch
     from lakelog.export import export
     from lakelog.export.tables import ExportResult
     from lakelog.ingest import ingest
     from lakelog.query import behaviour, follow, frames, session
     from lakelog.query.relation import Relation
-    from lakelog.repair import repair, verify
-    from lakelog.repair.outcome import RepairOutcome
-    from lakelog.store import (
-        compact,
-        gc,
-        history,
-        hotcopy,
-        policy,
-        resolve,
-        retention,
-        seal,
-        stats,
-        wal,
-    )
+    from lakelog.maintain.repair import repair, verify
+    from lakelog.maintain.repair.outcome import RepairOutcome
+    from lakelog.maintain import compact, gc, hotcopy, retention, seal
+    from lakelog.store import history, policy, resolve, stats, wal
     from lakelog.store.publish import Follow
     from lakelog.store.receipt import Receipt
     from lakelog.store.refs import Head, Tag
@@ -59,13 +50,13 @@ else:
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
     export = Lazy("lakelog.export.export")
-    repair, verify = Lazy("lakelog.repair.repair"), Lazy("lakelog.repair.verify")
+    repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
     compact, gc, history, hotcopy, policy, resolve, retention, seal, stats, wal = (
-        Lazy(f"lakelog.store.{name}")
+        Lazy({"sql": "lakelog.segments.sql", "rows": "lakelog.segments.rows", "seal": "lakelog.maintain.seal", "compact": "lakelog.maintain.compact", "retention": "lakelog.maintain.retention", "gc": "lakelog.maintain.gc", "hotcopy": "lakelog.maintain.hotcopy"}.get(name, f"lakelog.store.{name}"))
         for name in ("compact gc history hotcopy policy resolve retention seal stats wal".split())
     )
-    exact = Lazy("lakelog.exact")
-    async_append = Lazy("lakelog.async_append")
+    exact = Lazy("lakelog.event.exact")
+    async_append = Lazy("lakelog.store.async_append")
     pa = Lazy("pyarrow")
 
 Progress = Callable[[int, int], None]
@@ -339,7 +330,7 @@ class Lake:
 
         `cursors=False` keeps the positions of followed sources. `verify` reads every byte of the
         target first. `why` is for the log. State directories and deployments stay: see
-        `lakelog.transfer.rollback`. Raises UnknownRef, Damaged, NotAllowed.
+        `lakelog.rollback.rollback`. Raises UnknownRef, Damaged, NotAllowed.
         """
         if verify:
             self.verify(ref).require()

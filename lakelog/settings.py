@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from lakelog.closest import did_you_mean
+from lakelog.runtime.closest import did_you_mean
 from lakelog.errors import InvalidSetting
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "k": 10**3, "m": 10**6}

@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import InvalidEvent
-from lakelog.event import encode, from_micros, parse_line, parse_time, to_micros
+from lakelog.event.encode import encode, from_micros, parse_line, parse_time, to_micros
 from lakelog.settings import DEFAULTS
-from lakelog.store import connection, rows, wal
+from lakelog.segments import connection, rows
+from lakelog.store import wal
 from lakelog.store.paths import Paths
 
 COLUMNS = "time type category source subject level message data id".split()

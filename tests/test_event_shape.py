@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 import lakelog
-from lakelog import event, event_shape
+from lakelog.event import encode as event, uniform as event_shape
 from lakelog.errors import InvalidEvent
 
 TIME = "2026-01-02T03:04:05.678901Z"

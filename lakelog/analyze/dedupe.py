@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.pinned import PinnedLake
-from lakelog.query.keys import Key, key_of
-from lakelog.store import compact, disk, row_removal, segment_sql
-from lakelog.store.sql import identifier
+from lakelog.query.sql.keys import Key, key_of
+from lakelog.maintain import compact, row_removal
+from lakelog.segments import segment_sql
+from lakelog.store import disk
+from lakelog.segments.sql import identifier
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import confirm, many
-from lakelog.export.formats import of_records
+from lakelog.render.formats import of_records
 from lakelog.lake import Lake
 
 _ONE = {"first": duplicate.first, "last": duplicate.last, "latest": duplicate.latest}

@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 
-from lakelog import interpreter
+from lakelog.runtime import interpreter
 from lakelog import lake as lakes
 from lakelog.cli import sample
 from lakelog.cli.app import App, verb

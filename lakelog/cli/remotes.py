@@ -13,19 +13,19 @@ from lakelog.cli.app import DEFAULT_LAKE, App, complete_ref, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import DamagedRef, LakelogError, UnknownRef
-from lakelog.export.formats import of_records
-from lakelog.lazy import Lazy
+from lakelog.render.formats import of_records
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.transfer import known
-from lakelog.transfer import push as pushing
-from lakelog.transfer.push import Pushed
+from lakelog.remotes import known
+from lakelog.remotes import push as pushing
+from lakelog.remotes.push import Pushed
 
 if TYPE_CHECKING:
-    from lakelog.transfer import fetch as fetching
-    from lakelog.transfer.fetch import Fetched
+    from lakelog.remotes import fetch as fetching
+    from lakelog.remotes.fetch import Fetched
 else:
-    fetching = Lazy("lakelog.transfer.fetch")
+    fetching = Lazy("lakelog.remotes.fetch")
 
 _REMOTE = ("remote", "url", "lake", "branches")
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import click
 
-from lakelog import transfer
+from lakelog import state as saved_state
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output, write_new
 from lakelog.cli.render.tables import Count, Name, cell
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import StateRefused
-from lakelog.export.formats import of_records
-from lakelog.export.values import micros, second
+from lakelog.render.formats import of_records
+from lakelog.render.values import micros, second
 from lakelog.store import bootstrap
-from lakelog.transfer.restore import Restored, check_restore, restore_state, undo_restore
-from lakelog.transfer.state import (
+from lakelog.state.restore import Restored, check_restore, restore_state, undo_restore
+from lakelog.state.state import (
     RETENTION,
     SavedState,
     clean_states,

@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog import bookkeeping
+from lakelog.event import internal as bookkeeping
 from lakelog.collect import followed_file
 from lakelog.collect.followed_file import FollowedFile
 from lakelog.collect.status import Totals, status_path
 from lakelog.collect.turns import Turns
 from lakelog.errors import LakelogError
-from lakelog.ingest import cursors
+from lakelog.files import cursors
 from lakelog.ingest.batch import GRACE, FileReport, Job
 from lakelog.ingest.group import FILES_MAX, Group
 from lakelog.ingest.ingest import WENT, Ingester, Reading
-from lakelog.ingest.rotation import PACKED, is_rotated
-from lakelog.ingest.scan import IGNORED, FileState, Scan, look_again, scan
+from lakelog.files.rotation import PACKED, is_rotated
+from lakelog.files.scan import IGNORED, FileState, Scan, look_again, scan
 from lakelog.store import disk
 
 if TYPE_CHECKING:

@@ -24,15 +24,16 @@ import orjson
 
 from lakelog.errors import ContainerFailed, Damaged, StateRefused, TransferRefused, UnknownRef
 from lakelog.lake import Lake
-from lakelog.store import disk, policy, state_files
+from lakelog.chunks import state_files
+from lakelog.store import disk, policy
 from lakelog.store.paths import INDEX
-from lakelog.transfer import known
-from lakelog.transfer.capture import Progress
-from lakelog.transfer.container import Container, Engine, from_json
-from lakelog.transfer.extract import Extraction
-from lakelog.transfer.push import push
-from lakelog.transfer.restore import check_restore, restore_state
-from lakelog.transfer.state import (
+from lakelog.remotes import known
+from lakelog.state.capture import Progress
+from lakelog.deploy.container import Container, Engine, from_json
+from lakelog.state.extract import Extraction
+from lakelog.remotes.push import push
+from lakelog.state.restore import check_restore, restore_state
+from lakelog.state.state import (
     SavedState,
     SaveResult,
     contains,

@@ -13,7 +13,7 @@ from IPython.display import DisplayHandle
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.query.display import visible
+from lakelog.render.display import visible
 from lakelog.query.relation import Relation
 
 _RUNNING: weakref.WeakValueDictionary[str, Live] = weakref.WeakValueDictionary()

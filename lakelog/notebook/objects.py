@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lakelog.export.values import micros, text
+from lakelog.render.values import micros, text
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
-from lakelog.query.display import TABLE_END, VALUE_MAX, row_html, table_start
+from lakelog.render.display import TABLE_END, VALUE_MAX, row_html, table_start
 
 RECORDS = {
     "store.history": "Snapshot LogEntry Diff",

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lakelog.closest import did_you_mean
+from lakelog.runtime.closest import did_you_mean
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.move_pack import PACKED, read_packed

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
+from lakelog.clients.failure import ConnectionLost as ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ WATERMARKS = "lakelog_sync"
 """The table of watermarks in a target: name of the table, version, watermark as JSON."""
 KEY = "seq"
 """The column that identifies an event: no compaction changes it, no publish gives it twice."""
-
-
-class ConnectionLost(LakelogError):
-    """Raised by a target when the connection broke or could not be made: try again."""
 
 
 class WatermarkMoved(LakelogError):

@@ -15,7 +15,7 @@ import os
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from lakelog import bookkeeping
+from lakelog.event import internal as bookkeeping
 from lakelog.errors import AlreadyExists, ExportRefused
 from lakelog.train import dataset, inventory
 from lakelog.train import manifest as manifest_form

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from typing import Any
 
-from lakelog import interpreter
+from lakelog.runtime import interpreter
 from lakelog.errors import ExportRefused
 from lakelog.train import inspection, inventory
 from lakelog.train.leaks import Certificate, Leak

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lakelog.settings import Settings
-from lakelog.store import connection, sql
+from lakelog.segments import connection, sql
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.closest import did_you_mean
+from lakelog.runtime.closest import did_you_mean
 from lakelog.errors import InvalidSetting, UnknownRef
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store

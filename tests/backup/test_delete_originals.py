@@ -26,7 +26,7 @@ from lakelog.backup.scheduler import BackupPlan, BackupScheduler, backup_directo
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.ingest.audit.audit import Audit, audit
-from lakelog.ingest.scan import FileState, Scan, scan
+from lakelog.files.scan import FileState, Scan, scan
 from tests.support.effort import share
 
 LINE = '{"type":"T","subject":"%s"}\n'

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lakelog.export import formats
-from lakelog.export.formats import Result
-from lakelog.export.vectors import Columns
+from lakelog.render import formats
+from lakelog.render.formats import Result
+from lakelog.render.vectors import Columns
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
     [

@@ -12,9 +12,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
-from lakelog.event import from_micros
+from lakelog.event.encode import from_micros
 from lakelog.store import disk, document, thinning
-from lakelog.store import gc as collecting
+from lakelog.maintain import gc as collecting
 from lakelog.store.entry import Record
 from lakelog.store.move_pack import read_packed
 from lakelog.store.publish import Change, publish

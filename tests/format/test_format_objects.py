@@ -204,7 +204,7 @@ def test_the_worked_example_of_an_id_run() -> None:
     high = np.array([int(key[:16], 16)], dtype="u8")
     low = np.array([int(key[16:], 16)], dtype="u4")
     commit = "00112233445566778899aabbccddeeff"
-    assert lakelog.store.identity_run.encode(high, low, commit) == data
+    assert lakelog.segments.identity_run.encode(high, low, commit) == data
     assert lakelog.event.identity_key(None, "a1") == key
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from lakelog.errors import NotAllowed
 from lakelog.store import disk, document
-from lakelog.transfer import rewind
-from lakelog.transfer.rollback import rollback
-from lakelog.transfer.state import save_state
+from lakelog.state import rewind
+from lakelog.rollback.rollback import rollback
+from lakelog.state.state import save_state
 from tests.support.lakes import opened
 
 

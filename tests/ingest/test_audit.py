@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 import lakelog
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting
-from lakelog.ingest import batch, quarantine, source, transform
+from lakelog.files import source
+from lakelog.ingest import batch, quarantine, transform
 from lakelog.ingest.audit.audit import Audit, audit
 from lakelog.ingest.audit.file_audit import FileAudit
 from lakelog.store import disk

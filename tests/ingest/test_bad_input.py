@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.ingest import gather, inflate, source, transform
+from lakelog.files import inflate, source
+from lakelog.ingest import gather, transform
 from tests.support.feeds import PACKED, bad_lines, feed, numbers, put, text
 
 GOOD = feed(3)

@@ -17,7 +17,8 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidSetting
-from lakelog.ingest import batch, source, transform
+from lakelog.files import source
+from lakelog.ingest import batch, transform
 from tests.support.feeds import PACKED, assert_each_once, bad_lines, event, feed, numbers, put, text
 from tests.support.tree import SHARED
 

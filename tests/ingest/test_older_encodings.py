@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.ingest import records, transform
 from lakelog.ingest.audit.audit import audit
-from lakelog.ingest.formats import pattern, registry
+from lakelog.formats import pattern, registry
 
 MARK = {"encoding": "windows-1252"}
 LINES: list[tuple[bytes, dict[str, Any]]] = [

@@ -15,9 +15,9 @@ import pytest
 
 import lakelog
 from lakelog.ingest.audit.audit import audit
-from lakelog.ingest.formats import registry
-from lakelog.ingest.formats.dialect import Dialect
-from lakelog.ingest.formats.sqltext import COLUMN
+from lakelog.formats import registry
+from lakelog.formats.dialect import Dialect
+from lakelog.formats.sqltext import COLUMN
 from lakelog.ingest.records import joins
 from tests.support.text_facts import FACTS, SHARED
 

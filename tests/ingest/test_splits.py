@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.ingest import batch, checksum, group, source, splits, typed_payloads
+from lakelog.files import checksum, source, splits
+from lakelog.ingest import batch, group, typed_payloads
 from lakelog.ingest.audit.audit import audit
 from tests.support.tree import ROOT
 

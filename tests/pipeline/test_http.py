@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lakelog.errors import DownloadFailed
-from lakelog.pipeline import http
+from lakelog.clients import download as http
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 
 SMALL = http.Limits(bytes=1_000_000, seconds=240.0, redirects=3)

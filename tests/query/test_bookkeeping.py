@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
-from lakelog import bookkeeping, train
+from lakelog import train
+from lakelog.event import internal as bookkeeping
 from lakelog.cli import cli
 from tests.support.trainsets import lake_of, notes, recipe, rows
 

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
-from lakelog import event
+from lakelog.event import encode as event
 from lakelog.cli import cli
 from lakelog.cli.render.results import PROBE
-from lakelog.query import prune
+from lakelog.query.sql import prune
 from lakelog.query.frame_scans import columns_read
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -129,8 +129,8 @@ def test_a_process_that_asks_once_loads_no_arrays(make_lake: MakeLake, before: s
         f"lake = lakelog.open({lake.path!r})\n"
         f"answer = lake.sql({before!r} 'SELECT type, count(*) FROM events GROUP BY type')\n"
         "assert answer.fetchall() == [('A', 3)]\n"
-        "unneeded = {'numpy', 'pyarrow', 'duckdb', 'concurrent.futures', 'lakelog.query.payload'}\n"
-        "print({*unneeded, 'lakelog.store.typed'} & {*sys.modules})\n"
+        "unneeded = {'numpy', 'pyarrow', 'duckdb', 'concurrent.futures', 'lakelog.query.sql.payload'}\n"
+        "print({*unneeded, 'lakelog.segments.typed'} & {*sys.modules})\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("set()\n", "")

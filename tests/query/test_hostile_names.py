@@ -13,7 +13,7 @@ import lakelog
 from lakelog import train
 from lakelog.analyze import dedupe
 from lakelog.errors import InvalidName
-from lakelog.store import sql
+from lakelog.segments import sql
 from tests.support import trainsets
 from tests.support.cli import run
 from tests.support.lakes import events

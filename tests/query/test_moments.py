@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.query import moments
+from lakelog.query.sql import moments
 
 ZONES = ("UTC", "America/New_York", "Asia/Kathmandu")
 TOLD = [

@@ -14,7 +14,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
-from lakelog.store import compact
+from lakelog.maintain import compact
 from lakelog.views import user_views
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -9,7 +9,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
-from lakelog.query.plots import choose, label
+from lakelog.render.plots import choose, label
 from tests.conftest import MakeLake
 
 pytest.importorskip("altair")

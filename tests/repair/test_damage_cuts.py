@@ -11,7 +11,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import DamagedRef, DamagedWal
-from lakelog.repair.verify import verify
+from lakelog.maintain.repair.verify import verify
 from lakelog.store.tail import Tail
 from tests.support import damage, lakes
 from tests.support.cuts import frames_of, pairs

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.store import disk, gc, thinning
+from lakelog.maintain import gc
+from lakelog.store import disk, thinning
 from lakelog.store.publish import Change, publish
 from tests.support import damage, lakes
 from tests.support.publishing import publish_ids

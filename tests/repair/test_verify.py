@@ -15,7 +15,7 @@ import zstandard
 
 import lakelog
 from lakelog.errors import Damaged, DamagedRef, DamagedWal
-from lakelog.repair import verify
+from lakelog.maintain.repair import verify
 from lakelog.store import disk, thinning, wal
 from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.store.publish import Change, publish

@@ -20,7 +20,9 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedSegment
 from lakelog.settings import Settings
-from lakelog.store import compact, disk, sealer_process, segment
+from lakelog.maintain import compact
+from lakelog.segments import segment
+from lakelog.store import disk, sealer_process
 from lakelog.store.entry import UNNUMBERED, SegmentEntry
 from lakelog.store.publish import Change, publish
 from lakelog.store.sealer_process import start_sealer

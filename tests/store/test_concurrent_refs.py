@@ -22,17 +22,9 @@ from lakelog.errors import (
     UnknownRef,
 )
 from lakelog.ingest import quarantine
-from lakelog.store import (
-    bloom,
-    disk,
-    gc,
-    history,
-    identity_run,
-    publish,
-    row_removal,
-    tail,
-    thinning,
-)
+from lakelog.maintain import gc, row_removal
+from lakelog.segments import bloom, identity_run
+from lakelog.store import disk, history, publish, tail, thinning
 from lakelog.store.refs import Tag
 from tests.support import damage
 from tests.support.publishing import before_next_move, event, found

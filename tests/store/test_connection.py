@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lakelog.settings import DEFAULTS
-from lakelog.store import connection
+from lakelog.segments import connection
 from lakelog.store.paths import Paths
 
 

@@ -15,10 +15,10 @@ import pytest
 
 import lakelog
 from lakelog.errors import GcRefused, LakelogError, UnknownRef
-from lakelog.event import from_micros
+from lakelog.event.encode import from_micros
 from lakelog.settings import Settings
 from lakelog.store import disk, document, history, manifest, thinning
-from lakelog.store import gc as collecting
+from lakelog.maintain import gc as collecting
 from lakelog.store.refs import Move
 
 MakeLake = Callable[..., lakelog.Lake]

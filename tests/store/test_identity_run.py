@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import DamagedIds
-from lakelog.event import identity_key
-from lakelog.store import disk, identity_run
+from lakelog.event.encode import identity_key
+from lakelog.segments import identity_run
+from lakelog.store import disk
 from lakelog.store.entry import IdRun
 from lakelog.store.paths import Paths
 from tests.support.effort import share

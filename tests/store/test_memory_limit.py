@@ -10,7 +10,7 @@ import pytest
 
 import lakelog
 from lakelog.settings import Settings
-from lakelog.store import connection
+from lakelog.segments import connection
 from lakelog.store.paths import Paths
 
 ASKED = "SELECT current_setting('memory_limit')"

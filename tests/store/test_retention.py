@@ -9,7 +9,8 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidSetting
-from lakelog.store import disk, retention
+from lakelog.maintain import retention
+from lakelog.store import disk
 from lakelog.store.entry import SegmentEntry
 from tests.support.cli import run
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import DamagedWal, InvalidEvent
-from lakelog.event import encode
-from lakelog.store import rows, wal
+from lakelog.event.encode import encode
+from lakelog.segments import rows
+from lakelog.store import wal
 from tests.support.effort import share
 from tests.support.lakes import EXOTIC, events
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lakelog
-from lakelog.store import column_encoding, segment
+from lakelog.segments import column_encoding, segment
 
 
 def _encode(messages: list[str | None], layout: str) -> bytes:

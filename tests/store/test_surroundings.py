@@ -19,7 +19,7 @@ import lakelog
 from lakelog.errors import SnapshotGone, UnknownRef, UnsupportedStore
 from lakelog.query.session import Session
 from lakelog.store import bootstrap, disk, history
-from lakelog.store import gc as collector
+from lakelog.maintain import gc as collector
 
 MakeLake = Callable[..., lakelog.Lake]
 

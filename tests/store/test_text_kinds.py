@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 import lakelog
-from lakelog.event import EncodedBatch
-from lakelog.store import text_kinds, typed, typed_rows
-from lakelog.store.typed import Member, Schema
+from lakelog.event.encode import EncodedBatch
+from lakelog.segments import text_kinds, typed, typed_rows
+from lakelog.segments.typed import Member, Schema
 
 WORDS = "model latency token cache retry timeout segment audio speech queue worker batch".split()
 SCHEMA = Schema(

@@ -8,9 +8,9 @@ import duckdb
 import orjson
 import pytest
 
-from lakelog.store import typed
+from lakelog.segments import typed
 from lakelog.store.entry import MalformedEntry, parse, to_json
-from lakelog.store.typed import Member, Schema
+from lakelog.segments.typed import Member, Schema
 
 EVERY = Schema(
     (

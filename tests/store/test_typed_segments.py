@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.event import EncodedBatch
-from lakelog.repair import recover
-from lakelog.store import segment, typed, typed_rows
+from lakelog.event.encode import EncodedBatch
+from lakelog.maintain.repair import recover
+from lakelog.segments import segment, typed, typed_rows
 from lakelog.store.entry import SegmentEntry
 from tests.support import effort
 from tests.support.json_documents import ACCEPTED, RECORDS, VALUES

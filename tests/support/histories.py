@@ -28,7 +28,7 @@ import lakelog
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.ingest.audit.audit import Audit, audit
-from lakelog.ingest.content import is_distinctive
+from lakelog.files.content import is_distinctive
 
 HOLES = 0.2
 LONG = f" {'and so on ' * 200}."

@@ -18,9 +18,11 @@ import pyarrow.compute
 import pyarrow.parquet  # noqa: F401
 
 import lakelog
-from lakelog.ingest import batch, cursors, ingest, source, transform  # noqa: F401
+from lakelog.files import cursors, source
+from lakelog.ingest import batch, ingest, transform
 from lakelog.query import session  # noqa: F401
-from lakelog.store import compact, disk, seal  # noqa: F401
+from lakelog.maintain import compact, seal
+from lakelog.store import disk
 from tests.support.effort import share
 from tests.support.feeds import PACKED, event, put
 

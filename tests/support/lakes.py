@@ -20,7 +20,8 @@ from unittest import mock
 import pyarrow as pa
 
 import lakelog
-from lakelog.store import disk, segment
+from lakelog.segments import segment
+from lakelog.store import disk
 from lakelog.store.entry import Record, Removal, SegmentEntry
 from lakelog.store.publish import Change, publish, run_maintenance
 

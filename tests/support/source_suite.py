@@ -20,9 +20,9 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused, Unreachable
 from lakelog.ingest import quarantine
-from lakelog.store import retention
-from lakelog.sync.consume import Consumer, ConsumeResult, source_of
-from lakelog.sync.source import MessageSource
+from lakelog.maintain import retention
+from lakelog.consume.consume import Consumer, ConsumeResult, source_of
+from lakelog.consume.source import MessageSource
 from lakelog.sync.target import ConnectionLost
 from lakelog.views import contract, ledger
 from tests.support.effort import share

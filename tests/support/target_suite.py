@@ -15,8 +15,8 @@ import pytest
 import lakelog
 from lakelog.analyze import dedupe
 from lakelog.errors import QueryFailed, SyncRefused, Unreachable
-from lakelog.store import retention
-from lakelog.store.sql import literal
+from lakelog.maintain import retention
+from lakelog.segments.sql import literal
 from lakelog.sync.sync import status
 from lakelog.sync.target import ConnectionLost, Target
 from tests.support.lakes import EXOTIC, copied, opened

@@ -25,7 +25,7 @@ import lakelog
 from lakelog.errors import LakelogError, NothingToUndo, WouldDropEvents
 from lakelog.query.session import Session
 from lakelog.settings import Settings
-from lakelog.store import connection, segment
+from lakelog.segments import connection, segment
 from lakelog.store.bootstrap import load
 from lakelog.store.paths import OBJECTS, Paths, parse_move
 from lakelog.store.trim import trim

@@ -12,7 +12,8 @@ from unittest import mock
 import pytest
 
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused, Unreachable
-from lakelog.sync import http_client, intent
+from lakelog.clients import http_client
+from lakelog.sync.services import intent
 from lakelog.sync.sync import target_of
 from lakelog.sync.target import Watermark
 from tests.support.cli import run
@@ -33,7 +34,7 @@ def server() -> Iterator[ElasticServer]:
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let retries not wait."""
-    monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.001)
+    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.001)
 
 
 class TestElasticsearch(TargetSuite):

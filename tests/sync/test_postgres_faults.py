@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
-from lakelog.sync import postgres
+from lakelog.sync.databases import postgres
 from lakelog.sync.sync import target_of
 from lakelog.sync.target import Target
 from tests.support.cli import run

@@ -282,7 +282,7 @@ EDITS = [
     _edited(
         "pruning's filter inverted",
         "sequence",
-        "lakelog.query.prune:Predicate.holding",
+        "lakelog.query.sql.prune:Predicate.holding",
         "entries = [e for e in entries if e.key in matches]",
         "entries = [e for e in entries if e.key not in matches]",
     ),

@@ -21,8 +21,10 @@ from typing import Any
 
 import lakelog
 from lakelog.errors import LakelogError, LakeNotFound, LakeReplaced, NothingToUndo, UnknownRef
-from lakelog.repair.repair import RepairOutcome
-from lakelog.store import bootstrap, disk, gc, manifest, row_removal, segment
+from lakelog.maintain.repair.repair import RepairOutcome
+from lakelog.maintain import gc, row_removal
+from lakelog.segments import segment
+from lakelog.store import bootstrap, disk, manifest
 from lakelog.store.paths import Paths
 from lakelog.store.publish import USER_OPS, Change, publish
 from lakelog.store.refs import Move, Refs

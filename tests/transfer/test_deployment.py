@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from lakelog.errors import DeploymentFailed, InvalidSetting
-from lakelog.transfer.deployment import KINDS, Deployment, render
-from lakelog.transfer.kubectl import Kubectl
+from lakelog.deploy.deployment import KINDS, Deployment, render
+from lakelog.deploy.kubectl import Kubectl
 from tests.support.cli import answer, run
 from tests.support.cluster import Cluster, cluster, replicaset
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.store import gc as collecting
-from lakelog.transfer import known
-from lakelog.transfer.directory import DirectoryRemote
+from lakelog.maintain import gc as collecting
+from lakelog.remotes import known
+from lakelog.remotes.directory import DirectoryRemote
 from tests.support.lakes import opened
 from tests.support.remote_suite import RemoteSuite, add, heads, pull, push, rows
 
@@ -76,7 +76,7 @@ class TestDirectory(RemoteSuite):
         other = str(home / "other")
         with opened(other, gc_grace_hours=0) as lake:
             known.add(lake.store, "origin", url)
-            lakelog.transfer.fetch.fetch(lake, "origin")
+            lakelog.remotes.fetch.fetch(lake, "origin")
             collecting.gc(lake.store)
             assert lake.sql('SELECT count(*) FROM "origin/main".events').fetchone() == (205,)
             assert lake.count() == 0

@@ -12,9 +12,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import TransferRefused
-from lakelog.transfer import fetch as fetching
-from lakelog.transfer import known
-from lakelog.transfer.restore import restore_state
+from lakelog.remotes import fetch as fetching
+from lakelog.remotes import known
+from lakelog.state.restore import restore_state
 from tests.support import hostile_registry, registry_server
 from tests.support.fake_registry import faked
 from tests.support.hostile_states import HOSTILE, ROOT_ENTRY, entry, forge, link

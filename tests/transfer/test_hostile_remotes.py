@@ -17,10 +17,10 @@ import pytest
 
 import lakelog
 from lakelog.errors import TransferRefused, Unreachable
-from lakelog.transfer import fetch as fetching
-from lakelog.transfer import known
-from lakelog.transfer.remote import Interrupted
-from lakelog.transfer.sftp import Lost, SftpClient
+from lakelog.remotes import fetch as fetching
+from lakelog.remotes import known
+from lakelog.remotes.remote import Interrupted
+from lakelog.remotes.sftp import Lost, SftpClient
 from tests.support import hostile_remotes as hostile
 from tests.support import hostile_s3, hostile_sftp
 from tests.support.lakes import opened
@@ -103,9 +103,9 @@ def test_hostile_sftp_servers_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     """Whatever the other side of ssh says, a clone ends with one line and leaves nothing."""
-    monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
     if case == "endless words":
-        monkeypatch.setattr("lakelog.transfer.sftp._ANSWER", 0.2)
+        monkeypatch.setattr("lakelog.remotes.sftp._ANSWER", 0.2)
     script = [sys.executable, hostile_sftp.__file__, "--case", case.replace(" ", "_")]
     (tmp_path / "ssh").write_text(f"#!/bin/sh\nexec {shlex.join(script)}\n")
     (tmp_path / "ssh").chmod(0o755)
@@ -119,7 +119,7 @@ def test_hostile_sftp_servers_are_one_line(
 
 def test_names_of_sftp_servers_are_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths in a listing are left out, and a listing has an end."""
-    monkeypatch.setattr("lakelog.transfer.sftp._NAMES_MAX", 1_000)
+    monkeypatch.setattr("lakelog.remotes.sftp._NAMES_MAX", 1_000)
     client = SftpClient([sys.executable, hostile_sftp.__file__, "--case", "names_that_are_paths"])
     client.await_version()
     found = list[bytes]()
@@ -135,8 +135,8 @@ def test_hostile_stores_are_one_line(
 ) -> None:
     """Whatever a store serves, a clone ends with one line and leaves nothing."""
     pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed (extra s3)")
-    monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
-    monkeypatch.setattr("lakelog.transfer.s3._CHUNKS_MAX", 1)
+    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.remotes.s3._CHUNKS_MAX", 1)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with hostile_s3.running(case, "http://169.254.169.254/latest/meta-data") as address:

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from lakelog.errors import LakelogError, TransferRefused, Unreachable
-from lakelog.transfer import docker_config, known, oci
-from lakelog.transfer.docker_config import Login
-from lakelog.transfer.fetch import clone
-from lakelog.transfer.oci import OciRemote
-from lakelog.transfer.registry import MANIFEST_TYPE, Repository
+from lakelog.remotes import docker_config, known, oci
+from lakelog.remotes.docker_config import Login
+from lakelog.remotes.fetch import clone
+from lakelog.remotes.oci import OciRemote
+from lakelog.remotes.registry import MANIFEST_TYPE, Repository
 from tests.support import registry_server
 from tests.support.fake_registry import Reply, faked
 from tests.support.lakes import opened
@@ -36,7 +36,7 @@ Headers = dict[str, str]
 def config(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty Docker configuration."""
     monkeypatch.setenv("DOCKER_CONFIG", str(home))
-    monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
     monkeypatch.setattr(oci, "SETTLING", 0.0)
     return home / "config.json"
 

@@ -17,11 +17,11 @@ import pytest
 
 import lakelog
 from lakelog.errors import Diverged, TransferRefused, Unreachable
-from lakelog.transfer import fetch as fetching
-from lakelog.transfer import known, oci
-from lakelog.transfer.registry import Repository
-from lakelog.transfer.remote import retrying
-from lakelog.transfer.state import save_state
+from lakelog.remotes import fetch as fetching
+from lakelog.remotes import known, oci
+from lakelog.remotes.registry import Repository
+from lakelog.remotes.remote import retrying
+from lakelog.state.state import save_state
 from tests.support import registry_server
 from tests.support.cutting_proxy import CuttingProxy, proxied
 from tests.support.lakes import opened
@@ -34,7 +34,7 @@ PART = 1 << 18
 
 @pytest.fixture(autouse=True)
 def _short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lakelog.transfer.registry.PART", PART)
+    monkeypatch.setattr("lakelog.remotes.registry.PART", PART)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ class TestOci(RemoteSuite):
             known.add(lake.store, "origin", url)
         push(path, "v1")
         with opened(other) as lake, pytest.raises(TransferRefused, match="name of a tag there"):
-            lakelog.transfer.push.push(lake, "origin", branches=["v1"])
+            lakelog.remotes.push.push(lake, "origin", branches=["v1"])
         assert heads(url).keys() == {"main", "v1"}
 
     def test_of_two_acknowledged_pushes_the_lost_one_is_noticed(
@@ -231,7 +231,7 @@ def test_one_lost_request_is_made_again_and_uploads_go_on(
 def test_a_dead_registry_and_wrong_addresses_are_one_line(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
     monkeypatch.setenv("DOCKER_CONFIG", str(home))
     with pytest.raises(Unreachable, match="run it again"):
         fetching.clone("oci://127.0.0.1:9/x", "/nonexistent/x")

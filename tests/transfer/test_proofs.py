@@ -14,10 +14,10 @@ import pytest
 import lakelog
 from lakelog.errors import NotProven, UnknownRef
 from lakelog.store import disk, document
-from lakelog.transfer import envelope, keys, proof, signing
-from lakelog.transfer.event_tree import NUMBERS, TEXTS
-from lakelog.transfer.keys import PrivateKey
-from lakelog.transfer.signing import Target
+from lakelog.proofs import envelope, keys, proof, signing
+from lakelog.proofs.event_tree import NUMBERS, TEXTS
+from lakelog.proofs.keys import PrivateKey
+from lakelog.proofs.signing import Target
 from tests.conftest import MakeLake
 from tests.support import proof_checker
 from tests.support.effort import share

@@ -108,6 +108,6 @@ def test_a_push_of_nothing_loads_nothing_that_makes_rows(lake: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     rows = {"duckdb", "pyarrow", "numpy", "lakelog.query.session", "lakelog.views.tables"}
-    others = {"lakelog.transfer.fetch", "lakelog.transfer.envelope", "tomllib", "cryptography"}
-    assert "lakelog.transfer.push" in loaded
+    others = {"lakelog.remotes.fetch", "lakelog.proofs.envelope", "tomllib", "cryptography"}
+    assert "lakelog.remotes.push" in loaded
     assert not loaded & (rows | others)

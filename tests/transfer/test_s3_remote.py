@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lakelog.errors import TransferRefused, Unreachable
-from lakelog.transfer import known
-from lakelog.transfer.fetch import clone
+from lakelog.remotes import known
+from lakelog.remotes.fetch import clone
 from tests.support.remote_suite import RemoteSuite, push
 
 obstore = pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed (extra s3)")
@@ -68,7 +68,7 @@ class TestS3(RemoteSuite):
 def test_a_missing_bucket_and_a_dead_server_are_one_line(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)

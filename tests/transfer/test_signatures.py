@@ -15,11 +15,12 @@ import pytest
 
 import lakelog
 from lakelog.errors import AlreadyExists, InvalidKey
-from lakelog.store import disk, document, gc, hotcopy, refs, signatures
+from lakelog.maintain import gc, hotcopy
+from lakelog.store import disk, document, refs, signatures
 from lakelog.store.history import delete_tag
-from lakelog.transfer import envelope, keys, signing
-from lakelog.transfer.keys import PrivateKey
-from lakelog.transfer.signing import Target
+from lakelog.proofs import envelope, keys, signing
+from lakelog.proofs.keys import PrivateKey
+from lakelog.proofs.signing import Target
 from tests.conftest import MakeLake
 from tests.support.lakes import events
 

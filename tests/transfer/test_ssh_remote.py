@@ -13,11 +13,11 @@ import pytest
 import lakelog
 from lakelog import Settings
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
-from lakelog.transfer import fetch as fetching
-from lakelog.transfer import known
-from lakelog.transfer.sftp import SftpClient
-from lakelog.transfer.site import Site
-from lakelog.transfer.ssh import SshRemote
+from lakelog.remotes import fetch as fetching
+from lakelog.remotes import known
+from lakelog.remotes.sftp import SftpClient
+from lakelog.remotes.site import Site
+from lakelog.remotes.ssh import SshRemote
 from tests.support import ssh_server
 from tests.support.lakes import opened
 from tests.support.remote_suite import RemoteSuite, add, heads, push, rows
@@ -123,7 +123,7 @@ class TestSsh(RemoteSuite):
                 marker.unlink()
 
         with monkeypatch.context() as patch:
-            patch.setattr("lakelog.transfer.ssh.time.sleep", ends)
+            patch.setattr("lakelog.remotes.ssh.time.sleep", ends)
             assert push(path).refs == {"main": "updated"}
         assert len(looks) >= 3
         add(path, "again")
@@ -160,7 +160,7 @@ def lake_at(home: Path, url: str) -> str:
 @pytest.fixture
 def plain(server: SshServer, monkeypatch: pytest.MonkeyPatch) -> SshServer:
     """The server, to which each connection is made anew."""
-    monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
     monkeypatch.setenv("LAKELOG_SSH", server.command())
     return server
 

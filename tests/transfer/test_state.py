@@ -12,10 +12,11 @@ import pytest
 
 import lakelog
 from lakelog.errors import AlreadyExists, StateRefused, UnknownRef
-from lakelog.store import hotcopy, state_index
-from lakelog.transfer import capture
-from lakelog.transfer.restore import restore_state, undo_restore
-from lakelog.transfer.state import (
+from lakelog.chunks import state_index
+from lakelog.maintain import hotcopy
+from lakelog.state import capture
+from lakelog.state.restore import restore_state, undo_restore
+from lakelog.state.state import (
     clean_states,
     diff_states,
     find_state,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lakelog.ingest.formats import registry
-from lakelog.ingest.formats.format import Format
+from lakelog.formats import registry
+from lakelog.formats.format import Format
 from tests.support.effort import share
 from tests.support.text_lines import SEEDS
 

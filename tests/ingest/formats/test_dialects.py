@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakelog.ingest.formats import dialects, jsonl, registry
-from lakelog.ingest.formats.dialect import Dialect
+from lakelog.formats import dialects, jsonl, registry
+from lakelog.formats.dialect import Dialect
 from tests.support.dialect_seeds import SEEDS
 from tests.support.effort import share
 from tests.support.two_ways import (

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import encode
+from lakelog.event.encode import encode
 from lakelog.ingest import transform
-from lakelog.ingest.formats import docker, documents, journal, otlp, registry
-from lakelog.ingest.source import Chunk
+from lakelog.formats import docker, documents, journal, otlp, registry
+from lakelog.files.source import Chunk
 from lakelog.ingest.transform import ChunkResult, Transformer
 from tests.support.document_texts import (
     ENTRY,

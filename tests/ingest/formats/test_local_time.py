@@ -11,10 +11,10 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidSetting
-from lakelog.event import parse_time
+from lakelog.event.encode import parse_time
 from lakelog.ingest.audit.audit import audit
-from lakelog.ingest.formats import local_time, registry
-from lakelog.ingest.source import Chunk
+from lakelog.formats import local_time, registry
+from lakelog.files.source import Chunk
 from lakelog.ingest.transform import FEW, Transformer
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.errors import InvalidSetting
 from lakelog.ingest.audit.audit import audit
-from lakelog.ingest.formats import access, logformat, registry
+from lakelog.formats import access, logformat, registry
 from tests.support.effort import share
 from tests.support.text_facts import events
 from tests.support.text_lines import edited

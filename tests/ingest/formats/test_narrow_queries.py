@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakelog.ingest.formats import access, applog, pattern, syslog
+from lakelog.formats import access, applog, pattern, syslog
 from tests.support.effort import share
 from tests.support.text_lines import SEEDS, edited, has_time
 from tests.support.two_ways import NOW, compare

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit
-from lakelog.ingest.formats import applog, pattern, registry, runtime, syslog, traffic
-from lakelog.ingest.source import Chunk
+from lakelog.formats import applog, pattern, registry, runtime, syslog, traffic
+from lakelog.files.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.style_lines import PG, STYLES

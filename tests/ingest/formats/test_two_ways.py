@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lakelog.ingest import records, transform
-from lakelog.ingest.formats import bulk, jsonl, oos, registry, sqltext
-from lakelog.ingest.source import Chunk
+from lakelog.formats import bulk, jsonl, oos, registry, sqltext
+from lakelog.files.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.two_ways import (

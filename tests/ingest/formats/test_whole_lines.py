@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lakelog.ingest.formats import registry
-from lakelog.ingest.formats.pattern import Pattern
+from lakelog.formats import registry
+from lakelog.formats.pattern import Pattern
 
 FOUND_ELSEWHERE = (
     "[A-Z][a-z][a-z]",  # the day of the week

@@ -1,0 +1,218 @@
+"""Tags and branches as schemas: `"v1".events` reads a schema of its own for each state of the ref.
+
+The name of that schema is put into the query in the place of the ref's. A schema has views of the
+segments of its state, and stays until it is one of many that newer states have superseded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lakelog.runtime.closest import did_you_mean
+from lakelog.errors import InvalidName, QueryFailed
+from lakelog.runtime.lazy import Lazy
+from lakelog.query.sql.qualifiers import TABLES, qualifiers
+from lakelog.query.sql.table_sql import View
+from lakelog.store import disk
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from lakelog.query.sql import payload, prune
+    from lakelog.query.sql.extractions import Extraction
+    from lakelog.query.providers import Pinned, TableProvider
+    from lakelog.store.bootstrap import Store
+    from lakelog.store.entry import SegmentEntry
+    from lakelog.store.manifest import Manifest
+    from lakelog.store.tail import PendingFrames, Tail
+else:
+    payload = Lazy("lakelog.query.sql.payload")
+
+_SCHEMA = re.compile(r"\blakelog_\d+\b")
+VERSIONS_MAX = 64
+"""So many states of other refs can be read at once; relations on older ones fail."""
+
+
+class Source(Protocol):
+    """The session whose queries name refs."""
+
+    store: Store
+    provider: TableProvider | None
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """The database in which the schemas are."""
+
+    def table_names(self) -> list[str]:
+        """Names of the tables that a query may read without a schema."""
+
+    def tail(self, branch: str) -> Tail:
+        """The reader of the WALs of a branch."""
+
+    def numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
+        """The rows of a tail that a state lacks, with seq."""
+
+    def verified_segments(self, state: Manifest) -> list[SegmentEntry]:
+        """All segments of a state."""
+
+    def among(
+        self, entries: list[SegmentEntry], needs: list[prune.Predicate]
+    ) -> list[SegmentEntry]:
+        """Those of verified segments that can hold what is needed."""
+
+    def view_sql(
+        self,
+        name: str,
+        entries: list[SegmentEntry],
+        tail: str | None,
+        more: tuple[Extraction, ...] = (),
+    ) -> str:
+        """SQL for a table of segments, and of a table of the tail."""
+
+
+class RefSchemas:
+    """The schemas of one session; `versions` are the names of the refs, by schema."""
+
+    def __init__(self, session: Source) -> None:
+        self._session = session
+        self._schemas: dict[str, tuple[str, Any, str]] = {}
+        self.versions: dict[str, str] = {}
+        self._events: dict[str, View] = {}
+        self._made = 0
+
+    def clear(self) -> None:
+        """Forget the schemas of a database that is let go."""
+        self._schemas.clear()
+        self._events.clear()
+        self.versions.clear()
+
+    def requalified(self, query: str, mentions: prune.TableRefs) -> str:
+        """Put the schema of a state where the query names a tag or branch: `"v1".events`."""
+        named = {pair for pair in mentions.tables if pair[0]}
+        if mentions.parsed and not named:
+            return query
+        tables = {table for _, table in named}
+        if not mentions.parsed and "." in query:
+            tables = {*self._session.table_names()}
+        states: dict[str, Pinned | None] = {}  # one of each ref, whatever is read of it
+        schemas: dict[tuple[str, str], str | None] = {}
+        data, parts, end = query.encode(), [], 0
+        for start, stop, name, table in qualifiers(query, tables):
+            pair = name, table
+            if pair not in schemas:
+                is_table = pair in named or not mentions.parsed  # else a column called events
+                if is_table and name not in states:
+                    states[name] = self._state_of(name)
+                pinned = states.get(name)
+                schemas[pair] = self._schema(name, pinned, table) if is_table and pinned else None
+            if schema := schemas[pair]:
+                parts += [data[end:start], schema.encode()]
+                end = stop
+        return b"".join([*parts, data[end:]]).decode()
+
+    def _state_of(self, name: str) -> Pinned | None:
+        """Return the present state of a ref, or None for no such ref."""
+        store = self._session.store
+        try:
+            tagged = disk.exists(store.paths.tag(name))
+        except InvalidName:
+            return None
+        if tagged:
+            return store.manifests.load(store.refs.tag(name).snapshot), None
+        if name in store.refs.branches():
+            pending = self._session.tail(name).collect()
+            return store.manifests.load(pending.head.move.snapshot), pending
+        # SQL does not tell V1 from v1: take the only ref that is spelled so in another case.
+        names = {*store.refs.tag_names(), *store.refs.branches()}
+        alike = [n for n in names if n != name and n.lower() == name.lower()]
+        return self._state_of(alike[0]) if len(alike) == 1 else None
+
+    def _schema(self, name: str, pinned: Pinned, table: str) -> str | None:
+        """Return the schema that holds a table of the state of a ref."""
+        events = self._events_schema(name, pinned)
+        if table in TABLES or self._session.provider is None:
+            return events
+        return self._session.provider.schema(name, pinned, table, events)
+
+    def events(self, query: str, needs: Mapping[str, list[prune.Predicate]]) -> dict[str, View]:
+        """Return what `events` is in each schema that a query names; under another name if `needs`,
+        by ref, leave out some of its segments."""
+        named = (match[0] for match in _SCHEMA.finditer(query))
+        views = {schema: self._events[schema] for schema in named if schema in self._events}
+        for schema, view in views.items():
+            if needed := needs.get(self.versions[schema]):
+                some = self._session.among(view.entries, needed)
+                if len(some) < len(view.entries):
+                    name = f"{payload.WIDE}{schema}"
+                    views[schema] = view._replace(name=name, entries=some)
+        return views
+
+    def is_ref(self, name: str) -> bool:
+        """Whether a tag or branch has this name."""
+        store = self._session.store
+        return disk.exists(store.paths.tag(name)) or name in store.refs.branches()
+
+    def type_view(self, ref: str, type_: str, view: str) -> str:
+        """Make a view of the events of a type of the state of a ref; return its name, in SQL.
+
+        Raises QueryFailed for a type that has no events, or no such ref.
+        """
+        pinned, store = self._state_of(ref), self._session.store
+        if pinned is None:
+            near = did_you_mean(ref, [*store.refs.tag_names(), *store.refs.branches()])
+            raise QueryFailed(f'there is no tag or branch "{ref}"{near and f": {near}"}')
+        assert self._session.provider is not None
+        table = self._session.provider.type_table(pinned, type_)
+        schema = self._events_schema(ref, pinned)
+        events = self._events[schema]
+        rows = self._session.view_sql("events", events.entries, events.source, table.values)
+        cursor = self._session.connect().cursor()
+        cursor.execute(f"CREATE OR REPLACE VIEW {schema}.{view} AS {table.rows_sql(rows)}")
+        return f"{schema}.{view}"
+
+    def _events_schema(self, name: str, pinned: Pinned) -> str:
+        """Return the schema that holds `events` and `quarantine` of the state of a ref."""
+        state, pending = pinned
+        tail = self._session.numbered_tail(pending, state)
+        known = self._schemas.get(name)
+        if known and known[0] == state.digest and known[1] is tail:
+            return known[2]
+        schema = self.new_schema(name)
+        self._fill(schema, state, tail)
+        self._schemas[name] = state.digest, tail, schema
+        self.drop_old_versions()
+        return schema
+
+    def new_schema(self, name: str) -> str:
+        """Make a schema for a version of a ref; some time later it is dropped."""
+        self._made += 1
+        schema = f"lakelog_{self._made}"
+        self._session.connect().cursor().execute(f"CREATE SCHEMA {schema}")
+        self.versions[schema] = name
+        return schema
+
+    def drop_old_versions(self) -> None:
+        """Drop the schemas of states that were superseded, but for the newest of them."""
+        current = {schema for _, _, schema in self._schemas.values()}
+        for schema in [v for v in self.versions if v not in current][:-VERSIONS_MAX]:
+            del self.versions[schema]
+            self._events.pop(schema, None)
+            self._session.connect().cursor().execute(f"DROP SCHEMA {schema} CASCADE")
+
+    def _fill(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
+        cursor = self._session.connect().cursor()
+        entries = self._session.verified_segments(state)
+        for kind in TABLES:
+            chosen = [e for e in entries if e.kind == kind]
+            source = None
+            if tail is not None and kind == "events":
+                cursor.register("lakelog_tail", tail)
+                cursor.execute(f"CREATE TABLE {schema}.lakelog_tail AS FROM lakelog_tail")
+                source = f"{schema}.lakelog_tail"
+            if kind == "events":
+                self._events[schema] = View("events", chosen, None, source=source)
+            cursor.execute(
+                f"CREATE VIEW {schema}.{kind} AS {self._session.view_sql(kind, chosen, source)}"
+            )

@@ -1,0 +1,202 @@
+"""Tables of one type: `types.COMPLETE` has the events of that type, with the fields of their
+payloads as typed columns instead of `data`.
+
+Such a table is a temporary view of the cursor that asks, and its name is put into the query in the
+place of `types.COMPLETE`, with COMPLETE as its alias. So each query makes it over the segments that
+it can need. Which columns it has is said by the schema of payloads (views/type_columns.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from lakelog.query.sql.prune import Predicate, TableRefs, TypeRef
+from lakelog.query.sql.qualifiers import Token, tokens
+from lakelog.query.sql.table_sql import View
+from lakelog.query.sql.tree import TYPES
+from lakelog.segments import sql
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from lakelog.query.providers import Pinned, TableProvider
+    from lakelog.query.sql.ref_schemas import RefSchemas
+    from lakelog.store.entry import SegmentEntry
+    from lakelog.store.manifest import Manifest
+    from lakelog.store.tail import PendingFrames
+
+_BEFORE = frozenset("FROM JOIN DESCRIBE DESC SUMMARIZE SHOW PIVOT UNPIVOT".split())
+"""What stands before a table, in statements whose tree the engine does not give."""
+_AFTER = frozenset(
+    "WHERE GROUP ORDER LIMIT JOIN LEFT RIGHT FULL INNER CROSS NATURAL SEMI ANTI ASOF POSITIONAL ON"
+    " USING UNION EXCEPT INTERSECT HAVING SELECT WINDOW QUALIFY OFFSET ; ) ,".split()
+)
+"""What stands after a table without an alias, in those."""
+_LASTS = re.compile(r"\s*prepare\b|\bcreate\b.*\b(?:view|macro|function)\b", re.I | re.S)
+
+
+_VIEW = re.compile(rf'"{TYPES}\.((?:[^"]|"")*)"(?: AS "\1")?')
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+class Source(Protocol):
+    """The session whose queries name types."""
+
+    provider: TableProvider | None
+    refs: RefSchemas
+
+    def choose(self, state: Manifest, mentions: TableRefs) -> list[SegmentEntry]:
+        """The segments that a query can need."""
+
+    def numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
+        """The rows of a tail that a state lacks, with seq."""
+
+
+class TypeTables:
+    """The tables of types that queries of a session name."""
+
+    def __init__(self, session: Source) -> None:
+        self._session = session
+        self._lasting: set[str] = set()
+
+    def replaced(self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: TableRefs) -> str:
+        """Return a query that reads views in the place of tables of types; `mentions` has them.
+
+        Raises QueryFailed for a type of a ref that has no events.
+        """
+        if TYPES not in query.lower() or self._session.provider is None:
+            return query
+        mentions.types = _found(query, mentions)
+        if mentions.types and self._is_taken(cursor):
+            mentions.types = []
+        names = {}
+        for ref in mentions.types:
+            own = _view_name(ref.name)
+            names[ref.ref, ref.name] = (
+                self._session.refs.type_view(ref.ref, ref.name, own) if ref.ref else own
+            )
+        # What a statement makes is read by later ones that do not name the type.
+        if not mentions.parsed and _LASTS.search(query):
+            self._lasting |= {ref.name for ref in mentions.types if not ref.ref}
+        return _replaced(query, mentions.types, names)
+
+    def views(self, mentions: TableRefs, pinned: Pinned) -> list[View]:
+        """Return the views of the tables that a query reads, of one state.
+
+        Raises QueryFailed for a type that has no events.
+        """
+        needs = {name: [Predicate()] for name in self._lasting}
+        for ref in mentions.types:
+            if not ref.ref:
+                needs.setdefault(ref.name, []).append(ref.need)
+        views = []
+        provider, (state, pending) = self._session.provider, pinned
+        for name in needs if provider else ():
+            table = provider.type_table(pinned, name)  # type: ignore[union-attr]
+            own = {table.type}
+            each = [replace(n, types=own & (n.types or own)) for n in needs[name]]
+            entries = self._session.choose(state, TableRefs(parsed=True, needs=each))
+            tail = self._session.numbered_tail(pending, state)
+            views.append(View(_view_name(name), entries, tail, table.values, table))
+        return views
+
+    def is_named(self, mentions: TableRefs) -> bool:
+        """Whether a query may read a table of a type."""
+        return bool(self._lasting or any(not ref.ref for ref in mentions.types))
+
+    def _is_taken(self, cursor: duckdb.DuckDBPyConnection) -> bool:
+        """Whether `types` means something else: a tag, a branch, or a schema of the user's."""
+        query = "SELECT 1 FROM duckdb_schemas() WHERE schema_name = $1"
+        return self._session.refs.is_ref(TYPES) or bool(cursor.execute(query, [TYPES]).fetchall())
+
+
+def as_written(words: str) -> str:
+    """Return what the engine says of a query with tables of types as they were written, and its
+    caret at the place where that is then."""
+    lines = words.split("\n")
+    for at, line in enumerate(lines):
+        match = _VIEW.search(line)
+        while match:
+            name = match[1] if _NAME.fullmatch(match[1]) else f'"{match[1]}"'
+            table = f"{TYPES}.{name}"
+            lines[at] = line = f"{line[: match.start()]}{table}{line[match.end() :]}"
+            caret = lines[at + 1].find("^") if at + 1 < len(lines) else -1
+            gone = match.end() - match.start() - len(table)
+            if caret >= match.end():
+                lines[at + 1] = lines[at + 1][gone:]
+            match = _VIEW.search(line)
+    return "\n".join(lines)
+
+
+def _view_name(type_: str) -> str:
+    """Return the name, in SQL, of the view that is such a table."""
+    return sql.identifier(f"{TYPES}.{type_}")
+
+
+def _found(query: str, mentions: TableRefs) -> list[TypeRef]:
+    """Return the tables `types.NAME` of a query: those that the engine's parser sees, or where it
+    does not say where they are, those that stand where a table does."""
+    if mentions.parsed and all(ref.start >= 0 for ref in mentions.types):
+        return mentions.types
+    refs = []
+    for match in _matches(query):
+        before, after = match.before.upper(), match.after.upper()
+        if before in _BEFORE and not match.has_member:
+            is_plain = before in ("FROM", "JOIN") and (not after or after in _AFTER)
+            has_alias = not is_plain  # or can have none
+            ref = TypeRef(match.ref, match.name, match.start, match.stop, has_alias, Predicate())
+            refs.append(ref)
+    return refs
+
+
+def _replaced(query: str, refs: Sequence[TypeRef], names: dict[tuple[str, str], str]) -> str:
+    data, parts, end = query.encode(), [], 0
+    for match in _matches(query) if refs else ():
+        key, text = (match.ref, match.name), ""
+        same = [ref for ref in refs if (ref.ref, ref.name) == key]
+        inside = [ref for ref in same if ref.start <= match.start < ref.stop]
+        if same and match.has_member:  # types.COMPLETE.words
+            text = sql.identifier(match.name)
+        elif inside:
+            alias = "" if inside[0].has_alias else f" AS {sql.identifier(match.name)}"
+            text = f"{names[key]}{alias}"
+        if text:
+            parts += [data[end : match.start], text.encode()]
+            end = match.stop
+    return b"".join([*parts, data[end:]]).decode()
+
+
+class _Match(NamedTuple):
+    """`types.NAME` or `REF.types.NAME` in a query, and what stands around it."""
+
+    ref: str
+    name: str
+    start: int
+    stop: int
+    before: str
+    after: str
+
+    @property
+    def has_member(self) -> bool:
+        """Whether a column follows."""
+        return self.after == "."
+
+
+def _matches(query: str) -> Iterator[_Match]:
+    none = Token(len(query.encode()), "")
+    around = [none, none, none, *tokens(query), none]
+    for at in range(3, len(around) - 3):
+        owner, dot, table, after = around[at : at + 4]
+        if dot.text != "." or owner.name.lower() != TYPES:
+            continue
+        has_ref = around[at - 1].text == "."
+        first = at - 2 if has_ref else at
+        before = around[first - 1].text
+        if before != ".":
+            ref = around[first].name if has_ref else ""
+            start = around[first].start
+            yield _Match(ref, table.name, start, table.stop, before, after.text)

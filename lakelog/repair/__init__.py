@@ -1,1 +1,0 @@
-"""Checking a lake byte by byte, and repairing one that is damaged."""
