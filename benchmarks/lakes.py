@@ -23,12 +23,12 @@ import zstandard
 
 from benchmarks import gen, measure
 from lakelog.event.encode import encode
-from lakelog.settings import DEFAULTS, Settings, parse
 from lakelog.segments import identity_run, segment
-from lakelog.store import bootstrap, disk, document, wal
 from lakelog.segments import rows as rows_module
-from lakelog.store.bootstrap import Store
 from lakelog.segments.connection import connect
+from lakelog.settings import DEFAULTS, Settings, parse
+from lakelog.store import bootstrap, disk, document, wal
+from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.publish import Change, publish, run_maintenance
 

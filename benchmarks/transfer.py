@@ -25,9 +25,9 @@ from pathlib import Path
 from benchmarks import lakes, measure
 from benchmarks.measure import Scale, directory
 from benchmarks.report import Row, Target
+from lakelog.remotes import known
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.remotes import known
 from tests.support import ssh_server
 from tests.support.ssh_server import SshServer
 

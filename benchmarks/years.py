@@ -13,8 +13,8 @@ import lakelog
 from benchmarks import lakes
 from benchmarks.measure import Scale, child, directory, seconds
 from benchmarks.report import Row, Target
-from lakelog.settings import parse
 from lakelog.maintain import compact, gc
+from lakelog.settings import parse
 from lakelog.store import bootstrap, disk, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, SegmentEntry, tombstone

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, LakelogError
-from lakelog.runtime.lazy import Lazy
 from lakelog.query import providers
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     from lakelog import views

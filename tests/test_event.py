@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode, from_micros, parse_line, parse_time, to_micros
-from lakelog.settings import DEFAULTS
 from lakelog.segments import connection, rows
+from lakelog.settings import DEFAULTS
 from lakelog.store import wal
 from lakelog.store.paths import Paths
 

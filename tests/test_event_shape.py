@@ -14,8 +14,8 @@ import orjson
 import pytest
 
 import lakelog
-from lakelog.event import encode as event, uniform as event_shape
 from lakelog.errors import InvalidEvent
+from lakelog.event import encode, uniform
 
 TIME = "2026-01-02T03:04:05.678901Z"
 Event = dict[str, Any]
@@ -115,8 +115,8 @@ def test_a_batch_has_the_lines_of_its_events(odd: str, at: int) -> None:
     """Wherever an odd event stands, each event has the line and the id that it has alone."""
     events = [plain(n) for n in range(5)]
     events[at] = ODD[odd](events[at])
-    batch = event.encode(events)
-    alone = [event.encode([one]) for one in events]
+    batch = encode.encode(events)
+    alone = [encode.encode([one]) for one in events]
     assert batch.lines == [line for one in alone for line in one.lines]
     assert batch.ids == [given for one in alone for given in one.ids]
     assert {type(given) for given in batch.ids} <= {str, type(None)}
@@ -127,8 +127,8 @@ def test_a_batch_has_the_lines_of_its_events(odd: str, at: int) -> None:
 def test_events_that_are_all_odd_have_their_lines(odd: str) -> None:
     """The same of a batch of which every event is odd in the same way."""
     events = [ODD[odd](plain(n)) for n in range(4)]
-    batch = event.encode(events)
-    assert batch.lines == [line for one in events for line in event.encode([one]).lines]
+    batch = encode.encode(events)
+    assert batch.lines == [line for one in events for line in encode.encode([one]).lines]
     for line in batch.lines:
         orjson.loads(line)
 
@@ -140,18 +140,18 @@ def test_an_event_at_fault_is_named_by_its_place(wrong: str, at: int) -> None:
     events = [plain(n) for n in range(4)]
     events[at] = WRONG[wrong](events[at])
     with pytest.raises(InvalidEvent) as alone:
-        event.encode([events[at]])
+        encode.encode([events[at]])
     with pytest.raises(InvalidEvent) as found:
-        event.encode(events)
+        encode.encode(events)
     assert str(found.value) == str(alone.value).replace("event 0", f"event {at}")
     assert f"event {at}" in str(found.value)
 
 
 def test_plain_batches_take_one_call() -> None:
     """Batches of plain events are encoded as one; others are not."""
-    assert event_shape.encode_alike([plain(n) for n in range(9)]) is not None
-    assert event_shape.encode_alike([{"time": TIME, "type": "A"}] * 3) is not None
-    assert event_shape.encode_alike([plain(1), swapped(plain(2))]) is None
+    assert uniform.encode_alike([plain(n) for n in range(9)]) is not None
+    assert uniform.encode_alike([{"time": TIME, "type": "A"}] * 3) is not None
+    assert uniform.encode_alike([plain(1), swapped(plain(2))]) is None
 
 
 def test_a_batch_of_one_shape_is_stored(lake: lakelog.Lake) -> None:

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from lakelog.event import internal as bookkeeping
 from lakelog.backup import delete
 from lakelog.backup.copy import Backup, CopyStopped, FileChanged
 from lakelog.backup.directory import BackupDirectory
 from lakelog.backup.expiry import select_expired
 from lakelog.errors import InvalidSetting, LakelogError
+from lakelog.event import bookkeeping
 from lakelog.files.cursors import CursorIndex, of_state, printable
 from lakelog.files.exclusions import MARK
 from lakelog.files.identity import locate

@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 
 import zstandard
 
-from lakelog.errors import DamagedState
 from lakelog.chunks import state_index
+from lakelog.chunks.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateIndex
+from lakelog.errors import DamagedState
 from lakelog.store import disk, document
 from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest, Manifests
 from lakelog.store.paths import CHUNK, INDEX, Paths, hex_dirs, parse_state
-from lakelog.chunks.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateIndex
 
 INDEX_FILE_MAX = 64 << 20
 LEVEL = 3

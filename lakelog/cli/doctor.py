@@ -26,10 +26,10 @@ from lakelog.errors import LakelogError
 from lakelog.render.formats import of_records
 from lakelog.render.values import clock
 from lakelog.runtime.lazy import Lazy
+from lakelog.state import rewind
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.tail import Tail
-from lakelog.state import rewind
 
 if TYPE_CHECKING:
     from lakelog import lake

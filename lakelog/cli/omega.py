@@ -15,12 +15,12 @@ from lakelog.cli.signatures import with_signatures
 from lakelog.cli.state import chosen_directories, is_enabled
 from lakelog.compat import container_snapshots as snapshots
 from lakelog.compat.container_snapshots import Snapshot
+from lakelog.deploy.container import ENGINES, Engine
 from lakelog.errors import StateRefused
+from lakelog.maintain.repair.checker import Problem, Report
+from lakelog.proofs.keys import load_public
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros, second
-from lakelog.maintain.repair.checker import Problem, Report
-from lakelog.deploy.container import ENGINES, Engine
-from lakelog.proofs.keys import load_public
 
 _LIST = ("id", "time", "containers", "tags", "bytes", "author", "message", "snapshot")
 _ENGINE = click.option(

@@ -20,12 +20,12 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.event.exact import parse_value
+from lakelog.query import follow as following
+from lakelog.query.follow import BranchRewound, Follower
 from lakelog.render.formats import Result, encode
 from lakelog.render.values import text
 from lakelog.render.vectors import Columns
 from lakelog.runtime.lazy import Lazy
-from lakelog.query import follow as following
-from lakelog.query.follow import BranchRewound, Follower
 from lakelog.store.history import SHORT
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Failures of a connection."""
+"""What the connection to a server raises when it fails."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from lakelog.errors import LakelogError
 
 
 class ConnectionLost(LakelogError):
-    """Raised by a target when the connection broke or could not be made: try again."""
+    """Raised when the connection to a server broke or could not be made: try again."""

@@ -12,9 +12,9 @@ import urllib.parse
 from dataclasses import dataclass, field
 
 from lakelog.clients import backoff
-from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
-from lakelog.clients.loopback import is_loopback
 from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.loopback import is_loopback
+from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 
 TIMEOUT = 30.0
 """Seconds in which a server has to answer."""

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused, Unreachable
 from lakelog.runtime.lazy import Lazy
-from lakelog.clients.failure import ConnectionLost
 
 kafka = Lazy("confluent_kafka")
 TIMEOUT = 10.0

@@ -22,9 +22,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from lakelog.clients import backoff
+from lakelog.clients.redis_config import Credentials, RedisConfig
 from lakelog.errors import MissingPackage, Unreachable
 from lakelog.runtime.lazy import Lazy
-from lakelog.clients.redis_config import Credentials, RedisConfig
 
 redis = Lazy("redis")
 _CERTIFICATE = re.compile(r"certificate verify failed: (.*?)(?:\s*\(_ssl|\.?\s*$)", re.DOTALL)

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from lakelog.collect.watch import Say, Watcher
 from lakelog.errors import LakelogError
 from lakelog.files.cursors import printable
-from lakelog.runtime.lazy import Lazy
 from lakelog.maintain import compact, gc
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.sealer_process import start_sealer
 
 if TYPE_CHECKING:

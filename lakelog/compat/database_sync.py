@@ -18,12 +18,12 @@ import re
 import time
 from typing import Any
 
-from lakelog.event import internal as bookkeeping
 from lakelog import lake as lakes
 from lakelog.backup import delete
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler
 from lakelog.compat.oos_views import DEFAULT_LOG, OOSViews, get_views
 from lakelog.errors import InvalidSetting, SyncRefused
+from lakelog.event import bookkeeping
 from lakelog.files.rotation import base_name
 from lakelog.files.scan import scan
 from lakelog.lake import Lake

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from lakelog.store import tail
 else:
     oos_segments = Lazy("lakelog.compat.oos_segments")
-    arrays, rows, tail = (Lazy({"arrays": "lakelog.segments.arrays", "segment": "lakelog.segments.segment", "rows": "lakelog.segments.rows", "retention": "lakelog.maintain.retention"}.get(name, f"lakelog.store.{name}")) for name in ("arrays", "rows", "tail"))
+    arrays, rows = Lazy("lakelog.segments.arrays"), Lazy("lakelog.segments.rows")
+    tail = Lazy("lakelog.store.tail")
     tail_rows = Lazy("lakelog.query.tail_rows")
     pa = Lazy("pyarrow")
     np = Lazy("numpy")

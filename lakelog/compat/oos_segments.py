@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from lakelog.maintain import compact
     from lakelog.segments import arrays, connection, segment, typed
 else:
-    arrays, compact, connection, segment, typed = (
-        Lazy({"connection": "lakelog.segments.connection", "arrays": "lakelog.segments.arrays", "typed": "lakelog.segments.typed", "segment": "lakelog.segments.segment", "rows": "lakelog.segments.rows", "compact": "lakelog.maintain.compact"}.get(name, f"lakelog.store.{name}")) for name in "arrays compact connection segment typed".split()
+    arrays, connection, segment, typed = (
+        Lazy(f"lakelog.segments.{name}") for name in "arrays connection segment typed".split()
     )
+    compact = Lazy("lakelog.maintain.compact")
     np = Lazy("numpy")
     pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")

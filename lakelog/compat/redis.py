@@ -22,14 +22,14 @@ from typing import Any
 
 import orjson
 
-from lakelog.errors import LakelogError, Unreachable
-from lakelog.runtime.lazy import Lazy
-from lakelog.loggers import exits
-from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.recorder import Recorder
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import Credentials, RedisConfig
 from lakelog.clients.redis_metrics import RedisMetrics
+from lakelog.errors import LakelogError, Unreachable
+from lakelog.loggers import exits
+from lakelog.loggers.destination import LakeOrPath
+from lakelog.loggers.recorder import Recorder
+from lakelog.runtime.lazy import Lazy
 
 redis = Lazy("redis")
 Scalar = str | int | float | bool | None

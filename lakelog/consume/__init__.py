@@ -1,1 +1,1 @@
-"""consume."""
+"""Streams of messages become events, each message once."""

@@ -17,18 +17,18 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from lakelog.clients import backoff
-from lakelog.runtime.closest import did_you_mean
+from lakelog.clients.failure import ConnectionLost
+from lakelog.consume.kafka_source import KafkaTopic
+from lakelog.consume.redis_stream import RedisStream
+from lakelog.consume.source import MessageSource, StreamLag, StreamState
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.ingest import stream_cursor
 from lakelog.ingest.batch import CursorMoved, Job
 from lakelog.ingest.messages import MessageBatch
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.lake import Lake
+from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
-from lakelog.consume.kafka_source import KafkaTopic
-from lakelog.consume.redis_stream import RedisStream
-from lakelog.consume.source import MessageSource, StreamLag, StreamState
-from lakelog.sync.target import ConnectionLost
 
 SOURCES = "kafka://HOST:PORT/TOPIC or redis://HOST:PORT/DB/STREAM"
 STARTS = ("beginning", "end")

@@ -13,13 +13,13 @@ from typing import Any
 
 import orjson
 
+from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
+from lakelog.consume.source import StreamState
 from lakelog.errors import SyncRefused
 from lakelog.ingest.messages import Message, text_or_base64
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime.lazy import Lazy
-from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
-from lakelog.consume.source import StreamState
-from lakelog.sync.target import ConnectionLost
 
 kafka = Lazy("confluent_kafka")
 _BYTES_MAX = 64 << 20

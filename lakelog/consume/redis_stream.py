@@ -14,13 +14,13 @@ from typing import Any
 
 import orjson
 
+from lakelog.clients.redis_client import RedisClient
+from lakelog.clients.redis_config import RedisConfig
+from lakelog.consume.source import StreamState
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.ingest.messages import Message, text_or_base64, time_or_none
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime.lazy import Lazy
-from lakelog.clients.redis_client import RedisClient
-from lakelog.clients.redis_config import RedisConfig
-from lakelog.consume.source import StreamState
 
 redis = Lazy("redis")
 VALUE_FIELDS = (b"event", b"message", b"data", b"value", b"payload", b"json")

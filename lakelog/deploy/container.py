@@ -14,9 +14,9 @@ from typing import Any
 
 import orjson
 
-from lakelog.errors import ContainerFailed, MissingPackage
 from lakelog.clients.loopback import is_loopback
 from lakelog.deploy import program
+from lakelog.errors import ContainerFailed, MissingPackage
 
 ENGINES = ("docker", "podman")
 """In the order in which they are tried."""

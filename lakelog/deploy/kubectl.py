@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from lakelog.errors import DeploymentFailed, MissingPackage
 from lakelog.deploy import program
+from lakelog.errors import DeploymentFailed, MissingPackage
 
 _REVISION = "deployment.kubernetes.io/revision"
 _CAUSE = "kubernetes.io/change-cause"

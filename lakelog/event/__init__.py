@@ -1,1 +1,1 @@
-"""event."""
+"""What an event is: its members, its line, JSON that keeps its spelling."""

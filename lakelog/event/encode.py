@@ -20,9 +20,6 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.uniform import ALIASES as ALIASES
-from lakelog.event.uniform import NAMES, PLAIN, TEXT_COLUMNS, encode_alike, encode_one, shape_of
-from lakelog.event.uniform import EncodedBatch as EncodedBatch
 from lakelog.event.exact import (
     kind,
     parse_object,
@@ -33,6 +30,9 @@ from lakelog.event.exact import (
 )
 from lakelog.event.levels import level_of
 from lakelog.event.levels import severity as severity
+from lakelog.event.uniform import ALIASES as ALIASES
+from lakelog.event.uniform import NAMES, PLAIN, TEXT_COLUMNS, encode_alike, encode_one, shape_of
+from lakelog.event.uniform import EncodedBatch as EncodedBatch
 
 TYPE_HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
 """Keys that name the type of an event without one; they stay in `data` too."""

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.event import internal as bookkeeping
 from lakelog.errors import ExportRefused, QueryFailed
+from lakelog.event import bookkeeping
 from lakelog.export import folder, tables
+from lakelog.export.tables import SHARD_ROWS, ExportResult, Opener
 from lakelog.render.formats import (
     BINARY,
     ENDINGS,
@@ -26,7 +27,6 @@ from lakelog.render.formats import (
     ending_of,
     header,
 )
-from lakelog.export.tables import SHARD_ROWS, ExportResult, Opener
 from lakelog.render.vectors import Columns
 from lakelog.runtime.lazy import Lazy
 

@@ -20,9 +20,9 @@ import orjson
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.event.exact import parse_value
+from lakelog.event.levels import with_word
 from lakelog.formats import pattern, sqltext
 from lakelog.formats.pattern import STATUS
-from lakelog.event.levels import with_word
 from lakelog.segments.sql import literal
 
 DATA, NOWHERE = "data", ""

@@ -19,11 +19,11 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import parse_time
+from lakelog.event.levels import with_word
 from lakelog.formats import columns, grok, local_time, moments, pattern, re2, sqltext
 from lakelog.formats.definition import Definition, read
 from lakelog.formats.format import Format, Traits
 from lakelog.formats.grok import Field, shortened
-from lakelog.event.levels import with_word
 from lakelog.segments.sql import literal
 
 TYPE = "log"

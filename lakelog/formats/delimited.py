@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
+from lakelog.event.levels import severity
 from lakelog.files.columnar import EXPORTED, OWN_COLUMNS
 from lakelog.formats import columns
 from lakelog.formats.columns import DATA, NOWHERE, Column, Table
 from lakelog.formats.format import Format, Heads, Traits
 from lakelog.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
 from lakelog.runtime.lazy import Lazy
-from lakelog.event.levels import severity
 from lakelog.segments.sql import literal
 
 if TYPE_CHECKING:

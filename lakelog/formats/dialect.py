@@ -19,11 +19,11 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line, severity
+from lakelog.event.levels import without_offset
 from lakelog.formats import jsonl, moments, sqltext
 from lakelog.formats.format import Format, Traits
 from lakelog.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.event.levels import without_offset
 
 Scale = tuple[tuple[int, str], ...]
 """From which number on a level has which name; the last entry ends the scale."""

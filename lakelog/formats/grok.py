@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lakelog.runtime.closest import closest
 from lakelog.errors import InvalidSetting
+from lakelog.runtime.closest import closest
 
 PATTERNS = {
     "WORD": r"\b\w+\b",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from lakelog.event.encode import gather, merge, parse_line
+from lakelog.event.levels import severity, with_word, without_offset
 from lakelog.formats import moments, narrow_queries
 from lakelog.formats.format import Format
 from lakelog.formats.sqltext import (
@@ -27,7 +28,6 @@ from lakelog.formats.sqltext import (
     with_word_sql,
 )
 from lakelog.formats.uniform_lines import UniformLines, uniform_lines
-from lakelog.event.levels import severity, with_word, without_offset
 
 _TEXTS = ("category", "content_type", "source", "subject", "item_id", "level", "message", "id")
 _SHAPED = HINTS[:-1]

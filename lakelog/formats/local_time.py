@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import parse_time
+from lakelog.event.levels import severity
 from lakelog.formats import narrow_queries, sqltext
 from lakelog.formats.format import Event, Format, FormatWrapper
 from lakelog.formats.zones import ZONES
 from lakelog.runtime.lazy import Lazy
-from lakelog.event.levels import severity
 
 if TYPE_CHECKING:
     import zoneinfo

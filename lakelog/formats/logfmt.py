@@ -14,10 +14,10 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
+from lakelog.event.levels import with_word, without_offset
 from lakelog.formats import pattern
 from lakelog.formats.format import Format, Traits
 from lakelog.formats.sqltext import in_range_sql, level_sql, time_sql, with_word_sql
-from lakelog.event.levels import with_word, without_offset
 
 _KEY = r'[^ \t="]+'
 _VALUE = r'"(?:[^"\\]|\\.)*"|[^ \t"]*'

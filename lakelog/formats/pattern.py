@@ -20,11 +20,11 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import parse_time
+from lakelog.event.levels import with_word
 from lakelog.formats import sqltext
 from lakelog.formats.local_time import zone_of
 from lakelog.formats.zones import ZONES
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.event.levels import with_word
 from lakelog.segments.sql import literal
 
 MONTH = "(?P<mon>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"

@@ -50,7 +50,7 @@ def time_sql(text: str) -> str:
     date). Decimals are rounded as Python rounds them.
     """
     whole, part = f"try_cast({text} AS BIGINT)", f"try_cast({text} AS DOUBLE)"
-    # The size of an epoch says its unit, by the thresholds of lakelog.event.parse_time.
+    # The size of an epoch says its unit, by the thresholds of lakelog.event.encode.parse_time.
     scaled = f"""{part} * CASE WHEN abs({part}) < 1e11 THEN 1e6 WHEN abs({part}) < 1e14 THEN 1e3
         WHEN abs({part}) < 1e17 THEN 1e0 END"""
     return f"""CASE
@@ -120,7 +120,7 @@ def stray_sql(names: list[str] | tuple[str, ...]) -> str:
 
 
 def with_word_sql(data: str, word: str, level: str) -> str:
-    """SQL for the payload `data` with the word for a level, as `lakelog.level.with_word` has it."""
+    """SQL for the payload `data` with the word for a level, as `levels.with_word` has it."""
     member = f"concat('\"level\":', to_json({word}), '}}')"
     # most are the name itself, or null, which is quick to see
     return f"""CASE WHEN {word} = {level} OR {level} IS NULL THEN {data}

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog.event.levels import severity
 from lakelog.formats import sqltext
 from lakelog.formats.sqltext import COLUMN
 from lakelog.runtime.lazy import Lazy
-from lakelog.event.levels import severity
 from lakelog.segments import arrays, payload_columns, typed
 from lakelog.segments.line_layout import LineColumns, LineLayout, layout_of
 from lakelog.segments.payload_columns import PayloadColumns

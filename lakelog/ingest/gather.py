@@ -8,16 +8,16 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from lakelog.files import cursors, splits
-from lakelog.ingest import definitions
-from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit
 from lakelog.files.checksum import Checksum
 from lakelog.files.cursors import WINDOW, Cursor, Start
-from lakelog.formats import local_time, registry
-from lakelog.formats.format import Format
 from lakelog.files.holes import visible
 from lakelog.files.identity import FileCopy, KnownContent, UndecidedFile
-from lakelog.ingest.records import BOM, joins
 from lakelog.files.source import LINE_MAX, SHORT, Chunk, Hole, Overlong, Piece, Source, Split
+from lakelog.formats import local_time, registry
+from lakelog.formats.format import Format
+from lakelog.ingest import definitions
+from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit
+from lakelog.ingest.records import BOM, joins
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer, readable
 from lakelog.segments import typed
 

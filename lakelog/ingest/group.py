@@ -18,15 +18,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lakelog.files import source as sources
-from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit, is_finished
 from lakelog.files.cursors import WINDOW, Cursor, Start, printable
+from lakelog.files.identity import FileCopy, KnownContent, UndecidedFile
+from lakelog.files.source import Chunk, Source
 from lakelog.formats import bulk
 from lakelog.formats.format import Format
 from lakelog.formats.local_time import zone_note
+from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit, is_finished
 from lakelog.ingest.gather import choose_format
-from lakelog.files.identity import FileCopy, KnownContent, UndecidedFile
 from lakelog.ingest.records import records
-from lakelog.files.source import Chunk, Source
 from lakelog.ingest.transform import ChunkResult
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays

@@ -29,14 +29,14 @@ import orjson
 
 from lakelog.errors import InvalidSetting, StaleFiles
 from lakelog.event.encode import to_micros
-from lakelog.ingest import definitions, stream_cursor
-from lakelog.ingest.batch import Batch, CursorMoved, Job
 from lakelog.files.binary import refusal
-from lakelog.ingest.conformance import Conformance
 from lakelog.files.cursors import WINDOW
+from lakelog.files.source import LINE_MAX, PART, Chunk, between_characters
 from lakelog.formats import registry
 from lakelog.formats.format import Format
-from lakelog.files.source import LINE_MAX, PART, Chunk, between_characters
+from lakelog.ingest import definitions, stream_cursor
+from lakelog.ingest.batch import Batch, CursorMoved, Job
+from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.transform import ChunkResult, RejectedLine, readable
 from lakelog.runtime.lazy import Lazy

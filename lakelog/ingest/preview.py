@@ -10,15 +10,15 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
-from lakelog.ingest import definitions
 from lakelog.files.cursors import WINDOW, printable
-from lakelog.ingest.definitions import Formats
+from lakelog.files.holes import visible
+from lakelog.files.source import Chunk, Source
 from lakelog.formats import local_time, registry
 from lakelog.formats.custom import CustomFormat
 from lakelog.formats.definition import Definition
 from lakelog.formats.format import Format
-from lakelog.files.holes import visible
-from lakelog.files.source import Chunk, Source
+from lakelog.ingest import definitions
+from lakelog.ingest.definitions import Formats
 from lakelog.ingest.transform import Transformer, readable
 from lakelog.store import disk
 

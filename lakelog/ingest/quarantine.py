@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
 from lakelog.files import cursors
-from lakelog.ingest import definitions, messages, stream_cursor
-from lakelog.ingest.conformance import Conformance
 from lakelog.formats import jsonl, registry, sqltext
 from lakelog.formats.definition import Definition
 from lakelog.formats.format import Format
+from lakelog.ingest import definitions, messages, stream_cursor
+from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.transform import Transformer
+from lakelog.maintain.seal import drop_duplicates
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment
 from lakelog.store import disk, policy
@@ -29,7 +30,6 @@ from lakelog.store.entry import Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
-from lakelog.maintain.seal import drop_duplicates
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
+from lakelog.files.source import LINE_MAX, Chunk
 from lakelog.formats import bulk, pattern
 from lakelog.formats.format import Format
-from lakelog.files.source import LINE_MAX, Chunk
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from typing import Any
 import orjson
 
 from lakelog.files import splits
-from lakelog.ingest.event_segments import EventSegments
-from lakelog.formats import jsonl
 from lakelog.files.source import Chunk
+from lakelog.formats import jsonl
+from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.transform import Transformer
 from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.segments import connection, typed

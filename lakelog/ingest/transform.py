@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
-from lakelog.ingest import stripes
-from lakelog.ingest.conformance import Conformance
+from lakelog.files.holes import visible
+from lakelog.files.source import CHUNK, SHORT, Chunk
 from lakelog.formats import bulk, mixture, pattern, sqltext
 from lakelog.formats.format import Format
 from lakelog.formats.uniform_lines import TEXT_BYTES, UniformLines
-from lakelog.files.holes import visible
+from lakelog.ingest import stripes
+from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
-from lakelog.files.source import CHUNK, SHORT, Chunk
 from lakelog.ingest.time_carry import TimeCarry
 from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.runtime.lazy import Lazy

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lakelog.formats.uniform_lines import UniformLines
 from lakelog.files.source import CHUNK, SHORT
+from lakelog.formats.uniform_lines import UniformLines
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import typed
 from lakelog.segments.payload_columns import PayloadColumns

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lakelog.errors import LakeReplaced
 from lakelog.event.encode import EncodedBatch
-from lakelog.runtime.lazy import Lazy
 from lakelog.loggers import buffer
 from lakelog.loggers.buffer import DiskBuffer
 from lakelog.loggers.queue import EventQueue
+from lakelog.runtime.lazy import Lazy
 
 # A program that logs to files alone never loads the store.
 if TYPE_CHECKING:

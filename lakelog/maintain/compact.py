@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.runtime.lazy import Lazy
-from lakelog.settings import Settings
 from lakelog.segments import arrays, bloom, column_encoding, segment, segment_sql, typed, typed_rows
+from lakelog.segments.connection import connect
+from lakelog.settings import Settings
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
-from lakelog.segments.connection import connect
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import Paths

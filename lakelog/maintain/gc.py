@@ -19,15 +19,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.chunks import state_files
-from lakelog.store import disk, document, signatures
-from lakelog.store.bootstrap import Store
+from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.segments.connection import SPILL
+from lakelog.store import disk, document, history_window, signatures
+from lakelog.store.bootstrap import Store
 from lakelog.store.paths import LEASE, OBJECTS, Paths, hex_dirs, is_encoded, parse_object
 from lakelog.store.refs import Move
-from lakelog.store.window import lake_time, read_condemned
-from lakelog.store.thinning import DAY, HOUR, KEEP_MOVES, pack, window
+from lakelog.store.thinning import DAY, HOUR, pack, window
 
 # Names deleted for one look at the refs: a ref that is made meanwhile is noticed before the next.
 BATCH = 500
@@ -61,8 +60,8 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
         for branch in store.refs.all_branches():
             disk.sync_dir(store.paths.head_dir(branch))
         disk.sync_dir(store.paths.tags)
-        previous = read_condemned(store)
-        now = lake_time(store)
+        previous = history_window.read_condemned(store)
+        now = history_window.lake_time(store)
         # Before marking: what packing drops is then not looked at.
         packed = 0 if dry_run else _pack_all(store, now)
         marker = Marker(store, now)

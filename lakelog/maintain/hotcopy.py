@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.chunks import state_files
+from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.store import disk, document, wal
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
 from lakelog.store.paths import (

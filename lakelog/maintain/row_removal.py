@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import StalePlan
-from lakelog.runtime.lazy import Lazy
 from lakelog.maintain import compact
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment_sql
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store

@@ -21,8 +21,8 @@ from lakelog.event.encode import encode, payload_of
 from lakelog.formats import oos
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import bootstrap, disk
 from lakelog.segments.sql import literal
+from lakelog.store import bootstrap, disk
 
 if TYPE_CHECKING:
     from lakelog.query import follow

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 from lakelog.errors import Damaged, NotProven, UnknownRef
 from lakelog.event.encode import from_micros
+from lakelog.proofs import envelope, snapshot_tree
+from lakelog.proofs.envelope import Signed, Statement
+from lakelog.proofs.keys import PrivateKey, PublicKey
+from lakelog.proofs.snapshot_tree import Progress
 from lakelog.store import disk, signatures
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import encode_name
 from lakelog.store.resolve import resolve
 from lakelog.store.signatures import SignatureFile
-from lakelog.proofs import envelope, snapshot_tree
-from lakelog.proofs.envelope import Signed, Statement
-from lakelog.proofs.keys import PrivateKey, PublicKey
 from lakelog.store.tracking import is_tracking
-from lakelog.proofs.snapshot_tree import Progress
 
 _AUTOMATIC = re.compile(r"train-[0-9a-f]+|(state-|before-rollback-|)\d{8}-\d{6}(-\d+)?")
 """Names of tags that exports, saves of states and containers, and rollbacks make by themselves."""

@@ -19,13 +19,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedSegment, UnknownRef
+from lakelog.proofs import event_tree
+from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, Step
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import bloom, segment
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
-from lakelog.proofs import event_tree
-from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, Step
 
 if TYPE_CHECKING:
     import numpy as np

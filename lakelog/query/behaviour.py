@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.event.internal import IS_DATA
+from lakelog.event.bookkeeping import IS_DATA
 from lakelog.maintain import compact
 from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lakelog.runtime.lazy import Lazy
-from lakelog.query.sql import table_sql
 from lakelog.query.cursor_pool import CursorPool
+from lakelog.query.sql import table_sql
 from lakelog.query.sql.prune import Predicate, TableRefs
 from lakelog.query.sql.table_sql import View
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import connection, sql
 from lakelog.store.entry import SegmentEntry
 

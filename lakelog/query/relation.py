@@ -2,7 +2,7 @@
 
 It has the methods of DuckDB's relation and gives what they give. What goes wrong while it is
 evaluated is QueryFailed with one line, as for what `sql` itself refuses; and Ctrl-C stops it,
-which a native call does not hear by itself (lakelog/signals.py).
+which a native call does not hear by itself (lakelog/runtime/signals.py).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from lakelog.errors import LakelogError, QueryFailed
 from lakelog.runtime import signals
 from lakelog.runtime.closest import closest
-from lakelog.errors import LakelogError, QueryFailed
 from lakelog.runtime.lazy import Lazy, LazyProperty
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import polars
     import pyarrow as pa
 
-    from lakelog.render import display, plots
     from lakelog.query.stream import Stream
+    from lakelog.render import display, plots
     from lakelog.store.refs import Refs
 else:
     duckdb = Lazy("duckdb")

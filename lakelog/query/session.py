@@ -19,20 +19,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
-from lakelog.runtime.lazy import Lazy
 from lakelog.query import frames, providers, segment_files
-from lakelog.query.sql import prune, table_sql, type_tables
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
 from lakelog.query.needle_rows import NeedleRows
-from lakelog.query.sql.qualifiers import TABLES
-from lakelog.query.sql.ref_schemas import RefSchemas
 from lakelog.query.relation import Failure, Relation, clearer, guarded, one_line, with_suggestion
 from lakelog.query.seal_requests import SealRequests
 from lakelog.query.segment_choice import SegmentChoice
-from lakelog.query.stream import Stream
+from lakelog.query.sql import prune, table_sql, type_tables
+from lakelog.query.sql.qualifiers import TABLES
+from lakelog.query.sql.ref_schemas import RefSchemas
 from lakelog.query.sql.table_sql import View
+from lakelog.query.stream import Stream
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import connection, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog.query import tail_rows
+    from lakelog.query.providers import Pinned, TableProvider
     from lakelog.query.sql import payload
     from lakelog.query.sql.extractions import Extraction
-    from lakelog.query.providers import Pinned, TableProvider
     from lakelog.query.tail_rows import TailRows
 else:
     duckdb = Lazy("duckdb")

@@ -1,1 +1,1 @@
-"""recent."""
+"""Recent entries in Redis, for programs that read them there."""

@@ -17,17 +17,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.clients import backoff
+from lakelog.clients.redis_client import RedisClient, require_package
+from lakelog.clients.redis_config import RedisConfig
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from lakelog.files import cursors
 from lakelog.lake import Lake
-from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk
-from lakelog.store.manifest import Manifest
-from lakelog.store.refs import Head
-from lakelog.sync import delta
-from lakelog.sync.delta import Step
-from lakelog.clients.redis_client import RedisClient, require_package
-from lakelog.clients.redis_config import RedisConfig
 from lakelog.recent.redis_recent import (
     ENTRY,
     KEEP,
@@ -41,6 +35,12 @@ from lakelog.recent.redis_recent import (
     prefix_of,
     words_of,
 )
+from lakelog.runtime.lazy import Lazy
+from lakelog.store import disk
+from lakelog.store.manifest import Manifest
+from lakelog.store.refs import Head
+from lakelog.sync import delta
+from lakelog.sync.delta import Step
 from lakelog.sync.target import Watermark, WatermarkMoved
 from lakelog.views.lineage import Part
 

@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from lakelog.clients.redis_client import RedisClient
+from lakelog.clients.redis_config import RedisConfig
 from lakelog.errors import Unreachable
 from lakelog.files import cursors
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.manifest import Manifest
-from lakelog.clients.redis_client import RedisClient
-from lakelog.clients.redis_config import RedisConfig
 from lakelog.sync.target import Watermark
 
 if TYPE_CHECKING:

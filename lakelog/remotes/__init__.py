@@ -1,1 +1,1 @@
-"""remotes."""
+"""Lakes elsewhere: push, pull, fetch and clone, by directory, SSH, S3 and registry."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from lakelog.errors import TransferRefused
 from lakelog.lake import Lake
-from lakelog.store.bootstrap import Store
-from lakelog.store.refs import Head, Move
 from lakelog.remotes import known
 from lakelog.remotes.known import KnownBranch, KnownRemote, Place
 from lakelog.remotes.site import Site
+from lakelog.store.bootstrap import Store
+from lakelog.store.refs import Head, Move
 
 MAINTENANCE = {"compact", "maintain"}
 """Moves that change files and no events."""

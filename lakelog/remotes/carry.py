@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from lakelog.errors import Damaged, TransferRefused
 from lakelog.chunks import state_files
-from lakelog.store import disk, document
-from lakelog.store.bootstrap import Store
-from lakelog.remotes.objects import STATES, Name, Sizes, path_of
+from lakelog.errors import Damaged, TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
+from lakelog.remotes.objects import STATES, Name, Sizes, path_of
 from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.remotes.site import key_of
 from lakelog.remotes.untrusted import NotBelieved
+from lakelog.store import disk, document
+from lakelog.store.bootstrap import Store
 
 _LOOKS = 3
 _LIST_FROM = 2_000

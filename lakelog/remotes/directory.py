@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from lakelog.errors import TransferRefused
-from lakelog.store import disk
 from lakelog.remotes import remote as remotes
+from lakelog.store import disk
 
 _PIECE = 1 << 20
 _GC_WAIT = 600.0

@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.lake import Lake
-from lakelog.store import bootstrap, disk, policy
-from lakelog.store.bootstrap import Store, start_branch
-from lakelog.store.manifest import Manifest
-from lakelog.remotes.objects import Sizes, objects_of
-from lakelog.store.publish import Change, publish
-from lakelog.store.refs import Head, Move
 from lakelog.remotes import carry, known
 from lakelog.remotes.ancestry import is_ahead, is_contained, same_lake, settled
 from lakelog.remotes.carry import Carried, Progress
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
+from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.signature_files import SignedThere
 from lakelog.remotes.site import Site
+from lakelog.store import bootstrap, disk, policy, tracking
+from lakelog.store.bootstrap import Store, start_branch
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.refs import Head, Move
 
 _LOOKS = 10
 
@@ -115,9 +115,12 @@ def _new_lake(url: str, path: str) -> Store:
         known.add(store, known.ORIGIN, url)
         return store
     store = bootstrap.load(path)
-    if known.ORIGIN not in known.names(store) and not store.state("main").next_seq:
+    if known.ORIGIN not in tracking.remote_names(store) and not store.state("main").next_seq:
         known.add(store, known.ORIGIN, url)
-    if known.ORIGIN not in known.names(store) or known.load(store, known.ORIGIN).url != url:
+    if (
+        known.ORIGIN not in tracking.remote_names(store)
+        or known.load(store, known.ORIGIN).url != url
+    ):
         raise AlreadyExists(f"a lake already exists at {path}: choose another directory")
     return store
 

@@ -19,16 +19,15 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from lakelog.runtime.closest import did_you_mean
 from lakelog.errors import AlreadyExists, DamagedRef, InvalidName, TransferRefused, UnknownRef
+from lakelog.remotes.directory import DirectoryRemote
+from lakelog.remotes.remote import Remote
+from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk, document, policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import decode_name
-from lakelog.store.tracking import is_tracking as is_tracking, names as names
 from lakelog.store.refs import Move, Tag, author
-from lakelog.remotes.directory import DirectoryRemote
-from lakelog.remotes.remote import Remote
+from lakelog.store.tracking import remote_names
 
 if TYPE_CHECKING:
     from lakelog.remotes import oci, registry, s3, ssh
@@ -114,7 +113,7 @@ def load(store: Store, name: str) -> KnownRemote:
         branches = {n: _known(b) for n, b in body.pop("branches").items()}
         return KnownRemote(**body, branches=branches)
     except FileNotFoundError:
-        near = did_you_mean(name, names(store))
+        near = did_you_mean(name, remote_names(store))
         raise UnknownRef(
             f"no remote {name!r}: {near or 'add it with `lakelog remote add NAME URL`'}"
         ) from None

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 
 import orjson
 
-from lakelog.errors import DamagedState
 from lakelog.chunks import state_files
+from lakelog.errors import DamagedState
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal, SegmentEntry

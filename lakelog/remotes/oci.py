@@ -31,11 +31,11 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidName, TransferRefused
-from lakelog.store import document
-from lakelog.store.paths import CHUNK, decode_name, encode_name, parse_state
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.registry import INDEX_TYPE, MANIFEST_TYPE, Repository
 from lakelog.remotes.remote import DOCUMENT_MAX
+from lakelog.store import document
+from lakelog.store.paths import CHUNK, decode_name, encode_name, parse_state
 
 SNAPSHOT = "application/vnd.lakelog.snapshot.v1"
 """The type of a move or tag; those of its first manifest and of the lists of objects follow."""

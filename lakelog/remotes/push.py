@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
-from lakelog.store import disk, policy
-from lakelog.remotes.objects import Sizes, objects_of
-from lakelog.store.refs import Head, Move
 from lakelog.remotes import carry, known, signature_files
 from lakelog.remotes.ancestry import is_contained, same_lake, settled
 from lakelog.remotes.carry import Carried, Progress
 from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
+from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
+from lakelog.store import disk, policy
+from lakelog.store.refs import Head, Move
 
 _LOOKS = 10
 

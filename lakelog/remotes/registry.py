@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from lakelog.errors import TransferRefused, Unreachable
 from lakelog.clients.loopback import is_loopback
+from lakelog.errors import TransferRefused, Unreachable
 from lakelog.remotes import docker_config
 from lakelog.remotes.remote import Interrupted
 
@@ -39,7 +39,7 @@ _IDLE = 4.0
 """Servers close connections that are idle for 5 s or longer."""
 _WAIT_MAX = 30.0
 _REDIRECTS = 5
-_ = (301, 302, 303, 307, 308)
+_MOVED = (301, 302, 303, 307, 308)
 _REFERENCE = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _CHALLENGE = re.compile(r'([a-z_]+)="([^"]*)"', re.IGNORECASE)
 Body = bytes | None
@@ -284,7 +284,7 @@ class Repository:
             answer = self._once(
                 method, url, body, headers | (own if self._of_registry(url) else {})
             )
-            if answer.status not in _ or method not in ("GET", "HEAD"):
+            if answer.status not in _MOVED or method not in ("GET", "HEAD"):
                 return answer
             answer.close()
             url = self._absolute(answer.headers.get("Location", ""), url)

@@ -17,11 +17,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lakelog.errors import MissingPackage, TransferRefused, Unreachable
-from lakelog.runtime.lazy import Lazy
 from lakelog.clients.loopback import is_loopback
+from lakelog.errors import MissingPackage, TransferRefused, Unreachable
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import Interrupted
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import obstore

@@ -10,13 +10,13 @@ import functools
 import os
 
 from lakelog.errors import TransferRefused
-from lakelog.store import disk, signatures
-from lakelog.store.bootstrap import Store
-from lakelog.store.signatures import SignatureFile
 from lakelog.remotes import untrusted
 from lakelog.remotes.carry import believing
 from lakelog.remotes.site import Site
 from lakelog.remotes.untrusted import NotBelieved
+from lakelog.store import disk, signatures
+from lakelog.store.bootstrap import Store
+from lakelog.store.signatures import SignatureFile
 
 _SIGNATURES_MAX = 100
 """Signatures of one tag or state at a remote at most."""

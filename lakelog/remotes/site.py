@@ -10,15 +10,15 @@ import contextlib
 from collections.abc import Iterator
 
 from lakelog.errors import TransferRefused
-from lakelog.store import disk, document
-from lakelog.store.clock import following
-from lakelog.remotes.objects import Name, path_of
-from lakelog.store.paths import FORMAT, OBJECTS, Paths, encode_name, parse_move
-from lakelog.store.refs import Head, Move, Tag, author, digest_of, encode_move
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
+from lakelog.remotes.objects import Name, path_of
 from lakelog.remotes.remote import Remote
 from lakelog.remotes.untrusted import NotBelieved
+from lakelog.store import disk, document
+from lakelog.store.clock import following
+from lakelog.store.paths import FORMAT, OBJECTS, Paths, encode_name, parse_move
+from lakelog.store.refs import Head, Move, Tag, author, digest_of, encode_move
 
 _NAMES_MAX = 100_000
 """Branches or tags of a remote at most."""

@@ -21,8 +21,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import quote, unquote, urlsplit
 
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
-from lakelog.store import disk
-from lakelog.store.paths import LEASE
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import Interrupted
 from lakelog.remotes.sftp import (
@@ -35,6 +33,8 @@ from lakelog.remotes.sftp import (
     NotThere,
     SftpClient,
 )
+from lakelog.store import disk
+from lakelog.store.paths import LEASE
 
 PROGRAM = "LAKELOG_SSH"
 """Names the environment variable with the program and its options, by default `ssh`."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import zstandard
 
+from lakelog.chunks import state_files
 from lakelog.errors import InvalidName, LakelogError, NotProven
 from lakelog.runtime.lazy import Lazy
-from lakelog.chunks import state_files
 from lakelog.store import document, signatures
 from lakelog.store.entry import SegmentEntry, parse
 from lakelog.store.manifest import of_json

@@ -1,1 +1,1 @@
-"""render."""
+"""Rows as text for people and other programs: terminals, notebooks, files."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import zstandard
 
+from lakelog.render.display import TABLE_END, row_html, table_start
 from lakelog.render.ordered import OrderedCalls
 from lakelog.render.values import Row, dumps, records, text
 from lakelog.render.vectors import Columns, csv_lines, json_lines
 from lakelog.runtime.lazy import Lazy
-from lakelog.render.display import TABLE_END, row_html, table_start
 
 if TYPE_CHECKING:
     import gzip

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.errors import QueryFailed
-from lakelog.runtime.lazy import Lazy
 from lakelog.render.display import is_number, visible
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 
 if TYPE_CHECKING:

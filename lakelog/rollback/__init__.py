@@ -1,1 +1,1 @@
-"""rollback."""
+"""Going back with all parts: events, saved directories, deployment."""

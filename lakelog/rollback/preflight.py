@@ -17,6 +17,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lakelog.chunks import state_files
+from lakelog.chunks.state_files import StateRecord
+from lakelog.chunks.state_index import StateIndex
+from lakelog.deploy.kubectl import Kubectl
 from lakelog.errors import (
     Damaged,
     DamagedManifest,
@@ -26,19 +30,15 @@ from lakelog.errors import (
     StateRefused,
 )
 from lakelog.lake import Lake
-from lakelog.chunks import state_files
+from lakelog.state.capture import Capture
+from lakelog.state.chunk_writer import Piece
+from lakelog.state.restore import check_apart, check_target
+from lakelog.state.rewind import ClusterStep
 from lakelog.store import disk, history
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import CHUNK, OBJECTS
-from lakelog.chunks.state_files import StateRecord
-from lakelog.chunks.state_index import StateIndex
-from lakelog.state.capture import Capture
-from lakelog.state.chunk_writer import Piece
-from lakelog.deploy.kubectl import Kubectl
-from lakelog.state.restore import check_apart, check_target
-from lakelog.state.rewind import ClusterStep
 
 PARTS = ("data", "cursors", "state", "deployment")
 _POSITIONS = ("cursor", "stream")

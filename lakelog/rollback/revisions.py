@@ -6,11 +6,11 @@ saved has it, so each revision is shown with the newest state that was saved in 
 
 from __future__ import annotations
 
+from lakelog.deploy.kubectl import Kubectl, Revision
 from lakelog.lake import Lake
+from lakelog.state.state import SavedState, list_states
 from lakelog.store import policy
 from lakelog.store.publish import note, with_reason
-from lakelog.deploy.kubectl import Kubectl, Revision
-from lakelog.state.state import SavedState, list_states
 
 
 def live_states(lake: Lake, name: str, namespace: str) -> dict[str, SavedState]:

@@ -15,6 +15,7 @@ import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lakelog.deploy.kubectl import Kubectl
 from lakelog.errors import (
     AlreadyExists,
     DeploymentFailed,
@@ -23,18 +24,17 @@ from lakelog.errors import (
     StateRefused,
 )
 from lakelog.lake import Lake
+from lakelog.rollback.preflight import PARTS, Preflight, examine
+from lakelog.state import exchange, rewind
+from lakelog.state.capture import Progress
+from lakelog.state.exchange import Step
+from lakelog.state.restore import extract
+from lakelog.state.rewind import ClusterStep, Intent
+from lakelog.state.state import save_state
 from lakelog.store import disk, history, policy
 from lakelog.store.history import SHORT, Snapshot
 from lakelog.store.publish import with_reason
 from lakelog.store.refs import Head, Move
-from lakelog.state import exchange, rewind
-from lakelog.state.capture import Progress
-from lakelog.state.exchange import Step
-from lakelog.deploy.kubectl import Kubectl
-from lakelog.rollback.preflight import PARTS, Preflight, examine
-from lakelog.state.restore import extract
-from lakelog.state.rewind import ClusterStep, Intent
-from lakelog.state.state import save_state
 
 DEFAULT = ("data", "cursors")
 SECONDS = 300

@@ -1,1 +1,1 @@
-"""runtime."""
+"""How the process behaves: imports, signals, its interpreter."""

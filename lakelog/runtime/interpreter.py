@@ -15,7 +15,7 @@ def is_startable() -> bool:
 def search_path() -> str:
     """The PYTHONPATH by which a child finds the package, which may come from a path that only
     `sys.path` has."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    package = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
     return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
 
 

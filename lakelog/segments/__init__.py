@@ -1,1 +1,1 @@
-"""segments."""
+"""How rows are files, and files rows."""

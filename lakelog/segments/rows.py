@@ -21,9 +21,9 @@ from lakelog.errors import DamagedWal
 from lakelog.event.encode import identity_key
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, sql
-from lakelog.store import wal
 from lakelog.segments.frame_sql import COLUMNS, TIMES
 from lakelog.segments.line_layout import layout_of
+from lakelog.store import wal
 
 if TYPE_CHECKING:
     import duckdb

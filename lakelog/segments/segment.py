@@ -26,10 +26,10 @@ import orjson
 
 from lakelog.errors import DamagedSegment
 from lakelog.runtime.lazy import Lazy
-from lakelog.settings import DEFAULTS
 from lakelog.segments import arrays, bloom, column_encoding
-from lakelog.store import disk, document
 from lakelog.segments.connection import connect
+from lakelog.settings import DEFAULTS
+from lakelog.store import disk, document
 from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import Paths
 
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from lakelog.settings import Settings
     from lakelog.segments import typed, typed_rows
     from lakelog.segments.typed_rows import FieldColumns
+    from lakelog.settings import Settings
 else:
     # Whoever only reads rows without typed payloads needs neither, and a first query is waited for.
     typed, typed_rows = Lazy("lakelog.segments.typed"), Lazy("lakelog.segments.typed_rows")

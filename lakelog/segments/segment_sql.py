@@ -1,7 +1,7 @@
 """SQL that reads segments as rows: each payload as its text, however a segment stores it.
 
 Segments are read in as few scans as there are kinds of them: by layout, by the schema of their
-typed payloads (store/typed.py), and by whether some payloads of typed ones are text.
+typed payloads (segments/typed.py), and by whether some payloads of typed ones are text.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""state."""
+"""Saved directories: captured, listed, compared, restored."""

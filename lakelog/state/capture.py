@@ -22,10 +22,10 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Protocol
 
-from lakelog.errors import StateRefused
-from lakelog.chunks.state_index import EXTENTS_MAX, Extent, StateEntry, StateIndex
-from lakelog.state.chunk_writer import Piece
 from lakelog.chunks.chunker import cut
+from lakelog.chunks.state_index import EXTENTS_MAX, Extent, StateEntry, StateIndex
+from lakelog.errors import StateRefused
+from lakelog.state.chunk_writer import Piece
 from lakelog.state.exchange import STAGING
 
 LARGE = 128 << 10

@@ -12,11 +12,11 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from lakelog.errors import StateRefused
 from lakelog.chunks import state_files, state_index
+from lakelog.chunks.state_index import StateIndex
+from lakelog.errors import StateRefused
 from lakelog.store import disk, document
 from lakelog.store.paths import CHUNK, INDEX, Paths
-from lakelog.chunks.state_index import StateIndex
 
 _THREADS = 16
 """Most of a thread's time is waiting for the disk, which syncs several files at once."""

@@ -8,8 +8,8 @@ import itertools
 from collections.abc import Iterator
 
 from lakelog.chunks import state_files
-from lakelog.store.paths import Paths
 from lakelog.chunks.state_index import StateEntry, StateIndex
+from lakelog.store.paths import Paths
 
 Part = tuple[str, int, int]
 """The digest of a chunk, and the range of bytes in it."""

@@ -11,10 +11,10 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
-from lakelog.errors import DamagedState
 from lakelog.chunks import state_files
-from lakelog.store.paths import INDEX, Paths
 from lakelog.chunks.state_index import StateEntry, StateIndex
+from lakelog.errors import DamagedState
+from lakelog.store.paths import INDEX, Paths
 
 Progress = Callable[[int, int], None]
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

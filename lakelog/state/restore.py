@@ -15,12 +15,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lakelog.chunks.state_files import StateRecord
 from lakelog.errors import StateRefused, UnknownRef
 from lakelog.lake import Lake
-from lakelog.store import disk, policy
-from lakelog.store.bootstrap import Store
-from lakelog.store.publish import note, with_reason
-from lakelog.chunks.state_files import StateRecord
 from lakelog.state import exchange, rewind
 from lakelog.state.capture import Progress
 from lakelog.state.exchange import Step
@@ -34,6 +31,9 @@ from lakelog.state.state import (
     list_states,
     save_state,
 )
+from lakelog.store import disk, policy
+from lakelog.store.bootstrap import Store
+from lakelog.store.publish import note, with_reason
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from lakelog.deploy.kubectl import Kubectl
 from lakelog.errors import Damaged, DamagedRef, DeploymentFailed, UnknownRef
+from lakelog.state import exchange
+from lakelog.state.exchange import Step
 from lakelog.store import disk, document, history
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import encode_name
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
-from lakelog.state import exchange
-from lakelog.state.exchange import Step
-from lakelog.deploy.kubectl import Kubectl
 
 KEPT = 24
 """So many safety tags are kept, and as many documents of rollbacks."""

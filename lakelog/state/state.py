@@ -14,6 +14,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from lakelog.chunks import state_files
+from lakelog.chunks.state_files import StateRecord
+from lakelog.chunks.state_index import StateEntry, StateIndex
+from lakelog.deploy.deployment import running_in
 from lakelog.errors import (
     AlreadyExists,
     Damaged,
@@ -23,17 +27,13 @@ from lakelog.errors import (
     UnknownRef,
 )
 from lakelog.lake import Lake
-from lakelog.chunks import state_files
-from lakelog.store import disk, history, policy
-from lakelog.store.publish import Change, note, publish, with_reason
-from lakelog.store.refs import Tag
-from lakelog.chunks.state_files import StateRecord
-from lakelog.chunks.state_index import StateEntry, StateIndex
 from lakelog.state import exchange, rewind
 from lakelog.state.capture import Capture, Progress
 from lakelog.state.chunk_writer import ChunkWriter
 from lakelog.state.contents import Contents
-from lakelog.deploy.deployment import running_in
+from lakelog.store import disk, history, policy
+from lakelog.store.publish import Change, note, publish, with_reason
+from lakelog.store.refs import Tag
 from lakelog.store.tracking import is_tracking
 
 RETENTION = 24

@@ -15,8 +15,8 @@ import fnmatch
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lakelog.runtime.closest import did_you_mean
 from lakelog.errors import InvalidPolicy, NotAllowed
+from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.paths import Paths

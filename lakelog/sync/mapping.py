@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.event.internal import IS_DATA
 from lakelog.errors import QueryFailed
+from lakelog.event.bookkeeping import IS_DATA
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS

@@ -20,33 +20,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.clients import backoff
-from lakelog.runtime.closest import did_you_mean
+from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
+from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Head
 from lakelog.sync import delta
-from lakelog.sync.delta import Delta, Step
 from lakelog.sync.databases.duckdb_file import DuckdbTarget
-from lakelog.sync.services.elasticsearch import ElasticsearchTarget
-from lakelog.sync.services.influxdb import InfluxTarget
-from lakelog.sync.services.kafka_sink import KafkaTarget
-from lakelog.sync.mapping import NO_ROWS, one_line, read_mapping, set_events
 from lakelog.sync.databases.mysql import MysqlTarget
 from lakelog.sync.databases.postgres import PostgresTarget
 from lakelog.sync.databases.sqlite import SqliteTarget
-from lakelog.sync.target import (
-    KEY,
-    WATERMARKS,
-    Column,
-    ConnectionLost,
-    Target,
-    Watermark,
-    WatermarkMoved,
-)
+from lakelog.sync.delta import Delta, Step
+from lakelog.sync.mapping import NO_ROWS, one_line, read_mapping, set_events
+from lakelog.sync.services.elasticsearch import ElasticsearchTarget
+from lakelog.sync.services.influxdb import InfluxTarget
+from lakelog.sync.services.kafka_sink import KafkaTarget
+from lakelog.sync.target import KEY, WATERMARKS, Column, Target, Watermark, WatermarkMoved
 
 if TYPE_CHECKING:
     import duckdb

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
-from lakelog.clients.failure import ConnectionLost as ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError
 
 if TYPE_CHECKING:

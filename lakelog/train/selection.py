@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.event.internal import IS_DATA
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
+from lakelog.event.bookkeeping import IS_DATA
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.store.bootstrap import Store

@@ -10,8 +10,8 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.runtime.closest import did_you_mean
 from lakelog.errors import InvalidView
+from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store

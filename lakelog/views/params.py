@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent, InvalidSetting, InvalidView
 from lakelog.event.encode import parse_time, to_micros
 from lakelog.runtime.lazy import Lazy
-from lakelog.settings import span_us
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.segments.sql import json_path, literal
+from lakelog.settings import span_us
 
 if TYPE_CHECKING:
     import duckdb

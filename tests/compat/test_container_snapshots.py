@@ -16,8 +16,8 @@ import pytest
 
 import lakelog
 from lakelog.compat import container_snapshots as snapshots
-from lakelog.errors import AlreadyExists, ContainerFailed, Damaged, StateRefused, UnknownRef
 from lakelog.deploy.container import Engine
+from lakelog.errors import AlreadyExists, ContainerFailed, Damaged, StateRefused, UnknownRef
 from lakelog.state.state import list_states
 from tests.support import podman as podmans
 from tests.support.cli import answer, flip, run

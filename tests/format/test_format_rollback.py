@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lakelog.errors import NotAllowed
-from lakelog.store import disk, document
-from lakelog.state import rewind
 from lakelog.rollback.rollback import rollback
+from lakelog.state import rewind
 from lakelog.state.state import save_state
+from lakelog.store import disk, document
 from tests.support.lakes import opened
 
 

@@ -15,10 +15,9 @@ import pyarrow.parquet  # noqa: F401
 import pytest
 
 import lakelog
-from lakelog.files import cursors, source
-from lakelog.ingest import batch, ingest, transform
+from lakelog.files import source
+from lakelog.ingest import batch
 from lakelog.query import session  # noqa: F401
-from lakelog.maintain import compact, seal
 from lakelog.store import disk
 from tests.support.feeds import assert_each_once, event, feed, keyed, numbers, put, text
 from tests.support.killed_ingests import KILLS, Feed, child, ended, killed, state, survive, taking

@@ -14,9 +14,9 @@ import pytest
 import lakelog
 from lakelog.collect import turns, watch
 from lakelog.files import source
+from lakelog.files.source import Chunk, Hole, Overlong, Source
 from lakelog.ingest import group
 from lakelog.ingest.audit.audit import audit
-from lakelog.files.source import Chunk, Hole, Overlong, Source
 from tests.support.watching import Place, Watched, stored
 
 LINE = b'{"type":"T","n":%d}\n'

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.formats import pattern, registry
 from lakelog.ingest import records, transform
 from lakelog.ingest.audit.audit import audit
-from lakelog.formats import pattern, registry
 
 MARK = {"encoding": "windows-1252"}
 LINES: list[tuple[bytes, dict[str, Any]]] = [
@@ -81,7 +81,7 @@ def test_a_line_of_an_older_encoding(
     report = lake.ingest(str(path))
     assert (report.events, report.quarantined) == (times, 0)
     for event in events(lake):
-        data = event["data"] and lakelog.exact.parse_value(event["data"].encode())
+        data = event["data"] and lakelog.event.exact.parse_value(event["data"].encode())
         said = {name: data if name == "data" else event[name] for name in told}
         assert said == told
     with path.open("ab") as file:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lakelog.errors import DownloadFailed
 from lakelog.clients import download as http
+from lakelog.errors import DownloadFailed
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 
 SMALL = http.Limits(bytes=1_000_000, seconds=240.0, redirects=3)

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog import train
-from lakelog.event import internal as bookkeeping
 from lakelog.cli import cli
+from lakelog.event import bookkeeping
 from tests.support.trainsets import lake_of, notes, recipe, rows
 
 OWN = [

@@ -11,9 +11,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
+from lakelog.maintain import compact
 from lakelog.query.sql.extractions import TYPE_COLUMNS
 from lakelog.query.sql.type_tables import as_written
-from lakelog.maintain import compact
 from tests.support.cli import run
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.maintain import gc
-from lakelog.store import disk, thinning
+from lakelog.store import disk, history_window, thinning
 from lakelog.store.publish import Change, publish
 from tests.support import damage, lakes
 from tests.support.publishing import publish_ids
@@ -292,7 +291,7 @@ def test_packed_moves_of_a_lake_that_went_another_way_are_not_fetched(
 ) -> None:
     """Packed moves that do not lead on to the moves here stay in the copy; here they are lost."""
     monkeypatch.setattr(thinning, "UNPACKED", 2)
-    monkeypatch.setattr(gc, "_lake_time", lambda store: disk.now_us() + 1_000_000)
+    monkeypatch.setattr(history_window, "lake_time", lambda store: disk.now_us() + 1_000_000)
     path = made(tmp_path, lambda lake: lake.append({"type": "A"}), history_days=0)
     copy = damage.copied(path, tmp_path / "copy")
     for root in (path, copy):

@@ -19,9 +19,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import DamagedSegment
-from lakelog.settings import Settings
 from lakelog.maintain import compact
 from lakelog.segments import segment
+from lakelog.settings import Settings
 from lakelog.store import disk, sealer_process
 from lakelog.store.entry import UNNUMBERED, SegmentEntry
 from lakelog.store.publish import Change, publish

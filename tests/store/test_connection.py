@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lakelog.settings import DEFAULTS
 from lakelog.segments import connection
+from lakelog.settings import DEFAULTS
 from lakelog.store.paths import Paths
 
 

@@ -10,7 +10,6 @@ import pyarrow.parquet  # noqa: F401
 import pytest
 
 from lakelog.query import session  # noqa: F401
-from lakelog.maintain.repair import verify
 from tests.support.effort import share
 from tests.support.killed_crews import survive
 

@@ -52,7 +52,7 @@ QUARANTINE: dict[str, Any] = {
     "layout": "arrival",
     "time": [5, 5],
 }
-RE: dict[str, Any] = {
+REMOVED: dict[str, Any] = {
     "del": "segment",
     "key": "ab" * 32,
     "events": 3,
@@ -64,7 +64,7 @@ BODIES = [
     EVENTS,
     {k: v for k, v in EVENTS.items() if k != "from"} | {"subject": None},
     QUARANTINE,
-    RE,
+    REMOVED,
     CURSOR,
     {"del": "view", "key": "v"},
     {"add": "later", "key": "k"},
@@ -106,7 +106,7 @@ def test_an_entry_is_written_as_it_was_read(body: dict[str, Any], more: dict[str
 def test_what_an_entry_says() -> None:
     """A segment has its statistics, a tombstone what the totals lose, a record only its members."""
     events, quarantined, removed, cursor = parse(
-        copy.deepcopy([EVENTS, QUARANTINE, RE, CURSOR])
+        copy.deepcopy([EVENTS, QUARANTINE, REMOVED, CURSOR])
     )
     assert isinstance(events, SegmentEntry)
     assert isinstance(quarantined, SegmentEntry)
@@ -150,7 +150,7 @@ def test_a_page_merge_keeps_what_it_does_not_know(lake: lakelog.Lake) -> None:
 
 MALFORMED = [
     *(without(EVENTS, name) for name in EVENTS if name not in ("add", "from")),
-    *(without(RE, name) for name in RE),
+    *(without(REMOVED, name) for name in REMOVED),
     *(
         EVENTS | {name: None}
         for name in ("key", "bytes", "kind", "events", "layout", "time", "seq")

@@ -16,9 +16,9 @@ import pytest
 import lakelog
 from lakelog.errors import GcRefused, LakelogError, UnknownRef
 from lakelog.event.encode import from_micros
-from lakelog.settings import Settings
-from lakelog.store import disk, document, history, manifest, thinning
 from lakelog.maintain import gc as collecting
+from lakelog.settings import Settings
+from lakelog.store import disk, document, history, history_window, manifest, thinning
 from lakelog.store.refs import Move
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -418,7 +418,7 @@ def test_a_time_in_a_thinned_stretch_names_the_state_before(
     """Where the very state that a branch had at a time was thinned out, the one before is named."""
     clock = [disk.now_us() - 4 * HOUR]
     monkeypatch.setattr(disk, "now_us", lambda: clock[0])
-    monkeypatch.setattr(collecting, "_lake_time", lambda store: clock[0])
+    monkeypatch.setattr(history_window, "lake_time", lambda store: clock[0])
     lake = make_lake(gc_grace_hours=0)
     asked = {}
     for number in range(240):

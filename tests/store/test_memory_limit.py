@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.settings import Settings
 from lakelog.segments import connection
+from lakelog.settings import Settings
 from lakelog.store.paths import Paths
 
 ASKED = "SELECT current_setting('memory_limit')"

@@ -11,13 +11,13 @@ import lakelog
 from lakelog.errors import InvalidPolicy, NotAllowed
 from lakelog.ingest import quarantine
 from lakelog.maintain.repair import repair
-from lakelog.store import history, policy
 from lakelog.remotes import known
 from lakelog.remotes.fetch import pull
 from lakelog.remotes.push import push
-from lakelog.state.restore import restore_state
 from lakelog.rollback.rollback import rollback, undo
+from lakelog.state.restore import restore_state
 from lakelog.state.state import clean_states, save_state
+from lakelog.store import history, policy
 from tests.support import lakes
 from tests.support.cli import answer, run
 

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from lakelog.segments import typed
-from lakelog.store.entry import MalformedEntry, parse, to_json
 from lakelog.segments.typed import Member, Schema
+from lakelog.store.entry import MalformedEntry, parse, to_json
 
 EVERY = Schema(
     (

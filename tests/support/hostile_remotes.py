@@ -22,10 +22,10 @@ import zstandard
 
 import lakelog
 from lakelog.errors import LakelogError
-from lakelog.store import document
-from lakelog.store.refs import open_ref
 from lakelog.remotes import fetch as fetching
 from lakelog.remotes import push as pushing
+from lakelog.store import document
+from lakelog.store.refs import open_ref
 
 Body = dict[str, Any]
 BIDI = "\u202egpj.evil\u2066"

@@ -7,9 +7,9 @@ from typing import Any
 
 import lakelog
 from lakelog.chunks import state_files
+from lakelog.chunks.state_files import StateRecord
 from lakelog.store import disk, document
 from lakelog.store.publish import Change, publish
-from lakelog.chunks.state_files import StateRecord
 
 Body = dict[str, Any]
 

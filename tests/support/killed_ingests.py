@@ -19,10 +19,8 @@ import pyarrow.parquet  # noqa: F401
 
 import lakelog
 from lakelog.files import cursors, source
-from lakelog.ingest import batch, ingest, transform
+from lakelog.ingest import batch
 from lakelog.query import session  # noqa: F401
-from lakelog.maintain import compact, seal
-from lakelog.store import disk
 from tests.support.effort import share
 from tests.support.feeds import PACKED, event, put
 

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 import lakelog
 from lakelog.files import cursors
-from lakelog.ingest import quarantine
 from lakelog.files.cursors import Cursor
+from lakelog.ingest import quarantine
 from lakelog.segments import segment
 from lakelog.store import disk
 from lakelog.store.entry import Entry, SegmentEntry, tombstone

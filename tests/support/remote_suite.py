@@ -21,17 +21,17 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.chunks import state_files
-from lakelog.store import document, signatures
+from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.proofs import keys, proof, signing, snapshot_tree
 from lakelog.remotes import carry, known
 from lakelog.remotes import fetch as fetching
 from lakelog.remotes import push as pushing
 from lakelog.remotes.remote import Interrupted
-from lakelog.state.restore import restore_state
 from lakelog.remotes.site import Site
+from lakelog.state.restore import restore_state
 from lakelog.state.state import list_states, save_state
+from lakelog.store import document, signatures
 from tests.support.lakes import opened
 from tests.support.tree import ROOT
 

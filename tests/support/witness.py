@@ -9,8 +9,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-ACCESS, MODIFY, OPEN, CREATE, DELETE, _TO = 0x1, 0x2, 0x20, 0x100, 0x200, 0x80
-WRITES = MODIFY | CREATE | DELETE | _TO
+ACCESS, MODIFY, OPEN, CREATE, DELETE, MOVED_TO = 0x1, 0x2, 0x20, 0x100, 0x200, 0x80
+WRITES = MODIFY | CREATE | DELETE | MOVED_TO
 TOUCHES = WRITES | ACCESS | OPEN
 
 

@@ -11,8 +11,8 @@ from unittest import mock
 
 import pytest
 
-from lakelog.errors import InvalidSetting, LakelogError, SyncRefused, Unreachable
 from lakelog.clients import http_client
+from lakelog.errors import InvalidSetting, LakelogError, SyncRefused, Unreachable
 from lakelog.sync.services import intent
 from lakelog.sync.sync import target_of
 from lakelog.sync.target import Watermark

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.errors import MissingPackage, SyncRefused, Unreachable
 from lakelog.clients import kafka_config
+from lakelog.errors import MissingPackage, SyncRefused, Unreachable
 from lakelog.sync.sync import status
 from lakelog.sync.target import WATERMARKS
 from tests.support.kafka_server import KafkaServer, kafka_server

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.errors import InvalidSetting, MissingPackage, Unreachable
 from lakelog.clients import kafka_config
-from lakelog.consume.consume import source_of
 from lakelog.clients.kafka_config import KafkaConfig
+from lakelog.consume.consume import source_of
+from lakelog.errors import InvalidSetting, MissingPackage, Unreachable
 from tests.support.kafka_server import PARTITIONS, KafkaServer, kafka_server
 from tests.support.lakes import opened
 from tests.support.redis_server import free_port

@@ -18,13 +18,13 @@ import redis
 
 import lakelog
 from lakelog.analyze import dedupe
-from lakelog.errors import InvalidSetting, Unreachable
-from lakelog.maintain import retention
-from lakelog.store import disk
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
+from lakelog.errors import InvalidSetting, Unreachable
+from lakelog.maintain import retention
 from lakelog.recent.redis_feed import RecentFeeder
 from lakelog.recent.redis_recent import RecentEntries, from_lake, prefix_of
+from lakelog.store import disk
 from tests.support.cli import run
 from tests.support.effort import share
 from tests.support.lakes import EXOTIC

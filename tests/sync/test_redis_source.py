@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from lakelog.clients import redis_client
 from lakelog.consume.consume import source_of
+from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from tests.support.lakes import opened
 from tests.support.redis_server import RedisServer, free_port, require_redis, running
 from tests.support.source_suite import SourcePlace, SourceSuite, consumed, numbers

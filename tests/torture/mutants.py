@@ -109,7 +109,7 @@ def _verb(name: str) -> int:
     return list(WORK).index(name)
 
 
-REPAIR = "lakelog.repair"
+REPAIR = "lakelog.maintain.repair"
 REFS = f"{REPAIR}.refs"
 WRITER, DISK = f"{STORE}.writer:Writer", f"{STORE}.disk"
 EDITS = [

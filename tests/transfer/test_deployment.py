@@ -11,9 +11,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from lakelog.errors import DeploymentFailed, InvalidSetting
 from lakelog.deploy.deployment import KINDS, Deployment, render
 from lakelog.deploy.kubectl import Kubectl
+from lakelog.errors import DeploymentFailed, InvalidSetting
 from tests.support.cli import answer, run
 from tests.support.cluster import Cluster, cluster, replicaset
 

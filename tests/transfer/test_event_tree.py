@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from lakelog.errors import Damaged
-from lakelog.segments import segment
 from lakelog.proofs import event_tree, snapshot_tree
 from lakelog.proofs.event_tree import EMPTY_ROOT, NUMBERS, TEXTS, Levels
+from lakelog.segments import segment
 from tests.conftest import MakeLake
 from tests.support.lakes import EXOTIC, events
 

@@ -13,11 +13,11 @@ import pytest
 
 import lakelog
 from lakelog.errors import NotProven, UnknownRef
-from lakelog.store import disk, document
 from lakelog.proofs import envelope, keys, proof, signing
 from lakelog.proofs.event_tree import NUMBERS, TEXTS
 from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
+from lakelog.store import disk, document
 from tests.conftest import MakeLake
 from tests.support import proof_checker
 from tests.support.effort import share

@@ -16,11 +16,11 @@ import pytest
 import lakelog
 from lakelog.errors import AlreadyExists, InvalidKey
 from lakelog.maintain import gc, hotcopy
-from lakelog.store import disk, document, refs, signatures
-from lakelog.store.history import delete_tag
 from lakelog.proofs import envelope, keys, signing
 from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
+from lakelog.store import disk, document, refs, signatures
+from lakelog.store.history import delete_tag
 from tests.conftest import MakeLake
 from tests.support.lakes import events
 

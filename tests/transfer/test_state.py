@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.errors import AlreadyExists, StateRefused, UnknownRef
 from lakelog.chunks import state_index
+from lakelog.errors import AlreadyExists, StateRefused, UnknownRef
 from lakelog.maintain import hotcopy
 from lakelog.state import capture
 from lakelog.state.restore import restore_state, undo_restore

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lakelog.render.display import visible
 from lakelog.render.values import Row, iso, text
 from lakelog.runtime.lazy import Lazy
-from lakelog.render.display import visible
 
 if TYPE_CHECKING:
     from rich import cells as rich_cells

@@ -21,14 +21,14 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from lakelog.ingest.audit.file_audit import FileAudit
-from lakelog.ingest.audit.stored_rows import StoredRows
 from lakelog.files.cursors import Cursor
+from lakelog.files.holes import visible
+from lakelog.files.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source, Split
 from lakelog.formats import bulk, jsonl, registry
 from lakelog.formats.format import Format
-from lakelog.files.holes import visible
+from lakelog.ingest.audit.file_audit import FileAudit
+from lakelog.ingest.audit.stored_rows import StoredRows
 from lakelog.ingest.records import BOM, is_left, joins, simple
-from lakelog.files.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source, Split
 from lakelog.ingest.transform import ChunkResult, Transformer
 from lakelog.runtime.lazy import Lazy
 

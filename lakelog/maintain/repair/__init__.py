@@ -1,1 +1,1 @@
-"""repair."""
+"""Checking a lake byte by byte, and repairing one that is damaged."""

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.errors import Damaged
 from lakelog.chunks import state_files
+from lakelog.errors import Damaged
+from lakelog.maintain.gc import lost_names
 from lakelog.store import disk, document, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
-from lakelog.maintain.gc import lost_names
 from lakelog.store.manifest import Manifest
 from lakelog.store.refs import open_ref
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.event.encode import from_micros
-from lakelog.runtime.lazy import Lazy
 from lakelog.maintain.repair import orphans, recover
 from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set_aside
+from lakelog.maintain.seal import Sealer
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, segment
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
@@ -17,7 +18,6 @@ from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
-from lakelog.maintain.seal import Sealer
 from lakelog.store.tail import Tail, WalFile, pick, required_watermark
 from lakelog.store.trim import trim
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
-from lakelog.runtime.lazy import Lazy
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment, sql
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store

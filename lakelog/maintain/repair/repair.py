@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 
+from lakelog.chunks import state_files
 from lakelog.errors import Damaged, UnknownRef
 from lakelog.maintain.repair import data, recover, refs
 from lakelog.maintain.repair.checker import Problem
@@ -25,7 +26,6 @@ from lakelog.maintain.repair.outcome import (
     set_aside,
 )
 from lakelog.maintain.repair.verify import verify
-from lakelog.chunks import state_files
 from lakelog.store import disk, document, policy, signatures, wal
 from lakelog.store.bootstrap import Store, change_settings, write_config
 from lakelog.store.move_pack import read_packed

@@ -12,10 +12,10 @@ import os
 import time
 from collections.abc import Iterator
 
+from lakelog.chunks import state_files
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.maintain.repair.checker import Checker, Problem, Progress, Report
 from lakelog.settings import DEFAULTS
-from lakelog.chunks import state_files
 from lakelog.store import bootstrap, disk, document, manifest, signatures, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD

@@ -1,1 +1,1 @@
-"""sql."""
+"""The text of a query: parsed by the engine, judged and rewritten."""

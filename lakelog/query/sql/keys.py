@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lakelog.runtime.closest import did_you_mean
 from lakelog.errors import InvalidSetting
+from lakelog.runtime.closest import did_you_mean
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.segments.sql import json_path
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.runtime.lazy import Lazy
 from lakelog.query.sql.extractions import Extraction, Step, name
 from lakelog.query.sql.tree import Node, nodes, select_one
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import duckdb

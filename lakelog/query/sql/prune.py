@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.runtime.lazy import Lazy
 from lakelog.query.sql import moments, newest
 from lakelog.query.sql import tree as trees
 from lakelog.query.sql.tree import is_events, is_events_of_ref, is_type
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import bloom
 from lakelog.segments.bloom import Filters
 from lakelog.store.entry import Counts, SegmentEntry
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from lakelog.event import encode as event
+    from lakelog.event import encode
     from lakelog.query.sql import payload
 else:
-    event, payload = Lazy("lakelog.event.encode"), Lazy("lakelog.query.sql.payload")
+    encode, payload = Lazy("lakelog.event.encode"), Lazy("lakelog.query.sql.payload")
     duckdb = Lazy("duckdb")
     pa = Lazy("pyarrow")
 
@@ -426,7 +426,7 @@ class _Constants:
         constant = self._given(value)
         if isinstance(constant, (str, datetime.datetime)):
             try:
-                return event.to_micros(event.parse_time(constant))
+                return encode.to_micros(encode.parse_time(constant))
             except InvalidEvent:
                 return None
         if (known := moments.micros(value)) is not None or not _is_constant(value):

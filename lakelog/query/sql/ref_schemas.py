@@ -10,20 +10,20 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lakelog.runtime.closest import did_you_mean
 from lakelog.errors import InvalidName, QueryFailed
-from lakelog.runtime.lazy import Lazy
 from lakelog.query.sql.qualifiers import TABLES, qualifiers
 from lakelog.query.sql.table_sql import View
+from lakelog.runtime.closest import did_you_mean
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from lakelog.query.providers import Pinned, TableProvider
     from lakelog.query.sql import payload, prune
     from lakelog.query.sql.extractions import Extraction
-    from lakelog.query.providers import Pinned, TableProvider
     from lakelog.store.bootstrap import Store
     from lakelog.store.entry import SegmentEntry
     from lakelog.store.manifest import Manifest

@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lakelog.runtime.lazy import Lazy
 from lakelog.query.sql import prune
 from lakelog.query.sql.tree import with_events
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
+from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
-from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 
 if TYPE_CHECKING:
     import duckdb

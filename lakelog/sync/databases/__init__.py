@@ -1,1 +1,1 @@
-"""databases."""
+"""Targets with transactions: SQL databases."""

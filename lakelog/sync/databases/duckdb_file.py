@@ -6,11 +6,12 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.databases.sql_target import SqlTarget
-from lakelog.sync.target import KEY, Column, ConnectionLost, path_of
+from lakelog.sync.target import KEY, Column, path_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

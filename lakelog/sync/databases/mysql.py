@@ -14,11 +14,12 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.databases.sql_target import SqlTarget
-from lakelog.sync.target import KEY, WATERMARKS, Column, ConnectionLost, Watermark
+from lakelog.sync.target import KEY, WATERMARKS, Column, Watermark
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,12 +12,13 @@ import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.databases.adbc import AdbcConnection
 from lakelog.sync.databases.sql_target import SqlTarget
-from lakelog.sync.target import KEY, Column, ConnectionLost
+from lakelog.sync.target import KEY, Column
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,18 +7,11 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
-from lakelog.sync.target import (
-    KEY,
-    WATERMARKS,
-    Column,
-    ConnectionLost,
-    TableShape,
-    Watermark,
-    WatermarkMoved,
-)
+from lakelog.sync.target import KEY, WATERMARKS, Column, TableShape, Watermark, WatermarkMoved
 
 if TYPE_CHECKING:
     import pyarrow as pa

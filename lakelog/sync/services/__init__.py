@@ -1,1 +1,1 @@
-"""services."""
+"""Targets without transactions: search and metrics servers, streams."""

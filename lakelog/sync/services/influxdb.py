@@ -27,19 +27,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.segments import sql
-from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
 from lakelog.sync.services.intent import IntentTarget, Record
-from lakelog.sync.target import (
-    KEY,
-    WATERMARKS,
-    Column,
-    ConnectionLost,
-    TableShape,
-    Watermark,
-    WatermarkMoved,
-)
+from lakelog.sync.target import KEY, WATERMARKS, Column, TableShape, Watermark, WatermarkMoved
 
 if TYPE_CHECKING:
     import pyarrow as pa

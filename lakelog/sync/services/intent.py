@@ -22,10 +22,10 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog.clients.http_client import TIMEOUT
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
-from lakelog.clients.http_client import TIMEOUT
 from lakelog.sync.target import KEY, Watermark, WatermarkMoved
 
 if TYPE_CHECKING:

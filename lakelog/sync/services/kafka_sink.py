@@ -19,19 +19,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
-from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
-from lakelog.sync.target import (
-    KEY,
-    WATERMARKS,
-    Column,
-    ConnectionLost,
-    TableShape,
-    Watermark,
-    WatermarkMoved,
-)
+from lakelog.sync.target import KEY, WATERMARKS, Column, TableShape, Watermark, WatermarkMoved
 
 if TYPE_CHECKING:
     import pyarrow as pa

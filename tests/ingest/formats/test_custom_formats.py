@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import InvalidEvent, InvalidSetting
+from lakelog.files.source import Chunk
 from lakelog.formats import definition, grok, moments, pattern, re2, registry
 from lakelog.formats.custom import CustomFormat
 from lakelog.formats.definition import Definition
-from lakelog.files.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.two_ways import NOW, compare

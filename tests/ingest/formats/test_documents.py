@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
-from lakelog.ingest import transform
-from lakelog.formats import docker, documents, journal, otlp, registry
 from lakelog.files.source import Chunk
+from lakelog.formats import docker, documents, journal, otlp, registry
+from lakelog.ingest import transform
 from lakelog.ingest.transform import ChunkResult, Transformer
 from tests.support.document_texts import (
     ENTRY,

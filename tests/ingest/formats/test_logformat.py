@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import InvalidSetting
-from lakelog.ingest.audit.audit import audit
 from lakelog.formats import access, logformat, registry
+from lakelog.ingest.audit.audit import audit
 from tests.support.effort import share
 from tests.support.text_facts import events
 from tests.support.text_lines import edited

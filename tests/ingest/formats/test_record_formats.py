@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.files.source import Chunk
+from lakelog.formats import auditd, cri, registry
 from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit
-from lakelog.formats import auditd, cri, registry
-from lakelog.files.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.record_texts import AUDIT, CRI

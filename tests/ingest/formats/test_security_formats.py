@@ -13,9 +13,9 @@ from hypothesis import given, settings
 import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode, parse_time
-from lakelog.ingest.audit.audit import audit
-from lakelog.formats import cef, dialects, registry, winevent
 from lakelog.files.source import Chunk
+from lakelog.formats import cef, dialects, registry, winevent
+from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.text_facts import SHARED

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.files.source import Chunk
+from lakelog.formats import applog, pattern, registry, runtime, syslog, traffic
 from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit
-from lakelog.formats import applog, pattern, registry, runtime, syslog, traffic
-from lakelog.files.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.style_lines import PG, STYLES

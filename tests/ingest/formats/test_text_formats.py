@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
-from lakelog.ingest import records, transform
-from lakelog.formats import access, applog, logfmt, pattern, registry, syslog
 from lakelog.files.source import Chunk
+from lakelog.formats import access, applog, logfmt, pattern, registry, syslog
+from lakelog.ingest import records, transform
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.linear_time import assert_linear

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lakelog.ingest import records, transform
-from lakelog.formats import bulk, jsonl, oos, registry, sqltext
 from lakelog.files.source import Chunk
+from lakelog.formats import bulk, jsonl, oos, registry, sqltext
+from lakelog.ingest import records, transform
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.two_ways import (

@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.files.source import Chunk
 from lakelog.formats import jsonl
 from lakelog.formats.uniform_lines import uniform_lines
 from lakelog.ingest.records import records
-from lakelog.files.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.two_ways import HAZARDS, NOW, VALUES, one_by_one, shown

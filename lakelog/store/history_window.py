@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 
 from lakelog.errors import GcRefused, UnknownRef
@@ -41,6 +40,7 @@ def _is_in_window(store: Store, digest: str) -> bool:
 
 
 def read_condemned(store: Store) -> dict[str, int]:
+    """Return when each name was first found to be unneeded. Raises GcRefused."""
     try:
         return dict(document.decode(disk.read(store.paths.condemned))["names"])
     except FileNotFoundError:
