@@ -8,11 +8,12 @@ lake.sql("SELECT type, count(*) FROM events GROUP BY 1")
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, LakelogError
 from lakelog.query import providers
-from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.lazy import FormerModules, Lazy
 
 if TYPE_CHECKING:
     from lakelog import views
@@ -104,6 +105,18 @@ _LOGGERS = {
     "span": "lakelog.loggers.spans",
 }
 """What an application logs with."""
+sys.meta_path.append(
+    FormerModules(
+        {
+            "lakelog.sync.consume": "lakelog.consume.consume",
+            "lakelog.sync.redis_recent": "lakelog.recent.redis_recent",
+            "lakelog.transfer": "",
+            "lakelog.transfer.restore": "lakelog.state.restore",
+            "lakelog.transfer.rollback": "lakelog.rollback.rollback",
+            "lakelog.transfer.state": "lakelog.state.state",
+        }
+    )
+)
 providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")
 
 

@@ -7,11 +7,18 @@ cover it; numpy, pyarrow and DuckDB, which take a quarter of a second, are Lazy 
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import sys
 import threading
 import time
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    Loader = object
 
 _PATIENCE = 10.0
 Value = TypeVar("Value")
@@ -54,6 +61,31 @@ class LazyProperty(Generic[Value]):
         # The instance's own attribute comes first from now on, as this has no __set__.
         value = instance.__dict__[self._name] = self._compute(instance)
         return value
+
+
+class FormerModules(Loader):
+    """Finds modules by the names that pages showed before they moved; on `sys.meta_path`.
+
+    It stands last there, so that no other import is slower for it. A name without a module stands
+    for a package that only held such modules.
+    """
+
+    def __init__(self, modules: dict[str, str]) -> None:
+        self._modules = modules
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+        """Return how a module is loaded, or None for a name that is none of these."""
+        if name not in self._modules:
+            return None
+        return importlib.machinery.ModuleSpec(name, self, is_package=not self._modules[name])
+
+    def create_module(self, spec: object) -> None:
+        """Let Python make an empty module, which `exec_module` replaces."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module that has moved in the place of the empty one."""
+        if moved := self._modules[module.__name__]:
+            sys.modules[module.__name__] = importlib.import_module(moved)
 
 
 def wait_for_imports() -> None:

@@ -119,5 +119,6 @@ def files_of_a_lake() -> list[str]:
 
 
 if __name__ == "__main__":
-    content = {**surface(), "documented imports": documented_imports()}
+    former = json.loads(FILE.read_text())["documented imports"] if FILE.exists() else []
+    content = {**surface(), "documented imports": sorted({*former, *documented_imports()})}
     FILE.write_text(json.dumps(content, indent=1) + "\n")
