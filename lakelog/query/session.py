@@ -19,17 +19,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
-from lakelog.query import frames, providers, segment_files
+from lakelog.query import frames, providers, seal_requests, segment_files, type_tables
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
 from lakelog.query.needle_rows import NeedleRows
+from lakelog.query.ref_schemas import RefSchemas
 from lakelog.query.relation import Failure, Relation, clearer, guarded, one_line, with_suggestion
-from lakelog.query.seal_requests import SealRequests
 from lakelog.query.segment_choice import SegmentChoice
-from lakelog.query.sql import prune, table_sql, type_tables
+from lakelog.query.sql import prune, table_sql
 from lakelog.query.sql.qualifiers import TABLES
-from lakelog.query.sql.ref_schemas import RefSchemas
 from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import Stream
 from lakelog.runtime.lazy import Lazy
@@ -75,7 +74,7 @@ class Session:
         self._attached: set[str] = set()
         self._tails: dict[str, Tail] = {}
         self._rows: dict[str, TailRows] = {}
-        self._sealing = SealRequests(store, branch)
+        self._sealing = seal_requests.SealRequests(store, branch)
         self._choice = SegmentChoice(store, self._verify)
         self.among = self._choice.among
         self._pool, self._needles = CursorPool(), NeedleRows()

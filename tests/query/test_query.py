@@ -15,8 +15,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakelogError, QueryFailed
-from lakelog.query import tail_rows
-from lakelog.query.sql import ref_schemas
+from lakelog.query import ref_schemas, tail_rows
 from lakelog.store import history
 from lakelog.store.manifest import Manifests
 from tests.support.effort import share

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.cli.render.results import result_of
 from lakelog.errors import QueryFailed, SnapshotGone
+from lakelog.query import type_tables
 from lakelog.query.relation import clearer, with_suggestion
 from lakelog.query.session import Session
-from lakelog.query.sql import payload, prune, type_tables
+from lakelog.query.sql import payload, prune
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.render.formats import Result
 from lakelog.runtime.lazy import Lazy

@@ -13,7 +13,7 @@ import lakelog
 from lakelog.errors import QueryFailed
 from lakelog.maintain import compact
 from lakelog.query.sql.extractions import TYPE_COLUMNS
-from lakelog.query.sql.type_tables import as_written
+from lakelog.query.type_tables import as_written
 from tests.support.cli import run
 
 MakeLake = Callable[..., lakelog.Lake]

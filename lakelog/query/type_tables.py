@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog.query.providers import Pinned, TableProvider
-    from lakelog.query.sql.ref_schemas import RefSchemas
+    from lakelog.query.ref_schemas import RefSchemas
     from lakelog.store.entry import SegmentEntry
     from lakelog.store.manifest import Manifest
     from lakelog.store.tail import PendingFrames
