@@ -1,6 +1,6 @@
 """Frames to rows: WAL lines become Arrow columns, by the SQL engine, with no per-event Python.
 
-Each line is cut at its first `,"data":` (event/encode.py): the head is a flat object of strings, the
+Each line is cut at its first `,"data":` (encode.py): the head is a flat object of strings, the
 rest is the payload's own text, which is never parsed. Besides the event columns a table has
 `writer`, `sequence` and, for frames flagged keyed, `key` (24 hex digits or null). A few lines are
 read sooner one by one than a query is planned; those of an unusual shape are left to the query.
