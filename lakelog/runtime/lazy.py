@@ -7,7 +7,6 @@ cover it; numpy, pyarrow and DuckDB, which take a quarter of a second, are Lazy 
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
 import sys
 import threading
 import time
@@ -77,7 +76,9 @@ class FormerModules(Loader):
         """Return how a module is loaded, or None for a name that is none of these."""
         if name not in self._modules:
             return None
-        return importlib.machinery.ModuleSpec(name, self, is_package=not self._modules[name])
+        from importlib.machinery import ModuleSpec  # seldom needed, unlike this module
+
+        return ModuleSpec(name, self, is_package=not self._modules[name])
 
     def create_module(self, spec: object) -> None:
         """Let Python make an empty module, which `exec_module` replaces."""

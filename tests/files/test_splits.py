@@ -224,7 +224,8 @@ def test_no_worker_where_none_can_be_started(
 DRIVER = """
     import os, sys, time
     import lakelog
-    from lakelog.ingest import batch, group, source, splits
+    from lakelog.files import source, splits
+    from lakelog.ingest import batch, group
     splits.LEAST, batch.ROWS_MAX = 1 << 20, 6_000
     source.SHORT = group.PIECE_MAX = 1 << 17
 
