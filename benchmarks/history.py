@@ -10,8 +10,8 @@ import lakelog
 from benchmarks import lakes
 from benchmarks.measure import Scale, directory, median, seconds
 from benchmarks.report import Row, Target
-from lakelog.transfer.rollback import rollback, undo
-from lakelog.transfer.state import save_state
+from lakelog.rollback.rollback import rollback, undo
+from lakelog.state.state import save_state
 
 FEW = 10
 FILES = 100

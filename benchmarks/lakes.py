@@ -22,12 +22,13 @@ import pyarrow as pa
 import zstandard
 
 from benchmarks import gen, measure
-from lakelog.event import encode
+from lakelog.event.encode import encode
+from lakelog.segments import identity_run, segment
+from lakelog.segments import rows as rows_module
+from lakelog.segments.connection import connect
 from lakelog.settings import DEFAULTS, Settings, parse
-from lakelog.store import bootstrap, disk, document, identity_run, segment, wal
-from lakelog.store import rows as rows_module
+from lakelog.store import bootstrap, disk, document, wal
 from lakelog.store.bootstrap import Store
-from lakelog.store.connection import connect
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.publish import Change, publish, run_maintenance
 

@@ -37,7 +37,7 @@ def resident():
 """
 _HELD = f"""
 import gc, pyarrow, pyarrow.compute, numpy, pytz, lakelog
-import lakelog.compat.oos_views, lakelog.store.rows, lakelog.store.tail, lakelog.store.compact
+import lakelog.compat.oos_views, lakelog.segments.rows, lakelog.store.tail, lakelog.maintain.compact
 {_FIVE}{_RESIDENT}
 pyarrow.scalar(0)  # with the first one, pyarrow imports pandas where that is installed
 before = resident()

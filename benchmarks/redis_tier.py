@@ -21,10 +21,10 @@ import lakelog
 from benchmarks.measure import Scale, directory
 from benchmarks.report import Row, Target
 from benchmarks.watch import FILES, LINES, RATE, TICK, WRITER, cpu, end, line, watcher
-from lakelog.sync.redis_client import RedisClient
-from lakelog.sync.redis_config import RedisConfig
-from lakelog.sync.redis_feed import RecentFeeder
-from lakelog.sync.redis_recent import RecentEntries
+from lakelog.clients.redis_client import RedisClient
+from lakelog.clients.redis_config import RedisConfig
+from lakelog.recent.redis_feed import RecentFeeder
+from lakelog.recent.redis_recent import RecentEntries
 from tests.support.redis_server import BINARY, RedisServer, running
 
 _SOURCES, _LOOKS, _LATEST = 1000, 2000, 100

@@ -12,7 +12,7 @@ import lakelog
 from benchmarks import gen, lakes
 from benchmarks.measure import Scale, directory, interleave, seconds
 from benchmarks.report import Row, Target
-from lakelog.event import EncodedBatch, encode
+from lakelog.event.encode import EncodedBatch, encode
 
 BATCH = 1_000
 

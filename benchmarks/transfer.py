@@ -25,9 +25,9 @@ from pathlib import Path
 from benchmarks import lakes, measure
 from benchmarks.measure import Scale, directory
 from benchmarks.report import Row, Target
+from lakelog.remotes import known
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.transfer import known
 from tests.support import ssh_server
 from tests.support.ssh_server import SshServer
 
@@ -35,7 +35,7 @@ _MARGIN = 1.2
 _PROGRAM = """
 import sys, time
 import lakelog
-from lakelog.transfer import carry, directory, push
+from lakelog.remotes import carry, directory, push
 with lakelog.open(sys.argv[1], create=False) as lake:
     lake.log(1)
     began = time.perf_counter()

@@ -13,8 +13,9 @@ import lakelog
 from benchmarks import lakes
 from benchmarks.measure import Scale, child, directory, seconds
 from benchmarks.report import Row, Target
+from lakelog.maintain import compact, gc
 from lakelog.settings import parse
-from lakelog.store import bootstrap, compact, disk, gc, manifest
+from lakelog.store import bootstrap, disk, history_window, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, SegmentEntry, tombstone
 from lakelog.store.publish import Change, grow, publish, run_maintenance
@@ -23,17 +24,19 @@ _TOGETHER = 256
 _LIVE, _STEP = 8_100, 4_096
 _START = 1_767_225_600_000_000
 _MARK = """
-from lakelog.store import bootstrap, disk, gc
+from lakelog.maintain import gc
+from lakelog.store import bootstrap, disk
 store = bootstrap.load(sys.argv[1])
 result = len(gc.Marker(store, disk.now_us()).live)
 """
 
 
 _COLLECT = """
-from lakelog.store import bootstrap, disk, gc
+from lakelog.maintain import gc
+from lakelog.store import bootstrap, disk, history_window
 now = int(sys.argv[2])
 disk.now_us = lambda: now
-gc._lake_time = lambda store: now
+history_window.lake_time = lambda store: now
 done = gc.gc(bootstrap.load(sys.argv[1]))
 result = done.deleted
 """
@@ -82,8 +85,9 @@ def _month(store: Store, seconds: int) -> int:
     def clock(*_: object) -> int:
         return now
 
-    patched = mock.patch.object(disk, "now_us", clock), mock.patch.object(gc, "_lake_time", clock)
-    with lakes.unsynced(), patched[0], patched[1]:
+    now_patch = mock.patch.object(disk, "now_us", clock)
+    lake_patch = mock.patch.object(history_window, "lake_time", clock)
+    with lakes.unsynced(), now_patch, lake_patch:
         passed = collected = 0
         while passed < seconds:
             is_last = seconds - passed <= _DAY

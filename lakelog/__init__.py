@@ -8,11 +8,12 @@ lake.sql("SELECT type, count(*) FROM events GROUP BY 1")
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, LakelogError
-from lakelog.lazy import Lazy
 from lakelog.query import providers
+from lakelog.runtime.lazy import FormerModules, Lazy
 
 if TYPE_CHECKING:
     from lakelog import views
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from lakelog.compat.podcasts import PodcastProcessor as PodcastProcessor
     from lakelog.compat.podcasts import SimpleLogProcessor as SimpleLogProcessor
     from lakelog.dbapi import connect
-    from lakelog.fields import Event
+    from lakelog.event.types import Event
     from lakelog.lake import Lake, open
     from lakelog.loggers.adapters import LoguruSink as LoguruSink
     from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
@@ -66,7 +67,7 @@ __all__ = [
 
 _STORE = {
     "Diff": "lakelog.store.history",
-    "Event": "lakelog.fields",
+    "Event": "lakelog.event.types",
     "Lake": "lakelog.lake",
     "PinnedLake": "lakelog.pinned",
     "Receipt": "lakelog.store.writer",
@@ -83,7 +84,7 @@ _OLD_NAMES = {
     "EventPersistenceManager": "lakelog.compat.persistence",
     "LogEntry": "lakelog.compat.dump",
     "OMEGALogManager": "lakelog.compat.dump",
-    "RedisConfig": "lakelog.sync.redis_config",
+    "RedisConfig": "lakelog.clients.redis_config",
     "RedisManager": "lakelog.compat.redis",
     "PodcastProcessor": "lakelog.compat.podcasts",
     "SimpleLogProcessor": "lakelog.compat.podcasts",
@@ -104,6 +105,18 @@ _LOGGERS = {
     "span": "lakelog.loggers.spans",
 }
 """What an application logs with."""
+sys.meta_path.append(
+    FormerModules(
+        {
+            "lakelog.sync.consume": "lakelog.consume.consume",
+            "lakelog.sync.redis_recent": "lakelog.recent.redis_recent",
+            "lakelog.transfer": "",
+            "lakelog.transfer.restore": "lakelog.state.restore",
+            "lakelog.transfer.rollback": "lakelog.rollback.rollback",
+            "lakelog.transfer.state": "lakelog.state.state",
+        }
+    )
+)
 providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")
 
 

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lakelog import event
 from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
-from lakelog.fields import Event, Events
-from lakelog.lazy import Lazy
+from lakelog.event import encode
+from lakelog.event.types import Event, Events
 from lakelog.pinned import PinnedLake
+from lakelog.runtime.lazy import Lazy
 from lakelog.settings import Settings, parse, span_us, to_dict
 
 # `event` and `writer` are loaded by whoever opens a lake: the first append may come from a
@@ -27,27 +27,17 @@ from lakelog.store.tail import Tail
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakelog import async_append, exact
-    from lakelog.event import EncodedBatch
+    from lakelog.event import exact
+    from lakelog.event.encode import EncodedBatch
     from lakelog.export import export
     from lakelog.export.tables import ExportResult
     from lakelog.ingest import ingest
+    from lakelog.maintain import compact, gc, hotcopy, retention, seal
+    from lakelog.maintain.repair import repair, verify
+    from lakelog.maintain.repair.outcome import RepairOutcome
     from lakelog.query import behaviour, follow, frames, session
     from lakelog.query.relation import Relation
-    from lakelog.repair import repair, verify
-    from lakelog.repair.outcome import RepairOutcome
-    from lakelog.store import (
-        compact,
-        gc,
-        history,
-        hotcopy,
-        policy,
-        resolve,
-        retention,
-        seal,
-        stats,
-        wal,
-    )
+    from lakelog.store import async_append, history, policy, resolve, stats, wal
     from lakelog.store.publish import Follow
     from lakelog.store.receipt import Receipt
     from lakelog.store.refs import Head, Tag
@@ -59,13 +49,15 @@ else:
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
     export = Lazy("lakelog.export.export")
-    repair, verify = Lazy("lakelog.repair.repair"), Lazy("lakelog.repair.verify")
-    compact, gc, history, hotcopy, policy, resolve, retention, seal, stats, wal = (
-        Lazy(f"lakelog.store.{name}")
-        for name in ("compact gc history hotcopy policy resolve retention seal stats wal".split())
+    repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
+    history, policy, resolve, stats, wal = (
+        Lazy(f"lakelog.store.{name}") for name in "history policy resolve stats wal".split()
     )
-    exact = Lazy("lakelog.exact")
-    async_append = Lazy("lakelog.async_append")
+    compact, gc, hotcopy, retention, seal = (
+        Lazy(f"lakelog.maintain.{name}") for name in "compact gc hotcopy retention seal".split()
+    )
+    exact = Lazy("lakelog.event.exact")
+    async_append = Lazy("lakelog.store.async_append")
     pa = Lazy("pyarrow")
 
 Progress = Callable[[int, int], None]
@@ -122,7 +114,7 @@ class Lake:
         event without id only if no equal one is there. Raises InvalidEvent (then nothing of the
         batch is stored), OSError, LakeReplaced (then nothing is acknowledged), WriterClosed.
         """
-        return self.append_encoded(event.encode(_as_list(events), _is_by_content(dedupe)))
+        return self.append_encoded(encode.encode(_as_list(events), _is_by_content(dedupe)))
 
     async def aappend(self, events: Events, *, dedupe: str | None = None) -> Receipt:
         """Like `append`, for asyncio: the loop goes on meanwhile, and appends of many tasks share a
@@ -199,7 +191,7 @@ class Lake:
         """Store lines that are not events durably: (origin, position, reason, line) each."""
         names = ("origin", "position", "reason", "line")
         rows = [dict(zip(names, line, strict=True)) for line in lines]
-        self.writer().append(event.encode_plain(rows), wal.QUARANTINED)
+        self.writer().append(encode.encode_plain(rows), wal.QUARANTINED)
 
     def sql(
         self, query: str, params: Any = None, *, variables: Mapping[str, Any] | None = None
@@ -339,7 +331,7 @@ class Lake:
 
         `cursors=False` keeps the positions of followed sources. `verify` reads every byte of the
         target first. `why` is for the log. State directories and deployments stay: see
-        `lakelog.transfer.rollback`. Raises UnknownRef, Damaged, NotAllowed.
+        `lakelog.rollback.rollback`. Raises UnknownRef, Damaged, NotAllowed.
         """
         if verify:
             self.verify(ref).require()

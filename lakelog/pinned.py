@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:

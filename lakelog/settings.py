@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidSetting
+from lakelog.runtime.closest import did_you_mean
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "k": 10**3, "m": 10**6}
 _SPANS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}

@@ -7,7 +7,7 @@
     rows(lake, plan)                 exactly those rows
     apply(lake, plan)                a move that removes them; `lake.undo()` reverts it
 
-`by` names columns, fields of data or `content` (query/keys.py); an event without one of them is
+`by` names columns, fields of data or `content` (query/sql/keys.py); an event without one of them is
 nobody's duplicate, unless `nulls` are compared too. Of events of one key and equal
 times the first is the one that stands first in the branch, so a plan never depends on chance.
 Queries take a lake or one of its views and return DuckDB relations.
@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.lazy import Lazy
+from lakelog.maintain import compact, row_removal
 from lakelog.pinned import PinnedLake
-from lakelog.query.keys import Key, key_of
-from lakelog.store import compact, disk, row_removal, segment_sql
-from lakelog.store.sql import identifier
+from lakelog.query.sql.keys import Key, key_of
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import segment_sql
+from lakelog.segments.sql import identifier
+from lakelog.store import disk
 
 if TYPE_CHECKING:
     import numpy as np

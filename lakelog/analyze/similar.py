@@ -12,8 +12,8 @@ from typing import Any
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
-from lakelog.query.keys import part_of
-from lakelog.store.sql import literal
+from lakelog.query.sql.keys import part_of
+from lakelog.segments.sql import literal
 
 PATTERNS_MAX = 1_000
 # In this order: a UUID or a hash would otherwise be cut into numbers.

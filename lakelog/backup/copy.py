@@ -23,8 +23,8 @@ from typing import Any
 
 import zstandard
 
-from lakelog.ingest.cursors import printable
-from lakelog.ingest.inflate import MAGIC_MAX, compression
+from lakelog.files.cursors import printable
+from lakelog.files.inflate import MAGIC_MAX, compression
 from lakelog.store import disk, document
 
 DOCUMENT = ".backup.json"

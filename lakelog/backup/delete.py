@@ -20,13 +20,13 @@ from contextlib import closing
 
 from lakelog.backup import copy
 from lakelog.backup.copy import Backup, Stop
-from lakelog.ingest import cursors
-from lakelog.ingest.cursors import Cursor, CursorIndex
-from lakelog.ingest.identity import of_inode
-from lakelog.ingest.lease import lease
-from lakelog.ingest.rotation import is_rotated
-from lakelog.ingest.scan import FileState
-from lakelog.ingest.source import Source
+from lakelog.files import cursors
+from lakelog.files.cursors import Cursor, CursorIndex
+from lakelog.files.identity import of_inode
+from lakelog.files.lease import lease
+from lakelog.files.rotation import is_rotated
+from lakelog.files.scan import FileState
+from lakelog.files.source import Source
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 

@@ -11,7 +11,7 @@ import stat
 from lakelog.backup import copy
 from lakelog.backup.copy import Backup
 from lakelog.errors import AlreadyExists, LakelogError
-from lakelog.ingest.cursors import printable
+from lakelog.files.cursors import printable
 from lakelog.store import disk
 
 

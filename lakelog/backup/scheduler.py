@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from lakelog import bookkeeping
 from lakelog.backup import delete
 from lakelog.backup.copy import Backup, CopyStopped, FileChanged
 from lakelog.backup.directory import BackupDirectory
 from lakelog.backup.expiry import select_expired
 from lakelog.errors import InvalidSetting, LakelogError
-from lakelog.ingest.cursors import CursorIndex, of_state, printable
-from lakelog.ingest.exclusions import MARK
-from lakelog.ingest.identity import locate
-from lakelog.ingest.scan import FileState, Scan
-from lakelog.ingest.source import Source
+from lakelog.event import bookkeeping
+from lakelog.files.cursors import CursorIndex, of_state, printable
+from lakelog.files.exclusions import MARK
+from lakelog.files.identity import locate
+from lakelog.files.scan import FileState, Scan
+from lakelog.files.source import Source
 from lakelog.store import disk
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from lakelog import lake as lakes
 from lakelog.cli.render import terminal
 from lakelog.errors import LakelogError
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.settings import NAMES
 from lakelog.store import bootstrap
 

@@ -16,9 +16,9 @@ from lakelog.cli.input_formats import InputFormat
 from lakelog.cli.render.output import Target, emit, with_output
 from lakelog.cli.render.tables import Count, cell
 from lakelog.cli.render.terminal import many, size
-from lakelog.export.formats import of_records
 from lakelog.ingest.audit import audit as auditing
 from lakelog.ingest.audit.file_audit import FileAudit
+from lakelog.render.formats import of_records
 
 _FAULTS = ("missing", "doubled", "foreign")
 _COLUMNS = (

@@ -22,9 +22,9 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, with_output
 from lakelog.cli.render.tables import Count, cell
 from lakelog.cli.render.terminal import many, size
-from lakelog.export.formats import of_records
-from lakelog.export.values import micros, second
-from lakelog.ingest.cursors import printable
+from lakelog.files.cursors import printable
+from lakelog.render.formats import of_records
+from lakelog.render.values import micros, second
 from lakelog.settings import span_us
 
 _LIST = (

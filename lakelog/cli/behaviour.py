@@ -8,8 +8,8 @@ from typing import Any
 
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, width
-from lakelog.export.values import clock, dumps, micros, payload
 from lakelog.query.behaviour import Behaviour, Finding
+from lakelog.render.values import clock, dumps, micros, payload
 
 _SHOWN = 12
 

@@ -10,13 +10,13 @@ import click
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
-from lakelog.export.values import clock, dumps
 from lakelog.lake import Lake
-from lakelog.store import segment_sql, sql
+from lakelog.render.values import clock, dumps
+from lakelog.segments import segment_sql, sql
+from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import Paths
-from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 
 _SNIPPET = """\
 import duckdb

@@ -14,9 +14,9 @@ from lakelog.cli.input_formats import InputFormat
 from lakelog.cli.render.output import Target, emit, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import Span, repeat
-from lakelog.export.formats import of_records
-from lakelog.sync import consume as consuming
-from lakelog.sync.consume import Consumer, ConsumeResult
+from lakelog.consume import consume as consuming
+from lakelog.consume.consume import Consumer, ConsumeResult
+from lakelog.render.formats import of_records
 
 
 def complete_source(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:

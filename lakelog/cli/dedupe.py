@@ -14,8 +14,8 @@ from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import confirm, many
-from lakelog.export.formats import of_records
 from lakelog.lake import Lake
+from lakelog.render.formats import of_records
 
 _ONE = {"first": duplicate.first, "last": duplicate.last, "latest": duplicate.latest}
 _SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "sources")

@@ -21,18 +21,18 @@ from lakelog.cli.input_formats import (
 from lakelog.cli.render.output import Target, choose, emit, emit_record, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, width
-from lakelog.export.formats import of_records
-from lakelog.export.values import iso
+from lakelog.event.levels import severity
+from lakelog.formats import custom, registry
+from lakelog.formats.definition import Definition
+from lakelog.formats.format import Format
 from lakelog.ingest import definitions as definitions
 from lakelog.ingest.definitions import LakeFormat
-from lakelog.ingest.formats import custom, registry
-from lakelog.ingest.formats.definition import Definition
-from lakelog.ingest.formats.format import Format
 from lakelog.ingest.preview import Outcome, Preview, preview
-from lakelog.lazy import Lazy
-from lakelog.level import severity
+from lakelog.render.formats import of_records
+from lakelog.render.values import iso
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import connection
 from lakelog.settings import DEFAULTS
-from lakelog.store import connection
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:

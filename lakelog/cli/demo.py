@@ -22,11 +22,11 @@ from typing import Any
 
 import click
 
-from lakelog import interpreter
 from lakelog import lake as lakes
 from lakelog.cli import sample
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.terminal import Progress, has_colour, many, paint, width
+from lakelog.runtime import interpreter
 from lakelog.store.paths import Paths
 
 WRITERS = 4

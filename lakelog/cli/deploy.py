@@ -12,13 +12,13 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, with_output, write_new
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm
-from lakelog.export.formats import of_records
+from lakelog.deploy import deployment as deployments
+from lakelog.deploy.deployment import Deployment
+from lakelog.deploy.kubectl import Kubectl
 from lakelog.lake import Lake
+from lakelog.render.formats import of_records
+from lakelog.rollback.revisions import live_states, return_to
 from lakelog.store import bootstrap
-from lakelog.transfer import deployment as deployments
-from lakelog.transfer.deployment import Deployment
-from lakelog.transfer.kubectl import Kubectl
-from lakelog.transfer.revisions import live_states, return_to
 
 _COLUMNS = ("revision", "current", "created", "ready", "images", "state", "cause", "hash")
 _NAMESPACE = click.option(

@@ -23,13 +23,13 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, paint, size, width
 from lakelog.cli.schema import breaches
 from lakelog.errors import LakelogError
-from lakelog.export.formats import of_records
-from lakelog.export.values import clock
-from lakelog.lazy import Lazy
+from lakelog.render.formats import of_records
+from lakelog.render.values import clock
+from lakelog.runtime.lazy import Lazy
+from lakelog.state import rewind
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.tail import Tail
-from lakelog.transfer import rewind
 
 if TYPE_CHECKING:
     from lakelog import lake

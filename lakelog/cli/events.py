@@ -18,8 +18,8 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.compat import omega, sqlite_import
 from lakelog.compat.lookups import Lookups
-from lakelog.export.formats import Result, of_records
-from lakelog.export.values import clock, micros
+from lakelog.render.formats import Result, of_records
+from lakelog.render.values import clock, micros
 
 _TYPES = 12
 _SEARCHED = ("data", "type", "source", "message", "subject")

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.closest import did_you_mean
 from lakelog.errors import (
     InvalidEvent,
     InvalidKey,
@@ -33,7 +32,8 @@ from lakelog.errors import (
     NotProven,
     QueryFailed,
 )
-from lakelog.lazy import Lazy
+from lakelog.runtime.closest import did_you_mean
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     from lakelog.query import relation

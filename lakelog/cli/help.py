@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from lakelog.cli.app import App, complete_verb, verb
-from lakelog.closest import did_you_mean
+from lakelog.runtime.closest import did_you_mean
 
 
 @verb(

@@ -13,8 +13,8 @@ from lakelog.cli.behaviour import behaviour_lines, behaviour_record
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import ROWS_MAX, Count, cell
 from lakelog.cli.render.terminal import many, size, width
-from lakelog.export.formats import of_records
-from lakelog.export.values import clock, micros, second
+from lakelog.render.formats import of_records
+from lakelog.render.values import clock, micros, second
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.history import SHORT, Diff, LogEntry, Snapshot
 from lakelog.store.stats import Stats

@@ -22,10 +22,10 @@ from lakelog.cli.input_formats import InputFormat, with_pattern
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import confirm, many
-from lakelog.export.formats import Result, of_records
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.batch import FileReport
 from lakelog.ingest.ingest import IngestReport
+from lakelog.render.formats import Result, of_records
 from lakelog.store import bootstrap
 
 _LIST = "SELECT origin, position, reason{} FROM quarantine ORDER BY ingested_at, origin, position"

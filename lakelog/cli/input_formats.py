@@ -16,10 +16,10 @@ from click.shell_completion import CompletionItem
 
 from lakelog.cli.app import DEFAULT_LAKE, App
 from lakelog.errors import InvalidSetting, LakelogError
+from lakelog.formats import custom, definition, registry
+from lakelog.formats.definition import Definition
 from lakelog.ingest import definitions
 from lakelog.ingest.definitions import Formats
-from lakelog.ingest.formats import custom, definition, registry
-from lakelog.ingest.formats.definition import Definition
 from lakelog.store import bootstrap
 
 NO_TIME = "the pattern has no group called time: each event gets the time of its ingest"

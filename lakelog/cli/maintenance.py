@@ -20,19 +20,21 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, size, width
 from lakelog.cli.signatures import UNSIGNED, with_signatures
 from lakelog.errors import Damaged
-from lakelog.export.values import clock, micros
-from lakelog.repair.outcome import RepairOutcome
-from lakelog.repair.repair import repair as repair_store
-from lakelog.repair.verify import Problem, Report, open_for_check, verify_snapshot
-from lakelog.repair.verify import verify as verify_store
+from lakelog.maintain import hotcopy
+from lakelog.maintain.compact import Compaction
+from lakelog.maintain.gc import GcResult
+from lakelog.maintain.repair.outcome import RepairOutcome
+from lakelog.maintain.repair.repair import repair as repair_store
+from lakelog.maintain.repair.verify import Problem, Report, open_for_check, verify_snapshot
+from lakelog.maintain.repair.verify import verify as verify_store
+from lakelog.maintain.retention import RetentionResult
+from lakelog.proofs.keys import load_public
+from lakelog.render.values import clock, micros
+from lakelog.segments import connection
 from lakelog.settings import span_us
-from lakelog.store import connection, hotcopy, sealer_process
+from lakelog.store import sealer_process
 from lakelog.store.bootstrap import Store, load
-from lakelog.store.compact import Compaction
-from lakelog.store.gc import GcResult
 from lakelog.store.resolve import resolve
-from lakelog.store.retention import RetentionResult
-from lakelog.transfer.keys import load_public
 
 _LISTED_MAX = 50
 

@@ -15,12 +15,12 @@ from lakelog.cli.signatures import with_signatures
 from lakelog.cli.state import chosen_directories, is_enabled
 from lakelog.compat import container_snapshots as snapshots
 from lakelog.compat.container_snapshots import Snapshot
+from lakelog.deploy.container import ENGINES, Engine
 from lakelog.errors import StateRefused
-from lakelog.export.formats import of_records
-from lakelog.export.values import micros, second
-from lakelog.repair.checker import Problem, Report
-from lakelog.transfer.container import ENGINES, Engine
-from lakelog.transfer.keys import load_public
+from lakelog.maintain.repair.checker import Problem, Report
+from lakelog.proofs.keys import load_public
+from lakelog.render.formats import of_records
+from lakelog.render.values import micros, second
 
 _LIST = ("id", "time", "containers", "tags", "bytes", "author", "message", "snapshot")
 _ENGINE = click.option(

@@ -17,7 +17,7 @@ from lakelog.cli.render.output import Target, emit_record, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.compat.oos_views import DEFAULT_LOG, OOSViews, get_views
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import bootstrap, disk
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import click
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.exact import parse_value
+from lakelog.event.exact import parse_value
 
 
 def event_of(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, with_output
 from lakelog.cli.render.tables import cell
-from lakelog.export.formats import of_records
+from lakelog.render.formats import of_records
 from lakelog.store import bootstrap, disk
 from lakelog.store import policy as policies
 from lakelog.store.refs import author

@@ -15,8 +15,8 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.shell.statements import Statement, StatementRunner
-from lakelog.export.formats import BINARY
-from lakelog.lazy import Lazy
+from lakelog.render.formats import BINARY
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     from lakelog.cli.shell import shell

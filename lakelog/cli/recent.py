@@ -15,14 +15,14 @@ import click
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, with_output
 from lakelog.cli.render.terminal import many
+from lakelog.clients.redis_client import RedisClient
+from lakelog.clients.redis_config import RedisConfig
 from lakelog.errors import Unreachable
-from lakelog.export.formats import of_records
 from lakelog.lake import Lake
+from lakelog.recent.redis_feed import RecentFeeder
+from lakelog.recent.redis_recent import KEEP, RecentEntries, RecentEntry, from_lake
+from lakelog.render.formats import of_records
 from lakelog.settings import span_us
-from lakelog.sync.redis_client import RedisClient
-from lakelog.sync.redis_config import RedisConfig
-from lakelog.sync.redis_feed import RecentFeeder
-from lakelog.sync.redis_recent import KEEP, RecentEntries, RecentEntry, from_lake
 
 _URL = click.option(
     "--redis-url",

@@ -15,11 +15,11 @@ from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count, Name
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, InUse
-from lakelog.export.formats import of_records
-from lakelog.export.values import micros, second
+from lakelog.proofs import keys, signing
+from lakelog.render.formats import of_records
+from lakelog.render.values import micros, second
 from lakelog.store.history import SHORT, delete_branch, delete_tag
 from lakelog.store.refs import Tag
-from lakelog.transfer import keys, signing
 
 _TAG = ("tag", "snapshot", "time", "author", "message", "branch")
 _BRANCH = ("branch", "move", "time", "op", "events", "snapshot")

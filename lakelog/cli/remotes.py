@@ -13,19 +13,19 @@ from lakelog.cli.app import DEFAULT_LAKE, App, complete_ref, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import DamagedRef, LakelogError, UnknownRef
-from lakelog.export.formats import of_records
-from lakelog.lazy import Lazy
-from lakelog.store import bootstrap
+from lakelog.remotes import known
+from lakelog.remotes import push as pushing
+from lakelog.remotes.push import Pushed
+from lakelog.render.formats import of_records
+from lakelog.runtime.lazy import Lazy
+from lakelog.store import bootstrap, tracking
 from lakelog.store.bootstrap import Store
-from lakelog.transfer import known
-from lakelog.transfer import push as pushing
-from lakelog.transfer.push import Pushed
 
 if TYPE_CHECKING:
-    from lakelog.transfer import fetch as fetching
-    from lakelog.transfer.fetch import Fetched
+    from lakelog.remotes import fetch as fetching
+    from lakelog.remotes.fetch import Fetched
 else:
-    fetching = Lazy("lakelog.transfer.fetch")
+    fetching = Lazy("lakelog.remotes.fetch")
 
 _REMOTE = ("remote", "url", "lake", "branches")
 
@@ -34,7 +34,7 @@ def complete_remote(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     """Remotes that begin with what was typed."""
     path = ctx.find_root().params.get("lake") or DEFAULT_LAKE
     with contextlib.suppress(LakelogError, OSError):
-        return [n for n in known.names(bootstrap.load(path)) if n.startswith(typed)]
+        return [n for n in tracking.remote_names(bootstrap.load(path)) if n.startswith(typed)]
     return []
 
 
@@ -63,7 +63,7 @@ def remote(app: App, action: str, name: str | None, url: str | None, target: Tar
         raise click.UsageError(f"remote {action} takes {wanted}")
     with app.open() as lake:
         if action == "list":
-            records = [_record(lake.store, n) for n in known.names(lake.store)]
+            records = [_record(lake.store, n) for n in tracking.remote_names(lake.store)]
             emit(of_records(records, _REMOTE), target)
         elif action == "add":
             added = known.add(lake.store, str(name), str(url))
@@ -124,7 +124,9 @@ def push(
             raise click.Abort
         branches = lake.branches() if everything else [] if tag_names else [app.branch]
         # Tags of remotes say what was seen there; they mean nothing elsewhere.
-        all_tags = [t for t in lake.store.refs.tag_names() if not known.is_tracking(lake.store, t)]
+        all_tags = [
+            t for t in lake.store.refs.tag_names() if not tracking.is_tracking(lake.store, t)
+        ]
         with app.progress("pushing", "bytes") as progress:
             result = pushing.push(
                 lake,
@@ -217,7 +219,7 @@ def clone(app: App, url: str, directory: str | None, target: Target) -> None:
 
 def _the_remote(store: Store, name: str | None) -> str:
     """Return the remote that was named, or the only one, or origin. Raises UnknownRef."""
-    names = known.names(store)
+    names = tracking.remote_names(store)
     if name is not None:
         return name
     if len(names) == 1 or known.ORIGIN in names:

@@ -12,10 +12,10 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, width
 from lakelog.cli.state import is_enabled
 from lakelog.errors import StateRefused
-from lakelog.export.formats import of_records
-from lakelog.transfer import rollback as rollbacks
-from lakelog.transfer.preflight import PARTS, Preflight
-from lakelog.transfer.rollback import RolledBack
+from lakelog.render.formats import of_records
+from lakelog.rollback import rollback as rollbacks
+from lakelog.rollback.preflight import PARTS, Preflight
+from lakelog.rollback.rollback import RolledBack
 
 _COLUMNS = ("part", "name", "now", "then", "problem")
 _LINE = "  {part:<11}{name:<17}{now:<19}{then:<19}{word}"

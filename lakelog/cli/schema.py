@@ -18,8 +18,8 @@ from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import ROWS_MAX, cell
 from lakelog.cli.render.terminal import many, paint, say, width
 from lakelog.errors import UnknownRef
-from lakelog.export.formats import of_records
-from lakelog.lazy import Lazy
+from lakelog.render.formats import of_records
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     from rich import cells as rich_cells

@@ -9,7 +9,8 @@ import os
 from lakelog.cli.app import App, verb
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
-from lakelog.store import compact, disk, gc, sealer_process
+from lakelog.maintain import compact, gc
+from lakelog.store import disk, sealer_process
 
 # The lowest priority there is: nobody waits for this process.
 _NICE = 19

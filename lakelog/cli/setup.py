@@ -17,7 +17,7 @@ from lakelog.cli.pairs import pair_of
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import Target, emit_words, with_output
 from lakelog.cli.render.tables import Count
-from lakelog.export.formats import of_records
+from lakelog.render.formats import of_records
 from lakelog.store import bootstrap
 
 _SHELLS = ("bash", "zsh", "fish")

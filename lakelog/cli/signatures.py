@@ -16,12 +16,12 @@ from lakelog.cli.render.output import Target, emit_record, with_output
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, NotProven, UnknownRef
 from lakelog.export import folder
-from lakelog.export.values import clock, micros
-from lakelog.repair.checker import Problem, Report
+from lakelog.maintain.repair.checker import Problem, Report
+from lakelog.proofs import keys, proof, signing, snapshot_tree
+from lakelog.proofs.envelope import Statement
+from lakelog.render.values import clock, micros
 from lakelog.settings import span_us
 from lakelog.store.bootstrap import Store
-from lakelog.transfer import keys, proof, signing, snapshot_tree
-from lakelog.transfer.envelope import Statement
 
 UNSIGNED = "unsigned"
 """The kind of a problem with a signature, where the files may all be as they were written."""

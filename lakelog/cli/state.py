@@ -10,17 +10,16 @@ from typing import Any
 
 import click
 
-from lakelog import transfer
+from lakelog import state as saved_state
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output, write_new
 from lakelog.cli.render.tables import Count, Name, cell
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import StateRefused
-from lakelog.export.formats import of_records
-from lakelog.export.values import micros, second
-from lakelog.store import bootstrap
-from lakelog.transfer.restore import Restored, check_restore, restore_state, undo_restore
-from lakelog.transfer.state import (
+from lakelog.render.formats import of_records
+from lakelog.render.values import micros, second
+from lakelog.state.restore import Restored, check_restore, restore_state, undo_restore
+from lakelog.state.state import (
     RETENTION,
     SavedState,
     clean_states,
@@ -30,6 +29,7 @@ from lakelog.transfer.state import (
     read_file,
     save_state,
 )
+from lakelog.store import bootstrap
 
 _LIST = ("state", "time", "bytes", "files", "directories", "author", "message", "snapshot")
 _SCRIPTS = ("create_state_snapshot.sh", "restore_state_snapshot.sh")
@@ -321,7 +321,7 @@ def scripts(app: App, directory: str) -> None:
     """
     os.makedirs(directory, exist_ok=True)
     for name in _SCRIPTS:
-        text = (Path(transfer.__file__).parent / name).read_text()
+        text = (Path(saved_state.__file__).parent / name).read_text()
         path = os.path.join(directory, name)
         write_new(path, text, "remove it, or name another directory")
         os.chmod(path, 0o755)

@@ -13,9 +13,9 @@ from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count, Share, cell
 from lakelog.cli.render.terminal import many, size, width
-from lakelog.export.formats import of_records
-from lakelog.export.values import clock, micros
-from lakelog.lazy import Lazy
+from lakelog.render.formats import of_records
+from lakelog.render.values import clock, micros
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import Paths
 from lakelog.store.stats import Stats

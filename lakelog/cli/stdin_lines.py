@@ -19,9 +19,9 @@ import click
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import parse_line
-from lakelog.exact import parse_value
-from lakelog.ingest.source import between_characters
+from lakelog.event.encode import parse_line
+from lakelog.event.exact import parse_value
+from lakelog.files.source import between_characters
 
 # What a pipe holds by default on Linux.
 CHUNK = 1 << 16

@@ -12,8 +12,8 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import Span, repeat
-from lakelog.export.formats import of_records
-from lakelog.export.values import micros
+from lakelog.render.formats import of_records
+from lakelog.render.values import micros
 from lakelog.sync import sync as syncing
 from lakelog.sync.sync import SyncResult
 

@@ -19,13 +19,13 @@ from lakelog.cli.render.output import FormatChoice, Target, write_text
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.errors import InvalidEvent, QueryFailed
-from lakelog.exact import parse_value
-from lakelog.export.formats import Result, encode
-from lakelog.export.values import text
-from lakelog.export.vectors import Columns
-from lakelog.lazy import Lazy
+from lakelog.event.exact import parse_value
 from lakelog.query import follow as following
 from lakelog.query.follow import BranchRewound, Follower
+from lakelog.render.formats import Result, encode
+from lakelog.render.values import text
+from lakelog.render.vectors import Columns
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.history import SHORT
 
 if TYPE_CHECKING:

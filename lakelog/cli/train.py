@@ -14,8 +14,8 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output, write_new
 from lakelog.cli.render.terminal import many
-from lakelog.export.formats import of_records
-from lakelog.lazy import Lazy
+from lakelog.render.formats import of_records
+from lakelog.runtime.lazy import Lazy
 from lakelog.train.recipe_schema import SHAPES
 
 if TYPE_CHECKING:

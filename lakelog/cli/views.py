@@ -13,12 +13,12 @@ from lakelog.cli.pairs import pair_of
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import Target, emit, open_output, with_output, write_text
 from lakelog.cli.render.results import result_of
-from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.event import parse_time, to_micros
-from lakelog.export.formats import Result, of_records
-from lakelog.export.values import micros
-from lakelog.lazy import Lazy
+from lakelog.event.encode import parse_time, to_micros
+from lakelog.render.formats import Result, of_records
+from lakelog.render.values import micros
+from lakelog.runtime.closest import did_you_mean
+from lakelog.runtime.lazy import Lazy
 from lakelog.settings import span_us
 from lakelog.store import disk
 from lakelog.views import read

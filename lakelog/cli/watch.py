@@ -31,13 +31,13 @@ from lakelog.collect import loop
 from lakelog.collect import watch as following
 from lakelog.collect.followed_file import raise_descriptor_limit
 from lakelog.collect.status import Totals, lock_path, status_path
-from lakelog.export.values import micros
-from lakelog.ingest.scan import scan
+from lakelog.files.scan import scan
 from lakelog.lake import Lake
+from lakelog.recent.redis_feed import END, RecentFeeder
+from lakelog.render.values import micros
 from lakelog.store import disk
 from lakelog.store.bootstrap import is_lake
 from lakelog.store.paths import Paths
-from lakelog.sync.redis_feed import END, RecentFeeder
 
 INTERVAL = 1.0
 _UNIT = """[Unit]

@@ -15,7 +15,7 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import cell
 from lakelog.cli.stdin_lines import Line, chunks, documents, split
 from lakelog.errors import InvalidEvent
-from lakelog.event import TYPE_HINTS, encode
+from lakelog.event.encode import TYPE_HINTS, encode
 from lakelog.lake import Lake
 from lakelog.settings import parse
 from lakelog.store import bootstrap

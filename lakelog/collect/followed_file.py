@@ -7,8 +7,8 @@ import os
 import resource
 from dataclasses import dataclass
 
-from lakelog.ingest import lease
-from lakelog.ingest.scan import FileState, seen_as
+from lakelog.files import lease
+from lakelog.files.scan import FileState, seen_as
 
 OPEN_FILES_MAX = 256
 """The most files that stay open, those that changed last."""

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.collect.watch import Say, Watcher
 from lakelog.errors import LakelogError
-from lakelog.ingest.cursors import printable
-from lakelog.lazy import Lazy
-from lakelog.store import compact, gc
+from lakelog.files.cursors import printable
+from lakelog.maintain import compact, gc
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.sealer_process import start_sealer
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 written.
 
 A scan of names, sizes and times decides what changed; notifications from the file system only bring
-the next scan forward. Which file a path holds is decided by inode and content (ingest/identity.py),
+the next scan forward. Which file a path holds is decided by inode and content (files/identity.py),
 and the cursor is published in the same move as the rows. A file is read only as far as it reached
 when it was scanned, so that a copy of it is recognized before the lines in the copy are read. The
 files that changed last stay open, so that what was written just before their removal is still read.
@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog import bookkeeping
 from lakelog.collect import followed_file
 from lakelog.collect.followed_file import FollowedFile
 from lakelog.collect.status import Totals, status_path
 from lakelog.collect.turns import Turns
 from lakelog.errors import LakelogError
-from lakelog.ingest import cursors
+from lakelog.event import bookkeeping
+from lakelog.files import cursors
+from lakelog.files.rotation import PACKED, is_rotated
+from lakelog.files.scan import IGNORED, FileState, Scan, look_again, scan
 from lakelog.ingest.batch import GRACE, FileReport, Job
 from lakelog.ingest.group import FILES_MAX, Group
 from lakelog.ingest.ingest import WENT, Ingester, Reading
-from lakelog.ingest.rotation import PACKED, is_rotated
-from lakelog.ingest.scan import IGNORED, FileState, Scan, look_again, scan
 from lakelog.store import disk
 
 if TYPE_CHECKING:

@@ -22,17 +22,16 @@ from dataclasses import dataclass
 
 import orjson
 
+from lakelog.chunks import state_files
+from lakelog.deploy.container import Container, Engine, from_json
 from lakelog.errors import ContainerFailed, Damaged, StateRefused, TransferRefused, UnknownRef
 from lakelog.lake import Lake
-from lakelog.store import disk, policy, state_files
-from lakelog.store.paths import INDEX
-from lakelog.transfer import known
-from lakelog.transfer.capture import Progress
-from lakelog.transfer.container import Container, Engine, from_json
-from lakelog.transfer.extract import Extraction
-from lakelog.transfer.push import push
-from lakelog.transfer.restore import check_restore, restore_state
-from lakelog.transfer.state import (
+from lakelog.remotes import known
+from lakelog.remotes.push import push
+from lakelog.state.capture import Progress
+from lakelog.state.extract import Extraction
+from lakelog.state.restore import check_restore, restore_state
+from lakelog.state.state import (
     SavedState,
     SaveResult,
     contains,
@@ -40,6 +39,8 @@ from lakelog.transfer.state import (
     list_states,
     save_state,
 )
+from lakelog.store import disk, policy, tracking
+from lakelog.store.paths import INDEX
 
 OP = "container"
 _PREFIX = "container:"
@@ -187,7 +188,7 @@ def push_snapshot(
     if "/" not in repository or repository.endswith("/"):
         raise ContainerFailed(f"{repository!r} is not like registry.example.com/team/app")
     snapshot, engine = find_snapshot(lake, name), engine or Engine()
-    remotes = [known.load(lake.store, each) for each in known.names(lake.store)]
+    remotes = [known.load(lake.store, each) for each in tracking.remote_names(lake.store)]
     remote = next((each.name for each in remotes if each.url == _OCI + repository), None)
     if remote is None and address != repository:
         raise TransferRefused(

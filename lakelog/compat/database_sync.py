@@ -18,14 +18,14 @@ import re
 import time
 from typing import Any
 
-from lakelog import bookkeeping
 from lakelog import lake as lakes
 from lakelog.backup import delete
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler
 from lakelog.compat.oos_views import DEFAULT_LOG, OOSViews, get_views
 from lakelog.errors import InvalidSetting, SyncRefused
-from lakelog.ingest.rotation import base_name
-from lakelog.ingest.scan import scan
+from lakelog.event import bookkeeping
+from lakelog.files.rotation import base_name
+from lakelog.files.scan import scan
 from lakelog.lake import Lake
 from lakelog.pipeline import fact_log
 from lakelog.store import bootstrap, disk

@@ -20,18 +20,18 @@ import orjson
 
 from lakelog import lake as lakes
 from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, BackupScheduler
+from lakelog.clients.redis_client import RedisClient, require_package
+from lakelog.clients.redis_config import RedisConfig
 from lakelog.collect.loop import run
 from lakelog.collect.status import lock_path
 from lakelog.collect.watch import Watcher
 from lakelog.errors import InUse, InvalidSetting, Unreachable
-from lakelog.event import parse_time
-from lakelog.ingest import cursors
+from lakelog.event.encode import parse_time
+from lakelog.files import cursors
+from lakelog.recent.redis_feed import RecentFeeder
+from lakelog.recent.redis_recent import RecentEntries, RecentEntry, from_lake
 from lakelog.settings import span_us
 from lakelog.store import disk
-from lakelog.sync.redis_client import RedisClient, require_package
-from lakelog.sync.redis_config import RedisConfig
-from lakelog.sync.redis_feed import RecentFeeder
-from lakelog.sync.redis_recent import RecentEntries, RecentEntry, from_lake
 
 # Defaults of the older service, which its callers rely on.
 PATTERNS = ("*.log",)

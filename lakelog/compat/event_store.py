@@ -24,10 +24,10 @@ import orjson
 from lakelog import lake as lakes
 from lakelog.compat import omega
 from lakelog.errors import InvalidEvent, InvalidSetting, LakeNotFound
-from lakelog.event import EncodedBatch, encode, gather, parse_time
-from lakelog.exact import kind, spell_numbers, to_json
+from lakelog.event.encode import EncodedBatch, encode, gather, parse_time
+from lakelog.event.exact import kind, spell_numbers, to_json
 from lakelog.lake import Lake
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import bootstrap
 
 if TYPE_CHECKING:

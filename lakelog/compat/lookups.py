@@ -24,8 +24,8 @@ from lakelog.compat import omega, packs
 from lakelog.compat.packs import Pack
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.lazy import Lazy
-from lakelog.query.prune import HIGHEST, LOWEST
+from lakelog.query.sql.prune import HIGHEST, LOWEST
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.entry import Counts, SegmentEntry
 from lakelog.store.tail import Tail
 

@@ -25,9 +25,9 @@ import orjson
 from lakelog.compat import oos_state
 from lakelog.compat.oos_state import Batch, Row, SmallState, State
 from lakelog.errors import InvalidEvent
-from lakelog.event import EPOCH, parse_time, to_micros
+from lakelog.event.encode import EPOCH, parse_time, to_micros
 from lakelog.lake import Lake
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 
@@ -38,10 +38,12 @@ if TYPE_CHECKING:
 
     from lakelog.compat import oos_segments
     from lakelog.query import tail_rows
-    from lakelog.store import arrays, rows, tail
+    from lakelog.segments import arrays, rows
+    from lakelog.store import tail
 else:
     oos_segments = Lazy("lakelog.compat.oos_segments")
-    arrays, rows, tail = (Lazy(f"lakelog.store.{name}") for name in ("arrays", "rows", "tail"))
+    arrays, rows = Lazy("lakelog.segments.arrays"), Lazy("lakelog.segments.rows")
+    tail = Lazy("lakelog.store.tail")
     tail_rows = Lazy("lakelog.query.tail_rows")
     pa = Lazy("pyarrow")
     np = Lazy("numpy")

@@ -10,8 +10,8 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from lakelog.lazy import Lazy
-from lakelog.store import arrays
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays
 
 if TYPE_CHECKING:
     import numpy as np

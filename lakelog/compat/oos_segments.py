@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.compat import oos_state
 from lakelog.compat.oos_state import Batch, Sums
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from lakelog.store import arrays, compact, connection, segment, typed
+    from lakelog.maintain import compact
+    from lakelog.segments import arrays, connection, segment, typed
 else:
-    arrays, compact, connection, segment, typed = (
-        Lazy(f"lakelog.store.{name}") for name in "arrays compact connection segment typed".split()
+    arrays, connection, segment, typed = (
+        Lazy(f"lakelog.segments.{name}") for name in "arrays connection segment typed".split()
     )
+    compact = Lazy("lakelog.maintain.compact")
     np = Lazy("numpy")
     pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")

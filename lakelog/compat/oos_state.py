@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import orjson
 
 from lakelog.compat import oos_hashes
-from lakelog.lazy import Lazy
-from lakelog.store import arrays
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays
 
 if TYPE_CHECKING:
     import numpy as np

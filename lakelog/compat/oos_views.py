@@ -18,7 +18,7 @@ from lakelog import lake as lakes
 from lakelog.compat.oos_feed import Feed, FileFeed, LakeFeed
 from lakelog.compat.oos_state import HOUR
 from lakelog.errors import InvalidSetting, LakeNotFound
-from lakelog.event import from_micros, parse_time, to_micros
+from lakelog.event.encode import from_micros, parse_time, to_micros
 from lakelog.lake import Lake
 from lakelog.settings import span_us
 from lakelog.store import bootstrap

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from lakelog.compat import omega
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from lakelog.store import compact, segment
+    from lakelog.maintain import compact
+    from lakelog.segments import segment
 else:
-    compact = Lazy("lakelog.store.compact")
-    segment = Lazy("lakelog.store.segment")
+    compact = Lazy("lakelog.maintain.compact")
+    segment = Lazy("lakelog.segments.segment")
     np = Lazy("numpy")
     pq = Lazy("pyarrow.parquet")
     pa = Lazy("pyarrow")

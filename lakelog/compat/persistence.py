@@ -30,7 +30,7 @@ from typing import Any, overload
 
 from lakelog.compat.event_store import EventDatabase, Row, encode_events, open_lake
 from lakelog.errors import InvalidEvent, InvalidSetting, LakelogError, WriterClosed
-from lakelog.event import EncodedBatch
+from lakelog.event.encode import EncodedBatch
 from lakelog.lake import Lake
 from lakelog.store import stats
 from lakelog.store.tail import Tail

@@ -26,11 +26,12 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lakelog.clients import download as http
 from lakelog.compat.oos_views import DEFAULT_LOG, get_views
 from lakelog.errors import DownloadFailed, InvalidSetting
-from lakelog.event import from_micros
+from lakelog.event.encode import from_micros
 from lakelog.lake import Lake
-from lakelog.pipeline import fact_log, feeds, http
+from lakelog.pipeline import fact_log, feeds
 from lakelog.pipeline.fact_log import FETCH, Fact
 from lakelog.pipeline.standing import Item
 from lakelog.pipeline.work_queue import Progress, RunReport, WorkQueue

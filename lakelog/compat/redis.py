@@ -22,14 +22,14 @@ from typing import Any
 
 import orjson
 
+from lakelog.clients.redis_client import RedisClient
+from lakelog.clients.redis_config import Credentials, RedisConfig
+from lakelog.clients.redis_metrics import RedisMetrics
 from lakelog.errors import LakelogError, Unreachable
-from lakelog.lazy import Lazy
 from lakelog.loggers import exits
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.recorder import Recorder
-from lakelog.sync.redis_client import RedisClient
-from lakelog.sync.redis_config import Credentials, RedisConfig
-from lakelog.sync.redis_metrics import RedisMetrics
+from lakelog.runtime.lazy import Lazy
 
 redis = Lazy("redis")
 Scalar = str | int | float | bool | None

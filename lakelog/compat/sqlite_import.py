@@ -23,8 +23,8 @@ from typing import Any
 from lakelog.compat import omega
 from lakelog.compat.event_store import Row, content_id, identified
 from lakelog.errors import InvalidEvent, LakelogError
-from lakelog.event import encode, parse_time, to_micros
-from lakelog.exact import parse_value
+from lakelog.event.encode import encode, parse_time, to_micros
+from lakelog.event.exact import parse_value
 from lakelog.lake import Lake
 
 TABLES = {

@@ -1,1 +1,1 @@
-"""Rows as files for other tools: `lake.export`, `lakelog export`, and what results look like."""
+"""Rows as files for other tools: `lake.export` and `lakelog export`."""

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog import bookkeeping
 from lakelog.errors import ExportRefused, QueryFailed
+from lakelog.event import bookkeeping
 from lakelog.export import folder, tables
-from lakelog.export.formats import (
+from lakelog.export.tables import SHARD_ROWS, ExportResult, Opener
+from lakelog.render.formats import (
     BINARY,
     ENDINGS,
     SYNONYMS,
@@ -26,9 +27,8 @@ from lakelog.export.formats import (
     ending_of,
     header,
 )
-from lakelog.export.tables import SHARD_ROWS, ExportResult, Opener
-from lakelog.export.vectors import Columns
-from lakelog.lazy import Lazy
+from lakelog.render.vectors import Columns
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import pyarrow as pa

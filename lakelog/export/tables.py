@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from lakelog.errors import ExportRefused
 from lakelog.export import folder
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,27 +17,29 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedSegment, StaleFiles
-from lakelog.ingest import cursors, definitions
+from lakelog.files import cursors
+from lakelog.files.cursors import Cursor, CursorIndex, Start
+from lakelog.files.identity import Inodes, Resolver
+from lakelog.files.source import Source, Split
+from lakelog.files.splits import SplitRefused
+from lakelog.formats.definition import Definition
+from lakelog.formats.format import Format
+from lakelog.ingest import definitions
 from lakelog.ingest.conformance import Conformance
-from lakelog.ingest.cursors import Cursor, CursorIndex, Start
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.event_segments import EventSegments
-from lakelog.ingest.formats.definition import Definition
-from lakelog.ingest.formats.format import Format
-from lakelog.ingest.identity import Inodes, Resolver
-from lakelog.ingest.source import Source, Split
-from lakelog.ingest.splits import SplitRefused
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer
 from lakelog.ingest.typed_payloads import TypedPayloads
-from lakelog.lazy import Lazy
-from lakelog.store import arrays, disk, identity_run, rows, segment, text_kinds, typed
+from lakelog.maintain.seal import drop_duplicates, open_run
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, identity_run, rows, segment, text_kinds, typed
+from lakelog.segments.typed import Schema
+from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
-from lakelog.store.seal import drop_duplicates, open_run
-from lakelog.store.typed import Schema
 
 if TYPE_CHECKING:
     import numpy as np

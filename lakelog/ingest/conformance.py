@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.views import catalog
 from lakelog.views.contract import MISSING, NEW, QUARANTINE, Contract
 from lakelog.views.ledger import VIEW

@@ -13,12 +13,12 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-from lakelog.closest import closest
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
-from lakelog.ingest import rotation
-from lakelog.ingest.cursors import Cursor
-from lakelog.ingest.formats import definition, local_time, registry
-from lakelog.ingest.formats.definition import Definition
+from lakelog.files import rotation
+from lakelog.files.cursors import Cursor
+from lakelog.formats import definition, local_time, registry
+from lakelog.formats.definition import Definition
+from lakelog.runtime.closest import closest
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, Removal

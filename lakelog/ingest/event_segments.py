@@ -10,13 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lakelog.ingest.formats.uniform_lines import TEXT_BYTES
-from lakelog.ingest.splits import Answer, Loaded
-from lakelog.lazy import Lazy
-from lakelog.store import segment, typed, typed_rows
+from lakelog.files.splits import Answer, Loaded
+from lakelog.formats.uniform_lines import TEXT_BYTES
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import segment, typed, typed_rows
+from lakelog.segments.typed_rows import FieldColumns
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
-from lakelog.store.typed_rows import FieldColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,18 +7,19 @@ import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from lakelog.ingest import cursors, definitions, splits
+from lakelog.files import cursors, splits
+from lakelog.files.checksum import Checksum
+from lakelog.files.cursors import WINDOW, Cursor, Start
+from lakelog.files.holes import visible
+from lakelog.files.identity import FileCopy, KnownContent, UndecidedFile
+from lakelog.files.source import LINE_MAX, SHORT, Chunk, Hole, Overlong, Piece, Source, Split
+from lakelog.formats import local_time, registry
+from lakelog.formats.format import Format
+from lakelog.ingest import definitions
 from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit
-from lakelog.ingest.checksum import Checksum
-from lakelog.ingest.cursors import WINDOW, Cursor, Start
-from lakelog.ingest.formats import local_time, registry
-from lakelog.ingest.formats.format import Format
-from lakelog.ingest.holes import visible
-from lakelog.ingest.identity import FileCopy, KnownContent, UndecidedFile
 from lakelog.ingest.records import BOM, joins
-from lakelog.ingest.source import LINE_MAX, SHORT, Chunk, Hole, Overlong, Piece, Source, Split
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer, readable
-from lakelog.store import typed
+from lakelog.segments import typed
 
 _PIECE = 1 << 20
 _TOO_LONG = "the line behind it is too long"

@@ -17,19 +17,19 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lakelog.ingest import source as sources
+from lakelog.files import source as sources
+from lakelog.files.cursors import WINDOW, Cursor, Start, printable
+from lakelog.files.identity import FileCopy, KnownContent, UndecidedFile
+from lakelog.files.source import Chunk, Source
+from lakelog.formats import bulk
+from lakelog.formats.format import Format
+from lakelog.formats.local_time import zone_note
 from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit, is_finished
-from lakelog.ingest.cursors import WINDOW, Cursor, Start, printable
-from lakelog.ingest.formats import bulk
-from lakelog.ingest.formats.format import Format
-from lakelog.ingest.formats.local_time import zone_note
 from lakelog.ingest.gather import choose_format
-from lakelog.ingest.identity import FileCopy, KnownContent, UndecidedFile
 from lakelog.ingest.records import records
-from lakelog.ingest.source import Chunk, Source
 from lakelog.ingest.transform import ChunkResult
-from lakelog.lazy import Lazy
-from lakelog.store import arrays
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,15 +22,15 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog.files.cursors import printable
+from lakelog.files.exclusions import is_apart
+from lakelog.files.identity import Inodes
+from lakelog.files.source import Source, kind_of
 from lakelog.ingest.batch import CursorMoved, FileReport, Job, finishing
-from lakelog.ingest.cursors import printable
-from lakelog.ingest.exclusions import is_apart
 from lakelog.ingest.gather import Gatherer
 from lakelog.ingest.group import Group
-from lakelog.ingest.identity import Inodes
-from lakelog.ingest.source import Source, kind_of
+from lakelog.maintain.seal import Sealer
 from lakelog.store.bootstrap import Store
-from lakelog.store.seal import Sealer
 
 WENT = os.strerror(errno.ENOENT)
 """The error of a report of a file that was renamed or removed before it was opened."""

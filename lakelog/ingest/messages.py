@@ -28,18 +28,18 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.errors import InvalidSetting, StaleFiles
-from lakelog.event import to_micros
+from lakelog.event.encode import to_micros
+from lakelog.files.binary import refusal
+from lakelog.files.cursors import WINDOW
+from lakelog.files.source import LINE_MAX, PART, Chunk, between_characters
+from lakelog.formats import registry
+from lakelog.formats.format import Format
 from lakelog.ingest import definitions, stream_cursor
 from lakelog.ingest.batch import Batch, CursorMoved, Job
-from lakelog.ingest.binary import refusal
 from lakelog.ingest.conformance import Conformance
-from lakelog.ingest.cursors import WINDOW
-from lakelog.ingest.formats import registry
-from lakelog.ingest.formats.format import Format
-from lakelog.ingest.source import LINE_MAX, PART, Chunk, between_characters
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.transform import ChunkResult, RejectedLine, readable
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish

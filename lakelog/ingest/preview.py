@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.exact import parse_value
+from lakelog.event.exact import parse_value
+from lakelog.files.cursors import WINDOW, printable
+from lakelog.files.holes import visible
+from lakelog.files.source import Chunk, Source
+from lakelog.formats import local_time, registry
+from lakelog.formats.custom import CustomFormat
+from lakelog.formats.definition import Definition
+from lakelog.formats.format import Format
 from lakelog.ingest import definitions
-from lakelog.ingest.cursors import WINDOW, printable
 from lakelog.ingest.definitions import Formats
-from lakelog.ingest.formats import local_time, registry
-from lakelog.ingest.formats.custom import CustomFormat
-from lakelog.ingest.formats.definition import Definition
-from lakelog.ingest.formats.format import Format
-from lakelog.ingest.holes import visible
-from lakelog.ingest.source import Chunk, Source
 from lakelog.ingest.transform import Transformer, readable
 from lakelog.store import disk
 

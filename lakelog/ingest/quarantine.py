@@ -13,21 +13,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import encode
-from lakelog.ingest import cursors, definitions, messages, stream_cursor
+from lakelog.event.encode import encode
+from lakelog.files import cursors
+from lakelog.formats import jsonl, registry, sqltext
+from lakelog.formats.definition import Definition
+from lakelog.formats.format import Format
+from lakelog.ingest import definitions, messages, stream_cursor
 from lakelog.ingest.conformance import Conformance
-from lakelog.ingest.formats import jsonl, registry, sqltext
-from lakelog.ingest.formats.definition import Definition
-from lakelog.ingest.formats.format import Format
 from lakelog.ingest.transform import Transformer
-from lakelog.lazy import Lazy
-from lakelog.store import disk, identity_run, policy, rows, segment
+from lakelog.maintain.seal import drop_duplicates
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import identity_run, rows, segment
+from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
-from lakelog.store.seal import drop_duplicates
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.ingest.formats import bulk, pattern
-from lakelog.ingest.formats.format import Format
-from lakelog.ingest.source import LINE_MAX, Chunk
-from lakelog.lazy import Lazy
+from lakelog.files.source import LINE_MAX, Chunk
+from lakelog.formats import bulk, pattern
+from lakelog.formats.format import Format
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,13 +16,14 @@ from typing import Any
 
 import orjson
 
-from lakelog.ingest import splits
+from lakelog.files import splits
+from lakelog.files.source import Chunk
+from lakelog.formats import jsonl
 from lakelog.ingest.event_segments import EventSegments
-from lakelog.ingest.formats import jsonl
-from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from lakelog.ingest.typed_payloads import TypedPayloads
-from lakelog.store import bootstrap, connection, disk, entry, typed
+from lakelog.segments import connection, typed
+from lakelog.store import bootstrap, disk, entry
 
 
 class Refused(Exception):

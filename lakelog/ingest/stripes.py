@@ -6,9 +6,9 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lakelog.ingest.formats import pattern
+from lakelog.formats import pattern
 from lakelog.ingest.records import Records
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import wal
 
 if TYPE_CHECKING:

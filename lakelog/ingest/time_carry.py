@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import parse_time, to_micros
-from lakelog.ingest.formats import pattern
-from lakelog.ingest.formats.format import Format
-from lakelog.lazy import Lazy
+from lakelog.event.encode import parse_time, to_micros
+from lakelog.formats import pattern
+from lakelog.formats.format import Format
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,20 +15,20 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import encode
+from lakelog.event.encode import encode
+from lakelog.files.holes import visible
+from lakelog.files.source import CHUNK, SHORT, Chunk
+from lakelog.formats import bulk, mixture, pattern, sqltext
+from lakelog.formats.format import Format
+from lakelog.formats.uniform_lines import TEXT_BYTES, UniformLines
 from lakelog.ingest import stripes
 from lakelog.ingest.conformance import Conformance
-from lakelog.ingest.formats import bulk, mixture, pattern, sqltext
-from lakelog.ingest.formats.format import Format
-from lakelog.ingest.formats.uniform_lines import TEXT_BYTES, UniformLines
-from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
-from lakelog.ingest.source import CHUNK, SHORT, Chunk
 from lakelog.ingest.time_carry import TimeCarry
 from lakelog.ingest.typed_payloads import TypedPayloads
-from lakelog.lazy import Lazy
-from lakelog.store import arrays, rows, segment, sql, typed
-from lakelog.store.typed_rows import FieldColumns
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, rows, segment, sql, typed
+from lakelog.segments.typed_rows import FieldColumns
 
 if TYPE_CHECKING:
     import duckdb

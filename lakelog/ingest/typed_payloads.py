@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lakelog.ingest.formats.uniform_lines import UniformLines
-from lakelog.ingest.source import CHUNK, SHORT
-from lakelog.lazy import Lazy
-from lakelog.store import typed
-from lakelog.store.payload_columns import PayloadColumns
-from lakelog.store.typed import Schema
-from lakelog.store.typed_rows import FieldColumns
+from lakelog.files.source import CHUNK, SHORT
+from lakelog.formats.uniform_lines import UniformLines
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import typed
+from lakelog.segments.payload_columns import PayloadColumns
+from lakelog.segments.typed import Schema
+from lakelog.segments.typed_rows import FieldColumns
 
 if TYPE_CHECKING:
     import duckdb

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import parse_time
-from lakelog.level import level_of
+from lakelog.event.encode import parse_time
+from lakelog.event.levels import level_of
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data
 from lakelog.loggers.queue import QueueStats

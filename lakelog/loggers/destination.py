@@ -7,11 +7,11 @@ import threading
 from typing import TYPE_CHECKING, TypeAlias
 
 from lakelog.errors import LakeReplaced
-from lakelog.event import EncodedBatch
-from lakelog.lazy import Lazy
+from lakelog.event.encode import EncodedBatch
 from lakelog.loggers import buffer
 from lakelog.loggers.buffer import DiskBuffer
 from lakelog.loggers.queue import EventQueue
+from lakelog.runtime.lazy import Lazy
 
 # A program that logs to files alone never loads the store.
 if TYPE_CHECKING:

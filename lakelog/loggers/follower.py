@@ -15,8 +15,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from lakelog import interpreter
-from lakelog.lazy import Lazy
+from lakelog.runtime import interpreter
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 
 if TYPE_CHECKING:

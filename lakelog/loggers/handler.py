@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.level import level_of
+from lakelog.event.levels import level_of
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data
 from lakelog.loggers.queue import QueueStats

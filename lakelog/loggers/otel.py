@@ -17,10 +17,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from lakelog.errors import LakelogError
-from lakelog.event import from_micros
-from lakelog.lazy import Lazy
+from lakelog.event.encode import from_micros
 from lakelog.loggers.destination import LakeDestination, LakeOrPath, opened_lake
 from lakelog.loggers.values import encode_event
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.wal import split_batch
 
 _LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, Self
 
-from lakelog.event import from_micros
+from lakelog.event.encode import from_micros
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data, text_of
 from lakelog.loggers.recorder import OPEN_SPAN, Recorder, open_span

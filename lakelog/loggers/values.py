@@ -24,8 +24,8 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import encode, payload_of
-from lakelog.exact import spell, spell_numbers, to_json
+from lakelog.event.encode import encode, payload_of
+from lakelog.event.exact import spell, spell_numbers, to_json
 
 DEPTH_MAX = 100
 REPR_MAX = 8192

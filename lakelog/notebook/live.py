@@ -13,8 +13,8 @@ from IPython.display import DisplayHandle
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.query.display import visible
 from lakelog.query.relation import Relation
+from lakelog.render.display import visible
 
 _RUNNING: weakref.WeakValueDictionary[str, Live] = weakref.WeakValueDictionary()
 

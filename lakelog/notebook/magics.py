@@ -28,10 +28,10 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.shell.screen import renumber
 from lakelog.errors import LakelogError, QueryFailed
 from lakelog.lake import Lake
-from lakelog.lazy import Lazy
 from lakelog.notebook import complete, objects, plot_images
 from lakelog.notebook.progress import progress
 from lakelog.query.relation import Relation
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import click

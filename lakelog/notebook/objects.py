@@ -10,28 +10,28 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lakelog.export.values import micros, text
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
-from lakelog.query.display import TABLE_END, VALUE_MAX, row_html, table_start
+from lakelog.render.display import TABLE_END, VALUE_MAX, row_html, table_start
+from lakelog.render.values import micros, text
 
 RECORDS = {
     "store.history": "Snapshot LogEntry Diff",
     "store.refs": "Tag Move",
     "store.stats": "Stats",
-    "store.compact": "Compaction",
-    "store.gc": "GcResult",
-    "store.retention": "RetentionResult",
-    "store.hotcopy": "HotCopy",
+    "maintain.compact": "Compaction",
+    "maintain.gc": "GcResult",
+    "maintain.retention": "RetentionResult",
+    "maintain.hotcopy": "HotCopy",
     "ingest.ingest": "IngestReport",
     "ingest.audit.audit": "Audit",
-    "repair.checker": "Report",
-    "repair.outcome": "RepairOutcome",
+    "maintain.repair.checker": "Report",
+    "maintain.repair.outcome": "RepairOutcome",
     "export.tables": "ExportResult",
     "sync.sync": "SyncResult SyncStatus",
-    "sync.consume": "ConsumeResult",
-    "transfer.state": "SavedState SaveResult",
-    "transfer.restore": "Restored",
+    "consume.consume": "ConsumeResult",
+    "state.state": "SavedState SaveResult",
+    "state.restore": "Restored",
     "train.leaks": "Certificate",
     "train.trainingset": "TrainingExport",
     "train.rebuild": "RebuildResult",

@@ -11,7 +11,7 @@ import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import altair as alt

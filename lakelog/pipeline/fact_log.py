@@ -17,12 +17,12 @@ import orjson
 
 from lakelog import lake as lakes
 from lakelog.errors import InvalidEvent
-from lakelog.event import encode, payload_of
-from lakelog.ingest.formats import oos
+from lakelog.event.encode import encode, payload_of
+from lakelog.formats import oos
 from lakelog.lake import Lake
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments.sql import literal
 from lakelog.store import bootstrap, disk
-from lakelog.store.sql import literal
 
 if TYPE_CHECKING:
     from lakelog.query import follow

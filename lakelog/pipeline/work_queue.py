@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting, ItemRejected
-from lakelog.event import from_micros
+from lakelog.event.encode import from_micros
 from lakelog.lake import Lake
 from lakelog.pipeline import fact_log
 from lakelog.pipeline.fact_log import COMPLETE, DISCOVER, FAIL, PROCESS, Fact, FactLog

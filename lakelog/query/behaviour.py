@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.bookkeeping import IS_DATA
-from lakelog.store import compact, segment_sql
+from lakelog.event.bookkeeping import IS_DATA
+from lakelog.maintain import compact
+from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.history import Diff

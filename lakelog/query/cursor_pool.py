@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lakelog.query.table_sql import View
+    from lakelog.query.sql.table_sql import View
     from lakelog.store.entry import SegmentEntry
 
 _KEPT = 8

@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import QueryFailed
-from lakelog.lazy import Lazy
-from lakelog.query import prune
+from lakelog.maintain import compact
+from lakelog.query.sql import prune
 from lakelog.query.tail_rows import TailRows
-from lakelog.store import compact, segment_sql, sql, wal
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import segment_sql, sql
+from lakelog.segments.segment import EVENT_COLUMNS
+from lakelog.store import wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Head
-from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.tail import PendingFrames, Tail
 
 if TYPE_CHECKING:

@@ -15,11 +15,12 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from lakelog.lazy import Lazy
-from lakelog.query import prune, table_sql
+from lakelog.query.sql import prune, table_sql
+from lakelog.query.sql.table_sql import View, columns
 from lakelog.query.stream import Stream
-from lakelog.query.table_sql import View, columns
-from lakelog.store import disk, frame_sql, wal
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import frame_sql
+from lakelog.store import disk, wal
 
 if TYPE_CHECKING:
     import threading

@@ -14,18 +14,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
-from lakelog.query import table_sql
 from lakelog.query.cursor_pool import CursorPool
-from lakelog.query.prune import Predicate, TableRefs
-from lakelog.query.table_sql import View
-from lakelog.store import connection, sql
+from lakelog.query.sql import table_sql
+from lakelog.query.sql.prune import Predicate, TableRefs
+from lakelog.query.sql.table_sql import View
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import connection, sql
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
-    from lakelog.query import payload
+    from lakelog.query.sql import payload
 else:
-    payload = Lazy("lakelog.query.payload")
+    payload = Lazy("lakelog.query.sql.payload")
 
 _TABLE = "lakelog_needle"
 _TAIL = "lakelog_needle_tail"

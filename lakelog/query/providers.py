@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import duckdb
 
-    from lakelog.query import prune
-    from lakelog.query.extractions import TypeTable
+    from lakelog.query.sql import prune
+    from lakelog.query.sql.extractions import TypeTable
     from lakelog.store.manifest import Manifest
     from lakelog.store.tail import PendingFrames
 

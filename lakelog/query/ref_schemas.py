@@ -10,26 +10,26 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidName, QueryFailed
-from lakelog.lazy import Lazy
-from lakelog.query.qualifiers import TABLES, qualifiers
-from lakelog.query.table_sql import View
+from lakelog.query.sql.qualifiers import TABLES, qualifiers
+from lakelog.query.sql.table_sql import View
+from lakelog.runtime.closest import did_you_mean
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from lakelog.query import payload, prune
-    from lakelog.query.extractions import Extraction
     from lakelog.query.providers import Pinned, TableProvider
+    from lakelog.query.sql import payload, prune
+    from lakelog.query.sql.extractions import Extraction
     from lakelog.store.bootstrap import Store
     from lakelog.store.entry import SegmentEntry
     from lakelog.store.manifest import Manifest
     from lakelog.store.tail import PendingFrames, Tail
 else:
-    payload = Lazy("lakelog.query.payload")
+    payload = Lazy("lakelog.query.sql.payload")
 
 _SCHEMA = re.compile(r"\blakelog_\d+\b")
 VERSIONS_MAX = 64

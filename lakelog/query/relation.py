@@ -2,7 +2,7 @@
 
 It has the methods of DuckDB's relation and gives what they give. What goes wrong while it is
 evaluated is QueryFailed with one line, as for what `sql` itself refuses; and Ctrl-C stops it,
-which a native call does not hear by itself (lakelog/signals.py).
+which a native call does not hear by itself (lakelog/runtime/signals.py).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lakelog import signals
-from lakelog.closest import closest
 from lakelog.errors import LakelogError, QueryFailed
-from lakelog.lazy import Lazy, LazyProperty
+from lakelog.runtime import signals
+from lakelog.runtime.closest import closest
+from lakelog.runtime.lazy import Lazy, LazyProperty
 
 if TYPE_CHECKING:
     import altair
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     import polars
     import pyarrow as pa
 
-    from lakelog.query import display, plots
     from lakelog.query.stream import Stream
+    from lakelog.render import display, plots
     from lakelog.store.refs import Refs
 else:
     duckdb = Lazy("duckdb")
     pa = Lazy("pyarrow")
-    display, plots = Lazy("lakelog.query.display"), Lazy("lakelog.query.plots")
+    display, plots = Lazy("lakelog.render.display"), Lazy("lakelog.render.plots")
 
 _LONG = frozenset(
     "count execute explain fetchdf max min mean sum tf to_csv to_dicts to_parquet torch write_csv"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lakelog.query.prune import Predicate, TableRefs
-from lakelog.store import bloom
+from lakelog.query.sql.prune import Predicate, TableRefs
+from lakelog.segments import bloom
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lakelog.errors import DamagedSegment, SnapshotGone
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
-    from lakelog.store import gc
+    from lakelog.maintain import gc
 else:
-    gc = Lazy("lakelog.store.gc")
+    gc = Lazy("lakelog.maintain.gc")
 
 
 def verify(store: Store, branch: str, entries: list[SegmentEntry]) -> None:

@@ -19,20 +19,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
-from lakelog.lazy import Lazy
-from lakelog.query import frames, providers, prune, segment_files, table_sql, type_tables
+from lakelog.query import frames, providers, seal_requests, segment_files, type_tables
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
 from lakelog.query.needle_rows import NeedleRows
-from lakelog.query.qualifiers import TABLES
 from lakelog.query.ref_schemas import RefSchemas
 from lakelog.query.relation import Failure, Relation, clearer, guarded, one_line, with_suggestion
-from lakelog.query.seal_requests import SealRequests
 from lakelog.query.segment_choice import SegmentChoice
+from lakelog.query.sql import prune, table_sql
+from lakelog.query.sql.qualifiers import TABLES
+from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import Stream
-from lakelog.query.table_sql import View
-from lakelog.store import connection, sql
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import connection, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -42,13 +42,14 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from lakelog.query import payload, tail_rows
-    from lakelog.query.extractions import Extraction
+    from lakelog.query import tail_rows
     from lakelog.query.providers import Pinned, TableProvider
+    from lakelog.query.sql import payload
+    from lakelog.query.sql.extractions import Extraction
     from lakelog.query.tail_rows import TailRows
 else:
     duckdb = Lazy("duckdb")
-    payload, tail_rows = Lazy("lakelog.query.payload"), Lazy("lakelog.query.tail_rows")
+    payload, tail_rows = Lazy("lakelog.query.sql.payload"), Lazy("lakelog.query.tail_rows")
 
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _PREPARED_MAX = 256
@@ -73,7 +74,7 @@ class Session:
         self._attached: set[str] = set()
         self._tails: dict[str, Tail] = {}
         self._rows: dict[str, TailRows] = {}
-        self._sealing = SealRequests(store, branch)
+        self._sealing = seal_requests.SealRequests(store, branch)
         self._choice = SegmentChoice(store, self._verify)
         self.among = self._choice.among
         self._pool, self._needles = CursorPool(), NeedleRows()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
-from lakelog.store import connection
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import connection
 
 if TYPE_CHECKING:
     import weakref

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
-from lakelog.store import arrays, disk, rows, wal
+from lakelog.maintain.seal import batches, drop_duplicates
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, rows
+from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.manifest import Manifest
-from lakelog.store.seal import batches, drop_duplicates
 from lakelog.store.tail import PendingFrames, start_time
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from lakelog.query.prune import Predicate, TableRefs, TypeRef
-from lakelog.query.qualifiers import Token, tokens
-from lakelog.query.table_sql import View
-from lakelog.query.tree import TYPES
-from lakelog.store import sql
+from lakelog.query.sql.prune import Predicate, TableRefs, TypeRef
+from lakelog.query.sql.qualifiers import Token, tokens
+from lakelog.query.sql.table_sql import View
+from lakelog.query.sql.tree import TYPES
+from lakelog.segments import sql
 
 if TYPE_CHECKING:
     import duckdb

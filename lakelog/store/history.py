@@ -19,11 +19,11 @@ from lakelog.errors import (
     NothingToUndo,
     WouldDropEvents,
 )
-from lakelog.lazy import LazyProperty
+from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import clock, disk, policy, signatures
 from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.entry import Entry, SegmentEntry, add_counts, tombstone
-from lakelog.store.gc import require_kept
+from lakelog.store.history_window import require_kept
 from lakelog.store.manifest import Manifest, Totals
 from lakelog.store.paths import encode_name
 from lakelog.store.publish import (

@@ -15,9 +15,9 @@ import fnmatch
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidPolicy, NotAllowed
-from lakelog.lazy import Lazy
+from lakelog.runtime.closest import did_you_mean
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.paths import Paths
 from lakelog.store.refs import author

@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lakelog.closest import did_you_mean
 from lakelog.errors import DamagedRef, UnknownRef
+from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk, document
 from lakelog.store.move_pack import PACKED, read_packed
 from lakelog.store.paths import Paths, decode_name, is_encoded, parse_move, parse_packed

@@ -12,13 +12,13 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from lakelog.closest import did_you_mean
 from lakelog.errors import DamagedManifest, DamagedRef, InvalidEvent, UnknownRef
-from lakelog.event import from_micros, parse_time, to_micros
+from lakelog.event.encode import from_micros, parse_time, to_micros
+from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
-from lakelog.store.gc import require_kept
+from lakelog.store.history_window import require_kept
 from lakelog.store.paths import encode_name, parse_object
 from lakelog.store.refs import Move
 from lakelog.store.thinning import DAY, HOUR, MINUTE

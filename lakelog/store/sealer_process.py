@@ -8,8 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lakelog import interpreter
-from lakelog.lazy import Lazy
+from lakelog.runtime import interpreter
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
-from lakelog.lazy import LazyProperty
+from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import disk, wal
 from lakelog.store.paths import Paths, encode_name, parse_wal
 from lakelog.store.refs import Head, Refs

@@ -20,8 +20,8 @@ from typing import Any
 import zstandard
 
 from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
-from lakelog.event import EncodedBatch
-from lakelog.lazy import wait_for_imports
+from lakelog.event.encode import EncodedBatch
+from lakelog.runtime.lazy import wait_for_imports
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
 from lakelog.store.clock import Clock

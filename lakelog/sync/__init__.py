@@ -1,1 +1,1 @@
-"""Servers beside the lake: a connection to Redis that survives what happens to it."""
+"""Other databases follow a lake: events are copied once, whatever happens in between."""

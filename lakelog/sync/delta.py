@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import Damaged
-from lakelog.store import compact, segment_sql
+from lakelog.maintain import compact
+from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.bookkeeping import IS_DATA
 from lakelog.errors import QueryFailed
-from lakelog.lazy import Lazy
-from lakelog.store import sql
-from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.event.bookkeeping import IS_DATA
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import sql
+from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.sync.target import KEY, Column
 
 if TYPE_CHECKING:

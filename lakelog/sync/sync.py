@@ -19,33 +19,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog import backoff
-from lakelog.closest import did_you_mean
+from lakelog.clients import backoff
+from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
-from lakelog.lazy import Lazy
-from lakelog.store import disk, sql
+from lakelog.runtime.closest import did_you_mean
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import sql
+from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Head
 from lakelog.sync import delta
+from lakelog.sync.databases.duckdb_file import DuckdbTarget
+from lakelog.sync.databases.mysql import MysqlTarget
+from lakelog.sync.databases.postgres import PostgresTarget
+from lakelog.sync.databases.sqlite import SqliteTarget
 from lakelog.sync.delta import Delta, Step
-from lakelog.sync.duckdb_file import DuckdbTarget
-from lakelog.sync.elasticsearch import ElasticsearchTarget
-from lakelog.sync.influxdb import InfluxTarget
-from lakelog.sync.kafka_sink import KafkaTarget
 from lakelog.sync.mapping import NO_ROWS, one_line, read_mapping, set_events
-from lakelog.sync.mysql import MysqlTarget
-from lakelog.sync.postgres import PostgresTarget
-from lakelog.sync.sqlite import SqliteTarget
-from lakelog.sync.target import (
-    KEY,
-    WATERMARKS,
-    Column,
-    ConnectionLost,
-    Target,
-    Watermark,
-    WatermarkMoved,
-)
+from lakelog.sync.services.elasticsearch import ElasticsearchTarget
+from lakelog.sync.services.influxdb import InfluxTarget
+from lakelog.sync.services.kafka_sink import KafkaTarget
+from lakelog.sync.target import KEY, WATERMARKS, Column, Target, Watermark, WatermarkMoved
 
 if TYPE_CHECKING:
     import duckdb

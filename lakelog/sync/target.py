@@ -27,10 +27,6 @@ KEY = "seq"
 """The column that identifies an event: no compaction changes it, no publish gives it twice."""
 
 
-class ConnectionLost(LakelogError):
-    """Raised by a target when the connection broke or could not be made: try again."""
-
-
 class WatermarkMoved(LakelogError):
     """Raised by `begin` when another sync has changed the table: read the watermark again."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.export.tables import GROUP_ROWS
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.train import inventory, manifest
 from lakelog.train import recipe as recipes
 from lakelog.train.inventory import Inventory

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from lakelog.errors import ExportRefused
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.train.losses import FILTERS, Losses
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.train import agreement, documents, leaks, provenance, scratch
 from lakelog.train.dataset import MANIFEST, RECIPE, Dataset, Fault, load
 from lakelog.train.inventory import Inventory

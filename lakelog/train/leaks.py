@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.train import cluster
 from lakelog.train.dataset import SPLIT, Dataset
 from lakelog.train.selection import quoted, text_of

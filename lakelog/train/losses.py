@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.errors import ExportRefused
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.train.tokens import ShingleSets
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import functools
 import os
 from dataclasses import dataclass
 
-from lakelog.store.sql import literal
+from lakelog.segments.sql import literal
 from lakelog.train import providers
 
 

@@ -15,8 +15,8 @@ import os
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from lakelog import bookkeeping
 from lakelog.errors import AlreadyExists, ExportRefused
+from lakelog.event import bookkeeping
 from lakelog.train import dataset, inventory
 from lakelog.train import manifest as manifest_form
 from lakelog.train.recipe import Recipe

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.train.patterns import KINDS, Kind, Rule, names
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import quoted, text_of

@@ -15,8 +15,8 @@ import sys
 import tempfile
 from typing import Any
 
-from lakelog import interpreter
 from lakelog.errors import ExportRefused
+from lakelog.runtime import interpreter
 from lakelog.train import inspection, inventory
 from lakelog.train.leaks import Certificate, Leak
 

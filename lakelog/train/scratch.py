@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from lakelog.segments import connection, sql
 from lakelog.settings import Settings
-from lakelog.store import connection, sql
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:

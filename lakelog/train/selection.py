@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.bookkeeping import IS_DATA
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
-from lakelog.lazy import Lazy
-from lakelog.store import sql
+from lakelog.event.bookkeeping import IS_DATA
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import sql
 from lakelog.store.bootstrap import Store
 from lakelog.train.recipe import Recipe
 

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from lakelog.export.tables import COMPRESSION, GROUP_ROWS
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.train import assign, cluster, filters, redact, tokenizer
 from lakelog.train.assign import RowTable
 from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses, sentence

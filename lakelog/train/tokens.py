@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,9 +10,9 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidView
-from lakelog.lazy import Lazy
+from lakelog.runtime.closest import did_you_mean
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal

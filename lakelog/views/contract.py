@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
-from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidSetting, UnknownRef
+from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, Removal

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from lakelog.errors import QueryFailed
-from lakelog.lazy import Lazy
-from lakelog.query import payload, prune
-from lakelog.query.extractions import Extraction, WideColumns
+from lakelog.query.sql import payload, prune
+from lakelog.query.sql.extractions import Extraction, WideColumns
 from lakelog.query.tail_rows import ORDER, begins_with
-from lakelog.store import segment_sql, sql
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import segment_sql, sql
+from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.views import finalize
 from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.definition import Definition

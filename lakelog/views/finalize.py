@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.lazy import Lazy
-from lakelog.store.sql import identifier
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments.sql import identifier
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, Definition
 from lakelog.views.layers import Change, Layer, LayerBuilder, Table, given, named, view

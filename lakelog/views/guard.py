@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.errors import InvalidView
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, Definition, Section
 

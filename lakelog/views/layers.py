@@ -19,9 +19,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
-from lakelog.store import arrays
-from lakelog.store.sql import identifier
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays
+from lakelog.segments.sql import identifier
 
 if TYPE_CHECKING:
     import duckdb

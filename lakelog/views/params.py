@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting, InvalidView
-from lakelog.event import parse_time, to_micros
-from lakelog.lazy import Lazy
+from lakelog.event.encode import parse_time, to_micros
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments.segment import EVENT_COLUMNS
+from lakelog.segments.sql import json_path, literal
 from lakelog.settings import span_us
-from lakelog.store.segment import EVENT_COLUMNS
-from lakelog.store.sql import json_path, literal
 
 if TYPE_CHECKING:
     import duckdb

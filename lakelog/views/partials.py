@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.paths import Paths
 from lakelog.views.layers import LayerBuilder, Shape, Table

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidView
-from lakelog.lazy import Lazy
-from lakelog.store.sql import identifier
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments.sql import identifier
 from lakelog.views import finalize, guard, params
 from lakelog.views.definition import PLAIN, TOTALS, Definition
 from lakelog.views.engine import PLACE, shape_of

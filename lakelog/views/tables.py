@@ -8,31 +8,32 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
-from lakelog.lazy import Lazy
-from lakelog.query import providers, prune
-from lakelog.query.qualifiers import TABLES
+from lakelog.query import providers
 from lakelog.query.session import Session
+from lakelog.query.sql import prune
+from lakelog.query.sql.qualifiers import TABLES
+from lakelog.runtime.closest import did_you_mean
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments.segment import EVENT_COLUMNS
+from lakelog.segments.sql import identifier
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
-from lakelog.store.segment import EVENT_COLUMNS
-from lakelog.store.sql import identifier
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from lakelog import event
-    from lakelog.query import extractions
-    from lakelog.query.extractions import TypeTable
+    from lakelog.event import encode
     from lakelog.query.providers import Pinned
+    from lakelog.query.sql import extractions
+    from lakelog.query.sql.extractions import TypeTable
     from lakelog.views import catalog, engine, guard, ledger, params, type_columns
     from lakelog.views.definition import Definition
     from lakelog.views.engine import Projector
 else:
-    duckdb, event = Lazy("duckdb"), Lazy("lakelog.event")
-    extractions = Lazy("lakelog.query.extractions")
+    duckdb, encode = Lazy("duckdb"), Lazy("lakelog.event.encode")
+    extractions = Lazy("lakelog.query.sql.extractions")
     # A query that names no view needs none of them.
     catalog, engine, guard, ledger, params, type_columns = (
         Lazy(f"lakelog.views.{name}")
@@ -333,6 +334,6 @@ def _micros(name: str, value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     try:
-        return event.to_micros(event.parse_time(value))
+        return encode.to_micros(encode.parse_time(value))
     except InvalidEvent:
         raise InvalidView(f"{name} is a time such as 2026-11-20T08:00, not {value!r}") from None

@@ -13,8 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lakelog.query.extractions import Extraction, FieldColumn
-from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.query.sql.extractions import Extraction, FieldColumn
+from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.views.ledger import PAYLOAD, REST, UNREAD
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from lakelog.backup.expiry import select_expired
 from lakelog.backup.restore import DamagedBackup, restore
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler
 from lakelog.errors import AlreadyExists, InvalidSetting
-from lakelog.ingest.scan import scan
+from lakelog.files.scan import scan
 from lakelog.store import disk
 
 LINE = b'{"type":"T","subject":"%d"}\n'

@@ -25,8 +25,8 @@ from lakelog.backup.directory import BackupDirectory, copies_of
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler, backup_directories
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
+from lakelog.files.scan import FileState, Scan, scan
 from lakelog.ingest.audit.audit import Audit, audit
-from lakelog.ingest.scan import FileState, Scan, scan
 from tests.support.effort import share
 
 LINE = '{"type":"T","subject":"%s"}\n'

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakelog.cli.render import tables, terminal
-from lakelog.export import values
-from lakelog.export.formats import FORMATS
+from lakelog.render import values
+from lakelog.render.formats import FORMATS
 from tests.support.cli import lines, run
 
 BY_NUMBER = "SELECT data->>'n' AS n, type, time FROM events ORDER BY n"

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.ingest.formats import registry
+from lakelog.formats import registry
 from lakelog.ingest.preview import preview
 from tests.support.cli import answer, run
 from tests.support.kept_formats import PATTERN, ROWS, TEXT, rows

@@ -22,7 +22,7 @@ from lakelog.cli.shell import screen, shell
 from lakelog.cli.shell.complete import Names, SqlCompleter, open_token
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.errors import QueryFailed
-from lakelog.store import compact
+from lakelog.maintain import compact
 from tests.conftest import MakeLake
 from tests.support.cli import run
 from tests.support.lakes import events

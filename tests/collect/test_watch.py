@@ -21,7 +21,7 @@ import pytest
 import lakelog
 from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
-from lakelog.ingest import lease
+from lakelog.files import lease
 from lakelog.ingest.audit.audit import audit
 from tests.support.requirements import give_up
 from tests.support.watching import PLAYS, SCENARIOS, Place, Watched, die_at, stored

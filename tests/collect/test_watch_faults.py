@@ -16,7 +16,8 @@ import pytest
 
 import lakelog
 from lakelog.collect import watch
-from lakelog.ingest import group, source
+from lakelog.files import source
+from lakelog.ingest import group
 from lakelog.ingest.audit.audit import audit
 from tests.support import seam
 from tests.support.watched_records import proven

@@ -11,7 +11,8 @@ import pytest
 
 import lakelog
 from lakelog.collect import turns, watch
-from lakelog.ingest import batch, group, source
+from lakelog.files import source
+from lakelog.ingest import batch, group
 from lakelog.ingest.ingest import Reading
 from tests.support.watched_records import proven
 from tests.support.watching import Place, Watched, stored

@@ -17,9 +17,9 @@ import pytest
 
 import lakelog
 from lakelog.compat import container_snapshots as snapshots
+from lakelog.deploy.container import Engine
 from lakelog.errors import AlreadyExists, ContainerFailed, Damaged, StateRefused, UnknownRef
-from lakelog.transfer.container import Engine
-from lakelog.transfer.state import list_states
+from lakelog.state.state import list_states
 from tests.support import podman as podmans
 from tests.support.cli import answer, flip, run
 from tests.support.podman import Podman

@@ -25,7 +25,7 @@ from lakelog.cli import cli
 from lakelog.compat import oos_feed, oos_hashes, oos_segments, oos_state
 from lakelog.compat.oos_views import OOSViews
 from lakelog.errors import DamagedSegment, InvalidSetting, LakeNotFound
-from lakelog.store import segment
+from lakelog.segments import segment
 from tests.golden import make
 from tests.support.effort import share
 from tests.support.processes import environment

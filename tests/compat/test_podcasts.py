@@ -16,8 +16,8 @@ import pytest
 
 import lakelog
 from lakelog import PodcastProcessor, SimpleLogProcessor, get_views
+from lakelog.clients.download import Limits
 from lakelog.errors import InvalidSetting
-from lakelog.pipeline.http import Limits
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 from tests.support.processes import environment
 from tests.support.real_files import DATA, FACTS

@@ -273,7 +273,8 @@ def test_the_flags_of_frames(rich: Path) -> None:
 
 def test_quarantined_lines_have_no_identity() -> None:
     """F3.9: a frame that says both keyed and quarantined holds quarantined lines."""
-    from lakelog.store import connection, paths, rows, wal
+    from lakelog.segments import connection, rows
+    from lakelog.store import paths, wal
 
     line = b'{"origin":"a.log","position":3,"reason":"bad","line":"{","id":"1"}'
     flags = wal.KEYED | wal.QUARANTINED

@@ -18,9 +18,9 @@ import pytest
 import lakelog
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.ingest import identity, rotation
+from lakelog.files import identity, rotation
+from lakelog.files.content import is_distinctive
 from lakelog.ingest.audit.audit import audit
-from lakelog.ingest.content import is_distinctive
 from tests.support.histories import History
 from tests.support.plants import change, entries
 

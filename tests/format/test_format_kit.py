@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lakelog.store import typed
+from lakelog.segments import typed
 from tests.golden import kit
 from tests.support import lakes, second_reader, statements
 from tests.support.requirements import give_up, need

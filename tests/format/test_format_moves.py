@@ -12,9 +12,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
-from lakelog.event import from_micros
-from lakelog.store import disk, document, thinning
-from lakelog.store import gc as collecting
+from lakelog.event.encode import from_micros
+from lakelog.maintain import gc as collecting
+from lakelog.store import disk, document, history_window, thinning
 from lakelog.store.entry import Record
 from lakelog.store.move_pack import read_packed
 from lakelog.store.publish import Change, publish
@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The time of all that is done, in us, as a list of one."""
     now = [disk.now_us()]
     monkeypatch.setattr(disk, "now_us", lambda: now[0])
-    monkeypatch.setattr(collecting, "_lake_time", lambda store: now[0])
+    monkeypatch.setattr(history_window, "lake_time", lambda store: now[0])
     return now
 
 

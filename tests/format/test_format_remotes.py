@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lakelog.remotes import known, oci
+from lakelog.state.state import save_state
 from lakelog.store import disk, document
-from lakelog.transfer import known, oci
-from lakelog.transfer.state import save_state
 from tests.support import registry_server
 from tests.support.lakes import opened
 from tests.support.remote_suite import add, push, snapshot

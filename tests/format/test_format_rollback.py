@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lakelog.errors import NotAllowed
+from lakelog.rollback.rollback import rollback
+from lakelog.state import rewind
+from lakelog.state.state import save_state
 from lakelog.store import disk, document
-from lakelog.transfer import rewind
-from lakelog.transfer.rollback import rollback
-from lakelog.transfer.state import save_state
 from tests.support.lakes import opened
 
 

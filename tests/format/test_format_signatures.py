@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.proofs import keys, signing, snapshot_tree
+from lakelog.proofs.keys import PrivateKey
+from lakelog.proofs.signing import Target
 from lakelog.store import document, signatures
 from lakelog.store.history import delete_tag
-from lakelog.transfer import keys, signing, snapshot_tree
-from lakelog.transfer.keys import PrivateKey
-from lakelog.transfer.signing import Target
 from tests.conftest import MakeLake
 from tests.support.lakes import events
 

@@ -14,9 +14,10 @@ import pytest
 import zstandard
 
 import lakelog
-from lakelog.store import document, state_files, state_index
+from lakelog.chunks import state_files, state_index
+from lakelog.state.state import clean_states, save_state
+from lakelog.store import document
 from lakelog.store.bootstrap import load
-from lakelog.transfer.state import clean_states, save_state
 from tests.support import lakes
 
 

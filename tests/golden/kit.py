@@ -29,18 +29,10 @@ import zstandard
 
 import lakelog
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
-from lakelog.event import EncodedBatch, parse_time, to_micros
-from lakelog.store import (
-    bootstrap,
-    compact,
-    connection,
-    disk,
-    document,
-    history,
-    rows,
-    seal,
-    segment_sql,
-)
+from lakelog.event.encode import EncodedBatch, parse_time, to_micros
+from lakelog.maintain import compact, seal
+from lakelog.segments import connection, rows, segment_sql
+from lakelog.store import bootstrap, disk, document, history
 from lakelog.store import wal as wal_format
 from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.store.publish import Change, publish

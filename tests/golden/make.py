@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 import lakelog
-from lakelog.event import to_micros
+from lakelog.event.encode import to_micros
 from lakelog.store import disk, manifest, thinning, wal
 from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish

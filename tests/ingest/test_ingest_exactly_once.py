@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.ingest import batch, cursors, ingest, source, transform
+from lakelog.files import cursors, source
+from lakelog.ingest import batch, ingest, transform
 from lakelog.ingest.audit.audit import audit
 from tests.support.feeds import (
     PACKED,

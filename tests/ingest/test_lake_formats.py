@@ -12,10 +12,10 @@ import pytest
 import lakelog
 from lakelog.collect.watch import Watcher
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
+from lakelog.formats.definition import Definition
 from lakelog.ingest import definitions, quarantine
 from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.definitions import LakeFormat
-from lakelog.ingest.formats.definition import Definition
 from tests.support.kept_formats import PATTERN, ROWS, TEXT, rows
 
 MakeLake = Callable[..., lakelog.Lake]

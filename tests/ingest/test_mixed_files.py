@@ -11,11 +11,11 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.cli import cli
+from lakelog.files.source import Chunk
+from lakelog.formats import mixture, registry
 from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit
-from lakelog.ingest.formats import mixture, registry
 from lakelog.ingest.records import joins
-from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 
 ACCESS = '10.0.0.1 - - [10/Oct/2024:13:55:{:02} +0000] "GET /a HTTP/1.1" 200 7 "-" "curl"'

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.files.source import Chunk
+from lakelog.formats import access, applog, logfmt, syslog
 from lakelog.ingest import transform
-from lakelog.ingest.formats import access, applog, logfmt, syslog
 from lakelog.ingest.records import BOM
-from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.text_facts import FACTS, SHARED, events

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.ingest import group, source, transform, typed_payloads
-from lakelog.store import segment
+from lakelog.files import source
+from lakelog.ingest import group, transform, typed_payloads
+from lakelog.segments import segment
 from lakelog.store.entry import SegmentEntry
 from tests.support.effort import share
 from tests.support.json_documents import ACCEPTED, NUMBERS, RECORDS, VALUES

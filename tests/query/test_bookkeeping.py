@@ -7,8 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
-from lakelog import bookkeeping, train
+from lakelog import train
 from lakelog.cli import cli
+from lakelog.event import bookkeeping
 from tests.support.trainsets import lake_of, notes, recipe, rows
 
 OWN = [

@@ -67,7 +67,7 @@ def test_few_segments_are_opened(make_lake: MakeLake, monkeypatch: pytest.Monkey
     for n in range(50):
         lake.append([{"type": f"t{n}"}] * 10)
         lake.settle()
-    real = lakelog.store.compact.check
+    real = lakelog.maintain.compact.check
 
     def check(store: Any, group: list[Any]) -> None:
         opened.append(len(group))

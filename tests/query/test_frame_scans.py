@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
-from lakelog import event
 from lakelog.cli import cli
 from lakelog.cli.render.results import PROBE
-from lakelog.query import prune
+from lakelog.event import encode
 from lakelog.query.frame_scans import columns_read
+from lakelog.query.sql import prune
 
 MakeLake = Callable[..., lakelog.Lake]
 TYPES = "SELECT type FROM events ORDER BY type"
@@ -82,7 +82,7 @@ def test_lakes_of_one_process_are_not_mixed_up(make_lake: MakeLake) -> None:
 
 def test_a_payload_that_the_engine_cannot_parse_is_answered_from_rows(make_lake: MakeLake) -> None:
     lake = make_lake(seal="never")
-    batch = event.encode([{"type": "A", "data": {"t": "HOLE"}}, {"type": "B"}])
+    batch = encode.encode([{"type": "A", "data": {"t": "HOLE"}}, {"type": "B"}])
     batch.text = batch.text.replace(b"HOLE", b"\\ud8")
     lake.append_encoded(batch)
     assert lake.sql(TYPES).fetchall() == [("A",), ("B",)]
@@ -129,8 +129,9 @@ def test_a_process_that_asks_once_loads_no_arrays(make_lake: MakeLake, before: s
         f"lake = lakelog.open({lake.path!r})\n"
         f"answer = lake.sql({before!r} 'SELECT type, count(*) FROM events GROUP BY type')\n"
         "assert answer.fetchall() == [('A', 3)]\n"
-        "unneeded = {'numpy', 'pyarrow', 'duckdb', 'concurrent.futures', 'lakelog.query.payload'}\n"
-        "print({*unneeded, 'lakelog.store.typed'} & {*sys.modules})\n"
+        "unneeded = {'numpy', 'pyarrow', 'duckdb', 'concurrent.futures'}\n"
+        "unneeded |= {'lakelog.query.sql.payload', 'lakelog.segments.typed'}\n"
+        "print(unneeded & {*sys.modules})\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("set()\n", "")
@@ -177,7 +178,7 @@ def test_the_command_line_has_rows_of_payloads_that_the_engine_cannot_parse(
 ) -> None:
     """Whether it comes to them with the first rows or behind them."""
     lake = make_lake(seal="never")
-    batch = event.encode([{"type": f"T{n}", "data": {"t": "HOLE"}} for n in range(PROBE + 10)])
+    batch = encode.encode([{"type": f"T{n}", "data": {"t": "HOLE"}} for n in range(PROBE + 10)])
     lines = batch.text.split(b"\n")
     lines[at] = lines[at].replace(b"HOLE", b"\\ud8")
     batch.text = b"\n".join(lines)

@@ -11,9 +11,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
-from lakelog.query.extractions import TYPE_COLUMNS
+from lakelog.maintain import compact
+from lakelog.query.sql.extractions import TYPE_COLUMNS
 from lakelog.query.type_tables import as_written
-from lakelog.store import compact
 from tests.support.cli import run
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -13,8 +13,8 @@ import pytest
 import lakelog
 from lakelog.analyze import dedupe
 from lakelog.cli.connect import script
+from lakelog.maintain import compact
 from lakelog.query.follow import Follower
-from lakelog.store import compact
 from lakelog.sync import delta
 from tests.support.typed_segments import OTHER, SCHEMA, retype
 

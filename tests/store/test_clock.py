@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.event import to_micros
+from lakelog.event.encode import to_micros
 from lakelog.store import disk
 from tests.support import lakes
 

@@ -22,17 +22,9 @@ from lakelog.errors import (
     UnknownRef,
 )
 from lakelog.ingest import quarantine
-from lakelog.store import (
-    bloom,
-    disk,
-    gc,
-    history,
-    identity_run,
-    publish,
-    row_removal,
-    tail,
-    thinning,
-)
+from lakelog.maintain import row_removal
+from lakelog.segments import bloom, identity_run
+from lakelog.store import disk, history, history_window, publish, tail, thinning
 from lakelog.store.refs import Tag
 from tests.support import damage
 from tests.support.publishing import before_next_move, event, found
@@ -426,7 +418,7 @@ def test_moves_that_cannot_be_read_are_not_folded(
     else:
         Path(lake.store.paths.packed("main", 1, 7)).write_bytes(b"cut short by a dead disk")
     before = sorted(os.listdir(lake.store.paths.head_dir("main")))
-    monkeypatch.setattr(gc, "_lake_time", lambda store: disk.now_us() + 1_000_000)
+    monkeypatch.setattr(history_window, "lake_time", lambda store: disk.now_us() + 1_000_000)
     with lakelog.open(lake.path) as again, pytest.raises(GcRefused, match="nothing was deleted"):
         again.gc()
     assert sorted(os.listdir(lake.store.paths.head_dir("main"))) == before

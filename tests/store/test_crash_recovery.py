@@ -10,7 +10,6 @@ import pyarrow.parquet  # noqa: F401
 import pytest
 
 from lakelog.query import session  # noqa: F401
-from lakelog.repair import verify  # noqa: F401
 from tests.support.effort import share
 from tests.support.killed_crews import survive
 

@@ -11,7 +11,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import DamagedManifest
-from lakelog.ingest import cursors
+from lakelog.files import cursors
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import (

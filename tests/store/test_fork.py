@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.store import connection, disk, wal
+from lakelog.segments import connection
+from lakelog.store import disk, wal
 from lakelog.store.tail import PendingFrames
 from tests.support.tree import ROOT
 

@@ -23,7 +23,7 @@ from lakelog.errors import (
     UnknownRef,
     WouldDropEvents,
 )
-from lakelog.event import from_micros
+from lakelog.event.encode import from_micros
 from lakelog.store import disk, history
 from lakelog.store.paths import decode_name, encode_name
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.store import identity_run
+from lakelog.segments import identity_run
 
 MakeLake = Callable[..., lakelog.Lake]
 

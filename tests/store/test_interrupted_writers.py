@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.store import disk, segment
+from lakelog.segments import segment
+from lakelog.store import disk
 from lakelog.store.refs import Refs
 from lakelog.store.tail import Tail
 from lakelog.store.trim import trim

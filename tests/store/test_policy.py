@@ -10,14 +10,14 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidPolicy, NotAllowed
 from lakelog.ingest import quarantine
-from lakelog.repair import repair
+from lakelog.maintain.repair import repair
+from lakelog.remotes import known
+from lakelog.remotes.fetch import pull
+from lakelog.remotes.push import push
+from lakelog.rollback.rollback import rollback, undo
+from lakelog.state.restore import restore_state
+from lakelog.state.state import clean_states, save_state
 from lakelog.store import history, policy
-from lakelog.transfer import known
-from lakelog.transfer.fetch import pull
-from lakelog.transfer.push import push
-from lakelog.transfer.restore import restore_state
-from lakelog.transfer.rollback import rollback, undo
-from lakelog.transfer.state import clean_states, save_state
 from tests.support import lakes
 from tests.support.cli import answer, run
 

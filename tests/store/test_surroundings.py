@@ -18,8 +18,7 @@ import pytest
 import lakelog
 from lakelog.errors import SnapshotGone, UnknownRef, UnsupportedStore
 from lakelog.query.session import Session
-from lakelog.store import bootstrap, disk, history
-from lakelog.store import gc as collector
+from lakelog.store import bootstrap, disk, history, history_window
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -137,7 +136,7 @@ def test_a_state_that_gc_may_delete_any_moment_is_refused(
     lake.store.refs.forget()
     disk.unlink(lake.store.paths.tag("early"))
     now = disk.now_us() + 13 * 3_600_000_000
-    monkeypatch.setattr(collector, "_lake_time", lambda store: now)
+    monkeypatch.setattr(history_window, "lake_time", lambda store: now)
     with pytest.raises(UnknownRef, match="outside the kept history"):
         lake.rollback(old)
 

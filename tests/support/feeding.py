@@ -17,7 +17,8 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakelogError
-from lakelog.ingest import batch, cursors, source
+from lakelog.files import cursors, source
+from lakelog.ingest import batch
 from lakelog.ingest.batch import FileReport, Job
 from lakelog.ingest.group import Group
 from lakelog.ingest.ingest import Ingester

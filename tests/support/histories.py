@@ -27,8 +27,8 @@ import zstandard
 import lakelog
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
+from lakelog.files.content import is_distinctive
 from lakelog.ingest.audit.audit import Audit, audit
-from lakelog.ingest.content import is_distinctive
 
 HOLES = 0.2
 LONG = f" {'and so on ' * 200}."

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
-from lakelog import backoff
-from lakelog.transfer import fetch as fetching
+from lakelog.clients import backoff
+from lakelog.remotes import fetch as fetching
 from tests.support.fake_registry import Reply
 from tests.support.hostile_remotes import most_memory, outcome
 

@@ -22,10 +22,10 @@ import zstandard
 
 import lakelog
 from lakelog.errors import LakelogError
+from lakelog.remotes import fetch as fetching
+from lakelog.remotes import push as pushing
 from lakelog.store import document
 from lakelog.store.refs import open_ref
-from lakelog.transfer import fetch as fetching
-from lakelog.transfer import push as pushing
 
 Body = dict[str, Any]
 BIDI = "\u202egpj.evil\u2066"

@@ -6,9 +6,10 @@ import os
 from typing import Any
 
 import lakelog
-from lakelog.store import disk, document, state_files
+from lakelog.chunks import state_files
+from lakelog.chunks.state_files import StateRecord
+from lakelog.store import disk, document
 from lakelog.store.publish import Change, publish
-from lakelog.store.state_files import StateRecord
 
 Body = dict[str, Any]
 

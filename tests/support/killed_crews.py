@@ -16,7 +16,6 @@ import pyarrow.parquet  # noqa: F401
 
 import lakelog
 from lakelog.query import session  # noqa: F401
-from lakelog.repair import verify  # noqa: F401
 from lakelog.store.bootstrap import load
 from lakelog.store.tail import Tail
 

@@ -18,9 +18,9 @@ import pyarrow.compute
 import pyarrow.parquet  # noqa: F401
 
 import lakelog
-from lakelog.ingest import batch, cursors, ingest, source, transform  # noqa: F401
+from lakelog.files import cursors, source
+from lakelog.ingest import batch
 from lakelog.query import session  # noqa: F401
-from lakelog.store import compact, disk, seal  # noqa: F401
 from tests.support.effort import share
 from tests.support.feeds import PACKED, event, put
 

@@ -20,7 +20,8 @@ from unittest import mock
 import pyarrow as pa
 
 import lakelog
-from lakelog.store import disk, segment
+from lakelog.segments import segment
+from lakelog.store import disk
 from lakelog.store.entry import Record, Removal, SegmentEntry
 from lakelog.store.publish import Change, publish, run_maintenance
 
@@ -179,8 +180,8 @@ def retained(path: str) -> Refs:
             lake.settle()
         lake.append([{"type": "MIXED", "time": f"{y}-06-01"} for y in range(2018, 2027)])
         lake.tag("all")
-        line = lakelog.event.parse_time("2022-06-15")
-        age = disk.now_us() - lakelog.event.to_micros(line)
+        line = lakelog.event.encode.parse_time("2022-06-15")
+        age = disk.now_us() - lakelog.event.encode.to_micros(line)
         lake.retention(f"{age}us", apply=True)
         lake.append(events("LATER", 2))
     return [*MAIN, ("", "all")]

@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import lakelog
-from lakelog.ingest import cursors, quarantine
-from lakelog.ingest.cursors import Cursor
-from lakelog.store import disk, segment
+from lakelog.files import cursors
+from lakelog.files.cursors import Cursor
+from lakelog.ingest import quarantine
+from lakelog.segments import segment
+from lakelog.store import disk
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
 from lakelog.store.publish import Change, publish
 

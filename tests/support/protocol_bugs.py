@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from lakelog.maintain import compact, gc, seal
 from lakelog.query import tail_rows
-from lakelog.store import compact, gc, publish, refs, seal, tail, trim
+from lakelog.store import publish, refs, tail, trim
 from lakelog.store.entry import tombstone
 from lakelog.store.writer import Writer
 from tests.support import seam

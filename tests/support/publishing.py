@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.store import disk, identity_run, rows
+from lakelog.segments import identity_run, rows
+from lakelog.store import disk
 from lakelog.store.publish import Change, publish
 
 

@@ -21,15 +21,17 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.chunks import state_files
 from lakelog.errors import Diverged, TransferRefused, Unreachable
-from lakelog.store import document, signatures, state_files
-from lakelog.transfer import carry, keys, known, proof, signing, snapshot_tree
-from lakelog.transfer import fetch as fetching
-from lakelog.transfer import push as pushing
-from lakelog.transfer.remote import Interrupted
-from lakelog.transfer.restore import restore_state
-from lakelog.transfer.site import Site
-from lakelog.transfer.state import list_states, save_state
+from lakelog.proofs import keys, proof, signing, snapshot_tree
+from lakelog.remotes import carry, known
+from lakelog.remotes import fetch as fetching
+from lakelog.remotes import push as pushing
+from lakelog.remotes.remote import Interrupted
+from lakelog.remotes.site import Site
+from lakelog.state.restore import restore_state
+from lakelog.state.state import list_states, save_state
+from lakelog.store import document, signatures
 from tests.support.lakes import opened
 from tests.support.requirements import need_module
 from tests.support.tree import ROOT
@@ -178,7 +180,7 @@ class RemoteSuite:
     @pytest.fixture
     def path(self, home: Path, grown: str, url: str, monkeypatch: pytest.MonkeyPatch) -> str:
         """A lake of 20 segments with a tag, and a remote."""
-        monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
+        monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
         path = str(home / "lake")
         shutil.copytree(grown, path)
         with opened(path) as lake:

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.clients.failure import ConnectionLost
+from lakelog.consume.consume import Consumer, ConsumeResult, source_of
+from lakelog.consume.source import MessageSource
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused, Unreachable
 from lakelog.ingest import quarantine
-from lakelog.store import retention
-from lakelog.sync.consume import Consumer, ConsumeResult, source_of
-from lakelog.sync.source import MessageSource
-from lakelog.sync.target import ConnectionLost
+from lakelog.maintain import retention
 from lakelog.views import contract, ledger
 from tests.support.effort import share
 from tests.support.lakes import opened

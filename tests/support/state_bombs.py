@@ -18,11 +18,12 @@ from pathlib import Path
 import zstandard
 
 import lakelog
+from lakelog.chunks import state_files
+from lakelog.chunks.state_files import StateRecord
 from lakelog.errors import LakelogError
-from lakelog.store import disk, state_files
+from lakelog.state.restore import restore_state
+from lakelog.store import disk
 from lakelog.store.publish import Change, publish
-from lakelog.store.state_files import StateRecord
-from lakelog.transfer.restore import restore_state
 from tests.support.hostile_remotes import most_memory
 
 _START = b'{"format":1,"entries":[{"path":"","kind":"dir","mode":493,"uid":0,"gid":0,"mtime":0}'

@@ -6,9 +6,9 @@ import datetime as dt
 from typing import Any
 from unittest import mock
 
+from lakelog.files.source import Chunk
+from lakelog.formats import delimited, w3c, zeek
 from lakelog.ingest import transform
-from lakelog.ingest.formats import delimited, w3c, zeek
-from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.support.two_ways import parsed
 

@@ -14,11 +14,12 @@ import pytest
 
 import lakelog
 from lakelog.analyze import dedupe
+from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import QueryFailed, SyncRefused, Unreachable
-from lakelog.store import retention
-from lakelog.store.sql import literal
+from lakelog.maintain import retention
+from lakelog.segments.sql import literal
 from lakelog.sync.sync import status
-from lakelog.sync.target import ConnectionLost, Target
+from lakelog.sync.target import Target
 from tests.support.lakes import EXOTIC, copied, opened
 from tests.support.sync_places import Faulty, Place, expected, forked, kill, synced
 

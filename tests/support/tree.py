@@ -1,8 +1,36 @@
-"""Where the project is, and the real files beside it, which tests use where they are there."""
+"""Where the project is, its source texts, and the real files beside it, where they are there."""
 
 from __future__ import annotations
 
+import ast
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
+Sources = dict[str, str]
+"""Source text by path from the root, so that a planted breach is one line."""
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def sources(*folders: str) -> Sources:
+    """Return the Python files below the folders: path from the root to source text."""
+    files = (file for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
+    return {file.relative_to(ROOT).as_posix(): file.read_text("utf-8") for file in files}
+
+
+@functools.cache
+def parsed(text: str) -> ast.Module:
+    """Return the tree of a source text."""
+    return ast.parse(text)
+
+
+def nodes(text: str, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
+    """Return the nodes of these kinds in a source text."""
+    return (node for node in ast.walk(parsed(text)) if isinstance(node, kinds))
+
+
+def functions(text: str) -> Iterator[Function]:
+    """Yield the functions and methods of a source text."""
+    yield from nodes(text, ast.FunctionDef, ast.AsyncFunctionDef)  # type: ignore[misc]

@@ -14,10 +14,10 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import encode
-from lakelog.ingest.formats import sqltext
+from lakelog.event.encode import encode
+from lakelog.formats import sqltext
 from lakelog.ingest.transform import Transformer
-from lakelog.store import rows
+from lakelog.segments import rows
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "data", "id", "key")

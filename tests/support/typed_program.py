@@ -10,7 +10,7 @@ from typing import assert_type
 
 import lakelog
 from lakelog import Event, Lake, PinnedLake, Receipt, Relation, Settings, Snapshot
-from lakelog.event import encode
+from lakelog.event.encode import encode
 
 
 def store(home: pathlib.Path) -> Lake:

@@ -24,8 +24,8 @@ import pytest
 import lakelog
 from lakelog.errors import LakelogError, NothingToUndo, WouldDropEvents
 from lakelog.query.session import Session
+from lakelog.segments import connection, segment
 from lakelog.settings import Settings
-from lakelog.store import connection, segment
 from lakelog.store.bootstrap import load
 from lakelog.store.paths import OBJECTS, Paths, parse_move
 from lakelog.store.trim import trim

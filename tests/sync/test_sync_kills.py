@@ -18,7 +18,7 @@ import pytest
 import lakelog
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
-from lakelog.store import retention
+from lakelog.maintain import retention
 from lakelog.sync.sync import Syncer
 from tests.support.effort import share
 from tests.support.elastic_server import ElasticPlace, ElasticServer

@@ -2,7 +2,7 @@
 
 python -m tests.torture [ROW...] [--minutes M | --hours H] [--seed S] [--json FILE]
 python -m tests.torture ROW --seed S --case N      play one case again
-python -m tests.torture coverage                   branch coverage of lakelog/store
+python -m tests.torture coverage                   branch coverage of what stores a lake
 """
 
 from __future__ import annotations

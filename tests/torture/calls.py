@@ -39,7 +39,6 @@ FAULTS: dict[str, tuple[int, bool]] = {
 }
 FULL = {"write", "open", "link", "mkdir"}
 """Calls that need room: a full disk lets others through."""
-HERE = os.path.dirname(disk.__file__)
 
 
 def _ingest(lake: lakelog.Lake) -> None:

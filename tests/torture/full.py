@@ -13,7 +13,7 @@ from typing import Any
 
 import lakelog
 from lakelog.errors import LakelogError
-from lakelog.store import compact
+from lakelog.maintain import compact
 from tests.support import seam
 from tests.support.feeds import feed, put
 from tests.support.requirements import MOUNTS, lacking

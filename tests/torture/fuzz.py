@@ -22,12 +22,13 @@ import duckdb
 import zstandard
 
 from lakelog.errors import LakelogError
-from lakelog.event import parse_time
-from lakelog.ingest import holes, transform
+from lakelog.event.encode import parse_time
+from lakelog.files import holes
+from lakelog.files.source import Chunk
+from lakelog.formats import registry
+from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit
-from lakelog.ingest.formats import registry
 from lakelog.ingest.records import BOM, joins, simple
-from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from lakelog.store import document, wal
 from tests.support import lakes

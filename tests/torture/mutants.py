@@ -28,6 +28,7 @@ from tests.torture.viewed import FAULTS
 
 SHORT = PLAYS.index(("append", "short once"))
 STORE, INGEST, VIEWS = "lakelog.store", "lakelog.ingest", "lakelog.views"
+FILES, MAINTAIN = "lakelog.files", "lakelog.maintain"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _edited(
 
 def _give_twice(patch: pytest.MonkeyPatch) -> None:
     """Forget which cursor was given away: the index does not say, and nobody asks for it."""
-    edit(patch, f"{INGEST}.identity:Resolver.apply", "self.index.add(at)", "pass")
+    edit(patch, f"{FILES}.identity:Resolver.apply", "self.index.add(at)", "pass")
     edit(
         patch,
         f"{INGEST}.group:Group._read",
@@ -109,7 +110,7 @@ def _verb(name: str) -> int:
     return list(WORK).index(name)
 
 
-REPAIR = "lakelog.repair"
+REPAIR = f"{MAINTAIN}.repair"
 REFS = f"{REPAIR}.refs"
 WRITER, DISK = f"{STORE}.writer:Writer", f"{STORE}.disk"
 EDITS = [
@@ -259,7 +260,7 @@ EDITS = [
     _edited(
         "a watermark one too high",
         "sequence",
-        f"{STORE}.seal:Sealer.seal",
+        f"{MAINTAIN}.seal:Sealer.seal",
         "w: fs[-1].sequence for",
         "w: fs[-1].sequence + 1 for",
     ),
@@ -275,35 +276,35 @@ EDITS = [
     _edited(
         "retention's filter inverted",
         "sequence",
-        f"{STORE}.retention:_rest",
+        f"{MAINTAIN}.retention:_rest",
         "time) >= {before}",
         "time) < {before}",
     ),
     _edited(
         "pruning's filter inverted",
         "sequence",
-        "lakelog.query.prune:Predicate.holding",
+        "lakelog.query.sql.prune:Predicate.holding",
         "entries = [e for e in entries if e.key in matches]",
         "entries = [e for e in entries if e.key not in matches]",
     ),
     _edited(
         "a given id stored twice",
         "sequence",
-        f"{STORE}.seal:drop_duplicates",
+        f"{MAINTAIN}.seal:drop_duplicates",
         "keep[order[is_stored]] = False",
         "pass",
     ),
     _edited(
         "compaction loses a row",
         "sequence",
-        f"{STORE}.compact:rewrite",
+        f"{MAINTAIN}.compact:rewrite",
         'WHERE {where}"',
         'WHERE {where} OFFSET 1"',
     ),
     _edited(
         "gc takes what tags name",
         "sequence",
-        f"{STORE}.gc:Marker.refresh",
+        f"{MAINTAIN}.gc:Marker.refresh",
         "for tag in store.refs.tags()",
         "for tag in ()",
     ),
@@ -317,7 +318,7 @@ EDITS = [
     _edited(
         "a file known by its inode alone",
         "watch",
-        f"{INGEST}.cursors:before_place",
+        f"{FILES}.cursors:before_place",
         "length, head_digest = cursor.stem",
         "source.seek(max(cursor.bytes - WINDOW, 0))\n"
         "    return source.read(min(cursor.bytes, WINDOW))\n"
@@ -327,14 +328,14 @@ EDITS = [
     _edited(
         "look-alikes taken for one",
         "identity",
-        f"{INGEST}.content:is_distinctive",
+        f"{FILES}.content:is_distinctive",
         "return len(lines) >= _LINES",
         "return True",
     ),
     _edited(
         "equal files side by side are one",
         "identity",
-        f"{INGEST}.identity:Resolver._beside",
+        f"{FILES}.identity:Resolver._beside",
         "if not is_copy_name(",
         "if False and not is_copy_name(",
     ),
@@ -342,21 +343,21 @@ EDITS = [
     _edited(
         "a copy of a growing log is read",
         "identity",
-        f"{INGEST}.identity:Resolver._beside",
+        f"{FILES}.identity:Resolver._beside",
         "is_packing\n        or content.is_distinctive(head)",
         "False",
     ),
     _edited(
         "a truncation not noticed",
         "identity",
-        f"{INGEST}.identity:Resolver.resolve",
+        f"{FILES}.identity:Resolver.resolve",
         "if cursor.label == self._label:\n            released.append(cursor)",
         "return KnownContent(cursor)",
     ),
     _edited(
         "a shorter copy read from its start",
         "identity",
-        f"{INGEST}.identity:Resolver._last_place",
+        f"{FILES}.identity:Resolver._last_place",
         "return place",
         "return 0",
         *_by_way("copytruncate slowly"),
@@ -364,7 +365,7 @@ EDITS = [
     _edited(
         "a packed file is a new one",
         "identity",
-        f"{INGEST}.identity:Resolver._instead",
+        f"{FILES}.identity:Resolver._instead",
         "if sure or whole:",
         "if whole:",
     ),
@@ -394,7 +395,7 @@ EDITS = [
     _edited(
         "what a copy alone holds is not read",
         "identity",
-        f"{INGEST}.identity:Resolver._copy_again",
+        f"{FILES}.identity:Resolver._copy_again",
         "return Start(continued, original, head, before, (copy,))",
         "return FileCopy(current, copy, head)",
         *_by_way("copytruncate meanwhile"),
@@ -402,7 +403,7 @@ EDITS = [
     _edited(
         "a number used again is the same file",
         "identity",
-        f"{INGEST}.identity:Resolver._is_doubtful",
+        f"{FILES}.identity:Resolver._is_doubtful",
         "self._follows and not _is_as_read(source, cursor)",
         "False",
         *_by_way("create", on_disk=True),

@@ -21,8 +21,10 @@ from typing import Any
 
 import lakelog
 from lakelog.errors import LakelogError, LakeNotFound, LakeReplaced, NothingToUndo, UnknownRef
-from lakelog.repair.repair import RepairOutcome
-from lakelog.store import bootstrap, disk, gc, manifest, row_removal, segment
+from lakelog.maintain import gc, row_removal
+from lakelog.maintain.repair.repair import RepairOutcome
+from lakelog.segments import segment
+from lakelog.store import bootstrap, disk, history_window, manifest
 from lakelog.store.paths import Paths
 from lakelog.store.publish import USER_OPS, Change, publish
 from lakelog.store.refs import Move, Refs
@@ -587,7 +589,7 @@ def _determined(case: Case) -> None:
     dice, clock = random.Random(case.start), itertools.count(_START, 1000)
     case.patch.setattr(disk, "random_hex", lambda n=16: dice.randbytes(n).hex())
     case.patch.setattr(disk, "now_us", lambda: next(clock))
-    case.patch.setattr(gc, "_lake_time", lambda store: next(clock))
+    case.patch.setattr(history_window, "lake_time", lambda store: next(clock))
     case.patch.setenv("LAKELOG_AUTHOR", "somebody")
 
 

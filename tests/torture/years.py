@@ -25,8 +25,9 @@ from lakelog.cli.seal import work
 from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
 from lakelog.errors import LakelogError
+from lakelog.maintain import gc
 from lakelog.query import seal_requests
-from lakelog.store import disk, gc, sealer_process, writer
+from lakelog.store import disk, sealer_process, writer
 from lakelog.store.history import delete_branch, delete_tag
 from lakelog.store.publish import AUTOMATIC_OPS
 from lakelog.store.thinning import window

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 import lakelog
-from lakelog.event import EncodedBatch, encode
+from lakelog.event.encode import EncodedBatch, encode
 from lakelog.lake import Lake
 from lakelog.views import ledger
 from tests.conftest import MakeLake

@@ -19,7 +19,7 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import ROWS_MAX, render
 from lakelog.errors import ExportRefused
 from lakelog.export import folder
-from lakelog.export.formats import (
+from lakelog.render.formats import (
     BINARY,
     ENDINGS,
     FORMATS,
@@ -31,8 +31,8 @@ from lakelog.export.formats import (
     of_records,
     write_arrow,
 )
-from lakelog.export.values import dumps
-from lakelog.lazy import Lazy
+from lakelog.render.values import dumps
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import html

@@ -12,10 +12,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lakelog.cli.render.tables import ROWS_MAX
-from lakelog.export.formats import BINARY, Result
-from lakelog.export.values import Row
-from lakelog.export.vectors import Columns
-from lakelog.lazy import Lazy
+from lakelog.render.formats import BINARY, Result
+from lakelog.render.values import Row
+from lakelog.render.vectors import Columns
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import duckdb

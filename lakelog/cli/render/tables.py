@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.export.values import Row, iso, text
-from lakelog.lazy import Lazy
-from lakelog.query.display import visible
+from lakelog.render.display import visible
+from lakelog.render.values import Row, iso, text
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     from rich import cells as rich_cells

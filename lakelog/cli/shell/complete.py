@@ -17,14 +17,14 @@ from prompt_toolkit.document import Document
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.compat import omega
 from lakelog.errors import LakelogError
-from lakelog.lazy import Lazy, LazyProperty
-from lakelog.query.extractions import TYPE_COLUMNS
-from lakelog.query.tree import TYPES
-from lakelog.store import segment_sql, sql
+from lakelog.query.sql.extractions import TYPE_COLUMNS
+from lakelog.query.sql.tree import TYPES
+from lakelog.runtime.lazy import Lazy, LazyProperty
+from lakelog.segments import segment_sql, sql
+from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
+from lakelog.segments.sql import identifier
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts
-from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
-from lakelog.store.sql import identifier
 
 if TYPE_CHECKING:
     import duckdb

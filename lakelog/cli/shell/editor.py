@@ -19,7 +19,7 @@ from prompt_toolkit.lexers import Lexer, PygmentsLexer
 from prompt_toolkit.output import ColorDepth, Output
 
 from lakelog.cli.render import terminal
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     from pygments.lexers import sql as sql_lexers

@@ -20,7 +20,7 @@ from lakelog.cli.render.output import Target, write_text
 from lakelog.cli.render.tables import ROWS_MAX, cell, render
 from lakelog.cli.render.terminal import many
 from lakelog.errors import QueryFailed
-from lakelog.export.formats import Result
+from lakelog.render.formats import Result
 
 _LINE = re.compile(r"^(LINE \d+: )(.*)\n( *\^+)", re.M)
 _BELOW = 3

@@ -24,13 +24,13 @@ from lakelog.cli.shell.complete import Names, SqlCompleter
 from lakelog.cli.shell.editor import Editor, history_path
 from lakelog.cli.shell.screen import complain, draw, duration, show
 from lakelog.cli.shell.statements import Statement, StatementRunner
-from lakelog.closest import did_you_mean
 from lakelog.compat.omega import TABLES as OMEGA_TABLES
-from lakelog.export.formats import BINARY, FORMATS, of_records
-from lakelog.export.formats import SYNONYMS as FORMAT_SYNONYMS
 from lakelog.lake import Lake
-from lakelog.query.tree import TYPES
-from lakelog.store import sql
+from lakelog.query.sql.tree import TYPES
+from lakelog.render.formats import BINARY, FORMATS, of_records
+from lakelog.render.formats import SYNONYMS as FORMAT_SYNONYMS
+from lakelog.runtime.closest import did_you_mean
+from lakelog.segments import sql
 
 TEXT_FORMATS = [form for form in FORMATS if form not in BINARY]
 COMMANDS = {

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.cli.render.results import result_of
 from lakelog.errors import QueryFailed, SnapshotGone
-from lakelog.export.formats import Result
-from lakelog.lazy import Lazy
-from lakelog.query import payload, prune, type_tables
-from lakelog.query.qualifiers import TABLES
+from lakelog.query import type_tables
 from lakelog.query.relation import clearer, with_suggestion
 from lakelog.query.session import Session
+from lakelog.query.sql import payload, prune
+from lakelog.query.sql.qualifiers import TABLES
+from lakelog.render.formats import Result
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.views.tables import ViewTables
 

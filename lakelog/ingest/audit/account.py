@@ -21,16 +21,16 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from lakelog.files.cursors import Cursor
+from lakelog.files.holes import visible
+from lakelog.files.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source, Split
+from lakelog.formats import bulk, jsonl, registry
+from lakelog.formats.format import Format
 from lakelog.ingest.audit.file_audit import FileAudit
 from lakelog.ingest.audit.stored_rows import StoredRows
-from lakelog.ingest.cursors import Cursor
-from lakelog.ingest.formats import bulk, jsonl, registry
-from lakelog.ingest.formats.format import Format
-from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, is_left, joins, simple
-from lakelog.ingest.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source, Split
 from lakelog.ingest.transform import ChunkResult, Transformer
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np

@@ -25,16 +25,17 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lakelog.ingest import cursors, definitions
+from lakelog.files import cursors
+from lakelog.files.content import is_distinctive
+from lakelog.files.cursors import WINDOW, Cursor, CursorIndex, printable
+from lakelog.files.identity import of_inode
+from lakelog.files.source import Source
+from lakelog.formats import registry
+from lakelog.ingest import definitions
 from lakelog.ingest.audit.account import Account
 from lakelog.ingest.audit.file_audit import FileAudit
 from lakelog.ingest.audit.stored_rows import StoredRows
-from lakelog.ingest.content import is_distinctive
-from lakelog.ingest.cursors import WINDOW, Cursor, CursorIndex, printable
-from lakelog.ingest.formats import registry
-from lakelog.ingest.identity import of_inode
 from lakelog.ingest.ingest import expand
-from lakelog.ingest.source import Source
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
-from lakelog.query.keys import Key, key_of
-from lakelog.store import compact, identity_run, rows, segment_sql, sql
+from lakelog.maintain import compact
+from lakelog.maintain.row_removal import dedupes
+from lakelog.maintain.seal import open_run
+from lakelog.query.sql.keys import Key, key_of
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import identity_run, rows, segment_sql, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.store.row_removal import dedupes
-from lakelog.store.seal import open_run
 
 if TYPE_CHECKING:
     import numpy as np

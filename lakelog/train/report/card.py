@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.train import losses, tokenizer
 from lakelog.train.recipe import Recipe
 from lakelog.train.report import proportions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.train.dataset import SPLIT, Dataset
 from lakelog.train.manifest import CLASS_CHARS_MAX, CLASSES_MAX
 from lakelog.train.selection import column_of, quoted

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.errors import ExportRefused
-from lakelog.lazy import Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.train.losses import LOST, REASON, Losses
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import Selection, column_of, text_of

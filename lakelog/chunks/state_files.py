@@ -1,0 +1,198 @@
+"""Saved state directories: an index of what a directory holds, and chunks of its files (F21).
+
+    states/<2 hex>/<digest>.json.zst     an index: entries in path order, then chunks in order
+    states/<2 hex>/<digest>.chunk.zst    a piece of the content
+
+The content of a directory is that of its files, back to back in the order of the entries, and is
+cut into chunks wherever the writer likes. Either file is one zstd frame that states its length, and
+a seal: a zstd skippable frame (magic 0x184D2A5D, size 36, "LKS1") with the SHA-256 of all before
+its 32 bytes. The digest in the name is that of the content before compression, so equal content
+has one file, however it was compressed. A manifest names an index by an entry `state`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import zstandard
+
+from lakelog.chunks import state_index
+from lakelog.chunks.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateIndex
+from lakelog.errors import DamagedState
+from lakelog.store import disk, document
+from lakelog.store.entry import Record
+from lakelog.store.manifest import Manifest, Manifests
+from lakelog.store.paths import CHUNK, INDEX, Paths, hex_dirs, parse_state
+
+INDEX_FILE_MAX = 64 << 20
+LEVEL = 3
+_RATIO_MAX, _RATIO_FROM = 100, 8 << 20
+"""A long index that claims to be longer than its file by more than this is refused unread."""
+_WINDOW_MAX = 8 << 20
+"""Bytes that zstd keeps in memory; it would keep all of a frame whose header says so."""
+_SEAL = struct.pack("<II4s", 0x184D2A5D, 36, b"LKS1")
+_SEAL_BYTES = len(_SEAL) + 32
+
+
+@dataclass(frozen=True)
+class StateRecord:
+    """A state directory of a snapshot: `label` names it, `path` is where it was, `bytes` those of
+    its files without holes, `captured_at` when the save began (us). `deployment` says in which
+    revision of one it was saved: `name`, `namespace`, `hash`, `image`, or nothing."""
+
+    label: str
+    index: str
+    path: str
+    bytes: int
+    files: int
+    captured_at: int
+    deployment: dict[str, str] = field(default_factory=dict)
+
+    def entry(self) -> Record:
+        """Return the manifest's entry."""
+        names = ("index", "path", "bytes", "files", "captured_at")
+        members = {name: getattr(self, name) for name in names}
+        if self.deployment:
+            members["deployment"] = self.deployment
+        return Record("state", self.label, members)
+
+
+def records(manifests: Manifests, state: Manifest) -> list[StateRecord]:
+    """Return the state directories of a snapshot. Raises DamagedManifest."""
+    return manifests.read_records(state, "state", from_record)
+
+
+def from_record(record: Record) -> StateRecord:
+    """Return the state directory of an entry. Raises KeyError, TypeError, ValueError."""
+    body = record.members
+    index, path = str(body["index"]), str(body["path"])
+    if parse_state(index + INDEX) is None:
+        raise ValueError(f"the index of state {record.key!r} is no digest")
+    size, files, began = (int(body[name]) for name in ("bytes", "files", "captured_at"))
+    deployment = {str(k): str(v) for k, v in body.get("deployment", {}).items()}
+    return StateRecord(record.key, index, path, size, files, began, deployment)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def seal(content: bytes) -> bytes:
+    """Return the bytes of the file of a chunk or index."""
+    data: bytes = zstandard.ZstdCompressor(level=LEVEL).compress(content) + _SEAL
+    return data + hashlib.sha256(data).digest()
+
+
+def unseal(data: bytes, digest: str, longest: int = CHUNK_MAX) -> bytes:
+    """Return the content of a chunk, or of an index that is short. Raises NotIntact."""
+    return b"".join(_content(data, digest, _length(data, longest)))
+
+
+def _length(data: bytes, longest: int) -> int:
+    """Return how long the content claims to be, of a file whose bytes are those written."""
+    # Before decompressing: a flipped bit must not reach zstd, nor a claimed length the memory.
+    view = memoryview(data)
+    if len(data) < _SEAL_BYTES or hashlib.sha256(view[:-32]).digest() != data[-32:]:
+        raise document.NotIntact("its checksum does not match")
+    if data[-_SEAL_BYTES:-32] != _SEAL:
+        raise document.NotIntact("it has no seal")
+    try:
+        length = int(zstandard.frame_content_size(view[:-_SEAL_BYTES][:32]))
+    except zstandard.ZstdError as error:
+        raise document.NotIntact(str(error)) from None
+    if not 0 <= length <= longest:
+        raise document.NotIntact(f"it claims to hold {length} bytes")
+    return length
+
+
+def _content(data: bytes, digest: str, length: int) -> Iterator[bytes]:
+    """Yield the content in parts; it is known to be that of the digest after the last one."""
+    found, left = hashlib.sha256(), length
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_MAX)
+    try:
+        with decompressor.stream_reader(memoryview(data)[:-_SEAL_BYTES]) as reader:
+            while part := reader.read(PIECE_BYTES):
+                found.update(part)
+                left -= len(part)
+                if left < 0:
+                    break
+                yield part
+    except zstandard.ZstdError as error:
+        raise document.NotIntact(str(error)) from None
+    if left or found.hexdigest() != digest:
+        raise document.NotIntact("the content does not match its name")
+
+
+def check(data: bytes, name: str) -> None:
+    """Raise NotIntact unless these are the bytes of the chunk or index of this file name."""
+    digest, ending = parse_state(name) or ("", "")
+    if ending == CHUNK:
+        unseal(data, digest)
+    else:
+        length = _length(data, _index_max(data))
+        state_index.check(lambda: _content(data, digest, length), length)
+
+
+def read_file(path: str) -> bytes:
+    """Return the bytes of a chunk's or index's file. Raises FileNotFoundError, and NotIntact for
+    one that is longer than any can be."""
+    size = disk.size(path)
+    # What does not compress gets a little longer, and there is the seal.
+    if size > (INDEX_FILE_MAX if path.endswith(INDEX) else CHUNK_MAX + (CHUNK_MAX >> 7) + 1024):
+        raise document.NotIntact(f"it is {size} bytes long")
+    return disk.read(path)
+
+
+def read_chunk(paths: Paths, digest: str) -> bytes:
+    """Return the content of a chunk. Raises DamagedState."""
+    with _damage(paths.state_file(digest, CHUNK)) as path:
+        return unseal(read_file(path), digest)
+
+
+def read_index(paths: Paths, digest: str) -> StateIndex:
+    """Return an index. Raises DamagedState."""
+    with _damage(paths.state_file(digest, INDEX)) as path:
+        data = read_file(path)
+        length = _length(data, _index_max(data))
+        return state_index.load(lambda: _content(data, digest, length), length)
+
+
+def chunks_of(paths: Paths, digest: str) -> dict[str, int]:
+    """Return the digests of the chunks that an index names, with the bytes of each before
+    compression. Raises DamagedState."""
+    with _damage(paths.state_file(digest, INDEX)) as path:
+        data = read_file(path)
+        length = _length(data, _index_max(data))
+        return state_index.chunks(lambda: _content(data, digest, length))
+
+
+def _index_max(data: bytes) -> int:
+    return min(max(len(data) * _RATIO_MAX, _RATIO_FROM), INDEX_MAX)
+
+
+@contextlib.contextmanager
+def _damage(path: str) -> Iterator[str]:
+    """Name the file of what is not intact."""
+    try:
+        yield path
+    except FileNotFoundError:
+        raise DamagedState(path, "it is missing") from None
+    except document.NotIntact as error:
+        raise DamagedState(path, str(error)) from None
+
+
+def names_on_disk(paths: Paths) -> Iterator[str]:
+    """Yield the names below states/ as `states/<2 hex>/<name>`, temporary files included."""
+    for folder in hex_dirs(disk.listing(paths.states)):
+        for name in sorted(disk.listing(f"{paths.states}/{folder}")):
+            yield f"states/{folder}/{name}"
+
+
+def digest_of_name(name: str) -> str | None:
+    """Return the digest of `states/<2 hex>/<name>`, None for another path."""
+    parsed = parse_state(os.path.basename(name)) if name.startswith("states/") else None
+    return parsed and parsed[0]

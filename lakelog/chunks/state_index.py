@@ -1,0 +1,360 @@
+"""The index of a saved state directory: what it holds, as JSON, and how it is read (F21.3-F21.5).
+
+Anybody may have made an index, and a few bytes of JSON can take a hundred times as many of memory.
+So it is decompressed, counted and parsed in pieces of about a megabyte. A long one is read twice:
+first nothing of it is kept but 40 bytes for each entry, until all of it is known to be well-formed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import sys
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.runtime.lazy import Lazy
+from lakelog.store import document
+from lakelog.store.paths import CHUNK, parse_state
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Lazy("numpy")
+
+CHUNK_MAX = 8 << 20
+"""Bytes of a chunk before compression, at most: a reader holds one in memory."""
+INDEX_MAX = 256 << 20
+"""Bytes of an index before compression, at most: some 1.6 million files."""
+ENTRIES_MAX = 2_000_000
+EXTENTS_MAX = 100_000
+"""Pieces of data of a file at most: a save fills holes of a file that has more."""
+PIECE_BYTES = 1 << 20
+_PIECE_MAX = 8 << 20
+_CONTAINERS_MAX, _VALUES_MAX = 250_000, 600_000
+"""Of one piece. An entry is in one piece, as long as it may be."""
+_LONG = 8 << 20
+_FORMAT = 1
+_NO_XATTRS: dict[bytes, bytes] = {}
+# No text has these bytes in it: its quotes are escaped.
+_ENTRY_GAP, _CHUNK_GAP, _CHUNKS_OPEN = b'},{"path":', b'],["', b'],"chunks":['
+_KINDS = ("dir", "file", "link", "hard")
+_PATH_MAX = 4_096
+_SIZE_MAX = 1 << 62
+Extent = tuple[int, int]
+Chunk = tuple[str, int]
+Content = Callable[[], Iterator[bytes]]
+"""Yields the content of an index in parts of at most PIECE_BYTES, from the start each time. Raises
+NotIntact, if need be after the last part."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateEntry:
+    """A file, directory or link of a state directory; `path` is relative, "" for the directory.
+
+    `extents` are the (offset, length) of a file's data, all else being holes. `target` is that of
+    a link, or the path of an earlier file of which this is a hard link. `mtime` and `ctime` are in
+    nanoseconds; `ctime` and `inode` only tell the next save whether the file changed.
+    """
+
+    path: bytes
+    kind: str
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    size: int = 0
+    extents: tuple[Extent, ...] = ()
+    target: bytes = b""
+    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    ctime: int = 0
+    inode: int = 0
+
+    @property
+    def stored(self) -> int:
+        """The bytes of its content."""
+        return sum(length for _, length in self.extents)
+
+
+@dataclass(frozen=True)
+class StateIndex:
+    """What one state directory holds; `chunks` are (digest, bytes), in the order of the content."""
+
+    entries: tuple[StateEntry, ...]
+    chunks: tuple[tuple[str, int], ...]
+
+
+def encode(index: StateIndex) -> bytes:
+    """Return the content of an index's file."""
+    entries = [_to_json(entry) for entry in index.entries]
+    return orjson.dumps({"format": _FORMAT, "entries": entries, "chunks": index.chunks})
+
+
+def load(content: Content, length: int) -> StateIndex:
+    """Return an index of this many bytes. Raises NotIntact for one that breaks a rule of F21."""
+    if length > _LONG:
+        _survey(content)
+    entries, chunks = list[StateEntry](), list[Chunk]()
+    with _malformed():
+        for piece in _pieces(content()):
+            entries += map(_from_json, piece.get("entries", ()))
+            chunks += _chunks(piece)
+        _check_tree(entries)
+        _check_sums(sum(size for _, size in chunks), sum(entry.stored for entry in entries))
+    return StateIndex(tuple(entries), tuple(chunks))
+
+
+def check(content: Content, length: int) -> None:
+    """Raise NotIntact where `load` would."""
+    (_survey if length > _LONG else lambda content: load(content, 0))(content)
+
+
+def chunks(content: Content) -> dict[str, int]:
+    """Return the chunks that an index names, and no more of it. Raises NotIntact."""
+    found = dict[str, int]()
+    with _malformed():
+        for piece in _pieces(content()):
+            found.update(_chunks(piece))
+    return found
+
+
+@contextlib.contextmanager
+def _malformed() -> Iterator[None]:
+    try:
+        yield
+    except document.NotIntact:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise document.NotIntact(f"it is malformed ({str(error) or error!r})") from None
+
+
+# --- pieces --------------------------------------------------------------------------------------
+
+
+def _pieces(parts: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield an index in objects with some of its entries or chunks each, and check its format."""
+    version = None
+    for text in _texts(parts):
+        containers, values = text.count(b"[") + text.count(b"{"), text.count(b",")
+        if containers > _CONTAINERS_MAX or values > _VALUES_MAX:
+            raise ValueError("too many values in one place")
+        piece = orjson.loads(text)
+        version = piece.get("format", version)
+        yield piece
+    if type(version) is not int or version < 1:
+        raise ValueError("no format")
+    if version > _FORMAT:
+        raise ValueError(f"format {version} is of a later lakelog: upgrade it")
+
+
+def _texts(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the JSON of the pieces. An index with members in another order than that of F21.3, or
+    with white space, is one piece."""
+    waiting, opening, gap = b"", b"", _ENTRY_GAP
+    for part in parts:
+        waiting += part
+        if gap is _ENTRY_GAP and (end := waiting.find(_CHUNKS_OPEN)) >= 0:
+            yield opening + waiting[:end] + b"]}"
+            waiting = waiting[end + len(_CHUNKS_OPEN) :]
+            opening, gap = b'{"chunks":[', _CHUNK_GAP
+        if (end := waiting.rfind(gap) + 1) > 0:
+            yield opening + waiting[:end] + b"]}"
+            waiting = waiting[end + 1 :]
+            opening = opening if gap is _CHUNK_GAP else b'{"entries":['
+        if len(waiting) > _PIECE_MAX:
+            raise ValueError("an entry is too long")
+    yield opening + waiting
+
+
+def _chunks(piece: dict[str, Any]) -> list[Chunk]:
+    found = [(_digest(name), _count(size)) for name, size in piece.get("chunks", ())]
+    if any(not 0 < size <= CHUNK_MAX for _, size in found):
+        raise ValueError("a chunk of no possible length")
+    return found
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+
+def _survey(content: Content) -> None:
+    """Check an index as `load` does, and keep nothing of it."""
+    tree, given, stored = _Tree(), 0, 0
+    with _malformed():
+        for piece in _pieces(content()):
+            for body in piece.get("entries", ()):
+                entry = _from_json(body)
+                tree.add(entry)
+                stored += entry.stored
+            given += sum(size for _, size in _chunks(piece))
+        tree.check()
+        _check_sums(given, stored)
+
+
+class _Tree:
+    """The paths of an index as hashes of 64 bits, whose key is this process's own."""
+
+    def __init__(self) -> None:
+        self._paths, self._parents, self._targets = array("q"), array("q"), array("q")
+        self._is_dir, self._is_file = bytearray(), bytearray()
+
+    def add(self, entry: StateEntry) -> None:
+        """Add the next entry. Raises ValueError for one that cannot be, whatever is before it."""
+        _check_name(entry, is_first=not self._paths)
+        if len(self._paths) >= ENTRIES_MAX:
+            raise ValueError(f"more than {ENTRIES_MAX:,} entries")
+        self._paths.append(hash(entry.path))
+        self._parents.append(hash(entry.path.rpartition(b"/")[0]))
+        if entry.kind == "hard":
+            self._targets.append(hash(entry.target))
+        self._is_dir.append(entry.kind == "dir")
+        self._is_file.append(entry.kind == "file")
+
+    def check(self) -> None:
+        """Raise ValueError unless each entry has a parent before it, and all are different."""
+        if not self._paths:
+            raise ValueError("it has no entries")
+        paths = np.frombuffer(self._paths, dtype=np.int64)
+        order = np.argsort(paths, kind="stable").astype(np.uint32)
+        ascending = paths[order]
+        if (ascending[1:] == ascending[:-1]).any():
+            raise ValueError("a path is in it twice")
+        is_dir = np.frombuffer(self._is_dir, dtype=np.bool_)
+        is_file = np.frombuffer(self._is_file, dtype=np.bool_)
+        parents = np.frombuffer(self._parents, dtype=np.int64)[1:]
+        at = self._find(parents, ascending, order)
+        if not (is_dir[at] & (paths[at] == parents) & (at <= np.arange(len(at)))).all():
+            raise ValueError("an entry is in no directory of it")
+        targets = np.frombuffer(self._targets, dtype=np.int64)
+        at = self._find(targets, ascending, order)
+        if not (is_file[at] & (paths[at] == targets)).all():
+            raise ValueError("a hard link to no file of it")
+
+    @staticmethod
+    def _find(wanted: Any, ascending: Any, order: Any) -> Any:
+        at = np.searchsorted(ascending, wanted).astype(np.uint32)
+        return order[np.minimum(at, len(order) - 1)]
+
+
+def _check_tree(entries: Iterable[StateEntry]) -> None:
+    """Refuse names that could lead out of the directory, and entries without their parent."""
+    kinds: dict[bytes, str] = {}
+    for entry in entries:
+        if entry.path in kinds:
+            raise ValueError(f"{entry.path!r} is in it twice")
+        _check_name(entry, is_first=not kinds)
+        if kinds and kinds.get(entry.path.rpartition(b"/")[0]) != "dir":
+            raise ValueError(f"{entry.path!r} is in no directory of it")
+        if entry.kind == "hard" and kinds.get(entry.target) != "file":
+            raise ValueError(f"{entry.path!r} is a hard link to no file of it")
+        kinds[entry.path] = entry.kind
+    if not kinds:
+        raise ValueError("it has no entries")
+
+
+def _check_name(entry: StateEntry, *, is_first: bool) -> None:
+    name = entry.path.rpartition(b"/")[2]
+    if is_first:
+        if entry.path or entry.kind != "dir":
+            raise ValueError("its first entry is not the directory itself")
+    elif name in (b"", b".", b"..") or b"\0" in name or len(name) > 255:
+        raise ValueError(f"{entry.path!r} is no possible name")
+    elif len(entry.path) > _PATH_MAX:
+        raise ValueError("a path that is too long")
+    if entry.kind == "link" and (not entry.target or b"\0" in entry.target):
+        raise ValueError(f"{entry.path!r} is a link to nothing")
+
+
+def _check_sums(given: int, stored: int) -> None:
+    if given != stored:
+        raise ValueError("its chunks are not as long as its files")
+
+
+# --- entries -------------------------------------------------------------------------------------
+
+
+def _to_json(entry: StateEntry) -> dict[str, Any]:
+    body: dict[str, Any] = {"path": _to_text(entry.path), "kind": entry.kind}
+    if entry.kind == "hard":
+        return body | {"target": _to_text(entry.target)}
+    body |= {"mode": entry.mode, "uid": entry.uid, "gid": entry.gid, "mtime": entry.mtime}
+    if entry.kind == "link":
+        body["target"] = _to_text(entry.target)
+    if entry.kind == "file":
+        body |= {"size": entry.size, "ctime": entry.ctime, "inode": entry.inode}
+        # Most files have no holes; those of which all is data need no list.
+        if entry.extents != (((0, entry.size),) if entry.size else ()):
+            body["extents"] = entry.extents
+    if entry.xattrs:
+        pairs = entry.xattrs.items()
+        body["xattrs"] = [[_to_text(k), base64.b64encode(v).decode()] for k, v in pairs]
+    return body
+
+
+def _from_json(body: dict[str, Any]) -> StateEntry:
+    path, kind = _to_bytes(body["path"]), body["kind"]
+    if kind not in _KINDS:
+        raise ValueError(f"an entry of kind {kind!r}")
+    kind = sys.intern(kind)  # a million entries are read as well
+    if kind == "hard":
+        return StateEntry(path, kind, target=_to_bytes(body["target"]))
+    mtime = body["mtime"]
+    if type(mtime) is not int or abs(mtime) > _SIZE_MAX * 2 or not _count(body["mode"]) <= 0o7777:
+        raise ValueError("a mode or time that cannot be")
+    size = _count(body["size"]) if kind == "file" else 0
+    extents = body.get("extents", [[0, size]] if size else []) if kind == "file" else []
+    return StateEntry(
+        path,
+        kind,
+        body["mode"],
+        _count(body["uid"]),
+        _count(body["gid"]),
+        mtime,
+        size,
+        _extents(extents, size),
+        _to_bytes(body["target"]) if kind == "link" else b"",
+        _xattrs(body["xattrs"]) if "xattrs" in body else _NO_XATTRS,
+        body["ctime"] if kind == "file" else 0,
+        _count(body["inode"]) if kind == "file" else 0,
+    )
+
+
+def _xattrs(pairs: list[Any]) -> dict[bytes, bytes]:
+    return {_to_bytes(name): base64.b64decode(value, validate=True) for name, value in pairs}
+
+
+def _extents(pairs: list[Any], size: int) -> tuple[Extent, ...]:
+    end = 0
+    extents = tuple((_count(at), _count(length)) for at, length in pairs)
+    for at, length in extents:
+        if at < end or not length or at + length > size:
+            raise ValueError("data of a file that overlaps, or lies outside it")
+        end = at + length
+    return extents
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _SIZE_MAX * 4:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _digest(value: Any) -> str:
+    if not isinstance(value, str) or parse_state(value + CHUNK) is None:
+        raise ValueError(f"{value!r} is no digest")
+    return value
+
+
+def _to_text(name: bytes) -> str | dict[str, str]:
+    # Names are bytes to the system; JSON is Unicode.
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return {"hex": name.hex()}
+
+
+def _to_bytes(text: Any) -> bytes:
+    return text.encode() if isinstance(text, str) else bytes.fromhex(text["hex"])

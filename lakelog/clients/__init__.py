@@ -1,0 +1,1 @@
+"""Connections to HTTP servers, Redis and Kafka, and how they are configured."""

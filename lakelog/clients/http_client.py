@@ -1,0 +1,177 @@
+"""HTTP connections of targets: URLs with their secrets taken out, TLS, back-pressure, one retry."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import http.client
+import os
+import ssl
+import time
+import urllib.parse
+from dataclasses import dataclass, field
+
+from lakelog.clients import backoff
+from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.loopback import is_loopback
+from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
+
+TIMEOUT = 30.0
+"""Seconds in which a server has to answer."""
+_IDLE = 4.0
+"""Servers close connections that are idle for 5 s or longer."""
+_BUSY = (429, 502, 503, 504)
+_TRIES, _WAIT_MAX = 8, 30.0
+_LOGIN = {401: "the user, password or token is wrong", 403: "a right is missing"}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A URL `NAME://USER:PASSWORD@HOST:PORT/PATH?OPTIONS`, divided. No message has its secrets.
+
+    NAME may end in +http or +https; without, it is TLS unless the host is this machine.
+    """
+
+    address: str
+    host: str
+    port: int
+    is_tls: bool
+    path: str
+    user: str = ""
+    password: str = field(default="", repr=False)
+    options: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def parse(cls, url: str, port: int, example: str, options: tuple[str, ...]) -> Endpoint:
+        """Divide a URL. Raises InvalidSetting, which does not repeat it."""
+        try:
+            parts = urllib.parse.urlsplit(url)
+            given = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
+            host, port = parts.hostname or "", parts.port or port
+        except ValueError:
+            raise InvalidSetting(f"a target of this kind looks like {example}") from None
+        # A suffix such as +http says how; without it only this machine is spoken to in the clear.
+        name, _, how = parts.scheme.partition("+")
+        path = urllib.parse.unquote(parts.path.strip("/"))
+        if not host or "/" in path or how not in ("", "http", "https"):
+            raise InvalidSetting(f"a target of this kind looks like {example}")
+        if unknown := sorted(given.keys() - set(options) - {"ca_cert"}):
+            known = ", ".join((*options, "ca_cert"))
+            raise InvalidSetting(f"{unknown[0]!r} is no option of {name} targets: {known} are")
+        shown = f"[{host}]" if ":" in host else host
+        return cls(
+            f"{parts.scheme}://{shown}:{port}{'/' * bool(path)}{path}",
+            host,
+            port,
+            how == "https" or (not how and not is_loopback(host)),
+            path,
+            urllib.parse.unquote(parts.username or ""),
+            urllib.parse.unquote(parts.password or ""),
+            given,
+        )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server answered."""
+
+    status: int
+    body: bytes
+    headers: http.client.HTTPMessage
+
+
+class HttpConnection:
+    """A connection that is kept open between requests. One thread uses it."""
+
+    def __init__(self, to: Endpoint, headers: dict[str, str]) -> None:
+        self._to, self._headers = to, headers
+        self._link: http.client.HTTPConnection | None = None
+        self._used = 0.0
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        content_type: str = "application/json",
+        accept: tuple[int, ...] = (),
+    ) -> Reply:
+        """Return the answer, if it is 2xx or `accept` has its status; wait while a server is busy.
+
+        Raises ConnectionLost where no answer comes, or none but "busy"; then the request may have
+        been carried out. Raises SyncRefused for 401 and 403, LakelogError for other statuses.
+        """
+        # A busy server has done nothing, so asking again is safe; a lost connection is the caller's
+        # affair, who knows whether the request may be made twice.
+        for attempt in range(1, _TRIES + 1):
+            reply = self._once(method, path, body, content_type)
+            if reply.status not in _BUSY or reply.status in accept:
+                break
+            if attempt < _TRIES:
+                time.sleep(_pause(reply, attempt))
+        else:
+            raise ConnectionLost(f"{self._to.address}: {_words(reply)}")
+        if reply.status < 300 or reply.status in accept:
+            return reply
+        if reply.status in _LOGIN:
+            raise SyncRefused(
+                f"{self._to.address}: {_words(reply)}: {_LOGIN[reply.status]}: change it and run"
+                " it again"
+            )
+        raise LakelogError(f"{self._to.address}: {_words(reply)}")
+
+    def close(self) -> None:
+        """Close the connection; never raises."""
+        link, self._link = self._link, None
+        if link is not None:
+            with contextlib.suppress(Exception):
+                link.close()
+
+    def _once(self, method: str, path: str, body: bytes, content_type: str) -> Reply:
+        headers = {"User-Agent": "lakelog", **self._headers}
+        if body:
+            headers["Content-Type"] = content_type
+            # More than a packet; InfluxDB does not unpack forms.
+            if len(body) > 1400 and "urlencoded" not in content_type:
+                body = gzip.compress(body, 1, mtime=0)
+                headers["Content-Encoding"] = "gzip"
+        if time.monotonic() - self._used > _IDLE:
+            self.close()
+        try:
+            self._link = self._link or self._open()
+            self._link.request(method, path, body or None, headers)
+            response = self._link.getresponse()
+            content = response.read()
+        except ssl.SSLCertVerificationError as error:
+            self.close()
+            raise SyncRefused(
+                f"{self._to.address}: the certificate is not accepted: {error.verify_message}:"
+                " name its authority with ?ca_cert=FILE"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise ConnectionLost(f"{self._to.address}: {words}") from None
+        self._used = time.monotonic()
+        return Reply(response.status, content, response.headers)
+
+    def _open(self) -> http.client.HTTPConnection:
+        to = self._to
+        if not to.is_tls:
+            return http.client.HTTPConnection(to.host, to.port, timeout=TIMEOUT)
+        authority = to.options.get("ca_cert")
+        if authority and not os.path.isfile(authority):
+            raise InvalidSetting(f"ca_cert: there is no file {authority}")
+        context = ssl.create_default_context(cafile=authority)
+        return http.client.HTTPSConnection(to.host, to.port, timeout=TIMEOUT, context=context)
+
+
+def _pause(reply: Reply, attempt: int) -> float:
+    """The seconds that a server asks for, or growing ones."""
+    given = reply.headers.get("Retry-After", "")
+    return min(float(given), _WAIT_MAX) if given.isdecimal() else backoff.pause(attempt)
+
+
+def _words(reply: Reply) -> str:
+    text = " ".join(reply.body[:500].decode("utf-8", "replace").split())
+    return f"HTTP {reply.status} {text[:200]}".rstrip()

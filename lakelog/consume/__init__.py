@@ -1,0 +1,1 @@
+"""Streams of messages become events, each message once."""

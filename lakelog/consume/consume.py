@@ -1,0 +1,299 @@
+"""Consuming messages: each is stored exactly once, whatever stops, repeats or competes.
+
+One round looks at what the server has and reads up to there. Each batch of messages becomes rows
+and quarantined lines, which one move publishes together with the cursors of their streams; the
+cursors are read from the state that the move grows from. So a consumer that was killed reads on
+where the lake is, of two consumers of one stream one publishes a message and the other reads
+again, and after a rollback the messages come again, as far as the server still has them. What it
+has not is counted in the cursor and reported.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from lakelog.clients import backoff
+from lakelog.clients.failure import ConnectionLost
+from lakelog.consume.kafka_source import KafkaTopic
+from lakelog.consume.redis_stream import RedisStream
+from lakelog.consume.source import MessageSource, StreamLag, StreamState
+from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
+from lakelog.ingest import stream_cursor
+from lakelog.ingest.batch import CursorMoved, Job
+from lakelog.ingest.messages import MessageBatch
+from lakelog.ingest.stream_cursor import StreamCursor
+from lakelog.lake import Lake
+from lakelog.runtime.closest import did_you_mean
+from lakelog.store import disk
+
+SOURCES = "kafka://HOST:PORT/TOPIC or redis://HOST:PORT/DB/STREAM"
+STARTS = ("beginning", "end")
+BATCH = 50_000
+RETRIES = 6
+_MAINTAIN_EVERY = 32
+"""Publishes between two rounds of maintenance: merging the entries that each adds."""
+
+
+@dataclass(frozen=True)
+class ConsumeResult:
+    """What a round did: messages read, events stored, lines quarantined, events known by their id.
+
+    `missing` counts messages that the server removed before they were read.
+    """
+
+    source: str
+    messages: int
+    events: int
+    quarantined: int
+    known: int
+    missing: int
+    commits: int
+
+
+def consume(
+    lake: Lake,
+    source: str | MessageSource,
+    *,
+    form: str | None = None,
+    start: str = "beginning",
+    batch: int = BATCH,
+    config: str | None = None,
+) -> ConsumeResult:
+    """Store the messages that a topic or stream has now, and return what that took.
+
+    `source` is `kafka://HOST:PORT/TOPIC` or `redis://HOST:PORT/DB/STREAM`, `config` a file with
+    settings of Kafka; `form` is the format of the messages, detected by
+    default; `start` says where a stream begins that was not consumed before. Raises
+    InvalidSetting, SyncRefused, Unreachable, MissingPackage.
+    """
+    with closing(
+        Consumer(lake, source, form=form, start=start, batch=batch, config=config)
+    ) as consumer:
+        return consumer.run()
+
+
+def source_of(url: str, config: str | None = None) -> MessageSource:
+    """Return the source of a URL, not connected. Raises InvalidSetting, without the URL."""
+    scheme = url.partition(":")[0].lower()
+    if "://" in url and scheme in ("redis", "rediss"):
+        if config is not None:
+            raise InvalidSetting("settings of Redis are variables such as REDIS_PASSWORD")
+        return RedisStream(url)
+    if "://" in url and scheme == "kafka":
+        return KafkaTopic(url, config)
+    hint = did_you_mean(scheme, ["kafka", "redis", "rediss"]) if ":" in url else ""
+    raise InvalidSetting(f"a source is {SOURCES}{f'; {hint}' if hint else ''}")
+
+
+class Consumer:
+    """Stores the messages of one source, round by round. One thread uses it."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        source: str | MessageSource,
+        *,
+        form: str | None = None,
+        start: str = "beginning",
+        batch: int = BATCH,
+        config: str | None = None,
+        retries: int = RETRIES,
+        progress: Callable[[int], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """Check what was asked; connects later. Raises InvalidSetting.
+
+        `progress` is called with the messages read so far, `say` with each retry and whatever is
+        missing.
+        """
+        if start not in STARTS:
+            raise InvalidSetting(f"{start!r} is not one of {', '.join(STARTS)}")
+        if batch < 1:
+            raise InvalidSetting("a batch has at least one message")
+        self._lake, self._start, self._limit = lake, start, batch
+        self._source = source_of(source, config) if isinstance(source, str) else source
+        self._retries = retries
+        self._progress, self._say = progress or (lambda count: None), say or (lambda text: None)
+        store, branch = lake.store, lake.branch_name
+        self._job = Job(store, branch, lake.engine, form, self._source.name)
+        # The group is only for others to see; it is the same for all consumers of a branch.
+        self._group = f"lakelog-{store.lake_id[:8]}-{branch}"
+        self._is_connected = False
+        self._published = 0
+        self._result = ConsumeResult(self._source.address, 0, 0, 0, 0, 0, 0)
+
+    def run(self, stop: threading.Event | None = None) -> ConsumeResult:
+        """Store what the server has now; ends between two batches if `stop` is set.
+
+        Raises SyncRefused, Unreachable, MissingPackage, Damaged.
+        """
+        self._result = ConsumeResult(self._source.address, 0, 0, 0, 0, 0, 0)
+        attempt, commits = 0, 0
+        while True:
+            try:
+                self._round(stop or threading.Event())
+                break
+            except ConnectionLost as error:
+                self._disconnect()
+                # Whoever gets on has not failed so many times in a row.
+                attempt = 1 if self._result.commits > commits else attempt + 1
+                commits = self._result.commits
+                if attempt > self._retries or (stop is not None and stop.is_set()):
+                    raise Unreachable(f"{error} (tried {attempt} times)") from None
+                self._say(f"{error}; trying again")
+                time.sleep(backoff.pause(attempt))
+        if self._result.commits:
+            self._lake.sealer().maintain()
+        return self._result
+
+    def lags(self) -> list[StreamLag]:
+        """How far the lake is behind each stream. Raises as `run` does."""
+        try:
+            self._connect()
+            states = self._source.states()
+        except ConnectionLost as error:
+            raise Unreachable(str(error)) from None
+        store = self._lake.store
+        cursors = stream_cursor.of_state(store, store.state(self._lake.branch_name))
+        return [self._lag(state, cursors.get(state.key)) for state in states]
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._disconnect()
+
+    def _connect(self) -> None:
+        if not self._is_connected:
+            self._source.connect(self._group)
+            self._is_connected = True
+
+    def _disconnect(self) -> None:
+        self._source.close()
+        self._is_connected = False
+
+    def _round(self, stop: threading.Event) -> None:
+        """Read up to where the streams end now. Raises ConnectionLost, SyncRefused."""
+        self._connect()
+        states = {state.key: state for state in self._source.states()}
+        is_end = False
+        while not is_end and not stop.is_set():
+            with closing(MessageBatch(self._job)) as batch:
+                if not states and not self._is_known(batch):
+                    raise SyncRefused(self._source.absence)
+                try:
+                    is_end = self._step(batch, states)
+                except CursorMoved:
+                    # Another consumer was faster, or the branch was rewound: the cursors of now
+                    # say what is left.
+                    continue
+
+    def _is_known(self, batch: MessageBatch) -> bool:
+        """Whether the source was consumed before: then it is gone, and nothing is left of it."""
+        name = self._source.name
+        return any(c.name in (name, f"{name}/0") for c in batch.cursors.values())
+
+    def _step(self, batch: MessageBatch, states: dict[str, StreamState]) -> bool:
+        """Read and publish one batch; return whether that was all. Raises CursorMoved."""
+        missing = 0
+        for state in states.values():
+            cursor = self._resume(batch.cursors.get(state.key), state)
+            missing += cursor.missing - _missing(batch, state.key)
+            batch.move(cursor)
+        positions = {key: _cursor(batch, key).position for key in states}
+        ends = {key: state.end for key, state in states.items()}
+        if not states:
+            return True
+        messages, is_end = self._source.read(positions, ends, self._limit)
+        batch.add(messages, self._source.name)
+        if is_end:
+            for state in states.values():
+                before = _cursor(batch, state.key)
+                after = _counted(before, state)
+                missing += after.missing - before.missing
+                batch.move(after)
+        head = batch.publish(self._source.name)
+        if head is None:
+            return is_end
+        self._source.acknowledge([_cursor(batch, key) for key in states])
+        self._count(batch, len(messages), missing)
+        return is_end
+
+    def _resume(self, cursor: StreamCursor | None, state: StreamState) -> StreamCursor:
+        """The cursor from which a stream is read: that of the lake, unless the server has lost
+        what follows it."""
+        order = self._source.order
+        if cursor is None:
+            is_first = self._start == "beginning"
+            skipped = 0 if state.added is None else state.added - (state.kept if is_first else 0)
+            position = state.first if is_first else state.end
+            return StreamCursor(state.key, state.name, position, skipped=skipped)
+        if order(cursor.position) > order(state.end):
+            # Positions of another stream: with an origin of its own, its rows are not taken for
+            # those of the one that had the name.
+            self._say(
+                f"{self._source.address}: {state.name} ends before {cursor.position}, where"
+                " reading was: it was created again, and is read from its beginning"
+            )
+            again = StreamCursor(state.key, state.name, state.first, disk.random_hex()[:8])
+            skipped = 0 if state.added is None else state.added - state.kept
+            return replace(again, skipped=skipped, missing=cursor.missing)
+        gap = order(state.first) - order(cursor.position) if state.added is None else 0
+        if gap <= 0:
+            return cursor
+        return replace(cursor, position=state.first, missing=cursor.missing + gap)
+
+    def _count(self, batch: MessageBatch, messages: int, missing: int) -> None:
+        was = self._result
+        self._result = replace(
+            was,
+            messages=was.messages + messages,
+            events=was.events + batch.rows,
+            quarantined=was.quarantined + len(batch.bad),
+            known=was.known + batch.known,
+            missing=was.missing + missing,
+            commits=was.commits + 1,
+        )
+        if missing > 0:
+            self._say(
+                f"{self._source.address}: {missing:,} messages were removed by the server before"
+                " they were read"
+            )
+        self._progress(self._result.messages)
+        self._published += 1
+        if self._published % _MAINTAIN_EVERY == 0:
+            self._lake.sealer().maintain()
+
+    def _lag(self, state: StreamState, cursor: StreamCursor | None) -> StreamLag:
+        at = cursor or StreamCursor(state.key, state.name, state.first)
+        if state.added is not None:
+            behind = state.added - _total(at) if cursor else state.kept
+        else:
+            behind = self._source.order(state.end) - self._source.order(at.position)
+        return StreamLag(state.name, at.position, state.end, at.messages, at.missing, behind)
+
+
+def _cursor(batch: MessageBatch, key: str) -> StreamCursor:
+    found = batch.cursor(key)
+    assert found is not None
+    return found
+
+
+def _missing(batch: MessageBatch, key: str) -> int:
+    cursor = batch.cursors.get(key)
+    return cursor.missing if cursor else 0
+
+
+def _total(cursor: StreamCursor) -> int:
+    """The messages that a stream had up to a cursor."""
+    return cursor.skipped + cursor.messages + cursor.missing
+
+
+def _counted(cursor: StreamCursor, state: StreamState) -> StreamCursor:
+    """A cursor at the end of its stream, with what was removed before it was read."""
+    if state.added is None or state.added <= _total(cursor):
+        return cursor
+    missing = cursor.missing + state.added - _total(cursor)
+    return replace(cursor, position=state.end, missing=missing)

@@ -1,0 +1,212 @@
+"""Containers through the program `docker` or `podman`: images of them, and running them again.
+
+Whatever engine and credentials the program is set up with are used; nothing of them is read here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from lakelog.clients.loopback import is_loopback
+from lakelog.deploy import program
+from lakelog.errors import ContainerFailed, MissingPackage
+
+ENGINES = ("docker", "podman")
+"""In the order in which they are tried."""
+_SECONDS = 60
+_COPY_SECONDS = 3600
+"""How long an answer is waited for, and an image that is copied."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory of the host in a container: a volume has a `name`, another directory ""."""
+
+    name: str
+    source: str
+    destination: str
+    is_writable: bool
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container: how it is mounted, published and restarted; `image` is what it was made of."""
+
+    name: str
+    image: str
+    is_running: bool
+    mounts: tuple[Mount, ...]
+    ports: tuple[str, ...]
+    restart: str
+    variables: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` takes. Variables are part of an image, and left out."""
+        body = asdict(self)
+        del body["variables"]
+        return body
+
+
+def from_json(body: dict[str, Any]) -> Container:
+    """Return a container as it was written. Raises KeyError, TypeError."""
+    mounts = tuple(Mount(**mount) for mount in body["mounts"])
+    ports = tuple(map(str, body["ports"]))
+    return Container(**{**body, "mounts": mounts, "ports": ports, "variables": {}})
+
+
+class Engine:
+    """Docker or Podman. Methods raise ContainerFailed, with one line."""
+
+    def __init__(self, name: str | None = None) -> None:
+        """Use the engine of this name, or the first that answers. Raises MissingPackage."""
+        names = [each for each in ([name] if name else ENGINES) if shutil.which(each)]
+        if not names:
+            wanted = name or " or ".join(ENGINES)
+            raise MissingPackage(f"{wanted} is not installed: install it, or run this where it is")
+        reasons = []
+        for self.name in names:
+            try:
+                self._run("ps", "--quiet")
+                return
+            except ContainerFailed as error:
+                reasons.append(str(error))
+        raise ContainerFailed(f"no container engine answers: {'; '.join(reasons)}")
+
+    def inspect(self, name: str) -> Container:
+        """Describe a container."""
+        body = self._json("container", "inspect", name)[0]
+        host, state = body.get("HostConfig", {}), body["State"]
+        policy = host.get("RestartPolicy") or {}
+        restart = policy.get("Name") or "no"
+        if restart == "on-failure" and policy.get("MaximumRetryCount"):
+            restart += f":{policy['MaximumRetryCount']}"
+        variables = (text.partition("=") for text in body["Config"].get("Env") or ())
+        return Container(
+            body["Name"].removeprefix("/"),
+            str(body.get("ImageName") or body["Config"].get("Image") or body["Image"]),
+            bool(state.get("Running")),
+            tuple(map(_mount, body.get("Mounts") or ())),
+            tuple(_ports(host.get("PortBindings") or {})),
+            restart,
+            {key: value for key, _, value in variables},
+        )
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a container of this name, running or not."""
+        said = self._run("ps", "--all", "--format", "{{.Names}}")
+        return name in said.replace(",", "\n").split()
+
+    @contextlib.contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """Hold all processes of a container meanwhile, also if this process is killed."""
+        # The shell reads no line, but the end of its input, when this process is gone.
+        command = ["sh", "-c", 'read -r _ || exec "$@"', "sh", self.name, "unpause", name]
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as guard:
+            try:
+                self._run("pause", name)
+                try:
+                    yield
+                finally:
+                    self._run("unpause", name)
+            finally:
+                with contextlib.suppress(BrokenPipeError):
+                    guard.communicate(b"\n")
+
+    def commit(self, name: str, image: str) -> None:
+        """Make an image of a container as it is, without holding it."""
+        self._run("commit", "--pause=false", name, image, seconds=_COPY_SECONDS)
+
+    def save(self, image: str, path: str) -> None:
+        """Write an image to an archive."""
+        self._run("save", "--output", path, image, seconds=_COPY_SECONDS)
+
+    def load(self, path: str) -> None:
+        """Take the image of an archive, under the name it was saved by."""
+        self._run("load", "--input", path, seconds=_COPY_SECONDS)
+
+    def tag(self, image: str, name: str) -> None:
+        """Give an image another name."""
+        self._run("tag", image, name)
+
+    def untag(self, image: str) -> None:
+        """Remove a name of an image, and the image with its last name."""
+        self._run("rmi", image)
+
+    def push(self, image: str) -> None:
+        """Send an image to the registry in its name, encrypted unless that is on this machine."""
+        host = image.partition("/")[0].rpartition(":")[0] or image.partition("/")[0]
+        # Docker does without TLS for such a host by itself.
+        plain = ["--tls-verify=false"] if self.name == "podman" and is_loopback(host) else []
+        self._run("push", *plain, image, seconds=_COPY_SECONDS)
+
+    def run(self, name: str, image: str, like: Container, options: Sequence[str] = ()) -> None:
+        """Start a container of an image, mounted, published and restarted like another one."""
+        words = ["--detach", "--name", name, "--restart", like.restart]
+        for port in like.ports:
+            words += ["--publish", port]
+        for mount in like.mounts:
+            mode = "" if mount.is_writable else ":ro"
+            words += ["--volume", f"{mount.name or mount.source}:{mount.destination}{mode}"]
+        self._run("run", *words, *options, image)
+
+    def stop(self, name: str) -> None:
+        """End a container; it stays."""
+        self._run("stop", name, seconds=5 * _SECONDS)
+
+    def start(self, name: str) -> None:
+        """Start a container that was stopped."""
+        self._run("start", name)
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a container another name."""
+        self._run("rename", name, new)
+
+    def remove(self, name: str) -> None:
+        """Remove a container, also a running one."""
+        self._run("rm", "--force", name)
+
+    def volume(self, name: str) -> str:
+        """Return the directory of a volume, which is created if it is not there."""
+        # Creating one that is there is an error to Podman.
+        if name not in self._run("volume", "ls", "--quiet").split():
+            self._run("volume", "create", name)
+        return str(self._json("volume", "inspect", name)[0]["Mountpoint"])
+
+    def _json(self, *words: str) -> Any:
+        try:
+            return orjson.loads(self._run(*words))
+        except orjson.JSONDecodeError:
+            message = f"{self.name} {words[0]}: what it printed is no JSON"
+            raise ContainerFailed(message) from None
+
+    def _run(self, *words: str, seconds: int = _SECONDS) -> str:
+        return program.run([self.name], words, ContainerFailed, seconds)
+
+
+def _mount(body: dict[str, Any]) -> Mount:
+    name = str(body.get("Name") or "") if body.get("Type") == "volume" else ""
+    return Mount(name, str(body["Source"]), str(body["Destination"]), bool(body.get("RW", True)))
+
+
+def _ports(bindings: dict[str, Any]) -> list[str]:
+    """Return published ports as `run --publish` takes them."""
+    ports = []
+    for inner, outer in sorted(bindings.items()):
+        for each in outer or ():
+            host = each.get("HostIp") or ""
+            host = f"[{host}]:" if ":" in host else f"{host}:" if host else ""
+            ports.append(f"{host}{each.get('HostPort') or ''}:{inner}")
+    return ports

@@ -1,0 +1,142 @@
+"""Revisions of a Kubernetes deployment, and going back to one, through the program `kubectl`.
+
+Whatever cluster and credentials `kubectl` is set up with are used; nothing of them is read here.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from lakelog.deploy import program
+from lakelog.errors import DeploymentFailed, MissingPackage
+
+_REVISION = "deployment.kubernetes.io/revision"
+_CAUSE = "kubernetes.io/change-cause"
+_SECONDS = 60
+"""How long an answer is waited for."""
+_LOGGED = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A version of a deployment: its pods have the label `pod-template-hash` with value `hash`.
+
+    `created` is ISO text, `cause` what its author noted, `ready` how many pods of it are.
+    """
+
+    number: int
+    hash: str
+    images: tuple[str, ...]
+    created: str
+    ready: int
+    is_current: bool
+    cause: str
+
+
+class Kubectl:
+    """The deployments of a namespace. Methods raise DeploymentFailed, with one line."""
+
+    def __init__(self, namespace: str = "default", context: str = "") -> None:
+        """Find the program. Raises MissingPackage."""
+        found = shutil.which("kubectl")
+        if found is None:
+            raise MissingPackage("kubectl is not installed: see kubernetes.io/docs/tasks/tools")
+        self._command = [found, f"--namespace={namespace}"]
+        self._command += [f"--context={context}"] if context else []
+
+    def revisions(self, name: str) -> list[Revision]:
+        """The revisions that a deployment can return to, the newest first."""
+        deployment = self._json("get", f"deployment/{name}")
+        labels = deployment["spec"]["selector"].get("matchLabels", {})
+        selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        found = self._json("get", "replicasets", f"--selector={selector}")["items"]
+        current = _annotation(deployment, _REVISION)
+        # Several deployments may have pods with these labels.
+        owned = [each for each in found if _owner(each) == deployment["metadata"]["uid"]]
+        revisions = [_revision(each, current) for each in owned if _annotation(each, _REVISION)]
+        return sorted(revisions, key=lambda revision: revision.number, reverse=True)
+
+    def choose(self, name: str, number: int | None) -> Revision:
+        """Return the revision of this number, or the one before the current."""
+        revisions = self.revisions(name)
+        current = next((each.number for each in revisions if each.is_current), 0)
+        if number is None:
+            earlier = [each for each in revisions if each.number < current]
+            if not earlier:
+                raise DeploymentFailed(f"deployment {name} has no revision before the current one")
+            return earlier[0]
+        for each in revisions:
+            if each.number == number:
+                return each
+        known = ", ".join(str(each.number) for each in revisions) or "none"
+        raise DeploymentFailed(f"deployment {name} has no revision {number}; there are: {known}")
+
+    def find(self, name: str, digest: str) -> Revision | None:
+        """Return the revision whose pods have this hash; its number changes with every rollback."""
+        return next((each for each in self.revisions(name) if each.hash == digest), None)
+
+    def undo(self, name: str, revision: Revision, seconds: int = 300) -> None:
+        """Let a deployment have this revision, and wait until its pods are ready."""
+        self.begin_undo(name, revision)
+        self.wait(name, seconds)
+
+    def begin_undo(self, name: str, revision: Revision) -> None:
+        """Let a deployment have this revision; its pods are replaced from now on."""
+        self._run("rollout", "undo", f"deployment/{name}", f"--to-revision={revision.number}")
+
+    def wait(self, name: str, seconds: int = 300) -> str:
+        """Wait until a rollout is complete; return what is said of it."""
+        words = ["rollout", "status", f"deployment/{name}", f"--timeout={seconds}s"]
+        said = self._run(*words, seconds=seconds + _SECONDS).strip()
+        return said.splitlines()[-1] if said else ""
+
+    def execute(self, name: str, *command: str, seconds: int = 600) -> str:
+        """Run a command in the container `app` of a pod of a deployment; return its output."""
+        target = ["exec", f"deployment/{name}", "--container=app", "--"]
+        return self._run(*target, *command, seconds=seconds)
+
+    def _json(self, *words: str) -> Any:
+        try:
+            return orjson.loads(self._run(*words, "--output=json"))
+        except orjson.JSONDecodeError:
+            raise DeploymentFailed(f"kubectl {words[0]}: what it printed is no JSON") from None
+
+    def _run(self, *words: str, seconds: int = _SECONDS) -> str:
+        hint = ": is the cluster reachable?"
+        return program.run(
+            self._command, words, DeploymentFailed, seconds, hint=hint, said=_without_log
+        )
+
+
+def _without_log(text: str) -> str:
+    """Return a message without the log of the client that stands before it."""
+    lines = text.splitlines()
+    return "\n".join([x for x in lines if x.strip() and not _LOGGED.match(x)] or lines)
+
+
+def _revision(replicas: dict[str, Any], current: str) -> Revision:
+    number = _annotation(replicas, _REVISION)
+    spec = replicas["spec"]["template"]
+    return Revision(
+        int(number),
+        spec["metadata"].get("labels", {}).get("pod-template-hash", ""),
+        tuple(container["image"] for container in spec["spec"]["containers"]),
+        replicas["metadata"].get("creationTimestamp", ""),
+        replicas.get("status", {}).get("readyReplicas", 0),
+        number == current,
+        _annotation(replicas, _CAUSE),
+    )
+
+
+def _annotation(thing: dict[str, Any], name: str) -> str:
+    return str(thing["metadata"].get("annotations", {}).get(name, ""))
+
+
+def _owner(thing: dict[str, Any]) -> str:
+    owners = thing["metadata"].get("ownerReferences", [])
+    return next((owner["uid"] for owner in owners if owner.get("controller")), "")

@@ -1,0 +1,1 @@
+"""What an event is: its members, its line, JSON that keeps its spelling."""

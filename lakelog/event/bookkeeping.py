@@ -1,0 +1,59 @@
+"""Bookkeeping events: what lakelog itself appends to a lake, and how they are told from data.
+
+A bookkeeping event has the source `lakelog` and a type that begins with `lakelog.`; both, so that
+an application of the same name loses nothing. They are events like all others in SQL, views and
+`tail`; exports of a whole table, training sets and the comparison of behaviour leave them out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lakelog.event.types import Event
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pc = Lazy("pyarrow.compute")
+
+SOURCE = "lakelog"
+WATCH, BACKUP, TRAIN = "lakelog.watch", "lakelog.backup", "lakelog.train"
+EARLIER_TRAIN = "train.export"
+"""The type of TRAIN in lakes of earlier builds."""
+
+IS_DATA = (
+    f"(source IS DISTINCT FROM '{SOURCE}'"
+    f" OR NOT (starts_with(type, 'lakelog.') OR type = '{EARLIER_TRAIN}'))"
+)
+"""SQL that holds for every event but bookkeeping ones."""
+
+
+def without(events: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the events for which IS_DATA holds."""
+    own = pc.equal(events["source"], SOURCE)
+    if not pc.any(own).as_py():  # nearly every batch
+        return events
+    types = events["type"]
+    kinds = pc.or_(pc.starts_with(types, "lakelog."), pc.equal(types, EARLIER_TRAIN))
+    return events.filter(pc.invert(pc.fill_null(pc.and_(own, kinds), False)))
+
+
+def event(
+    kind: str,
+    subject: str,
+    *,
+    level: str | None = None,
+    message: str | None = None,
+    data: Any = None,
+) -> Event:
+    """Return a bookkeeping event of one of the types above, to be appended."""
+    return {
+        "type": kind,
+        "source": SOURCE,
+        "subject": subject,
+        "level": level,
+        "message": message,
+        "data": data,
+    }

@@ -1,0 +1,397 @@
+"""The event: one immutable fact, and its JSON line in a WAL (F3.13).
+
+A line has, where present: time, type, category, source, subject, level, message, id, key,
+and last data. A column may have any of its spellings (`ALIASES`), each column once. All but `data`
+are JSON strings; `data` is any JSON, and null is none. So the first `,"data":` of a line always
+starts the payload, and its text can be cut out of the line without parsing it: that is how numbers
+keep their digits.
+
+`key` is the content key, written only when the caller asked for content dedupe.
+Identity keys are the first 12 bytes of SHA-256(source NUL id), or of the canonical event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import Any
+
+import orjson
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.exact import (
+    kind,
+    parse_object,
+    parse_value,
+    replace_surrogates,
+    spell_numbers,
+    to_json,
+)
+from lakelog.event.levels import level_of
+from lakelog.event.levels import severity as severity
+from lakelog.event.uniform import ALIASES as ALIASES
+from lakelog.event.uniform import NAMES, PLAIN, TEXT_COLUMNS, encode_alike, encode_one, shape_of
+from lakelog.event.uniform import EncodedBatch as EncodedBatch
+
+TYPE_HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
+"""Keys that name the type of an event without one; they stay in `data` too."""
+
+UTC = UTC  # re-exported
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_COLUMNS = PLAIN - {"data"} | ALIASES.keys()
+"""Keys of an envelope, in which NaN stands for a value that is missing, as in pandas."""
+_OPTIONS = orjson.OPT_UTC_Z
+_iso = datetime.fromisoformat
+
+
+def encode(events: list[Any], content: bool = False) -> EncodedBatch:
+    """Turn events into WAL lines, filling in the arrival time where one has none.
+
+    Raises InvalidEvent, naming the first event at fault by its place in the batch.
+    """
+    if events and not content:
+        batch = encode_alike(events) if len(events) > 1 else encode_one(events[0])
+        if batch is not None:
+            return batch
+    now = datetime.now(UTC)
+    lines: list[bytes] = []
+    ids: list[str | None] = []
+    for index, event in enumerate(events):
+        shape = None if content else shape_of(event)
+        line = None if shape is None else shape.line(event)
+        if shape is not None and line is not None:
+            lines.append(line)
+            ids.append(event["id"] or None if shape.has_id else None)
+            continue
+        try:
+            row = _row(event, now)
+            if content and not row.get("id"):
+                _add_content_key(row, event)
+            lines.append(_dump(row))
+        except InvalidEvent as error:
+            raise InvalidEvent(error.reason, index) from None
+        ids.append(row.get("id") or None)
+    # Three rare cases are looked for in all lines at once: a search each, instead of three a line.
+    whole = b"\n".join(lines)
+    if whole.count(b"\n") >= max(len(lines), 1):
+        index = next(i for i, line in enumerate(lines) if b"\n" in line)
+        raise InvalidEvent("data holds a piece of JSON text with a newline in it", index)
+    # JSON has no NaN, and orjson makes it null.
+    is_odd = b"null" in whole or (b"\\" in whole and b"\\u" in whole)
+    return EncodedBatch(
+        _settled(events, lines, ids, now, content) if is_odd else whole, ids, content or any(ids)
+    )
+
+
+def _settled(
+    events: list[Any], lines: list[bytes], ids: list[str | None], now: datetime, content: bool
+) -> bytes:
+    """Return lines some of which have a null or an escape, settled."""
+    whole = b"\n".join(lines)
+    if b"null" in whole:
+        _spell(events, lines, now, content)
+    if b"\\u" in whole:
+        _settle_escapes(lines, ids)
+    return b"\n".join(lines)
+
+
+def _settle_escapes(lines: list[bytes], ids: list[str | None]) -> None:
+    """Refuse ids with a NUL, which separates the parts of an identity key; write payloads with
+    half of a surrogate pair so that the SQL engine reads them."""
+    for index, line in enumerate(lines):
+        given = ids[index]
+        if given is not None and "\0" in given:
+            raise InvalidEvent("id holds a NUL character: write it without", index)
+        cut = line.find(b',"data":') + 8
+        if cut >= 8 and (b"\\ud" in line or b"\\uD" in line):
+            lines[index] = line[:cut] + replace_surrogates(line[cut:-1]) + b"}"
+
+
+def _spell(events: list[Any], lines: list[bytes], now: datetime, content: bool) -> None:
+    """Encode events with NaN or infinities in their payload again, with these as text."""
+    for index, line in enumerate(lines):
+        event = events[index] if b"null" in line else None
+        if not isinstance(event, dict):
+            continue
+        # The null may be a None, or part of a text: then nothing has to be spelled.
+        spelled = {k: v if k in _COLUMNS else spell_numbers(v) for k, v in event.items()}
+        if any(spelled[k] is not v for k, v in event.items()):
+            row = _row(spelled, now)
+            if content and not row.get("id"):
+                _add_content_key(row, spelled)
+            lines[index] = _dump(row)
+
+
+def encode_plain(objects: list[dict[str, Any]]) -> EncodedBatch:
+    """Encode objects that are not events (quarantined lines) as they are."""
+    return EncodedBatch(b"\n".join(map(orjson.dumps, objects)), [None] * len(objects), False)
+
+
+def payload_of(line: bytes) -> bytes:
+    """Return the JSON text of `data` in a line that `encode` made; b"" if it has none."""
+    return line.partition(b',"data":')[2][:-1]
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """Parse one JSON object without loss. Raises InvalidEvent with the reason."""
+    return parse_object(line, PLAIN)
+
+
+def identity_key(source: str | None, given: str) -> str:
+    """Return the 24 hex digits that identify an event with a given id."""
+    return hashlib.sha256(f"{source or ''}\0{given}".encode()).hexdigest()[:24]
+
+
+def to_micros(moment: datetime) -> int:
+    """Return microseconds since 1970 of an aware datetime."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> datetime:
+    """Return the aware UTC datetime of microseconds since 1970."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def parse_time(value: Any, zone: tzinfo = UTC) -> datetime:
+    """Convert ISO text, epoch s/ms/us/ns (recognized by magnitude) or a datetime to UTC.
+
+    Text without a zone is of `zone`; where clocks were set back and it may be either of two
+    moments, it is the later. Raises InvalidEvent outside the years 1 to 9999.
+    """
+    try:
+        if type(value) is str:
+            # The common form first; everything else is looked at more closely.
+            try:
+                moment = _iso(value) if value[4:5] == "-" else _time_of_text(value)
+            except ValueError:
+                moment = _time_of_text(value)
+            if moment.tzinfo is UTC:
+                return moment
+        elif isinstance(value, datetime):
+            moment = value
+        elif isinstance(value, date):
+            moment = datetime(value.year, value.month, value.day)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            moment = _time_of_number(value)
+        elif (text := _text_of(value)) is not None:
+            return parse_time(text, zone)
+        elif isinstance(value, orjson.Fragment):  # more digits than a double holds
+            moment = _time_of_text(orjson.dumps(value).decode())
+        else:
+            raise ValueError
+        if moment.tzinfo is None:
+            return moment.replace(tzinfo=UTC) if zone is UTC else _localized(moment, zone)
+        return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        if isinstance(value, orjson.Fragment):
+            value = orjson.dumps(value).decode()
+        boxed = isinstance(value, (dict, list, bool))
+        shown = f"({kind(value)})" if boxed else repr(str(value)[:40])
+        raise InvalidEvent(f"time {shown} is not a date from year 1 to 9999") from None
+
+
+def _localized(moment: datetime, zone: tzinfo) -> datetime:
+    """The later of the moments that a clock in a zone may mean, which is the engine's choice."""
+    return max(moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+
+
+def _row(event: Any, now: datetime) -> dict[str, Any]:
+    """Return the columns of one event, `data` last."""
+    # Mappings such as a row of a database; and keys that are neither columns nor spellings of one.
+    if type(event) is not dict:
+        event = _as_dict(event)
+    if not event.keys() <= PLAIN:
+        event = gather(event)
+    get = event.get
+    name = get("type")
+    if type(name) is not str or not name:
+        name = _type_of(event)
+    time = get("time")
+    # `data` is set last, for it has to end the line; so texts that are not plain wait in between.
+    row = {"time": now if time is None else parse_time(time), "type": name}
+    has_odd = False
+    for column in TEXT_COLUMNS:
+        value = get(column)
+        if value is not None:
+            if type(value) is str and column != "level":
+                row[column] = value
+            else:
+                has_odd = True
+    data = get("data")
+    if has_odd:
+        data = _odd_columns(event, row, data)
+    if data is not None:
+        row["data"] = data
+    return row
+
+
+def _odd_columns(event: dict[str, Any], row: dict[str, Any], data: Any) -> Any:
+    """Fill in columns that are not plain text; what a column cannot hold goes into data."""
+    strays = {}
+    for column in TEXT_COLUMNS:
+        value = event.get(column)
+        if value is None or column in row:
+            continue
+        text, stray = _text(column, value)
+        if stray:
+            strays[column] = value
+        if text is not None:
+            row[column] = text
+    return merge(data, strays) if strays else data
+
+
+def _dump(row: dict[str, Any]) -> bytes:
+    # First as it is: nearly all rows have only what orjson writes, and without loss.
+    try:
+        return orjson.dumps(row, option=_OPTIONS)
+    except TypeError:
+        pass
+    try:
+        return orjson.dumps(_plain_row(row), option=_OPTIONS)
+    except RecursionError:
+        raise InvalidEvent("data is nested too deeply") from None
+    except TypeError as error:
+        raise InvalidEvent(f"not JSON: {error}") from None
+
+
+def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row that JSON can express; column text that is not valid Unicode is also in data."""
+    columns, strays = {}, {}
+    for column, value in row.items():
+        plain = to_json(value)
+        if column != "data" and isinstance(plain, orjson.Fragment):
+            strays[column] = plain
+            plain = value.encode("utf-8", "replace").decode()
+        columns[column] = plain
+    # Replaced characters would make two ids equal, and one of the events a duplicate.
+    if row.get("id") and not strays.keys().isdisjoint(("id", "source")):
+        raise InvalidEvent("id and source of an event with an id are valid Unicode")
+    if strays:
+        columns["data"] = merge(columns.pop("data", None), strays)
+    return columns
+
+
+def _add_content_key(row: dict[str, Any], event: Any) -> None:
+    """Put the content key before data (F13.2). A time that the caller did not give is left out."""
+    canon = dict(row)
+    if not any(event.get(k) is not None for k in ("time", "timestamp", "ts", "@timestamp")):
+        del canon["time"]
+    # Parsed and written again: equal values in different types then have one spelling.
+    text = orjson.dumps(parse_value(_dump(canon)), option=orjson.OPT_SORT_KEYS)
+    data = row.pop("data", None)
+    row["key"] = hashlib.sha256(text).hexdigest()[:24]
+    if data is not None:
+        row["data"] = data
+
+
+def _as_dict(event: Any) -> dict[str, Any]:
+    if hasattr(event, "keys") and hasattr(event, "__getitem__"):
+        return {k: event[k] for k in event.keys()}  # noqa: SIM118 - mappings need not iterate keys
+    raise InvalidEvent(f"an event is a dict with a type, not {kind(event)}")
+
+
+def gather(event: dict[Any, Any]) -> dict[str, Any]:
+    """Rename known spellings; everything unknown goes into data."""
+    columns: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for key, value in event.items():
+        name = NAMES.get(key)
+        if name is None:
+            extra[key if type(key) is str else str(key)] = value
+        elif columns.get(name) is None:
+            columns[name] = value
+        else:
+            return _gather_twice(event)
+    return _add_extra(columns, extra)
+
+
+def _gather_twice(event: dict[Any, Any]) -> dict[str, Any]:
+    """Like gather where two spellings of one column are given: the plain one wins."""
+    columns = {k: v for k, v in event.items() if k in PLAIN and v is not None}
+    extra = {}
+    for key, value in event.items():
+        name = NAMES.get(key)
+        if name is None or (name != key and columns.get(name) is not None):
+            extra[str(key)] = value
+        elif name != key:
+            columns[name] = value
+    return _add_extra(columns, extra)
+
+
+def _add_extra(columns: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    if columns.get("type") is None:
+        columns["type"] = next(
+            (extra[k] for k in TYPE_HINTS if isinstance(extra.get(k), str)), None
+        )
+    if extra:
+        columns["data"] = merge(columns.get("data"), extra)
+    return columns
+
+
+def merge(data: Any, extra: dict[str, Any]) -> Any:
+    """Add unknown keys to the payload, or wrap the payload where they would collide."""
+    if data is None:
+        return extra
+    if isinstance(data, dict) and not data.keys() & extra.keys():
+        return {**data, **extra}
+    return {"data": data, **extra}
+
+
+def _type_of(event: dict[str, Any]) -> str:
+    value = event.get("type")
+    if value is None or value == "" or value != value:
+        raise InvalidEvent('no type: give each event a "type"')
+    text = _text_of(value)
+    if text is None and isinstance(value, (int, float, orjson.Fragment)):
+        text = orjson.dumps(to_json(value)).decode()
+    if not text:
+        raise InvalidEvent(f"type is text, not {kind(value)}")
+    return text
+
+
+def _text_of(value: Any) -> str | None:
+    """Return the text that JSON has for a value: of a text, a UUID, a date, or an enumeration's
+    member that has one; None where JSON has no text for it."""
+    if type(value) is str:
+        return value
+    try:
+        written = orjson.dumps(value)
+        return str(orjson.loads(written)) if written[:1] == b'"' else None
+    except (TypeError, ValueError):  # half of a surrogate pair; what JSON has nothing for
+        return str.__str__(value) if isinstance(value, str) else None
+
+
+def _text(column: str, value: Any) -> tuple[str | None, bool]:
+    """Return the column's text and whether the original must be kept in data."""
+    text = _text_of(value)
+    if text is None and isinstance(value, orjson.Fragment):
+        text = orjson.dumps(value).decode()
+    if column == "level":
+        level = None if text is None else level_of(text)
+        return level, level is None
+    if text is None and isinstance(value, (int, float)):
+        missing = value != value  # what pandas gives for a cell without a value
+        return None if missing else orjson.dumps(to_json(value)).decode(), False
+    return text, text is None
+
+
+def _time_of_text(text: str) -> datetime:
+    # A comma before the milliseconds, as Python's logging writes it.
+    text = text.strip().replace(",", ".")
+    if re.fullmatch(r"-?\d+(\.\d+)?", text) and not re.fullmatch(r"[0-9]{8}", text):
+        return _time_of_number(float(text) if "." in text else int(text))
+    return datetime.fromisoformat(re.sub(r"\s*(UTC|GMT|z)$", "Z", text))
+
+
+def _time_of_number(value: int | float) -> datetime:
+    # Seconds up to the year 5138, milliseconds from 1973 on, then micro- and nanoseconds.
+    size = abs(value)
+    if not size < 1e20:
+        raise ValueError
+    unit = 10**6 if size < 1e11 else 10**3 if size < 1e14 else 1 if size < 1e17 else 0
+    if unit == 0:
+        return from_micros(int(value) // 1000)
+    if isinstance(value, int):
+        return from_micros(value * unit)
+    return from_micros(round(value * unit))

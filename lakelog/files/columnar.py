@@ -1,0 +1,359 @@
+"""Parquet and Arrow files as streams of JSON lines, one for each row.
+
+To the rest of ingest, a columnar file is one more way to compress lines: cursors, audits, backups
+and the quarantine count bytes of these lines, and the JSON lines format maps the columns. So the
+text of a row depends on its values alone, never on row groups, batches or library versions.
+
+A column that is null is left out. Integers, decimals and floats are numbers, NaN and the infinities
+text; times are ISO 8601 (in UTC with Z where they have a zone), durations ISO 8601, bytes UTF-8 or
+else with `\\xHH` escapes, lists arrays, structs and maps objects. JSON text in a column `data` is
+JSON. Of rows that lakelog exported, columns that a lake assigns to each event are left out.
+
+Memory holds a few thousand rows of a Parquet file, or one record batch of an Arrow file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.files.inflate import BrokenStream
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments.segment import EVENT_COLUMNS
+
+if TYPE_CHECKING:
+    import uuid
+
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+else:
+    uuid = Lazy("uuid")
+    pa = Lazy("pyarrow")
+    pq = Lazy("pyarrow.parquet")
+    pc = Lazy("pyarrow.compute")
+    np = Lazy("numpy")
+
+PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff\xff\xff\xff"
+OWN_COLUMNS = ("ingested_at", "origin", "position", "seq")
+"""Columns that a lake assigns; an event that moves to another lake gets new values."""
+EXPORTED = (frozenset(EVENT_COLUMNS), frozenset((*EVENT_COLUMNS, "seq")))
+"""The columns of an export of events: those of a compacted segment, and those of `events`."""
+# Rows and bytes of text that are made at a time.
+_ROWS, _BYTES = 16_384, 8 << 20
+_ESCAPED = '[\\x00-\\x1f"\\\\]'
+_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+
+
+def container(start: bytes) -> str:
+    """Return "parquet", "arrow" or "" by the first four bytes of a file."""
+    if start == PARQUET:
+        return "parquet"
+    return "arrow" if start in (ARROW_FILE, ARROW_STREAM) else ""
+
+
+class RowStream:
+    """The rows of a Parquet or Arrow file as JSON lines."""
+
+    def __init__(self, file: Any) -> None:
+        self._fd = file.fileno()
+        # Opened at the first read, whose caller reports a damaged file; a constructor would raise
+        # it.
+        self._lines: Iterator[bytes] | None = None
+        self._buffer = b""
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes. Raises BrokenStream, OSError."""
+        try:
+            if self._lines is None:
+                self._lines = _lines(self._fd)
+            while not self._buffer:
+                self._buffer = next(self._lines, b"")
+                if not self._buffer:
+                    return b""
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+            if getattr(error, "errno", None):
+                raise  # of the medium; pyarrow's own have no number
+            reason = " ".join(str(error).split())[:200]
+            raise BrokenStream(f"the file is damaged or not finished: {reason}") from None
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
+
+
+class _File(io.RawIOBase):
+    """A file read by offset, so that the position of the shared descriptor stays as it is."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._at = fd, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = os.pread(self._fd, len(buffer), self._at)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        start = (0, self._at, os.fstat(self._fd).st_size)[whence]
+        self._at = start + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+def _lines(fd: int) -> Iterator[bytes]:
+    """Yield the lines of all rows, some thousands at a time."""
+    start = os.pread(fd, 4, 0)
+    for batch in _parquet(fd) if start == PARQUET else _arrow(fd, start):
+        # a slice of a batch is free, so that the text of wide rows is not all made at once
+        step = max(1, min(_ROWS, _BYTES * batch.num_rows // max(batch.nbytes, 1)))
+        for at in range(0, batch.num_rows, step):
+            yield json_lines(batch.slice(at, step))
+
+
+def _parquet(fd: int) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(pa.PythonFile(_File(fd), "r"), buffer_size=1 << 20) as file:
+        for group in range(file.metadata.num_row_groups):
+            meta = file.metadata.row_group(group)
+            # A row group of a few wide rows may be gigabytes: its batches are bounded by bytes,
+            # too.
+            wide = _BYTES * meta.num_rows // max(meta.total_byte_size, 1)
+            count = max(1, min(_ROWS, wide))
+            yield from file.iter_batches(count, [group], use_threads=False)
+
+
+def _arrow(fd: int, start: bytes) -> Iterator[pa.RecordBatch]:
+    source = pa.PythonFile(_File(fd), "r")
+    if start == ARROW_STREAM:
+        with pa.ipc.open_stream(source) as stream:
+            yield from stream
+        return
+    with pa.ipc.open_file(source) as file:
+        for number in range(file.num_record_batches):
+            yield file.get_batch(number)
+
+
+def json_lines(batch: pa.RecordBatch) -> bytes:
+    """Return the rows of a batch as JSON lines."""
+    # Only a table of exactly these columns is an export; elsewhere `position` or `origin` is data.
+    own = OWN_COLUMNS if frozenset(batch.schema.names) in EXPORTED else ()
+    large = pa.large_string()
+    # One string array of full length, so that a batch without columns still gives its rows.
+    parts: list[Any] = [pa.array(["{"] * batch.num_rows, large)]
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name not in own:
+            text = _payload(column) if name == "data" else _text(column)
+            member = pa.scalar(f",{_string(name)}:", large)
+            parts.append(pc.fill_null(_joined(member, text), ""))
+    lines = _joined(*parts, pa.scalar("}\n", large))
+    # the comma before the first member; a brace and a comma begin nothing else
+    return b"".join(
+        b"{" + line[2:] if line[1:2] == b"," else line
+        for line in lines.cast(pa.large_binary()).to_pylist()
+    )
+
+
+def _text(column: pa.Array) -> pa.Array:
+    """Return the JSON text of each value; null where it is null."""
+    kind, is_ = column.type, pa.types
+    if isinstance(kind, pa.ExtensionType) or isinstance(column, pa.ExtensionArray):
+        return _uuids(column.storage) if "uuid" in str(kind) else _text(column.storage)
+    # Encodings are undone first: the text must not depend on how a writer encoded the values.
+    if is_.is_dictionary(kind):
+        return _text(column.dictionary_decode())
+    if is_.is_run_end_encoded(kind):
+        return _text(pc.run_end_decode(column))
+    if is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind):
+        return _strings(column.cast(pa.large_string()))
+    if is_.is_integer(kind) or is_.is_boolean(kind):
+        return column.cast(pa.string()).cast(pa.large_string())
+    if is_.is_nested(kind):
+        return _nested(column)
+    return _each(column)
+
+
+def _strings(column: pa.Array) -> pa.Array:
+    quote = pa.scalar('"', pa.large_string())
+    texts = _joined(quote, column, quote)
+    # Python escapes only the texts that need it; most have no quote, backslash or control.
+    odd = pc.fill_null(pc.match_substring_regex(column, _ESCAPED), False)
+    if not pc.any(odd).as_py():
+        return texts
+    escaped = [_string(value) for value in column.filter(odd).to_pylist()]
+    return pc.replace_with_mask(texts, odd, pa.array(escaped, texts.type))
+
+
+def _payload(column: pa.Array) -> pa.Array:
+    """Return the JSON that a column `data` holds as text, or its values as they are."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _payload(column.dictionary_decode())
+    if isinstance(column, pa.ExtensionArray):
+        return _payload(column.storage)
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return _text(column)
+    return pa.array([_json(value) for value in column.to_pylist()], pa.large_string())
+
+
+def _json(text: str | None) -> str | None:
+    """Return JSON text in one line, other text as a JSON string."""
+    if text is None:
+        return None
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _string(text)
+    # a newline in JSON is white space: within a string it is escaped
+    return text.replace("\n", " ").replace("\r", " ")
+
+
+def _nested(column: pa.Array) -> pa.Array:
+    """Return the JSON text of lists, structs and maps, from the text of their elements."""
+    kind, large = column.type, pa.large_string()
+    if pa.types.is_union(kind):
+        values = [_plain(value) for value in column.to_pylist()]
+        return pa.array(values, large)
+    if pa.types.is_struct(kind):
+        parts: list[Any] = [pa.scalar("{", large)]
+        for place, field in enumerate(kind):
+            comma = "," if place else ""
+            parts.append(pa.scalar(f"{comma}{_string(field.name)}:", large))
+            parts.append(pc.fill_null(_text(pc.struct_field(column, place)), "null"))
+        texts = _joined(*parts, pa.scalar("}", large))
+        return pc.if_else(column.is_valid(), texts, pa.scalar(None, large))
+    if pa.types.is_map(kind):
+        pairs = pa.concat_arrays([column[i].values for i in _present(column)] or [_no_pairs(kind)])
+        names, values = pc.struct_field(pairs, 0), pc.struct_field(pairs, 1)
+        text = _joined(_keys(names), pa.scalar(":", large), pc.fill_null(_text(values), "null"))
+        return _bracketed(column, text, "{", "}")
+    return _bracketed(column, pc.fill_null(_text(pc.list_flatten(column)), "null"), "[", "]")
+
+
+def _present(column: pa.Array) -> list[int]:
+    indexes: list[int] = pc.indices_nonzero(column.is_valid()).to_pylist()
+    return indexes
+
+
+def _no_pairs(kind: Any) -> pa.Array:
+    return pa.array([], pa.struct([("key", kind.key_type), ("value", kind.item_type)]))
+
+
+def _keys(column: pa.Array) -> pa.Array:
+    """Return the keys of a map, which JSON has as text only."""
+    text = _text(column).to_pylist()
+    return pa.array([t if t[:1] == '"' else _string(t) for t in text], pa.large_string())
+
+
+def _bracketed(column: pa.Array, text: pa.Array, open_: str, close: str) -> pa.Array:
+    """Join the text of all elements of lists, each list within brackets."""
+    # list_value_length takes no maps.
+    is_map = pa.types.is_map(column.type)
+    lengths = (
+        [len(v) if v is not None else 0 for v in column.to_pylist()]
+        if is_map
+        else pc.fill_null(pc.list_value_length(column), 0)
+    )
+    ends = np.cumsum(np.concatenate([[0], np.asarray(lengths, np.int64)]))
+    lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), text)
+    large = pa.large_string()
+    joined = pc.binary_join(lists, pa.scalar(",", large))
+    texts = _joined(pa.scalar(open_, large), joined, pa.scalar(close, large))
+    return pc.if_else(column.is_valid(), texts, pa.scalar(None, large))
+
+
+def _each(column: pa.Array) -> pa.Array:
+    """Return the JSON text of numbers, times and bytes, made one value at a time."""
+    kind, is_ = column.type, pa.types
+    if is_.is_timestamp(kind):
+        texts = _moments(column)
+    elif is_.is_duration(kind):
+        scale = _UNITS[kind.unit]
+        texts = [v if v is None else _duration(v * scale) for v in _integers(column)]
+    elif is_.is_time(kind):
+        scale = _UNITS[kind.unit]
+        texts = [v if v is None else f'"{_clock(v * scale)}"' for v in _integers(column)]
+    elif is_.is_float16(kind):
+        texts = list(map(_plain, column.cast(pa.float32()).to_pylist()))
+    else:
+        texts = list(map(_plain, column.to_pylist()))
+    return pa.array(texts, pa.large_string())
+
+
+def _moments(column: pa.Array) -> list[str | None]:
+    """Times as ISO 8601, with as many digits of a second as they need."""
+    unit, zone = column.type.unit, "Z" if column.type.tz else ""
+    # Dropping the zone keeps the instant in UTC; with a zone the cast would print local time.
+    texts = column.cast(pa.timestamp(unit)).cast(pa.string()).to_pylist()
+    return [None if t is None else f'"{_shortened(t).replace(" ", "T")}{zone}"' for t in texts]
+
+
+def _shortened(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _integers(column: pa.Array) -> list[int | None]:
+    # A view keeps the integers below times and durations, whose Python objects hold no nanoseconds.
+    width = pa.int32() if column.type.bit_width == 32 else pa.int64()
+    values: list[int | None] = column.view(width).to_pylist()
+    return values
+
+
+def _clock(nanos: int) -> str:
+    seconds, part = divmod(nanos, 10**9)
+    hours, rest = divmod(seconds, 3600)
+    return _shortened(f"{hours:02d}:{rest // 60:02d}:{rest % 60:02d}.{part:09d}")
+
+
+def _duration(nanos: int) -> str:
+    """A span of time as an ISO 8601 duration: PT90061.5S is a day, an hour and so on."""
+    sign, nanos = ("-", -nanos) if nanos < 0 else ("", nanos)
+    seconds, part = divmod(nanos, 10**9)
+    days, rest = divmod(seconds, 86_400)
+    hours, rest = divmod(rest, 3600)
+    exact = _shortened(f"{rest % 60}.{part:09d}")
+    clock = "".join(f"{n}{unit}" for n, unit in ((hours, "H"), (rest // 60, "M")) if n)
+    clock += f"{exact}S" if exact != "0" else ""
+    day = f"{days}D" if days else ""
+    return f'"{sign}P{day}{"T" + clock if clock else ""}"' if day or clock else '"PT0S"'
+
+
+def _plain(value: Any) -> str | None:
+    """The JSON of one value."""
+    if value is None:
+        return None
+    # True of NaN and the infinities alone, which JSON has no numbers for.
+    if isinstance(value, float) and value - value != 0:
+        return '"NaN"' if value != value else '"Infinity"' if value > 0 else '"-Infinity"'
+    if hasattr(value, "as_tuple"):  # a decimal
+        return format(value, "f")
+    if isinstance(value, (bytes, bytearray)):
+        return _string(bytes(value).decode("utf-8", "backslashreplace"))
+    # A MonthDayNano interval of Arrow.
+    if hasattr(value, "nanoseconds") and hasattr(value, "months"):
+        return f'"P{value.months}M{value.days}DT{_shortened(f"{value.nanoseconds / 1e9:.9f}")}S"'
+    return orjson.dumps(value, default=str).decode()
+
+
+def _uuids(column: pa.Array) -> pa.Array:
+    texts = [None if v is None else f'"{uuid.UUID(bytes=v)}"' for v in column.to_pylist()]
+    return pa.array(texts, pa.large_string())
+
+
+def _joined(*parts: Any) -> pa.Array:
+    """Join texts row by row; null where one is null."""
+    return pc.binary_join_element_wise(*parts, pa.scalar("", pa.large_string()))
+
+
+def _string(text: str) -> str:
+    return orjson.dumps(text).decode()

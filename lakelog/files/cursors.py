@@ -1,0 +1,495 @@
+"""Cursors: how far each file was ingested, and how its content is recognised.
+
+A cursor names a file by device and inode, and its content by three sums of what was consumed: the
+SHA-256 of its beginning (HEAD bytes at most), that of the 4,096 bytes before the cursor's place,
+and the CRC-32 of everything up to there, with those of some earlier places. The last can be
+continued as the file grows, so nothing is read twice.
+
+Which file a path holds now is decided in identity.py. Rows carry `origin`, the key that the file
+had when it was first seen; two files never share one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from lakelog.files.rotation import base_name
+from lakelog.files.source import Source
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Record, Removal
+from lakelog.store.manifest import Manifest
+
+WHAT = "cursor"
+WINDOW = 4096
+_HEAD_MIN = 64
+"""Beginnings are remembered at 64, 128 … 4,096 bytes, so that few lengths have to be looked up."""
+PLACES_MAX = 12
+"""Earlier places that a cursor remembers; old ones lie further apart."""
+WHOLE_MAX = 1 << 16
+"""Up to so many bytes, all that was consumed is compared when a file is opened again."""
+ALIKE_MAX, NAMED_MAX = 32, 512
+"""Cursors of equal beginnings, and of names with one base, that are considered."""
+RELEASED = -1
+"""The inode of a cursor whose file was truncated or replaced: no file is it any more."""
+_PIECE = 1 << 20
+# Linux stamps files with the coarse clock; comparing its times with a finer one would order events
+# wrongly within a tick.
+_FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
+"""The clock of the times of files."""
+Bytes = bytes
+"""The type, where a field of that name hides it."""
+_Groups = dict[Any, str | dict[str, None]]
+"""Keys that have something in common, in the order they came; most groups are of one key, and a
+dict for each would be most of what a cursor costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far one file was ingested; `origin` is that of its rows.
+
+    `forms` says in which format, from which byte on: [byte, name] pairs. `inode` is 0 where it is
+    not known: of what came through a pipe, or was ingested before inodes were kept. `mtime` is in
+    ns, and so is `looked`, when it was read. `crc` is the CRC-32 of the first `bytes` bytes, None
+    where it is not known, and `places` are earlier [bytes, crc] pairs. The first `shared` bytes are
+    rows of the origin `shares`, for the file is a copy of that one. The `unfinished` bytes after
+    the place are a last line without newline that is no event: it stands in quarantine, in the
+    segment `tail_key`, until its rest comes. `apart` are origins of files that were equal to this
+    one and existed beside it when it was first read, at `begun` (ns).
+    """
+
+    key: str
+    origin: str
+    bytes: int
+    head_len: int
+    tail: str
+    lines: int
+    name: str
+    size: int = 0
+    forms: tuple[tuple[int, str], ...] = ()
+    device: int = 0
+    inode: int = 0
+    mtime: int = 0
+    crc: int | None = None
+    places: tuple[tuple[int, int], ...] = ()
+    head: str = ""
+    label: str | None = None
+    shares: str = ""
+    shared: int = 0
+    unfinished: int = 0
+    tail_key: str = ""
+    looked: int = 0
+    apart: tuple[str, ...] = ()
+    begun: int = 0
+
+    @classmethod
+    def from_entry(cls, record: Record) -> Cursor:
+        """Return the cursor that an entry holds. Raises TypeError, ValueError where it is
+        malformed."""
+        members = record.members
+        values = {name: members[name] for name in _NAMES if name in members}
+        values["key"] = record.key
+        values["forms"] = _shared(tuple((int(at), str(n)) for at, n in members.get("forms", ())))
+        values["places"] = tuple((int(at), int(crc)) for at, crc in members.get("places", ()))
+        values["apart"] = tuple(members.get("apart", ()))
+        values["origin"] = members.get("origin") or record.key
+        return cls(**values)
+
+    def entry(self) -> Record:
+        """The manifest entry of the cursor."""
+        body = {name: getattr(self, name) for name in _NAMES}
+        left_out = {name for name, value in _DEFAULTS.items() if body[name] == value}
+        pairs = {"forms": _listed(self.forms), "places": [list(p) for p in self.places]}
+        body = {name: v for name, v in {**body, **pairs}.items() if name not in left_out}
+        return Record(WHAT, body.pop("key"), body)
+
+    def removal(self) -> Removal:
+        """The manifest entry that removes the cursor."""
+        return Removal(WHAT, self.key)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode."""
+        return self.device, self.inode
+
+    @property
+    def stem(self) -> tuple[int, str]:
+        """Length and digest of the remembered beginning, with the label."""
+        return self.head_len, self.head or self.key.rpartition("-")[0].partition("-")[0]
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether all that is known of the file are rows of another one."""
+        return bool(self.shares) and self.shared >= self.bytes
+
+    def read_as(self, form: str, place: int) -> Cursor:
+        """The cursor with a format that applies from a place on."""
+        if self.forms and self.forms[-1][1] == form:
+            return self
+        return replace(self, forms=_shared((*self.forms, (place, form))))
+
+    def moved(self, place: int, before: Bytes, crc: int | None) -> Cursor:
+        """The cursor at a later place: the bytes before it, and the CRC-32 of all of them."""
+        places = self.places
+        if place > self.bytes and self.crc is not None and self.bytes:
+            # The place of the last publish becomes an earlier one: a copy made then may end exactly
+            # there.
+            places = thin((*places, (self.bytes, self.crc)))
+        return replace(
+            self,
+            bytes=place,
+            tail=digest(before),
+            crc=crc,
+            places=places,
+            unfinished=0,
+            tail_key="",
+        )
+
+    def released(self) -> Cursor:
+        """The cursor of content whose file is another one now."""
+        return replace(self, inode=RELEASED)
+
+
+_NAMES = tuple(field.name for field in fields(Cursor))
+# Members with these values are left out of an entry: most cursors have most of them.
+_DEFAULTS = {field.name: field.default for field in fields(Cursor)[_NAMES.index("device") :]}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where to begin in a file: its cursor, and the entry it replaces.
+
+    `head` is the file's beginning and `before` the bytes up to the place, 4,096 at most.
+    `released` are cursors that this file's inode had before. `note` is what its reader has to say
+    of how it was recognised.
+    """
+
+    cursor: Cursor
+    replaced: Cursor | None
+    head: bytes
+    before: bytes
+    released: tuple[Cursor, ...] = ()
+    note: str = ""
+    ended: str = ""
+    """The segment of an unfinished last line that is read again with what came after it."""
+    is_touched: bool = False
+    """Whether the file was written since without a change, and only its times tell it apart."""
+
+    def is_due(self, *, follows: bool) -> bool:
+        """Whether the cursor has to be published though nothing was read: its file has another
+        inode, or (for who `follows` files) another name or time, or is a copy that grew."""
+        old, now = self.replaced, self.cursor
+        if old is None:
+            return bool(self.released or now.shares)
+        is_moved = old.identity != now.identity and now.inode != 0
+        is_renamed = follows and (old.name != now.name or self.is_touched)
+        return (
+            is_moved
+            or is_renamed
+            or bool(self.released)
+            or (now.shared, now.shares) != (old.shared, old.shares)
+        )
+
+
+class CursorIndex:
+    """The cursors of one state, found by key, inode and beginning."""
+
+    def __init__(self, cursors: Iterable[Cursor]) -> None:
+        self._by_key: dict[str, Cursor] = {}
+        self._by_inode: _Groups = {}
+        self._by_stem: _Groups = {}
+        self._by_base: _Groups = {}
+        self._lengths: dict[int, int] = {}
+        self._by_origin: _Groups = {}
+        for cursor in cursors:
+            self.add(cursor)
+
+    def __iter__(self) -> Iterator[Cursor]:
+        return iter(self._by_key.values())
+
+    def get(self, key: str) -> Cursor | None:
+        """The cursor of a key."""
+        return self._by_key.get(key)
+
+    def add(self, cursor: Cursor) -> None:
+        """Add a cursor, replacing the one of the same key."""
+        self.remove(cursor.key)
+        self._by_key[cursor.key] = cursor
+        _join(self._by_origin, cursor.origin, cursor.key)
+        _join(self._by_stem, cursor.stem, cursor.key)
+        self._lengths[cursor.head_len] = self._lengths.get(cursor.head_len, 0) + 1
+        _join(self._by_base, base_name(cursor.name), cursor.key)
+        if cursor.inode > 0:
+            _join(self._by_inode, cursor.identity, cursor.key)
+
+    def remove(self, key: str) -> None:
+        """Remove the cursor of a key, if there is one."""
+        old = self._by_key.pop(key, None)
+        if old is not None:
+            _part(self._by_stem, old.stem, key)
+            self._lengths[old.head_len] -= 1
+            _part(self._by_base, base_name(old.name), key)
+            _part(self._by_inode, old.identity, key)
+            _part(self._by_origin, old.origin, key)
+
+    def of_inode(self, identity: tuple[int, int]) -> list[Cursor]:
+        """The cursors of one inode, the newest first."""
+        return [self._by_key[key] for key in reversed(_keys(self._by_inode, identity))]
+
+    def of_origin(self, origin: str) -> list[Cursor]:
+        """The cursors whose rows are of an origin."""
+        return [self._by_key[key] for key in _keys(self._by_origin, origin)]
+
+    def alike(self, head: bytes, label: str | None) -> list[Cursor]:
+        """The cursors of files that begin as this one does, the furthest first."""
+        cursors = (self._by_key[key] for group in self._groups(head, label) for key in group)
+        return sorted(cursors, key=lambda c: -c.bytes)
+
+    def alike_or_named(self, head: bytes, label: str | None, name: str) -> list[Cursor]:
+        """Cursors of files whose name has the same base, and ALIKE_MAX of those that begin alike.
+
+        A file may be shorter than what is remembered of another one's beginning, so names are
+        looked up too; and thousands may begin with one banner, so not all are.
+        """
+        keys: dict[str, None] = {}
+        for key in itertools.islice(reversed(_keys(self._by_base, base_name(name))), NAMED_MAX):
+            cursor = self._by_key[key]
+            # The name alone would offer every rotated file of a log; the beginning sorts out most
+            # of them without opening any.
+            begins = len(head) >= cursor.head_len and stem(head[: cursor.head_len], label)
+            if begins == cursor.stem[1] or (
+                len(head) < cursor.head_len and cursor.head and cursor.label == label
+            ):
+                keys[key] = None
+        for group in self._groups(head, label):
+            keys.update(dict.fromkeys(itertools.islice(reversed(group), ALIKE_MAX)))
+        return [self._by_key[key] for key in keys]
+
+    def _groups(
+        self, head: bytes, label: str | None
+    ) -> Iterator[tuple[str, ...] | dict[str, None]]:
+        """The keys of files that begin so, by how much of the beginning is remembered."""
+        # Digests are of few lengths (powers of two), so a beginning is hashed a handful of times.
+        for n, count in self._lengths.items():
+            if count and 0 < n <= len(head):
+                yield _keys(self._by_stem, (n, stem(head[:n], label)))
+
+    def free_key(self, head: bytes, label: str | None) -> str:
+        """A key that no file has now, or had at first."""
+        # A key contains the digest and a number, since files with equal beginnings are common; an
+        # origin that was once used is never used again, or two files would share rows.
+        name = f"{stem(head, label)}-{len(head)}"
+        ordinal = len(_keys(self._by_stem, (head_length(len(head)), stem(head, label))))
+        while f"{name}-{ordinal}" in self._by_key or f"{name}-{ordinal}" in self._by_origin:
+            ordinal += 1
+        return f"{name}-{ordinal}"
+
+
+@functools.lru_cache(1024)
+def _shared(forms: tuple[tuple[int, str], ...]) -> tuple[tuple[int, str], ...]:
+    """The same for all cursors of which it says the same, as it does for most."""
+    return forms
+
+
+@functools.lru_cache(1024)
+def _listed(forms: tuple[tuple[int, str], ...]) -> list[list[int | str]]:
+    """The same as a manifest has it, one list for all entries that say so."""
+    return [list(pair) for pair in forms]
+
+
+def _join(groups: _Groups, name: Any, key: str) -> None:
+    """Append a key to its group."""
+    there = groups.get(name)
+    if not there:
+        groups[name] = key
+    elif isinstance(there, str):
+        groups[name] = {there: None, key: None}
+    else:
+        there[key] = None
+
+
+def _part(groups: _Groups, name: Any, key: str) -> None:
+    """Remove a key from its group; an empty group stays."""
+    there = groups.get(name)
+    if isinstance(there, dict):
+        there.pop(key, None)
+    elif there == key:
+        groups[name] = {}
+
+
+def _keys(groups: _Groups, name: Any) -> tuple[str, ...] | dict[str, None]:
+    """The keys of a group, in the order they came."""
+    there = groups.get(name, ())
+    return (there,) if isinstance(there, str) else there
+
+
+def of_state(store: Store, state: Manifest) -> list[Cursor]:
+    """Return the cursors of a state. Raises DamagedManifest."""
+    return store.manifests.read_records(state, WHAT, Cursor.from_entry)
+
+
+@functools.lru_cache(256)
+def stem(head: bytes, label: str | None) -> str:
+    """Return the digest of a file's beginning, with the label of who ingests it."""
+    mark = b"" if label is None else b"\0" + label.encode("utf-8", "surrogateescape")
+    return hashlib.sha256(head + mark).hexdigest()[:32]
+
+
+def digest(data: bytes) -> str:
+    """Return what a cursor keeps of the bytes before its place."""
+    return hashlib.sha256(data[-WINDOW:]).hexdigest()[:32]
+
+
+def head_length(size: int) -> int:
+    """The length of the remembered beginning of a file of so many bytes."""
+    if size < _HEAD_MIN:
+        return size
+    return min(WINDOW, 1 << (size.bit_length() - 1))
+
+
+def thin(places: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Drop one earlier place where there are too many: the one whose neighbours are nearest to
+    each other, relative to their distance from the newest."""
+    if len(places) <= PLACES_MAX:
+        return places
+    last = places[-1][0]
+    gaps = [
+        (places[n + 1][0] - places[n - 1][0]) / (last - places[n - 1][0] + 1)
+        for n in range(1, len(places) - 1)
+    ]
+    drop = gaps.index(min(gaps)) + 1
+    return places[:drop] + places[drop + 1 :]
+
+
+def new_cursor(source: Source, head: bytes, index: CursorIndex, label: str | None) -> Cursor:
+    """Return the cursor of a file of which nothing was ingested yet."""
+    head = head[: head_length(len(head))]
+    key = index.free_key(head, label)
+    fresh = Cursor(key, key, 0, len(head), digest(b""), 0, "", crc=0, label=label)
+    now = with_status(replace(fresh, head=stem(head, label)), source)
+    return replace(now, begun=now.looked)
+
+
+def with_status(cursor: Cursor, source: Source) -> Cursor:
+    """The cursor with the present name, size, inode and times of its file."""
+    now = replace(cursor, name=printable(source.name), size=source.size)
+    if source.piped:
+        return now
+    device, inode = source.identity
+    looked = time.clock_gettime_ns(_FILE_CLOCK)
+    return replace(now, device=device, inode=inode, mtime=source.mtime, looked=looked)
+
+
+def with_head(cursor: Cursor, head: bytes, label: str | None) -> Cursor:
+    """The cursor with as much of its file's beginning as there is: more by now, or less in another
+    file that holds what was consumed."""
+    length = min(head_length(len(head)), WINDOW)
+    if length <= cursor.head_len <= len(head):
+        return cursor
+    return replace(cursor, head_len=length, head=stem(head[:length], label), label=label)
+
+
+def before_place(source: Source, cursor: Cursor, head: bytes, label: str | None) -> bytes | None:
+    """The bytes before a cursor's place, if the file holds there what was consumed; else None.
+
+    The beginning and the last bytes are compared, and all of it up to WHOLE_MAX. The source then
+    stands at the place.
+    """
+    length, head_digest = cursor.stem
+    if len(head) < length or stem(head[:length], label) != head_digest:
+        return None
+    # A file cut and written again may agree in its head and its last window; below WHOLE_MAX
+    # comparing everything costs one read.
+    whole = cursor.bytes <= WHOLE_MAX and cursor.crc is not None
+    start = 0 if whole else max(cursor.bytes - WINDOW, 0)
+    source.seek(start)
+    before = source.read(cursor.bytes - start)
+    if len(before) != cursor.bytes - start or digest(before) != cursor.tail:
+        return None
+    if whole and zlib.crc32(before) != cursor.crc:
+        return None
+    return before[-WINDOW:]
+
+
+def holds_all(source: Source, cursor: Cursor, head: bytes, label: str | None) -> bytes | None:
+    """As `before_place`, with every byte compared by the sum of all, where there is one.
+
+    What was copied before a line was finished need not have the beginning of that line.
+    """
+    if cursor.crc is not None and crc_of(source, cursor.bytes) != cursor.crc:
+        return None
+    # The cursor remembers the beginning of an unfinished line that the copy lacks (F18.3).
+    if 0 < cursor.bytes <= len(head) < cursor.head_len:
+        source.seek(cursor.bytes)
+        before = head[: cursor.bytes]
+        return before if digest(before) == cursor.tail else None
+    return before_place(source, cursor, head, label)
+
+
+def crc_of(source: Source, size: int) -> int | None:
+    """The CRC-32 of the first bytes of a file; None if it has fewer."""
+    source.seek(0)
+    crc = 0
+    while size:
+        piece = source.read(min(size, _PIECE))
+        if not piece:
+            return None
+        crc, size = zlib.crc32(piece, crc), size - len(piece)
+    return crc
+
+
+def by_content(source: Source, index: CursorIndex, label: str | None) -> Start:
+    """Return where to start in what has no inode of its own (a pipe, a copy) by content alone.
+
+    A new one starts at 0 and replaces no entry. The source is left standing there.
+    """
+    head = read_head(source)
+    for cursor in index.alike(head, label):
+        before = None if cursor.is_copy else holds_all(source, cursor, head, label)
+        if before is not None:
+            now = replace(cursor, name=printable(source.name), size=source.size)
+            return Start(with_head(now, head, label), cursor, head, before)
+    source.seek(0)
+    return Start(new_cursor(source, head, index, label), None, head, b"")
+
+
+def read_head(source: Source) -> bytes:
+    """Read a file's beginning. Of one shorter than the window no more is read after that, or what
+    is being written now would have no key."""
+    source.seek(0)
+    head = source.read(WINDOW)
+    if len(head) < WINDOW and not source.compression:
+        source.limit = len(head) if source.limit is None else min(source.limit, len(head))
+    return head
+
+
+def holds(start: Start, then: CursorIndex, now: CursorIndex, label: str | None) -> bool:
+    """Whether what was decided of a file among the cursors `then` is still so among those `now`.
+
+    It is not if a cursor that it replaces or releases changed, or another one came or moved that
+    may be of the same file.
+    """
+    for old in filter(None, (start.replaced, *start.released)):
+        if now.get(old.key) != then.get(old.key):
+            return False
+    # Cursors that neither side knew may be of the same file, added by another process meanwhile.
+    fresh = [c for c in now if then.get(c.key) != c]
+    # Of a file that was shorter than a window the remembered beginning may be longer by now, so
+    # digests of it cannot be compared: any such cursor may be of this file.
+    short = len(start.head) < WINDOW
+    if short and any(c.head_len > len(start.head) for c in fresh):
+        return False
+    if start.cursor.inode > 0 and any(c.identity == start.cursor.identity for c in fresh):
+        return False
+    return not CursorIndex(fresh).alike(start.head, label)
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be written anywhere; bytes that are no text are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,500 @@
+"""Which file is at a path now? Decided by inode first, then by content, one file to one cursor.
+
+Neither a name, an inode nor content alone tells files apart: names move, inodes are used again,
+and files that exist side by side may be equal. The rules, in this order (FORMAT.md 18):
+
+1. A file is the one that its inode's cursor names, as long as it still holds what was consumed;
+   inode numbers are reused, so content that is not distinctive needs its name or its times, too.
+2. If it does not, it was truncated and rewritten: the cursor is released, and the file is new.
+3. A new inode is the file of a cursor whose own inode is gone or was truncated, if it holds all
+   that was consumed, or a first part of it that is known for sure; names and times break ties.
+   Where that is a banner that any log may begin with, it has to be compressed, with its time kept.
+4. A new inode beside an unchanged file is a copy of it only if its name is that of a rotation of
+   the other one's and every byte agrees: its rows are those of the original.
+5. Every other file is a file of its own, however alike. In doubt rows are stored again, and the
+   reader says so: a doubled line can be found, a lost one cannot.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+
+from lakelog.files import content, cursors
+from lakelog.files.cursors import Cursor, CursorIndex, Start
+from lakelog.files.rotation import PACKED, base_name, is_copy_name, relation, unpacked
+from lakelog.files.source import Source
+
+_APART_MAX = 8
+Inodes = Mapping[tuple[int, int], str]
+"""The path of each file that is known to exist, by device and inode."""
+
+
+@dataclass(frozen=True)
+class FileCopy:
+    """The file is a copy, so far, of another one whose lines are ingested from there.
+
+    `cursor` is to be committed in the place of `replaced`; nothing is read.
+    """
+
+    cursor: Cursor
+    replaced: Cursor | None
+    head: bytes
+    released: tuple[Cursor, ...] = ()
+
+    @property
+    def start(self) -> Start:
+        """The start that a publish compares and replaces."""
+        return Start(self.cursor, self.replaced, self.head, b"", self.released)
+
+
+@dataclass(frozen=True)
+class KnownContent:
+    """All that the file holds was ingested from another one, which `cursor` names."""
+
+    cursor: Cursor
+
+
+@dataclass(frozen=True)
+class UndecidedFile:
+    """The file is part of another one that exists: it may be about to replace it."""
+
+
+class Resolver:
+    """Identifies one file after the other; `follows` for a watcher, which sees files come and go.
+
+    An explicit ingest (`follows` is False) skips content that is in the lake, and says so; a
+    watcher is given whole directories, in which equal files are files of their own.
+    """
+
+    def __init__(
+        self,
+        index: CursorIndex,
+        label: str | None,
+        inodes: Inodes | None = None,
+        *,
+        follows: bool = False,
+    ) -> None:
+        self.index = index
+        self._label, self._follows = label, follows
+        self._inodes: Inodes = {} if inodes is None else inodes
+        self._unnamed: list[str] | None = None
+        self._folders: dict[str, dict[int, str]] = {}
+
+    def resolve(
+        self, source: Source, *, settled: bool = True
+    ) -> Start | FileCopy | KnownContent | UndecidedFile:
+        """Identify the file of a source, which then stands where reading continues.
+
+        A part of an existing file is undecided unless it is `settled`. Raises OSError.
+        """
+        # The inode is that of the spool file that a pipe was copied to.
+        if source.piped:
+            return cursors.by_content(source, self.index, self._label)
+        head = cursors.read_head(source)
+        released: list[Cursor] = []
+        # Several cursors may name one inode: other labels, copies, files before it was reused.
+        for cursor in self.index.of_inode(source.identity):
+            if cursor.is_copy:
+                again = self._copy_again(source, cursor, head)
+                if again is not None:
+                    return again
+                released.append(cursor)  # it went another way than its original
+                continue
+            before = cursors.before_place(source, cursor, head, self._label)
+            if before is not None and self._is_doubtful(source, cursor, head):
+                # The inode number may have been reused: distinctive content is better evidence.
+                other = self._of_content(source, head, (*released, cursor), settled)
+                if _is_certain(other, head):
+                    return other
+                if not _goes_on(cursor, source):
+                    released.append(cursor)
+                    continue
+                before = cursors.before_place(source, cursor, head, self._label)
+            if before is not None:
+                now = cursors.with_head(cursors.with_status(cursor, source), head, self._label)
+                # Compressed content that is not distinctive is told apart by its times alone:
+                # the cursor has to have those that the file has now.
+                touched = cursor.mtime != source.mtime
+                touched = touched and not content.is_distinctive(head[: cursor.bytes])
+                return Start(now, cursor, head, before, is_touched=touched)
+            if cursor.label == self._label:
+                released.append(cursor)
+        return self._of_content(source, head, tuple(released), settled)
+
+    def apply(self, start: Start, at: Cursor) -> None:
+        """Apply the publish of a file's cursor to the index."""
+        for old in start.released:
+            if old.is_copy:
+                self.index.remove(old.key)
+            else:
+                self.index.add(old.released())
+        if start.replaced is not None and start.replaced.key != at.key:
+            self.index.remove(start.replaced.key)
+        self.index.add(at)
+
+    # --- by content ---
+
+    def _is_doubtful(self, source: Source, cursor: Cursor, head: bytes) -> bool:
+        """Whether an inode number may be reused: the file was written since, and says nothing."""
+        written = self._follows and not _is_as_read(source, cursor)
+        return written and not content.is_distinctive(head[: cursor.bytes])
+
+    def _of_content(
+        self, source: Source, head: bytes, released: tuple[Cursor, ...], settled: bool
+    ) -> Start | FileCopy | KnownContent | UndecidedFile:
+        """Identify a file whose inode no cursor names, or none any more."""
+        # Only a watcher sees the original as well, which it reads next.
+        if self._follows and self._is_copy_of_unread(source, head):
+            return UndecidedFile()
+        note, apart = "", list[str]()
+        result: Start | FileCopy | KnownContent | UndecidedFile | None
+        for cursor in self._ranked(source, head):
+            result = None
+            # An existing file keeps its cursor, so this one can only be a copy; a cursor whose file
+            # is gone may be taken over.
+            alive = self._path_of(cursor, source)
+            if alive:
+                result, note = self._beside(source, cursor, alive, head, released, settled, note)
+                apart += [cursor.origin] if note else []
+            elif not cursor.is_copy:
+                result, note = self._instead(source, cursor, head, released, note)
+            if result is not None:
+                return result
+        # No cursor is its own: in doubt its lines are stored again (rule 5).
+        source.seek(0)
+        fresh = cursors.new_cursor(source, head, self.index, self._label)
+        fresh = replace(fresh, apart=tuple(apart[:_APART_MAX]))
+        return Start(fresh, None, head, b"", released, note)
+
+    def _is_copy_of_unread(self, source: Source, head: bytes) -> bool:
+        """Whether a file is a copy or the compressed form of a followed one that is not read yet:
+        then that one is read, and this one is identified by its content later."""
+        plain, folder = unpacked(source.name), os.path.dirname(source.name)
+        if source.compression:  # what it was packed from may have lost its name since it was seen
+            originals = [plain, *self._nameless()]
+        else:
+            base = base_name(source.name)
+            originals = [os.path.join(folder, base), os.path.join(os.path.dirname(folder), base)]
+        for path in originals:
+            # A plain copy is recognised by its content, so that has to be distinctive; a compressed
+            # one also by its name.
+            if path == source.name or not (source.compression or content.is_distinctive(head)):
+                continue
+            with suppress(OSError), closing(Source(path)) as other:
+                # Only of a file that this watcher follows is it certain that it will be read.
+                if other.identity == source.identity or other.identity not in self._inodes:
+                    continue
+                cursor = of_inode(other, self.index, self._label)
+                if (cursor is None or not cursor.bytes) and content.prefix_of(source, other, 0):
+                    return True
+        return False
+
+    def _nameless(self) -> list[str]:
+        """The paths of files that are followed though they have no name any more."""
+        if self._unnamed is None:
+            self._unnamed = [p for p in self._inodes.values() if p.startswith("/dev/fd/")]
+        return self._unnamed
+
+    def _ranked(self, source: Source, head: bytes) -> list[Cursor]:
+        """The cursors that may be of this file's content, the likeliest first."""
+        name = cursors.printable(source.name)
+        alike = [
+            c
+            for c in self.index.alike_or_named(head, self._label, name)
+            if c.bytes
+            and c.identity != source.identity
+            and (not c.is_copy or relation(c.name, name) == 3)
+            and (
+                not self._follows
+                or relation(c.name, name)
+                or content.is_distinctive(head[: c.bytes])
+            )
+        ]
+        # Of two that fit it is the one with more content in common: that of a shorter one may just
+        # be how both begin.
+        return sorted(
+            alike,
+            key=lambda c: (
+                -min(relation(c.name, name), 2),
+                -c.bytes,
+                -relation(c.name, name),
+                abs(c.mtime - source.mtime) if c.mtime else 0,
+            ),
+        )
+
+    def _instead(
+        self, source: Source, cursor: Cursor, head: bytes, released: tuple[Cursor, ...], note: str
+    ) -> tuple[Start | FileCopy | KnownContent | None, str]:
+        """Whether a file takes the place of one whose inode is gone or was truncated."""
+        name = cursors.printable(source.name)
+        related = relation(cursor.name, name)
+        common = head[: cursor.bytes]
+        unknown = cursor.inode == 0  # ingested before inodes were kept, or through a pipe
+        # Compressors keep the time of the last line; a log begun later has another one.
+        packed = (
+            related >= 2 and bool(source.compression) and content.is_time_kept(source, cursor.mtime)
+        )
+        sure = packed or content.is_distinctive(common) or (unknown and related >= 1)
+        before = cursors.holds_all(source, cursor, head, self._label)
+        if before is not None:
+            # An explicit ingest that finds exactly what was consumed has nothing to lose.
+            whole = not self._follows and not source.read(1)
+            if sure or whole:
+                source.seek(cursor.bytes)
+                now = cursors.with_head(cursors.with_status(cursor, source), head, self._label)
+                # It was a copy of the file whose cursor it takes over: its rows are its own now.
+                if now.shares == cursor.origin:
+                    now = replace(now, shares="", shared=0)
+                return Start(now, cursor, head, before, released), note
+            return None, f"it begins as {cursor.name} did, which is gone, and is read from 0"
+        size = content.length_if_less(source, cursor.bytes)
+        if size is None or not self._follows:
+            return None, note
+        # Less than was consumed: a copy made before the last lines were written, if its length
+        # is that of an earlier place; else what is after the last such place is read again.
+        place = self._last_place(source, cursor, size)
+        if not place or not content.is_distinctive(head[:place]):
+            return None, note
+        # Equal content under an unrelated name is no evidence of a copy (F18.4, rule 4).
+        if related < 2:
+            return None, note
+        return self._sharing(source, cursor, head, place, size, released), note
+
+    def _sharing(
+        self,
+        source: Source,
+        cursor: Cursor,
+        head: bytes,
+        place: int,
+        size: int,
+        released: tuple[Cursor, ...],
+    ) -> Start | FileCopy:
+        """A file of its own whose first bytes are rows of another one."""
+        fresh = cursors.new_cursor(source, head, self.index, self._label)
+        before = content.before(source, place)
+        crc = cursors.crc_of(source, place)
+        lines = cursor.lines if place == cursor.bytes else 0  # of an earlier place none are counted
+        shared = replace(
+            fresh,
+            shares=cursor.origin,
+            shared=place,
+            bytes=place,
+            crc=crc,
+            lines=lines,
+            tail=cursors.digest(before),
+        )
+        # Nothing is left to read now; only a plain file can grow later.
+        if place == size and not source.compression:
+            return FileCopy(shared, None, head, released)
+        source.seek(place)
+        note = f"a copy of {cursor.name} that is {size - place:,} bytes past what is known of it"
+        return Start(shared, None, head, before, released, note)
+
+    def _last_place(self, source: Source, cursor: Cursor, size: int) -> int:
+        """The last place up to `size` at which a file holds what the cursor's file held."""
+        # The latest that agrees, so that as few lines as possible are stored twice.
+        for place, crc in reversed(cursor.places):
+            if place <= size and cursors.crc_of(source, place) == crc:
+                return place
+        return 0
+
+    def _beside(
+        self,
+        source: Source,
+        cursor: Cursor,
+        path: str,
+        head: bytes,
+        released: tuple[Cursor, ...],
+        settled: bool,
+        note: str,
+    ) -> tuple[Start | FileCopy | KnownContent | UndecidedFile | None, str]:
+        """Whether a file is a copy of one that exists."""
+        if not self._follows:
+            return self._repeated(source, cursor, path, head, released), note
+        with closing(Source(path)) as original:
+            size = content.prefix_of(source, original, 0)
+            # Equal words of no distinction are a copy only if this file came to be after the other
+            # one was read, and that was not written since: both may just begin alike.
+            times = _is_as_read(original, cursor)
+            # What a file was packed from has its words and its time, to the nanosecond; it may be
+            # read later, by a descriptor opened before it went, or since it was unpacked again.
+            is_unpacked = (
+                bool(original.compression)
+                and not source.compression
+                and relation(source.name, path) > 0
+                and original.mtime == source.mtime
+                and source.mtime % 10**9 > 0
+            )
+        # A byte differs: two files that merely begin alike.
+        if not size:
+            return None, note
+        # A file that lost its name is reached by a descriptor, and known by the name it had.
+        known_name = cursor.name if path.startswith("/dev/fd/") else path
+        is_packing = bool(source.compression) and unpacked(source.name) == known_name
+        if is_unpacked and content.is_distinctive(head):
+            return FileCopy(self._copy_of(source, cursor, head, size), None, head, released), note
+        if not is_copy_name(known_name, source.name):
+            if not settled and content.is_distinctive(head):
+                return UndecidedFile(), note  # it may be moved here from another file system
+        elif (
+            is_packing
+            or content.is_distinctive(head)
+            or (not source.compression and self._is_cut(source, size))
+            or (times and source.mtime > cursor.looked)
+        ):
+            return FileCopy(self._copy_of(source, cursor, head, size), None, head, released), note
+        elif not settled:
+            return UndecidedFile(), note  # more of it may tell
+        return None, f"it is equal to {path} so far, and read as a file of its own"
+
+    def _is_cut(self, source: Source, size: int) -> bool:
+        """Whether a file ends within a line, as a copy does that is being made."""
+        source.seek(max(size - 1, 0))
+        return source.read(1) != b"\n"
+
+    def _repeated(
+        self, source: Source, cursor: Cursor, path: str, head: bytes, released: tuple[Cursor, ...]
+    ) -> Start | FileCopy | KnownContent | None:
+        """The new part of a file that an explicit ingest reads, of which another file is the
+        beginning, or the whole."""
+        with closing(Source(path)) as original:
+            if content.prefix_of(source, original, 0, cursor.bytes):
+                return KnownContent(cursor)
+        if not content.is_distinctive(head[: cursor.bytes]):
+            return None
+        if cursors.holds_all(source, cursor, head, self._label) is None:
+            return None
+        start = self._sharing(source, cursor, head, cursor.bytes, source.size, released)
+        note = f"its first {cursor.bytes:,} bytes are those of {cursor.name} and not stored again"
+        return replace(start, note=note) if isinstance(start, Start) else start
+
+    def _copy_of(self, source: Source, cursor: Cursor, head: bytes, size: int) -> Cursor:
+        fresh = cursors.new_cursor(source, head, self.index, self._label)
+        before = content.before(source, size)
+        origin = cursor.shares if cursor.is_copy else cursor.origin
+        return replace(
+            fresh,
+            bytes=size,
+            shares=origin,
+            shared=size,
+            tail=cursors.digest(before),
+            crc=cursors.crc_of(source, size),
+        )
+
+    def _copy_again(self, source: Source, copy: Cursor, head: bytes) -> Start | FileCopy | None:
+        """A copy that was seen before: as it was, grown, or in its original's place by now."""
+        if cursors.before_place(source, copy, head, self._label) is None:
+            return None
+        if self._follows and not _is_as_read(source, copy) and not _goes_on(copy, source):
+            return None  # the copy went, and its inode number is that of another file
+        if not content.is_distinctive(head) and self._is_cut(source, copy.bytes) and source.read(1):
+            return None  # it was taken for a copy since it ended within a line: what is it now?
+        source.seek(copy.bytes)
+        original = next(iter(self.index.of_origin(copy.shares)), None)
+        path = self._path_of(original, source) if original else ""
+        grown = bool(source.read(1)) if not source.compression else source.size != copy.size
+        current = cursors.with_head(cursors.with_status(copy, source), head, self._label)
+        # As it was: nothing to read, only its name or inode may be new.
+        if not grown and (path or original is None or original.bytes > copy.bytes):
+            return FileCopy(current, copy, head)
+        if path and original:
+            with closing(Source(path)) as other:
+                size = content.prefix_of(source, other, copy.bytes)
+            if not size:
+                return None
+            return FileCopy(self._grown(source, current, size), copy, head)
+        # Without a cursor of its original the copy is all there is, so its new lines are its own.
+        if original is None:
+            return Start(current, copy, head, content.before(source, copy.bytes))
+        before = cursors.holds_all(source, original, head, self._label)
+        if before is not None:
+            # It is what its original was, perhaps with lines that were never read from there.
+            continued = cursors.with_head(cursors.with_status(original, source), head, self._label)
+            return Start(continued, original, head, before, (copy,))
+        size_now = content.length_if_less(source, original.bytes)
+        if size_now is None:
+            return None
+        return FileCopy(self._grown(source, current, size_now), copy, head)
+
+    def _grown(self, source: Source, copy: Cursor, size: int) -> Cursor:
+        before = content.before(source, size)
+        crc = cursors.crc_of(source, size)
+        return replace(copy, bytes=size, shared=size, tail=cursors.digest(before), crc=crc)
+
+    # --- where files are ---
+
+    def _path_of(self, cursor: Cursor, source: Source) -> str:
+        """The path of a cursor's file, if it still holds what was consumed; else empty."""
+        if cursor.inode == cursors.RELEASED or cursor.identity == source.identity:
+            return ""
+        for path in filter(None, self._places(cursor)):
+            with suppress(OSError), closing(Source(path)) as other:
+                right = not cursor.inode or other.identity == cursor.identity
+                if not right or other.identity == source.identity:
+                    continue
+                # Cursors without an inode (F18.9) claim no file that another cursor names.
+                if not cursor.inode and self.index.of_inode(other.identity):
+                    continue
+                head = cursors.read_head(other)
+                # read_head() limits the source to the window; what was consumed may be longer.
+                other.limit = None
+                if cursors.before_place(other, cursor, head, self._label) is None:
+                    continue
+                if not self._is_doubtful(other, cursor, head) or _goes_on(cursor, other):
+                    return path
+        return ""
+
+    def _places(self, cursor: Cursor) -> list[str]:
+        """Paths at which a cursor's file may be: where it was seen, or under its old name, or
+        renamed in the same directory."""
+        followed_path = self._inodes.get(cursor.identity, "") if cursor.inode else ""
+        if followed_path:
+            return [followed_path]
+        folder = os.path.dirname(cursor.name) or "."
+        if cursor.inode and folder not in self._folders:
+            with suppress(OSError), os.scandir(folder) as entries:
+                # One listing serves all cursors of a directory.
+                self._folders[folder] = {e.inode(): e.path for e in entries}
+        return [cursor.name, self._folders.get(folder, {}).get(cursor.inode, "")]
+
+
+def _is_as_read(source: Source, cursor: Cursor) -> bool:
+    """Whether a file has the size and time that it had when it was read."""
+    return (source.size, source.mtime) == (cursor.size, cursor.mtime)
+
+
+def _goes_on(cursor: Cursor, source: Source) -> bool:
+    """Whether a file that was written since is called as its cursor's, or as what rotation makes of
+    that: neither packing nor anything else does it with the inode."""
+    old, new = cursor.name, cursors.printable(source.name)
+    return old == new or (relation(old, new) == 2 and old.endswith(PACKED) == new.endswith(PACKED))
+
+
+def _is_certain(decision: Start | FileCopy | KnownContent | UndecidedFile, head: bytes) -> bool:
+    """Whether a file is that of another cursor, or a copy of it, by distinctive content."""
+    if isinstance(decision, Start):
+        is_old = decision.replaced is not None or decision.cursor.shares
+        return bool(is_old) and content.is_distinctive(head[: decision.cursor.bytes])
+    return isinstance(decision, FileCopy) and content.is_distinctive(head[: decision.cursor.bytes])
+
+
+def of_inode(source: Source, index: CursorIndex, label: str | None) -> Cursor | None:
+    """Return the cursor that names a file by its inode, if the file holds what was consumed; the
+    source is left standing there."""
+    head = cursors.read_head(source)
+    for cursor in index.of_inode(source.identity):
+        if cursors.before_place(source, cursor, head, label) is not None:
+            return cursor
+    return None
+
+
+def locate(source: Source, index: CursorIndex, label: str | None) -> Cursor | None:
+    """Return the cursor of a file, or else of one that is equal as far as it was ingested."""
+    cursor = of_inode(source, index, label)
+    if cursor is None:
+        start = cursors.by_content(source, index, label)
+        cursor = start.cursor if start.replaced else None
+    return cursor

@@ -1,0 +1,157 @@
+"""One traversal of the watched directories: which files exist, and their state."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lakelog.files import rotation
+from lakelog.files.exclusions import is_apart
+from lakelog.files.source import kind_of
+from lakelog.store.bootstrap import is_lake
+
+IGNORED = "left out: it is "
+"""The beginning of the reason why something is not read."""
+# What editors and downloads write before they rename it.
+_PARTIAL = (".tmp", ".part", ".swp", "~")
+
+
+class FileState(NamedTuple):
+    """The state of one file in a scan."""
+
+    path: str
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int = 0
+
+    @property
+    def unread(self) -> FileState:
+        """The state before the file is ingested: of no size, so that it is due."""
+        return FileState(self.path, self.device, self.inode, -1, 0)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """The file on this machine, unique as long as it is open or exists."""
+        return self.device, self.inode
+
+
+@dataclass
+class Scan:
+    """All files of one traversal by path, and what could not be read, with the reason."""
+
+    files: dict[str, FileState] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    """What exists and is no regular file, such as a socket."""
+    inodes: set[tuple[int, int]] = field(default_factory=set)
+    """The inodes of the files."""
+    names: dict[str, set[str]] = field(default_factory=dict)
+    """The names in each directory when it was listed."""
+
+
+def scan(roots: list[str], patterns: tuple[str, ...]) -> Scan:
+    """Scan directories and single files; links to directories are not followed.
+
+    A file that is linked to is read once, under the first name. Pipes, devices and sockets are left
+    out, which `ignored` says, and so are hidden files, lakes, backups and files being written under
+    a temporary name.
+    """
+    result = Scan()
+    for root in roots:
+        for path in _paths(root, result):
+            if path == root or _wanted(os.path.basename(path), patterns):
+                _look(path, result, is_root=path == root)
+    return result
+
+
+def look_again(result: Scan, patterns: tuple[str, ...]) -> list[FileState]:
+    """Add to a scan the files that appeared since their directory was listed; return them.
+
+    After this, whatever existed when the size of any file was taken is in the scan: the copy that
+    somebody makes of a file is known before the bytes that it may hold are read from the file.
+    """
+    fresh: list[FileState] = []
+    for folder, names in list(result.names.items()):
+        with suppress(OSError):  # it was there a moment ago: the next scan says why not
+            for name in sorted(set(os.listdir(folder)) - names):
+                path = f"{folder.rstrip('/')}/{name}"
+                if name.startswith(".") or not _wanted(name, patterns):
+                    continue
+                below = _paths(path, result) if os.path.isdir(path) else iter((path,))
+                for each in below:
+                    state = _look(each, result, is_root=False)
+                    fresh += [state] if state else []
+    return fresh
+
+
+def seen_as(path: str, status: os.stat_result) -> FileState:
+    """The state of a file by its status."""
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return FileState(path, status.st_dev, status.st_ino, status.st_size, *times)
+
+
+def _look(path: str, result: Scan, *, is_root: bool) -> FileState | None:
+    """Add a file to a scan, unless it is no regular file, or in it under another name."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        if is_root or os.path.islink(path) or not isinstance(error, FileNotFoundError):
+            result.faults[path] = error.strerror or str(error)
+        return None  # a file that went since its directory was listed is no fault
+    if kind := kind_of(status.st_mode):
+        if is_root:
+            result.faults[path] = f"not a regular file: it is {kind}"
+        elif not stat.S_ISDIR(status.st_mode):
+            result.ignored[path] = f"{IGNORED}{kind}"
+        return None
+    state = seen_as(path, status)
+    # A hard link would be read twice.
+    if state.identity in result.inodes:
+        return None
+    result.inodes.add(state.identity)
+    result.files[path] = state
+    return state
+
+
+def _paths(root: str, result: Scan) -> Iterator[str]:
+    if not os.path.isdir(root):
+        yield root
+        return
+    if is_lake(root):  # a backup may be read again, but a lake would ingest its own segments
+        result.faults[root] = "it is a lake, whose files are no input"
+        return
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                # Sorted, so that of several names for a file the first is the same in every scan.
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == root or not isinstance(error, FileNotFoundError):
+                result.faults[folder] = error.strerror or str(error)
+            continue
+        result.names[folder] = {entry.name for entry in listed}
+        for entry in listed:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                yield entry.path
+            elif not is_apart(entry.path):
+                waiting.append(entry.path)
+
+
+def _wanted(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a name fits a pattern, as it is or without what rotation put after it."""
+    if name.startswith(".") or name.endswith(_PARTIAL):
+        return False
+    if "*" in patterns:
+        return True
+    return any(fnmatch.fnmatch(n, pattern) for n in rotation.stems(name) for pattern in patterns)

@@ -1,0 +1,440 @@
+"""Bytes of a file, decompressed, in chunks of whole lines with offsets.
+
+Compression is detected from content: gzip and zstd are read as streams, all members and frames;
+Parquet and Arrow as the lines that columnar.py makes of their rows. An offset counts decompressed
+bytes. A line over LINE_MAX is not held in memory: it is yielded in parts, all of its bytes. A long
+run of NULs is a hole (holes.py), of which only the length is kept. A file that cannot be read to
+its end, whose compression is damaged or cut short, or that inflates beyond RATIO_MAX, ends early
+with a reason; a binary file ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.files.binary import refusal
+from lakelog.files.columnar import RowStream, container
+from lakelog.files.holes import INNER_MIN, Holes, blank_holes, end_hole, find_holes, seams_of
+from lakelog.files.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, inflated, is_wide
+from lakelog.files.lease import is_open_for_writing
+from lakelog.runtime.lazy import LazyProperty
+from lakelog.segments import rows
+
+if TYPE_CHECKING:
+    from lakelog.files.splits import Answer, Splits
+
+CHUNK, SHORT = 24 << 20, 8 << 20
+"""Bytes of a chunk at most, and of the first ones. A query is planned for each, but the sooner a
+chunk is there the sooner two threads have something to do."""
+LINE_MAX = 64 << 20
+PART = 16 << 20
+"""Bytes of each part of a line over LINE_MAX."""
+HOLE = 1 << 16
+"""NULs at the end of a block from which on they are a hole of their own."""
+RATIO_MAX = 20_000
+# Small files may well inflate a lot: a log of one line repeated.
+_RATIO_FROM = 1 << 30
+# How far before the end of a block a newline is looked for.
+_NEAR = 1 << 16
+_BOMB = "it inflates over"
+_HOLE_END = bytes(HOLE)
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Whole lines from byte `base` on; the last of a file may lack its newline (`open_end`).
+
+    At the bytes `seams` of the data another file begins. In a `binary` chunk NULs are data.
+    """
+
+    data: bytes
+    base: int
+    open_end: bool = False
+    seams: tuple[int, ...] = ()
+    binary: bool = False
+
+    @property
+    def length(self) -> int:
+        """Bytes of the file."""
+        return len(self.data)
+
+    @LazyProperty
+    def holes(self) -> Holes | None:
+        """Where the holes are; None where there are none."""
+        return None if self.binary else find_holes(self.data)
+
+    @LazyProperty
+    def text(self) -> bytes:
+        """The data, with holes as blank lines."""
+        return self.data if self.holes is None else blank_holes(self.data, self.holes)
+
+    @LazyProperty
+    def lines(self) -> tuple[Any, Any]:
+        """The lines as an Arrow array over the text, and where each starts; see split_lines."""
+        return rows.split_lines(self.text)
+
+    @LazyProperty
+    def breaks(self) -> tuple[int, ...]:
+        """Where a line begins that continues nothing: at seams, and at and after holes."""
+        if self.holes is None:
+            return self.seams
+        return tuple(sorted({*self.seams, *seams_of(self.data, self.holes)}))
+
+    def hole_bytes(self, stop: int) -> int:
+        """The number of bytes before `stop` that are in holes."""
+        if self.holes is None:
+            return 0
+        starts, ends = self.holes
+        return int((ends.clip(max=stop) - starts.clip(max=stop)).sum())
+
+
+@dataclass(frozen=True)
+class Overlong:
+    """Part `number`, counted from 1, of a line that is too long to be ingested as one."""
+
+    base: int
+    data: bytes
+    number: int
+
+    @property
+    def length(self) -> int:
+        """Bytes of the file."""
+        return len(self.data)
+
+
+@dataclass(frozen=True)
+class Hole:
+    """NULs, which are no text; those `at_end` of a file may still be overwritten."""
+
+    base: int
+    length: int
+    at_end: bool = False
+
+
+@dataclass(frozen=True)
+class Split:
+    """Whole lines that another process loads, `length` bytes of them."""
+
+    base: int
+    length: int
+    answer: Answer
+
+
+Piece = Chunk | Overlong | Hole | Split
+
+
+class Source:
+    """One readable input. `broken` says, at its end, why it could not be read any further.
+
+    With a `limit` it ends there, whatever was written after it meanwhile. What is `piped` is a
+    copy of what came through a pipe, so that its inode says nothing.
+    """
+
+    def __init__(
+        self, path: str, name: str = "", *, piped: bool = False, limit: int | None = None
+    ) -> None:
+        self.path, self.name, self.piped = path, name or path, piped
+        self.broken = self._refused = ""
+        self.limit = limit
+        self.chunk = SHORT
+        """Bytes of the chunks that are read next."""
+        self.splits: Splits | None = None
+        """What other processes load of it, where that is plain."""
+        self._at = self._inflated = 0
+        self._file: Any = open(_regular(path), "rb", buffering=0)  # noqa: SIM115
+        try:
+            status = os.fstat(self.descriptor)
+            self.size, self.mtime = status.st_size, status.st_mtime_ns
+            self.identity = status.st_dev, status.st_ino
+            self.is_removed = status.st_nlink == 0
+            start = self._file.read(MAGIC_MAX)
+            self.container = container(start[:4])
+            self.compression = self.container or (WIDE if is_wide(start) else compression(start))
+            if self.compression:
+                self.limit = None  # of decompressed bytes none is known
+            self.seek(0)
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the file is compressed, or holds rows, so that no writer appends lines to it."""
+        return self.compression not in ("", WIDE)
+
+    @property
+    def is_shrunk(self) -> bool:
+        """Whether the file is shorter now than what was read of it: it was truncated meanwhile."""
+        return not self.compression and os.fstat(self.descriptor).st_size < self._at
+
+    def is_open_elsewhere(self) -> bool | None:
+        """Whether a process has the file open for writing; None where the system does not say."""
+        return is_open_for_writing(self.descriptor)
+
+    @property
+    def descriptor(self) -> int:
+        """The number of the open file."""
+        return int(self._file.fileno())
+
+    @property
+    def raw(self) -> int:
+        """Bytes read from the disk so far, for progress; all of them where rows are read."""
+        return self.size if self.container else int(self._file.tell())
+
+    def read(self, size: int) -> bytes:
+        """Read up to `size` decompressed bytes; fewer only at the end, see `broken`."""
+        if self.limit is not None:
+            size = min(size, max(self.limit - self._at, 0))
+        # Streams return what they have; chunks of a fixed size keep the queries large.
+        parts, remaining = [], size
+        while remaining and not self.broken:
+            try:
+                part = self._stream.read(remaining)
+            # What was read before the fault is good, and is returned.
+            except BrokenStream as error:
+                self.broken = str(error)
+                break
+            except OSError as error:
+                self.broken = f"cannot be read any further: {error.strerror or error}"
+                break
+            if not part:
+                break
+            parts.append(part)
+            remaining -= len(part)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        # Asked once, of the decompressed beginning: a compressed binary file is one, too.
+        if self._at == 0 and not self._refused:
+            self._refused = refusal(data)
+        if self._refused:
+            self.broken = self._refused
+            return b""
+        self._at += size - remaining
+        return data
+
+    def seek(self, offset: int) -> None:
+        """Start over at a decompressed offset."""
+        self.broken = ""
+        self._file.seek(0 if self.compression else offset)
+        self._at = 0 if self.compression else offset
+        self._stream = self._open()
+        # Compressed streams cannot seek: everything before the offset is decompressed again.
+        while self.compression and offset:
+            part = self.read(min(offset, CHUNK))
+            if not part:
+                return
+            offset -= len(part)
+
+    def pieces(self, offset: int) -> Iterator[Piece]:
+        """Yield chunks of whole lines from `offset`, where the stream must stand."""
+        pending, base, hole, number = b"", offset, 0, 0
+        self._inflated = 0
+        # Plain blocks are read up to a newline, which saves joining the rest of one to the next.
+        while True:
+            if not (pending or hole or number) and (split := self._split(base)):
+                yield split
+                base += split.length
+                continue
+            if not (block := self._block(self._next_size())):
+                break
+            if hole:
+                # Only bytes after a hole show that it will not be overwritten any more.
+                rest = block.lstrip(b"\0")
+                hole += len(block) - len(rest)
+                if not rest:
+                    continue
+                if pending:
+                    yield _line(pending, base, number)
+                base, block = base + len(pending), rest
+                yield Hole(base, hole)
+                base, pending, hole, number = base + hole, b"", 0, 0
+            if block.endswith(_HOLE_END):
+                block, pending = pending + block, b""
+                hole = end_hole(block)
+                block = block[: len(block) - hole]
+            line_end = block.rfind(b"\n") + 1
+            # The usual case: nothing pending and only whole lines, so no byte is copied.
+            if line_end == len(block) <= LINE_MAX and not pending and not number:
+                if block:
+                    yield Chunk(block, base)
+                base += line_end
+                continue
+            if line_end and len(pending) + line_end <= LINE_MAX and not number:
+                yield Chunk(b"".join((pending, memoryview(block)[:line_end])), base)
+                base, pending = base + len(pending) + line_end, block[line_end:]
+                continue
+            # An overlong line, or none that ends in this block.
+            data = pending + block
+            pieces, number = _split(data, base, number)
+            yield from pieces
+            length = sum(piece.length for piece in pieces)
+            base, pending = base + length, data[length:]
+        if self.broken.startswith(_BOMB):
+            return
+        # The end is known now: NULs there are a hole at the end, not part of the last line.
+        last = 0 if hole else end_hole(pending)
+        pending, hole = pending[: len(pending) - last], hole + last
+        if pending:
+            yield _line(pending, base, number, open_end=True)
+        if hole:
+            yield Hole(base + len(pending), hole, at_end=True)
+
+    def ahead(self, offset: int) -> Generator[Piece]:
+        """Yield `pieces`, each read while the one before it is worked on; close it when done."""
+        pieces = self.pieces(offset)
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(_next_split, pieces)
+            while (piece := coming.result()) is not None:
+                coming = reader.submit(_next_split, pieces)
+                yield piece
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _next_size(self) -> int:
+        """The bytes to read so that a block ends with a line, if one ends near the size of it."""
+        size = min(self.chunk, CHUNK)
+        if self.compression or size <= _NEAR:
+            return size
+        try:
+            near = os.pread(self.descriptor, _NEAR, self._file.tell() + size - _NEAR)
+        except OSError:
+            return size
+        whole = len(near) == _NEAR and b"\n" in near
+        return size - _NEAR + near.rfind(b"\n") + 1 if whole else size
+
+    def _split(self, base: int) -> Split | None:
+        """Give what comes next to another process, if that has time."""
+        size = self.splits.due(base) if self.splits else 0
+        # The end of a file may be without its newline, or a hole.
+        if not self.splits or not size or base + size + SHORT > self.size:
+            return None
+        near = os.pread(self.descriptor, _NEAR, base + size - _NEAR)
+        size += near.rfind(b"\n") + 1 - _NEAR
+        if b"\n" not in near:
+            return None
+        self._at = self._file.seek(base + size)
+        return Split(base, size, self.splits.give(base, size))
+
+    def _open(self) -> Any:
+        if self.container:
+            return RowStream(self._file)
+        return inflated(self._file, self.compression) if self.compression else self._file
+
+    def _block(self, size: int) -> bytes:
+        """Read a block, unless the file inflates beyond RATIO_MAX: then `broken` says so."""
+        block = self.read(size)
+        self._inflated += len(block)
+        large = bool(self.compression) and self._inflated > _RATIO_FROM
+        if large and self._inflated > RATIO_MAX * max(self.raw, 1):
+            self.broken = f"{_BOMB} {RATIO_MAX} times: not read any further"
+            return b""
+        return block
+
+
+def kind_of(mode: int) -> str:
+    """The kind of a file that is not regular, by its mode; empty if it is regular."""
+    if stat.S_ISREG(mode):
+        return ""
+    return next((what for is_kind, what in _KINDS if is_kind(mode)), "something else")
+
+
+def _regular(path: str) -> int:
+    """Open a regular file without blocking on anything else. Raises OSError."""
+    mode = os.stat(path).st_mode
+    fd = -1
+    if not kind_of(mode):
+        # O_NONBLOCK: a pipe that took the place of the file would block open() until somebody
+        # writes.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        mode = os.fstat(fd).st_mode  # another may have its name by now
+    if kind := kind_of(mode):
+        if fd >= 0:
+            os.close(fd)
+        raise OSError(f"not a regular file: it is {kind}")
+    return fd
+
+
+def _line(data: bytes, base: int, number: int, *, open_end: bool = False) -> Piece:
+    """The rest of a line, of an overlong one if `number` parts of it came before."""
+    return Overlong(base, data, number + 1) if number else Chunk(data, base, open_end)
+
+
+def _split(data: bytes, base: int, number: int) -> tuple[list[Piece], int]:
+    """Split data into whole lines and parts of overlong ones; `number` parts came before it.
+
+    Also returns how many parts there were of the line that continues after the pieces. Where parts
+    end depends on the line alone, not on the size of blocks.
+    """
+    pieces: list[Piece] = []
+    at, part = 0, min(PART, LINE_MAX)
+    solid = len(data.rstrip(b"\0"))  # NULs at the end may be the beginning of a hole
+    # A line is overlong only once more than LINE_MAX of it is there; whether NULs at the end count
+    # is known later.
+    while number or solid - at > LINE_MAX:
+        size = _line_end(data[at:], is_continued=number > 0)
+        if not number and 0 < size <= LINE_MAX:
+            pieces.append(Chunk(data[at : at + size], base + at))
+            at += size
+            continue
+        end = at + size if size else 0
+        while at < end or (not end and solid - at > part):
+            # Parts end between characters, so that each is text by itself.
+            stop = end if 0 < end <= at + part else between_characters(data, at + part)
+            number += 1
+            pieces.append(Overlong(base + at, data[at:stop], number))
+            at = stop
+        if not end:
+            return pieces, number
+        number = 0
+    rest_end = _last_end(data[at:])
+    if rest_end:
+        pieces.append(Chunk(data[at : at + rest_end], base + at))
+    return pieces, 0
+
+
+def _line_end(data: bytes, *, is_continued: bool) -> int:
+    """Where the first line ends, which `is_continued` from before the data, or the hole that
+    replaces it; 0 if it continues."""
+    end = data.find(b"\n") + 1
+    holes = find_holes(data[:end] if end else data)
+    for start, stop in zip(*(holes or ((), ())), strict=True):
+        if start:
+            return int(start)
+        if not is_continued or stop >= INNER_MIN:
+            return int(stop)
+    return end
+
+
+def _last_end(data: bytes) -> int:
+    """Where the last whole line ends, or the last hole that is followed by something."""
+    line_end = data.rfind(b"\n") + 1
+    holes = find_holes(data[line_end:])
+    ends = [] if holes is None else [end for end in holes[1].tolist() if end < len(data) - line_end]
+    return line_end + ends[-1] if ends else line_end
+
+
+def between_characters(data: bytes | bytearray, at: int) -> int:
+    """The place within data, or one up to three bytes before it, that is in no UTF-8 character."""
+    places = (at - back for back in range(4))
+    return next((place for place in places if data[place] & 0xC0 != 0x80), at)
+
+
+def _next_split(pieces: Iterator[Piece]) -> Piece | None:
+    """The next piece, its lines already split in this thread."""
+    piece = next(pieces, None)
+    if isinstance(piece, Chunk):
+        _ = piece.lines
+    return piece

@@ -1,0 +1,114 @@
+"""Records of the Linux audit daemon: type=KIND msg=audit(SECONDS:SERIAL): pairs.
+
+The type is the record's; all records of one event share their `subject`, SECONDS:SERIAL. The
+pairs go into `data` as text, those within msg='…' and those that were translated (after a group
+separator) too; values that are hexadecimal stay so. Words that are no pairs are the message. What
+has failed (res, success) is a warning.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.encode import parse_time
+from lakelog.formats import pattern
+from lakelog.formats.format import Format, Traits
+from lakelog.formats.sqltext import in_range_sql, time_sql
+from lakelog.segments.sql import literal
+
+_HEAD = (
+    r"(?:node=([^ ]+) )?type=([A-Z][A-Z0-9_]*|UNKNOWN\[\d+\])"
+    r" msg=audit\((\d{1,11}\.\d{1,6}):(\d{1,18})\):[ \x1d]*"
+)
+_NAMES = ["node", "kind", "stamp", "serial"]
+_KEY = r"[A-Za-z0-9_.:-]+"
+_VALUE = r"""(?:"[^"]*"|[^ \x1d"'=][^ \x1d"']*|)"""
+_PAIRS = rf"(?:{_KEY}={_VALUE}(?:[ \x1d]+{_KEY}={_VALUE})*[ \x1d]*)?"
+_PAIR = rf"({_KEY})=({_VALUE})"
+_WITHIN = "msg='([^']*)'"
+_FAILED = {"res": ("failed", "0"), "success": ("no",)}
+
+
+class AuditRecords(Format):
+    """The format of the records of auditd."""
+
+    NAME = "auditd"
+    traits = Traits(by_line=True)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are records of auditd."""
+        return pattern.share(lines, self.parse)
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of one record. Raises InvalidEvent."""
+        text = pattern.decoded(line)
+        head = re.match(_HEAD, text, re.ASCII)
+        if not head:
+            raise InvalidEvent("not an auditd record")
+        node, kind, stamp, serial = head.groups()
+        # User-space records nest their own pairs in msg='…'; unquoted they are found like others.
+        rest = re.sub(_WITHIN, r"\1", text[head.end() :])
+        event: dict[str, Any] = {"time": stamp, "type": kind, "subject": f"{stamp}:{serial}"}
+        parse_time(stamp)
+        if node:
+            event["source"] = node
+        data: dict[str, str] = {}
+        again: dict[str, int] = {}
+        words, at = [], 0
+        for pair in re.finditer(rf"(?:^|(?<=[ \x1d])){_PAIR}(?=[ \x1d]|$)", rest, re.ASCII):
+            key, value = pair.groups()
+            words.append(rest[at : pair.start()])
+            at = pair.end()
+            again[key] = again.get(key, 0) + 1
+            # A record may repeat a key; each value is kept under a name of its own.
+            name = key if again[key] == 1 else f"{key}_{again[key]}"
+            # The numbered name may be a key of the record itself.
+            while name in data:
+                name += "_"
+            data[name] = value[1:-1] if value.startswith('"') else value
+        message = " ".join(" ".join([*words, rest[at:]]).replace("\x1d", " ").split())
+        if message:
+            event["message"] = message
+        if data:
+            event["data"] = data
+        if data.keys() & _FAILED.keys():
+            failed = any(data.get(key) in values for key, values in _FAILED.items())
+            event["level"] = "WARN" if failed else "INFO"
+        return event
+
+    def _query(self) -> str:
+        failed = " OR ".join(
+            f"coalesce(pairs['{key}'] IN ({', '.join(map(literal, values))}), false)"
+            for key, values in _FAILED.items()
+        )
+        # A record without a result has no level at all.
+        graded = " OR ".join(f"pairs['{key}'] IS NOT NULL" for key in _FAILED)
+        # The head is matched twice, for its groups and as a whole: its length says where the pairs
+        # begin.
+        head = literal("^" + _HEAD)
+        return f"""
+WITH trimmed AS (SELECT {pattern.TRIMMED} AS text, position FROM lines),
+headed AS (SELECT position, text, regexp_extract(text, {head}, {_NAMES}) AS h,
+             regexp_extract(text, {head}, 0) AS head FROM trimmed),
+bare AS (SELECT position, h,
+           regexp_replace(substr(text, length(head) + 1), {literal(_WITHIN)}, '\\1', 'g') AS rest
+           FROM headed WHERE head <> ''),
+cut AS (SELECT position, h, regexp_extract_all(rest, {literal(_PAIR)}, 1) AS keys,
+          regexp_extract_all(rest, {literal(_PAIR)}, 2) AS quoted
+        FROM bare WHERE regexp_full_match(rest, {literal(_PAIRS)})),
+paired AS (SELECT position, h, map_from_entries(list_zip(keys, list_transform(quoted,
+             lambda v: CASE WHEN starts_with(v, '"') THEN v[2:-2] ELSE v END))) AS pairs
+           FROM cut WHERE len(keys) = len(quoted) AND len(keys) = list_unique(keys)),
+timed AS (SELECT *, {time_sql("h.stamp")} AS time FROM paired)
+SELECT time, h.kind AS type, NULL::VARCHAR AS category, nullif(h.node, '') AS source,
+  h.stamp || ':' || h.serial AS subject,
+  CASE WHEN {failed} THEN 'WARN' WHEN {graded} THEN 'INFO' END AS level,
+  NULL::VARCHAR AS message,
+  CASE WHEN cardinality(pairs) > 0 THEN to_json(pairs)::VARCHAR END AS data,
+  NULL::VARCHAR AS id, position, NOT coalesce({in_range_sql("time")}, false) AS slow
+FROM timed"""
+
+
+FORM = AuditRecords(__doc__)

@@ -1,0 +1,77 @@
+"""Elasticsearch _bulk: an action line, then its document, paired line by line.
+
+`_index` is the category, and the source where the document names none. `index` and `create`
+carry a document whose id is `_id`, so that it is stored only once; `update` carries one under
+`doc` for the subject `_id`, and each update is an event of its own; `delete` has no document and
+is no event.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.encode import parse_line
+from lakelog.formats import jsonl
+from lakelog.formats.format import Format, Traits
+
+ACTIONS = ("index", "create", "update", "delete")
+Action = tuple[str, dict[str, Any]]
+
+
+class BulkRequest(Format):
+    """The format of _bulk requests; lines are paired by the Transformer."""
+
+    NAME = "bulk"
+    traits = Traits(surest=1.1)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are pairs of a _bulk request."""
+        full = [line for line in lines if line.strip()]
+        if full and full[0].split(b" ")[0] in (b"POST", b"PUT"):
+            # The request line of a saved request.
+            full = full[1:]
+        return self.traits.surest if full and action_of(full[0]) else 0.0
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of one document. Raises InvalidEvent."""
+        return jsonl.FORM.parse(line)
+
+
+FORM = BulkRequest(__doc__)
+
+
+def action_of(line: bytes) -> Action | None:
+    """Return (action, its properties) of an action line."""
+    # The first bytes rule out nearly all documents without parsing them.
+    start = line[:80].translate(None, b" \t\r\n")
+    if not start.startswith((b'{"index"', b'{"create"', b'{"update"', b'{"delete"')):
+        return None
+    try:
+        value = parse_line(line)
+    except InvalidEvent:
+        return None
+    if len(value) != 1:
+        return None
+    name, properties = next(iter(value.items()))
+    return (name, properties) if name in ACTIONS and isinstance(properties, dict) else None
+
+
+def join(action: Action, line: bytes) -> dict[str, Any]:
+    """Return the event of a document under its action. Raises InvalidEvent."""
+    name, properties = action
+    event = jsonl.FORM.parse(line)
+    if name == "update":
+        document = parse_line(line).get("doc")
+        if not isinstance(document, dict):
+            raise InvalidEvent("an update without a doc object")
+        event = jsonl.typed(dict(document))
+    own_id, index = properties.get("_id"), properties.get("_index")
+    column, spellings = ("subject", ("subject", "item_id")) if name == "update" else ("id", ("id",))
+    if own_id is not None and all(event.get(k) is None for k in spellings):
+        event[column] = own_id
+    if index is not None and all(event.get(k) is None for k in ("category", "content_type")):
+        event["category"] = index
+    if index is not None and event.get("source") is None:
+        event["source"] = index
+    return event

@@ -1,0 +1,180 @@
+"""Events of security products: CEF (ArcSight) and LEEF (QRadar), with or without a syslog header.
+
+CEF:0|vendor|product|version|class|name|severity|key=value key=value …
+LEEF:2.0|vendor|product|version|class|^|key=value^key=value …, LEEF 1.0 with tabs.
+
+`source` is the product, `message` what `msg` says, else the name; the class is the `category`. All
+pairs stay in `data` as text, the header's host too. The time is the first one that the pairs hold,
+else that of the syslog header, else that of ingest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.encode import parse_time
+from lakelog.formats import pattern
+from lakelog.formats.format import Format, Traits
+from lakelog.formats.pattern import CLOCK, MONTH, Pattern
+from lakelog.formats.zones import TZ
+
+_FIELD = r"((?:[^|\\]|\\.)*)\|"
+_CEF = re.compile(rf"(?:([^|]*?)CEF: ?)?([01])\|{_FIELD * 6}(.*)", re.DOTALL)
+_LEEF = re.compile(rf"([^|]*?)LEEF: ?([12](?:\.\d)?)\|{_FIELD * 4}(.*)", re.DOTALL)
+_MARKS = (b"CEF:", b"LEEF:", b"0|", b"1|")
+"""Beginnings of lines that may be such events; a relay may have cut off the name."""
+_DELIMITER = re.compile(r"(?:(0?x[0-9A-Fa-f]{1,4})|([^|]?))\|")
+_KEY = re.compile(r"(?:^|(?<=\s))([\w.\[\]-]+)=")
+_ESCAPED = re.compile(r"\\([\\|=nr])")
+_NAMES = ("vendor", "product", "version", "class", "name", "severity")
+_TIMES = ("rt", "devTime", "UNIFIutcTime", "start", "end", "deviceReceiptTime")
+_EPOCH = r"\d{10}(?:\.\d{1,9})?|\d{13}|\d{16}|\d{19}|\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*"
+_HEADERS = tuple(
+    Pattern(rf"(?:<\d{{1,3}}>)?(?:1 )?{regex}(?: .*)?", time, "", message="")
+    for regex, time in (
+        (rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}(?: (?P<host>[^ ]+))?", "?-{mon}-{day}T{clock}"),
+        (
+            rf"{MONTH} +(?P<day>\d{{1,2}}) (?P<year>\d{{4}}) {CLOCK}(?: (?P<host>[^ ]+))?",
+            "{year}-{mon}-{day}T{clock}",
+        ),
+        (r"(?P<stamp>\d{4}-\d\d-\d\dT[^ ]+)(?: (?P<host>[^ ]+))?", "{stamp}"),
+        (r"(?P<host>[^ :]+)", "-"),
+    )
+)
+_WRITTEN = (
+    Pattern(
+        rf"{MONTH} +(?P<day>\d{{1,2}}) (?P<year>\d{{4}}) {CLOCK}(?: {TZ})?",
+        "{year}-{mon}-{day}T{clock}{tz}",
+        "",
+        message="",
+    ),
+    Pattern(rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}", "?-{mon}-{day}T{clock}", "", message=""),
+)
+_SCALE = ("INFO",) * 4 + ("WARN",) * 3 + ("ERROR",) * 2 + ("FATAL",) * 2
+"""Severities from 0 to 10: low, medium, high and very high."""
+_WORDS = {"unknown": "INFO", "low": "INFO", "medium": "WARN", "high": "ERROR", "very-high": "FATAL"}
+
+
+@dataclass(frozen=True, eq=False)
+class Envelope(Format):
+    """One of the two formats."""
+
+    NAME: str
+    about: str
+    traits = Traits(prose=True, by_line=True)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are such events."""
+        full = [line for line in lines if line.strip()]
+        own = [line for line in full if line.startswith(_MARKS) or b"EF:" in line]
+        return sum(map(self._is_one, own)) / len(full) if own else 0.0
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of one line. Raises InvalidEvent."""
+        text = pattern.decoded(line)
+        match = (_CEF if self.NAME == "cef" else _LEEF).fullmatch(text)
+        if not match:
+            raise InvalidEvent(f"no event in {self.NAME.upper()}")
+        head, _, *fields, rest = match.groups()
+        pairs = _spaced(rest) if self.NAME == "cef" else _delimited(match[2], rest)
+        data: dict[str, str] = dict(zip(_NAMES, map(_unescaped, fields), strict=False))
+        host, moment = _header(head or "")
+        if host:
+            data["host"] = host
+        for key, value in pairs:
+            # The same key may come again, and no value may be lost.
+            while key in data:
+                key += "_"
+            data[key] = value
+        return _event(self.NAME, data, moment)
+
+    def _is_one(self, line: bytes) -> bool:
+        try:
+            return bool(self.parse(line))
+        except InvalidEvent:
+            return False
+
+
+CEF, LEEF = Envelope("cef", __doc__), Envelope("leef", __doc__)
+
+
+def _event(name: str, data: dict[str, str], moment: str) -> dict[str, Any]:
+    """The event of what an envelope holds, its header's time being `moment`."""
+    event: dict[str, Any] = {"type": name, "source": data["product"], "category": data["class"]}
+    # The event's own time is better than that of the relay which wrote the header.
+    moment = next(filter(None, (_time(data.get(key, "")) for key in _TIMES)), moment)
+    if moment:
+        event["time"] = moment
+    message = data.get("msg") or data.get("name")
+    if message:
+        event["message"] = message
+    severity = data.get("severity") or data.get("sev") or ""
+    level = _WORDS.get(severity.lower(), "")
+    if severity.isascii() and severity.isdigit() and int(severity[:3]) < len(_SCALE):
+        level = _SCALE[int(severity)]
+    if level:
+        event["level"] = level
+    return event | {"data": data}
+
+
+def _header(text: str) -> tuple[str, str]:
+    """The host and the time of a syslog header, empty where it has none."""
+    for header in _HEADERS:
+        values = header.groups(text.strip())
+        if values is not None:
+            moment = header.event(values).get("time", "")
+            return values["host"] or "", _time(moment) if moment else ""
+    return "", ""
+
+
+def _time(text: str) -> str:
+    """A time as all formats read it, empty for text that is none."""
+    for pattern_ in _WRITTEN:
+        values = pattern_.groups(text)
+        if values is not None:
+            text = str(pattern_.event(values)["time"])
+    try:
+        return text if re.fullmatch(_EPOCH, text, re.ASCII) and parse_time(text) else ""
+    except InvalidEvent:
+        return ""
+
+
+def _spaced(text: str) -> Iterator[tuple[str, str]]:
+    """The pairs of CEF: a value ends at the next key."""
+    keys = list(_KEY.finditer(text))
+    before = text[: keys[0].start()] if keys else text
+    if before.strip():
+        yield "extension", before.strip()
+    # Values hold spaces unquoted, so only the next key says where one ends.
+    ends = [*(key.start() for key in keys[1:]), len(text)]
+    for key, end in zip(keys, ends, strict=False):
+        yield key[1], _unescaped(text[key.end() : end].rstrip())
+
+
+def _delimited(version: str, text: str) -> Iterator[tuple[str, str]]:
+    """The pairs of LEEF; what has no key goes with the pair before it."""
+    delimiter = "\t"
+    declared = _DELIMITER.match(text) if version.startswith("2") else None
+    if declared:
+        text = text[declared.end() :]
+        digits, sign = declared.groups()
+        delimiter = chr(int(digits.rpartition("x")[2], 16)) if digits else sign or delimiter
+    pairs: list[list[str]] = []
+    for part in text.split(delimiter):
+        key, sign, value = part.partition("=")
+        if sign and key.strip():
+            pairs.append([key.strip(), value])
+        elif pairs and part:
+            pairs[-1][1] += delimiter + part
+        elif part.strip():
+            pairs.append(["extension", part])
+    yield from ((key, value) for key, value in pairs)
+
+
+def _unescaped(text: str) -> str:
+    signs = {"n": "\n", "r": "\r"}
+    return _ESCAPED.sub(lambda m: signs.get(m[1], m[1]), text) if "\\" in text else text

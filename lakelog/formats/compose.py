@@ -1,0 +1,73 @@
+"""Programs under docker compose that log JSON: the name of a service, a bar, and an object.
+
+The object is read as a line of JSON of its dialect is. `source` is the service; what the object
+itself calls its source stays in `data`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.encode import merge, parse_line
+from lakelog.formats import dialects, pattern
+from lakelog.formats.format import Format, Traits
+
+_COLOURS = pattern.COLOURS
+_LINE = re.compile(
+    rf"{_COLOURS}([\w.-]+) *{_COLOURS} *\| *{_COLOURS} *(\{{.*\}}){_COLOURS}", re.ASCII
+)
+_PREFIX = re.compile(
+    rf"(?:{_COLOURS})([\w.-]+) *{_COLOURS} *\|(?:{_COLOURS}) (?=[^ ])".encode(), re.ASCII
+)
+"""The prefix of a line that is no object."""
+
+
+class ComposeJson(Format):
+    """The format of objects after the names of services."""
+
+    NAME = "compose-json"
+    traits = Traits(by_line=True)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are objects after the names of services."""
+        full = [line for line in lines if line.strip()]
+        return sum(map(self._is_one, full)) / len(full) if full else 0.0
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of one line. Raises InvalidEvent."""
+        match = _LINE.fullmatch(pattern.decoded(line))
+        if match is None:
+            raise InvalidEvent("no service with an object behind a bar")
+        members = parse_line(match[2].encode())
+        event = dialects.event_of(members)
+        own, event["source"] = event.get("source"), match[1]
+        if own is not None and members.get("source") == own:
+            event["data"] = merge(event.get("data"), {"source": own})
+        return event
+
+    def _is_one(self, line: bytes) -> bool:
+        try:
+            return bool(self.parse(line))
+        except InvalidEvent:
+            return False
+
+
+FORM = ComposeJson(__doc__)
+
+
+def of_service(
+    line: bytes, event: dict[str, Any], read: Callable[[bytes], dict[str, Any] | None]
+) -> dict[str, Any]:
+    """Return the event of a line that is no object without the service before it, which is the
+    source; a source that the line itself names stays in `data`. Others are their `event`."""
+    match = _PREFIX.match(line)
+    inner = read(line[match.end() :]) if match else None
+    if match is None or inner is None:
+        return event
+    own, inner["source"] = inner.get("source"), match[1].decode()
+    if own is not None:
+        inner["data"] = merge(inner.get("data"), {"source": own})
+    return inner

@@ -1,0 +1,115 @@
+"""Container logs of Kubernetes (CRI): time, stream, P or F, text.
+
+Text that the runtime cut (P) is joined with what follows on its stream, up to the piece that ends
+it (F), also where the two streams take turns; the time is that of its first piece. The lines from
+the first piece to where nothing is open are one record. One that grows beyond 8 MiB is none: its
+pieces are events.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lakelog.formats import pattern
+from lakelog.formats.format import Event, Format, Heads, Traits
+from lakelog.formats.pattern import MESSAGE, Pattern
+from lakelog.formats.pieces import open_after
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
+
+_STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
+_HEAD = rf"(?P<stamp>{_STAMP}) (?P<stream>stdout|stderr)"
+_TAGS = "(?::[^ ]*)?"
+
+
+def _pattern(tag: str) -> Pattern:
+    return Pattern(rf"{_HEAD} {tag}{_TAGS}(?: {MESSAGE})?", "{stamp}", "log", data=("stream",))
+
+
+PATTERNS = (_pattern("F"),)
+_PIECES = (_pattern("(?P<tag>[FP])"),)
+_PIECE = re.compile(rf"{_STAMP} (stdout|stderr) ([FP]){_TAGS}(?: (.*))?", re.ASCII)
+_OTHERWISE = "no line of a container (CRI)"
+
+
+class ContainerLog(Format):
+    """The format of container logs of Kubernetes."""
+
+    NAME = "cri"
+    traits = Traits(
+        begins="^",
+        whole=True,
+        many=True,
+        untrimmed=True,
+        prose=True,
+        record_max=8 << 20,
+        by_line=True,
+    )
+
+    def _query(self) -> str:
+        return pattern.query(PATTERNS)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are lines of a container."""
+        return pattern.share(lines, lambda line: pattern.parse(_PIECES, line, _OTHERWISE))
+
+    def parse(self, line: bytes) -> list[Event]:
+        """Return the events of a record, in the order of their first pieces. Raises
+        InvalidEvent."""
+        return [event for _, event in _placed(line)]
+
+    def places(self, line: bytes) -> list[int]:
+        """Where in a record its events begin: with their first pieces."""
+        return [at for at, _ in _placed(line)]
+
+    def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
+        """A mask of the lines that begin a record, and whether the last record is open."""
+        count = len(lines)
+        is_partial = np.asarray(pc.match_substring_regex(lines, "^[^ ]+ std(?:out|err) P"))
+        if not is_partial.any():
+            return np.ones(count, dtype=bool), False
+        streams = tuple(
+            np.asarray(pc.match_substring_regex(lines, f"^[^ ]+ {stream} "))
+            for stream in ("stdout", "stderr")
+        )
+        is_open = open_after(is_partial, streams)
+        return np.append(True, ~is_open[:-1]), bool(is_open[-1])
+
+
+FORM = ContainerLog(__doc__)
+
+
+def _placed(line: bytes) -> list[tuple[int, Event]]:
+    pattern.decoded(line)
+    if b"\n" not in line.strip():
+        return [(0, pattern.parse(_PIECES, line, _OTHERWISE))]
+    events: list[tuple[int, Event]] = []
+    still: dict[str, Event] = {}
+    at = 0
+    for piece in line.split(b"\n"):
+        start, at = at, at + len(piece) + 1
+        text = piece.decode().removesuffix("\r")
+        if not text.strip(pattern.SPACE):
+            continue
+        match = _PIECE.fullmatch(text.lstrip(pattern.SPACE).removeprefix("\ufeff"))
+        event = pattern.parse(_PIECES, piece, _OTHERWISE)
+        stream, tag, words = match.groups() if match else ("", "F", event.get("message"))
+        # Only the first piece gives the time and the position of the line.
+        if stream in still:
+            still[stream]["message"] += words or ""
+        else:
+            still[stream] = {**event, "message": words or ""}
+            events.append((start, still[stream]))
+        if tag == "F":
+            still.pop(stream)
+    for _, event in events:
+        event["message"] = event["message"].rstrip(pattern.SPACE) or None
+    return events

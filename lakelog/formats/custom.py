@@ -1,0 +1,388 @@
+"""A user's own format: a pattern in grok or as a regex with named groups, and its options.
+
+Groups called as a column of events (time, level, message, source, subject, type, category, id, or
+one of the other spellings that events may have) fill it; all others are members of `data`. With a
+group `message` the pattern has to fit the whole line, so that nothing of the line is lost; without
+one it may fit anywhere, and the message is the line. A line that does not fit is no event, unless
+a rule (`begins`, `continues`) makes it a part of the record before.
+
+Lines are matched against users' patterns by RE2 alone, in the engine and in Arrow, so that none
+takes more than linear time; Python's own regexes never see them.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.errors import InvalidEvent, InvalidSetting
+from lakelog.event.encode import parse_time
+from lakelog.event.levels import with_word
+from lakelog.formats import columns, grok, local_time, moments, pattern, re2, sqltext
+from lakelog.formats.definition import Definition, read
+from lakelog.formats.format import Format, Traits
+from lakelog.formats.grok import Field, shortened
+from lakelog.segments.sql import literal
+
+TYPE = "log"
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+TEXT_MAX = 20_000
+COLUMNS = {
+    **sqltext.COLUMN,
+    "loglevel": "level",
+    "log_level": "level",
+    "log.level": "level",
+    "severity": "level",
+    "msg": "message",
+    "logger": "source",
+}
+"""The column that a group of this name fills."""
+_TAKEN = ("data", "seq", "ingested_at", "origin", "position")
+_TEXTS = ("type", "category", "source", "subject", "message", "id")
+_DATE = "date"
+"""A group of this name beside one of the time is its day."""
+_END = " \t\n\v\f\r"
+_BLANKS = " || ".join(f"chr({ord(c)})" for c in _END)
+
+
+@functools.lru_cache(maxsize=256)
+def form(text: str) -> CustomFormat:
+    """Return the format of a definition that is written out. Raises InvalidSetting."""
+    return CustomFormat(read(text))
+
+
+class CustomFormat(Format):
+    """The format that a definition with a pattern describes. Raises InvalidSetting."""
+
+    def __init__(self, definition: Definition) -> None:
+        super().__init__(definition.pattern)
+        self.definition = definition
+        self.NAME = definition.spelled()
+        self._layout = _layout(definition)
+        self._levels = {word.strip().upper(): _level(level) for word, level in definition.levels}
+        self._zone = local_time.zone_of(definition.zone or "UTC")
+        self._ways = () if _untimed(definition) else moments.moments(definition.time_format)
+        defines = dict(definition.define)
+        begins = _rule("begins", definition.begins, defines)
+        continues = _rule("continues", definition.continues, defines)
+        self.traits = Traits(
+            begins=begins or (r"[^\r\n]" if continues else ""),
+            continues=continues,
+            untrimmed=True,
+            prose=True,
+            zone=local_time.engine_zone(definition.zone) if definition.zone else "",
+        )
+
+    @property
+    def label(self) -> str:
+        """The name of the definition, else its pattern."""
+        return self.definition.name or shortened(self.definition.pattern)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether events have a time of their own; else it is that of ingest."""
+        return "time" in self._layout.columns
+
+    @property
+    def groups(self) -> list[tuple[str, str]]:
+        """Where each group goes: pairs of its name and of a column, or data.NAME."""
+        return list(self._layout.places)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return the share of lines that fit; of longer records, of lines that begin one."""
+        full = [line for line in lines if line.strip() and self._begins(line)]
+        return sum(map(self._fits, full)) / len(full) if full else 0.0
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of a line and of those that continue it. Raises InvalidEvent."""
+        text = _decoded(line)
+        head, _, rest = text.partition("\n")
+        head = head.rstrip(_END)
+        values = self._groups(head)
+        if values is None:
+            raise InvalidEvent(self._misfit(head))
+        return self._event(head, rest, values)
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return the query of those ways to write a time only that these lines show."""
+        ways = dict.fromkeys(way for way in map(self._way, lines) if way is not None)
+        return [self._query_of(tuple(ways))] if ways and len(self._ways) > 1 else []
+
+    def reach(self, line: bytes) -> tuple[str, str]:
+        """Return how much of a line the longest part of the pattern fits that any does, and the
+        part of the pattern that comes next; for somebody who looks for what is wrong with it."""
+        head = line.decode("utf-8", "backslashreplace").partition("\n")[0].rstrip(_END)
+        text, defines = self.definition.pattern, dict(self.definition.define)
+        pieces = grok.pieces(text)
+        for count in range(len(pieces) - 1, 0, -1):
+            try:
+                regex = grok.expand("".join(pieces[:count]), defines).regex
+                text_fit = re2.first(f"(?P<g0>{regex})", head)
+            except InvalidSetting:
+                continue  # a part in brackets that are still open
+            if text_fit:
+                return text_fit, "".join(pieces[count:])
+        return "", text
+
+    def _begins(self, line: bytes) -> bool:
+        text = line.decode("utf-8", "replace")
+        begins, continues = self.traits.begins, self.traits.continues
+        if not begins or not re2.matches(begins, text):
+            return not begins
+        return not (continues and re2.matches(continues, text))
+
+    def _fits(self, line: bytes) -> bool:
+        try:
+            return bool(self.parse(line))
+        except InvalidEvent:
+            return False
+
+    def _groups(self, head: str) -> dict[str, str] | None:
+        """The values of the groups of a line, None if it does not fit."""
+        values = re2.groups(self._layout.regex, head)
+        return values if values and values["g0"] else None
+
+    def _value(self, values: dict[str, str], groups: tuple[str, ...]) -> str | None:
+        return next((values[group] for group in groups if values[group]), None)
+
+    def _time(self, values: dict[str, str]) -> str | None:
+        texts = [self._value(values, groups) for groups in self._layout.times]
+        return " ".join(filter(None, texts)).strip(" ") or None
+
+    def _way(self, line: bytes) -> moments.Moment | None:
+        try:
+            values = self._groups(_decoded(line).partition("\n")[0].rstrip(_END))
+        except InvalidEvent:
+            return None
+        text = self._time(values) if values else None
+        return next((way for way in self._ways if text and way.iso(text) is not None), None)
+
+    def _event(self, head: str, rest: str, values: dict[str, str]) -> dict[str, Any]:
+        """The event of a line that fits."""
+        event: dict[str, Any] = {"type": TYPE}
+        if self._ways and (text := self._time(values)):
+            event["time"] = parse_time(moments.iso(self._ways, text), self._zone)
+        for column, groups in self._layout.columns.items():
+            value = self._value(values, groups)
+            if column in (*_TEXTS, "level") and value is not None:
+                event[column] = value
+        word = event.get("level")
+        if word is not None:
+            event["level"] = self._levels.get(word.strip().upper(), word)
+        message = event.get("message") if self._layout.is_whole else head
+        if message or rest:
+            event["message"] = "\n".join(filter(None, (message, rest)))
+        data = {f.name: self._value(values, groups) for f, groups in self._layout.data.items()}
+        if any(value is not None for value in data.values()):
+            kinds = {f.name: f.kind for f in self._layout.data}
+            event["data"] = {n: _number(v, kinds[n]) for n, v in data.items()}
+        return event if word is None else with_word(event, word)
+
+    def _misfit(self, head: str) -> str:
+        """Why a line does not fit."""
+        if self._layout.is_whole and re2.matches(self._layout.inner, head):
+            return "the pattern fits only a part of the line"
+        return "the pattern does not fit the line"
+
+    def _query(self) -> str:
+        return self._query_of(self._ways)
+
+    def _query_of(self, ways: tuple[moments.Moment, ...]) -> str:
+        """SQL over `lines` for those that fit and whose time is written in one of the ways."""
+        layout, joined = self._layout, bool(self.traits.begins)
+        more = f", CASE WHEN more IS NOT NULL THEN rtrim(more, {_BLANKS}) END AS rest"
+        names = ["g0", *(f"g{n + 1}" for n in range(layout.count))]
+        moment = " || ' ' || ".join(f"coalesce({_sql(g)}, '')" for g in layout.times)
+        cuts = "".join(
+            f", CASE WHEN kind = {n} THEN {way.cut_sql('moment')} END AS m{n}"
+            for n, way in enumerate(ways)
+        )
+        isos = " ".join(
+            f"WHEN {n} THEN {pattern.iso_sql(way.template, f'm{n}')}" for n, way in enumerate(ways)
+        )
+        texts = {c: _sql(layout.columns.get(c, ())) for c in _TEXTS}
+        message = texts["message"] if layout.is_whole else "nullif(text, '')"
+        if joined:
+            message = f"nullif(concat_ws(chr(10), {message}, nullif(rest, '')), '')"
+        grade = _sql(layout.columns.get("level", ()))
+        data = sqltext.with_word_sql("body", "grade", "severity")
+        # what does not fit is left for the exact rule at the end: a condition on what was cut would
+        # be pushed down by the engine, and lines cut twice
+        return f"""
+WITH trimmed AS (SELECT rtrim(line, {_BLANKS}) AS text, position{more if joined else ""}
+  FROM lines),
+cut AS (SELECT *, regexp_extract(text, {literal(layout.regex)}, {names}) AS m
+  FROM trimmed WHERE {pattern.PLAIN}),
+fit AS (SELECT *, nullif(trim({moment or "''"}), '') AS moment,
+          {grade} AS grade FROM cut),
+classified AS (SELECT *, {moments.kind_sql(ways, "moment") if ways else "NULL"} AS kind FROM fit),
+split AS (SELECT *{cuts} FROM classified),
+written AS (SELECT *, {f"CASE kind {isos} END" if ways else "NULL::VARCHAR"} AS iso FROM split),
+timed AS (SELECT *, {self._level_sql("grade")} AS severity, {self._data_sql()} AS body,
+    CASE WHEN {"moment IS NULL" if ways else "true"} THEN {pattern.NOW}
+      ELSE {sqltext.time_sql("iso")} END AS time FROM written)
+SELECT time, coalesce({texts["type"]}, '{TYPE}') AS type, {texts["category"]} AS category,
+  {texts["source"]} AS source, {texts["subject"]} AS subject, severity AS level,
+  {message} AS message, {data} AS data, {texts["id"]} AS id, position,
+  m.g0 = '' OR NOT coalesce({sqltext.in_range_sql("time")}, false)
+    OR (grade IS NOT NULL AND severity IS NULL) AS slow
+FROM timed"""
+
+    def _level_sql(self, grade: str) -> str:
+        arms = " ".join(
+            f"WHEN {literal(word)} THEN '{level}'" for word, level in self._levels.items()
+        )
+        by_name = sqltext.level_sql(grade)
+        if not arms:
+            return by_name
+        return f"CASE upper(trim({grade}, {_BLANKS})) {arms} ELSE {by_name} END"
+
+    def _data_sql(self) -> str:
+        data = self._layout.data
+        if not data:
+            return "NULL::VARCHAR"
+        pairs = ", ".join(
+            f"{literal(f.name)}, {_json_sql(_sql(g), f.kind)}" for f, g in data.items()
+        )
+        has_any = " OR ".join(f"{_sql(groups)} IS NOT NULL" for groups in data.values())
+        return f"CASE WHEN {has_any} THEN json_object({pairs})::VARCHAR END"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the groups of a pattern go; `g0` is all that fits.
+
+    `columns` and `data` name the groups that may hold a value, of which the first that does
+    counts; `times` are those of the day and of the time. A pattern that `is_whole` fits lines
+    whole; `inner` is it without its ends.
+    """
+
+    regex: str
+    inner: str
+    count: int
+    columns: dict[str, tuple[str, ...]]
+    data: dict[Field, tuple[str, ...]]
+    times: tuple[tuple[str, ...], ...]
+    is_whole: bool
+    places: tuple[tuple[str, str], ...]
+
+
+def _untimed(definition: Definition) -> bool:
+    return definition.time_format == moments.NONE
+
+
+@functools.lru_cache(maxsize=256)
+def _layout(definition: Definition) -> _Layout:
+    """Parse and compile a pattern. Raises InvalidSetting."""
+    text = definition.pattern
+    if not text or len(text) > TEXT_MAX:
+        raise InvalidSetting(f"a pattern has 1 to {TEXT_MAX:,} characters, not {len(text):,}")
+    expansion = grok.expand(text, dict(definition.define))
+    re2.check(expansion.regex, "pattern", text)
+    if not expansion.fields:
+        raise InvalidSetting(
+            f"pattern {shortened(text)!r} names no group: write %{{IP:client}} or (?P<client>...)"
+        )
+    if re2.matches(expansion.regex, ""):
+        raise InvalidSetting(
+            f"pattern {shortened(text)!r} matches empty text, and so any line: make it stricter"
+        )
+    where, data, times = _places(definition, expansion.fields)
+    is_whole = "message" in where
+    inner = f"(?P<g0>{expansion.regex})"
+    regex = rf"^[ \t]*{inner}[ \t]*$" if is_whole else inner
+    places = _listed(expansion.fields, where, len(times) > 1)
+    return _Layout(regex, inner, len(expansion.fields), where, data, times, is_whole, places)
+
+
+def _places(
+    definition: Definition, fields: tuple[Field, ...]
+) -> tuple[dict[str, tuple[str, ...]], dict[Field, tuple[str, ...]], tuple[tuple[str, ...], ...]]:
+    """Which groups go to which column, which to `data`, and which make up the time."""
+    names: dict[str, str] = {}
+    where: dict[str, tuple[str, ...]] = {}
+    data: dict[str, tuple[Field, tuple[str, ...]]] = {}
+    for number, field in enumerate(fields, 1):
+        column = COLUMNS.get(field.name, "")
+        # Ingest fills these itself; a group of that name would be overwritten without a word.
+        if field.name in _TAKEN:
+            raise InvalidSetting(
+                f"group {field.name!r} has the name of a column that lakelog fills: rename it"
+            )
+        # With --time-format none the text of the time is payload like any other.
+        if column == "time" and _untimed(definition):
+            column = ""
+        # Alternatives may repeat a group, but two groups cannot fill one column.
+        if column and names.setdefault(column, field.name) != field.name:
+            raise InvalidSetting(
+                f"groups {names[column]!r} and {field.name!r} would both be the column {column}:"
+                " rename one of them"
+            )
+        if column:
+            where[column] = (*where.get(column, ()), f"g{number}")
+        else:
+            old = data.get(field.name, (field, ()))
+            data[field.name] = (old[0], (*old[1], f"g{number}"))
+    times = [where["time"]] if "time" in where else []
+    # The day goes before the time of day, whatever their order in the line.
+    if times and _DATE in data:
+        times.insert(0, data.pop(_DATE)[1])
+    return where, dict(data.values()), tuple(times)
+
+
+def _listed(
+    fields: tuple[Field, ...], where: dict[str, tuple[str, ...]], is_dated: bool
+) -> tuple[tuple[str, str], ...]:
+    """Where each group goes, as people read it."""
+    columns_of = {group: column for column, groups in where.items() for group in groups}
+    pairs = {}
+    for number, field in enumerate(fields, 1):
+        column = columns_of.get(f"g{number}") or f"data.{field.name}"
+        pairs[field.name] = "time" if is_dated and field.name == _DATE else column
+    return tuple(pairs.items())
+
+
+def _level(name: str) -> str:
+    if name.upper() not in LEVELS:
+        raise InvalidSetting(f"no level {name!r}: choose from {', '.join(LEVELS)}")
+    return name.upper()
+
+
+def _rule(name: str, text: str, defines: dict[str, str]) -> str:
+    """The regex of a rule for lines, at their beginning. Raises InvalidSetting."""
+    if not text:
+        return ""
+    regex = re.sub(r"\(\?P<g\d+>", "(?:", grok.expand(text, defines).regex)
+    re2.check(regex, name, text)
+    return f"(?m:^(?:{regex}))"
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.removeprefix(b"\xef\xbb\xbf").decode("utf-8").rstrip(_END)
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
+
+
+def _number(value: str | None, kind: str) -> Any:
+    """The number that a text is, if the number is written so; else the text, letter for letter."""
+    if value is None or not kind:
+        return value
+    return columns.number(value)
+
+
+def _sql(groups: tuple[str, ...]) -> str:
+    """SQL for the first of some groups that holds a value."""
+    if not groups:
+        return "NULL::VARCHAR"
+    values = [f"nullif(m.{group}, '')" for group in groups]
+    return values[0] if len(values) == 1 else f"coalesce({', '.join(values)})"
+
+
+def _json_sql(value: str, kind: str) -> str:
+    """SQL for the JSON of a member."""
+    if not kind:
+        return value
+    return f"CASE WHEN {columns.is_number_sql(value)} THEN {value}::JSON ELSE to_json({value}) END"

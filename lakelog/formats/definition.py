@@ -1,0 +1,90 @@
+"""Definitions of formats by users, and how they are written as the name of a format.
+
+A cursor stores the whole definition as the name of the format that its file was read in. So an
+audit reads the file in the same way on any machine, whatever happened to the definition since.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import orjson
+
+from lakelog.errors import InvalidSetting
+from lakelog.formats.grok import shortened
+
+PREFIX = "pattern:"
+"""The prefix of the name of a format that is written out; JSON of a Definition follows."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """How lines are read, as a user defines it; what is empty is left to lakelog.
+
+    `format` names a format in place of a `pattern`; `name` is that of the definition in a lake.
+    """
+
+    pattern: str = ""
+    format: str = ""
+    begins: str = ""
+    continues: str = ""
+    time_format: str = ""
+    zone: str = ""
+    levels: tuple[tuple[str, str], ...] = ()
+    define: tuple[tuple[str, str], ...] = ()
+    name: str = ""
+
+    def members(self) -> dict[str, Any]:
+        """The members that are set, as JSON values."""
+        values = {**asdict(self), "levels": dict(self.levels), "define": dict(self.define)}
+        return {name: value for name, value in values.items() if value}
+
+    def spelled(self) -> str:
+        """The whole definition as the name of a format, which `read` parses."""
+        return PREFIX + orjson.dumps(self.members()).decode()
+
+    def over(self, other: Definition) -> Definition:
+        """Return another definition, overridden by all that this one sets."""
+        own = {name: value for name, value in vars(self).items() if value and name != "format"}
+        return replace(other, **own)
+
+
+def read(text: str) -> Definition:
+    """Return the definition that the name of a format means: one written out, a pattern, or a name.
+    Raises InvalidSetting."""
+    if text.startswith(PREFIX):
+        try:
+            return of_members(orjson.loads(text.removeprefix(PREFIX)))
+        except (orjson.JSONDecodeError, AttributeError):
+            raise InvalidSetting(f"{shortened(text)!r} is not a format") from None
+    if is_pattern(text):
+        return Definition(pattern=text)
+    return Definition(format=text)
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text is a pattern and no name of a format."""
+    return not text.startswith("access:") and any(m in text for m in ("%{", "(?P<", "(?<"))
+
+
+def of_members(members: dict[str, Any]) -> Definition:
+    """Return the definition that members of a JSON object give; others are ignored."""
+
+    def text(name: str) -> str:
+        return str(members.get(name) or "")
+
+    def pairs(name: str) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted((str(k), str(v)) for k, v in dict(members.get(name) or {}).items()))
+
+    return Definition(
+        text("pattern"),
+        text("format"),
+        text("begins"),
+        text("continues"),
+        text("time_format"),
+        text("zone"),
+        pairs("levels"),
+        pairs("define"),
+        text("name"),
+    )

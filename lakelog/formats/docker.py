@@ -1,0 +1,109 @@
+"""Container logs of Docker's json-file driver: log, stream and time.
+
+A line of a program that Docker cut into pieces (they lack the newline at their end) is put
+together again, also where pieces of the other stream stand between. The stream is the category;
+attributes that Docker was configured to add stay in `data`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.encode import parse_line
+from lakelog.formats.dialect import Dialect
+from lakelog.formats.format import Format, Heads, Traits
+from lakelog.formats.pieces import open_after
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
+
+_LINE = r'^\s*\{"log":"(?:[^"\\]|\\.)*"'
+_ENDED = r'^\s*\{"log":"(?:[^"\\]|\\.)*\\n"'
+_DIALECT = Dialect(
+    "docker",
+    "Container logs of Docker's json-file driver.",
+    fits=("log", "stream=stdout|stream=stderr", "time"),
+    time=("time",),
+    category=("stream",),
+    message=("log",),
+)
+_LONE = "(SELECT line, position FROM lines WHERE coalesce(more, '') = '')"
+
+
+class DockerLog(Format):
+    """The format of the json-file driver."""
+
+    NAME = _DIALECT.NAME
+    traits = Traits(begins="^", many=True, surest=1.01)
+
+    def _query(self) -> str:
+        return f"""
+SELECT * REPLACE (CASE WHEN ends_with(message, chr(10)) THEN message[:-2] ELSE message END
+  AS message) FROM ({_DIALECT.query(_LONE)})"""
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are lines of the json-file driver."""
+        return _DIALECT.sniff(lines)
+
+    def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
+        """A mask of the lines that begin a record: those before which no line is incomplete."""
+        open_ = np.array(pc.match_substring_regex(lines, _LINE))
+        open_ &= ~np.array(pc.match_substring_regex(lines, _ENDED))
+        if not open_.any():
+            return np.ones(len(open_), dtype=bool), None
+        errors = np.array(pc.match_substring(lines, '"stream":"stderr"'))
+        return np.append(True, ~open_after(open_, (errors, ~errors))[:-1]), None
+
+    def complete(self, text: bytes) -> bool:
+        """Whether every line of a program in a record has its end."""
+        try:
+            parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
+        except InvalidEvent:
+            return False
+        return not _is_open(parts)
+
+    def parse(self, text: bytes) -> list[dict[str, Any]]:
+        """Return the events of a record. Raises InvalidEvent."""
+        parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
+        lines: list[dict[str, Any]] = []
+        open_: dict[str, dict[str, Any]] = {}
+        for part in parts:
+            if not _is_piece(part):
+                lines.append(_DIALECT.event(part))
+                continue
+            # The streams are joined separately: their pieces may alternate.
+            first = open_.setdefault(part["stream"], part)
+            if first is part:
+                lines.append(part)
+            else:
+                first["log"] += part["log"]
+            if part["log"].endswith("\n"):
+                del open_[part["stream"]]
+        return [_finished(event) for event in lines]
+
+
+FORM = DockerLog(__doc__)
+
+
+def _is_piece(part: dict[str, Any]) -> bool:
+    return _DIALECT.is_one(part) and isinstance(part["log"], str)
+
+
+def _finished(line: dict[str, Any]) -> dict[str, Any]:
+    """The event of a joined line; others are events already."""
+    event = _DIALECT.event(line) if _is_piece(line) else line
+    if isinstance(event.get("message"), str):
+        event["message"] = event["message"].removesuffix("\n")
+    return event
+
+
+def _is_open(parts: list[dict[str, Any]]) -> bool:
+    last = {part["stream"]: part["log"] for part in parts if _is_piece(part)}
+    return any(not log.endswith("\n") for log in last.values())

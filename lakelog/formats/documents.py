@@ -1,0 +1,241 @@
+"""JSON documents: arrays of events, `{"Records": [...]}`, and objects over several lines.
+
+Each element of an array is an event, in the dialect of the first one, else as a JSON line is; so
+are the elements of the lists named in LISTS, beside which the other members of their document
+stay in `data`. Any other object is one event. An element that can be no event (it is no object,
+or its time is none) is kept whole as `data`, so that the others of its document are not lost.
+
+Where a file begins with an array whose elements stand on lines of their own, at one depth, each
+element is a record: such a file may be of any size. Else a document is a record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.encode import encode, parse_line
+from lakelog.event.exact import parse_value
+from lakelog.formats import cloudevents, dialects, jsonl, lakelog_json, sqltext
+from lakelog.formats.dialect import Dialect, glimpse
+from lakelog.formats.format import Format, Heads, Traits
+from lakelog.formats.sqltext import VALID
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments.sql import literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
+
+LISTS = ("Records", "records", "logEvents")
+"""Members whose elements are events: of CloudTrail and S3, of Azure, of CloudWatch."""
+_ANSWER = "events"
+"""Such a member in responses of CloudWatch; other documents use the name for other lists."""
+_NAMES = "|".join(LISTS)
+_OPEN = r"^\s*(?:\[|\{\s*\"(?:" + _NAMES + r")\"\s*:\s*\[)\s*"
+_CLOSE = r"\s*(?:,|\](?:\s*\})?)\s*$"
+_LISTED = re.compile((r'\s*\{\s*"(?:' + _NAMES + r')"\s*:\s*\[\s*(?:[{\]]|$)').encode())
+_ARRAY = re.compile(rb"\s*\[\s*(?:[{\]]|$)")
+_CLOUDWATCH = re.compile(
+    rb'\s*\{[^{[]*"messageType"\s*:\s*"DATA_MESSAGE"|\s*\{\s*"events"\s*:\s*\[\s*\{'
+    rb'[^{[]*"(?:ingestionTime|eventId)"\s*:'
+)
+_PRETTY = re.compile(rb"\s*\{[^\n]*(?<=[{\[,])[ \t\r]*\n\s*[^{\s]|\s*\{\s*\n\s*\"")
+_FIRST = re.compile(
+    rb"\s*(?:\[|\{\s*\"(?:" + _NAMES.encode() + rb")\"\s*:\s*\[)[ \t\r]*\n([ \t]*)\{"
+)
+_OPENED = rf"^(?:\[|(?:\{{\s*|\s*)\"(?:{_NAMES})\"\s*:\s*\[)\s*$"
+_INNER = (lakelog_json.FORM, cloudevents.FORM, *dialects.LINES)
+_HEAD = 4096
+_SHIFT = 32
+"""Events of a document are counted in so many bits of a position."""
+_TRAITS = Traits(begins=r"^[{\[]", whole=True, many=True, surest=1.05)
+
+
+@dataclass(frozen=True, eq=False)
+class Documents(Format):
+    """The format of documents; `inner` says what their elements are.
+
+    `indent` is the white space before each element that is a record of its own.
+    """
+
+    about: str
+    inner: Dialect | lakelog_json.LakelogJson | None = None
+    indent: str | None = None
+    traits: Traits = _TRAITS
+    NAME = "json"
+
+    def _query(self) -> str:
+        # All or nothing of each document.
+        return query(self._parts_sql(), self.inner.query if self.inner else jsonl.query)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that this is a document and not JSON lines."""
+        text = b"\n".join(lines)[:_HEAD]
+        if _LISTED.match(text) or _CLOUDWATCH.match(text):
+            return self.traits.surest
+        if _ARRAY.match(text):
+            return 1.02
+        return 1.02 if _PRETTY.match(text) else 0.0
+
+    def specialize(self, head: bytes) -> Documents:
+        """Return the form for a file by its first element."""
+        head = head[:_HEAD]
+        first = _FIRST.match(head)
+        indent = first[1].decode() if first else None
+        begins = rf"^(?:[{{\[]|{indent}\{{)" if indent else self.traits.begins
+        element = _first_element(head)
+        inner = next((d for d in _INNER if element and d.is_one(element)), None)
+        return replace(self, inner=inner, indent=indent, traits=replace(self.traits, begins=begins))
+
+    def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
+        """A mask of the lines that begin a record; an opening bracket is part of the first one."""
+        begins = np.array(pc.match_substring_regex(lines, self.traits.begins))
+        if self.indent is not None:
+            opened = np.array(pc.match_substring_regex(lines, _OPENED))
+            begins[1:] &= ~opened[:-1]
+        return begins, None
+
+    def complete(self, text: bytes) -> bool:
+        """Whether a record that nothing follows yet has its end."""
+        last = text.rstrip()[-1:]
+        # The cheap test first: an open record would be parsed again whenever something is appended.
+        if last not in (b"}", b"]", b",") or (last == b"," and self._goes_on(text)):
+            return False
+        try:
+            orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return _value(text) is not None
+        return True
+
+    def parse(self, text: bytes) -> list[dict[str, Any]]:
+        """Return the events of a document. Raises InvalidEvent."""
+        try:
+            value = parse_value(text)
+        except InvalidEvent:
+            elements = _value(text)
+            if elements is None:
+                raise
+            value = elements[0] if elements else []
+        return [self._event(element, siblings) for element, siblings in _elements(value)]
+
+    def _goes_on(self, text: bytes) -> bool:
+        """Whether an array was opened whose elements are no records of their own."""
+        return self.indent is None and re.match(_OPEN.encode(), text) is not None
+
+    def _event(self, element: Any, siblings: dict[str, Any]) -> dict[str, Any]:
+        try:
+            members = _as_object(element)
+            members = {**siblings, **members} if siblings else members
+            event = self.inner.event(members) if self.inner else jsonl.typed(dict(members))
+            # Refused here, an element is kept as data; later it would spoil its whole document.
+            encode([event])
+            return event
+        except InvalidEvent:
+            payload = {**siblings, "data": element} if siblings else element
+            return {"type": sqltext.DEFAULT_TYPE, "data": payload}
+
+    def _parts_sql(self) -> str:
+        names = ", ".join(f"'{name}'" for name in (*LISTS, _ANSWER))
+        lists = " ".join(
+            f"WHEN keys = ['{name}'] AND json_type(line, '$.{name}') = 'ARRAY'"
+            f" THEN json_extract(line, '$.{name}[*]')::VARCHAR[]"
+            for name in LISTS
+        )
+        return f"""CASE kind WHEN 'ARRAY' THEN json_extract(line, '$[*]')::VARCHAR[]
+          WHEN 'OBJECT' THEN CASE {lists}
+            WHEN NOT list_has_any(keys, [{names}]) THEN [line] END END"""
+
+
+FORM = Documents(__doc__)
+
+
+def query(parts: str, inner: Callable[[str], str]) -> str:
+    """SQL over `lines` of documents: `parts` gives their elements as lines for a query.
+
+    `inner` makes that query over a table; `parts` may use line, kind and keys.
+    """
+    # A record may be one element of an array, with the brackets and commas around it.
+    trimmed = f"regexp_replace(regexp_replace(line, {literal(_OPEN)}, ''), {literal(_CLOSE)}, '')"
+    # Elements are numbered within their document by shifting its position; a document of which any
+    # element is slow is left as a whole, so that its events are never split between the two ways.
+    return f"""
+WITH docs AS MATERIALIZED (
+  SELECT line, position, json_type(line) AS kind,
+    CASE WHEN json_type(line) = 'OBJECT' THEN json_keys(line) END AS keys
+  FROM (SELECT {VALID} AS line, position FROM (
+    SELECT CASE WHEN json_valid(line) THEN line ELSE {trimmed} END AS line, position FROM lines))),
+cut AS MATERIALIZED (
+  SELECT position, {parts} AS parts FROM docs
+  WHERE line IS NOT NULL AND NOT {sqltext.document_sql("line")}),
+elements AS MATERIALIZED (
+  SELECT unnest(parts) AS line,
+    (position << {_SHIFT}) + generate_subscripts(parts, 1) - 1 AS position FROM cut),
+decided AS MATERIALIZED ({inner("elements")}),
+whole AS MATERIALIZED (
+  SELECT position FROM cut JOIN (
+    SELECT position >> {_SHIFT} AS position, count(*) AS found, bool_or(slow) AS any_slow
+    FROM decided GROUP BY 1) USING (position)
+  WHERE found = len(parts) AND NOT any_slow)
+SELECT * REPLACE (position >> {_SHIFT} AS position), position & {(1 << _SHIFT) - 1} AS nth
+FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
+
+
+def _elements(value: Any) -> list[tuple[Any, dict[str, Any]]]:
+    """The events of a document, each with the other members of the object around their list."""
+    if isinstance(value, list):
+        return [(element, {}) for element in value]
+    lists = (*LISTS, _ANSWER) if _is_answer(value) else LISTS
+    name = next(
+        (n for n in lists if isinstance(value, dict) and isinstance(value.get(n), list)), ""
+    )
+    if not name:
+        return [(value, {})]
+    siblings = {k: v for k, v in value.items() if k != name}
+    return [(element, siblings) for element in value[name]]
+
+
+def _is_answer(value: Any) -> bool:
+    """Whether a document is what CloudWatch answers."""
+    events = value.get(_ANSWER) if isinstance(value, dict) else None
+    first = events[0] if isinstance(events, list) and events else None
+    return isinstance(first, dict) and dialects.CLOUDWATCH.is_one(first)
+
+
+def _as_object(element: Any) -> dict[str, Any]:
+    """An element as a line of its own would be read. Raises InvalidEvent."""
+    if isinstance(element, dict):
+        return element
+    return parse_line(orjson.dumps(element))
+
+
+def _value(text: bytes) -> list[Any] | None:
+    """The element in a piece of an array, without the brackets and the comma around it.
+
+    Returns an empty list where there is no element, None for text that is no piece of an array.
+    """
+    opened = re.match(_OPEN.encode(), text)
+    inner = text[opened.end() if opened else 0 :].rstrip()
+    before = inner[:-1].rstrip()
+    if inner.endswith(b"}") and before.endswith(b"]"):
+        inner = before
+    inner = inner[:-1].strip() if inner[-1:] in (b",", b"]") else inner
+    try:
+        return [parse_value(inner)] if inner else []
+    except InvalidEvent:
+        return None
+
+
+def _first_element(head: bytes) -> dict[str, Any] | None:
+    """The first object that is an event, as far as it can be seen."""
+    first = next((element for element, _ in _elements(glimpse(head))), None)
+    return first if isinstance(first, dict) else None

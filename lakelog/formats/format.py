@@ -1,0 +1,170 @@
+"""What every input format is: how its records are cut, how it is recognised, and how it is read.
+
+A format reads in two ways: SQL over a whole chunk, and an exact rule for one record. What SQL can
+not decide without loss it flags as `slow`, or gives no row for it, and the exact rule decides, so
+both ways give the same events. Formats of text are made of patterns (`pattern_format.py`), those of
+JSON lines of members (`dialect.py`): one declaration gives both ways.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from lakelog.formats import sqltext
+from lakelog.runtime.lazy import LazyProperty
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from lakelog.formats.uniform_lines import UniformLines
+
+Event: TypeAlias = dict[str, Any]
+"""The members of one event, as `lakelog.event` encodes them."""
+Heads: TypeAlias = "tuple[np.ndarray, bool | None]"
+"""Which lines begin a record, and whether the last record is open; None if no line says so yet."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the rest of ingest has to know of a format; the defaults are those of a format whose
+    lines are events, each for itself."""
+
+    begins: str = ""
+    """A regex for how a record of several lines begins: other lines continue the one before them.
+    Empty where each line is a record."""
+    continues: str = ""
+    """A regex for lines that continue a record although `begins` fits them."""
+    leads: str = ""
+    """A regex for lines that the next one continues, although `begins` fits it."""
+    whole: bool = False
+    """SQL gets records whole; else their first line as `line`, and those after it as `more`."""
+    many: bool = False
+    """A record gives a list of events, all of them or none; SQL counts them in a column `nth`."""
+    untrimmed: bool = False
+    """The exact rule gets records with the white space around them."""
+    binary: bool = False
+    """Runs of NULs in a record are data."""
+    prose: bool = False
+    """A line ends in free text, so its last character does not say whether it is complete."""
+    record_max: int = 0
+    """Bytes of a record, at most; 0 is what `records.py` allows."""
+    surest: float = 1.0
+    """The highest score that `sniff` returns."""
+    by_line: bool = False
+    """`sniff` returns the mean of what it would return of each line that is not blank."""
+    head: str = ""
+    """A regex that fits the first line of every record; empty if there is none."""
+    zone: str = ""
+    """The time zone of times that name none, as the engine calls it; empty for UTC."""
+    styles: tuple[Format, ...] = ()
+    """The formats that read lines of other styles: see `mixture.py` for this and the next three."""
+    left_out: str = ""
+    """A regex for lines on which styles are not tried."""
+    candidates: str = ""
+    """A regex for lines on which styles are tried before the format itself."""
+    carries: bool = False
+    """Lines without a time get that of the line before."""
+
+
+class Format(ABC):
+    """An input format. A subclass defines `sniff` and `parse`, and what else is not the default."""
+
+    NAME: str
+    """The name that users write and cursors store; it never changes."""
+    about: str
+    """What it is: `lakelog formats list` shows the first paragraph."""
+    traits = Traits()
+    heads: Callable[[pa.Array, np.ndarray], Heads] | None = None
+    """heads(lines, starts): which lines of one file begin a record; `starts` are the byte offsets
+    of the lines, and the end. Only asked where `begins` is set, which without it is matched."""
+    complete: Callable[[bytes], bool] | None = None
+    """complete(record): whether a record that nothing follows yet has its end; without it, a record
+    is held back until the next one begins."""
+    places: Callable[[bytes], list[int]] | None = None
+    """places(record): the offsets at which its events begin; without it they are numbered from 0.
+    Raises InvalidEvent."""
+
+    def __init__(self, about: str) -> None:
+        self.about = about
+
+    @property
+    def label(self) -> str:
+        """What users see as its name."""
+        return self.NAME
+
+    @abstractmethod
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these first lines of a file are of this format."""
+
+    @abstractmethod
+    def parse(self, line: bytes) -> Event | list[Event]:
+        """Return the event of a record, or the list of its events. Raises InvalidEvent."""
+
+    def events(self, line: bytes) -> list[Event]:
+        """Return the events of a record as a list. Raises InvalidEvent."""
+        events = self.parse(line)
+        return events if isinstance(events, list) else [events]
+
+    def parse_own(self, line: bytes) -> Event | list[Event]:
+        """As `parse`, but refuse lines of other styles."""
+        return self.parse(line)
+
+    @LazyProperty
+    def QUERY(self) -> str:
+        """SQL over `lines(line, position)`, which yields the columns of an event (time, type,
+        category, source, subject, level, message, data, id), position and slow. It is made when it
+        is first used: most formats never are."""
+        return self._query()
+
+    def _query(self) -> str:
+        """The text of QUERY; by default it leaves all lines to the exact rule."""
+        return sqltext.none_sql("lines")
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return queries to try before QUERY on files whose lines look like these, the cheapest
+        first."""
+        return []
+
+    def uniform(self, lines: list[bytes]) -> UniformLines | None:
+        """Return how to cut lines that look like these, before any query; None if in no way."""
+        return None
+
+    def specialize(self, head: bytes) -> Format:
+        """Return the format as a file's first bytes define it."""
+        return self
+
+
+class FormatWrapper(Format):
+    """A format that is another one but for its traits, and for what a subclass overrides."""
+
+    def __init__(self, form: Format, name: str, traits: Traits) -> None:
+        super().__init__(form.about)
+        self._form, self.NAME, self.traits = form, name, traits
+        self.heads, self.complete, self.places = form.heads, form.complete, form.places
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return the score of the format."""
+        return self._form.sniff(lines)
+
+    def parse(self, line: bytes) -> Event | list[Event]:
+        """Return the events of a record. Raises InvalidEvent."""
+        return self._form.parse(line)
+
+    def parse_own(self, line: bytes) -> Event | list[Event]:
+        """Return the events of a record of the format itself. Raises InvalidEvent."""
+        return self._form.parse_own(line)
+
+    def _query(self) -> str:
+        return self._form.QUERY
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return the cheaper queries of the format."""
+        return self._form.cheaper(lines)
+
+    def uniform(self, lines: list[bytes]) -> UniformLines | None:
+        """Return how the format cuts lines that look like these."""
+        return self._form.uniform(lines)

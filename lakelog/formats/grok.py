@@ -1,0 +1,245 @@
+"""Patterns as users write them: grok (`%{IP:client} %{WORD:method}`) or named groups of a regex.
+
+`expand` turns one into a regex that RE2 reads, whose groups are numbered `g1`, `g2` ... in the
+order of `fields`; all other groups do not capture. Names of grok patterns are those that Logstash
+documents, and those a user defines. The definitions here are written for RE2: no lookaround, no
+backreferences, so that no line takes more than linear time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lakelog.errors import InvalidSetting
+from lakelog.runtime.closest import closest
+
+PATTERNS = {
+    "WORD": r"\b\w+\b",
+    "NOTSPACE": r"\S+",
+    "SPACE": r"\s*",
+    "DATA": ".*?",
+    "GREEDYDATA": ".*",
+    "INT": r"[+-]?\d+",
+    "POSINT": r"\b[1-9]\d*\b",
+    "NONNEGINT": r"\b\d+\b",
+    "BASE10NUM": r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)",
+    "NUMBER": "%{BASE10NUM}",
+    "BASE16NUM": "[+-]?(?:0x)?[0-9A-Fa-f]+",
+    "BASE16FLOAT": r"[+-]?(?:0x)?[0-9A-Fa-f]+(?:\.[0-9A-Fa-f]*)?",
+    "BOOL": "(?:true|false|TRUE|FALSE|True|False)",
+    "QUOTEDSTRING": r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)""",
+    "QS": "%{QUOTEDSTRING}",
+    "UUID": "[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}",
+    "URN": r"urn:[0-9A-Za-z][0-9A-Za-z-]{0,31}:[0-9A-Za-z()+,.:=@;$_!*'/?#%-]+",
+    # hosts and addresses
+    "USERNAME": r"[\w.-]+",
+    "USER": "%{USERNAME}",
+    "EMAILLOCALPART": r"[\w.!#$%&'*+/=?^`{|}~-]+",
+    "EMAILADDRESS": "%{EMAILLOCALPART}@%{HOSTNAME}",
+    "MAC": "(?:%{CISCOMAC}|%{WINDOWSMAC}|%{COMMONMAC})",
+    "CISCOMAC": r"(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}",
+    "WINDOWSMAC": "(?:[0-9A-Fa-f]{2}-){5}[0-9A-Fa-f]{2}",
+    "COMMONMAC": "(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}",
+    "IPV4": r"(?:%{OCTET}\.){3}%{OCTET}\b",
+    "OCTET": r"\b(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)",
+    "IPV6": r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:%{IPV4}|[0-9A-Fa-f]{0,4})(?:%[\w.-]+)?",
+    "IP": "(?:%{IPV6}|%{IPV4})",
+    "HOSTNAME": r"\b[0-9A-Za-z](?:[0-9A-Za-z._-]*[0-9A-Za-z_])?\b\.?",
+    "HOST": "%{HOSTNAME}",
+    "IPORHOST": "(?:%{IP}|%{HOSTNAME})",
+    "HOSTPORT": "%{IPORHOST}:%{POSINT}",
+    # paths
+    "PATH": "(?:%{UNIXPATH}|%{WINPATH})",
+    "UNIXPATH": r"(?:/[\w%!$@:.,+~-]*)+",
+    "WINPATH": r"(?:[A-Za-z]:|\\)(?:\\[^\\?*\s]*)+",
+    "TTY": r"/dev/(?:pts|tty\w*)(?:/?\w+)?",
+    "URIPROTO": r"[A-Za-z][\w+.-]*",
+    "URIHOST": "%{IPORHOST}(?::%{POSINT})?",
+    "URIPATH": r"(?:/[\w$.+!*'(){},~:;=@#%&-]*)+",
+    "URIQUERY": r"[\w$.+!*'|(){},~@#%&/=:;?\[\]<>-]*",
+    "URIPARAM": r"\?%{URIQUERY}",
+    "URIPATHPARAM": "%{URIPATH}(?:%{URIPARAM})?",
+    "URI": "%{URIPROTO}://(?:%{USER}(?::[^@]*)?@)?(?:%{URIHOST})?(?:%{URIPATHPARAM})?",
+    # times
+    "MONTH": r"\b(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
+    r"|Sep(?:tember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b",
+    "MONTHNUM": "(?:1[0-2]|0?[1-9])",
+    "MONTHNUM2": "(?:0[1-9]|1[0-2])",
+    "MONTHDAY": r"(?:0[1-9]|[12]\d|3[01]|[1-9])",
+    "DAY": "(?:Mon(?:day)?|Tue(?:sday)?|Wed(?:nesday)?|Thu(?:rsday)?|Fri(?:day)?|Sat(?:urday)?"
+    "|Sun(?:day)?)",
+    "YEAR": r"(?:\d\d){1,2}",
+    "HOUR": r"(?:2[0-3]|[01]?\d)",
+    "MINUTE": r"[0-5]\d",
+    "SECOND": r"(?:[0-5]?\d|60)(?:[:.,]\d+)?",
+    "TIME": "%{HOUR}:%{MINUTE}:%{SECOND}",
+    "DATE_US": "%{MONTHNUM}[/-]%{MONTHDAY}[/-]%{YEAR}",
+    "DATE_EU": "%{MONTHDAY}[./-]%{MONTHNUM}[./-]%{YEAR}",
+    "DATE": "(?:%{DATE_US}|%{DATE_EU})",
+    "ISO8601_TIMEZONE": "(?:Z|[+-]%{HOUR}(?::?%{MINUTE})?)",
+    "ISO8601_SECOND": "%{SECOND}",
+    "TIMESTAMP_ISO8601": r"\d{4}-%{MONTHNUM}-%{MONTHDAY}[T ]%{HOUR}:?%{MINUTE}(?::?%{SECOND})?"
+    " ?%{ISO8601_TIMEZONE}?",
+    "DATESTAMP": "%{DATE}[- ]%{TIME}",
+    "TZ": "[A-Z]{3,5}",
+    "DATESTAMP_RFC822": "%{DAY} %{MONTH} %{MONTHDAY} %{YEAR} %{TIME} %{TZ}",
+    "DATESTAMP_RFC2822": "%{DAY}, %{MONTHDAY} %{MONTH} %{YEAR} %{TIME} %{ISO8601_TIMEZONE}",
+    "DATESTAMP_OTHER": "%{DAY} %{MONTH} %{MONTHDAY} %{TIME} %{TZ} %{YEAR}",
+    "HTTPDATE": r"%{MONTHDAY}/%{MONTH}/\d{4}:%{TIME} %{INT}",
+    "HTTPDERROR_DATE": "%{DAY} %{MONTH} %{MONTHDAY} %{TIME} %{YEAR}",
+    "SYSLOGTIMESTAMP": "%{MONTH} +%{MONTHDAY} %{TIME}",
+    "UNIXTIME": r"\b\d{9,10}(?:\.\d{1,9})?\b",
+    # what programs write
+    "LOGLEVEL": "(?i:trace|debug|info(?:rmation)?|notice|warn(?:ing)?|err(?:or)?|crit(?:ical)?"
+    "|fatal|severe|alert|emerg(?:ency)?|panic|verbose|fine(?:st)?)",
+    "JAVACLASS": r"(?:[A-Za-z_$][\w$]*\.)*[A-Za-z_$][\w$]*",
+    "JAVAFILE": r"[\w. $-]+",
+    "JAVAMETHOD": r"(?:<init>|<clinit>|[A-Za-z_$][\w$]*)",
+    "PROG": r"[^\s\[\]:]+",
+    "SYSLOGPROG": r"%{PROG:program}(?:\[%{POSINT:pid:int}\])?",
+    "SYSLOGHOST": "%{IPORHOST}",
+    "SYSLOGFACILITY": r"<%{NONNEGINT:facility:int}\.%{NONNEGINT:priority:int}>",
+    "SYSLOGBASE": "%{SYSLOGTIMESTAMP:timestamp} (?:%{SYSLOGFACILITY} )?"
+    "%{SYSLOGHOST:logsource} %{SYSLOGPROG}:",
+    "SYSLOGLINE": "%{SYSLOGBASE} %{GREEDYDATA:message}",
+    "HTTPDUSER": "(?:%{EMAILADDRESS}|%{USER})",
+    "COMMONAPACHELOG": r"%{IPORHOST:clientip} (?:-|%{HTTPDUSER:ident}) (?:-|%{HTTPDUSER:auth})"
+    r" \[%{HTTPDATE:timestamp}\] "
+    r'"(?:%{WORD:verb} %{NOTSPACE:request}(?: HTTP/%{NUMBER:httpversion})?|%{DATA:rawrequest})"'
+    r" %{INT:response:int} (?:-|%{NUMBER:bytes:int})",
+    "COMBINEDAPACHELOG": "%{COMMONAPACHELOG} %{QS:referrer} %{QS:agent}",
+    "HTTPD_COMMONLOG": "%{COMMONAPACHELOG}",
+    "HTTPD_COMBINEDLOG": "%{COMBINEDAPACHELOG}",
+}
+"""The patterns that can be named; a user's own of the same name goes before."""
+KINDS = ("int", "float")
+NAME = re.compile(r"[A-Za-z_]\w*")
+LENGTH_MAX = 64 * 1024
+"""Characters of a regex once all names in it are replaced."""
+FIELDS_MAX = 100
+# Bounds for definitions that refer to each other; each name costs something even if it is empty.
+_DEPTH_MAX, _NAME_COST = 50, 32
+_TOKEN = re.compile(
+    r"(?P<escape>\\.)|(?P<set>\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\])"
+    r"|%\{(?P<ref>[^{}:]*)(?::(?P<field>[^{}:]*))?(?::(?P<kind>[^{}]*))?\}"
+    r"|\(\?P?<(?![=!])(?P<group>[^>]*)>|(?P<odd>\(\?(?:<?[=!]|>|P=|P>|#|&|\w*R|\())"
+    r"|(?P<other>\(\?)|(?P<plain>\()",
+    re.DOTALL,
+)
+_ODD = {
+    "(?=": "looks ahead",
+    "(?!": "looks ahead",
+    "(?<=": "looks behind",
+    "(?<!": "looks behind",
+    "(?>": "is atomic: write (?:",
+    "(?P=": "refers back",
+    "(?#": "is a comment: leave it out",
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A named group, with `int` or `float` where its text is to be a number."""
+
+    name: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A regex whose groups are g1, g2 ... and what they are called."""
+
+    regex: str
+    fields: tuple[Field, ...]
+
+
+@dataclass
+class _Expander:
+    """One expansion: the text that it is of, the definitions, and the fields so far."""
+
+    text: str
+    names: Mapping[str, str]
+    fields: list[Field] = field(default_factory=list)
+    length: int = 0
+
+
+def expand(text: str, defines: Mapping[str, str] | None = None) -> Expansion:
+    """Return what a pattern means; `defines` are the user's own. Raises InvalidSetting."""
+    expander = _Expander(text, {**PATTERNS, **(defines or {})})
+    regex = _expanded(expander, text, ())
+    return Expansion(regex, tuple(expander.fields))
+
+
+def pieces(text: str) -> list[str]:
+    """Cut a pattern into names and what stands between them, so that parts of it can be tried."""
+    parts, at = list[str](), 0
+    for token in _TOKEN.finditer(text):
+        if token["ref"] is not None or token["set"] or token["escape"]:
+            parts += [*text[at : token.start()], token[0]]
+            at = token.end()
+    return [*parts, *text[at:]]
+
+
+def _expanded(expander: _Expander, text: str, within: tuple[str, ...]) -> str:
+    """The regex of a text that stands within patterns of these names."""
+    pieces, at = list[str](), 0
+    for token in _TOKEN.finditer(text):
+        pieces += [text[at : token.start()], _replaced(expander, token, within)]
+        at = token.end()
+    pieces.append(text[at:])
+    regex = "".join(pieces)
+    if len(regex) > LENGTH_MAX:
+        raise _wrong(expander, f"it is longer than {LENGTH_MAX:,} characters, written out")
+    return regex
+
+
+def _replaced(expander: _Expander, token: re.Match[str], within: tuple[str, ...]) -> str:
+    """The regex for a token."""
+    if token["odd"]:
+        what = _ODD.get(token["odd"], "is not known")
+        raise _wrong(expander, f"{token['odd']!r} {what}, which RE2 does not do")
+    if token["plain"]:
+        return "(?:"
+    if token["group"] is not None:
+        return f"(?P<{_group(expander, token['group'], '')}>"
+    if token["ref"] is None:
+        return token[0]
+    name = token["ref"]
+    if name not in expander.names:
+        near = closest(name, expander.names)
+        hint = f"did you mean {near}? Or define" if near else "define"
+        raise _wrong(expander, f"there is no pattern {name!r}: {hint} it with --define NAME=REGEX")
+    if name in within or len(within) > _DEPTH_MAX:
+        raise _wrong(expander, f"%{{{name}}} refers to itself")
+    opened = "(?:"
+    if token["field"]:
+        opened = f"(?P<{_group(expander, token['field'], token['kind'] or '')}>"
+    inner = _expanded(expander, expander.names[name], (*within, name))
+    expander.length += len(inner) + _NAME_COST
+    if expander.length > 8 * LENGTH_MAX:  # names that stand for ever more names
+        raise _wrong(expander, f"it is longer than {LENGTH_MAX:,} characters, written out")
+    return f"{opened}{inner})"
+
+
+def _group(expander: _Expander, name: str, kind: str) -> str:
+    """Add a field; return the name of its group. `[a][b]` is called a.b, as Logstash means it."""
+    plain = ".".join(re.findall(r"\[([^\[\]]+)\]", name)) if name.startswith("[") else name
+    if not re.fullmatch(r"[A-Za-z_@][\w@.-]{0,63}", plain):
+        raise _wrong(expander, f"{name!r} cannot name a group: use letters, digits, _ and .")
+    if kind not in ("", "string", *KINDS):
+        raise _wrong(expander, f"{kind!r} is no type of group {name!r}: choose int or float")
+    if len(expander.fields) >= FIELDS_MAX:
+        raise _wrong(expander, f"it has more than {FIELDS_MAX} named groups")
+    expander.fields.append(Field(plain, kind if kind in KINDS else ""))
+    return f"g{len(expander.fields)}"
+
+
+def _wrong(expander: _Expander, reason: str) -> InvalidSetting:
+    return InvalidSetting(f"pattern {shortened(expander.text)!r}: {reason}")
+
+
+def shortened(text: str) -> str:
+    """A pattern as a message shows it."""
+    return text if len(text) <= 60 else f"{text[:59]}…"

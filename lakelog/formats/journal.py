@@ -1,0 +1,116 @@
+"""The export format of systemd's journal: one field per line, a blank line between entries.
+
+A field is NAME=text, or where its value holds other bytes NAME, then its length in 64 bits,
+little end first, then the bytes. Entries mean what they mean in the journal's JSON, as which they
+are read: a field that is there several times is a list, one that is no text a list of bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.exact import to_json
+from lakelog.formats.dialects import JOURNALD
+from lakelog.formats.format import Format, Traits
+
+_FIELD = "[A-Za-z_][A-Za-z0-9_]*"
+_FIRST = re.compile(rb"\s*(__CURSOR|__REALTIME_TIMESTAMP|__SEQNUM)=[^\n]*\n")
+_TIMED = re.compile(rb"(?m)^__REALTIME_TIMESTAMP=[0-9]+\r?$")
+_LINE = f"^{_FIELD}=[^\\x00-\\x08\\x0b-\\x1f]*$"
+
+
+def _as_json(lines: str) -> str:
+    """SQL for entries of text alone as JSON."""
+    blank = "' ' || chr(9) || chr(10) || chr(11) || chr(12) || chr(13)"
+    trimmed = f"trim(line, {blank})"
+    parts = f"list_filter(string_split({trimmed}, chr(10)), lambda f: f <> '')"
+    pairs = "list_transform(parts, lambda f: [f[:strpos(f, '=') - 1], f[strpos(f, '=') + 1:]])"
+    text = "to_json(p[1])::VARCHAR || ':' || to_json(p[2])::VARCHAR"
+    texts = f"list_transform(pairs, lambda p: {text})"
+    return f"""(SELECT '{{' || array_to_string({texts}, ',') || '}}' AS line, position
+      FROM (SELECT position, {pairs} AS pairs FROM (
+        SELECT position, {parts} AS parts FROM {lines})
+        WHERE len(list_filter(parts, lambda f: NOT regexp_full_match(f, '{_LINE}'))) = 0))"""
+
+
+_TRAITS = Traits(begins="^__CURSOR=", whole=True, binary=True)
+
+
+@dataclass(frozen=True, eq=False)
+class JournalExport(Format):
+    """The format; `traits.begins` is how the entries of a file begin."""
+
+    about: str
+    traits: Traits = _TRAITS
+    NAME = "journald-export"
+
+    def _query(self) -> str:
+        return JOURNALD.query(_as_json("lines"))
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are entries of the journal."""
+        text = b"\n".join(lines)
+        return 1.0 if _FIRST.match(text) and _TIMED.search(text) else 0.0
+
+    def specialize(self, head: bytes) -> JournalExport:
+        """Return the form for a file by the field with which it begins."""
+        first = _FIRST.match(head)
+        if not first:
+            return self
+        return replace(self, traits=replace(self.traits, begins=f"^{first[1].decode()}="))
+
+    def parse(self, text: bytes) -> dict[str, Any]:
+        """Return the event of an entry. Raises InvalidEvent."""
+        values: dict[str, Any] = {}
+        for name, value in _fields(text):
+            if name not in values:
+                values[name] = value
+            elif isinstance(values[name], _Values):
+                values[name].append(value)
+            else:
+                values[name] = _Values([values[name], value])
+        if "__REALTIME_TIMESTAMP" not in values:
+            raise InvalidEvent("not a journal entry: it has no __REALTIME_TIMESTAMP")
+        return JOURNALD.event({k: to_json(v) for k, v in values.items()})
+
+
+FORM = JournalExport(__doc__)
+
+
+class _Values(list):  # type: ignore[type-arg]
+    """The values of a field that is there several times."""
+
+
+def _fields(text: bytes) -> list[tuple[str, Any]]:
+    """The fields of an entry in their order. Raises InvalidEvent."""
+    fields, at = [], 0
+    while at < len(text):
+        end = text.find(b"\n", at)
+        end = len(text) if end < 0 else end
+        line, start, at = text[at:end], at, end + 1
+        if not line.strip():
+            continue
+        name, sign, value = line.partition(b"=")
+        if not sign:
+            size = int.from_bytes(text[at : at + 8], "little")
+            # white space at an entry's end is not handed on, so its last field may lack some
+            value = text[at + 8 : at + 8 + size]
+            missing = size - len(value)
+            # More than a few missing bytes is a field that was cut off.
+            if missing > 0 and (missing > 64 or at + 8 > len(text)):
+                raise InvalidEvent(f"a field at byte {start} is cut short")
+            value, at = value + b"\n" * max(missing, 0), at + 9 + size
+        if not re.fullmatch(_FIELD.encode(), name):
+            raise InvalidEvent(f"not a journal field at byte {start}")
+        fields.append((name.decode(), _value(value)))
+    return fields
+
+
+def _value(value: bytes) -> Any:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(value)

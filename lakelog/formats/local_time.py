@@ -1,0 +1,126 @@
+"""A format in the time zone of its source: times that name no zone are of that one.
+
+Both ways of reading take the zone from here: the exact rule by `parse`, and the engine by its
+session's zone, which the Transformer sets from `traits.zone`. They agree where clocks change: of
+two moments that a local time may mean it is the later one.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, timedelta, timezone, tzinfo
+from typing import TYPE_CHECKING
+
+from lakelog.errors import InvalidEvent, InvalidSetting
+from lakelog.event.encode import parse_time
+from lakelog.event.levels import severity
+from lakelog.formats import narrow_queries, sqltext
+from lakelog.formats.format import Event, Format, FormatWrapper
+from lakelog.formats.zones import ZONES
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import zoneinfo
+else:
+    zoneinfo = Lazy("zoneinfo")
+
+
+_WORD = re.compile(rb"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?([A-Z]{2,5})(?![A-Za-z0-9_])")
+"""A word after a time that may be a time zone."""
+_WORDS_MAX = 3
+_OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d\d?)(?::?([0-5]\d))?")
+
+
+def zone_note(form: Format, head: bytes) -> str:
+    """Name the ambiguous time zone abbreviations in a file's first lines, which are read as UTC
+    because no zone is configured; empty if there are none."""
+    if form.traits.zone:
+        return ""
+    words = []
+    for line in head.splitlines():
+        match = _WORD.search(line)
+        word = match[1].decode() if match else ""
+        if word and word not in words and not severity(word) and word not in ZONES:
+            words += [word] if _has_word(form, line, word) else []
+    if not words:
+        return ""
+    times = f"times with {' and '.join(words[:_WORDS_MAX])} are read as UTC"
+    return f"{times}: say which zone is meant with --zone"
+
+
+def _has_word(form: Format, line: bytes, word: str) -> bool:
+    """Whether a line's event has a word as the zone of its time."""
+    try:
+        datas = [event.get("data") for event in form.events(line)]
+    except InvalidEvent:
+        return False
+    return any(isinstance(data, dict) and data.get("tz") == word for data in datas)
+
+
+class LocalTimeFormat(FormatWrapper):
+    """A format whose times without a zone are of `zone`; all else is that of `form`."""
+
+    def __init__(self, form: Format, zone: str, name: str) -> None:
+        super().__init__(form, name, replace(form.traits, zone=engine_zone(zone)))
+        self._name, self._zone = zone, zone_of(zone)
+
+    def parse(self, line: bytes) -> Event | list[Event]:
+        """Return the events of a line, their times in UTC. Raises InvalidEvent."""
+        events = self._form.parse(line)
+        for event in events if isinstance(events, list) else [events]:
+            self._set_zone(event)
+        return events
+
+    def parse_own(self, line: bytes) -> Event | list[Event]:
+        """Return the events of a line of the format itself. Raises InvalidEvent."""
+        # Over a mixture the format's rule alone is asked, which knows no zone.
+        return self._form.parse_own(line) if self.traits.styles else self.parse(line)
+
+    def specialize(self, head: bytes) -> LocalTimeFormat:
+        """Return the format as a file's first bytes define it, in the same zone."""
+        return self.over(lambda form: form.specialize(head))
+
+    def over(self, change: Callable[[Format], Format]) -> LocalTimeFormat:
+        """Return the format that a change makes of the one below, in the same zone."""
+        return LocalTimeFormat(change(self._form), self._name, self.NAME)
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return the cheaper queries that do not take times for UTC."""
+        queries = self._form.cheaper(lines)
+        return [query for query in queries if narrow_queries.READS_UTC not in query]
+
+    def _set_zone(self, event: Event) -> None:
+        for key in sqltext.TIMES:
+            if isinstance(event.get(key), str):
+                event[key] = parse_time(event[key], self._zone)
+
+
+@functools.cache
+def zone_of(name: str) -> tzinfo:
+    """Return the zone of a name such as Europe/Berlin, UTC or +02:00. Raises InvalidSetting."""
+    if name.upper() in ("UTC", "GMT", "Z"):
+        return UTC
+    if match := _OFFSET.fullmatch(name):
+        offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
+        if offset < timedelta(hours=15):
+            return timezone(offset if match[1] == "+" else -offset)
+    if "/" in name:  # names such as CET are abbreviations to some and a region to others
+        try:
+            return zoneinfo.ZoneInfo(name)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            pass
+    raise InvalidSetting(f"{name!r} is not a known time zone: write Europe/Berlin, UTC or +02:00")
+
+
+def engine_zone(name: str) -> str:
+    """Return the engine's name of a zone. Raises InvalidSetting."""
+    zone = zone_of(name)
+    if zone is not UTC and not isinstance(zone, timezone):
+        return name
+    offset = zone.utcoffset(None) or timedelta()
+    minutes = round(abs(offset).total_seconds()) // 60
+    sign = "-" if offset < timedelta() else "+"
+    return f"GMT{sign}{minutes // 60:02}:{minutes % 60:02}" if minutes else "UTC"

@@ -1,0 +1,87 @@
+"""OOS lines: timestamp|event_type|content_type|source|item_id|data_json.
+
+Only the first five bars split; the JSON may hold more of them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.exact import parse_value
+from lakelog.formats import narrow_queries
+from lakelog.formats.format import Format, Traits
+from lakelog.formats.sqltext import in_range_sql, odd_sql, time_sql
+
+_SHAPE = re.compile(
+    rb"\d{4}-\d\d-\d\d[T ][\d:.]+ ?(?:[A-Z]{1,5}|[+-]\d\d:?\d\d)?\|[^|]+\|[^|]*\|[^|]*\|[^|]*\|"
+    rb'\s*(?:[{\["]|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\s*$|true|false|null|$)'
+)
+"""Six fields, of which the first is a time and no more, and the last begins as JSON does: other
+programs divide by bars, too."""
+
+
+class OosLines(Format):
+    """The format of OOS lines."""
+
+    NAME = "oos"
+    traits = Traits(by_line=True)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are OOS lines."""
+        full = [line for line in lines if line.strip()]
+        return sum(bool(_SHAPE.match(line)) for line in full) / len(full) if full else 0.0
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of one line. Raises InvalidEvent."""
+        try:
+            parts = line.decode("utf-8").rstrip("\r\n").split("|", 5)
+        except UnicodeDecodeError as error:
+            raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
+        if len(parts) != 6:
+            raise InvalidEvent(f"{len(parts)} fields, but an OOS line has 6, separated by |")
+        time, name, category, source, subject, text = parts
+        event: dict[str, Any] = {"time": time, "type": name}
+        event.update({"category": category, "source": source, "subject": subject})
+        if text.strip():
+            event["data"] = parse_value(text.encode())
+        return {k: v for k, v in event.items() if k == "data" or v != ""}
+
+    def _query(self) -> str:
+        start = " + ".join(f"length(p[{i}])" for i in range(1, 6))
+        return f"""
+WITH split AS (SELECT line, position, string_split(rtrim(line, chr(10) || chr(13)), '|') AS p
+               FROM lines),
+cut AS (SELECT *, substr(rtrim(line, chr(10) || chr(13)), {start} + 6) AS body FROM split
+        WHERE len(p) >= 6),
+typed AS (SELECT *, {time_sql("p[1]")} AS time FROM cut)
+SELECT time, p[2] AS type, nullif(p[3], '') AS category, nullif(p[4], '') AS source,
+  nullif(p[5], '') AS subject, NULL::VARCHAR AS level, NULL::VARCHAR AS message,
+  nullif(nullif(trim(body), ''), 'null') AS data, NULL::VARCHAR AS id, position,
+  time IS NULL OR NOT {in_range_sql("time")} OR p[2] = ''
+    OR NOT (trim(body) = '' OR json_valid(body)) OR {odd_sql("(':' || body)", "true")} AS slow
+FROM typed"""
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return a cheaper query: it takes lines of six fields whose JSON is written as the engine
+        writes it, so that nothing of it can have been lost."""
+        moments = [line.partition(b"|")[0] for line in lines if _SHAPE.match(line)]
+        if not moments:
+            return []
+        when = narrow_queries.quick_time_sql("p[1]", moments[0].decode("ascii", "replace"))
+        return [
+            f"""
+WITH split AS MATERIALIZED (SELECT position, string_split(line, '|') AS p FROM lines),
+read AS (SELECT position, p, {when} AS time,
+    json(CASE WHEN len(p) = 6 AND json_valid(p[6]) THEN p[6] END)::VARCHAR AS body FROM split)
+SELECT time, p[2] AS type, nullif(p[3], '') AS category, nullif(p[4], '') AS source,
+  nullif(p[5], '') AS subject, NULL::VARCHAR AS level, NULL::VARCHAR AS message,
+  nullif(body, 'null') AS data, NULL::VARCHAR AS id, position,
+  NOT coalesce(p[6] = concat(body, e'\\n') AND {in_range_sql("time")} AND p[2] <> ''
+    AND NOT ({narrow_queries.no_json(["body"])}), false) AS slow
+FROM read"""
+        ]
+
+
+FORM = OosLines(__doc__)

@@ -1,0 +1,206 @@
+"""OpenTelemetry in JSON: export requests for logs and traces, and files of the collector.
+
+Each log record is an event of type `log` (or its eventName), each span one of type `span`, each
+metric one of type `metric`. `data` holds the record with its attributes as plain JSON, beside it
+the `resource` (its attributes, by name) and the `scope`. A body that is text is the message; any
+other stays in `data`. The time is that of the event, else when it was observed; `source` is the
+service's name. Nanoseconds stay in `data`, as do ids.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.encode import parse_time, severity
+from lakelog.event.exact import parse_value
+from lakelog.formats import documents, otlpsql
+from lakelog.formats.dialect import OTEL
+from lakelog.formats.format import Format, Traits
+
+_KINDS = {
+    "resourceLogs": ("scopeLogs", "logRecords"),
+    "resourceSpans": ("scopeSpans", "spans"),
+    "resourceMetrics": ("scopeMetrics", "metrics"),
+}
+_REQUEST = re.compile(rb'\s*\[?\s*\{\s*"resource(?:Logs|Spans|Metrics)"\s*:\s*\[')
+_POINTS = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
+_PLAIN = ("stringValue", "boolValue", "bytesValue")
+_DIGITS = r"-?[0-9]{1,18}"
+
+
+class OtlpRequests(Format):
+    """The format of export requests."""
+
+    NAME = "otlp"
+    traits = Traits(begins=r"^[{\[]", whole=True, many=True, surest=1.08)
+
+    def _query(self) -> str:
+        return otlpsql.QUERY
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are requests of OpenTelemetry."""
+        return self.traits.surest if _REQUEST.match(b"\n".join(lines)) else 0.0
+
+    def complete(self, text: bytes) -> bool:
+        """Whether a record that nothing follows yet has its end."""
+        return documents.FORM.complete(text)
+
+    def parse(self, text: bytes) -> list[dict[str, Any]]:
+        """Return the events of a request. Raises InvalidEvent."""
+        value = parse_value(text)
+        requests = value if isinstance(value, list) else [value]
+        if not all(isinstance(r, dict) and r.keys() & _KINDS.keys() for r in requests):
+            raise InvalidEvent(
+                "not an OpenTelemetry request: it has no resourceLogs or resourceSpans"
+            )
+        return [event for request in requests for event in _request(request)]
+
+
+FORM = OtlpRequests(__doc__)
+
+
+def plain(value: Any) -> Any:
+    """Return what an AnyValue holds as plain JSON; what is none comes back as it is."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return None if value == {} else value
+    (kind, inner), *_ = value.items()
+    if kind in _PLAIN:
+        return inner
+    if kind in ("intValue", "doubleValue"):
+        return _number(inner)
+    values = inner.get("values", []) if isinstance(inner, dict) else None
+    if kind == "arrayValue" and isinstance(values, list):
+        return [plain(v) for v in values]
+    if kind == "kvlistValue" and isinstance(values, list):
+        return attributes(values)
+    return value
+
+
+def attributes(pairs: Any) -> Any:
+    """Return a list of keys with AnyValues as an object; what is none comes back as it is."""
+    if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
+        return pairs
+    members = {pair["key"]: plain(pair.get("value", {})) for pair in pairs}
+    # Doubled keys would lose a value: then the list is kept as it is.
+    return members if len(members) == len(pairs) else pairs
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, dict) and isinstance(pair.get("key"), str)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(_DIGITS, value, re.ASCII):
+        return int(value)
+    return value
+
+
+def _request(request: dict[str, Any]) -> list[dict[str, Any]]:
+    result = []
+    for kind, (scopes, records) in _KINDS.items():
+        for part in _listed(request.get(kind)):
+            resource = _described(part.get("resource"), part.get("schemaUrl"), flat=True)
+            for inner in _listed(part.get(scopes)):
+                scope = _described(inner.get("scope"), inner.get("schemaUrl"), flat=False)
+                events_ = (_event(kind, r, resource, scope) for r in _listed(inner.get(records)))
+                result += [_with_valid_time(event) for event in events_]
+    return result
+
+
+def _listed(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list. Raises InvalidEvent for anything else that is given."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+        raise InvalidEvent("not an OpenTelemetry request: a list of objects is needed")
+    return value
+
+
+def _described(value: Any, schema: Any, *, flat: bool) -> dict[str, Any]:
+    """A resource by its attributes, or a scope with them."""
+    value = value if isinstance(value, dict) else {}
+    result = {k: v for k, v in value.items() if k != "attributes"}
+    if value.get("attributes"):
+        members = attributes(value["attributes"])
+        result = (
+            {**members, **result}
+            if flat and isinstance(members, dict)
+            else result | {"attributes": members}
+        )
+    return result | ({"schemaUrl": schema} if schema else {})
+
+
+def _event(
+    kind: str, record: dict[str, Any], resource: dict[str, Any], scope: dict[str, Any]
+) -> dict[str, Any]:
+    data = dict(record)
+    if "attributes" in data:
+        data["attributes"] = attributes(data["attributes"])
+    event: dict[str, Any] = {"type": "log"}
+    # A body of text is the message; structure stays in the payload.
+    if kind == "resourceLogs":
+        body = plain(data.pop("body", None))
+        if isinstance(body, str):
+            event["message"] = body
+        elif body is not None:
+            data["body"] = body
+        if isinstance(data.get("eventName"), str) and data["eventName"]:
+            event["type"] = data["eventName"]
+    else:
+        event["type"] = "span" if kind == "resourceSpans" else "metric"
+        if isinstance(data.get("name"), str):
+            event["message"] = data["name"]
+    moment = _moment(data, kind)
+    if moment is not None:
+        event["time"] = moment
+    # Metrics have no severity, and no status that would mean one.
+    level = _level(data) if kind != "resourceMetrics" else None
+    if level:
+        event["level"] = level
+    if isinstance(resource.get("service.name"), str):
+        event["source"] = resource["service.name"]
+    # Last, so that a record's own member cannot hide its resource.
+    data |= {"resource": resource} if resource else {}
+    return event | {"data": data | ({"scope": scope} if scope else {})}
+
+
+def _moment(data: dict[str, Any], kind: str) -> Any:
+    names = ("timeUnixNano", "observedTimeUnixNano", "startTimeUnixNano")
+    moments = [data.get(name) for name in names]
+    if kind == "resourceMetrics":
+        points_of: dict[str, Any] = next(
+            (data[k] for k in _POINTS if isinstance(data.get(k), dict)), {}
+        )
+        points = points_of.get("dataPoints")
+        first = points[0] if isinstance(points, list) and points else None
+        moments = [first.get("timeUnixNano")] if isinstance(first, dict) else []
+    return next((m for m in moments if not _is_none(m)), None)
+
+
+def _is_none(moment: Any) -> bool:
+    return moment in (None, "", "0") or (type(moment) is int and moment == 0)
+
+
+def _level(data: dict[str, Any]) -> str | None:
+    number, text, status = data.get("severityNumber"), data.get("severityText"), data.get("status")
+    if isinstance(number, str) and re.fullmatch(r"[0-9]{1,2}", number, re.ASCII):
+        number = int(number)
+    elif isinstance(number, str):
+        text = severity(re.sub(r"SEVERITY_NUMBER_([A-Z]+)[2-4]?$", r"\1", number)) or text
+    if isinstance(number, int) and not isinstance(number, bool) and 0 < number < 25:
+        return next(name for least, name in reversed(OTEL) if number >= least)
+    if isinstance(text, str) and severity(text):
+        return severity(text)
+    failed = isinstance(status, dict) and status.get("code") in (2, "STATUS_CODE_ERROR")
+    return "ERROR" if failed else None
+
+
+def _with_valid_time(event: dict[str, Any]) -> dict[str, Any]:
+    """An event, or where its time is none, what it holds."""
+    try:
+        parse_time(event.get("time", 0))
+    except InvalidEvent:
+        return {"type": event["type"], "data": event["data"]}
+    return event

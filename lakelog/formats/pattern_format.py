@@ -1,0 +1,181 @@
+"""Formats that patterns describe: one declaration of a line gives its SQL and its exact rule.
+
+Those of single programs are declared in `programs`, `frameworks` and `daemons`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lakelog.errors import InvalidEvent
+from lakelog.formats import line_starts, pattern
+from lakelog.formats.format import Event, Format, FormatWrapper, Traits
+from lakelog.formats.pattern import COLOURS, Level, Pattern, graded
+from lakelog.runtime.lazy import LazyProperty
+
+UNTIMED_SCORE = 0.9
+"""The score of a line without a time, of formats that know their lines by more than a time."""
+
+JAVA_LEVEL = graded(
+    {
+        "SEVERE": "ERROR",
+        "WARNING": "WARN",
+        "INFO": "INFO",
+        "CONFIG": "INFO",
+        "FINE": "DEBUG",
+        "FINER": "DEBUG",
+        "FINEST": "TRACE",
+    }
+)
+"""A level by the words of java.util.logging."""
+_FIRST_WORD = "^(SEVERE|WARNING|INFO|CONFIG|FINE|FINER|FINEST):"
+_BY_LINE = Traits(by_line=True)
+_FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r]*\n)*([ \t]*)([^\n]*)")
+"""The first line that is not blank, after its indentation."""
+
+
+@dataclass(frozen=True, eq=False)
+class PatternFormat(Format):
+    """A format whose lines are those that one of its patterns fits; the first that does decides.
+
+    `otherwise` is the reason why a line is none of them. A line with a time scores 1, one without
+    scores `untimed`. If `traits.begins` is set, lines that continue one belong to its message.
+    What `unlike` fits speaks for another format, though a pattern fits it by chance. So do lines of
+    one of the `rivals`, of which this format reads less, unless it knows even their source. A
+    `word_level` is that of the word which begins the message, and stays there.
+    """
+
+    NAME: str
+    about: str
+    PATTERNS: tuple[Pattern, ...]
+    otherwise: str
+    traits: Traits = _BY_LINE
+    untimed: float = 0.0
+    unlike: re.Pattern[bytes] | None = None
+    word_level: Level | None = None
+    rivals: tuple[PatternFormat, ...] = ()
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are lines of this format."""
+        full = [line for line in lines if line.strip()]
+        own = [line for line in full if self._head.match(line.lstrip())]
+        if self.unlike is not None:
+            own = [line for line in own if not self.unlike.match(line.lstrip())]
+        return sum(map(self._score, own)) / len(full) if own else 0.0
+
+    def parse(self, line: bytes) -> Event:
+        """Return the event of a line and of those that continue it. Raises InvalidEvent."""
+        event = pattern.parse(self.PATTERNS, line, self.otherwise, joined=self._joined)
+        word = re.match(_FIRST_WORD, event.get("message", "")) if self.word_level else None
+        if self.word_level and word:
+            event["level"] = self.word_level.of(word[1])
+        return event
+
+    def specialize(self, head: bytes) -> Format:
+        """Return the format for a file whose first line is an indented beginning of a record."""
+        # The first line alone decides, so that it stays decided while the file grows.
+        first, begins = _FIRST_LINE.match(head), self.traits.begins
+        if not (first and first[1] and begins):
+            return self
+        fits = re.match(begins.encode(), first[2], re.ASCII)
+        return indented(self, first[1].decode()) if fits else self
+
+    def _query(self) -> str:
+        return self._levelled(pattern.query(self.PATTERNS, joined=self._joined))
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return the query of those patterns only that these lines show."""
+        queries = pattern.narrowed(self.PATTERNS, lines, joined=self._joined)
+        return [self._levelled(query) for query in queries]
+
+    def _levelled(self, query: str) -> str:
+        if self.word_level is None:
+            return query
+        level = self.word_level.sql(f"regexp_extract(message, '{_FIRST_WORD}', 1)")
+        return f"SELECT * REPLACE ({level} AS level) FROM ({query})"
+
+    @property
+    def _joined(self) -> bool:
+        return bool(self.traits.begins)
+
+    @LazyProperty
+    def _head(self) -> re.Pattern[bytes]:
+        return re.compile(self.traits.head.encode(), re.ASCII)
+
+    def _score(self, line: bytes) -> float:
+        timed = pattern.share([line], self._unrivalled)
+        if timed or not self.untimed:
+            return timed
+        try:
+            return self.untimed if self.parse(line) else 0.0
+        except InvalidEvent:
+            return 0.0
+
+    def _unrivalled(self, line: bytes) -> Event:
+        """The event of a line that no rival reads better. Raises InvalidEvent."""
+        event = self.parse(line)
+        if "source" in event or not (self.rivals and self._rival_head.match(line)):
+            return event
+        if any(rival.sniff([line]) for rival in self.rivals):
+            raise InvalidEvent(self.otherwise)
+        return event
+
+    @LazyProperty
+    def _rival_head(self) -> re.Pattern[bytes]:
+        # one regex for all: detection asks it of most lines
+        heads = "|".join(rival.traits.head for rival in self.rivals)
+        return re.compile(heads.encode(), re.ASCII)
+
+
+class IndentedFormat(FormatWrapper):
+    """A format whose records may also begin with some white space; all else is that of `form`."""
+
+    def __init__(self, form: Format, blanks: str) -> None:
+        begins = f"^(?:{blanks})?{form.traits.begins.removeprefix('^')}"
+        super().__init__(form, form.NAME, replace(form.traits, begins=begins))
+        self._blanks = blanks
+
+    def over(self, change: Callable[[Format], Format]) -> Format:
+        """Return the format that a change makes of the one below, as much indented."""
+        return indented(change(self._form), self._blanks)
+
+
+@functools.cache
+def indented(form: Format, blanks: str) -> Format:
+    """One object for each format, since groups of files compare formats by identity."""
+    return IndentedFormat(form, blanks)
+
+
+def program(
+    name: str,
+    about: str,
+    begins: str,
+    patterns: tuple[Pattern, ...],
+    *,
+    is_alone: bool = False,
+    word_level: Level | None = None,
+    leads: str = "",
+) -> PatternFormat:
+    """Return the format of the log of one program.
+
+    `begins` is a regex for the beginning of a record that only lines of this program have, so that
+    lines of others are ruled out at once. A line that begins otherwise continues the record before
+    it, unless it is one of another style; those belong to it too if the program `is_alone`. A line
+    after one that `leads` fits continues it in any case.
+    """
+    others = "" if is_alone else rf"|\[?{line_starts.DATE}|{line_starts.OTHERS}"
+    # A record may begin with colours of a terminal.
+    traits = Traits(
+        begins=f"^{COLOURS}(?:{begins}{others})",
+        leads=leads,
+        head=rf"^[ \t]*{COLOURS}(?:{begins})",
+        prose=True,
+        by_line=True,
+    )
+    otherwise = f"no line of {name}"
+    return PatternFormat(
+        name, about, patterns, otherwise, traits, UNTIMED_SCORE, word_level=word_level
+    )

@@ -1,0 +1,24 @@
+"""Lines of containers in pieces: a stream is open after a piece until its last one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Lazy("numpy")
+
+
+def open_after(pieces: Any, streams: tuple[Any, ...]) -> Any:
+    """A mask of the lines after which a stream is open: its last line so far is one of `pieces`.
+
+    Masks over the same lines; `streams` has one mask for each stream.
+    """
+    mask = np.zeros(len(pieces), dtype=bool)
+    for stream in streams:
+        last = np.maximum.accumulate(np.where(stream, np.arange(len(pieces)), -1))
+        mask |= (last >= 0) & pieces[last]
+    return mask

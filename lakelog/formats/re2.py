@@ -1,0 +1,56 @@
+"""RE2 on single texts, by way of Arrow: for regexes of users, which may take exponential time in
+Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.errors import InvalidSetting
+from lakelog.formats.grok import shortened
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments.sql import literal
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    duckdb = Lazy("duckdb")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+
+
+def check(regex: str, what: str, text: str) -> None:
+    """Compile a regex where it will be used. Raises InvalidSetting with RE2's reason."""
+    reason = ""
+    try:
+        matches(regex, "")
+        # Arrow and DuckDB each bundle an RE2 of their own: a regex has to compile in both.
+        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+            connection.execute(f"SELECT regexp_matches('', {literal(regex)})").fetchall()
+    except pa.ArrowInvalid as error:
+        reason = str(error).removeprefix("Invalid regular expression: ")
+    except duckdb.Error as error:
+        reason = str(error).partition(": ")[2]
+    if reason:
+        short = reason.split(": ")[0].splitlines()[0]
+        raise InvalidSetting(f"{what} {shortened(text)!r}: {short} (RE2 reads it, not Python)")
+
+
+def groups(regex: str, text: str) -> dict[str, str] | None:
+    """The values of the groups of a regex, None if it does not match."""
+    values: dict[str, str] | None = pc.extract_regex(pa.array([text]), regex)[0].as_py()
+    return values
+
+
+def first(regex: str, text: str) -> str:
+    """The text that a regex fits. Raises InvalidSetting where it is no regex."""
+    try:
+        return (groups(regex, text) or {"g0": ""})["g0"]
+    except pa.ArrowInvalid as error:
+        raise InvalidSetting(str(error)) from None
+
+
+def matches(regex: str, text: str) -> bool:
+    """Whether a regex fits anywhere in a text."""
+    return bool(pc.match_substring_regex(pa.array([text]), regex)[0].as_py())

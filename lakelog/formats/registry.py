@@ -1,0 +1,193 @@
+"""The formats by name, and detection of the format of a file from its beginning.
+
+The highest score wins; of equal scores the first format in this list.
+"""
+
+from __future__ import annotations
+
+from lakelog.errors import InvalidSetting
+from lakelog.formats import (
+    access,
+    applog,
+    auditd,
+    bulk,
+    cef,
+    cloudevents,
+    compose,
+    cri,
+    custom,
+    definition,
+    delimited,
+    dialects,
+    docker,
+    documents,
+    journal,
+    jsonl,
+    lakelog_json,
+    local_time,
+    logfmt,
+    logformat,
+    mixture,
+    oos,
+    otlp,
+    pattern,
+    plain,
+    runtime,
+    syslog,
+    traffic,
+    w3c,
+    winevent,
+    zeek,
+)
+from lakelog.formats.format import Format
+
+_ALL: tuple[Format, ...] = (
+    cloudevents.FORM,
+    *dialects.LINES,
+    docker.FORM,
+    otlp.FORM,
+    documents.FORM,
+    jsonl.FORM,
+    journal.FORM,
+    cef.CEF,
+    cef.LEEF,
+    oos.FORM,
+    bulk.FORM,
+    zeek.FORM,
+    w3c.FORM,
+    winevent.FORM,
+    cri.FORM,
+    auditd.FORM,
+    compose.FORM,
+    *mixture.PROGRAMS,
+    access.FORM,
+    syslog.FORM,
+    traffic.FORM,
+    runtime.FORM,
+    logfmt.FORM,
+    applog.FORM,
+    delimited.FORM,
+    plain.FORM,
+    lakelog_json.FORM,
+    lakelog_json.Rows("parquet"),
+    lakelog_json.Rows("arrow"),
+)
+FORMATS: dict[str, Format] = {form.NAME: form for form in _ALL}
+LAST = plain.FORM.NAME
+"""The last resort."""
+# Lines and bytes that detection looks at.
+_SNIFFED, _SAMPLE, _HEAD = 50, 1 << 18, 4096
+_FEW_OBJECTS, _WORDS_MIN = 0.2, plain.FORM.traits.surest / 2
+"""Text of which fewer lines are JSON is text with objects in it."""
+_TABLES = (".csv", ".tsv")
+"""Files of these names hold tables, even if only the header is there yet."""
+_BOM = b"\xef\xbb\xbf"
+_JSON = (".jsonl", ".ndjson", ".json")
+"""Files of these names hold JSON, however little of it can be read."""
+_LINES = (".jsonl", ".ndjson")
+"""In files of these names a line that is no JSON is damage, whatever it looks like."""
+
+
+def by_name(name: str) -> Format:
+    """Return the format of a name; `access:` may be followed by a LogFormat, and any other name by
+    `@` and the zone of times that name none. A pattern is one too. Raises InvalidSetting."""
+    if name.startswith(definition.PREFIX) or definition.is_pattern(name):
+        return custom.form(name)
+    base, at, zone = name.partition("@")
+    if at and base in FORMATS:
+        return local_time.LocalTimeFormat(FORMATS[base], zone, name)
+    base, colon, rest = name.partition(":")
+    form = FORMATS.get(base)
+    if form is not None and not colon:
+        return form
+    if form is access.FORM and rest:
+        return form if rest in ("common", "combined") else logformat.form(rest)
+    raise InvalidSetting(f"no format {name!r}: choose from {', '.join(FORMATS)}")
+
+
+def is_last(name: str) -> bool:
+    """Whether a name is that of plain text, the last resort, in whatever zone."""
+    return name.partition("@")[0] == LAST
+
+
+def in_zone(name: str, zone: str) -> str:
+    """Return the name of a format whose times without a zone are of this one; a LogFormat and
+    _bulk requests have no such form."""
+    base = name.partition("@")[0]
+    if base not in FORMATS or base == bulk.FORM.NAME or local_time.engine_zone(zone) == "UTC":
+        return base if base in FORMATS else name
+    return f"{base}@{zone}"
+
+
+def detect(head: bytes, data: bytes, name: str) -> Format:
+    """Return the format that fits a file's first bytes best, else its newest ones."""
+    words = False
+    # The head first: a file keeps its format, whatever its newest lines look like.
+    for part in (head[:_HEAD], data[:_SAMPLE]):
+        best, sure = surest(part)
+        if best is jsonl.FORM and sure < _FEW_OBJECTS and not _ends(name, _JSON):
+            best = plain.FORM if plain.FORM.sniff(_first_lines(part)) > _WORDS_MIN else best
+        # what a dialect is known by may stand further on in a line than the head goes
+        unseen = (
+            best is jsonl.FORM and part is not data and len(part) == _HEAD and b"\n" not in part
+        )
+        if sure > 0 and best is not plain.FORM and not unseen:
+            return best
+        words = words or best is plain.FORM
+    first = (head or data)[:_HEAD].partition(b"\n")[0].decode("utf-8", "replace").rstrip("\r")
+    if _ends(name, _TABLES) and delimited.is_header(first):
+        return delimited.FORM
+    return plain.FORM if words and not _ends(name, _JSON) else jsonl.FORM
+
+
+def scores(part: bytes, more: dict[str, Format] | None = None) -> dict[str, float]:
+    """Return the score of each format, and of `more` formats, for the first lines."""
+    lines = _first_lines(part)
+    return {name: form.sniff(lines) for name, form in {**FORMATS, **(more or {})}.items()}
+
+
+def surest(part: bytes) -> tuple[Format, float]:
+    """Return the format with the highest of `scores`, and its score, without computing scores that
+    cannot be the highest."""
+    lines, forms = _first_lines(part), list(FORMATS.values())
+    full = [line for line in lines if line.strip()]
+    best, postponed = (-1.0, 0), []
+    for at, form in enumerate(forms):
+        if (form.traits.surest, -at) <= best:
+            continue
+        # Of most files the first line rules out nearly all formats that go by single lines.
+        if full and form.traits.by_line and not form.sniff(full[:1]):
+            postponed.append(at)
+            continue
+        best = max(best, (form.sniff(lines), -at))
+    # A format whose first line did not fit can reach no more than the share of the others.
+    for at in postponed:
+        if (forms[at].traits.surest * (len(full) - 1) / len(full), -at) > best:
+            best = max(best, (forms[at].sniff(lines), -at))
+    return forms[-best[1]], best[0]
+
+
+def _first_lines(part: bytes) -> list[bytes]:
+    lines = part.removeprefix(_BOM).split(b"\n")[:_SNIFFED]
+    lines = lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
+    return [pattern.as_utf8(line) for line in lines]
+
+
+def specialize(form: Format, head: bytes) -> Format:
+    """Return a format as a file's first bytes define it, where they do."""
+    if pattern.recoded(head):
+        *lines, last = head.split(b"\n")  # that may be cut amid a character
+        head = b"\n".join([*map(pattern.as_utf8, lines), last])
+    return form.specialize(head)
+
+
+def tolerant(form: Format, name: str, *, forced: bool) -> Format:
+    """Return a format that also accepts lines of other styles, unless the file of this name holds
+    JSON lines alone, or its format was forced."""
+    return mixture.tolerant(form, forced=forced or _ends(name, _LINES))
+
+
+def _ends(name: str, endings: tuple[str, ...]) -> bool:
+    for ending in (".gz", ".zst"):
+        name = name.removesuffix(ending)
+    return name.endswith(endings)

@@ -1,0 +1,144 @@
+"""SQL for what the formats share: times, levels, and whether the engine reads JSON as it is."""
+
+from __future__ import annotations
+
+DEFAULT_TYPE = "event"
+TIMES = ("time", "timestamp", "ts", "@timestamp")
+PAIRS = {"type": "event_type", "category": "content_type", "subject": "item_id"}
+HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
+COLUMN = {
+    **{k: k for k in ("type", "category", "source", "subject", "level", "message", "id", "data")},
+    **dict.fromkeys(TIMES, "time"),
+    **{v: k for k, v in PAIRS.items()},
+}
+"""The column that each key of an envelope names."""
+VALID = "CASE WHEN json_valid(line) THEN line END"
+"""Lines that are no JSON at all would stop a query."""
+_LONG = r"[0-9.]{17,}|[0-9.]{16}[eE]"
+"""Numbers that a double may not give back, and identifiers that look like them."""
+SPOILT = r"[:\[,]\s*-?(?:[0-9.]+[eE][+-]?[0-9]{3}|(?i:nan|inf))|,\s*[}\]]"
+"""Exponents beyond a double, and text that the engine accepts though it is no JSON."""
+_DEEP = 240
+"""So many brackets may be nested as deeply as no event can be (orjson writes 254 levels)."""
+STRAY = r"^(?:[{\[]|-?(?i:nan|inf)|-?[0-9]+(?:\.[0-9]+(?:e[+-][0-9]+)?|e[+-][0-9]+)$)"
+"""Text that may have been an object, a list or a decimal before the engine made it text."""
+_ISO = (
+    r"\d{4}-\d\d-\d\d(?:[T ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
+    r"(?:Z|[+-](?:0\d|1[0-4])(?::?[0-5]\d)?)?)?"
+)
+_BLANKS = " || ".join(f"chr({code})" for code in (32, 9, 10, 11, 12, 13))
+_LEVELS = (
+    "TRACE VERBOSE FINEST=TRACE DEBUG DBUG FINE=DEBUG INFO INFORMATION INFORMATIONAL NOTICE=INFO"
+    " WARN WARNING=WARN ERROR ERR EROR SEVERE=ERROR FATAL CRITICAL CRIT ALERT EMERG EMERGENCY"
+    " PANIC DPANIC=FATAL"
+)
+
+
+def none_sql(lines: str) -> str:
+    """SQL over a table of lines that leaves each of them to the exact rule."""
+    texts = ", ".join(
+        f"NULL::VARCHAR AS {column}"
+        for column in "type category source subject level message data id".split()
+    )
+    return f"SELECT NULL::TIMESTAMPTZ AS time, {texts}, position, true AS slow FROM {lines}"
+
+
+def time_sql(text: str) -> str:
+    """SQL that turns ISO text or epoch s/ms/us/ns as text into a TIMESTAMPTZ.
+
+    Null where it is neither, or where Python might read it differently (eight digits may be a
+    date). Decimals are rounded as Python rounds them.
+    """
+    whole, part = f"try_cast({text} AS BIGINT)", f"try_cast({text} AS DOUBLE)"
+    # The size of an epoch says its unit, by the thresholds of lakelog.event.encode.parse_time.
+    scaled = f"""{part} * CASE WHEN abs({part}) < 1e11 THEN 1e6 WHEN abs({part}) < 1e14 THEN 1e3
+        WHEN abs({part}) < 1e17 THEN 1e0 END"""
+    return f"""CASE
+      WHEN regexp_full_match({text}, '{_ISO}') THEN try_cast({text} AS TIMESTAMPTZ)
+      WHEN regexp_full_match({text}, '-?\\d{{1,7}}|-?\\d{{9,18}}|[1-8]\\d{{18}}')
+        THEN make_timestamptz(CASE
+          WHEN abs({whole}) < 100000000000 THEN {whole} * 1000000
+          WHEN abs({whole}) < 100000000000000 THEN {whole} * 1000
+          WHEN abs({whole}) < 100000000000000000 THEN {whole}
+          WHEN {whole} > 0 THEN {whole} // 1000 END)
+      WHEN regexp_full_match({text}, '-?\\d{{1,17}}\\.\\d{{1,9}}')
+        THEN make_timestamptz({_half_even(scaled)}) END"""
+
+
+def _half_even(value: str) -> str:
+    """SQL that rounds a double to the nearest whole number, halves to the even one."""
+    low = f"floor({value})"
+    up = f"({value}) - {low} > 0.5 OR (({value}) - {low} = 0.5 AND {low} % 2 <> 0)"
+    return f"({low} + CASE WHEN {up} THEN 1 ELSE 0 END)::BIGINT"
+
+
+def in_range_sql(moment: str) -> str:
+    """SQL that says whether a time lies in the years 1 to 9999."""
+    low, high = "'0001-01-01T00:00:00Z'", "'9999-12-31T23:59:59.999999Z'"
+    return f"({moment} BETWEEN TIMESTAMPTZ {low} AND TIMESTAMPTZ {high})"
+
+
+def odd_sql(text: str, unchanged: str) -> str:
+    """SQL that says whether reading JSON `text` may lose something or accept what is no JSON.
+
+    `unchanged` is a condition, evaluated only where `text` holds long numbers: they came out
+    unchanged.
+    """
+    return f"""({deep_sql(text)}
+      OR CASE WHEN NOT regexp_matches({text}, '{_LONG}|{SPOILT}') THEN false
+        WHEN regexp_matches({text}, '{SPOILT}') THEN true ELSE NOT coalesce({unchanged}, false)
+        END)"""
+
+
+def document_sql(text: str) -> str:
+    """SQL that says the same of a document, nested as deeply as it likes, not of long strings."""
+    long = rf"[:\[,]\s*-?(?:{_LONG})"
+    return f"""CASE WHEN regexp_matches({text}, '{SPOILT}') THEN true
+        WHEN regexp_matches({text}, '{long}') THEN NOT coalesce({unchanged_sql(text)}, false)
+        ELSE false END"""
+
+
+def deep_sql(text: str) -> str:
+    """SQL that says whether JSON text may be nested deeper than an event can be."""
+    brackets = f"strlen({text}) - strlen(replace(replace({text}, '{{', ''), '[', ''))"
+    return f"CASE WHEN strlen({text}) < {_DEEP} THEN false ELSE {brackets} > {_DEEP} END"
+
+
+def unchanged_sql(text: str) -> str:
+    """SQL that says whether the engine writes every long number of JSON `text` as it was."""
+    again = f"try(json({text}))::VARCHAR"
+    return f"regexp_extract_all({text}, '{_LONG}') = regexp_extract_all({again}, '{_LONG}')"
+
+
+def stray_sql(names: list[str] | tuple[str, ...]) -> str:
+    """SQL that says whether one of these columns was no text and may not be what it was."""
+    return " OR ".join(
+        f"CASE WHEN regexp_matches(j.\"{k}\", '{STRAY}')"
+        f" THEN coalesce(json_type(line, '$.\"{k}\"') <> 'VARCHAR', true) ELSE false END"
+        for k in names
+    )
+
+
+def with_word_sql(data: str, word: str, level: str) -> str:
+    """SQL for the payload `data` with the word for a level, as `levels.with_word` has it."""
+    member = f"concat('\"level\":', to_json({word}), '}}')"
+    # most are the name itself, or null, which is quick to see
+    return f"""CASE WHEN {word} = {level} OR {level} IS NULL THEN {data}
+      WHEN upper(trim({word}, {_BLANKS})) <> {level} THEN CASE
+        WHEN {data} IS NULL OR {data} = '{{}}' THEN '{{' || {member}
+        WHEN starts_with({data}, '{{') AND NOT list_contains(json_keys({data}), 'level')
+          THEN {data}[:-2] || ',' || {member}
+        ELSE {data} END ELSE {data} END"""
+
+
+def level_sql(text: str) -> str:
+    """SQL that maps a level's name to a severity, null if unknown."""
+    arms, waiting = [], []
+    for word in _LEVELS.split():
+        name, _, target = word.partition("=")
+        waiting.append(f"'{name}'")
+        if target:
+            names = ", ".join([*waiting, f"'{target}'"])
+            arms.append(f"WHEN upper(trim({text})) IN ({names}) THEN '{target}'")
+            waiting = []
+    return f"CASE {' '.join(arms)} END"

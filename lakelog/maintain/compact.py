@@ -1,0 +1,492 @@
+"""Compaction: small neighbours become one segment, sorted by type and time, at zstd 10.
+
+Reading gets cheaper and the lake smaller; no event changes. The policy is pure (`choose`,
+`portions`). Each group is one publish {remove inputs, add output}; if an input is gone or the
+branch was rewound meanwhile, the output is left to gc. A step takes at most FILES_MAX files and
+as many bytes of rows, uncompressed, as the memory setting allows; rows are merged as Arrow tables,
+since a vector of DuckDB 2.0 has 2,048 rows, which are gigabytes where an event is a megabyte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import Damaged, DamagedSegment, StaleFiles
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, bloom, column_encoding, segment, segment_sql, typed, typed_rows
+from lakelog.segments.connection import connect
+from lakelog.settings import Settings
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Entry, SegmentEntry, tombstone
+from lakelog.store.manifest import Manifest
+from lakelog.store.paths import Paths
+from lakelog.store.publish import Change, publish
+from lakelog.store.refs import Head
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+
+# Written once and read often, so it may take its time.
+LEVEL = 10
+SMALLEST = 19
+"""The level for what is kept and hardly read again: several times the time for a tenth of the
+space."""
+TYPED = True
+"""Whether payloads are written as typed columns, where those give their text back."""
+FILES_MAX = 256
+"""Segments that one step merges at most, so that a step ends whatever it meets."""
+DUE = 64
+"""This many segments that could be merged start a run in the background."""
+_SHARE, _ROW = 8, 256
+"""Rows may take this part of the memory in the settings, as sorting and encoding copy them; a row
+takes this many bytes besides its long texts."""
+_ROW_GROUP_BYTES = 32_000_000
+_TRIED = 8_192
+"""Encodings of texts are tried on so many rows."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What one run did: segments read and written, and their bytes."""
+
+    removed: int = 0
+    added: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+
+def choose(entries: list[SegmentEntry], settings: Settings) -> list[list[SegmentEntry]]:
+    """Return groups of neighbours to merge, each within the target size; full sorted segments
+    stay."""
+    groups: list[list[SegmentEntry]] = []
+    current: list[SegmentEntry] = []
+    rows = size = 0
+    target = segment.rows_target(settings, sum(e.events for e in entries))
+    # Neighbours in seq, so that the seq ranges of live segments never overlap (F10.2).
+    ordered = sorted((e for e in entries if e.kind == "events"), key=lambda e: e.seq)
+    for entry in ordered:
+        fits = rows + entry.events <= target and len(current) < FILES_MAX
+        if current and not (fits and size + entry.bytes <= settings.segment_bytes):
+            groups.append(current)
+            current, rows, size = [], 0, 0
+        current.append(entry)
+        rows, size = rows + entry.events, size + entry.bytes
+    groups.append(current)
+    return [group for group in groups if _is_worth_it(group)]
+
+
+def portions(group: list[SegmentEntry], weights: list[int], limit: int) -> list[list[SegmentEntry]]:
+    """Cut a group into parts of at most `limit` bytes of rows; what is longer alone is left out."""
+    parts: list[list[SegmentEntry]] = [[]]
+    size = 0
+    for entry, weight in zip(group, weights, strict=True):
+        if size + weight > limit:
+            parts.append([])
+            size = 0
+        if weight <= limit:
+            parts[-1].append(entry)
+            size += weight
+    return [part for part in parts if _is_worth_it(part)]
+
+
+def is_due(entries: list[SegmentEntry], settings: Settings) -> bool:
+    """Whether enough small segments have accumulated for a run in the background."""
+    return sum(len(group) for group in choose(entries, settings)) >= DUE
+
+
+def _is_worth_it(group: list[SegmentEntry]) -> bool:
+    return len(group) > 1 or bool(group and group[0].layout == "arrival")
+
+
+def compact(
+    store: Store, branch: str, progress: Progress | None = None, level: int = LEVEL
+) -> Compaction:
+    """Merge the groups of `choose`. One that cannot be read does not stop the others: the first
+    DamagedSegment is raised at the end. Raises OSError at once.
+
+    At a higher `level` of zstd, up to SMALLEST, sorted segments of lower ones are rewritten too.
+    """
+    # Two compactors at once would be correct: the second finds its inputs gone, after all the work.
+    with disk.claim(f"{store.paths.cache}/compact.lock") as alone:
+        if not alone:
+            return Compaction()
+        with (
+            contextlib.closing(connect(store.paths, store.settings)) as engine,
+            ThreadPoolExecutor(1, "encode") as encoding,
+        ):
+            merging = _Merging(store, branch, engine, encoding, level)
+            return _merge_all(store, branch, merging, progress)
+
+
+def _merge_all(
+    store: Store, branch: str, merging: _Merging, progress: Progress | None
+) -> Compaction:
+    failures, again = list[Damaged](), True
+    while again:
+        head = store.refs.head(branch)
+        entries = store.manifests.segments(store.manifests.load(head.move.snapshot))
+        groups = choose(entries, store.settings)
+        # Groups cut short by the number of files leave some that can be merged once more.
+        again = not failures and any(len(group) == FILES_MAX for group in groups)
+        groups += merging.begin(head, entries, groups)
+        for index, group in enumerate(groups):
+            try:
+                merging.add(group)
+            except Damaged as error:
+                failures.append(error)
+                merging.end()
+            # The group is published with the next one; those before it are.
+            if progress and index:
+                progress(index, len(groups))
+        again = merging.end() and again
+        if progress and groups:
+            progress(len(groups), len(groups))
+    if failures:
+        raise failures[0]
+    return merging.total
+
+
+class _Merging:
+    """Merges group after group: one is encoded by a thread, and written and published once the next
+    has been read and converted."""
+
+    def __init__(
+        self,
+        store: Store,
+        branch: str,
+        engine: duckdb.DuckDBPyConnection,
+        encoding: Executor,
+        level: int,
+    ) -> None:
+        self._store, self._branch, self._encoding, self._level = store, branch, encoding, level
+        self._payloads = Payloads(store, engine)
+        self._pending: _SortedSegment | None = None
+        self.total = Compaction()
+
+    def begin(
+        self, head: Head, entries: list[SegmentEntry], groups: list[list[SegmentEntry]]
+    ) -> list[list[SegmentEntry]]:
+        """Go on with groups of these segments of the branch; return what else is to be written."""
+        self._head, self._useful = head, True
+        self._payloads.neighbours = [entry for entry in entries if entry.fields]
+        if self._level <= LEVEL:
+            return []
+        merged = {entry.key for group in groups for entry in group}
+        others = (e for e in entries if e.layout == "sorted" and e.key not in merged)
+        return [[entry] for entry in others if self._is_larger(entry)]
+
+    def _is_larger(self, entry: SegmentEntry) -> bool:
+        """Whether a segment was written at a lower level."""
+        try:
+            notes = segment.metadata(self._store.paths, entry.key)
+        except (FileNotFoundError, pa.ArrowException):
+            return True  # what is damaged is found, and said, as that of any group
+        level = notes.get("zstd", "")
+        return not (level.isdecimal() and int(level) >= self._level)
+
+    def add(self, group: list[SegmentEntry]) -> None:
+        """Merge one group, in as many steps as its rows need. Raises DamagedSegment, OSError."""
+        store = self._store
+        # First of all: a footer that is damaged could give any weight, and rows that nobody wrote.
+        check(store, group)
+        weights = [_weight(store, entry) for entry in group]
+        limit = store.settings.task_memory // _SHARE
+        parts = portions(group, weights, limit)
+        if len(group) == 1 and weights[0] <= limit:
+            parts = [group]  # also if it is sorted, where it was chosen to be written anew
+        self._useful = self._useful and bool(parts)
+        for part in parts:
+            given = self._payloads.rows(part), part, self._level, self._payloads, self._encoding
+            try:
+                # With the schema of the groups before, if it still fits.
+                merged = _sorted_segment(*given, sampled=False)
+            except typed_rows.PoorFit:
+                merged = _sorted_segment(*given)
+            self._publish()
+            self._pending = merged
+
+    def end(self) -> bool:
+        """Publish what is left; return whether every group was merged."""
+        self._publish()
+        return self._useful
+
+    def _publish(self) -> None:
+        if self._pending is None:
+            return
+        merged, self._pending = self._pending, None
+        part, output = merged.group, merged.put(self._store)
+        if _swap(self._store, self._branch, self._head, part, [output]):
+            size = sum(e.bytes for e in part)
+            self.total = _sum(self.total, Compaction(len(part), 1, size, output.bytes))
+            bloom.drop(self._store.paths, (entry.key for entry in part))
+        else:
+            self._useful = False
+
+
+def _sum(first: Compaction, other: Compaction) -> Compaction:
+    pairs = zip(dataclasses.astuple(first), dataclasses.astuple(other), strict=True)
+    return Compaction(*(a + b for a, b in pairs))
+
+
+def _weight(store: Store, entry: SegmentEntry) -> int:
+    """Estimate how many bytes the rows of a segment take in memory. Raises DamagedSegment."""
+    size = _read_segment(store, entry, segment.uncompressed)
+    return int(size + entry.events * _ROW)
+
+
+@dataclass(frozen=True)
+class _SortedSegment:
+    """A sorted segment of the rows of `group`, which a thread may still be encoding."""
+
+    group: list[SegmentEntry]
+    table: pa.Table
+    fields: str
+    texts: int
+    data: Future[bytes]
+
+    def put(self, store: Store) -> SegmentEntry:
+        """Wait for the bytes and write them durably; return the entry."""
+        entry = segment.put(store.paths, self.data.result(), self.table, "events", "sorted")
+        store.verified.add(entry.key, store.paths.object("segments", entry.key))
+        # The span of the inputs: rows that were removed leave holes, and keep others their numbers.
+        span = min(e.seq[0] for e in self.group), max(e.seq[1] for e in self.group)
+        made_from = tuple(e.key for e in self.group)
+        return dataclasses.replace(
+            entry, seq=span, made_from=made_from, fields=self.fields, texts=self.texts
+        )
+
+
+def _sorted_segment(
+    rows: Rows,
+    group: list[SegmentEntry],
+    level: int,
+    payloads: Payloads,
+    encoding: Executor,
+    *,
+    sampled: bool = True,
+) -> _SortedSegment:
+    """Make one sorted segment of the rows of a group, typed where that fits them. All but the
+    encoding is done at once. Unless `sampled`, it may raise PoorFit."""
+    table = rows.table
+    step = _row_group(table)
+    order = sort_order(table, step)
+    fields = payloads.choose(rows, group, order, sampled=sampled)
+    commit, encodings = disk.random_hex(), _text_encodings(table, order)
+    encoder = segment.SegmentEncoder("events", "sorted", commit, level, fields, encodings)
+    texts, last, size = 0, None, rows.text_bytes
+    # A row group at a time: a sorted copy of the whole table would double the memory.
+    for at in range(0, len(order), step):
+        part, more = payloads.convert(fields, table.take(order[at : at + step]), rows.schema)
+        size += more
+        texts += len(part) - part["data"].null_count if fields else 0
+        if last:
+            last.result()
+        last, size = encoding.submit(encoder.add, part, size), 0
+    key = fields.schema.key if fields else ""
+
+    def finish() -> bytes:
+        # One thread encodes, in order: what went wrong in the last row group is raised here.
+        if last:
+            last.result()
+        return encoder.finish()
+
+    return _SortedSegment(group, table, key, texts, encoding.submit(finish))
+
+
+def _row_group(table: pa.Table) -> int:
+    """Return the rows of a row group: fewer where they are long, as there are several copies."""
+    fitting = int(_ROW_GROUP_BYTES * len(table) // max(table.nbytes, 1))
+    return max(1, min(segment.ROW_GROUP, fitting))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of segments with seq. Payloads in a column `fields` are structs of `schema`, which are
+    `text_bytes` as text."""
+
+    table: pa.Table
+    schema: typed.Schema | None = None
+    text_bytes: int = 0
+
+
+class Payloads:
+    """How one run stores payloads: as typed columns, with the schemas of what is there already."""
+
+    def __init__(self, store: Store, engine: duckdb.DuckDBPyConnection) -> None:
+        self._store, self._engine = store, engine
+        self._typing = typed_rows.PayloadTyping(engine)
+        self.neighbours: list[SegmentEntry] = []
+        """Typed segments whose schemas come first, that nearest in seq before others."""
+
+    def rows(self, group: list[SegmentEntry]) -> Rows:
+        """Return the rows of a group. Raises DamagedSegment."""
+        read = [(entry, *_read_segment(self._store, entry, segment.read_stored)) for entry in group]
+        events = Counter[typed.Schema]()
+        for entry, _, schema in read:
+            events.update({schema: entry.events} if schema else {})
+        # The schema of most rows: structs of another one become text, unless they differ little.
+        given = events.most_common(1)[0][0] if events else None
+        tables, size = [], 0
+        for entry, table, schema in read:
+            # From now on seq is a column: sorted rows are no longer in its order.
+            if entry.layout == "arrival":
+                seq = arrays.integers(np.arange(table.num_rows) + entry.seq[0])
+                table = table.append_column("seq", seq)
+            rows = table.select([*segment.EVENT_COLUMNS, "seq"])
+            rows = rows.cast(segment.schema("events", "sorted"))
+            if given and schema:
+                structs = table[typed.COLUMN].cast(typed_rows.arrow_type(schema))
+                rows, more = self._typing.recast(
+                    schema, given, rows.append_column(typed.COLUMN, structs)
+                )
+                size += more + segment.text_bytes(self._store.paths, entry.key)
+            tables.append(rows)
+        merged = pa.concat_tables(tables, promote_options="default")
+        if given:
+            # They are taken in parts, each of which would put all chunks together once more.
+            at = merged.column_names.index(typed.COLUMN)
+            structs = merged[typed.COLUMN].combine_chunks()
+            merged = merged.set_column(at, typed.COLUMN, structs)
+        return Rows(merged, given, size)
+
+    def choose(
+        self, rows: Rows, group: list[SegmentEntry], order: pa.Array, *, sampled: bool
+    ) -> typed_rows.FieldColumns | None:
+        """Return how the payloads of a group are stored in an order, None for text; `sampled` as in
+        PayloadTyping."""
+        if not TYPED:
+            return None
+        inputs = sorted((e for e in group if e.fields), key=lambda entry: -entry.events)
+        first = group[0].seq[0]
+        beside = sorted(self.neighbours, key=lambda entry: abs(entry.seq[0] - first))
+        near = dict[typed.Schema, None]()
+        for entry in (*inputs[:1], *beside[:1]):
+            # A neighbour that is damaged is not this group's damage.
+            with contextlib.suppress(DamagedSegment):
+                near[typed.of_entry(self._store.paths, entry)] = None
+        return self._typing.choose(rows.table, rows.schema, near, order, sampled=sampled)
+
+    def convert(
+        self, fields: typed_rows.FieldColumns | None, rows: pa.Table, given: typed.Schema | None
+    ) -> tuple[pa.Table, int]:
+        """Return rows as they are to be stored, and the bytes of payloads that became structs."""
+        if fields:
+            return self._typing.convert(fields.schema, rows, given)
+        return (typed_rows.restored(self._engine, given, rows) if given else rows), 0
+
+
+def _text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
+    """Return the encodings of columns of texts, by trial."""
+    rows = order.take(column_encoding.sample(len(order), _TRIED))
+    columns = table.select(segment.TEXTS).take(rows)
+    values = {name: columns[name].combine_chunks().drop_null() for name in columns.column_names}
+    scale = len(order) / max(len(rows), 1)
+    return {name: column_encoding.choose(each, scale) for name, each in values.items() if len(each)}
+
+
+def sort_order(table: pa.Table, step: int) -> pa.Array:
+    """Return the order of rows by type, time and seq, cut into row groups of `step`, of which each
+    is by type and seq.
+
+    Statistics of row groups so say most about times. Within one, what came together stays together:
+    neighbours of one origin compress better than neighbours in time.
+    """
+    # Types as ranks: sorting numbers is many times faster than comparing texts.
+    types = pc.unique(table["type"])
+    ranks = np.empty(len(types), dtype=np.int32)
+    ranks[arrays.numbers(pc.sort_indices(types))] = np.arange(len(types), dtype=np.int32)
+    kind = ranks[arrays.numbers(pc.index_in(table["type"], value_set=types).cast("int64"))]
+    time, seq = (arrays.numbers(table[name].cast("int64")) for name in ("time", "seq"))
+    group = np.zeros(len(seq), dtype=np.int64)
+    if len(seq) > step:
+        group[np.lexsort((seq, time, kind))] = np.arange(len(seq)) // step
+    return arrays.integers(np.lexsort((seq, kind, group)))
+
+
+def _read_segment(store: Store, entry: SegmentEntry, read: Callable[[Paths, str], Any]) -> Any:
+    """Call `read` on a segment. Raises DamagedSegment where it is missing or no valid Parquet."""
+    try:
+        return read(store.paths, entry.key)
+    except (FileNotFoundError, pa.ArrowException) as error:
+        path = store.paths.object("segments", entry.key)
+        raise DamagedSegment(path, f"it cannot be read ({' '.join(str(error).split())})") from None
+
+
+def rewrite(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    group: list[SegmentEntry],
+    where: str,
+    level: int,
+    tables: dict[str, Any] | None = None,
+) -> SegmentEntry:
+    """Write the rows of `group` for which the SQL condition holds, with seq, sorted.
+
+    `tables` are Arrow tables that the condition names.
+    """
+    check(store, group)
+    cursor = connection.cursor()
+    try:
+        for name, table in (tables or {}).items():
+            cursor.register(name, table)
+        source = segment_sql.rows_sql(store.paths, group)
+        query = f"SELECT * FROM ({source}) WHERE {where}"
+        rows = cursor.sql(query).to_arrow_table()
+    finally:
+        cursor.close()
+    with ThreadPoolExecutor(1) as encoding:
+        payloads = Payloads(store, connection)
+        return _sorted_segment(Rows(rows), group, level, payloads, encoding).put(store)
+
+
+def check(store: Store, group: list[SegmentEntry]) -> None:
+    """Verify segments before their rows are rewritten: a flipped bit would get a valid digest.
+
+    Raises DamagedSegment.
+    """
+    for entry in group:
+        path = store.paths.object("segments", entry.key)
+        try:
+            intact = store.verified.is_intact(entry.key, path)
+        except FileNotFoundError:
+            raise DamagedSegment(path, "the segment is missing") from None
+        if not intact:
+            raise DamagedSegment(path, "the content does not match its name")
+
+
+def _swap(
+    store: Store, branch: str, base: Head, group: list[SegmentEntry], outputs: list[SegmentEntry]
+) -> bool:
+    """Publish the exchange if every input is still there and no rewind came."""
+    keys = {e.key for e in group}
+
+    def plan(head: Head, state: Manifest) -> Change | None:
+        # After a rewind the numbers of the rows may be those of other events.
+        if head.move.generation != base.move.generation:
+            return None
+        # One was compacted, expired or removed meanwhile: its rows must not come back.
+        present = {e.key for e in store.manifests.segments(state)}
+        if not keys <= present:
+            return None
+        entries: tuple[Entry, ...] = (*map(tombstone, group), *outputs)
+        return Change("compact", entries=entries, message=f"{len(group)} segments into one")
+
+    try:
+        return publish(store, branch, plan) is not None
+    except StaleFiles:
+        return False

@@ -1,0 +1,300 @@
+"""Hot copy: a consistent copy of a lake in use, as another lake; later runs are incremental.
+
+Of the source the WALs are read first, then the heads, then the tags, then objects are listed, as a
+reader does: so nothing acknowledged before is missing, and everything that a move names is there.
+In the target objects come first, then moves in their order, then the WALs, then tags: a run that
+dies leaves the state of the run before, or the new one without its tail. Objects and moves never
+change, so what is there is not copied again; objects are hashed as they are copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.chunks import state_files
+from lakelog.errors import AlreadyExists, Damaged, DamagedWal
+from lakelog.store import disk, document, wal
+from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
+from lakelog.store.paths import (
+    OBJECTS,
+    Paths,
+    hex_dirs,
+    parse_move,
+    parse_object,
+    parse_packed,
+    parse_wal,
+)
+from lakelog.store.refs import Head
+from lakelog.store.tail import ATTEMPTS, Tail, WalFile, pick
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class HotCopy:
+    """The files and bytes that one run copied, and the files that were there already (`kept`)."""
+
+    files: int = 0
+    bytes: int = 0
+    kept: int = 0
+
+
+def copy(store: Store, target: str, progress: Progress | None = None) -> HotCopy:
+    """Bring the copy of a lake at `target` up to date, or make it.
+
+    Raises AlreadyExists where something else is there, Damaged for a damaged file of the source
+    (all others are copied), OSError.
+    """
+    result = HotCopy()
+    there = _prepare(store, target)
+    heads: dict[str, Head] = {}
+    staged: dict[str, dict[str, str]] = {}
+    # WALs before heads (F12.2). They wait under temporary names: with the old head of the copy
+    # their frames could leave a gap.
+    for branch in store.refs.all_branches():
+        if not store.refs.numbers(branch):
+            continue  # a branch that is being created
+        _refuse_diverged(store, there, branch)
+        heads[branch], staged[branch] = _stage_wals(store, there, branch, result)
+    # Before the objects: what a tag names that is made later may not be copied.
+    # Signatures before tags: each then has the tag that it signs.
+    signatures = _read_all(store.paths.signatures)
+    tags = _read_all(store.paths.tags)
+    damaged = _copy_objects(store, there, result, progress)
+    damaged += _copy_states(store, there, result)
+    # Only now, when everything that a move names is durable in the copy.
+    for branch, head in heads.items():
+        _copy_moves(store, there, branch, head.move.number, result)
+        _put_wals(there, branch, staged[branch])
+    _copy_documents(there.tags, tags, result)
+    _copy_documents(there.signatures, signatures, result)
+    if disk.exists(store.paths.lost):
+        disk.replace_whole(there.lost, disk.read(store.paths.lost))
+    # Else whoever restores the copy would have a lake without its rules.
+    if disk.exists(store.paths.policy):
+        disk.replace_whole(there.policy, disk.read(store.paths.policy))
+    # Last: one damaged segment must not keep all others from being backed up.
+    if damaged:
+        raise Damaged(damaged[0], f"not copied, as {len(damaged)} file(s) were not intact")
+    return result
+
+
+def _prepare(store: Store, target: str) -> Paths:
+    """Create the directories of the copy, or check that it is a copy of this lake."""
+    there = Paths(target)
+    if there.root == store.paths.root or there.root.startswith(store.paths.root + "/"):
+        raise AlreadyExists(f"{there.root} is the lake itself: choose a directory outside it")
+    if is_lake(there.root):
+        copied = load(there.root)
+        if copied.lake_id != store.lake_id:
+            raise AlreadyExists(f"{there.root} holds another lake: choose another directory")
+        raise_format(copied)  # before moves of a newer format are copied into it
+    elif set(disk.listing(there.root)) - {os.path.basename(d) for d in there.directories()}:
+        raise AlreadyExists(f"{there.root} is not empty and no copy of a lake: choose another")
+    disk.make_dirs(there.root)
+    for directory in there.directories():
+        disk.make_dirs(directory)
+    # Before the objects: a run that died can then be continued.
+    if not is_lake(there.root):
+        write_config(there, store.lake_id, store.settings)
+    return there
+
+
+def _refuse_diverged(store: Store, there: Paths, branch: str) -> None:
+    """Refuse a copy that was written to: its newest move has to be one of the source."""
+    numbers = [n for n in map(parse_move, disk.listing(there.head_dir(branch))) if n]
+    if not numbers:
+        return
+    number = max(numbers)
+    mine, other = store.paths.move(branch, number), there.move(branch, number)
+    newest = store.refs.head_number(branch)
+    if number > newest or (disk.exists(mine) and disk.read(mine) != disk.read(other)):
+        raise AlreadyExists(
+            f"{there.root}: move {number} of branch {branch!r} is not that of {store.paths.root}:"
+            " it was written to, or the lake was repaired; copy to another directory"
+        )
+
+
+def _stage_wals(
+    store: Store, there: Paths, branch: str, result: HotCopy
+) -> tuple[Head, dict[str, str]]:
+    """Copy the good frames of a branch's WALs under temporary names, then look for the head; again,
+    as a reader does, if files vanished meanwhile (F12.3). Raises DamagedWal."""
+    disk.make_dirs(there.wal_dir(branch))
+    tail = Tail(store.paths, store.refs, branch)
+    number = store.refs.head_number(branch)
+    for _ in range(ATTEMPTS):
+        files = tail.scan()
+        staged = {}
+        for file in (file for group in files.values() for file in group):
+            temporary = _stage(file, there.wal_dir(branch))
+            if temporary is not None:
+                staged[os.path.basename(file.path)] = temporary
+        number = store.refs.head_number(branch)
+        head = store.refs.read_head(branch, number)
+        if all(_is_whole(group, head) for group in files.values()):
+            result.files += len(staged)
+            result.bytes += sum(os.stat(path).st_size for path in staged.values())
+            return head, staged
+        for path in staged.values():
+            disk.unlink(path)
+        tail.forget()
+    raise DamagedWal(store.paths.wal_dir(branch), "frames are missing")
+
+
+def _stage(file: WalFile, folder: str) -> str | None:
+    """Copy a WAL without a frame that is being written; None if it is gone."""
+    try:
+        data = disk.read(file.path)
+    except FileNotFoundError:
+        return None
+    # A damaged one is copied as it is: repair of the copy has no less to work with than here.
+    damaged = file.header is None or file.damage is not None
+    size = len(data) if damaged else file.end + (wal.END_BYTES if file.ended else 0)
+    return disk.write_temporary(folder, data[:size])
+
+
+def _is_whole(files: list[WalFile], head: Head) -> bool:
+    """Whether nothing is missing between the head and these files, and none of them is gone."""
+    writer = files[0].writer
+    if writer not in head.move.wal and not all(disk.exists(file.path) for file in files):
+        return False
+    return pick(files, head.move.wal.get(writer, -1))[1]
+
+
+def _put_wals(there: Paths, branch: str, staged: dict[str, str]) -> None:
+    """Give the staged WALs their names, and remove those that the source does not have any more."""
+    folder = there.wal_dir(branch)
+    # Each replaces an older copy of itself in one step: at no moment a frame is missing.
+    for name, path in staged.items():
+        disk.rename(path, f"{folder}/{name}")
+    for name in disk.listing(folder):
+        if name not in staged and (parse_wal(name) or name.startswith(disk.TEMPORARY)):
+            disk.unlink(f"{folder}/{name}")
+    disk.sync_dir(folder)
+
+
+def _copy_objects(
+    store: Store, there: Paths, result: HotCopy, progress: Progress | None
+) -> list[str]:
+    """Copy the objects that are not there yet; return the paths of damaged ones."""
+    damaged, missing = [], []
+    for kind in OBJECTS:
+        for folder in hex_dirs(disk.listing(f"{store.paths.root}/{kind}")):
+            have = set(disk.listing(f"{there.root}/{kind}/{folder}"))
+            names = disk.listing(f"{store.paths.root}/{kind}/{folder}")
+            missing += [f"{kind}/{folder}/{n}" for n in names if parse_object(n) and n not in have]
+            result.kept += sum(n in have for n in names)
+    for index, name in enumerate(missing):
+        source, path = f"{store.paths.root}/{name}", f"{there.root}/{name}"
+        digest = hashlib.sha256()
+        disk.make_object_dir(os.path.dirname(path))
+        try:
+            temporary = disk.write_pieces(os.path.dirname(path), _hash_pieces(source, digest))
+        except FileNotFoundError:
+            continue  # gc deleted it since it was listed: no kept state needs it
+        if digest.hexdigest() != parse_object(os.path.basename(name)):
+            disk.unlink(temporary)
+            damaged.append(source)
+            continue
+        result.files, result.bytes = result.files + 1, result.bytes + os.stat(temporary).st_size
+        disk.link_object(temporary, path)
+        if progress:
+            progress(index + 1, len(missing))
+    return damaged
+
+
+def _copy_states(store: Store, there: Paths, result: HotCopy) -> list[str]:
+    """Copy the chunks and indices of state directories that are not there yet; return the paths of
+    damaged ones."""
+    damaged, have = [], set(state_files.names_on_disk(there))
+    names = filter(state_files.digest_of_name, state_files.names_on_disk(store.paths))
+    for name in names:
+        if name in have:
+            result.kept += 1
+            continue
+        try:
+            data = state_files.read_file(f"{store.paths.root}/{name}")
+            state_files.check(data, os.path.basename(name))
+        except FileNotFoundError:
+            continue  # gc deleted it since it was listed
+        except document.NotIntact:
+            damaged.append(f"{store.paths.root}/{name}")
+            continue
+        disk.put_object(f"{there.root}/{name}", data)
+        result.files, result.bytes = result.files + 1, result.bytes + len(data)
+    return damaged
+
+
+def _hash_pieces(path: str, digest: Any) -> Iterator[bytes]:
+    for piece in disk.pieces(path):
+        digest.update(piece)
+        yield piece
+
+
+def _copy_moves(store: Store, there: Paths, branch: str, newest: int, result: HotCopy) -> None:
+    """Copy packed moves, then moves up to the newest, oldest first."""
+    source, folder = store.paths.head_dir(branch), there.head_dir(branch)
+    disk.make_dirs(folder)
+    have, names = set(disk.listing(folder)), sorted(disk.listing(source))
+    # Packed files first, and each list in ascending order: a run that dies leaves no gap.
+    packed = [n for n in names if parse_packed(n)]
+    own = [n for n in names if (number := parse_move(n)) is not None and number <= newest]
+    result.kept += len(have.intersection(names))
+    for name in (n for n in (*packed, *own) if n not in have):
+        try:
+            data = disk.read(f"{source}/{name}")
+        except FileNotFoundError:  # packed meanwhile
+            _copy_moves(store, there, branch, newest, result)
+            return
+        disk.create_whole(f"{folder}/{name}", data)
+        result.files, result.bytes = result.files + 1, result.bytes + len(data)
+    disk.sync_dir(folder)
+    # After the sync of those that replace them: gc has merged or thinned these in the source.
+    covered = [n for n in have - set(names) if parse_packed(n) and _is_covered(n, packed)]
+    for name in covered:
+        disk.unlink(f"{folder}/{name}")
+    if covered:
+        disk.sync_dir(folder)
+
+
+def _is_covered(name: str, packed: list[str]) -> bool:
+    """Whether another packed file covers the span of this one."""
+    first, last = parse_packed(name) or (0, 0)
+    spans = filter(None, map(parse_packed, packed))
+    return any(low <= first and last <= high for low, high in spans)
+
+
+def _read_all(folder: str) -> dict[str, bytes]:
+    """Return the files of a directory of documents, which may be missing."""
+    files = {}
+    for name in filter(_is_document, disk.listing(folder)):
+        with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+            files[name] = disk.read(f"{folder}/{name}")
+    return files
+
+
+def _is_document(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def _copy_documents(folder: str, files: dict[str, bytes], result: HotCopy) -> None:
+    """Make the tags, or the signatures, in a directory of the copy those of the source."""
+    if files:
+        disk.make_dirs(folder)
+    for name, data in files.items():
+        path = f"{folder}/{name}"
+        if not (disk.exists(path) and disk.read(path) == data):
+            disk.replace_whole(path, data)
+            result.files, result.bytes = result.files + 1, result.bytes + len(data)
+    there = disk.listing(folder)
+    for name in there:
+        if name not in files and (_is_document(name) or name.startswith(disk.TEMPORARY)):
+            disk.unlink(f"{folder}/{name}")
+    if files or there:
+        disk.sync_dir(folder)

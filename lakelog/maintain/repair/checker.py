@@ -1,0 +1,169 @@
+"""The state of a verification: problems by file, objects that were hashed, bytes read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.chunks import state_files
+from lakelog.errors import Damaged
+from lakelog.maintain.gc import lost_names
+from lakelog.store import disk, document, verified_files
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
+from lakelog.store.refs import open_ref
+
+Progress = Callable[[int, int], None]
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One file that is not as it was written; `kind` is damage, torn or derived."""
+
+    path: str
+    reason: str
+    kind: str = "damage"
+    offset: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a verification; `cut` are torn frames of dead writers in cache/cut, `lost` the
+    objects that a repair gave up, which older states still name."""
+
+    problems: tuple[Problem, ...]
+    files: int
+    bytes: int
+    cut: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing is damaged or torn."""
+        return not any(p.kind != "derived" for p in self.problems)
+
+    def require(self) -> None:
+        """Raise Damaged, naming the first file at fault, unless intact."""
+        for problem in self.problems:
+            if problem.kind != "derived":
+                raise Damaged(problem.path, problem.reason, problem.offset)
+
+
+class Checker:
+    """Collects problems, counting files and bytes as they are read."""
+
+    def __init__(self, store: Store, progress: Progress | None = None) -> None:
+        self.store, self._progress = store, progress
+        self.problems: list[Problem] = []
+        self.files = self.bytes = 0
+        self.total = _total_bytes(store) if progress else 0
+        self.lost = lost_names(store)
+        self._hashed: dict[tuple[str, str], bool] = {}
+        self._state_files: dict[str, bool] = {}
+        self.indices: set[str] = set()
+        """Indices of state directories whose chunks were checked."""
+        self._pages: tuple[str, ...] | None = None
+        self._live: dict[str, SegmentEntry] = {}
+        self._unread: set[str] = set()
+
+    def add(self, path: str, reason: str, kind: str = "damage", offset: int | None = None) -> None:
+        """Note a problem, once per file and reason."""
+        problem = Problem(path, reason, kind, offset)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def count(self, size: int) -> None:
+        """Note that a file was read."""
+        self.files, self.bytes = self.files + 1, self.bytes + size
+        if self._progress:
+            self._progress(self.bytes, max(self.total, self.bytes))
+
+    def document(self, path: str, members: set[str], kind: str = "damage") -> Body | None:
+        """Read a checksummed document; None if it is gone, not intact, or another one."""
+        try:
+            data = disk.read(path)
+            self.count(len(data))
+            body, _ = open_ref(data)
+            if body.keys() >= members:
+                return body
+            self.add(path, "it is another document", kind)
+        except FileNotFoundError:
+            return None
+        except document.NotIntact as error:
+            self.add(path, str(error), kind)
+        return None
+
+    def object(self, kind: str, digest: str, listed: bool = False) -> bool:
+        """Whether a content-addressed file is intact; hashed once. Reports one that is damaged, and
+        one that is missing unless it was only `listed`: gc may have deleted it since."""
+        if (kind, digest) not in self._hashed:
+            path = self.store.paths.object(kind, digest)
+            try:
+                is_intact = verified_files.hash_file(path) == digest
+                self.count(os.stat(path).st_size)
+            except FileNotFoundError:
+                if kind == "manifests" and self.store.manifests.is_there(digest):
+                    return True  # a move or tag carries it, and is checked itself
+                if not listed and f"{kind}/{digest}" not in self.lost:
+                    self.add(path, "it is missing")
+                return False
+            if not is_intact:
+                self.add(path, "the content does not match its name")
+            self._hashed[kind, digest] = is_intact
+        return self._hashed[kind, digest]
+
+    def state_file(self, name: str, listed: bool = False) -> bool:
+        """Whether a chunk or index, `states/<2 hex>/<name>`, is intact; read once. Reports as
+        `object` does."""
+        if name not in self._state_files:
+            path = f"{self.store.paths.root}/{name}"
+            try:
+                data = state_files.read_file(path)
+                self.count(len(data))
+                state_files.check(data, os.path.basename(name))
+            except FileNotFoundError:
+                if not listed and name not in self.lost:
+                    self.add(path, "it is missing")
+                return False
+            except document.NotIntact as error:
+                self.add(path, str(error))
+                self._state_files[name] = False
+            else:
+                self._state_files[name] = True
+        return self._state_files[name]
+
+    def paged_segments(self, state: Manifest) -> dict[str, SegmentEntry]:
+        """The live segments of a state's pages."""
+        # Neighbours in history mostly have the same pages: then nothing is computed again.
+        pages = tuple(page.digest for page in state.pages)
+        if pages != self._pages:
+            self._live = self.store.manifests.paged_segments(state)
+            self._pages, self._unread = pages, set(self._live)
+        return self._live
+
+    def check_paged(self, deleted: set[str]) -> None:
+        """Hash the segments that the pages of the last state leave alive, except those that the
+        state itself `deleted`: gc may have removed their files."""
+        for key in self._unread - deleted:
+            self.object("segments", key)
+        self._unread &= deleted
+
+    def report(self) -> Report:
+        """Return the result."""
+        cut = tuple(sorted(disk.listing(self.store.paths.cut)))
+        return Report(tuple(self.problems), self.files, self.bytes, cut, tuple(sorted(self.lost)))
+
+
+def _total_bytes(store: Store) -> int:
+    total = 0
+    for folder, _, names in os.walk(store.paths.root):
+        for name in names:
+            try:
+                total += os.stat(f"{folder}/{name}").st_size
+            except FileNotFoundError:
+                continue
+    return total

@@ -1,0 +1,253 @@
+"""Making a branch usable again without the segments, id runs and WAL frames that are lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lakelog.event.encode import from_micros
+from lakelog.maintain.repair import orphans, recover
+from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set_aside
+from lakelog.maintain.seal import Sealer
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import identity_run, segment
+from lakelog.store import disk, wal
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.refs import Head
+from lakelog.store.tail import Tail, WalFile, pick, required_watermark
+from lakelog.store.trim import trim
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Lazy("numpy")
+
+
+Connect = Callable[[], Any]
+_SHOWN = 5
+
+
+def drop_segments(store: Store, branch: str, outcome: RepairOutcome) -> None:
+    """Remove damaged segments from the head, and list the loss."""
+    state = store.state(branch)
+    entries = store.manifests.segments(state)
+    bad = [e for e in entries if not recover.is_intact(store, "segments", e.key)]
+    if not bad:
+        return
+    inputs = {e.key: recover.inputs(store, state, e) for e in bad}
+    lost = [e for e in bad if not inputs[e.key]]
+    restored = [e for key in inputs for e in inputs[key]]
+    # Before the files are set aside: the footer of a damaged segment may still name its commit.
+    runs = _runs_of(store, state, lost)
+    give_up(store, "segments", [e.key for e in bad], outcome)
+    outcome.lost.extend(_loss(branch, entry) for entry in lost)
+    if restored:
+        outcome.done.append(
+            f"branch {branch}: {len(restored)} segments taken back, before compaction"
+        )
+    events = sum(e.events for e in lost)
+    message = f"{len(bad)} damaged segment(s) set aside, {events} events lost"
+    keys = {e.key for e in bad}
+
+    def plan(_: Head, now: Manifest) -> Change | None:
+        # A writer may be at work: the newest head decides what is left to do.
+        present = [e for e in store.manifests.segments(now) if e.key in keys]
+        entries: tuple[Entry, ...] = (*map(tombstone, present), *restored)
+        return Change("repair", message, entries=entries, ids_drop=runs) if present else None
+
+    publish(store, branch, plan)
+
+
+def _runs_of(store: Store, state: Manifest, bad: list[SegmentEntry]) -> tuple[str, ...]:
+    """The id runs sealed with lost segments: without them, lost events can be sent again."""
+    commits = set()
+    for entry in bad:
+        try:
+            commits.add(segment.metadata(store.paths, entry.key)["commit"])
+        except Exception:  # whatever Arrow says of a damaged footer: that segment names no commit
+            continue
+    # Not if another segment of the seal is intact: its events would be stored twice.
+    commits -= {group.commit for group in recover.sealed_batches(store, set())}
+    runs = []
+    for run in state.ids:
+        if recover.is_intact(store, "ids", run.digest):
+            data = disk.read(store.paths.object("ids", run.digest))
+            if data[16:32].hex() in commits:
+                runs.append(run.digest)
+    return tuple(runs)
+
+
+def _loss(branch: str, entry: SegmentEntry) -> str:
+    low, high = (f"{from_micros(t):%Y-%m-%dT%H:%M:%SZ}" for t in entry.time)
+    kind = "events" if entry.kind == "events" else "quarantined lines"
+    text = f"branch {branch}: {entry.events} {kind} of segment {entry.key[:12]}, {low} to {high}"
+    if entry.kind != "events":
+        return text
+    types, sources = _top_values(entry.types), _top_values(entry.sources)
+    return f"{text}, seq {entry.seq[0]} to {entry.seq[1]} (types {types}; sources {sources})"
+
+
+def _top_values(counts: Counts) -> str:
+    """The most frequent values of a column, with the rows of each."""
+    if isinstance(counts, str):
+        return counts
+    ordered = sorted(counts.items(), key=lambda pair: -pair[1])
+    shown = ", ".join(f"{name or '(none)'} {count}" for name, count in ordered[:_SHOWN])
+    return shown + (f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")
+
+
+def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
+    """Replace damaged id runs by one made of the ids of all events and the keys that are left."""
+    state = store.state(branch)
+    bad = [r for r in state.ids if not recover.is_intact(store, "ids", r.digest)]
+    if not bad:
+        return
+    # Both: rows that dedupe or retention removed have keys in a run alone, and keys that a flipped
+    # bit has changed are made again from the rows.
+    parts = [_keys_left(store, run) for run in bad]
+    entries = store.manifests.segments(state, "events")
+    parts.append(orphans.keys_of(store, connect, [e.key for e in entries]))
+    high, low = identity_run.merge(parts)
+    rebuilt = (identity_run.write(store.paths, high, low, disk.random_hex()),) if len(high) else ()
+    names = tuple(r.digest for r in bad)
+    give_up(store, "ids", list(names), outcome)
+    publish(
+        store,
+        branch,
+        lambda *_: Change("repair", "id runs rebuilt", ids_add=rebuilt, ids_drop=names),
+    )
+    outcome.done.append(f"branch {branch}: {len(bad)} id run(s) rebuilt from the events")
+    if any(len(part[0]) < run.count for part, run in zip(parts, bad, strict=False)):
+        outcome.lost.append(f"branch {branch}: keys of content dedupe, if there were any")
+
+
+def _keys_left(store: Store, run: IdRun) -> tuple[Any, Any]:
+    """The keys of a damaged run; one with a flipped bit matches no id."""
+    try:
+        data = disk.read(store.paths.object("ids", run.digest))
+    except FileNotFoundError:
+        data = b""
+    count = run.count if len(data) == run.bytes else 0
+    high = np.frombuffer(data, "<u8", count, 64 if count else 0)
+    return high, np.frombuffer(data, "<u4", count, 64 + 8 * count if count else 0)
+
+
+def mend_wals(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
+    """Seal what is readable, raise watermarks past what is not, and set the damaged files aside."""
+    tail = Tail(store.paths, store.refs, branch)
+    damaged = [f for group in tail.scan().values() for f in group if _is_bad(f)]
+    for file in damaged:
+        if file.header is None:
+            _mend_header(store, file, outcome)
+    tail.forget()
+    # Frames before the oldest file that no move says were sealed: their file is gone.
+    head = store.refs.head(branch)
+    for writer, group in tail.scan().items():
+        if not tail.start_is_known(group, head):
+            _pass_over(store, branch, writer, 0, required_watermark(group), outcome)
+            damaged.append(group[0])
+    sealer = Sealer(store, branch, tail, connect)
+    gap = _gap(store, branch, tail)
+    # Sealing stops at a gap. With the watermark behind it, what follows the gap can be sealed too.
+    while damaged or gap:
+        while sealer.seal():
+            pass
+        gap = _gap(store, branch, tail)
+        if gap is None:
+            break
+        _pass_over(store, branch, *gap, outcome)
+        damaged += [file for group in tail.scan().values() for file in group]
+    if damaged:
+        _clear(store, branch, tail, outcome)
+
+
+def _is_bad(file: WalFile) -> bool:
+    return file.header is None or file.damage is not None or bool(file.torn)
+
+
+def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
+    """Write a new header for a file whose header is damaged, if a frame in it can be read."""
+    if disk.is_locked(file.path):
+        return
+    data = disk.read(file.path)
+    frames = wal.resume(data, 0, 0, file.writer)
+    if not frames or wal.decode_header(data) is not None:  # nothing there, or another file's
+        set_aside(store, file.path, outcome)
+        outcome.lost.append(f"{os.path.basename(file.path)}: no frame of it can be read")
+        return
+    # It says nothing of doubtful frames; one that is missing is passed over as a gap.
+    header = wal.Header(
+        store.lake_id,
+        _branch_of(store, file.path),
+        file.writer,
+        file.n,
+        frames[0].sequence,
+        (),
+        os.uname().nodename,
+        0,
+        frames[0].ingested_at,
+    )
+    replace(store, file.path, wal.encode_header(header) + data[frames[0].offset :], outcome)
+    outcome.done.append(f"{os.path.basename(file.path)}: a new header for its frames")
+
+
+def _branch_of(store: Store, path: str) -> str:
+    folder = os.path.dirname(path)
+    return next(b for b in store.refs.all_branches() if store.paths.wal_dir(b) == folder)
+
+
+def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:
+    """Return (writer, first, last) of group commits that are in no file though later ones are, or
+    None."""
+    watermarks = store.refs.head(branch).move.wal
+    for writer, group in tail.scan().items():
+        mark = watermarks.get(writer, required_watermark(group))
+        frames, is_complete = pick(group, watermarks.get(writer, -1))
+        if is_complete or any(f.header is None for f in group):
+            continue
+        reached = frames[-1].sequence if frames else mark
+        # Everything that proves later frames: frames after the damage, starts of later files, END.
+        later = [f.sequence for g in group for f in (*g.frames, *g.resumed)]
+        later += [g.header.first for g in group if g.header]
+        later += [g.final + 1 for g in group if g.final is not None]
+        ahead = [s for s in later if s > reached + 1]
+        if ahead:
+            return writer, reached + 1, min(ahead) - 1
+    return None
+
+
+def _pass_over(
+    store: Store, branch: str, writer: str, first: int, last: int, outcome: RepairOutcome
+) -> None:
+    """Raise a writer's watermark past group commits that cannot be read."""
+    outcome.lost.append(f"branch {branch}: group commits {first} to {last} of writer {writer[:12]}")
+    change = Change("repair", "WAL frames that cannot be read", sealed={writer: last})
+    publish(store, branch, lambda *_: change)
+
+
+def _clear(store: Store, branch: str, tail: Tail, outcome: RepairOutcome) -> None:
+    """Set aside damaged files of which all that can be read is sealed; trim the rest."""
+    tail.forget()
+    watermarks = store.refs.head(branch).move.wal
+    for file in (file for group in tail.scan().values() for file in group):
+        name, mark = os.path.basename(file.path), watermarks.get(file.writer, -1)
+        if not _is_bad(file):
+            continue
+        # A writer that lives goes on in the file that it holds, so it stays as it is.
+        unsealed = file.header is None or any(f.sequence > mark for f in file.frames)
+        if unsealed or disk.is_locked(file.path):
+            outcome.done.append(f"{name} is still written to: close its writer and repair again")
+        elif file.damage is not None:
+            if not file.resumed and file.final is None:
+                outcome.lost.append(f"{name}: what stood from byte {file.damage} on")
+            set_aside(store, file.path, outcome)
+        else:
+            outcome.lost.append(
+                f"{name}: {file.torn} bytes from byte {file.end} on, an append never"
+                " acknowledged, or damage; kept in cache/cut"
+            )
+    trim(store, branch, tail)

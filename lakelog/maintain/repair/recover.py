@@ -1,0 +1,265 @@
+"""Recovering moves and states that cannot be read any more.
+
+A damaged move still has most of its bytes, and a digest among them that names an intact manifest
+is believed. The entries of a damaged page are in the manifests before it, and are believed if the
+totals add up. Segments name the WAL frames in them, so those that were sealed after the last state
+that opens can be taken back in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+
+import orjson
+
+from lakelog.errors import Damaged, DamagedRef
+from lakelog.segments import segment
+from lakelog.store import disk, document, manifest
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Entry, IdRun, Removal, SegmentEntry, tombstone
+from lakelog.store.manifest import Manifest
+from lakelog.store.move_pack import packed_lines
+from lakelog.store.paths import hex_dirs, parse_move, parse_object, parse_packed
+from lakelog.store.refs import Move, Refs
+
+Watermarks = dict[str, int]
+
+
+@dataclass(frozen=True)
+class SealedBatch:
+    """The segments of one seal, the WAL sequences that are in them, and their id runs."""
+
+    commit: str
+    branch: str
+    ranges: dict[str, tuple[int, int]]
+    segments: list[str]
+    runs: list[IdRun]
+
+
+def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dict[int, bytes], int]:
+    """Return the readable moves of a branch, the bytes of the others, and its highest number.
+
+    An intact document of another place says nothing of the move whose place it has taken. A move
+    with damage in the manifest that it carries is readable, without that.
+    """
+    folder = store.paths.head_dir(branch)
+    refs, files = Refs(store.paths), dict[int, bytes]()  # fresh, as caches hide what is damaged
+    top = refs.hint_number(branch)
+    for name in disk.listing(folder):
+        if span := parse_packed(name):
+            top = max(top, span[1])
+            # A move is in a file of its own too until it is unlinked: that one is preferred.
+            files = {**packed_lines(disk.read(f"{folder}/{name}")), **files}
+        number = parse_move(name)
+        if number is not None:
+            files[number] = disk.read(f"{folder}/{name}")
+    good: dict[int, tuple[Move, bytes]] = {}
+    for number, data in files.items():
+        # As a whole, else without the manifest that it carries, whose damage costs only that state.
+        for readable in dict.fromkeys((data, document.split(data)[0])):
+            with contextlib.suppress(DamagedRef):
+                good[number] = refs.decode(branch, number, readable), readable
+                break
+    bad = {n: b"" if is_whole(d) else d for n, d in files.items() if n not in good}
+    return good, bad, max([top, *files], default=0)
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether the bytes begin with a document whose checksum matches."""
+    try:
+        document.decode(document.split(data)[0])
+    except document.NotIntact:
+        return False
+    return True
+
+
+def opens(store: Store, digest: str) -> bool:
+    """Whether a manifest and all its pages can be read, now and from the disk."""
+    store.manifests.forget()
+    try:
+        store.manifests.segments(store.manifests.load(digest))
+    except Damaged:
+        return False
+    return True
+
+
+def find_state(store: Store, data: bytes) -> tuple[str, bytes]:
+    """Return the snapshot in a damaged ref, if it is a state that opens, or "", and the
+    text that a ref has to carry for that state."""
+    names = [m.decode() for m in re.findall(rb'"snapshot":"([0-9a-f]{64})"', data)]
+    start = data.find(b'{"format":')
+    text = data[start:].removesuffix(b"\n") if start >= 0 else b""
+    carried = document.digest(text)
+    for name in names:
+        with contextlib.suppress(Damaged):
+            if name == carried:
+                state = store.manifests.decode(orjson.loads(text), name)
+                store.manifests.forget()
+                for page in state.pages:
+                    store.manifests.peek(page)
+                return name, text
+            if opens(store, name):
+                return name, store.manifests.text_to_carry(name)
+    return "", b""
+
+
+def replay(store: Store, state: Manifest) -> tuple[Manifest, list[Entry]] | None:
+    """Return the entries of a state with an unreadable page, and an older state that opens, to
+    apply them to; None unless they add up to the state's totals."""
+    lineage = [state]
+    try:
+        while not opens(store, lineage[-1].digest):
+            lineage.append(store.manifests.load(lineage[-1].parent))
+    except Damaged:
+        return None
+    base = lineage.pop()
+    parts = [*map(store.manifests.page, base.pages), base.recent]
+    merged = {page.digest for page in base.pages}
+    # Each manifest has its newest entries in full, so the ones between the two states have all that
+    # a lost page was made of; pages of their own that can be read fill in where gc thinned history.
+    for step in reversed(lineage):
+        for page in step.pages:
+            if page.digest not in merged and opens_page(store, page):
+                parts.append(store.manifests.page(page))
+            merged.add(page.digest)
+        parts.append(step.recent)
+    entries = list(manifest.fold(parts, oldest=True))
+    if manifest.add_up(manifest.Totals(), entries) != state.totals:
+        return None
+    # Numbers that were given must not be given again, whatever the older state says.
+    base = dataclasses.replace(
+        base, next_seq=state.next_seq, ids=state.ids, retention=state.retention
+    )
+    return base, entries
+
+
+def opens_page(store: Store, page: manifest.Page) -> bool:
+    """Whether a page can be read."""
+    try:
+        store.manifests.page(page)
+    except Damaged:
+        return False
+    return True
+
+
+def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, ...]:
+    """Return what turns the live entries of a state into these."""
+    parts = [*map(store.manifests.page, base.pages), base.recent]
+    old = {(e.what, e.key): e for e in manifest.fold(parts, oldest=True)}
+    new = {(e.what, e.key): e for e in entries}
+    deleted = [e for k, e in old.items() if k not in new and not isinstance(e, Removal)]
+    return (*map(tombstone, deleted), *(e for k, e in new.items() if old.get(k) != e))
+
+
+def named_segments(store: Store) -> dict[str, set[str]]:
+    """Return every segment that a state which opens names, of any kept move or tag, with the
+    branches of these."""
+    store.manifests.forget()
+    branches: dict[str, set[str]] = {}
+    paged: dict[str, set[str] | None] = {}
+    for branch, digest in _states(store):
+        try:
+            state = store.manifests.load(digest)
+        except Damaged:
+            continue
+        # Thousands of states share their pages, so each page is read once. Deleted entries count: a
+        # segment that some state had is not one that was lost on its way to a state.
+        for page in state.pages:
+            if page.digest not in paged:
+                readable = opens_page(store, page)
+                paged[page.digest] = _added(store.manifests.page(page)) if readable else None
+        keys = [paged[page.digest] for page in state.pages]
+        if None not in keys:
+            for key in _added(state.recent).union(*filter(None, keys)):
+                branches.setdefault(key, set()).add(branch)
+    return branches
+
+
+def _added(entries: Iterable[Entry]) -> set[str]:
+    return {e.key for e in entries if isinstance(e, SegmentEntry)}
+
+
+def _states(store: Store) -> list[tuple[str, str]]:
+    names: dict[tuple[str, str], None] = {}
+    for branch in store.refs.all_branches():
+        for _, (move, _) in sorted(moves(store, branch)[0].items()):
+            names[branch, move.snapshot] = None
+    for name in store.refs.tag_names():
+        with contextlib.suppress(DamagedRef):
+            tag = store.refs.tag(name)
+            names[tag.branch, tag.snapshot] = None
+    return list(names)
+
+
+def raise_watermarks(watermarks: Watermarks, way: list[SealedBatch]) -> Watermarks:
+    """Return watermarks raised to the last frames of sealed batches."""
+    marks = dict(watermarks)
+    for step in way:
+        for writer, (_, last) in step.ranges.items():
+            marks[writer] = max(last, marks.get(writer, -1))
+    return marks
+
+
+def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:
+    """Group the intact segments on disk that are not `excluded` by the attempt that wrote them."""
+    groups: dict[str, SealedBatch] = {}
+    for digest in objects(store, "segments"):
+        if digest not in excluded and is_intact(store, "segments", digest):
+            notes = segment.metadata(store.paths, digest)
+            ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
+            fresh = SealedBatch(notes["commit"], notes.get("branch", ""), ranges, [], [])
+            group = groups.setdefault(notes["commit"], fresh)
+            group.segments.append(digest)
+    # A seal writes its segments and its id run under one commit.
+    for digest in objects(store, "ids") if groups else ():
+        data = disk.read(store.paths.object("ids", digest))
+        commit = data[16:32].hex()
+        if commit in groups and document.digest(data) == digest:
+            count = int.from_bytes(data[8:16], "little")
+            groups[commit].runs.append(IdRun(digest, len(data), count))
+    return list(groups.values())
+
+
+def inputs(store: Store, state: Manifest, lost: SegmentEntry) -> list[SegmentEntry]:
+    """Return the entries that a lost segment was compacted from, if all are still there."""
+    keys = set(lost.made_from)
+    originals: dict[str, SegmentEntry] = {}
+    # Back to the states that still had them, as their entries have the seq of their rows.
+    while keys - originals.keys() and state.parent and opens(store, state.parent):
+        state = store.manifests.load(state.parent)
+        originals |= {e.key: e for e in store.manifests.segments(state) if e.key in keys}
+    entries = list(originals.values())
+    # Of fewer events than the inputs the lost one was rewritten without some of them: these must
+    # not come back.
+    whole = keys and sum(e.events for e in entries) == lost.events
+    return entries if whole and all(is_intact(store, "segments", k) for k in keys) else []
+
+
+def rebuild_entry(store: Store, digest: str) -> SegmentEntry:
+    """Rebuild a segment's entry from its rows, without seq."""
+    notes = segment.metadata(store.paths, digest)
+    table = segment.read(store.paths, digest)
+    size = os.stat(store.paths.object("segments", digest)).st_size
+    entry = segment.describe(digest, size, table, notes["kind"], notes["layout"])
+    fields, texts = segment.typed_members(store.paths, digest)
+    return dataclasses.replace(entry, fields=fields, texts=texts)
+
+
+def objects(store: Store, kind: str) -> list[str]:
+    """Digests of the objects of a kind that are on disk."""
+    root = f"{store.paths.root}/{kind}"
+    names = (n for folder in hex_dirs(disk.listing(root)) for n in disk.listing(f"{root}/{folder}"))
+    return sorted(filter(None, map(parse_object, names)))
+
+
+def is_intact(store: Store, kind: str, digest: str) -> bool:
+    """Whether an object is there and its bytes match its name."""
+    try:
+        return document.digest(disk.read(store.paths.object(kind, digest))) == digest
+    except FileNotFoundError:
+        return kind == "manifests" and store.manifests.is_there(digest)

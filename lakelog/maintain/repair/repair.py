@@ -1,0 +1,324 @@
+"""Repair: damaged files are restored from a copy, or set aside; the loss is listed (F14.5).
+
+A file of a copy takes the place of a damaged one; then the branches are made usable with what is
+left (recover.py, orphans.py, refs.py, data.py). Files set aside are moved to cache/damaged, never
+deleted. Every loss is a line of the outcome, and objects given up are noted in gc/lost.json, so
+that verify and gc know of them. Moves made here have op `repair`; one with op `lost` takes the
+place of one that cannot be read. On a lake without damage nothing changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+
+from lakelog.chunks import state_files
+from lakelog.errors import Damaged, UnknownRef
+from lakelog.maintain.repair import data, recover, refs
+from lakelog.maintain.repair.checker import Problem
+from lakelog.maintain.repair.data import Connect
+from lakelog.maintain.repair.outcome import (
+    RepairOutcome,
+    give_up,
+    give_up_states,
+    replace,
+    set_aside,
+)
+from lakelog.maintain.repair.verify import verify
+from lakelog.store import disk, document, policy, signatures, wal
+from lakelog.store.bootstrap import Store, change_settings, write_config
+from lakelog.store.move_pack import read_packed
+from lakelog.store.paths import (
+    CHUNK,
+    INDEX,
+    OBJECTS,
+    decode_name,
+    parse_move,
+    parse_object,
+    parse_packed,
+    parse_wal,
+    state_name,
+)
+from lakelog.store.refs import Tag, author, digest_of, open_ref
+from lakelog.store.tail import Tail, is_header_of
+
+__all__ = ["RepairOutcome", "repair"]
+
+
+def repair(
+    store: Store, connect: Connect, copy: str | None = None, first: Problem | None = None
+) -> RepairOutcome:
+    """Make a damaged lake usable again. Raises NotAllowed, OSError, and Damaged where nothing is
+    left."""
+    policy.require(store.paths, "repair")
+    outcome = RepairOutcome()
+    if first:
+        _renew_config(store, outcome, copy)
+    # Time and again: a file that was fetched may name others that are damaged or missing.
+    fetched: set[str] = set()
+    while _bring_back(store, outcome, copy, fetched):
+        _clear_caches(store)
+    # From the top down: data can only be judged by a state, a state only by the moves.
+    for branch in store.refs.all_branches():
+        refs.mend_moves(store, branch, outcome)
+        with contextlib.suppress(UnknownRef):  # one deleted, or never finished, needs no more
+            refs.restore_state(store, branch, connect, outcome)
+            data.drop_segments(store, branch, outcome)
+            data.renew_ids(store, branch, connect, outcome)
+            data.mend_wals(store, branch, connect, outcome)
+    _clear_caches(store)
+    _give_up_rest(store, outcome)
+    outcome.after = verify(store)
+    if outcome.after.intact:
+        outcome.kept += [_describe(store, branch) for branch in store.refs.branches()]
+    return outcome
+
+
+def _describe(store: Store, branch: str) -> str:
+    """Describe what a branch has now."""
+    pending = Tail(store.paths, store.refs, branch).collect()
+    totals = store.manifests.load(pending.head.move.snapshot).totals
+    events = f"{totals.events:,} event{'s' * (totals.events != 1)}"
+    segments = f"{totals.segments:,} segment{'s' * (totals.segments != 1)}"
+    return f"branch {branch}: {events} in {segments}, up to {pending.events:,} in WALs"
+
+
+def _clear_caches(store: Store) -> None:
+    """Clear the caches, which may have what is not on disk any more."""
+    store.manifests.forget()
+    store.refs.forget()
+
+
+def _bring_back(store: Store, outcome: RepairOutcome, copy: str | None, fetched: set[str]) -> bool:
+    """Fetch damaged files from the copy, and set derived ones aside; True if any were fetched."""
+    count = len(fetched)
+    for problem in verify(store).problems:
+        path = problem.path
+        # A living writer appends to the file that it holds: another one in its place would be lost.
+        if path in fetched or (path.startswith(store.paths.wals) and disk.is_locked(path)):
+            continue
+        # A damaged note of a rollback cannot be carried out, and none is made while it is there.
+        if problem.kind == "derived" or (path == store.paths.rollback and problem.kind == "damage"):
+            set_aside(store, path, outcome)
+            continue
+        if copy and _fetch_neighbours(store, path, copy, outcome):
+            fetched.add(path)
+            continue
+        data = disk.read(path) if os.path.isfile(path) else b""
+        if copy and (whole := _file_of_copy(store, path, copy, data)) is not None:
+            replace(store, path, whole, outcome)
+            outcome.fetched.append(path)
+            fetched.add(path)
+    return len(fetched) > count
+
+
+def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None:
+    """Return the copy's file if it is intact and is the one that was here."""
+    relative = os.path.relpath(path, store.paths.root)
+    name = os.path.basename(path)
+    other = os.path.join(os.path.abspath(copy), relative)
+    try:
+        data = disk.read(other)
+        # An object proves itself by its name. Everything else may be of a copy that went another
+        # way since, so it has to fit what is here.
+        if relative.split(os.sep)[0] in OBJECTS:
+            fits = document.digest(data) == parse_object(name)
+        elif state_files.digest_of_name(relative):
+            state_files.check(data, name)
+            fits = data != damaged
+        elif parse_wal(name):
+            return _continue_copy(data, damaged, path)
+        elif parse_packed(name):
+            fits = _leads_to(store, path, other)
+        elif parse_move(name) is not None:
+            fits = _is_that_move(store, path, data, damaged)
+        elif path.startswith(store.paths.tags):
+            body, _ = open_ref(data)
+            fits = body["name"] == decode_name(name[:-5])
+        elif path.startswith(store.paths.signatures):
+            fits = signatures.read(other).keys() == signatures.MEMBERS
+        else:
+            return None
+    except (OSError, Damaged, document.NotIntact):
+        return None
+    return data if fits else None
+
+
+def _fetch_neighbours(store: Store, path: str, copy: str, outcome: RepairOutcome) -> bool:
+    """Fetch files that are missing, which verify cannot name: it names those after them."""
+    folder, name = os.path.split(path)
+    other = os.path.join(os.path.abspath(copy), os.path.relpath(folder, store.paths.root))
+    if parse_wal(name):
+        return _fetch_before(store, folder, name, other, outcome)
+    if parse_move(name) is not None and not disk.exists(path):
+        return _fetch_packed(store, folder, parse_move(name) or 0, other, outcome)
+    return False
+
+
+def _fetch_packed(
+    store: Store, folder: str, number: int, other: str, outcome: RepairOutcome
+) -> bool:
+    """Fetch the packed file that has a missing move."""
+    for name in disk.listing(other):
+        span, path = parse_packed(name), f"{folder}/{name}"
+        if span is None or not span[0] <= number <= span[1] or disk.exists(path):
+            continue
+        with contextlib.suppress(Damaged):
+            if _leads_to(store, path, f"{other}/{name}"):
+                replace(store, path, disk.read(f"{other}/{name}"), outcome)
+                outcome.fetched.append(path)
+                return True
+    return False
+
+
+def _leads_to(store: Store, path: str, other: str) -> bool:
+    """Whether the moves here continue the packed ones of the copy."""
+    last = max(packed := read_packed(other))
+    good = recover.moves(store, decode_name(os.path.basename(os.path.dirname(path))))[0]
+    return last + 1 in good and good[last + 1][0].prev == digest_of(packed[last])
+
+
+def _fetch_before(store: Store, folder: str, name: str, other: str, outcome: RepairOutcome) -> bool:
+    """Fetch earlier WAL files of a writer that are missing here, if nothing of them was sealed."""
+    count = len(outcome.fetched)
+    moves = recover.moves(store, decode_name(os.path.basename(folder)))[0].values()
+    # Of all moves, as a finished writer has no watermark in the newest: sealed frames must not
+    # return.
+    sealed = max((move.wal.get(name[:32], -1) for move, _ in moves), default=-1)
+    for earlier in sorted(n for n in disk.listing(other) if n[:32] == name[:32] and n < name):
+        data = disk.read(f"{other}/{earlier}")
+        opened = wal.decode_header(data)
+        wanted = opened is not None and opened[0].first > sealed
+        if wanted and not disk.exists(f"{folder}/{earlier}"):
+            replace(store, f"{folder}/{earlier}", data, outcome)
+            outcome.fetched.append(f"{folder}/{earlier}")
+    return len(outcome.fetched) > count
+
+
+def _continue_copy(data: bytes, damaged: bytes, path: str) -> bytes | None:
+    """Return a copy of a WAL, if it is intact, with what was written here since it was made."""
+    opened = wal.decode_header(data)
+    if opened is None or not is_header_of(opened[0], path):
+        return None
+    scan = wal.scan(data[opened[1] :], opened[1], "")
+    header = wal.decode_header(damaged)
+    # Another file under this name has nothing to add, and neither has one that was ended.
+    foreign = header is not None and not is_header_of(header[0], path)
+    rest = b"" if foreign or scan.ended else damaged[scan.end :]
+    data = data if scan.ended else data[: scan.end]  # frames take the place of its space
+    # The same bytes as here would be "fetched" for ever.
+    return None if scan.torn or data + rest == damaged else data + rest
+
+
+def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
+    """Whether a copy's move is the one that was here, not of a lake that has diverged since."""
+    branch = decode_name(os.path.basename(os.path.dirname(path)))
+    number = parse_move(os.path.basename(path)) or 0
+    move = store.refs.decode(branch, number, data)
+    good = recover.moves(store, branch)[0]
+    if number + 1 in good:
+        return good[number + 1][0].prev == digest_of(data)
+    # Else by what is left of its bytes: commit and state are random enough to prove it.
+    foreign = recover.is_whole(damaged)
+    left = set() if foreign else {m.decode() for m in re.findall(rb"[0-9a-f]{32,64}", damaged)}
+    if left and left.isdisjoint((move.commit, move.snapshot)):
+        return False
+    return number - 1 not in good or move.prev == digest_of(good[number - 1][1])
+
+
+def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> None:
+    """Restore lakelog.json, from the copy or with default settings."""
+    path = store.paths.config
+    if copy:
+        with contextlib.suppress(OSError, document.NotIntact):
+            data = disk.read(f"{os.path.abspath(copy)}/lakelog.json")
+            body = document.decode(data)
+            if body.keys() >= {"format", "lake", "settings"}:
+                replace(store, path, data, outcome)
+                outcome.fetched.append(path)
+                store.lake_id = body["lake"]
+                return
+    set_aside(store, path, outcome)
+    # WAL headers name the lake; where none is left, nothing can contradict a new id.
+    store.lake_id = _id_in_wals(store) or disk.random_hex()
+    write_config(store.paths, store.lake_id, store.settings)
+    outcome.lost.append("settings in lakelog.json: they are the defaults now")
+
+
+def _id_in_wals(store: Store) -> str:
+    """The lake's id as a WAL names it, or ""."""
+    for branch in disk.listing(store.paths.wals):
+        if disk.is_file(f"{store.paths.wals}/{branch}"):
+            continue
+        for name in disk.listing(f"{store.paths.wals}/{branch}"):
+            opened = wal.decode_header(disk.read(f"{store.paths.wals}/{branch}/{name}"))
+            if opened is not None:
+                return opened[0].lake
+    return ""
+
+
+def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
+    """Set aside damaged files that no head needs; rebuild tags where possible."""
+    by_kind: dict[str, list[str]] = {kind: [] for kind in OBJECTS}
+    states: list[str] = []
+    for problem in verify(store).problems:
+        relative = os.path.relpath(problem.path, store.paths.root)
+        if state_files.digest_of_name(relative):
+            states.append(relative)
+            continue
+        kind = relative.split(os.sep)[0]
+        digest = parse_object(os.path.basename(problem.path))
+        if kind in OBJECTS and digest and not recover.is_intact(store, kind, digest):
+            by_kind[kind].append(digest)
+            outcome.lost.append(f"{kind}/{digest[:12]}: older states or tags that need it")
+        elif problem.path.startswith(store.paths.tags):
+            _renew_tag(store, problem.path, outcome)
+        elif problem.path.startswith(store.paths.signatures):
+            set_aside(store, problem.path, outcome)
+            outcome.lost.append(f"signature {os.path.basename(problem.path)}: sign the state again")
+        elif problem.path.startswith(store.paths.gc) or problem.kind == "derived":
+            set_aside(store, problem.path, outcome)
+        elif problem.path == store.paths.config:  # of a lake that is open: what it says is known
+            set_aside(store, problem.path, outcome)
+            change_settings(store, store.settings)
+    for kind, digests in by_kind.items():
+        give_up(store, kind, digests, outcome)
+    outcome.lost += _state_losses(store, set(states))
+    give_up_states(store, states, outcome)
+
+
+def _state_losses(store: Store, damaged: set[str]) -> list[str]:
+    """Return a line for each tag and branch whose state directories need these files."""
+    states = {tag.name: tag.snapshot for tag in store.refs.tags()} if damaged else {}
+    for branch in store.refs.branches() if damaged else ():
+        states[branch] = store.refs.head(branch).move.snapshot
+    lines = []
+    for name, snapshot in states.items():
+        with contextlib.suppress(Damaged):
+            for record in state_files.records(store.manifests, store.manifests.load(snapshot)):
+                if not damaged.isdisjoint(_files_of(store, record.index)):
+                    lines.append(f"state {record.label!r} of {name}: files of it")
+    return lines or [f"{name}: older states that need it" for name in sorted(damaged)]
+
+
+def _files_of(store: Store, index: str) -> list[str]:
+    """Return the names of an index and, if it can be read, of its chunks."""
+    names = [state_name(index, INDEX)]
+    with contextlib.suppress(Damaged):
+        chunks = state_files.chunks_of(store.paths, index)
+        names += [state_name(digest, CHUNK) for digest in chunks]
+    return names
+
+
+def _renew_tag(store: Store, path: str, outcome: RepairOutcome) -> None:
+    """Rebuild a damaged tag if its bytes still name a state that opens."""
+    name = decode_name(os.path.basename(path)[:-5])
+    snapshot, text = recover.find_state(store, disk.read(path))
+    set_aside(store, path, outcome)
+    if not snapshot:
+        outcome.lost.append(f"tag {name}: name the state again")
+        return
+    rebuilt = Tag(name, snapshot, disk.now_us(), author(), "rebuilt", "", disk.random_hex(), text)
+    store.refs.link_tag(rebuilt)
+    outcome.done.append(f"tag {name}: rebuilt on {snapshot[:12]}, its message is lost")

@@ -1,0 +1,384 @@
+"""Verification: every byte of a lake is read again, every name, chain and sum is checked.
+
+Each problem names one file. `damage` is a file that is not what was written; `torn` the
+unfinished last frame of a WAL whose writer is gone (an append that was never acknowledged, or
+damage of that very frame, which looks the same); `derived` a cache or hint that may be deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+from lakelog.chunks import state_files
+from lakelog.errors import Damaged, DamagedLake, DamagedRef
+from lakelog.maintain.repair.checker import Checker, Problem, Progress, Report
+from lakelog.settings import DEFAULTS
+from lakelog.store import bootstrap, disk, document, manifest, signatures, verified_files
+from lakelog.store.bootstrap import Store
+from lakelog.store.clock import AHEAD
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
+from lakelog.store.move_pack import read_packed
+from lakelog.store.paths import (
+    CHUNK,
+    INDEX,
+    OBJECTS,
+    decode_name,
+    hex_dirs,
+    parse_move,
+    parse_object,
+    parse_wal,
+    state_name,
+)
+from lakelog.store.refs import Move, Refs, open_ref
+from lakelog.store.tail import Tail, WalFile, required_watermark
+from lakelog.store.thinning import window
+from lakelog.store.wal import Header
+
+__all__ = ["Problem", "Report", "open_for_check", "verify", "verify_snapshot"]
+_TORN_WAIT = 0.05
+MoveBytes = dict[int, tuple[bytes, int]]
+"""By number: the bytes of a move, without the manifest that it carries if that is intact, and the
+size of both."""
+
+
+def open_for_check(root: str) -> tuple[Store, Problem | None]:
+    """Open a lake even if lakelog.json is damaged or lost. Raises LakeNotFound, FormatTooNew."""
+    try:
+        return bootstrap.load(root), None
+    except DamagedLake as error:
+        return Store(root, "", DEFAULTS), Problem(error.path, error.reason)
+
+
+def verify(store: Store, progress: Progress | None = None, first: Problem | None = None) -> Report:
+    """Check a whole lake: refs, tags, every object on disk, WALs, sums and chains."""
+    store.manifests.forget()  # of the disk, not of what was read before
+    checker = Checker(store, progress)
+    if first:
+        checker.problems.append(first)
+    elif not disk.exists(store.paths.config):
+        checker.add(store.paths.config, "it is missing")
+    else:
+        checker.document(store.paths.config, {"format", "lake", "settings"})
+    # Every object, reached or not. One that is listed and missing was deleted by gc meanwhile.
+    for kind in OBJECTS:
+        for digest in _on_disk(store, kind):
+            checker.object(kind, digest, listed=True)
+    for name in state_files.names_on_disk(store.paths):
+        if state_files.digest_of_name(name):
+            checker.state_file(name, listed=True)
+    reached = dict.fromkeys(_check_tags(checker))
+    _check_signatures(checker)
+    for branch in store.refs.all_branches():
+        # WALs before moves, as a reader does: what is sealed meanwhile is then in the moves
+        # (F12.2).
+        files = Tail(store.paths, store.refs, branch).scan()
+        moves = _check_branch(checker, branch, bool(files))
+        _check_wals(checker, branch, files, moves)
+        # States outside the window may be gone in part, which is not damage (F10.1).
+        kept = window(store.settings, moves[::-1], disk.now_us())
+        reached |= dict.fromkeys(move.snapshot for move in kept)
+    for digest in reached:
+        check_snapshot(checker, digest)
+    for name in sorted(disk.listing(store.paths.remotes)):
+        if name.endswith(".json") and not name.startswith("."):
+            checker.document(f"{store.paths.remotes}/{name}", {"name", "url", "branches"})
+    checker.document(store.paths.condemned, {"names"})
+    checker.document(store.paths.lost, {"names"})
+    _check_rollbacks(checker)
+    _check_verified(checker)
+    return checker.report()
+
+
+def verify_snapshot(store: Store, digest: str, progress: Progress | None = None) -> Report:
+    """Check one snapshot: its manifest, pages, id runs and segments."""
+    store.manifests.forget()
+    checker = Checker(store, progress)
+    check_snapshot(checker, digest)
+    return checker.report()
+
+
+def check_snapshot(checker: Checker, digest: str) -> None:
+    """Check what one manifest reaches, and that its totals are the sums of its segments."""
+    if not checker.object("manifests", digest):
+        return
+    state = checker.store.manifests.load(digest)
+    # A repair has reported this state as lost already.
+    if not checker.lost.isdisjoint(f"manifests/{page.digest}" for page in state.pages):
+        return
+    pages = [checker.object("manifests", page.digest) for page in state.pages]
+    if not all(pages):
+        return
+    try:
+        live = checker.paged_segments(state)
+    except Damaged as error:
+        checker.add(error.path, error.reason)
+        return
+    for run in state.ids:
+        checker.object("ids", run.digest)
+    _check_states(checker, state)
+    # The last entry of a key counts; what the state deleted may be gone from the disk.
+    recent = {e.key: e for e in state.recent if e.what == "segment"}
+    additions = [e for e in recent.values() if isinstance(e, SegmentEntry)]
+    checker.check_paged(recent.keys() - {e.key for e in additions})
+    for entry in additions:
+        checker.object("segments", entry.key)
+    paged = [e for key, e in live.items() if key not in recent]
+    if manifest.add_up(manifest.Totals(), [*paged, *additions]) != state.totals:
+        path = checker.store.paths.object("manifests", digest)
+        checker.add(path, "its totals are not the sums of its segments")
+
+
+def _check_states(checker: Checker, state: Manifest) -> None:
+    """Check the state directories of a snapshot: each index, and that its chunks are there."""
+    paths = checker.store.paths
+    try:
+        states = state_files.records(checker.store.manifests, state)
+    except Damaged as error:
+        checker.add(error.path, error.reason)
+        return
+    for index in sorted({record.index for record in states} - checker.indices):
+        checker.indices.add(index)
+        if checker.state_file(state_name(index, INDEX)):
+            for digest in state_files.chunks_of(paths, index):
+                checker.state_file(state_name(digest, CHUNK))
+
+
+def _on_disk(store: Store, kind: str) -> Iterator[str]:
+    root = f"{store.paths.root}/{kind}"
+    for folder in hex_dirs(disk.listing(root)):
+        for name in sorted(disk.listing(f"{root}/{folder}")):
+            digest = parse_object(name)
+            if digest:
+                yield digest
+
+
+def _check_tags(checker: Checker) -> Iterator[str]:
+    folder = checker.store.paths.tags
+    for name in sorted(disk.listing(folder)):
+        if name.endswith(".json") and not name.startswith("."):
+            body = checker.document(f"{folder}/{name}", {"name", "snapshot"})
+            if body and body["name"] != decode_name(name[:-5]):
+                checker.add(f"{folder}/{name}", "it is the tag of another name")
+            elif body:
+                yield str(body["snapshot"])
+
+
+def _check_signatures(checker: Checker) -> None:
+    """Check that each signature is the document that was written; who made it needs keys."""
+    folder = checker.store.paths.signatures
+    for name in sorted(disk.listing(folder)):
+        path = f"{folder}/{name}"
+        if name.startswith("."):  # temporary, or not of lakelog
+            continue
+        if signatures.parse(path) is None:
+            checker.add(path, "not a signature's name")
+        checker.document(path, signatures.MEMBERS)
+
+
+def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
+    """Check each move and the chain between them; return those that can be read."""
+    paths = checker.store.paths
+    refs = Refs(paths)
+    hinted = refs.hint_number(branch)
+    own = _own_moves(paths.head_dir(branch))
+    packed, spans = _check_packed(checker, branch)
+    moves_at = {**packed, **own}
+    # The hint counts: it is written after its move was durable, so a move below it was lost.
+    newest = max([hinted, *moves_at], default=0)
+    moves: list[Move] = []
+    previous: tuple[Move, str] | None = None
+    for number in _numbers(moves_at, newest, spans):
+        fault: str | None = "the move is missing"
+        data, size = moves_at.get(number, (b"", 0))
+        # Moves in between were dropped, so there is nothing to compare `prev` with.
+        if previous and previous[0].number != number - 1:
+            previous = None
+        try:
+            if size:
+                move = refs.decode(branch, number, data)
+                previous, fault = (move, document.digest(data)), _chain_fault(previous, move)
+                moves.append(move)
+        except DamagedRef as error:
+            previous, fault = None, error.reason
+        checker.count(size)
+        if fault:
+            checker.add(paths.move(branch, number), fault)
+    if not newest and (has_wals or len(refs.all_branches()) == 1):
+        checker.add(paths.head_dir(branch), "the branch has no moves")
+    hint = checker.document(paths.hint(branch), {"branch", "number"}, "derived")
+    if hint and (len(hint) > 2 or hint["branch"] != branch):
+        checker.add(paths.hint(branch), "it is another document", "derived")
+    return moves
+
+
+def _numbers(moves_at: MoveBytes, newest: int, spans: list[tuple[int, int]]) -> Iterator[int]:
+    """Yield the numbers of the moves that are there, and the first of each run that is missing.
+    What a packed file does not have of its span was dropped, or that file is named as damaged."""
+    following = 1
+    for number in [*sorted(moves_at), newest + 1]:
+        gap = following
+        for first, last in sorted(spans):
+            gap = max(gap, last + 1) if first <= gap else gap
+        if gap < number:
+            yield gap
+        if number <= newest:
+            yield number
+        following = number + 1
+
+
+def _own_moves(directory: str) -> MoveBytes:
+    """Moves in files of their own; read before packed ones, since gc packs, then unlinks."""
+    moves = {}
+    for name in disk.listing(directory):
+        number = parse_move(name)
+        if number is not None:
+            with contextlib.suppress(FileNotFoundError):
+                moves[number] = _without_manifest(disk.read(f"{directory}/{name}"))
+    return moves
+
+
+def _without_manifest(data: bytes) -> tuple[bytes, int]:
+    """Return a move without the manifest that it carries, if that is intact, and its size."""
+    try:
+        open_ref(data)
+    except document.NotIntact:
+        return data, len(data)
+    return document.split(data)[0], len(data)
+
+
+def _check_packed(checker: Checker, branch: str) -> tuple[MoveBytes, list[tuple[int, int]]]:
+    """Return packed moves, and the spans of packed files, readable or not."""
+    packed: MoveBytes = {}
+    spans: list[tuple[int, int]] = []
+    for first, last, path in checker.store.refs.packs(branch):
+        with contextlib.suppress(FileNotFoundError):  # packed again: its moves are in that file
+            try:
+                packed.update({n: _without_manifest(data) for n, data in read_packed(path).items()})
+                checker.count(os.stat(path).st_size)
+            except DamagedRef as error:
+                checker.add(error.path, error.reason)
+            spans.append((first, last))
+    return packed, spans
+
+
+def _chain_fault(previous: tuple[Move, str] | None, move: Move) -> str | None:
+    """Return what is wrong between a move and the one before it, or None.
+
+    A move with op `lost`, made by repair, takes the place of one that cannot be read any more; its
+    message is the SHA-256 that the move after it expects (F14.5).
+    """
+    if previous is None:
+        return (
+            "it is the first, yet names a move before it"
+            if move.number == 1 and move.prev
+            else None
+        )
+    last, digest = previous
+    if move.prev not in (digest, last.message if last.op == "lost" else digest):
+        return "it does not name the move before it"
+    back = last.time - move.time  # far back means that a clock was corrected (F7.3)
+    return "its time is not later than the move before it" if 0 <= back <= AHEAD else None
+
+
+def _check_wals(
+    checker: Checker, branch: str, files: dict[str, list[WalFile]], moves: list[Move]
+) -> None:
+    paths = checker.store.paths
+    for writer, group in files.items():
+        # Of all moves: a finished writer has no watermark in the newest.
+        sealed = max((m.wal.get(writer, -1) for m in moves), default=-1)
+        _check_writer(checker, branch, group, sealed)
+        lost = required_watermark(group)
+        if lost > sealed:
+            reason = f"group commits up to {lost} are neither sealed nor in a file before it"
+            checker.add(group[0].path, reason)
+    for name in disk.listing(paths.wal_dir(branch)):
+        if not parse_wal(name) and not name.startswith(disk.TEMPORARY):
+            checker.add(f"{paths.wal_dir(branch)}/{name}", "not a WAL file's name", "derived")
+
+
+def _check_writer(checker: Checker, branch: str, group: list[WalFile], sealed: int) -> None:
+    """Check one writer's files, in order. Sealed files may be missing, after a power cut even
+    between two that came back."""
+    for file, follows in zip(group, [*group[1:], None], strict=True):
+        checker.count(file.end + file.torn)
+        if file.header is None:
+            checker.add(file.path, "its header is damaged, or that of another file", offset=0)
+            continue
+        if file.damage is not None:
+            checker.add(file.path, "a frame is damaged", offset=file.damage)
+        elif file.torn and file.ended:
+            checker.add(file.path, "there are bytes after its end", offset=file.end)
+        elif file.torn and (follows or _stays_torn(checker, branch, file)):
+            checker.add(file.path, _torn_reason(file), "torn", file.end)
+        starts = [f.sequence for f in file.frames]
+        if starts != list(range(starts[0], starts[0] + len(starts)) if starts else ()):
+            checker.add(file.path, "its sequence numbers are not contiguous")
+        if (
+            follows
+            and follows.header
+            and file.damage is None
+            and _misses(file, follows.header, sealed)
+        ):
+            checker.add(file.path, "frames before the next file are missing", offset=file.end)
+        _check_frames(checker, file)
+
+
+def _misses(file: WalFile, header: Header, sealed: int) -> bool:
+    missing = range(max(file.last, sealed) + 1, header.first)
+    return bool(set(missing) - set(header.doubtful))
+
+
+def _check_frames(checker: Checker, file: WalFile) -> None:
+    for frame in (*file.frames, *file.resumed):
+        try:
+            frame.lines()
+        except Exception as error:
+            checker.add(file.path, f"a frame does not open: {error}", offset=frame.offset)
+
+
+def _torn_reason(file: WalFile) -> str:
+    return f"{file.torn} bytes after the last good frame: an unfinished append, or damage"
+
+
+def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
+    """Whether a torn frame is not just being written: a living writer completes it in a moment."""
+    if not disk.is_locked(file.path):
+        return True
+    for _ in range(3):
+        time.sleep(_TORN_WAIT)
+        again = Tail(checker.store.paths, checker.store.refs, branch).scan()
+        now = [f for f in again.get(file.writer, []) if f.n == file.n]
+        if not now or not now[0].torn or now[0].end != file.end:
+            return False
+    return True
+
+
+def _check_rollbacks(checker: Checker) -> None:
+    """Check the notes of rollbacks; one that is left over was interrupted, unless it is at work."""
+    paths = checker.store.paths
+    for name in sorted(disk.listing(paths.rollbacks)):
+        if not name.startswith("."):
+            # Without it an undo moves the branch alone; nothing else is lost.
+            checker.document(f"{paths.rollbacks}/{name}", {"commit", "before"}, "derived")
+    pending = checker.document(paths.rollback, {"commit", "before", "steps"})
+    if pending and not disk.is_locked(paths.restore_lock):
+        reason = f"a {pending['op']} {pending['message']!r} was interrupted"
+        words = "`lakelog rollback --continue` finishes it, `lakelog undo` takes it back"
+        checker.add(paths.rollback, f"{reason}: {words}", "torn")
+
+
+def _check_verified(checker: Checker) -> None:
+    path = checker.store.paths.verified
+    try:
+        data = disk.read(path)
+    except FileNotFoundError:
+        return
+    checker.count(len(data))
+    bad = sum(verified_files.parse(line) is None for line in data.splitlines())
+    if bad or (data and not data.endswith(b"\n")):
+        checker.add(path, f"{max(bad, 1)} lines are damaged; the file may be deleted", "derived")

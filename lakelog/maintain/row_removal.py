@@ -1,0 +1,161 @@
+"""Row removal: chosen rows leave the branch as one move.
+
+Rows are named by seq, which no compaction changes and no publish gives twice in one generation. So
+a choice made on one state is valid on every later one until a rewind: segments that have chosen
+rows are rewritten without them, whatever was published or merged in between. Other rows keep their
+seq. Like retention it can be undone; gc deletes the files later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import StalePlan
+from lakelog.maintain import compact
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import segment_sql
+from lakelog.store import policy
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Record, SegmentEntry, tombstone
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.refs import Head
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+
+_LEVEL = 3
+_DEDUPE = "dedupe/"
+"""What the keys of the artifacts of dedupes begin with."""
+
+
+@dataclass(frozen=True)
+class RowRemoval:
+    """Numbers of deleted and rewritten segments, and of removed events."""
+
+    removed: int
+    rewritten: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class DedupeNote:
+    """An artifact of a manifest: `events` were removed as duplicates in the columns `by`, whether
+    or not with `nulls`, and the first or last of each was kept. An audit needs that (F6.9)."""
+
+    by: tuple[str, ...]
+    keep: str
+    time: int
+    events: int
+    nulls: bool = True
+
+    def entry(self) -> Record:
+        """The manifest entry of the note."""
+        name = hashlib.sha256(",".join(self.by).encode()).hexdigest()[:16]
+        members = {
+            "by": list(self.by),
+            "keep": self.keep,
+            "time": self.time,
+            "events": self.events,
+            "nulls": self.nulls,
+        }
+        return Record("artifact", f"{_DEDUPE}{name}", members)
+
+    @classmethod
+    def from_entry(cls, record: Record) -> DedupeNote:
+        """Return the note that an entry holds. Raises KeyError where it is malformed."""
+        members = record.members
+        by, nulls = tuple(members["by"]), members.get("nulls", True)
+        return cls(by, members["keep"], members["time"], members["events"], nulls)
+
+
+def dedupes(store: Store, state: Manifest) -> list[DedupeNote]:
+    """Return the dedupes that a state notes. Raises DamagedManifest."""
+
+    def read(record: Record) -> list[DedupeNote]:
+        return [DedupeNote.from_entry(record)] if record.key.startswith(_DEDUPE) else []
+
+    notes = store.manifests.read_records(state, "artifact", read)
+    return list(itertools.chain.from_iterable(notes))
+
+
+def segments_with(
+    entries: list[SegmentEntry], chosen: np.ndarray
+) -> list[tuple[SegmentEntry, np.ndarray]]:
+    """Return the event segments that have chosen rows, each with its part of them.
+
+    `chosen` is sorted; segments of one state share no seq.
+    """
+    parts = []
+    for entry in (e for e in entries if e.kind == "events"):
+        low, high = np.searchsorted(chosen, [entry.seq[0], entry.seq[1] + 1])
+        if low < high:
+            parts.append((entry, chosen[low:high]))
+    return parts
+
+
+def apply(
+    store: Store,
+    branch: str,
+    chosen: np.ndarray,
+    generation: int,
+    note: DedupeNote,
+    message: str,
+    connect: Callable[[], Any],
+    progress: compact.Progress | None = None,
+) -> RowRemoval:
+    """Remove the rows of the sorted seqs `chosen` from a branch, as one `dedupe` move.
+
+    `note` says so in the manifest. Raises StalePlan if the branch was
+    rewound since `generation` or lacks a chosen row, DamagedSegment, NotAllowed, OSError.
+    """
+    policy.require(store.paths, "dedupe")
+    rewritten: dict[str, SegmentEntry | None] = {}
+    counts = {"removed": 0, "rewritten": 0}
+
+    def plan(head: Head, state: Manifest) -> Change | None:
+        parts = segments_with(store.manifests.segments(state), chosen)
+        # Ranges of seq may have holes, so this is a first check; `_rest` counts the rows.
+        present = sum(len(part) for _, part in parts)
+        if head.move.generation != generation or present != len(chosen):
+            raise StalePlan(f"{branch!r} was rewound, or its rows removed, meanwhile: plan again")
+        # Planned again after a lost race: what was rewritten is used again unless it was compacted.
+        for number, (entry, part) in enumerate(parts):
+            if entry.key not in rewritten:
+                rewritten[entry.key] = _rest(store, connect, entry, part)
+            if progress:
+                progress(number + 1, len(parts))
+        remainders = [r for e, _ in parts if (r := rewritten[e.key])]
+        counts.update(removed=len(parts) - len(remainders), rewritten=len(remainders))
+        tombstones = (tombstone(e) for e, _ in parts)
+        return Change("dedupe", message, entries=(*tombstones, *remainders, note.entry()))
+
+    publish(store, branch, plan, discard=rewritten.clear)
+    return RowRemoval(**counts, events=len(chosen))
+
+
+def _rest(
+    store: Store, connect: Callable[[], Any], entry: SegmentEntry, part: np.ndarray
+) -> SegmentEntry | None:
+    """Write the rows of a segment that stay; None if none do. Raises StalePlan."""
+    compact.check(store, [entry])
+    removed, query = pa.table({"seq": pa.array(part)}), segment_sql.rows_sql(store.paths, [entry])
+    cursor = connect().cursor()
+    cursor.register("removed", removed)
+    with contextlib.closing(cursor):
+        query = f"SELECT count(*) FROM ({query}) WHERE seq IN (SELECT seq FROM removed)"
+        if cursor.execute(query).fetchone()[0] != len(part):
+            raise StalePlan("some of the rows are not on the branch any more: plan again")
+    if len(part) == entry.events:
+        return None
+    where = "seq NOT IN (SELECT seq FROM removed)"
+    return compact.rewrite(store, connect(), [entry], where, _LEVEL, {"removed": removed})

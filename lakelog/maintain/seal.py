@@ -1,0 +1,346 @@
+"""Sealing: any process turns frames of any writers, living or dead, into a segment.
+
+`seal` takes frames above the head's watermarks, drops events whose id is stored already, writes one
+segment (and one id run where events have ids), and publishes it. Its preconditions: the watermarks
+it started from are unchanged, no id run was added since that has one of its keys, and the branch
+was not rewound. Of two sealers of the same frames one links the move, the other finds its
+watermarks changed. `settle` seals everything that was pending when it was called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import DamagedIds, StaleFiles
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, identity_run, rows, segment
+from lakelog.store import disk, sealer_process, wal
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import IdRun, SegmentEntry
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, Follow, publish, run_maintenance
+from lakelog.store.refs import Head
+from lakelog.store.tail import Tail, WalFile, pick, sealed_ranges, start_time
+from lakelog.store.trim import trim
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+
+RAW_MAX = 256_000_000
+"""JSON bytes of one seal at most: they are in memory at once. More is sealed in several."""
+Frames = dict[str, list[wal.Frame]]
+
+
+@dataclass
+class _Attempt:
+    """What one attempt wrote (`entries`, `ids`), of which `frames` (read from `files`), and
+    the watermarks (`base`), generation and id runs (`checked`) for which that is right."""
+
+    base: dict[str, int]
+    generation: int
+    frames: Frames
+    files: dict[str, list[str]]
+    entries: list[SegmentEntry] = field(default_factory=list)
+    ids: list[IdRun] = field(default_factory=list)
+    keys: Any = None
+    checked: frozenset[str] = frozenset()
+    begun: list[disk.Begun] = field(default_factory=list)
+
+
+class Sealer:
+    """Seals the tail of one branch; `connect` opens a database when rows have to be made."""
+
+    def __init__(self, store: Store, branch: str, tail: Tail, connect: Any) -> None:
+        self._store, self._branch, self._tail, self._connect = store, branch, tail, connect
+        self._helper: Any = None
+
+    def settle(self, *, hint: bool = True, follow: Follow | None = None) -> Head:
+        """Publish everything pending now; return the head that holds it, or that of `follow`.
+
+        `hint` is that of `publish`. `follow` is made with the last of it, if that succeeds at once.
+        Raises DamagedWal when a WAL cannot be read to its end, OSError.
+        """
+        pending = self._tail.collect()
+        # What is appended from now on is not waited for: else a busy writer would never let us end.
+        goal = {w: fs[-1].sequence for w, fs in pending.frames.items()}
+        if follow is not None:
+            follow.is_due = lambda head: _covers(head, goal)
+        has_sealed = False
+        while any(goal.get(w, -1) >= fs[0].sequence for w, fs in pending.frames.items()):
+            head, has_sealed = self.seal(hint=hint, follow=follow), True
+            # As a rule one segment takes all of it: then nothing has to be read again.
+            if head and (_covers(head, goal) or (follow is not None and follow.made)):
+                break
+            pending = self._tail.collect()
+        if has_sealed:
+            with contextlib.suppress(OSError):  # all is published; the rest is tried again later
+                trim(self._store, self._branch, self._tail)
+                self.maintain()
+            return self._store.refs.head(self._branch)
+        return pending.head
+
+    def seal(self, *, hint: bool = True, follow: Follow | None = None) -> Head | None:
+        """Seal what one segment may take; None if nothing was pending. `hint` and `follow` are
+        those of `publish`."""
+        attempts: list[_Attempt] = []
+
+        def plan(head: Head, state: Manifest) -> Change | None:
+            # After a lost race the files of the attempt before are used again if they still fit.
+            if not attempts or not self._holds(attempts[-1], head, state):
+                attempts[:] = [self._prepare(head, state)]
+            attempt = attempts[-1]
+            if not attempt.frames:
+                return None
+            # Also of frames that gave no row, all of them duplicates: they are sealed as well.
+            marks = {w: fs[-1].sequence for w, fs in attempt.frames.items()}
+            return Change(
+                "seal",
+                entries=tuple(attempt.entries),
+                sealed=marks,
+                ids_add=tuple(attempt.ids),
+                begun=attempt.begun,
+            )
+
+        head = publish(self._store, self._branch, plan, attempts.clear, hint=hint, follow=follow)
+        if head is not None:
+            self._remember("segments", [e.key for e in attempts[-1].entries])
+            self._remember("ids", [run.digest for run in attempts[-1].ids])
+        return head
+
+    def maintain(self) -> None:
+        """Merge pages that have become many, and id runs: in a helper process where one may be
+        started, as that takes as long as reading all their keys."""
+        run_maintenance(self._store, self._branch)
+        if self._store.settings.seal != "auto":
+            self.merge_ids()
+        elif identity_run.runs_to_merge(self._head_state().ids) and not disk.is_locked(
+            sealer_process.maintenance_path(self._store)
+        ):
+            self._helper = sealer_process.start_sealer(self._store, self._branch)
+
+    def merge_ids(self) -> None:
+        """Merge id runs that have become many, each merge as a move of its own."""
+        while self._merge_ids():
+            pass
+
+    def _holds(self, attempt: _Attempt, head: Head, state: Manifest) -> bool:
+        """Whether the files of an earlier attempt still fit this head (F9.4)."""
+        # After a rewind a row that was dropped as a duplicate may have lost its original.
+        if attempt.generation != head.move.generation:
+            return False
+        for writer in attempt.frames:
+            if head.move.wal.get(writer, -1) != attempt.base.get(writer, -1):
+                return False
+            if writer not in head.move.wal and not all(map(disk.exists, attempt.files[writer])):
+                return False  # sealed by another process, trimmed, and its watermark omitted
+        # Only the new runs: the attempt dropped what was in the others.
+        fresh = [r for r in state.ids if r.digest not in attempt.checked]
+        if attempt.keys is not None and any(self._hits(r, attempt.keys) for r in fresh):
+            return False
+        attempt.checked |= {r.digest for r in state.ids}
+        return True
+
+    def _hits(self, run: IdRun, keys: tuple[Any, Any]) -> bool:
+        return bool(identity_run.contains(open_run(self._store, run), *keys).any())
+
+    def _prepare(self, head: Head, state: Manifest) -> _Attempt:
+        """Pick frames above this head's watermarks and write them as a segment."""
+        files = self._tail.scan()
+        selected = choose(files, head.move.wal, self._store.settings.segment_rows)
+        base = {w: head.move.wal.get(w, -1) for w in selected}
+        paths = {w: [f.path for f in files[w]] for w in selected}
+        attempt = _Attempt(base, head.move.generation, selected, paths)
+        attempt.checked = frozenset(r.digest for r in state.ids)
+        frames = [f for fs in selected.values() for f in fs]
+        try:
+            if frames:
+                self._write(attempt, frames, state)
+        except BaseException:
+            disk.abandon(attempt.begun)
+            raise
+        return attempt
+
+    def _write(self, attempt: _Attempt, frames: list[wal.Frame], state: Manifest) -> None:
+        # One commit for segment and id run: repair finds the run of a lost segment by it.
+        commit, store = disk.random_hex(), self._store
+        notes = sealed_ranges(attempt.frames)
+        connection = self._connect()
+        if any(not f.flags & wal.QUARANTINED for f in frames):
+            table = rows.events(connection, frames)
+            if any(f.flags & wal.KEYED for f in frames):
+                table = drop_duplicates(store, table, state.ids)
+                # After the duplicates are gone: their keys are in another run already.
+                attempt.keys = rows.key_arrays(table["key"].drop_null())
+                if len(attempt.keys[0]):
+                    high, low = attempt.keys
+                    run = identity_run.write(store.paths, high, low, commit, attempt.begun)
+                    attempt.ids.append(run)
+            # All rows may have been duplicates; an empty segment would serve nobody.
+            if table.num_rows:
+                attempt.entries.append(
+                    segment.write(
+                        store.paths,
+                        table,
+                        kind="events",
+                        layout="arrival",
+                        commit=commit,
+                        wal=notes,
+                        branch=self._branch,
+                        begun=attempt.begun,
+                    )
+                )
+        if any(f.flags & wal.QUARANTINED for f in frames):
+            # In the same move as the events: one watermark stands for both.
+            lines = rows.quarantined(connection, frames)
+            attempt.entries.append(
+                segment.write(
+                    store.paths,
+                    lines,
+                    kind="quarantine",
+                    layout="arrival",
+                    commit=commit,
+                    wal=notes,
+                    branch=self._branch,
+                    begun=attempt.begun,
+                )
+            )
+
+    def _remember(self, kind: str, digests: list[str]) -> None:
+        """Note what was just written as verified, so that the next query does not hash it."""
+        paths = [(digest, self._store.paths.object(kind, digest)) for digest in digests]
+        if paths:
+            self._store.verified.add_all(paths)
+
+    def _head_state(self) -> Manifest:
+        return self._store.state(self._branch)
+
+    def _merge_ids(self) -> bool:
+        """Replace eight runs of one size by one, if all are still there; True if it did."""
+        runs = identity_run.runs_to_merge(self._head_state().ids)
+        if not runs:
+            return False
+        paths = self._store.paths
+        merged = identity_run.join(
+            paths, [open_run(self._store, run) for run in runs], disk.random_hex()
+        )
+        self._remember("ids", [merged.digest])
+        names = tuple(run.digest for run in runs)
+
+        def plan(_: Head, now: Manifest) -> Change | None:
+            # Another process merged them, or a rewind took one away with its events.
+            present = {run.digest for run in now.ids}
+            if not present.issuperset(names):
+                return None
+            return Change("maintain", ids_add=(merged,), ids_drop=names)
+
+        try:
+            return publish(self._store, self._branch, plan) is not None
+        except StaleFiles:
+            return False
+
+
+def _covers(head: Head, goal: dict[str, int]) -> bool:
+    """Whether frames up to these are sealed."""
+    return all(head.move.wal.get(writer, -1) >= last for writer, last in goal.items())
+
+
+def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int) -> Frames:
+    """Pick frames for one segment: of each writer a prefix above its watermark.
+
+    What does not fit is cut by arrival, so that of two events with one id the first is sealed first
+    and readers go on seeing the event they saw. Writers are in the order of their start (F12.5).
+    """
+    frames = {w: pick(group, marks.get(w, -1))[0] for w, group in files.items()}
+    return first_batch(frames, {w: start_time(files[w]) for w in files}, rows_max)
+
+
+def first_batch(pending: Frames, starts: dict[str, int], rows_max: int) -> Frames:
+    """Pick what one segment takes of frames above the watermarks; see `choose`."""
+    arrivals = []
+    for writer, frames in pending.items():
+        # The highest stamp so far, not its own: if a clock was set back, sorting by the stamp alone
+        # would take a later frame of the writer before an earlier one.
+        stamps = itertools.accumulate((f.ingested_at for f in frames), max)
+        arrivals += [(at, writer, f.sequence, f) for at, f in zip(stamps, frames, strict=True)]
+    batch: Frames = {}
+    events = size = 0
+    for _, writer, _, frame in sorted(arrivals, key=lambda a: a[:3]):
+        events, size = events + frame.events, size + frame.raw
+        # One frame is always taken, however large, else sealing would not get past it.
+        if batch and (events > rows_max or size > RAW_MAX):
+            break
+        batch.setdefault(writer, []).append(frame)
+    return {w: batch[w] for w in sorted(batch, key=lambda w: (starts[w], w))}
+
+
+def batches(pending: Frames, starts: dict[str, int], rows_max: int) -> Iterator[Frames]:
+    """Yield what each of the next segments would take if nothing else arrived."""
+    remaining = {w: frames for w, frames in pending.items() if frames}
+    while remaining:
+        taken = first_batch(remaining, starts, rows_max)
+        yield taken
+        remaining = {w: fs[len(taken.get(w, ())) :] for w, fs in remaining.items()}
+        remaining = {w: fs for w, fs in remaining.items() if fs}
+
+
+def open_run(store: Store, run: IdRun) -> tuple[Any, Any]:
+    """Return the keys of a run, verified once: a flipped bit would let a duplicate in.
+
+    Raises DamagedIds.
+    """
+    keys = identity_run.read(store.paths, run)
+    path = store.paths.object("ids", run.digest)
+    if not store.verified.is_intact(run.digest, path):
+        raise DamagedIds(path, "the content does not match its name")
+    return keys
+
+
+def drop_duplicates(
+    store: Store, table: pa.Table, runs: tuple[IdRun, ...], pending: list[Any] | None = None
+) -> pa.Table:
+    """Drop rows whose key came earlier in the table, or is in an id run or in one of `pending`,
+    pairs of key arrays that no run has yet."""
+    keyed = np.flatnonzero(arrays.truths(table["key"].is_valid()))
+    high, low = rows.key_arrays(table["key"].drop_null())
+    order = np.argsort(high, kind="stable")
+    # In order, as look-ups in runs are several times faster then.
+    ordered = high[order], low[order]
+    keep = np.ones(len(high), dtype=bool)
+    # Most tables have no repeated key: then it does not matter which row is the first.
+    if bool((ordered[0][1:] == ordered[0][:-1]).any()):
+        _unmark_repeats(keep, precedence(table, keyed, high, low), high, low)
+    is_stored = np.zeros(len(high), dtype=bool)
+    for keys in (*(open_run(store, run) for run in runs), *(pending or ())):
+        is_stored |= identity_run.contains(keys, *ordered)
+    keep[order[is_stored]] = False
+    if keep.all():
+        return table
+    mask = np.ones(table.num_rows, dtype=bool)
+    mask[keyed] = keep
+    return table.filter(arrays.mask(mask))
+
+
+def precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
+    """Return the order of keyed rows by key, then (ingested_at, writer, sequence, row); rows that
+    come from no WAL are in the order of the table (F12.6)."""
+    place = np.arange(len(high))
+    if "writer" not in table.column_names:
+        return np.lexsort((place, low, high))
+    when = arrays.numbers(table["ingested_at"])[keyed]
+    who = np.asarray(table["writer"].cast("string").to_pylist())[keyed]
+    sequence = arrays.numbers(table["sequence"])[keyed]
+    return np.lexsort((place, sequence, who, when, low, high))
+
+
+def _unmark_repeats(keep: Any, order: Any, high: Any, low: Any) -> None:
+    """Clear `keep` for every key that follows an equal one in this order."""
+    same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
+    keep[order[1:][same]] = False

@@ -1,0 +1,202 @@
+"""Signing tags and states, and finding what is wrong with the signatures of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from lakelog.errors import Damaged, NotProven, UnknownRef
+from lakelog.event.encode import from_micros
+from lakelog.proofs import envelope, snapshot_tree
+from lakelog.proofs.envelope import Signed, Statement
+from lakelog.proofs.keys import PrivateKey, PublicKey
+from lakelog.proofs.snapshot_tree import Progress
+from lakelog.store import disk, signatures
+from lakelog.store.bootstrap import Store
+from lakelog.store.paths import encode_name
+from lakelog.store.resolve import resolve
+from lakelog.store.signatures import SignatureFile
+from lakelog.store.tracking import is_tracking
+
+_AUTOMATIC = re.compile(r"train-[0-9a-f]+|(state-|before-rollback-|)\d{8}-\d{6}(-\d+)?")
+"""Names of tags that exports, saves of states and containers, and rollbacks make by themselves."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What signatures are of: a tag and the state that it names, or with "" a state."""
+
+    tag: str
+    snapshot: str
+
+    def __str__(self) -> str:
+        return f"tag {self.tag}" if self.tag else f"snapshot {self.snapshot[:12]}"
+
+
+def target(store: Store, branch: str, ref: str) -> Target:
+    """Return what a ref names. Raises UnknownRef, InvalidName, Damaged."""
+    digest = resolve(store, branch, ref)
+    try:
+        encode_name(ref)
+    except ValueError:  # an id, a time or a move: no tag can have such a name
+        return Target("", digest)
+    return Target(ref if disk.exists(store.paths.tag(ref)) else "", digest)
+
+
+def sign(
+    store: Store,
+    branch: str,
+    what: Target,
+    key: PrivateKey,
+    expires_in: int | None = None,
+    progress: Progress | None = None,
+) -> Statement:
+    """Sign a tag or a state, for a time in us or for ever; replaces an older signature of the same
+    key. Raises Damaged, OSError."""
+    root, events = snapshot_tree.root(store, what.snapshot, progress)
+    seq = snapshot_tree.seq_range(store, what.snapshot)
+    now = disk.now_us()
+    expires = None if expires_in is None else now + expires_in
+    branch = store.refs.tag(what.tag).branch if what.tag else branch
+    statement = Statement(
+        store.lake_id, branch, what.tag, what.snapshot, seq, events, root, now, expires
+    )
+    signed = envelope.sign(statement, key)
+    signatures.write(store.paths, what.tag, what.snapshot, key.public.id, signed)
+    return statement
+
+
+def files(store: Store, what: Target) -> list[SignatureFile]:
+    """Return the signatures of a target; of a state also those of tags that name it."""
+    if what.tag:
+        return signatures.of_tag(store.paths, what.tag)
+    tags = {tag.name for tag in store.refs.tags() if tag.snapshot == what.snapshot}
+    named = [file for file in signatures.listing(store.paths) if file.tag in tags]
+    return signatures.of_state(store.paths, what.snapshot) + named
+
+
+def check(
+    store: Store,
+    what: Target,
+    keys: Sequence[PublicKey],
+    progress: Progress | None = None,
+    trusted: set[str] | None = None,
+    lakes: Collection[str] = (),
+) -> list[tuple[str, str]]:
+    """Return (path, reason) of all that keeps a target from being signed by one of the keys;
+    nothing if one signature is valid. It has to be made in this lake, or in one of `lakes` (ids),
+    as those that came with a clone. The events are hashed again, but not those of the segments in
+    `trusted`. Raises Damaged."""
+    found = []
+    trusted = set() if trusted is None else trusted
+    for file in files(store, what):
+        try:
+            signed = open_file(store, file, what, keys, lakes)
+        except (Damaged, NotProven) as error:
+            reason = error.reason if isinstance(error, Damaged) else str(error)
+            found.append((file.path, f"{what}: {reason}"))
+            continue
+        said = signed.statement
+        root = snapshot_tree.root(store, what.snapshot, progress, trusted, said.lake)
+        if root == (said.root, said.events):
+            return []
+        found.append((file.path, f"{what}: its events are not those of the signed Merkle root"))
+    if found:
+        return found
+    path = store.paths.tag(what.tag) if what.tag else store.paths.object("manifests", what.snapshot)
+    return [(path, _unsigned(what))]
+
+
+def check_tags(
+    store: Store,
+    keys: Sequence[PublicKey],
+    progress: Progress | None = None,
+    lakes: Collection[str] = (),
+) -> list[tuple[str, str]]:
+    """Return what `check` finds of every tag but those of remotes' branches and unsigned ones that
+    were made by themselves, and that there is none. A tag that cannot be read is left to verify."""
+    found: list[tuple[str, str]] = []
+    trusted: set[str] = set()
+    names = [name for name in store.refs.tag_names() if _wants_signature(store, name)]
+    for name in names:
+        try:
+            what = Target(name, store.refs.tag(name).snapshot)
+            found += check(store, what, keys, progress, trusted, lakes)
+        except Damaged as error:
+            found.append((error.path, f"tag {name}: {error.reason}"))
+    return found if names else [(store.paths.tags, "the lake has no tag that could be signed")]
+
+
+def _wants_signature(store: Store, tag: str) -> bool:
+    if is_tracking(store, tag):
+        return False
+    # Nobody vouched for what an export, a save or a rollback tagged; if somebody does, it counts.
+    return not _AUTOMATIC.fullmatch(tag) or bool(signatures.of_tag(store.paths, tag))
+
+
+def open_file(
+    store: Store,
+    file: SignatureFile,
+    what: Target,
+    keys: Sequence[PublicKey],
+    lakes: Collection[str] = (),
+) -> Signed:
+    """Return what a signature says of a target. Raises DamagedRef, NotProven."""
+    signed = envelope.open_signed(signatures.read(file.path), keys)
+    lake = signed.statement.lake
+    if lake != store.lake_id and lake not in lakes:
+        raise NotProven(f"it was signed in another lake: `--signed-in {lake}` accepts that one")
+    reason = next(_faults(file, what, signed.statement), None)
+    if reason:
+        raise NotProven(reason)
+    return signed
+
+
+def _faults(file: SignatureFile, what: Target, said: Statement) -> Iterator[str]:
+    if said.tag != file.tag:
+        yield f"it is the signature of {_name(said)}, under another name"
+    if said.snapshot != what.snapshot:
+        other = f"{said.snapshot[:12]} was signed, {what.snapshot[:12]} is there now"
+        yield f"the tag was moved: {other}" if file.tag else f"another state was signed: {other}"
+    if said.expires is not None and said.expires <= disk.now_us():
+        yield f"the signature expired on {from_micros(said.expires):%Y-%m-%d %H:%M} UTC"
+
+
+def _unsigned(what: Target) -> str:
+    name = what.tag or what.snapshot[:12]
+    return f"{what} has no signature: `lakelog sign {name} --key KEY` makes one"
+
+
+def _name(said: Statement) -> str:
+    return f"the tag {said.tag}" if said.tag else f"the snapshot {said.snapshot[:12]}"
+
+
+def newest(
+    store: Store, what: Target, keys: Sequence[PublicKey] = ()
+) -> tuple[dict[str, object], Statement]:
+    """Return the envelope and statement of the newest signature of a target, of one of the keys if
+    any are given. Raises UnknownRef where there is none, Damaged, NotProven."""
+    found = []
+    for file in files(store, what):
+        body = signatures.read(file.path)
+        ids = {key.id[: len(file.key)] for key in keys}
+        if not keys or file.key in ids:
+            said = envelope.unverified(body)
+            if reason := next(_faults(file, what, said), None):
+                raise NotProven(f"{file.path}: {reason}")
+            found.append((said.time, file.path, body, said))
+    if not found:
+        raise UnknownRef(_unsigned(what))
+    return max(found, key=lambda each: each[:2])[2:]
+
+
+def last_signed(store: Store) -> Target:
+    """Return what was signed last. Raises UnknownRef where nothing is, Damaged, NotProven."""
+    found = []
+    for file in signatures.listing(store.paths):
+        said = envelope.unverified(signatures.read(file.path))
+        found.append((said.time, file.path, Target(file.tag, said.snapshot)))
+    if not found:
+        raise UnknownRef("nothing in this lake is signed: see `lakelog sign --help`")
+    return max(found, key=lambda each: each[:2])[2]

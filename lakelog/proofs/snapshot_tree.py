@@ -1,0 +1,224 @@
+"""The Merkle tree of a state, from its segments; the peaks of each are cached.
+
+cache/merkle/<digest> has the highest nodes above the rows of one segment (event_tree.py), which
+belong to it alone as no two segments of a state overlap in seq (F10.2):
+
+    header   "LKT1", CRC-32 of the rest u32, lake (16 bytes), the range of seq [low, high) 2 x i64
+    nodes    height u8, place i64, events i64, hash (32 bytes); 49 bytes each
+
+A cache that is missing, damaged, or of another range or lake is computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import struct
+import zlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import DamagedSegment, UnknownRef
+from lakelog.proofs import event_tree
+from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, Step
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import bloom, segment
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+
+Progress = Callable[[int, int], None]
+Event = dict[str, Any]
+_HEAD = struct.Struct("<4sI16sqq")
+_CHECKED = 8
+_NODE = [("height", "u1"), ("place", "<i8"), ("count", "<i8"), ("hash", "u1", 32)]
+
+
+def seq_range(store: Store, digest: str) -> tuple[int, int] | None:
+    """Return the lowest and highest seq that events of a state can have; None without events."""
+    entries = _entries(store, digest)
+    return (entries[0].seq[0], max(e.seq[1] for e in entries)) if entries else None
+
+
+def root(
+    store: Store,
+    digest: str,
+    progress: Progress | None = None,
+    trusted: set[str] | None = None,
+    lake: str = "",
+) -> tuple[str, int]:
+    """Return the root over the events of a state, in hex, and their number; as events of another
+    lake if its id is given.
+
+    Where `trusted` is given, the cache serves only the segments in it, and those that are hashed
+    again are added. Raises Damaged.
+    """
+    top, count, _ = event_tree.root(
+        _levels(store, digest, progress, trusted, lake or store.lake_id)
+    )
+    return top.hex(), count
+
+
+def path_of(store: Store, digest: str, seq: int, lake: str = "") -> tuple[Event, list[Step]]:
+    """Return the event with a seq in a state, and its path to the root; as events of another lake
+    if its id is given. Raises UnknownRef where the state has none, Damaged."""
+    lake = lake or store.lake_id
+    for entry in _entries(store, digest):
+        if entry.seq[0] <= seq <= entry.seq[1]:
+            rows = _rows(store, entry)
+            found = rows.filter(pc.equal(rows["seq"], seq))
+            if not len(found):
+                break
+            levels = {0: _leaves(store, entry, rows, lake)}
+            _, below = event_tree.climb(levels, *_span(entry), seq)
+            _, _, above = event_tree.root(_levels(store, digest, None, None, lake), seq)
+            return _event(found), below + above
+    raise UnknownRef(f"the state {digest[:12]} has no event with seq {seq}")
+
+
+def find(store: Store, digest: str, id: str, source: str | None) -> list[tuple[int, str | None]]:
+    """Return (seq, source) of the events of a state with an id, of one source if that is given.
+    Raises Damaged."""
+    filters = bloom.Filters(store.paths)
+    hashed = [int(value) for value in bloom.hashes(pa.array([id]))]
+    found = []
+    for entry in _entries(store, digest):
+        _require_intact(store, entry)
+        if filters.may_contain(entry.key, "id", hashed):
+            rows = _rows(store, entry)
+            rows = rows.filter(pc.equal(rows["id"], id))
+            pairs = zip(rows["seq"].to_pylist(), rows["source"].to_pylist(), strict=True)
+            found += [(seq, name) for seq, name in pairs if source is None or name == source]
+    return sorted(found)
+
+
+def _entries(store: Store, digest: str) -> list[SegmentEntry]:
+    """Return the event segments of a state by seq. Raises Damaged where two overlap."""
+    state = store.manifests.load(digest)
+    entries = sorted(store.manifests.segments(state, "events"), key=lambda e: e.seq)
+    for before, after in itertools.pairwise(entries):
+        if after.seq[0] <= before.seq[1]:
+            path = store.paths.object("segments", after.key)
+            raise DamagedSegment(path, "another segment of the state has events of its seq")
+    return entries
+
+
+def _levels(
+    store: Store, digest: str, progress: Progress | None, trusted: set[str] | None, lake: str
+) -> Levels:
+    """Return the peaks of all segments of a state by height."""
+    entries = _entries(store, digest)
+    parts: dict[int, list[event_tree.Nodes]] = {}
+    done, total = 0, sum(e.events for e in entries)
+    for entry in entries:
+        for height, nodes in _peaks(store, entry, trusted, lake).items():
+            parts.setdefault(height, []).append(nodes)
+        done += entry.events
+        if progress:
+            progress(done, total)
+    return {height: event_tree.concat(nodes) for height, nodes in parts.items()}
+
+
+def _peaks(store: Store, entry: SegmentEntry, trusted: set[str] | None, lake: str) -> Levels:
+    is_trusted = trusted is None or entry.key in trusted
+    if is_trusted and (known := _load(store, entry, lake)) is not None:
+        return known
+    if trusted is not None:
+        trusted.add(entry.key)
+    levels = {0: _leaves(store, entry, _rows(store, entry), lake)}
+    peaks, _ = event_tree.climb(levels, *_span(entry))
+    _save(store, entry, peaks, lake)
+    return peaks
+
+
+def _span(entry: SegmentEntry) -> tuple[int, int]:
+    return entry.seq[0], entry.seq[1] + 1
+
+
+def _leaves(store: Store, entry: SegmentEntry, rows: pa.Table, lake: str) -> event_tree.Nodes:
+    path = store.paths.object("segments", entry.key)
+    try:
+        nodes = event_tree.leaves(lake, rows)
+    except ValueError as error:
+        raise DamagedSegment(path, str(error)) from None
+    low, high = _span(entry)
+    if len(nodes.places) and not low <= nodes.places[0] <= nodes.places[-1] < high:
+        raise DamagedSegment(path, "it has an event outside the range of seq of its entry")
+    return nodes
+
+
+def _rows(store: Store, entry: SegmentEntry) -> pa.Table:
+    """Return the rows of a segment with their seq. Raises DamagedSegment."""
+    _require_intact(store, entry)
+    rows = segment.read(store.paths, entry.key)
+    if entry.layout == "arrival":
+        seqs = pa.array(np.arange(len(rows), dtype=np.int64) + entry.seq[0])
+        rows = rows.append_column("seq", seqs)
+    return rows
+
+
+def _require_intact(store: Store, entry: SegmentEntry) -> None:
+    path = store.paths.object("segments", entry.key)
+    try:
+        if not store.verified.is_intact(entry.key, path):
+            raise DamagedSegment(path, "the content does not match its name")
+    except FileNotFoundError:
+        raise DamagedSegment(path, "the segment is missing") from None
+
+
+def _event(row: pa.Table) -> Event:
+    """Return the members of an event, times in us, from a table of one row."""
+    texts = {name: row[name][0].as_py() for name in TEXTS}
+    return {name: row[name].cast(pa.int64())[0].as_py() for name in NUMBERS} | texts
+
+
+def _load(store: Store, entry: SegmentEntry, lake: str) -> Levels | None:
+    """Return the cached peaks of a segment, or None."""
+    try:
+        data = disk.read(f"{store.paths.peaks}/{entry.key}")
+    except OSError:
+        return None
+    if len(data) < _HEAD.size or (len(data) - _HEAD.size) % np.dtype(_NODE).itemsize:
+        return None
+    head = _HEAD.pack(b"LKT1", zlib.crc32(data[_CHECKED:]), *_of(lake, entry))
+    if data[: _HEAD.size] != head:
+        return None
+    nodes = np.frombuffer(data, _NODE, offset=_HEAD.size)
+    return {
+        int(height): event_tree.Nodes(
+            *(
+                np.ascontiguousarray(nodes[name][nodes["height"] == height])
+                for name in ("place", "count", "hash")
+            )
+        )
+        for height in np.unique(nodes["height"])
+    }
+
+
+def _save(store: Store, entry: SegmentEntry, peaks: Levels, lake: str) -> None:
+    """Store the peaks of a segment, if the disk has room."""
+    parts = []
+    for height, nodes in peaks.items():
+        part = np.zeros(len(nodes.places), _NODE)
+        part["height"], part["place"] = height, nodes.places
+        part["count"], part["hash"] = nodes.counts, nodes.hashes
+        parts.append(part.tobytes())
+    body = b"".join(parts)
+    rest = _HEAD.pack(b"LKT1", 0, *_of(lake, entry))[_CHECKED:] + body
+    with contextlib.suppress(OSError):
+        disk.make_dir(store.paths.peaks)
+        path = f"{store.paths.peaks}/{entry.key}"
+        disk.replace_whole(path, b"LKT1" + struct.pack("<I", zlib.crc32(rest)) + rest, sync=False)
+
+
+def _of(lake: str, entry: SegmentEntry) -> tuple[bytes, int, int]:
+    return bytes.fromhex(lake), *_span(entry)

@@ -1,0 +1,1 @@
+"""The text of a query: parsed by the engine, judged and rewritten."""

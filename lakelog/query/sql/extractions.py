@@ -1,0 +1,237 @@
+"""Extractions from the payload, and the SQL that gives each over segments of one kind.
+
+The answer is always that of the JSON function over the payload's text. Over typed segments it comes
+from the column of the member, where that is the same: so DuckDB reads no other column, and filters
+on it skip row groups by their statistics. Otherwise the text of that member alone is put together
+again, and the JSON function applied to that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lakelog.segments import sql, typed
+from lakelog.segments.segment import EVENT_COLUMNS
+from lakelog.segments.segment_sql import Scan
+from lakelog.segments.typed import Member, Schema
+
+_ESCAPED, _BEHIND = re.compile(r'[\\"]'), r"\\\g<0>"
+Step = str | int
+"""A name of a member, or a place in a list, the first being 0."""
+_FUNCTIONS = {"json": "json_extract", "text": "json_extract_string", "value": "json_value"}
+_TYPES = {"int": "BIGINT", "float": "DOUBLE", "number": "DOUBLE", "bool": "BOOLEAN"}
+_SAME = {
+    "int": frozenset(
+        "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT DOUBLE".split()
+    ),
+    "float": frozenset(("DOUBLE",)),
+    "number": frozenset(("DOUBLE",)),
+    "bool": frozenset(("BOOLEAN",)),
+}
+"""Types to which a value of a kind is cast as its text would be. Others round differently."""
+_SAFE = {**_SAME, "int": frozenset(("BIGINT", "HUGEINT", "DOUBLE"))}
+"""Those of them that every value of a kind has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What a query takes out of the payload.
+
+    `mode` is `json` (->), `text` (->>), `value` (json_value), or `fields`: the value in the type
+    that segments have it in. `cast` is the type around it, "" for none; with `is_try` what has no
+    value of that type is NULL. With `is_guarded` it stands in a cast that fails.
+    """
+
+    path: tuple[Step, ...]
+    mode: str
+    cast: str = ""
+    is_try: bool = False
+    is_guarded: bool = False
+
+    def column_sql(self, schema: Schema | None, has_texts: bool, kind: str) -> str:
+        """Return the SQL of it over rows with columns `data` and, with a schema, `fields`.
+
+        `kind` is what `kind` says of all schemas of the query.
+        """
+        if schema is None:
+            return self.text_sql(kind)
+        value = self._typed_sql(schema, kind)
+        return f"coalesce({value}, {self.text_sql(kind)})" if has_texts else value
+
+    def text_sql(self, kind: str) -> str:
+        """Return the SQL of it over payloads that are text in `data`."""
+        if self.mode != "fields":
+            return self._cast(f"{_FUNCTIONS[self.mode]}(data, {_path(self.path)})")
+        if kind == "json":
+            return f"json_extract(data, {_path(self.path)})"
+        text = f"json_extract_string(data, {_path(self.path)})"
+        return f"TRY_CAST({text} AS {_TYPES[kind]})" if kind in _TYPES else text
+
+    def kind(self, schemas: Iterable[Schema]) -> str:
+        """Return the kind of the values that have one in these schemas: `text` where they differ
+        or none has any, `json` where all are objects or lists."""
+        found = [_find(schema, self.path)[:2] for schema in schemas]
+        kinds = {"json" if rest else _kind(member) for member, rest in found if member}
+        scalars = kinds & {*_TYPES, "text"}
+        if scalars <= {"int", "float", "number"} and len(scalars) > 1:
+            return "float"
+        if kinds and not scalars:
+            return "text" if "json" in kinds else "json"
+        return scalars.pop() if len(scalars) == 1 else "text"
+
+    def _typed_sql(self, schema: Schema, kind: str) -> str:
+        member, rest, parent = _find(schema, self.path)
+        if member is None:
+            return f"NULL::{self._type(kind)}"
+        column = f"{parent}.{sql.identifier(member.name)}"
+        known = _kind(member) if not rest else ""
+        is_coded = known == "text" != member.kind  # then no member alone is the text
+        is_cast = self.is_guarded or self.cast not in ("", *_SAFE.get(known, ()))
+        if not is_coded and (known == "text" or is_cast):
+            column = _guarded(column)
+        value = typed.plain_sql(member, column) if known == "text" else column
+        if self.mode == "fields" and known in (*_TYPES, "text"):
+            return f"{value}::{_TYPES.get(kind, 'VARCHAR')}"
+        if self.mode in ("json", "text") and self.cast in _SAME.get(known, ()):
+            return f"{'TRY_' if self.is_try else ''}CAST({column} AS {self.cast})"
+        if self.mode == "text" and known == "text":
+            return self._cast(value)
+        if self.mode == "text" and known in ("int", "bool"):
+            return self._cast(f"{column}::VARCHAR")
+        if known == "number" and self.mode == "text" and self.cast == "BIGINT" and self.is_try:
+            return _whole_sql(column)
+        # Spelled as the JSON functions do, which is not always as in the payload.
+        if self.mode == "text" and known == "number":
+            return self._cast(_number_sql(column))
+        if self.mode == "text" and known == "float":
+            return self._cast(f"to_json({column})::VARCHAR")
+        if self.mode == "json" and known in ("text", "int", "bool", "float") and not member.null:
+            return self._cast(f"to_json({value})")
+        if self.mode == "fields":
+            function = "json_extract" if kind == "json" else "json_extract_string"
+            part = f"{function}({typed.member_sql(member, column)}, {_path(rest)})"
+            return f"TRY_CAST({part} AS {_TYPES[kind]})" if kind in _TYPES else part
+        function = _FUNCTIONS[self.mode]
+        if member.null and self.mode != "text":  # null and absence are two things to the others
+            text = typed.text_sql(Schema((member,)), parent)
+            return self._cast(f"{function}({text}, {_path((member.name, *rest))})")
+        text = typed.member_sql(member, column)
+        return self._cast(f"{function}({text}, {_path(rest)})")
+
+    def _cast(self, value: str) -> str:
+        if not self.cast:
+            return value
+        return f"{'TRY_' if self.is_try else ''}CAST({value} AS {self.cast})"
+
+    def _type(self, kind: str) -> str:
+        if self.mode == "fields":
+            return "JSON" if kind == "json" else _TYPES.get(kind, "VARCHAR")
+        return self.cast or ("JSON" if self.mode == "json" else "VARCHAR")
+
+
+class WideColumns:
+    """The columns of a table for extractions, in scans of any kind."""
+
+    def __init__(self, columns: Sequence[Extraction], schemas: Sequence[Schema]) -> None:
+        """`schemas` are all of those that the scans have."""
+        self._columns = [(each, each.kind(schemas)) for each in columns]
+
+    def __call__(self, scan: Scan) -> list[str]:
+        """Return the columns as SQL over the rows of a scan."""
+        return [
+            f"{each.column_sql(scan.schema, scan.has_texts, kind)} AS {sql.identifier(name(place))}"
+            for place, (each, kind) in enumerate(self._columns)
+        ]
+
+
+class FieldColumn(NamedTuple):
+    """A field of payloads as a column of a name."""
+
+    name: str
+    value: Extraction
+
+
+@dataclass(frozen=True)
+class TypeTable:
+    """The events of a type, and the fields of their payloads as columns instead of `data`."""
+
+    type: str
+    columns: tuple[FieldColumn, ...]
+
+    @property
+    def values(self) -> tuple[Extraction, ...]:
+        """The values of the columns of fields."""
+        return tuple(column.value for column in self.columns)
+
+    def rows_sql(self, rows: str) -> str:
+        """SQL for the table over `rows`: those of events, with `values` as more columns."""
+        fields = (
+            f"{sql.identifier(name(place))} AS {sql.identifier(column.name)}"
+            for place, column in enumerate(self.columns)
+        )
+        listed = ", ".join((*TYPE_COLUMNS, *fields))
+        return f"SELECT {listed} FROM ({rows}) WHERE type = {sql.literal(self.type)}"
+
+
+TYPE_COLUMNS = (*(column for column in EVENT_COLUMNS if column != "data"), "seq")
+"""The columns of events that a TypeTable has."""
+
+
+def name(place: int) -> str:
+    """Return the name of the column for the extraction of a place in the list."""
+    return f"data~{place}"
+
+
+def _find(schema: Schema, path: tuple[Step, ...]) -> tuple[Member | None, tuple[Step, ...], str]:
+    """Return the deepest member on a path that is a column, the rest of the path, and the SQL of
+    the struct that holds it; None where no row of the schema has a value there."""
+    members, parent = schema.members, "fields"
+    for at, step in enumerate(path):
+        # The engine's names of columns ignore case, those of JSON do not.
+        member = next((m for m in members if m.name == step), None)
+        if member is None:
+            break
+        rest = path[at + 1 :]
+        if not rest or member.kind in ("list", "json"):
+            return member, rest, parent
+        members, parent = member.members, f"{parent}.{sql.identifier(member.name)}"
+        if member.kind != "object":
+            break
+    return None, (), parent
+
+
+def _kind(member: Member) -> str:
+    """Return the kind of the values of a member, `text` for texts however they are stored."""
+    return "text" if member.kind in typed.TEXTS else member.kind
+
+
+def _guarded(column: str) -> str:
+    """SQL for a member that the reader gives as it is.
+
+    Of a bare member it does a cast itself, for all rows: those too that a condition or a CASE
+    leaves out, and that may fail. Conditions on a guarded one reach the reader all the same.
+    """
+    return f"coalesce({column}, NULL)"
+
+
+def _number_sql(column: str) -> str:
+    whole = f"TRY_CAST({column} AS BIGINT)::VARCHAR"
+    return f"CASE WHEN {_is_whole(column)} THEN {whole} ELSE to_json({column})::VARCHAR END"
+
+
+def _whole_sql(column: str) -> str:
+    """SQL for the cast of the text of a number to BIGINT, where that does not make a text."""
+    other = f"TRY_CAST(to_json({column})::VARCHAR AS BIGINT)"
+    return f"CASE WHEN {_is_whole(column)} THEN TRY_CAST({column} AS BIGINT) ELSE {other} END"
+
+
+def _is_whole(column: str) -> str:
+    return f"abs({column}) < {1 << 53} AND {column} = trunc({column})"
+
+
+def _path(path: tuple[Step, ...]) -> str:
+    steps = (f"[{s}]" if isinstance(s, int) else f'."{_ESCAPED.sub(_BEHIND, s)}"' for s in path)
+    return sql.literal("$" + "".join(steps))

@@ -1,0 +1,69 @@
+"""Keys: by which columns, or fields of `data`, two events are the same; as SQL.
+
+A name is an envelope column, `data.FIELD` (nested: `data.a.b`) or `content`, which stands for all
+that an event says: every column but when and how it was taken in. Values are compared as stored;
+fields of `data` by their text. An event without one of the key's values has no key: it is nobody's
+duplicate. With `nulls` a null equals a null, and only an event that has none of the values has no
+key; within `content` it always does, for most events leave some columns empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lakelog.errors import InvalidSetting
+from lakelog.runtime.closest import did_you_mean
+from lakelog.segments.segment import EVENT_COLUMNS
+from lakelog.segments.sql import json_path
+
+CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
+
+
+@dataclass(frozen=True)
+class Key:
+    """Names of a key and their SQL, in the same order."""
+
+    names: tuple[str, ...]
+    parts: tuple[str, ...]
+    needed: tuple[str, ...] = ()
+    """SQL of the parts without which an event has no key; one of `parts` where it is empty."""
+
+    @property
+    def hash(self) -> str:
+        """SQL of 64 bits that equal keys share."""
+        return f"hash({', '.join(self.parts)})"
+
+    @property
+    def given(self) -> str:
+        """SQL that says whether an event has a key."""
+        mark, parts = ("AND", self.needed) if self.needed else ("OR", self.parts)
+        return "(" + f" {mark} ".join(f"{part} IS NOT NULL" for part in parts) + ")"
+
+
+def key_of(by: str | Sequence[str], nulls: bool = False) -> Key:
+    """Return the key of these names. Raises InvalidSetting for an unknown or missing name."""
+    names: list[str] = []
+    needed: list[str] = []
+    for name in [by] if isinstance(by, str) else by:
+        for part in (part.strip() for part in str(name).split(",")):
+            names += CONTENT if part == "content" else [part] if part else []
+            needed += [part] if part and part != "content" and not nulls else []
+    if not names:
+        raise InvalidSetting("nothing to dedupe by: name columns, fields of data, or content")
+    names = list(dict.fromkeys(names))
+    return Key(tuple(names), tuple(map(part_of, names)), tuple(map(part_of, needed)))
+
+
+def part_of(name: str) -> str:
+    """Return the SQL of one name. Raises InvalidSetting."""
+    if name in EVENT_COLUMNS:
+        return name
+    head, _, path = name.partition(".")
+    fields = path.split(".")
+    if head != "data" or not all(fields):
+        names = ", ".join(EVENT_COLUMNS)
+        hint = did_you_mean(name, [*EVENT_COLUMNS, "content"])
+        hint = hint or f"choose from {names}, content or data.FIELD"
+        raise InvalidSetting(f"no column {name!r}: {hint}")
+    return f"CASE WHEN json_valid(data) THEN json_extract_string(data, {json_path(fields)}) END"

@@ -1,0 +1,137 @@
+"""The tables of a lake as a query reads them: rows of segments, and those of the tail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lakelog.query.sql import prune
+from lakelog.query.sql.tree import with_events
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import sql
+from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from lakelog.query.sql import extractions, payload
+    from lakelog.query.sql.extractions import Extraction, TypeTable
+    from lakelog.segments import segment_sql
+else:
+    extractions, payload = Lazy("lakelog.query.sql.extractions"), Lazy("lakelog.query.sql.payload")
+    segment_sql = Lazy("lakelog.segments.segment_sql")
+
+_NAMES = re.compile(r"\s*(?:with\b|--|/\*)", re.I)
+
+
+class View(NamedTuple):
+    """A table of the lake as one query reads it: its segments, and the rows of its tail."""
+
+    name: str
+    entries: list[SegmentEntry]
+    tail: pa.Table | None
+    more: tuple[Extraction, ...] = ()
+    """Extractions from payloads that it has as columns besides its own."""
+    of_type: TypeTable | None = None
+    """Which events it has, if not all."""
+    source: str | None = None
+    """The table, in SQL, that has the rows of the tail, where that is not `tail`."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What is equal for views of the same rows, as long as the tail is held."""
+        return self.name, id(self.tail), tuple(entry.key for entry in self.entries), self.more
+
+
+def columns(name: str) -> tuple[str, ...]:
+    """Return the columns of a table, without those of extractions, in order."""
+    return QUARANTINE_COLUMNS if name == "quarantine" else (*EVENT_COLUMNS, "seq")
+
+
+def rows_sql(
+    paths: Paths,
+    name: str,
+    entries: list[SegmentEntry],
+    tail: str | None,
+    more: Sequence[Extraction] = (),
+) -> str:
+    """Return SQL for the rows of `events`, `quarantine`, or `events` with `more` columns.
+
+    `tail` is a table with the columns of the first two.
+    """
+    listed = ", ".join(columns(name))
+    if name == "quarantine":
+        files = [paths.object("segments", entry.key) for entry in entries]
+        parts = [f"SELECT {listed} FROM {sql.parquet(files)}"] if entries else []
+    else:
+        scans = segment_sql.scans(paths, entries)
+        wide = extractions.WideColumns(more, [scan.schema for scan in scans if scan.schema])
+        parts = segment_sql.queries(paths, scans, wide)
+        listed = ", ".join((listed, *wide(segment_sql.TEXT)))
+    if tail is not None or not parts:
+        parts.append(f"SELECT {listed} FROM {tail or f'({sql.no_rows(columns(name))})'}")
+    return " UNION ALL ".join(parts)
+
+
+def inlined(query: str, table: str, rows: str) -> str:
+    """Return a query that has the rows of its only table in itself, so that the engine binds it
+    once, and no view before. It must not begin with names of its own (`has_names`)."""
+    return f"WITH {table} AS NOT MATERIALIZED ({rows}) {query}"
+
+
+def has_names(query: str) -> bool:
+    """Whether a query begins by giving names to others, or may do so after a comment."""
+    return bool(_NAMES.match(query))
+
+
+def can_inline(query: str, views: list[View]) -> bool:
+    """Whether `inlined` gives the same answer: one table, of segments alone, no names before."""
+    return len(views) == 1 and views[0].tail is None and not has_names(query)
+
+
+def over_typed_columns(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    views: list[View],
+    of_refs: Mapping[str, View],
+    *,
+    keep: bool,
+) -> tuple[str, list[View]]:
+    """Return a query that reads extractions from payloads as columns, and the views that it needs;
+    both as they are where that gains nothing. `of_refs` are the `events` of other schemas. `keep`
+    keeps `events` whether or not it is named; those with another name have only the segments that
+    the query needs, and a query that reads no extractions reads them under that name."""
+    narrowed = [view for view in of_refs.values() if view.name != "events"]
+    own = [("", view) for view in views if view.name == "events"]
+    events = dict(own) | dict(of_refs)
+    # Even where nothing is typed, `fields` has to become the payload's text.
+    typed = any(entry.fields for view in events.values() for entry in view.entries)
+    if not typed and not (events and payload.FIELDS in query.lower()):
+        return _over_narrowed(connection, query, views, narrowed)
+    tables = {(schema, "events"): f"{payload.WIDE}{schema}" for schema in events}
+    rewriting = prune.rewrite(connection, query, typed, tables)
+    if rewriting is None:
+        return _over_narrowed(connection, query, views, narrowed)
+    wide = [
+        view._replace(name=tables[schema, "events"], more=rewriting.columns)
+        for schema, view in events.items()
+    ]
+    if not rewriting.reads_events and not keep:
+        views = [view for view in views if view.name != "events"]
+    return rewriting.sql, [*views, *wide]
+
+
+def _over_narrowed(
+    connection: duckdb.DuckDBPyConnection, query: str, views: list[View], narrowed: list[View]
+) -> tuple[str, list[View]]:
+    """Return a query that reads these views in the place of the `events` of their schemas."""
+    tree = with_events(
+        prune.tree_of(connection, query),
+        {view.name.removeprefix(payload.WIDE): view.name for view in narrowed},
+    )
+    text = payload.text_of(connection, tree) if narrowed else None
+    return (text, [*views, *narrowed]) if text else (query, views)

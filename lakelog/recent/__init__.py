@@ -1,0 +1,1 @@
+"""Recent entries in Redis, for programs that read them there."""

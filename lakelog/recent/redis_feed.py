@@ -1,0 +1,483 @@
+"""Feeding the newest entries of a lake to Redis, in rounds or in a thread beside a watcher.
+
+A round reads the watermark in Redis, finds what is newer by the segments of the two states, and of
+that the newest entries of each list: seq by seq in columns that are small, then their texts, in
+ranges of seq that one script writes. So what is read of a million new events is what stays. While
+Redis is away nothing is collected: the lake has it, and the next round starts at the watermark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lakelog.clients import backoff
+from lakelog.clients.redis_client import RedisClient, require_package
+from lakelog.clients.redis_config import RedisConfig
+from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
+from lakelog.files import cursors
+from lakelog.lake import Lake
+from lakelog.recent.redis_recent import (
+    ENTRY,
+    KEEP,
+    KEEP_MAX,
+    SOURCE,
+    WRITE,
+    events_behind,
+    is_full,
+    key_of,
+    names_table,
+    prefix_of,
+    words_of,
+)
+from lakelog.runtime.lazy import Lazy
+from lakelog.store import disk
+from lakelog.store.manifest import Manifest
+from lakelog.store.refs import Head
+from lakelog.sync import delta
+from lakelog.sync.delta import Step
+from lakelog.sync.target import Watermark, WatermarkMoved
+from lakelog.views.lineage import Part
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+else:
+    np = Lazy("numpy")
+redis = Lazy("redis")
+
+_CHUNK, _REBUILT = 8192, 32_768
+"""Entries that one script writes, about: some 15 ms for which Redis answers nobody else. What is
+not read yet is taken from the lake in larger ranges, and written by several scripts."""
+_EVERY, _EVERY_MAX, _REST = 0.5, 15.0, 10.0
+"""Seconds between two looks; after a round, so many times what it took, up to the second number."""
+_CHECK = 5.0
+"""Seconds after which an idle feeder looks whether Redis still has what it wrote."""
+END = 5.0
+"""Seconds that the end of a watcher waits for Redis; the next one continues where it stopped."""
+_ATTEMPTS = 6
+_DROPPED = 1000
+"""Lists of an older generation that are deleted at once."""
+_MAPPING = "recent"
+
+_PICKS = """CREATE OR REPLACE TEMPORARY TABLE recent_picks AS
+    SELECT source, level, grouping(source) + 2 * grouping(level) AS kind, max(arrived) AS arrived,
+        unnest(max(seq, {keep})) AS seq
+    FROM (SELECT seq, {source} AS source, upper(nullif(level, '')) AS level,
+            epoch_ms(ingested_at) AS arrived
+        FROM (FROM recent_rows LEFT JOIN recent_names USING (origin)))
+    GROUP BY GROUPING SETS ((), (source), (level), (source, level))"""
+# One look at the texts, whatever the ranges; what does not fit in the engine's memory is on disk.
+_TEXTS = """CREATE OR REPLACE TEMPORARY TABLE recent_texts AS
+    SELECT seq, {entry} AS entry FROM (
+        FROM (FROM recent_rows WHERE seq IN (SELECT seq FROM recent_picks))
+        LEFT JOIN recent_names USING (origin))
+    ORDER BY seq"""
+_EDGES = """SELECT seq FROM (SELECT seq, row_number() OVER (ORDER BY seq) AS place
+    FROM recent_picks) WHERE place % {chunk} = 0"""
+_RANGE = """SELECT kind, source, level, max(arrived) AS arrived,
+        encode(string_agg(entry, chr(10) ORDER BY seq)) AS entries, count(*) AS count
+    FROM (FROM recent_picks WHERE seq > $1 AND seq <= $2)
+    JOIN (FROM recent_texts WHERE seq > $1 AND seq <= $2) USING (seq)
+    GROUP BY ALL"""
+_CLEAN = "DROP TABLE IF EXISTS recent_picks; DROP TABLE IF EXISTS recent_texts"
+
+
+class _Addition(NamedTuple):
+    """Entries of a list from the oldest on, as lines of JSON; the last arrived at `arrived` ms."""
+
+    key: str
+    arrived: int
+    entries: bytes
+    size: int
+
+
+class _Stopped(Exception):
+    """The feeder is closed in the middle of a round."""
+
+
+class RecentFeeder:
+    """Keeps the recent entries of a branch in Redis. Rounds are of one thread at a time.
+
+    `keep` entries of each source, level and both stay; with a `ttl` (seconds) those of a list go
+    so long after its last one arrived. Raises InvalidSetting, MissingPackage.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        config: RedisConfig,
+        *,
+        keep: int | None = None,
+        ttl: float | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        if keep is not None and not 0 < keep <= KEEP_MAX:
+            raise InvalidSetting(f"Redis keeps 1 to {KEEP_MAX:,} entries of a source, not {keep}")
+        if ttl is not None and ttl <= 0:
+            raise InvalidSetting("the time to live of entries in Redis is above 0 s")
+        require_package()
+        self._lake, self._store = lake, lake.store
+        # The thread has its own patience: nothing waits for it.
+        self._config = dataclasses.replace(config, retries=0, pool_size=2)
+        self._given = keep, None if ttl is None else int(ttl * 1000)
+        self._keep, self._ttl = keep or KEEP, int((ttl or 0) * 1000)
+        self._prefix, self._say = prefix_of(lake), say or (lambda text: None)
+        self._client: RedisClient | None = None
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._names: dict[str, str] = {}
+        self._mark_seen: Watermark | None = None
+        self._generation, self._version, self._until = "", "0", 0.0
+        self._number, self._checked, self._trouble = -1, 0.0, ""
+        self.figures: dict[str, Any] = {
+            "address": config.address,
+            "trouble": "",
+            "entries_behind": None,
+            "entries_written": 0,
+            "rounds": 0,
+            "rebuilds": 0,
+            "seconds": 0.0,
+        }
+        """What it did, for a status: `seconds` were spent in rounds that wrote something."""
+
+    # --- the thread ---
+
+    def start(self) -> None:
+        """Feed in a thread until `close`; returns at once, whether Redis answers or not."""
+        self._thread = threading.Thread(target=self._run, name="lakelog-redis", daemon=True)
+        self._thread.start()
+
+    def close(self, seconds: float = END) -> None:
+        """Feed what is published, for so long at most if Redis answers; then end the thread."""
+        self._until = time.monotonic() + seconds
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._disconnect()
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
+
+    def _run(self) -> None:
+        attempt = 0
+        while True:
+            is_last = self._stop.is_set()
+            began = time.monotonic()
+            try:
+                written = self._round()
+                attempt = 0
+                if self._trouble:
+                    self._say(f"{self._config.address} has the recent entries again")
+                    self._trouble = self.figures["trouble"] = ""
+                took = time.monotonic() - began
+                pause = min(max(took * _REST, _EVERY), _EVERY_MAX) if written else _EVERY
+            except (WatermarkMoved, _Stopped):
+                pause = _EVERY
+            except Exception as error:  # a thread that died of it would be missed by nobody
+                attempt += 1
+                self._note_trouble(error)
+                pause = max(backoff.pause(attempt), _EVERY)
+            if is_last:
+                return
+            self._stop.wait(pause)
+
+    def _note_trouble(self, error: Exception) -> None:
+        """Say what is wrong once; that a server is away has many words, and is one trouble."""
+        self._disconnect()
+        text = words_of(self._config, error) if _is_reply(error) else " ".join(str(error).split())
+        trouble = "away" if " not answer" in text else text
+        if trouble != self._trouble:
+            self._say(f"{text}; the lake goes on, Redis gets it later")
+        self._trouble = trouble
+        self.figures["trouble"] = text
+        with contextlib.suppress(Exception):
+            self._note_behind(None)
+
+    # --- one round ---
+
+    def feed(self) -> int:
+        """Bring Redis up to what is published now; return how many entries were written.
+
+        Raises Unreachable, SyncRefused, MissingPackage, Damaged.
+        """
+        for _ in range(_ATTEMPTS):
+            self._number = -1
+            with contextlib.suppress(WatermarkMoved):
+                try:
+                    return self._round()
+                except redis.RedisError as error:
+                    raise Unreachable(words_of(self._config, error)) from None
+        raise SyncRefused(f"{self._config.address}: others write the recent entries all the time")
+
+    def rebuild(self) -> int:
+        """Fill Redis anew from the lake, beside what is read until then; else like `feed`."""
+        try:
+            mark, keep, ttl = self._mark()
+            if mark is not None:
+                self._differs(keep, ttl)
+            return self._rebuild(*self._newest())
+        except redis.RedisError as error:
+            raise Unreachable(words_of(self._config, error)) from None
+        except WatermarkMoved:
+            return self.feed()
+
+    def _newest(self) -> tuple[Head, Manifest]:
+        head = self._store.refs.head(self._lake.branch_name)
+        return head, self._store.manifests.load(head.move.snapshot)
+
+    def _round(self) -> int:
+        head = self._store.refs.head(self._lake.branch_name)
+        # A look at the next move is all that an idle lake costs, and seldom one at Redis.
+        is_same = head.move.number == self._number
+        if is_same and time.monotonic() - self._checked < _CHECK:
+            return 0
+        began = time.monotonic()
+        state = self._store.manifests.load(head.move.snapshot)
+        mark, keep, ttl = self._mark()
+        if mark is None or self._differs(keep, ttl):
+            written = self._rebuild(head, state)
+        else:
+            written = self._advance(head, state, mark)
+        # Limits count once: of two feeders that differ, the one that started later decides.
+        self._given = None, None
+        self._number, self._checked = head.move.number, time.monotonic()
+        if written:
+            self.figures["rounds"] += 1
+            self.figures["seconds"] += round(time.monotonic() - began, 3)
+        return written
+
+    def _mark(self) -> tuple[Watermark | None, int, int]:
+        """Read the watermark (None where there is none), and the limits of what is there."""
+        found = self._call("HGETALL", self._prefix)
+        self._generation = found.get("generation", "")
+        self._version = found.get("version", "0")
+        if "watermark" not in found:
+            return None, 0, 0
+        mark = Watermark.parse(found["watermark"], self._config.address)
+        return mark, int(found["keep"]), int(found["ttl"])
+
+    def _differs(self, keep: int, ttl: int) -> bool:
+        """Whether what is there was kept by other limits than ours."""
+        wanted = (self._given[0] or keep, ttl if self._given[1] is None else self._given[1])
+        self._keep, self._ttl = wanted
+        return wanted != (keep, ttl)
+
+    def _advance(self, head: Head, state: Manifest, mark: Watermark) -> int:
+        """Write what a state has beyond the watermark, or fill all again if it lost something."""
+        if mark.snapshot == state.digest and mark.upto == state.next_seq:
+            self._note_behind(mark)
+            return 0
+        cursor = self._engine()
+        change = delta.compare(self._store, cursor, mark, state, head.move.generation)
+        parts = tuple(part for step in change.steps for part in step.added)
+        first = change.steps[0] if change.steps else Step((), state.next_seq)
+        step = Step(parts, state.next_seq, first.removed, first.below)
+        if change.clear or self._is_rewound(cursor, step, mark.upto):
+            return self._rebuild(head, state)
+        return self._write(head, state, mark, step, self._generation)
+
+    def _is_rewound(self, cursor: duckdb.DuckDBPyConnection, step: Step, upto: int) -> bool:
+        """Whether entries left the lake, or came between those that are in Redis."""
+        if step.removed:
+            query = f"SELECT 1 FROM ({delta.keys_sql(self._store, step)}) LIMIT 1"
+            if cursor.execute(query).fetchall():
+                return True
+        if all(part.entry.seq[0] >= upto for part in step.added):
+            return False
+        query = f"SELECT 1 FROM ({delta.rows_sql(self._store, step)}) WHERE seq < {upto} LIMIT 1"
+        return bool(cursor.execute(query).fetchall())
+
+    def _rebuild(self, head: Head, state: Manifest) -> int:
+        """Fill another generation, let it take the place of the one that is read, drop the rest."""
+        generation = secrets.token_hex(4)
+        generations = f"{self._prefix}:generations"
+        entries = self._store.manifests.segments(state, "events")
+        step = Step(tuple(Part(entry, {}) for entry in entries), state.next_seq)
+        fresh = Watermark(self._store.lake_id, self._lake.branch_name, _MAPPING, "append")
+        try:
+            self._call("SADD", generations, generation)
+            written = self._write(head, state, fresh, step, generation)
+        except (redis.RedisError, WatermarkMoved, _Stopped) as error:
+            # Not after a lost connection: it may be the one that is read now. If it is not, the
+            # next round is a rebuild again, which drops all others.
+            with contextlib.suppress(Exception):
+                self._drop(generation)
+                # Both do not fit, perhaps: what is there is of an older state, so it goes first.
+                if is_full(error) and self._generation:
+                    self._call("DEL", self._prefix)
+                    self._drop(self._generation)
+            raise
+        self.figures["rebuilds"] += 1
+        for name in self._call("SMEMBERS", generations):
+            if name != generation:
+                self._drop(name)
+        return written
+
+    def _write(
+        self, head: Head, state: Manifest, mark: Watermark, step: Step, generation: str
+    ) -> int:
+        """Write the entries of a step by ranges of seq, each with the watermark it leads to.
+
+        Of another generation than the one that is read only the last range has one.
+        """
+        is_new, version, written = generation != self._generation, int(self._version), 0
+        cursor = self._engine()
+        chunk = _REBUILT if is_new else _CHUNK
+        edges = self._pick(cursor, state, step, chunk) if step.added else []
+        moved = head.move
+        for low, high in zip([-1, *edges], [*edges, step.upto - 1], strict=True):
+            is_last = high == step.upto - 1
+            lists = self._chunk(cursor, low, high) if step.added else []
+            count = sum(each.size for each in lists)
+            mark = dataclasses.replace(
+                mark,
+                move=moved.number,
+                generation=moved.generation,
+                snapshot=state.digest,
+                state_time=state.time,
+                upto=high + 1,
+                events=state.totals.events if is_last else -1,
+                rows=mark.rows + count,
+                version=version + 1,
+                synced_at=disk.now_us(),
+            )
+            *first, final = _parts(lists, _CHUNK if is_new else count)
+            for part in first:
+                self._send(version, generation, None, part)
+            self._send(version, generation, mark if is_last or not is_new else None, final)
+            version += is_last or not is_new
+            written += count
+            self.figures["entries_written"] += count
+            if self._stop.is_set() and time.monotonic() > self._until and not is_last:
+                raise _Stopped
+        cursor.execute(_CLEAN)
+        self._note_behind(mark)
+        return written
+
+    def _pick(
+        self, cursor: duckdb.DuckDBPyConnection, state: Manifest, step: Step, chunk: int
+    ) -> list[int]:
+        """Choose the newest rows of each list; return where to divide them by seq."""
+        self._view(cursor, step)
+        self._register_names(cursor, state)
+        cursor.execute(_PICKS.format(keep=self._keep, source=SOURCE))
+        # A level that is none has no list; the two sets without it hold the same rows.
+        cursor.execute("DELETE FROM recent_picks WHERE level IS NULL AND kind < 2")
+        if not step.removed:
+            # Of many new segments most have only rows that newer ones displace.
+            seqs = cursor.execute("SELECT DISTINCT seq FROM recent_picks ORDER BY seq")
+            self._view(cursor, _with_any(step, seqs.fetchnumpy()["seq"]))
+        cursor.execute(_TEXTS.format(entry=ENTRY))
+        found = cursor.execute(_EDGES.format(chunk=chunk)).fetchall()
+        return sorted({int(row[0]) for row in found} - {step.upto - 1})
+
+    def _view(self, cursor: duckdb.DuckDBPyConnection, step: Step) -> None:
+        rows = delta.rows_sql(self._store, step)
+        cursor.execute(f"CREATE OR REPLACE TEMPORARY VIEW recent_rows AS {rows}")
+
+    def _register_names(self, cursor: duckdb.DuckDBPyConnection, state: Manifest) -> None:
+        """Let the engine know the names of files, read again where rows are of an unknown one."""
+        origins = cursor.execute(
+            "SELECT DISTINCT origin::VARCHAR FROM recent_rows WHERE origin <> ''"
+        ).fetchall()
+        if any(origin not in self._names for (origin,) in origins):
+            known = cursors.of_state(self._store, state)
+            self._names = {cursor.origin: cursor.name for cursor in known}
+        names = {origin: self._names[origin] for (origin,) in origins if origin in self._names}
+        cursor.register("recent_names", names_table(names))
+
+    def _chunk(self, cursor: duckdb.DuckDBPyConnection, low: int, high: int) -> list[_Addition]:
+        """Return what a range adds to each list."""
+        rows = cursor.execute(_RANGE, [low, high]).fetchall()
+        return [
+            _Addition(
+                key_of(None if kind & 1 else source, None if kind & 2 else level),
+                arrived,
+                entries,
+                count,
+            )
+            for kind, source, level, arrived, entries, count in rows
+        ]
+
+    def _send(
+        self, version: int, generation: str, mark: Watermark | None, lists: list[_Addition]
+    ) -> None:
+        values: list[Any] = [version, generation, self._keep, self._ttl]
+        values += [mark.to_json() if mark else "", version + 1]
+        for each in lists:
+            values += each[:3]
+        if self._call("EVAL", WRITE, 1, self._prefix, *values) != 1:
+            raise WatermarkMoved("another feeder wrote the recent entries")
+
+    def _drop(self, generation: str) -> None:
+        """Delete the lists of a generation, then what names them."""
+        base = f"{self._prefix}:{generation}"
+        for kind in "aslp":
+            index = f"{base}:index:{kind}"
+            while names := self._call("ZRANGE", index, 0, _DROPPED - 1):
+                self._call("UNLINK", *(f"{base}:{kind}:{name}" for name in names))
+                self._call("ZREM", index, *names)
+        self._call("SREM", f"{self._prefix}:generations", generation)
+
+    def _note_behind(self, mark: Watermark | None) -> None:
+        """Count what is published and not there; without a mark, as of the last one."""
+        if mark is not None:
+            self._mark_seen = mark
+        if self._mark_seen is not None:
+            state = self._newest()[1]
+            self.figures["entries_behind"] = events_behind(self._lake, self._mark_seen, state)
+
+    # --- connections ---
+
+    def _engine(self) -> duckdb.DuckDBPyConnection:
+        if self._cursor is None:
+            self._cursor = self._lake.engine().cursor()
+        return self._cursor
+
+    def _disconnect(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _call(self, command: str, *args: Any) -> Any:
+        if self._client is None:
+            self._client = RedisClient(self._config)
+        # Not again by itself: a script whose reply was lost may have run, and the watermark says.
+        return self._client.call(
+            command, lambda client: client.execute_command(command, *args), repeatable=False
+        )
+
+
+def _with_any(step: Step, seqs: np.ndarray) -> Step:
+    """Return a step with those segments alone that may have one of these rows, given in order."""
+    if not len(seqs):
+        return step
+    firsts, lasts = zip(*(part.entry.seq for part in step.added), strict=True)
+    counts = np.searchsorted(seqs, lasts, "right") - np.searchsorted(seqs, firsts)
+    added = [part for part, count in zip(step.added, counts, strict=True) if count]
+    return dataclasses.replace(step, added=tuple(added))
+
+
+def _parts(lists: list[_Addition], most: int) -> list[list[_Addition]]:
+    """Divide additions into parts of about so many entries; there is at least one part."""
+    parts, count = [list[_Addition]()], 0
+    for each in lists:
+        if count >= most:
+            parts.append([])
+            count = 0
+        parts[-1].append(each)
+        count += each.size
+    return parts
+
+
+def _is_reply(error: Exception) -> bool:
+    """Whether the server answered, and refused."""
+    return not isinstance(error, MissingPackage) and isinstance(error, redis.ResponseError)

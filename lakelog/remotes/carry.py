@@ -1,0 +1,255 @@
+"""Objects on their way: uploaded and downloaded in parallel, each checked against its digest.
+
+What is there is not sent again, so an interrupted transfer goes on where it was. An object gets
+its name only when all of its bytes are there and have the digest of the name; refs follow after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from lakelog.chunks import state_files
+from lakelog.errors import Damaged, TransferRefused
+from lakelog.remotes import remote as remotes
+from lakelog.remotes import untrusted
+from lakelog.remotes.objects import STATES, Name, Sizes, path_of
+from lakelog.remotes.remote import Interrupted, Remote
+from lakelog.remotes.site import key_of
+from lakelog.remotes.untrusted import NotBelieved
+from lakelog.store import disk, document
+from lakelog.store.bootstrap import Store
+
+_LOOKS = 3
+_LIST_FROM = 2_000
+"""From this many objects on, a listing costs less than asking for each."""
+_MANIFEST_MAX = 16 << 20
+"""Bytes of a manifest's file at most, where nothing states them."""
+_SPARE = 64 << 20
+"""Bytes that a download leaves free on the disk."""
+_UNPACKING = threading.BoundedSemaphore(2)
+"""Files of states are decompressed to be checked: two at a time, so that memory is bounded."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Carried:
+    """Objects, bytes and signatures that were sent or received, and objects that were there."""
+
+    objects: int = 0
+    bytes: int = 0
+    kept: int = 0
+    signatures: int = 0
+
+
+def missing_at(remote: Remote, objects: Sizes) -> Sizes:
+    """Return those of the objects that a remote does not have."""
+    if len(objects) < _LIST_FROM or remote.lists_objects:
+        looked_for = list(objects)
+        share = max(-(-len(objects) // remotes.WORKERS), 1)
+        parts = (looked_for[i : i + share] for i in range(0, len(objects), share))
+        gone = remotes.in_parallel(lambda part: _missing_of(remote, part), parts)
+        return {name: objects[name] for _, part in gone for name in part}
+    keys = {key_of(name): name for name in objects}
+    folders = {os.path.dirname(key) for key in keys}
+    for folder, names in remotes.in_parallel(lambda f: _listing(remote, f), folders):
+        for name in names:
+            keys.pop(f"{folder}/{name}", None)
+    return {name: objects[name] for name in keys.values()}
+
+
+def _missing_of(remote: Remote, names: list[Name]) -> list[Name]:
+    keys = [key_of(name) for name in names]
+    sizes = remotes.retrying(lambda: remote.sizes(keys))
+    return [name for name, size in zip(names, sizes, strict=True) if size is None]
+
+
+def _listing(remote: Remote, folder: str) -> list[str]:
+    return remotes.retrying(lambda: list(remote.names(folder)))
+
+
+def upload(store: Store, remote: Remote, objects: Sizes, done: Carried, progress: Progress) -> None:
+    """Send objects, then make them durable there. Raises Damaged for one that is not intact."""
+    total = done.bytes + sum(objects.values())
+    for name, _ in remotes.in_parallel(lambda name: _send(store, remote, name), objects):
+        done.objects, done.bytes = done.objects + 1, done.bytes + objects[name]
+        progress(done.bytes, total)
+    remotes.retrying(remote.flush)
+
+
+def _send(store: Store, remote: Remote, name: Name) -> None:
+    path = path_of(store.paths, name)
+    try:
+        size = disk.size(path)
+    except FileNotFoundError:
+        raise Damaged(path, "it is missing, so it was not sent") from None
+
+    def pieces() -> Iterator[bytes]:
+        if name[0] in STATES:
+            yield _state_file(path, name)
+            return
+        digest = hashlib.sha256()
+        for piece in disk.pieces(path, 1 << 20):
+            digest.update(piece)
+            yield piece
+        # Before the receiver gives it a name: damage does not travel.
+        if digest.hexdigest() != name[1]:
+            raise Damaged(path, "it does not have the bytes of its name, so it was not sent")
+
+    remotes.retrying(lambda: remote.put(key_of(name), pieces, size))
+
+
+def _state_file(path: str, name: Name) -> bytes:
+    """Return the bytes of a state's file which whoever receives them will believe."""
+    try:
+        data = state_files.read_file(path)
+        state_files.check(data, os.path.basename(path))
+    except document.NotIntact as error:
+        raise Damaged(path, f"{error}, so it was not sent") from None
+    try:
+        untrusted.check_state_file(data, *name)
+    except NotBelieved:
+        raise TransferRefused(
+            f"{path}: a saved directory of so many files does not travel: save it in parts, with"
+            " several --dir"
+        ) from None
+    return data
+
+
+def download(
+    store: Store, remote: Remote, objects: Sizes, done: Carried, progress: Progress
+) -> None:
+    """Receive objects that are not here. Raises TransferRefused for one that is not intact."""
+    missing = missing_here(store, objects)
+    done.kept += len(objects) - len(missing)
+    total = done.bytes + sum(missing.values())
+    _refuse_unfit(store, sum(missing.values()))
+    folders: set[str] = set()
+    for name, size in remotes.in_parallel(
+        lambda name: _receive(store, remote, name, missing[name]), missing
+    ):
+        done.objects, done.bytes = done.objects + 1, done.bytes + size
+        folders.add(os.path.dirname(path_of(store.paths, name)))
+        progress(done.bytes, total)
+    for folder in folders:
+        disk.sync_dir(folder)
+
+
+def missing_here(store: Store, objects: Sizes) -> Sizes:
+    """Return those of the objects that the lake does not have."""
+    return {n: size for n, size in objects.items() if not disk.exists(path_of(store.paths, n))}
+
+
+@contextlib.contextmanager
+def gc_held_off(
+    lock: Callable[[], AbstractContextManager[object]],
+    missing: Callable[[], Sizes],
+    bring: Callable[[Sizes], object],
+) -> Iterator[None]:
+    """Hold a lock against gc while nothing is missing: a ref that is made inside names only what
+    is there. What gc deleted since it was looked at is brought again."""
+    for _ in range(_LOOKS):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(lock())
+            gone = missing()
+            if not gone:
+                yield
+                return
+        bring(gone)
+    raise TransferRefused("gc deletes what was just sent: raise the setting gc_grace_hours")
+
+
+def _refuse_unfit(store: Store, size: int) -> None:
+    status = os.statvfs(store.paths.root)
+    free = status.f_bavail * status.f_frsize
+    if size and size + _SPARE > free:
+        raise TransferRefused(
+            f"{store.paths.root}: {size:,} bytes are to be received, {free:,} are free: free space"
+            " and run it again"
+        )
+
+
+def _receive(store: Store, remote: Remote, name: Name, size: int) -> int:
+    """Receive an object of a length, or a file of a state of at most that; return its length."""
+    path = path_of(store.paths, name)
+    folder = os.path.dirname(path)
+    disk.make_object_dir(folder)
+    digest = hashlib.sha256()
+    temporary = disk.write_pieces(folder, _checked(remote, name, size, digest.update))
+    try:
+        if name[0] in STATES:
+            with believing(remote), _UNPACKING:
+                untrusted.check_state_file(disk.read(temporary), *name)
+        elif digest.hexdigest() != name[1]:
+            raise _wrong(remote, name)
+        if name[0] == "manifests":
+            with believing(remote):
+                untrusted.check_page(untrusted.manifest_text(disk.read(temporary), name[1]))
+        with contextlib.suppress(FileExistsError):
+            disk.link(temporary, path)
+        return disk.size(temporary)
+    finally:
+        disk.unlink(temporary)
+
+
+def _checked(
+    remote: Remote, name: Name, size: int, update: Callable[[bytes], object]
+) -> Iterator[bytes]:
+    """Yield the bytes of an object, going on where a connection broke; never more than `size`."""
+    got = attempts = 0
+    while True:
+        try:
+            for piece in remote.stream(key_of(name), got):
+                got, attempts = got + len(piece), 0
+                if got > size:
+                    raise _wrong(remote, name)
+                update(piece)
+                yield piece
+            if got != size and name[0] not in STATES:
+                raise _wrong(remote, name)
+            return
+        except FileNotFoundError:
+            raise TransferRefused(
+                f"{remote.url}: {key_of(name)} is missing there: run `lakelog verify` on it"
+            ) from None
+        except Interrupted as error:
+            attempts += 1
+            remotes.give_up_or_wait(attempts, error)
+
+
+def _wrong(remote: Remote, name: Name) -> TransferRefused:
+    return TransferRefused(
+        f"{remote.url}: {key_of(name)} does not have the bytes of its name: refused, nothing was"
+        " changed"
+    )
+
+
+def receive_manifest(store: Store, remote: Remote, digest: str) -> None:
+    """Receive a manifest that has a file of its own, unless it is here."""
+    name = ("manifests", digest)
+    path = store.paths.object(*name)
+    if disk.exists(path):
+        return
+    try:
+        data = remotes.read(remote, key_of(name), _MANIFEST_MAX)
+    except FileNotFoundError:
+        raise TransferRefused(
+            f"{remote.url}: {key_of(name)} is missing there: run `lakelog verify` on it"
+        ) from None
+    with believing(remote):
+        untrusted.check_manifest(untrusted.manifest_text(data, digest))
+    disk.put_object(path, data)
+
+
+@contextlib.contextmanager
+def believing(remote: Remote) -> Iterator[None]:
+    """Raise TransferRefused for what is not believed."""
+    try:
+        yield
+    except NotBelieved as error:
+        raise TransferRefused(f"{remote.url}: {error}: refused, nothing was changed") from None

@@ -1,0 +1,151 @@
+"""A directory as a remote: a lake like any other, which may be in use.
+
+Everything is written as a lake writes it (F9.1), so its readers, publishers and gc need not know
+of remotes. While a push names objects it holds the lock of gc, whose runs then end before or begin
+after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from lakelog.errors import TransferRefused
+from lakelog.remotes import remote as remotes
+from lakelog.store import disk
+
+_PIECE = 1 << 20
+_GC_WAIT = 600.0
+"""Seconds to wait for a gc of the other lake."""
+
+
+class DirectoryRemote:
+    """The files below a directory."""
+
+    collects = True
+    lists_objects = False
+
+    def __init__(self, root: str) -> None:
+        self.url = os.path.abspath(root)
+        self._changed: set[str] = set()
+
+    def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a file."""
+        # Whoever can write there may have made a pipe, at which an open would wait.
+        with self._explaining(key):
+            fd = os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise TransferRefused(f"{self.url}: {key} is no file: refused")
+        with open(fd, "rb", buffering=0) as file:
+            file.seek(start)
+            while piece := file.read(_PIECE):
+                yield piece
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Yield the names in a folder."""
+        absent = (FileNotFoundError, NotADirectoryError)
+        with contextlib.suppress(*absent), os.scandir(self._path(folder)) as entries:
+            for entry in entries:
+                yield entry.name
+
+    def size(self, key: str) -> int | None:
+        """The length of a file, None if it is not there."""
+        try:
+            with self._explaining(key):
+                return disk.size(self._path(key))
+        except FileNotFoundError:
+            return None
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """The lengths of some files."""
+        return remotes.sizes_one_by_one(self, keys)
+
+    def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
+        """Store an object; its name is durable after `flush`."""
+        path = self._path(key)
+        folder = self._folder(key)
+        temporary = disk.write_pieces(folder, pieces())
+        try:
+            with contextlib.suppress(FileExistsError):
+                disk.link(temporary, path)
+        finally:
+            disk.unlink(temporary)
+        self._changed.add(folder)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Store a file that must not exist."""
+        path = self._path(key)
+        folder = self._folder(key)
+        # Before, too: a power cut must not take the move before this one (F9.3, step 4).
+        disk.sync_dir(folder)
+        try:
+            disk.create_whole(path, data)
+        except FileExistsError:
+            return False
+        finally:
+            disk.sync_dir(folder)
+        return True
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Store a file in the place of another."""
+        self._folder(key)
+        disk.replace_whole(self._path(key), data)
+
+    def flush(self) -> None:
+        """Sync the folders of new objects."""
+        # Together: a journal makes those durable at once that wait for it at the same time.
+        for folder, _ in remotes.in_parallel(disk.sync_dir, list(self._changed)):
+            self._changed.discard(folder)
+
+    @contextlib.contextmanager
+    def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
+        """Hold the lock of gc."""
+        lock = f"{self._folder('cache/gc.lock')}/gc.lock"
+        if os.path.lexists(lock) and not stat.S_ISREG(os.lstat(lock).st_mode):
+            raise TransferRefused(f"{lock} is no file: refused")
+        ends = time.monotonic() + _GC_WAIT
+        while True:
+            with disk.claim(lock) as alone:
+                if alone:
+                    yield
+                    return
+            if time.monotonic() > ends:
+                raise TransferRefused(f"{self.url}: gc runs there: try again when it has ended")
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _folder(self, key: str) -> str:
+        """Make the folder of a file that is to be written, and return its path.
+
+        Refuses links below the remote: whoever can write there could lead a push anywhere.
+        """
+        folder = self.url
+        for name in key.split("/")[:-1]:
+            folder = f"{folder}/{name}"
+            if os.path.islink(folder):
+                raise TransferRefused(f"{folder} is a link: refused, nothing was changed")
+        with self._explaining(key):
+            disk.make_dirs(folder)
+        return folder
+
+    @contextlib.contextmanager
+    def _explaining(self, key: str) -> Iterator[None]:
+        """Raise TransferRefused where something else is in the place of a file or folder."""
+        try:
+            yield
+        except NotADirectoryError:
+            raise FileNotFoundError(f"{self.url}: {key} is not there") from None
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EEXIST, errno.ENODEV):
+                raise
+            raise TransferRefused(f"{self.url}: {key} is no file: refused") from None
+
+    def _path(self, key: str) -> str:
+        return f"{self.url}/{key}"

@@ -1,0 +1,318 @@
+"""Fetch, pull and clone: objects first, each checked; then the tags and the branch.
+
+A fetch changes no branch: the newest state of a remote's branch becomes the tag `remote/branch`.
+A pull is a fetch and one move that names that state, made only if the remote has all that the
+branch has; what is pending is published before. A clone is a new lake with an id of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
+from lakelog.lake import Lake
+from lakelog.remotes import carry, known
+from lakelog.remotes.ancestry import is_ahead, is_contained, same_lake, settled
+from lakelog.remotes.carry import Carried, Progress
+from lakelog.remotes.directory import DirectoryRemote
+from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
+from lakelog.remotes.objects import Sizes, objects_of
+from lakelog.remotes.signature_files import SignedThere
+from lakelog.remotes.site import Site
+from lakelog.store import bootstrap, disk, policy, tracking
+from lakelog.store.bootstrap import Store, start_branch
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.refs import Head, Move
+
+_LOOKS = 10
+
+
+@dataclass
+class Fetched:
+    """What a fetch or pull did: by ref, `new`, `updated`, `forced`, `up to date`, or `kept`, a tag
+    that names another state here; and what was received."""
+
+    remote: str
+    url: str
+    dry_run: bool = False
+    refs: dict[str, str] = field(default_factory=dict)
+    carried: Carried = field(default_factory=Carried)
+
+
+def fetch(
+    lake: Lake,
+    name: str,
+    *,
+    branches: Sequence[str] | None = None,
+    tags: bool = True,
+    dry_run: bool = False,
+    progress: Progress = lambda *_: None,
+) -> Fetched:
+    """Bring the states of a remote's branches here, and the tags that are not here.
+
+    Raises TransferRefused, UnknownRef for a branch that is not there, Unreachable, OSError.
+    """
+    remote = known.load(lake.store, name)
+    result = Fetched(name, remote.url, dry_run)
+    with known.connected(remote.url) as connection:
+        worker = _Fetch(lake.store, remote, Site(connection), result, progress)
+        worker.prepare()
+        worker.branches(branches)
+        if tags:
+            worker.tags()
+    return result
+
+
+def pull(
+    lake: Lake,
+    name: str,
+    *,
+    force: bool = False,
+    tags: bool = True,
+    dry_run: bool = False,
+    progress: Progress = lambda *_: None,
+) -> Fetched:
+    """Fetch the branch and make its state the newest here. Raises Diverged if the branch has events
+    that the remote lacks, unless `force` drops them; and as `fetch`."""
+    if force and not dry_run:
+        policy.require(lake.store.paths, "pull-force")
+    remote = known.load(lake.store, name)
+    result = Fetched(name, remote.url, dry_run)
+    with known.connected(remote.url) as connection:
+        worker = _Fetch(lake.store, remote, Site(connection), result, progress)
+        worker.prepare()
+        worker.pull(lake, force)
+        if tags:
+            worker.tags()
+    return result
+
+
+def clone(url: str, path: str, *, progress: Progress = lambda *_: None) -> Fetched:
+    """Make a lake at `path` with all branches and tags of a remote; one that was interrupted goes
+    on. Raises AlreadyExists where something else is there; and as `fetch`."""
+    url = known.checked_url(url)
+    with known.connected(url) as connection:
+        site = Site(connection)
+        _require_lake(site)
+        store = _new_lake(url, path)
+        result = Fetched(known.ORIGIN, url)
+        worker = _Fetch(store, known.load(store, known.ORIGIN), site, result, progress)
+        worker.prepare()
+        worker.branches(None)
+        worker.tags()
+        for branch, label in list(result.refs.items()):
+            if label != "kept" and branch.startswith(f"{known.ORIGIN}/"):
+                worker.start(branch.removeprefix(f"{known.ORIGIN}/"))
+    return result
+
+
+def _new_lake(url: str, path: str) -> Store:
+    if not bootstrap.is_lake(path):
+        store = bootstrap.create(path)
+        known.add(store, known.ORIGIN, url)
+        return store
+    store = bootstrap.load(path)
+    if known.ORIGIN not in tracking.remote_names(store) and not store.state("main").next_seq:
+        known.add(store, known.ORIGIN, url)
+    if (
+        known.ORIGIN not in tracking.remote_names(store)
+        or known.load(store, known.ORIGIN).url != url
+    ):
+        raise AlreadyExists(f"a lake already exists at {path}: choose another directory")
+    return store
+
+
+def _require_lake(site: Site) -> str:
+    id = site.lake_id()
+    if not id:
+        raise TransferRefused(f"{site.url}: there is no lake: check the address, or push to it")
+    return id
+
+
+class _Fetch:
+    """One fetch from one remote."""
+
+    def __init__(
+        self, store: Store, remote: KnownRemote, site: Site, result: Fetched, progress: Progress
+    ) -> None:
+        self._store, self._site, self._result = store, site, result
+        self._known, self._progress = remote, progress
+        self._signed = SignedThere(site)
+
+    def prepare(self) -> None:
+        """Find the lake there."""
+        id = _require_lake(self._site)
+        self._known = same_lake(self._store, self._known, id, self._result.dry_run)
+
+    def branches(self, names: Sequence[str] | None) -> None:
+        """Fetch branches, by default all that are not deleted."""
+        for name in self._site.branches() if names is None else names:
+            head = self._head(name)
+            if head is not None:
+                self._branch(name, head)
+            elif names is not None:
+                raise self._no_branch(name)
+
+    def tags(self) -> None:
+        """Fetch the tags that are not here; none is replaced."""
+        for name in self._site.tags():
+            found = self._site.tag(name)
+            # What is known there of other remotes is theirs, and a name that is a branch here
+            # would mean two things.
+            if found is None or "/" in name or name in self._store.refs.all_branches():
+                continue
+            tag, data = found
+            path = self._store.paths.tag(name)
+            if disk.exists(path):
+                is_same = self._store.refs.tag(name).snapshot == tag.snapshot
+                self._result.refs[name] = "up to date" if is_same else "kept"
+                if is_same:
+                    self._signatures(name, tag.snapshot)
+                continue
+            objects = self._receive(tag.snapshot, tag.carried)
+            if not self._result.dry_run:
+                with self._held(objects):
+                    disk.create_whole(path, data)
+                    disk.sync_dir(self._store.paths.tags)
+            self._signatures(name, tag.snapshot)
+            self._result.refs[name] = "new"
+
+    def pull(self, lake: Lake, force: bool) -> None:
+        """Fetch the lake's branch and go to its state."""
+        branch = lake.branch_name
+        there = self._head(branch)
+        if there is None:
+            raise self._no_branch(branch)
+        self._branch(branch, there)
+        remote = there.move
+        for _ in range(_LOOKS):
+            local = settled(lake, branch).move
+            label = self._label(branch, local, remote, force)
+            self._result.refs[branch] = label
+            if self._result.dry_run or label == "up to date":
+                if local.snapshot == remote.snapshot:
+                    self._note(branch, remote, local)
+                return
+            head = self._move(branch, local, remote.snapshot, rewind=label == "forced")
+            if head is not None:
+                self._note(branch, remote, head.move)
+                return
+        raise TransferRefused(f"branch {branch!r} is written to all the time: try again")
+
+    def start(self, branch: str) -> None:
+        """Begin a branch of a clone with the state that was fetched."""
+        seen = self._known.branch(branch).seen
+        assert seen is not None
+        if not self._store.refs.is_alive(branch):
+            start_branch(self._store, branch, seen.snapshot, f"clone of {self._site.url}")
+        local = self._store.refs.head(branch).move
+        if local.snapshot != seen.snapshot:
+            if self._store.manifests.load(local.snapshot).next_seq:
+                return  # it was continued since an earlier run cloned it
+            head = self._move(branch, local, seen.snapshot, rewind=False)
+            local = head.move if head else local
+        if local.snapshot == seen.snapshot:
+            updated = KnownBranch(seen, Common(seen, place_of(local)))
+            self._known = self._known.with_branch(branch, updated)
+            known.save(self._store, self._known)
+
+    def _label(self, branch: str, local: Move, remote: Move, force: bool) -> str:
+        """What a pull has to do. Raises Diverged."""
+        known_branch = self._known.branch(branch)
+        if local.snapshot == remote.snapshot:
+            return "up to date"
+        if is_ahead(self._store, self._site, known_branch, local, remote):
+            return "updated"
+        if is_contained(self._store, self._site, known_branch, local, remote):
+            return "forced" if force else "up to date"
+        if force:
+            return "forced"
+        raise Diverged(
+            f"branch {branch!r} has events that {self._site.url} lacks: keep them with"
+            " `lakelog branch NAME`, then `lakelog pull --force`; or `lakelog push --force`"
+        )
+
+    def _move(self, branch: str, local: Move, snapshot: str, *, rewind: bool) -> Head | None:
+        """Make a fetched state the newest of a branch, unless it moved since `local`."""
+        words = f"{branch} of {self._known.name}"
+
+        def plan(head: Head, _: Manifest) -> Change | None:
+            if head.move.number != local.number:
+                return None
+            return Change("pull", words, snapshot=snapshot, rewind=rewind)
+
+        return publish(self._store, branch, plan)
+
+    def _branch(self, name: str, head: Head) -> None:
+        """Receive the state of a branch and make its tag name it."""
+        label, before = f"{self._known.name}/{name}", self._known.branch(name)
+        place = place_of(head.move)
+        is_here = label in self._store.refs.tag_names()
+        if is_here and self._store.refs.tag(label).snapshot == place.snapshot:
+            self._result.refs[label] = "up to date"
+        else:
+            self._result.refs[label] = "updated" if is_here else "new"
+            objects = self._receive(place.snapshot, head.move.carried)
+            if not self._result.dry_run:
+                with self._held(objects):
+                    track(self._store, self._known.name, name, place.snapshot, head.move.carried)
+        self._signatures("", place.snapshot)
+        if not self._result.dry_run and before.seen != place:
+            self._known = self._known.with_branch(name, KnownBranch(place, before.common))
+            known.save(self._store, self._known)
+
+    def _receive(self, snapshot: str, text: bytes) -> Sizes:
+        """Receive the objects of a state that are not here; return all."""
+        far, done = self._site.remote, self._result.carried
+        if not text and not self._store.manifests.is_there(snapshot):
+            carry.receive_manifest(self._store, far, snapshot)
+        objects = objects_of(
+            self._store,
+            snapshot,
+            obtain=lambda pages: carry.download(self._store, far, pages, Carried(), _silent),
+            text=text,
+        )
+        if self._result.dry_run:
+            gone = carry.missing_here(self._store, objects)
+            done.objects, done.bytes = len(gone), sum(gone.values())
+        else:
+            carry.download(self._store, far, objects, done, self._progress)
+        return objects
+
+    def _held(self, objects: Sizes) -> AbstractContextManager[None]:
+        """Hold off gc here while a ref is made, once all that it names is here."""
+        here, far = DirectoryRemote(self._store.paths.root), self._site.remote
+        done = self._result.carried
+        return carry.gc_held_off(
+            lambda: here.publishing({}),
+            lambda: carry.missing_here(self._store, objects),
+            lambda gone: carry.download(self._store, far, gone, done, self._progress),
+        )
+
+    def _signatures(self, tag: str, snapshot: str) -> None:
+        """Receive the signatures of a tag, or of a state."""
+        if not self._result.dry_run:
+            received = self._signed.receive(self._store, tag, snapshot)
+            self._result.carried.signatures += received
+
+    def _head(self, branch: str) -> Head | None:
+        seen = self._known.branch(branch).seen
+        head = self._site.head(branch, seen.number if seen else 0)
+        return None if head is None or head.move.op == "delete" else head
+
+    def _note(self, branch: str, there: Move, here: Move) -> None:
+        if not self._result.dry_run:
+            place = place_of(there)
+            updated = KnownBranch(place, Common(place, place_of(here)))
+            self._known = self._known.with_branch(branch, updated)
+            known.save(self._store, self._known)
+
+    def _no_branch(self, branch: str) -> UnknownRef:
+        return UnknownRef(f"{self._site.url}: no branch {branch!r} there: see `lakelog fetch`")
+
+
+def _silent(done: int, total: int) -> None:
+    """Report nothing: pages are few."""

@@ -1,0 +1,213 @@
+"""What a lake knows of its remotes: `remotes/<name>.json`, and tags named `<remote>/<branch>`.
+
+    name, url             as given to `lakelog remote add`
+    lake                  the id of the lake there, "" before the first contact
+    branches              by name: `seen`, the newest move that was seen there, and `common`, the
+                          newest one whose events were all here, with the move of ours that had them
+
+The tag makes the state of `seen` readable and keeps gc from deleting it. Generations tell whether
+a branch was rewound since (F7.5), on either side.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from lakelog.errors import AlreadyExists, DamagedRef, InvalidName, TransferRefused, UnknownRef
+from lakelog.remotes.directory import DirectoryRemote
+from lakelog.remotes.remote import Remote
+from lakelog.runtime.closest import did_you_mean
+from lakelog.runtime.lazy import Lazy
+from lakelog.store import disk, document, policy
+from lakelog.store.bootstrap import Store
+from lakelog.store.refs import Move, Tag, author
+from lakelog.store.tracking import remote_names
+
+if TYPE_CHECKING:
+    from lakelog.remotes import oci, registry, s3, ssh
+else:
+    # A push to a directory is over before the HTTP of the others would be loaded.
+    oci, registry = Lazy("lakelog.remotes.oci"), Lazy("lakelog.remotes.registry")
+    s3, ssh = Lazy("lakelog.remotes.s3"), Lazy("lakelog.remotes.ssh")
+
+ORIGIN = "origin"
+"""The remote that a clone came from."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A move of a remote branch: its number, the branch's generation, and the state it names."""
+
+    number: int
+    generation: int
+    snapshot: str
+
+
+@dataclass(frozen=True)
+class Common:
+    """A move of the remote branch, and the move of the local one that held the same events."""
+
+    remote: Place
+    local: Place
+
+
+@dataclass(frozen=True)
+class KnownBranch:
+    """What is known of one branch of a remote."""
+
+    seen: Place | None = None
+    common: Common | None = None
+
+
+@dataclass(frozen=True)
+class KnownRemote:
+    """What is known of one remote."""
+
+    name: str
+    url: str
+    lake: str = ""
+    branches: dict[str, KnownBranch] = field(default_factory=dict)
+
+    def branch(self, name: str) -> KnownBranch:
+        """What is known of a branch."""
+        return self.branches.get(name, KnownBranch())
+
+    def with_branch(self, name: str, known: KnownBranch) -> KnownRemote:
+        """Return the same with other knowledge of a branch."""
+        return replace(self, branches={**self.branches, name: known})
+
+
+def add(store: Store, name: str, url: str) -> KnownRemote:
+    """Name a remote. Raises AlreadyExists, InvalidName, TransferRefused for a wrong address."""
+    if not _NAME.fullmatch(name):
+        raise InvalidName(f"{name!r} cannot name a remote: letters, digits, `.`, `_` and `-` can")
+    url = checked_url(url)
+    prefix = f"{name}/"
+    if any(n.startswith(prefix) for n in (*store.refs.tag_names(), *store.refs.all_branches())):
+        raise AlreadyExists(
+            f"tags or branches named {prefix}… exist: choose another name for the remote"
+        )
+    remote = KnownRemote(name, url)
+    disk.make_dirs(store.paths.remotes)
+    try:
+        disk.create_whole(store.paths.remote(name), document.encode(asdict(remote)))
+    except FileExistsError:
+        raise AlreadyExists(f"remote {name!r} exists: choose another name") from None
+    disk.sync_dir(store.paths.remotes)
+    return remote
+
+
+def load(store: Store, name: str) -> KnownRemote:
+    """Return one remote. Raises UnknownRef, DamagedRef."""
+    path = store.paths.remote(name)
+    try:
+        body = document.decode(disk.read(path))
+        branches = {n: _known(b) for n, b in body.pop("branches").items()}
+        return KnownRemote(**body, branches=branches)
+    except FileNotFoundError:
+        near = did_you_mean(name, remote_names(store))
+        raise UnknownRef(
+            f"no remote {name!r}: {near or 'add it with `lakelog remote add NAME URL`'}"
+        ) from None
+    except (document.NotIntact, TypeError, KeyError, AttributeError) as error:
+        raise DamagedRef(path, f"what is known of the remote is damaged: {error}") from None
+
+
+def _known(body: dict[str, dict[str, dict[str, object]]]) -> KnownBranch:
+    seen, common = body["seen"], body["common"]
+    return KnownBranch(
+        seen and Place(**seen),  # type: ignore[arg-type]
+        common and Common(Place(**common["remote"]), Place(**common["local"])),  # type: ignore
+    )
+
+
+def save(store: Store, remote: KnownRemote) -> None:
+    """Replace what is known of a remote."""
+    disk.replace_whole(store.paths.remote(remote.name), document.encode(asdict(remote)))
+
+
+def remove(store: Store, name: str) -> None:
+    """Forget a remote and the tags of its branches. Raises UnknownRef, NotAllowed."""
+    policy.require(store.paths, "remove-remote")
+    if not disk.exists(store.paths.remote(name)):
+        load(store, name)
+    for tag in store.refs.tag_names():
+        if tag.startswith(f"{name}/"):
+            disk.unlink(store.paths.tag(tag))
+    disk.sync_dir(store.paths.tags)
+    disk.unlink(store.paths.remote(name))
+    disk.sync_dir(store.paths.remotes)
+
+
+def track(store: Store, remote: str, branch: str, snapshot: str, text: bytes = b"") -> None:
+    """Make the tag of a remote's branch name a state, whose objects are here; `text` is that of a
+    manifest which no ref carries yet."""
+    name = f"{remote}/{branch}"
+    if name in store.refs.tag_names() and store.refs.tag(name).snapshot == snapshot:
+        return
+    text = text or store.manifests.text_to_carry(snapshot)
+    words = f"{branch} of the remote {remote}"
+    now, commit = disk.now_us(), disk.random_hex()
+    store.refs.replace_tag(Tag(name, snapshot, now, author(), words, branch, commit, text))
+
+
+def place_of(move: Move) -> Place:
+    """Return what is remembered of a move."""
+    return Place(move.number, move.generation, move.snapshot)
+
+
+def checked_url(url: str) -> str:
+    """Return an address as it is stored. Raises TransferRefused."""
+    url = ssh.of_short_form(url) or url
+    match = _SCHEME.match(url)
+    if not match:
+        return os.path.abspath(url)
+    parts = urlsplit(url)
+    if parts.password is not None:
+        raise TransferRefused(
+            f"{parts.scheme}://{parts.hostname}: the address holds a password: leave it out,"
+            " credentials come from the environment or the standard configuration"
+        )
+    if match[1] == "file":
+        return os.path.abspath(parts.path)
+    if match[1] not in KINDS:
+        raise TransferRefused(
+            f"no remotes of kind {match[1]}://: choose a directory, ssh://HOST/PATH,"
+            " s3://BUCKET/PREFIX or oci://HOST/REPOSITORY"
+        )
+    if match[1] == "oci":
+        registry.divide(url)
+    if match[1] == "s3":
+        s3.checked(url)
+    return ssh.checked(url) if match[1] == "ssh" else url
+
+
+KINDS = ("oci", "s3", "ssh")
+"""Schemes of addresses, besides those of directories."""
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Remote]:
+    """Connect to the remote at an address. Raises MissingPackage, Unreachable."""
+    remote = open_remote(url)
+    try:
+        yield remote
+    finally:
+        remote.close()
+
+
+def open_remote(url: str) -> Remote:
+    """Return the remote at an address that `checked_url` gave."""
+    if url.startswith("ssh://"):
+        return ssh.SshRemote(url)
+    if url.startswith("oci://"):
+        return oci.OciRemote(url)
+    return s3.S3Remote(url) if url.startswith("s3://") else DirectoryRemote(url)

@@ -1,0 +1,133 @@
+"""Which objects a state needs: the one place that push, fetch and clone ask.
+
+An object is named by (kind, digest): segments, ids, manifests, and the chunks and indices of saved
+directories, whose digest is that of their content before compression (F21.2). Objects from which
+others are known, as the pages of a state, are *obtained* before they are read. Of a state that the
+receiver has already (`base`) the oldest pages that both share are not read, so the cost is that of
+what is new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable
+
+import orjson
+
+from lakelog.chunks import state_files
+from lakelog.errors import DamagedState
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Entry, Removal, SegmentEntry
+from lakelog.store.manifest import Manifest, Page
+from lakelog.store.paths import CHUNK, INDEX, Paths
+
+Name = tuple[str, str]
+Sizes = dict[Name, int]
+"""Objects with their lengths in bytes; of files of states that are not here, the most it can be."""
+STATES = {"index": INDEX, "chunk": CHUNK}
+"""The kinds of objects below states/, with their endings."""
+STATE_INDEX_MAX = 16 << 20
+"""Bytes of the file of an index at most, where nothing states them."""
+Obtain = Callable[[Sizes], object]
+
+
+def path_of(paths: Paths, name: Name) -> str:
+    """Return the path of an object."""
+    kind, digest = name
+    ending = STATES.get(kind)
+    return paths.state_file(digest, ending) if ending else paths.object(kind, digest)
+
+
+def objects_of(
+    store: Store, digest: str, base: str = "", *, text: bytes = b"", obtain: Obtain = lambda _: None
+) -> Sizes:
+    """Return the objects of a state, without those that the state `base` has as well; a manifest in
+    a file of its own is one of them. `text` is that of a manifest which no ref of the lake carries
+    yet. Raises Damaged."""
+    manifests = store.manifests
+    state = manifests.decode(orjson.loads(text), digest) if text else manifests.load(digest)
+    known = manifests.load(base) if base else None
+    common = _common(state.pages, known.pages if known else ())
+    found = {("manifests", page.digest): page.bytes for page in state.pages[common:]}
+    obtain(found)
+    # To know all live records every page of the lake is read: only where a push may need them.
+    if _touches_states(store, state, common) or (known and _touches_states(store, known, common)):
+        found |= _states(store, state, known, obtain)
+    path = store.paths.object("manifests", digest)
+    if digest != base and disk.exists(path):
+        found["manifests", digest] = disk.size(path)
+    runs = {run.digest for run in known.ids} if known else set[str]()
+    found |= {("ids", run.digest): run.bytes for run in state.ids if run.digest not in runs}
+    found |= {("segments", key): size for key, size in _segments(store, state, known, common)}
+    return found
+
+
+def _touches_states(store: Store, state: Manifest, common: int) -> bool:
+    """Whether a state adds or removes saved state directories, after its oldest pages."""
+    parts = itertools.chain(map(store.manifests.peek, state.pages[common:]), [state.recent])
+    return any(entry.what == "state" for entries in parts for entry in entries)
+
+
+def _states(store: Store, state: Manifest, known: Manifest | None, obtain: Obtain) -> Sizes:
+    """Return the indices of saved states and their chunks."""
+    paths = store.paths
+    had = {record.index for record in state_files.records(store.manifests, known)} if known else ()
+    records = state_files.records(store.manifests, state)
+    fresh = dict.fromkeys(record.index for record in records if record.index not in had)
+    found = {("index", i): _length(paths, ("index", i), STATE_INDEX_MAX) for i in fresh}
+    obtain(found)
+    chunks = {d: size for i in fresh for d, size in state_files.chunks_of(paths, i).items()}
+    for index in had if chunks else ():
+        # One that is damaged here costs a look at each of its chunks there.
+        with contextlib.suppress(DamagedState):
+            for digest in state_files.chunks_of(paths, index):
+                chunks.pop(digest, None)
+    for digest, size in chunks.items():
+        name = ("chunk", digest)
+        # What does not compress gets a little longer, and there is the seal.
+        found[name] = _length(paths, name, size + (size >> 7) + 1024)
+    return found
+
+
+def _length(paths: Paths, name: Name, most: int) -> int:
+    try:
+        return disk.size(path_of(paths, name))
+    except FileNotFoundError:
+        return most
+
+
+def _common(pages: tuple[Page, ...], others: tuple[Page, ...]) -> int:
+    """How many of the oldest pages two states share."""
+    pairs = zip(pages, others, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0].digest == pair[1].digest, pairs))
+
+
+def _segments(
+    store: Store, state: Manifest, known: Manifest | None, common: int
+) -> Iterable[tuple[str, int]]:
+    """Yield (digest, bytes) of the segments alive in `state` and not in `known`."""
+    fresh = _changes(store, state.pages[common:], state.recent)
+    had = _changes(store, known.pages[common:], known.recent) if known else {}
+    for key, entry in fresh.items():
+        if isinstance(entry, SegmentEntry) and not isinstance(had.get(key), SegmentEntry):
+            yield key, entry.bytes
+    # What only `known` removed from the shared pages is alive here, as after a rollback.
+    back = [k for k, e in had.items() if isinstance(e, Removal) and k not in fresh]
+    shared = _changes(store, state.pages[:common], ()) if back else {}
+    for key in back:
+        if isinstance(revived := shared.get(key), SegmentEntry):
+            yield key, revived.bytes
+
+
+def _changes(
+    store: Store, pages: tuple[Page, ...], recent: tuple[Entry, ...]
+) -> dict[str, SegmentEntry | Removal]:
+    """Return the last entry of each segment."""
+    changes: dict[str, SegmentEntry | Removal] = {}
+    for entries in itertools.chain(map(store.manifests.peek, pages), [recent]):
+        for entry in entries:
+            if entry.what == "segment" and isinstance(entry, (SegmentEntry, Removal)):
+                changes[entry.key] = entry
+    return changes

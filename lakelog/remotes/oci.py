@@ -1,0 +1,469 @@
+"""An OCI registry as a remote: `oci://HOST[:PORT]/REPOSITORY`.
+
+    tag                       what
+    _lakelog                  lakelog.json
+    <branch>_m<number>        a move; never replaced
+    <branch>                  the newest move, for other clients, and the hint of its number
+    <name>                    a tag
+    <owner>_s<16 hex>         a signature of a tag, or of `_40` and the digest of a state
+
+In names, bytes that registries do not take are `_<2 hex>`, and `_` is `__`; so no two keys share a
+tag. An object is the blob with the digest of its name; a state's file has one of its own. A move or
+tag is an image index: its first manifest holds the document, the others list all objects that it
+needs, about 64 each, so a registry keeps them and a push sends only the lists that changed. What a
+registry lacks is a way to create a tag only if it is new: see docs/remotes.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from lakelog.errors import InvalidName, TransferRefused
+from lakelog.remotes import remote as remotes
+from lakelog.remotes.registry import INDEX_TYPE, MANIFEST_TYPE, Repository
+from lakelog.remotes.remote import DOCUMENT_MAX
+from lakelog.store import document
+from lakelog.store.paths import CHUNK, decode_name, encode_name, parse_state
+
+SNAPSHOT = "application/vnd.lakelog.snapshot.v1"
+"""The type of a move or tag; those of its first manifest and of the lists of objects follow."""
+REF, OBJECTS, DOCUMENT = (
+    f"application/vnd.lakelog.{kind}.v1" for kind in ("ref", "objects", "document")
+)
+_DOCUMENT_TYPE = f"{DOCUMENT}+json"
+_MEDIA_TYPES = {
+    "segments": "application/vnd.apache.parquet",
+    "ids": "application/vnd.lakelog.ids.v1",
+    "manifests": "application/vnd.lakelog.manifest.v1+zstd",
+}
+_INDEX_MEDIA, _CHUNK_MEDIA = (
+    f"application/vnd.lakelog.state-{kind}.v1+zstd" for kind in ("index", "chunk")
+)
+_TITLE, _CREATED = "org.opencontainers.image.title", "org.opencontainers.image.created"
+_KEY, _KIND = "vnd.lakelog.key", "vnd.lakelog.kind"
+_EMPTY = b"{}"
+_EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+_CONFIG, _CONFIG_TAG = "lakelog.json", "_lakelog"
+_LISTED, _LISTED_MAX = 64, 512
+"""Objects of one list: on average, since it ends where a digest says so, and at most."""
+_VALUES_MAX, _CONTAINERS_MAX = 400_000, 100_000
+_WORKERS = 8
+SETTLING = 1.0
+"""Seconds after which a tag that was written belongs to the last one that wrote it: longer than
+between the look of another push and its write."""
+_TAG_MAX = 128
+_TAG = re.compile(
+    r"(?P<name>(?:[A-Za-z0-9.-]|__|_[0-9a-f]{2})+)(?:_m(?P<move>\d{1,12})|_s(?P<key>[0-9a-f]{16}))?"
+)
+_PLAIN = re.compile(r"(?:[A-Za-z0-9.-]|__|_[0-9a-f]{2})+")
+_TAGS_READ = 200
+"""Tags in which a state's file is looked for, before it counts as missing."""
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_OBJECT = re.compile(r"(segments|ids|manifests)/../([0-9a-f]{64})\.")
+_MOVE = re.compile(r"refs/heads/([^/]+)/(\d{12})\.json")
+_HINT = re.compile(r"refs/heads/([^/]+)/hint")
+_SIGNATURE = re.compile(r"refs/signatures/([^/]+)\.([0-9a-f]{16})\.json")
+_LAKE_TAG = re.compile(r"refs/tags/([^/]+)\.json")
+Descriptor = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Ref:
+    """What a tag names: the document's key and descriptor, and the digests of the lists."""
+
+    key: str
+    document: Descriptor
+    lists: tuple[Descriptor, ...]
+
+
+class OciRemote:
+    """The blobs and tags of a repository."""
+
+    collects = False
+    lists_objects = True
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._repository = Repository(url)
+        self._lock = threading.RLock()
+        self._needed: Mapping[str, int] = {}
+        self._lists: set[str] = set()
+        self._unread: list[Descriptor] = []
+        self._has_empty = self._has_all = False
+        self._states: dict[str, tuple[str, int]] = {}
+
+    def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of an object or document."""
+        if match := _OBJECT.match(key):
+            yield from self._repository.blob(f"sha256:{match[2]}", start)
+        elif key.startswith("states/"):
+            digest, _ = self._state(key) or _raise(FileNotFoundError(key))
+            yield from self._repository.blob(digest, start)
+        elif match := _HINT.fullmatch(key):
+            yield self._hint(match[1])[start:]
+        else:
+            ref = self._ref(key) or _raise(FileNotFoundError(key))
+            yield self._document(ref)[start:]
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Yield the names of refs; objects cannot be listed."""
+        tags = list(self._repository.tags())
+        if folder == "":
+            # Tags without a lake are those of somebody else.
+            yield from ("refs", _CONFIG) if _CONFIG_TAG in tags else tags
+            return
+        found = [match for match in map(_TAG.fullmatch, tags) if match]
+        for match in found:
+            with contextlib.suppress(InvalidName, UnicodeDecodeError):
+                name = _decoded(match["name"])
+                file = name if name.startswith("@") else encode_name(name)
+                if folder == "refs/signatures" and match["key"]:
+                    yield f"{file}.{match['key']}.json"
+                elif folder == f"refs/heads/{file}" and match["move"]:
+                    yield f"{int(match['move']):012d}.json"
+                elif folder == "refs/tags" and not (match["key"] or match["move"]):
+                    yield f"{file}.json"
+        if folder == "refs/heads":
+            for name in {_decoded(match["name"]) for match in found if match["move"]}:
+                with contextlib.suppress(InvalidName):
+                    yield encode_name(name)
+
+    def size(self, key: str) -> int | None:
+        """The length of an object or document, None if it is not there."""
+        if match := _OBJECT.match(key):
+            return self._repository.blob_size(f"sha256:{match[2]}")
+        if key.startswith("states/"):
+            state = self._state(key)
+            return state and state[1]
+        ref = self._ref(key)
+        return int(ref.document["size"]) if ref else None
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """The lengths of some files."""
+        return remotes.sizes_one_by_one(self, keys)
+
+    def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
+        """Store an object; the registry checks its digest."""
+        if match := _OBJECT.match(key):
+            self._repository.put_blob(f"sha256:{match[2]}", pieces(), size)
+            return
+        blob = self._put_blob(b"".join(pieces()), "")
+        with self._lock:
+            self._states[key] = (blob["digest"], blob["size"])
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Store a document that must not exist, with the lists of what it needs."""
+        tag = _tag_of(key)
+        if (match := _MOVE.fullmatch(key)) and int(match[2]) == 1:
+            self._refuse_tag(match[1])
+        body, kind = self._written(key, data)
+        # As late as can be, so that little time is between the look and the write.
+        if self._repository.has_manifest(tag):
+            self._refuse_branch(key)
+            return False
+        if not self._repository.put_manifest(tag, body, kind, new=True):
+            return False
+        # Fischer's algorithm: whoever found no tag either has written by then, and the last one of
+        # them has it. What hangs on a lake's tag is not worth a second for each.
+        if match:
+            time.sleep(SETTLING)
+        return self._repository.manifest(tag) == body
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Store a document in the place of another; a hint makes the branch's tag name a move."""
+        if match := _HINT.fullmatch(key):
+            self._point(match[1], int(document.decode(data)["number"]))
+            return
+        body, kind = self._written(key, data)
+        self._repository.put_manifest(_tag_of(key), body, kind)
+
+    def flush(self) -> None:
+        """What a registry has acknowledged is durable."""
+
+    @contextlib.contextmanager
+    def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
+        """Have the next ref list these objects."""
+        self._needed = objects
+        try:
+            yield
+        finally:
+            self._needed = {}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._repository.close()
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _ref(self, key: str) -> _Ref | None:
+        """Return what the tag of a key names, None where it is another key's, or nobody's."""
+        data = self._repository.manifest(_tag_of(key))
+        ref = data and self._parsed_ref(data)
+        return ref if ref and ref.key == key else None
+
+    def _parsed_ref(self, data: bytes) -> _Ref | None:
+        body = self._parsed(data)
+        lists: list[Descriptor] = []
+        if body.get("artifactType") == SNAPSHOT:
+            first, *lists = self._descriptors(body, "manifests") or _raise(self._malformed())
+            body = self._listed(first)
+        elif body.get("artifactType") != DOCUMENT:
+            return None
+        own, *_ = self._descriptors(body, "layers") or _raise(self._malformed())
+        with self._lock:
+            fresh = [each for each in lists if each["digest"] not in self._lists]
+            self._lists.update(each["digest"] for each in fresh)
+            self._unread += [each for each in fresh if _annotation(each, _KIND) == "states"]
+        return _Ref(_annotation(own, _TITLE), own, tuple(lists))
+
+    def _document(self, ref: _Ref) -> bytes:
+        if ref.document["size"] > DOCUMENT_MAX:
+            raise TransferRefused(f"{self.url}: {ref.key} is too long: refused")
+        data = bytearray()
+        for piece in self._repository.blob(ref.document["digest"]):
+            data += piece
+            if len(data) > ref.document["size"]:
+                break
+        if _digest(data) != ref.document["digest"]:
+            raise TransferRefused(
+                f"{self.url}: {ref.key} does not have the bytes of its digest: refused"
+            )
+        return bytes(data)
+
+    def _hint(self, branch: str) -> bytes:
+        data = self._repository.manifest(_encoded(decode_name(branch)))
+        ref = data and self._parsed_ref(data)
+        match = ref and _MOVE.fullmatch(ref.key)
+        if not match or match[1] != branch:
+            raise FileNotFoundError(f"refs/heads/{branch}/hint")
+        return document.encode({"branch": decode_name(branch), "number": int(match[2])})
+
+    def _state(self, key: str) -> tuple[str, int] | None:
+        """Return digest and length of the blob of a state's file, from the lists of refs that were
+        read, or else of all tags; None where none lists it."""
+        with self._lock:
+            self._read_lists(key)
+            if key not in self._states and not self._has_all:
+                names = (tag for tag in self._repository.tags() if _PLAIN.fullmatch(tag))
+                for tag in itertools.islice(names, _TAGS_READ):
+                    if data := self._repository.manifest(tag):
+                        self._parsed_ref(data)
+                self._has_all = True
+                self._read_lists(key)
+            return self._states.get(key)
+
+    def _read_lists(self, key: str) -> None:
+        while self._unread and key not in self._states:
+            for layer in self._descriptors(self._listed(self._unread[-1]), "layers"):
+                self._states[_annotation(layer, _TITLE)] = (layer["digest"], layer["size"])
+            self._unread.pop()
+
+    def _listed(self, descriptor: Descriptor) -> dict[str, Any]:
+        data = self._repository.manifest(descriptor["digest"])
+        if data is None or _digest(data) != descriptor["digest"]:
+            raise TransferRefused(
+                f"{self.url}: the manifest {descriptor['digest']} is missing or forged: refused"
+            )
+        return self._parsed(data)
+
+    def _parsed(self, data: bytes) -> dict[str, Any]:
+        # Few bytes of JSON can take many of memory.
+        if data.count(b",") <= _VALUES_MAX and data.count(b"{") + data.count(b"[") <= (
+            _CONTAINERS_MAX
+        ):
+            with contextlib.suppress(orjson.JSONDecodeError):
+                body = orjson.loads(data)
+                if isinstance(body, dict):
+                    return body
+        raise self._malformed()
+
+    def _descriptors(self, body: dict[str, Any], member: str) -> list[Descriptor]:
+        found = body.get(member)
+        if not isinstance(found, list) or not all(map(_is_descriptor, found)):
+            raise self._malformed()
+        return found
+
+    def _malformed(self) -> TransferRefused:
+        return TransferRefused(f"{self.url}: a manifest is malformed: refused")
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def _written(self, key: str, data: bytes) -> tuple[bytes, str]:
+        """Store all of a document but its tag; return what the tag has to name, and its type."""
+        own = self._put_blob(data, _DOCUMENT_TYPE, key)
+        if not key.startswith(("refs/heads/", "refs/tags/")):
+            return self._manifest(DOCUMENT, [own]), MANIFEST_TYPE
+        # With lakelog.json, so that whoever pulls all files has a lake.
+        config = self._ref(_CONFIG)
+        layers = [own, config.document] if config else [own]
+        groups = [(REF, "", layers), *((OBJECTS, kind, group) for kind, group in self._groups())]
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            manifests = list(pool.map(lambda group: self._put_list(*group), groups))
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = {
+            "schemaVersion": 2,
+            "mediaType": INDEX_TYPE,
+            "artifactType": SNAPSHOT,
+            "manifests": manifests,
+            "annotations": {_CREATED: created, _KEY: key},
+        }
+        return orjson.dumps(body), INDEX_TYPE
+
+    def _groups(self) -> Iterator[tuple[str, list[Descriptor]]]:
+        """Yield the needed objects by kind in lists that end where a digest says so: what is new in
+        one place of a lake changes the list there and no other."""
+        group: list[Descriptor] = []
+        before = ""
+        for key, size in self._needed.items():
+            kind = key.partition("/")[0]
+            if group and kind != before:
+                yield before, group
+                group = []
+            group.append(self._layer(key, size))
+            before = kind
+            ends = int(group[-1]["digest"][-4:], 16) % _LISTED == 0
+            if ends or len(group) >= _LISTED_MAX:
+                yield kind, group
+                group = []
+        if group:
+            yield before, group
+
+    def _layer(self, key: str, size: int) -> Descriptor:
+        if match := _OBJECT.match(key):
+            return _descriptor(_MEDIA_TYPES[match[1]], f"sha256:{match[2]}", size, key)
+        state = self._state(key)
+        if state is None:
+            raise TransferRefused(f"{self.url}: {key} is missing there: push again")
+        _, ending = parse_state(key.rpartition("/")[2]) or _raise(ValueError(key))
+        return _descriptor(_CHUNK_MEDIA if ending == CHUNK else _INDEX_MEDIA, *state, key)
+
+    def _put_list(self, artifact: str, kind: str, layers: list[Descriptor]) -> Descriptor:
+        data = self._manifest(artifact, layers)
+        digest = _digest(data)
+        if digest not in self._lists and not self._repository.has_manifest(digest):
+            self._repository.put_manifest(digest, data, MANIFEST_TYPE)
+        found = {"mediaType": MANIFEST_TYPE, "digest": digest, "size": len(data)}
+        return {**found, "artifactType": artifact, "annotations": {_KIND: kind or "ref"}}
+
+    def _manifest(self, artifact: str, layers: list[Descriptor]) -> bytes:
+        config = _descriptor(_EMPTY_TYPE, _digest(_EMPTY), len(_EMPTY))
+        with self._lock:
+            if not self._has_empty:
+                self._put_blob(_EMPTY, _EMPTY_TYPE)
+            self._has_empty = True
+        return orjson.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": MANIFEST_TYPE,
+                "artifactType": artifact,
+                "config": config,
+                "layers": layers,
+            }
+        )
+
+    def _put_blob(self, data: bytes, kind: str, title: str = "") -> Descriptor:
+        digest = _digest(data)
+        if self._repository.blob_size(digest) is None:
+            self._repository.put_blob(digest, iter([data]), len(data))
+        return _descriptor(kind, digest, len(data), title)
+
+    def _point(self, branch: str, number: int) -> None:
+        """Make the tag of a branch name a move, or a newer one that somebody made meanwhile."""
+        name = decode_name(branch)
+        while data := self._repository.manifest(f"{_encoded(name)}_m{number}"):
+            self._repository.put_manifest(_tag(name), data, INDEX_TYPE)
+            number += 1
+
+    def _refuse_branch(self, key: str) -> None:
+        match = _LAKE_TAG.fullmatch(key)
+        if match and self._ref(key) is None:
+            raise TransferRefused(
+                f"{self.url}: {decode_name(match[1])!r} is the name of a branch there, or of"
+                " somebody else's tag: name the tag differently"
+            )
+
+    def _refuse_tag(self, branch: str) -> None:
+        name = decode_name(branch)
+        if self._repository.has_manifest(_tag(name)):
+            raise TransferRefused(
+                f"{self.url}: {name!r} is the name of a tag there: name the branch differently"
+            )
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def _tag_of(key: str) -> str:
+    """Return the tag of a document's key. Raises TransferRefused for a name that is too long."""
+    if key == _CONFIG:
+        return _CONFIG_TAG
+    if match := _MOVE.fullmatch(key):
+        return _tag(decode_name(match[1]), f"_m{int(match[2])}")
+    if match := _HINT.fullmatch(key) or _LAKE_TAG.fullmatch(key):
+        return _tag(decode_name(match[1]))
+    match = _SIGNATURE.fullmatch(key) or _raise(ValueError(key))
+    return _tag(decode_name(match[1]), f"_s{match[2]}")
+
+
+def _tag(name: str, suffix: str = "") -> str:
+    text = _encoded(name) + suffix
+    if len(text) > _TAG_MAX:
+        raise TransferRefused(f"{name[:40]!r}… is too long a name for a registry: choose another")
+    return text
+
+
+def _encoded(name: str) -> str:
+    text = re.sub(
+        r"[^A-Za-z0-9.-]",
+        lambda m: "__" if m[0] == "_" else "".join(f"_{byte:02x}" for byte in m[0].encode()),
+        name,
+    )
+    return f"_{ord(text[0]):02x}{text[1:]}" if text[0] in ".-" else text
+
+
+def _decoded(text: str) -> str:
+    raw = re.sub(r"__|_([0-9a-f]{2})", lambda m: chr(int(m[1], 16)) if m[1] else "_", text)
+    return raw.encode("latin-1").decode()
+
+
+# --- descriptors ---------------------------------------------------------------------------------
+
+
+def _descriptor(kind: str, digest: str, size: int, title: str = "") -> Descriptor:
+    found = {"mediaType": kind, "digest": digest, "size": size}
+    return {**found, "annotations": {_TITLE: title}} if title else found
+
+
+def _is_descriptor(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("digest"), str)
+        and bool(_DIGEST.fullmatch(value["digest"]))
+        and type(value.get("size")) is int
+        and 0 <= value["size"] < 1 << 44
+        and isinstance(value.get("annotations", {}), dict)
+    )
+
+
+def _annotation(descriptor: Descriptor, name: str) -> str:
+    return str(descriptor.get("annotations", {}).get(name, ""))
+
+
+def _digest(data: bytes | bytearray) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _raise(error: Exception) -> Any:
+    raise error

@@ -1,0 +1,201 @@
+"""Push: objects first and durable, the ref last, by compare-and-swap.
+
+A push makes one move on the remote's branch, whatever the number of moves since the last one: it
+names the newest local state. It may do so if all that is there is contained in that state: nobody
+moved the branch since what both sides had in common, or only compacted it; or a local move since
+the last rewind names what is there. Else events would be dropped, and only `force` does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from lakelog.errors import Diverged, TransferRefused
+from lakelog.lake import Lake
+from lakelog.remotes import carry, known, signature_files
+from lakelog.remotes.ancestry import is_contained, same_lake, settled
+from lakelog.remotes.carry import Carried, Progress
+from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
+from lakelog.remotes.objects import Sizes, objects_of
+from lakelog.remotes.site import Site, key_of
+from lakelog.store import disk, policy
+from lakelog.store.refs import Head, Move
+
+_LOOKS = 10
+
+
+@dataclass
+class Pushed:
+    """What a push did: by ref, `new`, `updated`, `forced` or `up to date`; and what it sent."""
+
+    remote: str
+    url: str
+    dry_run: bool = False
+    refs: dict[str, str] = field(default_factory=dict)
+    carried: Carried = field(default_factory=Carried)
+
+
+def push(
+    lake: Lake,
+    name: str,
+    *,
+    branches: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    force: bool = False,
+    dry_run: bool = False,
+    progress: Progress = lambda *_: None,
+) -> Pushed:
+    """Bring branches and tags to a remote. Raises Diverged, UnknownRef, Unreachable, NotAllowed,
+    Damaged."""
+    if force and not dry_run:
+        policy.require(lake.store.paths, "push-force")
+    remote = known.load(lake.store, name)
+    result = Pushed(name, remote.url, dry_run)
+    with known.connected(remote.url) as connection:
+        worker = _Push(lake, remote, Site(connection), result, force, progress)
+        worker.prepare()
+        for branch in branches:
+            worker.branch(branch)
+        for tag in tags:
+            worker.tag(tag)
+    return result
+
+
+class _Push:
+    """One push to one remote."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        remote: KnownRemote,
+        site: Site,
+        result: Pushed,
+        force: bool,
+        progress: Progress,
+    ) -> None:
+        self._store, self._site, self._result = lake.store, site, result
+        self._lake, self._known = lake, remote
+        self._force, self._progress = force, progress
+
+    def prepare(self) -> None:
+        """Find or make the lake there, and forget what was known of another one."""
+        id = self._site.lake_id() if self._result.dry_run else self._site.create()
+        self._known = same_lake(self._store, self._known, id, self._result.dry_run)
+
+    def branch(self, branch: str) -> None:
+        """Push one branch."""
+        head = settled(self._lake, branch)
+        seen = self._known.branch(branch).seen
+        for _ in range(_LOOKS):
+            there = self._site.head(branch, seen.number if seen else 0)
+            if there and there.move.op == "delete":
+                raise TransferRefused(
+                    f"{self._site.url}: branch {branch!r} was deleted there: create it there again"
+                )
+            if there and there.move.snapshot == head.move.snapshot:
+                self._result.refs[branch] = "up to date"
+                self._signatures("", head.move.snapshot)
+                self._note(branch, there.move, head.move)
+                return
+            contained = there is None or is_contained(
+                self._store, self._site, self._known.branch(branch), head.move, there.move
+            )
+            if not contained and not self._force:
+                raise Diverged(self._refusal(branch))
+            word = "new" if there is None else "updated" if contained else "forced"
+            move = self._advance(branch, head, there, rewind=word == "forced")
+            if move is not None or self._result.dry_run:
+                self._result.refs[branch] = word
+                if move is not None:
+                    # After the ref: a gc there deletes signatures of what is not named.
+                    self._signatures("", head.move.snapshot)
+                    self._note(branch, move, head.move)
+                return
+        raise TransferRefused(f"{self._site.url}: branch {branch!r} moves all the time: try again")
+
+    def tag(self, name: str) -> None:
+        """Push one tag with the objects of its state."""
+        tag = self._store.refs.tag(name)
+        data = disk.read(self._store.paths.tag(name))
+        there = self._site.tag(name)
+        if there and there[1] == data:
+            self._result.refs[name] = "up to date"
+            self._signatures(name, tag.snapshot)
+            return
+        if there and not self._force:
+            raise Diverged(
+                f"{self._site.url}: tag {name!r} names another state there: nothing was changed;"
+                " `lakelog push --force` replaces it"
+            )
+        # Whoever pushed the branch has sent most of it.
+        base = self._base(tag.branch, self._site.head(tag.branch))
+        objects = self._send(objects_of(self._store, tag.snapshot, base))
+        if not self._result.dry_run:
+            with self._named(objects, tag.snapshot):
+                if not self._site.put_tag(name, data, replace=there is not None):
+                    raise Diverged(f"{self._site.url}: tag {name!r} was made there just now")
+            self._signatures(name, tag.snapshot)
+        self._result.refs[name] = "forced" if there else "new"
+
+    def _advance(self, branch: str, head: Head, there: Head | None, *, rewind: bool) -> Move | None:
+        """Send what is missing and move the branch; None if somebody else moved it."""
+        base = self._base(branch, there)
+        objects = self._send(objects_of(self._store, head.move.snapshot, base))
+        if self._result.dry_run:
+            return None
+        carried = self._store.manifests.text_to_carry(head.move.snapshot)
+        with self._named(objects, head.move.snapshot):
+            return self._site.advance(branch, there, head.move.snapshot, carried, rewind=rewind)
+
+    def _signatures(self, tag: str, snapshot: str) -> None:
+        """Send the signatures of a tag, or of a state."""
+        if not self._result.dry_run:
+            sent = signature_files.send(self._store, self._site, tag, snapshot)
+            self._result.carried.signatures += sent
+
+    def _send(self, objects: Sizes) -> Sizes:
+        """Send those of the objects that are missing there; return all."""
+        done = self._result.carried
+        missing = carry.missing_at(self._site.remote, objects)
+        done.kept += len(objects) - len(missing)
+        if self._result.dry_run:
+            done.objects, done.bytes = len(missing), sum(missing.values())
+        else:
+            carry.upload(self._store, self._site.remote, missing, done, self._progress)
+        return objects
+
+    def _named(self, objects: Sizes, snapshot: str) -> AbstractContextManager[None]:
+        """Hold off gc there while a ref is made, once all that it names is there."""
+        far = self._site.remote
+        needed = objects_of(self._store, snapshot) if far.lists_objects else objects
+        keys = {key_of(name): size for name, size in needed.items()}
+        return carry.gc_held_off(
+            lambda: far.publishing(keys),
+            lambda: carry.missing_at(far, objects) if far.collects else {},
+            lambda gone: carry.upload(self._store, far, gone, self._result.carried, self._progress),
+        )
+
+    def _base(self, branch: str, there: Head | None) -> str:
+        """Return the state of the branch there if it is known here: what it names is there, and
+        need not be looked for."""
+        seen = self._known.branch(branch).seen
+        if there is None or seen is None or seen.snapshot != there.move.snapshot:
+            return ""
+        return seen.snapshot if self._store.manifests.is_there(seen.snapshot) else ""
+
+    def _note(self, branch: str, there: Move, here: Move) -> None:
+        """Remember that both sides have the same events."""
+        if not self._result.dry_run:
+            place, local = place_of(there), place_of(here)
+            track(self._store, self._known.name, branch, there.snapshot)
+            updated = KnownBranch(place, Common(place, local))
+            self._known = self._known.with_branch(branch, updated)
+            known.save(self._store, self._known)
+
+    def _refusal(self, branch: str) -> str:
+        return (
+            f"{self._site.url}: branch {branch!r} moved on there: `lakelog pull` first, or"
+            " `lakelog push --force` to drop what is only there"
+        )

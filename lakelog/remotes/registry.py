@@ -1,0 +1,462 @@
+"""The HTTP API of an OCI registry: manifests, blobs and tags of one repository.
+
+See https://github.com/opencontainers/distribution-spec. Connections are kept open and shared by
+threads. Bodies are bounded, secrets go to the registry and to the token server that it names and
+nowhere else, and nothing is sent in the clear but to this machine. A request that was interrupted
+raises Interrupted; the caller makes it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from lakelog.clients.loopback import is_loopback
+from lakelog.errors import TransferRefused, Unreachable
+from lakelog.remotes import docker_config
+from lakelog.remotes.remote import Interrupted
+
+MANIFEST_MAX = 4 << 20
+"""Bytes of a manifest at most, as registries have it."""
+PART = 8 << 20
+"""Longer blobs are sent in parts of this length."""
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+_ANSWER_MAX, _TAGS_MAX = 64 << 10, 8 << 20
+_NAMES_MAX, _PAGES_MAX = 400_000, 1_000
+_PIECE = 1 << 20
+_TIMEOUT = 60.0
+_IDLE = 4.0
+"""Servers close connections that are idle for 5 s or longer."""
+_WAIT_MAX = 30.0
+_REDIRECTS = 5
+_MOVED = (301, 302, 303, 307, 308)
+_REFERENCE = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_CHALLENGE = re.compile(r'([a-z_]+)="([^"]*)"', re.IGNORECASE)
+Body = bytes | None
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A connection that is open: where to, and when it was used last."""
+
+    to: tuple[str, str]
+    http: http.client.HTTPConnection
+    used: float = 0.0
+
+
+class Answer:
+    """What a server answered; its body is read later, or the connection ends with `close`."""
+
+    def __init__(
+        self, response: http.client.HTTPResponse, link: _Link, give_back: Callable[[_Link], None]
+    ) -> None:
+        self.status, self.headers = response.status, response.headers
+        self._response, self._link, self._give_back = response, link, give_back
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body. Raises Interrupted."""
+        whole = False
+        try:
+            while piece := self._response.read1(_PIECE):
+                yield piece
+            # A body that ends early has no error of its own here.
+            if self._response.length:
+                raise Interrupted("the connection was lost")
+            whole = True
+        except (OSError, http.client.HTTPException) as error:
+            raise error if isinstance(error, Interrupted) else _interrupted(error) from None
+        finally:
+            self._end(whole)
+
+    def body(self, limit: int = _ANSWER_MAX) -> bytes:
+        """Return the body, cut at a limit. Raises Interrupted."""
+        data = bytearray()
+        for piece in self.pieces():
+            data += piece
+            if len(data) > limit:
+                break
+        return bytes(data)
+
+    def close(self) -> None:
+        """Read no further."""
+        self._end(False)
+
+    def _end(self, whole: bool) -> None:
+        if whole and self._response.isclosed() and not self._response.will_close:
+            self._give_back(self._link)
+        else:
+            self._response.close()
+            self._link.http.close()
+
+
+class Repository:
+    """One repository of a registry, by the address `oci://HOST[:PORT]/REPOSITORY`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        host, self._name = divide(url)
+        self._config_host = host
+        server = "registry-1.docker.io" if host == "docker.io" else host
+        scheme = "http" if is_loopback(urlsplit(f"//{server}").hostname or "") else "https"
+        self._root = (scheme, server)
+        self._idle: list[_Link] = []
+        self._lock = threading.Lock()
+        self._authorization = ""
+        self._login: docker_config.Login | None = None
+
+    # --- manifests and tags -----------------------------------------------------------------------
+
+    def manifest(self, reference: str) -> bytes | None:
+        """Return the manifest or index of a tag or digest, None where it is not there."""
+        accept = {"Accept": f"{INDEX_TYPE}, {MANIFEST_TYPE}"}
+        answer = self._request("GET", f"manifests/{reference}", headers=accept)
+        if answer.status == 404:
+            answer.close()
+            return None
+        data = self._require(answer, 200).body(MANIFEST_MAX)
+        if len(data) > MANIFEST_MAX:
+            raise TransferRefused(f"{self.url}: the manifest {reference} is too long: refused")
+        return data
+
+    def has_manifest(self, reference: str) -> bool:
+        """Whether a manifest is there."""
+        accept = {"Accept": f"{INDEX_TYPE}, {MANIFEST_TYPE}"}
+        return self._size(f"manifests/{reference}", accept) is not None
+
+    def put_manifest(self, reference: str, data: bytes, kind: str, *, new: bool = False) -> bool:
+        """Store a manifest under a tag or digest. With `new` registries that know conditions are
+        asked to keep one that is there: then False."""
+        headers = {"Content-Type": kind} | ({"If-None-Match": "*"} if new else {})
+        answer = self._request("PUT", f"manifests/{reference}", data, headers)
+        if new and answer.status in (409, 412):
+            answer.close()
+            return False
+        self._require(answer, 201, 200, 202).body()
+        return True
+
+    def tags(self) -> Iterator[str]:
+        """Yield the tags; none of a repository that is not there."""
+        path: str | None = f"/v2/{self._name}/tags/list?n=1000"
+        for _ in range(_PAGES_MAX):
+            answer = self._request("GET", path or "")
+            if answer.status == 404:
+                answer.close()
+                return
+            link = self._require(answer, 200).headers.get("Link", "")
+            data = answer.body(_TAGS_MAX)
+            with self._reading("its list of tags"):
+                # Before parsing: small values take ten times their bytes of memory.
+                if data.count(b"[") + data.count(b"{") > 9 or data.count(b",") > _NAMES_MAX:
+                    raise ValueError("no list of names")
+                found = json.loads(data)["tags"] or []
+                if not all(isinstance(name, str) for name in found):
+                    raise TypeError(found)
+                yield from found
+            match = re.match(r'\s*<([^<>]+)>\s*;\s*rel="?next"?', link)
+            after = match and urlsplit(match[1])
+            following = f"{after.path}?{after.query}" if after else None
+            if not following or following == path:
+                return
+            path = following
+        raise TransferRefused(f"{self.url}: its list of tags has no end: refused")
+
+    # --- blobs ------------------------------------------------------------------------------------
+
+    def blob_size(self, digest: str) -> int | None:
+        """The length of a blob, None where it is not there."""
+        return self._size(f"blobs/{digest}")
+
+    def blob(self, digest: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a blob from `start` on. Raises FileNotFoundError."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        answer = self._request("GET", f"blobs/{digest}", headers=headers)
+        if answer.status == 416:
+            answer.close()
+            return
+        if answer.status == 404:
+            answer.close()
+            raise FileNotFoundError(f"{self.url}: {digest} is not there")
+        skip = start if self._require(answer, 200, 206).status == 200 else 0
+        for piece in answer.pieces():
+            yield piece[skip:]
+            skip = max(0, skip - len(piece))
+
+    def put_blob(self, digest: str, pieces: Iterator[bytes], size: int) -> None:
+        """Store a blob. The registry checks its digest and shows it only when it is whole."""
+        if size <= PART:
+            # Read to its end first: damage raises before anything is sent.
+            data = b"".join(pieces)
+            place = self._begin()
+        else:
+            place, data = self._put_parts(pieces)
+        answer = self._request("PUT", _with_digest(place, digest), data, _OCTETS)
+        self._require(answer, 201, 204).body()
+
+    def _begin(self) -> str:
+        answer = self._require(self._request("POST", "blobs/uploads/", b""), 202)
+        place = answer.headers.get("Location", "")
+        answer.body()
+        return self._absolute(place)
+
+    def _put_parts(self, pieces: Iterator[bytes]) -> tuple[str, bytes]:
+        """Send all but the last part; return where the upload is, and the last part."""
+        place, sent, waiting = self._begin(), 0, bytearray()
+        for piece in pieces:
+            waiting += piece
+            while len(waiting) > PART:
+                place = self._put_part(place, sent, bytes(waiting[:PART]))
+                sent += PART
+                del waiting[:PART]
+        return place, bytes(waiting)
+
+    def _put_part(self, place: str, start: int, data: bytes) -> str:
+        """Send a part; one that was interrupted goes on where the registry says it is."""
+        for attempt in (1, 2, 3):
+            headers = {"Content-Range": f"{start}-{start + len(data) - 1}", **_OCTETS}
+            try:
+                answer = self._require(self._request("PATCH", place, data, headers), 202)
+                place = self._absolute(answer.headers.get("Location", place))
+                answer.body()
+                return place
+            except Interrupted:
+                if attempt == 3:
+                    raise
+            answer = self._require(self._request("GET", place), 204, 200)
+            place = self._absolute(answer.headers.get("Location", place))
+            match = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("Range", ""))
+            answer.body()
+            # Registries say 0-0 of an upload that is empty.
+            done = int(match[1]) + 1 if match and match[1] != "0" else 0
+            if not start <= done <= start + len(data):
+                raise Interrupted(f"{self.url}: the registry lost an upload")
+            start, data = done, data[done - start :]
+            if not data:
+                return place
+        raise AssertionError
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            links, self._idle = self._idle, []
+        for link in links:
+            link.http.close()
+
+    def _size(self, path: str, headers: dict[str, str] | None = None) -> int | None:
+        answer = self._request("HEAD", path, headers=headers)
+        if answer.status == 404:
+            answer.close()
+            return None
+        length = self._require(answer, 200).headers.get("Content-Length", "0")
+        answer.body()
+        return int(length) if length.isdecimal() else 0
+
+    def _request(
+        self, method: str, path: str, body: Body = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """Return the answer to a request, after redirects, with authorization where it is needed.
+        Raises Interrupted, Unreachable, TransferRefused."""
+        url = self._absolute(path if path[:1] in "/h" else f"/v2/{self._name}/{path}")
+        given = headers or {}
+        answer = self._follow(method, url, body, given)
+        if answer.status == 401 and self._of_registry(url):
+            challenge = answer.headers.get("WWW-Authenticate", "")
+            answer.body()
+            self._authorize(challenge)
+            answer = self._follow(method, url, body, given)
+        return answer
+
+    def _follow(self, method: str, url: str, body: Body, headers: dict[str, str]) -> Answer:
+        for _ in range(_REDIRECTS):
+            own = {"Authorization": self._authorization} if self._authorization else {}
+            # What is not the registry itself, such as the store behind it, gets no secrets.
+            answer = self._once(
+                method, url, body, headers | (own if self._of_registry(url) else {})
+            )
+            if answer.status not in _MOVED or method not in ("GET", "HEAD"):
+                return answer
+            answer.close()
+            url = self._absolute(answer.headers.get("Location", ""), url)
+        raise TransferRefused(f"{self.url}: redirects without end: refused")
+
+    def _absolute(self, place: str, base: str = "") -> str:
+        """Return a URL. Raises TransferRefused for one that would be sent in the clear."""
+        try:
+            url = urljoin(base or f"{self._root[0]}://{self._root[1]}/", place)
+            parts = urlsplit(url)
+        except ValueError:
+            raise TransferRefused(f"{self.url}: it leads to no address") from None
+        is_safe = parts.scheme == "https" or (
+            parts.scheme == "http" and is_loopback(parts.hostname or "")
+        )
+        if not is_safe or not parts.hostname:
+            raise TransferRefused(f"{self.url}: it leads to {parts.scheme}://{parts.hostname}")
+        return url
+
+    def _of_registry(self, url: str) -> bool:
+        parts = urlsplit(url)
+        return (parts.scheme, parts.netloc) == self._root
+
+    def _once(self, method: str, url: str, body: Body, headers: dict[str, str]) -> Answer:
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        link = self._take((parts.scheme, parts.netloc))
+        try:
+            link.http.request(method, target, body, {"User-Agent": "lakelog", **headers})
+            answer = Answer(link.http.getresponse(), link, self._give_back)
+        except ssl.SSLCertVerificationError as error:
+            link.http.close()
+            raise Unreachable(
+                f"{self.url}: the certificate is not accepted: {error.verify_message}: name its"
+                " authority with SSL_CERT_FILE"
+            ) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            link.http.close()
+            raise Interrupted(f"{self.url}: {_interrupted(error)}") from None
+        if answer.status == 429 or answer.status >= 500:
+            self._wait(answer)
+        return answer
+
+    def _wait(self, answer: Answer) -> None:
+        """Wait as long as a busy server asks, and have the request made again."""
+        asked = answer.headers.get("Retry-After", "")
+        words = _words(answer)
+        if asked.isdecimal():
+            time.sleep(min(float(asked), _WAIT_MAX))
+        raise Interrupted(f"{self.url}: {words}")
+
+    def _take(self, to: tuple[str, str]) -> _Link:
+        with self._lock:
+            for at in range(len(self._idle) - 1, -1, -1):
+                if self._idle[at].to == to:
+                    link = self._idle.pop(at)
+                    if time.monotonic() - link.used < _IDLE:
+                        return link
+                    link.http.close()
+        scheme, netloc = to
+        if scheme == "http":
+            return _Link(to, http.client.HTTPConnection(netloc, timeout=_TIMEOUT))
+        context = ssl.create_default_context()
+        return _Link(to, http.client.HTTPSConnection(netloc, timeout=_TIMEOUT, context=context))
+
+    def _give_back(self, link: _Link) -> None:
+        with self._lock:
+            self._idle.append(_Link(link.to, link.http, time.monotonic()))
+
+    # --- authorization ----------------------------------------------------------------------------
+
+    def _authorize(self, challenge: str) -> None:
+        """Get the right to push and pull. Raises Unreachable, TransferRefused."""
+        with self._lock:
+            login = self._login = self._login or docker_config.login(self._config_host)
+        scheme, _, rest = challenge.partition(" ")
+        if scheme.lower() == "basic":
+            self._authorization = login.basic
+        elif scheme.lower() == "bearer":
+            asked = {name.lower(): value for name, value in _CHALLENGE.findall(rest)}
+            self._authorization = f"Bearer {self._token(asked, login)}"
+        if not self._authorization:
+            raise self._refused()
+
+    def _token(self, asked: dict[str, str], login: docker_config.Login) -> str:
+        realm = self._absolute(asked.get("realm", ""))
+        # A right that is not needed may be refused: to push to what everybody may pull.
+        scope = asked.get("scope") or f"repository:{self._name}:pull,push"
+        query = {"service": asked.get("service", ""), "scope": scope}
+        if login.identity:
+            form = {"grant_type": "refresh_token", "refresh_token": login.identity}
+            body = urlencode({**query, **form, "client_id": "lakelog"}).encode()
+            kind = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = self._once("POST", realm, body, kind)
+        else:
+            mark = "&" if "?" in realm else "?"
+            headers = {"Authorization": login.basic} if login.basic else {}
+            answer = self._once("GET", f"{realm}{mark}{urlencode(query)}", None, headers)
+        if answer.status in (400, 401, 403):
+            answer.close()
+            raise self._refused()
+        data = self._require(answer, 200).body()
+        with self._reading("its token"):
+            body_ = json.loads(data)
+            token = body_.get("token") or body_["access_token"]
+            if not re.fullmatch(r"[\x21-\x7e]+", token):
+                raise ValueError
+            return str(token)
+
+    def _refused(self) -> Unreachable:
+        return Unreachable(
+            f"{self.url}: access is refused: `docker login {self._config_host}`, or check the"
+            " rights of that user"
+        )
+
+    def _require(self, answer: Answer, *statuses: int) -> Answer:
+        """Return an answer with one of the statuses. Raises FileNotFoundError, Unreachable for
+        missing rights, TransferRefused."""
+        if answer.status in statuses:
+            return answer
+        if answer.status in (401, 403):
+            answer.close()
+            raise self._refused()
+        words = _words(answer)
+        if answer.status in (404, 416):  # an upload that the registry forgot, or has otherwise
+            raise Interrupted(f"{self.url}: {words}")
+        raise TransferRefused(f"{self.url}: the registry refuses: {words}")
+
+    @contextlib.contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise TransferRefused(f"{self.url}: {what} is malformed: refused") from None
+
+
+_OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+def divide(url: str) -> tuple[str, str]:
+    """Return host and repository of an address. Raises TransferRefused."""
+    parts = urlsplit(url)
+    name = parts.path.strip("/")
+    try:
+        is_valid = bool(parts.hostname) and "@" not in parts.netloc and (parts.port or 1) > 0
+    except ValueError:
+        is_valid = False
+    if not is_valid or not all(_REFERENCE.fullmatch(part) for part in name.split("/")):
+        raise TransferRefused(
+            f"{url}: an address of this kind looks like oci://HOST/REPOSITORY, in lower case and"
+            " without a tag"
+        )
+    return parts.netloc, name
+
+
+def _with_digest(place: str, digest: str) -> str:
+    return f"{place}{'&' if urlsplit(place).query else '?'}{urlencode({'digest': digest})}"
+
+
+def _interrupted(error: Exception) -> Interrupted:
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return Interrupted(" ".join(words.split())[:200])
+
+
+def _words(answer: Answer) -> str:
+    """Return the status and what the registry says, in one line."""
+    data = b""
+    with contextlib.suppress(Interrupted):
+        data = answer.body()
+    text = data[:500].decode("utf-8", "replace")
+    with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, RecursionError):
+        first: Any = json.loads(data)["errors"][0]
+        text = f"{first['code']}: {first['message']}"
+    shown = "".join(c if c.isprintable() else " " for c in text)[:200]
+    return f"HTTP {answer.status} {' '.join(shown.split())}".rstrip()

@@ -1,0 +1,146 @@
+"""What a remote is: a place that holds the files of a lake under the names of FORMAT.md.
+
+A kind of remote is one class with the methods of `Remote`. It moves bytes and knows nothing of
+lakes: what is uploaded, in which order, and what may be believed is decided above it. Objects and
+refs appear whole under their names or not at all; `put_new` decides races between pushes as `link`
+does in a lake. A kind without such names (a registry) maps keys to what it has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from lakelog.clients import backoff
+from lakelog.errors import TransferRefused, Unreachable
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    from concurrent import futures
+else:
+    futures = Lazy("concurrent.futures")
+
+TRIES = 5
+"""Attempts at one request before a remote counts as unreachable."""
+DOCUMENT_MAX = 4 << 20
+"""Bytes of a move, a tag or lakelog.json at most."""
+WORKERS = 8
+"""Objects under way at once."""
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class Interrupted(ConnectionError):
+    """Raised by a kind of remote where a request may succeed if it is made again."""
+
+
+class Remote(Protocol):
+    """The files of one remote, by key: `segments/ab/ab12….parquet`, `refs/tags/v1.json`.
+
+    Methods raise Interrupted, Unreachable, TransferRefused, OSError. Threads share a remote.
+    """
+
+    url: str
+    collects: bool
+    """Whether gc may run there, so that objects have to be looked at again before they are named.
+    """
+    lists_objects: bool
+    """Whether each ref there lists all objects that it needs, as `publishing` is told. Such a
+    remote has no folders of objects."""
+
+    def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a file from `start` on. Raises FileNotFoundError."""
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Yield the names of files and folders in a folder; none if it is not there."""
+
+    def size(self, key: str) -> int | None:
+        """The length of a file in bytes, None if it is not there."""
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """The lengths of some files, asked for together where that is possible."""
+
+    def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
+        """Store an object, whole or not at all; `pieces` yields its bytes, at each call again."""
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Store a file that must not exist, durably; False if the name is taken."""
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Store a file in the place of another one, durably."""
+
+    def flush(self) -> None:
+        """Make durable what `put` stored."""
+
+    def publishing(self, objects: Mapping[str, int]) -> AbstractContextManager[object]:
+        """Keep gc from deleting anything until the context ends, in which one ref is made. It names
+        `objects`, lengths by key: all of them where the remote lists them, else the new ones."""
+
+    def close(self) -> None:
+        """Close connections."""
+
+
+def read(remote: Remote, key: str, limit: int = DOCUMENT_MAX) -> bytes:
+    """Return a file of at most `limit` bytes. Raises FileNotFoundError, and as the methods do."""
+    return retrying(lambda: _read(remote, key, limit))
+
+
+def _read(remote: Remote, key: str, limit: int) -> bytes:
+    data = bytearray()
+    for piece in remote.stream(key):
+        data += piece
+        if len(data) > limit:
+            raise TransferRefused(f"{remote.url}: {key} is longer than {limit:,} bytes: refused")
+    return bytes(data)
+
+
+def sizes_one_by_one(remote: Remote, keys: Sequence[str]) -> list[int | None]:
+    """Return the lengths of some files, each asked for again where that was interrupted."""
+    return [retrying(lambda key=key: remote.size(key)) for key in keys]  # type: ignore[misc]
+
+
+def put_new(remote: Remote, key: str, data: bytes) -> bool:
+    """Store a file that must not exist; False if another one has the name."""
+    taken = not retrying(lambda: remote.put_new(key, data))
+    # An attempt whose answer was lost may have succeeded: then the next one loses to it.
+    return not taken or read(remote, key, max(len(data), DOCUMENT_MAX)) == data
+
+
+def retrying(attempt: Callable[[], _T]) -> _T:
+    """Return what `attempt` returns, made again where it was interrupted. Raises Unreachable."""
+    for number in range(1, TRIES + 1):
+        try:
+            return attempt()
+        except Interrupted as error:
+            give_up_or_wait(number, error)
+    raise AssertionError
+
+
+def give_up_or_wait(number: int, error: Interrupted) -> None:
+    """Wait after the nth attempt that was interrupted. Raises Unreachable after the last one."""
+    if number >= TRIES:
+        raise Unreachable(f"{error}: run it again, it goes on where it was") from None
+    time.sleep(backoff.pause(number))
+
+
+def in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[tuple[_T, _R]]:
+    """Yield (item, result) as they are done, with a bounded number under way. Raises the first
+    error, after what is under way has ended."""
+    left = iter(items)
+    with futures.ThreadPoolExecutor(WORKERS) as pool:
+        running: dict[futures.Future[_R], _T] = {}
+        try:
+            while True:
+                for item in left:
+                    running[pool.submit(work, item)] = item
+                    if len(running) >= 2 * WORKERS:
+                        break
+                if not running:
+                    return
+                for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        finally:
+            for future in running:
+                future.cancel()

@@ -1,0 +1,100 @@
+"""Signatures on their way: those of a tag travel with the tag, those of a state with its branch.
+
+They are stored as they came, since whoever carries them may have no key to check them. A signature
+that is here stays, unless it has expired: a remote must not put an invalid one in its place.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+from lakelog.errors import TransferRefused
+from lakelog.remotes import untrusted
+from lakelog.remotes.carry import believing
+from lakelog.remotes.site import Site
+from lakelog.remotes.untrusted import NotBelieved
+from lakelog.store import disk, signatures
+from lakelog.store.bootstrap import Store
+from lakelog.store.signatures import SignatureFile
+
+_SIGNATURES_MAX = 100
+"""Signatures of one tag or state at a remote at most."""
+
+
+def send(store: Store, site: Site, tag: str, snapshot: str) -> int:
+    """Send the signatures of a tag, or where it is "" of a state, which are not there or older
+    there; return how many. Raises DamagedRef."""
+    of = signatures.of_tag(store.paths, tag) if tag else signatures.of_state(store.paths, snapshot)
+    sent = 0
+    for file in of:
+        signatures.read(file.path)
+        name, data = os.path.basename(file.path), disk.read(file.path)
+        there = site.signature(name)
+        if there is None or (there != data and _time(there) < _time(data)):
+            site.put_signature(name, data, replace=there is not None)
+            sent += 1
+    return sent
+
+
+class SignedThere:
+    """The signatures at a remote, which is asked once for their names."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def receive(self, store: Store, tag: str, snapshot: str) -> int:
+        """Store the signatures of a tag, or where it is "" of a state, which are not here; return
+        how many. Raises TransferRefused."""
+        count = 0
+        for name in self._names.get(tag or f"@{snapshot}", ()):
+            path = f"{store.paths.signatures}/{name}"
+            if disk.exists(path) and not _has_expired(disk.read(path)):
+                continue
+            data = self._site.signature(name)
+            if data is None:
+                continue
+            with believing(self._site.remote):
+                untrusted.signature(data)
+            if disk.exists(path) and (_has_expired(data) or _time(disk.read(path)) >= _time(data)):
+                continue
+            disk.make_dirs(store.paths.signatures)
+            disk.replace_whole(path, data)
+            count += 1
+        return count
+
+    @functools.cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """File names by what they are of: a tag, or @ and the digest of a state."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(self._site.signatures()):
+            file = signatures.parse(name)
+            # A name becomes a path, so it has to be the one that a lake gives.
+            if file is None or "/" in name or not (file.state or _is_tag(name, file)):
+                continue
+            of = found.setdefault(file.tag or f"@{file.state}", [])
+            of.append(name)
+            if len(of) > _SIGNATURES_MAX:
+                raise TransferRefused(f"{self._site.url}: {of[0]} is one of too many signatures")
+        return found
+
+
+def _is_tag(name: str, file: SignatureFile) -> bool:
+    return untrusted.name_in(name.removesuffix(f".{file.key}.json")) == file.tag
+
+
+def _time(data: bytes) -> int:
+    """When a signature was made (us), 0 for one that cannot be read."""
+    try:
+        return untrusted.signature(data).time
+    except NotBelieved:
+        return 0
+
+
+def _has_expired(data: bytes) -> bool:
+    """Whether a signature here says so, or cannot be read."""
+    try:
+        expires = untrusted.signature(data).expires
+    except NotBelieved:
+        return True
+    return expires is not None and expires <= disk.now_us()

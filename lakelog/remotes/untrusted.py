@@ -1,0 +1,228 @@
+"""What a remote gives is judged before anything of it gets a name in the lake.
+
+Digests prove that bytes are those that a ref names, not that whoever wrote the ref meant well. So
+documents are bounded before they are decompressed and parsed, and every name in them that becomes
+a path has to be a digest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import astuple, fields
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import zstandard
+
+from lakelog.chunks import state_files
+from lakelog.errors import InvalidName, LakelogError, NotProven
+from lakelog.runtime.lazy import Lazy
+from lakelog.store import document, signatures
+from lakelog.store.entry import SegmentEntry, parse
+from lakelog.store.manifest import of_json
+from lakelog.store.paths import CHUNK, FORMAT, INDEX, decode_name, encode_name
+from lakelog.store.refs import Move, Tag, open_ref
+
+if TYPE_CHECKING:
+    from lakelog.proofs import envelope
+    from lakelog.proofs.envelope import Statement
+else:
+    envelope = Lazy("lakelog.proofs.envelope")
+
+TEXT_MAX = 32 << 20
+"""Bytes of the JSON of a manifest or page at most."""
+_VALUES_MAX = 1_000_000
+_CONTAINERS_MAX = 250_000
+_SIZE_MAX = 1 << 44
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_WRITER = re.compile(r"[0-9a-f]{32}")
+_MOVE_TEXTS = "branch prev commit author op message snapshot".split()
+
+
+class NotBelieved(ValueError):
+    """Raised for what a lake would not have written; the caller says where it is from."""
+
+
+def lake_id(data: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the id in the bytes of a lakelog.json, and its body. Raises NotBelieved."""
+    body = _document(data)
+    lake, number = body.get("lake"), body.get("format")
+    if not (isinstance(lake, str) and _WRITER.fullmatch(lake) and isinstance(number, int)):
+        raise NotBelieved("its lakelog.json is malformed")
+    if number > FORMAT:
+        raise NotBelieved(f"it has format {number}, this lakelog knows {FORMAT}: upgrade lakelog")
+    return lake, body
+
+
+def move(data: bytes, branch: str, number: int) -> Move:
+    """Return the move in a file. Raises NotBelieved."""
+    body, text = _ref(data)
+    _require(all(isinstance(body.get(name), str) for name in _MOVE_TEXTS), "a move is malformed")
+    counts = [body.get(name) for name in ("number", "time", "generation")]
+    wal = body.get("wal")
+    _require(all(_is_count(n) for n in counts) and isinstance(wal, dict), "a move is malformed")
+    _require(body["number"] == number and body["branch"] == branch, "a move has a wrong name")
+    marks = wal.items() if isinstance(wal, dict) else ()
+    _require(all(_WRITER.fullmatch(w) and _is_count(n) for w, n in marks), "a move is malformed")
+    return Move(**_members(Move, body), carried=text)
+
+
+def tag(data: bytes, name: str) -> Tag:
+    """Return the tag in a file. Raises NotBelieved."""
+    body, text = _ref(data)
+    texts = "name snapshot author message branch commit".split()
+    _require(all(isinstance(body.get(n), str) for n in texts), "a tag is malformed")
+    _require(_is_count(body.get("time")) and body["name"] == name, "a tag is malformed")
+    return Tag(**_members(Tag, body), carried=text)
+
+
+def name_in(file: str) -> str | None:
+    """Return the name of a branch or tag from its file name, None where there is none."""
+    try:
+        name = decode_name(file)
+        return name if encode_name(name) == file else None
+    except InvalidName:
+        return None
+
+
+def manifest_text(data: bytes, digest: str) -> bytes:
+    """Return the JSON of a manifest or page from its file's bytes. Raises NotBelieved."""
+    _require(document.digest(data) == digest, "a manifest does not have the bytes of its name")
+    try:
+        size = zstandard.get_frame_parameters(data).content_size
+        _require(size <= TEXT_MAX, "a manifest is too long")
+        return zstandard.ZstdDecompressor().decompress(data)
+    except zstandard.ZstdError:
+        raise NotBelieved("a manifest cannot be decompressed") from None
+
+
+def check_page(text: bytes) -> None:
+    """Refuse the text of a page that a lake would not have written."""
+    body = _parsed(text)
+    _check_entries(body.get("entries"))
+
+
+def check_manifest(text: bytes) -> None:
+    """Refuse the text of a manifest that a lake would not have written."""
+    body = _parsed(text)
+    _check_entries(body.get("tail"))
+    pages, runs = body.get("pages"), body.get("ids")
+    _require(isinstance(pages, list) and isinstance(runs, list), "a manifest is malformed")
+    for item in [*pages, *runs]:  # type: ignore[misc]
+        _require(isinstance(item, dict), "a manifest is malformed")
+        _check_object(item.get("digest"), item.get("bytes"))
+    _check_members(body)
+
+
+def _check_members(body: dict[str, Any]) -> None:
+    """Refuse a manifest that lacks a member, or has one of another type."""
+    try:
+        # Its entries were parsed, which takes them apart.
+        state = of_json({**body, "tail": []}, "")
+        texts = [state.parent, state.commit, state.author, state.op, state.message]
+        counts = [state.time, state.next_seq, *astuple(state.totals)]
+        counts += [run.count for run in state.ids]
+        for page in state.pages:
+            counts += [page.level, page.entries, page.removals, page.events]
+            _require(page.time is None or len(page.time) == 2, "a manifest is malformed")
+            counts += page.time or ()
+            texts += page.what or ()
+        counts += astuple(state.retention) if state.retention else ()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise NotBelieved("a manifest is malformed") from None
+    _require(all(isinstance(text, str) for text in texts), "a manifest is malformed")
+    _require(all(map(_is_count, counts)), "a manifest is malformed")
+
+
+def check_state_file(data: bytes, kind: str, digest: str) -> None:
+    """Refuse the bytes of an `index` or a `chunk` of a saved state that are not what they should
+    be, and an index of more files than a reader here can hold."""
+    try:
+        if kind == "index":
+            content = state_files.unseal(data, digest, TEXT_MAX)
+            _check_counts(content, "the index of a saved state")
+            del content
+        state_files.check(data, digest + (INDEX if kind == "index" else CHUNK))
+    except document.NotIntact as error:
+        raise NotBelieved(f"the {kind} {digest} of a saved state: {error}") from None
+
+
+def signature(data: bytes) -> Statement:
+    """Return what a signature says, whoever made it. Raises NotBelieved."""
+    try:
+        body = document.decode(data)
+        if body.keys() != signatures.MEMBERS:
+            raise NotBelieved("a signature is another document")
+        return envelope.unverified(body)
+    except (document.NotIntact, NotProven) as error:
+        raise NotBelieved(f"a signature is malformed: {error}") from None
+
+
+def _check_entries(bodies: Any) -> None:
+    _require(isinstance(bodies, list), "a manifest is malformed")
+    try:
+        entries = parse(bodies)
+    except (ValueError, LakelogError):
+        raise NotBelieved("an entry of a manifest is malformed") from None
+    for entry in entries:
+        _require(isinstance(entry.key, str), "an entry has no key")
+        if isinstance(entry, SegmentEntry):
+            _check_object(entry.key, entry.bytes)
+
+
+def _check_object(digest: Any, size: Any) -> None:
+    is_digest = isinstance(digest, str) and bool(_DIGEST.fullmatch(digest))
+    _require(is_digest and _is_count(size) and size <= _SIZE_MAX, "an object has a wrong name")
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    _require(len(text) <= TEXT_MAX, "a manifest is too long")
+    _check_counts(text, "a manifest")
+    try:
+        body = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise NotBelieved("a manifest is no JSON") from None
+    _require(isinstance(body, dict) and body.get("format") == 1, "a manifest is malformed")
+    return body  # type: ignore[no-any-return]
+
+
+def _check_counts(text: bytes, what: str) -> None:
+    # A few bytes of JSON can take a hundred times as many as Python objects: so they are counted.
+    containers = text.count(b"[") + text.count(b"{")
+    is_small = text.count(b",") <= _VALUES_MAX and containers <= _CONTAINERS_MAX
+    _require(is_small, f"{what} has too many values")
+
+
+def _ref(data: bytes) -> tuple[dict[str, Any], bytes]:
+    try:
+        body, text = open_ref(data)
+    except document.NotIntact as error:
+        raise NotBelieved(f"a move or tag is damaged: {error}") from None
+    snapshot = body.get("snapshot")
+    _require(isinstance(snapshot, str) and bool(_DIGEST.fullmatch(snapshot)), "a ref is malformed")
+    if text:
+        check_manifest(text)
+    return body, text
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        return document.decode(data)
+    except document.NotIntact as error:
+        raise NotBelieved(f"its lakelog.json is damaged: {error}") from None
+
+
+def _members(kind: type[Move | Tag], body: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a document with other members than a move or tag has."""
+    required = {field.name for field in fields(kind)} - {"carried"}
+    _require(body.keys() == required, "a move or tag has other members than this lakelog knows")
+    return body
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 62) < value < 1 << 62
+
+
+def _require(holds: bool, reason: str) -> None:
+    if not holds:
+        raise NotBelieved(reason)

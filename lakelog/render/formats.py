@@ -1,0 +1,272 @@
+"""Results as bytes: JSON, NDJSON, CSV, Markdown, Parquet, Arrow, and tables for people.
+
+Text formats are made batch by batch, so that a result of any size streams; CSV and NDJSON on all
+cores. CSV is RFC 4180 with
+a header. Arrow is the file format in a file and the stream format on stdout.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import zstandard
+
+from lakelog.render.display import TABLE_END, row_html, table_start
+from lakelog.render.ordered import OrderedCalls
+from lakelog.render.values import Row, dumps, records, text
+from lakelog.render.vectors import Columns, csv_lines, json_lines
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import gzip
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    gzip = Lazy("gzip")
+    pa = Lazy("pyarrow")
+    pq = Lazy("pyarrow.parquet")
+
+FORMATS = ("table", "json", "ndjson", "csv", "parquet", "arrow", "md", "html")
+SYNONYMS = {"jsonl": "ndjson"}
+"""Other names of formats."""
+ENDINGS = {
+    ".json": "json",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".feather": "arrow",
+    ".md": "md",
+    ".html": "html",
+    ".txt": "table",
+}
+PACKED = (".gz", ".zst")
+"""Endings behind another one, which say how a text is compressed."""
+BINARY = ("parquet", "arrow")
+LINES = ("csv", "ndjson")
+"""Formats with a line for each row."""
+Batches = Iterable[Sequence[Row]]
+Piece = bytes | memoryview
+_LARGE = 4_096
+"""Rows from which a batch is worth a thread."""
+
+
+def ending_of(path: str) -> tuple[str, str]:
+    """Return the extension that gives the format, and the compression extension after it."""
+    stem, last = os.path.splitext(path.lower())
+    return (os.path.splitext(stem)[1], last) if last in PACKED else (last, "")
+
+
+def compressor(out: BinaryIO, path: str) -> Any:
+    """Return a stream that compresses into `out` as the ending of `path` says; `out` itself where
+    it says nothing. To close it leaves `out` open."""
+    packing = ending_of(path)[1]
+    if packing == ".gz":
+        # Without name and time, so that equal rows give equal files.
+        return gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0)
+    if packing == ".zst":
+        return zstandard.ZstdCompressor().stream_writer(out, closefd=False)
+    return out
+
+
+@dataclass(frozen=True)
+class Result:
+    """Columns and batches of rows, read once. `nested` columns hold JSON text; `arrow` gives the
+    same rows as a record batch reader where the engine can."""
+
+    columns: list[str]
+    batches: Batches
+    nested: tuple[int, ...] = ()
+    arrow: Callable[[], Any] | None = None
+
+
+def of_records(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Result:
+    """Return dicts with equal keys as a result; `columns` names them where there may be none."""
+    names = list(rows[0]) if rows else list(columns)
+    return Result(names, [[[record[n] for n in names] for record in rows]])
+
+
+def encode(result: Result, format: str) -> Iterator[Piece]:
+    """Return the pieces of a text format other than table."""
+    if format in LINES:
+        return _lines(result, format)
+    makers = {"json": _json, "md": _markdown, "html": _html}
+    return makers[format](result)
+
+
+def _lines(result: Result, format: str) -> Iterator[Piece]:
+    yield header(format, result.columns)
+    lines = LineEncoder(format, result.columns, result.nested)
+    try:
+        for batch in result.batches:
+            yield from lines.add(batch)
+        yield from lines.rest()
+    finally:
+        lines.cancel()
+
+
+def header(format: str, columns: list[str]) -> bytes:
+    """Return what stands before the lines of a format."""
+    return _csv_line(columns) if format == "csv" else b""
+
+
+class LineEncoder:
+    """Encodes batches of rows as lines of CSV or NDJSON, several at a time. The methods yield the
+    pieces that are due, in the order of the rows."""
+
+    def __init__(
+        self, format: str, columns: list[str], nested: tuple[int, ...] = (), is_json: bool = False
+    ) -> None:
+        """With `is_json`, all texts of `nested` columns are known to be JSON."""
+        self._columns, self._nested, self._is_json = columns, nested, is_json
+        self._record = records(columns, nested)
+        self._is_csv = format == "csv"
+        # Duplicate column names must be merged as a JSON object would, and a single empty cell be
+        # written as "", since a blank line is no row: that only the row by row path does.
+        names = len(columns) if self._is_csv else len(set(columns))
+        self._by_column = len(columns) == names and (not self._is_csv or names > 1)
+        self._calls = OrderedCalls(self._encode)
+
+    def add(self, batch: Sequence[Row]) -> Iterator[Piece]:
+        """Encode a batch."""
+        for part in batch.parts() if isinstance(batch, Columns) else (batch,):
+            yield from self._calls.add(part, is_large=len(part) >= _LARGE)
+
+    def rest(self) -> Iterator[Piece]:
+        """Yield what is still to come."""
+        return self._calls.rest()
+
+    def cancel(self) -> None:
+        """Let go of rows that are not encoded yet."""
+        self._calls.cancel()
+
+    def _encode(self, batch: Sequence[Row]) -> Piece:
+        if isinstance(batch, Columns) and self._by_column:
+            if self._is_csv:
+                return csv_lines(batch)
+            return json_lines(batch, self._columns, self._nested, is_json=self._is_json)
+        if self._is_csv:
+            return b"".join(map(_csv_line, batch))
+        return b"".join(dumps(self._record(row)) + b"\n" for row in batch)
+
+
+def _json(result: Result) -> Iterator[bytes]:
+    record = records(result.columns, result.nested)
+    mark = b"[\n"
+    for batch in result.batches:
+        for row in batch:
+            yield mark + dumps(record(row))
+            mark = b",\n"
+    yield b"[]\n" if mark == b"[\n" else b"\n]\n"
+
+
+def _csv_line(row: Row) -> bytes:
+    """A line of cells: null is empty, an empty text is quoted."""
+    cells = ["" if v is None else _csv_cell(text(v)) for v in row]
+    line = ",".join(cells) or '""'  # a blank line would be no row
+    return f"{line}\r\n".encode("utf-8", "backslashreplace")
+
+
+def _csv_cell(cell: str) -> str:
+    quoted = not cell or any(mark in cell for mark in ',"\r\n')
+    return '"' + cell.replace('"', '""') + '"' if quoted else cell
+
+
+def _markdown(result: Result) -> Iterator[bytes]:
+    """Columns that are numeric in the first row are aligned right."""
+    head: list[str] | None = None
+    for batch in result.batches:
+        if batch and head is None:
+            head = _markdown_head(result.columns, batch[0])
+            yield "".join(head).encode("utf-8", "backslashreplace")
+        lines = (_markdown_line([text(v) for v in row]) for row in batch)
+        yield "".join(lines).encode("utf-8", "backslashreplace")
+    if head is None:
+        yield "".join(_markdown_head(result.columns, result.columns)).encode()
+
+
+def _markdown_head(columns: list[str], row: Row) -> list[str]:
+    numeric = [hasattr(v, "real") and not isinstance(v, bool) for v in row]
+    return [_markdown_line(columns), _markdown_line(["--:" if n else "---" for n in numeric])]
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_markdown_cell, cells))} |\n"
+
+
+def _markdown_cell(cell: str) -> str:
+    return "<br>".join(cell.replace("\\", "\\\\").replace("|", "\\|").splitlines())
+
+
+def _html(result: Result) -> Iterator[bytes]:
+    """A table without a page around it, for notebooks and mails."""
+    right: list[bool] | None = None
+    for batch in result.batches:
+        if batch and right is None:
+            right = [hasattr(v, "real") and not isinstance(v, bool) for v in batch[0]]
+            yield table_start(result.columns, right).encode("utf-8", "backslashreplace")
+        rows = (
+            row_html([None if v is None else text(v) for v in row], right or ()) for row in batch
+        )
+        yield "".join(rows).encode("utf-8", "backslashreplace")
+    if right is None:
+        yield table_start(result.columns, [False] * len(result.columns)).encode()
+    yield TABLE_END.encode()
+
+
+class Sink(io.RawIOBase):
+    """A stream that knows its position, for writers that need it; a pipe does not."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out, self._at = out, 0
+
+    def writable(self) -> bool:
+        """Always true."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        self._out.write(data)
+        self._at += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self._at
+
+    def flush(self) -> None:
+        """Flush what is below."""
+        self._out.flush()
+
+
+def write_arrow(result: Result, out: BinaryIO, format: str, stream: bool) -> None:
+    """Write Parquet or Arrow. Raises pyarrow's errors for types a format cannot hold."""
+    reader = result.arrow() if result.arrow else _reader(result)
+    schema = pa.schema([f.with_name(n) for f, n in zip(reader.schema, result.columns, strict=True)])
+    with _arrow_writer(Sink(out), schema, format, stream) as writer:
+        for batch in reader:
+            writer.write_batch(batch.rename_columns(result.columns))
+
+
+def _arrow_writer(sink: Sink, schema: pa.Schema, format: str, stream: bool) -> Any:
+    if format == "parquet":
+        return pq.ParquetWriter(sink, schema, compression="zstd")
+    return pa.ipc.new_stream(sink, schema) if stream else pa.ipc.new_file(sink, schema)
+
+
+def _reader(result: Result) -> Any:
+    """Return Python rows as Arrow; nested values as JSON text."""
+    rows = [row for batch in result.batches for row in batch]
+    columns = [[_flat(row[i]) for row in rows] for i in range(len(result.columns))]
+    return pa.table(columns, names=result.columns).to_reader()
+
+
+def _flat(value: Any) -> Any:
+    return dumps(value).decode() if isinstance(value, (dict, list, tuple)) else value

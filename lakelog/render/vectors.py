@@ -1,0 +1,337 @@
+"""Batches of Arrow columns as lines of CSV or NDJSON, a column at a time.
+
+The text is that of `values.py`, which makes it a value at a time: texts, times, integers, booleans
+and plain JSON are written by Arrow's kernels, every other value by the rules there. A line is
+joined of columns and of what stands between them: commas, names, quotes where a whole column has
+them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import orjson
+
+from lakelog.render.values import Row, dumps, payload, text
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+else:
+    pa = Lazy("pyarrow")
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
+    csv = Lazy("pyarrow.csv")
+
+PART_BYTES = 8_000_000
+"""Bytes of columns that become one piece of text, so that a piece and its copies stay small."""
+_CSV_QUOTED = '[,"\r\n]|^$'
+"""What stands in quotes: an empty text does too, so that it is not null."""
+_JSON_ESCAPED = '[\\x00-\\x1f"\\\\]'
+_LENGTHS = {"s": 19, "ms": 23, "us": 26, "ns": 29}
+"""Characters of a time of a year from 1000 to 9999."""
+_END = 2**31 - 1
+"""The end of any text, for kernels that count characters from its start."""
+_LARGE_BYTES = 2**30
+_FRACTIONS = {"ms": 10**3, "us": 10**6, "ns": 10**9}
+"""Units of a time in a second."""
+_PLAIN_MAX = 1_000
+"""Bytes of JSON up to which a regular expression is faster than a parser."""
+
+
+class Columns(Sequence[Row]):
+    """The rows of a record batch."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._batch = batch
+        self.columns: list[Any] = batch.columns
+        self._count: int = batch.num_rows
+
+    def __len__(self) -> int:
+        return self._count
+
+    def parts(self) -> Iterator[Columns]:
+        """Yield the same rows, about PART_BYTES at a time."""
+        rows = max(self._count * PART_BYTES // max(self._batch.nbytes, 1), 1)
+        for at in range(0, self._count, rows):
+            yield Columns(self._batch.slice(at, rows))
+
+    def __iter__(self) -> Iterator[Row]:
+        return zip(*map(values, self.columns), strict=True)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | Sequence[Row]:
+        if isinstance(at, slice):
+            return list(zip(*(values(c[at]) for c in self.columns), strict=True))
+        return [values(c[at : at + 1 or None])[0] for c in self.columns]
+
+
+def values(column: pa.Array) -> list[Any]:
+    """Return a column's values; times as text at once, which is three times as fast."""
+    python_values: list[Any] = (
+        _times(column) if pa.types.is_timestamp(column.type) else column
+    ).to_pylist()
+    return python_values
+
+
+Part = Any
+"""A part of every line: an Arrow array of texts, or one `str` for all."""
+
+
+def csv_lines(rows: Columns) -> bytes | memoryview:
+    """Return rows of two columns or more as CSV."""
+    cells = [_csv_cell(column) for column in rows.columns]
+    cells[-1] = _ended(cells[-1])
+    return _join(cells, len(rows), ",")
+
+
+def json_lines(
+    rows: Columns, names: list[str], nested: Sequence[int], *, is_json: bool = False
+) -> bytes | memoryview:
+    """Return rows as NDJSON; `nested` columns hold JSON text, with `is_json` nothing else."""
+    write_nested = _json_texts if is_json else _nested_parts
+    parts: list[Part] = []
+    for place, (name, column) in enumerate(zip(names, rows.columns, strict=True)):
+        parts.append(("," if place else "{") + dumps(name).decode() + ":")
+        parts += _parts(column, write_nested if place in nested else _json_parts)
+    return _join([*parts, "}\n"], len(rows))
+
+
+def _parts(column: pa.Array, write: Callable[[pa.Array], Sequence[Part]]) -> Sequence[Part]:
+    """Return the parts that `write` makes of a column, of equal values only once."""
+    kind = column.type
+    is_simple = _is_string(kind) or pa.types.is_timestamp(kind) or pa.types.is_integer(kind)
+    if len(column) < 2 or column.null_count or not is_simple:
+        return write(column)
+    if column[0] != column[-1] or not pc.all(pc.equal(column, column[0])).as_py():
+        return write(column)
+    return (str(_join(write(column[:1]), 1), "utf-8"),)
+
+
+def _join(parts: Sequence[Part], count: int, comma: str = "") -> bytes | memoryview:
+    """Join the parts of `count` lines into one text, with `comma` between them; a null is empty."""
+    # Each cell costs time per row, so neighbours that all lines share become one. A comma costs
+    # none.
+    cells: list[Part] = []
+    for part in (p for p in parts if not isinstance(p, str) or p or comma):
+        if cells and isinstance(part, str) and isinstance(cells[-1], str):
+            cells[-1] += comma + part
+        else:
+            cells.append(part)
+    if not count or all(isinstance(cell, str) for cell in cells):
+        return comma.join(cells).encode() * count
+    # One row may exceed 2 GiB of text, the limit of 32-bit offsets.
+    size = sum(len(c) * count if isinstance(c, str) else c.nbytes for c in cells)
+    kind = pa.large_string() if size > _LARGE_BYTES else pa.string()
+    cells = [pa.scalar(c, kind) if isinstance(c, str) else c.cast(kind) for c in cells]
+    lines = pc.binary_join_element_wise(*cells, pa.scalar(comma, kind), null_handling="replace")
+    return _content(lines)
+
+
+def _content(texts: pa.Array) -> memoryview:
+    """Return the bytes of all texts, from the Arrow buffer: a string per row would cost more than
+    all else. Where a text is null there may be any bytes."""
+    _, offsets, data = texts.buffers()
+    if not len(texts) or data is None:
+        return memoryview(b"")
+    ends = np.frombuffer(offsets, np.int64 if pa.types.is_large_string(texts.type) else np.int32)
+    start, stop = ends[texts.offset], ends[texts.offset + len(texts)]
+    return memoryview(data)[int(start) : int(stop)]
+
+
+def _csv_cell(column: pa.Array) -> Part:
+    """Return the cells of a column, of equal values only one."""
+    if column.null_count == len(column):
+        return ""
+    (cell,) = _parts(column, _csv_parts)
+    return cell
+
+
+def _csv_parts(column: pa.Array) -> Sequence[Part]:
+    texts = _texts(column)
+    if texts is None:
+        texts = pa.array([None if v is None else text(v) for v in values(column)], pa.string())
+    elif not _is_text(column.type):
+        return (texts,)
+    content = bytes(_content(texts))
+    # A search of all bytes at once takes a hundredth of the time of a pattern.
+    has_mark = any(mark in content for mark in (b",", b'"', b"\r", b"\n"))
+    if not has_mark and pc.min(pc.binary_length(texts)).as_py():
+        return (texts,)
+    has_quote = b'"' in content
+    if has_quote and b"\n" not in content and pc.all(pc.match_substring(texts, '"')).as_py():
+        return (_quoted(texts),)
+    doubled = pc.replace_substring(texts, '"', '""') if has_quote else texts
+    quoted = pc.match_substring_regex(texts, _CSV_QUOTED)
+    in_quotes = pc.binary_join_element_wise('"', doubled, '"', "")
+    return (pc.if_else(pc.fill_null(quoted, False), in_quotes, texts),)
+
+
+def _quoted(texts: pa.Array) -> pa.Array:
+    """Return texts of single lines in quotes, those in them doubled, and nulls as empty texts.
+
+    Arrow's writer of CSV takes half the time of its kernel that replaces a part of a text.
+    """
+    sink = pa.BufferOutputStream()
+    options = csv.WriteOptions(include_header=False, quoting_style="needed", batch_size=len(texts))
+    csv.write_csv(pa.table({"": texts}), sink, options)
+    lines = sink.getvalue()
+    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")) + 1
+    offsets = np.append(0, ends).astype(np.int64)
+    array = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), lines)
+    return pc.binary_replace_slice(array, -1, _END, "")
+
+
+def _ended(cell: Part) -> Part:
+    """Return the last cell of lines, and their end."""
+    if isinstance(cell, str):
+        return cell + "\r\n"
+    return pc.binary_replace_slice(pc.fill_null(cell, ""), _END, _END, "\r\n")
+
+
+def _json_parts(column: pa.Array) -> Sequence[Part]:
+    if column.null_count == len(column):
+        return ("null",)
+    texts = _texts(column)
+    if texts is None:
+        return (pa.array([dumps(v).decode() for v in values(column)], pa.string()),)
+    if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
+        return (pc.fill_null(texts, "null"),)
+    content = bytes(_content(texts))
+    has_control = bool((np.frombuffer(content, np.uint8) < ord(" ")).any())
+    if has_control or b'"' in content or b"\\" in content:
+        return (_json_strings(texts),)
+    if not texts.null_count:
+        return '"', texts, '"'
+    return (pc.fill_null(pc.binary_join_element_wise('"', texts, '"', ""), "null"),)
+
+
+def _json_strings(texts: pa.Array) -> pa.Array:
+    """Return texts as JSON strings, escaped where they need it."""
+    escaped = pc.fill_null(pc.match_substring_regex(texts, _JSON_ESCAPED), False)
+    plain = pc.fill_null(pc.binary_join_element_wise('"', texts, '"', ""), "null")
+    singles = texts.filter(escaped).to_pylist()
+    if not singles:
+        return plain
+    # All at once, each on a line of its own: in JSON strings there are no line ends.
+    lines = orjson.dumps(singles, option=orjson.OPT_INDENT_2).decode()[4:-2].split(",\n  ")
+    return pc.replace_with_mask(plain, escaped, pa.array(lines, plain.type))
+
+
+def _json_texts(column: pa.Array) -> Sequence[Part]:
+    return ("null",) if column.null_count == len(column) else (pc.fill_null(column, "null"),)
+
+
+def _nested_parts(column: pa.Array) -> Sequence[Part]:
+    """Return JSON text as it is; any other text becomes a JSON string."""
+    if column.null_count == len(column):
+        return ("null",)
+    texts = _texts(column) if _is_text(column.type) else None
+    if texts is None or len(_content(texts)) > _PLAIN_MAX * len(texts):
+        return (pa.array([_nested_text(v) for v in values(column)], pa.string()),)
+    is_plain = pc.match_substring_regex(texts, _plain_json())
+    is_plain = pc.and_(is_plain, pc.less_equal(pc.binary_length(texts), _PLAIN_MAX))
+    parsed = pc.invert(pc.fill_null(is_plain, False))
+    if not pc.any(parsed).as_py():
+        return (texts,)
+    singles = [_nested_text(v) for v in texts.filter(parsed).to_pylist()]
+    return (pc.replace_with_mask(texts, parsed, pa.array(singles, texts.type)),)
+
+
+def _nested_text(value: Any) -> str:
+    if isinstance(value, str):
+        try:
+            orjson.loads(value)
+            return value
+        except orjson.JSONDecodeError:
+            pass
+    return dumps(payload(value)).decode()
+
+
+@functools.cache
+def _plain_json() -> str:
+    """Return a pattern of JSON as programs write it: at most one space after a comma or a colon,
+    three levels, no halves of surrogate pairs. What does not match may be JSON all the same."""
+    four = "[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}"
+    string = rf'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u(?:{four}))*"'
+    number = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+    scalar = value = f"{string}|{number}|true|false|null"
+    for _ in range(2):
+        item, member = f"(?:{value})", f"{string}: ?(?:{value})"
+        array, record = rf"\[(?:{item}(?:, ?{item})*)?\]", rf"\{{(?:{member}(?:, ?{member})*)?\}}"
+        value = f"{scalar}|{array}|{record}"
+    return rf"\A(?:{value})\z"
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return _is_string(kind) or bool(pa.types.is_string_view(kind))
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _texts(column: pa.Array) -> pa.Array | None:
+    """Return a column as text, null where it is, or None for types with special rules."""
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        return _times(column)
+    if _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return column.cast(pa.string())
+    return None
+
+
+def _times(column: pa.Array) -> pa.Array:
+    """Return times as ISO 8601, without a fraction of zeros."""
+    unit, zone = column.type.unit, "Z" if column.type.tz else ""
+    naive = column.cast(pa.timestamp(unit))
+    texts = _times_of_runs(naive, zone) if column.null_count < len(column) else None
+    if texts is not None:
+        return texts
+    # Some year has not four digits, or all are null.
+    texts = pc.strftime(naive, format=f"%Y-%m-%dT%H:%M:%S{zone}")
+    return pc.replace_substring_regex(texts, r"\.0+(Z?)$", r"\1")
+
+
+def _times_of_runs(naive: pa.Array, zone: str) -> pa.Array | None:
+    """Return what `_regular_times` does, of equal neighbours once: rows of one batch have one
+    `ingested_at`."""
+    if naive.null_count:
+        return _regular_times(naive, zone)
+    counts = np.asarray(naive.cast(pa.int64()))
+    starts = np.append(True, counts[1:] != counts[:-1])
+    if np.count_nonzero(starts) * 8 > len(counts):
+        return _regular_times(naive, zone)
+    texts = _regular_times(naive.take(pa.array(np.flatnonzero(starts))), zone)
+    return None if texts is None else texts.take(pa.array(np.cumsum(starts) - 1))
+
+
+def _regular_times(naive: pa.Array, zone: str) -> pa.Array | None:
+    """Return times as ISO 8601, or None if some year has not four digits."""
+    texts, parts = _fixed_times(naive, zone), _FRACTIONS.get(naive.type.unit)
+    if texts is None or parts is None:
+        return texts
+    is_whole = np.asarray(pc.fill_null(naive.cast(pa.int64()), 1)) % parts == 0
+    if not is_whole.any():
+        return texts
+    short = _fixed_times(naive.cast(pa.timestamp("s"), safe=False), zone)
+    return pc.if_else(pa.array(is_whole), short, texts)
+
+
+def _fixed_times(naive: pa.Array, zone: str) -> pa.Array | None:
+    """Return times with their whole fraction, or None if their texts differ in length."""
+    texts = naive.cast(pa.string())
+    lengths, length = pc.min_max(pc.binary_length(texts)).as_py(), _LENGTHS[naive.type.unit]
+    # Years outside 1000 to 9999 have another length; a character is replaced at a fixed position.
+    if not lengths["min"] == lengths["max"] == length:
+        return None
+    texts = pc.binary_replace_slice(texts, 10, 11, "T")
+    return pc.binary_replace_slice(texts, length, length, zone) if zone else texts

@@ -1,0 +1,1 @@
+"""Going back with all parts: events, saved directories, deployment."""

@@ -1,0 +1,378 @@
+"""Preflight: what a rollback would change in each part, and what is missing, before anything moves.
+
+Segments, id runs and pages that the branch does not have now are read unless this machine has
+verified them; of those that it has, the names are looked for, since it reads them all the time. Of
+state directories the index is read, and every chunk that is to be written back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import time
+import weakref
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lakelog.chunks import state_files
+from lakelog.chunks.state_files import StateRecord
+from lakelog.chunks.state_index import StateIndex
+from lakelog.deploy.kubectl import Kubectl
+from lakelog.errors import (
+    Damaged,
+    DamagedManifest,
+    DeploymentFailed,
+    MissingPackage,
+    RollbackRefused,
+    StateRefused,
+)
+from lakelog.lake import Lake
+from lakelog.state.capture import Capture
+from lakelog.state.chunk_writer import Piece
+from lakelog.state.restore import check_apart, check_target
+from lakelog.state.rewind import ClusterStep
+from lakelog.store import disk, history
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Entry, Removal
+from lakelog.store.manifest import Manifest
+from lakelog.store.paths import CHUNK, OBJECTS
+
+PARTS = ("data", "cursors", "state", "deployment")
+_POSITIONS = ("cursor", "stream")
+_SEGMENT = OBJECTS["segments"]
+_Entries = dict[str, dict[str, Any]]
+
+
+@dataclass
+class _Shared:
+    """What pages have that two states share, and the times of the folders of its segments when all
+    of them were there, None before that."""
+
+    pages: tuple[str, ...]
+    entries: _Entries
+    folders: dict[str, int] | None = None
+
+
+_SHARED: weakref.WeakKeyDictionary[Store, _Shared] = weakref.WeakKeyDictionary()
+_TICK_NS = 50_000_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line of a preflight: of `part`, `name` is `now` so and `then` so; `problem` is "" or why
+    the rollback is refused."""
+
+    part: str
+    name: str
+    now: str
+    then: str
+    problem: str = ""
+
+
+@dataclass
+class Preflight:
+    """What a rollback to `target` (a snapshot) would do. `records` are its state directories,
+    `copied` the labels of those that have to be written; `unsaved` those whose present content is
+    in no state yet; `present` those that are there at all."""
+
+    target: str
+    parts: tuple[str, ...]
+    findings: list[Finding] = field(default_factory=list)
+    records: list[StateRecord] = field(default_factory=list)
+    copied: set[str] = field(default_factory=set)
+    unsaved: set[str] = field(default_factory=set)
+    present: set[str] = field(default_factory=set)
+    cluster: ClusterStep | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        """Why it is refused; nothing if it is not."""
+        return [finding.problem for finding in self.findings if finding.problem]
+
+    def require(self) -> None:
+        """Raise RollbackRefused if something is missing or damaged."""
+        if problems := self.problems:
+            more = f" (and {len(problems) - 1:,} more: see --dry-run)" if len(problems) > 1 else ""
+            raise RollbackRefused(f"{problems[0]}{more}; nothing was changed")
+
+    def add(self, part: str, name: str, now: str, then: str, problem: str = "") -> None:
+        """Add a finding."""
+        self.findings.append(Finding(part, name, now, then, problem))
+
+
+def examine(
+    lake: Lake,
+    target: str,
+    parts: tuple[str, ...],
+    *,
+    context: str = "",
+    source: str = "",
+    labels: tuple[str, ...] | None = None,
+    cluster: ClusterStep | None = None,
+) -> Preflight:
+    """Look at everything that a rollback to a snapshot needs; changes nothing.
+
+    State directories are those of the snapshot `source` (by default the target), of some `labels`
+    if given; the revision is that in which these were saved, or that of `cluster`. Raises Damaged
+    only where the present state of the branch is.
+    """
+    result = Preflight(target, parts)
+    now = lake.store.state(lake.branch_name)
+    try:
+        then = history.check(lake.store, target)
+        live = _live(lake, now, then)
+        if "data" in parts:
+            _examine_data(lake, (now, then), live, result)
+            if "cursors" in parts:
+                _examine_cursors(live, result)
+        # Those of the present state say what of a directory is in some state already.
+        known = {record.label: record for record in _states(lake, now, live[1])}
+        saved = _states(lake, then, live[2])
+        if source:
+            held = lake.store.manifests.load(source)
+            saved = state_files.records(lake.store.manifests, held)
+    except Damaged as error:
+        result.add("data", "snapshot", now.digest[:12], target[:12], str(error))
+        return result
+    if "state" in parts:
+        result.records = [r for r in saved if labels is None or r.label in labels]
+        if not result.records and labels is None:
+            result.add("state", "-", "-", "none", f"snapshot {target[:12]} has no saved state")
+        try:
+            check_apart({record.label: record.path for record in result.records})
+        except StateRefused as error:
+            result.add("state", "-", "-", "-", str(error))
+        for record in result.records:
+            _examine_directory(lake, record, known.get(record.label), result)
+    if "deployment" in parts:
+        _examine_deployment(saved, cluster, context, result)
+    return result
+
+
+def _states(lake: Lake, state: Manifest, live: _Entries) -> list[StateRecord]:
+    """Return the state directories among live entries. Raises DamagedManifest."""
+    try:
+        return [state_files.from_record(record) for record in live["state"].values()]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        path = lake.store.paths.object("manifests", state.digest)
+        raise DamagedManifest(path, f"a state in it is malformed ({error!r})") from None
+
+
+def _live(lake: Lake, now: Manifest, then: Manifest) -> tuple[_Shared, _Entries, _Entries]:
+    """Return the segments and positions of the pages that two states share, and the live ones of
+    each. Pages never change, so what they share is gone through once for several rollbacks."""
+    pairs = zip(now.pages, then.pages, strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    pages = lake.store.manifests.page
+    digests = tuple(page.digest for page in then.pages[:common])
+    shared = _SHARED.get(lake.store)
+    if shared is None or shared.pages != digests:
+        shared = _Shared(digests, {what: {} for what in ("segment", "state", *_POSITIONS)})
+        for page in then.pages[:common]:
+            _apply(shared.entries, pages(page))
+        _SHARED[lake.store] = shared
+    both = []
+    for state in (now, then):
+        live = {what: dict(entries) for what, entries in shared.entries.items()}
+        for page in state.pages[common:]:
+            _apply(live, pages(page))
+        _apply(live, state.recent)
+        both.append(live)
+    return shared, both[0], both[1]
+
+
+def _apply(live: _Entries, entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        if entry.what in live:
+            if isinstance(entry, Removal):
+                live[entry.what].pop(entry.key, None)
+            else:
+                live[entry.what][entry.key] = entry
+
+
+def _examine_data(
+    lake: Lake,
+    states: tuple[Manifest, Manifest],
+    live: tuple[_Shared, _Entries, _Entries],
+    plan: Preflight,
+) -> None:
+    now, then = states
+    paths, wanted = lake.store.paths, live[2]["segment"]
+    gone = _gone(lake, live[0], wanted)
+    problem = f"{paths.object('segments', gone)}: the segment is missing" if gone else ""
+    for key in wanted.keys() - live[1]["segment"].keys():
+        problem = problem or _fault(lake, "segments", key, wanted[key].bytes)
+    runs = {run.digest for run in now.ids}
+    for run in then.ids:
+        if run.digest not in runs or not disk.exists(paths.object("ids", run.digest)):
+            problem = problem or _fault(lake, "ids", run.digest, run.bytes)
+    known = {page.digest for page in now.pages}
+    for page in then.pages:
+        # The length of those that both have was compared when the state was opened.
+        if page.digest not in known:
+            problem = problem or _fault(lake, "manifests", page.digest, page.bytes)
+    old, new = (_many(each.totals.events, "event") for each in (now, then))
+    plan.add("data", lake.branch_name, old, new, problem)
+
+
+def _gone(lake: Lake, shared: _Shared, wanted: dict[str, Any]) -> str:
+    """Return a segment that has no file, "" if all have one."""
+    paths, known = lake.store.paths, shared.entries["segment"]
+    for key in wanted.keys() - known.keys():
+        if not disk.exists(paths.object("segments", key)):
+            return key
+    folders = sorted({key[:2] for key in known} if shared.folders is None else shared.folders)
+    began = time.time_ns()
+    stamps = {folder: _stamp(f"{paths.root}/segments/{folder}") for folder in folders}
+    if shared.folders == stamps:
+        return ""
+    # The names in the folders: a fifth of the time of asking for each.
+    names: set[str] = set()
+    for folder in folders:
+        names.update(disk.listing(f"{paths.root}/segments/{folder}"))
+    absent = [key for key in known if f"{key}{_SEGMENT}" not in names]
+    # A folder that changed within the tick of its last change has the same time.
+    if not absent and began - max(stamps.values(), default=0) > _TICK_NS:
+        shared.folders = stamps
+    return next((key for key in absent if key in wanted), "")
+
+
+def _stamp(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _fault(lake: Lake, kind: str, digest: str, size: int) -> str:
+    """Say what is wrong with an object, "" if it is intact."""
+    path = lake.store.paths.object(kind, digest)
+    try:
+        if disk.size(path) != size:
+            return f"{path}: it has {disk.size(path):,} bytes instead of {size:,}"
+        if not lake.store.verified.is_intact(digest, path):
+            return f"{path}: the content does not match its name"
+    except FileNotFoundError:
+        return f"{path}: it is missing"
+    return ""
+
+
+def _examine_cursors(live: tuple[_Shared, _Entries, _Entries], plan: Preflight) -> None:
+    old, new = ({(w, k): e for w in _POSITIONS for k, e in each[w].items()} for each in live[1:])
+    changed = sum(old.get(key) != entry for key, entry in new.items())
+    changed += len(old.keys() - new.keys())
+    plan.add("cursors", f"{changed:,} change", _many(len(old), "source"), _many(len(new), "source"))
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("s" if count != 1 else "")
+
+
+# --- state directories ---------------------------------------------------------------------------
+
+
+class _Digests:
+    """Takes chunks only to learn their digests."""
+
+    def has(self, digest: str) -> bool:
+        """Whether a chunk need not be read: of the save before, no."""
+        return bool(digest)
+
+    def add(self, content: bytes) -> Piece:
+        """Return the digest and length."""
+        piece: Piece = Future()
+        piece.set_result((hashlib.sha256(content).hexdigest(), len(content)))
+        return piece
+
+
+def _examine_directory(
+    lake: Lake, record: StateRecord, known: StateRecord | None, result: Preflight
+) -> None:
+    """Compare a directory with its record; `known` is that of the present state of the branch."""
+    problem, now, then = "", "none", _many(record.files, "file")
+    try:
+        check_target(lake, record.path, record.label)
+        index = state_files.read_index(lake.store.paths, record.index)
+        base = None
+        if known is not None and known.path == record.path:
+            is_same = known.index == record.index
+            base = index if is_same else state_files.read_index(lake.store.paths, known.index)
+        present = _captured(record.path, base, known.captured_at if known else 0)
+        if present is not None:
+            result.present.add(record.label)
+            now = _many(sum(entry.kind in ("file", "hard") for entry in present.entries), "file")
+            # What is in no state yet is saved before anything overwrites it.
+            if present != base:
+                result.unsaved.add(record.label)
+        if present is None or (present != index and _plain(present) != _plain(index)):
+            result.copied.add(record.label)
+            then += ", replaced" if present else ", created"
+        else:
+            then = "as it is"
+        _check_chunks(lake, index, record.label in result.copied)
+    except (StateRefused, Damaged) as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"{error.filename or record.path}: {error.strerror}"
+    result.add("state", record.label, now, then, problem)
+
+
+def _captured(path: str, base: StateIndex | None, since: int) -> StateIndex | None:
+    """Return what a directory holds now, None if it is not there; reads what changed since `base`
+    was saved."""
+    if not os.path.isdir(path):
+        return None
+    return Capture(path, _Digests(), base, since).run().index
+
+
+def _plain(index: StateIndex) -> StateIndex:
+    """An index without what restoring cannot bring back."""
+    return replace(index, entries=tuple(replace(e, ctime=0, inode=0) for e in index.entries))
+
+
+def _check_chunks(lake: Lake, index: StateIndex, is_read: bool) -> None:
+    """Look for the chunks of an index, or read them. Raises DamagedState."""
+    for digest, _ in index.chunks:
+        if is_read or not disk.exists(lake.store.paths.state_file(digest, CHUNK)):
+            state_files.read_chunk(lake.store.paths, digest)
+
+
+# --- deployment ----------------------------------------------------------------------------------
+
+
+def _examine_deployment(
+    saved: list[StateRecord], cluster: ClusterStep | None, context: str, result: Preflight
+) -> None:
+    ran = max((r for r in saved if r.deployment), key=lambda r: r.captured_at, default=None)
+    wanted = ran.deployment if ran else {}
+    # An undo goes back to the revision that the rollback left, whatever the states name.
+    if cluster is not None:
+        wanted = {"name": cluster.name, "namespace": cluster.namespace, "hash": cluster.was}
+        context = cluster.context
+    if not wanted.get("name") or not wanted.get("hash"):
+        problem = (
+            f"snapshot {result.target[:12]} names no revision: no state in it was saved by a pod"
+            " that `lakelog deploy render` describes"
+        )
+        result.add("deployment", "-", "-", "unknown", problem)
+        return
+    name, digest = wanted["name"], wanted["hash"]
+    namespace = wanted.get("namespace", "default")
+    try:
+        revisions = Kubectl(namespace, context).revisions(name)
+    except (DeploymentFailed, MissingPackage) as error:
+        result.add("deployment", name, "unknown", digest, str(error))
+        return
+    current = next((each for each in revisions if each.is_current), None)
+    match = next((each for each in revisions if each.hash == digest), None)
+    now = f"{current.number} ({current.hash})" if current else "none"
+    then, problem = f"{match.number} ({digest})" if match else digest, ""
+    if match is None:
+        known = ", ".join(each.hash for each in revisions) or "none"
+        problem = f"deployment {name} has no revision with pods {digest} any more; it has: {known}"
+    result.add("deployment", name, now, then, problem)
+    was = current.hash if current else ""
+    result.cluster = ClusterStep(name, namespace, context, digest, was)

@@ -1,0 +1,330 @@
+"""One rollback for all: the branch, its cursors, state directories and the deployment together.
+
+    1 look at everything (preflight); refuse if a piece is missing or damaged
+    2 extract directories next to their targets; those that equal the snapshot are left as they are
+    3 save what will be overwritten, and tag the present state: the safety tag
+    4 write the intent; carry it out (rewind)
+
+Up to 4 nothing has changed. From then on whoever comes next finishes it. An undo is a rollback to
+what the safety tag names, with a safety tag of its own, so it can be undone as well.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lakelog.deploy.kubectl import Kubectl
+from lakelog.errors import (
+    AlreadyExists,
+    DeploymentFailed,
+    MissingPackage,
+    RollbackRefused,
+    StateRefused,
+)
+from lakelog.lake import Lake
+from lakelog.rollback.preflight import PARTS, Preflight, examine
+from lakelog.state import exchange, rewind
+from lakelog.state.capture import Progress
+from lakelog.state.exchange import Step
+from lakelog.state.restore import extract
+from lakelog.state.rewind import ClusterStep, Intent
+from lakelog.state.state import save_state
+from lakelog.store import disk, history, policy
+from lakelog.store.history import SHORT, Snapshot
+from lakelog.store.publish import with_reason
+from lakelog.store.refs import Head, Move
+
+DEFAULT = ("data", "cursors")
+SECONDS = 300
+"""How long the pods of a deployment are waited for."""
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """What a rollback or undo did: the state of the branch, the safety tag ("" for none), the
+    directories that were written, and what could not be set."""
+
+    snapshot: Snapshot
+    message: str
+    safety: str = ""
+    directories: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def check_parts(parts: Iterable[str]) -> tuple[str, ...]:
+    """Return the parts of a rollback in their order. Raises RollbackRefused."""
+    given = set(parts)
+    if unknown := given - set(PARTS):
+        raise RollbackRefused(f"there is no part {min(unknown)!r}, only {', '.join(PARTS)}")
+    if not given or ("cursors" in given and "data" not in given):
+        # The files would be ingested a second time, next to what they gave the first time.
+        raise RollbackRefused("cursors go back with data only: name data as well")
+    return tuple(part for part in PARTS if part in given)
+
+
+def preview(
+    lake: Lake, ref: str, parts: Iterable[str] = DEFAULT, *, context: str = ""
+) -> Preflight:
+    """Return what a rollback would do; changes nothing but to publish what is pending.
+
+    Raises UnknownRef, RollbackRefused, Damaged.
+    """
+    chosen = check_parts(parts)
+    target = history.settle_ref(lake.store, lake.branch_name, lake.settle, ref)
+    lake.settle()
+    return examine(lake, target, chosen, context=context)
+
+
+def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
+    """Return what an undo would do; None if it only moves the branch, unless `always`. Raises
+    NothingToUndo, Damaged."""
+    lake.settle()
+    last, previous = history.last_user_move(lake.store, lake.branch_name)
+    done = _record_of(lake, last)
+    if done is not None:
+        return _examine_undo(lake, done, previous.snapshot)
+    return examine(lake, previous.snapshot, DEFAULT) if always else None
+
+
+def _record_of(lake: Lake, move: Move) -> Intent | None:
+    """What a rollback moved besides the branch, None if nothing."""
+    done = rewind.find(lake.store, move.commit)
+    return None if done is None or set(done.parts) <= set(DEFAULT) else done
+
+
+def rollback(
+    lake: Lake,
+    ref: str,
+    parts: Iterable[str] = DEFAULT,
+    *,
+    name: str = "",
+    verify: bool = False,
+    context: str = "",
+    why: str = "",
+    seconds: int = SECONDS,
+    progress: Progress | None = None,
+) -> RolledBack:
+    """Return to a snapshot with some PARTS: all of them or none. `verify` reads every byte of the
+    snapshot first; `context` is the cluster, by its name in kubectl's settings; `name` is what the
+    log calls the snapshot, `ref` by default.
+
+    Raises UnknownRef, NotAllowed, RollbackRefused, StateRefused and Damaged before anything
+    changes; DeploymentFailed, which says whether anything has; OSError.
+    """
+    chosen = check_parts(parts)
+    _require(lake, "rollback", chosen)
+    with exchange.alone(lake.store) as is_alone:
+        _refuse_other(is_alone)
+        rewind.recover(lake.store)
+        plan = preview(lake, ref, chosen, context=context)
+        plan.require()
+        if verify:
+            lake.verify(plan.target).require()
+        name = name or (ref if ref != plan.target else ref[:SHORT])
+        if set(chosen) <= set(DEFAULT):  # one move, which is atomic by itself
+            safety, _ = _save_present(lake, plan, f"before rollback to {name}")
+            store, branch, cursors = lake.store, lake.branch_name, "cursors" in chosen
+            settle = lake.sealer().settle
+            head = history.rollback(store, branch, settle, plan.target, cursors, why, name)
+            rewind.prune(lake.store)
+            return RolledBack(_described(lake, head), head.move.message, safety)
+        message = with_reason(f"to {name} with {', '.join(chosen)}", why)
+        target = plan.target if "data" in chosen else ""
+        intent, notes = _prepare(lake, plan, "rollback", message, target, None, progress)
+        moved = _carry_out(lake, intent)
+    assert moved is not None
+    return _finished(lake, intent, moved, notes, seconds)
+
+
+def undo(
+    lake: Lake,
+    *,
+    force: bool = False,
+    to_branch: str | None = None,
+    why: str = "",
+    seconds: int = SECONDS,
+    progress: Progress | None = None,
+) -> RolledBack:
+    """Undo the last move that a user made, with the directories and the deployment if a rollback
+    moved these as well. Raises as `rollback`, NothingToUndo, WouldDropEvents."""
+    store, branch = lake.store, lake.branch_name
+    with exchange.alone(store) as is_alone:
+        _refuse_other(is_alone)
+        if words := _take_back(lake):
+            return RolledBack(_described(lake, store.refs.head(branch)), words)
+        lake.settle()
+        last, previous = history.last_user_move(store, branch)
+        done = _record_of(lake, last)
+        if done is None:
+            head = history.undo(store, branch, lake.settle, force, to_branch, why)
+            return RolledBack(_described(lake, head), head.move.message)
+        _require(lake, "undo", done.parts)
+        made: list[tuple[Intent, tuple[str, ...]]] = []
+
+        def carry_out(undone: Move, before: Move, only: int | None) -> Head | None:
+            if undone.number != last.number:
+                raise RollbackRefused(f"branch {branch!r} was moved meanwhile: undo again")
+            plan = _examine_undo(lake, done, before.snapshot)
+            plan.require()
+            target = before.snapshot if "data" in done.parts else ""
+            # A revision that was told cannot be taken back because an event came meanwhile.
+            only = None if plan.cluster else only
+            message = history.undo_message(undone, why)
+            made.append(_prepare(lake, plan, "undo", message, target, only, progress))
+            return _carry_out(lake, made[-1][0])
+
+        if "data" in done.parts:
+            head = history.undo(store, branch, lake.settle, force, to_branch, why, carry_out)
+        else:  # no event leaves the branch, so there is nothing to ask
+            moved = carry_out(last, previous, None)
+            assert moved is not None
+            head = moved
+    return _finished(lake, made[-1][0], head, made[-1][1], seconds)
+
+
+def pending(lake: Lake) -> str:
+    """Return the message of a rollback or undo that was interrupted, "" if there is none."""
+    intent = rewind.read(lake.store)
+    return f"{intent.op} {intent.message}" if intent else ""
+
+
+def finish(lake: Lake) -> str:
+    """Finish a rollback or undo that was interrupted; return its message, "" if there was none.
+    Raises DeploymentFailed, Damaged, OSError."""
+    with exchange.alone(lake.store) as is_alone:
+        _refuse_other(is_alone)
+        intent = rewind.recover(lake.store)
+    return f"{intent.op} {intent.message}" if intent else ""
+
+
+def _require(lake: Lake, operation: str, parts: tuple[str, ...]) -> None:
+    """What a part does by itself has to be allowed as well."""
+    policy.require(lake.store.paths, operation)
+    for part, needed in (("state", "restore"), ("deployment", "deploy")):
+        if part in parts:
+            policy.require(lake.store.paths, needed)
+
+
+def _refuse_other(is_alone: bool) -> None:
+    if not is_alone:
+        raise StateRefused("another process is restoring a state or rolling back: wait for it")
+
+
+def _take_back(lake: Lake) -> str:
+    """Finish what was interrupted, so that it can be undone; or take it back if the cluster does
+    not let it be finished, and say so."""
+    pending = rewind.read(lake.store)
+    try:
+        rewind.recover(lake.store)
+    except (DeploymentFailed, MissingPackage):
+        if pending is None or rewind.is_begun(lake.store, pending):
+            raise
+        rewind.take_back(lake.store, pending)
+        return (
+            f"the interrupted {pending.op} {pending.message} was taken back; see `lakelog deploy"
+            " revisions` whether the deployment got its revision"
+        )
+    return ""
+
+
+def _examine_undo(lake: Lake, done: Intent, target: str) -> Preflight:
+    parts = tuple(PARTS) if "data" in done.parts else done.parts
+    chosen = tuple(p for p in parts if p in done.parts or p == "cursors")
+    target = target if "data" in done.parts else lake.store.refs.head(done.branch).move.snapshot
+    return examine(
+        lake, target, chosen, source=done.before, labels=done.labels, cluster=done.cluster
+    )
+
+
+def _prepare(
+    lake: Lake,
+    plan: Preflight,
+    op: str,
+    message: str,
+    target: str,
+    only: int | None,
+    progress: Progress | None,
+) -> tuple[Intent, tuple[str, ...]]:
+    """Make everything that can fail before the first effect; return the intent, not yet written,
+    and what could not be set."""
+    store = lake.store
+    records = [record for record in plan.records if record.label in plan.copied]
+    steps = [Step(record.path, exchange.fresh_path(record.path)) for record in records]
+    # First, so that whoever comes after a crash knows which directories to delete.
+    if steps:
+        exchange.write_journal(store, steps)
+    try:
+        notes, steps = extract(store, records, steps, progress)
+        safety, before = _save_present(lake, plan, f"before {op} {message}")
+    except BaseException:
+        exchange.discard(store, steps)
+        raise
+    intent = Intent(
+        commit=disk.random_hex(),
+        branch=lake.branch_name,
+        number=store.refs.head(lake.branch_name).move.number,
+        op=op,
+        message=message,
+        parts=plan.parts,
+        target=target,
+        before=before,
+        safety=safety,
+        only=only,
+        labels=tuple(sorted(plan.present)),
+        steps=tuple(steps),
+        cluster=plan.cluster,
+    )
+    return intent, notes
+
+
+def _save_present(lake: Lake, plan: Preflight, message: str) -> tuple[str, str]:
+    """Tag the present state, saving directories that are in none; return the tag and snapshot."""
+    time = datetime.datetime.fromtimestamp(disk.now_us() // 1_000_000, datetime.UTC)
+    for name in rewind.safety_names(lake.store, f"{time:%Y%m%d-%H%M%S}"):
+        try:
+            if not plan.unsaved:
+                return name, lake.tag(name, None, message).snapshot
+            paths = {r.label: r.path for r in plan.records if r.label in plan.present}
+            ran = _running(plan.cluster)
+            saved = save_state(
+                lake, paths, name=name, message=message, keep=None, deployment=ran
+            ).state
+            return name, saved.snapshot
+        except AlreadyExists:
+            continue
+    raise AssertionError("there is always another name")
+
+
+def _running(cluster: ClusterStep | None) -> dict[str, str] | None:
+    """The revision that is live now, for the state that is saved."""
+    if cluster is None or not cluster.was:
+        return None
+    return {"name": cluster.name, "namespace": cluster.namespace, "hash": cluster.was}
+
+
+def _carry_out(lake: Lake, intent: Intent) -> Head | None:
+    rewind.begin(lake.store, intent)
+    return rewind.carry_out(lake.store, intent)
+
+
+def _finished(
+    lake: Lake, intent: Intent, head: Head, notes: tuple[str, ...], seconds: int
+) -> RolledBack:
+    """Wait for the pods, if there are any, and say what was done."""
+    if intent.cluster is not None:
+        try:
+            Kubectl(intent.cluster.namespace, intent.cluster.context).wait(
+                intent.cluster.name, seconds
+            )
+        except DeploymentFailed as error:
+            raise DeploymentFailed(
+                f"{error}; all parts are back, `lakelog undo` reverts them together"
+            ) from None
+    written = tuple(step.target for step in intent.steps)
+    return RolledBack(_described(lake, head), intent.message, intent.safety, written, notes)
+
+
+def _described(lake: Lake, head: Head) -> Snapshot:
+    return history.describe(lake.store.manifests.load(head.move.snapshot))

@@ -1,0 +1,1 @@
+"""How the process behaves: imports, signals, its interpreter."""

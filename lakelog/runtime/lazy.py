@@ -1,0 +1,106 @@
+"""Modules that load when first used, so that a program that only appends stays small.
+
+A module of ours behind a Lazy name is imported for the type checker as well, so the import rules
+cover it; numpy, pyarrow and DuckDB, which take a quarter of a second, are Lazy everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    Loader = object
+
+_PATIENCE = 10.0
+Value = TypeVar("Value")
+
+
+class Lazy:
+    """Stands for a module; the first attribute asked for loads it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._module: ModuleType | None = None
+
+    def __getattr__(self, attribute: str) -> Any:
+        # Kept only once it is whole: sys.modules also names modules that a thread still executes.
+        module = self._module or importlib.import_module(self._name)
+        self._module = module
+        return getattr(module, attribute)
+
+
+class LazyProperty(Generic[Value]):
+    """Decorates a method: a property that is computed at its first use, maybe by several threads.
+
+    For functools.cached_property of CPython 3.11 holds one lock for all objects of a class while it
+    computes: a child that is forked meanwhile would wait for it for ever.
+    """
+
+    def __init__(self, compute: Callable[[Any], Value]) -> None:
+        self._compute, self._name = compute, compute.__name__
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Value: ...
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if instance is None:  # asked of the class, as by whoever makes documents of it
+            return self
+        # The instance's own attribute comes first from now on, as this has no __set__.
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
+
+
+class FormerModules(Loader):
+    """Finds modules by the names that pages showed before they moved; on `sys.meta_path`.
+
+    It stands last there, so that no other import is slower for it. A name without a module stands
+    for a package that only held such modules.
+    """
+
+    def __init__(self, modules: dict[str, str]) -> None:
+        self._modules = modules
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+        """Return how a module is loaded, or None for a name that is none of these."""
+        if name not in self._modules:
+            return None
+        from importlib.machinery import ModuleSpec  # seldom needed, unlike this module
+
+        return ModuleSpec(name, self, is_package=not self._modules[name])
+
+    def create_module(self, spec: object) -> None:
+        """Let Python make an empty module, which `exec_module` replaces."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module that has moved in the place of the empty one."""
+        if moved := self._modules[module.__name__]:
+            sys.modules[module.__name__] = importlib.import_module(moved)
+
+
+def wait_for_imports() -> None:
+    """Wait until no other thread imports anything, or _PATIENCE seconds: before a fork.
+
+    CPython (3.11 to 3.13) frees the locks of modules in a child only for the thread that forked.
+    What another thread was importing could never be imported there: the child would wait for ever.
+    """
+    bootstrap = getattr(importlib, "_bootstrap", None)
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        # The list is of weak references to the locks; importlib has no public way to ask.
+        locks = [lock() for lock in list(getattr(bootstrap, "_module_locks", {}).values())]
+        owners = {getattr(lock, "owner", None) for lock in locks}
+        if not owners - {None, threading.get_ident()}:
+            return
+        time.sleep(0.001)

@@ -1,0 +1,116 @@
+"""Arrow arrays from numpy and back, by their buffers.
+
+Where pandas is installed, pyarrow (26) imports it to make its first array or scalar of a Python
+value, or numpy array of its own: 0.3 s and 45 MB in each process. Buffers need none of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def integers(values: np.ndarray, present: np.ndarray | None = None) -> pa.Array:
+    """Integers as an Arrow array, without a copy; null where a mask says that none is present."""
+    data = np.ascontiguousarray(values, np.int64)
+    valid = None if present is None else mask(present).buffers()[1]
+    return pa.Array.from_buffers(pa.int64(), len(data), [valid, pa.py_buffer(data)])
+
+
+def numbers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A column of int64 or of times, without nulls, as integers."""
+    if isinstance(column, pa.ChunkedArray):
+        parts = [numbers(part) for part in column.chunks]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int64), *parts])
+    if not len(column):
+        return np.empty(0, np.int64)
+    return np.frombuffer(column.buffers()[1], np.int64, len(column), column.offset * 8)
+
+
+def truths(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A column of truth values, without nulls, as they are in numpy."""
+    if isinstance(column, pa.ChunkedArray):
+        return np.concatenate([np.empty(0, bool), *map(truths, column.chunks)])
+    if not len(column):
+        return np.empty(0, bool)
+    bits = np.frombuffer(column.buffers()[1], np.uint8)
+    ends = column.offset, column.offset + len(column)
+    return np.unpackbits(bits, count=ends[1], bitorder="little")[ends[0] :].astype(bool)
+
+
+def mask(values: np.ndarray) -> pa.Array:
+    """Truth values as an Arrow array."""
+    bits = np.packbits(np.ascontiguousarray(values, bool), bitorder="little")
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
+
+
+def texts(values: Sequence[str | None]) -> pa.Array:
+    """Texts, null for None, as an Arrow array. Raises UnicodeEncodeError, TypeError."""
+    plain: Any = () if None in values else values
+    # Of texts in ASCII, as most are, the lengths are those of their bytes.
+    if plain and len(data := (text := "".join(plain)).encode()) == len(text):
+        ends = np.zeros(len(plain) + 1, np.int32)
+        np.cumsum(np.fromiter(map(len, plain), np.int32, len(plain)), out=ends[1:])
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+        return pa.Array.from_buffers(pa.string(), len(plain), buffers)
+    raw = [b"" if value is None else value.encode() for value in values]
+    ends = np.zeros(len(raw) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, raw), np.int32, len(raw)), out=ends[1:])
+    valid = None
+    if None in values:
+        present = bytes([value is not None for value in values])
+        valid = mask(np.frombuffer(present, bool)).buffers()[1]
+    buffers = [valid, pa.py_buffer(ends), pa.py_buffer(b"".join(raw))]
+    return pa.Array.from_buffers(pa.string(), len(raw), buffers)
+
+
+def ends(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Where each text of a column begins and ends in its buffer."""
+    at = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, column.offset * 4)
+    return at[:-1], at[1:]
+
+
+def characters(column: pa.Array) -> np.ndarray:
+    """The bytes of all texts of a column."""
+    if not len(column):
+        return np.empty(0, np.uint8)
+    begin, end = ends(column)
+    return np.frombuffer(column.buffers()[2] or b"", np.uint8)[begin[0] : end[-1]]
+
+
+def repeated(value: str, count: int) -> pa.Array:
+    """One text, many times."""
+    return spread([value], [count])
+
+
+def spread(values: Sequence[str], counts: Sequence[int]) -> pa.Array:
+    """Texts, each so many times."""
+    raw = [value.encode() for value in values]
+    lengths = np.repeat(np.fromiter(map(len, raw), np.int32, len(raw)), counts)
+    ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+    data = b"".join(text * count for text, count in zip(raw, counts, strict=True))
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(lengths), buffers)
+
+
+def times(micros: np.ndarray) -> pa.Array:
+    """Microseconds since 1970 as times in UTC."""
+    data = pa.py_buffer(np.ascontiguousarray(micros, np.int64))
+    return pa.Array.from_buffers(pa.timestamp("us", "UTC"), len(micros), [None, data])
+
+
+def micros(moment: datetime) -> int:
+    """The microseconds from 1970 to a time with a zone."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,114 @@
+"""Opening the SQL engine as lakelog needs it: in memory, in UTC, offline, with bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import weakref
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import Lazy
+from lakelog.settings import Settings
+from lakelog.store import disk
+from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    import _duckdb as engine
+    import duckdb
+else:
+    duckdb = Lazy("duckdb")
+    # The engine alone, which the package named duckdb wraps: the classes are the same, but those of
+    # the package that build relations take three times as long to load.
+    engine = Lazy("_duckdb")
+
+Config = dict[str, str | bool | int | float | list[str]]
+SPILL = "spill-"
+"""Prefix of directories in cache/ in which the engine keeps what does not fit in memory; it removes
+them when it ends, and gc removes those of processes that were killed."""
+_SHARE, _LEAST = 4, 256_000_000
+"""A query may take this part of the memory, and at least so many bytes."""
+_GROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+"""Where control groups, versions 2 and 1, say what a container may take, in _GROUPS."""
+_GROUPS = "/sys/fs/cgroup"
+# A query must not reach the network, and must see the tables of the caller that were passed to it,
+# not whatever Python variable has the name of a table.
+_OFFLINE: Config = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+}
+_STORED: Config = {
+    # Else the engine (2.0) compresses all tables in memory after each 16 MB of changes, within the
+    # statement that met the limit: a tenth of a second and more for a view of a million subjects.
+    "checkpoint_threshold": "1TB",
+    # Sealing relies on it: rows get their seq in the order in which the query returns them.
+    "preserve_insertion_order": "true",
+}
+_OPEN: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
+"""The databases of this process that something still refers to, garbage included."""
+
+
+def connect(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
+    """Return a fresh in-memory database; one cursor() of it serves one query."""
+    load_relations()
+    return connect_engine(paths, settings)
+
+
+def load_relations() -> None:
+    """Load what a connection needs for `sql`, Arrow, and all but `execute` and its rows."""
+    duckdb.__version__  # noqa: B018 - the first use loads it
+
+
+def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
+    """Return the same before `load_relations`: it can `execute` and give rows."""
+    # A random name: in two containers on one lake every process may have the same number.
+    spill = f"{paths.cache}/{SPILL}{disk.random_hex(8)}"
+    limits = {"memory_limit": f"{settings.memory_bytes or _share_of_memory()}B"}
+    if settings.threads:
+        limits["threads"] = str(settings.threads)
+    # A statement for each would take as long as a short query.
+    config = {**_OFFLINE, **_STORED, **limits, "temp_directory": spill}
+    connection: duckdb.DuckDBPyConnection = engine.connect(":memory:", config=config)
+    _OPEN.add(connection)
+    # Else it prints one to the output of `python -c`, which it takes for a person's. In a notebook
+    # without what draws one, it prints none and refuses.
+    with contextlib.suppress(engine.InvalidInputException):
+        connection.execute("SET enable_progress_bar = false")
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
+    return connection
+
+
+def segment_cursor(database: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Return a cursor for queries that read no files but segments, whose footers it caches.
+
+    They count towards the memory limit and give way to queries. A file of a user's may be written
+    again within the second by which the engine (2.0) tells that it is another.
+    """
+    cursor = database.cursor()
+    cursor.execute("SET SESSION parquet_metadata_cache = true")
+    return cursor
+
+
+@functools.cache
+def _share_of_memory() -> int:
+    """Return the bytes that a query may take unless the settings say so."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in _GROUP_LIMITS:
+        # Without a limit there is no file, or it says `max`; version 1 then says a huge number.
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(disk.read(f"{_GROUPS}/{name}")))
+    return max(min(limits) // _SHARE, _LEAST)
+
+
+def _after_fork() -> None:
+    """A child must not free its parent's databases, not even as garbage: that waits for threads
+    which the child does not have, or crashes. They are kept for ever."""
+    import ctypes  # here: only the child of a fork needs it, and most processes have none
+
+    for connection in list(_OPEN):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+os.register_at_fork(after_in_child=_after_fork)

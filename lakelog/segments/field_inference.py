@@ -1,0 +1,219 @@
+"""Inference: the schema of typed segments that fits a sample of payloads.
+
+What is read here decides only how many rows become typed, never what a row contains: each row is
+proved when it is written. So the rules are statistics, and the rarer case stays text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lakelog.segments import typed
+from lakelog.segments.typed import Member, Schema
+
+LEAVES_MAX = 256
+"""A schema has at most this many columns; what is rarer stays text."""
+_RARE = 0.01
+"""A kind that fewer values of a member have does not count: their rows stay text."""
+_MAP_NAMES, _MAP_SHARE = 64, 0.1
+"""An object of more names than this, of which one object has less than this part, is a map."""
+_LARGE = 512
+_FIRST_COLON = re.compile(r'\{"(?:[^"\\]|\\.)*":( ?)')
+_NUMBERS = frozenset(("int", "float", "number"))
+
+
+class _Object(list[tuple[str, Any]]):
+    """The members of an object, in their order and with those that are there twice."""
+
+
+class _Float(str):
+    """The text of a number with a point or an exponent."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class _Values:
+    """What was seen at one place of the payloads: values by kind, and nulls."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    nulls: int = 0
+    whole: int = 0
+    """Numbers of kind float that have no fraction and were written with a point."""
+    members: dict[str, _Values] = field(default_factory=dict)
+    orders: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    elements: _Values | None = None
+
+    @property
+    def seen(self) -> int:
+        """The number of values, nulls included."""
+        return self.kinds.total() + self.nulls
+
+    def add(self, value: Any, depth: int) -> None:
+        """Count a value and what is in it."""
+        if value is None:
+            self.nulls += 1
+            return
+        kind = _kind(value)
+        self.kinds[kind] += 1
+        if kind == "float":
+            self.whole += value.endswith(".0")
+        elif kind == "object" and depth < typed.DEPTH_MAX:
+            self.orders[tuple(dict.fromkeys(name for name, _ in value))] += 1
+            for name, each in value:
+                self.members.setdefault(name, _Values()).add(each, depth + 1)
+        elif kind == "list" and depth < typed.DEPTH_MAX:
+            self.elements = self.elements or _Values()
+            for each in value:
+                self.elements.add(each, depth + 1)
+
+
+def infer(payloads: Iterable[str], start: Schema | None = None) -> Schema | None:
+    """Return a schema for these payloads that has the members of `start` as well; None where most
+    of them are no objects."""
+    root, spaces = _Values(), Counter[str]()
+    for text in payloads:
+        # Depth, digits and half surrogates that Python refuses: such rows stay text.
+        try:
+            value = json.loads(text, object_pairs_hook=_Object, parse_float=_Float)
+        except (ValueError, RecursionError):
+            continue
+        root.add(value, 0)
+        match = _FIRST_COLON.match(text)
+        spaces[match[1] if match else ""] += 1
+    if not root.members:
+        return start
+    members = _members(root, start.members if start else ())
+    if start and leaves(members) > LEAVES_MAX:
+        members = _members(root)
+    members = _bounded(members, root)
+    return Schema(members, spaces[" "] > spaces[""]) if members else None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, _Float):
+        return "float"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "int" if -(1 << 63) <= value < 1 << 63 else "json"
+    return "object" if isinstance(value, _Object) else "list"
+
+
+def _members(values: _Values, start: tuple[Member, ...] = ()) -> tuple[Member, ...]:
+    """Return the members of an object, the most frequent first to get a name."""
+    earlier = {each.name: each for each in start}
+    by_name: dict[str, str] = {typed.fold(name): name for name in earlier}
+    often = sorted(values.members, key=lambda name: -values.members[name].seen)
+    # In a large sample a name that was there once is noise, and would cost a column.
+    least = 2 if values.kinds["object"] >= _LARGE else 1
+    often = [name for name in often[:LEAVES_MAX] if values.members[name].seen >= least]
+    for name in filter(typed.is_name, often):
+        by_name.setdefault(typed.fold(name), name)
+    objects, chosen = values.kinds["object"], dict[str, Member]()
+    for name in by_name.values():
+        found, old = values.members.get(name), earlier.get(name)
+        if found is None:
+            chosen[name] = earlier[name]
+            continue
+        # NULL is the more frequent of the two, and the other one stays text.
+        is_null = found.nulls > objects - found.seen
+        chosen[name] = _member(name, found, is_null, old)
+    return tuple(chosen[name] for name in _order(values, start, chosen.keys()))
+
+
+def _member(name: str, values: _Values, is_null: bool, old: Member | None = None) -> Member:
+    kind = _decide(values)
+    if old is not None and values.kinds.total() == 0:
+        return Member(name, old.kind, is_null, old.members)
+    if old is not None and old.kind != kind:
+        kind = "number" if {kind, old.kind} <= _NUMBERS else "json"
+    if kind == "object":
+        members = _members(values, old.members if old else ())
+        return Member(name, kind, is_null, members) if members else Member(name, "json", is_null)
+    if kind == "list":
+        before = old.members[0] if old else None
+        element = _member("", values.elements or _Values(), True, before)
+        return Member(name, kind, is_null, (element,))
+    return Member(name, kind, is_null)
+
+
+def _decide(values: _Values) -> str:
+    """Return the kind that almost all values of a place have, json where there is none."""
+    kinds, total = values.kinds, values.kinds.total()
+    common = {kind for kind, count in kinds.items() if count > total * _RARE}
+    if common == {"int", "float"} and values.whole <= total * _RARE:
+        return "number"
+    if len(common) != 1:
+        return "json"
+    (kind,) = common
+    if kind == "object":
+        return "json" if not values.members or _is_map(values) else kind
+    if kind == "list":
+        return kind if values.elements is not None else "json"
+    return kind
+
+
+def _is_map(values: _Values) -> bool:
+    """Whether an object is used as a map: many names, each in few objects."""
+    names = len(values.members)
+    seen = sum(each.seen for each in values.members.values())
+    return names > _MAP_NAMES and seen < names * values.kinds["object"] * _MAP_SHARE
+
+
+def _order(values: _Values, start: tuple[Member, ...], names: Iterable[str]) -> list[str]:
+    """Return names in one order that agrees with most of those in which they were seen."""
+    wanted = dict.fromkeys(names)
+    edges: dict[str, Counter[str]] = {name: Counter() for name in wanted}
+    orders = Counter(values.orders)
+    orders[tuple(each.name for each in start)] += 1
+    for order, count in orders.items():
+        chain = [name for name in order if name in wanted]
+        for before, after in itertools.pairwise(chain):
+            edges[after][before] += count
+    followers: dict[str, list[str]] = {name: [] for name in wanted}
+    against = dict.fromkeys(wanted, 0)
+    for after, befores in edges.items():
+        for before, count in befores.items():
+            if edges[before][after] <= count:
+                followers[before].append(after)
+                against[after] += count
+    ordered: list[str] = []
+    while against:
+        # Where the orders form a cycle, the name with the least against it comes first.
+        name = min(against, key=against.__getitem__)
+        del against[name]
+        ordered.append(name)
+        for after in followers[name]:
+            if after in against:
+                against[after] -= edges[after][name]
+    return ordered
+
+
+def leaves(members: tuple[Member, ...]) -> int:
+    """Return the number of columns of these members."""
+    return sum(leaves(each.members) if each.members else 1 for each in members)
+
+
+def _bounded(members: tuple[Member, ...], values: _Values) -> tuple[Member, ...]:
+    """Return members of at most LEAVES_MAX columns: wide ones become JSON, rare ones go."""
+    while leaves(members) > LEAVES_MAX:
+        widest = max(members, key=lambda each: leaves(each.members))
+        if not widest.members:
+            break
+        plain = Member(widest.name, "json", widest.null)
+        members = tuple(plain if each is widest else each for each in members)
+    if len(members) <= LEAVES_MAX:
+        return members
+    unseen = _Values()
+    often = sorted(members, key=lambda each: -values.members.get(each.name, unseen).seen)
+    kept = {each.name for each in often[:LEAVES_MAX]}
+    return tuple(each for each in members if each.name in kept)

@@ -1,0 +1,363 @@
+"""Payloads of few layouts as structs, cut out of their lines: no payload is parsed.
+
+A schema is inferred from a sample, and layouts (`payload_layout`) of the sample are used whose
+structs the engine proved to give back the text of each payload in it. Then a payload of the layout
+is one of the schema if its values are: a text without quotes, escapes and control characters always
+is, a number if it is written as the engine writes it, which is compared. The others stay text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, typed, typed_rows
+from lakelog.segments.field_inference import infer
+from lakelog.segments.line_layout import LineColumns, Payloads, slices
+from lakelog.segments.payload_layout import PayloadLayout, payload_layout
+from lakelog.segments.typed import Member, Schema
+from lakelog.segments.typed_rows import FieldColumns
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+
+LAYOUTS_MAX = 16
+"""So many layouts are looked for, the most frequent of a sample."""
+_SHARE, _KNOWN = 0.5, 0.9
+"""The part of a sample that has to become structs, and the part from which on a schema that is
+there already is good enough."""
+_INFERRED = 512
+"""So many payloads of a sample are parsed to infer a schema."""
+_EXACT = 1 << 53
+_SMALL, _LARGE = 1e-4, 1e15
+"""Between these sizes a double is written without an exponent."""
+_SPACE, _DIGITS, _MINUS, _POINT, _ZERO = 0x20, (0x2D, 0x39), 0x2D, 0x2E, 0x30
+_SURE = 16
+"""Characters of a decimal number without its sign, of which at most 15 are digits."""
+_WHOLE = r"^-?(0|[1-9][0-9]{0,17})$"
+_DECIMAL = r"^-?(0|[1-9][0-9]{0,15})\.[0-9]{1,20}$"
+_Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PayloadColumns:
+    """How the payloads of a file become structs: the schema with the encodings of its leaves, and
+    the layouts that are looked for."""
+
+    fields: FieldColumns
+    layouts: tuple[PayloadLayout, ...]
+
+    def structs(self, cut: LineColumns) -> tuple[pa.StructArray, np.ndarray]:
+        """Return the payloads of rows as structs, and a mask of those that are some."""
+        return _structs(self.fields.schema, self.layouts, cut.text, cut.payloads)
+
+
+def learn(
+    engine: duckdb.DuckDBPyConnection,
+    cut: Callable[[Iterable[PayloadLayout]], LineColumns],
+    known: Iterable[Schema] = (),
+) -> PayloadColumns | None:
+    """Return how payloads like those of a sample become structs, by a schema that is `known` if one
+    fits most of them; None if too few would. `cut` cuts the lines of the sample.
+
+    Raises nothing for payloads that are no JSON: the caller proves what stays text.
+    """
+    texts = cut(()).texts().get("data")
+    if texts is None or not len(texts):
+        return None
+    step = max(1, len(texts) // _INFERRED)
+    payloads = texts.take(arrays.integers(np.arange(0, len(texts), step))).to_pylist()
+    found = [(text, payload_layout(text.encode())) for text in payloads]
+    counts = Counter(layout for _, layout in found if layout)
+    layouts = [layout for layout, _ in counts.most_common(LAYOUTS_MAX)]
+    sample = cut(layouts)
+    best, least = None, _SHARE
+    for schema in known:
+        best = _tried(engine, schema, layouts, sample, texts)
+        if best and best[1] >= _KNOWN:
+            return _encoded(schema, *best)
+    # What has no layout stays text, and may be no JSON.
+    inferred = infer(text for text, layout in found if layout)
+    best = _tried(engine, inferred, layouts, sample, texts) if inferred else None
+    return _encoded(inferred, *best) if inferred and best and best[1] >= least else None
+
+
+def _tried(
+    engine: duckdb.DuckDBPyConnection,
+    schema: Schema,
+    layouts: list[PayloadLayout],
+    sample: LineColumns,
+    texts: pa.Array,
+) -> tuple[list[PayloadLayout], float, pa.StructArray] | None:
+    """Return the layouts of a sample whose payloads a schema gives back, the part of the sample
+    that has them, and its structs."""
+    fit = [_is_of(schema, each) for each in layouts]
+    which = sample.payloads.which.copy()
+    which[~np.isin(which, np.flatnonzero(fit))] = -1
+    bounds = [
+        each if is_fit else each[:0]
+        for each, is_fit in zip(sample.payloads.bounds, fit, strict=True)
+    ]
+    structs, is_struct = _structs(schema, layouts, sample.text, Payloads(which, bounds))
+    if not is_struct.any():
+        return None
+    none = pa.nulls(len(texts), pa.string())
+    rows = pa.table({"data": none, typed.COLUMN: structs})
+    given = typed_rows.restored(engine, schema, rows)["data"].combine_chunks()
+    places = arrays.integers(np.flatnonzero(is_struct))
+    same = arrays.truths(pc.equal(given.take(places), texts.take(places)))
+    proved = {*which[is_struct].tolist()} - {*which[is_struct][~same].tolist()}
+    good = [layout for number, layout in enumerate(layouts) if number in proved]
+    share = float(np.isin(which[is_struct], [*proved]).sum() / len(texts))
+    return good, share, structs
+
+
+def _encoded(
+    schema: Schema, layouts: list[PayloadLayout], share: float, structs: pa.StructArray
+) -> PayloadColumns:
+    return PayloadColumns(typed_rows.encodings(schema, structs, 1), tuple(layouts))
+
+
+def _is_of(schema: Schema, layout: PayloadLayout) -> bool:
+    """Whether the values of a layout have a place in a schema."""
+    members = dict(_members(schema.members))
+    lists = dict(layout.lists)
+    for slot in layout.slots:
+        member = members.get(slot.path)
+        if member is None or (member.kind == "list") != slot.is_element:
+            return False
+        leaf = member.members[0] if slot.is_element else member
+        if leaf.kind not in (("text",) if slot.is_text else ("int", "float", "number", "bool")):
+            return False
+    kinds = {path: member.kind for path, member in members.items()}
+    return all(kinds.get(path) == "list" for path in lists) and all(
+        not path or kinds.get(path) == "object" for path in layout.objects
+    )
+
+
+def _members(members: tuple[Member, ...], path: _Path = ()) -> Iterable[tuple[_Path, Member]]:
+    """Yield the members of an object, and those of the objects in it, by their paths."""
+    for each in members:
+        yield (*path, each.name), each
+        if each.kind == "object":
+            yield from _members(each.members, (*path, each.name))
+
+
+def _structs(
+    schema: Schema, layouts: Iterable[PayloadLayout], text: bytes, payloads: Payloads
+) -> tuple[pa.StructArray, np.ndarray]:
+    """Return structs of payloads, null where a value is none of the schema, and a mask: whether
+    each is one."""
+    building = _Building(tuple(layouts), text, payloads)
+    children = [building.column(each, (each.name,)) for each in schema.members]
+    is_struct = (payloads.which >= 0) & ~building.bad
+    kinds = list(typed_rows.arrow_type(schema))
+    mask = arrays.mask(~is_struct)
+    return pa.StructArray.from_arrays(children, fields=kinds, mask=mask), is_struct
+
+
+class _Building:
+    """The columns of the structs of some payloads; `bad` are the rows of which a value is none."""
+
+    def __init__(self, layouts: tuple[PayloadLayout, ...], text: bytes, payloads: Payloads) -> None:
+        self._layouts, self._text, self._bounds = layouts, text, payloads.bounds
+        self._rows = [np.flatnonzero(payloads.which == n) for n in range(len(layouts))]
+        self._count = len(payloads.which)
+        self.bad = np.zeros(self._count, bool)
+
+    def column(self, member: Member, path: _Path) -> pa.Array:
+        """Return the values of a member, null where a payload does not have it."""
+        if member.kind == "object":
+            mask = ~self._present(lambda layout: path in layout.objects)
+            children = [self.column(each, (*path, each.name)) for each in member.members]
+            kinds = list(typed_rows.arrow_member(member))
+            return pa.StructArray.from_arrays(children, fields=kinds, mask=arrays.mask(mask))
+        if member.kind == "list":
+            return self._list(member, path)
+        parts = [
+            (self._rows[number], self._bounds[number][:, 2 * slots[0] : 2 * slots[0] + 2])
+            for number, slots in self._slots(path, is_element=False)
+        ]
+        if not parts:
+            return pa.nulls(self._count, typed_rows.arrow_member(member))
+        rows, spans = parts[0]
+        if len(parts) > 1:
+            rows = np.concatenate([rows for rows, _ in parts])
+            order = np.argsort(rows, kind="stable")
+            rows, spans = rows[order], np.concatenate([spans for _, spans in parts])[order]
+        values, is_good = _values(member.kind, slices(self._text, spans))
+        if not is_good.all():
+            self.bad[rows[~is_good]] = True
+        return _spread(values, rows, self._count)
+
+    def _list(self, member: Member, path: _Path) -> pa.Array:
+        lengths, present = np.zeros(self._count, np.int64), np.zeros(self._count, bool)
+        for number, layout in enumerate(self._layouts):
+            length = dict(layout.lists).get(path)
+            if length is not None:
+                lengths[self._rows[number]], present[self._rows[number]] = length, True
+        ends = np.cumsum(lengths)
+        spans = np.zeros((int(ends[-1]) if len(ends) else 0, 2), np.int32)
+        for number, slots in self._slots(path, is_element=True):
+            begins = (ends - lengths)[self._rows[number]]
+            for nth, slot in enumerate(slots):
+                spans[begins + nth] = self._bounds[number][:, 2 * slot : 2 * slot + 2]
+        kind = typed_rows.arrow_member(member)
+        element = member.members[0]
+        if len(spans):
+            values, is_good = _values(element.kind, slices(self._text, spans))
+            if not is_good.all():
+                self.bad[np.repeat(np.arange(self._count), lengths)[~is_good]] = True
+        else:
+            values = pa.nulls(0, typed_rows.arrow_member(element))
+        offsets = pa.py_buffer(np.concatenate([[0], ends]).astype(np.int32))
+        valid = arrays.mask(present).buffers()[1]
+        return pa.Array.from_buffers(kind, self._count, [valid, offsets], children=[values])
+
+    def _present(self, has: Callable[[PayloadLayout], bool]) -> np.ndarray:
+        present = np.zeros(self._count, bool)
+        for rows, layout in zip(self._rows, self._layouts, strict=True):
+            present[rows] = has(layout)
+        return present
+
+    def _slots(self, path: _Path, *, is_element: bool) -> Iterable[tuple[int, list[int]]]:
+        """Yield the numbers of layouts with the values of a path, and of these."""
+        for number, layout in enumerate(self._layouts):
+            slots = [
+                nth
+                for nth, slot in enumerate(layout.slots)
+                if slot.path == path and slot.is_element == is_element
+            ]
+            if slots and len(self._rows[number]):
+                yield number, slots
+
+
+def _spread(values: pa.Array, rows: np.ndarray, count: int) -> pa.Array:
+    """Return a column of so many rows that has values in these, and is null elsewhere."""
+    if len(rows) == count:
+        return values
+    present, kind = np.zeros(count, bool), values.type
+    present[rows] = True
+    valid = arrays.mask(present).buffers()[1]
+    if pa.types.is_string(kind):
+        lengths = np.zeros(count + 1, np.int32)
+        lengths[rows + 1] = np.diff(np.frombuffer(values.buffers()[1], np.int32, len(values) + 1))
+        ends = pa.py_buffer(np.cumsum(lengths, dtype=np.int32))
+        return pa.Array.from_buffers(kind, count, [valid, ends, values.buffers()[2]])
+    if pa.types.is_boolean(kind):
+        bits = np.zeros(count, bool)
+        bits[rows] = arrays.truths(values)
+        return pa.Array.from_buffers(kind, count, [valid, arrays.mask(bits).buffers()[1]])
+    numbers = np.zeros(count, np.int64)
+    numbers[rows] = np.frombuffer(values.buffers()[1], np.int64, len(values))
+    return pa.Array.from_buffers(kind, count, [valid, pa.py_buffer(numbers)])
+
+
+def _values(kind: str, texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Return the values of texts, and a mask of those that are written as the kind writes them."""
+    if kind == "text":
+        is_good = np.ones(len(texts), bool)
+        if arrays.characters(texts).min(initial=_SPACE) < _SPACE:
+            is_good &= ~arrays.truths(pc.match_substring_regex(texts, "[\\x00-\\x1f]"))
+        return texts, is_good
+    if kind == "bool":
+        true, false = (arrays.truths(pc.equal(texts, _scalar(word))) for word in ("true", "false"))
+        return arrays.mask(true), true | false
+    number = pa.int64() if kind == "int" else pa.float64()
+    values = pa.nulls(0, number)
+    codes = arrays.characters(texts)
+    # Other characters may make hexadecimal numbers or infinity, which only Arrow reads.
+    if codes.min(initial=_DIGITS[0]) >= _DIGITS[0] and codes.max(initial=0) <= _DIGITS[1]:
+        with contextlib.suppress(pa.ArrowInvalid):
+            values = texts.cast(number)
+    if not len(values):
+        return _read(kind, texts)
+    if kind == "int":
+        return values, _are_whole(texts, values)
+    is_good = _are_decimals(texts, values) if kind == "float" else np.zeros(len(texts), bool)
+    # Those whose spelling says too little are written, and compared.
+    rest = np.flatnonzero(~is_good)
+    if len(rest):
+        is_good[rest] = _read(kind, texts.take(arrays.integers(rest)))[1]
+    return values, is_good
+
+
+def _are_whole(texts: pa.Array, values: pa.Array) -> np.ndarray:
+    """Return a mask of the numbers that are written without zeros in front."""
+    begin, end = arrays.ends(texts)
+    is_negative = arrays.characters(texts)[begin - begin[0]] == _MINUS
+    size = np.abs(arrays.numbers(values))
+    # A number of so many digits is at least this large, unless the first one is zero.
+    least = np.array([0, 0, *(10**n for n in range(1, 19)), 2**63 - 1])
+    digits = np.minimum(end - begin - is_negative, len(least) - 1)
+    found: np.ndarray = (size >= least[digits]) & ~(is_negative & (size == 0))
+    return found
+
+
+def _are_decimals(texts: pa.Array, values: pa.Array) -> np.ndarray:
+    """Return a mask of some doubles that kind float writes as they are: of so few digits, each is
+    nearest to one double, and has none to spare."""
+    begin, end = arrays.ends(texts)
+    codes, base = arrays.characters(texts), begin[0]
+    points = np.flatnonzero(codes == _POINT) + base
+    if len(points) < len(begin) or len(points) > len(begin):
+        return np.zeros(len(begin), bool)
+    first = begin + (codes[begin - base] == _MINUS)
+    size = np.abs(_doubles(values))
+    found: np.ndarray = (first < points) & (points < end - 1) & (end - first <= _SURE)
+    found &= (codes[first - base] != _ZERO) | (points == first + 1)
+    found &= (codes[end - 1 - base] != _ZERO) | (points == end - 2)
+    found &= (size >= _SMALL) | (size == 0)
+    return found
+
+
+def _read(kind: str, texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Return numbers, and a mask of those that are written as the kind writes them."""
+    number, form = (pa.int64(), _WHOLE) if kind == "int" else (pa.float64(), _DECIMAL)
+    form = f"{_WHOLE}|{_DECIMAL}" if kind == "number" else form
+    is_number = pc.match_substring_regex(texts, form)
+    values = pc.if_else(is_number, texts, _scalar("0")).cast(number)
+    shown = {"int": lambda v: v.cast(pa.string()), "float": _shown, "number": _shown_short}[kind]
+    return values, arrays.truths(pc.and_(is_number, pc.equal(shown(values), texts)))
+
+
+def _shown(values: pa.Array) -> pa.Array:
+    """Return doubles as kind float writes them, empty where that may have an exponent.
+
+    Arrow writes as few digits as give the same double, and whole numbers without a point.
+    """
+    numbers, texts = _doubles(values), values.cast(pa.string())
+    size = np.abs(numbers)
+    is_whole = numbers == np.trunc(numbers)
+    if is_whole.any():
+        pointed = pc.binary_join_element_wise(texts, _scalar(".0"), _scalar(""))
+        texts = pc.if_else(arrays.mask(is_whole), pointed, texts)
+    is_short = (size < _LARGE) & ((size >= _SMALL) | (size == 0))
+    return texts if is_short.all() else pc.if_else(arrays.mask(is_short), texts, _scalar(""))
+
+
+def _shown_short(values: pa.Array) -> pa.Array:
+    """Return doubles as kind number writes them, empty where that may have an exponent."""
+    numbers = _doubles(values)
+    is_whole = (numbers == np.trunc(numbers)) & (np.abs(numbers) < _EXACT)
+    whole = arrays.integers(np.where(is_whole, numbers, 0).astype(np.int64)).cast(pa.string())
+    return pc.if_else(arrays.mask(is_whole), whole, _shown(values))
+
+
+def _doubles(values: pa.Array) -> np.ndarray:
+    return np.frombuffer(values.buffers()[1], np.float64, len(values), values.offset * 8)
+
+
+def _scalar(text: str) -> pa.Scalar:
+    return arrays.texts([text])[0]

@@ -1,0 +1,435 @@
+"""Frames to rows: WAL lines become Arrow columns, by the SQL engine, with no per-event Python.
+
+Each line is cut at its first `,"data":` (encode.py): the head is a flat object of strings, the
+rest is the payload's own text, which is never parsed. Besides the event columns a table has
+`writer`, `sequence` and, for frames flagged keyed, `key` (24 hex digits or null). A few lines are
+read sooner one by one than a query is planned; those of an unusual shape are left to the query.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.errors import DamagedWal
+from lakelog.event.encode import identity_key
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, sql
+from lakelog.segments.frame_sql import COLUMNS, TIMES
+from lakelog.segments.line_layout import layout_of
+from lakelog.store import wal
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pc = Lazy("pyarrow.compute")
+    pa = Lazy("pyarrow")
+    np = Lazy("numpy")
+
+_TEXT = (
+    "time timestamp ts @timestamp type event_type category content_type source subject item_id"
+    " level message id key"
+).split()
+_HEAD_TYPES = "{" + ",".join(f'"{name}":"VARCHAR"' for name in _TEXT) + "}"
+_KEY = f"""CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id <> ''
+    THEN {sql.id_key("j.")} END) END"""
+_COLUMN = {
+    **{name: names[0] for names in COLUMNS for name in names},
+    **dict.fromkeys(TIMES, "time"),
+    "data": "data",
+}
+"""The column that each member of a line names."""
+# Up to here Python is done before the query would be planned.
+_FEW = 500
+_SHAPES = 256
+"""So many sets of members are remembered with what reads them."""
+_DECOMPRESSED = 1 << 23
+"""Bytes of lines that the engine is given at a time."""
+_THREADS, _LAYOUTS, _WORTH = 2, 8, 0.1
+"""Threads that cut lines; how many layouts are looked for, as long as each has such a part of the
+lines that are left."""
+_SCANNED = 1 << 18
+"""Bytes that are searched at a time, so that they stay in the processor's cache."""
+_EVENTS = f"""
+WITH cut AS (SELECT *, strpos(line, ',"data":') AS at_data FROM lines),
+     split AS (SELECT * EXCLUDE (line),
+         CASE WHEN at_data > 0 THEN substr(line, 1, at_data - 1) || '}}' ELSE line END AS head,
+         CASE WHEN at_data > 0
+              THEN substr(line, at_data + 8, length(line) - at_data - 9) END AS data
+         FROM cut),
+     parsed AS MATERIALIZED (SELECT *, from_json(head, '{_HEAD_TYPES}') AS j FROM split)
+SELECT coalesce(j.time, j.timestamp, j.ts, j."@timestamp")::TIMESTAMPTZ AS time,
+       coalesce(j.type, j.event_type) AS type, coalesce(j.category, j.content_type) AS category,
+       j.source AS source, coalesce(j.subject, j.item_id) AS subject, j.level AS level,
+       j.message AS message, nullif(data, 'null') AS data, j.id AS id,
+       make_timestamptz(ingested_at) AS ingested_at, writer AS origin, position, writer, sequence,
+       {_KEY} AS key
+FROM parsed"""
+_QUARANTINE = """
+SELECT make_timestamptz(ingested_at) AS ingested_at, coalesce(j.origin, writer) AS origin,
+       coalesce(j.position, position) AS position, j.reason AS reason, j.line AS line,
+       writer, sequence
+FROM (SELECT *, from_json(line, '{"origin":"VARCHAR","position":"BIGINT","reason":"VARCHAR",
+      "line":"VARCHAR"}') AS j FROM lines)"""
+
+
+def events(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
+    """Return the rows of event frames, in frame order. Raises DamagedWal."""
+    frames = [f for f in frames if not f.flags & wal.QUARANTINED]
+    rows = _rows_of_few(frames) if sum(f.events for f in frames) <= _FEW else None
+    return _cut(connection, frames) if rows is None else rows
+
+
+def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
+    """Return the rows of quarantine frames. Raises DamagedWal."""
+    return _run(connection, [f for f in frames if f.flags & wal.QUARANTINED], _QUARANTINE)
+
+
+def _run(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], query: str) -> pa.Table:
+    """Return what a query makes of all lines, parsing some while the next are decompressed."""
+    failed: list[DamagedWal] = []
+    try:
+        return _answer(connection, _stream(frames, failed), query)
+    except Exception:
+        if failed:  # the engine has made an error of its own of it
+            raise failed[0] from None
+        raise
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, lines: Any, query: str) -> pa.Table:
+    cursor = connection.cursor()
+    try:
+        cursor.register("lines", lines)
+        table: pa.Table = cursor.sql(query).to_arrow_table()
+        return table
+    finally:
+        cursor.close()
+
+
+def _cut(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
+    """Return the rows of event frames: what is spelled alike is cut, the engine parses the rest."""
+    writers = sorted({f.writer for f in frames})
+    # numpy, Arrow and zstd let other threads have the interpreter while they work.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = pool.map(lambda some: _cut_some(connection, some, writers), _pieces(frames))
+        return pa.concat_tables(parts)
+
+
+def _cut_some(
+    connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], writers: list[str]
+) -> pa.Table:
+    table, text, starts = _lines(frames, writers)
+    keyed = any(f.flags & wal.KEYED for f in frames)
+    parts, places = list[pa.Table](), []
+    # Programs write lines of a few layouts: those of the first line's are cut at once, then those
+    # of the next that is left, while that is faster than the engine.
+    left = np.arange(table.num_rows, dtype=np.int64)
+    for _ in range(_LAYOUTS):
+        if not len(left):
+            break
+        found = _of_layout(text, starts[left], starts[left + 1], keyed)
+        if found is None or len(found[1]) < len(left) * _WORTH:
+            break
+        columns, index = found
+        index = left[index]
+        parts.append(_with_frames(columns, table, index))
+        places.append(index)
+        left = np.setdiff1d(left, index, assume_unique=True)
+    if len(left) or not parts:
+        lines = table if not parts else table.take(arrays.integers(left))
+        parts.append(_answer(connection, lines, _EVENTS).cast(_schema()))
+        places.append(left)
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return pa.concat_tables(parts).take(arrays.integers(order))
+
+
+def _of_layout(
+    text: bytes, starts: Any, stops: Any, keyed: bool
+) -> tuple[dict[str, pa.Array], Any] | None:
+    """Return the columns of lines that are spelled as the first of them, and their indexes; None
+    where the engine has to parse them."""
+    layout = layout_of(text[int(starts[0]) : int(stops[0])])
+    if layout is None:
+        return None
+    names = [_COLUMN.get(name, "") for name in layout.members]
+    is_known = "" not in names and len({*names}) == len(names) and names[0] == "time"
+    if not is_known or (keyed and {"id", "key"} & {*names}):
+        return None
+    cut = layout.cut(text, starts, stops)
+    columns = dict(zip(names, cut.texts().values(), strict=False))
+    if not len(cut.rows) or _has_null(columns.get("data")):
+        return None
+    try:
+        columns["time"] = columns["time"].cast(pa.timestamp("us", "UTC"))
+    except pa.ArrowInvalid:
+        return None
+    columns.pop("key", None)
+    return columns, cut.rows
+
+
+def _has_null(payloads: pa.Array | None) -> bool:
+    """Whether a payload is JSON's null, which means none."""
+    if payloads is None:
+        return False
+    short = np.flatnonzero(arrays.numbers(pc.binary_length(payloads).cast(pa.int64())) == 4)
+    return "null" in payloads.take(arrays.integers(short)).to_pylist()
+
+
+def _with_frames(columns: dict[str, pa.Array], lines: pa.Table, index: Any) -> pa.Table:
+    """Return rows of these columns with what the frames of their lines say."""
+    lines = lines.drop_columns(["line"])
+    if len(index) < lines.num_rows:
+        lines = lines.take(arrays.integers(index))
+    writer = lines["writer"].cast(pa.string())
+    when = arrays.times(arrays.numbers(lines["ingested_at"]))
+    given = {
+        "ingested_at": when,
+        "origin": writer,
+        "position": lines["position"],
+        "writer": writer,
+        "sequence": lines["sequence"],
+        **columns,
+    }
+    schema, count = _schema(), len(index)
+    empty = pa.nulls(count, pa.string())
+    return pa.Table.from_arrays([given.get(n, empty) for n in schema.names], schema=schema)
+
+
+def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
+    """Return the rows that the query would give, or None if a line is of an unusual shape."""
+    try:
+        columns = _columns_of_few(frames)
+        if not _are_usual_times(columns[0]):
+            return None
+        # All texts as one array: that of each column by itself would take as long as parsing. What
+        # is no text raises an error here.
+        full = [not c or c[0] is not None or c.count(None) < len(c) for c in columns]
+        flat = arrays.texts(list(itertools.chain.from_iterable(itertools.compress(columns, full))))
+        count = len(columns[0])
+        starts, empty = itertools.count(0, count), pa.nulls(count, pa.string())
+        time, *texts = (flat.slice(next(starts), count) if some else empty for some in full)
+        times = time.cast(pa.timestamp("us", "UTC"))
+    # The query is the rule; this path may only answer where both give the same.
+    except (ValueError, AttributeError, TypeError):
+        return None
+    *others, key, data = texts
+    counts = [f.events for f in frames]
+    at, sequence = (
+        np.repeat(np.array([getattr(f, name) for f in frames], np.int64), counts)
+        for name in ("ingested_at", "sequence")
+    )
+    writer = arrays.spread([f.writer for f in frames], counts)
+    position = [f.position + nth for f in frames for nth in range(f.events)]
+    places = arrays.integers(np.array(position, np.int64))
+    *before_data, event_id = others
+    given = [*before_data, data, event_id, arrays.times(at), writer, places, writer]
+    return pa.Table.from_arrays([times, *given, arrays.integers(sequence), key], schema=_schema())
+
+
+def _columns_of_few(frames: list[wal.Frame]) -> list[Sequence[Any]]:
+    """Time, text columns, key and data of all lines. Raises as `_row` does."""
+    groups = [
+        (bool(frame.flags & wal.KEYED), text[:-1].split(b"\n") if text else [])
+        for frame, text in zip(frames, _texts(frames, wal.Frame.lines), strict=True)
+    ]
+    if len({keyed for keyed, _ in groups}) == 1:
+        together = _columns_of_like([line for _, lines in groups for line in lines], groups[0][0])
+        if together is not None:
+            return together
+    rows = [_row(line, keyed) for keyed, lines in groups for line in lines]
+    # One tuple a column; `zip` of no rows would give none at all.
+    return list(zip(*rows, strict=True)) if rows else [()] * (len(COLUMNS) + 2)
+
+
+def _columns_of_like(lines: list[bytes], keyed: bool) -> list[Sequence[Any]] | None:
+    """The same of lines that all have the same members, parsed as one document; None of others."""
+    cuts = [line.partition(b',"data":') for line in lines]
+    heads = [text + b"}" if cut else text for text, cut, _ in cuts]
+    joined, count = b",".join(heads), len(lines)
+    # Each begins and ends with its only braces, so none ends what another began.
+    if (
+        {head[:1] for head in heads} != {b"{"}
+        or {line[-1:] for line in lines} != {b"}"}
+        or not joined.count(b"{") == joined.count(b"}") == count
+    ):
+        return None
+    found = orjson.loads(b"[%b]" % joined)
+    shapes = {*map(tuple, found)}
+    # As in `_row`: a key is there twice, or a text looks like a key.
+    if len(shapes) > 1 or {head.count(b'":') for head in heads} != {*map(len, shapes)}:
+        return None
+    [names] = shapes
+    present = [[name for name in column if name in names] for column in (TIMES, *COLUMNS)]
+    if any(len(column) > 1 for column in present):
+        return None
+    none = (None,) * count
+    columns = [[*map(operator.itemgetter(*names), found)] if names else none for names in present]
+    *texts, ids, keys = columns
+    if not keyed:
+        keys = none
+    elif any(ids):
+        given = zip(keys, texts[3], ids, strict=True)
+        keys = [identity_key(s, i) if key is None and i else key for key, s, i in given]
+    data = [rest[:-1].decode() if cut and rest != b"null}" else None for _, cut, rest in cuts]
+    return [*texts, ids, keys, data]
+
+
+def _are_usual_times(times: Sequence[Any]) -> bool:
+    """Whether times have the form that Arrow reads as the engine does."""
+    return {*map(len, times)} <= {20, 24, 27} and {time[19] for time in times} <= {".", "Z"}
+
+
+def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:
+    """Time, text columns, key and data of a line. Raises ValueError, TypeError or AttributeError
+    if it is not of the usual shape."""
+    text, cut, rest = line.partition(b',"data":')
+    data = None
+    if cut:
+        text, data = text + b"}", rest[:-1].decode()
+    members = orjson.loads(text)
+    # A key is there twice, or a text looks like a key.
+    if line[-1:] != b"}" or text.count(b'":') != len(members):
+        raise ValueError
+    read = _reader(tuple(members))
+    members[None] = None  # what the reader takes for a column that the line does not name
+    *texts, event_id, key = read(members)
+    if not keyed:
+        key = None
+    elif key is None and event_id:
+        key = identity_key(texts[3], event_id)
+    return (*texts, event_id, key, None if data == "null" else data)
+
+
+@functools.lru_cache(_SHAPES)
+def _reader(names: tuple[str, ...]) -> Callable[[dict[str | None, Any]], tuple[Any, ...]]:
+    """Return what reads time and text columns of a line that has these members: most lines have
+    the same."""
+    present = [[name for name in column if name in names] for column in (TIMES, *COLUMNS)]
+    if any(len(column) > 1 for column in present):
+        return lambda members: tuple(_first(members, column) for column in (TIMES, *COLUMNS))
+    return operator.itemgetter(*(column[0] if column else None for column in present))
+
+
+def _first(members: dict[str | None, Any], names: tuple[str, ...]) -> Any:
+    return next((members[name] for name in names if members.get(name) is not None), None)
+
+
+@functools.cache
+def _schema() -> pa.Schema:
+    """The columns of events; the engine's tables are cast to it, as it may name UTC otherwise."""
+    micros, text, number = pa.timestamp("us", "UTC"), pa.string(), pa.int64()
+    kinds = {"time": micros, "ingested_at": micros, "position": number, "sequence": number}
+    names = (
+        "time type category source subject level message data id ingested_at origin position"
+        " writer sequence key"
+    )
+    return pa.schema([(name, kinds.get(name, text)) for name in names.split()])
+
+
+def _texts(frames: list[wal.Frame], read: Callable[[wal.Frame], bytes]) -> list[bytes]:
+    """What is read of each frame. Raises DamagedWal."""
+    texts: list[bytes] = []
+    for frame in frames:
+        try:
+            texts.append(read(frame))
+        except ValueError as error:
+            raise DamagedWal(f"WAL of {frame.writer}", str(error), frame.offset) from None
+    return texts
+
+
+def _stream(frames: list[wal.Frame], failed: list[DamagedWal]) -> pa.RecordBatchReader:
+    """Return the rows of `_lines`, some frames at a time, so that the engine parses while the next
+    are decompressed. An error is added to `failed` before it is raised."""
+    writers = sorted({f.writer for f in frames})
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for some in _pieces(frames):
+            try:
+                yield from _lines(some, writers)[0].to_batches()
+            except DamagedWal as error:
+                failed.append(error)
+                raise
+
+    return pa.RecordBatchReader.from_batches(_lines([], writers)[0].schema, batches())
+
+
+def _pieces(frames: list[wal.Frame]) -> Iterator[list[wal.Frame]]:
+    """Yield frames, some at a time."""
+    start = size = 0
+    for stop, frame in enumerate(frames, 1):
+        size += frame.raw
+        if size >= _DECOMPRESSED or stop == len(frames):
+            yield frames[start:stop]
+            start, size = stop, 0
+
+
+def _lines(frames: list[wal.Frame], writers: list[str]) -> tuple[pa.Table, bytes, Any]:
+    """Return a row per line with what its frame says of it, the lines' bytes, and where each begins
+    (one more than lines: the end); `writers` are at least theirs."""
+    text = b"".join(_texts(frames, wal.Frame.text))
+    lines, line_starts = split_lines(text)
+    counts = np.array([f.events for f in frames], dtype=np.int64)
+    # The newlines of all frames are found here anyway: that each has as many as it says takes a
+    # third as long as to count them frame by frame, which finds the one at fault.
+    upto, ends = np.cumsum(counts), np.cumsum([f.raw for f in frames])
+    counted = counts.sum() == len(lines) and (line_starts[upto] == ends).all()
+    if not counted or text[-1:] not in (b"\n", b""):
+        _texts(frames, wal.Frame.lines)
+    # A line's position is that of its frame plus its place in the frame (F3.8).
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if frames else counts
+    first = np.array([f.position for f in frames], dtype=np.int64)
+    within = np.arange(len(lines), dtype=np.int64)
+
+    def spread(values: list[int]) -> pa.Array:
+        return arrays.integers(np.repeat(np.array(values, np.int64), counts))
+
+    # Few writers and many lines: a dictionary saves 32 bytes a line.
+    place = {writer: index for index, writer in enumerate(writers)}
+    index = np.repeat(np.array([place[f.writer] for f in frames], np.int32), counts)
+    codes = pa.Array.from_buffers(pa.int32(), len(index), [None, pa.py_buffer(index)])
+    table = pa.table(
+        {
+            "line": lines,
+            "ingested_at": spread([f.ingested_at for f in frames]),
+            "position": arrays.integers(within + np.repeat(first - starts, counts)),
+            "writer": pa.DictionaryArray.from_arrays(codes, arrays.texts(writers)),
+            "sequence": spread([f.sequence for f in frames]),
+            "keyed": arrays.mask(np.repeat([bool(f.flags & wal.KEYED) for f in frames], counts)),
+        }
+    )
+    return table, text, line_starts
+
+
+def split_lines(data: bytes) -> tuple[pa.Array, Any]:
+    """Return the lines of `data`, newlines kept, as an Arrow array over its bytes, and where each
+    starts (one more than lines: the end)."""
+    text = np.frombuffer(data, np.uint8)
+    blocks = range(0, len(text), _SCANNED)
+    newlines = [np.flatnonzero(text[at : at + _SCANNED] == 10) + (at + 1) for at in blocks]
+    ends = np.concatenate(newlines) if newlines else np.empty(0, np.int64)
+    # A last line without newline is a line too: chunks of files come here as well.
+    if len(data) and (not len(ends) or ends[-1] != len(data)):
+        ends = np.append(ends, len(data))
+    starts = np.concatenate([[0], ends]).astype(np.int64)
+    # Offsets into the very bytes that were read: no line is copied.
+    buffers = [None, pa.py_buffer(starts), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_string(), len(ends), buffers), starts
+
+
+def key_arrays(column: pa.ChunkedArray) -> tuple[Any, Any]:
+    """Return (u64, u32) arrays of 24-hex-digit keys without nulls."""
+    text = "".join(column.to_pylist())
+    # Big-endian, so that the order of the numbers is the order of the bytes (F5.1).
+    raw = np.frombuffer(bytes.fromhex(text), dtype=[("high", ">u8"), ("low", ">u4")])
+    return raw["high"].astype("<u8"), raw["low"].astype("<u4")

@@ -1,0 +1,395 @@
+"""Segments: immutable zstd Parquet files of events, named by the SHA-256 of their bytes.
+
+Parquet 2.6, zstd, page checksums, dictionary pages for the columns of few values and for messages
+that repeat, delta encoding for times and positions; in sorted ones the texts have what compresses
+best (`column_encoding`). Columns are those of `EVENT_COLUMNS`; layout `sorted` (compacted, ordered
+by type, time and seq) adds `seq`, layout `arrival` does not: there seq is the entry's first seq
+plus the row number. A typed one also has `fields`, payloads as structs (`typed`). A quarantine
+segment has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
+(JSON {writer: [first, last sequence]} of what was sealed into it), .branch (whose WALs) and .zstd
+(the level, of a sorted one).
+
+Neither DuckDB nor pyarrow syncs what it writes, and a flipped bit in Parquet mostly goes
+unnoticed; so a segment is encoded in memory, hashed, written and synced here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.errors import DamagedSegment
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, bloom, column_encoding
+from lakelog.segments.connection import connect
+from lakelog.settings import DEFAULTS
+from lakelog.store import disk, document
+from lakelog.store.entry import MANY, Counts, SegmentEntry
+from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from lakelog.segments import typed, typed_rows
+    from lakelog.segments.typed_rows import FieldColumns
+    from lakelog.settings import Settings
+else:
+    # Whoever only reads rows without typed payloads needs neither, and a first query is waited for.
+    typed, typed_rows = Lazy("lakelog.segments.typed"), Lazy("lakelog.segments.typed_rows")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+    pq = Lazy("pyarrow.parquet")
+
+EVENT_COLUMNS = (
+    "time",
+    "type",
+    "category",
+    "source",
+    "subject",
+    "level",
+    "message",
+    "data",
+    "id",
+    "ingested_at",
+    "origin",
+    "position",
+)
+QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
+_DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
+_DELTA = ("time", "ingested_at", "position", "seq")
+_LENGTHS = ("subject", "data", "id", "line")
+"""Texts whose lengths are stored apart in sorted segments, unless another encoding was chosen."""
+TEXTS = ("subject", "message", "id")
+"""Columns of texts of any kind, whose encodings are chosen by trial in sorted segments."""
+_REPEATS = 4
+"""Messages that each come as often, on average, are stored once in a dictionary."""
+# Bounds of the statistics of an entry (F6.7), so that a page of entries stays small.
+_NAMES_MAX = 32
+_TEXT_MAX = 64
+_PLAIN = 500
+"""A segment of so few rows has no dictionaries: the page of each would hold about as many bytes as
+it spares, and a sixth of the time of writing the segment goes into them."""
+ROW_GROUP = 65_536
+_PAGE_BYTES = {"arrival": 1 << 20, "sorted": 1 << 22}
+"""Matches of zstd end where a page does: a log's lines in pages of 1 MiB are 6 % larger. But a
+search for one row decompresses its page, and those of payloads as text are the longest."""
+_STATISTICS: dict[str, list[str] | bool] = {"arrival": [*_DELTA], "sorted": True}
+"""Columns with statistics. Rows as they arrived are of all types, names and payloads in any part of
+them, and a fifth of the time of writing them went into bounds that spared nothing."""
+_TEXT_BYTES = "lakelog.text_bytes"
+"""Of a typed segment: bytes of the payloads that are structs, as text."""
+_ROWS, _SEGMENTS = 65_536, 256
+
+
+def rows_target(settings: Settings, events: int) -> int:
+    """Return how many rows a segment should have in a lake of this many events.
+
+    A large lake always has over two hundred segments, so that a query can skip most of them, until
+    they are as large as the settings allow; sizes double, so that a growing lake seldom rewrites
+    old ones.
+    """
+    rows = _ROWS
+    while rows * 2 <= settings.segment_rows and rows * 2 * _SEGMENTS <= events:
+        rows *= 2
+    return min(rows, settings.segment_rows)
+
+
+@functools.cache
+def schema(kind: str = "events", layout: str = "arrival") -> pa.Schema:
+    """Return the Arrow schema of a segment."""
+    stamp = pa.timestamp("us", tz="UTC")
+    types = {"time": stamp, "ingested_at": stamp, "position": pa.int64(), "seq": pa.int64()}
+    names = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
+    names = (*names, "seq") if layout == "sorted" else names
+    return pa.schema([(name, types.get(name, pa.string())) for name in names])
+
+
+def write(
+    paths: Paths,
+    table: pa.Table,
+    *,
+    kind: str,
+    layout: str,
+    commit: str,
+    level: int = 3,
+    wal: dict[str, list[int]] | None = None,
+    branch: str = "",
+    begun: list[disk.Begun] | None = None,
+) -> SegmentEntry:
+    """Write rows; return their manifest entry, without seq. See `put`."""
+    data = encode(table, kind, layout, commit, level, wal or {}, branch)
+    return put(paths, data, table, kind, layout, begun)
+
+
+def put(
+    paths: Paths,
+    data: bytes,
+    table: pa.Table,
+    kind: str,
+    layout: str,
+    begun: list[disk.Begun] | None = None,
+) -> SegmentEntry:
+    """Write an encoded segment of `table`; return its manifest entry, without seq.
+
+    It is durable then, or with `begun` is added to these, for the caller to finish.
+    """
+    digest = document.digest(data)
+    path = paths.object("segments", digest)
+    if begun is not None:
+        begun.append(disk.begin_object(path, data))
+    # Before a write that is waited for, while the rows are in the processor's cache.
+    entry = describe(digest, len(data), table, kind, layout)
+    if begun is None:
+        disk.put_object(path, data)
+    # Now, while the rows are in memory: a filter made later has to read the segment again.
+    if kind == "events" and table.num_rows >= bloom.LEAST:
+        bloom.save(paths, digest, table)
+    return entry
+
+
+def encode(
+    table: pa.Table,
+    kind: str,
+    layout: str,
+    commit: str,
+    level: int,
+    wal: dict[str, list[int]],
+    branch: str = "",
+) -> bytes:
+    """Return the bytes of a segment."""
+    builder = SegmentEncoder(kind, layout, commit, level, is_short=table.num_rows <= _PLAIN)
+    builder.add(table)
+    return builder.finish(wal, branch)
+
+
+class SegmentEncoder:
+    """Encodes a segment table by table, so that encoding can run in parallel with other work."""
+
+    def __init__(
+        self,
+        kind: str,
+        layout: str,
+        commit: str,
+        level: int = 3,
+        fields: FieldColumns | None = None,
+        texts: dict[str, str] | None = None,
+        *,
+        is_short: bool = False,
+    ) -> None:
+        """`texts` are encodings of `TEXTS` that were chosen, those of `column_encoding`; `is_short`
+        if no more than a few rows will be added."""
+        self._schema, self._layout = schema(kind, layout), layout
+        self._text_bytes = 0
+        self._notes = {
+            "lakelog.format": "1",
+            "lakelog.commit": commit,
+            "lakelog.kind": kind,
+            "lakelog.layout": layout,
+        }
+        self._notes |= {"lakelog.zstd": str(level)} if layout == "sorted" else {}
+        self._dictionary = [n for n in _DICTIONARY if n in self._schema.names and not is_short]
+        self._column_encodings = _encodings(self._schema.names, layout)
+        self._texts = texts
+        if fields:
+            column = pa.field(typed.COLUMN, typed_rows.arrow_type(fields.schema))
+            self._schema = self._schema.append(column)
+            self._notes[typed.NOTE] = typed.encode(fields.schema)
+            self._dictionary += fields.dictionary
+            self._column_encodings |= fields.encodings
+        self._level = level
+        self._sink = pa.BufferOutputStream()
+        # Opened by the first rows: whether messages get a dictionary depends on how they repeat.
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, table: pa.Table, text_bytes: int = 0) -> None:
+        """Encode more rows; other columns than a segment's are left out.
+
+        `text_bytes` is the length of their payloads that are structs.
+        """
+        self._text_bytes += text_bytes
+        rows = table.select(self._schema.names)
+        if rows.schema != self._schema:
+            rows = rows.cast(self._schema)
+        self._writer = self._writer or self._open(rows)
+        self._writer.write_table(rows, row_group_size=ROW_GROUP)
+
+    def _open(self, first: pa.Table) -> pq.ParquetWriter:
+        """Return a writer whose encodings suit the first rows."""
+        texts = self._texts
+        if texts is None:
+            repeats = "message" in first.column_names and _is_repetitive(first["message"])
+            texts = {"message": column_encoding.DICTIONARY} if repeats else {}
+        dictionary = [name for name, encoding in texts.items() if not encoding]
+        encodings = {**self._column_encodings, **texts}
+        return pq.ParquetWriter(
+            self._sink,
+            self._schema,
+            compression="zstd",
+            compression_level=self._level,
+            write_page_checksum=True,
+            write_statistics=_STATISTICS[self._layout],
+            store_schema=False,  # the Arrow schema would only repeat what F4.1 says
+            version="2.6",
+            use_dictionary=[*self._dictionary, *dictionary],
+            column_encoding={name: each for name, each in encodings.items() if each},
+            data_page_size=_PAGE_BYTES[self._layout],
+        )
+
+    def finish(self, wal: dict[str, list[int]] | None = None, branch: str = "") -> bytes:
+        """Return the bytes; `wal` are the sequences sealed into them, by writer of `branch`."""
+        notes = {**self._notes, "lakelog.wal": orjson.dumps(wal or {}).decode()}
+        notes |= {"lakelog.branch": branch} if branch else {}
+        notes |= {_TEXT_BYTES: str(self._text_bytes)} if typed.NOTE in notes else {}
+        writer = self._writer or self._open(self._schema.empty_table())
+        writer.add_key_value_metadata(notes)
+        writer.close()
+        return bytes(self._sink.getvalue())
+
+
+def _encodings(names: list[str], layout: str) -> dict[str, str]:
+    encodings = dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED")
+    if layout == "sorted":
+        encodings |= dict.fromkeys(_LENGTHS, "DELTA_LENGTH_BYTE_ARRAY")
+    return {name: encodings[name] for name in names if name in encodings}
+
+
+def _is_repetitive(texts: pa.ChunkedArray) -> bool:
+    """Whether texts repeat so much that a dictionary of them is smaller than what zstd finds."""
+    count = len(texts) - texts.null_count
+    if not count:
+        return False
+    distinct = int(pc.count_distinct(texts).as_py())
+    return distinct * _REPEATS <= int(count)
+
+
+def describe(digest: str, size: int, table: pa.Table, kind: str, layout: str) -> SegmentEntry:
+    """Return the entry of a segment of these rows, without seq; its statistics are for pruning."""
+    at = arrays.numbers(table["time" if kind == "events" else "ingested_at"])
+    time: Any = (int(at.min()), int(at.max())) if len(at) else (None, None)
+    entry = SegmentEntry(digest, size, kind, table.num_rows, layout, time)
+    if kind != "events":
+        return entry
+    counts = (_counts(table[name]) for name in ("type", "source", "level"))
+    low, high = _bounds(table["subject"])
+    # Without the longest values the range would be wrong, so it is all or nothing.
+    short = low is not None and len(low) <= _TEXT_MAX and len(high) <= _TEXT_MAX
+    types, sources, levels = counts
+    return dataclasses.replace(
+        entry, types=types, sources=sources, levels=levels, subject=(low, high) if short else None
+    )
+
+
+def read(
+    paths: Paths,
+    digest: str,
+    columns: list[str] | None = None,
+    at: Any = None,
+    engine: duckdb.DuckDBPyConnection | None = None,
+) -> pa.Table:
+    """Return a segment's rows, every payload as text; the caller has verified it. Page checksums
+    are checked too. Raises DamagedSegment where the schema of its fields is none.
+
+    `columns` are those wanted; `at`, an i64 array, the numbers of the rows wanted. `engine` spares
+    whoever reads many segments to open one for each.
+    """
+    table, fields = read_stored(paths, digest, columns)
+    # Before payloads become text, which costs more than reading them.
+    table = table if at is None else table.take(pa.array(at))
+    if fields is None:
+        return table
+    if not table.num_rows:
+        return table.drop_columns([typed.COLUMN])
+    with contextlib.nullcontext(engine) if engine else connect(paths, DEFAULTS) as connection:
+        return typed_rows.restored(connection, fields, table)
+
+
+def read_stored(
+    paths: Paths, digest: str, columns: list[str] | None = None
+) -> tuple[pa.Table, typed.Schema | None]:
+    """Return a segment's rows as they are stored, and the schema of their payloads where there is a
+    column `fields`; otherwise as `read`."""
+    path = paths.object("segments", digest)
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        is_typed = typed.COLUMN in file.schema_arrow.names
+        if columns is not None and "data" in columns and is_typed:
+            columns = [*columns, typed.COLUMN]
+        table: pa.Table = file.read(columns=columns)
+    if typed.COLUMN not in table.column_names:
+        return table, None
+    try:
+        return table, typed.decode(metadata(paths, digest)["fields"])
+    except (KeyError, ValueError) as error:
+        raise DamagedSegment(path, f"its fields cannot be read: {error}") from None
+
+
+def text_bytes(paths: Paths, digest: str) -> int:
+    """Return the bytes of the payloads that are structs, as text; 0 where none are."""
+    return int(metadata(paths, digest).get(_TEXT_BYTES.removeprefix("lakelog."), "0"))
+
+
+def typed_members(paths: Paths, digest: str) -> tuple[str, int]:
+    """Return the members `fields` and `texts` of a segment's entry."""
+    text = metadata(paths, digest).get("fields")
+    if text is None:
+        return "", 0
+    with pq.ParquetFile(paths.object("segments", digest)) as file:
+        texts = file.read(columns=["data"])["data"]
+    return typed.key_of(text), len(texts) - texts.null_count
+
+
+def uncompressed(paths: Paths, digest: str) -> int:
+    """Return the bytes of a segment's columns before compression, from its footer; those of a typed
+    one, with its payloads as text."""
+    footer = pq.read_metadata(paths.object("segments", digest))
+    text = int((footer.metadata or {}).get(_TEXT_BYTES.encode(), b"0"))
+    groups = map(footer.row_group, range(footer.num_row_groups))
+    return text + sum(int(group.total_byte_size) for group in groups)
+
+
+def batches(paths: Paths, digest: str, size: int) -> Iterator[pa.Table]:
+    """Yield a segment's rows, `size` at a time; the caller has verified it."""
+    path = paths.object("segments", digest)
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for batch in file.iter_batches(size, use_threads=False):
+            yield pa.Table.from_batches([batch])
+
+
+def metadata(paths: Paths, digest: str) -> dict[str, str]:
+    """Return the lakelog.* notes of a segment, keys without the prefix."""
+    notes = pq.read_metadata(paths.object("segments", digest)).metadata or {}
+    return {k.decode()[8:]: v.decode() for k, v in notes.items() if k.startswith(b"lakelog.")}
+
+
+def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any]:
+    """Return the least and the greatest text, None where there is none."""
+    if len(column) > _PLAIN:
+        bounds = pc.min_max(column).as_py()
+        return bounds["min"], bounds["max"]
+    # Arrow takes longer to begin than Python takes for a few values; it orders texts as Python.
+    values = [value for value in column.to_pylist() if value is not None]
+    return (min(values), max(values)) if values else (None, None)
+
+
+def _counts(column: pa.ChunkedArray) -> Counts:
+    """Return {value: rows}, null as "", or MANY where there are too many or too long names."""
+    if len(column) > _PLAIN:
+        counted = pc.value_counts(column)
+        if len(counted) > _NAMES_MAX:
+            return MANY
+        counts = dict(zip(*(counted.field(at).to_pylist() for at in range(2)), strict=True))
+    elif len(counts := Counter(column.to_pylist())) > _NAMES_MAX:
+        return MANY
+    pairs: dict[str, int] = {}
+    # Null and the empty text are two values until here and one key from here on.
+    for name, count in counts.items():
+        pairs[name or ""] = pairs.get(name or "", 0) + count
+    return MANY if any(len(name) > _TEXT_MAX for name in pairs) else pairs

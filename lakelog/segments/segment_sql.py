@@ -1,0 +1,98 @@
+"""SQL that reads segments as rows: each payload as its text, however a segment stores it.
+
+Segments are read in as few scans as there are kinds of them: by layout, by the schema of their
+typed payloads (segments/typed.py), and by whether some payloads of typed ones are text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import segment, sql
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    from lakelog.segments import typed
+    from lakelog.segments.typed import Schema
+else:
+    typed = Lazy("lakelog.segments.typed")
+
+_LAYOUTS = ("arrival", "sorted")
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Segments that are read alike: `schema` is that of their typed payloads, None where all are
+    text; with `has_texts` some are. In their files, typed rows have `fields` and others `data`."""
+
+    layout: str
+    schema: Schema | None
+    has_texts: bool
+    entries: list[SegmentEntry] = field(default_factory=list)
+
+    def data_sql(self) -> str:
+        """SQL for the payload's text over the columns of the files."""
+        if self.schema is None:
+            return "data"
+        text = typed.text_sql(self.schema)
+        return f"coalesce(data, {text})" if self.has_texts else text
+
+
+TEXT = Scan("arrival", None, False)
+"""How rows that are in no segment are read."""
+Columns = Callable[[Scan], Iterable[str]]
+"""Returns more columns of a scan, as SQL over the columns of the files."""
+
+
+def scans(paths: Paths, entries: Iterable[SegmentEntry]) -> list[Scan]:
+    """Divide segments into scans, those in layout `arrival` first. Raises DamagedSegment."""
+    groups: dict[tuple[str, str, bool], Scan] = {}
+    for entry in sorted(entries, key=lambda e: _LAYOUTS.index(e.layout)):
+        key = entry.layout, entry.fields, entry.texts > 0
+        if key not in groups:
+            schema = typed.of_entry(paths, entry) if entry.fields else None
+            groups[key] = Scan(entry.layout, schema, key[2])
+        groups[key].entries.append(entry)
+    return list(groups.values())
+
+
+def schemas(paths: Paths, entries: Iterable[SegmentEntry]) -> list[Schema]:
+    """Return the distinct schemas of typed segments. Raises DamagedSegment."""
+    distinct = {entry.fields: entry for entry in entries if entry.fields}
+    return [typed.of_entry(paths, entry) for entry in distinct.values()]
+
+
+def rows_sql(paths: Paths, entries: Iterable[SegmentEntry]) -> str:
+    """Return SQL for the rows of event segments, with seq, in no order; there has to be one."""
+    return " UNION ALL ".join(queries(paths, scans(paths, entries)))
+
+
+def queries(paths: Paths, parts: Iterable[Scan], more: Columns | None = None) -> list[str]:
+    """Return a query for the rows of each scan: the columns of events, seq, and `more`."""
+    texts = []
+    for part in parts:
+        columns = [
+            name if name != "data" or part.schema is None else f"{part.data_sql()} AS data"
+            for name in segment.EVENT_COLUMNS
+        ]
+        columns.append(f"{_seq_sql(part)} AS seq")
+        columns.extend(more(part) if more else ())
+        files = sql.parquet(paths.object("segments", e.key) for e in part.entries)
+        texts.append(f"SELECT {', '.join(columns)} FROM {files}")
+    return texts
+
+
+def _seq_sql(part: Scan) -> str:
+    """SQL for seq: a column of sorted segments, first plus row number of the others.
+
+    A single file is not treated differently: in DuckDB 2.0 a plain sum makes late materialization
+    fail with an internal error where a bound on seq meets an ORDER BY with a LIMIT.
+    """
+    if part.layout == "sorted":
+        return "seq"
+    firsts = ", ".join(str(e.seq[0]) for e in part.entries)
+    return f"(([{firsts}]::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number)::BIGINT"

@@ -1,0 +1,342 @@
+"""Schemas of typed segments: which payloads a struct stands for, and the SQL for their text.
+
+A segment may have a column `fields`, a struct (FORMAT.md 4). Where it is not null, `data` is null,
+and the payload is the text that `text_sql` builds from the struct, byte for byte: a row gets there
+only after that was proved to be the text it had. `lakelog.fields` in the key-value metadata
+is the JSON of the schema, and its key, in the entry, the first 16 hex digits of the SHA-256 of it.
+
+The kinds of members, how DuckDB and Parquet store them, and how they are written:
+
+    text     VARCHAR   a JSON string, as the engine escapes it
+    int      BIGINT    digits
+    float    DOUBLE    the shortest digits that give the number, with a point or an exponent
+    number   DOUBLE    whole numbers below 2^53 as digits, others as float
+    bool     BOOLEAN   true, false
+    json     VARCHAR   the value's own JSON text
+    words    VARCHAR[] a text whose words, between spaces, are few: a dictionary of them is small
+    numbers  STRUCT    a text that is always spelled alike but for whole numbers, which are members
+    object   STRUCT    its members, in the order of the schema
+    list     LIST      values of one kind
+
+NULL means null in a list; elsewhere that the member is absent or null, which the schema says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from lakelog.errors import DamagedSegment
+from lakelog.segments import sql
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import Paths
+
+COLUMN = "fields"
+"""The column of a typed segment that holds its structs."""
+NOTE = "lakelog.fields"
+"""The key of its schema in the key-value metadata."""
+DEPTH_MAX = 8
+"""Objects and lists may be nested this deep; what is deeper is a member of kind json."""
+SCALARS = {
+    "text": "VARCHAR",
+    "int": "BIGINT",
+    "float": "DOUBLE",
+    "number": "DOUBLE",
+    "bool": "BOOLEAN",
+    "json": "JSON",
+}
+"""The kinds that have no members, and the type from which the engine reads each."""
+TEXTS = frozenset(("text", "words", "numbers"))
+"""The kinds of values that are texts."""
+DIGITS_MAX = 18
+"""A number in a text has at most so many digits, which fit an int."""
+_NESTED_MAX = 64
+_EXACT = 1 << 53
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of an object: `null` says that NULL stands for an explicit null, not for absence.
+
+    `members` are those of an object; a list has exactly one, of the name "" and with `null`.
+    `pieces` are those of numbers: texts, and for each number the digits that it has at least.
+    """
+
+    name: str
+    kind: str
+    null: bool = False
+    members: tuple[Member, ...] = ()
+    pieces: tuple[str | int, ...] = ()
+
+    @property
+    def numbers(self) -> list[str]:
+        """The names of the members of the struct of numbers: "1", "2", ..."""
+        count = sum(isinstance(piece, int) for piece in self.pieces)
+        return [str(nth) for nth in range(1, count + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The members of the payloads in a struct; `spaced`: written with `, ` and `: `."""
+
+    members: tuple[Member, ...]
+    spaced: bool = False
+
+    @property
+    def key(self) -> str:
+        """The 16 hex digits that name the schema."""
+        return key_of(encode(self))
+
+
+def encode(schema: Schema) -> str:
+    """Return the JSON of a schema."""
+    body = {"spaced": schema.spaced, "members": [_to_json(each) for each in schema.members]}
+    return orjson.dumps(body).decode()
+
+
+def decode(text: str) -> Schema:
+    """Return the schema of its JSON. Raises ValueError for text that stands for none."""
+    try:
+        body = orjson.loads(text)
+        members = tuple(_from_json(each) for each in body["members"])
+        spaced = body["spaced"]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"it is no schema of fields ({error!r})") from None
+    if not isinstance(spaced, bool):
+        raise ValueError("`spaced` is neither true nor false")
+    _require_names(members)
+    return Schema(members, spaced)
+
+
+def structure(schema: Schema) -> str:
+    """Return the structure that from_json takes to make the struct of a payload."""
+    return orjson.dumps({each.name: _structure(each) for each in schema.members}).decode()
+
+
+def text_sql(schema: Schema, column: str = COLUMN) -> str:
+    """Return SQL for the payload's JSON text, NULL where the struct in `column` is NULL.
+
+    `column` is an SQL expression.
+    """
+    text = _object_sql(schema.members, column, schema.spaced)
+    return f"CASE WHEN {column} IS NOT NULL THEN {text} END"
+
+
+def member_sql(member: Member, value: str) -> str:
+    """Return SQL for the JSON text of a member's value, compact; NULL where that is NULL.
+
+    `value` is an SQL expression.
+    """
+    return _value_sql(member, value, False, 0)
+
+
+def plain_sql(member: Member, value: str) -> str:
+    """Return SQL for the text that a value of one of `TEXTS` stands for, NULL where it is NULL."""
+    if member.kind == "words":
+        return f"array_to_string({value}, ' ')"
+    return _numbers_sql(member.pieces, value) if member.kind == "numbers" else value
+
+
+_schemas: dict[str, Schema] = {}
+
+
+def of_entry(paths: Paths, entry: SegmentEntry) -> Schema:
+    """Return the schema of a typed segment. Raises DamagedSegment.
+
+    It is read from the footer of the file once per process and key.
+    """
+    schema = _schemas.get(entry.fields)
+    if schema is None:
+        path = paths.object("segments", entry.key)
+        schema = _schemas[entry.fields] = _from_footer(path, entry.fields)
+    return schema
+
+
+def _from_footer(path: str, key: str) -> Schema:
+    try:
+        footer = _footer(path)
+    except FileNotFoundError:
+        raise DamagedSegment(path, "the segment is missing") from None
+    # In Thrift's compact protocol a text is its length and its bytes; one whose digest is the key
+    # is the schema, wherever it was found. So queries need not load a library for Parquet.
+    marker = bytes((0x18, len(NOTE))) + NOTE.encode() + b"\x18"
+    at = footer.find(marker)
+    while at >= 0:
+        length, begin = _varint(footer, at + len(marker))
+        text = footer[begin : begin + length].decode("utf-8", "replace")
+        if key_of(text) == key:
+            try:
+                return decode(text)
+            except ValueError as error:
+                raise DamagedSegment(path, f"its fields cannot be read: {error}") from None
+        at = footer.find(marker, at + 1)
+    raise DamagedSegment(path, "it does not have the schema of fields that its entry names")
+
+
+def _footer(path: str) -> bytes:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 8, 0))
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(max(size - 8 - length, 0))
+        return file.read(length)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number that begins at a byte, and where it ends."""
+    value = shift = 0
+    for byte in data[at : at + 5]:
+        value, at = value | (byte & 0x7F) << shift, at + 1
+        if byte < 0x80:
+            break
+        shift += 7
+    return value, at
+
+
+def key_of(text: str) -> str:
+    """Return the key of a schema that has this JSON."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _to_json(member: Member) -> dict[str, Any]:
+    body: dict[str, Any] = {"name": member.name, "kind": member.kind, "null": member.null}
+    if member.members:
+        body["members"] = [_to_json(each) for each in member.members]
+    if member.pieces:
+        body["pieces"] = member.pieces
+    return body
+
+
+def _from_json(body: Any, depth: int = 1) -> Member:
+    name, kind, null = body["name"], body["kind"], body["null"]
+    if not (isinstance(name, str) and isinstance(kind, str) and isinstance(null, bool)):
+        raise ValueError("a member has no name, kind or rule for null")
+    if depth > _NESTED_MAX:
+        raise ValueError("its members are nested too deeply")
+    members = tuple(_from_json(each, depth + 1) for each in body.get("members", ()))
+    pieces = tuple(body.get("pieces", ()))
+    if kind == "list":
+        is_sound = len(members) == 1 and members[0].name == "" and members[0].null
+    elif kind == "object":
+        is_sound = bool(members)
+        _require_names(members)
+    else:
+        is_sound = (kind in SCALARS or kind in TEXTS) and not members
+    if not is_sound or not (_are_pieces(pieces) if kind == "numbers" else pieces == ()):
+        raise ValueError(f"member {name!r} of kind {kind!r} is malformed")
+    return Member(name, kind, null, members, pieces)
+
+
+def _are_pieces(pieces: tuple[Any, ...]) -> bool:
+    """Whether these are texts, and how many digits numbers have, of which there is one at least."""
+    texts = [piece for piece in pieces if isinstance(piece, str)]
+    widths = [piece for piece in pieces if not isinstance(piece, str)]
+    are_widths = all(type(width) is int and 0 < width <= DIGITS_MAX for width in widths)
+    return bool(widths) and are_widths and min("".join(texts), default=" ") >= " "
+
+
+def _require_names(members: tuple[Member, ...]) -> None:
+    """Raise ValueError unless these can be the members of one struct."""
+    if not members or not all(is_name(each.name) for each in members):
+        raise ValueError("a member has a name that a struct cannot have")
+    if len({fold(each.name) for each in members}) < len(members):
+        raise ValueError("two names differ only in case")
+
+
+def is_name(name: str) -> bool:
+    """Whether a member of this name can be one of a struct."""
+    return name != "" and min(name) >= " "
+
+
+def fold(name: str) -> str:
+    """Return what the names of two members of a struct must not have in common."""
+    return name.casefold()
+
+
+def _structure(member: Member) -> Any:
+    if member.kind == "object":
+        return {each.name: _structure(each) for each in member.members}
+    if member.kind == "list":
+        return [_structure(member.members[0])]
+    return "VARCHAR" if member.kind in TEXTS else SCALARS[member.kind]
+
+
+def _object_sql(members: tuple[Member, ...], value: str, spaced: bool, depth: int = 0) -> str:
+    comma, colon = (", ", ": ") if spaced else (",", ":")
+    parts = []
+    for each in members:
+        text = _value_sql(each, f"struct_extract({value}, {sql.literal(each.name)})", spaced, depth)
+        text = f"coalesce({text}, 'null')" if each.null else text
+        name = sql.literal(orjson.dumps(each.name).decode() + colon)
+        parts.append(f"{name} || {text}")
+    # concat_ws leaves out what is NULL: the members that are absent.
+    return f"concat('{{', concat_ws('{comma}', {', '.join(parts)}), '}}')"
+
+
+def _value_sql(member: Member, value: str, spaced: bool, depth: int) -> str:
+    """SQL for the JSON text of a value, NULL where it is NULL."""
+    if member.kind == "object":
+        text = _object_sql(member.members, value, spaced, depth)
+        return f"CASE WHEN {value} IS NOT NULL THEN {text} END"
+    if member.kind == "list":
+        return _list_sql(member.members[0], value, spaced, depth)
+    if member.kind == "numbers":
+        # Digits need no escapes, and the other pieces get theirs here.
+        texts = (orjson.dumps(p).decode()[1:-1] if isinstance(p, str) else p for p in member.pieces)
+        return _numbers_sql(('"', *texts, '"'), value)
+    if member.kind in TEXTS:
+        return f"to_json({plain_sql(member, value)})::VARCHAR"
+    return _SCALAR_SQL[member.kind](value)
+
+
+def _list_sql(element: Member, value: str, spaced: bool, depth: int) -> str:
+    # The engine's own function is several times as fast, where it writes as _SCALAR_SQL does.
+    if element.kind in ("text", "int", "bool") and not spaced:
+        return f"to_json({value})::VARCHAR"
+    name = f"e{depth}"
+    text = _value_sql(element, name, spaced, depth + 1)
+    texts = f"list_transform({value}, lambda {name}: coalesce({text}, 'null'))"
+    comma = ", " if spaced else ","
+    return f"'[' || array_to_string({texts}, '{comma}') || ']'"
+
+
+def _numbers_sql(pieces: Iterable[str | int], value: str) -> str:
+    """SQL for a text with numbers in it."""
+    names = itertools.count(1)
+    parts = (
+        sql.literal(p) if isinstance(p, str) else _digits_sql(value, str(next(names)), p)
+        for p in pieces
+    )
+    # concat is faster than ||, and takes NULL for an empty text.
+    return f"CASE WHEN struct_extract({value}, '1') IS NOT NULL THEN concat({', '.join(parts)}) END"
+
+
+def _digits_sql(struct: str, name: str, width: int) -> str:
+    number = f"struct_extract({struct}, '{name}')"
+    if width == 1:
+        return f"{number}::VARCHAR"
+    # lpad would cut longer ones off.
+    padded = f"lpad({number}::VARCHAR, {width}, '0')"
+    return f"CASE WHEN {number} < {10**width} THEN {padded} ELSE {number}::VARCHAR END"
+
+
+def _number_sql(value: str) -> str:
+    is_whole = f"abs({value}) < {_EXACT} AND {value} = trunc({value})"
+    # A strict cast of a member is done while it is read: for each row, whatever CASE says.
+    whole = f"TRY_CAST({value} AS BIGINT)::VARCHAR"
+    return f"CASE WHEN {is_whole} THEN {whole} ELSE {value}::VARCHAR END"
+
+
+_SCALAR_SQL: dict[str, Callable[[str], str]] = {
+    "int": "{}::VARCHAR".format,
+    "float": "{}::VARCHAR".format,
+    "number": _number_sql,
+    "bool": "{}::VARCHAR".format,
+    "json": "{}::VARCHAR".format,
+}

@@ -1,0 +1,494 @@
+"""Payloads into structs and back, by the engine, a row group at a time.
+
+A payload becomes a struct if the text that the struct gives back is the payload's, byte for byte.
+Where segments are merged whose payloads are structs already, these are passed on as they are.
+A group of segments that are merged gets one schema: that of a typed neighbour where it fits nearly
+all of the rows, so that a lake has few, and otherwise one inferred from a sample.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, column_encoding, sql, text_kinds, typed
+from lakelog.segments.field_inference import infer
+from lakelog.segments.typed import Member, Schema
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    duckdb = Lazy("duckdb")
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+
+TEXT_MAX = 65_536
+"""Longer payloads, in bytes, stay text: the engine takes 2,048 rows at once, several times over."""
+_BYTES, _VECTOR = 4_000_000, 2_048
+"""Bytes of rows that the engine takes at once, if they are less than its 2,048 rows."""
+_PROVED, _SEEN, _ROUNDS = 8_192, 2_048, 3
+"""A schema is proved on so many payloads, inferred from so many of them, and so many times."""
+_SAMPLE_BYTES, _LEAST_PROVED = 16_000_000, 128
+"""So many bytes of payloads are proved before the rest, and at least so many payloads."""
+_ENOUGH, _LEAST, _SLACK = 0.98, 0.1, 0.02
+"""The part of the rows that a schema has to fit so that no other is looked for, and so that it is
+used; and what counts as no difference."""
+_TRIED = 2_048
+"""So many payloads tell whether a schema that fitted others fits these too."""
+
+
+@dataclass(frozen=True)
+class FieldColumns:
+    """How the payloads of a segment are stored: their schema, and the leaves' encodings."""
+
+    schema: Schema
+    dictionary: list[str]
+    """Paths of the leaves of few values, which get dictionary pages."""
+    encodings: dict[str, str]
+    """Parquet's encodings of the others, by path."""
+
+
+class PoorFit(Exception):
+    """Fewer payloads fit a schema than did in the groups before: choose again, by a sample."""
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A schema on a sample: the structs, and the part of the rows that it fits."""
+
+    schema: Schema
+    structs: pa.StructArray
+    masks: pa.Array
+    share: float
+
+
+class PayloadTyping:
+    """Chooses schemas for the groups of one run of compaction, and converts their payloads."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+        self._last: Schema | None = None
+        self._shares: dict[str, float] = {}
+        """The part of the rows that each schema fitted when it was the best that was found."""
+        self._columns: dict[str, FieldColumns] = {}
+        self._refined: dict[str, Schema] = {}
+        """The schema in whose place another is used, as it makes texts smaller."""
+        self._is_expected = False
+        """Whether the schema was not tried on the rows of this group."""
+
+    def choose(
+        self,
+        rows: pa.Table,
+        given: Schema | None = None,
+        near: Iterable[Schema] = (),
+        order: pa.Array | None = None,
+        *,
+        sampled: bool = True,
+    ) -> FieldColumns | None:
+        """Return how to store the payloads of a group's rows; None where text is best.
+
+        Payloads in a column `fields` are structs of the schema `given`. Schemas of `near` come
+        first, in their order, and then that of the group before. `order` are the numbers of the
+        rows as they will be stored, where that is another order.
+
+        Unless `sampled`, structs get the schema that those of an earlier group got, and convert may
+        raise PoorFit.
+        """
+        near = dict.fromkeys(near)
+        expected = None if sampled else self._expected(rows, given, near)
+        self._is_expected = expected is not None
+        if expected:
+            return expected
+        sample, texts = self._sample(rows, given, order), rows["data"]
+        if not len(sample):
+            return None
+        few, trials = sample.take(_evenly(len(sample), _TRIED)), []
+        for given in dict.fromkeys((*near, *([self._last] if self._last else ()))):
+            schema = self._refined.get(given.key, given)
+            trial = self._try(schema, few)
+            # What no schema fitted before is not searched for again in every group.
+            if trial.share >= min(_ENOUGH, self._shares.get(schema.key, 1) - _SLACK):
+                # Encodings are tried once in a run, on neighbours as they will be stored.
+                is_new = schema.key not in self._columns
+                trial = self._try(schema, sample) if is_new else trial
+                return self._chosen(trial, sample, len(texts))
+            trials.append(trial)
+        best = self._inferred(sample, max(trials, key=lambda each: each.share, default=None))
+        return self._chosen(best, sample, len(texts)) if best and best.share >= _LEAST else None
+
+    def convert(
+        self, schema: Schema, rows: pa.Table, given: Schema | None = None
+    ) -> tuple[pa.Table, int]:
+        """Return rows with their payloads as structs in `fields`, and how many more bytes of text
+        those stand for than before; what they do not fit stays in `data`.
+
+        Payloads in a column `fields` are structs of the schema `given` before. Raises PoorFit.
+        """
+        if given is None:
+            structs, masks = prove(self._cursor, schema, rows["data"])
+            return _exchanged(rows.append_column(typed.COLUMN, structs), masks)
+        nulls = rows["data"].null_count
+        rows, size = self.recast(given, schema, rows)
+        if self._is_expected and nulls - rows["data"].null_count > _SLACK * len(rows):
+            raise PoorFit
+        at = np.flatnonzero(arrays.truths(rows["data"].is_valid()))
+        # Those of other segments were never tried.
+        if len(at):
+            structs, masks = prove(self._cursor, schema, rows["data"].take(arrays.integers(at)))
+            rows, more = _with_structs(rows, at, structs, masks)
+            size += more
+        return rows, size
+
+    def recast(self, given: Schema, schema: Schema, rows: pa.Table) -> tuple[pa.Table, int]:
+        """Return rows with structs of another schema, text where that does not give it back, and
+        how many more bytes of text they stand for."""
+        new = recast(self._cursor, given, schema, rows)
+        return new, _length(rows["data"]) - _length(new["data"])
+
+    def _expected(
+        self, rows: pa.Table, given: Schema | None, near: dict[Schema, None]
+    ) -> FieldColumns | None:
+        """Return how structs were stored in an earlier group, if nearly all payloads are some."""
+        is_first = next(iter(near), None) == given
+        if given is None or not is_first or rows["data"].null_count < _ENOUGH * len(rows):
+            return None
+        return self._columns.get(self._refined.get(given.key, given).key)
+
+    def _sample(
+        self, rows: pa.Table, given: Schema | None, order: pa.Array | None
+    ) -> pa.ChunkedArray:
+        """Return a sample of the payloads that may become structs."""
+        most = _SAMPLE_BYTES * len(rows) // max(_stored_bytes(rows), 1)
+        at = column_encoding.sample(len(rows), max(_LEAST_PROVED, min(_PROVED, most)))
+        names = ["data", typed.COLUMN] if given else ["data"]
+        few = rows.select(names).take(at if order is None else order.take(at))
+        texts = (restored(self._cursor, given, few) if given else few)["data"]
+        return texts.filter(arrays.mask(_lengths(texts, TEXT_MAX + 1) <= TEXT_MAX))
+
+    def _try(self, schema: Schema, sample: pa.ChunkedArray) -> _Trial:
+        structs, masks = prove(self._cursor, schema, sample)
+        return _Trial(schema, structs, masks, masks.false_count / len(sample))
+
+    def _inferred(self, sample: pa.ChunkedArray, start: _Trial | None) -> _Trial | None:
+        """Return the best of some inferred schemas, `start` where none is clearly better; all texts
+        of an inferred one are whole."""
+        best, payloads = start, sample.take(_evenly(len(sample), _SEEN)).to_pylist()
+        earlier = text_kinds.plain(start.schema) if start else None
+        for _ in range(_ROUNDS):
+            schema = infer(payloads, earlier)
+            if schema is None:
+                break
+            trial = self._try(schema, sample)
+            if best is None or trial.share > best.share + _SLACK / 2:
+                best = trial
+            if trial.share >= _ENOUGH:
+                break
+            failing = sample.filter(trial.masks)
+            more = failing.take(_evenly(len(failing), _SEEN // 4)).to_pylist()
+            payloads = list(dict.fromkeys((*payloads, *more)))
+        return best
+
+    def _chosen(self, trial: _Trial, sample: pa.ChunkedArray, rows: int) -> FieldColumns:
+        if trial.schema.key not in self._columns:
+            trial = self._smaller(trial, sample, rows)
+        self._last = trial.schema
+        self._shares[trial.schema.key] = trial.share
+        if trial.schema.key not in self._columns:
+            scale = rows / len(trial.structs)
+            self._columns[trial.schema.key] = encodings(trial.schema, trial.structs, scale)
+        return self._columns[trial.schema.key]
+
+    def _smaller(self, trial: _Trial, sample: pa.ChunkedArray, rows: int) -> _Trial:
+        """Return a trial of the schema with texts in parts where that is smaller and fits too."""
+        schema = text_kinds.refined(trial.schema, trial.structs, rows / len(trial.structs))
+        if schema == trial.schema:
+            return trial
+        refined = self._try(schema, sample)
+        if refined.share < trial.share - _SLACK / 4:
+            return trial
+        self._refined[trial.schema.key] = schema
+        return refined
+
+
+def encodings(schema: Schema, structs: pa.StructArray, scale: float) -> FieldColumns:
+    """Return the encodings of the leaves of a schema, by structs of a sample of the rows, of which
+    there are `scale` times as many."""
+    leaves = _leaves(typed.COLUMN, structs)
+    columns = [(path, column_encoding.choose(values, scale)) for path, values in leaves]
+    # Where names have dots, two leaves may have one path: they get what suits every type.
+    paths = Counter(path for path, _ in columns)
+    chosen = {p: e for p, e in columns if e and paths[p] == 1}
+    dictionary = [p for p, _ in columns if p not in chosen]
+    return FieldColumns(schema, dictionary, chosen)
+
+
+def _evenly(length: int, most: int) -> pa.Array:
+    step = max(1, length / most)
+    return arrays.integers((np.arange(min(length, most)) * step).astype(np.int64))
+
+
+def _leaves(path: str, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
+    """Yield the columns of structs, each by its path in Parquet, without the nulls."""
+    if pa.types.is_struct(values.type):
+        for nth, child in enumerate(values.type):
+            yield from _leaves(f"{path}.{child.name}", values.field(nth))
+    elif pa.types.is_list(values.type):
+        yield from _leaves(f"{path}.list.element", values.flatten())
+    else:
+        yield path, values.drop_null()
+
+
+def prove(
+    cursor: duckdb.DuckDBPyConnection, schema: Schema, texts: pa.ChunkedArray
+) -> tuple[pa.StructArray, pa.Array]:
+    """Return the structs of payloads, null where they would not give back the text, and a mask:
+    whether each is null."""
+    shape, built = sql.literal(typed.structure(schema)), typed.text_sql(schema)
+    # Payloads are valid JSON, so the engine is not asked first; one that is not fails the query.
+    read = f"CASE WHEN strlen(data) <= {TEXT_MAX} THEN {{}} END"
+    failure: Exception | None = None
+    divided = _divided(schema.members, typed.COLUMN)
+    for parse in (f"from_json(data, {shape})", f"TRY(from_json(data, {shape}))"):
+        parsed = f"SELECT data, {read.format(parse)} AS fields FROM texts"
+        if divided != typed.COLUMN:
+            parsed = f"SELECT data, {divided} AS fields FROM ({parsed})"
+        query = f"""SELECT {_stored(schema)} AS fields,
+                coalesce({built} <> data, true) AS is_text
+            FROM ({parsed})"""
+        try:
+            rows = _run(cursor, query, pa.table({"data": _in_pieces(texts)}))
+        except duckdb.InvalidInputException as error:
+            failure = error
+            continue
+        masks = rows["is_text"].combine_chunks()
+        structs = rows["fields"].cast(arrow_type(schema)).combine_chunks()
+        return _masked(structs, masks), masks
+    raise failure or ValueError(query)
+
+
+def restored(cursor: duckdb.DuckDBPyConnection, schema: Schema, rows: pa.Table) -> pa.Table:
+    """Return rows of a typed segment as those of one without: `data` is the text of each."""
+    query = f"SELECT coalesce(data, {typed.text_sql(schema)}) AS data FROM texts"
+    given = rows.select(["data", typed.COLUMN])
+    step = _step(given)
+    chunks: list[pa.Array] = []
+    for at in range(0, len(given), step):
+        # Copied, as the engine refuses structs that are a part of an array.
+        part = given.slice(at, step)
+        part = part if step >= len(given) else part.take(arrays.integers(np.arange(len(part))))
+        chunks += _run(cursor, query, part)["data"].cast(pa.string()).chunks
+    plain = rows.drop_columns([typed.COLUMN])
+    at = plain.column_names.index("data")
+    return plain.set_column(at, "data", pa.chunked_array(chunks, pa.string()))
+
+
+def recast(
+    cursor: duckdb.DuckDBPyConnection, given: Schema, schema: Schema, rows: pa.Table
+) -> pa.Table:
+    """Return rows whose structs are those of another schema; what it does not give back is text.
+
+    Columns that both schemas store alike are not touched.
+    """
+    if schema == given:
+        return rows
+    # Of other members only the text tells whether a payload has them, and in which order.
+    if text_kinds.plain(schema) != text_kinds.plain(given):
+        rows = restored(cursor, given, rows)
+        return rows.append_column(typed.COLUMN, pa.nulls(len(rows), arrow_type(schema)))
+    structs = rows[typed.COLUMN].combine_chunks()
+    is_struct = arrays.truths(structs.is_valid())
+    members, differ = _recast_members(cursor, given.members, schema.members, structs)
+    new = _masked(members, arrays.mask(~is_struct | differ))
+    at = rows.column_names.index(typed.COLUMN)
+    changed = rows.set_column(at, typed.COLUMN, new)
+    lost = np.flatnonzero(is_struct & differ)
+    if not len(lost):
+        return changed
+    texts = restored(cursor, given, rows.take(arrays.integers(lost)))["data"]
+    index = np.arange(len(rows))
+    index[lost] = len(rows) + np.arange(len(lost))
+    both = pa.chunked_array([*rows["data"].chunks, *texts.chunks], pa.string())
+    at = rows.column_names.index("data")
+    return changed.set_column(at, "data", both.take(arrays.integers(index)))
+
+
+def _recast_members(
+    cursor: duckdb.DuckDBPyConnection,
+    given: tuple[Member, ...],
+    wanted: tuple[Member, ...],
+    structs: pa.StructArray,
+) -> tuple[pa.StructArray, np.ndarray]:
+    """Return structs with their texts stored otherwise, and a mask of those that differ then."""
+    children, differ = [], np.zeros(len(structs), bool)
+    for nth, (before, after) in enumerate(zip(given, wanted, strict=True)):
+        child = structs.field(nth)
+        if before != after:
+            if after.kind == "object":
+                new, wrong = _recast_members(cursor, before.members, after.members, child)
+                new = _masked(new, child.is_null())
+            else:
+                new, wrong = _recast_texts(cursor, before, after, child)
+            child, differ = new, differ | wrong
+        children.append(child)
+    kinds = [pa.field(each.name, arrow_member(each)) for each in wanted]
+    return pa.StructArray.from_arrays(children, fields=kinds), differ
+
+
+def _recast_texts(
+    cursor: duckdb.DuckDBPyConnection, before: Member, after: Member, values: pa.Array
+) -> tuple[pa.Array, np.ndarray]:
+    """Return texts stored otherwise, and a mask of those that cannot be."""
+    # NULL stays NULL: the engine is given values alone, as a whole array.
+    rows = np.flatnonzero(arrays.truths(values.is_valid()))
+    query = f"""SELECT value, coalesce({typed.plain_sql(after, "value")} <> text, true) AS differs
+        FROM (SELECT {_in_parts(after, "text")} AS value, text
+            FROM (SELECT {typed.plain_sql(before, "value")} AS text FROM texts))"""
+    found = _run(cursor, query, pa.table({"value": values.take(arrays.integers(rows))}))
+    index = np.full(len(values), -1)
+    index[rows] = np.arange(len(rows))
+    where = arrays.integers(index, index >= 0)
+    differ = np.zeros(len(values), bool)
+    differ[rows] = arrays.truths(found["differs"])
+    new = found["value"].combine_chunks().cast(arrow_member(after)).take(where)
+    return new, differ
+
+
+def _exchanged(rows: pa.Table, masks: pa.Array) -> tuple[pa.Table, int]:
+    """Return rows whose `data` is null but where a mask says so, and the bytes less in it."""
+    texts = rows["data"]
+    stay = pc.if_else(masks, texts, pa.nulls(1, pa.string())[0])
+    at = rows.column_names.index("data")
+    return rows.set_column(at, "data", stay), _length(texts) - _length(stay)
+
+
+def _with_structs(
+    rows: pa.Table, at: np.ndarray, structs: pa.StructArray, masks: pa.Array
+) -> tuple[pa.Table, int]:
+    """Return rows with structs in place of some texts, where a mask does not say that they stay,
+    and the bytes of those."""
+    fits = np.flatnonzero(~arrays.truths(masks))
+    column = rows[typed.COLUMN]
+    both = pa.chunked_array([*column.chunks, structs.take(arrays.integers(fits))], column.type)
+    index = np.arange(len(rows))
+    index[at[fits]] = len(rows) + np.arange(len(fits))
+    is_text = arrays.truths(rows["data"].is_valid())
+    is_text[at[fits]] = False
+    place = rows.column_names.index(typed.COLUMN)
+    rows = rows.set_column(place, typed.COLUMN, both.take(arrays.integers(index)))
+    return _exchanged(rows, arrays.mask(is_text))
+
+
+def _lengths(texts: pa.ChunkedArray, absent: int) -> np.ndarray:
+    """The bytes of each text, `absent` where there is none."""
+    sizes = arrays.numbers(pc.binary_length(texts).cast(pa.int64()))
+    return np.where(arrays.truths(texts.is_valid()), sizes, absent)
+
+
+def _length(texts: pa.ChunkedArray) -> int:
+    return pc.sum(pc.binary_length(texts)).as_py() or 0
+
+
+def _stored_bytes(rows: pa.Table) -> int:
+    names = [name for name in ("data", typed.COLUMN) if name in rows.column_names]
+    return int(rows.select(names).nbytes)
+
+
+def _in_pieces(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return texts as chunks of about _BYTES, since a vector of the engine lies within one."""
+    ends = np.cumsum(_lengths(texts, 0))
+    cuts = [0, *(np.flatnonzero(np.diff(ends // _BYTES)) + 1), len(texts)]
+    pieces = (texts.slice(a, b - a) for a, b in itertools.pairwise(cuts))
+    return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], texts.type)
+
+
+def _step(rows: pa.Table) -> int:
+    """Return how many rows are about _BYTES; all of them where 2,048 are less."""
+    step = _BYTES * len(rows) // max(rows.nbytes, 1)
+    return max(1, step if step < _VECTOR else len(rows))
+
+
+def arrow_type(schema: Schema) -> pa.DataType:
+    """Return the Arrow type of the structs of a schema."""
+    return pa.struct([pa.field(each.name, arrow_member(each)) for each in schema.members])
+
+
+def arrow_member(member: Member) -> pa.DataType:
+    """Return the Arrow type of a member's values."""
+    if member.kind == "object":
+        return pa.struct([pa.field(each.name, arrow_member(each)) for each in member.members])
+    if member.kind == "list":
+        return pa.list_(pa.field("element", arrow_member(member.members[0])))
+    if member.kind == "words":
+        return pa.list_(pa.field("element", pa.string()))
+    if member.kind == "numbers":
+        return pa.struct([pa.field(name, pa.int64()) for name in member.numbers])
+    return {"int": pa.int64(), "bool": pa.bool_(), "text": pa.string(), "json": pa.string()}.get(
+        member.kind, pa.float64()
+    )
+
+
+def _divided(members: tuple[Member, ...], struct: str) -> str:
+    """SQL for a struct with its texts in parts, `struct` itself where it has none of those."""
+    values = [(m, f"struct_extract({struct}, {sql.literal(m.name)})") for m in members]
+    parts = [(member, value, _in_parts(member, value)) for member, value in values]
+    if all(part == value for _, value, part in parts):
+        return struct
+    # A type in place of names, which would not be quoted.
+    types = ", ".join(f"{sql.identifier(m.name)} {_sql_type(m)}" for m, _, _ in parts)
+    row = f"row({', '.join(part for _, _, part in parts)})"
+    return f"CASE WHEN {struct} IS NOT NULL THEN {row}::STRUCT({types}) END"
+
+
+def _in_parts(member: Member, value: str) -> str:
+    if member.kind == "object":
+        return _divided(member.members, value)
+    if member.kind == "words":
+        return f"string_split({value}, ' ')"
+    if member.kind == "numbers":
+        names = ", ".join(f"'{name}'" for name in member.numbers)
+        spelled = sql.literal(text_kinds.pattern(member))
+        return f"TRY_CAST(regexp_extract({value}, {spelled}, [{names}]) AS {_sql_type(member)})"
+    return value
+
+
+def _stored(schema: Schema) -> str:
+    """SQL for the structs as they are stored: JSON as text."""
+    text = typed.encode(schema)
+    if '"json"' not in text:
+        return typed.COLUMN
+    members = ", ".join(f"{sql.identifier(m.name)} {_sql_type(m)}" for m in schema.members)
+    return f"{typed.COLUMN}::STRUCT({members})"
+
+
+def _sql_type(member: Member) -> str:
+    if member.kind == "object":
+        members = (f"{sql.identifier(m.name)} {_sql_type(m)}" for m in member.members)
+        return f"STRUCT({', '.join(members)})"
+    if member.kind == "list":
+        return f"{_sql_type(member.members[0])}[]"
+    if member.kind == "numbers":
+        return f"STRUCT({', '.join(f'{sql.identifier(name)} BIGINT' for name in member.numbers)})"
+    if member.kind == "words":
+        return "VARCHAR[]"
+    return typed.SCALARS[member.kind].replace("JSON", "VARCHAR")
+
+
+def _masked(structs: pa.StructArray, nulls: pa.Array) -> pa.StructArray:
+    children = [structs.field(n) for n in range(structs.type.num_fields)]
+    return pa.StructArray.from_arrays(children, fields=list(structs.type), mask=nulls)
+
+
+def _run(cursor: duckdb.DuckDBPyConnection, query: str, texts: pa.Table) -> Any:
+    cursor.register("texts", texts)
+    try:
+        return cursor.sql(query).to_arrow_table()
+    finally:
+        cursor.unregister("texts")

@@ -1,0 +1,1 @@
+"""Saved directories: captured, listed, compared, restored."""

@@ -1,0 +1,367 @@
+"""Capture: reading a state directory into chunks and an index, without following links.
+
+Files of at least LARGE bytes are cut for themselves; smaller ones are cut together, in groups that
+the names of files end, so that a new file changes one group; groups are short, since one is stored
+again when a file of it changes. What has the size, times and inode of
+the save before is not read again if that can be told from its chunks.
+
+A file that changes while it is read is read again, at most READINGS times; then its last reading
+counts, and the file is named. Sockets, pipes and devices are left out and named.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import itertools
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Protocol
+
+from lakelog.chunks.chunker import cut
+from lakelog.chunks.state_index import EXTENTS_MAX, Extent, StateEntry, StateIndex
+from lakelog.errors import StateRefused
+from lakelog.state.chunk_writer import Piece
+from lakelog.state.exchange import STAGING
+
+LARGE = 128 << 10
+READINGS = 3
+_GROUP_MIN, _GROUP_MAX = 16 << 10, 4 << 20
+_READ = 1 << 20
+_SLACK_NS = 20_000_000
+"""File systems stamp times this coarsely: a file may change twice with one time."""
+_SHOWN = 5
+Progress = Callable[[int, int], None]
+Chunk = tuple[str, int]
+
+
+class ChunkSink(Protocol):
+    """Where chunks go: to a lake (ChunkWriter), or nowhere, to learn their digests."""
+
+    def has(self, digest: str) -> bool:
+        """Whether a chunk is there."""
+
+    def add(self, content: bytes) -> Piece:
+        """Take a chunk; the result is its digest and length."""
+
+
+@dataclass
+class Captured:
+    """What was read of one directory: its index; relative paths of special files that were left
+    out (`skipped`) and of files that kept changing (`changed`)."""
+
+    index: StateIndex
+    skipped: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+
+
+_IDENTITY = attrgetter("size", "mtime", "ctime", "inode", "mode", "uid", "gid")
+
+
+class _Previous:
+    """The index of the save before: which files it has, and which chunks hold them."""
+
+    def __init__(self, index: StateIndex | None, began_us: int) -> None:
+        self.before = began_us * 1000 - _SLACK_NS
+        self.entries: dict[bytes, tuple[StateEntry, int]] = {}
+        self.chunks = index.chunks if index else ()
+        self.starts = {0: 0}
+        offset = 0
+        for entry in index.entries if index else ():
+            self.entries[entry.path] = (entry, offset)
+            offset += entry.stored
+        offset = 0
+        for number, (_, size) in enumerate(self.chunks, 1):
+            offset += size
+            self.starts[offset] = number
+
+    def same(self, entry: StateEntry) -> StateEntry | None:
+        """Return the entry of the save before if the file did not change since."""
+        old = self.entries.get(entry.path, (None, 0))[0]
+        if old is None or old.kind != "file" or entry.ctime >= self.before:
+            return None
+        return old if _IDENTITY(old) == _IDENTITY(entry) else None
+
+    def span(self, files: list[StateEntry]) -> list[Chunk] | None:
+        """Return the chunks that hold exactly these unchanged files, one after another."""
+        first = end = self.entries[files[0].path][1]
+        for entry in files:
+            if self.entries[entry.path][1] != end:
+                return None
+            end += entry.stored
+        if first not in self.starts or end not in self.starts:
+            return None
+        return list(self.chunks[self.starts[first] : self.starts[end]])
+
+
+class Capture:
+    """Reads one directory into a writer. `exclude` are globs of relative paths or names."""
+
+    def __init__(
+        self,
+        root: str,
+        writer: ChunkSink,
+        previous: StateIndex | None = None,
+        began_us: int = 0,
+        exclude: tuple[str, ...] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        self._root, self._writer, self._exclude = os.fsencode(root), writer, exclude
+        self._previous, self._progress = _Previous(previous, began_us), progress
+        self._first: dict[tuple[int, int], bytes] = {}
+        self._unreadable: list[str] = []
+        self._pieces: list[Piece | Chunk] = []
+        self._result = Captured(StateIndex((), ()))
+        self._total = self._read_bytes = 0
+
+    def run(self) -> Captured:
+        """Read everything. Raises StateRefused where a file cannot be read, OSError."""
+        for _ in range(READINGS):
+            entries = self._collect()
+            files = {entry.path for entry in entries if entry.kind == "file"}
+            # A name may be removed while its file is read, and another name of it stays.
+            whole = [e for e in entries if e.kind != "hard" or e.target in files]
+            if len(whole) == len(entries):
+                break
+        chunks = [p if isinstance(p, tuple) else p.result() for p in self._pieces]
+        self._result.index = StateIndex(tuple(whole), tuple(chunks))
+        return self._result
+
+    def _collect(self) -> list[StateEntry]:
+        """Read all names, then all content; return the entries as they are stored."""
+        self._first, self._pieces, self._read_bytes = {}, [], 0
+        self._result = Captured(StateIndex((), ()))
+        entries = list(self._scan(b""))
+        self._refuse_unreadable()
+        self._total = sum(entry.size for entry in entries)
+        final: list[StateEntry] = []
+        group: list[StateEntry] = []
+        size = 0
+        for entry in entries:
+            if entry.kind == "file" and entry.size >= LARGE:
+                final += self._group(group)
+                final += self._group([entry])
+                group, size = [], 0
+                continue
+            group.append(entry)
+            size += entry.size
+            if size >= _GROUP_MAX or (size >= _GROUP_MIN and zlib.crc32(entry.path) % 4 == 0):
+                final += self._group(group)
+                group, size = [], 0
+        final += self._group(group)
+        self._refuse_unreadable()
+        return final
+
+    # --- names ---
+
+    def _scan(self, relative: bytes) -> Iterator[StateEntry]:
+        """Yield the entries below a directory, itself first, in the order of their names."""
+        path = self._full(relative)
+        try:
+            status = os.lstat(path)
+            if not relative and not stat.S_ISDIR(status.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fsdecode(path))
+            names = sorted(os.listdir(path))
+        except PermissionError:
+            self._unreadable.append(_shown(relative or b"."))
+            return
+        except FileNotFoundError:
+            if not relative:
+                raise
+            return  # removed since it was listed
+        yield self._entry(relative, status, "dir")
+        for name in names:
+            child = relative + b"/" + name if relative else name
+            if not self._is_excluded(child):
+                yield from self._scan_child(child)
+
+    def _scan_child(self, path: bytes) -> Iterator[StateEntry]:
+        try:
+            status = os.lstat(self._full(path))
+            if stat.S_ISDIR(status.st_mode):
+                yield from self._scan(path)
+            elif stat.S_ISLNK(status.st_mode):
+                target = os.readlink(self._full(path))
+                yield replace(self._entry(path, status, "link"), target=target)
+            elif stat.S_ISREG(status.st_mode):
+                yield self._file(path, status)
+            else:
+                self._result.skipped.append(_shown(path))
+        except FileNotFoundError:
+            return
+
+    def _file(self, path: bytes, status: os.stat_result) -> StateEntry:
+        identity = status.st_dev, status.st_ino
+        if status.st_nlink > 1 and identity in self._first:
+            return StateEntry(path, "hard", target=self._first[identity])
+        self._first[identity] = path
+        return self._entry(path, status, "file")
+
+    def _entry(self, path: bytes, status: os.stat_result, kind: str) -> StateEntry:
+        is_file = kind == "file"
+        return StateEntry(
+            path,
+            kind,
+            stat.S_IMODE(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            status.st_mtime_ns,
+            status.st_size if is_file else 0,
+            xattrs=_xattrs(self._full(path)),
+            ctime=status.st_ctime_ns if is_file else 0,
+            inode=status.st_ino if is_file else 0,
+        )
+
+    def _is_excluded(self, path: bytes) -> bool:
+        name = path.rpartition(b"/")[2]
+        if name.startswith(STAGING.encode()):
+            return True
+        if not self._exclude:
+            return False
+        texts = os.fsdecode(path), os.fsdecode(name)
+        return any(fnmatch.fnmatchcase(t, glob) for glob in self._exclude for t in texts)
+
+    def _full(self, path: bytes) -> bytes:
+        return self._root + b"/" + path if path else self._root
+
+    def _refuse_unreadable(self) -> None:
+        if self._unreadable:
+            count, names = len(self._unreadable), ", ".join(self._unreadable[:_SHOWN])
+            more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+            raise StateRefused(
+                f"{os.fsdecode(self._root)}: nothing was saved, as {count} of its files cannot be"
+                f" read: {names}{more}; make them readable, or --exclude them"
+            )
+
+    # --- content ---
+
+    def _group(self, group: list[StateEntry]) -> list[StateEntry]:
+        """Take the content of neighbouring files, from the save before if none of them changed;
+        return the entries as they are stored."""
+        files = [entry for entry in group if entry.kind == "file" and entry.size]
+        kept = [old for old in map(self._previous.same, files) if old is not None]
+        if files and len(kept) == len(files):
+            chunks = self._previous.span(kept)
+            if chunks is not None and all(self._writer.has(digest) for digest, _ in chunks):
+                self._pieces += chunks
+                self._report(sum(entry.size for entry in files))
+                extents = {old.path: old.extents for old in kept}
+                return [
+                    replace(e, extents=extents[e.path]) if extents.get(e.path) else e for e in group
+                ]
+        if len(files) == 1 and files[0].size >= LARGE:
+            return self._read_large(files[0])
+        contents = [self._read_small(entry) for entry in group]
+        self._pieces += map(self._writer.add, cut(data for _, data in contents))
+        return [entry for entry, _ in contents if entry.kind != "gone"]
+
+    def _read_small(self, entry: StateEntry) -> tuple[StateEntry, bytes]:
+        if entry.kind != "file":
+            return entry, b""
+        pieces: list[bytes] = []
+
+        def read(blocks: Iterator[bytes]) -> None:
+            pieces[:] = blocks
+
+        stored = self._read(entry, read)
+        return stored, b"".join(pieces) if stored.kind == "file" else b""
+
+    def _read_large(self, entry: StateEntry) -> list[StateEntry]:
+        pieces: list[Piece] = []
+
+        def read(blocks: Iterator[bytes]) -> None:
+            pieces[:] = map(self._writer.add, cut(blocks))
+
+        stored = self._read(entry, read)
+        self._pieces += pieces if stored.kind == "file" else []
+        return [stored] if stored.kind == "file" else []
+
+    def _read(self, entry: StateEntry, take: Callable[[Iterator[bytes]], None]) -> StateEntry:
+        """Give the data of a file to `take`, again while it changes; return its entry as read, of
+        kind `gone` if the file is not there any more."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(self._full(entry.path), flags)
+        except (FileNotFoundError, PermissionError) as error:
+            if isinstance(error, PermissionError):
+                self._unreadable.append(_shown(entry.path))
+            return replace(entry, kind="gone")
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link or socket since it was listed
+                return replace(entry, kind="gone")
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return replace(entry, kind="gone")
+            for reading in range(READINGS):
+                status = os.fstat(fd)
+                extents = _data_extents(fd, status)
+                take(self._blocks(fd, extents))
+                if _stamp(os.fstat(fd)) == _stamp(status):
+                    break
+                if reading == READINGS - 1:
+                    self._result.changed.append(_shown(entry.path))
+            return replace(self._entry(entry.path, status, "file"), extents=extents)
+        finally:
+            os.close(fd)
+
+    def _blocks(self, fd: int, extents: tuple[Extent, ...]) -> Iterator[bytes]:
+        for start, length in extents:
+            at, end = start, start + length
+            while at < end:
+                # Zeros where the file was cut off meanwhile: its entry says how long it is.
+                block = os.pread(fd, min(_READ, end - at), at) or bytes(min(_READ, end - at))
+                at += len(block)
+                self._report(len(block))
+                yield block
+
+    def _report(self, size: int) -> None:
+        self._read_bytes += size
+        if self._progress:
+            self._progress(min(self._read_bytes, self._total), self._total)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _data_extents(fd: int, status: os.stat_result) -> tuple[Extent, ...]:
+    """Return where a file has data; a file without holes is one extent."""
+    size, extents, at = status.st_size, list[Extent](), 0
+    if status.st_blocks * 512 >= size:
+        return ((0, size),) if size else ()
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                break
+            return ((0, size),)
+        # A file that grows meanwhile is read again, and stored as long as it was here.
+        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        if start < at:
+            extents.append((start, at - start))
+    # Readers take no more; a filled hole compresses to nothing.
+    while len(extents) > EXTENTS_MAX:
+        pairs = itertools.zip_longest(extents[::2], extents[1::2])
+        extents = [(one[0], sum(other or one) - one[0]) for one, other in pairs]
+    return tuple(extents)
+
+
+def _xattrs(path: bytes) -> dict[bytes, bytes]:
+    """Return the extended attributes that can be read; none where there is no support."""
+    values: dict[bytes, bytes] = {}
+    try:
+        for name in os.listxattr(path, follow_symlinks=False):
+            values[os.fsencode(name)] = os.getxattr(path, name, follow_symlinks=False)
+    except OSError:
+        return values
+    return values
+
+
+def _shown(path: bytes) -> str:
+    return os.fsdecode(path).encode("utf-8", "replace").decode()

@@ -1,0 +1,109 @@
+"""Appends of asyncio programs: the loop never waits for the disk, and those who wait share a sync.
+
+An append is encoded in the loop if it is small, then left to a thread of the loop's executor. That
+stores all that wait, together, until nobody does; so a thousand tasks that append at once cost few
+syncs, and one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from lakelog.event.encode import EncodedBatch, encode
+from lakelog.store.receipt import Receipt
+
+_INLINE = 100
+"""A batch of more events is encoded in the executor, too."""
+_Waiting = tuple[EncodedBatch, asyncio.AbstractEventLoop, "asyncio.Future[Receipt]"]
+
+
+class AsyncAppends:
+    """Collects the appends of all tasks and loops; `store` is durable when it returns."""
+
+    def __init__(self, store: Callable[[EncodedBatch], Receipt]) -> None:
+        self._store = store
+        self._reset()
+        _ALL.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[_Waiting] = []
+        self._is_running = False
+
+    async def append(self, events: list[Any], content: bool) -> Receipt:
+        """Store events; return once they are durable. Raises what `Lake.append` does."""
+        loop = asyncio.get_running_loop()
+        if len(events) <= _INLINE:
+            encoded = encode(events, content)
+        else:
+            encoded = await loop.run_in_executor(None, partial(encode, events, content))
+        future: asyncio.Future[Receipt] = loop.create_future()
+        with self._lock:
+            self._waiting.append((encoded, loop, future))
+            starts, self._is_running = not self._is_running, True
+        if starts:
+            loop.run_in_executor(None, self._run)
+        return await future
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                group, self._waiting = self._waiting, []
+                if not group:
+                    self._is_running = False
+                    return
+            batches = [encoded for encoded, _, _ in group]
+            try:
+                outcomes: list[Any] = _split(self._store(_merged(batches)), batches)
+            except BaseException as error:
+                outcomes = [error] * len(group)
+            for (_, loop, future), outcome in zip(group, outcomes, strict=True):
+                with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile
+                    loop.call_soon_threadsafe(_settle, future, outcome)
+
+
+_ALL: weakref.WeakSet[AsyncAppends] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for appends in list(_ALL):
+        appends._reset()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _settle(future: asyncio.Future[Receipt], outcome: Any) -> None:
+    if future.done():  # its task was cancelled; the events are stored all the same
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+def _merged(batches: list[EncodedBatch]) -> EncodedBatch:
+    if len(batches) == 1:
+        return batches[0]
+    text = b"\n".join([batch.text for batch in batches if batch.ids])
+    ids = [given for batch in batches for given in batch.ids]
+    return EncodedBatch(text, ids, any(batch.keyed for batch in batches))
+
+
+def _split(receipt: Receipt, batches: list[EncodedBatch]) -> list[Receipt]:
+    """Give each batch the receipt of its own events."""
+    if len(batches) == 1:
+        return [receipt]
+    places = itertools.chain.from_iterable(receipt.places)
+    return [
+        Receipt(batch.ids, receipt.origin, [list(itertools.islice(places, len(batch.ids)))])
+        for batch in batches
+    ]

@@ -1,0 +1,61 @@
+"""The window of history that gc keeps, and what it has condemned."""
+
+from __future__ import annotations
+
+import os
+
+from lakelog.errors import GcRefused, UnknownRef
+from lakelog.store import disk, document
+from lakelog.store.bootstrap import Store
+from lakelog.store.thinning import HOUR, KEEP_MOVES, window
+
+
+def require_kept(store: Store, digest: str, text: str) -> None:
+    """Refuse a state that gc deleted or may delete any moment. Raises UnknownRef.
+
+    One that was condemned lately is accepted: the caller makes its move long before the grace is
+    over, and gc reads the refs again before it deletes.
+    """
+    half = store.settings.gc_grace_hours * HOUR // 2
+    since = read_condemned(store).get(f"manifests/{digest}")
+    is_gone = not store.manifests.is_there(digest)
+    late = since is not None and half and lake_time(store) - since > half
+    # What the window keeps and is gone nevertheless is damage, which the caller reports as such.
+    if (is_gone or late) and not _is_in_window(store, digest):
+        days = store.settings.history_days
+        raise UnknownRef(
+            f"{text!r} names a state outside the kept history, which gc deletes: choose a tag, or a"
+            f" state of the last {days} days or {KEEP_MOVES} moves (see `lakelog log`)"
+        )
+
+
+def _is_in_window(store: Store, digest: str) -> bool:
+    """Whether a tag or a move within the window names a state, so that it has to be there."""
+    now = disk.now_us()
+    if any(tag.snapshot == digest for tag in store.refs.tags()):
+        return True
+    branches = store.refs.all_branches()
+    kept = (window(store.settings, store.refs.newest_first(name), now) for name in branches)
+    return any(move.snapshot == digest for moves in kept for move in moves)
+
+
+def read_condemned(store: Store) -> dict[str, int]:
+    """Return when each name was first found to be unneeded. Raises GcRefused."""
+    try:
+        return dict(document.decode(disk.read(store.paths.condemned))["names"])
+    except FileNotFoundError:
+        return {}
+    except document.NotIntact as error:
+        raise GcRefused(
+            f"{store.paths.condemned}: {error}: nothing was deleted; delete this file and run gc"
+            " again"
+        ) from None
+
+
+def lake_time(store: Store) -> int:
+    """Now, as the lake's own file system stamps it."""
+    probe = disk.write_temporary(store.paths.gc, b"")  # without a byte: the disk may be full
+    try:
+        return os.stat(probe).st_mtime_ns // 1000
+    finally:
+        disk.unlink(probe)

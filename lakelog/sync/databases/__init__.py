@@ -1,0 +1,1 @@
+"""Targets with transactions: SQL databases."""

@@ -1,0 +1,73 @@
+"""A database by ADBC (https://arrow.apache.org/adbc), through the low-level interface of drivers.
+
+Their DB-API modules import pandas and polars where they are installed, which takes a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+
+driver_manager = Lazy("adbc_driver_manager")
+
+
+class AdbcConnection:
+    """A connection in autocommit mode. Methods raise adbc_driver_manager.Error."""
+
+    def __init__(self, database: Any) -> None:
+        """Connect to a database, which is closed with the connection."""
+        self._database = database
+        try:
+            self._connection: Any = driver_manager.AdbcConnection(database)
+        except BaseException:
+            database.close()
+            raise
+
+    def fetch(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement; return its rows."""
+        with self._statement() as handle:
+            handle.set_sql_query(statement)
+            stream, _ = handle.execute_query()
+            # Read to the end also where there are no rows: SQLite runs the statement meanwhile.
+            table = pa.RecordBatchReader.from_stream(stream).read_all()
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+    def execute_many(self, statement: str, rows: pa.Table) -> None:
+        """Run a statement once for each row, its parameters being the columns in order."""
+        with self._statement() as handle:
+            handle.set_sql_query(statement)
+            handle.prepare()
+            handle.bind_stream(rows)
+            handle.execute_update()
+
+    def append(self, table: str, rows: pa.Table, schema: str = "", temporary: bool = False) -> None:
+        """Insert rows into a table in bulk."""
+        options = driver_manager.StatementOptions
+        with self._statement() as handle:
+            handle.set_options(
+                **{
+                    options.INGEST_TARGET_TABLE.value: table,
+                    options.INGEST_MODE.value: "adbc.ingest.mode.append",
+                }
+            )
+            if schema:
+                handle.set_options(**{options.INGEST_TARGET_DB_SCHEMA.value: schema})
+            if temporary:
+                handle.set_options(**{options.INGEST_TEMPORARY.value: "true"})
+            handle.bind_stream(rows)
+            handle.execute_update()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+        self._database.close()
+
+    def _statement(self) -> Any:
+        return contextlib.closing(driver_manager.AdbcStatement(self._connection))

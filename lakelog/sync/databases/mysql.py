@@ -1,0 +1,264 @@
+"""MySQL and MariaDB as a target: `mysql://USER@HOST:PORT/DATABASE`, through PyMySQL.
+
+The password comes from the URL or MYSQL_PWD, and is in no message. With `?ssl_ca=FILE` the server's
+certificate and host name are checked; else the connection is encrypted where the server offers it.
+Numbers that are not finite, which these databases cannot store, become NULL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lakelog.clients.failure import ConnectionLost
+from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import sql
+from lakelog.sync.databases.sql_target import SqlTarget
+from lakelog.sync.target import KEY, WATERMARKS, Column, Watermark
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+
+pymysql = Lazy("pymysql")
+_SHAPE = "a MySQL URL looks like mysql://USER@HOST:PORT/DATABASE"
+_OPTIONS = ("ssl_ca", "ssl_cert", "ssl_key")
+_SESSION = (
+    "SET SESSION sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES',"
+    " time_zone = '+00:00', innodb_lock_wait_timeout = 30"
+)
+_LOCK = "lakelog_sync"
+_SECONDS = 30
+"""How long a statement waits for a lock, and for a server that does not answer to connect."""
+_BATCH_KEYS, _STATEMENT_BYTES = 1_000, 1 << 20
+_LOST = {1040, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1205, 1213, 1317, 1927}
+"""Errors of a server that stops, is full of connections, or broke off what it did: try again."""
+_CLIENT = range(2000, 2100)
+"""Errors of the connection itself."""
+
+
+class MysqlTarget(SqlTarget):
+    """A database of a server of MySQL 5.7, MariaDB 10.2, or later."""
+
+    BEGIN = "START TRANSACTION"
+    SAVE = "REPLACE INTO {table} (name, version, watermark) VALUES ({values})"
+    write_rows = 16_384
+    TYPES: ClassVar[dict[str, str]] = {
+        "text": "LONGTEXT",
+        "bigint": "BIGINT",
+        "double": "DOUBLE",
+        "boolean": "TINYINT(1)",
+        "timestamptz": "DATETIME(6)",
+        "timestamp": "DATETIME(6)",
+        "date": "DATE",
+        "blob": "LONGBLOB",
+        "numeric": "DECIMAL",
+    }
+    ACCEPTED: ClassVar[dict[str, tuple[str, ...]]] = {
+        "text": ("longtext", "mediumtext", "text", "varchar"),
+        "bigint": ("bigint",),
+        "double": ("double",),
+        "boolean": ("tinyint",),
+        "timestamptz": ("datetime", "timestamp"),
+        "timestamp": ("datetime",),
+        "date": ("date",),
+        "blob": ("longblob", "mediumblob", "blob"),
+        "numeric": ("decimal",),
+    }
+
+    def __init__(self, url: str) -> None:
+        """Take the target of a URL. Raises InvalidSetting, which does not repeat it."""
+        super().__init__()
+        try:
+            parts = urllib.parse.urlsplit(url)
+            options = dict(urllib.parse.parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+            port = parts.port or 3306
+        except ValueError:
+            raise InvalidSetting(_SHAPE) from None
+        database = urllib.parse.unquote(parts.path.removeprefix("/"))
+        if not parts.hostname or not database or "/" in database:
+            raise InvalidSetting(_SHAPE)
+        if unknown := set(options) - set(_OPTIONS):
+            raise InvalidSetting(f"{min(unknown)!r} is not one of {', '.join(_OPTIONS)}")
+        user = urllib.parse.unquote(parts.username or os.environ.get("USER", ""))
+        password = urllib.parse.unquote(parts.password or os.environ.get("MYSQL_PWD", ""))
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        self.address = f"mysql://{user}@{host}:{port}/{database}"
+        self._options: dict[str, Any] = {
+            **options,
+            "host": parts.hostname,
+            "port": port,
+            "user": user,
+            "password": password,
+            "database": database,
+            "ssl_verify_identity": True if options else None,
+        }
+
+    def value_sql(self, column: Column) -> str:
+        """Times without a zone, and numbers as far as there are such."""
+        name = sql.identifier(column.name)
+        if column.kind == "double":
+            return f"CASE WHEN isfinite({name}) THEN {name}::DOUBLE END"
+        return f"{name}::TIMESTAMP" if column.kind == "timestamptz" else super().value_sql(column)
+
+    def begin(self, table: str, version: int) -> None:
+        """Start a transaction on a table of this version; see Target."""
+        with self._errors(table):
+            # Not a lock of rows: statements such as CREATE TABLE end a transaction.
+            if self._fetch(f"SELECT GET_LOCK('{_LOCK}', {_SECONDS})") != [(1,)]:
+                raise ConnectionLost(f"{self.address}: another sync is writing")
+            if not self._columns(WATERMARKS)[0]:
+                self._fetch(
+                    f"CREATE TABLE {WATERMARKS} (name VARCHAR(255) CHARACTER SET utf8mb4"
+                    " COLLATE utf8mb4_bin PRIMARY KEY, version BIGINT NOT NULL,"
+                    " watermark LONGTEXT CHARACTER SET utf8mb4 NOT NULL)"
+                )
+        super().begin(table, version)
+
+    def create(self, table: str, columns: Sequence[Column], keyed: bool) -> None:
+        """Create the table; the transaction begins after it, so an empty one may be left."""
+        super().create(table, columns, keyed)
+        with self._errors(table):
+            self._fetch(self.BEGIN)
+
+    def extend(self, table: str, columns: Sequence[Column]) -> None:
+        """Add columns; the transaction begins after them."""
+        super().extend(table, columns)
+        with self._errors(table):
+            self._fetch(self.BEGIN)
+
+    def rollback(self) -> None:
+        """Give the transaction up; never raises."""
+        super().rollback()
+        with contextlib.suppress(Exception):
+            self._fetch(f"SELECT RELEASE_LOCK('{_LOCK}')")
+
+    def commit(self, table: str, watermark: Watermark) -> None:
+        """End the transaction with the watermark; see Target."""
+        super().commit(table, watermark)
+        with self._errors(table):
+            self._fetch(f"SELECT RELEASE_LOCK('{_LOCK}')")
+
+    def _open(self) -> Any:
+        try:
+            connect = pymysql.connect
+        except ImportError:
+            raise MissingPackage("MySQL needs a driver: pip install 'lakelog[mysql]'") from None
+        given = {name: value for name, value in self._options.items() if value is not None}
+        connection = connect(
+            charset="utf8mb4", autocommit=True, connect_timeout=_SECONDS // 3, **given
+        )
+        self._connection = connection
+        self._fetch(_SESSION)
+        return connection
+
+    def _fetch(self, statement: str) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
+        # ON DUPLICATE KEY would also replace rows that are equal in another unique column.
+        if ending:
+            self._delete(table, rows.select([KEY]))
+        names = ", ".join(map(sql.identifier, rows.column_names))
+        into = f"INSERT INTO {self._name(table)} ({names}) VALUES ".encode()
+        for values in _statements(_literals(rows)):
+            # As bytes: the driver would look at each value by itself, ten times as slowly.
+            self._connection.query(into + values)
+
+    def _delete(self, table: str, keys: pa.Table) -> int:
+        listed, count = [str(int(key)) for key in keys[KEY].to_pylist()], 0
+        with self._connection.cursor() as cursor:
+            for start in range(0, len(listed), _BATCH_KEYS):
+                some = ", ".join(listed[start : start + _BATCH_KEYS])
+                where = f"WHERE {KEY} IN ({some})"
+                count += cursor.execute(f"DELETE FROM {self._name(table)} {where}")
+        return count
+
+    def _columns(self, table: str) -> tuple[dict[str, str], bool]:
+        where = f"WHERE table_schema = database() AND table_name = {sql.literal(table)}"
+        rows = self._fetch(
+            f"SELECT column_name, column_type FROM information_schema.columns {where}"
+            " ORDER BY ordinal_position"
+        )
+        keys = self._fetch(
+            "SELECT group_concat(column_name) FROM information_schema.statistics"
+            f" {where} AND non_unique = 0 GROUP BY index_name"
+        )
+        return dict(rows), (KEY,) in keys
+
+    def _definition(self, column: Column, keyed: bool) -> str:
+        defined = super()._definition(column, keyed)
+        # Of the database's own collation, two texts may be equal that differ in case.
+        is_text = column.kind == "text"
+        return f"{defined} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" if is_text else defined
+
+    def _type(self, column: Column) -> str:
+        kind = self.TYPES[column.kind]
+        return f"{kind}(38, {column.scale})" if column.kind == "numeric" else kind
+
+    def _explained(self, error: Exception, table: str) -> LakelogError:
+        number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        words = " ".join(str(error.args[-1] if error.args else error).split())
+        if number in _LOST or number in _CLIENT or isinstance(error, (OSError, EOFError)):
+            if re.search(r"certificate|SSL is required", words):
+                words = f"{words}: check ssl_ca, and that the certificate names this host"
+                return SyncRefused(f"{self.address}: {words}")
+            return ConnectionLost(f"{self.address}: {words}")
+        where = f"{self.address}, table {table}" if table else self.address
+        return SyncRefused(f"{where}: {words[:400]}{_ADVICE.get(number, '')}")
+
+
+def _literals(rows: pa.Table) -> pa.Array:
+    """Each row as a list of SQL literals, in parentheses."""
+    columns = [_literal(column) for column in rows.combine_chunks().columns]
+    inner = pc.binary_join_element_wise(*columns, ",")
+    return pc.binary_join_element_wise("(", inner, ")", "")
+
+
+def _literal(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as SQL literals."""
+    kind = column.type
+    if pa.types.is_binary(kind):
+        # A blob has no literal in UTF-8 but its hexadecimal digits.
+        listed = [None if value is None else f"x'{value.hex()}'" for value in column.to_pylist()]
+        return pc.fill_null(pa.chunked_array([pa.array(listed, pa.string())]), "NULL")
+    text = pc.cast(pc.cast(column, pa.int8()) if pa.types.is_boolean(kind) else column, pa.string())
+    if pa.types.is_string(kind) or pa.types.is_temporal(kind):
+        quoted = pc.replace_substring(text, "'", "''")
+        text = pc.binary_join_element_wise("'", quoted, "'", "")
+    return pc.fill_null(text, "NULL")
+
+
+def _statements(rows: pa.ChunkedArray) -> Iterator[bytes]:
+    """Join rows to statements of about a megabyte, which every server accepts."""
+    waiting, size = list[bytes](), 0
+    for row in pc.cast(rows, pa.binary()).to_pylist():
+        waiting.append(row)
+        size += len(row)
+        if size >= _STATEMENT_BYTES:
+            yield b",".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b",".join(waiting)
+
+
+_ROW = "this batch was not written"
+_ADVICE = {
+    **dict.fromkeys((1044, 1045, 1049, 1698), ": check user, password and database"),
+    **dict.fromkeys((1142, 1143, 1370), f": grant the right and run it again; {_ROW}"),
+    **dict.fromkeys((1021, 1114, 3), f": free space and run it again; {_ROW}"),
+    **dict.fromkeys((1062, 4025, 3819), f": change the row or the constraint; {_ROW}"),
+    **dict.fromkeys((1264, 1265, 1366, 1406), f": widen the column with ALTER TABLE; {_ROW}"),
+    1153: f": raise max_allowed_packet on the server; {_ROW}",
+}
+"""What to do next, by the number of the error."""

@@ -1,0 +1,249 @@
+"""What the SQL databases have in common: statements over tables, rows and watermarks."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lakelog.clients.failure import ConnectionLost
+from lakelog.errors import LakelogError
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import sql
+from lakelog.sync.target import KEY, WATERMARKS, Column, TableShape, Watermark, WatermarkMoved
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pc = Lazy("pyarrow.compute")
+
+
+class SqlTarget(abc.ABC):
+    """A Target by SQL. Subclasses connect, run statements, load Arrow, and explain errors."""
+
+    address: str
+    write_rows = 65_536
+    batch_rows = 1_000_000
+    table = "events"
+    TYPES: ClassVar[dict[str, str]]
+    """The type of a new column, by kind."""
+    ACCEPTED: ClassVar[dict[str, tuple[str, ...]]]
+    """Declared types that take a kind without loss."""
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+        self._free_from: int | None = None
+
+    @abc.abstractmethod
+    def _open(self) -> Any:
+        """Return a connection in autocommit mode, with a method `fetch` as AdbcConnection has."""
+
+    @abc.abstractmethod
+    def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
+        """Insert rows of Arrow with a statement that ends in `ending`."""
+
+    @abc.abstractmethod
+    def _delete(self, table: str, keys: pa.Table) -> int:
+        """Delete rows by KEY."""
+
+    @abc.abstractmethod
+    def _explained(self, error: Exception, table: str) -> LakelogError:
+        """Return what to raise for an error of the driver."""
+
+    @abc.abstractmethod
+    def _columns(self, table: str) -> tuple[dict[str, str], bool]:
+        """Return a table's types by column, and whether KEY alone is unique; no types: no table."""
+
+    def _fetch(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement; return its rows."""
+        rows: list[tuple[Any, ...]] = self._connection.fetch(statement)
+        return rows
+
+    BEGIN = "BEGIN"
+    LOCK = ""
+    """A statement that lets no other sync begin before the transaction ends."""
+    SAVE = (
+        "INSERT INTO {table} (name, version, watermark) VALUES ({values}) ON CONFLICT (name)"
+        " DO UPDATE SET version = excluded.version, watermark = excluded.watermark"
+    )
+    """A statement that inserts or replaces a watermark."""
+
+    def exists(self) -> bool:
+        """Whether the database may be there: of a server, only connecting tells."""
+        return True
+
+    def connect(self) -> None:
+        """Connect, or connect again; see Target."""
+        self.close()
+        try:
+            self._connection = self._open()
+        except LakelogError:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise self._explained(error, "") from None
+
+    def recover(self, table: str) -> None:  # noqa: B027
+        """Nothing: a transaction that was cut off has left nothing."""
+
+    def watermarks(self) -> dict[str, Watermark]:
+        """The watermarks of all tables, by name."""
+        with self._errors():
+            if not self._columns(WATERMARKS)[0]:
+                return {}
+            rows = self._fetch(f"SELECT name, watermark FROM {WATERMARKS} ORDER BY name")
+        return {name: Watermark.parse(text, f"{self.address} {name}") for name, text in rows}
+
+    def shape(self, table: str) -> TableShape | None:
+        """A table as it is, None where there is none."""
+        with self._errors(table):
+            types, is_keyed = self._columns(table)
+            if not types:
+                return None
+            return TableShape(types, is_keyed, not self._has_rows(table))
+
+    def value_sql(self, column: Column) -> str:
+        """By default what Arrow carries as it is."""
+        name = sql.identifier(column.name)
+        if column.kind == "numeric":
+            return f"{name}::DECIMAL(38, {column.scale})"
+        # The engine's JSON is text with another name, and its nested values have a JSON form.
+        return f"{name}::{_CASTS[column.kind]}"
+
+    def mismatch(self, column: Column, declared: str) -> str:
+        """The type that a column has to have, where the declared one does not fit; or nothing."""
+        plain = declared.lower().split("(")[0].strip()
+        return "" if plain in self.ACCEPTED[column.kind] else self._type(column)
+
+    def begin(self, table: str, version: int) -> None:
+        """Start a transaction on a table of this version; see Target."""
+        self._free_from = None
+        with self._errors(table):
+            self._fetch(self.BEGIN)
+            if self.LOCK:
+                self._fetch(self.LOCK)
+            # Not IF NOT EXISTS: PostgreSQL asks for the right to create tables all the same.
+            if not self._columns(WATERMARKS)[0]:
+                text = self.TYPES["text"]
+                self._fetch(
+                    f"CREATE TABLE {WATERMARKS} (name {text} PRIMARY KEY,"
+                    f" version BIGINT NOT NULL, watermark {text} NOT NULL)"
+                )
+            found = self._fetch(
+                f"SELECT version FROM {WATERMARKS} WHERE name = {sql.literal(table)}"
+            )
+        if (int(found[0][0]) if found else 0) != version:
+            self.rollback()
+            raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
+
+    def create(self, table: str, columns: Sequence[Column], keyed: bool) -> None:
+        """Create the table, with KEY as its primary key if `keyed`."""
+        defined = [self._definition(column, keyed) for column in columns]
+        with self._errors(table):
+            self._fetch(f"CREATE TABLE {self._name(table)} ({', '.join(defined)})")
+
+    def extend(self, table: str, columns: Sequence[Column]) -> None:
+        """Add columns."""
+        with self._errors(table):
+            for column in columns:
+                added = self._definition(column, keyed=False)
+                self._fetch(f"ALTER TABLE {self._name(table)} ADD COLUMN {added}")
+
+    def clear(self, table: str) -> None:
+        """Delete all rows."""
+        with self._errors(table):
+            self._fetch(f"DELETE FROM {self._name(table)}")
+
+    def delete(self, table: str, keys: pa.Table) -> int:
+        """Delete the rows of these events; return how many they were."""
+        with self._errors(table):
+            return self._delete(table, keys) if keys.num_rows else 0
+
+    def write(self, table: str, rows: pa.Table, keyed: bool) -> None:
+        """Insert rows; with `keyed` a row replaces one of the same KEY."""
+        with self._errors(table):
+            ending = self._on_conflict(table, rows) if keyed else ""
+            self._insert(table, rows, ending)
+
+    def commit(self, table: str, watermark: Watermark) -> None:
+        """End the transaction with the watermark; see Target."""
+        values = f"{sql.literal(table)}, {watermark.version}, {sql.literal(watermark.to_json())}"
+        with self._errors(table):
+            self._fetch(self.SAVE.format(table=WATERMARKS, values=values))
+            self._fetch("COMMIT")
+
+    def rollback(self) -> None:
+        """Give the transaction up; never raises."""
+        with contextlib.suppress(Exception):
+            self._fetch("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connection; never raises."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.close()
+
+    def _on_conflict(self, table: str, rows: pa.Table) -> str:
+        """What a statement needs where rows of these keys may be there.
+
+        Keys of which the table has none need nothing, and load twice as fast. As a transaction
+        brings each event once, keys that were free before it need no second look, which would cost
+        DuckDB more than the rows: it keeps what it has looked at apart, and writes it twice.
+        """
+        bounds = pc.min_max(rows[KEY]).as_py()
+        first, last = bounds["min"], bounds["max"]
+        if self._free_from is not None and first >= self._free_from:
+            return ""
+        if not self._has_rows(table, f"WHERE {KEY} >= {first}"):
+            self._free_from = first
+            return ""
+        if not self._has_rows(table, f"WHERE {KEY} BETWEEN {first} AND {last}"):
+            return ""
+        changed = [sql.identifier(name) for name in rows.column_names if name != KEY]
+        listed = ", ".join(f"{name} = excluded.{name}" for name in changed)
+        return f" ON CONFLICT ({KEY}) DO " + (f"UPDATE SET {listed}" if changed else "NOTHING")
+
+    def _has_rows(self, table: str, where: str = "") -> bool:
+        return bool(self._fetch(f"SELECT 1 FROM {self._name(table)} {where} LIMIT 1"))
+
+    def _definition(self, column: Column, keyed: bool) -> str:
+        ending = " PRIMARY KEY" if keyed and column.name == KEY else ""
+        return f"{sql.identifier(column.name)} {self._type(column)}{ending}"
+
+    def _type(self, column: Column) -> str:
+        return self.TYPES[column.kind]
+
+    def _name(self, table: str) -> str:
+        return sql.identifier(table)
+
+    @contextlib.contextmanager
+    def _errors(self, table: str = "") -> Any:
+        """Raise our errors for those of the driver, with no transaction left open."""
+        try:
+            yield
+        except LakelogError:
+            raise
+        # Drivers raise classes of their own, and an ADBC call on a closed handle a plain one.
+        except Exception as error:
+            is_gone = self._connection is None
+            words = f"{self.address}: the connection is closed"
+            explained = ConnectionLost(words) if is_gone else self._explained(error, table)
+            if not isinstance(explained, ConnectionLost):
+                self.rollback()
+            raise explained from None
+
+
+_CASTS = {
+    "text": "VARCHAR",
+    "bigint": "BIGINT",
+    "double": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "timestamptz": "TIMESTAMPTZ",
+    "timestamp": "TIMESTAMP",
+    "date": "DATE",
+    "blob": "BLOB",
+}

@@ -1,0 +1,1 @@
+"""Targets without transactions: search and metrics servers, streams."""

@@ -1,0 +1,450 @@
+"""InfluxDB as a target: `influxdb://HOST:8086/BUCKET?org=ORG`, or without `org` a database of 1.x.
+
+An event is a point of the measurement that is called as the table. InfluxDB knows a point by its
+measurement, tags and time, so its time in nanoseconds is that of the event in microseconds, and in
+the last three digits seq modulo 1,000: writing it again changes nothing, and 1,000 events in a row
+may have equal tags and times. `?resolution=ms` or `s`, for logs whose times are no finer, makes
+that a million or a billion. Events of a batch that would be one point are refused. `seq` is a
+field. Tags are type, source and level, or those of `?tags=a,b`; all else is a field.
+
+How far the sync is, is in the measurement `lakelog_sync` (see `intent`). InfluxDB has no
+compare-and-swap: let one sync write to a measurement. A second one waits for the batch of the
+first, and writes the same points, but if both start a batch in the same moment, and the lake is
+rolled back meanwhile, points may be left over. NaN and infinities are left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+import re
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, repeat
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
+from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
+from lakelog.segments import sql
+from lakelog.sync.services.intent import IntentTarget, Record
+from lakelog.sync.target import KEY, WATERMARKS, Column, TableShape, Watermark, WatermarkMoved
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EXAMPLE = "influxdb://HOST:8086/BUCKET?org=ORG"
+TAGS = "type,source,level"
+_TIME = "time"
+_BATCH_LINES, _DELETES = 5_000, 100
+_TIME_MAX = 2**63 - 2
+_GRAIN = {"us": 1, "ms": 1_000, "s": 1_000_000}
+"""Microseconds of a unit of time, in which seq tells points apart."""
+_TRIES = 4
+_CONTROLS = dict.fromkeys([*range(32), 127], "\ufffd")
+Line = tuple[int, bytes]
+Point = tuple[int, dict[str, str], int]
+"""Time in ns, tags and seq."""
+
+
+class InfluxTarget(IntentTarget):
+    """The measurements of a bucket, or of a database of InfluxDB 1.x."""
+
+    def __init__(self, url: str) -> None:
+        """Take the target of a URL. Raises InvalidSetting, without the URL."""
+        super().__init__()
+        self._to = Endpoint.parse(url, 8086, EXAMPLE, ("org", "tags", "resolution", "token"))
+        self.address, self.table, options = self._to.address, "events", self._to.options
+        if not self._to.path:
+            raise InvalidSetting(f"a target of this kind looks like {EXAMPLE}")
+        if options.get("resolution", "us") not in _GRAIN:
+            raise InvalidSetting(f"the resolution of a target is one of {', '.join(_GRAIN)}")
+        self._grain = _GRAIN[options.get("resolution", "us")]
+        self._tags = [name for name in options.get("tags", TAGS).split(",") if name]
+        if reserved := {KEY, _TIME} & set(self._tags):
+            raise InvalidSetting(
+                f"{min(reserved)} cannot be a tag: it is another one in each event"
+            )
+        self._org = options.get("org", "")
+        self._link = HttpConnection(self._to, _credentials(self._to))
+        self._points: dict[tuple[bytes, int], int] = {}
+        """The seq of each point of this batch."""
+
+    def connect(self) -> None:
+        """Connect; see Target."""
+        self.close()
+        self._link.request("GET", "/ping")
+        self._own()
+
+    def watermarks(self) -> dict[str, Watermark]:
+        """The watermarks of all measurements, by name."""
+        query = f'SELECT * FROM "{WATERMARKS}" GROUP BY "table" ORDER BY time DESC LIMIT 1'
+        found = {tags["table"]: row for tags, rows in self._query(query) for row in rows}
+        return {
+            name: Watermark.parse(row["watermark"], self._where(name))
+            for name, row in sorted(found.items())
+            if row.get("watermark")
+        }
+
+    def shape(self, table: str) -> TableShape | None:
+        """The columns that were written, None where there is no point."""
+        record = self._load(table)
+        mark = self._mark(table, record) if record else None
+        is_empty = not self._query(f"SELECT * FROM {_name(table)} LIMIT 1")
+        if is_empty and not (mark and not mark.rows):
+            return None
+        return TableShape(record.columns if record else {}, True, is_empty)
+
+    def value_sql(self, column: Column) -> str:
+        """The time in us; other times and dates as text."""
+        name = sql.identifier(column.name)
+        if column.kind == "timestamptz":
+            if column.name == _TIME:
+                return f"epoch_us({name})"
+            return f"strftime({name} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ')"
+        if column.kind == "timestamp":
+            return f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%f')"
+        casts = {"date": "VARCHAR", "numeric": "DOUBLE", "text": "VARCHAR"}
+        return f"{name}::{casts.get(column.kind) or column.kind.upper()}"
+
+    def mismatch(self, column: Column, declared: str) -> str:
+        """The kind that a field has to have, where it was written as another; or nothing."""
+        return "" if declared == column.kind else column.kind
+
+    def begin(self, table: str, version: int) -> None:
+        """Announce a batch; see Target."""
+        self._points.clear()
+        super().begin(table, version)
+
+    def create(self, table: str, columns: Sequence[Column], keyed: bool) -> None:
+        """Remember the columns: a measurement is there with its first point."""
+        kinds = {column.name: column.kind for column in columns}
+        self._require_key(table, list(kinds))
+        if kinds.get(_TIME) != "timestamptz":
+            raise SyncRefused(
+                f"{self._where(table)}: a point has a time: name a column of the query"
+                f" {_TIME}, of the type TIMESTAMPTZ"
+            )
+        self._remember(kinds)
+
+    def extend(self, table: str, columns: Sequence[Column]) -> None:
+        """Remember more columns."""
+        self._remember({column.name: column.kind for column in columns})
+
+    def commit(self, table: str, watermark: Watermark) -> None:
+        """Acknowledge the batch with its watermark; see Target."""
+        super().commit(table, watermark)
+        # Each step has left a point, of which only the newest is read.
+        if watermark.version % 64 == 0:
+            before, tag = self._batch[1].token - 1, {"table": table}
+            self._remove_ranges(WATERMARKS, [(-_TIME_MAX, before, tag)])
+
+    def _remember(self, kinds: dict[str, str]) -> None:
+        table, record = self._batch
+        columns = {**record.columns, **kinds}
+        fields = {**vars(record), "columns": columns}
+        self._batch = table, self._store(table, Record(**fields))
+
+    def _load(self, table: str) -> Record | None:
+        query = (
+            f'SELECT * FROM "{WATERMARKS}" WHERE "table" = {_literal(table)}'
+            " ORDER BY time DESC LIMIT 1"
+        )
+        rows = [row for _, rows in self._query(query) for row in rows]
+        if not rows:
+            return None
+        row = rows[0]
+        return Record(
+            row["version"],
+            row["watermark"],
+            row["start"] if row["start"] >= 0 else None,
+            row["owner"],
+            orjson.loads(row["columns"]),
+            row["time"],
+        )
+
+    def _store(self, table: str, record: Record) -> Record:
+        now = self._load(table)
+        if (now.token if now else None) != record.token:
+            raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
+        # The newest counts, also where a clock was set back.
+        moment = max(time.time_ns(), (record.token or 0) + 1)
+        fields = {
+            "version": record.version,
+            "start": -1 if record.start is None else record.start,
+            "watermark": record.watermark,
+            "owner": record.owner,
+            "columns": orjson.dumps(record.columns).decode(),
+        }
+        written = ",".join(f"{name}={_field(value)}" for name, value in fields.items())
+        line = f"{WATERMARKS},table={_tag(table)} {written} {moment}".encode()
+        self._send(table, [(-1, line)])
+        return Record(**{**vars(record), "token": moment})
+
+    def _write(self, table: str, rows: pa.Table) -> None:
+        lines = self._lines(table, rows)
+        while chunk := [line for _, line in zip(range(_BATCH_LINES), lines, strict=False)]:
+            self._send(table, chunk)
+            self._touch(chunk[0][0])
+
+    def _lines(self, table: str, rows: pa.Table) -> Iterator[Line]:
+        """Rows as lines; a null is a tag or field that is not there."""
+        columns = {name: rows[name].to_pylist() for name in rows.column_names}
+        seqs, times = columns[KEY], columns.pop(_TIME)
+        named = [columns.pop(name, [None] * len(seqs)) for name in self._tags]
+        # By column: a call for each value would take most of the time.
+        written = zip(*(_fields(_key(name), each) for name, each in columns.items()), strict=True)
+        known: dict[tuple[Any, ...], bytes] = {}
+        for seq, micros, tags, fields in zip(
+            seqs, times, zip(*named, strict=True) if named else repeat(()), written, strict=False
+        ):
+            series = known.get(tags)
+            if series is None:
+                series = known[tags] = self._series(table, tags)
+            at = self._moment(table, micros, seq)
+            if (other := self._points.setdefault((series, at), seq)) != seq:
+                raise SyncRefused(
+                    f"{self._where(table)}: events {other} and {seq} have one time and the same"
+                    " tags, and would be one point: add ?resolution=ms or s to the target, or"
+                    " another tag with ?tags=..."
+                )
+            text = "".join(fields)[1:]
+            yield seq, b"%b %b %d" % (series, text.encode("utf-8", "replace"), at)
+
+    def _series(self, table: str, values: tuple[Any, ...]) -> bytes:
+        """What a line begins with."""
+        pairs = zip(self._tags, values, strict=True)
+        given = [(_key(name), _tag(str(v))) for name, v in pairs if v not in (None, "")]
+        text = _measurement(table) + "".join(f",{name}={value}" for name, value in given)
+        return text.encode("utf-8", "replace")
+
+    def _moment(self, table: str, micros: int | None, seq: int) -> int:
+        """The time of a point in ns."""
+        span = self._grain * 1000
+        at = None if micros is None else micros // self._grain * span + seq % span
+        if at is None or abs(at) > _TIME_MAX:
+            raise SyncRefused(
+                f"{self._where(table)}: event {seq} has no time between 1677 and 2262, which"
+                f" InfluxDB could store: leave it out with --query ... WHERE {_TIME} > '1700-01-01'"
+            )
+        return at
+
+    def _send(self, table: str, lines: list[Line]) -> None:
+        """Write lines. Raises SyncRefused, which names the first that the server refuses."""
+        bucket = urllib.parse.quote(self._to.path, safe="")
+        org = urllib.parse.quote(self._org, safe="")
+        path = f"/write?db={bucket}&precision=ns"
+        if self._org:
+            path = f"/api/v2/write?org={org}&bucket={bucket}&precision=ns"
+        body = b"\n".join(line for _, line in lines) + b"\n"
+        accept = (400, 404, 413, 422)
+        reply = self._link.request("POST", path, body, "text/plain; charset=utf-8", accept)
+        if reply.status < 300:
+            return
+        if reply.status == 404:
+            raise SyncRefused(f"{self.address}: {_reason(reply)}: create it, and run it again")
+        if len(lines) > 1:
+            # Too large, or one line is at fault: what was written of the others is written again.
+            half = len(lines) // 2
+            self._send(table, lines[:half])
+            self._send(table, lines[half:])
+            if reply.status != 413:
+                raise SyncRefused(f"{self._where(table)}: {_reason(reply)}")
+            return
+        raise SyncRefused(
+            f"{self._where(table)}, event {lines[0][0]}: {_reason(reply)}: change or leave out the"
+            " column in the query; this batch was not written"
+        )
+
+    def _delete(self, table: str, keys: list[int]) -> int:
+        gone = frozenset(keys)
+        where = f'"{KEY}" >= {min(keys)} AND "{KEY}" <= {max(keys)}'
+        return self._remove(table, where, gone.__contains__)
+
+    def _truncate(self, table: str, start: int) -> int:
+        if not start:
+            self._remove_ranges(table, [(-_TIME_MAX, _TIME_MAX, {})])
+            return 0
+        self._remove(table, f'"{KEY}" >= {start}', lambda seq: seq >= start)
+        rows = [
+            r for _, rows in self._query(f'SELECT count("{KEY}") FROM {_name(table)}') for r in rows
+        ]
+        return int(rows[0]["count"]) if rows else 0
+
+    def _remove(self, table: str, where: str, is_gone: Callable[[int], bool]) -> int:
+        """Delete points by seq, which InfluxDB deletes by time and tags alone; return how many."""
+        removed = 0
+        for attempt in range(_TRIES):
+            times = [at for at, _, seq in self._select(table, where) if is_gone(seq)]
+            removed = removed or len(times)
+            if not times:
+                return removed
+            points = self._select(table, f"time >= {min(times)} AND time <= {max(times)}")
+            ranges = _ranges(points, is_gone)
+            # Some versions leave out the end of a range: what is left is met by the next attempt.
+            self._remove_ranges(table, [(a, b + attempt % 2, tags) for a, b, tags in ranges])
+        raise ConnectionLost(f"{self._where(table)}: points are written while they are deleted")
+
+    def _select(self, table: str, where: str) -> list[Point]:
+        query = f'SELECT "{KEY}" FROM {_name(table)} WHERE {where} GROUP BY *'
+        found = self._query(query)
+        return [(row["time"], tags, row[KEY]) for tags, rows in found for row in rows]
+
+    def _remove_ranges(self, table: str, ranges: list[tuple[int, int, dict[str, str]]]) -> None:
+        """Delete the points between two times, both included, of some tags."""
+        if self._org:
+            org, bucket = (urllib.parse.quote(x, safe="") for x in (self._org, self._to.path))
+            for start, end, tags in ranges:
+                named = {"_measurement": table, **{k: v for k, v in tags.items() if v}}
+                conditions = (f'"{k}"={orjson.dumps(v).decode()}' for k, v in named.items())
+                body = {
+                    "start": _rfc3339(start),
+                    "stop": _rfc3339(end),
+                    "predicate": " AND ".join(conditions),
+                }
+                path = f"/api/v2/delete?org={org}&bucket={bucket}"
+                self._link.request("POST", path, orjson.dumps(body))
+            return
+        statements = []
+        for start, end, tags in ranges:
+            equal = "".join(f" AND {_name(k)} = {_literal(v)}" for k, v in tags.items())
+            statements.append(
+                f"DELETE FROM {_name(table)} WHERE time >= {start} AND time <= {end}{equal}"
+            )
+        for first in range(0, len(statements), _DELETES):
+            self._query("; ".join(statements[first : first + _DELETES]))
+
+    def _query(self, query: str) -> list[tuple[dict[str, str], list[dict[str, Any]]]]:
+        """Run InfluxQL, which 2.x has too; return the tags and rows of each series."""
+        body = urllib.parse.urlencode({"db": self._to.path, "epoch": "ns", "q": query}).encode()
+        form = "application/x-www-form-urlencoded"
+        reply = self._link.request("POST", "/query", body, form, (400, 401, 403, 404))
+        if reply.status in (401, 403):
+            raise SyncRefused(
+                f"{self.address}: {_reason(reply)}: a sync reads how far it is: use a token, or a"
+                f" user, that may read and write {self._to.path}"
+            )
+        try:
+            results = orjson.loads(reply.body)["results"] if reply.status == 200 else []
+        except (ValueError, KeyError):
+            raise LakelogError(f"{self.address}: it does not answer as InfluxDB does") from None
+        errors = [each["error"] for each in results if "error" in each]
+        if reply.status != 200 or errors:
+            words = errors[0] if errors else _reason(reply)
+            # A measurement without points is none.
+            if "measurement not found" in words:
+                return []
+            raise SyncRefused(f"{self.address}: {words}: check the name, or create it")
+        return [
+            (
+                {k: v for k, v in series.get("tags", {}).items() if v},
+                [dict(zip(series["columns"], row, strict=True)) for row in series["values"]],
+            )
+            for each in results
+            for series in each.get("series", [])
+        ]
+
+    def _disconnect(self) -> None:
+        self._link.close()
+
+
+def _ranges(
+    points: list[Point], is_gone: Callable[[int], bool]
+) -> list[tuple[int, int, dict[str, str]]]:
+    """The fewest ranges of time that have all points to be deleted, and no other."""
+    ranges: list[tuple[int, int, dict[str, str]]] = []
+    is_running = False
+    for at, group in groupby(sorted(points, key=lambda p: p[0]), key=lambda p: p[0]):
+        same = list(group)
+        gone = [tags for _, tags, seq in same if is_gone(seq)]
+        if len(gone) == len(same):
+            start = ranges.pop()[0] if is_running else at
+            ranges.append((start, at, {}))
+        else:
+            # Of one time, only tags tell them apart.
+            ranges += [(at, at, tags) for tags in gone]
+        is_running = len(gone) == len(same)
+    return ranges
+
+
+def _credentials(to: Endpoint) -> dict[str, str]:
+    """The header that tells who we are."""
+    token = to.options.get("token") or os.environ.get("INFLUX_TOKEN", "")
+    if token and not to.user:
+        return {"Authorization": f"Token {token}"}
+    user = to.user or os.environ.get("INFLUX_USERNAME", "")
+    password = to.password or os.environ.get("INFLUX_PASSWORD", "")
+    if not user:
+        return {}
+    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
+def _measurement(name: str) -> str:
+    return re.sub(r"([, ])", r"\\\1", name)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"([,= ])", r"\\\1", name)
+
+
+def _tag(value: str) -> str:
+    """A tag value. The protocol cannot express control characters, nor a backslash before one of
+    the characters that it escapes, or at the end: they are replaced."""
+    plain = re.sub(r"\\(?=[,= ]|\\*$)", "\u29f5", value.translate(_CONTROLS))
+    return _key(plain)
+
+
+def _field(value: Any) -> str | None:
+    """A field value; None for one that is not written."""
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value}i"
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else None
+    return f'"{base64.b64encode(value).decode()}"' if isinstance(value, bytes) else None
+
+
+def _fields(key: str, values: list[Any]) -> list[str]:
+    """A column as parts of lines; a null is none."""
+    start = f",{key}="
+    if all(value is None or isinstance(value, str) for value in values):
+        start += '"'
+        return [
+            "" if text is None else start + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            for text in values
+        ]
+    written = map(_field, values)
+    return ["" if value is None else start + value for value in written]
+
+
+def _name(text: str) -> str:
+    """A name in InfluxQL."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _rfc3339(nanos: int) -> str:
+    """A time with all its digits."""
+    seconds, rest = divmod(nanos, 10**9)
+    moment = time.gmtime(seconds)
+    return f"{moment.tm_year:04}-{time.strftime('%m-%dT%H:%M:%S', moment)}.{rest:09}Z"
+
+
+def _reason(reply: Reply) -> str:
+    """What a server says of a request."""
+    try:
+        found = orjson.loads(reply.body)
+        words = str(found.get("error") or found.get("message"))
+    except (ValueError, AttributeError):
+        words = reply.body[:300].decode("utf-8", "replace")
+    return f"HTTP {reply.status} {' '.join(words.split())[:300]}"

@@ -1,1 +1,0 @@
-"""Snapshots that travel: saved directories, remotes, signatures and proofs, deployments."""

@@ -1,0 +1,225 @@
+"""Streams of Redis are consumed exactly once, against a real server."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.clients import redis_client
+from lakelog.consume.consume import source_of
+from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
+from tests.support.lakes import opened
+from tests.support.redis_server import RedisServer, free_port, running
+from tests.support.source_suite import SourcePlace, SourceSuite, consumed, numbers
+from tests.support.sync_places import Faulty
+
+PASSWORD = "s3cret-Pa55word"
+
+
+class RedisPlace(SourcePlace):
+    """A stream of a running server."""
+
+    def __init__(self, server: RedisServer, name: str = "st") -> None:
+        import redis
+
+        self.server, self.name = server, name
+        self.url = f"redis://127.0.0.1:{server.port}/0/{name}"
+        self.client: Any = redis.Redis(port=server.port)
+
+    def send(self, values: list[bytes | None]) -> None:
+        pipe = self.client.pipeline(transaction=False)
+        for value in values:
+            pipe.xadd(self.name, {"data": value or b""})
+        pipe.execute()
+
+    def trim(self) -> None:
+        self.client.xtrim(self.name, maxlen=30, approximate=False)
+
+
+@pytest.fixture
+def server(home: Path) -> Iterator[RedisServer]:
+    options = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+    with running(RedisServer(home / "redis", options=options)) as server:
+        yield server
+
+
+class TestRedisStream(SourceSuite):
+    """The inherited faults, and what only Redis has."""
+
+    @pytest.fixture
+    def place(self, server: RedisServer) -> Iterator[RedisPlace]:
+        place = RedisPlace(server)
+        yield place
+        place.client.close()
+
+    @pytest.mark.matrix
+    @pytest.mark.parametrize("method", ["states", "read", "acknowledge"])
+    def test_server_is_killed_and_restarted(
+        self, path: str, place: RedisPlace, method: str
+    ) -> None:
+        place.number(35)
+
+        def restart(_: Any) -> None:
+            place.server.stop()
+            place.server.start()
+
+        source: Any = Faulty(place.source(), method, "before", 1, restart)  # type: ignore[arg-type]
+        consumed(path, source)
+        self.check(path, place)
+
+    def test_server_that_is_away(self, path: str, place: RedisPlace) -> None:
+        place.number(5)
+        place.server.stop()
+        with pytest.raises(Unreachable, match="is the server running") as caught:
+            consumed(path, place.url)
+        assert "\n" not in str(caught.value)
+        place.server.start()
+        self.check(path, place)
+
+    def test_cut_connections(self, path: str, place: RedisPlace) -> None:
+        place.number(35)
+
+        def cut(_: Any) -> None:
+            place.client.client_kill_filter(_type="normal", skipme=True)
+
+        for number in (1, 2, 3):
+            source: Any = Faulty(place.source(), "read", "before", number, cut)  # type: ignore[arg-type]
+            consumed(path, source)
+            place.number(35)
+        self.check(path, place)
+
+    def test_stream_that_was_created_again(self, path: str, place: RedisPlace) -> None:
+        place.client.xadd("st", {"data": '{"type":"t","n":0}'}, id="99999999999999-0")
+        place.sent = 1
+        consumed(path, place.url)
+        place.client.delete("st")
+        assert consumed(path, place.url).messages == 0
+        place.number(5)
+        said = list[str]()
+        assert consumed(path, place.url, say=said.append).messages == 5
+        assert "it was created again" in said[0]
+        self.check(path, place)
+
+    def test_entry_that_was_deleted_before_it_was_read(self, path: str, place: RedisPlace) -> None:
+        place.number(10)
+        consumed(path, place.url)
+        place.number(10)
+        entries = place.client.xrange("st")
+        place.client.xdel("st", entries[3][0], entries[12][0], entries[19][0])
+        assert consumed(path, place.url).missing == 2
+        assert numbers(path) == Counter(set(range(20)) - {12, 19})
+
+    def test_empty_stream(self, path: str, place: RedisPlace) -> None:
+        place.client.xgroup_create("st", "other", mkstream=True)
+        assert consumed(path, place.url).messages == 0
+        place.number(3)
+        self.check(path, place)
+
+    def test_group_shows_what_was_consumed(self, path: str, place: RedisPlace) -> None:
+        place.number(12)
+        consumed(path, place.url)
+        place.number(3)
+        (group,) = place.client.xinfo_groups("st")
+        assert group["name"].startswith(b"lakelog-")
+        assert (group["entries-read"], group["lag"], group["pending"]) == (12, 3, 0)
+
+    def test_fields_of_an_entry(self, path: str, place: RedisPlace) -> None:
+        place.client.xadd("st", {"type": "flat", "user": "1"})
+        place.client.xadd("st", {"trace": "abc", "message": '{"type":"t","n":1}'})
+        place.client.execute_command("XADD", "st", "*", "a", "1", "a", "2")
+        place.client.xadd("st", {b"\xff": b"\xfe", b"x": b"1"})
+        result = consumed(path, place.url)
+        assert (result.events, result.quarantined) == (4, 0)
+        with lakelog.open(path) as lake:
+            found = dict(
+                lake.sql("SELECT type || position, data FROM events ORDER BY position").fetchall()
+            )
+        flat, traced, twice, raw = found.values()
+        assert '"user":"1"' in flat
+        assert '"fields":{"trace":"abc"}' in traced
+        assert '"fields":[["a","1"],["a","2"]]' in twice
+        assert '"fields":[[{"base64":"/w=="},{"base64":"/g=="}],["x","1"]]' in raw
+
+    def test_ids_that_are_no_time(self, path: str, place: RedisPlace) -> None:
+        """Also those whose numbers have no room in a position."""
+        ids = [
+            "1-0",
+            "1-1",
+            "1-1048577",
+            "5000000000-3",
+            "18446744073709551615-18446744073709551614",
+        ]
+        for n, entry_id in enumerate(ids):
+            place.client.xadd("st", {"data": f'{{"type":"t","n":{n}}}'}, id=entry_id)
+        place.sent = len(ids)
+        self.check(path, place)
+        with lakelog.open(path) as lake:
+            found = lake.sql(
+                "SELECT count(DISTINCT (origin, position)), min(year(time)) > 2000 FROM events"
+            ).fetchall()
+        assert found == [(5, True)]
+
+    def test_huge_entry_beyond_the_longest_line(self, path: str, place: RedisPlace) -> None:
+        place.send([b"x" * (65 << 20), b'{"type":"t","n":0}'])
+        place.sent = 1
+        result = consumed(path, place.url)
+        assert (result.messages, result.events, result.quarantined) == (2, 1, 5)
+        with lakelog.open(path) as lake:
+            size = lake.sql("SELECT sum(length(line)) FROM quarantine").fetchall()
+        assert size == [(65 << 20,)]
+
+    def test_key_of_another_kind(self, path: str, place: RedisPlace) -> None:
+        place.client.set("st", "text")
+        with pytest.raises(SyncRefused, match="that key holds no stream"):
+            consumed(path, place.url)
+
+    def test_user_who_may_only_read(
+        self, path: str, place: RedisPlace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rights = ["+ping", "+xrange", "+xinfo", "+hello", "+client"]
+        place.client.acl_setuser(
+            "reader", enabled=True, passwords=[f"+{PASSWORD}"], keys=["st"], commands=rights
+        )
+        monkeypatch.setenv("REDIS_USERNAME", "reader")
+        monkeypatch.setenv("REDIS_PASSWORD", PASSWORD)
+        place.number(5)
+        self.check(path, place)
+        monkeypatch.setenv("REDIS_PASSWORD", PASSWORD + "x")
+        with pytest.raises(Unreachable, match="refuses user or password") as caught:
+            consumed(path, place.url)
+        assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://localhost/0",
+        "redis://localhost/0/",
+        "redis://localhost/x/st",
+        "redis://localhost:x/0/st",
+        "redis:st",
+        "rabbit://localhost/q",
+        "st",
+        "",
+    ],
+)
+def test_wrong_url(url: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        source_of(url)
+    assert "\n" not in str(caught.value)
+    assert "redis://HOST:PORT/DB" in str(caught.value)
+
+
+def test_missing_extra(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_client.redis, "_module", None)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    opened(str(home / "lake")).close()
+    with pytest.raises(MissingPackage, match=r"pip install 'lakelog\[redis\]'"):
+        consumed(str(home / "lake"), f"redis://127.0.0.1:{free_port()}/0/st")

@@ -1,0 +1,412 @@
+"""Dialects of JSON lines: what they mean, and that SQL and the exact rule agree on them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lakelog.formats import dialects, jsonl, registry
+from lakelog.formats.dialect import Dialect
+from tests.support.dialect_seeds import SEEDS
+from tests.support.effort import share
+from tests.support.two_ways import (
+    EPOCHS,
+    HAZARDS,
+    ISO,
+    SPACES,
+    VALUES,
+    compare,
+    decided,
+    members,
+    one_by_one,
+    string,
+)
+
+FORMS = dialects.LINES
+each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.NAME)
+ODD = [
+    '""',
+    '"[x]"',
+    '"1.5"',
+    "null",
+    '"\\u0000"',
+    "30",
+    '" Info "',
+    "[104,105]",
+    "true",
+    '"loud"',
+    '"\\tinfo"',
+    "1e3",
+    "NaN",
+]
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+@st.composite
+def edited(draw: st.DrawFn, seeds: list[dict[str, Any]]) -> bytes:
+    """A line of a dialect, some of its members left out, doubled, replaced or put deeper."""
+    seed = dict(draw(st.sampled_from(seeds)))
+    pairs = []
+    for key, value in seed.items():
+        text = json.dumps(value, ensure_ascii=draw(st.booleans()))
+        chance = draw(st.integers(0, 29))
+        if chance == 0:
+            continue
+        if chance == 1:
+            text = draw(VALUES)
+        elif chance == 2:
+            text = draw(EPOCHS | string(ISO))
+        elif chance == 3:
+            text = draw(st.sampled_from(ODD))
+        elif chance == 4 and isinstance(value, dict):
+            text = text[:-1] + "," * bool(value) + f'"{draw(st.sampled_from([*value, "x"]))}":1}}'
+        pairs.append((draw(string(st.just(key))), text))
+        if draw(st.integers(0, 59)) == 0:
+            pairs.append((json.dumps(key), draw(VALUES)))
+    if draw(st.integers(0, 19)) == 0:
+        key = draw(st.sampled_from(["data", "type", "Level", "TIME", "message", "x", "msg", "log"]))
+        pairs.insert(draw(st.integers(0, len(pairs))), (json.dumps(key), draw(VALUES)))
+    body = draw(members(pairs))
+    line = draw(st.sampled_from(["", "", "", " ", "\r"])) + body + draw(SPACES)
+    return line.encode("utf-8", "surrogatepass").replace(b"\n", b" ")
+
+
+def has_time(form: Any) -> Any:
+    """What says whether a line tells its time."""
+    return lambda line: form.parse(line.strip()).get("time") is not None
+
+
+def row(engine: Any, form: Any, seed: dict[str, Any]) -> dict[str, Any]:
+    """The row of one object by the exact rule, without nulls; the query's is the same."""
+    line = json.dumps(seed).encode()
+    (exact,) = one_by_one(engine, form, [line]).values()
+    assert isinstance(exact, dict), exact
+    assert decided(engine, form, form.QUERY, [line]).get(0, exact) == exact
+    found = {k: v for k, v in exact.items() if v is not None}
+    return found | {"data": dict(found["data"]) if "data" in found else {}}
+
+
+# --- the two ways ---------------------------------------------------------------------------------
+
+
+@each_form
+@settings(max_examples=share(10))
+@given(data=st.data())
+def test_a_dialect_by_sql_is_that_of_the_exact_rule(engine: Any, form: Dialect, data: Any) -> None:
+    """Whatever the query of a dialect decides, it decides as the exact rule does."""
+    lines = data.draw(st.lists(edited(SEEDS[form.NAME]), min_size=8, max_size=20))
+    compare(engine, form, form.QUERY, lines, has_time(form))
+
+
+@each_form
+def test_hazards_in_a_line_of_a_dialect(engine: Any, form: Dialect) -> None:
+    """Numbers, keys and text that are easily spoilt are not, whatever stands beside them."""
+    seed = json.dumps(SEEDS[form.NAME][0]).encode()[:-1] + b","
+    lines = [seed + hazard[1:] for hazard in HAZARDS if hazard.startswith(b'{"ts":5,"type":"A",')]
+    lines += [seed + b'"n":0.30000000000000001}', seed + b'"o":{"a":null,"b":1,"b":2}}', seed[:-1]]
+    compare(engine, form, form.QUERY, lines, has_time(form))
+
+
+@each_form
+def test_every_seed_is_decided_by_sql(engine: Any, form: Dialect) -> None:
+    """Lines as programs write them are not left to the exact rule."""
+    lines = [json.dumps(seed).encode() for seed in SEEDS[form.NAME]]
+    left = 1 if form.NAME == "journald" else len(lines) if form.exact else 0
+    assert compare(engine, form, form.QUERY, lines, has_time(form)) == len(lines) - left
+
+
+# --- what they mean -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "type_", "level", "source", "message", "micros"),
+    [
+        ("journald", 0, "journal", "ERROR", "python", "gone", 1534860261221373),
+        ("journald", 1, "journal", None, "sh", "hié", 1534860261221373),
+        ("cloudtrail", 0, "ListSecrets", "ERROR", "s3.amazonaws.com", "no", 1681300516000000),
+        ("cloudtrail", 1, "ObjectCreated:Put", "INFO", "aws:s3", None, 0),
+        ("zeek-json", 0, "conn", None, None, None, 1588205198899710),
+        ("zeek-json", 1, "dns", None, "host", None, 1588205198899710),
+        ("gelf", 0, "log", "INFO", "example.org", "a short one", 1385053862307200),
+        ("bunyan", 0, "log", "INFO", "myapp", "hi", 1679667976243000),
+        ("bunyan", 1, "log", "ERROR", "D.local", "hello", 1531171074631000),
+        ("kubeaudit", 0, "create", "WARN", "u", "/api", 1684336103100000),
+        ("cloudflare", 0, "access", "ERROR", "a.example", "/x", 1712790000100000),
+        ("nextcloud", 0, "log", "WARN", "core", "Login failed: x", 1642347757000000),
+        ("github", 0, "PushEvent", None, "me/it", None, 1704103200000000),
+        ("ecs", 0, "log", "DEBUG", "app", "m 39", 1736762293631000),
+        ("ecs", 1, "buy", "WARN", "shop", "m", 1736762293631000),
+        ("gcp", 0, "log", "INFO", "projects/p/logs/l", "inside", 1704103200123456),
+        ("gcp", 1, "log", "FATAL", None, "text", 1704103200000000),
+        ("cloudwatch", 0, "log", None, None, "START RequestId: 8", 1396035378988000),
+        ("cloudwatch", 1, "log", None, "/aws/lambda/f", "[ERROR] no", 1510109208016000),
+        ("cloudwatch", 2, "log", None, "1234:/g", "hi", 1682935200123000),
+        ("laurel", 0, "audit", "INFO", "h", None, 1688052525815000),
+        ("laurel", 1, "audit", "WARN", None, None, 1688052526001000),
+        ("laurel", 2, "audit", None, None, None, 1688052527002000),
+        (
+            "evtx",
+            0,
+            "winevent",
+            "INFO",
+            "Microsoft-Windows-Security-Auditing",
+            None,
+            1614775647371669,
+        ),
+        ("evtx", 1, "winevent", "ERROR", "Service Control Manager", None, 1614775648000000),
+        ("github-webhook", 0, "webhook", None, "me/it", None, 1557933621000000),
+        ("github-webhook", 1, "webhook", None, "me/it", None, 1557933657000000),
+        ("github-delivery", 0, "star", None, "me/it", None, 1557933640000000),
+        ("gcp", 2, "log", None, "projects/p/logs/l", "no severity", 1704103200000000),
+        ("otel-log", 0, "log", "WARN", "shop", "hello", 1704103200000000),
+        ("python-json", 0, "log", "WARN", "api.server", "who?", 1675177763351000),
+        ("python-json", 1, "log", "ERROR", "a", "bad", 1675177763351000),
+        ("logstash", 0, "log", "ERROR", "a.b.C", "m", 1704099600000000),
+        ("golog", 0, "log", "ERROR", "http.log.access.log0", "handled request", 1711741827962628),
+        ("golog", 1, "log", "WARN", "a.go:1", "slow", 1714550400000000),
+        ("open-appsec", 0, "Web Request", "ERROR", "HTTP", None, 1680516144702000),
+        ("azure-monitor", 0, "AUOMS_EXECVE", "WARN", "sshd", "m", 1652292621997000),
+        ("azure-monitor", 1, "Sign-in", "INFO", "SignInLogs", "ok", 1652292621997012),
+        ("clef", 0, "log", "WARN", "App.Main", "Hello, {User}", 1465271097853279),
+        ("clef", 1, "log", None, None, "Hello", 1465271097000000),
+        ("postgres-json", 0, "log", "ERROR", "db", "no relation", 1704103200123000),
+        ("postgres-json", 1, "log", "INFO", None, "checkpoint starting", 1704103200123000),
+        ("severity-json", 0, "log", "WARN", "web", "slow", 1704103200123000),
+        ("severity-json", 1, "log", "FATAL", "a.b", "gone", 1704103200500000),
+        ("dotnet-json", 0, "log", "ERROR", "Shop.Pay", "no Ada", 1697055255123000),
+        (
+            "dotnet-json",
+            1,
+            "log",
+            "INFO",
+            "Microsoft.Hosting.Lifetime",
+            "Now listening",
+            1697062455000000,
+        ),
+        ("log4j-json", 0, "log", "INFO", "a.B", "Hello", 1493121664118000),
+        ("log4j-json", 1, "log", "WARN", None, "late", 1493121664118000),
+        ("zap-development", 0, "log", "FATAL", "a/b.go:7", "odd", 1697055255123000),
+        ("zap-development", 1, "log", "WARN", "http", "slow", 1697062455123000),
+    ],
+)
+def test_columns(
+    engine: Any,
+    name: str,
+    at: int,
+    type_: str,
+    level: str | None,
+    source: str | None,
+    message: str | None,
+    micros: int,
+) -> None:
+    """Each dialect's members are found in the columns that mean the same."""
+    found = row(engine, registry.FORMATS[name], SEEDS[name][at])
+    columns = (found["type"], found.get("level"), found.get("source"), found.get("message"))
+    assert columns == (type_, level, source, message)
+    assert found["time"] == dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(
+        microseconds=micros
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "category", "subject", "id_"),
+    [
+        ("cloudwatch", 0, None, "2014/03/28/[1]ab", "3" * 56),
+        ("cloudwatch", 1, None, "s", "3" * 56),
+        ("cloudwatch", 2, None, "s", None),
+        ("laurel", 0, None, "1688052525.815:33152", None),
+        ("evtx", 0, "Security", "dc01.example.com", None),
+        ("evtx", 1, "System", None, None),
+        ("github-webhook", 0, "created", "me", None),
+        ("github-webhook", 1, None, "me", None),
+        ("github-delivery", 0, "created", "me", None),
+        ("gcp", 2, None, None, None),
+    ],
+)
+def test_what_else_is_in_columns(
+    engine: Any, name: str, at: int, category: str | None, subject: str | None, id_: str | None
+) -> None:
+    """What an event is about, and its own id where its format defines one."""
+    found = row(engine, registry.FORMATS[name], SEEDS[name][at])
+    assert (found.get("category"), found.get("subject"), found.get("id")) == (
+        category,
+        subject,
+        id_,
+    )
+
+
+@each_form
+def test_nothing_is_lost(engine: Any, form: Dialect) -> None:
+    """All members but the time and the message stay in data, as they are."""
+    for seed in SEEDS[form.NAME]:
+        kept = row(engine, form, seed)["data"]
+        moved = {form.time[0].partition("=")[0], *form.message[:1]}
+        assert set(seed) - set(kept) <= moved
+        assert set(kept) <= set(seed)
+
+
+def test_a_message_that_is_no_text_stays_in_data(engine: Any) -> None:
+    """An object cannot be a message; the next member that can is not looked for in it."""
+    found = row(engine, dialects.GOLOG, SEEDS["golog"][0] | {"msg": {"a": 1}})
+    assert "message" not in found
+    assert dict(found["data"]["msg"]) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("number", "bunyan", "gelf"),
+    [
+        (10, "TRACE", None),
+        (20, "DEBUG", None),
+        (30, "INFO", None),
+        (35, "INFO", None),
+        (40, "WARN", None),
+        (50, "ERROR", None),
+        (60, "FATAL", None),
+    ],
+)
+def test_levels_as_numbers(engine: Any, number: int, bunyan: str | None, gelf: str | None) -> None:
+    """A number means what the dialect's scale says; beyond the scale it is no level."""
+    seed = SEEDS["bunyan"][0] | {"level": number}
+    assert row(engine, dialects.BUNYAN, seed)["level"] == bunyan
+    assert row(engine, dialects.BUNYAN, seed)["data"]["level"] == number
+    seed = SEEDS["gelf"][0] | {"level": number}
+    assert row(engine, dialects.GELF, seed).get("level") == gelf
+
+
+@pytest.mark.parametrize(
+    ("number", "level"), list(enumerate("FATAL FATAL FATAL ERROR WARN INFO INFO DEBUG".split()))
+)
+def test_levels_of_syslog_in_json(engine: Any, number: int, level: str) -> None:
+    """GELF and the journal count as syslog does, as numbers or as text."""
+    seed = SEEDS["gelf"][0] | {"level": number}
+    assert row(engine, dialects.GELF, seed)["level"] == level
+    seed = SEEDS["journald"][0] | {"PRIORITY": str(number)}
+    assert row(engine, dialects.JOURNALD, seed)["level"] == level
+
+
+@pytest.mark.parametrize(
+    ("word", "level"),
+    [("ERROR+2", "ERROR"), ("WARN+1", "WARN"), ("INFO-1", "INFO"), ("DEBUG-4", "DEBUG")],
+)
+def test_levels_of_slog_between_names(engine: Any, word: str, level: str) -> None:
+    """Go's slog writes a level without a name as the one below it; its own text is kept."""
+    seed = {"time": "2023-10-11T22:14:15Z", "level": word, "msg": "m"}
+    line = f"time=2023-10-11T22:14:15Z level={word} msg=m".encode()
+    by_pairs = registry.FORMATS["logfmt"]
+    for form in (dialects.GOLOG, jsonl.FORM):
+        found = row(engine, form, seed)
+        assert (found["level"], found["data"]["level"]) == (level, word)
+    (found,) = one_by_one(engine, by_pairs, [line]).values()
+    assert (found["level"], dict(found["data"])["level"]) == (level, word)
+    compare(engine, by_pairs, by_pairs.QUERY, [line], lambda _: True)
+
+
+# --- telling them apart ---------------------------------------------------------------------------
+
+
+@each_form
+def test_a_dialect_is_told_by_its_members(form: Dialect) -> None:
+    """Lines of a dialect are taken for it, also where a few others are among them."""
+    lines = [json.dumps(seed) for seed in SEEDS[form.NAME]]
+    for text in ("\n".join(lines), "\n".join([*lines, *lines, '{"x":1}'])):
+        assert registry.detect(text.encode(), text.encode(), "x.log").NAME == form.NAME
+
+
+@each_form
+def test_a_dialect_is_told_by_the_beginning_of_a_long_line(form: Dialect) -> None:
+    """A first line that goes on beyond what is looked at is known by what is seen of it."""
+    for seed in SEEDS[form.NAME]:
+        head = json.dumps(seed | {"long": [{"a": "x, {" * 3000}]}).encode()
+        assert registry.detect(head[:4096], head, "x.log").NAME == form.NAME
+
+
+@pytest.mark.parametrize("line", ["[Dec 21 12:56:57] SECURITY[77]: x", "[INFO] x", "[a] {}"])
+def test_a_word_in_brackets_is_text(line: str) -> None:
+    """Lines that begin with a bracket are no JSON for that."""
+    assert registry.detect(line.encode(), line.encode(), "x.log").NAME == "plain"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"time":"2024-05-01","type":"A","message":"x","level":"info"}',
+        '{"a":1}',
+        '{"event":"login","level":"info","timestamp":"2024-05-01"}',
+        '{"level":"info","message":"x"}',
+        '{"ts":5,"uid":"x","data":{}}',
+        '{"@timestamp":"2024-05-01","message":"x"}',
+    ],
+)
+def test_plain_json_lines_stay_plain(line: str) -> None:
+    """Lines that no dialect is sure of are JSON lines."""
+    assert registry.detect(line.encode(), line.encode(), "x.log") is jsonl.FORM
+
+
+def test_lines_of_no_dialect_are_read_as_plain_ones(engine: Any) -> None:
+    """A line among those of a dialect that lacks its members is an event all the same."""
+    (found,) = one_by_one(engine, dialects.BUNYAN, [b'{"time":5,"type":"A","x":1}']).values()
+    assert (found["type"], dict(found["data"])) == ("A", {"x": 1})
+
+
+def test_a_type_may_be_the_number_zero(engine: Any) -> None:
+    """By SQL and by the exact rule, as any other number."""
+    (form,) = (form for form in FORMS if form.NAME == "azure-monitor")
+    seed = {"SourceSystem": "Linux", "TimeGenerated": "2024-01-01T00:00:00Z", "EventType": 0}
+    assert row(engine, form, seed)["type"] == "0"
+
+
+POSTGRES = SEEDS["postgres-json"][0]
+TIMES = [
+    ("2023-10-11 22:14:15.123 CEST", "20:14:15.123", "CEST"),
+    ("2023-10-11 22:14:15.123 +03", "19:14:15.123", None),
+    ("2023-10-11 22:14:15.123 Z", "22:14:15.123", None),
+    ("2023-10-11 22:14:15.123 +02:00", "20:14:15.123", None),
+    ("2023-10-11 22:14:15.123 +0200", "20:14:15.123", None),
+    ("2023-10-11 22:14:15 +0200 CEST", "20:14:15", None),
+    ("2023-10-11 22:14:15.5 +0000 UTC", "22:14:15.5", None),
+    ("2023-10-11 22:14:15 CST", "22:14:15", "CST"),
+    ("2023/10/11 22:14:15.123", "22:14:15.123", None),
+    ("11/Oct/2023:22:14:15 +0200", "20:14:15", None),
+    ("Wed Oct 11 22:14:15 2023", "22:14:15", None),
+    ("Wed, 11 Oct 2023 22:14:15 GMT", "22:14:15", "GMT"),
+    ("2023-10-11T22:14:60Z", "22:14:59.999999", None),
+    ("2023-10-11 22:14:60,5", "22:14:59.999999", None),
+]
+
+
+@pytest.mark.parametrize(("text", "clock", "word"), TIMES)
+def test_times_in_other_spellings(engine: Any, text: str, clock: str, word: str | None) -> None:
+    """A time may be written as servers write it, in a dialect or not; a zone's word is kept."""
+    for form, seed in ((dialects.POSTGRES_JSON, POSTGRES), (jsonl.FORM, {"x": 1})):
+        found = row(engine, form, {**seed, "timestamp": text})
+        assert found["time"] == dt.datetime.fromisoformat(f"2023-10-11T{clock}+00:00")
+        assert found["data"].get("tz") == word
+
+
+def test_an_empty_time_is_none(engine: Any) -> None:
+    """It is as a missing one, and another member may have the time."""
+    seed = {"level": "info", "msg": "x", "ts": ""}
+    for form in (jsonl.FORM, dialects.GOLOG):
+        line = json.dumps(seed).encode()
+        assert form.parse(line).get("time") is None
+        compare(engine, form, form.QUERY, [line], has_time(form))
+    found = row(engine, jsonl.FORM, {"time": "", "ts": "11/Oct/2023:22:14:15 +0000"})
+    assert found["time"] == dt.datetime(2023, 10, 11, 22, 14, 15, tzinfo=dt.UTC)
+
+
+def test_of_two_times_the_other_stays_as_it_is(engine: Any) -> None:
+    """What is not the time of the event goes into data as it was written."""
+    both = {"ts": "11/Oct/2023:22:14:15 +0000", "time": "2023-10-11 22:14:15 Z"}
+    assert row(engine, jsonl.FORM, both)["data"] == {"ts": both["ts"]}
+
+
+def test_a_time_that_none_can_read_is_refused(engine: Any) -> None:
+    """Such a line is quarantined, so that it is kept."""
+    for line in (b'{"time":"never"}', b'{"time":"2023-13-41 22:14:15 CEST"}'):
+        (reason,) = one_by_one(engine, jsonl.FORM, [line]).values()
+        assert "is not a date" in str(reason)

@@ -1,0 +1,96 @@
+"""Times that name no zone are of the zone of their source, in the engine as in the exact rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog.errors import InvalidSetting
+from lakelog.event.encode import parse_time
+from lakelog.files.source import Chunk
+from lakelog.formats import local_time, registry
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.transform import FEW, Transformer
+
+MakeLake = Callable[..., lakelog.Lake]
+BERLIN = "Europe/Berlin"
+NIGHTS = ("2026-03-29", "2026-10-25", "2026-07-01", "1985-09-29")
+"""Two nights in which clocks change, and two others, one of another rule."""
+LINES = {
+    "applog": "{} ERROR db: lost",
+    "jsonl": '{{"time": "{}", "type": "a"}}',
+    "logfmt": 'time="{}" level=info msg=x',
+    "csv": "{},b",
+}
+
+
+def moments() -> list[datetime]:
+    """Every ten minutes of some nights."""
+    days = [datetime.fromisoformat(day) for day in NIGHTS]
+    return [day + timedelta(minutes=10 * n) for day in days for n in range(6 * 24)]
+
+
+@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("zone", [BERLIN, "America/St_Johns", "+05:30", "-03:00"])
+def test_both_ways_of_reading_agree_where_clocks_change(
+    make_lake: MakeLake, name: str, zone: str
+) -> None:
+    """In the hour that is there twice or not at all, the engine and the exact rule agree."""
+    lake = make_lake()
+    texts = [LINES[name].format(moment) for moment in moments()]
+    texts = ["time,b", *texts] if name == "csv" else texts
+    data = "".join(f"{text}\n" for text in texts).encode()
+    form = registry.specialize(registry.by_name(registry.in_zone(name, zone)), data)
+    assert len(texts) > FEW
+    whole = Transformer(lake.engine(), form, "o").run(Chunk(data, 0), final=True)
+    wanted = [parse_time(str(moment), local_time.zone_of(zone)) for moment in moments()]
+    assert [t.astimezone(UTC) for t in whole.table["time"].to_pylist()] == wanted
+    few = Transformer(lake.engine(), form, "o").run(Chunk(data[:2000], 0), final=True)
+    got = [t.astimezone(UTC) for t in few.table["time"].to_pylist()]
+    assert len(got) > 10
+    assert got[:-1] == wanted[: len(got) - 1]
+
+
+def test_a_zone_stays_with_the_file(make_lake: MakeLake, tmp_path: Path) -> None:
+    """What was read in a zone is counted in it by audit, and grows in it."""
+    lake, path = make_lake(), tmp_path / "app.log"
+    path.write_text("2026-07-01 12:00:00 INFO a: one\n")
+    lake.ingest(str(path), format=f"applog@{BERLIN}")
+    with path.open("a") as file:
+        file.write("2026-07-01T12:00:01Z INFO a: two\n")
+    lake.ingest(str(path), format=f"applog@{BERLIN}")
+    times = lake.sql("SELECT time AT TIME ZONE 'UTC' FROM events ORDER BY position").fetchall()
+    assert [str(t) for (t,) in times] == ["2026-07-01 10:00:00", "2026-07-01 12:00:01"]
+    done = audit(lake.store, "main", lake.engine, [str(path)])
+    assert [(f.lines, f.wrong, f.format) for f in done.files] == [(2, 0, f"applog@{BERLIN}")]
+
+
+@pytest.mark.parametrize("zone", ["CET", "Mars/Olympus", "+25:00", "../etc/passwd", "", "a/\x00"])
+def test_a_zone_that_is_none_is_refused(zone: str) -> None:
+    """Abbreviations, unknown names and offsets that cannot be are refused in one line."""
+    with pytest.raises(InvalidSetting, match="write Europe/Berlin, UTC or"):
+        local_time.zone_of(zone)
+
+
+def test_formats_without_times_to_be_told_have_no_zone() -> None:
+    """UTC, requests of _bulk and a LogFormat are called as ever."""
+    assert registry.in_zone("applog", "UTC") == "applog"
+    assert registry.in_zone("bulk", BERLIN) == "bulk"
+    assert registry.in_zone("access:%h %t", BERLIN) == "access:%h %t"
+    assert registry.in_zone("applog@UTC", "+02:00") == "applog@+02:00"
+
+
+@pytest.mark.parametrize("name", [name for name in registry.FORMATS if name != "bulk"])
+def test_zone_changes_nothing_but_times(name: str) -> None:
+    """A format in a zone recognises, cuts and reads lines as the format itself does."""
+    form, zoned = registry.FORMATS[name], registry.by_name(f"{name}@Europe/Berlin")
+    assert replace(zoned.traits, zone="") == form.traits
+    members = ("about", "QUERY", "heads", "complete", "places")
+    assert [getattr(zoned, m) for m in members] == [getattr(form, m) for m in members]
+    lines = [b'{"a":1}', b"", b"2026-01-01T00:00:00Z stdout F words", b"words"]
+    assert zoned.sniff(lines) == form.sniff(lines)

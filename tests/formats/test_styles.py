@@ -1,0 +1,196 @@
+"""Styles of programs, runtimes and servers: each gives time, level, source and message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lakelog
+from lakelog.files.source import Chunk
+from lakelog.formats import applog, pattern, registry, runtime, syslog, traffic
+from lakelog.ingest import transform
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.transform import Transformer
+from tests.support.effort import share
+from tests.support.style_lines import PG, STYLES
+from tests.support.text_facts import FACTS, SHARED
+from tests.support.text_lines import edited, rows_of
+from tests.support.two_ways import NOW, compare, one_by_one
+
+FORMS = {"applog": applog.FORM, "runtime": runtime.FORM, "traffic": traffic.FORM}
+ALL = [(name, line, told) for name, styles in STYLES.items() for line, told in styles]
+CONTINUED = [each for each in ALL if each[0] != "traffic" and (each[2][0] or each[2][3])]
+"""Those that lines which begin otherwise may follow."""
+
+
+@pytest.fixture(autouse=True)
+def still() -> Iterator[None]:
+    """The clock of the exact rule shows what the queries are given."""
+    with mock.patch.object(pattern, "now", return_value=NOW):
+        yield
+
+
+def timed(form: Any) -> Any:
+    """What says whether a line of a format tells its time."""
+    return lambda line: "time" in form.parse(line.strip())
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_each_style_gives(engine: Any, name: str) -> None:
+    """Time, level, source and message of a line of each style, by SQL as well."""
+    form = FORMS[name]
+    told = [(line, facts) for line, facts in STYLES[name] if facts[0] or facts[3]]
+    timed = [line for line, facts in told if facts[0]]
+    rows = dict(zip(timed, rows_of(engine, form, timed), strict=True))
+    # A line without a time has none that a query could agree with.
+    bare = [line for line, facts in told if not facts[0]]
+    exact = one_by_one(engine, form, [line.encode() for line in bare])
+    rows |= zip(bare, (found for _, found in sorted(exact.items())), strict=True)
+    for line, (time, level, source, message) in told:
+        found = rows[line]
+        if time:
+            assert found["time"].isoformat().startswith(time), line
+        assert (found.get("level"), found.get("source")) == (level, source), line
+        assert (found.get("message") or "") == message, line
+        assert name == registry.detect(line.encode(), b"", "x.log").NAME, line
+
+
+@pytest.mark.parametrize("name", FORMS)
+@settings(max_examples=share(50))
+@given(data=st.data())
+def test_styles_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, data: Any) -> None:
+    """Whatever becomes of lines, full and narrowed queries agree with the exact rule."""
+    form, seeds = FORMS[name], [line for line, _ in STYLES[name]]
+    lines = data.draw(st.lists(edited(seeds), min_size=8, max_size=20))
+    few = data.draw(st.lists(st.sampled_from(seeds), min_size=1, max_size=3))
+    for query in (form.QUERY, *form.cheaper([line.encode() for line in few])):
+        compare(engine, form, query, lines, timed(form))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_style_is_seen_in_plain_text(name: str) -> None:
+    """In text, lines of every style are events of that style, not text."""
+    text = registry.tolerant(registry.by_name("plain"), "x.txt", forced=False)
+    for line, facts in STYLES[name]:
+        if facts[0] or facts[3]:
+            (event,) = text.events(line.encode())
+            assert event.get("source") == facts[2], line
+            assert ("level" in event) == bool(facts[1]), line
+
+
+def test_what_postgres_adds_belongs_to_its_message(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """DETAIL, HINT and STATEMENT go behind the line they are about; an audit agrees."""
+    path = tmp_path / "pg.log"
+    text = PG + "ERROR:  no table\n" + PG + "STATEMENT:  SELECT 1\n\tFROM x\n" + PG + "LOG:  on\n"
+    path.write_text(text)
+    assert lake.ingest(str(path)).events == 2
+    first, second = lake.sql("SELECT level, message FROM events ORDER BY position").fetchall()
+    assert first == ("ERROR", f"no table\n{PG}STATEMENT:  SELECT 1\n\tFROM x")
+    assert second == ("INFO", "on")
+    assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
+
+
+@pytest.mark.parametrize(("name", "line", "told"), CONTINUED, ids=range(len(CONTINUED)))
+def test_a_trace_stays_with_its_line(engine: Any, name: str, line: str, told: Any) -> None:
+    """Lines that begin otherwise are one event with the line before them."""
+    form = FORMS[name]
+    text = f"{line}\n\tat a.b(C.java:1)\n  more: x\n{line}\n".encode()
+    with mock.patch.object(transform, "FEW", 1000):
+        table = Transformer(engine, form, "o").run(Chunk(text, 0), final=True).table
+    message = f"{told[3]}\n\tat a.b(C.java:1)\n  more: x"
+    assert table["message"].to_pylist() == [message, told[3]]
+
+
+def test_colours_stay_in_messages(engine: Any) -> None:
+    """Colours of a terminal hide nothing: lines are told as without them, messages keep them."""
+    line = "\x1b[0m\x1b[32mSep 19 \x1b[0m09:24:04\x1b[31m mac \x1b[1mapp\x1b[34m[17]\x1b[0m: a"
+    line += "\x1b[33mb"
+    found = syslog.FORM.parse(line.encode())
+    assert (found["source"], found["data"]["procid"], found["data"]["host"]) == ("app", "17", "mac")
+    assert found["message"] == "a\x1b[33mb"
+    (exact,) = [applog.FORM.parse(b"\x1b[31m2024-01-02 03:04:05 ERROR\x1b[0m a.b: \x1b[1mx\x1b[0m")]
+    assert (exact["level"], exact["source"]) == ("ERROR", "a.b")
+    assert exact["message"].endswith("\x1b[1mx\x1b[0m")
+
+
+@pytest.mark.needs("../shared")
+@pytest.mark.parametrize(
+    ("name", "form", "counts"),
+    [
+        ("lnav/logfile_glog.0", "runtime", (7, 0)),
+        ("lnav/logfile_epoch.0", "runtime", (2, 0)),
+        ("lnav/logfile_postgres.0", "applog", None),
+        ("lnav/logfile_uwsgi.0", "traffic", (19, 0)),
+        ("lnav/logfile_ansi.1", "syslog", (10, 0)),
+        ("lnav/logfile_docker_compose_with_ts.0", "runtime", None),
+        ("services/aws-alb-logs__aws-alb-logs.log", "traffic", (14, 0)),
+        ("services/haproxy-logs__haproxy-logs.log", "traffic", (5, 0)),
+        ("services/bunkerweb-logs__bunkerweb-logs.log", "traffic", (5, 0)),
+        ("services/immich-logs__immich-logs.log", "runtime", None),
+        ("services/paperless-ngx-logs__paperless-ngx-logs.log", "applog", (31, 0)),
+        ("services/gitea-bf__gitea-bf.log", "applog", (60, 0)),
+        ("services/sshesame__sshesame.log", "applog", (381, 0)),
+        ("services/mssql-text-logs__mssql-text-logs.log", "applog", (14, 0)),
+        ("services/odoo-logs__odoo.log", "applog", (6, 0)),
+        ("services/pgsql-user-enum__pgsql-user-enum.log", "applog", None),
+        ("services/asterisk-user-enum__asterisk-user-enum.log", "runtime", (6, 0)),
+        ("services/qbittorrent-logs__qbittorrent-logs.log", "runtime", (6, 0)),
+        ("services/teamspeak-bf__teamspeak-bf.log", "applog", (6, 0)),
+    ],
+)
+def test_real_files_of_styles(
+    lake: lakelog.Lake, name: str, form: str, counts: tuple[int, int] | None
+) -> None:
+    """Each file is taken for what it is, no line is lost, and an audit agrees."""
+    report = lake.ingest(str(SHARED / name))
+    assert report.files[0].format == form
+    assert report.quarantined == 0
+    assert report.events <= FACTS[name]["lines"]
+    if counts:
+        assert (report.events, report.quarantined) == counts
+    assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
+
+
+SLOW_HEAD = """/usr/sbin/mysqld, Version: 10.3.39-MariaDB (Debian 10). started with:
+Tcp port: 3306  Unix socket: /run/mysqld/mysqld.sock
+Time\t\t    Id Command\tArgument
+"""
+SLOW_QUERY = """# User@Host: root[root] @ localhost []
+# Thread_id: 8  Schema: x  QC_hit: No
+# Query_time: 2.000000  Lock_time: 0.000000  Rows_sent: 1  Rows_examined: 0
+SET timestamp=1697055255;
+select sleep(2)
+  from x;
+"""
+SLOW = f"""# Time: 231011 22:14:15
+{SLOW_QUERY}{SLOW_QUERY}# Time: 231012  2:14:16
+{SLOW_QUERY}# Time: 2023-10-13T02:14:17.5Z
+{SLOW_QUERY}"""
+
+
+@pytest.mark.parametrize("times", [1, 300])
+@pytest.mark.parametrize("head", ["", SLOW_HEAD])
+@pytest.mark.parametrize("grows", [False, True])
+def test_each_slow_query_is_an_event(
+    lake: lakelog.Lake, tmp_path: Path, head: str, times: int, grows: bool
+) -> None:
+    """A query has the time before it, else that of the query before it; an audit agrees."""
+    path = tmp_path / "slow.log"
+    path.write_text(head)
+    if grows:
+        lake.ingest(str(path))
+    path.write_text(head + SLOW * times)
+    lake.ingest(str(path))
+    query = "SELECT strftime(time, '%d %T'), message FROM events WHERE message LIKE '# User%'"
+    moments = ["11 22:14:15", "11 22:14:15", "12 02:14:16", "13 02:14:17"]
+    expected = [(moment, SLOW_QUERY.strip()) for moment in moments * times]
+    assert lake.sql(f"{query} ORDER BY position").fetchall() == expected
+    assert lake.sql("SELECT count(*) FROM events").fetchall() == [(len(expected) + bool(head),)]
+    (file,) = audit(lake.store, lake.branch_name, lake.engine, []).files
+    assert file.wrong == 0

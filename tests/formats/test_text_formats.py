@@ -1,0 +1,477 @@
+"""Formats of text: both ways of reading a line agree, whatever is done to it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import lakelog
+from lakelog.errors import InvalidEvent
+from lakelog.event.encode import parse_time
+from lakelog.files.source import Chunk
+from lakelog.formats import access, applog, logfmt, pattern, registry, syslog
+from lakelog.ingest import records, transform
+from lakelog.ingest.transform import Transformer
+from tests.support.effort import share
+from tests.support.linear_time import assert_linear
+from tests.support.text_lines import SEEDS, edited, has_time, row, rows_of
+from tests.support.two_ways import NOW, compare, decided, one_by_one
+
+FORMS = [access.FORM, syslog.FORM, logfmt.FORM, applog.FORM]
+each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.NAME)
+
+
+@pytest.fixture(autouse=True)
+def still() -> Iterator[None]:
+    """The clock of the exact rule shows what the queries are given."""
+    with mock.patch.object(pattern, "now", return_value=NOW):
+        yield
+
+
+# --- the two ways ---------------------------------------------------------------------------------
+
+
+@each_form
+@settings(max_examples=share(80))
+@given(data=st.data())
+def test_text_by_sql_is_that_of_the_exact_rule(engine: Any, form: Any, data: Any) -> None:
+    """Whatever the query of a format of text decides, it decides as the exact rule does."""
+    lines = data.draw(st.lists(edited(SEEDS[form.NAME]), min_size=8, max_size=24))
+    compare(engine, form, form.QUERY, lines, has_time(form))
+
+
+@each_form
+def test_every_kind_of_line_is_decided_by_sql(engine: Any, form: Any) -> None:
+    """The query leaves only escaped values of logfmt and leap days of other years."""
+    lines = [seed.encode() for seed in SEEDS[form.NAME]]
+    exact = one_by_one(engine, form, lines)
+    good = [at for at, row in exact.items() if isinstance(row, dict)]
+    left = 1 if form in (logfmt.FORM, syslog.FORM) else 0
+    assert compare(engine, form, form.QUERY, lines, has_time(form)) == len(good) - left
+    assert len(good) >= len(lines) - 5
+
+
+@each_form
+@settings(max_examples=share(60))
+@given(data=st.data())
+def test_bytes_of_any_kind_are_stored_or_quarantined(engine: Any, form: Any, data: Any) -> None:
+    """However bytes of real lines are changed, each line gives one row or one bad line."""
+    raw = b"\n".join(line.encode() for line in SEEDS[form.NAME]) + b"\n"
+    _take_spoilt(engine, form, raw, data)
+
+
+def _take_spoilt(engine: Any, form: Any, raw: bytes, data: Any) -> None:
+    spoilt = bytearray(raw)
+    for _ in range(data.draw(st.integers(1, 30))):
+        at = data.draw(st.integers(0, len(spoilt) - 1))
+        piece = data.draw(
+            st.binary(max_size=2) | st.sampled_from([b"\n", b"\xff", b"\xef\xbb\xbf"])
+        )
+        spoilt[at : at + data.draw(st.integers(0, 2))] = piece
+    text = bytes(spoilt) + b"\n"
+    with mock.patch.object(transform, "FEW", data.draw(st.sampled_from([0, 1000]))):
+        made = Transformer(engine, form, "o").run(Chunk(text, 0), final=True)
+    found = made.table["position"].to_pylist() if made.table is not None else []
+    bad = [b.position for b in made.bad]
+    lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
+    for at in range(len(lines) - 1, 0, -1):
+        if not re.match(form.traits.begins.encode(), lines[at]):
+            lines[at - 1 : at + 1] = [lines[at - 1] + lines[at]]
+    places = list(itertools.accumulate(map(len, lines), initial=0))
+    full = [
+        at
+        for at, line in zip(places, lines, strict=False)
+        if line.strip().removeprefix(records.BOM)
+    ]
+    assert sorted(found + bad) == full
+    assert found == sorted(found)
+
+
+@each_form
+def test_no_line_takes_long(form: Any) -> None:
+    """However a line of 20 kB goes on after a good beginning, the time grows with its length."""
+
+    def parse(line: str) -> None:
+        with contextlib.suppress(InvalidEvent):
+            form.parse(line.encode())
+
+    signs = [
+        " ",
+        "$",
+        "[",
+        '"',
+        "\\",
+        "a.",
+        "a.b",
+        " (",
+        " (a",
+        ":a@",
+        ":a",
+        "=",
+        "?",
+        " HTTP/",
+        ":",
+    ]
+    signs += [
+        "] [",
+        "a=",
+        'a="',
+        " a=1",
+        " - ",
+        "[a]",
+        "?a ",
+        '\\"',
+        "-",
+        "0",
+        " 0",
+        "\t",
+        "a$.",
+        "::",
+    ]
+    for seed, sign in itertools.product(SEEDS[form.NAME], signs):
+        for part in (1, 2, 3):
+            for end in ("", "\0"):
+                assert_linear(parse, seed[: len(seed) * part // 3], sign, end)
+
+
+# --- what lines mean ------------------------------------------------------------------------------
+
+
+def test_an_access_line_gives_all_its_fields(engine: Any) -> None:
+    """Escapes end no field and are undone, dashes are null, the zone is taken into account."""
+    found = row(engine, access.FORM, SEEDS["access"][1])
+    assert found["time"] == dt.datetime(2024, 2, 29, 18, 29, 59, tzinfo=dt.UTC)
+    assert (found["type"], found["level"]) == ("access", "WARN")
+    assert found["message"] == 'GET /x y?q="1" HTTP/2.0'
+    assert found["data"] == {
+        "host": "::1",
+        "ident": None,
+        "user": None,
+        "method": "GET",
+        "path": "/x y",
+        "query": 'q="1"',
+        "protocol": "HTTP/2.0",
+        "status": 404,
+        "bytes": None,
+        "referer": "http://a/\\b",
+        "agent": 'Mozilla "5" \\x22',
+        "more": None,
+    }
+    common = row(engine, access.FORM, SEEDS["access"][0])
+    assert (common["level"], common["data"]["user"], common["data"]["bytes"]) == (
+        "INFO",
+        "frank",
+        2326,
+    )
+    odd = row(engine, access.FORM, SEEDS["access"][4])
+    assert (odd["message"], odd["data"]["method"]) == ("lv|'|'|x", None)
+    assert "message" not in row(engine, access.FORM, SEEDS["access"][2])
+
+
+@pytest.mark.parametrize(
+    ("severity", "level"),
+    list(enumerate(["FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO", "DEBUG"])),
+)
+def test_the_priority_of_a_syslog_line_is_its_level(engine: Any, severity: int, level: str) -> None:
+    """Its severity is the level, whatever its facility, in both RFCs."""
+    rests = ("1 2024-05-01T10:00:00+02:00 h a 1 m - x", "Jan  1 10:00:00 h a[1]: x")
+    given = [(facility * 8 + severity, rest) for facility in (0, 4, 23) for rest in rests]
+    every = rows_of(engine, syslog.FORM, [f"<{pri}>{rest}" for pri, rest in given])
+    for (pri, _), found in zip(given, every, strict=True):
+        assert (found["level"], found["source"], found["message"]) == (level, "a", "x")
+        assert (found["data"]["pri"], found["data"]["procid"]) == (pri, "1")
+
+
+def test_structured_data_stays_as_it_is(engine: Any) -> None:
+    """Escaped brackets do not end it, and what follows is the message."""
+    found = row(engine, syslog.FORM, SEEDS["syslog"][1] + " the message")
+    assert found["data"]["structured"] == '[ex@1 a="1\\]" b="x"][y]'
+    assert (found["message"], found["data"]["msgid"]) == ("the message", None)
+    assert found["time"] == dt.datetime(2003, 8, 24, 12, 14, 15, 3, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("today", "date", "year"),
+    [
+        ("2026-01-01", "Jan  1 23:00:00", 2026),
+        ("2026-01-01", "Jan  2 00:00:00", 2026),
+        ("2026-01-01", "Jan  2 00:00:01", 2025),
+        ("2026-01-01", "Dec 31 23:59:59", 2025),
+        ("2025-12-31T12", "Jan  1 11:00:00", 2026),
+        ("2025-12-31T12", "Jan  1 12:00:01", 2025),
+        ("2025-12-31T12", "Dec 31 13:00:00", 2025),
+        ("2025-06-01", "Feb 29 10:00:00", 2024),
+        ("2024-02-28T12", "Feb 29 11:00:00", 2024),
+        ("2023-12-31T12", "Feb 29 11:00:00", 2020),
+        ("1903-03-01", "Feb 29 11:00:00", 1896),
+        ("2026-01-01", "Jan  2 00:00:00.5", 2025),
+    ],
+)
+def test_a_date_without_a_year(engine: Any, today: str, date: str, year: int) -> None:
+    """It is in the latest year in which it is not more than a day ahead of the ingest."""
+    now = dt.datetime.fromisoformat(today).replace(tzinfo=dt.UTC)
+    line = f"{date} host app: text".encode()
+    with mock.patch.object(pattern, "now", return_value=now):
+        assert parse_time(syslog.FORM.parse(line)["time"]).year == year
+    with mock.patch("tests.support.two_ways.NOW", now):
+        for found in decided(engine, syslog.FORM, syslog.FORM.QUERY, [line]).values():
+            assert found["time"].year == year
+
+
+LEVELS = {
+    "pattern": ("2024-05-01 10:00:00 {} x\n", ("WARNING", "critical", "notice", "INFO", "info")),
+    "letters": ("I0102 10:00:00.123456 12 a.go:1] m\n{}0102 10:00:00.5 12 a.go:1] m\n", "EWF"),
+    "logfmt": ("ts=2024-05-01T10:00:00Z severity={} msg=x a=1\n", ("warning", "Err", "info")),
+    "csv": ("time,Severity,n\n2024-05-01T10:00:00Z,{},1.50\n", ("Informational", "info")),
+    "jsonl": ('{{"time":"2024-05-01T10:00:00Z","level":"{}","n":1}}\n', ("Informational", "info")),
+    "spaced": ('{{"level": "{}", "@timestamp": "2024-05-01"}}\n', ("crit", "Fatal")),
+    "typed": ('{{"type":"a","level":"{}","data":{{"n":1}}}}\n', ("warning", "WARN")),
+    "taken": ('{{"type":"a","level":"{}","data":{{"level":1}}}}\n', ("warning",)),
+    "text": ('{{"type":"a","level":"{}","data":"x"}}\n', ("warning",)),
+}
+KEPT = {"INFO": None, "info": None, "Fatal": None, "WARN": None}
+
+
+@pytest.mark.parametrize("few", [0, 500])
+@pytest.mark.parametrize("name", LEVELS)
+def test_the_word_for_a_level_stays_beside_its_severity(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, few: int
+) -> None:
+    """It is `level` in the payload where it is another word, unless that has a level itself."""
+    monkeypatch.setattr(transform, "FEW", few)
+    line, words = LEVELS[name]
+    for number, word in enumerate(words):
+        path = tmp_path / f"{number}.{'csv' if name == 'csv' else 'log'}"
+        path.write_text(line.format(word))
+        assert lake.ingest(str(path)).quarantined == 0
+        [(level, data)] = lake.sql(
+            "SELECT level, data FROM events ORDER BY ingested_at DESC, position DESC LIMIT 1"
+        ).fetchall()
+        assert level in ("INFO", "WARN", "ERROR", "FATAL")
+        found = json.loads(data or "{}")
+        if name in ("taken", "text"):
+            assert found == ({"level": 1} if name == "taken" else "x")
+        else:
+            assert found.get("level") == KEPT.get(word, word)
+
+
+def test_number_texts_and_microseconds_stay_as_they_are(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """What a number would lose stays text; the time of Blue Gene has its microseconds."""
+    (tmp_path / "t.csv").write_text(
+        "time,a,b\n2024-05-01T10:00:00.000001Z,1.50,0.000002701\n2024-05-01T10:00:01Z,007,1e5\n"
+    )
+    (tmp_path / "bgl.log").write_text(
+        "- 1117838570 2005.06.03 R02-M1-N0-C:J12-U11 2005-06-03-15.42.50.363779 R02 RAS KERNEL INFO"
+        " instruction cache parity error corrected\n"
+    )
+    for name in ("t.csv", "bgl.log"):
+        assert lake.ingest(str(tmp_path / name)).quarantined == 0
+    query = "SELECT epoch_us(time) % 1000000, data FROM events ORDER BY time DESC"
+    assert [(us, json.loads(data)) for us, data in lake.sql(query).fetchall()][:2] == [
+        (0, {"a": "007", "b": "1e5"}),
+        (1, {"a": "1.50", "b": "0.000002701"}),
+    ]
+    assert lake.sql(query).fetchall()[2][0] == 363779
+
+
+def test_pairs_are_text_and_the_known_ones_columns(engine: Any) -> None:
+    """Of several spellings the first that is not empty counts; others stay in data."""
+    found = row(engine, logfmt.FORM, SEEDS["logfmt"][1])
+    assert (found["level"], found["message"]) == ("WARN", "done")
+    assert found["data"] == {"msg": "", "type": "x", "time": "", "level": "WARNING"}
+    found = row(engine, logfmt.FORM, SEEDS["logfmt"][2])
+    assert found["level"] == "LOUD"
+    assert found["data"] == {"severity": "info", "note": 'say "hi" \\u00e9 \\q'}
+    escaped = row(engine, logfmt.FORM, 'ts=5 msg="a \\"b\\" \\u00e9\\n"')
+    assert escaped["message"] == 'a "b" é\n'
+
+
+@pytest.fixture(scope="module")
+def styles(engine: Any) -> list[dict[str, Any]]:
+    """The rows of the first lines of programs, by one query: it takes long to prepare."""
+    return rows_of(engine, applog.FORM, SEEDS["applog"][:16])
+
+
+@pytest.mark.parametrize(
+    ("at", "year", "level", "source", "message"),
+    [
+        (0, 2024, "WARN", "my.name", "a message - with more"),
+        (1, 2016, "INFO", "org.apache.X$Y", "started"),
+        (2, 2016, "ERROR", "c.e.App", "failed: 5"),
+        (3, 2016, "TRACE", "kafka.controller.K", "[Controller 0]: checking (x)"),
+        (4, 2016, "INFO", None, "no class here (at all)"),
+        (5, 2025, "FATAL", "laravel", "Unable to create {}"),
+        (6, 2015, "INFO", "FastLeader", "Note: x"),
+        (7, 2024, "FATAL", "app.db", "gone"),
+        (8, 2024, "DEBUG", None, "http://x/y"),
+        (9, 2012, "DEBUG", None, "foo bar baz"),
+        (10, 2024, "WARN", "a.b", "c"),
+        (11, 2008, "INFO", "dfs.DataNode$PacketResponder", "PacketResponder 1 for block"),
+        (12, 2017, "INFO", "executor.CoarseGrainedExecutorBackend", "Registered [TERM]"),
+        (13, 2005, "INFO", None, "workerEnv.init() ok"),
+        (14, 2021, "ERROR", "core", "[client ::1:3] x"),
+        (15, 2021, "ERROR", None, "*42952950 limiting requests"),
+    ],
+)
+def test_styles_of_programs(
+    styles: list[dict[str, Any]], at: int, year: int, level: str, source: str | None, message: str
+) -> None:
+    """Each style gives time, level, source and message."""
+    found = styles[at]
+    assert (found["level"], found.get("source"), found["message"]) == (level, source, message)
+    assert found["time"].year == year
+
+
+@pytest.mark.parametrize(
+    "line", [seed for seed in SEEDS["applog"] if seed[-2:] in ("- ", ": ", "OR", "FO")]
+)
+def test_a_message_may_be_empty(engine: Any, line: str) -> None:
+    """A line without a message is an event all the same."""
+    found = row(engine, applog.FORM, line)
+    assert "message" not in found
+    assert found["level"] in ("INFO", "ERROR")
+
+
+TRACE = (
+    "2024-01-02 03:04:05,678 - a.b - ERROR - failed\nTraceback (most recent call last):\n"
+    '  File "x.py", line 1, in <module>\n\nValueError: 2024\n'
+)
+NEXT = "2024-01-02 03:04:06,000 - a.b - INFO - on it goes\n"
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+def test_a_stack_trace_is_one_event(engine: Any, few: int) -> None:
+    """Lines without a time go behind the message before them, however lines are decided."""
+    text = (TRACE + NEXT + NEXT).encode()
+    with mock.patch.object(transform, "FEW", few):
+        made = Transformer(engine, applog.FORM, "o").run(Chunk(text, 0), final=True)
+    assert made.table["message"].to_pylist() == [
+        "failed\n" + TRACE.partition("\n")[2].rstrip(),
+        "on it goes",
+        "on it goes",
+    ]
+    assert made.table["position"].to_pylist() == [0, len(TRACE), len(TRACE + NEXT)]
+    assert not made.bad
+
+
+@pytest.mark.parametrize(
+    ("mode", "final", "open_end", "taken"),
+    [
+        ("once", False, False, 2),
+        ("once", True, False, 3),
+        ("once", False, True, 3),
+        ("follow", False, False, 2),
+        ("follow", False, True, 2),
+        ("settled", True, False, 3),
+        ("settled", True, True, 2),
+        ("last", True, True, 3),
+    ],
+)
+def test_a_record_that_may_go_on_is_held_back(
+    engine: Any, mode: str, final: bool, open_end: bool, taken: int
+) -> None:
+    """The last record waits for its end where more may come."""
+    parts = [NEXT, TRACE, TRACE[:-1] if open_end else TRACE]
+    chunk = Chunk("".join(parts).encode(), 100, open_end)
+    made = Transformer(engine, applog.FORM, "o", mode=mode).run(chunk, final=final)
+    assert made.table.num_rows == taken
+    assert made.length == len("".join(parts[:taken]))
+
+
+def test_what_continues_nothing_is_quarantined_as_one(engine: Any) -> None:
+    """Lines at a file's beginning that belong to a record before it are kept together."""
+    text = ("\tat a.b\n\tat c.d\n" + NEXT).encode()
+    made = Transformer(engine, applog.FORM, "o").run(Chunk(text, 0), final=True)
+    assert [(b.position, b.reason) for b in made.bad] == [(0, "a line that continues another")]
+    assert made.bad[0].line == "\tat a.b\n\tat c.d"
+    assert made.table["position"].to_pylist() == [16]
+
+
+def test_a_record_without_end_is_cut_into_lines(engine: Any) -> None:
+    """Lines that would make an endless record stand for themselves; the first one is an event."""
+    text = (NEXT + "and more of it\n" * 80_000).encode()
+    made = Transformer(engine, applog.FORM, "o", mode="follow").run(Chunk(text, 0))
+    assert made.table["message"].to_pylist() == ["on it goes"]
+    assert len(made.bad) == 80_000 - 1
+    assert made.length == len(text) - len("and more of it\n")
+
+
+# --- telling formats apart ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        *((seed, name) for name, seeds in SEEDS.items() for seed in seeds[:2]),
+        (SEEDS["applog"][0] + "\n\tat a.b\n\tat c.d\n", "applog"),
+        ("just text\n", "plain"),
+        ("a=1 b=2\n", "plain"),
+        ("key=value\n", "plain"),
+        ("", "jsonl"),
+        ("2024-01-02\n", "plain"),
+        ('{"time":"2024-01-02 03:04:05","msg":"x"}\n2024-01-02 03:04:05 INFO x: y\n', "jsonl"),
+        ('{"a":"b=c time=5"}\n', "jsonl"),
+        ('{"index":{}}\n{"ts":5}\n', "bulk"),
+        ("2026-05-01T12:00:00|A|||x|{}\n", "oos"),
+        ("2026-05-01 12:00:00|INFO|b|c|d|\n", "oos"),
+        ("type=SYSCALL msg=audit(1684329817.579:2995): arch=c000003e\n", "auditd"),
+    ],
+)
+def test_text_is_told_from_json_and_from_other_text(lines: str, name: str) -> None:
+    """The surest format is the right one; what is nothing known is plain text."""
+    assert name == registry.detect(lines.encode(), lines.encode(), "x.log").NAME
+
+
+@settings(max_examples=share(60))
+@example(events=[{"ts": "2024-05-01 10:00:00 INFO a: b", "x=1 time=5": "<34>1 "}])
+@given(events=st.lists(st.dictionaries(st.text(), st.text() | st.integers()), min_size=1))
+def test_json_is_never_taken_for_text(events: list[dict[str, Any]]) -> None:
+    """No format of text is sure of JSON lines, nor the formats of JSON of lines of text."""
+    lines = [json.dumps(event).encode() for event in events]
+    assert [form.sniff(lines) for form in FORMS] == [0.0] * len(FORMS)
+    for name, seeds in SEEDS.items():
+        text = [seed.encode() for seed in seeds]
+        assert registry.FORMATS[name].sniff(text) > 0.3
+        assert [registry.FORMATS[n].sniff(text) for n in ("jsonl", "oos", "bulk")] == [0.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("form", "cut"),
+    [(access.FORM, True), (logfmt.FORM, True), (syslog.FORM, False), (applog.FORM, False)],
+)
+def test_a_last_line_that_ends_in_digits(form: Any, cut: bool) -> None:
+    """More digits may follow a number, but nothing is known of the end of a message."""
+    lines = {"access": 0, "syslog": 4, "logfmt": 0, "applog": 1}
+    text = SEEDS[form.NAME][lines[form.NAME]].encode()
+    end = b"" if form in (access.FORM, logfmt.FORM) else b" 22"
+    assert records.is_cut(text + end, form) is cut
+
+
+def test_a_month_in_digits_stands_where_its_server_writes_it(engine: Any) -> None:
+    """Proxmox, which ends its lines with the bytes, writes the day first, cPanel the month."""
+    dates = [str(row(engine, access.FORM, line)["time"].date()) for line in SEEDS["access"][-3:]]
+    assert dates == ["2023-10-11", "2023-11-10", "2023-11-13"]
+
+
+def test_lines_of_macos_name_their_program(engine: Any) -> None:
+    """Names of several words, services of launchd and levels are no part of the message."""
+    found = [row(engine, syslog.FORM, line) for line in SEEDS["syslog"][-4:]]
+    columns = [(r["source"], r["data"]["procid"], r["message"], r.get("level")) for r in found]
+    assert columns == [
+        ("com.apple.xpc.launchd", "1", "Service exited", None),
+        ("Google Chrome Helper (GPU)", "123", "a thread", None),
+        ("Unknown", "2127", "bad", "ERROR"),
+        ("Microsoft Word", "2127", "good", "INFO"),
+    ]
+    assert found[0]["data"]["service"] == "com.apple.x[123]"

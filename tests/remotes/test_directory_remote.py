@@ -1,0 +1,90 @@
+"""Remotes that are directories: the suite, and what a lake in use there adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog.maintain import gc as collecting
+from lakelog.remotes import known
+from lakelog.remotes.directory import DirectoryRemote
+from tests.support.lakes import opened
+from tests.support.remote_suite import RemoteSuite, add, heads, pull, push, rows
+
+
+class TestDirectory(RemoteSuite):
+    """A directory that the first push makes a lake."""
+
+    @pytest.fixture
+    def url(self, home: Path) -> str:
+        return str(home / "remote")
+
+    def test_a_remote_directory_is_a_lake(self, path: str, url: str) -> None:
+        push(path)
+        assert rows(url) == rows(path)
+        with lakelog.open(url) as lake:
+            assert lake.verify().problems == ()
+
+    def test_a_remote_in_use_keeps_its_pending_events(self, path: str, url: str) -> None:
+        push(path)
+        with opened(url) as there:
+            there.append({"type": "PENDING"})
+            add(path, "more")
+            push(path)
+            assert there.count() == len(rows(path)) + 1
+            there.settle()
+            assert there.count() == len(rows(path)) + 1
+        assert pull(path).refs["main"] == "updated"
+        assert rows(path) == rows(url)
+
+    def test_maintenance_at_the_remote_is_no_divergence(self, path: str, url: str) -> None:
+        push(path)
+        with opened(url) as there:
+            there.compact()
+        add(path, "more")
+        assert push(path).refs == {"main": "updated"}
+        assert rows(url) == rows(path)
+
+    def test_gc_at_the_remote_takes_nothing_that_a_push_names(
+        self, path: str, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        push(path)
+        with opened(url) as there:
+            lakelog.store.bootstrap.change_settings(there.store, lakelog.Settings(gc_grace_hours=0))
+        add(path, "more")
+        real, runs = DirectoryRemote.publishing, []
+
+        def late(remote: DirectoryRemote, objects: dict[str, int]) -> object:
+            # Between the upload and the lock, once: all that was uploaded is garbage by then.
+            if not runs:
+                runs.append(0)
+                with opened(url) as there:
+                    runs.append(there.gc().deleted)
+            return real(remote, objects)
+
+        monkeypatch.setattr(DirectoryRemote, "publishing", late)
+        push(path)
+        assert runs[1] >= 2
+        assert rows(url) == rows(path)
+        with opened(url) as there:
+            assert there.verify().problems == ()
+
+    def test_gc_keeps_what_was_fetched(self, path: str, url: str, home: Path) -> None:
+        push(path)
+        other = str(home / "other")
+        with opened(other, gc_grace_hours=0) as lake:
+            known.add(lake.store, "origin", url)
+            lakelog.remotes.fetch.fetch(lake, "origin")
+            collecting.gc(lake.store)
+            assert lake.sql('SELECT count(*) FROM "origin/main".events').fetchone() == (205,)
+            assert lake.count() == 0
+
+    def test_removing_a_remote_forgets_its_branches(self, path: str, url: str) -> None:
+        push(path)
+        with opened(path) as lake:
+            assert "origin/main" in lake.store.refs.tag_names()
+            known.remove(lake.store, "origin")
+            assert lake.store.refs.tag_names() == ["v1"]
+        assert heads(url).keys() == {"main"}

@@ -1,0 +1,114 @@
+"""The commands remote, push, pull, fetch and clone, as a user types them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import answer, lines, run
+from tests.support.requirements import need_module
+
+
+@pytest.fixture
+def lake(home: Path) -> Path:
+    path = home / "lake"
+    run(path, "append", input=lines(5))
+    run(path, "remote", "add", "origin", str(home / "there"))
+    return path
+
+
+def test_push_clone_and_pull(lake: Path, home: Path) -> None:
+    """What one lake pushes, its clone has, and the other way round."""
+    assert answer(lake, "push", "--dry-run")["refs"] == {"main": "new"}
+    assert answer(lake, "push")["refs"] == {"main": "new"}
+    clone = home / "clone"
+    said = run(clone, "clone", str(home / "there"), str(clone))
+    assert f"cloned into {clone}" in said.stderr
+    run(clone, "append", input=lines(2, "MORE"))
+    assert answer(clone, "push")["refs"] == {"main": "updated"}
+    assert answer(lake, "pull")["refs"]["main"] == "updated"
+    count = run(lake, "sql", "SELECT count(*) FROM events", "--format", "csv").stdout
+    assert count.split() == ["count_star()", "7"]
+    (row,) = answer(lake, "remote", "list")
+    assert (row["remote"], row["url"]) == ("origin", str(home / "there"))
+
+
+def test_removal_says_how_to_take_it_back(lake: Path, home: Path) -> None:
+    said = run(lake, "remote", "remove", "origin").stderr
+    assert f"`lakelog remote add origin {home / 'there'}` brings it back" in said
+    assert answer(lake, "remote", "list") == []
+    run(lake, "remote", "add", "origin", str(home / "there"))
+    [known] = lake.rglob("origin.json")
+    known.write_text("{")
+    assert "remote add origin URL" in run(lake, "remote", "remove", "origin").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["push", "orgin"], 1, "no remote 'orgin': did you mean 'origin'?"),
+        (["remote", "add", "origin", "x"], 1, "remote 'origin' exists"),
+        (["remote", "add", "a/b", "x"], 2, "cannot name a remote"),
+        (["remote", "add", "a"], 2, "takes NAME and URL"),
+        (["remote", "add", "a", "gopher://x/y"], 1, "no remotes of kind gopher://"),
+        (["remote", "add", "a", "s3://"], 1, "name a bucket, as in s3://BUCKET/PREFIX"),
+        (["remote", "add", "a", "s3:///x"], 1, "name a bucket"),
+        (["push", "--force"], 2, "add --yes"),
+        (["push", "--tag", "none"], 1, "no tag 'none'"),
+        (["pull"], 1, "there is no lake: check the address, or push to it"),
+        (["clone", "nowhere", "x"], 1, "there is no lake"),
+    ],
+)
+def test_a_mistake_is_one_line(lake: Path, words: list[str], code: int, said: str) -> None:
+    """The line says what is wrong and what to do."""
+    shown = run(lake, *words, code=code).stderr
+    assert said in shown
+    assert shown.count("\n") == 1
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown(lake: Path) -> None:
+    """Credentials come from the environment; the error does not repeat them."""
+    shown = run(lake, "remote", "add", "a", "s3://me:secret@bucket/x", code=1).stderr
+    assert "leave it out" in shown
+    assert "secret" not in shown
+
+
+def test_what_was_signed_is_checked_in_a_clone(lake: Path, home: Path) -> None:
+    """A clone is another lake; the id of the one that signed has to be given."""
+    need_module("cryptography")
+    key, clone = str(home / "key"), home / "clone"
+    run(lake, "key", "generate", key)
+    run(lake, "tag", "v1", "--sign", key)
+    assert "1 signature sent" in run(lake, "push", "--tags").stderr
+    run(clone, "clone", str(home / "there"), str(clone))
+    refused = run(clone, "verify", "--signed-by", f"{key}.pub", code=3).stdout
+    id = re.search(r"--signed-in\s+([0-9a-f]{32})", refused)
+    assert id
+    run(clone, "verify", "--signed-by", f"{key}.pub", "--signed-in", id[1])
+    assert "goes with --signed-by" in run(clone, "verify", "--signed-in", id[1], code=2).stderr
+
+
+def test_an_address_of_a_registry_is_checked(lake: Path) -> None:
+    """A tag in the address is a mistake that a user of registries makes."""
+    shown = run(lake, "remote", "add", "a", "oci://host/name:latest", code=1).stderr
+    assert "oci://HOST/REPOSITORY, in lower case and without a tag" in shown
+
+
+def test_a_push_of_nothing_loads_nothing_that_makes_rows(lake: Path) -> None:
+    """A push that runs every minute costs little where nothing is new."""
+    run(lake, "push")
+    code = (
+        "import sys; from lakelog.cli import cli;"
+        f"cli.main(['--lake', {str(lake)!r}, 'push'], standalone_mode=False);"
+        "print('loaded', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    rows = {"duckdb", "pyarrow", "numpy", "lakelog.query.session", "lakelog.views.tables"}
+    others = {"lakelog.remotes.fetch", "lakelog.proofs.envelope", "tomllib", "cryptography"}
+    assert "lakelog.remotes.push" in loaded
+    assert not loaded & (rows | others)

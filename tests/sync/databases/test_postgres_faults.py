@@ -1,0 +1,225 @@
+"""Faults of a real PostgreSQL server: cut connections, stops, lost replies, rights, passwords."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
+from lakelog.sync.databases import postgres
+from lakelog.sync.sync import target_of
+from lakelog.sync.target import Target
+from tests.support.cli import run
+from tests.support.lakes import copied
+from tests.support.sync_places import (
+    PASSWORD,
+    Faulty,
+    PostgresPlace,
+    PostgresServer,
+    Proxy,
+    admin,
+    expected,
+    postgres_server,
+    synced,
+)
+from tests.support.target_suite import POINTS, REWOUND, rewind, three_segments
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with postgres_server() as running:
+        yield running
+
+
+@pytest.fixture
+def place(server: PostgresServer) -> PostgresPlace:
+    return PostgresPlace(server)
+
+
+@pytest.fixture
+def proxy(server: PostgresServer) -> Iterator[Proxy]:
+    made = Proxy(server.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def path(home: Path) -> str:
+    """A lake of three segments, the first one tagged."""
+    return copied(three_segments, home)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("side", ["up", "down"])
+@pytest.mark.parametrize("size", [1, 200, 700, 1500, 3000, 6000, 9000, 14000, 20000])
+def test_retry_after_a_cut_connection(
+    path: str, place: PostgresPlace, proxy: Proxy, side: str, size: int
+) -> None:
+    """Wherever in the conversation it is cut, each row is there once."""
+    proxy.limit = side, size
+    synced(path, place.server.url(place.database, port=proxy.port))
+    assert place.rows() == expected(path)
+    proxy.limit = side, size
+    rewind(path)
+    synced(path, place.server.url(place.database, port=proxy.port))
+    assert place.rows() == expected(path)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_lost_reply_of_commit(path: str, place: PostgresPlace, proxy: Proxy, number: int) -> None:
+    seen = []
+
+    def is_commit(data: bytes) -> bool:
+        seen.extend(re.findall(rb"COMMIT", data))
+        return len(seen) >= number
+
+    proxy.on_up = is_commit
+    result = synced(path, place.server.url(place.database, port=proxy.port))
+    assert proxy.cuts == 1
+    assert place.rows() == expected(path)
+    assert result.total == 120
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(("method", "moment", "number"), [POINTS[0], *REWOUND])
+def test_crash_recovery_of_the_server(
+    path: str, place: PostgresPlace, method: str, moment: str, number: int
+) -> None:
+    """It is stopped at once and started again, at each step."""
+    synced(path, place.url)
+    rewind(path)
+
+    def crash(_: Target) -> None:
+        place.server.stop()
+        place.server.start()
+
+    target = Faulty(place.target(), method, moment, number, crash)
+    synced(path, target)
+    assert target.has_struck
+    assert place.rows() == expected(path)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(("method", "moment", "number"), REWOUND)
+def test_retry_after_a_terminated_session(
+    path: str, place: PostgresPlace, method: str, moment: str, number: int
+) -> None:
+    """As by an administrator or a pooler."""
+    synced(path, place.url)
+    rewind(path)
+
+    def terminate(_: Target) -> None:
+        place.ask(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            f" WHERE datname = '{place.database}' AND pid <> pg_backend_pid()"
+        )
+
+    synced(path, Faulty(place.target(), method, moment, number, terminate))
+    assert place.rows() == expected(path)
+
+
+def test_server_that_is_away(path: str, place: PostgresPlace) -> None:
+    place.server.stop()
+    try:
+        with pytest.raises(Unreachable, match="Connection refused"):
+            synced(path, place.url, retries=1)
+    finally:
+        place.server.start()
+    synced(path, place.url)
+    assert place.rows() == expected(path)
+
+
+@pytest.mark.parametrize("right", ["INSERT", "SELECT", "LOGIN"])
+def test_revoked_right(path: str, place: PostgresPlace, right: str) -> None:
+    """In the middle of a back-fill: one line says it, and the next run continues."""
+    user = f"{place.database}_app"
+    place.ask(f"CREATE USER {user} PASSWORD '{PASSWORD}'")
+    place.ask(f"GRANT CREATE, USAGE ON SCHEMA public TO {user}")
+    url = place.server.url(place.database, user)
+    off, on = f"REVOKE {right} ON events FROM {user}", f"GRANT {right} ON events TO {user}"
+    if right == "LOGIN":
+        off, on = f"ALTER USER {user} NOLOGIN", f"ALTER USER {user} LOGIN"
+
+    def revoke(target: Target) -> None:
+        place.ask(off)
+        if right == "LOGIN":
+            target.close()
+
+    with pytest.raises(SyncRefused, match=r"permission denied|not permitted") as caught:
+        synced(path, Faulty(target_of(url), "commit", "after", 1, revoke))
+    assert "\n" not in str(caught.value)
+    assert place.ask("SELECT count(*) FROM events") == [(40,)]
+    place.ask(on)
+    synced(path, url)
+    assert place.rows() == expected(path)
+
+
+def test_column_that_is_too_narrow(path: str, place: PostgresPlace) -> None:
+    place.ask("CREATE TABLE events (seq bigint PRIMARY KEY, message varchar(3))")
+    with pytest.raises(
+        SyncRefused, match=r"too long for type character varying\(3\).*message.*wid"
+    ):
+        synced(path, place.url)
+    assert place.ask("SELECT count(*) FROM events") == [(0,)]
+    place.ask("ALTER TABLE events ALTER message TYPE varchar(9)")
+    synced(path, place.url)
+    assert place.rows() == expected(path)
+
+
+def test_table_in_another_schema(path: str, place: PostgresPlace) -> None:
+    place.ask("CREATE SCHEMA logs")
+    synced(path, place.url, table="logs.events")
+    rewind(path)
+    synced(path, place.url, table="logs.events")
+    assert place.rows("logs.events") == expected(path)
+
+
+def test_password_of_the_environment(
+    path: str, place: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    synced(path, place.url.replace(f":{PASSWORD}", ""))
+    assert place.rows() == expected(path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://postgres:{p}x@127.0.0.1:{port}/postgres",
+        "postgresql://postgres:{p}@127.0.0.1:{port}/nowhere",
+        "postgresql://nobody:{p}@127.0.0.1:{port}/postgres",
+        "postgresql://postgres:{p}@127.0.0.1:1/postgres",
+        "postgresql://postgres:{p}%ZZ@127.0.0.1:{port}/postgres",
+        "postgresql://postgres:{p}@127.0.0.1:port/postgres",
+        "postgresql://postgres@127.0.0.1:{port}/postgres?password={p}&nope=1",
+        "postgresql://postgres:{p}@127.0.0.1:{port}/postgres/more",
+        "postgressql://postgres:{p}@127.0.0.1:{port}/postgres",
+    ],
+)
+def test_wrong_url_is_one_line_without_the_password(
+    path: str, server: PostgresServer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakelog.sync.sync.RETRIES", 1)
+    filled = url.format(p=PASSWORD, port=server.port)
+    with pytest.raises((InvalidSetting, SyncRefused, Unreachable)) as caught:
+        synced(path, filled, retries=0)
+    assert PASSWORD not in repr(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_password_is_in_no_output(path: str, place: PostgresPlace) -> None:
+    for code, words in ((0, ["--once", "--json"]), (1, ["--once", "--table", "x.y.z"])):
+        done = run(path, "sync", place.url, *words, code=code)
+        assert PASSWORD not in done.stdout + done.stderr + repr(done.exception)
+    assert PASSWORD not in run(path, "sync", "status", place.url).stdout
+    assert PASSWORD not in str(admin(place.url, "SELECT watermark FROM lakelog_sync"))
+
+
+@pytest.mark.parametrize(("number", "name"), [(90_424, "9.4"), (110_021, "11")])
+def test_old_server_is_refused(number: int, name: str) -> None:
+    with pytest.raises(SyncRefused, match=f"PostgreSQL {name} is too old: upgrade it to 12"):
+        postgres._require_version(number, "postgresql://db/x")

@@ -1,0 +1,210 @@
+"""Topics of Kafka as a target, against librdkafka's mock cluster."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.clients import kafka_config
+from lakelog.errors import MissingPackage, SyncRefused, Unreachable
+from lakelog.sync.sync import status
+from lakelog.sync.target import WATERMARKS
+from tests.support.kafka_server import KafkaServer, kafka_server
+from tests.support.lakes import opened
+from tests.support.redis_server import free_port
+from tests.support.source_suite import consumed
+from tests.support.sync_places import COMPARED, Place, Rows, expected, synced
+from tests.support.target_suite import CHANGES, TargetSuite, add, rewind
+
+
+class TopicPlace(Place):
+    """A topic as a consumer with read_committed sees it."""
+
+    def __init__(self, server: KafkaServer, name: str) -> None:
+        self.server, self.name = server, name
+        self.url = f"kafka://{server.hosts}/{name}"
+
+    def messages(self, topic: str = "") -> list[tuple[str, bytes | None]]:
+        """Keys and values, by partition, and in the order of each."""
+        import confluent_kafka
+
+        topic = topic or self.name
+        client = self.server.client(
+            "Consumer",
+            **{
+                "group.id": "test",
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
+            },
+        )
+        partitions = client.list_topics(topic, timeout=240).topics[topic].partitions
+        client.assign([confluent_kafka.TopicPartition(topic, p, 0) for p in partitions])
+        found: dict[int, list[tuple[str, bytes | None]]] = {p: [] for p in sorted(partitions)}
+        ended = set()
+        while len(ended) < len(partitions):
+            for raw in client.consume(1000, 0.05):
+                if raw.error():
+                    ended.add(raw.partition())
+                else:
+                    found[raw.partition()].append(((raw.key() or b"").decode(), raw.value()))
+        client.close()
+        return list(itertools.chain(*found.values()))
+
+    def rows(self, table: str = "events", columns: str = COMPARED) -> Rows:
+        """The last message of each key, as compaction leaves it."""
+        rows = {int(key): value for key, value in self.messages()}
+        return [
+            tuple(_row(value)[name] for name in columns.split(", "))
+            for _, value in sorted(rows.items())
+            if value is not None
+        ]
+
+    def ask(self, statement: str) -> Rows:
+        raise AssertionError(statement)
+
+
+def _row(value: bytes) -> dict[str, Any]:
+    """A value's columns, with `data` as its text."""
+    row: dict[str, Any] = json.loads(value)
+    data = value.decode().partition(',"data":')[2][:-1]
+    return row | {"data": None if data in ("", "null") else data}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[KafkaServer]:
+    with kafka_server() as server:
+        # As clusters are set up where topics are not created by whoever asks.
+        client = server.client("Producer")
+        client.list_topics(WATERMARKS, timeout=240)
+        yield server
+
+
+@pytest.fixture
+def place(server: KafkaServer, request: pytest.FixtureRequest) -> TopicPlace:
+    return TopicPlace(server, "".join(c if c.isalnum() else "-" for c in request.node.name))
+
+
+class TestKafkaTarget(TargetSuite):
+    """The inherited faults, as far as a topic can have them."""
+
+    @pytest.fixture
+    def place(self, place: TopicPlace) -> TopicPlace:
+        return place
+
+    # A topic has no columns, types, constraints or SQL.
+    test_column_of_another_type = None
+    test_column_that_was_dropped = None
+    test_constraint_that_a_row_violates = None
+    test_table_without_key = None
+    test_table_that_is_gone = None
+    test_upsert_replaces_rows_of_the_same_key = None
+    test_older_state_that_was_collected = None
+
+    @pytest.mark.parametrize("change", ["add", "rewind", "undo", "compact", "retention", "dedupe"])
+    def test_incremental(  # type: ignore[override]
+        self, path: str, place: TopicPlace, change: str
+    ) -> None:
+        synced(path, place.url)
+        CHANGES[change](path)
+        result = synced(path, place.url)
+        assert place.rows() == expected(path)
+        assert not result.is_rebuilt
+        assert result.total == len(place.rows())
+
+    def test_append_refuses_removals(self, path: str, place: TopicPlace) -> None:
+        synced(path, place.url, mode="append")
+        before = place.messages()
+        rewind(path)
+        with pytest.raises(SyncRefused, match="the mode append writes no tombstones"):
+            synced(path, place.url, mode="append")
+        assert place.messages() == before
+
+    def test_new_column_of_the_mapping_is_added(  # type: ignore[override]
+        self, path: str, place: TopicPlace
+    ) -> None:
+        """Another mapping would have to write all rows again, and a topic cannot be emptied."""
+        synced(path, place.url, query="SELECT seq, type FROM events")
+        with pytest.raises(SyncRefused, match="a topic cannot be emptied: sync to another topic"):
+            synced(path, place.url, query="SELECT seq, type, message FROM events")
+        assert place.rows(columns="seq, type") == expected(path, "seq, type")
+
+    def test_tables_of_one_target_are_independent(  # type: ignore[override]
+        self, path: str, place: TopicPlace
+    ) -> None:
+        """A topic is one table."""
+        synced(path, place.url)
+        with pytest.raises(SyncRefused, match="rows that no sync wrote"):
+            synced(path, place.url, table="second")
+        add(path, "a", 3)
+        with lakelog.open(path) as lake:
+            (found,) = status(lake, place.url)
+        assert found.events_behind == 3
+
+    def test_table_with_rows_of_somebody_else(  # type: ignore[override]
+        self, path: str, place: TopicPlace
+    ) -> None:
+        client = place.server.client("Producer")
+        client.produce(place.name, b"mine")
+        assert client.flush(240) == 0
+        with pytest.raises(SyncRefused, match="rows that no sync wrote"):
+            synced(path, place.url)
+
+    def test_watermark_of_a_later_version(  # type: ignore[override]
+        self, path: str, place: TopicPlace
+    ) -> None:
+        synced(path, place.url)
+        client = place.server.client("Producer")
+        client.produce(WATERMARKS, b'{"shape": 9}', key=f"{place.name}/events")
+        assert client.flush(240) == 0
+        with pytest.raises(lakelog.LakelogError, match="upgrade lakelog"):
+            synced(path, place.url)
+
+    def test_each_row_is_one_message(self, path: str, place: TopicPlace) -> None:
+        synced(path, place.url)
+        synced(path, place.url)
+        add(path, "e", 7)
+        synced(path, place.url)
+        keys = [key for key, _ in place.messages()]
+        assert sorted(map(int, keys)) == [seq for (seq,) in expected(path, "seq")]
+
+    def test_rewind_writes_tombstones(self, path: str, place: TopicPlace) -> None:
+        synced(path, place.url)
+        rewind(path)
+        synced(path, place.url)
+        gone = [key for key, value in place.messages() if value is None]
+        assert len(gone) == 80
+
+    def test_consumed_again_it_gives_equal_events(
+        self, path: str, place: TopicPlace, home: Path
+    ) -> None:
+        synced(path, place.url)
+        consumed(str(home / "copy"), place.url)
+        columns = "type, message, time, data->>'n'"
+        with lakelog.open(path) as lake, lakelog.open(str(home / "copy")) as copy:
+            query = f"SELECT {columns} FROM events ORDER BY ALL"
+            assert copy.sql(query).fetchall() == lake.sql(query).fetchall()
+
+
+def test_server_that_is_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_config, "TIMEOUT", 1.0)
+    opened(str(home / "lake")).close()
+    with pytest.raises(Unreachable, match="is the server running") as caught:
+        synced(str(home / "lake"), f"kafka://127.0.0.1:{free_port()}/t", retries=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_extra(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_config.kafka, "_module", None)
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    opened(str(home / "lake")).close()
+    with pytest.raises(MissingPackage, match=r"pip install 'lakelog\[kafka\]'"):
+        synced(str(home / "lake"), "kafka://127.0.0.1:1/t")
