@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 import lakelog
 from lakelog.store import manifest, sealer_process
 from tests.support.effort import SECONDS, is_first, is_over, is_played, is_sampled, share
-from tests.support.requirements import count_by_cause, need
+from tests.support.requirements import count_by_cause, need, skip
 from tests.support.scratch import memory
 
 settings.register_profile(
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "rounds: repeats itself; a fifth of the times unless LAKELOG_MATRIX=all"
     )
     config.addinivalue_line(
-        "markers", "matrix: one fault at each step; a fifth of the cases unless LAKELOG_MATRIX=all"
+        "markers", "matrix: many cases of one kind; a fifth of them unless LAKELOG_MATRIX=all"
     )
 
 
@@ -72,7 +72,7 @@ def _is_played(item: pytest.Item) -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test when the given seconds are over, or when what its marks name is missing."""
     if is_over():
-        pytest.skip(f"not run: {SECONDS:.0f} seconds are over (make test runs all)")
+        skip(f"not run: {SECONDS:.0f} seconds are over (make test runs all)")
     for mark in item.iter_markers("needs"):
         need(*mark.args)
 

@@ -33,6 +33,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "STABLE", -1.0)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("name", "way", "at"), PLAYS)
 def test_every_line_once(
     lake: lakelog.Lake,

@@ -30,6 +30,7 @@ def words(lake: lakelog.Lake) -> Counter[str]:
     return Counter(re.findall(r"w\d\w", found))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("rounds", [0, 1, 3])
 def test_a_record_written_in_two_parts(lake: lakelog.Lake, tmp_path: Path, rounds: int) -> None:
     """Wherever a record is cut, and however long the rest takes, each line is there once, and the

@@ -118,6 +118,7 @@ def run(*arguments: object) -> str:
     return done.output
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet", "arrow", "arrows"])
 def test_export_and_ingest_are_inverse(home: Path, ending: str) -> None:
     """Random events that are exported and ingested are what they were, and so are their files."""

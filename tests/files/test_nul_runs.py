@@ -75,6 +75,7 @@ def test_a_hole_before_the_first_line(
     proven(lake, path)
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("form", [LINE, TEXT])
 @pytest.mark.parametrize("length", [16, 63, 64, 65, 399, 400, 401, 5000])
@@ -93,6 +94,7 @@ def test_a_hole_within_a_line(lake: lakelog.Lake, tmp_path: Path, form: bytes, l
     assert {start + length for start in range(380, 420, 7)} <= places
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("seed", range(40))
 def test_holes_anywhere(lake: lakelog.Lake, tmp_path: Path, seed: int) -> None:

@@ -63,6 +63,7 @@ def events(lake: lakelog.Lake) -> list[dict[str, Any]]:
     return [dict(row) for row in lake.sql(query).to_arrow_table().to_pylist()]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("times", [1, 600])
 @pytest.mark.parametrize(("line", "told"), LINES, ids=range(len(LINES)))
 def test_a_line_of_an_older_encoding(

@@ -94,6 +94,7 @@ def row(engine: Any, form: Any, seed: dict[str, Any]) -> dict[str, Any]:
 # --- the two ways ---------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @each_form
 @settings(max_examples=share(10))
 @given(data=st.data())

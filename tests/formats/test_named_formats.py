@@ -67,6 +67,7 @@ def without_nulls(data: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if value is not None}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("few", [0, transform.FEW])
 @each
 def test_every_field_of_a_named_format(

@@ -41,6 +41,7 @@ def lines_of(form: Any) -> st.SearchStrategy[list[bytes]]:
     return st.lists(edited(seeds), min_size=8, max_size=24)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("form", [access.FORM, syslog.FORM, applog.FORM], ids=lambda f: f.NAME)
 @settings(max_examples=share(60))
 @given(data=st.data())

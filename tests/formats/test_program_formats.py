@@ -504,6 +504,7 @@ def test_every_format_has_a_sample() -> None:
     assert {name for name, _, _, _ in SAMPLES} == set(NAMES)
 
 
+@pytest.mark.matrix
 @every
 def test_every_field_of_a_line(
     engine: Any, name: str, line: str, moment: str | None, told: TOLD
@@ -633,6 +634,7 @@ def test_statements_of_one_second(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert file.wrong == 0
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=share(10))
 @given(data=st.data())
@@ -659,6 +661,7 @@ def test_what_follows_a_line_stays_with_it(
     assert table["message"].to_pylist() == [whole, first]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", NAMES)
 def test_no_line_takes_long(name: str) -> None:
     """However a line goes on after a good beginning, the time grows with its length alone."""

@@ -182,6 +182,7 @@ JSON_OF_SERVICE = {
 DUMPED = "".join(f"Record {n}\n{json.dumps(JSON_OF_SERVICE, indent=2)}\n" for n in (1, 2))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("name", "line", "moment", "told"), LINES, ids=range(len(LINES)))
 def test_every_field_of_a_line(name: str, line: str, moment: str | None, told: Any) -> None:
     """Header and pairs give time, level, source, category and message, and all stay in data."""

@@ -61,6 +61,7 @@ def test_what_each_style_gives(engine: Any, name: str) -> None:
         assert name == registry.detect(line.encode(), b"", "x.log").NAME, line
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", FORMS)
 @settings(max_examples=share(50))
 @given(data=st.data())

@@ -42,6 +42,7 @@ def still() -> Iterator[None]:
 # --- the two ways ---------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @each_form
 @settings(max_examples=share(80))
 @given(data=st.data())
@@ -62,6 +63,7 @@ def test_every_kind_of_line_is_decided_by_sql(engine: Any, form: Any) -> None:
     assert len(good) >= len(lines) - 5
 
 
+@pytest.mark.matrix
 @each_form
 @settings(max_examples=share(60))
 @given(data=st.data())
@@ -98,6 +100,7 @@ def _take_spoilt(engine: Any, form: Any, raw: bytes, data: Any) -> None:
     assert found == sorted(found)
 
 
+@pytest.mark.matrix
 @each_form
 def test_no_line_takes_long(form: Any) -> None:
     """However a line of 20 kB goes on after a good beginning, the time grows with its length."""

@@ -110,6 +110,7 @@ WRITTEN = [
 """Each way to write a line and a moment is always played, and each pair of them in the matrix."""
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("separators", "moment"), WRITTEN)
 def test_the_cheaper_queries_on_all_hazards(
     engine: Any, separators: tuple[str, str], moment: float | str

@@ -27,6 +27,7 @@ TOLD = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("few", [0, 500])
 @pytest.mark.parametrize("line", TOLD)
 def test_a_zone_word_is_read_or_kept(

@@ -90,6 +90,7 @@ def run(lake: lakelog.Lake, *words: str, code: int) -> Result:
 # --- files that are in order ----------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("packing", PACKED)
 @pytest.mark.parametrize(
     ("data", "counts"),
@@ -117,6 +118,7 @@ def test_a_file_in_order(
     assert sound(one(lake, put(tmp_path / "g", data))) == counts
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("chunk", [50, 300, 5000])
 @pytest.mark.parametrize("data", [MIXED * 3, BULK * 30, KEYED_BULK + BULK, OOS, keyed([1, 2] * 50)])
 def test_chunks(
@@ -176,6 +178,7 @@ RECORDS = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("again", [0, 6])
 @pytest.mark.parametrize("cut", range(3, 64, 10))
 @pytest.mark.parametrize("name", RECORDS)

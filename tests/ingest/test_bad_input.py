@@ -68,6 +68,7 @@ LINES = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("few", [0, 100])
 @pytest.mark.parametrize("name", LINES)
 def test_a_bad_line(

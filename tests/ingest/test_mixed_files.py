@@ -83,6 +83,7 @@ def test_a_file_that_begins_within_a_trace(lake: lakelog.Lake, tmp_path: Path) -
     assert lake.ingest(path).events == 3
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("few", [0, 500])
 @pytest.mark.parametrize("first", STYLED)
 def test_each_line_by_its_style(
@@ -216,6 +217,7 @@ def test_many_small_files_carry_their_own_times(lake: lakelog.Lake, tmp_path: Pa
     assert sorted(rows.fetchall()) == [(f"words {n}", n) for n in range(5)]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("first", [*STYLED, OOS, "only words"])
 def test_both_ways_agree_on_mixed_lines(engine: Any, first: str) -> None:
     """What the engine makes of thousands of mixed lines is what the exact rule makes of each."""

@@ -355,6 +355,7 @@ def parsed(line: bytes) -> Any:
     return None
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", files())
 def test_every_fact_is_what_the_lake_answers(lake: lakelog.Lake, name: str) -> None:
     """Counts, times, levels, sources and sums are the facts'; an audit finds each line once."""

@@ -10,7 +10,6 @@ and a PATH of PROGRAMS: no uv, no server, no compiler. Then they run again witho
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,7 @@
 """How much of the tests is run, by the environment.
 
-LAKELOG_MATRIX        a test that repeats itself plays a fifth; `all`, as `make torture` sets it, plays
-                      all of it, and 1 to 4 another fifth of the matrices of faults
+LAKELOG_MATRIX        a test that repeats itself plays a fifth; `all`, as `make torture` sets it,
+                      plays all of it, and 1 to 4 another fifth of the matrices
 LAKELOG_TEST_SAMPLE   one test of so many, always the same ones
 LAKELOG_TEST_FIRST    paths whose tests run first, all of them whatever the sample
 LAKELOG_TEST_SECONDS  no test begins later than this many seconds after the first

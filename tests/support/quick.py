@@ -29,7 +29,8 @@ def tests_of(path: str) -> list[str]:
     """The paths of the tests of a file of the project that are there."""
     package, *folders = PurePosixPath(path).parts
     if package == "tests" and folders and folders[0] != "support":
-        candidates = [path] if folders[-1].startswith("test_") else [str(PurePosixPath(path).parent)]
+        is_test = folders[-1].startswith("test_")
+        candidates = [path if is_test else str(PurePosixPath(path).parent)]
     elif package == "lakelog" and len(folders) > 1:
         candidates = [f"tests/{folders[0]}"]
     elif package == "lakelog" and folders:
