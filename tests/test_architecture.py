@@ -25,10 +25,12 @@ OWN = "lakelog"
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors lazy interpreter closest backoff signals loopback settings exact level event_shape
-        event fields bookkeeping store repair query views export ingest  async_append pinned lake
-        dbapi collect backup loggers pipeline analyze train transfer sync compat cli server
+    "": """errors lazy interpreter closest engine backoff signals loopback settings exact level
+        event_shape event fields bookkeeping store repair query views export ingest async_append
+        pinned lake dbapi collect backup loggers pipeline analyze train transfer sync compat cli
+        server
         notebook""",
+    "engine": "core syntax messages volatility catalog",
     "store": """sql arrays quoted_text payload_layout line_layout paths disk document connection
         wal entry typed field_inference column_encoding text_kinds typed_rows payload_columns bloom
         segment identity_run manifest

@@ -216,10 +216,8 @@ class RedisManager:
         used, limit = info.get("used_memory"), info.get("maxmemory") or None
         share = used / limit if used and limit else None
         figures["memory"] = {"used_bytes": used, "limit_bytes": limit, "share": share}
-        pool = self._redis.pool
-        total, idle = len(pool._connections), sum(c is not None for c in pool.pool.queue)
-        figures["pool"] = {"size": self.config.pool_size, "in_use": total - min(idle, total)}
-        figures["pool"]["idle"] = min(idle, total)
+        in_use, idle = self._redis.connections()
+        figures["pool"] = {"size": self.config.pool_size, "in_use": in_use, "idle": idle}
         expires = self._redis.certificate_expiry()
         figures["certificate_expires"] = expires and expires.isoformat()
         figures["certificate_days"] = expires and (expires - datetime.now(UTC)).days

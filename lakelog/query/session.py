@@ -18,6 +18,9 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lakelog.engine import messages
+from lakelog.engine.messages import clearer, with_suggestion
+from lakelog.engine.syntax import statements
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
 from lakelog.lazy import Lazy
 from lakelog.query import frames, providers, prune, segment_files, table_sql, type_tables
@@ -27,7 +30,7 @@ from lakelog.query.frames import Scope
 from lakelog.query.needle_rows import NeedleRows
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.ref_schemas import RefSchemas
-from lakelog.query.relation import Failure, Relation, clearer, guarded, one_line, with_suggestion
+from lakelog.query.relation import Failure, Relation, guarded
 from lakelog.query.seal_requests import SealRequests
 from lakelog.query.segment_choice import SegmentChoice
 from lakelog.query.stream import Stream
@@ -53,7 +56,6 @@ else:
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _PREPARED_MAX = 256
 _FETCHED = 2048
-_OF_VALUES = ("Conversion Error", "Out of Range Error", "Invalid Input Error")
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
 _T = TypeVar("_T")
 
@@ -110,7 +112,7 @@ class Session:
         cursor, given = self.connect().cursor(), (query, params, at)
         result, query, params = self._bound(cursor, query, params, at, scope)
         if result is None:  # a statement without rows: types need not say so of each query
-            if not cursor.extract_statements(query):
+            if not statements(cursor, query):
                 raise QueryFailed('the query is empty: ask something such as "FROM events"')
             return result  # type: ignore[return-value]
         return Relation(result, Stream(cursor, query, params), self._failure(query, given))
@@ -223,7 +225,7 @@ class Session:
         )
 
     def _failed_as_asked(self, query: str, params: Any, at: str | None, words: str) -> QueryFailed:
-        if words.startswith(_OF_VALUES):  # the query itself fails so, and can show where
+        if messages.is_of_value(words):  # the query itself fails so, and can show where
             try:
                 cursor = self.connect().cursor()
                 query, params = self._bind(cursor, query, params, at, is_as_asked=True)
@@ -473,7 +475,7 @@ class Session:
     def in_one_line(self, words: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
         words = with_suggestion(type_tables.as_written(words), self.table_names, self.store.refs)
-        text = one_line(words)
+        text = messages.explained(words)
         for schema, name in self.refs.versions.items():
             text = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', text)  # type: ignore[misc]
         return text

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from lakelog import backoff
 from lakelog.closest import did_you_mean
+from lakelog.engine import messages
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.lazy import Lazy
@@ -33,7 +34,7 @@ from lakelog.sync.duckdb_file import DuckdbTarget
 from lakelog.sync.elasticsearch import ElasticsearchTarget
 from lakelog.sync.influxdb import InfluxTarget
 from lakelog.sync.kafka_sink import KafkaTarget
-from lakelog.sync.mapping import NO_ROWS, one_line, read_mapping, set_events
+from lakelog.sync.mapping import NO_ROWS, read_mapping, set_events
 from lakelog.sync.mysql import MysqlTarget
 from lakelog.sync.postgres import PostgresTarget
 from lakelog.sync.sqlite import SqliteTarget
@@ -438,7 +439,7 @@ class Syncer:
                     yield rows
         # Arrow raises OSError for what the engine says while it reads on.
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise QueryFailed(f"the mapping: {one_line(error)}") from None
+            raise QueryFailed(f"the mapping: {messages.gist(str(error))}") from None
         finally:
             cursor.close()
 
