@@ -27,7 +27,7 @@ from lakelog.lazy import Lazy
 from lakelog.loggers import exits
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.recorder import Recorder
-from lakelog.sync.redis_client import RedisClient
+from lakelog.sync.redis_client import RedisClient, is_of_other_type
 from lakelog.sync.redis_config import Credentials, RedisConfig
 from lakelog.sync.redis_metrics import RedisMetrics
 
@@ -283,7 +283,7 @@ class RedisManager:
         try:
             return self._on(command, key, run)
         except redis.ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
+            if not is_of_other_type(error):
                 raise
             return None
 

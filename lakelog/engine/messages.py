@@ -11,13 +11,10 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lakelog.closest import closest
 from lakelog.errors import LakelogError
-
-if TYPE_CHECKING:
-    from lakelog.store.refs import Refs
 
 _DETAILS = re.compile(
     r"\n+LINE |\n\nPossible solutions|\n\s*Candidate|\n\nFor more info"
@@ -49,9 +46,29 @@ _IN_HANDLER = re.compile(
 )
 
 
+class RefNames(Protocol):
+    """The tags and branches of a lake, for which the engine takes schemas."""
+
+    def tag_names(self) -> Iterable[str]:
+        """The names of tags."""
+
+    def branches(self) -> Iterable[str]:
+        """The names of branches."""
+
+
 def gist(words: str) -> str:
     """Return a message in one line, without its lists, hints and picture of the query."""
     return " ".join(_DETAILS.split(words, 1)[0].replace(_CASTS, "").split())
+
+
+def reason(words: str) -> str:
+    """Return a message without the kind of the error before it."""
+    return words.partition(": ")[2]
+
+
+def names_file(words: str, folder: str) -> bool:
+    """Whether a message is of a file below a folder."""
+    return f"{folder}/" in words
 
 
 def line_of(words: str) -> int | None:
@@ -110,7 +127,7 @@ def missing_name(words: str) -> str:
     return match[1] if match else ""
 
 
-def with_suggestion(words: str, list_tables: Callable[[], Iterable[str]], of: Refs) -> str:
+def with_suggestion(words: str, list_tables: Callable[[], Iterable[str]], of: RefNames) -> str:
     """Return the engine's words with the nearest of the lake's own tables or refs.
 
     The engine knows only the tables that the query needed, and suggests its catalog instead.

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.engine import messages
-from lakelog.engine.messages import clearer, with_suggestion
 from lakelog.engine.syntax import statements
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
 from lakelog.lazy import Lazy
@@ -143,8 +142,8 @@ class Session:
                 try:
                     return work()
                 except (SnapshotGone, duckdb.IOException) as error:
-                    root = f"{self.store.paths.root}/"
-                    if not isinstance(error, SnapshotGone) and root not in str(error):
+                    is_file = messages.names_file(str(error), self.store.paths.root)
+                    if not (is_file or isinstance(error, SnapshotGone)):
                         raise
                 return work()  # gc was faster: look again, once
         except UnicodeEncodeError as error:
@@ -213,7 +212,7 @@ class Session:
         try:
             return frames.run(cursor, query, params, scope), query, params
         except duckdb.BinderException as error:
-            raise duckdb.BinderException(clearer(str(first), str(error))) from None
+            raise duckdb.BinderException(messages.clearer(str(first), str(error))) from None
 
     def _failed(self, words: str) -> QueryFailed:
         return QueryFailed(self.in_one_line(words), type_tables.as_written(words))
@@ -233,7 +232,7 @@ class Session:
                 while cursor.fetchmany(_FETCHED):
                     pass
             except (duckdb.Error, LakelogError) as error:
-                words = clearer(words, str(error))
+                words = messages.clearer(words, str(error))
         return self._failed(words)
 
     def bind(
@@ -474,8 +473,8 @@ class Session:
 
     def in_one_line(self, words: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
-        words = with_suggestion(type_tables.as_written(words), self.table_names, self.store.refs)
-        text = messages.explained(words)
+        words, refs = type_tables.as_written(words), self.store.refs
+        text = messages.explained(messages.with_suggestion(words, self.table_names, refs))
         for schema, name in self.refs.versions.items():
             text = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', text)  # type: ignore[misc]
         return text

@@ -216,6 +216,11 @@ def require_package() -> None:
         raise MissingPackage(words) from None
 
 
+def is_of_other_type(error: Exception) -> bool:
+    """Whether a key holds another kind of value than a command is for."""
+    return str(error).startswith("WRONGTYPE")
+
+
 def _no_retry() -> Any:
     """Tell redis-py not to retry by itself, which would not know what can be repeated."""
     return redis.retry.Retry(redis.backoff.NoBackoff(), 0)

@@ -81,7 +81,7 @@ def test_suggestions_are_of_the_lake(own: duckdb.DuckDBPyConnection) -> None:
     """For a table that is missing, and for a tag or branch that is, taken for a schema."""
 
     def suggested(query: str) -> str:
-        return messages.with_suggestion(words_of(own, query), lambda: ["sessions"], NoRefs())  # type: ignore[arg-type]
+        return messages.with_suggestion(words_of(own, query), lambda: ["sessions"], NoRefs())
 
     assert 'Did you mean "sessions"?' in suggested("FROM session")
     assert 'no tag or branch "relase". Did you mean "release"?' in suggested('FROM "relase".events')
@@ -169,3 +169,12 @@ def test_an_interrupt(own: duckdb.DuckDBPyConnection, way: str) -> None:
     assert messages.is_interrupt(caught.value)
     assert not messages.is_interrupt(OSError(4, "the append was interrupted: try it again"))
     assert not messages.is_interrupt(duckdb.IOException("IO Error: nothing"))
+
+
+def test_the_reason_and_the_file(own: duckdb.DuckDBPyConnection) -> None:
+    """Without the kind of the error; and by the file, gc is told from a mistake of the user."""
+    words = words_of(own, "SELECT regexp_matches('', '(')")
+    assert messages.reason(words).startswith("missing )")
+    words = words_of(own, "FROM '/nosuch/lake/x.parquet'")
+    assert messages.names_file(words, "/nosuch/lake")
+    assert not messages.names_file(words, "/nosuch/lak")
