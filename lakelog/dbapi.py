@@ -29,6 +29,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lakelog import lake as lakes
+from lakelog.engine import messages
+from lakelog.engine.syntax import ParsedStatement, statements
 from lakelog.errors import InvalidName, LakelogError, QueryFailed, UnknownRef
 
 if TYPE_CHECKING:
@@ -189,10 +191,8 @@ class Connection:
     def _run(self, query: str, parameters: Any) -> Any:
         return self._source.sql(query, parameters)
 
-    def _kinds(self, query: str) -> list[tuple[str, list[Any]]]:
-        """Each statement's kind, and what may come of it."""
-        statements = self._lake.engine().cursor().extract_statements(query)
-        return [(s.type.name, [r.name for r in s.expected_result_type]) for s in statements]
+    def _statements(self, query: str) -> list[ParsedStatement]:
+        return statements(self._lake.engine().cursor(), query)
 
     def _check(self) -> None:
         if self._is_closed:
@@ -288,13 +288,10 @@ class Cursor:
 
     def _refuse_writes(self, operation: str) -> None:
         """Raise for anything but a single query."""
-        kinds = self.connection._kinds(operation)
-        if len(kinds) != 1:
-            raise ProgrammingError(f"execute takes one statement, not {len(kinds)}")
-        kind, outcomes = kinds[0]
-        # DuckDB 2.0 says of a PIVOT only that it is several statements; what they yield is a query
-        # result.
-        if outcomes != ["QUERY_RESULT"] and kind != "MULTI":  # a PIVOT is several
+        parsed = self.connection._statements(operation)
+        if len(parsed) != 1:
+            raise ProgrammingError(f"execute takes one statement, not {len(parsed)}")
+        if not parsed[0].is_query:
             raise NotSupportedError(_WRITES)
 
     def _unread_relation(self) -> Any:
@@ -364,9 +361,7 @@ def _translate_errors() -> Iterator[None]:
     except (LakelogError, OSError) as error:
         raise _class_of(error)(str(error)) from error
     except Exception as error:
-        # By name, so that the module works without the engine being loaded. Anything else is a
-        # fault of ours and stays what it is.
-        if type(error).__module__.partition(".")[0] not in ("duckdb", "_duckdb"):
+        if not messages.is_engine(error):  # a fault of ours stays what it is
             raise
         raise _class_of(error)(str(error)) from error
 

@@ -25,9 +25,11 @@ OWN = "lakelog"
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime settings event store segments chunks maintain files formats render query
-        views ingest export pinned lake dbapi clients collect backup loggers pipeline analyze train
-        proofs deploy remotes state rollback sync recent consume compat cli server notebook""",
+    "": """errors runtime engine settings event store segments chunks maintain files formats render
+        query views ingest export pinned lake dbapi clients collect backup loggers pipeline analyze
+        train proofs deploy remotes state rollback sync recent consume compat cli server
+        notebook""",
+    "engine": "core syntax messages volatility catalog",
     "runtime": "lazy interpreter closest signals",
     "event": "exact levels uniform encode types bookkeeping",
     "store": """paths disk document wal entry manifest move_pack refs policy signatures

@@ -17,10 +17,11 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from lakelog.engine import messages
 from lakelog.errors import (
     InvalidEvent,
     InvalidKey,
@@ -33,12 +34,6 @@ from lakelog.errors import (
     QueryFailed,
 )
 from lakelog.runtime.closest import did_you_mean
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    from lakelog.query import relation
-else:
-    relation = Lazy("lakelog.query.relation")
 
 DONE, FAILED, USAGE, WRONG, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -139,7 +134,7 @@ def words_of(error: BaseException) -> str:
     if isinstance(error, InvalidEvent):
         return one_line(error.reason)
     if isinstance(error, QueryFailed):
-        return one_line(relation.one_line(str(error)))
+        return messages.explained(str(error))
     if isinstance(error, LakelogError):
         return one_line(str(error))
     if isinstance(error, OSError):
@@ -158,10 +153,7 @@ def words_of(error: BaseException) -> str:
 
 def one_line(text: str) -> str:
     """Return a message in one line, without the engine's echo of the query and its lists."""
-    for mark in ("\n\nLINE ", "\nLINE ", "\n\tCandidate", "\n\nFor more info"):
-        text = text.split(mark)[0]
-    text = text.replace(" In order to select one, please add explicit type casts.", "")
-    return " ".join(text.split())
+    return messages.gist(text)
 
 
 def _suggestion(error: click.UsageError, words: str) -> str:
@@ -177,18 +169,15 @@ def _suggestion(error: click.UsageError, words: str) -> str:
 
 def is_engine(error: BaseException) -> bool:
     """Whether the SQL engine or Arrow raised it while rows were fetched."""
-    # By sys.modules, so that a verb without a query does not load the engine to report an error.
-    kinds = [("duckdb", "Error"), ("pyarrow", "ArrowException")]
-    loaded = [getattr(sys.modules[m], name) for m, name in kinds if m in sys.modules]
-    return isinstance(error, tuple(loaded))
+    # By sys.modules, so that a verb without a query does not load Arrow to report an error.
+    arrow = sys.modules.get("pyarrow")
+    is_arrow = arrow is not None and isinstance(error, arrow.ArrowException)
+    return is_arrow or messages.is_engine(error)
 
 
 def _is_interrupted(error: BaseException) -> bool:
     """The engine answers Ctrl-C with an error of its own."""
-    return code_of(error) == INTERRUPTED or str(error) in (
-        "Query interrupted",
-        "INTERRUPT Error: Interrupted!",
-    )
+    return code_of(error) == INTERRUPTED or messages.is_interrupt(error)
 
 
 def _words_of_disk(error: OSError) -> str:

@@ -112,6 +112,12 @@ class RedisClient:
         """When the server's certificate expires; None without TLS. Raises Unreachable."""
         return self.call("CERTIFICATE", lambda _: self._expiry()) if self.config.use_tls else None
 
+    def connections(self) -> tuple[int, int]:
+        """How many connections run a command, and how many wait for one."""
+        pool = self.pool
+        slots = list(pool.pool.queue)  # one for each connection that is free, or not yet made
+        return pool.max_connections - len(slots), sum(slot is not None for slot in slots)
+
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
         with contextlib.suppress(Exception):
@@ -208,6 +214,11 @@ def require_package() -> None:
     except ModuleNotFoundError:
         words = "Redis is reached by redis-py: pip install 'lakelog[redis]'"
         raise MissingPackage(words) from None
+
+
+def is_of_other_type(error: Exception) -> bool:
+    """Whether a key holds another kind of value than a command is for."""
+    return str(error).startswith("WRONGTYPE")
 
 
 def _no_retry() -> Any:

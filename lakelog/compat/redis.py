@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.clients.redis_client import RedisClient
+from lakelog.clients.redis_client import RedisClient, is_of_other_type
 from lakelog.clients.redis_config import Credentials, RedisConfig
 from lakelog.clients.redis_metrics import RedisMetrics
 from lakelog.errors import LakelogError, Unreachable
@@ -216,10 +216,8 @@ class RedisManager:
         used, limit = info.get("used_memory"), info.get("maxmemory") or None
         share = used / limit if used and limit else None
         figures["memory"] = {"used_bytes": used, "limit_bytes": limit, "share": share}
-        pool = self._redis.pool
-        total, idle = len(pool._connections), sum(c is not None for c in pool.pool.queue)
-        figures["pool"] = {"size": self.config.pool_size, "in_use": total - min(idle, total)}
-        figures["pool"]["idle"] = min(idle, total)
+        in_use, idle = self._redis.connections()
+        figures["pool"] = {"size": self.config.pool_size, "in_use": in_use, "idle": idle}
         expires = self._redis.certificate_expiry()
         figures["certificate_expires"] = expires and expires.isoformat()
         figures["certificate_days"] = expires and (expires - datetime.now(UTC)).days
@@ -285,7 +283,7 @@ class RedisManager:
         try:
             return self._on(command, key, run)
         except redis.ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
+            if not is_of_other_type(error):
                 raise
             return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lakelog.engine import messages
 from lakelog.errors import InvalidSetting
 from lakelog.formats.grok import shortened
 from lakelog.runtime.lazy import Lazy
@@ -31,7 +32,7 @@ def check(regex: str, what: str, text: str) -> None:
     except pa.ArrowInvalid as error:
         reason = str(error).removeprefix("Invalid regular expression: ")
     except duckdb.Error as error:
-        reason = str(error).partition(": ")[2]
+        reason = messages.reason(str(error))
     if reason:
         short = reason.split(": ")[0].splitlines()[0]
         raise InvalidSetting(f"{what} {shortened(text)!r}: {short} (RE2 reads it, not Python)")

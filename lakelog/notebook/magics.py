@@ -25,7 +25,8 @@ from IPython.display import HTML
 
 from lakelog import lake as lakes
 from lakelog.cli.render.tables import cell
-from lakelog.cli.shell.screen import renumber
+from lakelog.engine import messages
+from lakelog.engine.syntax import statements
 from lakelog.errors import LakelogError, QueryFailed
 from lakelog.lake import Lake
 from lakelog.notebook import complete, objects, plot_images
@@ -41,7 +42,6 @@ else:
     cli = Lazy("lakelog.cli")
 
 _OPTION = re.compile(r"\s*(?:--at[ =]\s*(?P<at>\S+)|(?P<name>[A-Za-z_]\w*)\s*<<)")
-_NAMED = re.compile(r'(?:column|with name) "?(\w+)"? (?:not found|does not exist)')
 _PARAMETER = re.compile(r"[$?]")
 _PATH = "lake"
 
@@ -121,10 +121,10 @@ class LakelogMagics(Magics):
             return None
         cursor = self.lake.engine().cursor()
         try:
-            statements = cursor.extract_statements(query)
+            parsed = statements(cursor, query)
         except Exception:
             return None  # it is not SQL: asking says so, with the place
-        names = {str(name) for statement in statements for name in statement.named_parameters}
+        names = {name for statement in parsed for name in statement.parameters}
         if any(name.isdigit() for name in names):
             raise QueryFailed("a parameter is a variable of the notebook: write $name")
         missing = sorted(names - self._variables.keys())
@@ -159,12 +159,11 @@ def _explained(query: str = "") -> Iterator[None]:
 
 def _place(details: str, query: str) -> list[str]:
     """Return the line of a query that the engine complains of, and a caret below the place."""
-    _, mark, below = renumber(details, query).partition("\nLINE ")
-    if mark:
-        return f"LINE {below}".splitlines()[:2]
+    if shown := messages.picture(messages.renumbered(details, query)):
+        return shown
     # While it binds names it does not say where: only a name that is there once is sure.
-    name = _NAMED.search(details)
-    found = [*re.finditer(rf"(?<!\w){re.escape(name[1])}(?!\w)", query, re.I)] if name else []
+    name = re.escape(messages.missing_name(details))
+    found = [*re.finditer(rf"(?<!\w){name}(?!\w)", query, re.I)] if name else []
     if len(found) != 1:
         return []
     before = query[: found[0].start()].split("\n")

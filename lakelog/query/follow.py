@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog.engine import messages
 from lakelog.errors import QueryFailed
 from lakelog.maintain import compact
 from lakelog.query.sql import prune
@@ -242,7 +243,7 @@ class Follower:
         try:
             table: pa.Table = self._cursor.sql(query).to_arrow_table()
         except duckdb.Error as error:
-            raise QueryFailed(" ".join(str(error).split("\n\nLINE ")[0].split())) from None
+            raise QueryFailed(messages.gist(str(error))) from None
         return table
 
 

@@ -7,11 +7,11 @@ table of it, and only among the variables that the caller itself can see.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from lakelog.engine import messages
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ else:
 
 Scope = Callable[[str], Any]
 """Returns the caller's variable of a name, or None."""
-_NO_TABLE = re.compile(r"Table with name (\w+) does not exist!")
 _LIBRARIES = ("pandas", "polars", "pyarrow", "lakelog")
 
 
@@ -51,9 +50,8 @@ def run(cursor: Any, query: str, params: Any, scope: Scope | None) -> Any:
         try:
             return cursor.sql(query, params=params) if params else cursor.sql(query)
         except duckdb.CatalogException as error:
-            match = _NO_TABLE.search(str(error))
-            name = match[1] if match else ""
-            table = None if scope is None or name in tried else _as_table(scope(name))
+            name = messages.missing_table(str(error))
+            table = None if scope is None or name in ("", *tried) else _as_table(scope(name))
             if table is None:
                 raise
             tried.add(name)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import LakelogError, QueryFailed
+from lakelog.engine import messages
+from lakelog.errors import QueryFailed
 from lakelog.runtime import signals
-from lakelog.runtime.closest import closest
 from lakelog.runtime.lazy import Lazy, LazyProperty
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     from lakelog.query.stream import Stream
     from lakelog.render import display, plots
-    from lakelog.store.refs import Refs
 else:
     duckdb = Lazy("duckdb")
     pa = Lazy("pyarrow")
@@ -42,82 +40,6 @@ _LONG = frozenset(
     " write_parquet".split()
 )
 """What evaluates a query at one go."""
-_DETAILS = ("\n\nLINE ", "\nCandidate functions", " Candidate functions", " You might need to add")
-_CATALOG = re.compile(r' ?Did you mean "(?:pg_|sqlite_|duckdb_|information_schema)\w*"\?')
-_FIELD = re.compile(r"Cannot extract field '([^']*)' from expression \"data\"")
-_NO_TABLE = re.compile(
-    r'Table with name "?([^\s"]+)"? does not exist!(?:\s*Did you mean "([^"]*)"\?)?'
-)
-_NO_SCHEMA = re.compile(r'because schema "([^"]+)" does not exist\.?')
-_OWN_COLUMN = re.compile(r" when casting from source column data~\d+")
-_NO_FIELDS = 'Referenced table "fields" not found'
-_READ_ONLY = re.compile(
-    r"(?:events|quarantine) is not an table|Can only (?:delete from|update) base table"
-    r'|Existing object "(?:events|quarantine)" is of type'
-)
-_INTERRUPTED = re.compile(
-    r"Invalid Input Error: [\w ]+ registered as '[^']*'[\w ]* failed: KeyboardInterrupt:"
-)
-_NO_COLUMN = re.compile(r'Referenced column "([^"]*)" not found')
-
-
-def with_suggestion(words: str, list_tables: Callable[[], Iterable[str]], of: Refs) -> str:
-    """Return the engine's words with the nearest of the lake's own tables or refs.
-
-    The engine knows only the tables that the query needed, and suggests its catalog instead.
-    """
-    if "does not exist" not in words:
-        return words
-    tables: list[str] = []
-    refs: list[str] = []
-    with contextlib.suppress(LakelogError, OSError):  # the query's error is the one to report
-        refs = [*of.tag_names(), *of.branches()]
-        tables = [*list_tables()]
-    if match := _NO_TABLE.search(words):
-        name = match[1]
-        scratch = [match[2]] if match[2] and not _CATALOG.search(match[0]) else []
-        near = closest(name, [*tables, *scratch])
-        hint = f' Did you mean "{near}"?' if near else ""
-        sentence = f"Table with name {name} does not exist!{hint}"
-        return f"{words[: match.start()]}{sentence}{words[match.end() :]}"
-    if match := _NO_SCHEMA.search(words):
-        near = closest(match[1], [*refs, "omega"])
-        hint = f'Did you mean "{near}"?' if near else "`lakelog tag` and `lakelog branch` list them"
-        sentence = f'because there is no tag or branch "{match[1]}". {hint}'
-        return f"{words[: match.start()]}{sentence}{words[match.end() :]}"
-    return words
-
-
-def clearer(words: str, as_asked: str) -> str:
-    """Return what to say of a query that fails so, and so as it was asked: where it reads `fields`,
-    which only its rewriting has, the first, without its picture of that."""
-    return _OWN_COLUMN.sub("", words.split("\n\nLINE")[0]) if _NO_FIELDS in as_asked else as_asked
-
-
-def one_line(words: str) -> str:
-    """Return the gist of the engine's words in one line, with the hint that fits a lake."""
-    for mark in _DETAILS:
-        words = words.split(mark)[0]
-    words = _CATALOG.sub("", " ".join(words.split()))
-    if "write data->>'" in words or "payload is data->>'" in words:  # it has the hint already
-        return words
-    if _READ_ONLY.search(words):
-        return "SQL only reads a lake: `append` and `ingest` store events, `retention` removes them"
-    if _NO_FIELDS in words:
-        return (
-            "fields are known where FROM names events, and not beside PIVOT, COLUMNS, NATURAL JOIN"
-            " or an alias `data`: write data->>'name'"
-        )
-    if match := _FIELD.search(words):
-        return f"{words}: write data->>'{match[1]}'"
-    if _NO_TABLE.search(words) and "Did you mean" not in words:
-        return f'{words} There are events, quarantine, "REF".events and views: see `lakelog views`'
-    if match := _NO_COLUMN.search(words):
-        if match[1] == "data":
-            return f"{words}; only events have data, tables of types have its fields as columns"
-        return f"{words}; a field of the payload is data->>'{match[1]}'"
-    return words
-
 
 Failure = Callable[[str], QueryFailed]
 """Returns the error for the engine's words."""
@@ -125,7 +47,7 @@ Failure = Callable[[str], QueryFailed]
 
 def failed(words: str) -> QueryFailed:
     """Return the error for the engine's words."""
-    return QueryFailed(one_line(words), words)
+    return QueryFailed(messages.explained(words), words)
 
 
 @contextlib.contextmanager
@@ -133,17 +55,12 @@ def guarded(failure: Failure = failed) -> Iterator[None]:
     """Raise what the engine raises as QueryFailed, and its interrupt as KeyboardInterrupt."""
     try:
         yield
-    except duckdb.InterruptException:
-        raise KeyboardInterrupt from None
-    except duckdb.Error as error:
-        # Reading an Arrow table ran the handler of a signal, of which the engine kept the words.
-        if _INTERRUPTED.match(str(error)):
+    except (duckdb.Error, RuntimeError) as error:
+        if messages.is_interrupt(error):
             raise KeyboardInterrupt from None
-        raise failure(str(error)) from None
-    except RuntimeError as error:
-        if "interrupted" not in str(error).lower():
+        if not isinstance(error, duckdb.Error):
             raise
-        raise KeyboardInterrupt from None
+        raise failure(str(error)) from None
 
 
 def require(package: str, what: str, install: str) -> None:
@@ -381,7 +298,7 @@ class Relation:
         try:
             return self._call(next, reader, None)
         except (OSError, pa.ArrowException) as error:
-            if "interrupted" in str(error).lower():
+            if messages.is_interrupt(error):
                 raise KeyboardInterrupt from None
             raise self._failure(str(error)) from None
 

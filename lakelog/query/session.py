@@ -18,6 +18,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lakelog.engine import messages
+from lakelog.engine.syntax import statements
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
 from lakelog.query import frames, providers, seal_requests, segment_files, type_tables
 from lakelog.query.cursor_pool import CursorPool
@@ -25,7 +27,7 @@ from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
 from lakelog.query.needle_rows import NeedleRows
 from lakelog.query.ref_schemas import RefSchemas
-from lakelog.query.relation import Failure, Relation, clearer, guarded, one_line, with_suggestion
+from lakelog.query.relation import Failure, Relation, guarded
 from lakelog.query.segment_choice import SegmentChoice
 from lakelog.query.sql import prune, table_sql
 from lakelog.query.sql.qualifiers import TABLES
@@ -54,7 +56,6 @@ else:
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _PREPARED_MAX = 256
 _FETCHED = 2048
-_OF_VALUES = ("Conversion Error", "Out of Range Error", "Invalid Input Error")
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
 _T = TypeVar("_T")
 
@@ -111,7 +112,7 @@ class Session:
         cursor, given = self.connect().cursor(), (query, params, at)
         result, query, params = self._bound(cursor, query, params, at, scope)
         if result is None:  # a statement without rows: types need not say so of each query
-            if not cursor.extract_statements(query):
+            if not statements(cursor, query):
                 raise QueryFailed('the query is empty: ask something such as "FROM events"')
             return result  # type: ignore[return-value]
         return Relation(result, Stream(cursor, query, params), self._failure(query, given))
@@ -142,8 +143,8 @@ class Session:
                 try:
                     return work()
                 except (SnapshotGone, duckdb.IOException) as error:
-                    root = f"{self.store.paths.root}/"
-                    if not isinstance(error, SnapshotGone) and root not in str(error):
+                    is_file = messages.names_file(str(error), self.store.paths.root)
+                    if not (is_file or isinstance(error, SnapshotGone)):
                         raise
                 return work()  # gc was faster: look again, once
         except UnicodeEncodeError as error:
@@ -212,7 +213,7 @@ class Session:
         try:
             return frames.run(cursor, query, params, scope), query, params
         except duckdb.BinderException as error:
-            raise duckdb.BinderException(clearer(str(first), str(error))) from None
+            raise duckdb.BinderException(messages.clearer(str(first), str(error))) from None
 
     def _failed(self, words: str) -> QueryFailed:
         return QueryFailed(self.in_one_line(words), type_tables.as_written(words))
@@ -224,7 +225,7 @@ class Session:
         )
 
     def _failed_as_asked(self, query: str, params: Any, at: str | None, words: str) -> QueryFailed:
-        if words.startswith(_OF_VALUES):  # the query itself fails so, and can show where
+        if messages.is_of_value(words):  # the query itself fails so, and can show where
             try:
                 cursor = self.connect().cursor()
                 query, params = self._bind(cursor, query, params, at, is_as_asked=True)
@@ -232,7 +233,7 @@ class Session:
                 while cursor.fetchmany(_FETCHED):
                     pass
             except (duckdb.Error, LakelogError) as error:
-                words = clearer(words, str(error))
+                words = messages.clearer(words, str(error))
         return self._failed(words)
 
     def bind(
@@ -473,8 +474,8 @@ class Session:
 
     def in_one_line(self, words: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
-        words = with_suggestion(type_tables.as_written(words), self.table_names, self.store.refs)
-        text = one_line(words)
+        words, refs = type_tables.as_written(words), self.store.refs
+        text = messages.explained(messages.with_suggestion(words, self.table_names, refs))
         for schema, name in self.refs.versions.items():
             text = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', text)  # type: ignore[misc]
         return text

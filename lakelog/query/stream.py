@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lakelog.engine.syntax import statements
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import connection
 
@@ -95,7 +96,7 @@ class Stream:
         """Run the query; None where that would run other statements again."""
         self.settle()
         self._keep()
-        if not self._is_one and len(self._cursor.extract_statements(self._query)) != 1:
+        if not self._is_one and len(statements(self._cursor, self._query)) != 1:
             return None
         self._cursor.execute(self._query, self._params or None)
         self._run = _Run(self._cursor)

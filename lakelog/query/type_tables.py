@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from lakelog.engine import catalog
 from lakelog.query.sql.prune import Predicate, TableRefs, TypeRef
 from lakelog.query.sql.qualifiers import Token, tokens
 from lakelog.query.sql.table_sql import View
@@ -110,8 +111,7 @@ class TypeTables:
 
     def _is_taken(self, cursor: duckdb.DuckDBPyConnection) -> bool:
         """Whether `types` means something else: a tag, a branch, or a schema of the user's."""
-        query = "SELECT 1 FROM duckdb_schemas() WHERE schema_name = $1"
-        return self._session.refs.is_ref(TYPES) or bool(cursor.execute(query, [TYPES]).fetchall())
+        return self._session.refs.is_ref(TYPES) or catalog.has_schema(cursor, TYPES)
 
 
 def as_written(words: str) -> str:

@@ -8,21 +8,17 @@ import os
 import weakref
 from typing import TYPE_CHECKING
 
+from lakelog.engine import core
 from lakelog.runtime.lazy import Lazy
 from lakelog.settings import Settings
 from lakelog.store import disk
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
-    import _duckdb as engine
     import duckdb
 else:
     duckdb = Lazy("duckdb")
-    # The engine alone, which the package named duckdb wraps: the classes are the same, but those of
-    # the package that build relations take three times as long to load.
-    engine = Lazy("_duckdb")
 
-Config = dict[str, str | bool | int | float | list[str]]
 SPILL = "spill-"
 """Prefix of directories in cache/ in which the engine keeps what does not fit in memory; it removes
 them when it ends, and gc removes those of processes that were killed."""
@@ -33,13 +29,13 @@ _GROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 _GROUPS = "/sys/fs/cgroup"
 # A query must not reach the network, and must see the tables of the caller that were passed to it,
 # not whatever Python variable has the name of a table.
-_OFFLINE: Config = {
+_OFFLINE: core.Config = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "python_enable_replacements": "false",
 }
-_STORED: Config = {
+_STORED: core.Config = {
     # Else the engine (2.0) compresses all tables in memory after each 16 MB of changes, within the
     # statement that met the limit: a tenth of a second and more for a view of a million subjects.
     "checkpoint_threshold": "1TB",
@@ -70,12 +66,8 @@ def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnectio
         limits["threads"] = str(settings.threads)
     # A statement for each would take as long as a short query.
     config = {**_OFFLINE, **_STORED, **limits, "temp_directory": spill}
-    connection: duckdb.DuckDBPyConnection = engine.connect(":memory:", config=config)
+    connection = core.connect(config)
     _OPEN.add(connection)
-    # Else it prints one to the output of `python -c`, which it takes for a person's. In a notebook
-    # without what draws one, it prints none and refuses.
-    with contextlib.suppress(engine.InvalidInputException):
-        connection.execute("SET enable_progress_bar = false")
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
     return connection
 

@@ -7,15 +7,16 @@ where a query over `events` does not name it.
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
-
+from lakelog.engine import messages
+from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
+from lakelog.engine.volatility import Volatility, called, is_aggregate
 from lakelog.errors import QueryFailed
 from lakelog.event.bookkeeping import IS_DATA
+from lakelog.query.sql.tree import nodes
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
@@ -28,8 +29,6 @@ else:
 
 ALL_EVENTS = f"SELECT * FROM events WHERE {IS_DATA}"
 """The mapping of a sync without a query: all events but bookkeeping ones, as `export` has them."""
-Tree = dict[str, Any]
-"""A query as the engine parses it."""
 NO_ROWS = sql.no_rows((*EVENT_COLUMNS, KEY))
 _KINDS = {
     "bigint": "TINYINT SMALLINT INTEGER BIGINT UTINYINT USMALLINT UINTEGER",
@@ -70,8 +69,8 @@ def read_mapping(cursor: duckdb.DuckDBPyConnection, query: str | None) -> Mappin
         if KEY not in [row[0] for row in described] and _reads_events_alone(tree):
             text = _keyed(cursor, tree)
             described = cursor.execute(f"DESCRIBE {text}").fetchall()
-    except duckdb.Error as error:
-        raise QueryFailed(f"the mapping: {one_line(error)}") from None
+    except (duckdb.Error, SyntaxFault) as error:
+        raise QueryFailed(f"the mapping: {messages.gist(str(error))}") from None
     names = [str(row[0]).lower() for row in described]
     if twice := {name for name in names if names.count(name) > 1}:
         raise QueryFailed(f"the mapping has two columns {min(twice)!r}: rename one with AS")
@@ -93,71 +92,48 @@ def _column(name: str, kind: str) -> Column:
     return Column(name, "text" if is_json else found, int(scale), is_json)
 
 
-def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> Tree:
+def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> Node:
     """Return the syntax tree of a query whose rows are events one by one. Raises QueryFailed."""
-    serialized = cursor.execute("SELECT json_serialize_sql($1)", [text]).fetchall()[0][0]
-    tree: Tree = orjson.loads(serialized)
-    if tree.get("error"):
-        words = " ".join(str(tree.get("error_message", "")).split("\n")[0].split())
-        raise QueryFailed(f"the mapping is one SELECT over events: {words}")
+    try:
+        tree = parse(cursor, text)
+    except SyntaxFault as fault:
+        words = messages.gist(str(fault))
+        raise QueryFailed(f"the mapping is one SELECT over events: {words}") from None
     if len(tree["statements"]) != 1:
         raise QueryFailed(f"the mapping is one SELECT over events, not {len(tree['statements'])}")
     node = tree["statements"][0]["node"]
-    words = orjson.dumps(node).decode()
-    # Names of functions by the text of the tree: they may be called at any depth.
     kinds = {modifier.get("type") for modifier in node.get("modifiers", [])}
-    called = set(re.findall(r'"function_name":"([^"]*)"', words))
-    aggregates, inconstant = _functions()
+    below = list(nodes(node))  # functions may be called at any depth
+    calls = [call for each in below if (call := called(each))]
     is_plain = (
         node.get("type") == "SELECT_NODE"
         and not node.get("group_expressions")
         and not node.get("having")
         and not node.get("qualify")
         and not kinds - {"ORDER_MODIFIER"}
-        and '"class":"WINDOW"' not in words
-        and not called & aggregates
+        and not any(each.get("class") == "WINDOW" for each in below)
+        and not any(is_aggregate(name) for name, _ in calls)
     )
     if not is_plain:
         raise QueryFailed(
             "the mapping makes one row of several events: leave out aggregates, GROUP BY, DISTINCT,"
             " windows and LIMIT, and ask for them in the target"
         )
-    changing = called & inconstant
-    if changing or "current_timestamp" in words:
-        name = min(changing, default="current_timestamp")
-        raise QueryFailed(f"the mapping calls {name}(), which is another value at each sync")
+    changing = [name for name, of in calls if of is not Volatility.IMMUTABLE]
+    if changing:
+        words = f"the mapping calls {min(changing)}(), which is another value at each sync"
+        raise QueryFailed(words)
     return tree
 
 
-@functools.cache
-def _functions() -> tuple[frozenset[str], frozenset[str]]:
-    """Functions that are aggregates, and those that give another value at each call.
-
-    The engine takes longer to list them than to open, and a sync checks its mapping at each run.
-    """
-    with duckdb.connect(":memory:") as own:
-        rows = own.execute(
-            "SELECT DISTINCT function_name, function_type = 'aggregate', stability <> 'CONSISTENT'"
-            " FROM duckdb_functions()"
-        ).fetchall()
-    aggregates = frozenset(str(name) for name, is_one, _ in rows if is_one)
-    return aggregates, frozenset(str(name) for name, _, is_changing in rows if is_changing)
-
-
-def _reads_events_alone(tree: Tree) -> bool:
+def _reads_events_alone(tree: Node) -> bool:
     table = tree["statements"][0]["node"].get("from_table") or {}
     return table.get("type") == "BASE_TABLE" and table.get("table_name", "").lower() == "events"
 
 
-def _keyed(cursor: duckdb.DuckDBPyConnection, tree: Tree) -> str:
+def _keyed(cursor: duckdb.DuckDBPyConnection, tree: Node) -> str:
     """Return the query with KEY as its last column."""
     key = {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "query_location": 0}
     # As a syntax tree: text could be changed in a comment or a string.
     tree["statements"][0]["node"]["select_list"].append(key | {"column_names": [KEY]})
-    changed = [orjson.dumps(tree).decode()]
-    return str(cursor.execute("SELECT json_deserialize_sql($1::JSON)", changed).fetchall()[0][0])
-
-
-def one_line(error: Exception) -> str:
-    """What the engine says, without the query that it repeats and its advice."""
-    return " ".join(re.split("\n\n(?:LINE |Possible solutions)", str(error))[0].split())
+    return sql_of(cursor, tree)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.clients import backoff
 from lakelog.clients.failure import ConnectionLost
+from lakelog.engine import messages
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.runtime.closest import did_you_mean
@@ -35,7 +36,7 @@ from lakelog.sync.databases.mysql import MysqlTarget
 from lakelog.sync.databases.postgres import PostgresTarget
 from lakelog.sync.databases.sqlite import SqliteTarget
 from lakelog.sync.delta import Delta, Step
-from lakelog.sync.mapping import NO_ROWS, one_line, read_mapping, set_events
+from lakelog.sync.mapping import NO_ROWS, read_mapping, set_events
 from lakelog.sync.services.elasticsearch import ElasticsearchTarget
 from lakelog.sync.services.influxdb import InfluxTarget
 from lakelog.sync.services.kafka_sink import KafkaTarget
@@ -432,7 +433,7 @@ class Syncer:
                     yield rows
         # Arrow raises OSError for what the engine says while it reads on.
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise QueryFailed(f"the mapping: {one_line(error)}") from None
+            raise QueryFailed(f"the mapping: {messages.gist(str(error))}") from None
         finally:
             cursor.close()
 

@@ -12,10 +12,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from lakelog.engine import messages
+from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of, statements
+from lakelog.engine.volatility import called, is_aggregate
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
 from lakelog.event.bookkeeping import IS_DATA
+from lakelog.query.sql.tree import nodes
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.store.bootstrap import Store
@@ -135,11 +137,10 @@ def _require_select(session: Session, text: str, where: str) -> None:
     try:
         # DuckDB's own parser: a hand-written check would disagree with it about comments and
         # quotes.
-        kinds = [s.type for s in session.connect().cursor().extract_statements(text)]
+        kinds = [s.kind for s in statements(session.connect().cursor(), text)]
     except duckdb.Error as error:
-        words = " ".join(str(error).split("\n\nLINE ")[0].split())
-        raise ExportRefused(f"{where}: [select] sql: {words}") from None
-    if kinds != [duckdb.StatementType.SELECT]:
+        raise ExportRefused(f"{where}: [select] sql: {messages.gist(str(error))}") from None
+    if kinds != ["SELECT"]:
         raise ExportRefused(f"{where}: [select] sql is one SELECT and nothing else")
 
 
@@ -153,10 +154,7 @@ def with_trace_columns(session: Session, text: str) -> str | None:
     # Edited as a syntax tree and serialized by DuckDB, so that no user query is changed by text
     # replacement.
     node["select_list"] += [_column("seq", "__seq"), _column("time", "__time")]
-    serialized = cursor.execute(
-        "SELECT json_deserialize_sql($t::JSON)", {"t": orjson.dumps(tree).decode()}
-    )
-    return str(serialized.fetchall()[0][0])
+    return sql_of(cursor, tree)
 
 
 def is_traceable(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
@@ -164,21 +162,21 @@ def is_traceable(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
     return _plain_tree(cursor, text) is not None
 
 
-def _plain_tree(cursor: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any] | None:
+def _plain_tree(cursor: duckdb.DuckDBPyConnection, text: str) -> Node | None:
     """The syntax tree of a query over events alone, or None."""
-    tree: dict[str, Any] = orjson.loads(
-        cursor.execute("SELECT json_serialize_sql($q)", {"q": text}).fetchall()[0][0]
-    )
-    statements = tree.get("statements") or []
-    if tree.get("error") or len(statements) != 1:
+    try:
+        tree = parse(cursor, text)
+    except SyntaxFault:
         return None
-    return tree if _is_plain(statements[0]["node"]) else None
+    is_one = len(tree["statements"]) == 1
+    return tree if is_one and _is_plain(tree["statements"][0]["node"]) else None
 
 
-def _is_plain(node: dict[str, Any]) -> bool:
+def _is_plain(node: Node) -> bool:
     """Whether a query reads events alone and neither groups, unites nor aggregates them."""
     table = node.get("from_table") or {}
-    words = orjson.dumps(node.get("select_list", [])).decode().lower()
+    below = list(nodes(node.get("select_list", [])))
+    calls = {call[0] for each in below if (call := called(each))}
     kinds = {m.get("type") for m in node.get("modifiers", [])}
     return (
         node.get("type") == "SELECT_NODE"
@@ -189,16 +187,10 @@ def _is_plain(node: dict[str, Any]) -> bool:
         and not kinds & {"DISTINCT_MODIFIER"}
         # Subqueries and windows in the select list may return one row for several events, so one
         # `seq` would not describe it.
-        and not re.search(r'"type":"(subquery|window[^"]*)"', words)
-        and not re.search(f'"function_name":"({_AGGREGATES})"', words)
+        and not any(each.get("class") in ("SUBQUERY", "WINDOW") for each in below)
+        and "unnest" not in calls
+        and not any(map(is_aggregate, calls))
     )
-
-
-_AGGREGATES = (
-    "count|count_star|sum|min|max|avg|median|mode|list|array_agg|string_agg|group_concat|first|last"
-    "|any_value|arg_min|arg_max|unnest|stddev|stddev_samp|var_samp|variance|quantile[a-z_]*"
-    "|approx_[a-z_]*|bool_and|bool_or|histogram|entropy|json_group_[a-z]*|product|kurtosis|corr"
-)
 
 
 def _column(name: str, alias: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from lakelog.engine import messages
 from lakelog.errors import QueryFailed
 from lakelog.query.sql import payload, prune
 from lakelog.query.sql.extractions import Extraction, WideColumns
@@ -134,7 +135,7 @@ class Projector:
                 asked = finalize.asked(definition, values)
                 return finalize.finish(self._builder, layer, asked, now)
         except duckdb.Error as error:
-            words = " ".join(str(error).split("\n\nLINE ")[0].split())
+            words = messages.gist(str(error))
             raise QueryFailed(f"view {definition.name}: {words}") from None
 
     def close(self) -> None:

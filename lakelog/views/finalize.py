@@ -10,14 +10,12 @@ added, and those of the rows that gave way taken away.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from lakelog.engine.syntax import SyntaxFault, parse, sql_of
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import identifier
 from lakelog.views import params as parameters
@@ -196,20 +194,18 @@ def _with_kept(
 
 
 def _tree(cursor: duckdb.DuckDBPyConnection, sql: str) -> Any:
-    row = cursor.execute("SELECT json_serialize_sql($1)", [sql]).fetchall()
-    found = json.loads(row[0][0]) if row else {}
-    return found if not found.get("error") else {}
+    try:
+        return parse(cursor, sql)
+    except SyntaxFault:
+        return {}
 
 
 def _text(cursor: duckdb.DuckDBPyConnection, tree: Any) -> str | None:
     """Return a tree as SQL, or None where the engine cannot write it."""
     try:
-        row = cursor.execute(
-            "SELECT json_deserialize_sql($1::JSON)", [orjson.dumps(tree).decode()]
-        ).fetchall()
-    except (duckdb.Error, orjson.JSONEncodeError):
+        return sql_of(cursor, tree)
+    except SyntaxFault:
         return None
-    return str(row[0][0]) if row else None
 
 
 def _tables(node: Any) -> set[str]:

@@ -7,33 +7,29 @@ takes the SQL apart; nothing of it is run here.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from lakelog.engine import messages
+from lakelog.engine.syntax import SyntaxFault, parse
+from lakelog.engine.volatility import Volatility, called
 from lakelog.errors import InvalidView
-from lakelog.runtime.lazy import Lazy
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, Definition, Section
 
 if TYPE_CHECKING:
     import duckdb
-else:
-    duckdb = Lazy("duckdb")
 
 _TABLE_FUNCTIONS = frozenset("unnest range generate_series json_each json_tree".split())
-_TIMES = frozenset(
-    "current_timestamp current_date current_time localtime localtimestamp transaction_timestamp"
-    " get_current_timestamp now today ago".split()
-)
-_SESSION = frozenset("current_user session_user user current_role current_schema".split())
-_REFUSED = frozenset(
-    "getenv getvariable current_setting nextval currval current_query current_database"
-    " current_schema current_schemas query query_table read_text read_blob".split()
-)
+_REASONS = {
+    Volatility.CLOCK: "{} is another time at each reading: finish knows $now",
+    Volatility.SESSION: "{}() says something of this process, not of the events",
+    Volatility.RANDOM: "{}() gives another answer each time",
+    Volatility.EFFECT: "{}() is called for what it does: a view only reads",
+    Volatility.UNKNOWN: "{}() is new to lakelog, and the engine does not say that it gives the"
+    " same answer each time",
+}
 
 
 def check(definition: Definition, cursor: duckdb.DuckDBPyConnection) -> None:
@@ -43,10 +39,9 @@ def check(definition: Definition, cursor: duckdb.DuckDBPyConnection) -> None:
         tree = _parsed(section, cursor)
         for name in sorted(parameters.used(section.sql) - known):
             _check_name(section, name, definition)
-        refused, odd = _functions()
         totals = section.name == "finish" and TOTALS in definition.sections
         for node, others in _nodes(tree, frozenset({TOTALS}) if totals else frozenset()):
-            fault = _table(node, section, others) or _function(node, refused, odd)
+            fault = _table(node, section, others) or _function(node)
             if fault:
                 raise wrong(section, fault, _line(section, node.get("query_location")))
 
@@ -59,9 +54,7 @@ def wrong(section: Section, fault: str, line: int | None = None) -> InvalidView:
 
 def engine_error(section: Section, words: str) -> InvalidView:
     """The engine's words for a fault that it found in a section's SQL."""
-    match = re.search(r"\n\s*LINE (\d+):", words)
-    text = " ".join(words.split("\n\nLINE ")[0].split())
-    return wrong(section, text, int(match[1]) if match else None)
+    return wrong(section, messages.gist(words), messages.line_of(words))
 
 
 def _check_name(section: Section, name: str, definition: Definition) -> None:
@@ -76,15 +69,10 @@ def _check_name(section: Section, name: str, definition: Definition) -> None:
 
 
 def _parsed(section: Section, cursor: duckdb.DuckDBPyConnection) -> Any:
-    row = cursor.execute("SELECT json_serialize_sql($1)", [section.sql]).fetchall()
-    tree = orjson.loads(row[0][0]) if row else {}
-    if tree.get("error"):
-        position = tree.get("position")
-        line = _line(section, int(position)) if position and str(position).isdigit() else None
-        words = tree.get("error_message", "the SQL does not parse")
-        if "Only SELECT" in words:
-            words = "only SELECT can stand here"
-        raise wrong(section, words, line)
+    try:
+        tree = parse(cursor, section.sql)
+    except SyntaxFault as fault:
+        raise wrong(section, str(fault), _line(section, fault.position)) from None
     if len(tree["statements"]) != 1:
         raise wrong(section, f"one SELECT stands here, not {len(tree['statements'])}")
     return tree
@@ -111,30 +99,10 @@ def _table(node: dict[str, Any], section: Section, others: frozenset[str]) -> st
     return f"{name!r} cannot be read here: section {section.name} reads only {section.relation}"
 
 
-def _function(node: dict[str, Any], refused: frozenset[str], odd: frozenset[str]) -> str:
+def _function(node: dict[str, Any]) -> str:
     """What is wrong with a node that calls a function, if it is one."""
-    name = ""
-    if node.get("class") == "FUNCTION" or node.get("class") == "WINDOW":
-        name = str(node.get("function_name", "")).lower()
-    elif node.get("class") == "COLUMN_REF" and len(node.get("column_names", ())) == 1:
-        bare = str(node["column_names"][0]).lower()
-        name = bare if bare in _TIMES - {"now", "today", "ago"} or bare in _SESSION else ""
-    if name in _TIMES:
-        return f"{name} is another time at each reading: finish knows $now"
-    if name in refused or name in _SESSION:
-        return f"{name}() says something of this process, not of the events"
-    return f"{name}() gives another answer each time" if name in odd else ""
-
-
-@functools.cache
-def _functions() -> tuple[frozenset[str], frozenset[str]]:
-    """Functions that are refused, and those that the engine says are not constant."""
-    with duckdb.connect(":memory:") as own:
-        rows = own.execute(
-            "SELECT DISTINCT lower(function_name) FROM duckdb_functions()"
-            " WHERE stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
-        ).fetchall()
-    return _REFUSED, frozenset(name for (name,) in rows)
+    name, volatility = called(node) or ("", Volatility.IMMUTABLE)
+    return _REASONS.get(volatility, "").format(name)
 
 
 def _nodes(tree: Any, known: frozenset[str]) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lakelog.engine.catalog import has_relation
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.query import providers
 from lakelog.query.session import Session
@@ -309,13 +310,7 @@ _FIELDS = """SELECT DISTINCT unnest(json_keys(data)) AS name FROM
 
 def _is_taken(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
     """Whether a user's own table or view has the name."""
-    rows = cursor.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = $1"
-        " AND NOT starts_with(schema_name, 'lakelog_') UNION ALL"
-        " SELECT 1 FROM duckdb_views() WHERE lower(view_name) = $1 AND NOT contains(sql, $2)",
-        [name, _OFFERED],
-    ).fetchall()
-    return bool(rows)
+    return has_relation(cursor, name, "lakelog_", _OFFERED)
 
 
 def _window(since: Any, until: Any) -> tuple[int, int] | None:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lakelog.cli.render.terminal import Progress
+from lakelog.engine import messages
 
 _PAUSE_MS = 200
 _SILENT_S = 2.0
 _END = b"\0"
-_INTERRUPTED = ("Query interrupted", "INTERRUPT Error: Interrupted!")
 
 
 class QueryMonitor:
@@ -87,4 +87,4 @@ class QueryMonitor:
 
 def is_cancelled(error: BaseException) -> bool:
     """Whether an error is Ctrl-C, or the engine's error for it."""
-    return isinstance(error, KeyboardInterrupt) or str(error) in _INTERRUPTED
+    return isinstance(error, KeyboardInterrupt) or messages.is_interrupt(error)

@@ -16,6 +16,7 @@ from prompt_toolkit.document import Document
 
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.compat import omega
+from lakelog.engine import catalog
 from lakelog.errors import LakelogError
 from lakelog.query.sql.extractions import TYPE_COLUMNS
 from lakelog.query.sql.tree import TYPES
@@ -72,11 +73,7 @@ class Names:
         """Return the columns of each table, the lake's first, then those created in this
         session."""
         columns = {"events": [*EVENT_COLUMNS, "seq"], "quarantine": list(QUARANTINE_COLUMNS)}
-        query = (
-            "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
-            " AND schema_name = 'main' AND NOT starts_with(table_name, 'lakelog_')"
-        )
-        for table, column in self._ask(query):
+        for table, column in self._ask(catalog.COLUMNS):
             if table not in ("events", "quarantine"):
                 columns.setdefault(table, []).append(column)
         return columns
@@ -91,15 +88,13 @@ class Names:
     @LazyProperty
     def functions(self) -> list[Named]:
         """Functions of the engine."""
-        query = "SELECT DISTINCT function_name, function_type FROM duckdb_functions()"
-        return sorted((name, kind) for name, kind in self._ask(query) if _PLAIN.fullmatch(name))
+        named = self._ask(catalog.FUNCTIONS)
+        return sorted((name, kind) for name, kind in named if _PLAIN.fullmatch(name))
 
     @LazyProperty
     def keywords(self) -> list[str]:
         """Keywords of the engine, in capitals."""
-        return sorted(
-            {name.upper() for (name,) in self._ask("SELECT keyword_name FROM duckdb_keywords()")}
-        )
+        return sorted({name.upper() for (name,) in self._ask(catalog.KEYWORDS)})
 
     def fields(self, path: list[str]) -> list[Named]:
         """Members of payloads in typed segments: those of an object, or of the whole."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -19,10 +18,10 @@ from lakelog.cli.render.monitor import is_cancelled
 from lakelog.cli.render.output import Target, write_text
 from lakelog.cli.render.tables import ROWS_MAX, cell, render
 from lakelog.cli.render.terminal import many
+from lakelog.engine import messages
 from lakelog.errors import QueryFailed
 from lakelog.render.formats import Result
 
-_LINE = re.compile(r"^(LINE \d+: )(.*)\n( *\^+)", re.M)
 _BELOW = 3
 """Lines that follow a table: its count, and the prompt."""
 
@@ -89,29 +88,15 @@ def complain(error: BaseException, query: str = "", as_typed: Callable[[str], st
     if os.environ.get("LAKELOG_DEBUG"):
         traceback.print_exception(error)
     own = isinstance(error, QueryFailed) or exits.is_engine(error)
-    text = renumber(as_typed(str(error)), query) if own else f"error: {exits.words_of(error)}"
+    text = (
+        messages.renumbered(as_typed(str(error)), query)
+        if own
+        else f"error: {exits.words_of(error)}"
+    )
     first, *rest = [cell(line) for line in text.splitlines()] or [type(error).__name__]
     terminal.say(first, fg="red")
     for line in rest:
         terminal.say(line)
-
-
-def renumber(message: str, query: str) -> str:
-    """Return the engine's message with line numbers of the query as it was typed.
-
-    The engine counts the lines of the query as it was rewritten.
-    """
-    match = _LINE.search(message)
-    if match is None:
-        return message
-    excerpt = match[2].strip().strip(".")
-    # Only where exactly one line of the query fits: a wrong number is worse than the engine's own.
-    numbers = [n for n, line in enumerate(query.split("\n"), 1) if excerpt and excerpt in line]
-    if len(numbers) != 1:
-        return message
-    start = f"LINE {numbers[0]}: "
-    caret = " " * len(start) + match[3][len(match[1]) :]
-    return f"{message[: match.start()]}{start}{match[2]}\n{caret}{message[match.end() :]}"
 
 
 def duration(seconds: float) -> str:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.cli.render.results import result_of
+from lakelog.engine import messages, syntax
+from lakelog.engine.messages import clearer, with_suggestion
 from lakelog.errors import QueryFailed, SnapshotGone
 from lakelog.query import type_tables
-from lakelog.query.relation import clearer, with_suggestion
 from lakelog.query.session import Session
 from lakelog.query.sql import payload, prune
 from lakelog.query.sql.qualifiers import TABLES
@@ -35,8 +36,6 @@ _TRANSACTION = re.compile(r"\s*(begin|start|commit|end|rollback|abort)\b", re.I)
 _PREPARES = re.compile(r"\s*prepare\b", re.I)
 _SCHEMA = re.compile(r"\blakelog_\d+\b")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.S)
-_OPEN = re.compile(r'unterminated|near "\$\w*\$')
-"""What the parser says of a string, comment or quoted name that has no end yet."""
 _CHANGES = frozenset(("CREATE", "INSERT", "UPDATE", "DELETE", "ALTER", "DROP", "MERGE_INTO"))
 _FETCHED = 2048
 _NO_ROWS = (["Count"], ["Success"])
@@ -88,31 +87,29 @@ class StatementRunner:
     def statements(self, text: str) -> list[Statement]:
         """Split a text into statements. Raises QueryFailed where it does not parse."""
         try:
-            parsed = self.cursor().extract_statements(text)
+            parsed = syntax.statements(self.cursor(), text)
         except duckdb.Error as error:
             raise QueryFailed(str(error)) from None
-        return [
-            Statement(s.query.strip(), s.type.name, frozenset(s.named_parameters)) for s in parsed
-        ]
+        return [Statement(s.sql, s.kind, s.parameters) for s in parsed]
 
     def is_whole(self, text: str) -> bool:
         """Whether a text is ready to run: it ends with a semicolon, outside strings and comments.
 
         A text that cannot be parsed is ready too, for no more words would mend it.
         """
-        extract = self.cursor().extract_statements
+        cursor = self.cursor()
         try:
-            count = len(extract(text))
+            count = len(syntax.statements(cursor, text))
         except duckdb.Error as error:
             # What can never parse is run at its semicolon, so that the error appears; an open
             # string is not over at one.
-            return text.rstrip().endswith(";") and not _OPEN.search(str(error))
+            return text.rstrip().endswith(";") and not messages.is_unfinished(str(error))
         if not count:
             return not text.strip() or ";" in _COMMENT.sub("", text)
         try:
             # With a statement behind it: only if that one is counted apart did the text end with a
             # semicolon.
-            return len(extract(f"{text}\nSELECT 1")) > count
+            return len(syntax.statements(cursor, f"{text}\nSELECT 1")) > count
         except duckdb.Error:
             return False
 

@@ -18,16 +18,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from lakelog.engine.syntax import SyntaxFault, parse, sql_of
 from lakelog.query.sql.extractions import Extraction, Step, name
 from lakelog.query.sql.tree import Node, nodes, select_one
-from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import duckdb
-else:
-    duckdb = Lazy("duckdb")
 
 WIDE = "lakelog_events"
 """The table that rewritten queries read in place of `events`."""
@@ -74,7 +70,7 @@ def rewrite(
 
     Only `fields` are replaced without `typed`. The tree stays as it is.
     """
-    if tree.get("error") or len(tree.get("statements", ())) != 1:
+    if len(tree.get("statements", ())) != 1:
         return None
     if any(("", name) in tables for name in _ctes(tree)):
         return None
@@ -85,7 +81,7 @@ def rewrite(
         return None
     try:
         rewriter.finish(connection, changed)
-    except duckdb.Error:
+    except SyntaxFault:
         return None
     text = text_of(connection, changed)
     return Rewriting(text, tuple(rewriter.columns), _reads(changed, tables)) if text else None
@@ -94,11 +90,10 @@ def rewrite(
 def text_of(connection: duckdb.DuckDBPyConnection, tree: Node) -> str | None:
     """Return the SQL of a statement, None where that does not parse to the same again."""
     try:
-        (text,) = _texts(connection, [tree])
-        parsed = connection.execute("SELECT json_serialize_sql($1)", [text]).fetchone()
-    except duckdb.Error:
+        text = sql_of(connection, tree)
+        is_same = _without_places(parse(connection, text)) == _without_places(tree)
+    except SyntaxFault:
         return None
-    is_same = parsed and _without_places(orjson.loads(parsed[0])) == _without_places(tree)
     return text if is_same else None
 
 
@@ -162,7 +157,7 @@ class _Rewriter:
             unnamed += [(new, old) for new, old in pairs if old is not None and new != old]
         statement = tree["statements"][0]
         selects = [select_one(old, statement) for _, old in unnamed]
-        texts = _texts(connection, [{**tree, "statements": [s]} for s in selects])
+        texts = [sql_of(connection, {**tree, "statements": [s]}) for s in selects]
         for (item, old), text in zip(unnamed, texts, strict=True):
             plain = old.get("class") == "COLUMN_REF"
             item["alias"] = old["column_names"][-1] if plain else text.removeprefix("SELECT ")
@@ -471,16 +466,6 @@ def _ctes(tree: Node) -> Iterator[str]:
 def _reads(tree: Node, tables: Tables) -> bool:
     named = (n for n in nodes(tree) if n.get("type") == "BASE_TABLE" and not n["schema_name"])
     return any(("", n["table_name"].lower()) in tables for n in named)
-
-
-def _texts(connection: duckdb.DuckDBPyConnection, trees: list[Node]) -> list[str]:
-    """Return the SQL of trees. Raises the engine's error for one that has none."""
-    texts = []
-    for tree in trees:
-        text = orjson.dumps(tree).decode()
-        row = connection.execute("SELECT json_deserialize_sql($1::JSON)", [text]).fetchone()
-        texts.append(str(row[0]) if row else "")
-    return texts
 
 
 def _without_places(tree: Any) -> Any:

@@ -1,6 +1,6 @@
 """Which segments a query can need: what its WHERE says of time, type, source, id and subject.
 
-The query is taken apart by the engine's own parser (json_serialize_sql). Only what is certain is
+The query is taken apart by the engine's own parser. Only what is certain is
 used: comparisons of the bare columns with constants, joined by AND, in a SELECT whose FROM is
 `events` alone. Everything else reads every segment. Several mentions of `events` unite.
 """
@@ -15,8 +15,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import orjson
-
+from lakelog.engine.syntax import SyntaxFault, parse, sql_of
 from lakelog.errors import InvalidEvent
 from lakelog.query.sql import moments, newest
 from lakelog.query.sql import tree as trees
@@ -200,7 +199,7 @@ def analyze(connection: duckdb.DuckDBPyConnection, query: str, params: Any = Non
     """Take a query apart; one that is no plain SELECT is not `parsed`."""
     refs = TableRefs()
     tree = tree_of(connection, query)
-    if tree.get("error") or len(tree.get("statements", ())) != 1:
+    if len(tree.get("statements", ())) != 1:
         return refs
     refs.parsed = True
     tree = moments.called(query, tree)
@@ -240,7 +239,7 @@ def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
     """Whether a column `data` of the result is the payload of events: of one of the lake's tables,
     and not another text that the query calls so. What is no plain SELECT is taken for it."""
     tree = tree_of(connection, query)
-    if tree.get("error") or len(tree.get("statements", ())) != 1:
+    if len(tree.get("statements", ())) != 1:
         return True
     nodes = list(trees.nodes(tree["statements"][0]["node"]))
     return any(n.get("type") == "BASE_TABLE" for n in nodes) and not any(map(_renames, nodes))
@@ -260,11 +259,9 @@ def tree_of(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]
     tree: dict[str, Any] | None = _TREES.get(query)
     if tree is None:
         try:
-            text = connection.execute("SELECT json_serialize_sql($1)", [query]).fetchone()[0]  # type: ignore[index]
-            tree = orjson.loads(text)
-        except (duckdb.Error, orjson.JSONDecodeError):
+            tree = parse(connection, query)
+        except SyntaxFault:
             return {}
-        assert tree is not None
         if len(query) <= _SHORT:
             if len(_TREES) >= _KEPT:
                 _TREES.clear()
@@ -436,14 +433,12 @@ class _Constants:
             "statements": [trees.select_one(value, self._tree["statements"][0])],
         }
         try:
-            text = self._connection.execute(
-                "SELECT json_deserialize_sql($1::JSON)", [orjson.dumps(statement).decode()]
-            ).fetchone()[0]  # type: ignore[index]
+            text = sql_of(self._connection, statement)
             names = dict.fromkeys(trees.mentioned(value, "identifier"))
             constant = {name: self._parameter(name) for name in names}
             query = f"SELECT epoch_us(({text})::TIMESTAMPTZ)"
             row = self._connection.execute(query, constant or None).fetchone()
-        except (duckdb.Error, KeyError):
+        except (duckdb.Error, SyntaxFault, KeyError):
             return None
         return None if row is None or row[0] is None else int(row[0])
 

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lakelog.clients.failure import ConnectionLost
+from lakelog.engine import catalog, messages
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
@@ -101,25 +102,18 @@ class DuckdbTarget(SqlTarget):
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
         name = sql.literal(table)
-        rows = self._fetch(
-            "SELECT column_name, data_type FROM duckdb_columns() WHERE NOT internal"
-            f" AND table_name = {name} AND schema_name = current_schema()"
-            " AND database_name = current_database() ORDER BY column_index"
-        )
-        keys = self._fetch(
-            "SELECT constraint_column_names FROM duckdb_constraints()"
-            f" WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE') AND table_name = {name}"
-        )
+        rows = self._fetch(catalog.columns_of(name))
+        keys = self._fetch(catalog.keys_of(name))
         return dict(rows), [KEY] in [list(row[0]) for row in keys]
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
-        words = " ".join(str(error).split("\n")[0].split())
-        if "Could not set lock" in words or "onflict on tuple" in words:
+        words = messages.gist(str(error))
+        if messages.is_locked(words):
             return ConnectionLost(f"{self.address} is open in another process: close it there")
         where = f"{self.address}, table {table}" if table else self.address
         advice = ": change the row or the constraint and run it again; this batch was not written"
-        if "No space left" in words:
+        if messages.is_full(words):
             advice = ": free space and run it again; nothing of this batch was written"
-        elif not ("onstraint" in words or "Conversion" in words):
+        elif not messages.is_of_row(words):
             advice = ""
         return SyncRefused(f"{where}: {words}{advice}")

@@ -1,0 +1,11 @@
+"""What lakelog needs of DuckDB that its documentation does not promise, each in one place.
+
+    core        the engine without the package that wraps it
+    syntax      SQL as a tree of the engine's parser, and back; the statements of a text
+    messages    what its errors say: one line, the place, names that are missing, an interrupt
+    volatility  which functions depend on more than their arguments, and which aggregate
+    catalog     its tables of tables, columns, functions and keywords
+
+`tests/engine` states what is expected of it, and holds at the lowest and the highest version that
+pyproject.toml allows; `tests/test_dependencies.py` keeps such things out of the other packages.
+"""

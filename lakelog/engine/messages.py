@@ -1,0 +1,207 @@
+"""What the engine says in its errors: in one line, where, and which names it misses.
+
+A message is `Kind Error: words`, then hints and lists, then `LINE n:` with a picture of the query.
+The words are promised to nobody: each that lakelog looks for is here, and where one changes, its
+hint is lost and the engine's own words are shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from lakelog.errors import LakelogError
+from lakelog.runtime.closest import closest
+
+_DETAILS = re.compile(
+    r"\n+LINE |\n\nPossible solutions|\n\s*Candidate|\n\nFor more info"
+    r"| Candidate functions| You might need to add"
+)
+"""Where a message ends and its lists, hints and picture of the query begin."""
+_CASTS = " In order to select one, please add explicit type casts."
+_PLACE = re.compile(r"\n\s*LINE (\d+):")
+_PICTURE = re.compile(r"^(LINE \d+: )(.*)\n( *\^+)", re.M)
+_CATALOG = re.compile(r' ?Did you mean "(?:pg_|sqlite_|duckdb_|information_schema)\w*"\?')
+_FIELD = re.compile(r"Cannot extract field '([^']*)' from expression \"data\"")
+_NO_TABLE = re.compile(
+    r'Table with name "?([^\s"]+)"? does not exist!(?:\s*Did you mean "([^"]*)"\?)?'
+)
+_NO_SCHEMA = re.compile(r'because schema "([^"]+)" does not exist\.?')
+_NO_NAME = re.compile(r'(?:column|with name) "?(\w+)"? (?:not found|does not exist)')
+_OWN_COLUMN = re.compile(r" when casting from source column data~\d+")
+_NO_FIELDS = 'Referenced table "fields" not found'
+_READ_ONLY = re.compile(
+    r"(?:events|quarantine) is not an table|Can only (?:delete from|update) base table"
+    r'|Existing object "(?:events|quarantine)" is of type'
+)
+_NO_COLUMN = re.compile(r'Referenced column "([^"]*)" not found')
+_OF_VALUES = ("Conversion Error", "Out of Range Error", "Invalid Input Error")
+_UNFINISHED = re.compile(r'unterminated|near "\$\w*\$')
+_INTERRUPTED = ("Query interrupted", "INTERRUPT Error: Interrupted!")
+_IN_HANDLER = re.compile(
+    r"Invalid Input Error: [\w ]+ registered as '[^']*'[\w ]* failed: KeyboardInterrupt:"
+)
+
+
+class RefNames(Protocol):
+    """The tags and branches of a lake, for which the engine takes schemas."""
+
+    def tag_names(self) -> Iterable[str]:
+        """The names of tags."""
+
+    def branches(self) -> Iterable[str]:
+        """The names of branches."""
+
+
+def gist(words: str) -> str:
+    """Return a message in one line, without its lists, hints and picture of the query."""
+    return " ".join(_DETAILS.split(words, 1)[0].replace(_CASTS, "").split())
+
+
+def reason(words: str) -> str:
+    """Return a message without the kind of the error before it."""
+    return words.partition(": ")[2]
+
+
+def names_file(words: str, folder: str) -> bool:
+    """Whether a message is of a file below a folder."""
+    return f"{folder}/" in words
+
+
+def line_of(words: str) -> int | None:
+    """Return the line of the query that a message points at, from 1, if it does."""
+    match = _PLACE.search(words)
+    return int(match[1]) if match else None
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error is the engine's answer to an interrupt, by whatever way it came: as an error
+    of its own, as Arrow's, or in the words of one that ran the handler of a signal."""
+    words = str(error)
+    return words in _INTERRUPTED or (is_engine(error) and bool(_IN_HANDLER.match(words)))
+
+
+def is_engine(error: BaseException) -> bool:
+    """Whether the engine raised it, by sys.modules: who has not loaded it need not for this."""
+    engine = sys.modules.get("_duckdb")
+    return engine is not None and isinstance(error, engine.Error)
+
+
+def is_of_value(words: str) -> bool:
+    """Whether a query fails by a value that it meets, and not by what it says."""
+    return words.startswith(_OF_VALUES)
+
+
+def is_locked(words: str) -> bool:
+    """Whether another process or transaction has the file."""
+    return "Could not set lock" in words or "onflict on tuple" in words
+
+
+def is_full(words: str) -> bool:
+    """Whether the disk is full."""
+    return "No space left" in words
+
+
+def is_of_row(words: str) -> bool:
+    """Whether a table refuses a row: for a constraint, or a type that it does not fit."""
+    return "onstraint" in words or "Conversion" in words
+
+
+def is_unfinished(words: str) -> bool:
+    """Whether a text does not parse as a string, comment or quoted name in it has no end yet."""
+    return bool(_UNFINISHED.search(words))
+
+
+def missing_table(words: str) -> str:
+    """Return the name of the table without a schema that there is not, or nothing."""
+    match = _NO_TABLE.search(words)
+    return match[1] if match and re.fullmatch(r"\w+", match[1]) else ""
+
+
+def missing_name(words: str) -> str:
+    """Return the name of the table, column or function that there is not, or nothing."""
+    match = _NO_NAME.search(words)
+    return match[1] if match else ""
+
+
+def with_suggestion(words: str, list_tables: Callable[[], Iterable[str]], of: RefNames) -> str:
+    """Return the engine's words with the nearest of the lake's own tables or refs.
+
+    The engine knows only the tables that the query needed, and suggests its catalog instead.
+    """
+    if "does not exist" not in words:
+        return words
+    tables: list[str] = []
+    refs: list[str] = []
+    with contextlib.suppress(LakelogError, OSError):  # the query's error is the one to report
+        refs = [*of.tag_names(), *of.branches()]
+        tables = [*list_tables()]
+    if match := _NO_TABLE.search(words):
+        name = match[1]
+        scratch = [match[2]] if match[2] and not _CATALOG.search(match[0]) else []
+        near = closest(name, [*tables, *scratch])
+        hint = f' Did you mean "{near}"?' if near else ""
+        sentence = f"Table with name {name} does not exist!{hint}"
+        return f"{words[: match.start()]}{sentence}{words[match.end() :]}"
+    if match := _NO_SCHEMA.search(words):
+        near = closest(match[1], [*refs, "omega"])
+        hint = f'Did you mean "{near}"?' if near else "`lakelog tag` and `lakelog branch` list them"
+        sentence = f'because there is no tag or branch "{match[1]}". {hint}'
+        return f"{words[: match.start()]}{sentence}{words[match.end() :]}"
+    return words
+
+
+def clearer(words: str, as_asked: str) -> str:
+    """Return what to say of a query that fails so, and so as it was asked: where it reads `fields`,
+    which only its rewriting has, the first, without its picture of that."""
+    return _OWN_COLUMN.sub("", words.split("\n\nLINE")[0]) if _NO_FIELDS in as_asked else as_asked
+
+
+def explained(words: str) -> str:
+    """Return the gist of the engine's words in one line, with the hint that fits a lake."""
+    words = _CATALOG.sub("", gist(words))
+    if "write data->>'" in words or "payload is data->>'" in words:  # it has the hint already
+        return words
+    if _READ_ONLY.search(words):
+        return "SQL only reads a lake: `append` and `ingest` store events, `retention` removes them"
+    if _NO_FIELDS in words:
+        return (
+            "fields are known where FROM names events, and not beside PIVOT, COLUMNS, NATURAL JOIN"
+            " or an alias `data`: write data->>'name'"
+        )
+    if match := _FIELD.search(words):
+        return f"{words}: write data->>'{match[1]}'"
+    if _NO_TABLE.search(words) and "Did you mean" not in words:
+        return f'{words} There are events, quarantine, "REF".events and views: see `lakelog views`'
+    if match := _NO_COLUMN.search(words):
+        if match[1] == "data":
+            return f"{words}; only events have data, tables of types have its fields as columns"
+        return f"{words}; a field of the payload is data->>'{match[1]}'"
+    return words
+
+
+def renumbered(message: str, query: str) -> str:
+    """Return a message with line numbers of the query as it was typed.
+
+    The engine counts the lines of the query as it was rewritten.
+    """
+    match = _PICTURE.search(message)
+    if match is None:
+        return message
+    excerpt = match[2].strip().strip(".")
+    # Only where exactly one line of the query fits: a wrong number is worse than the engine's own.
+    numbers = [n for n, line in enumerate(query.split("\n"), 1) if excerpt and excerpt in line]
+    if len(numbers) != 1:
+        return message
+    start = f"LINE {numbers[0]}: "
+    caret = " " * len(start) + match[3][len(match[1]) :]
+    return f"{message[: match.start()]}{start}{match[2]}\n{caret}{message[match.end() :]}"
+
+
+def picture(message: str) -> list[str]:
+    """Return the line of the query that a message shows and the caret below it, if it does."""
+    _, mark, below = message.partition("\nLINE ")
+    return f"LINE {below}".splitlines()[:2] if mark else []

@@ -1,0 +1,79 @@
+"""SQL as a tree of the engine's own parser, which is JSON, and back; the statements of a text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import duckdb
+else:
+    duckdb = Lazy("duckdb")
+
+Node = dict[str, Any]
+"""A node of a tree: a query, a table, an expression; or the whole, with its `statements`."""
+
+
+class SyntaxFault(Exception):
+    """Raised for SQL without a tree, or a tree without SQL. `position` is a byte of the SQL."""
+
+    def __init__(self, words: str, position: int | None = None) -> None:
+        super().__init__(words)
+        self.position = position
+
+
+@dataclass(frozen=True)
+class ParsedStatement:
+    """One statement of a text: its SQL, its kind (SELECT, CREATE), and the parameters it names."""
+
+    sql: str
+    kind: str
+    parameters: frozenset[str]
+    is_query: bool
+    """Whether it gives rows and changes nothing."""
+
+
+def parse(connection: duckdb.DuckDBPyConnection, query: str) -> Node:
+    """Return the tree of SELECT statements: {"statements": [{"node": ...}]}. Raises SyntaxFault."""
+    try:
+        rows = connection.execute("SELECT json_serialize_sql($1)", [query]).fetchall()
+        tree: Node = orjson.loads(rows[0][0])
+    # A tree deeper than orjson reads is no use either.
+    except (duckdb.Error, orjson.JSONDecodeError) as error:
+        raise SyntaxFault(str(error)) from None
+    if not tree.get("error"):
+        return tree
+    words, position = str(tree.get("error_message", "")), str(tree.get("position", ""))
+    if "Only SELECT" in words:
+        words = "only SELECT can stand here"
+    raise SyntaxFault(words, int(position) if position.isdigit() else None)
+
+
+def sql_of(connection: duckdb.DuckDBPyConnection, tree: Node) -> str:
+    """Return the SQL of a tree. Raises SyntaxFault where the engine cannot write it."""
+    try:
+        text = orjson.dumps(tree).decode()
+        rows = connection.execute("SELECT json_deserialize_sql($1::JSON)", [text]).fetchall()
+    except (duckdb.Error, orjson.JSONEncodeError) as error:
+        raise SyntaxFault(str(error)) from None
+    return str(rows[0][0])
+
+
+def statements(connection: duckdb.DuckDBPyConnection, text: str) -> list[ParsedStatement]:
+    """Return the statements of a text, of any kind. Raises the engine's error if one is wrong."""
+    parsed = connection.extract_statements(text)
+    return [
+        ParsedStatement(
+            each.query.strip(),
+            each.type.name,
+            frozenset(map(str, each.named_parameters)),
+            # DuckDB 2.0 says of a PIVOT only that it is several statements.
+            [r.name for r in each.expected_result_type] == ["QUERY_RESULT"]
+            or each.type.name == "MULTI",
+        )
+        for each in parsed
+    ]
