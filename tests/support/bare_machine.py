@@ -10,7 +10,6 @@ and a PATH of PROGRAMS: no uv, no server, no compiler. Then they run again witho
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 
 from tests.support import pages
+from tests.support.requirements import find
 from tests.support.tree import ROOT
 
 PROGRAMS = (
@@ -37,7 +37,7 @@ def fill(directory: Path, uv: str | None) -> None:
     """Make the only directory of PATH: links to programs, and to this interpreter as python3."""
     directory.mkdir()
     for program in PROGRAMS:
-        place = shutil.which(program)
+        place = find(program)
         if place:
             (directory / program).symlink_to(place)
     interpreter = Path(sys.executable).resolve()
