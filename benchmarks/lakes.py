@@ -41,7 +41,8 @@ _CYCLE = 100
 LARGE = 100
 """Segments of a large lake."""
 _TEXT = 200
-_MAKERS = "entry manifest segment document paths refs identity_run wal verified_files"
+_MAKERS = """store/entry store/manifest segments/segment store/document store/paths store/refs
+    segments/identity_run store/wal store/verified_files"""
 
 
 def segmented(count: int, per_move: int = PER_MOVE) -> Path:
@@ -230,5 +231,5 @@ def _formats() -> str:
     """A name for the code that decides what a lake's bytes are."""
     sha = hashlib.sha256(orjson.dumps([document.__name__, ROWS, _CYCLE]))
     for name in _MAKERS.split():
-        sha.update((measure.ROOT / "lakelog" / "store" / f"{name}.py").read_bytes())
+        sha.update((measure.ROOT / "lakelog" / f"{name}.py").read_bytes())
     return sha.hexdigest()[:10]
