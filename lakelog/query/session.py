@@ -18,8 +18,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lakelog.engine import messages
-from lakelog.engine.syntax import statements
+from lakelog.engine import messages, syntax
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
 from lakelog.query import frames, providers, seal_requests, segment_files, type_tables
 from lakelog.query.cursor_pool import CursorPool
@@ -112,7 +111,7 @@ class Session:
         cursor, given = self.connect().cursor(), (query, params, at)
         result, query, params = self._bound(cursor, query, params, at, scope)
         if result is None:  # a statement without rows: types need not say so of each query
-            if not statements(cursor, query):
+            if not syntax.statements(cursor, query):
                 raise QueryFailed('the query is empty: ask something such as "FROM events"')
             return result  # type: ignore[return-value]
         return Relation(result, Stream(cursor, query, params), self._failure(query, given))

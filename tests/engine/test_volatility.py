@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import duckdb
 import pytest
-from lakelog.query.tree import nodes
+from lakelog.query.sql.tree import nodes
 
 from lakelog.engine import volatility
 from lakelog.engine.syntax import parse
