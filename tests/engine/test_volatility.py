@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import duckdb
 import pytest
-from lakelog.query.sql.tree import nodes
 
 from lakelog.engine import volatility
 from lakelog.engine.syntax import parse
 from lakelog.engine.volatility import AGGREGATES, Volatility, called, is_aggregate
 from lakelog.errors import InvalidView
+from lakelog.query.sql.tree import nodes
 from lakelog.views import definition as definitions
 from lakelog.views import guard
 
