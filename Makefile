@@ -4,6 +4,8 @@ PYTHON ?= python3
 # The versions of what lakelog needs: `pinned`, all of them named in constraints.txt; `newest`, what the
 # index has today; `oldest`, the lowest that pyproject.toml allows. Each has an environment of its own.
 LANE   ?= pinned
+# Tests wait for disks and servers: one process more than there are cores.
+PROCESSES := $(shell echo $$(( $$(nproc) + 1 )))
 LANES  := pinned newest oldest
 ifeq ($(filter $(LANE),$(LANES)),)
 $(error LANE=$(LANE): it is one of $(LANES))
@@ -53,7 +55,7 @@ demo: $(PROGRAM) $(SAMPLE) ## a tour: collect, query, version and prove a sample
 
 test: $(READY) ## run the tests; LANE=newest or oldest with other versions, TESTS=PATHS some of them
 	@echo "==> tests$(if $(filter-out pinned,$(LANE)), with the $(LANE) versions of what lakelog needs)"
-	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n 2 $(TESTS)
+	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n $(PROCESSES) $(TESTS)
 
 quick: $(READY) ## a minute of tests: of the packages that changed, then a sample of the others
 	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m tests.support.quick

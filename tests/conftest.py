@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 import lakelog
 from lakelog.store import manifest, sealer_process
-from tests.support.effort import SECONDS, is_first, is_over, is_played, is_sampled, share
+from tests.support.effort import SECONDS, is_first, is_over, is_played, is_sampled, limit, share
 from tests.support.requirements import count_by_cause, need, skip
 from tests.support.scratch import memory
 
@@ -54,7 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Play a fifth of each matrix of faults, always the same: `make torture` plays all of it."""
+    """Select what is run, in which order, and limit its time.
+
+    A fifth of each matrix is played, always the same: `make torture` plays all of it.
+    """
+    for item in items:
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(limit(item.nodeid)))
     if any("::" in given for given in config.args):
         return
     selected = [item for item in items if is_sampled(item.nodeid) and _is_played(item)]

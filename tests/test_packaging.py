@@ -5,16 +5,20 @@ Needs the package index that pip is configured for; where none is reachable, the
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from tests.support import lowest
 from tests.support.requirements import give_up
 from tests.support.tree import ROOT
 
@@ -24,17 +28,53 @@ UNREACHABLE = re.compile(
 )
 
 
-def test_the_lock_has_every_extra_and_names_the_public_index() -> None:
-    """`uv sync` installs what pyproject.toml says, from the index that everybody has."""
-    lock = tomllib.loads((ROOT / "uv.lock").read_text())
-    own = next(p for p in lock["package"] if p["name"] == "lakelog")
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
-    locked = {n: {p["name"] for p in own["optional-dependencies"][n]} for n in extras}
-    assert locked == {n: {re.split(r"[\[<>=]", r)[0] for r in rs} for n, rs in extras.items()}
-    sources = {p["source"].get("registry") for p in lock["package"] if p is not own}
-    assert sources == {"https://pypi.org/simple"}
+def test_the_constraints_name_a_version_of_everything_that_is_installed() -> None:
+    """A package without a version there would be another one on each machine, and in a year."""
+    pinned = _pins(ROOT / "constraints.txt")
+    ours = {"lakelog", "pip", "setuptools", "wheel"}
+    installed = {_normal(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
+    assert not installed.keys() - pinned.keys() - ours
+
+
+def test_the_constraints_are_in_the_ranges_and_name_no_host() -> None:
+    """pip and uv read one file, whatever index they are configured for."""
+    text = (ROOT / "constraints.txt").read_text("utf-8")
+    assert "://" not in text
+    assert "--" not in text
+    pinned = _pins(ROOT / "constraints.txt")
+    for requirement in map(Requirement, _requirements()):
+        versions = pinned[_normal(requirement.name)]
+        assert versions, requirement
+        assert all(requirement.specifier.contains(version) for version in versions), requirement
+
+
+def test_the_oldest_lane_takes_the_lowest_bounds() -> None:
+    """Each direct dependency that has a lower bound is installed in just that version."""
+    lowest_versions = lowest.lowest(ROOT / "pyproject.toml")
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for requirement in map(Requirement, requirements):
+        version = lowest_versions.get(requirement.name)
+        bounds = [s.version for s in requirement.specifier if s.operator == ">="]
+        assert bounds == ([version] if version else []), requirement
+
+
+def _pins(path: Path) -> dict[str, list[str]]:
+    """The versions that a file of constraints names for each package, for any environment."""
+    lines = [line for line in path.read_text("utf-8").splitlines() if line[:1] not in ("", "#")]
+    pins: dict[str, list[str]] = {}
+    for requirement in map(Requirement, lines):
+        pins.setdefault(_normal(requirement.name), []).append(str(requirement.specifier)[2:])
+    return pins
+
+
+def _requirements() -> list[str]:
+    """What lakelog and its extras ask for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @pytest.fixture(scope="module")

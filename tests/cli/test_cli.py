@@ -377,6 +377,7 @@ def test_gc_deletes_only_what_nothing_needs(lake: Path) -> None:
     """gc finds nothing on a fresh lake; what a killed process left goes after the grace."""
     run(lake, "config", "set", "gc_grace_hours=0")
     assert answer(lake, "gc")["deleted"] == 0
+    (lake / "segments" / "00").mkdir()
     (lake / "segments" / "00" / ".tmp-0123456789abcdef").write_bytes(b"left")
     would = answer(lake, "gc", "--dry-run")
     assert (would["deleted"], would["dry_run"]) == (1, True)

@@ -179,6 +179,8 @@ def test_leftover_temporary_files_go_everywhere(lake: lakelog.Lake) -> None:
         f"{paths.root}/ids/ff",
         f"{paths.root}/manifests/7f",
     ]
+    for folder in folders:
+        disk.make_dirs(folder)
     made = [Path(disk.write_temporary(folder, b"x")) for folder in folders]
     assert (lake.gc().deleted, lake.gc().condemned) == (0, len(made))
     age(lake, listed=25, written=25)

@@ -5,6 +5,7 @@ LAKELOG_MATRIX        a test that repeats itself plays a fifth; `all`, as `make 
 LAKELOG_TEST_SAMPLE   one test of so many, always the same ones
 LAKELOG_TEST_FIRST    paths whose tests run first, all of them whatever the sample
 LAKELOG_TEST_SECONDS  no test begins later than this many seconds after the first
+LAKELOG_TEST_PATIENCE how many times longer than on an idle machine a test may take
 """
 
 from __future__ import annotations
@@ -31,6 +32,32 @@ def is_played(case: str) -> bool:
 SAMPLE = int(os.environ.get("LAKELOG_TEST_SAMPLE", "1"))
 FIRST = tuple(filter(None, os.environ.get("LAKELOG_TEST_FIRST", "").split(os.pathsep)))
 SECONDS = float(os.environ.get("LAKELOG_TEST_SECONDS", "inf"))
+LIMIT, LONGEST = 10, 150
+"""Seconds that a test may take on an idle machine; those of LONG."""
+PATIENCE = float(os.environ.get("LAKELOG_TEST_PATIENCE", "4"))
+LONG = """
+    tests/backup/test_delete_originals.py::test_kill_9_while_logs_rotate
+    tests/benchmarks/test_bench_peers.py::test_every_part_runs_and_is_kept
+    tests/benchmarks/test_bench_smoke.py::test_a_benchmark_gives_rows_with_figures
+    tests/benchmarks/test_bench_smoke.py::test_the_benchmarks_of_views_run
+    tests/benchmarks/test_bench_smoke.py::test_the_table_of_claims_runs
+    tests/cli/test_cli.py::test_demo_takes_the_whole_tour
+    tests/format/test_format_moves.py::test_thinning_may_die_at_every_step
+    tests/notebook/test_magics.py::test_magics_in_a_shell
+    tests/notebook/test_notebooks.py::test_shows_what_is_committed
+    tests/state/test_state_faults.py::test_bombs_are_refused_in_bounded_memory
+    tests/store/test_crash_recovery.py::test_killed_writers_lose_and_double_nothing
+    tests/store/test_lake_model.py::TestLakeAgainstAList::runTest
+    tests/store/test_protocol_planted.py::test_a_planted_bug_is_found
+    tests/store/test_protocol_power_cuts.py::test_acknowledged_appends_are_durable_across_power_cuts
+    tests/store/test_protocol_schedule.py::test_every_schedule_keeps_the_promises
+    tests/store/test_surroundings.py::test_a_lake_that_nobody_closed_frees_its_descriptors
+    tests/sync/test_full_disk.py::
+    tests/test_architecture.py::test_the_tree_keeps_the_law
+    tests/test_readme.py::
+    tests/torture/
+""".split()
+"""Tests that take longer, by the beginnings of their names."""
 _STARTED: list[float] = []
 
 
@@ -50,3 +77,9 @@ def is_over() -> bool:
     if not _STARTED:
         _STARTED.append(now)
     return now - _STARTED[0] > SECONDS
+
+
+def limit(case: str) -> float:
+    """Return after how many seconds a test is ended."""
+    is_long = IS_WHOLE or case.startswith(tuple(LONG))
+    return (LONGEST if is_long else LIMIT) * PATIENCE

@@ -172,6 +172,7 @@ class TargetSuite:
 
     # --- the lake changes -------------------------------------------------------------------
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize("mode", ["upsert", "append"])
     @pytest.mark.parametrize("change", ["add", "rewind", "undo", "compact", "retention", "dedupe"])
     def test_incremental(self, path: str, place: Place, change: str, mode: str) -> None:

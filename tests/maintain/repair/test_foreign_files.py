@@ -27,13 +27,14 @@ def test_foreign_files_are_passed_over(lake: lakelog.Lake, tmp_path: Path) -> No
     lake.settle()
     lake.tag("v1")
     garbage = Path(lake.store.paths.object("segments", "ab" * 32))
+    garbage.parent.mkdir(exist_ok=True)
     garbage.write_bytes(b"garbage")
     foreign = [Path(lake.path, name) for name in (*FILES, *FOLDERS)]
     for path in foreign[: len(FILES)]:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
     for path in foreign[len(FILES) :]:
-        path.mkdir()
+        path.mkdir(parents=True)
     run(lake.path, "config", "set", "gc_grace_hours=0")
     run(lake.path, "gc")
     assert not garbage.exists()

@@ -124,6 +124,7 @@ def test_retry_after_a_fault(path: str, place: InfluxPlace, fault: str, number: 
     check(path, place)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("change", ["add", "rewind", "undo", "compact", "retention", "dedupe"])
 def test_incremental(path: str, place: InfluxPlace, change: str) -> None:
     synced(path, place.url)
@@ -158,6 +159,7 @@ def test_lost_connection_in_a_rewind_with_influxdb(
     check(path, real)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("change", ["add", "rewind", "undo", "compact", "retention", "dedupe"])
 def test_incremental_with_influxdb(path: str, real: InfluxPlace, change: str) -> None:
     synced(path, real.url)
