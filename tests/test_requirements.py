@@ -56,7 +56,7 @@ def run(
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *project, *words, folder / "test_planted.py"],
         cwd=ROOT,
-        env={**os.environ, "LAKELOG_TEST_WITHOUT": without},
+        env={**os.environ, "LAKELOG_TEST_WITHOUT": without, "LAKELOG_TEST_SAMPLE": "1"},
         capture_output=True,
         text=True,
         timeout=240,

@@ -6,6 +6,7 @@ import gzip
 import json
 import sqlite3
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def rows() -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> sqlite3.Connection:
+def old(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """A database of the older store, in use."""
     connection = sqlite3.connect(tmp_path / "events.db")
     connection.executescript(SCHEMA)
@@ -63,7 +64,8 @@ def old(tmp_path: Path) -> sqlite3.Connection:
         "INSERT INTO system_stats VALUES (1, ?, 6, 1.5, 2, 0.75, 0.1, ?)", [START + 6, START + 7]
     )
     connection.commit()
-    return connection
+    yield connection
+    connection.close()
 
 
 def add(connection: sqlite3.Connection, new: list[tuple[Any, ...]]) -> None:
@@ -166,6 +168,7 @@ def test_a_database_that_lacks_columns_and_tables(lake: lakelog.Lake, tmp_path: 
     connection.execute("CREATE TABLE events (timestamp TEXT, event_type TEXT, data_json TEXT)")
     connection.execute("INSERT INTO events VALUES ('2025-10-09 08:53:20', 'e', '1')")
     connection.commit()
+    connection.close()
     assert sqlite_import.load(lake, str(tmp_path / "old.db")).events == 1
     (row,) = table(lake, "events")
     assert (row["timestamp"], row["data_json"]) == (1_760_000_000.0, "1")

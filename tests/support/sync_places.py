@@ -22,7 +22,7 @@ import lakelog
 from lakelog.sync.sync import Syncer, SyncResult, target_of
 from lakelog.sync.target import Target
 from tests.support.redis_server import free_port
-from tests.support.requirements import need, need_module
+from tests.support.requirements import find, need, need_module
 
 PASSWORD = "s3cret-Pa55word"
 COMPARED = "seq, type, source, subject, message, data, id, position"
@@ -81,7 +81,7 @@ class PostgresServer:
         self.folder, self.port = folder, free_port()
         self._data = folder / "data"
         # A server refuses to run as root.
-        self._prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        self._prefix = [str(find("runuser")), "-u", "postgres", "--"] if os.geteuid() == 0 else []
         secret = folder / "password"
         secret.write_text(PASSWORD)
         if self._prefix:
