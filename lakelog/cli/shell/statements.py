@@ -221,6 +221,7 @@ class StatementRunner:
 
     def close(self) -> None:
         """Close the database, with everything that statements created in it."""
+        self.interrupt()  # who has read enough of an answer does not wait for the next row
         self.session.close()
         self._cursor = None
 
