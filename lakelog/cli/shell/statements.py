@@ -167,7 +167,7 @@ class StatementRunner:
         """Make `events` for the first rows of an answer, where the tail need not become rows."""
         session = self.session
         with session.mutex:
-            mentions = prune.analyze(session.connect().cursor(), query)
+            mentions = prune.analyze(session.connect().cursor(), query, session=cursor)
             is_counted, named = mentions.counts_all is not None, mentions.own_tables(TABLES)
             if session.hides_tables or is_counted or named != {"events"}:
                 return False

@@ -173,7 +173,8 @@ class TypeTable:
             for place, column in enumerate(self.columns)
         )
         listed = ", ".join((*TYPE_COLUMNS, *fields))
-        return f"SELECT {listed} FROM ({rows}) WHERE type = {sql.literal(self.type)}"
+        # A session may have a collation by which other types are equal to it.
+        return f"SELECT {listed} FROM ({rows}) WHERE type = {sql.literal(self.type)} COLLATE C"
 
 
 TYPE_COLUMNS = (*(column for column in EVENT_COLUMNS if column != "data"), "seq")
