@@ -217,7 +217,9 @@ def test_random_queries_give_the_answers_over_text(
         assert _answer(typed, query) == _answer(text, query), (case, query)
 
 
-def test_no_query_shows_the_columns_of_extractions(typed: lakelog.Lake) -> None:
+def test_no_query_shows_the_columns_of_extractions(
+    typed: lakelog.Lake, text: duckdb.DuckDBPyConnection
+) -> None:
     """Stars have the columns of events, and results the names that they have over text."""
     names = typed.sql("FROM events").columns
     where = "WHERE data->>'n' = '1'"
@@ -228,10 +230,9 @@ def test_no_query_shows_the_columns_of_extractions(typed: lakelog.Lake) -> None:
         f"SELECT * FROM events JOIN events z USING (seq) {where.replace('d', 'z.d')}"
     )
     assert not [name for name in joined.columns if "~" in name]
-    assert typed.sql("SELECT data->>'n', (data->'o'->>'n')::INT FROM events").columns == [
-        "(\"data\" ->> 'n')",
-        "CAST((\"data\" -> ('o' ->> 'n')) AS INTEGER)",
-    ]
+    for item in ("data->>'n'", "(data->'o'->>'n')::INT", "sum((e.data->'o'->'n')::INT) + 1"):
+        query = f"SELECT {item} FROM events e"  # engines write nested ones differently
+        assert typed.sql(query).columns == text.sql(query).columns
 
 
 def test_filters_on_fields_reach_the_columns_of_segments(typed: lakelog.Lake) -> None:
