@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.engine import messages, session_settings
@@ -175,7 +175,7 @@ class Session:
             if kept:
                 cursor, query, lend = kept
             else:
-                query, views = self._over_typed(query, views, {})
+                query, views = self._over_typed(query, (state, pending), views, {})
                 # Needles read few segments, each others: views would take longer than they do.
                 if is_once := mentions.needles and table_sql.can_inline(query, views):
                     rows = self.rows_sql(views[0].entries, views[0].more)
@@ -342,16 +342,16 @@ class Session:
         elif not of_refs:
             return None
         if not is_as_asked and mentions.parsed and not extra:
-            other, views = self._over_typed(query, views, of_refs)
+            other, views = self._over_typed(query, pinned, views, of_refs)
         self.make(cursor, views)
         for name in sorted(extra - self._attached):
             providers.REGISTERED[name].attach(cursor)
             self._attached.add(name)
         return None if other is query else other
 
-    def _over_typed(self, query: str, views: list[View], refs: Mapping[str, View]) -> Any:
-        cursor, keep = self._database().cursor(), self.hides_tables
-        return table_sql.over_typed_columns(cursor, query, views, refs, keep=keep)
+    def _over_typed(self, query: str, pinned: Any, views: list[View], refs: Any) -> Any:
+        cursor, keep, kinds = self._database().cursor(), self.hides_tables, self._types.of(pinned)
+        return table_sql.over_typed_columns(cursor, query, views, refs, kinds, keep=keep)
 
     def _counted(
         self, mentions: prune.TableRefs, state: Manifest, pending: PendingFrames | None
