@@ -29,7 +29,7 @@ ORDER = {
         query views ingest export pinned lake dbapi clients collect backup loggers pipeline analyze
         train proofs deploy remotes state rollback sync recent consume compat cli server
         notebook""",
-    "engine": "core syntax messages volatility catalog",
+    "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "lazy interpreter closest signals",
     "event": "exact levels uniform encode types bookkeeping",
     "store": """paths disk document wal entry manifest move_pack refs policy signatures

@@ -40,6 +40,9 @@ class TableProvider(Protocol):
     def type_table(self, pinned: Pinned, name: str) -> TypeTable:
         """Return the events of a type of a state as a table. Raises QueryFailed for no such."""
 
+    def field_kinds(self, pinned: Pinned, path: tuple[Any, ...]) -> frozenset[str]:
+        """Return the kinds of values that a field of payloads has in a state."""
+
     def close(self) -> None:
         """Let go of what uses the session's database, which is still open."""
 

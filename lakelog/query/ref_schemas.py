@@ -80,12 +80,15 @@ class RefSchemas:
         self._schemas: dict[str, tuple[str, Any, str]] = {}
         self.versions: dict[str, str] = {}
         self._events: dict[str, View] = {}
+        self.states: dict[str, Pinned] = {}
+        """The state that each schema has the events of."""
         self._made = 0
 
     def clear(self) -> None:
         """Forget the schemas of a database that is let go."""
         self._schemas.clear()
         self._events.clear()
+        self.states.clear()
         self.versions.clear()
 
     def requalified(self, query: str, mentions: prune.TableRefs) -> str:
@@ -181,6 +184,7 @@ class RefSchemas:
             return known[2]
         schema = self.new_schema(name)
         self._fill(schema, state, tail)
+        self.states[schema] = pinned
         self._schemas[name] = state.digest, tail, schema
         self.drop_old_versions()
         return schema
@@ -199,6 +203,7 @@ class RefSchemas:
         for schema in [v for v in self.versions if v not in current][:-VERSIONS_MAX]:
             del self.versions[schema]
             self._events.pop(schema, None)
+            self.states.pop(schema, None)
             self._session.connect().cursor().execute(f"DROP SCHEMA {schema} CASCADE")
 
     def _fill(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:

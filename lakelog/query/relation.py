@@ -8,6 +8,7 @@ which a native call does not hear by itself (lakelog/runtime/signals.py).
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import warnings
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
+from lakelog.query.stream import Batches
 from lakelog.runtime import signals
 from lakelog.runtime.lazy import Lazy, LazyProperty
 
@@ -144,7 +146,7 @@ class Relation:
     def to_arrow_reader(self, size: int = 1_000_000) -> pa.RecordBatchReader:
         """All rows as a stream of Arrow batches; what goes wrong on the way is raised there."""
         reader = self._run("to_arrow_reader", size)
-        batches = iter(lambda: self._next_batch(reader), None)
+        batches = Batches(self._stream, functools.partial(self._next_batch, reader))
         return pa.RecordBatchReader.from_batches(reader.schema, batches)
 
     def arrow(self, size: int = 1_000_000) -> pa.RecordBatchReader:

@@ -5,7 +5,6 @@ manifest's statistics leave (prune.py), each verified by length and SHA-256 once
 lake's own tables gets one whose views are made, if an earlier query has left it. Every tag and
 branch is also a schema: `"v1".events` reads a schema of its own for each state of that ref, whose
 name is put into the query; a view of it, `"v1".sessions`, gets one for itself.
-`SELECT count(*) FROM events` is answered from the totals.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lakelog.engine import messages, syntax
+from lakelog.engine import messages, session_settings
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
 from lakelog.query import frames, providers, seal_requests, segment_files, type_tables
 from lakelog.query.cursor_pool import CursorPool
@@ -110,9 +109,9 @@ class Session:
             return relation
         cursor, given = self.connect().cursor(), (query, params, at)
         result, query, params = self._bound(cursor, query, params, at, scope)
+        if result is None or result.columns == ["Success"]:
+            session_settings.require_effect(cursor, query)
         if result is None:  # a statement without rows: types need not say so of each query
-            if not syntax.statements(cursor, query):
-                raise QueryFailed('the query is empty: ask something such as "FROM events"')
             return result  # type: ignore[return-value]
         return Relation(result, Stream(cursor, query, params), self._failure(query, given))
 
@@ -176,7 +175,7 @@ class Session:
             if kept:
                 cursor, query, lend = kept
             else:
-                query, views = self._over_typed(query, views, {})
+                query, views = self._over_typed(query, (state, pending), views, {})
                 # Needles read few segments, each others: views would take longer than they do.
                 if is_once := mentions.needles and table_sql.can_inline(query, views):
                     rows = self.rows_sql(views[0].entries, views[0].more)
@@ -267,7 +266,8 @@ class Session:
             query, params = self._bind(cursor, query, params, at, is_as_asked=is_as_asked)
             return explain + query, params
         with self.mutex:
-            mentions = prune.analyze(self.connect().cursor(), query, params)
+            mentions = prune.analyze(self.connect().cursor(), query, params, cursor)
+            query = query if mentions.parsed else session_settings.for_session(cursor, query)
             query = self._types.replaced(cursor, query, mentions)
             query = self.refs.requalified(query, mentions)
             other = self.prepare(cursor, query, mentions, at, is_as_asked=is_as_asked)
@@ -342,16 +342,16 @@ class Session:
         elif not of_refs:
             return None
         if not is_as_asked and mentions.parsed and not extra:
-            other, views = self._over_typed(query, views, of_refs)
+            other, views = self._over_typed(query, pinned, views, of_refs)
         self.make(cursor, views)
         for name in sorted(extra - self._attached):
             providers.REGISTERED[name].attach(cursor)
             self._attached.add(name)
         return None if other is query else other
 
-    def _over_typed(self, query: str, views: list[View], refs: Mapping[str, View]) -> Any:
-        cursor, keep = self._database().cursor(), self.hides_tables
-        return table_sql.over_typed_columns(cursor, query, views, refs, keep=keep)
+    def _over_typed(self, query: str, pinned: Any, views: list[View], refs: Any) -> Any:
+        cursor, keep, kinds = self._database().cursor(), self.hides_tables, self._types.of(pinned)
+        return table_sql.over_typed_columns(cursor, query, views, refs, kinds, keep=keep)
 
     def _counted(
         self, mentions: prune.TableRefs, state: Manifest, pending: PendingFrames | None

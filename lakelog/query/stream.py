@@ -1,8 +1,17 @@
-"""Stream: a query with a cursor of its own, which gives rows as the engine makes them."""
+"""Stream: a query with a cursor of its own, which gives rows as the engine makes them.
+
+Whoever leaves rows unread has to interrupt the engine first: what closes a result, be it an abort,
+its end as garbage or that of the process, waits for the tasks of the query (DuckDB 2.0), and one
+that finds no further row may take for ever.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import atexit
+import functools
+import os
+import weakref
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.engine.syntax import statements
@@ -10,9 +19,8 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.segments import connection
 
 if TYPE_CHECKING:
-    import weakref
-
     import duckdb
+    import pyarrow as pa
 else:
     duckdb = Lazy("duckdb")
 
@@ -43,7 +51,39 @@ class _Run:
         """Leave the cursor free; nobody reads the rest."""
         if self._is_open:
             self._is_open = False
+            self._cursor.interrupt()
             self._cursor.abort()
+
+
+class Batches:
+    """Batches of Arrow that a cursor is making; what is left unread is given up."""
+
+    def __init__(self, stream: Stream, read: Callable[[], pa.RecordBatch | None]) -> None:
+        """`read` returns the next batch, None at the end."""
+        self._stream, self._read, self._is_open = stream, read, True
+        stream.begin()
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        try:
+            batch = self._read()
+        except BaseException:  # a handler of signals may have ended the call, and not the query
+            self._stop()
+            raise
+        self._is_open = batch is not None
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def __del__(self) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._stream.interrupt()
 
 
 class Stream:
@@ -98,9 +138,15 @@ class Stream:
         self._keep()
         if not self._is_one and len(statements(self._cursor, self._query)) != 1:
             return None
+        self.begin()
         self._cursor.execute(self._query, self._params or None)
         self._run = _Run(self._cursor)
         return self._run
+
+    def begin(self) -> None:
+        """Have the query ended with the process, if its rows are not read until then."""
+        _register()
+        _BEGUN.add(self)
 
     def settle(self) -> None:
         """Leave the cursor free for other work."""
@@ -124,3 +170,21 @@ class Stream:
     def interrupt(self) -> None:
         """Stop what the cursor does, from another thread."""
         self._cursor.interrupt()
+
+
+_BEGUN: weakref.WeakSet[Stream] = weakref.WeakSet()
+
+
+@functools.cache
+def _register() -> None:
+    """Interrupt at the end of the process, before the engine closes its results there: that is
+    registered as it is loaded, and what came last runs first."""
+    atexit.register(_interrupt_all)
+
+
+def _interrupt_all() -> None:
+    for stream in list(_BEGUN):
+        stream.interrupt()
+
+
+os.register_at_fork(after_in_child=_BEGUN.clear)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lakelog.engine import catalog
 from lakelog.query.sql.prune import Predicate, TableRefs, TypeRef
 from lakelog.query.sql.qualifiers import Token, tokens
-from lakelog.query.sql.table_sql import View
+from lakelog.query.sql.table_sql import Kinds, View
 from lakelog.query.sql.tree import TYPES
 from lakelog.segments import sql
 
@@ -104,6 +104,16 @@ class TypeTables:
             tail = self._session.numbered_tail(pending, state)
             views.append(View(_view_name(name), entries, tail, table.values, table))
         return views
+
+    def of(self, pinned: Pinned | None) -> Kinds:
+        """Return what says which kinds of values a field has in a state, or in that of a ref."""
+
+        def kinds(schema: str, path: tuple[Any, ...]) -> frozenset[str]:
+            provider = self._session.provider
+            state = self._session.refs.states.get(schema) if schema else pinned
+            return provider.field_kinds(state, path) if provider and state else frozenset()
+
+        return kinds
 
     def is_named(self, mentions: TableRefs) -> bool:
         """Whether a query may read a table of a type."""

@@ -315,7 +315,7 @@ class Projector:
                 table, more = payload.WIDE, rewriting.columns
         rows = self._rows(parts, more)
         if tail:
-            columns = (*EVENT_COLUMNS, "seq", *WideColumns(more, ())(segment_sql.TEXT), "place")
+            columns = (*EVENT_COLUMNS, "seq", *WideColumns(more)(segment_sql.TEXT), "place")
             rows += f" UNION ALL SELECT {', '.join(columns)} FROM ({tail})"
         return self._builder.mapped(cursor, shape, f"SELECT * FROM ({rows}) WHERE {where}", table)
 

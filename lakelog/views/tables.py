@@ -231,6 +231,10 @@ class ViewTables:
         near = did_you_mean(name, types) or "`lakelog schema` lists the types"
         raise QueryFailed(f"there are no events of type {name}: {near}")
 
+    def field_kinds(self, pinned: Pinned, path: tuple[Any, ...]) -> frozenset[str]:
+        """Return the kinds of values of a field in events of all types; see TableProvider."""
+        return type_columns.kinds_of(self._ledger(pinned), path)
+
     @property
     def has_ledger(self) -> bool:
         """Whether a table of a type was read, so that another one costs little."""

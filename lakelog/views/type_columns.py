@@ -10,7 +10,6 @@ members are told apart are those members, and kinds that contradict each other m
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lakelog.query.sql.extractions import Extraction, FieldColumn
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
 _PART = re.compile(r'\[\]|"(?:[^"\\]|\\.)*"|[^."\[\]]+', re.S)
 _ESCAPED = re.compile(r"\\(.)", re.S)
-_CASTS = {frozenset(("int",)): "BIGINT", frozenset(("bool",)): "BOOLEAN"}
-_CASTS |= {frozenset(kinds): "DOUBLE" for kinds in (("float",), ("int", "float"))}
-_NESTED = frozenset(("object", "list", "mixed"))
 Path = tuple[str, ...]
 
 
@@ -43,8 +39,29 @@ def columns(ledger: Ledger, type_: str) -> tuple[FieldColumn, ...]:
             continue
         name = _free("_".join(path), taken)
         taken.add(name.lower())
-        listed.append(FieldColumn(name, _value(path, kinds)))
+        listed.append(FieldColumn(name, Extraction(path, "fields").with_kinds(kinds[path])))
     return tuple(listed)
+
+
+def kinds_of(ledger: Ledger, path: Path) -> frozenset[str]:
+    """Return the kinds of values that a field has in events of all types; that of a member of a map
+    are those of all its members. Events of types that are not told apart may have text."""
+    kinds: set[str] = set()
+    for (owner, text), field in ledger.items():
+        if owner is None:
+            kinds.add("text")
+        elif _is_of(text, path):
+            kinds |= field.kinds.keys()
+    return frozenset(kinds - {"null"} - UNREAD)
+
+
+def _is_of(text: str, path: Path) -> bool:
+    """Whether a path of the ledger is that of a field, or stands for it among others."""
+    if not text.endswith(REST):
+        return text != PAYLOAD and parsed(text) == path
+    above = text.removesuffix(REST).removesuffix(".")
+    owner = parsed(above) if above else ()
+    return owner is not None and len(owner) < len(path) and path[: len(owner)] == owner
 
 
 def parsed(text: str) -> Path | None:
@@ -55,14 +72,6 @@ def parsed(text: str) -> Path | None:
         return None
     path = tuple(_ESCAPED.sub(r"\1", p[1:-1]) if p[0] == '"' else p for p in parts)
     return path if all(part not in ("", REST) and "\0" not in part for part in path) else None
-
-
-def _value(path: Path, kinds: Mapping[Path, frozenset[str]]) -> Extraction:
-    own = kinds[path]
-    if own and own <= _NESTED:
-        return Extraction(path, "json")
-    cast = _CASTS.get(own, "")
-    return Extraction(path, "text", cast, is_try=bool(cast))
 
 
 def _free(name: str, taken: set[str]) -> str:

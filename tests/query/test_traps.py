@@ -168,6 +168,32 @@ def test_an_interrupt_stops_a_stream_half_read(lake: lakelog.Lake) -> None:
     assert done.stdout == "stopped [(3,)]\n", done.stderr
 
 
+ABANDONED = """
+import sys, lakelog
+lake = lakelog.open(sys.argv[1])
+rows = "range(3) a, range(30000000000) b"
+wait = "CASE WHEN b.range < 200000 THEN b.range WHEN b.range % 20000000000 = 1 THEN b.range END"
+relation = lake.sql(f"SELECT w FROM (SELECT {wait} AS w FROM {rows}) WHERE w IS NOT NULL")
+how, _, what = sys.argv[2].partition(" ")
+read = getattr(relation, how)(1000)
+rows = next(read) if how == "iter_rows" else [next(read) for _ in range(150)]
+if what == "deleted":
+    del read, relation
+elif what == "closed":
+    lake.close()
+print("left", flush=True)
+"""
+
+
+@pytest.mark.parametrize("what", ["deleted", "closed", "at the end"])
+@pytest.mark.parametrize("how", ["iter_rows", "to_arrow_reader"])
+def test_a_stream_left_half_read_is_not_waited_for(lake: lakelog.Lake, how: str, what: str) -> None:
+    """Whoever has read enough goes on at once, however long the engine would look for more."""
+    words = [sys.executable, "-c", ABANDONED, lake.path, f"{how} {what}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("left\n", "")
+
+
 INTERRUPTED = """
 import os, signal, sys, threading, lakelog
 lake = lakelog.open(sys.argv[1])

@@ -233,3 +233,46 @@ def test_a_type_without_fields_is_a_table_before_it_is_sealed(make_lake: MakeLak
     assert lake.sql("SELECT subject FROM types.PING").fetchall() == [("a",)]
     lake.settle()
     assert lake.sql("SELECT subject FROM types.PING").fetchall() == [("a",)]
+
+
+def test_fields_have_the_types_of_all_events_in_every_state(make_lake: MakeLake) -> None:
+    """A query of `fields` gives the same before and after sealing, compaction and a rollback, in
+    the types of the ledger: numbers, JSON of nested values, text where kinds contradict."""
+    lake = make_lake(seal="never")
+    queries = {
+        "max(fields.ms), typeof(any_value(fields.ms))": [(1000, "BIGINT")],
+        "round(avg(fields.share), 2), count(*) FILTER (fields.ms BETWEEN 9 AND 11)": [(250.25, 3)],
+        "max(fields.mixed), max(fields.deep.n), any_value(fields.list)": [("999", 1000, "[1]")],
+        "count(fields.missing), bool_and(fields.ok), max(fields.by.k7)": [(0, True, 7)],
+    }
+
+    def check(table: str) -> None:
+        for items, expected in queries.items():
+            assert lake.sql(f"SELECT {items} FROM {table}").fetchall() == expected
+
+    lake.append(
+        {
+            "type": f"T{n % 3}",
+            "data": {
+                "ms": n,
+                "share": n / 2 if n % 2 else n // 2,
+                "ok": True,
+                "list": [1],
+                "mixed": str(n) if n % 5 else n,
+                "deep": {"n": n},
+                "by": {f"k{n}": n},
+            },
+        }
+        for n in range(1, 1001)
+    )
+    check("events")
+    lake.settle()
+    check("events")
+    lake.tag("v1")
+    lake.compact()
+    check("events")
+    lake.append({"type": "T0", "data": {"ms": "late"}})
+    assert lake.sql("SELECT max(fields.ms) FROM events").fetchall() == [("late",)]
+    check('"v1".events')
+    lake.rollback("v1")
+    check("events")

@@ -167,7 +167,7 @@ class StatementRunner:
         """Make `events` for the first rows of an answer, where the tail need not become rows."""
         session = self.session
         with session.mutex:
-            mentions = prune.analyze(session.connect().cursor(), query)
+            mentions = prune.analyze(session.connect().cursor(), query, session=cursor)
             is_counted, named = mentions.counts_all is not None, mentions.own_tables(TABLES)
             if session.hides_tables or is_counted or named != {"events"}:
                 return False
@@ -221,6 +221,7 @@ class StatementRunner:
 
     def close(self) -> None:
         """Close the database, with everything that statements created in it."""
+        self.interrupt()  # who has read enough of an answer does not wait for the next row
         self.session.close()
         self._cursor = None
 

@@ -9,8 +9,8 @@ again, and the JSON function applied to that.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lakelog.segments import sql, typed
@@ -22,7 +22,10 @@ _ESCAPED, _BEHIND = re.compile(r'[\\"]'), r"\\\g<0>"
 Step = str | int
 """A name of a member, or a place in a list, the first being 0."""
 _FUNCTIONS = {"json": "json_extract", "text": "json_extract_string", "value": "json_value"}
-_TYPES = {"int": "BIGINT", "float": "DOUBLE", "number": "DOUBLE", "bool": "BOOLEAN"}
+_CASTS = {frozenset(("int",)): "BIGINT", frozenset(("bool",)): "BOOLEAN"}
+_CASTS |= {frozenset(kinds): "DOUBLE" for kinds in (("float",), ("int", "float"))}
+_NESTED = frozenset(("object", "list", "mixed"))
+"""Kinds of the ledger whose values are JSON."""
 _SAME = {
     "int": frozenset(
         "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT DOUBLE".split()
@@ -40,9 +43,10 @@ _SAFE = {**_SAME, "int": frozenset(("BIGINT", "HUGEINT", "DOUBLE"))}
 class Extraction:
     """What a query takes out of the payload.
 
-    `mode` is `json` (->), `text` (->>), `value` (json_value), or `fields`: the value in the type
-    that segments have it in. `cast` is the type around it, "" for none; with `is_try` what has no
-    value of that type is NULL. With `is_guarded` it stands in a cast that fails.
+    `mode` is `json` (->), `text` (->>), `value` (json_value), or `fields`: the value in the type of
+    its kinds, for which `with_kinds` gives another extraction. `cast` is the type around it, "" for
+    none; with `is_try` what has no value of that type is NULL. With `is_guarded` it stands in a
+    cast that fails.
     """
 
     path: tuple[Step, ...]
@@ -51,41 +55,29 @@ class Extraction:
     is_try: bool = False
     is_guarded: bool = False
 
-    def column_sql(self, schema: Schema | None, has_texts: bool, kind: str) -> str:
-        """Return the SQL of it over rows with columns `data` and, with a schema, `fields`.
+    def with_kinds(self, kinds: frozenset[str]) -> Extraction:
+        """Return the extraction of a field whose values are of these kinds of the ledger, in the
+        type that holds them all: text where they contradict each other."""
+        if kinds and kinds <= _NESTED:
+            return replace(self, mode="json")
+        cast = _CASTS.get(kinds, "")
+        return replace(self, mode="text", cast=cast, is_try=bool(cast))
 
-        `kind` is what `kind` says of all schemas of the query.
-        """
+    def column_sql(self, schema: Schema | None, has_texts: bool) -> str:
+        """Return the SQL of it over rows with columns `data` and, with a schema, `fields`."""
         if schema is None:
-            return self.text_sql(kind)
-        value = self._typed_sql(schema, kind)
-        return f"coalesce({value}, {self.text_sql(kind)})" if has_texts else value
+            return self.text_sql()
+        value = self._typed_sql(schema)
+        return f"coalesce({value}, {self.text_sql()})" if has_texts else value
 
-    def text_sql(self, kind: str) -> str:
+    def text_sql(self) -> str:
         """Return the SQL of it over payloads that are text in `data`."""
-        if self.mode != "fields":
-            return self._cast(f"{_FUNCTIONS[self.mode]}(data, {_path(self.path)})")
-        if kind == "json":
-            return f"json_extract(data, {_path(self.path)})"
-        text = f"json_extract_string(data, {_path(self.path)})"
-        return f"TRY_CAST({text} AS {_TYPES[kind]})" if kind in _TYPES else text
+        return self._cast(f"{_FUNCTIONS[self.mode]}(data, {_path(self.path)})")
 
-    def kind(self, schemas: Iterable[Schema]) -> str:
-        """Return the kind of the values that have one in these schemas: `text` where they differ
-        or none has any, `json` where all are objects or lists."""
-        found = [_find(schema, self.path)[:2] for schema in schemas]
-        kinds = {"json" if rest else _kind(member) for member, rest in found if member}
-        scalars = kinds & {*_TYPES, "text"}
-        if scalars <= {"int", "float", "number"} and len(scalars) > 1:
-            return "float"
-        if kinds and not scalars:
-            return "text" if "json" in kinds else "json"
-        return scalars.pop() if len(scalars) == 1 else "text"
-
-    def _typed_sql(self, schema: Schema, kind: str) -> str:
+    def _typed_sql(self, schema: Schema) -> str:
         member, rest, parent = _find(schema, self.path)
         if member is None:
-            return f"NULL::{self._type(kind)}"
+            return f"NULL::{self._type()}"
         column = f"{parent}.{sql.identifier(member.name)}"
         known = _kind(member) if not rest else ""
         is_coded = known == "text" != member.kind  # then no member alone is the text
@@ -93,8 +85,6 @@ class Extraction:
         if not is_coded and (known == "text" or is_cast):
             column = _guarded(column)
         value = typed.plain_sql(member, column) if known == "text" else column
-        if self.mode == "fields" and known in (*_TYPES, "text"):
-            return f"{value}::{_TYPES.get(kind, 'VARCHAR')}"
         if self.mode in ("json", "text") and self.cast in _SAME.get(known, ()):
             return f"{'TRY_' if self.is_try else ''}CAST({column} AS {self.cast})"
         if self.mode == "text" and known == "text":
@@ -110,10 +100,6 @@ class Extraction:
             return self._cast(f"to_json({column})::VARCHAR")
         if self.mode == "json" and known in ("text", "int", "bool", "float") and not member.null:
             return self._cast(f"to_json({value})")
-        if self.mode == "fields":
-            function = "json_extract" if kind == "json" else "json_extract_string"
-            part = f"{function}({typed.member_sql(member, column)}, {_path(rest)})"
-            return f"TRY_CAST({part} AS {_TYPES[kind]})" if kind in _TYPES else part
         function = _FUNCTIONS[self.mode]
         if member.null and self.mode != "text":  # null and absence are two things to the others
             text = typed.text_sql(Schema((member,)), parent)
@@ -126,24 +112,21 @@ class Extraction:
             return value
         return f"{'TRY_' if self.is_try else ''}CAST({value} AS {self.cast})"
 
-    def _type(self, kind: str) -> str:
-        if self.mode == "fields":
-            return "JSON" if kind == "json" else _TYPES.get(kind, "VARCHAR")
+    def _type(self) -> str:
         return self.cast or ("JSON" if self.mode == "json" else "VARCHAR")
 
 
 class WideColumns:
     """The columns of a table for extractions, in scans of any kind."""
 
-    def __init__(self, columns: Sequence[Extraction], schemas: Sequence[Schema]) -> None:
-        """`schemas` are all of those that the scans have."""
-        self._columns = [(each, each.kind(schemas)) for each in columns]
+    def __init__(self, columns: Sequence[Extraction]) -> None:
+        self._columns = columns
 
     def __call__(self, scan: Scan) -> list[str]:
         """Return the columns as SQL over the rows of a scan."""
         return [
-            f"{each.column_sql(scan.schema, scan.has_texts, kind)} AS {sql.identifier(name(place))}"
-            for place, (each, kind) in enumerate(self._columns)
+            f"{each.column_sql(scan.schema, scan.has_texts)} AS {sql.identifier(name(place))}"
+            for place, each in enumerate(self._columns)
         ]
 
 
@@ -173,7 +156,8 @@ class TypeTable:
             for place, column in enumerate(self.columns)
         )
         listed = ", ".join((*TYPE_COLUMNS, *fields))
-        return f"SELECT {listed} FROM ({rows}) WHERE type = {sql.literal(self.type)}"
+        # A session may have a collation by which other types are equal to it.
+        return f"SELECT {listed} FROM ({rows}) WHERE type = {sql.literal(self.type)} COLLATE C"
 
 
 TYPE_COLUMNS = (*(column for column in EVENT_COLUMNS if column != "data"), "seq")

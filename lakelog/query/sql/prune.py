@@ -15,8 +15,8 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lakelog.engine import session_settings
 from lakelog.engine.syntax import SyntaxFault, parse, sql_of
-from lakelog.errors import InvalidEvent
 from lakelog.query.sql import moments, newest
 from lakelog.query.sql import tree as trees
 from lakelog.query.sql.tree import is_events, is_events_of_ref, is_type
@@ -170,6 +170,12 @@ class TableRefs:
         """The latest time any mention can match."""
         return max((n.high for n in self.needs), default=HIGHEST)
 
+    def forget_needs(self) -> None:
+        """Let every mention match any event."""
+        self.needs = [Predicate() for _ in self.needs]
+        self.of_refs = {name: [Predicate()] for name in self.of_refs}
+        self.types = [ref._replace(need=Predicate()) for ref in self.types]
+
     def own_tables(self, own: Container[str]) -> set[str] | None:
         """The tables among `own` that a SELECT names, or None if it may read anything else."""
         named = {table for schema, table in self.tables if not schema}
@@ -195,8 +201,17 @@ class TableRefs:
         return [entry for entry in entries if entry.key in keys]
 
 
-def analyze(connection: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> TableRefs:
-    """Take a query apart; one that is no plain SELECT is not `parsed`."""
+def analyze(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    params: Any = None,
+    session: duckdb.DuckDBPyConnection | None = None,
+) -> TableRefs:
+    """Take a query apart; one that is no plain SELECT is not `parsed`.
+
+    `connection` is a fresh cursor. `session` is the one that the query will be asked on, where that
+    may have other settings: constants are what they are there.
+    """
     refs = TableRefs()
     tree = tree_of(connection, query)
     if len(tree.get("statements", ())) != 1:
@@ -204,7 +219,10 @@ def analyze(connection: duckdb.DuckDBPyConnection, query: str, params: Any = Non
     refs.parsed = True
     tree = moments.called(query, tree)
     node = tree["statements"][0]["node"]
+    is_known = session is None or session_settings.adopt_zone(connection, session)
     _walk(node, refs, _Constants(connection, tree, params))
+    if not is_known:  # such as a collation, by which 'a' equals 'A'
+        refs.forget_needs()
     refs.counts_all = _counts_all(node)
     return refs
 
@@ -421,11 +439,9 @@ class _Constants:
 
     def _micros(self, value: Any) -> int | None:
         constant = self._given(value)
-        if isinstance(constant, (str, datetime.datetime)):
-            try:
-                return encode.to_micros(encode.parse_time(constant))
-            except InvalidEvent:
-                return None
+        # Of a time without a zone the session says which it is.
+        if isinstance(constant, datetime.datetime) and constant.tzinfo is not None:
+            return encode.to_micros(constant)
         if (known := moments.micros(value)) is not None or not _is_constant(value):
             return known
         statement = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.query.sql import prune
@@ -25,6 +25,8 @@ else:
     extractions, payload = Lazy("lakelog.query.sql.extractions"), Lazy("lakelog.query.sql.payload")
     segment_sql = Lazy("lakelog.segments.segment_sql")
 
+Kinds = Callable[[str, tuple[Any, ...]], frozenset[str]]
+"""The kinds of the values of a field, by the schema whose `events` have it and its path."""
 _NAMES = re.compile(r"\s*(?:with\b|--|/\*)", re.I)
 
 
@@ -69,7 +71,7 @@ def rows_sql(
         parts = [f"SELECT {listed} FROM {sql.parquet(files)}"] if entries else []
     else:
         scans = segment_sql.scans(paths, entries)
-        wide = extractions.WideColumns(more, [scan.schema for scan in scans if scan.schema])
+        wide = extractions.WideColumns(more)
         parts = segment_sql.queries(paths, scans, wide)
         listed = ", ".join((listed, *wide(segment_sql.TEXT)))
     if tail is not None or not parts:
@@ -98,13 +100,18 @@ def over_typed_columns(
     query: str,
     views: list[View],
     of_refs: Mapping[str, View],
+    kinds: Kinds,
     *,
     keep: bool,
 ) -> tuple[str, list[View]]:
     """Return a query that reads extractions from payloads as columns, and the views that it needs;
-    both as they are where that gains nothing. `of_refs` are the `events` of other schemas. `keep`
-    keeps `events` whether or not it is named; those with another name have only the segments that
-    the query needs, and a query that reads no extractions reads them under that name."""
+    both as they are where that gains nothing.
+
+    `kinds` says which kinds of values a field has in the events of a schema. `of_refs` are the
+    `events` of other schemas. `keep` keeps `events` whether or not it is named; those with another
+    name have only the segments that the query needs, and a query that reads no extractions reads
+    them under that name.
+    """
     narrowed = [view for view in of_refs.values() if view.name != "events"]
     own = [("", view) for view in views if view.name == "events"]
     events = dict(own) | dict(of_refs)
@@ -117,7 +124,13 @@ def over_typed_columns(
     if rewriting is None:
         return _over_narrowed(connection, query, views, narrowed)
     wide = [
-        view._replace(name=tables[schema, "events"], more=rewriting.columns)
+        view._replace(
+            name=tables[schema, "events"],
+            more=tuple(
+                column.with_kinds(kinds(schema, column.path)) if column.mode == "fields" else column
+                for column in rewriting.columns
+            ),
+        )
         for schema, view in events.items()
     ]
     if not rewriting.reads_events and not keep:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.cli.shell.statements import StatementRunner
 from lakelog.errors import QueryFailed
 from lakelog.store.entry import SegmentEntry
 from tests.support.effort import share
@@ -388,15 +389,16 @@ def test_queries_of_the_newest_events_read_the_newest_segments(
 def test_days_before_the_newest_event_may_be_longer(make_lake: Callable[..., lakelog.Lake]) -> None:
     """Where clocks go back a day has 25 hours, and a segment an hour longer can match."""
     lake = make_lake(seal="never")
-    lake.sql("SET GLOBAL TimeZone = 'America/New_York'")
     for hour in (0, 1, 2, 48, 74):  # 2026-11-01 is the day
         time = dt.datetime(2026, 10, 30, tzinfo=dt.UTC) + dt.timedelta(hours=hour)
         lake.append({"type": "A", "time": time})
         lake.settle()
     recent = "time >= (SELECT max(time) FROM events) - INTERVAL 3 days"
     every = f"SELECT count(*) FROM (SELECT * FROM events OFFSET 0) WHERE {recent}"
-    assert lake.sql(f"SELECT count(*) FROM events WHERE {recent}").fetchall() == [(4,)]
-    assert lake.sql(every).fetchall() == [(4,)]
+    with StatementRunner(lake.store, "main") as shell:
+        shell.sql("SET TimeZone = 'America/New_York'")
+        assert shell.sql(f"SELECT count(*) FROM events WHERE {recent}").fetchall() == [(4,)]
+        assert shell.sql(every).fetchall() == [(4,)]
 
 
 @pytest.mark.damaged
