@@ -202,7 +202,8 @@ class Lake:
         every tag and branch; then pandas, Polars and Arrow tables in variables of the caller, or in
         `variables` where they are given. Raises QueryFailed, SnapshotGone, Damaged.
         """
-        return self._session.ask(query, params, None, frames.among(variables, sys._getframe(1)))
+        scope = frames.among(variables, sys._getframe(1))
+        return self._session.ask(query, frames.parameters(params), None, scope)
 
     def view(
         self,
@@ -244,7 +245,7 @@ class Lake:
             lambda text, given: self._session.ask(text, given, None, scope),
             query,
             export.destination(out, format, partition_by),
-            params=params,
+            params=frames.parameters(params),
             shard_rows=shard_rows,
             progress=progress,
         )
@@ -277,7 +278,7 @@ class Lake:
 
     def explain(self, query: str, params: Any = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of the branch)."""
-        return self._session.plan(query, params)
+        return self._session.plan(query, frames.parameters(params))
 
     def settle(self) -> Head:
         """Publish everything acknowledged so far; return the head that holds it."""
