@@ -7,7 +7,6 @@ import functools
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +201,8 @@ class Lake:
         every tag and branch; then pandas, Polars and Arrow tables in variables of the caller, or in
         `variables` where they are given. Raises QueryFailed, SnapshotGone, Damaged.
         """
-        return self._session.ask(query, params, None, frames.among(variables, sys._getframe(1)))
+        scope = frames.among(variables, sys._getframe(1))
+        return self._session.ask(query, frames.parameters(params), None, scope)
 
     def view(
         self,
@@ -244,7 +244,7 @@ class Lake:
             lambda text, given: self._session.ask(text, given, None, scope),
             query,
             export.destination(out, format, partition_by),
-            params=params,
+            params=frames.parameters(params),
             shard_rows=shard_rows,
             progress=progress,
         )
@@ -255,15 +255,22 @@ class Lake:
         events: list[Event] = follower.last(count).to_pylist()
         return events
 
-    def follow(self, *, where: str | None = None, pause: float = 0.2) -> Iterator[Event]:
-        """Yield each event that arrives from now on, of all processes, until the caller stops."""
+    def follow(
+        self,
+        *,
+        where: str | None = None,
+        pause: float = 0.2,
+        stop: threading.Event | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Event]:
+        """Yield each event that arrives from this call on, of all processes.
+
+        It ends when `stop` is set, or after `timeout` seconds without an event; else when the
+        caller stops. It looks for events every `pause` seconds.
+        """
         follower = follow.Follower(self.store, self.branch_name, self.engine, where)
-        follower.last(0)  # which marks the present end, so that only later events follow
-        while True:
-            for part in follower.more():
-                if not isinstance(part, follow.BranchRewound):
-                    yield from part.to_pylist()
-            time.sleep(pause)
+        events: Iterator[Event] = follower.events(stop or threading.Event(), pause, timeout)
+        return events
 
     def count(self) -> int:
         """Number of events, live ones included."""
@@ -277,7 +284,7 @@ class Lake:
 
     def explain(self, query: str, params: Any = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of the branch)."""
-        return self._session.plan(query, params)
+        return self._session.plan(query, frames.parameters(params))
 
     def settle(self) -> Head:
         """Publish everything acknowledged so far; return the head that holds it."""

@@ -38,7 +38,8 @@ class PinnedLake:
         self, query: str, params: Any = None, *, variables: Mapping[str, Any] | None = None
     ) -> Relation:
         """Run SQL over this state; see `Lake.sql`. Raises QueryFailed, SnapshotGone, Damaged."""
-        return self._session.ask(query, params, self.id, frames.among(variables, sys._getframe(1)))
+        scope = frames.among(variables, sys._getframe(1))
+        return self._session.ask(query, frames.parameters(params), self.id, scope)
 
     def export(
         self,
@@ -58,7 +59,7 @@ class PinnedLake:
             lambda text, values: self._session.ask(text, values, self.id, scope),
             query,
             export.destination(out, format, partition_by),
-            params=params,
+            params=frames.parameters(params),
             shard_rows=shard_rows,
             progress=progress,
         )
@@ -69,7 +70,7 @@ class PinnedLake:
 
     def explain(self, query: str, params: Any = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of this state)."""
-        return self._session.plan(query, params, self.id)
+        return self._session.plan(query, frames.parameters(params), self.id)
 
     def schema(self, type: str | None = None) -> pa.Table:
         """The fields of this state's payloads; see `Lake.schema`."""

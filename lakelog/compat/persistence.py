@@ -160,11 +160,19 @@ class EventPersistenceManager:
     def get_events(self, **filters: Any) -> StoredEvents:
         """Return stored events as `EventDatabase.get_events` does; a thread looks them up.
 
-        Await them, or use them as a list, which waits. Raises WriterClosed unless started.
+        Await them, or use them as a list, which waits. After `stop` the lake is opened for that.
+        Raises WriterClosed before `start`.
         """
-        if self._database is None:
+        if self._database is None and self._state != "stopped":
             raise WriterClosed("the persistence manager is not running: start it")
-        return StoredEvents(self._pool.submit(self._database.get_events, **filters))
+        return StoredEvents(self._pool.submit(self._look_up, filters))
+
+    def _look_up(self, filters: dict[str, Any]) -> list[Row]:
+        database = self._database
+        if database is not None:
+            return database.get_events(**filters)
+        with EventDatabase(self.config["database_path"]) as stored:
+            return stored.get_events(**filters)
 
     async def _queue_all(self, events: list[Mapping[str, Any]]) -> int:
         return sum([bool(await self.queue_event(event)) for event in events])

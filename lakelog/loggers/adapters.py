@@ -9,7 +9,6 @@ Both store an event of type "log": `source` is the name of the logger, `message`
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import level_of
 from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.exceptions import exception_data
+from lakelog.loggers.exceptions import exception_data, exception_in
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.recorder import Recorder
 
@@ -80,13 +79,16 @@ class LoguruSink:
 
 
 def _structlog_event(logger: Any, method: str, members: dict[str, Any]) -> dict[str, Any]:
+    members.pop("_from_structlog", None)
+    # Within structlog's `ProcessorFormatter`, which has no logger for records of others.
+    record = members.pop("_record", None)
+    logger = logger if logger is not None else record
     moment = _time(members)
     name = next((members.pop(k) for k in _SOURCES if k in members), None)
     level = str(members.pop("level", method))
     message = next((members.pop(k) for k in _MESSAGES if k in members), None)
-    # Before its own renderer has made text of it: True, an exception, or what exc_info() returns.
-    info = members.pop("exc_info", None)
-    error = _exception(info)
+    # Before its own renderer has made text of it.
+    error = exception_in(members.pop("exc_info", None))
     if error is not None:
         members["exception"] = exception_data(error)
     severity = level_of(level)
@@ -109,14 +111,6 @@ def _time(members: dict[str, Any]) -> datetime:
         except InvalidEvent:
             pass
     return datetime.now(UTC)
-
-
-def _exception(info: Any) -> BaseException | None:
-    if isinstance(info, BaseException):
-        return info
-    if isinstance(info, tuple):
-        return info[1] if len(info) > 1 and isinstance(info[1], BaseException) else None
-    return sys.exc_info()[1] if info else None
 
 
 def _loguru_event(record: dict[str, Any]) -> dict[str, Any]:

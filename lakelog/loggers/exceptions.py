@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from types import TracebackType
 from typing import Any
@@ -46,6 +47,16 @@ def _frames(trace: TracebackType | None) -> list[dict[str, Any]]:
         {"file": f.filename, "line": f.lineno, "function": f.name, "code": f.line or ""}
         for f in traceback.extract_tb(trace)
     ]
+
+
+def exception_in(info: Any) -> BaseException | None:
+    """Return the exception that an `exc_info` means: True, an exception, or what exc_info()
+    returns."""
+    if isinstance(info, BaseException):
+        return info
+    if isinstance(info, tuple):
+        return info[1] if len(info) > 1 and isinstance(info[1], BaseException) else None
+    return sys.exc_info()[1] if info else None
 
 
 def text_of(error: BaseException) -> str:

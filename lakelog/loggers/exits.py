@@ -5,6 +5,8 @@ normal exit, exception, `sys.exit`     `atexit`, after the non-daemon threads ha
 SIGTERM                                a handler, which then calls that of the application, or
                                        ends the process as the signal would have done
 a process of multiprocessing           its finalizers, as it skips `atexit` (fork, forkserver)
+a worker of billiard (Celery)          the handler of SIGTERM, by which its parent ends it: it skips
+                                       finalizers, too
 `fork`                                 the parent; the child starts with empty queues
 `os._exit`, `kill -9`, a crash         nothing: see queue.py for what may be lost
 
@@ -14,6 +16,11 @@ wait, and multiprocessing waits without end for a process that it sent one. Henc
 back while a process forks, is left alone in a process of multiprocessing until something is logged
 there, and is from then on seen by a thread of its own if the main one does not see it. One
 that comes while the main thread forks, or holds what storing needs, comes again a little later.
+
+A handler that the application sets later replaces ours, except in a process of multiprocessing or
+billiard, where it is the pool's: the next event puts ours before it. With gevent a signal may come
+in the event loop itself, which must not wait: a green thread then does what the handler does. With
+eventlet SIGTERM is left alone, for a handler that returns does not wake its loop.
 """
 
 from __future__ import annotations
@@ -26,6 +33,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -55,7 +63,8 @@ class Ending(Protocol):
 
 _WATCHED: list[Ending] = []
 _is_registered = _is_prepared = _is_armed = _is_handled = _is_seen = False
-_previous: Any = signal.SIG_DFL
+is_in_pool = False
+"""Whether this is a process of multiprocessing or billiard, which sets handlers of its own."""
 _late_since = 0.0
 _turn = 0
 """How often the handler was called."""
@@ -158,9 +167,11 @@ def _prepare_for_multiprocessing() -> None:
 
 
 def _begin_process(_: _Token) -> None:
-    global _is_handled
-    if _is_ours():
-        signal.signal(signal.SIGTERM, _previous)
+    global _is_handled, is_in_pool
+    is_in_pool = True
+    current = signal.getsignal(signal.SIGTERM)
+    if isinstance(current, _Handler):
+        signal.signal(signal.SIGTERM, current.previous)
         _is_handled = False
     if _is_armed:  # its main module has logged
         _handle_sigterm()
@@ -176,25 +187,38 @@ def _finish_with_multiprocessing() -> None:
 
 
 def _handle_sigterm() -> None:
-    """Put our handler before the application's, once; one that it sets later replaces ours."""
-    global _previous, _is_handled
-    if _is_handled or threading.current_thread() is not threading.main_thread():
-        return  # only the main thread may set one
+    """Put our handler before the application's: once, in a pool each time that it is replaced."""
+    global _is_handled
+    if _is_handled and not is_in_pool:
+        return
+    # Only the main thread may set one. Not by its object, which green threads have of their own.
+    is_eventlet = _has_green_threads() and "gevent" not in sys.modules
+    if threading.get_native_id() != os.getpid() or is_eventlet:
+        return
     current = signal.getsignal(signal.SIGTERM)
-    # None is a handler of C code, which cannot be called; one that ignores the signal has nothing
-    # to store.
-    if current in (_on_sigterm, None, signal.SIG_IGN):
+    # A handler of C code cannot be called; one that ignores the signal has nothing to store.
+    if isinstance(current, _Handler) or current in (None, signal.SIG_IGN):
+        return
+    if current == signal.SIG_DFL and _is_caught():
         return
     with contextlib.suppress(ValueError):  # in a subinterpreter
-        _previous = current
-        signal.signal(signal.SIGTERM, _on_sigterm)
+        signal.signal(signal.SIGTERM, _Handler(current))
         _is_handled = True
         if current == signal.SIG_DFL and _is_of_multiprocessing():
             _start_attending()
 
 
 def _is_ours() -> bool:
-    return signal.getsignal(signal.SIGTERM) is _on_sigterm
+    return isinstance(signal.getsignal(signal.SIGTERM), _Handler)
+
+
+def _is_caught() -> bool:
+    """Whether C code catches SIGTERM, such as libev for `gevent.signal_handler`: to Python that is
+    the default."""
+    with contextlib.suppress(OSError, IndexError, ValueError), open("/proc/self/status") as status:
+        caught = int(status.read().split("SigCgt:")[1].split()[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+    return False
 
 
 def _is_of_multiprocessing() -> bool:
@@ -307,17 +331,52 @@ def _send_again() -> None:
         pause = min(2 * pause, _UNSEEN)
 
 
-def _on_sigterm(number: int, frame: Any) -> None:
-    global _is_seen, _late_since, _turn
-    _turn += 1
-    if _comes_again():
-        return
-    _is_seen, _late_since = True, 0.0
-    _flush_aside()
-    if callable(_previous):
-        _previous(number, frame)
-        _is_seen = False
-    else:
-        # As without us: the exit status says which signal it was.
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+class _Handler:
+    """Takes the place of a handler of SIGTERM: stores what waits, then does what that one does.
+
+    Each has its own: one that was replaced may be called by what replaced it.
+    """
+
+    def __init__(self, previous: Any) -> None:
+        self.previous = previous
+
+    def __call__(self, number: int, frame: Any) -> None:
+        global _is_seen, _late_since, _turn
+        _turn += 1
+        if _comes_again():
+            return
+        _is_seen, _late_since = True, 0.0
+        if _is_in_loop() and _started(lambda: self._flush_in_green_thread(number, frame)):
+            return
+        _flush_aside()
+        self._pass_on(number, frame)
+
+    def _pass_on(self, number: int, frame: Any) -> None:
+        global _is_seen
+        if callable(self.previous):
+            self.previous(number, frame)
+            _is_seen = False
+        else:
+            # As without us: the exit status says which signal it was.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def _flush_in_green_thread(self, number: int, frame: Any) -> None:
+        _flush()
+        try:
+            self._pass_on(number, frame)
+        except BaseException:
+            # Of the handler, as without us: the program ends by it, and not this green thread.
+            hub: Any = sys.modules["gevent"].get_hub()
+            hub.handle_error(None, *sys.exc_info())
+
+
+def _has_green_threads() -> bool:
+    """Whether a library has put its own threads in place of those of the interpreter."""
+    return not isinstance(_thread.start_new_thread, types.BuiltinFunctionType)
+
+
+def _is_in_loop() -> bool:
+    """Whether this is the event loop of gevent, which runs all green threads."""
+    gevent: Any = sys.modules.get("gevent")
+    return _has_green_threads() and gevent.getcurrent() is gevent.get_hub()

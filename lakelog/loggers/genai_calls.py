@@ -1,7 +1,7 @@
 """One call of a language model: a span that ends when its answer was read.
 
 The result that a client returns is watched, never changed: the answer of a plain call at once, a
-stream as it is read, a raw response when it is parsed. How a stream ended is `lakelog.stream`:
+stream and a raw response as they are read. How a stream ended is `lakelog.stream`:
 "complete"; "abandoned" if the program stopped reading; "cut" if it failed or ended before the model
 did. What goes wrong in recording is counted and never reaches the caller.
 """
@@ -9,7 +9,6 @@ did. What goes wrong in recording is counted and never reaches the caller.
 from __future__ import annotations
 
 import functools
-import inspect
 import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +27,14 @@ from lakelog.loggers.genai_fields import (
     request_fields,
     tool_calls_only,
 )
-from lakelog.loggers.genai_streams import ChatChunks, Chunks, MessageEvents, ResponseEvents
+from lakelog.loggers.genai_streams import (
+    Body,
+    ChatChunks,
+    Chunks,
+    MessageEvents,
+    ResponseEvents,
+    json_object,
+)
 from lakelog.loggers.recorder import Recorder, open_span
 from lakelog.loggers.spans import CLIENT, Span
 from lakelog.loggers.values import plain
@@ -74,7 +80,7 @@ class Call:
         client: Any,
         request: Any,
     ) -> None:
-        self.request, self._recorder = request, recorder
+        self.request, self._client, self._recorder = request, client, recorder
         self._content, self._prices = content, prices
         name, self._chunk_type = operation
         # An answer or an error may repeat the key that it was asked with.
@@ -82,6 +88,7 @@ class Call:
         self._secrets = [s for s in given if isinstance(s, str) and len(s) >= _SECRET_LENGTH_MIN]
         body = {k: plain(v) for k, v in request.json_data.items() if _is_given(v)}
         model = body.get("model")
+        self._is_stream = body.get("stream") is True
         self._span = Span(f"{name} {model}", recorder, open_span())
         self._span.kind = CLIENT
         address = getattr(client, "base_url", None)
@@ -105,24 +112,33 @@ class Call:
             else:
                 self._record(_as_dict(result))
 
+    @property
+    def reads_bytes(self) -> bool:
+        """Whether the caller reads the answer as bytes, or parses what it has read."""
+        return isinstance(self._chunks, Body)
+
     def add(self, chunk: Any) -> None:
-        """Take in a chunk of a stream."""
+        """Take in a chunk of a stream, or bytes of a response."""
         with counted(self._recorder):
             name = "gen_ai.response.time_to_first_chunk"
-            if name not in self._span.attributes:
+            if self._is_stream and name not in self._span.attributes:
                 self._span.attributes[name] = round(self._span.elapsed_ns() / 1e9, 6)
-            if self._chunks is not None:
+            if isinstance(self._chunks, Body):
+                self._chunks.add_bytes(chunk)
+            elif self._chunks is not None:
                 self._chunks.add(_as_dict(chunk))
 
     def complete(self) -> None:
         """The stream ended; before the model did, it was cut."""
-        is_cut = self._chunks is not None and not self._chunks.is_ended
-        self._end_stream("cut" if is_cut else "complete")
+        if not self._is_recorded:
+            is_cut = self._chunks is not None and not self._chunks.is_ended
+            self._end_stream("cut" if is_cut else "complete")
 
     def abandon(self) -> None:
         """Nobody reads on. What the model had to say may be complete nevertheless."""
-        is_ended = self._chunks is not None and self._chunks.is_ended
-        self._end_stream("complete" if is_ended else "abandoned")
+        if not self._is_recorded:
+            is_ended = self._chunks is not None and self._chunks.is_ended
+            self._end_stream("complete" if is_ended else "abandoned")
 
     def closed(self) -> None:
         """The connection was closed: by the reader's end, which `complete` hears of, or before."""
@@ -148,10 +164,9 @@ class Call:
             self._record(self._chunks.answer() if self._chunks is not None else {})
 
     def _end_stream(self, outcome: str) -> None:
-        if self._is_recorded:
-            return
         with counted(self._recorder):
-            self._span.attributes["lakelog.stream"] = outcome
+            if self._is_stream or outcome != "complete":
+                self._span.attributes["lakelog.stream"] = outcome
             if outcome == "cut":
                 self._span.attributes["error.type"] = "stream_cut"
                 self._span.fail("the stream ended before the answer did")
@@ -221,36 +236,37 @@ class Call:
         watched = _AsyncReader if hasattr(inner, "__anext__") else _Reader
         stream._iterator = watched(self, inner)
         weakref.finalize(stream, self.abandon)
-        # Every way to close a stream closes its response. Not by a function that refers to it: a
-        # connection should be closed as soon as nobody has the stream.
-        response: Any = stream.response
-        kind: Any = type(response)
-        response.__class__, response.lakelog_call = _watched_response(kind), self
+        self._watch_response(stream.response)
 
     def _watch_raw(self, raw: Any) -> None:
-        """A response that the caller parses, if at all."""
-        reference, parse = weakref.ref(raw), type(raw).parse
+        """A response that the caller parses or reads: whatever it does, the bytes pass through its
+        HTTP response."""
+        response = raw.http_response
+        if response.is_closed:  # it has been read
+            self._record(json_object(response.content))
+            return
+        self._chunks = Body(response, self._client._make_sse_decoder(), self._chunk_type())
+        self._watch_response(response)
+        weakref.finalize(response, self.abandon)
 
-        async def parse_async(**kwargs: Any) -> Any:
-            parsed = await parse(reference(), **kwargs)
-            self.watch(parsed)
-            return parsed
-
-        def parse_sync(**kwargs: Any) -> Any:
-            parsed = parse(reference(), **kwargs)
-            self.watch(parsed)
-            return parsed
-
-        is_async = inspect.iscoroutinefunction(parse)
-        raw.parse = parse_async if is_async else parse_sync
-        weakref.finalize(raw, self.abandon)
-        if not is_async and raw.http_response.is_closed:
-            raw.parse()  # it has been read; parsing it again costs nothing
+    def _watch_response(self, response: Any) -> None:
+        # Every way to read a response ends in `iter_raw`, and every way to leave it in `close`. Not
+        # by functions that refer to it: a connection should be closed as soon as nobody has it.
+        kind: Any = type(response)
+        response.__class__, response.lakelog_call = _watched_response(kind), self
 
 
 @functools.cache
 def _watched_response(kind: Any) -> type:
-    """Return a class of responses that tell their call when they are closed."""
+    """Return a class of responses that tell their call what is read, and when they are closed."""
+
+    def iter_raw(self: Any, chunk_size: int | None = None) -> Any:
+        inner = kind.iter_raw(self, chunk_size)
+        return _Reader(self.lakelog_call, inner) if self.lakelog_call.reads_bytes else inner
+
+    def aiter_raw(self: Any, chunk_size: int | None = None) -> Any:
+        inner = kind.aiter_raw(self, chunk_size)
+        return _AsyncReader(self.lakelog_call, inner) if self.lakelog_call.reads_bytes else inner
 
     def close(self: Any) -> None:
         kind.close(self)
@@ -260,7 +276,8 @@ def _watched_response(kind: Any) -> type:
         await kind.aclose(self)
         self.lakelog_call.closed()
 
-    return type(kind.__name__, (kind,), {"close": close, "aclose": aclose})
+    members = {"iter_raw": iter_raw, "aiter_raw": aiter_raw, "close": close, "aclose": aclose}
+    return type(kind.__name__, (kind,), members)
 
 
 class _Reader:

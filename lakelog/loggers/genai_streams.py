@@ -2,11 +2,13 @@
 
 Each class takes the chunks of one dialect and gives, at any time, the answer so far in the form in
 which the same call without a stream returns it. `is_ended` says whether the model has finished;
-a stream that ends before that was cut.
+a stream that ends before that was cut. `Body` takes the bytes of a response, of a stream or not.
 """
 
 from __future__ import annotations
 
+import functools
+from contextlib import suppress
 from typing import Any, Protocol
 
 import orjson
@@ -136,6 +138,52 @@ class MessageEvents:
         return {**self._message, "content": blocks}
 
 
+class Body:
+    """A response whose bytes the caller reads, as they are or through the client. What they say is
+    decoded once, after the last of them."""
+
+    def __init__(self, response: Any, decoder: Any, chunks: Chunks) -> None:
+        """`decoder` is the client's own for events of a stream, whose data `chunks` gets."""
+        self._response_type, self._headers = type(response), response.headers
+        self._decoder, self._chunks = decoder, chunks
+        self._parts: list[bytes] = []
+
+    def add_bytes(self, part: bytes) -> None:
+        """Take in the next bytes, compressed if the server has compressed them."""
+        self._parts.append(part)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the model has finished."""
+        return self._decoded[0]
+
+    def answer(self) -> Fields:
+        """The answer as far as it was read."""
+        return self._decoded[1]
+
+    def add(self, chunk: Fields) -> None:
+        """Take in an event of a stream."""
+        self._chunks.add(chunk)
+
+    @functools.cached_property
+    def _decoded(self) -> tuple[bool, Fields]:
+        with suppress(Exception):  # it may end within a compressed block, or a character
+            raw = b"".join(self._parts)
+            content = self._response_type(200, headers=self._headers, content=raw).content
+            if "json" in self._headers.get("content-type", ""):
+                answer = json_object(content)
+                return bool(answer), answer
+            for event in self._decoder.iter_bytes(iter([content])):
+                self.add(json_object(event.data))
+        return self._chunks.is_ended, self._chunks.answer()
+
+
+def json_object(text: str | bytes) -> Fields:
+    """The object that JSON stands for, an empty one for anything else."""
+    value = _from_json(text)
+    return value if isinstance(value, dict) else {}
+
+
 def _append(message: Fields, delta: Fields) -> None:
     """Add a delta: texts and arguments are appended, calls found by their index."""
     for key, value in delta.items():
@@ -159,7 +207,7 @@ def _extend(block: Fields, delta: Fields) -> None:
         block["citations"] = [*(block.get("citations") or []), delta["citation"]]
 
 
-def _from_json(text: str) -> Any:
+def _from_json(text: str | bytes) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -2,7 +2,9 @@
 
 A record becomes an event: `type` is "log", `source` the name of the logger, `message` the message
 with its arguments. `data` holds what `extra` gave, `code` (file, line, function), `thread` and
-`process`, `exception` (see exceptions.py), `stack` where it was asked for, and the open span.
+`process`, `exception` (see exceptions.py), `stack` where it was asked for, and the open span. The
+message of a record from structlog's `ProcessorFormatter.wrap_for_formatter` is an event of its own:
+its `event` is the message here, and its other members are members of `data`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import orjson
 
 from lakelog.event.levels import level_of
 from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.exceptions import exception_data
+from lakelog.loggers.exceptions import exception_data, exception_in
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.recorder import Event, Recorder, Redact, Sample, open_span
 from lakelog.loggers.values import encode_members
@@ -33,6 +35,10 @@ _FIRST = len(vars(logging.makeLogRecord({})))
 _OWN = frozenset(("code", "thread", "process", "exception", "stack", "args"))
 """Members of `data` that the handler fills in."""
 _NOT_PLAIN = _STANDARD | _OWN
+_WRAPPING = ("_logger", "_name")
+"""Attributes that structlog's `wrap_for_formatter` adds to a record."""
+_REPEATED = ("logger", "level")
+"""Members of structlog's events that are columns here."""
 _CACHED_MAX = 2000
 _moment = datetime.fromtimestamp
 _place_of = itemgetter("pathname", "lineno", "funcName", "threadName", "process")
@@ -57,10 +63,11 @@ class LakeHandler(logging.Handler):
         context: Iterable[ContextVar[Any]] = (),
         strict: bool = False,
     ) -> None:
-        super().__init__(level)
+        # First: logging flushes at exit every handler that was begun, however its making ended.
         self._recorder = Recorder(
             lake, full=full, sample=sample, redact=redact, context=context, strict=strict
         )
+        super().__init__(level)
         self._lines = LineEncoder()
 
     def handle(self, record: logging.LogRecord) -> Any:
@@ -129,6 +136,8 @@ class LineEncoder:
             # As `getMessage` puts it together, for nearly all records in half the time.
             text, args = record.msg, record.args
             if type(text) is not str:
+                if _is_wrapped(record):
+                    return None
                 text = record.getMessage()
             elif args:
                 text = text % args
@@ -174,12 +183,16 @@ def event_of(record: logging.LogRecord) -> Event:
     for name, value in record.__dict__.items():
         if name not in _STANDARD:
             data[name] = value
-    try:
-        message = record.getMessage()
-    except Exception:  # arguments that do not fit: what there is is kept
-        message, data["args"] = str(record.msg), record.args
-    if record.exc_info and record.exc_info[1] is not None:
-        data["exception"] = exception_data(record.exc_info[1], record.exc_info[2])
+    _, error, trace = record.exc_info or (None, None, None)
+    if _is_wrapped(record):
+        message, error, trace = *_unwrap(record, data), None
+    else:
+        try:
+            message = record.getMessage()
+        except Exception:  # arguments that do not fit: what there is is kept
+            message, data["args"] = str(record.msg), record.args
+    if error is not None:
+        data["exception"] = exception_data(error, trace)
     elif record.exc_text:  # of a record that came from another process
         data["exception"] = {"text": record.exc_text}
     if record.stack_info:
@@ -192,6 +205,22 @@ def event_of(record: logging.LogRecord) -> Event:
         "message": message,
         "data": data,
     }
+
+
+def _is_wrapped(record: logging.LogRecord) -> bool:
+    """Whether the message of a record is an event of structlog."""
+    return isinstance(record.msg, dict) and all(name in record.__dict__ for name in _WRAPPING)
+
+
+def _unwrap(record: Any, data: dict[str, Any]) -> tuple[str, BaseException | None]:
+    """Move the members of structlog's event to `data`; return its message and exception."""
+    for name in _WRAPPING:
+        del data[name]
+    members = {name: value for name, value in record.msg.items() if name not in _REPEATED}
+    message = members.pop("event", None)
+    error = exception_in(members.pop("exc_info", None))
+    data |= members
+    return "" if message is None else str(message), error
 
 
 def _place_data(

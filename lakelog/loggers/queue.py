@@ -130,7 +130,10 @@ class EventQueue:
                 self._oldest = time.monotonic()
         if self._is_idle:
             self._rouse()
-        elif time.monotonic() - self._oldest > LATE:
+            return True
+        if exits.is_in_pool:  # whose handlers may have come after the first event
+            exits.arm()
+        if time.monotonic() - self._oldest > LATE:
             self._catch_up()
         return True
 

@@ -5,7 +5,8 @@
     %%sql --at v1 errors <<
     SELECT source, count(*) FROM events WHERE level = 'ERROR' AND time > $since GROUP BY 1
 
-`$since` is the value of that variable, bound and never pasted into the query.
+`$since` is the value of that variable, bound and never pasted into the query. In a function it is
+the function's own, as any name in it is, and only then the notebook's.
 """
 
 from __future__ import annotations
@@ -16,11 +17,19 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic import (
+    Magics,
+    line_cell_magic,
+    line_magic,
+    magics_class,
+    needs_local_scope,
+    no_var_expand,
+)
 from IPython.display import HTML
 
 from lakelog import lake as lakes
@@ -65,17 +74,25 @@ class LakelogMagics(Magics):
     @property
     def lake(self) -> Lake:
         """The lake of `%lakelog PATH`, else the variable `lake`, else LAKELOG_LAKE or ./lake."""
+        return self._lake_among(self._variables)
+
+    def _lake_among(self, variables: Mapping[str, Any]) -> Lake:
         if self._lake is not None:
             return self._lake
-        given = self._variables.get("lake")
+        given = variables.get("lake")
         if isinstance(given, Lake):
             return given
         self._lake = lakes.open(os.environ.get("LAKELOG_LAKE", _PATH), create=False)
         return self._lake
 
+    def _visible(self, local: dict[str, Any] | None) -> Mapping[str, Any]:
+        """The variables that a magic sees: those of the function that it is in, then all others."""
+        return self._variables if local is None else ChainMap(local, self._variables)
+
     @no_var_expand
+    @needs_local_scope
     @line_magic
-    def lakelog(self, line: str) -> Any:
+    def lakelog(self, line: str, local_ns: dict[str, Any] | None = None) -> Any:
         """Open a lake, or run a verb of the command line on it.
 
         %lakelog PATH        open the lake at PATH; %sql asks it from now on
@@ -85,16 +102,19 @@ class LakelogMagics(Magics):
         with _explained():
             words = _split(line)
             if words and words[0] in cli.cli.list_commands(_context()):
-                return _run_verb(words, self.lake)
+                return _run_verb(words, self._lake_among(self._visible(local_ns)))
             if len(words) > 1:
                 raise UsageError(f"{words[0]} is no verb: `%lakelog PATH` or `%lakelog VERB ...`")
             if words:
                 self._lake = lakes.open(os.path.expanduser(words[0]), create=False)
-            return self.lake
+            return self._lake_among(self._visible(local_ns))
 
     @no_var_expand
+    @needs_local_scope
     @line_cell_magic
-    def sql(self, line: str, body: str | None = None) -> Relation | None:
+    def sql(
+        self, line: str, body: str | None = None, local_ns: dict[str, Any] | None = None
+    ) -> Relation | None:
         """Run SQL over the lake.
 
         %sql SELECT ...                  or a whole cell that begins with %%sql
@@ -103,9 +123,14 @@ class LakelogMagics(Magics):
         $variable                        the value of a variable, bound as a parameter
         """
         at, name, query = _parsed(line, body)
+        if name and local_ns is not None and local_ns is not self._variables:
+            raise UsageError(f"`{name} <<` is for cells: in a function write `{name} = %sql ...`")
+        variables = self._visible(local_ns)
         with _explained(query):
-            source = self.lake if at is None else self.lake.at(at)
-            relation = source.sql(query, self._params(query), variables=self._variables)
+            lake = self._lake_among(variables)
+            source = lake if at is None else lake.at(at)
+            params = _params(lake, query, variables)
+            relation = source.sql(query, params, variables=variables)
             if name:
                 self._variables[name] = relation
                 return None
@@ -115,22 +140,23 @@ class LakelogMagics(Magics):
                     _ = relation.head
             return relation
 
-    def _params(self, query: str) -> dict[str, Any] | None:
-        """Return the variables that a query names. Raises QueryFailed where one is missing."""
-        if not _PARAMETER.search(query):
-            return None
-        cursor = self.lake.engine().cursor()
-        try:
-            parsed = statements(cursor, query)
-        except Exception:
-            return None  # it is not SQL: asking says so, with the place
-        names = {name for statement in parsed for name in statement.parameters}
-        if any(name.isdigit() for name in names):
-            raise QueryFailed("a parameter is a variable of the notebook: write $name")
-        missing = sorted(names - self._variables.keys())
-        if missing:
-            raise QueryFailed(f"there is no variable {missing[0]} for ${missing[0]}: set it first")
-        return {name: self._variables[name] for name in names} or None
+
+def _params(lake: Lake, query: str, variables: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the variables that a query names. Raises QueryFailed where one is missing."""
+    if not _PARAMETER.search(query):
+        return None
+    cursor = lake.engine().cursor()
+    try:
+        parsed = statements(cursor, query)
+    except Exception:
+        return None  # it is not SQL: asking says so, with the place
+    names = {name for statement in parsed for name in statement.parameters}
+    if any(name.isdigit() for name in names):
+        raise QueryFailed("a parameter is a variable of the notebook: write $name")
+    missing = sorted(names - variables.keys())
+    if missing:
+        raise QueryFailed(f"there is no variable {missing[0]} for ${missing[0]}: set it first")
+    return {name: variables[name] for name in names} or None
 
 
 def _parsed(line: str, body: str | None) -> tuple[str | None, str, str]:

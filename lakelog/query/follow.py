@@ -9,6 +9,9 @@ taken back to; what had been given is not taken back.
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -104,6 +107,28 @@ class Follower:
         self._stand(pending, state)
         if fresh.num_rows:
             yield fresh
+
+    def events(self, stop: threading.Event, pause: float, timeout: float | None) -> Iterator[Any]:
+        """Yield each event that arrives from this call on, until `stop` is set, or for `timeout`
+        seconds no event came. Raises as `more`, and QueryFailed at once."""
+        self.last(0)  # which marks the present end, so that only later events follow
+        return self._events_until(stop, pause, timeout)
+
+    def _events_until(
+        self, stop: threading.Event, pause: float, timeout: float | None
+    ) -> Iterator[Any]:
+        since = time.monotonic()
+        while not stop.is_set():
+            for part in self.more():
+                for event in () if isinstance(part, BranchRewound) else part.to_pylist():
+                    if stop.is_set():
+                        return
+                    yield event
+                    since = time.monotonic()  # the time that the caller took does not count
+            left = math.inf if timeout is None else since + timeout - time.monotonic()
+            if left <= 0:
+                return
+            stop.wait(min(pause, left))
 
     def interrupt(self) -> None:
         """Stop the running query; any thread may ask for it."""

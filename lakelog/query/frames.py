@@ -1,8 +1,10 @@
-"""Data frames and Arrow tables of the caller as tables of a query.
+"""What a query takes from its caller: values as parameters, data frames as tables.
 
 The engine's own search for variables is off: it would look through all frames up the stack, and
 take a variable called `events` for the lake's. Here a name is looked up only once the lake has no
-table of it, and only among the variables that the caller itself can see.
+table of it, and only among the variables that the caller itself can see. Parameters are plain
+Python for the engine and for the analysis that prunes: scalars, arrays and columns of numpy,
+pandas, Polars and Arrow become the values and lists that they stand for, and so do sets.
 """
 
 from __future__ import annotations
@@ -22,6 +24,13 @@ else:
 
 Scope = Callable[[str], Any]
 """Returns the caller's variable of a name, or None."""
+_PLAIN_METHODS = {
+    "numpy": ("item",),
+    "pandas": ("tolist",),
+    "polars": ("to_list",),
+    "pyarrow": ("as_py", "to_pylist"),
+}
+"""By package, what makes Python's own value of one of its objects."""
 _LIBRARIES = ("pandas", "polars", "pyarrow", "lakelog")
 
 
@@ -38,6 +47,37 @@ def scope_of(frame: FrameType) -> Scope:
 def among(variables: Mapping[str, Any] | None, frame: FrameType) -> Scope:
     """Return a lookup among given variables, or without them among those of a frame."""
     return scope_of(frame) if variables is None else variables.get
+
+
+def parameters(params: Any) -> Any:
+    """Return the parameters of a query as a dict or list of plain values, None for none."""
+    if params is None:
+        return None
+    if isinstance(params, Mapping):
+        return {name: _plain(value) for name, value in params.items()}
+    values = _plain(params)
+    return [_plain(value) for value in values] if isinstance(values, (list, tuple)) else values
+
+
+def _plain(value: Any) -> Any:
+    """Return what a value stands for, if the engine would not know its type."""
+    kind = type(value)
+    if isinstance(value, (set, frozenset)):
+        return [_plain(item) for item in value]
+    if kind in (list, tuple):
+        return [_plain(item) for item in value]
+    if kind is dict:
+        return {name: _plain(item) for name, item in value.items()}
+    library = kind.__module__.partition(".")[0]
+    if library == "numpy" and kind.__name__ in ("datetime64", "timedelta64", "ndarray"):
+        # Of nanoseconds, numpy makes integers.
+        if value.dtype.kind in "mM" and value.dtype.name.endswith("[ns]"):
+            value = value.astype(value.dtype.str.replace("[ns]", "[us]"))
+        return _plain(value.tolist()) if kind.__name__ == "ndarray" else value.item()
+    for method in _PLAIN_METHODS.get(library, ()):
+        if hasattr(kind, method):
+            return _plain(getattr(value, method)())
+    return None if kind.__name__ in ("NAType", "NaTType") else value
 
 
 def run(cursor: Any, query: str, params: Any, scope: Scope | None) -> Any:

@@ -61,6 +61,7 @@ def test_a_program_of_the_older_manager(home: Path) -> None:
         assert len(await running.get_events(event_type="mutation", limit=5)) == 5
         assert [row["data"]["n"] for row in running.get_events(limit=2)] == [7, 6]
         await running.stop()
+        assert [row["data"]["n"] for row in await running.get_events(limit=2)] == [7, 6]
         stats = running.get_stats()
         assert (stats["total_stored"], stats["queue_size"], stats["running"]) == (8, 0, False)
         assert stats["database_stats"]["total_events"] == 8

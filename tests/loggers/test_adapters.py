@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator
 from datetime import datetime
@@ -94,6 +95,53 @@ def test_structlog_in_front_of_logging(make_lake: MakeLake) -> None:
     structlog.get_logger("a.b").info("x")
     assert processor.flush()
     assert [e["source"] for e in events(lake)] == ["a.b"]
+
+
+def test_the_formatter_of_structlog_in_front_of_a_handler(make_lake: MakeLake) -> None:
+    """The set-up that structlog documents for the standard library: events come as messages of
+    `logging`, beside those of other loggers. A handler stores both, and so does a processor among
+    those of the formatter."""
+    stdlib, shared = structlog.stdlib, [structlog.stdlib.add_log_level]
+    shared += [structlog.stdlib.add_logger_name, structlog.processors.TimeStamper(fmt="iso")]
+    structlog.configure(
+        processors=[*shared, stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=stdlib.LoggerFactory(),
+        wrapper_class=stdlib.BoundLogger,
+    )
+    direct, within = make_lake("direct"), make_lake("within")
+    processor, stream = lakelog.StructlogProcessor(within), logging.StreamHandler(io.StringIO())
+    stream.setFormatter(
+        stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[processor, structlog.processors.JSONRenderer(str)]
+        )
+    )
+    handlers = [lakelog.LakeHandler(direct), stream]
+    logger = logging.getLogger("shop")
+    logger.setLevel(logging.INFO)
+    try:
+        for handler in handlers:
+            logger.addHandler(handler)
+        structlog.get_logger("shop").bind(user="ann").warning("paid", name="x", amount=1.5)
+        try:
+            raise ValueError("no")
+        except ValueError:
+            structlog.get_logger("shop").exception("failed")
+        logger.info("of %s", "others", extra={"n": 1})
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.flush()
+    assert processor.flush()
+    columns = [("shop", "WARN", "paid"), ("shop", "ERROR", "failed"), ("shop", "INFO", "of others")]
+    for lake in (direct, within):
+        paid, failed, _ = rows = events(lake)
+        assert [(e["source"], e["level"], e["message"]) for e in rows] == columns
+        wanted = {"user": "ann", "name": "x", "amount": 1.5}
+        assert {name: paid["data"].get(name) for name in wanted} == wanted
+        assert not {n for n in paid["data"] if n.startswith("_")} | {"event"} & paid["data"].keys()
+        assert failed["data"]["exception"]["type"] == "ValueError"
+    assert events(direct)[2]["data"]["n"] == 1
+    assert events(direct)[0]["data"]["code"]["file"] == __file__
 
 
 def test_a_structlog_value_never_raises(make_lake: MakeLake) -> None:

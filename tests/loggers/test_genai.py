@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -222,6 +223,135 @@ def test_helpers_raw_responses_and_copies_of_a_client(
     for span in spans:
         assert span["attributes"]["gen_ai.output.messages"][0]["parts"] == SAID
         assert span["level"] is None
+
+
+RESOURCES: dict[str, tuple[Callable[[Any, Any], Any], dict[str, Any]]] = {
+    "chat": (lambda g, c: g.chat.completions, {"messages": ASK}),
+    "response": (lambda g, c: g.responses, {"input": "hi"}),
+    "message": (lambda g, c: c.messages, {"max_tokens": 9, "messages": ASK}),
+}
+READS: dict[str, Callable[[Any], Any]] = {
+    "parse": lambda r: [*p] if hasattr(p := r.parse(), "response") else p,
+    "read": lambda r: r.read(),
+    "text": lambda r: r.text(),
+    "iter_bytes": lambda r: list(r.iter_bytes(7)),
+    "iter_text": lambda r: list(r.iter_text()),
+    "iter_lines": lambda r: list(r.iter_lines()),
+    "iter_raw": lambda r: list(r.http_response.iter_raw()),
+}
+
+
+def check_read(span: dict[str, Any], *, is_stream: bool, kind: str) -> None:
+    """The span of a call that was read to its end, by whatever way."""
+    fields = span["attributes"]
+    assert (span["level"], span["status"]) == (None, {})
+    assert fields.get("lakelog.stream") == ("complete" if is_stream else None)
+    assert ("gen_ai.response.time_to_first_chunk" in fields) == is_stream
+    assert fields["gen_ai.output.messages"][0]["parts"] == SAID
+    if not (is_stream and kind == "chat"):  # its usage has to be asked for
+        assert has(fields, TOKENS)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("kind", RESOURCES)
+def test_a_raw_response_that_nobody_keeps(
+    kind: str, is_stream: bool, lake: lakelog.Lake, gpt: Any, claude: Any
+) -> None:
+    """In one expression, as both packages document it; a stream outlives the response."""
+    resource, request = RESOURCES[kind]
+    with lakelog.instrument_openai(gpt, lake=lake), lakelog.instrument_anthropic(claude, lake=lake):
+        raw = resource(gpt, claude).with_raw_response
+        answer = raw.create(model="m", stream=is_stream, **request).parse()
+        gc.collect()
+        if is_stream:
+            assert read(answer)
+    (span,) = recorded(lake)
+    check_read(span, is_stream=is_stream, kind=kind)
+
+
+@pytest.mark.parametrize("model", ["m", "packed"])
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("kind", RESOURCES)
+def test_a_streaming_response_is_recorded_however_it_is_read(
+    kind: str, is_stream: bool, model: str, lake: lakelog.Lake, gpt: Any, claude: Any
+) -> None:
+    """Parsed, or as bytes, text or lines: to its end it is complete, and the caller gets the same
+    as without lakelog."""
+    resource, request = RESOURCES[kind]
+
+    def answers() -> list[str]:
+        streaming, results = resource(gpt, claude).with_streaming_response, list[str]()
+        for read_it in READS.values():
+            with streaming.create(model=model, stream=is_stream, **request) as response:
+                results.append(repr(read_it(response)))
+        return results
+
+    expected = answers()
+    with lakelog.instrument_openai(gpt, lake=lake), lakelog.instrument_anthropic(claude, lake=lake):
+        assert answers() == expected
+    spans = recorded(lake)
+    assert len(spans) == len(READS)
+    for span in spans:
+        check_read(span, is_stream=is_stream, kind=kind)
+
+
+@pytest.mark.parametrize("kind", RESOURCES)
+def test_an_asynchronous_streaming_response(
+    kind: str, lake: lakelog.Lake, server: ModelServer
+) -> None:
+    """The same for asynchronous clients, a raw response that nobody keeps included."""
+    resource, request = RESOURCES[kind]
+
+    async def main() -> None:
+        async with (
+            openai.AsyncOpenAI(**settings(server, openai)) as gpt,
+            anthropic.AsyncAnthropic(**settings(server, anthropic)) as claude,
+        ):
+            lakelog.instrument_openai(gpt, lake=lake)
+            lakelog.instrument_anthropic(claude, lake=lake)
+            streaming = resource(gpt, claude).with_streaming_response
+            for is_stream in (False, True):
+                async with streaming.create(model="m", stream=is_stream, **request) as response:
+                    assert [line async for line in response.iter_lines()]
+                async with streaming.create(model="m", stream=is_stream, **request) as response:
+                    assert await response.read()
+            raw = resource(gpt, claude).with_raw_response
+            stream = (await raw.create(model="m", stream=True, **request)).parse()
+            if inspect.isawaitable(stream):
+                stream = await stream
+            gc.collect()
+            assert [chunk async for chunk in stream]
+
+    asyncio.run(main())
+    spans = recorded(lake)
+    assert len(spans) == 5
+    for span, is_stream in zip(spans, (False, False, True, True, True), strict=True):
+        check_read(span, is_stream=is_stream, kind=kind)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("kind", RESOURCES)
+def test_a_streaming_response_that_is_not_read_to_its_end(
+    kind: str, is_stream: bool, lake: lakelog.Lake, gpt: Any, claude: Any
+) -> None:
+    """Left unread it is abandoned; a stream that the server cuts is cut, with what had arrived."""
+    resource, request = RESOURCES[kind]
+    with lakelog.instrument_openai(gpt, lake=lake), lakelog.instrument_anthropic(claude, lake=lake):
+        streaming = resource(gpt, claude).with_streaming_response
+        with streaming.create(model="m", stream=is_stream, **request):
+            pass
+        if is_stream:
+            with streaming.create(model="m", stream=True, **request) as response:
+                next(response.iter_lines())
+            with streaming.create(model="cut", stream=True, **request) as response:
+                assert response.read()
+    spans = recorded(lake)
+    outcomes = [span["attributes"]["lakelog.stream"] for span in spans]
+    assert outcomes == ["abandoned"] + ["abandoned", "cut"] * is_stream
+    if is_stream:
+        assert spans[2]["level"] == "ERROR"
+        parts = spans[2]["attributes"]["gen_ai.output.messages"][0]["parts"]
+        assert parts[0]["content"] in ("Hello", "Hello, ", "Hello, wörld")
 
 
 def test_asynchronous_clients(lake: lakelog.Lake, server: ModelServer) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -18,6 +20,7 @@ import lakelog
 from lakelog.loggers.handler import LineEncoder, event_of
 from lakelog.loggers.values import encode_event
 from tests.conftest import MakeLake
+from tests.support.processes import environment
 
 Log = Callable[..., logging.Logger]
 
@@ -243,3 +246,15 @@ def test_a_path_becomes_a_lake(home: Path) -> None:
     handler.close()
     with lakelog.open(home / "new", create=False) as lake:
         assert lake.count() == 1
+
+
+def test_a_handler_that_cannot_be_made_is_none(tmp_path: Path) -> None:
+    """Where no lake can be, that is the only error: logging does not flush such a handler at exit,
+    which would be a second one."""
+    (tmp_path / "file").touch()
+    with pytest.raises((OSError, lakelog.LakelogError)):
+        lakelog.LakeHandler(tmp_path / "file" / "lake")
+    code = "import lakelog, sys; lakelog.LakeHandler(sys.argv[1])"
+    command = [sys.executable, "-c", code, tmp_path / "file" / "lake"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
+    assert done.stderr.count("Traceback") == 1

@@ -19,7 +19,7 @@ import pytest
 
 import lakelog
 from tests.support.processes import environment
-from tests.support.requirements import need_module
+from tests.support.requirements import need, need_module
 
 _HEAD = """
 import asyncio, atexit, logging, multiprocessing, os, signal, sys, threading, time
@@ -233,10 +233,11 @@ if __name__ == "__main__":
 """
 
 
-def run(program: str, home: Path, *arguments: str) -> tuple[int, list[int]]:
-    """Run a program on a new lake; return its exit status, and the numbers that the lake has."""
+def run(program: str, home: Path, *arguments: str, first: str = "") -> tuple[int, list[int]]:
+    """Run a program on a new lake, with a statement before all others; return its exit status, and
+    the numbers that the lake has."""
     file, lake = home / "program.py", home / "lake"
-    file.write_text(_HEAD + textwrap.dedent(program))
+    file.write_text(first + _HEAD + textwrap.dedent(program))
     done = subprocess.run(
         [sys.executable, file, lake, *arguments],
         env=environment(),
@@ -495,3 +496,108 @@ def test_nothing_is_lost_in_workers_of_gunicorn(home: Path) -> None:
     assert Counter(message for message, *_ in rows) == {"loaded": 1, "request": asked}
     assert [n for _, n, _ in rows if n is not None] == list(range(asked))
     assert len({worker for *_, worker in rows if worker}) == 2
+
+
+_GREEN = """
+import subprocess
+
+def stop(*_):
+    log.info("m", extra={"n": 500})
+    sys.exit(3)
+
+if sys.argv[2] == "gevent.signal_handler":
+    import gevent
+    gevent.signal_handler(signal.SIGTERM, stop)
+elif sys.argv[2] == "signal.signal":
+    signal.signal(signal.SIGTERM, stop)
+log = log_to(LAKE)
+for i in range(500): log.info("m", extra={"n": i})
+if sys.argv[2] == "at once": os.kill(os.getpid(), signal.SIGTERM)
+# From outside, while the program waits in the loop.
+subprocess.Popen(["sh", "-c", f"sleep 0.2; kill {os.getpid()}"])
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("handler", "ends"),
+    [
+        ("none", (-signal.SIGTERM, 500)),
+        ("at once", (-signal.SIGTERM, 500)),
+        ("signal.signal", (3, 501)),
+        ("gevent.signal_handler", (3, 501)),
+    ],
+)
+def test_sigterm_in_a_program_of_gevent(handler: str, ends: tuple[int, int], home: Path) -> None:
+    """The signal comes in the event loop, which must not wait: all is stored, and the program's own
+    handler is called, also one that only the loop knows of."""
+    need("gevent")
+    status, numbers = run(
+        _GREEN, home, handler, first="from gevent import monkey\nmonkey.patch_all()"
+    )
+    assert (status, numbers) == (ends[0], list(range(ends[1])))
+
+
+_CELERY = """
+import logging, os, sys
+import lakelog
+from celery import Celery, signals
+
+app = Celery("t", broker="memory://")
+log = logging.getLogger("t")
+log.setLevel(1)
+log.propagate = False
+log.addHandler(lakelog.LakeHandler(sys.argv[1]))
+
+@app.task
+def work(n):
+    log.info("task", extra={"n": n})
+
+@signals.worker_process_init.connect
+def begin(**_): log.info("begin", extra={"n": os.getpid()})
+
+@signals.worker_process_shutdown.connect
+def end(**_): log.info("end", extra={"n": os.getpid()})
+
+for n in range(6): work.delay(n)
+options = {"pool": "prefork", "concurrency": 2, "max_tasks_per_child": 1, "quiet": True}
+for name in ("gossip", "mingle", "heartbeat"): options["without_" + name] = True
+app.Worker(loglevel="CRITICAL", **options).start()
+"""
+
+
+def test_nothing_is_lost_in_workers_of_celery(home: Path) -> None:
+    """Each child that is replaced after a task stores what it logged to its end, which its parent
+    hastens by SIGTERM; so do those that a warm shutdown ends."""
+    need("celery")
+    program, lake = home / "tasks.py", home / "lake"
+    program.write_text(_CELERY)
+    lakelog.open(lake).close()
+    server = subprocess.Popen(
+        [sys.executable, program, lake],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with lakelog.open(lake) as opened:
+            begun = "SELECT count(*) FROM events WHERE message = 'begin'"
+            for _ in opened.follow(where="message = 'begin'", timeout=240):
+                if opened.sql(begun).fetchone() == (8,):  # six were replaced
+                    break
+        server.send_signal(signal.SIGTERM)
+        said = server.communicate(timeout=240)[1]
+    finally:
+        server.kill()
+    assert server.returncode == 0, said
+    with lakelog.open(lake, create=False) as opened:
+        rows = opened.sql("SELECT message, (data->>'n')::INT FROM events").fetchall()
+        opened.verify().require()
+    numbers = {
+        name: sorted(n for message, n in rows if message == name)
+        for name in ("task", "begin", "end")
+    }
+    assert numbers["task"] == list(range(6))
+    assert numbers["end"] == numbers["begin"]
+    assert len(numbers["begin"]) == 8

@@ -99,6 +99,72 @@ def test_parameters_are_bound(opened: Notebook) -> None:
     assert "write $name" in opened.error("%sql SELECT ?")
 
 
+_IN_A_FUNCTION = """
+def source_of(kind):
+    answer = %sql SELECT source FROM events WHERE type = $kind
+    return answer.fetchall()
+
+def sources_of(kind):
+    answers = []
+    for kind in (kind, "none"):
+        answer = %sql SELECT count(*) FROM events WHERE type = $kind
+        answers += answer.fetchone()
+    return answers
+
+def least(kind):
+    limit = 15
+    answer = %sql SELECT max(data->'ms') FROM events WHERE type = $kind AND 15 = $limit
+    return answer.fetchone()
+"""
+
+
+def test_a_function_binds_its_own_variables(opened: Notebook) -> None:
+    """Arguments and local variables come before variables of the notebook of the same name, which
+    are used for names that the function lacks."""
+    opened.run(_IN_A_FUNCTION)
+    opened.run("kind, limit = 'COMPLETE', 0")
+    assert opened.run("source_of('FAIL'), sources_of('FAIL')") == ([("api",)], [1, 0])
+    assert opened.run("least('COMPLETE'), least('FAIL')") == (("20",), ("30",))
+    opened.run("def ask():\n    answer = %sql SELECT $kind\n    return answer.fetchone()")
+    assert opened.run("ask()") == ("COMPLETE",)
+    opened.run("def ask(name):\n    answer = %sql SELECT $nothing\n    return answer")
+    assert "no variable nothing for $nothing" in opened.error("ask(1)")
+
+
+def test_a_function_reads_its_own_frames_and_lake(opened: Notebook, make_lake: MakeLake) -> None:
+    """So are data frames, earlier answers, and an open lake in the variable `lake`."""
+    need_module("pandas")
+    opened.run("import pandas\nowners = pandas.DataFrame({'source': ['api'], 'owner': ['Ada']})")
+    opened.run(
+        "def ask(owners):\n"
+        "    answer = %sql SELECT owner FROM events JOIN owners USING (source) LIMIT 1\n"
+        "    first = %sql SELECT 'the ' || owner FROM answer\n"
+        "    return first.fetchall()"
+    )
+    assert opened.run("ask(owners.assign(owner='Bob'))") == [("the Bob",)]
+    other = make_lake("other")
+    other.append(EVENTS[:1])
+    notebook = Notebook()
+    notebook.run(f"import lakelog\npath = {other.path!r}")
+    notebook.run(
+        "def count(lake):\n"
+        "    answer = %sql SELECT count(*) FROM events\n"
+        "    return answer.fetchone()"
+    )
+    with lakelog.open(other.path) as given:
+        notebook.shell.user_ns["given"] = given
+        notebook.run("lake = 'another thing'")
+        assert notebook.run("count(given)") == (1,)
+    notebook.shell.reset(new_session=False)
+
+
+def test_a_function_keeps_answers_in_its_own_way(opened: Notebook) -> None:
+    """`name <<` would set a variable of the notebook behind the function's back."""
+    opened.run("def ask():\n    %sql kept << SELECT 1\n    return kept")
+    assert "in a function write `kept = %sql ...`" in opened.error("ask()")
+    assert "kept" not in opened.shell.user_ns
+
+
 def test_frames_of_the_notebook_are_tables(opened: Notebook) -> None:
     need_module("polars")
     opened.run("import polars\nowners = polars.DataFrame({'source': ['api'], 'owner': ['Ada']})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -243,3 +244,27 @@ def test_each_once_whatever_happens(make_lake: MakeLake, tmp_path: Path, seed: i
     given += more(following)
     assert sorted(given) == sorted(made)
     assert given == made or len(set(given)) == len(given)
+
+
+def test_python_follows_until_it_is_told_to_stop(make_lake: MakeLake) -> None:
+    """`follow` begins at its call. It ends when `stop` is set, also between two events that came
+    together, or when no event came for `timeout` seconds; 0 gives what is there."""
+    lake, stop = make_lake(), threading.Event()
+    lake.append({"type": "before"})
+    coming = lake.follow(stop=stop, pause=0.01)
+    idle = lake.follow(timeout=0)
+    lake.append([{"type": "a"}, {"type": "b"}])
+    lake.settle()
+    assert [event["type"] for event in idle] == ["a", "b"]
+    assert list(idle) == []
+    assert next(coming)["type"] == "a"
+    stop.set()
+    assert list(coming) == []
+    waiting, ended = lake.follow(stop=(later := threading.Event())), list[list[Any]]()
+    thread = threading.Thread(target=lambda: ended.append(list(waiting)))
+    thread.start()
+    later.set()
+    thread.join(60)
+    assert ended == [[]]
+    with pytest.raises(QueryFailed):
+        lake.follow(where="nope = 1")

@@ -1,6 +1,8 @@
 """Data frames in SQL: the caller's own variables are tables, the lake's names come first."""
 
+import datetime
 import pathlib
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -81,3 +83,61 @@ def test_rows_come_one_by_one_in_pieces_and_all(lake: lakelog.Lake) -> None:
     assert [n for (n,) in rows] == list(range(50_000))
     assert rows.shape == (50_000, 1)
     assert pa.table(rows).num_rows == pl.DataFrame(rows).height == 50_000
+
+
+COLUMNS = {
+    "numpy.array": [3, 1, 2],
+    "pandas.Series": [3, 1, 2],
+    "pandas.Index": ["b", "a"],
+    "polars.Series": ["b", None],
+    "pyarrow.array": [0.5, 1.5],
+    "pyarrow.chunked_array": [[1], [2]],
+    "builtins.set": [3, 1],
+    "builtins.frozenset": ["a"],
+}
+
+
+@pytest.mark.parametrize("make", COLUMNS)
+def test_a_column_is_a_list_as_a_parameter(lake: lakelog.Lake, make: str) -> None:
+    """Arrays, series and sets are bound as lists, by place and by name, in every state; rows and
+    segments are chosen by them as by a list."""
+    module, _, name = make.partition(".")
+    values = getattr(need_module(module), name)(COLUMNS[make])
+    flat = [item for row in COLUMNS[make] for item in (row if isinstance(row, list) else [row])]
+    for ask in (lake, lake.at("main")):
+        ((by_name,),) = ask.sql("SELECT $values", {"values": values}).fetchall()
+        ((by_place,),) = ask.sql("SELECT ?", [values]).fetchall()
+        assert sorted(map(str, by_name)) == sorted(map(str, by_place)) == sorted(map(str, flat))
+    query = "SELECT count(*) FROM events WHERE seq = any(?)"
+    if isinstance(flat[0], int):
+        assert lake.sql(query, [values]).fetchall() == lake.sql(query, [flat]).fetchall()
+        assert lake.explain(query, [values]) == lake.explain(query, [flat])
+
+
+def test_scalars_of_libraries_are_values_as_parameters(lake: lakelog.Lake) -> None:
+    """Those of numpy, pandas and Arrow are what they stand for, nanoseconds included, and missing
+    values are NULL; a whole array may be the list of parameters."""
+    np, pd = need_module("numpy"), need_module("pandas")
+    moment = datetime.datetime(2026, 1, 2, 3, 4, 5, 678000)
+    given: list[tuple[Any, Any]] = [
+        (np.int64(3), 3),
+        (np.uint8(3), 3),
+        (np.float32(0.5), 0.5),
+        (np.bool_(True), True),
+        (np.str_("a"), "a"),
+        (np.datetime64(moment, "ns"), moment),
+        (np.timedelta64(1_500_000_000, "ns"), datetime.timedelta(seconds=1.5)),
+        (pd.Timestamp(moment), moment),
+        (pd.NA, None),
+        (pd.NaT, None),
+        (pa.scalar(7), 7),
+    ]
+    for value, expected in given:
+        assert lake.sql("SELECT $v", {"v": value}).fetchall() == [(expected,)]
+    assert lake.sql("SELECT ?", [np.array([moment], "M8[ns]")]).fetchall() == [([moment],)]
+    assert lake.sql("SELECT ?", [pd.Series([1, None], dtype="Int64")]).fetchall() == [([1, None],)]
+    query = "SELECT count(*) FROM events WHERE seq = ? OR seq = ?"
+    for pair in (np.array([0, 2]), pd.Series([0, 2]), (np.int64(0), 2)):
+        assert lake.sql(query, pair).fetchall() == [(2,)]
+    with lakelog.connect(lake.path) as connection:
+        assert connection.cursor().execute(query, [np.int64(0), np.int64(1)]).fetchone() == (2,)

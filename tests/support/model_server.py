@@ -2,13 +2,14 @@
 
 The model that a request names says what happens: `error-429` is refused, `cut` ends a stream half
 way, `reset` breaks the connection there, `tools` calls a tool, `odd` answers with JSON of another
-form; any other one answers.
+form, `packed` compresses its answer; any other one answers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -36,6 +37,7 @@ MESSAGE_USAGE = {
     "cache_read_input_tokens": 40,
     "cache_creation_input_tokens": 10,
 }
+GZIP = 31
 WORDS = ["Hello", ", ", "wörld", "!"]
 ARGUMENTS = ['{"city": ', '"Paris"}']
 
@@ -77,12 +79,16 @@ class Handler(BaseHTTPRequestHandler):
         elif body.get("stream"):
             self._stream(STREAMS[path](body), model)
         else:
-            self._json(ANSWERS[path](body))
+            self._json(ANSWERS[path](body), is_packed=model == "packed")
 
-    def _json(self, value: Any, status: int = 200) -> None:
+    def _json(self, value: Any, status: int = 200, *, is_packed: bool = False) -> None:
         text = orjson.dumps(value)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
+        if is_packed:
+            packer = zlib.compressobj(wbits=GZIP)
+            text = packer.compress(text) + packer.flush()
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
@@ -91,6 +97,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
+        packer = zlib.compressobj(wbits=GZIP) if model == "packed" else None
+        if packer:
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         kept = len(events) // 2 if model in ("cut", "reset") else len(events)
         for event in events[:kept]:
@@ -99,11 +108,16 @@ class Handler(BaseHTTPRequestHandler):
             )
             data = event if isinstance(event, str) else orjson.dumps(event).decode()
             text = f"{name}data: {data}\n\n".encode()
+            if packer:
+                text = packer.compress(text) + packer.flush(zlib.Z_SYNC_FLUSH)
             self.wfile.write(b"%x\r\n%b\r\n" % (len(text), text))
             self.wfile.flush()
         if model == "reset":  # with the client still waiting for the next chunk
             self.close_connection = True
             return
+        if packer:
+            end = packer.flush()
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(end), end))
         self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, format: str, *args: Any) -> None:
