@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lakelog.maintain.repair.outcome import RepairOutcome
     from lakelog.query import behaviour, follow, frames, session
     from lakelog.query.relation import Relation
-    from lakelog.store import async_append, history, policy, resolve, stats, wal
+    from lakelog.store import async_append, history, policy, resolve, stats, trim, wal
     from lakelog.store.publish import Follow
     from lakelog.store.receipt import Receipt
     from lakelog.store.refs import Head, Tag
@@ -50,8 +50,8 @@ else:
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
     export = Lazy("lakelog.export.export")
     repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
-    history, policy, resolve, stats, wal = (
-        Lazy(f"lakelog.store.{name}") for name in "history policy resolve stats wal".split()
+    history, policy, resolve, stats, trim, wal = (
+        Lazy(f"lakelog.store.{name}") for name in "history policy resolve stats trim wal".split()
     )
     compact, gc, hotcopy, retention, seal = (
         Lazy(f"lakelog.maintain.{name}") for name in "compact gc hotcopy retention seal".split()
@@ -404,6 +404,17 @@ class Lake:
         if not dry_run:
             policy.require(self.store.paths, "gc")
         return gc.gc(self.store, dry_run=dry_run, progress=progress)
+
+    def expire(self, message: str = "", *, progress: Progress | None = None) -> gc.GcResult:
+        """Give up the states of the branch before the present one, and delete at once what only
+        they needed: nothing before can be gone back to, but for tags. Raises GcRefused, NotAllowed.
+        """
+        policy.require(self.store.paths, "expire")
+        self.settle()
+        if self._writer is not None:
+            self._writer.retire()
+        trim.trim(self.store, self.branch_name, self._session.tail(self.branch_name))
+        return gc.expire(self.store, self.branch_name, message, progress=progress)
 
     def stats(self) -> stats.Stats:
         """Statistics of the branch."""

@@ -160,11 +160,18 @@ class EventPersistenceManager:
     def get_events(self, **filters: Any) -> StoredEvents:
         """Return stored events as `EventDatabase.get_events` does; a thread looks them up.
 
-        Await them, or use them as a list, which waits. Raises WriterClosed unless started.
+        Await them, or use them as a list, which waits. After `stop` the lake is opened for them
+        each time. Raises WriterClosed before `start`.
         """
-        if self._database is None:
+        if self._state == "new":
             raise WriterClosed("the persistence manager is not running: start it")
-        return StoredEvents(self._pool.submit(self._database.get_events, **filters))
+        return StoredEvents(self._pool.submit(self._look_up, **filters))
+
+    def _look_up(self, **filters: Any) -> list[Row]:
+        if self._database is not None:
+            return self._database.get_events(**filters)
+        with EventDatabase(self.config["database_path"]) as database:
+            return database.get_events(**filters)
 
     async def _queue_all(self, events: list[Mapping[str, Any]]) -> int:
         return sum([bool(await self.queue_event(event)) for event in events])
@@ -341,7 +348,7 @@ class EventPersistenceManager:
             measured = stats.measure(lake.store, lake.branch_name, tail)
             self._measured = {
                 "total_events": measured.events + measured.pending,
-                "database_size_mb": round((measured.bytes + measured.wal_bytes) / 1e6, 3),
+                "database_size_mb": round(stats.disk_bytes(lake.store) / 1e6, 3),
             }
 
     def _clean_up(self) -> None:
