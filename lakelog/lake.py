@@ -399,12 +399,6 @@ class Lake:
         connect = self._session.connect
         return retention.apply(self.store, self.branch_name, cutoff, connect)
 
-    def gc(self, *, dry_run: bool = False, progress: Progress | None = None) -> gc.GcResult:
-        """Delete what no ref has reached for the grace. Raises GcRefused, NotAllowed."""
-        if not dry_run:
-            policy.require(self.store.paths, "gc")
-        return gc.gc(self.store, dry_run=dry_run, progress=progress)
-
     def expire(self, message: str = "", *, progress: Progress | None = None) -> gc.GcResult:
         """Give up the states of the branch before the present one, and delete at once what only
         they needed: nothing before can be gone back to, but for tags. Raises GcRefused, NotAllowed.
@@ -415,6 +409,12 @@ class Lake:
             self._writer.retire()
         trim.trim(self.store, self.branch_name, self._session.tail(self.branch_name))
         return gc.expire(self.store, self.branch_name, message, progress=progress)
+
+    def gc(self, *, dry_run: bool = False, progress: Progress | None = None) -> gc.GcResult:
+        """Delete what no ref has reached for the grace. Raises GcRefused, NotAllowed."""
+        if not dry_run:
+            policy.require(self.store.paths, "gc")
+        return gc.gc(self.store, dry_run=dry_run, progress=progress)
 
     def stats(self) -> stats.Stats:
         """Statistics of the branch."""

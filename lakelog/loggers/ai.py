@@ -80,9 +80,9 @@ class AILogger(LineLogger):
     def log_system_start(self, name: str, version: str = "", config: Members | None = None) -> None:
         """A service began, in this version and with this configuration."""
         details = {"action": "service_start", "service": name, "version": version}
-        details["config"] = dict(config or {})
+        settings = {"config": dict(config or {})}
         machine = {"python": platform.python_version(), "host": platform.node(), "pid": os.getpid()}
-        self.log("start", "system", {**details, **machine})
+        self.log("start", "system", {**details, **settings, **machine})
 
     def measure_operation(self, name: str, **details: Any) -> Operation:
         """Return a context manager that writes an operation when it ends: duration, outcome,

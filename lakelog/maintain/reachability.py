@@ -80,9 +80,8 @@ class Marker:
                 raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
             return  # just being created, or its creator died before the first move
         self._seen[branch] = newest.number
-        if branch == self._expired:
-            fresh = iter(())
-        yield from window(self._store.settings, itertools.chain([newest], fresh), self._now)
+        earlier = () if branch == self._expired else fresh
+        yield from window(self._store.settings, itertools.chain([newest], earlier), self._now)
 
     def _reach(self, digest: str, text: bytes) -> None:
         """Mark one state, its id runs, pages, and the segments that are alive in it."""
