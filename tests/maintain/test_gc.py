@@ -17,7 +17,6 @@ import lakelog
 from lakelog.errors import GcRefused, LakelogError, UnknownRef
 from lakelog.event.encode import from_micros
 from lakelog.maintain import gc as collecting
-from lakelog.maintain import reachability
 from lakelog.settings import Settings
 from lakelog.store import disk, document, history, history_window, manifest, thinning
 from lakelog.store.refs import Move
@@ -72,8 +71,8 @@ def age(lake: lakelog.Lake, *, listed: int = 0, written: int = 0) -> None:
     if written:
         then = time.time() - written * 3600
         for name in names:
-            if Path(reachability.path_of(lake.store, name)).exists():
-                os.utime(reachability.path_of(lake.store, name), (then, then))
+            if Path(collecting.path_of(lake.store, name)).exists():
+                os.utime(collecting.path_of(lake.store, name), (then, then))
 
 
 def moves(lake: lakelog.Lake, count: int) -> None:
