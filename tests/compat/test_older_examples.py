@@ -379,7 +379,10 @@ def test_deployments_of_system_d(machine: Machine, cluster: Cluster) -> None:
 @pytest.fixture
 def podman() -> Iterator[podmans.Podman]:
     # Podman refuses a path of more than 50 characters, which a folder of pytest may have.
-    with tempfile.TemporaryDirectory(prefix="podman-", dir="/tmp") as folder:
+    # What Podman starts to clean up after a container may write there for a moment longer.
+    with tempfile.TemporaryDirectory(
+        prefix="podman-", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:
         started = podmans.start(Path(folder))
         yield started
         started.remove_all()
