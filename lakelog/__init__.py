@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from lakelog.loggers.adapters import LoguruSink as LoguruSink
     from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
     from lakelog.loggers.ai import get_ai_logger as get_ai_logger
+    from lakelog.loggers.ai import log_system_start as log_system_start
+    from lakelog.loggers.ai import measure_operation as measure_operation
     from lakelog.loggers.genai import instrument_anthropic as instrument_anthropic
     from lakelog.loggers.genai import instrument_openai as instrument_openai
     from lakelog.loggers.handler import LakeHandler as LakeHandler
@@ -102,6 +104,8 @@ _LOGGERS = {
     "get_logger": "lakelog.loggers.oos",
     "instrument_anthropic": "lakelog.loggers.genai",
     "instrument_openai": "lakelog.loggers.genai",
+    "log_system_start": "lakelog.loggers.ai",
+    "measure_operation": "lakelog.loggers.ai",
     "span": "lakelog.loggers.spans",
 }
 """What an application logs with."""

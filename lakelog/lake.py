@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lakelog.maintain.repair.outcome import RepairOutcome
     from lakelog.query import behaviour, follow, frames, session
     from lakelog.query.relation import Relation
-    from lakelog.store import async_append, history, policy, resolve, stats, wal
+    from lakelog.store import async_append, history, policy, resolve, stats, trim, wal
     from lakelog.store.publish import Follow
     from lakelog.store.receipt import Receipt
     from lakelog.store.refs import Head, Tag
@@ -49,8 +49,8 @@ else:
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
     export = Lazy("lakelog.export.export")
     repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
-    history, policy, resolve, stats, wal = (
-        Lazy(f"lakelog.store.{name}") for name in "history policy resolve stats wal".split()
+    history, policy, resolve, stats, trim, wal = (
+        Lazy(f"lakelog.store.{name}") for name in "history policy resolve stats trim wal".split()
     )
     compact, gc, hotcopy, retention, seal = (
         Lazy(f"lakelog.maintain.{name}") for name in "compact gc hotcopy retention seal".split()
@@ -405,6 +405,17 @@ class Lake:
         self.settle()  # old events of the tail would otherwise stay until the next run
         connect = self._session.connect
         return retention.apply(self.store, self.branch_name, cutoff, connect)
+
+    def expire(self, message: str = "", *, progress: Progress | None = None) -> gc.GcResult:
+        """Give up the states of the branch before the present one, and delete at once what only
+        they needed: nothing before can be gone back to, but for tags. Raises GcRefused, NotAllowed.
+        """
+        policy.require(self.store.paths, "expire")
+        self.settle()
+        if self._writer is not None:
+            self._writer.retire()
+        trim.trim(self.store, self.branch_name, self._session.tail(self.branch_name))
+        return gc.expire(self.store, self.branch_name, message, progress=progress)
 
     def gc(self, *, dry_run: bool = False, progress: Progress | None = None) -> gc.GcResult:
         """Delete what no ref has reached for the grace. Raises GcRefused, NotAllowed."""

@@ -33,13 +33,13 @@ ORDER = {
     "runtime": "lazy interpreter closest signals",
     "event": "exact levels uniform encode types bookkeeping",
     "store": """paths disk document wal entry manifest move_pack refs policy signatures
-        verified_files bootstrap tracking sealer_process clock tail receipt writer async_append
-        publish trim thinning history_window resolve history stats""",
+        verified_files bootstrap tracking sealer_process clock tail receipt append_batch writer
+        async_append publish trim thinning history_window resolve history stats""",
     "segments": """sql arrays quoted_text payload_layout line_layout connection typed
         field_inference column_encoding text_kinds typed_rows payload_columns bloom segment
         identity_run frame_sql rows segment_sql""",
     "chunks": "state_index state_files chunker",
-    "maintain": "seal compact retention row_removal gc hotcopy repair",
+    "maintain": "seal compact retention row_removal reachability gc hotcopy repair",
     "maintain/repair": "checker verify recover orphans outcome refs data repair",
     "files": """exclusions rotation inflate holes binary columnar lease splits source checksum scan
         cursors content identity""",
@@ -91,7 +91,7 @@ ORDER = {
     "consume": "source redis_stream kafka_source consume",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_hashes
         oos_state oos_segments oos_feed
-        oos_views podcasts database_sync oos_demo dump redis container_snapshots""",
+        oos_views database_sync podcasts oos_demo dump redis container_snapshots""",
     "cli": """exits render app rounds input_formats pairs stdin_lines sample
         shell connect
         write definitions ingest audit backups recent watch dump tail query views export sync

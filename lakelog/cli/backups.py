@@ -43,8 +43,9 @@ _LIST = (
 _VERIFY = ("backup", "source", "state", "reason")
 
 
-def with_backups(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the backup options to a verb; it gets them as `plan`, None without --backup-dir."""
+def with_backups(command: Callable[..., Any], directory: str | None = None) -> Callable[..., Any]:
+    """Add the backup options to a verb; it gets them as `plan`, None without --backup-dir, whose
+    default is `directory`."""
 
     @functools.wraps(command)
     def run(
@@ -74,16 +75,22 @@ def with_backups(command: Callable[..., Any]) -> Callable[..., Any]:
     # click lists the outermost decorator first: reversed, the order is that of _OPTIONS.
     for option in reversed(_OPTIONS):
         run = option(run)
+    run = _directory_option(directory)(run)
     return run
 
 
-_OPTIONS = [
-    click.option(
+def _directory_option(directory: str | None) -> Callable[..., Any]:
+    return click.option(
         "--backup-dir",
+        default=directory,
+        show_default=directory is not None,
         type=click.Path(),
         metavar="DIR",
         help="Copy each file that changed to DIR, with the time in its name.",
-    ),
+    )
+
+
+_OPTIONS = [
     click.option(
         "--backup-interval",
         type=click.FloatRange(0.1),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import click
 
-from lakelog.backup.scheduler import INTERVAL, BackupPlan
+from lakelog.backup.scheduler import BackupPlan
 from lakelog.cli.app import App, verb
+from lakelog.cli.backups import with_backups
 from lakelog.cli.input_formats import with_pattern
 from lakelog.cli.recent import RedisPlan, with_redis
 from lakelog.cli.watch import follow
@@ -19,6 +21,7 @@ from lakelog.store import disk
     examples="""
     lakelog dump --logs-dir logs --backup-dir backups
     lakelog dump --logs-dir logs --backup-dir backups --backup-interval 600
+    lakelog dump --backup-zstd --backup-age 30d --remove-processed
     lakelog dump --pattern '*.log' --pattern '*.jsonl' --once
 """
 )
@@ -31,22 +34,6 @@ from lakelog.store import disk
     help="The directory to watch.",
 )
 @click.option(
-    "--backup-dir",
-    default=BACKUPS,
-    show_default=True,
-    type=click.Path(),
-    metavar="DIR",
-    help="Where its files are backed up.",
-)
-@click.option(
-    "--backup-interval",
-    default=INTERVAL,
-    show_default=True,
-    type=click.FloatRange(0.1),
-    metavar="SECONDS",
-    help="Back up a file at most this often.",
-)
-@click.option(
     "--pattern",
     "patterns",
     multiple=True,
@@ -57,15 +44,15 @@ from lakelog.store import disk
 )
 @with_pattern
 @click.option("--once", is_flag=True, help="Ingest and back up what is there, then exit.")
+@functools.partial(with_backups, directory=BACKUPS)
 @with_redis
 def dump(
     app: App,
     logs_dir: str,
-    backup_dir: str,
-    backup_interval: float,
     patterns: tuple[str, ...],
     form: str | None,
     once: bool,
+    plan: BackupPlan | None,
     recent: RedisPlan | None,
 ) -> None:
     """Watch a directory of logs and back its files up, until Ctrl-C or SIGTERM.
@@ -74,5 +61,4 @@ def dump(
     `lakelog tail`, `sql`, `recent` and `backups` show the result.
     """
     disk.make_dirs(os.path.abspath(logs_dir))
-    plan = BackupPlan(backup_dir, backup_interval)
     follow(app, [logs_dir], patterns=patterns, plan=plan, recent=recent, form=form, once=once)

@@ -1,4 +1,4 @@
-"""verify, repair, backup, compact, gc, retention: keep a lake intact and small."""
+"""verify, repair, backup, compact, gc, retention, expire: keep a lake intact and small."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from lakelog.errors import Damaged
 from lakelog.maintain import hotcopy
 from lakelog.maintain.compact import Compaction
 from lakelog.maintain.gc import GcResult
+from lakelog.maintain.gc import expire as expire_history
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.repair import repair as repair_store
 from lakelog.maintain.repair.verify import Problem, Report, open_for_check, verify_snapshot
@@ -236,7 +237,7 @@ def retention(
     """Remove events older than a time span from the branch.
 
     The removal is one move that `lakelog undo` reverts. gc deletes the files once no kept
-    state refers to them.
+    state refers to them; `lakelog expire` deletes them now.
     """
     if apply and dry_run:
         raise click.UsageError("--apply and --dry-run do not go together")
@@ -253,6 +254,36 @@ def retention(
             result = lake.retention(older_than, apply=True)
     record = {**dataclasses.asdict(result), "before": micros(result.before)}
     emit_record(record, target, lambda: f"{_retention_line(app, result, apply)}\n")
+
+
+@verb(
+    examples="""
+    lakelog expire --dry-run
+    lakelog retention --older-than 7d --apply --yes && lakelog expire --yes
+"""
+)
+@click.option("-m", "--message", default="", metavar="TEXT", help="Why, for the log.")
+@click.option("--dry-run", is_flag=True, help="Only report what would be deleted.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_output
+def expire(app: App, message: str, dry_run: bool, yes: bool, target: Target) -> None:
+    """Give up all earlier states of the branch, and delete their files now.
+
+    What retention, dedupe or a rollback removed is then gone for good, and its space is free.
+    No event of the branch changes. Tags and other branches keep what they name.
+    """
+    with app.open() as lake:
+        lake.settle()
+        result = expire_history(lake.store, lake.branch_name, dry_run=True)
+        if not dry_run:
+            files = f"{many(result.deleted, 'file')}, {size(result.bytes)}"
+            if not confirm(f"give up the earlier states of {app.branch} ({files}) for good?", yes):
+                raise click.ClickException("nothing was deleted")
+            with app.progress("deleting", "files") as progress:
+                result = lake.expire(message, progress=progress)
+        tags = [tag.name for tag in lake.store.refs.tags()]
+    lines = _expire_lines(result, tags)
+    emit_record(dataclasses.asdict(result), target, lambda: "\n".join(lines) + "\n")
 
 
 def verify_with_progress(
@@ -408,6 +439,16 @@ def _gc_lines(result: GcResult, grace: int) -> list[str]:
         lines.append(f"{many(result.packed, 'old move')} packed into one file")
     names = [f"  {name}" for name in result.names] if result.dry_run else []
     return lines + names[:_LISTED_MAX]
+
+
+def _expire_lines(result: GcResult, tags: list[str]) -> Iterator[str]:
+    would = "would delete" if result.dry_run else "deleted"
+    yield f"{would} {many(result.deleted, 'file')}, {size(result.bytes)}"
+    if result.condemned:
+        yield f"{many(result.condemned, 'more file')} wait for a push: run it again later"
+    if tags:
+        names = ", ".join(tags[:5]) + (" and more" if len(tags) > 5 else "")
+        yield f"{many(len(tags), 'tag')} kept with what they name: {cell(names)}"
 
 
 def _retention_line(app: App, result: RetentionResult, apply: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -16,22 +17,25 @@ from lakelog.cli.app import DEFAULT_LAKE, App, verb
 from lakelog.cli.render.output import Target, emit_record, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
+from lakelog.cli.rounds import stop_at_signals
 from lakelog.compat.oos_views import DEFAULT_LOG, OOSViews, get_views
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import bootstrap, disk
 
 if TYPE_CHECKING:
-    from lakelog.compat import oos_demo
+    from lakelog.compat import oos_demo, podcasts
 else:
     oos_demo = Lazy("lakelog.compat.oos_demo")
+    podcasts = Lazy("lakelog.compat.podcasts")
 
-RESULTS = "oos_demo_results.json"
+RESULTS = "demo_results.json"
 _SHOWN = 12
+_FEEDS = "feeds.toml"
 
 
 @click.group(epilog="\b\nExamples:\n  lakelog oos views oos.log\n  lakelog oos validate")
 def oos() -> None:
-    """The OOS log stream: views over an oos.log or a lake; a demonstration."""
+    """The OOS log stream: views over an oos.log or a lake, episodes, a demonstration."""
 
 
 @verb(
@@ -127,6 +131,69 @@ def _lines(record: dict[str, dict[str, Any]], window: str) -> Iterator[str]:
 
 @verb(
     examples="""
+    lakelog oos process
+    lakelog oos process --feeds feeds.toml --processor transcribe.py --max-batches 3
+    lakelog oos process --database oos.db --batch-size 10
+"""
+)
+@click.option(
+    "--feeds", default=_FEEDS, show_default=True, type=click.Path(), help="Tables [[feed]]."
+)
+@click.option(
+    "--log",
+    default=DEFAULT_LOG,
+    show_default=True,
+    type=click.Path(),
+    metavar="PATH",
+    help="An oos.log, or a lake: all the state there is.",
+)
+@click.option(
+    "--processor",
+    metavar="COMMAND",
+    help="Called with url, podcast and id; without it, episodes are downloaded.",
+)
+@click.option("--batch-size", default=5, show_default=True, type=click.IntRange(1), metavar="N")
+@click.option(
+    "--max-batches",
+    type=click.IntRange(1),
+    metavar="N",
+    help="End after so many, or when nothing is left; without it, at Ctrl-C.",
+)
+@click.option("--database", metavar="DB", help="Bring this database up to date at the end.")
+@with_output
+def process(
+    app: App,
+    feeds: str,
+    log: str,
+    processor: str | None,
+    batch_size: int,
+    max_batches: int | None,
+    database: str | None,
+    target: Target,
+) -> None:
+    """Find the new episodes of feeds and process them, each once.
+
+    After a kill it goes on where it was. Ends with the views.
+    """
+    with app.progress("processing", "episodes") as progress, stop_at_signals() as stop:
+        run = podcasts.SimpleLogProcessor(
+            feeds if feeds != _FEEDS or os.path.exists(feeds) else None,
+            log,
+            shlex.split(processor) if processor else None,
+            database=database,
+            stop=stop,
+            progress=progress,
+        )
+        summary = run.run_continuous_processing(batch_size, max_batches)
+    for where, problem in run.problems.items():
+        app.say(f"{where}: {problem}", fg="yellow")
+    names = {"podcast_status": "status", "source_reliability": "sources", "system_health": "health"}
+    record = {names.get(name, name): value for name, value in summary.items()}
+    emit_record(summary, target, lambda: "\n".join(_lines(record, "24h")) + "\n")
+
+
+@verb(
+    examples="""
     lakelog oos demo
     lakelog oos demo --results demo.json
 """
@@ -186,5 +253,5 @@ def _play(app: App, answers: dict[str, Any]) -> list[oos_demo.Check]:
     return checks
 
 
-for command in (views, demo, validate):
+for command in (views, process, demo, validate):
     oos.add_command(command)

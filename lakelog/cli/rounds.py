@@ -7,7 +7,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 import click
@@ -43,6 +43,18 @@ class StopEvent(threading.Event):
         return self._is_asked or super().wait(timeout)
 
 
+@contextlib.contextmanager
+def stop_at_signals() -> Iterator[StopEvent]:
+    """Yield an event that SIGINT and SIGTERM set, in place of their handlers."""
+    stop = StopEvent()
+    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 class Round(Protocol):
     """What a round did."""
 
@@ -65,9 +77,7 @@ def repeat(
     `work` ends early once its event is set. `report` gets each result that did something, and the
     seconds it took.
     """
-    stop = StopEvent()
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in SIGNALS}
-    try:
+    with stop_at_signals() as stop:
         while True:
             started = time.monotonic()
             result = work(stop)
@@ -75,9 +85,6 @@ def repeat(
                 report(result, time.monotonic() - started)
             if every is None or stop.wait(every):
                 return result
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class Span(click.ParamType[float]):

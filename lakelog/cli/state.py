@@ -32,7 +32,7 @@ from lakelog.state.state import (
 from lakelog.store import bootstrap
 
 _LIST = ("state", "time", "bytes", "files", "directories", "author", "message", "snapshot")
-_SCRIPTS = ("create_state_snapshot.sh", "restore_state_snapshot.sh")
+_SCRIPTS = ("create_state_snapshot.sh", "restore_state_snapshot.sh", "omega_snapshot.sh")
 _DIFF = ("change", "path", "before", "after", "what")
 _INFO = ("state", "label", "path", "bytes", "files", "captured_at", "index", "deployment")
 
@@ -317,7 +317,8 @@ def cat(app: App, name: str, path: str) -> None:
 def scripts(app: App, directory: str) -> None:
     """Write the drop-in scripts of the older snapshot system into DIR.
 
-    create_state_snapshot.sh and restore_state_snapshot.sh run under any POSIX shell.
+    create_state_snapshot.sh, restore_state_snapshot.sh and omega_snapshot.sh run under any
+    POSIX shell.
     """
     os.makedirs(directory, exist_ok=True)
     for name in _SCRIPTS:

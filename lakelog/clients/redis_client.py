@@ -188,7 +188,7 @@ class RedisClient:
 
     def _words(self, error: Exception) -> str:
         """Say in one line what is wrong, without a secret."""
-        where, text = self.config.address, _text(error)
+        where, text = self.config.address, self._without_secrets(_text(error))
         found = _CERTIFICATE.search(text)
         if found:
             words = f"the certificate of {where} is refused: {found[1].strip()}; see REDIS_CERT"
@@ -202,9 +202,15 @@ class RedisClient:
             words = f"{where} did not answer within {self.config.timeout:g} s"
         else:
             words = f"{where} does not answer: {text}; is the server running?"
-        for secret in filter(None, (self._credentials[1], self.config.password)):
-            words = words.replace(secret, "***")
         return words
+
+    def _without_secrets(self, text: str) -> str:
+        """Return the text of an error without passwords. Where it names the host it stays: to hide
+        a word of it would hide the address, and show which word is the password."""
+        parts = text.split(self.config.host)
+        for secret in filter(None, (self._credentials[1], self.config.password)):
+            parts = [part.replace(secret, "***") for part in parts]
+        return self.config.host.join(parts)
 
 
 def require_package() -> None:

@@ -1,6 +1,6 @@
 """The database sync of the OOS log stream, under its old name.
 
-    sync = BatchDatabaseSync("oos.db")        # or postgresql://..., duckdb:PATH
+    sync = BatchDatabaseSync()                # oos.db; or postgresql://..., duckdb:PATH
     sync.full_sync()                          # {'transcripts': 3, 'stats': {...}, 'removed': []}
 
 The log is ingested into a lake, and tables of the database are kept up to date with that: a row of
@@ -32,6 +32,7 @@ from lakelog.store import bootstrap, disk
 from lakelog.sync.sync import RETRIES, Syncer, SyncResult
 
 TRANSCRIPTS, STATS = "completed_transcripts", "processing_stats"
+DEFAULT_DATABASE = "oos.db"
 BATCH_SIZE = 1000
 CLEANUPS = ("keep", "rotate", "remove")
 BACKUPS = "backups"
@@ -50,7 +51,8 @@ _URL = re.compile(r"[a-z][a-z0-9+]+:")
 class BatchDatabaseSync:
     """Keeps a database up to date with an oos.log or a lake. Use it as a context manager.
 
-    `db_path` is a file of SQLite, or any target of `lakelog sync`. `log` is an oos.log, the
+    `db_path` is a file of SQLite, which is created with its directory, or any target of `lakelog
+    sync`. `log` is an oos.log, the
     directory of a lake, or an open lake; what a log holds is ingested into `lake` (a path or an
     open lake; without it LAKELOG_LAKE, else ./lake). `cleanup` says what `full_sync` does with a
     log whose lines are all published in the lake and committed in the database: "keep" it,
@@ -61,7 +63,7 @@ class BatchDatabaseSync:
 
     def __init__(
         self,
-        db_path: str | os.PathLike[str],
+        db_path: str | os.PathLike[str] = DEFAULT_DATABASE,
         log: Lake | str | os.PathLike[str] = DEFAULT_LOG,
         *,
         lake: Lake | str | os.PathLike[str] | None = None,
@@ -74,6 +76,8 @@ class BatchDatabaseSync:
         name = os.fspath(db_path)
         self.db_path = name
         self.target = name if _URL.match(name) else f"sqlite:{name}"
+        if self.target != name:
+            disk.make_dirs(os.path.dirname(os.path.abspath(name)))
         is_lake = isinstance(log, Lake) or bootstrap.is_lake(os.fspath(log))
         if is_lake and cleanup != "keep":
             raise InvalidSetting("cleanup is for a log file: a lake has `lakelog retention`")

@@ -104,7 +104,10 @@ class OMEGALogManager:
     """Watches a directory of logs into a lake and backs its files up, in a thread of its own.
 
     `lake` is a path, or a lake that is open; without it LAKELOG_LAKE, else ./lake. Of each file
-    `backup_keep` backups are kept (None: all), none older than `backup_age`, a span such as `30d`.
+    `backup_keep` backups are kept (None: all), none older than `backup_age`, a span such as `30d`,
+    compressed with `backup_zstd`. `remove_processed` removes a rotated file once its backup is
+    verified and its lines are published; `remove_after`, a span, also one that nothing has been
+    written to for so long.
     With a `redis_url` the newest entries of each source and level are kept there as well, and
     `recent` asks it. Use it as a context manager, or call `start` and `stop`. Raises
     InvalidSetting, MissingPackage.
@@ -121,12 +124,24 @@ class OMEGALogManager:
         patterns: tuple[str, ...] = PATTERNS,
         backup_keep: int | None = KEEP,
         backup_age: str | None = None,
+        backup_zstd: bool = False,
+        remove_processed: bool = False,
+        remove_after: str | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
         if backup_keep is not None and backup_keep < 1:
             raise InvalidSetting(f"backup_keep is at least 1, or None, not {backup_keep!r}")
         age = None if backup_age is None else span_us(backup_age)
-        self._plan = BackupPlan(os.fspath(backup_dir), float(backup_interval), backup_keep, age)
+        idle = None if remove_after is None else span_us(remove_after) / 1e6
+        self._plan = BackupPlan(
+            os.fspath(backup_dir),
+            float(backup_interval),
+            backup_keep,
+            age,
+            packed=backup_zstd,
+            remove=remove_processed or idle is not None,
+            remove_after=idle,
+        )
         self.logs_dir, self.backup_dir = os.fspath(logs_dir), os.fspath(backup_dir)
         self.redis_url, self.backup_interval = redis_url, float(backup_interval)
         self._config = None if redis_url is None else RedisConfig.from_url(redis_url)

@@ -47,13 +47,13 @@ _SQLITE = b"SQLite format 3\0"
 class EventDatabase:
     """The events of a lake under the names of the older store. Threads and processes may share it.
 
-    `path` is a lake's directory, which is created, or an open lake. Use it as a context manager,
+    `db_path` is a lake's directory, which is created, or an open lake. Use it as a context manager,
     or call `close`. Raises LakeNotFound for an SQLite database: `lakelog import-sqlite` reads it.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | Lake = DEFAULT_PATH) -> None:
-        self._is_given = isinstance(path, Lake)
-        self.lake: Lake = path if isinstance(path, Lake) else open_lake(os.fspath(path))
+    def __init__(self, db_path: str | os.PathLike[str] | Lake = DEFAULT_PATH) -> None:
+        self._is_given = isinstance(db_path, Lake)
+        self.lake: Lake = db_path if isinstance(db_path, Lake) else open_lake(os.fspath(db_path))
         self._lookups: lookups.Lookups | None = None
 
     def store_event(self, event: Mapping[str, Any]) -> int:
@@ -115,12 +115,19 @@ class EventDatabase:
             self.lake.append({"type": omega.PROCESSED, "data": {"ids": numbers}})
         return len(numbers)
 
-    def cleanup_old_events(self, days_to_keep: float = RETENTION_DAYS) -> int:
-        """Remove events older than some days; return how many. `lakelog undo` brings them back.
+    def cleanup_old_events(
+        self, days_to_keep: float = RETENTION_DAYS, *, at_once: bool = False
+    ) -> int:
+        """Remove events older than some days; return how many.
 
-        Raises InvalidSetting for a number of days that is not above 0.
+        `lakelog undo` brings them back, and their space is free once the kept history does not
+        reach back to them. With `at_once` it is free now: then no earlier state of the branch can
+        be gone back to, but for tags. Raises InvalidSetting for a number of days not above 0.
         """
-        return self.lake.retention(f"{_days(days_to_keep)}d", apply=True).events
+        removed = self.lake.retention(f"{_days(days_to_keep)}d", apply=True).events
+        if at_once:
+            self.lake.expire(f"cleanup of events older than {days_to_keep:g} days")
+        return removed
 
     def close(self) -> None:
         """Close the lake, unless it was given open."""

@@ -26,6 +26,7 @@ from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.query.sql.prune import HIGHEST, LOWEST
 from lakelog.runtime.lazy import Lazy
+from lakelog.store import stats
 from lakelog.store.entry import Counts, SegmentEntry
 from lakelog.store.tail import Tail
 
@@ -123,10 +124,12 @@ class Lookups:
         return None
 
     def stats(self) -> dict[str, Any]:
-        """Return total_events, event_types {type: count}, oldest and newest time, marked events,
-        and database_size_mb, from manifests and the tail."""
+        """Return total_events, event_types {type: count}, oldest and newest time and marked events,
+        from manifests and the tail, and database_size_mb, which the lake's files take on disk."""
         counts: dict[str, Any] = self._answer("stats", self._measure)
-        return {**counts, "event_types": dict(counts["event_types"])}
+        # Asked each time: gc changes it, and no state.
+        size = round(stats.disk_bytes(self._store) / 1e6, 3)
+        return {**counts, "event_types": dict(counts["event_types"]), "database_size_mb": size}
 
     def _answer(self, question: Any, look: Callable[[], Any]) -> Any:
         """Return an answer for the present state, computed once."""
@@ -281,7 +284,6 @@ class Lookups:
             "oldest": oldest,
             "newest": newest,
             "processed": len(self._processed_ids()),
-            "database_size_mb": round(sum(e.bytes for e in self._entries) / 1e6, 3),
         }
 
     def _span(self) -> tuple[float | None, float | None]:

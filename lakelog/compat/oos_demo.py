@@ -5,14 +5,17 @@ Nothing outside the directory is read or written, and no network is needed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from lakelog import lake as lakes
+from lakelog.compat.database_sync import TRANSCRIPTS, BatchDatabaseSync
 from lakelog.compat.oos_views import get_views
 from lakelog.compat.podcasts import PodcastProcessor, SimpleLogProcessor
 from lakelog.loggers.ai import get_ai_logger
@@ -44,7 +47,9 @@ def play(directory: str, progress: Progress | None = None) -> Iterator[tuple[Che
     yield _checked("views", lambda: _view(log))
     yield _checked("end to end", lambda: _summarize(log))
     yield _checked("AI logger", lambda: _decide(ai_log))
-    yield _checked("lake", lambda: _load(os.path.join(directory, "lake"), [log, ai_log]))
+    lake = os.path.join(directory, "lake")
+    yield _checked("lake", lambda: _load(lake, [log, ai_log]))
+    yield _checked("database sync", lambda: _sync(os.path.join(directory, "oos.db"), log, lake))
 
 
 def _checked(component: str, use: Callable[[], Any]) -> tuple[Check, Any]:
@@ -138,6 +143,19 @@ def _load(path: str, logs: list[str]) -> dict[str, int]:
         (found,) = lake.sql("SELECT count(*) FROM omega.patterns").fetchall()
         _expect(found[0], 1, "patterns")
         return {"events": report.events}
+
+
+def _sync(database: str, log: str, lake: str) -> dict[str, Any]:
+    completed = len(PODCASTS) * EPISODES - 1
+    with BatchDatabaseSync(database, log, lake=lake) as sync:
+        result = sync.full_sync()
+        _expect(result["transcripts"], completed, "rows written")
+        _expect(result["stats"]["completed"], completed, "completed episodes")
+        _expect(sync.full_sync()["transcripts"], 0, "rows of a second sync")
+    with contextlib.closing(sqlite3.connect(database)) as rows:
+        (count,) = rows.execute(f"SELECT count(*) FROM {TRANSCRIPTS}").fetchone()
+    _expect(count, completed, "rows of the database")
+    return {"transcripts": result["transcripts"], "stats": result["stats"]}
 
 
 def _expect(value: Any, right: Any, what: str) -> None:

@@ -27,6 +27,8 @@ from lakelog.compat.oos_state import Batch, Row, SmallState, State
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import EPOCH, parse_time, to_micros
 from lakelog.lake import Lake
+from lakelog.loggers.destination import flush_lake
+from lakelog.loggers.logfile import flush_file
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -56,6 +58,8 @@ _MUCH = 1 << 24
 _FIELDS = 6
 _MARK = 256
 """So many bytes before the place where reading stopped are compared."""
+_FLUSH_SECONDS = 5.0
+"""So long a question waits for what loggers of this process wrote; a full disk takes none."""
 _COLUMNS = ("time", "type", "source", "subject", "data")
 
 
@@ -68,7 +72,8 @@ class FileFeed:
         self._last: tuple[tuple[int, ...], State | SmallState] | None = None
 
     def state(self) -> State | SmallState:
-        """The log as it is now."""
+        """The log as it is now, with what loggers of this process wrote to it."""
+        flush_file(self.path, _FLUSH_SECONDS)
         with self._mutex:
             return self._look()
 
@@ -194,6 +199,7 @@ class LakeFeed:
     def __init__(self, lake: Lake) -> None:
         self.path, self.skipped, self._mutex = lake.path, 0, threading.Lock()
         self._store: Store = lake.store
+        self._branch = lake.branch_name
         self._tail = tail.Tail(self._store.paths, self._store.refs, lake.branch_name)
         self._rows = tail_rows.TailRows(self._store, lake.engine)
         self._segments = oos_segments.SegmentSums(self._store)
@@ -201,7 +207,8 @@ class LakeFeed:
         self._last: tuple[Any, State] | None = None
 
     def state(self) -> State:
-        """The branch as it is now, live events included."""
+        """The branch as it is now, with live events, and what loggers of this process wrote."""
+        flush_lake(self.path, self._branch, _FLUSH_SECONDS)
         with self._mutex:
             return self._look()
 

@@ -349,7 +349,7 @@ class EventPersistenceManager:
             measured = stats.measure(lake.store, lake.branch_name, tail)
             self._measured = {
                 "total_events": measured.events + measured.pending,
-                "database_size_mb": round((measured.bytes + measured.wal_bytes) / 1e6, 3),
+                "database_size_mb": round(stats.disk_bytes(lake.store) / 1e6, 3),
             }
 
     def _clean_up(self) -> None:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lakelog.clients import download as http
+from lakelog.compat.database_sync import BATCH_SIZE, DEFAULT_DATABASE, BatchDatabaseSync
 from lakelog.compat.oos_views import DEFAULT_LOG, get_views
 from lakelog.errors import DownloadFailed, InvalidSetting
 from lakelog.event.encode import from_micros
@@ -39,6 +40,7 @@ from lakelog.store import disk
 
 FEEDS_FILE = "feeds.toml"
 DOWNLOADS = "downloads"
+_HOW_TO_NAME = "write one with [[feed]] tables, or give feeds="
 _QUEUE, _FEED = "podcast", "feed"
 _EXTENSIONS = {
     "text/vtt": ".vtt",
@@ -134,8 +136,10 @@ class SimpleLogProcessor:
     """Finds the new episodes of feeds, and processes them.
 
     `feeds` are addresses, or addresses by the name of the podcast, or a file like feeds.toml:
-    tables [[feed]] with `url` and, if you like, `name`. Without any, ./feeds.toml. The rest is as
-    for PodcastProcessor. Raises InvalidSetting.
+    tables [[feed]] with `url` and, if you like, `name`. Without any, ./feeds.toml; while there is
+    none, no feed is read, and `problems` says so. `database` is kept up to date by
+    `run_continuous_processing` (see BatchDatabaseSync), which `stop` ends as the method does. The
+    rest is as for PodcastProcessor. Raises InvalidSetting.
     """
 
     def __init__(
@@ -145,9 +149,13 @@ class SimpleLogProcessor:
         processor: Processor | None = None,
         *,
         limits: http.Limits | None = None,
+        database: str | os.PathLike[str] | None = None,
+        stop: threading.Event | None = None,
         **options: Any,
     ) -> None:
-        self.feeds = _feeds(FEEDS_FILE if feeds is None else feeds)
+        self._has_file = feeds is not None or os.path.exists(FEEDS_FILE)
+        self.feeds = _feeds(FEEDS_FILE if feeds is None else feeds) if self._has_file else []
+        self.database = database
         self.processor = PodcastProcessor(log, processor, **options)
         self.queue, self.log = self.processor.queue, log
         self.problems: dict[str, str] = {}
@@ -155,7 +163,7 @@ class SimpleLogProcessor:
         self._limits = limits or http.Limits()
         self._facts = fact_log.open_log(log)
         self._seen: dict[str, dict[str, Any]] = {}
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
 
     def discover_new_episodes(self, max_episodes: int | None = None) -> list[dict[str, Any]]:
         """Look into all feeds; return the episodes that are new, at most so many.
@@ -165,6 +173,8 @@ class SimpleLogProcessor:
         """
         self._refresh()
         self.problems.clear()
+        if not self._has_file:
+            self.problems[FEEDS_FILE] = f"there is no {FEEDS_FILE}: {_HOW_TO_NAME}"
         episodes: list[dict[str, Any]] = []
         for name, url in self.feeds:
             left = None if max_episodes is None else max_episodes - len(episodes)
@@ -203,7 +213,15 @@ class SimpleLogProcessor:
                 break
             else:
                 self._stop.wait(max(looked + interval - time.monotonic(), 0.1))
+        if self.database is not None:
+            self.sync_database()
         return self.get_analytics_summary()
+
+    def sync_database(self, batch_size: int = BATCH_SIZE) -> dict[str, Any]:
+        """Bring `database`, or else oos.db, up to date with the log; return what
+        `BatchDatabaseSync.full_sync` does. Raises as it does."""
+        with BatchDatabaseSync(self.database or DEFAULT_DATABASE, self.log) as sync:
+            return sync.full_sync(batch_size)
 
     def stop(self) -> None:
         """End `run_continuous_processing` after what is running; any thread may ask for it."""
@@ -335,8 +353,7 @@ def _of_file(path: str) -> list[tuple[str, str]]:
         with open(path, "rb") as file:
             content = tomllib.load(file)
     except FileNotFoundError:
-        words = "write one with [[feed]] tables, or give feeds="
-        raise InvalidSetting(f"there is no {path}: {words}") from None
+        raise InvalidSetting(f"there is no {path}: {_HOW_TO_NAME}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSetting(f"{path}: {error}") from None
     tables = content.get("feed", content.get("feeds"))

@@ -2,7 +2,8 @@
 
 Stored as                what
 string                   JSON of what `set_cached` is given
-hash                     `set_with_validation`: text as it is, numbers and true, false, null as JSON
+hash                     `set_with_validation`: numbers, true, false and null as JSON, text as it
+                         is, or quoted as in JSON where it would be taken for JSON
 list, sorted set         what others store, read and added to here
 
 With `lake`, its figures are events of type `redis.metrics` every `record_seconds`, at level WARN
@@ -13,6 +14,7 @@ use, or its certificate expires within two weeks.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +37,8 @@ redis = Lazy("redis")
 Scalar = str | int | float | bool | None
 Schema = Mapping[str, type | tuple[type, ...]]
 _KINDS: dict[str, Callable[[Any, str], Any]] = {
-    "string": lambda client, key: client.get(key),
-    "hash": lambda client, key: client.hgetall(key),
+    "string": lambda client, key: _typed(client.get(key)),
+    "hash": lambda client, key: {n: _typed(text) for n, text in client.hgetall(key).items()},
     "list": lambda client, key: client.lrange(key, 0, -1),
     "set": lambda client, key: client.smembers(key),
     "zset": lambda client, key: client.zrange(key, 0, -1, withscores=True),
@@ -191,8 +193,9 @@ class RedisManager:
         return [tuple(pair) for pair in found] if withscores else list(found)
 
     def get_key_with_type_detection(self, key: str) -> Any:
-        """Return a string as str, a hash as dict, a list, a set, or a sorted set as pairs (member,
-        score); None if the key is absent or of another kind. Raises Unreachable."""
+        """Return a string or hash with the types that were stored, a list, a set, or a sorted set
+        as pairs (member, score); None if the key is absent or of another kind. Text of a string or
+        of a field that is JSON is what it stands for. Raises Unreachable."""
         kind = self._on("TYPE", key, lambda client: client.type(key))
         read = _KINDS.get(kind)
         if read is None:
@@ -303,15 +306,24 @@ def _checked(key: str, value: Any, schema: Schema | None) -> dict[str, str]:
             raise ValueError(f"{key}: {name} is text, a number, true, false or null, no {kind}")
         if schema is not None and not _is_of(item, schema[name]):
             raise ValueError(f"{key}: the schema allows no {type(item).__name__} as {name}")
-        fields[name] = item if isinstance(item, str) else _spelled(item)
+        fields[name] = _spelled(item)
     return fields
 
 
 def _spelled(item: Scalar) -> str:
-    """A number or a constant as JSON has it; integers of any size, NaN and infinity as Python."""
-    if item is None or isinstance(item, bool):
-        return {None: "null", True: "true", False: "false"}[item]
-    return repr(item)
+    """A value as text from which `_typed` makes it again: as JSON, but for text that is none."""
+    if isinstance(item, str) and _typed(item) is item:
+        return item
+    return json.dumps(item)
+
+
+def _typed(text: str | None) -> Any:
+    """Return what a text stands for as JSON; one that is no JSON as it is."""
+    try:
+        # Not orjson: integers of any size, NaN and infinity are written, too.
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _is_of(item: Scalar, kinds: type | Sequence[type]) -> bool:

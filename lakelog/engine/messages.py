@@ -38,6 +38,11 @@ _READ_ONLY = re.compile(
     r'|Existing object "(?:events|quarantine)" is of type'
 )
 _NO_COLUMN = re.compile(r'Referenced column "([^"]*)" not found')
+_OLDER_COLUMNS = frozenset(
+    "timestamp event_type action data_json data_compressed hash processed created_at".split()
+)
+_OLDER_TABLES = ("patterns", "system_stats")
+"""Columns and tables of the older event store that are in the schema omega alone."""
 _OF_VALUES = ("Conversion Error", "Out of Range Error", "Invalid Input Error")
 _UNFINISHED = re.compile(r'unterminated|near "\$\w*\$')
 _INTERRUPTED = ("Query interrupted", "INTERRUPT Error: Interrupted!")
@@ -174,12 +179,17 @@ def explained(words: str) -> str:
         )
     if match := _FIELD.search(words):
         return f"{words}: write data->>'{match[1]}'"
+    if (match := _NO_TABLE.search(words)) and match[1] in _OLDER_TABLES:
+        return f"Table with name {match[1]} does not exist! Did you mean omega.{match[1]}?"
     if _NO_TABLE.search(words) and "Did you mean" not in words:
         return f'{words} There are events, quarantine, "REF".events and views: see `lakelog views`'
     if match := _NO_COLUMN.search(words):
         if match[1] == "data":
             return f"{words}; only events have data, tables of types have its fields as columns"
-        return f"{words}; a field of the payload is data->>'{match[1]}'"
+        hint = f"a field of the payload is data->>'{match[1]}'"
+        if match[1] in _OLDER_COLUMNS:
+            hint += f", the older event store's {match[1]} is in omega.events"
+        return f"{words}; {hint}"
     return words
 
 

@@ -27,6 +27,7 @@ from lakelog.loggers.values import encode_members
 DEFAULT_LOG = "ai.log"
 _KIND, _STAMP = rb'"event_type":"([^"]*)"', rb'^\{"timestamp":"([^"]*)"'
 Members = Mapping[str, Any]
+_newest: AILogger | None = None
 
 
 class AILogger(LineLogger):
@@ -77,10 +78,11 @@ class AILogger(LineLogger):
             self._log.fail(error)
 
     def log_system_start(self, name: str, version: str = "", config: Members | None = None) -> None:
-        """The program began, in this version and with this configuration."""
-        details = {"name": name, "version": version, "config": dict(config or {})}
+        """A service began, in this version and with this configuration."""
+        details = {"action": "service_start", "service": name, "version": version}
+        settings = {"config": dict(config or {})}
         machine = {"python": platform.python_version(), "host": platform.node(), "pid": os.getpid()}
-        self.log("system_start", "system", {**details, **machine})
+        self.log("start", "system", {**details, **settings, **machine})
 
     def measure_operation(self, name: str, **details: Any) -> Operation:
         """Return a context manager that writes an operation when it ends: duration, outcome,
@@ -203,6 +205,19 @@ def get_ai_logger(
     `source` is who logs, by default the program. At `rotate_bytes` the file is renamed and summed
     up; 0 for never. Raises OSError, and for a lake what `lakelog.open` does.
     """
+    global _newest
     program = os.path.basename(sys.argv[0] if sys.argv else "") or "python"
     log = LineLog(path, lake, _KIND, _STAMP, rotate_bytes, strict)
-    return AILogger(log, program if source is None else source)
+    _newest = AILogger(log, program if source is None else source)
+    return _newest
+
+
+def log_system_start(name: str, version: str = "", config: Members | None = None) -> None:
+    """Write to the logger that `get_ai_logger` returned last that a service began; without one to
+    ./ai.log."""
+    (_newest or get_ai_logger()).log_system_start(name, version, config)
+
+
+def measure_operation(name: str, **details: Any) -> Operation:
+    """Measure an operation in the logger that `get_ai_logger` returned last, else in ./ai.log."""
+    return (_newest or get_ai_logger()).measure_operation(name, **details)

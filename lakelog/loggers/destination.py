@@ -101,3 +101,11 @@ def queue_of(lake: LakeOrPath, full: str = "buffer") -> EventQueue:
             own = DiskBuffer(destination.buffers) if full == "buffer" else None
             _QUEUES[key] = EventQueue(destination, own, full)
         return _QUEUES[key]
+
+
+def flush_lake(path: str, branch: str, timeout: float) -> bool:
+    """Wait until a branch has what loggers of this process wrote to it; whether it has."""
+    place = os.path.realpath(path), branch
+    queues = [queue for key, queue in list(_QUEUES.items()) if key[:2] == place]
+    are_flushed = [queue.flush(timeout) for queue in queues]
+    return all(are_flushed)

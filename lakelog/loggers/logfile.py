@@ -163,12 +163,22 @@ def queue_of_file(
     with _LOCK:
         if name not in _QUEUES:
             os.makedirs(os.path.dirname(name), exist_ok=True)
+            # At once, so that whoever reads the log before its first line finds it; a disk that
+            # refuses it now may take the lines later.
+            with contextlib.suppress(OSError):
+                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
             _QUEUES[name] = EventQueue(LogFile(name, kind, stamp, rotate_bytes), None, "block")
         queue = _QUEUES[name]
         file = queue.destination
         if lake is not None and isinstance(file, LogFile) and file.follower is None:
             file.follower = Follower(lake, name)
         return queue
+
+
+def flush_file(path: str, timeout: float) -> bool:
+    """Wait until a file has what loggers of this process wrote to it; whether it has."""
+    queue = _QUEUES.get(os.path.realpath(path)) if _QUEUES else None
+    return queue is None or queue.flush(timeout)
 
 
 def _second(moment: float) -> str:

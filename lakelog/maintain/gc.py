@@ -6,7 +6,8 @@ manifests and pages first, then id runs, segments, and chunks of state directori
 no save of a state directory is running. Times are mtimes of a probe file created in the
 lake now, not this host's clock. Old moves are packed and thinned before (thinning.py).
 If a ref, manifest or page cannot be read, or a listing is empty where refs were known before,
-nothing is deleted (GcRefused).
+nothing is deleted (GcRefused). `expire` waits for no grace: it ends the kept history of a branch,
+and deletes what only states before its end needed.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from lakelog.chunks import state_files
-from lakelog.errors import Damaged, GcRefused, UnknownRef
+from lakelog.errors import GcRefused
+from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
 from lakelog.segments.connection import SPILL
 from lakelog.store import disk, document, history_window, signatures
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import LEASE, OBJECTS, Paths, hex_dirs, is_encoded, parse_object
-from lakelog.store.refs import Move
-from lakelog.store.thinning import DAY, HOUR, pack, window
+from lakelog.store.publish import Change, publish
+from lakelog.store.thinning import DAY, HOUR, pack
 
 # Names deleted for one look at the refs: a ref that is made meanwhile is noticed before the next.
 BATCH = 500
 _EVERY = HOUR
 # A manifest without its segments would be damage; a segment without manifest is garbage again.
 _ORDER = ("manifests", "ids", "segments")
-Names = set[str]
 Progress = Callable[[int, int], None]
 
 
@@ -51,16 +52,7 @@ class GcResult:
 
 def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None) -> GcResult:
     """Collect garbage; works on a full disk. Raises GcRefused, having deleted nothing, OSError."""
-    with disk.claim(f"{store.paths.cache}/gc.lock") as alone:
-        if not alone:
-            raise GcRefused("another process is collecting in this lake: wait for it")
-        # A ref that is read below but not durable yet could vanish in a power cut, and what it had
-        # replaced would be gone: so refs are made durable before anything is judged by them.
-        _refuse_lost_branch(store.paths)
-        for branch in store.refs.all_branches():
-            disk.sync_dir(store.paths.head_dir(branch))
-        disk.sync_dir(store.paths.tags)
-        previous = history_window.read_condemned(store)
+    with _alone(store) as previous:
         now = history_window.lake_time(store)
         # Before marking: what packing drops is then not looked at.
         packed = 0 if dry_run else _pack_all(store, now)
@@ -85,10 +77,45 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
             _sweep_cache(store, marker.live, now)
             # Again without the deleted names, so that the list says what is on disk.
             condemned = {
-                n: t for n, t in condemned.items() if n in carried or disk.exists(_path(store, n))
+                n: t for n, t in condemned.items() if n in carried or disk.exists(path_of(store, n))
             }
             _write_condemned(store, condemned)
         return GcResult(len(names), freed, len(condemned), packed, names, dry_run)
+
+
+def expire(
+    store: Store,
+    branch: str,
+    why: str = "",
+    *,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> GcResult:
+    """Give up the states of a branch before its present one, by a move, and delete at once what
+    only they needed. Tags and other branches keep what they name. Raises GcRefused, OSError."""
+    with _alone(store) as previous:
+        now = history_window.lake_time(store)
+        before, marker = Marker(store, now).live, Marker(store, now, branch)
+        names = set(_unkept_texts(store, marker.live)) | set(_find_unreached(store, marker.live))
+        digests = {n: bytes.fromhex(d) for n in names if (d := digest_of(n))}
+        # With what a run before this one, which was killed, had not deleted yet.
+        given_up = {n for n, d in digests.items() if d in before or previous.get(n) == 0}
+        due = _sorted(n for n in given_up if disk.exists(path_of(store, n)))
+        if dry_run:
+            return GcResult(len(due), sum(_size(store, n) for n in due), 0, 0, tuple(due), True)
+        # As if condemned long ago: from the move on nobody goes back to such a state (F9.10).
+        condemned = {**previous, **dict.fromkeys(given_up, 0)}
+        _write_condemned(store, condemned)
+        publish(store, branch, lambda now, _: Change("expire", why, snapshot=now.move.snapshot))
+        marker = Marker(store, now)
+        with _announced(store, now) as no_push:
+            freed = _delete(store, due if no_push else [], marker, progress)
+        store.manifests.forget()
+        _remove_signatures(store)
+        deleted = dict.fromkeys(n for n in due if not disk.exists(path_of(store, n)))
+        _write_condemned(store, {n: t for n, t in condemned.items() if n not in deleted})
+        left = len(due) - len(deleted)
+        return GcResult(len(deleted), freed, left, 0, tuple(deleted), False)
 
 
 def is_due(store: Store) -> bool:
@@ -100,139 +127,27 @@ def is_due(store: Store) -> bool:
 
 
 @contextlib.contextmanager
+def _alone(store: Store) -> Iterator[dict[str, int]]:
+    """Be the only run in the lake, with durable refs; yield what was condemned before."""
+    with disk.claim(f"{store.paths.cache}/gc.lock") as alone:
+        if not alone:
+            raise GcRefused("another process is collecting in this lake: wait for it")
+        # A ref that is read below but not durable yet could vanish in a power cut, and what it had
+        # replaced would be gone: so refs are made durable before anything is judged by them.
+        _refuse_lost_branch(store.paths)
+        for branch in store.refs.all_branches():
+            disk.sync_dir(store.paths.head_dir(branch))
+        disk.sync_dir(store.paths.tags)
+        yield history_window.read_condemned(store)
+
+
+@contextlib.contextmanager
 def _full_disk_suppressed(suppressed: bool = True) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if not suppressed or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-
-
-@contextlib.contextmanager
-def _refuse_unreadable() -> Iterator[None]:
-    """Raise GcRefused where something cannot be read: it might name any object."""
-    try:
-        yield
-    except (Damaged, UnknownRef) as error:
-        raise GcRefused(f"nothing was deleted: {error}") from error
-
-
-class Marker:
-    """Marks what tags, heads and the moves of each window reach, as digests (32 bytes) in `live`.
-
-    Every manifest is read once, and a page once for each run of states that share it: states are
-    visited in the order of their moves, and only the pages in which one differs from the state
-    before are removed from the stack or pushed onto it. Raises GcRefused where anything cannot be
-    read.
-    """
-
-    def __init__(self, store: Store, now: int) -> None:
-        self._store, self._now = store, now
-        self.live: set[bytes] = set()
-        self._lost = {bytes.fromhex(d) for d in map(_digest_of, lost_names(store)) if d}
-        self._present: set[bytes] = set()
-        self._unmarked: set[bytes] = set()
-        self._names: list[str] = []
-        self._changes: list[tuple[list[bytes], list[bytes]]] = []
-        self._states: list[dict[str, str]] = []
-        # Apart from `live`: an index may be marked as the chunk of a directory that holds a lake.
-        self._indices: set[bytes] = set()
-        self._seen: dict[str, int] = {}
-        self.refresh()
-        if not self.live:
-            raise GcRefused("no branch or tag could be listed: nothing was deleted")
-
-    def refresh(self) -> None:
-        """Mark what is reached by refs that are new since the last call."""
-        store = self._store
-        # Cached heads would hide a move that was made since.
-        store.refs.forget()
-        with _refuse_unreadable():
-            for branch in store.refs.all_branches():
-                for move in self._new_moves(branch):
-                    self._reach(move.snapshot, move.carried)
-            for tag in store.refs.tags():
-                self._reach(tag.snapshot, tag.carried)
-
-    def _new_moves(self, branch: str) -> Iterator[Move]:
-        """Yield the moves of a branch's window that were not yielded yet, newest first."""
-        refs, last = self._store.refs, self._seen.get(branch, 0)
-        fresh = itertools.takewhile(lambda move: move.number > last, refs.newest_first(branch))
-        newest = next(fresh, None)
-        if newest is None:
-            # Moves that were lost, or a directory that is not mounted: then all would look
-            # unreached.
-            was_used = refs.hint_number(branch) or disk.listing(self._store.paths.wal_dir(branch))
-            if was_used and not last:
-                raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
-            return  # just being created, or its creator died before the first move
-        self._seen[branch] = newest.number
-        yield from window(self._store.settings, itertools.chain([newest], fresh), self._now)
-
-    def _reach(self, digest: str, text: bytes) -> None:
-        """Mark one state, its id runs, pages, and the segments that are alive in it."""
-        name = bytes.fromhex(digest)
-        if name in self.live or name in self._lost:
-            return
-        outline = self._store.manifests.outline(digest, text)
-        self.live.add(name)
-        # A state that lost a page does not open, so it needs nothing; repair has noted that.
-        pages = (bytes.fromhex(page) for page, _ in outline.pages)
-        if self._lost and not self._lost.isdisjoint(pages):
-            return
-        self.live.update(map(bytes.fromhex, outline.runs))
-        self._load_pages(outline.pages)
-        self.live.update(map(bytes.fromhex, outline.added))
-        # What the pages add and this state deleted stays unmarked: another state may have it.
-        hidden = self._unmarked.intersection(map(bytes.fromhex, outline.removed))
-        self.live |= self._unmarked - hidden
-        self._unmarked = hidden
-        self._reach_states(outline.states)
-
-    def _reach_states(self, recent: dict[str, str]) -> None:
-        """Mark the indices of the state directories of a state, and their chunks."""
-        labels: dict[str, str] = {}
-        for changes in (*filter(None, self._states), recent):
-            labels |= changes
-        for index in filter(None, labels.values()):
-            name = bytes.fromhex(index)
-            if name in self._indices or name in self._lost:
-                continue
-            self._indices.add(name)
-            self.live.add(name)
-            self.live.update(map(bytes.fromhex, state_files.chunks_of(self._store.paths, index)))
-
-    def _load_pages(self, pages: list[tuple[str, int]]) -> None:
-        """Make `_present` the segments that these pages leave alive, `_unmarked` those of them
-        that are not in `live` yet."""
-        names = [name for name, _ in pages]
-        pairs = zip(names, self._names, strict=False)
-        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-        # Undo the pages of the state before, newest first, down to those that both share.
-        while len(self._names) > common:
-            self._names.pop()
-            self._states.pop()
-            added, deleted = self._changes.pop()
-            self._present.difference_update(added)
-            self._unmarked.difference_update(added)
-            self._add(deleted)
-        for name, size in pages[common:]:
-            adds, tombstones, states = self._store.manifests.page_outline(name, size)
-            self._states.append(states)
-            # Only what really changes is noted, so that undoing it restores the set before.
-            deleted = [key for key in map(bytes.fromhex, tombstones) if key in self._present]
-            self._present.difference_update(deleted)
-            self._unmarked.difference_update(deleted)
-            self._names.append(name)
-            self._changes.append((self._add(map(bytes.fromhex, adds)), deleted))
-            self.live.add(bytes.fromhex(name))
-
-    def _add(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Add segments to `_present`; return those that were not in it."""
-        fresh = [key for key in keys if key not in self._present]
-        self._present.update(fresh)
-        self._unmarked.update(key for key in fresh if key not in self.live)
-        return fresh
 
 
 def _refuse_lost_branch(paths: Paths) -> None:
@@ -334,9 +249,14 @@ def _due(store: Store, condemned: dict[str, int], now: int) -> list[str]:
     # Both: a file that repair put back is young, though its name was condemned long ago.
     due = [n for n, since in condemned.items() if now - since >= grace]
     old = [n for n in due if now - _mtime(store, n) >= grace]
+    return _sorted(old)
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """Return names in the order in which they are deleted, references first."""
     # Temporary files before those of states/, which are deleted apart.
     rank = {kind: i for i, kind in enumerate(_ORDER)} | {"states": 10}
-    return sorted(old, key=lambda n: (rank.get(n.split("/")[0], 9), n))
+    return sorted(names, key=lambda n: (rank.get(n.split("/")[0], 9), n))
 
 
 def _delete(store: Store, due: list[str], marker: Marker, progress: Progress | None) -> int:
@@ -382,11 +302,11 @@ def _delete_batches(store: Store, due: list[str], marker: Marker, progress: Prog
         batch = [n for n in due[start : start + BATCH] if not _is_live(n, marker.live)]
         for name in batch:
             freed += _size(store, name)
-            disk.unlink(_path(store, name))
+            disk.unlink(path_of(store, name))
             if name.startswith("segments/"):
                 disk.unlink(store.paths.bloom(name.removeprefix("segments/")))
         # Before the next batch: manifests must be gone for good before their segments go.
-        for folder in {os.path.dirname(_path(store, n)) for n in batch}:
+        for folder in {os.path.dirname(path_of(store, n)) for n in batch}:
             disk.sync_dir(folder)
         if progress:
             progress(min(start + BATCH, len(due)), len(due))
@@ -394,25 +314,14 @@ def _delete_batches(store: Store, due: list[str], marker: Marker, progress: Prog
 
 
 def _is_live(name: str, live: set[bytes]) -> bool:
-    digest = _digest_of(name)
+    digest = digest_of(name)
     return digest is not None and bytes.fromhex(digest) in live
-
-
-def _digest_of(name: str) -> str | None:
-    """Return the digest of a condemned or lost name, None for the path of a temporary file."""
-    return name.split("/")[1] if _is_object(name) else state_files.digest_of_name(name)
-
-
-def _is_object(name: str) -> bool:
-    """Whether a condemned name is `kind/digest`, not the path of a temporary file."""
-    kind, _, rest = name.partition("/")
-    return kind in OBJECTS and "/" not in rest
 
 
 def _pack_all(store: Store, now: int) -> int:
     """Pack the moves of every branch, as far as the disk has room."""
     packed = 0
-    with _full_disk_suppressed(), _refuse_unreadable():
+    with _full_disk_suppressed(), refuse_unreadable():
         tagged = {tag.snapshot for tag in store.refs.tags()}
         for branch in store.refs.all_branches():
             for _ in pack(store, branch, now, tagged):
@@ -420,31 +329,16 @@ def _pack_all(store: Store, now: int) -> int:
     return packed
 
 
-def lost_names(store: Store) -> Names:
-    """Names of objects that repair gave up and that are still missing (F8.2)."""
-    try:
-        names = document.decode(disk.read(store.paths.lost))["names"]
-    except (FileNotFoundError, document.NotIntact):
-        return set()
-    return {name for name in names if not disk.exists(_path(store, name))}
-
-
 def _write_condemned(store: Store, condemned: dict[str, int]) -> None:
     disk.replace_whole(store.paths.condemned, document.encode({"names": condemned}))
 
 
-def _path(store: Store, name: str) -> str:
-    if _is_object(name):
-        return store.paths.object(*name.split("/"))
-    return f"{store.paths.root}/{name}"
-
-
 def _mtime(store: Store, name: str) -> int:
-    return _stamp(_path(store, name))
+    return _stamp(path_of(store, name))
 
 
 def _size(store: Store, name: str) -> int:
     try:
-        return os.stat(_path(store, name)).st_size
+        return os.stat(path_of(store, name)).st_size
     except FileNotFoundError:
         return 0

@@ -11,9 +11,9 @@ from lakelog.store.entry import SegmentEntry
 from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
-    from lakelog.maintain import gc
+    from lakelog.maintain import reachability
 else:
-    gc = Lazy("lakelog.maintain.gc")
+    reachability = Lazy("lakelog.maintain.reachability")
 
 
 def verify(store: Store, branch: str, entries: list[SegmentEntry]) -> None:
@@ -35,7 +35,7 @@ def verify(store: Store, branch: str, entries: list[SegmentEntry]) -> None:
 
 def _missing(store: Store, branch: str, entry: SegmentEntry, path: str) -> Exception:
     """A segment is not there: collected behind a slow reader's back, or lost."""
-    if f"segments/{entry.key}" in gc.lost_names(store):
+    if f"segments/{entry.key}" in reachability.lost_names(store):
         return DamagedSegment(path, "it was lost, and a repair has given it up")
     state = store.state(branch)
     if any(e.key == entry.key for e in store.manifests.segments(state)):

@@ -19,7 +19,7 @@ def require_kept(store: Store, digest: str, text: str) -> None:
     half = store.settings.gc_grace_hours * HOUR // 2
     since = read_condemned(store).get(f"manifests/{digest}")
     is_gone = not store.manifests.is_there(digest)
-    late = since is not None and half and lake_time(store) - since > half
+    late = since is not None and lake_time(store) - since > half
     # What the window keeps and is gone nevertheless is damage, which the caller reports as such.
     if (is_gone or late) and not _is_in_window(store, digest):
         days = store.settings.history_days

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -92,6 +94,16 @@ def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Sta
         branches=len(store.refs.branches()),
         cut=len(disk.listing(store.paths.cut)),
     )
+
+
+def disk_bytes(store: Store) -> int:
+    """Return the bytes that all files of a lake take on disk: of earlier states and caches, too."""
+    total = 0
+    for folder, _, names in os.walk(store.paths.root):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                total += os.lstat(f"{folder}/{name}").st_blocks * 512
+    return total
 
 
 def _span(entries: list[SegmentEntry]) -> tuple[int, int] | None:

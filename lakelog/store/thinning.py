@@ -27,15 +27,18 @@ UNPACKED = KEEP_MOVES
 """This many of them have files of their own; older ones are packed once there are as many."""
 PACKED_BYTES = 1 << 22
 """Bytes of moves in one packed file, but for a single longer move."""
+EXPIRE = "expire"
+"""The operation of a move that ends the kept history of its branch."""
 _DROPPING = 2
 """The first format whose lakes may drop moves."""
 MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 
 
 def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterator[Move]:
-    """Yield the moves whose states are kept (F10.1): the newest hundred, unless the branch was
-    deleted since; within the days of history those of users, and the moves before these, which
-    undo goes back to; and the others the more densely the younger they are.
+    """Yield the moves whose states are kept (F10.1), back to the last `expire`: the newest hundred,
+    unless the branch was deleted since, or its retention ran before the days of history; within
+    these days those of users, and the moves before these, which undo goes back to; and the others
+    the more densely the younger they are.
 
     Of a minute, an hour or a day one stays: the newest compaction, whose state needs fewest files,
     or else the newest. A span ages as a whole and longer spans consist of shorter ones, so what is
@@ -48,9 +51,11 @@ def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterat
     follower, time = "", now
     for age, move in enumerate(newest_first):
         time = min(time, move.time)  # no move is younger than those after it, whatever it says
-        if move.op == "delete":
-            least = 0
         recent = age < least
+        # Retention removed events to free their space: in a branch that rarely moves the newest
+        # hundred states would keep it for good.
+        if move.op == "delete" or (move.op == "retention" and time < limit):
+            least = 0
         if not recent and time < limit:
             break
         span = _span(settings, time, now)
@@ -58,6 +63,8 @@ def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterat
             yield move
         else:
             yield from _thin_span(spare, move, span, time)
+        if move.op == EXPIRE:
+            break
         follower = move.op
     yield from spare.values()
 

@@ -9,7 +9,6 @@ is never touched again, and the same batch goes under the same sequence into the
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 import time
@@ -23,6 +22,7 @@ from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event.encode import EncodedBatch
 from lakelog.runtime.lazy import wait_for_imports
 from lakelog.store import disk, wal
+from lakelog.store.append_batch import AppendBatch, own_error
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
 from lakelog.store.clock import Clock
 from lakelog.store.paths import parse_wal
@@ -36,19 +36,6 @@ _LEVEL = 1
 _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
-class _Batch:
-    """Lines of a caller that waits for a leader; `lock` is released once it is served or leads."""
-
-    __slots__ = ("done", "error", "events", "flags", "leads", "lock", "position", "size", "text")
-
-    def __init__(self, text: bytes, events: int, flags: int) -> None:
-        self.text, self.events, self.flags = text, events, flags
-        self.size = len(text) + 1
-        self.lock: Any = None
-        self.done, self.leads, self.position = False, False, 0
-        self.error: BaseException | None = None
-
-
 class Writer:
     """One process's writer on one branch; safe for threads. Make one per open lake."""
 
@@ -57,7 +44,7 @@ class Writer:
         # Reentrant: a signal handler may run in the thread that holds it.
         self._mutex = threading.RLock()
         self._inside: set[int] = set()
-        self._queue: list[_Batch] = []
+        self._queue: list[AppendBatch] = []
         self._leader, self._busy, self._forking = 0, False, False
         self._closed, self._closing = False, 0
         self._helper: Any = None
@@ -79,7 +66,7 @@ class Writer:
             places = []
             # Each frame is durable by itself: of a long batch that fails the beginning may stay.
             for text, events in wal.split_text(encoded.text, len(encoded.ids)):
-                batch = _Batch(text, events, flags)
+                batch = AppendBatch(text, events, flags)
                 self._commit(batch)
                 if batch.error is not None:
                     raise batch.error
@@ -115,6 +102,16 @@ class Writer:
             self._clock.close()
             self._unlock_abandoned()
 
+    def retire(self) -> None:
+        """Finish the newest file and go on as another writer, unless an append is running: what is
+        sealed of the file can then be trimmed before the next append."""
+        with self._mutex:
+            if not (self._inside or self._busy or self._doubtful or self._closed):
+                self._finish()
+                self._clock.close()
+                self._unlock_abandoned()
+                self._reset()
+
     def __del__(self) -> None:
         """Free the descriptors of a lake that nobody closed; its file is then a dead writer's."""
         for fd in (getattr(self, "_fd", -1), *getattr(self, "_abandoned", ())):
@@ -137,7 +134,7 @@ class Writer:
         self._clock = Clock(paths.clock, lambda: newest_stamp(paths, refs))
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
 
-    def _commit(self, batch: _Batch) -> None:
+    def _commit(self, batch: AppendBatch) -> None:
         """Lead if nobody does, else wait until another leader served us, or until we lead."""
         try:
             with self._mutex:
@@ -162,7 +159,7 @@ class Writer:
             self._leave(batch)
             raise
 
-    def _leave(self, batch: _Batch) -> None:
+    def _leave(self, batch: AppendBatch) -> None:
         """Take an interrupted caller out, so that the others do not wait for it."""
         with self._mutex:
             if batch in self._queue:
@@ -170,7 +167,7 @@ class Writer:
             if batch.leads:
                 self._call_next(batch)
 
-    def _call_next(self, leader: _Batch) -> None:
+    def _call_next(self, leader: AppendBatch) -> None:
         """Make the longest waiting caller the leader; the mutex is held."""
         self._leader, leader.leads = 0, False
         if self._queue:
@@ -179,7 +176,7 @@ class Writer:
         else:
             self._busy = False
 
-    def _lead(self, own: _Batch) -> None:
+    def _lead(self, own: AppendBatch) -> None:
         """Commit a group (ours is in it), let the next leader start, then wake the group."""
         # If this fails before a group is taken, our own caller gets the error.
         group = [own]
@@ -202,15 +199,17 @@ class Writer:
             self._wake(group, own, failed)  # an interrupt must not leave the others asleep
             raise
 
-    def _wake(self, group: list[_Batch], own: _Batch, failed: BaseException | None) -> None:
+    def _wake(
+        self, group: list[AppendBatch], own: AppendBatch, failed: BaseException | None
+    ) -> None:
         """Let the callers of a group go on, each with its outcome; may be done twice."""
         for batch in group:
-            batch.error = failed and _own_error(failed, batch is own)
+            batch.error = failed and own_error(failed, batch is own)
             batch.done = True
             if batch is not own and batch.lock.locked():
                 batch.lock.release()
 
-    def _take_group(self) -> list[_Batch]:
+    def _take_group(self) -> list[AppendBatch]:
         """Take callers with equal flags, up to a frame's size."""
         queue = self._queue
         size = events = count = 0
@@ -225,7 +224,7 @@ class Writer:
         del queue[:count]
         return group
 
-    def _write_group(self, group: list[_Batch]) -> None:
+    def _write_group(self, group: list[AppendBatch]) -> None:
         """Make the group durable as one frame, then count it."""
         lines = group[0].text if len(group) == 1 else b"\n".join([b.text for b in group])
         events = sum([batch.events for batch in group])
@@ -454,13 +453,6 @@ class Writer:
         self._poison()
         self._unlock_abandoned()
         self._reset()
-
-
-def _own_error(failed: BaseException, is_leader: bool) -> BaseException:
-    """What one caller of a failed group gets: an interrupt is its leader's alone."""
-    if isinstance(failed, Exception) or is_leader:
-        return failed
-    return OSError(errno.EINTR, "the append was interrupted: try it again")
 
 
 _FORK = threading.RLock()

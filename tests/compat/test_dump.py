@@ -244,6 +244,28 @@ def test_the_manager_keeps_so_many_backups(logs: Path) -> None:
         manager(logs, backup_age="soon")
 
 
+def test_rotated_files_are_packed_and_removed(logs: Path) -> None:
+    """By the manager and the command, once their lines are stored and their backup is verified."""
+    (logs / "app.log.1").write_text("2026-03-01T11:00:00Z INFO worker: rotated\n")
+    os.utime(logs / "app.log.1", (1e9, 1e9))
+    backups = logs.parent / "backups"
+    with manager(logs, backup_zstd=True, remove_processed=True):
+        end = time.monotonic() + 240
+        while (logs / "app.log.1").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert (logs / "app.log").exists()
+    assert list(backups.rglob("*.zst"))
+    (logs / "app.log.1").write_text("2026-03-01T12:00:00Z INFO worker: again\n")
+    os.utime(logs / "app.log.1", (1e9, 1e9))
+    words = ["dump", "--once", "--backup-dir", "packed", "--backup-zstd", "--remove-processed"]
+    run(*words, "--backup-age", "30d", cwd=logs.parent)
+    assert not (logs / "app.log.1").exists()
+    assert len(list((logs.parent / "packed").rglob("app_*.log.1.zst"))) == 1
+    with pytest.raises(InvalidSetting, match="is not a duration"):
+        manager(logs, remove_after="soon")
+
+
 def test_recent_entries_with_and_without_redis(logs: Path, tmp_path: Path) -> None:
     """Redis answers while it is there, then the lake does: with the same entries."""
     said = list[str]()

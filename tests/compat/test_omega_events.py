@@ -18,7 +18,7 @@ import lakelog
 from lakelog.cli import cli
 from lakelog.compat import omega, packs
 from lakelog.compat.lookups import Lookups
-from lakelog.errors import InvalidName, InvalidSetting
+from lakelog.errors import InvalidName, InvalidSetting, QueryFailed
 from tests.golden import make
 from tests.support.effort import share
 
@@ -170,6 +170,22 @@ def check(
     times = sorted((r["timestamp"] for r in fit), reverse=True)[:limit]
     assert [row["timestamp"] for row in found] == times
     assert all(row in fit for row in found)
+
+
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        ("SELECT event_type FROM events", "the older event store's event_type is in omega.events"),
+        ("SELECT data_json FROM events", "the older event store's data_json is in omega.events"),
+        ("SELECT * FROM patterns", "Did you mean omega.patterns?"),
+        ("SELECT * FROM system_stats", "Did you mean omega.system_stats?"),
+    ],
+)
+def test_old_names_without_their_schema(lake: lakelog.Lake, query: str, hint: str) -> None:
+    """The error says where they are."""
+    with pytest.raises(QueryFailed) as raised:
+        lake.sql(query).fetchall()
+    assert hint in str(raised.value)
 
 
 def test_an_answer_is_the_caller_s_own(lake: lakelog.Lake) -> None:

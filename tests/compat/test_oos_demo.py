@@ -20,12 +20,12 @@ def test_every_component_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     record = json.loads(checked.stdout)
     assert record["passed"] is True
     assert [check["component"] for check in record["checks"]] == [
-        *("OOS logger", "processing", "views", "end to end", "AI logger", "lake")
+        *("OOS logger", "processing", "views", "end to end", "AI logger", "lake", "database sync")
     ]
     assert list(tmp_path.iterdir()) == []
     shown = CliRunner().invoke(cli, ["oos", "demo"])
     assert shown.exit_code == 0, shown.output
-    results = json.loads((tmp_path / "oos_demo_results.json").read_text())
+    results = json.loads((tmp_path / "demo_results.json").read_text())
     assert results["answers"]["views"]["podcast_status"]["completed"] == 23
     assert results["answers"]["end to end"]["errors"]["total_failures"] == 2
 

@@ -499,3 +499,15 @@ print({{"numpy", "pyarrow", "pandas", "duckdb"}} & set(sys.modules))
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True
     )
     assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.mark.parametrize("place", ["file", "lake"])
+def test_views_right_after_the_logger(tmp_path: Path, place: str) -> None:
+    """A log can be asked before its first line, and each answer has what was logged before."""
+    where = tmp_path / place
+    file, lake = (where, None) if place == "file" else (None, where)
+    logger = lakelog.get_logger(file, lake=lake)
+    views = lakelog.get_views(where)
+    for n in range(50):
+        assert views.podcast_status_view()["completed"] == n
+        logger.complete("podcast", "P", f"P_{n}")

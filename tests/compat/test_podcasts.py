@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -285,3 +287,34 @@ def test_mistakes_are_one_line(tmp_path: Path, config: str | None, said: str) ->
         SimpleLogProcessor(tmp_path / "feeds.toml", tmp_path / "oos.log")
     with pytest.raises(InvalidSetting, match="podcast_name and id; id is missing"):
         PodcastProcessor(tmp_path / "oos.log").process_batch([{"url": "u", "podcast_name": "p"}])
+
+
+def test_command_processes_feeds(server: FeedServer, tmp_path: Path) -> None:
+    """`lakelog oos process` finds what is new, downloads it and fills the database, each once."""
+    (tmp_path / "feeds.toml").write_text(f'[[feed]]\nurl = "{server.base}/feed.xml"\n')
+    words = "oos process --max-batches 3 --database data/oos.db --json".split()
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "lakelog", *words],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["podcast_status"]["completed"] == 5
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "oos.db")) as database:
+        (count,) = database.execute("SELECT count(*) FROM completed_transcripts").fetchone()
+    assert count == 5
+
+
+def test_without_a_file_of_feeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the log holds is processed all the same, and `problems` says what is missing."""
+    monkeypatch.chdir(tmp_path)
+    processor = SimpleLogProcessor(processor=lambda *_: None)
+    assert processor.discover_new_episodes() == []
+    assert "write one with [[feed]] tables" in processor.problems["feeds.toml"]
+    episode = {"url": "http://127.0.0.1/1.mp3", "podcast_name": "P", "id": "P_1"}
+    assert processor.process_episodes_batch([episode])["completed"] == 1
+    assert processor.sync_database()["transcripts"] == 1

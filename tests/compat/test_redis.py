@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lakelog
 from lakelog import RedisConfig, RedisManager
@@ -25,6 +27,20 @@ from tests.support.tree import ROOT
 
 need_module("redis")
 
+LOOKALIKES = [
+    "1",
+    "-0",
+    "1e5",
+    "true",
+    "null",
+    '"x"',
+    "[1]",
+    '{"a":1}',
+    "NaN",
+    "Infinity",
+    " 1",
+    "",
+]
 PASSWORD = "Correct-Horse-77-Battery"
 USERS = tuple(f"--user app on >{PASSWORD} ~* &* +@all --user default off".split())
 
@@ -110,14 +126,42 @@ def test_sorted_sets(manager: RedisManager) -> None:
 def test_a_hash_is_validated_and_replaced_whole(manager: RedisManager) -> None:
     """What is refused leaves the old one."""
     assert manager.set_with_validation("h", {"s": "x", "i": 2**70, "f": 0.5, "b": True, "n": None})
+    assert manager.client.hgetall("h") == {
+        "s": "x",
+        "i": str(2**70),
+        "f": "0.5",
+        "b": "true",
+        "n": "null",
+    }
     found = manager.get_key_with_type_detection("h")
-    assert found == {"s": "x", "i": str(2**70), "f": "0.5", "b": "true", "n": "null"}
     for wrong in ({}, [1], "text", None, {1: "x"}, {"a": [1]}, {"a": {}}, {"a": b"x"}):
         with pytest.raises(ValueError, match=r"^h: "):
             manager.set_with_validation("h", wrong)  # type: ignore[arg-type]
     assert manager.get_key_with_type_detection("h") == found
     assert manager.set_with_validation("h", {"only": "this"})
     assert manager.get_key_with_type_detection("h") == {"only": "this"}
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+
+
+@given(st.dictionaries(st.text(), SCALARS | st.sampled_from(LOOKALIKES), min_size=1))
+def test_a_hash_keeps_its_types(
+    manager: RedisManager, fields: dict[str, str | int | float | bool | None]
+) -> None:
+    """Text that looks like a number or a constant stays text."""
+    manager.set_with_validation("h", fields)
+    stored = manager.get_key_with_type_detection("h")
+    assert {n: (type(v), v) for n, v in stored.items()} == {
+        n: (type(v), v) for n, v in fields.items()
+    }
+
+
+def test_cached_values_have_their_types(manager: RedisManager) -> None:
+    """As `get_cached` returns them."""
+    for value in ("value", "42", 42, [1, "a"], {"a": None}, True, None):
+        manager.set_cached("k", value)
+        assert manager.get_key_with_type_detection("k") == value
 
 
 def test_a_hash_is_held_against_its_schema(manager: RedisManager) -> None:

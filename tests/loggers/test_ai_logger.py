@@ -56,7 +56,7 @@ def test_every_call_of_the_old_system_writes_its_line(log: AILogger, tmp_path: P
     log.user_interaction("click", user="ann", target="buy")
     written = lines(log, tmp_path)
     assert [line["event_type"] for line in written] == [
-        "system_start",
+        "start",
         "operation",
         "decision",
         "metric",
@@ -67,7 +67,8 @@ def test_every_call_of_the_old_system_writes_its_line(log: AILogger, tmp_path: P
         assert [key for key in line if key != "subject"] == KEYS
         assert line["source"] == "agent"
     start, operation_, decision, metric, pattern, interaction = (x["details"] for x in written)
-    assert (start["name"], start["version"], start["config"]) == ("trainer", "1.2", {"lr": 0.1})
+    assert (start["action"], start["service"]) == ("service_start", "trainer")
+    assert (start["version"], start["config"]) == ("1.2", {"lr": 0.1})
     assert (operation_["operation"], operation_["outcome"]) == ("embed", "success")
     assert operation_["metrics"] == {"tokens": 120}
     assert operation_["batch"] == 8

@@ -71,8 +71,8 @@ def age(lake: lakelog.Lake, *, listed: int = 0, written: int = 0) -> None:
     if written:
         then = time.time() - written * 3600
         for name in names:
-            if Path(collecting._path(lake.store, name)).exists():
-                os.utime(collecting._path(lake.store, name), (then, then))
+            if Path(collecting.path_of(lake.store, name)).exists():
+                os.utime(collecting.path_of(lake.store, name), (then, then))
 
 
 def moves(lake: lakelog.Lake, count: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lakelog.chunks import state_files
 from lakelog.errors import Damaged
-from lakelog.maintain.gc import lost_names
+from lakelog.maintain.reachability import lost_names
 from lakelog.store import disk, document, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
