@@ -462,7 +462,7 @@ def test_completion_prints_a_script(tmp_path: Path, shell: str) -> None:
         ("lakelog --lake LAKE view slo", ["slow"]),
         ("lakelog --lake LAKE view drop s", ["slow"]),
         ("lakelog --lake LAKE export slo", ["slow"]),
-        ("lakelog help exp", ["export"]),
+        ("lakelog help exp", ["export", "expire"]),
         ("lakelog help train ch", ["check"]),
     ],
 )

@@ -56,6 +56,9 @@ LONG = """
     tests/test_architecture.py::test_the_tree_keeps_the_law
     tests/test_readme.py::
     tests/torture/
+    tests/train/test_train_hostile_sets.py::
+    tests/test_typed_api.py::
+    tests/test_packaging.py::
 """.split()
 """Tests that take longer, by the beginnings of their names."""
 _STARTED: list[float] = []

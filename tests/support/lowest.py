@@ -10,15 +10,15 @@ import sys
 import tomllib
 from pathlib import Path
 
-TOOLS = "docs", "readers"
-"""Extras that lakelog itself is never run with."""
+TOOLS = "dev", "docs", "readers"
+"""Extras of tools, which lakelog itself does not need: they come as new as the others allow."""
 REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*>=\s*([0-9][0-9A-Za-z.]*)")
 
 
 def lowest(pyproject: Path) -> dict[str, str]:
-    """Return each package that lakelog, its extras or its tests ask for, with its least version."""
+    """Return each package that lakelog or its extras ask for, with its least version."""
     project = tomllib.loads(pyproject.read_text("utf-8"))
-    requirements = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    requirements = list(project["project"]["dependencies"])
     for name, extra in project["project"]["optional-dependencies"].items():
         requirements += [] if name in TOOLS else extra
     bounds = (REQUIREMENT.match(requirement) for requirement in requirements)

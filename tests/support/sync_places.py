@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import shutil
@@ -202,6 +203,8 @@ def forked(work: Callable[[], object]) -> int:
     pid = os.fork()
     if not pid:
         code = 9
+        # Garbage of the parent may be a database, whose threads are not in this process.
+        gc.freeze()
         try:
             work()
             code = 0

@@ -303,10 +303,13 @@ def test_a_lake_from_elsewhere_is_not_believed(make_lake: MakeLake, home: Path) 
     for name, text in (
         ("plain", f"SELECT * FROM '{home}/secret.csv'"),
         ("kept", projection(finish=f"SELECT * FROM read_csv('{home}/secret.csv')")),
-        ("inner", f"SELECT * FROM {file}, (WITH {file} AS (SELECT 1) SELECT count(*) FROM events)"),
+        (
+            "within",
+            f"SELECT * FROM {file}, (WITH {file} AS (SELECT 1) SELECT count(*) FROM events)",
+        ),
         ("itself", f"WITH {file} AS (FROM {file}) SELECT * FROM {file}, events"),
         ("later", "WITH a AS (FROM quarantine), quarantine AS (SELECT 1) SELECT * FROM a, events"),
-        ("left", "WITH RECURSIVE a AS (FROM b UNION ALL FROM a), b AS (SELECT 1) FROM a, events"),
+        ("cyclic", "WITH RECURSIVE a AS (FROM b UNION ALL FROM a), b AS (SELECT 1) FROM a, events"),
     ):
         catalog.create(lake.store, "main", parse(text, name))
         with pytest.raises(InvalidView, match=r"section (query|finish), line \d"):
