@@ -20,6 +20,7 @@ Sources = dict[str, str]
 ADAPTERS = {
     "lakelog/engine/": "duckdb",
     "lakelog/clients/redis_client.py": "redis",
+    "lakelog/loggers/genai_calls.py": "openai",
     "lakelog/loggers/otel.py": "opentelemetry",
     "lakelog/remotes/s3.py": "obstore",
     "lakelog/event/exact.py": "orjson",

@@ -65,7 +65,10 @@ def sql_of(connection: duckdb.DuckDBPyConnection, tree: Node) -> str:
 
 def statements(connection: duckdb.DuckDBPyConnection, text: str) -> list[ParsedStatement]:
     """Return the statements of a text, of any kind. Raises the engine's error if one is wrong."""
-    parsed = connection.extract_statements(text)
+    try:
+        parsed = connection.extract_statements(text)
+    except TypeError:  # DuckDB 2.0 does not say that the text has no UTF-8
+        raise duckdb.ParserException("Parser Error: the SQL is not valid Unicode") from None
     return [
         ParsedStatement(
             each.query.strip(),
