@@ -21,7 +21,7 @@ from typing import Any
 
 import lakelog
 from lakelog.errors import LakelogError, LakeNotFound, LakeReplaced, NothingToUndo, UnknownRef
-from lakelog.maintain import gc, row_removal
+from lakelog.maintain import row_removal
 from lakelog.maintain.repair.repair import RepairOutcome
 from lakelog.segments import segment
 from lakelog.store import bootstrap, disk, history_window, manifest
@@ -597,7 +597,7 @@ def repairs(case: Case) -> None:
     """Live one life."""
     warm_engine(case.patch)
     _determined(case)
-    case.patch.setattr(gc, "KEEP_MOVES", 4)
+    case.patch.setattr(history_window, "KEEP_MOVES", 4)
     if case.number // len(THEMES) % 2:
         # As those of large lakes do, states have files of their own: a move may outlast its state.
         case.patch.setattr(manifest, "CARRIED_MAX", 0)

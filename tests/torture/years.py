@@ -25,7 +25,7 @@ from lakelog.cli.seal import work
 from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
 from lakelog.errors import LakelogError
-from lakelog.maintain import gc
+from lakelog.maintain import reachability
 from lakelog.query import seal_requests
 from lakelog.store import disk, sealer_process, writer
 from lakelog.store.history import delete_branch, delete_tag
@@ -382,7 +382,7 @@ def costs(path: str, turn: int) -> dict[str, float]:
     timed("tag", lambda: lake.tag(f"cost{turn}"))
     lake.append({"type": "T", "message": "to be taken back"})
     timed("rollback", lambda: lake.rollback(f"cost{turn}"))
-    timed("gc mark", lambda: gc.Marker(lake.store, disk.now_us()))
+    timed("gc mark", lambda: reachability.Marker(lake.store, disk.now_us()))
     lake.close()
     return taken
 
@@ -419,7 +419,7 @@ def years(case: Case) -> None:
     with lakelog.open(old.path) as lake:
         problems = lake.verify().problems
         assert not problems, f"{problems[:3]}"
-        needed = len(gc.Marker(lake.store, disk.now_us()).live)
+        needed = len(reachability.Marker(lake.store, disk.now_us()).live)
     counts = files(old.path), files(young.path), needed
     for name, count in zip(("files", "files after two days", "files needed"), counts, strict=True):
         notes[name] += count
