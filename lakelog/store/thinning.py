@@ -51,10 +51,12 @@ def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterat
     follower, time = "", now
     for age, move in enumerate(newest_first):
         time = min(time, move.time)  # no move is younger than those after it, whatever it says
+        if move.op == "delete":
+            least = 0
         recent = age < least
         # Retention removed events to free their space: in a branch that rarely moves the newest
-        # hundred states would keep it for good.
-        if move.op == "delete" or (move.op == "retention" and time < limit):
+        # hundred states before it would keep it for good.
+        if move.op == "retention" and time < limit:
             least = 0
         if not recent and time < limit:
             break
