@@ -294,3 +294,16 @@ def test_an_earlier_format_is_raised_by_the_first_write(
     assert (after["format"], after["settings"]) == (3, before["settings"])
     assert after["lake"] == before["lake"]
     assert second_reader.rows(path)
+
+
+def test_an_expire_names_the_state_of_the_move_before(tmp_path: Path) -> None:
+    """F9.12: the move of `expire` changes nothing of the state, and earlier ones are given up."""
+    with lakelog.open(str(tmp_path / "lake")) as lake:
+        for name in "AB":
+            lake.append({"type": name})
+            lake.settle()
+        earlier = lake.store.refs.head("main").move
+        lake.expire("space")
+        move = lake.store.refs.head("main").move
+        assert (move.op, move.snapshot) == ("expire", earlier.snapshot)
+        assert lake.count() == 2

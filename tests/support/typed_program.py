@@ -88,6 +88,7 @@ def care(lake: Lake, home: pathlib.Path) -> None:
     lake.verify().require()
     lake.backup(home / "copy")
     lake.compact()
+    assert_type(lake.expire("give up earlier states").deleted, int)
     lake.retention("10000d")
     lake.gc(dry_run=True)
     assert lake.stats().events == lake.count()
