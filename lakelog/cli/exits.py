@@ -121,7 +121,7 @@ def words_of(error: BaseException) -> str:
     """Return one line that says what is wrong, where, and what to do."""
     if isinstance(error, click.UsageError):
         # click's own hint is for options; ours is for verbs and values, which it does not look at.
-        words = one_line(error.format_message())
+        words = messages.gist(error.format_message())
         if "did you mean" in words.lower():
             return words
         if hint := _suggestion(error, words):
@@ -129,19 +129,19 @@ def words_of(error: BaseException) -> str:
         path = error.ctx.command_path if error.ctx else "lakelog"
         return f"{words.rstrip('.')} (see {path} -h)"
     if isinstance(error, click.ClickException):
-        return one_line(error.format_message())
+        return messages.gist(error.format_message())
     # Before LakelogError, of which the next two are kinds: their words are made differently.
     if isinstance(error, InvalidEvent):
-        return one_line(error.reason)
+        return messages.gist(error.reason)
     if isinstance(error, QueryFailed):
         return messages.explained(str(error))
     if isinstance(error, LakelogError):
-        return one_line(str(error))
+        return messages.gist(str(error))
     if isinstance(error, OSError):
         return _words_of_disk(error)
     if isinstance(error, MemoryError):
         return "not enough memory: take less at once, or lower the setting memory_bytes"
-    text = one_line(str(error)) or type(error).__name__
+    text = messages.gist(str(error)) or type(error).__name__
     # Rows are fetched while they are written, so the engine's error may come without a QueryFailed
     # around it.
     if is_engine(error):
@@ -149,11 +149,6 @@ def words_of(error: BaseException) -> str:
     # What nobody foresaw is a fault of ours: the class and the way to a traceback belong into a
     # report.
     return f"{type(error).__name__}: {text}; LAKELOG_DEBUG=1 shows where"
-
-
-def one_line(text: str) -> str:
-    """Return a message in one line, without the engine's echo of the query and its lists."""
-    return messages.gist(text)
 
 
 def _suggestion(error: click.UsageError, words: str) -> str:
@@ -182,7 +177,7 @@ def _is_interrupted(error: BaseException) -> bool:
 
 def _words_of_disk(error: OSError) -> str:
     where = error.filename2 or error.filename
-    reason = _DISK_WORDS.get(error.errno or 0) or one_line(error.strerror or str(error))
+    reason = _DISK_WORDS.get(error.errno or 0) or messages.gist(error.strerror or str(error))
     words = f"{os.fsdecode(where)}: {reason}" if isinstance(where, (str, bytes)) else reason
     # What was interrupted by it, and who goes on.
     return "; ".join([words, *getattr(error, "__notes__", [])])

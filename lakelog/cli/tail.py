@@ -18,6 +18,7 @@ from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import FormatChoice, Target, write_text
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
+from lakelog.engine import messages
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.event.exact import parse_value
 from lakelog.query import follow as following
@@ -86,7 +87,7 @@ def tail(
             follower = Follower(lake.store, lake.branch_name, lake.engine, where)
         # The follower tries the condition at once, so a mistake is one of the option.
         except QueryFailed as error:
-            raise click.BadParameter(exits.one_line(str(error)), param_hint="--where") from None
+            raise click.BadParameter(messages.gist(str(error)), param_hint="--where") from None
         write = _Writer(format == "ndjson")
         # Only for the look back, which may read the whole lake; live events are few.
         with QueryMonitor(follower.interrupt, app.progress("looking back", "s")):

@@ -13,15 +13,9 @@ import functools
 import re
 from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING
 
+from lakelog.engine import core
 from lakelog.engine.syntax import Node
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import duckdb
-else:
-    duckdb = Lazy("duckdb")
 
 
 class Volatility(Enum):
@@ -215,7 +209,7 @@ def _flags() -> dict[str, set[tuple[str, str | None]]]:
     It takes longer to list them than to open, so this is asked only for names not listed.
     """
     flags: dict[str, set[tuple[str, str | None]]] = {}
-    with duckdb.connect(":memory:") as own:
+    with core.connect({}) as own:
         rows = own.execute(
             "SELECT DISTINCT lower(function_name), function_type, stability FROM duckdb_functions()"
         ).fetchall()

@@ -1,8 +1,8 @@
 """Which segments a query can need: what its WHERE says of time, type, source, id and subject.
 
-The query is taken apart by the engine's own parser. Only what is certain is
-used: comparisons of the bare columns with constants, joined by AND, in a SELECT whose FROM is
-`events` alone. Everything else reads every segment. Several mentions of `events` unite.
+The query is taken apart by the engine's own parser. Only what is certain is used: comparisons of
+the bare columns with constants, joined by AND, in a SELECT whose FROM is `events` alone. Everything
+else reads every segment. Several mentions of `events` unite.
 """
 
 from __future__ import annotations
