@@ -33,14 +33,6 @@ TEST_DIR ?= $(or $(shell df -k --output=avail,iavail /dev/shm 2>/dev/null | awk 
 # Tests start thousands of processes: each would compile lakelog anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Constraints by environment reach what builds the package, too.
-ifneq ($(PINS),)
-export PIP_CONSTRAINT := $(PINS)
-export PIP_BUILD_CONSTRAINT := $(PINS)
-export UV_CONSTRAINT := $(PINS)
-export UV_BUILD_CONSTRAINT := $(PINS)
-endif
-
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -107,7 +99,7 @@ types: $(READY) ## check the types of lakelog
 
 pins: ## renew constraints.txt: the newest versions that go together (needs uv)
 	@{ echo "# Every version of the tested set, for pip and for uv. Renew: make pins"; \
-	  echo "hatchling" | env -u UV_CONSTRAINT uv pip compile --quiet --universal --python-version 3.11 \
+	  echo "hatchling" | uv pip compile --quiet --universal --python-version 3.11 \
 	  --all-extras --no-annotate --no-header pyproject.toml -; } > build-pins.tmp
 	@mv build-pins.tmp constraints.txt
 
@@ -129,8 +121,10 @@ elif ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-# $(call install,WHAT): modules that are not imported need not be compiled.
+# $(call install,WHAT): modules that are not imported need not be compiled. Constraints by environment
+# reach what builds the package, too; nothing but installing sees them.
 define install
+$(if $(PINS),export PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) UV_CONSTRAINT=$(PINS) UV_BUILD_CONSTRAINT=$(PINS);) \
 if command -v uv >/dev/null 2>&1; then \
   uv pip install --quiet --python $(BIN)/python $(if $(filter newest,$(LANE)),--upgrade) $(1); \
 else \

@@ -94,7 +94,7 @@ def test_cells_of_a_notebook_run(tmp_path: Path, needs: str) -> None:
     """What the guide shows for notebooks runs there, over the events that the page starts with."""
     need_module("IPython")
     if needs:
-        need("sql")
+        need("sql.magic")  # a folder of tests is named sql
     page = ROOT / "docs" / "notebooks.md"
     environment = {
         **pages.environment(),

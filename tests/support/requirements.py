@@ -72,7 +72,7 @@ DISTRIBUTIONS = {
     "moto": "moto[server]",
     "redis": "redis[hiredis]",
     "sklearn": "scikit-learn",
-    "sql": "jupysql",
+    "sql.magic": "jupysql",
     "vl_convert": "vl-convert-python",
 }
 """Python packages whose name on the package index is not that of their module."""
@@ -97,7 +97,7 @@ def lacking(*names: str) -> str:
             if _is_hidden(name) or not SHARED.is_dir():
                 return f"needs {name} (data beside the repository, not part of it)"
         elif name not in PROGRAMS:
-            if _is_hidden(name) or importlib.util.find_spec(name) is None:
+            if _is_hidden(name) or not _is_installed(name):
                 return f"needs {name} (Python package {DISTRIBUTIONS.get(name, name)})"
         elif find(name) is None:
             return f"needs {name} (Debian package {PROGRAMS[name]})"
@@ -134,6 +134,13 @@ def count_by_cause(reasons: Iterable[str]) -> list[str]:
 def skip(reason: str) -> NoReturn:
     """Skip the test, or the file that is imported."""
     pytest.skip(reason, allow_module_level=True)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # it is inside a package that is missing
+        return False
 
 
 def _is_hidden(name: str) -> bool:
