@@ -47,14 +47,16 @@ demo: $(PROGRAM) $(SAMPLE) ## a tour: collect, query, version and prove a sample
 
 test: $(READY) ## run the tests; LANE=newest or oldest with other versions, TESTS=PATHS some of them
 	@echo "==> tests$(if $(filter-out pinned,$(LANE)), with the $(LANE) versions of what lakelog needs)"
-	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n $(PROCESSES) $(TESTS)
+	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n $(PROCESSES) --dist worksteal $(TESTS)
 
 quick: $(READY) ## a minute of tests: of the packages that changed, then a sample of the others
 	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m tests.support.quick
 
 check: lint types test ## format, lint, types and tests: what CI runs
 
-docs: $(WRITER) ## build the documentation into build/docs; a warning is an error
+docs: $(WRITER) ## run the examples of all pages, build them into build/docs; a warning is an error
+	@echo "==> examples of the documentation"
+	@LAKELOG_MATRIX=all $(BIN)/python -m pytest -q -n 2 tests/test_readme.py
 	@echo "==> documentation: build/docs/docs/index.html"
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 \
 	  -c docs -d build/doctrees . build/docs
@@ -75,9 +77,10 @@ torture: $(READY) ## kills, power cuts and faults: 20 minutes; HOURS=1, LAKELOG_
 	@TEST_DIR="$(TEST_DIR)" $(BIN)/python -m tests.torture $(if $(HOURS),--hours $(HOURS))
 	@echo "==> every case of the matrices of faults, every round and example"
 	@LAKELOG_MATRIX=all PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n 2 \
-	  -m "matrix or rounds or hypothesis"
+	  -m "matrix or thorough or rounds or hypothesis"
 
 notebooks: $(READY) ## run the notebooks, compare their output, write pages; WRITE=1 renews it
+	@LAKELOG_MATRIX=all $(BIN)/python -m pytest -q -n 0 tests/notebook/shell_cases.py
 	@$(BIN)/python -m tests.support.notebook_runs $(if $(WRITE),--write) --html build/notebooks
 
 coverage: $(READY) ## branch coverage of the store by its tests
@@ -93,9 +96,10 @@ lint: $(READY) ## check format and style, change nothing
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 
-types: $(READY) ## check the types of lakelog
+types: $(READY) ## check the types of lakelog, and of a program that uses it
 	@echo "==> types"
 	@$(BIN)/mypy
+	@LAKELOG_MATRIX=all $(BIN)/python -m pytest -q tests/test_typed_api.py
 
 pins: ## renew constraints.txt: the newest versions that go together (needs uv)
 	@{ echo "# Every version of the tested set, for pip and for uv. Renew: make pins"; \

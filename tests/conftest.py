@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +20,19 @@ from hypothesis import HealthCheck, settings
 
 import lakelog
 from lakelog.store import manifest, sealer_process
-from tests.support.effort import SECONDS, is_first, is_over, is_played, is_sampled, limit, share
+from tests.support.effort import (
+    IS_WHOLE,
+    SECONDS,
+    is_first,
+    is_over,
+    is_played,
+    is_sampled,
+    limit,
+    share,
+)
 from tests.support.requirements import count_by_cause, need, skip
 from tests.support.scratch import memory
+from tests.support.tree import ROOT
 
 settings.register_profile(
     "fixed",
@@ -46,32 +60,72 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs: skips the test where one of these is missing: tests/support/requirements.py",
     )
     config.addinivalue_line(
-        "markers", "rounds: repeats itself; a fifth of the times unless LAKELOG_MATRIX=all"
+        "markers", "rounds: repeats itself; an eighth of the times unless LAKELOG_MATRIX=all"
     )
     config.addinivalue_line(
-        "markers", "matrix: many cases of one kind; a fifth of them unless LAKELOG_MATRIX=all"
+        "markers", "matrix: many cases of one kind; an eighth of them unless LAKELOG_MATRIX=all"
     )
+    config.addinivalue_line(
+        "markers", "thorough: takes long and finds what others do; run if LAKELOG_MATRIX=all"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Let each process of a run of all tests first import a share of the files of its own: what
+    one has compiled the others need not, and in a fresh clone this is half of collecting."""
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if count == 1 or session.config.args != session.config.getini("testpaths"):
+        return
+    own = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    for path in sorted((ROOT / "tests").rglob("test_*.py"))[own::count]:
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))  # as pytest does
+        # What fails or skips here does so again where it is told.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(path.stem)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Select what is run, in which order, and limit its time.
 
-    A fifth of each matrix is played, always the same: `make torture` plays all of it.
+    An eighth of each matrix is played, always the same, at least one; `make torture` plays all.
     """
     for item in items:
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(limit(item.nodeid)))
     if any("::" in given for given in config.args):
         return
-    selected = [item for item in items if is_sampled(item.nodeid) and _is_played(item)]
+    played = _played(items)
+    selected = [item for item in items if is_sampled(item.nodeid) and item.nodeid in played]
     if len(selected) < len(items):
         chosen = set(selected)
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = sorted(selected, key=lambda item: not is_first(item.nodeid))
 
 
-def _is_played(item: pytest.Item) -> bool:
-    return not item.get_closest_marker("matrix") or is_played(item.nodeid)
+def _played(items: list[pytest.Item]) -> set[str]:
+    """Return the names of the tests that are played; of each matrix at least one."""
+    played, first = set[str](), dict[str, str]()
+    for item in items:
+        if item.get_closest_marker("thorough") and not IS_WHOLE:
+            continue
+        if not item.get_closest_marker("matrix"):
+            played.add(item.nodeid)
+        elif is_played(item.nodeid):
+            played.add(item.nodeid)
+            first[_matrix(item)] = item.nodeid
+        else:
+            first.setdefault(_matrix(item), item.nodeid)
+    return played | {*first.values()}
+
+
+def _matrix(item: pytest.Item) -> str:
+    """Return the name of the test, class or file whose cases are a matrix."""
+    for node in item.listchain():
+        if any(mark.name == "matrix" for mark in node.own_markers):
+            return node.nodeid.partition("[")[0]
+    return item.nodeid
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -81,6 +135,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         skip(f"not run: {SECONDS:.0f} seconds are over (make test runs all)")
     for mark in item.iter_markers("needs"):
         need(*mark.args)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected out of each search for garbage: a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -111,6 +111,7 @@ def _run(program: Path, *arguments: str, cwd: Path, text: str | None = None) -> 
     return done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_pip_installs_a_program_that_works(installed: Path, tmp_path: Path) -> None:
     """An empty environment has `lakelog` after `pip install .`: version, ingest, SQL, views."""

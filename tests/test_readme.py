@@ -32,7 +32,11 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", RUN, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.matrix if p.parent != ROOT else ()) for p in RUN],
+    ids=name_of,
+)
 def test_every_block_of_a_page_runs_and_prints_what_it_shows(page: Path, tmp_path: Path) -> None:
     """All blocks of a page run one after another in an empty directory."""
     need(*pages.programs(page))

@@ -120,7 +120,7 @@ def test_a_failure_of_a_package_that_is_present_is_no_skip(tmp_path: Path) -> No
     broken = tmp_path / "t"
     broken.mkdir()
     (broken / "damaged_package.py").write_text("import nothing_like_this\n")
-    text = "from tests.support.requirements import need_module\nneed_module('damaged_package')\n"
+    text = "from tests.support.requirements import need_module\nneed_module('damaged_package').x\n"
     done = run(broken, "-n", "0", text=text)
     assert done.returncode == 2
     assert "nothing_like_this" in done.stdout

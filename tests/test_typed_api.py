@@ -40,6 +40,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return by_file
 
 
+@pytest.mark.thorough
 def test_the_whole_api_passes_mypy_strict(findings: dict[str, list[str]]) -> None:
     """`mypy --strict` finds nothing in a program that uses the whole API."""
     assert findings["program"] == []
@@ -50,6 +51,7 @@ def test_the_program_runs(tmp_path: Path) -> None:
     typed_program.main(tmp_path)
 
 
+@pytest.mark.thorough
 def test_wrong_use_is_found(findings: dict[str, list[str]]) -> None:
     """Methods that are not there, and values of the wrong type, are errors."""
     assert len(findings["wrong"]) == 3, findings["wrong"]

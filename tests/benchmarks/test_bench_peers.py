@@ -43,6 +43,7 @@ def run(work: Path, parts: list[str], peers: list[str], resume: bool = False) ->
     return found
 
 
+@pytest.mark.thorough
 def test_every_part_runs_and_is_kept(work: Path) -> None:
     """Each peer gives a figure above zero for what it can do, and the page is made of the file."""
     parts = ["load", "commits", "processes", "killed"]
@@ -78,6 +79,7 @@ def test_every_part_runs_and_is_kept(work: Path) -> None:
     assert all(ElementTree.parse(path).getroot().tag.endswith("svg") for path in drawn)
 
 
+@pytest.mark.thorough
 def test_a_run_is_resumed(work: Path) -> None:
     """What has figures is not measured again; what failed is, and what is new is added."""
     run(work, ["load"], ["sqlite"])

@@ -30,6 +30,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "benchmark",
     [
@@ -50,6 +51,7 @@ def test_a_benchmark_gives_rows_with_figures(benchmark: object) -> None:
     assert max(map(len, report.plain(rows).splitlines())) <= 80
 
 
+@pytest.mark.thorough
 def test_the_benchmarks_of_loggers_run() -> None:
     """Handlers and loggers are timed, and the lake has each line that was logged."""
     rows = [*loggers.handlers(measure.TINY), *loggers.logger(measure.TINY)]
@@ -57,6 +59,7 @@ def test_the_benchmarks_of_loggers_run() -> None:
     assert max(map(len, report.plain(rows).splitlines())) <= 80
 
 
+@pytest.mark.thorough
 def test_the_table_of_claims_runs() -> None:
     """Each claim has what was seen beside it, and events that are not stored are no figure."""
     rows = claims.claims(measure.TINY)
@@ -65,6 +68,7 @@ def test_the_table_of_claims_runs() -> None:
     assert max(map(len, report.plain(rows).splitlines())) <= 80
 
 
+@pytest.mark.thorough
 def test_the_benchmarks_of_views_run(work: Path) -> None:
     """Views are timed and compared, and readers beside writers count no event wrong."""
     rows = [*views.speed(measure.TINY, ["status", "rates"]), *views.beside(measure.TINY)]

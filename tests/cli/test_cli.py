@@ -47,6 +47,7 @@ def test_help_names_every_verb_and_exit_code(tmp_path: Path) -> None:
     assert "REF~N" in shown
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("words", "code", "hint"),
     [
@@ -447,6 +448,7 @@ def test_completion_prints_a_script(tmp_path: Path, shell: str) -> None:
     assert "_LAKELOG_COMPLETE" in run(tmp_path, "completion", shell).stdout
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("words", "found"),
     [

@@ -165,6 +165,7 @@ def test_an_impossible_name_is_wrong_usage(lake: Path, name: str) -> None:
         assert "cannot be a name" in refused(lake, verb, name, code=USAGE)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "words",
     [

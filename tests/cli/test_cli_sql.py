@@ -226,6 +226,7 @@ def test_a_long_result_reads_like_a_short_one(lake: Path) -> None:
     assert {*found} == {*run(lake, "sql", SELECT_HARD).stdout_bytes.splitlines()}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", [n for n in HARD if n not in ("j", "far")])
 def test_a_long_column_reads_like_a_short_one(lake: Path, name: str) -> None:
     """So it is for each type on its own, streamed through Arrow where that gives the same."""

@@ -57,6 +57,7 @@ def test_continuous_until_a_signal(home: Path, lake: Path, number: signal.Signal
     assert answer(lake, "sync", f"sqlite:{home}/t.db", "--once")["commits"] == 0
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -206,6 +206,7 @@ class Queries:
         return query, {name: self.params[name] for name in named}
 
 
+@pytest.mark.matrix
 @pytest.mark.rounds
 @pytest.mark.parametrize("seed", range(share(10)))
 def test_random_statements_under_random_settings(pair: Pair, seed: int) -> None:
@@ -219,6 +220,7 @@ def test_random_statements_under_random_settings(pair: Pair, seed: int) -> None:
     assert answered > 25
 
 
+@pytest.mark.matrix
 def test_a_setting_that_is_reset_is_that_of_lakelog(pair: Pair) -> None:
     """After RESET times are those of the zone that the engine says, and texts differ by case."""
     pair.set("TimeZone", "Asia/Tokyo", 0)
@@ -229,6 +231,7 @@ def test_a_setting_that_is_reset_is_that_of_lakelog(pair: Pair) -> None:
     pair.compare("SELECT count(*) FROM events WHERE time < '2026-02-03' AND type = 'ping'", {})
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["TimeZone", "default_collation", "preserve_insertion_order"])
 @pytest.mark.parametrize("verb", ["SET GLOBAL {} = 'x'", "reset global {}", 'SET GLOBAL "{}" = 1'])
 def test_what_others_are_answered_by_cannot_be_set(

@@ -58,6 +58,7 @@ class Scripts:
         return found[1]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("shell", SHELLS)
 def test_scripts_save_and_restore(tmp_path: Path, shell: str) -> None:
     """Every verb of the old grammar, its switches, and its exit codes."""

@@ -26,6 +26,7 @@ def workers(lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return Workers(tmp_path / "logs", lake)
 
 
+@pytest.mark.matrix
 @pytest.mark.rounds
 @pytest.mark.parametrize("restarts", [False, True])
 def test_lookalike_files_that_grow_apart_are_exact(
@@ -57,6 +58,7 @@ def test_lookalike_files_that_grow_apart_are_exact(
     assert not proof.failed
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("seed", range(3))
 def test_random_histories_of_lookalike_files_are_exact(workers: Workers, seed: int) -> None:
     """Files that stay equal for a while, grow, are renamed, begun anew and packed in any order."""

@@ -70,6 +70,7 @@ def test_small_files_do_not_wait_for_large_ones(lake: lakelog.Lake, tmp_path: Pa
     proven(lake, place)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("how", ["rename", "remove", "pack", "truncate", "replace"])
 def test_a_large_file_is_rotated_between_its_turns(
     lake: lakelog.Lake, tmp_path: Path, how: str

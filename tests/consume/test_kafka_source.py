@@ -68,6 +68,7 @@ def place(server: KafkaServer, request: pytest.FixtureRequest) -> KafkaPlace:
     return place
 
 
+@pytest.mark.matrix
 class TestKafka(SourceSuite):
     """The inherited faults, and what only Kafka has."""
 

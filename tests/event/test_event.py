@@ -29,6 +29,7 @@ from lakelog.segments import connection, rows
 from lakelog.settings import DEFAULTS
 from lakelog.store import wal
 from lakelog.store.paths import Paths
+from tests.support.effort import share
 
 COLUMNS = "time type category source subject level message data id".split()
 MakeLake = Callable[..., lakelog.Lake]
@@ -569,7 +570,7 @@ TEXTS = st.recursive(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=share(400))
 @given(text=TEXTS, space=SPACE)
 def test_json_text_is_taken_in_without_loss(text: str, space: str) -> None:
     """Every number keeps its value, every repeated key stays, whatever the spacing and escapes."""

@@ -230,6 +230,7 @@ def test_an_arrow_stream_is_written_as_one(lake: Path, home: Path) -> None:
     assert pa.ipc.open_stream(home / "rows.arrows").read_all().num_rows == 500
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "rows.jsonl.gz", "rows.arrow"])
 def test_concurrent_exports_to_one_name_are_each_whole(lake: Path, home: Path, name: str) -> None:
     """While one export writes, another of that name ends; then the one that ends last is there."""
@@ -250,6 +251,7 @@ def test_concurrent_exports_to_one_name_are_each_whole(lake: Path, home: Path, n
     assert sorted(os.listdir(home)) == sorted(["lake", name, f"short-{name}", f"long-{name}"])
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl.gz"])
 def test_a_killed_export_of_a_file_leaves_none(lake: Path, home: Path, ending: str) -> None:
     """What SIGKILL leaves is hidden, is not ingested with its directory, and goes with the next."""

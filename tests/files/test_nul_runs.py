@@ -58,6 +58,7 @@ def test_after_a_line_of_nuls_alone_the_next_line_begins(
     proven(lake, path)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("form", [LINE, TEXT])
 @pytest.mark.parametrize("length", [2, 4096, 70_000, 3_000_000])
 @pytest.mark.parametrize("packed", [False, True])

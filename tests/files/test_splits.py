@@ -104,6 +104,7 @@ def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return count
 
 
+@pytest.mark.matrix
 def test_splits_give_what_one_process_gives(
     load: Callable[..., lakelog.Lake], lines: list[bytes], given_splits: list[int], processes: int
 ) -> None:
@@ -167,6 +168,7 @@ ODD = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("at", [0.4, 0.9])
 def test_what_others_refuse_is_read_again(
@@ -184,6 +186,7 @@ def test_what_others_refuse_is_read_again(
     assert lakes[0].sql(bad).fetchall() == lakes[1].sql(bad).fetchall()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "script",
     ["exit 1", "sleep 0.3; exit 1", 'timeout -s KILL 0.8 "$real" "$@"', "echo nonsense"],
@@ -265,6 +268,7 @@ def workers(lake: lakelog.Lake) -> list[str]:
     return found
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("at", [0.3, 0.7])
 def test_an_end_on_the_way_leaves_no_process_and_loses_nothing(

@@ -396,6 +396,7 @@ def test_an_unfinished_last_line_is_replaced_by_the_whole(lake: lakelog.Lake, lo
     assert "unfinished" not in entry
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("seed", range(12))
 def test_random_lives_of_logs(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However files are written, rotated, copied, packed and cut, with kills and absences of the

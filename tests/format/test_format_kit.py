@@ -30,6 +30,7 @@ def wanted(name: str) -> kit.Answer:
     return {key: found[key] for key in found.keys() - {"what", "sha256"}}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", kit.CASES)
 def test_lakelog_gives_the_answers(name: str, tmp_path: Path) -> None:
     """F15.4: lakelog reads every lake of the kit as it did when the lake was made."""
@@ -77,6 +78,7 @@ def shape(found: kit.Answer) -> Any:
     return shaped
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", [name for name, (_, build) in kit.CASES.items() if build])
 def test_the_script_still_makes_the_kit(name: str, tmp_path: Path) -> None:
     """A lake that the script makes now has the answers of the one that is kept."""
@@ -146,6 +148,7 @@ def packages(npm: str) -> Path:
     return target
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", kit.CASES)
 def test_the_javascript_reader_gives_the_answers(
     name: str, tmp_path: Path, program: list[str]

@@ -45,6 +45,7 @@ def compare(path: str, refs: lakes.Refs) -> int:
     return seen
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", lakes.ALL)
 def test_both_readers_agree(kind: str, tmp_path: Path) -> None:
     """The second reader and lakelog read the same rows, before and after everything is sealed."""

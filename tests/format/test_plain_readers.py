@@ -120,6 +120,7 @@ def plain(value: Any) -> Any:
     return value
 
 
+@pytest.mark.matrix
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("reader", [by_polars, by_pandas, by_spark])
 def test_plain_readers_give_the_same_values(reader: Reader, made: list[str]) -> None:

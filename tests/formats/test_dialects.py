@@ -104,6 +104,7 @@ def test_a_dialect_by_sql_is_that_of_the_exact_rule(engine: Any, form: Dialect, 
     compare(engine, form, form.QUERY, lines, has_time(form))
 
 
+@pytest.mark.matrix
 @each_form
 def test_hazards_in_a_line_of_a_dialect(engine: Any, form: Dialect) -> None:
     """Numbers, keys and text that are easily spoilt are not, whatever stands beside them."""
@@ -241,6 +242,7 @@ def test_what_else_is_in_columns(
     )
 
 
+@pytest.mark.matrix
 @each_form
 def test_nothing_is_lost(engine: Any, form: Dialect) -> None:
     """All members but the time and the message stay in data, as they are."""

@@ -64,6 +64,7 @@ def fitted(data: bytes) -> Any:
     return registry.specialize(registry.detect(data[:4096], data, "x.json"), data[:4096])
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("style", WRITTEN)
 @pytest.mark.parametrize("elements", [TRAIL, PLAIN, [EVENT, EVENT | {"id": "2"}]])
 def test_each_element_is_an_event(engine: Any, style: str, elements: list[Any]) -> None:
@@ -188,6 +189,7 @@ def test_values_of_every_kind_are_plain(engine: Any) -> None:
     assert event["data"]["attributes"] == {"k": "aGk="}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("number", "level"),
     [
@@ -369,6 +371,7 @@ SIGNS = [
 ]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", POOL)
 def test_spoilt_input_gives_events_or_a_reason(name: str) -> None:
     """However records are spoilt, they are events or refused as InvalidEvent, never a crash."""

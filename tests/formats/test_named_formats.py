@@ -100,6 +100,7 @@ def test_each_line_of_a_named_format_is_there_once(lakes: dict[int, lakelog.Lake
         assert [file.wrong for file in files] == [0] * len(files)
 
 
+@pytest.mark.matrix
 @each
 def test_a_named_format_can_be_tried(tmp_path: Path, sample: Sample) -> None:
     """`formats test` says which format it has, and what became of each field."""

@@ -88,6 +88,7 @@ def test_records_of_one_event_share_their_subject(engine: Any) -> None:
     assert dict(found[7]["data"]) == {"item": "0", "item_2": "1", "name": "a=b c"}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("cut", range(5, 300, 41))
 @pytest.mark.parametrize(("name", "lines"), [("cri", CRI[:8]), ("auditd", AUDIT[:6])])
 def test_records_that_grow_are_audited(

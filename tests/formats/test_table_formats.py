@@ -144,6 +144,7 @@ def test_a_separator_that_is_nothing(engine: Any) -> None:
     assert ("tags", ["a", "b"]) in row["data"]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("form", registry.FORMATS.values(), ids=registry.FORMATS)
 def test_a_character_cut_off_is_quarantined(engine: Any, form: Any) -> None:
     """A line that ends amid a character stops nothing; the exact rule says what is wrong."""
@@ -259,6 +260,7 @@ def test_a_header_alone_is_no_event(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert events(lake)[0]["message"] == "x"
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("cut", range(1, 60, 7))
 @pytest.mark.parametrize("name", ["zeek", "w3c", "csv"])
 def test_tables_that_grow_are_audited(

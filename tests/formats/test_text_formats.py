@@ -204,6 +204,7 @@ def test_structured_data_stays_as_it_is(engine: Any) -> None:
     assert found["time"] == dt.datetime(2003, 8, 24, 12, 14, 15, 3, tzinfo=dt.UTC)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("today", "date", "year"),
     [
@@ -246,6 +247,7 @@ LEVELS = {
 KEPT = {"INFO": None, "info": None, "Fatal": None, "WARN": None}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("few", [0, 500])
 @pytest.mark.parametrize("name", LEVELS)
 def test_the_word_for_a_level_stays_beside_its_severity(

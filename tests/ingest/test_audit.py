@@ -378,6 +378,7 @@ def test_a_planted_fault(lake: lakelog.Lake, tmp_path: Path, name: str, plant: P
     assert f"at byte {min(min(v) for v in file.first.values()):,}" in "\n".join(said)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("seed", range(16))
 def test_many_faults_at_once(lake: lakelog.Lake, tmp_path: Path, seed: int) -> None:
     """Whatever rows are lost, doubled and moved at random, the numbers are those of plain sets."""

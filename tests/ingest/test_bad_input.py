@@ -219,6 +219,8 @@ def test_utf_16_without_its_mark(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert lake.count() == 0
 
 
+@pytest.mark.thorough
+@pytest.mark.matrix
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n" + feed(2, 5)])
 def test_a_line_of_100_mb(lake: lakelog.Lake, tmp_path: Path, end: bytes) -> None:
     """A line beyond the limit is quarantined in parts, every byte of it; what stands around it is
@@ -254,6 +256,7 @@ def test_a_line_just_within_the_limit(
 KINDS = {"gz": "gzip", "zst": "zstd", "xz": "xz", "bz2": "bzip2"}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "packing",
     ["gz", "zst", "xz", "bz2 of many streams", "gz of many members", "zst of many frames"],

@@ -36,6 +36,7 @@ def is_sound(lake: Lake, path: Path) -> bool:
     return not report.wrong and not report.failed
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("count", [9, 3_000])
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
 def test_lines_that_breach_a_contract_are_quarantined(

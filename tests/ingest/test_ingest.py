@@ -233,6 +233,7 @@ def test_bad_pairs_of_a_bulk_file(lake: lakelog.Lake, tmp_path: Path) -> None:
 # --- where it comes from --------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("packing", PACKED)
 @pytest.mark.parametrize("name", ["events.jsonl", "events.gz", "events.zst", "events"])
 def test_compression_is_told_by_content(
@@ -356,6 +357,7 @@ def test_origin_and_position_lead_back_to_the_line(
         assert contents["a"][position:].startswith(line.encode())
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("chunk", "rows_max"), [(50, 7), (333, 1), (4096, 100)])
 @pytest.mark.parametrize("kind", ["jsonl", "oos", "bulk"])
 def test_pieces_of_any_size_give_the_same_rows(

@@ -30,6 +30,7 @@ def end(pids: list[int]) -> None:
         assert ended(pid)
 
 
+@pytest.mark.matrix
 @pytest.mark.rounds
 @pytest.mark.parametrize("kind", KILLS)
 def test_killed_ingests_are_exactly_once(tmp_path: Path, kind: str) -> None:
@@ -39,6 +40,7 @@ def test_killed_ingests_are_exactly_once(tmp_path: Path, kind: str) -> None:
     assert moves > kills // 4, "too few publishes to mean anything"
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", ["plain", "gz", "ids"])
 def test_processes_on_one_file(tmp_path: Path, kind: str) -> None:
     """Three processes on one file at once, one of them killed now and then: every row once."""

@@ -47,6 +47,7 @@ def cursor(lake: lakelog.Lake) -> list[cursors.Cursor]:
 # --- again, grown, renamed ------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("packing", PACKED)
 @pytest.mark.parametrize("few", [0, 10_000])
 def test_again_and_grown(
@@ -220,6 +221,7 @@ LAST = [
 ]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("packing", ["plain", "gz", "zst"])
 @pytest.mark.parametrize(("first", "then", "whole"), LAST)
 @pytest.mark.parametrize("before", [0, 3])

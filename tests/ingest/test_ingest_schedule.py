@@ -11,7 +11,7 @@ from tests.support.effort import share
 from tests.support.feeding import perform
 from tests.support.world import warm_engine
 
-SEEDS, CHUNK = share(100), 10
+SEEDS, CHUNK = share(100, 10), 10
 
 
 @pytest.mark.rounds

@@ -154,6 +154,7 @@ PAIRS: dict[str, tuple[bytes, bytes, int]] = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("form", PAIRS)
 def test_a_file_that_grows_is_taken_in_once(lake: lakelog.Lake, tmp_path: Path, form: str) -> None:
     """Whatever its format, what was there is known again, and an audit finds each event once."""

@@ -56,6 +56,7 @@ def assert_accounted(lake: lakelog.Lake) -> None:
     assert [file.wrong for file in files] == [0] * max(len(files), 1)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("times", [3, 1000])
 @pytest.mark.parametrize("blanks", ["  ", "\t"])
 @pytest.mark.parametrize("style", [APP, GLOG, PG])
@@ -109,6 +110,7 @@ def test_each_line_by_its_style(
     assert_accounted(lake)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("few", [0, 500])
 @pytest.mark.parametrize("style", [ACCESS, JSON, SYSLOG, PAIRS, OOS])
 def test_text_has_the_time_of_the_line_before(

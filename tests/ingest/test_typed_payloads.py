@@ -132,6 +132,7 @@ def test_every_document_is_what_it_was(make_lake: MakeLake, tmp_path: Path) -> N
     check_load(make_lake, tmp_path, lines_of(mixed(ACCEPTED)), least=0.5)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("text", ["1", "1.5", '"1"', "true", "[1]", '["a"]', '{"b":1}'])
 def test_every_spelling_of_a_member_is_kept(make_lake: MakeLake, tmp_path: Path, text: str) -> None:
     """A column of one kind, and every other value in some rows: -0.0, 1.0 beside 1, 1e2, null."""
@@ -149,6 +150,7 @@ def test_absent_is_not_null(make_lake: MakeLake, tmp_path: Path) -> None:
     check_load(make_lake, tmp_path, data)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "odd",
     [
@@ -182,6 +184,7 @@ def test_what_is_no_json_is_refused(make_lake: MakeLake, tmp_path: Path, odd: by
         )
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "texts",
     [
@@ -309,6 +312,7 @@ def test_generated_documents_are_what_they_were(
     check_load(lambda name: make_lake(f"{folder.name}-{name}"), folder, lines_of(mixed(texts, 120)))
 
 
+@pytest.mark.thorough
 def test_long_payloads_are_encoded_in_parts(make_lake: MakeLake, tmp_path: Path) -> None:
     """Rows that wait to be encoded are few where they are long, so that memory holds them."""
     texts = [orjson.dumps({"n": n, "text": f"{n} " * (2 << 18)}).decode() for n in range(70)]

@@ -252,6 +252,7 @@ def check_read(span: dict[str, Any], *, is_stream: bool, kind: str) -> None:
         assert has(fields, TOKENS)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("kind", RESOURCES)
 def test_a_raw_response_that_nobody_keeps(
@@ -269,6 +270,7 @@ def test_a_raw_response_that_nobody_keeps(
     check_read(span, is_stream=is_stream, kind=kind)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("model", ["m", "packed"])
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("kind", RESOURCES)
@@ -420,6 +422,7 @@ def forget_unread(stream: Any) -> None:
     assert stream
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", ["chat", "response", "message"])
 @pytest.mark.parametrize(
     "leave", [leave_by_close, leave_by_with, leave_by_forgetting, leave_unread, forget_unread]
@@ -470,6 +473,7 @@ def test_a_stream_that_ends_too_early_is_cut(
     assert "finish_reason" not in answer
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("status", [400, 401, 429, 500])
 @pytest.mark.parametrize("name", CALLS)
 def test_errors_reach_the_caller_and_the_lake_without_the_key(

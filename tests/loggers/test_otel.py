@@ -135,6 +135,7 @@ FOUND = """count(*), count(DISTINCT n), bool_and(a->>'text' = 'é ' || n),
 """Whether all attributes of all rows are those of `numbered`."""
 
 
+@pytest.mark.thorough
 def test_every_field_of_many_spans_and_logs_is_found_by_sql(make_lake: MakeLake) -> None:
     """Through the SDK's batch processors, each once: ids, times, attributes, events, links, and log
     records that belong to their spans. LAKELOG_TEST_SPANS sets the number."""

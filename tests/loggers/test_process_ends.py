@@ -253,6 +253,7 @@ def run(program: str, home: Path, *arguments: str, first: str = "") -> tuple[int
     return done.returncode, numbers
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", _PROGRAMS)
 def test_nothing_is_lost_or_doubled_at_the_end(name: str, home: Path) -> None:
     """Every record is stored exactly once, and the exit status is as without the handler."""
@@ -260,6 +261,7 @@ def test_nothing_is_lost_or_doubled_at_the_end(name: str, home: Path) -> None:
     assert run(program, home) == (status, list(range(count)))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_nothing_is_lost_in_processes_of_multiprocessing(method: str, home: Path) -> None:
     """Children that skip `atexit` store what they logged; a forked one nothing of its parent's."""
@@ -313,6 +315,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_terminated_process_of_multiprocessing_ends(method: str, home: Path) -> None:
     """Its parent waits for it without end: it dies of SIGTERM wherever it is, and what it logged
@@ -364,6 +367,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_at_any_step_ends_the_process(number: int, home: Path) -> None:
     """In the middle of a call, of a flush, and of the end: what was logged before is stored, once,
@@ -519,6 +523,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("handler", "ends"),
     [

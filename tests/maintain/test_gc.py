@@ -168,17 +168,9 @@ def test_leftover_temporary_files_go_everywhere(lake: lakelog.Lake) -> None:
     """What a crash left half-written is collected from every folder, after the grace."""
     put(lake, "a")
     paths = lake.store.paths
-    folders = [
-        paths.root,
-        paths.tags,
-        paths.cache,
-        paths.gc,
-        paths.head_dir("main"),
-        paths.wal_dir("main"),
-        f"{paths.root}/segments/00",
-        f"{paths.root}/ids/ff",
-        f"{paths.root}/manifests/7f",
-    ]
+    folders = [paths.root, paths.tags, paths.cache, paths.gc]
+    folders += [paths.head_dir("main"), paths.wal_dir("main")]
+    folders += [f"{paths.root}/{name}" for name in ("segments/00", "ids/ff", "manifests/7f")]
     for folder in folders:
         disk.make_dirs(folder)
     made = [Path(disk.write_temporary(folder, b"x")) for folder in folders]
@@ -302,6 +294,7 @@ def test_a_deleted_branch_can_be_gone_back_to_in_its_days(make_lake: MakeLake) -
     assert types(lake.at(kept)) == "d"
 
 
+@pytest.mark.thorough
 def test_marking_finds_what_reading_every_state_finds(make_lake: MakeLake) -> None:
     """However states share their pages, just what some kept state holds is kept, and no more."""
     lake = make_lake(history_days=0, gc_grace_hours=0)

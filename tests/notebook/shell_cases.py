@@ -19,6 +19,7 @@ from lakelog.notebook import objects
 from tests.conftest import MakeLake
 from tests.support.requirements import need_module
 
+pytestmark = pytest.mark.matrix  # `make notebooks` plays all
 EVENTS = [
     {"type": "COMPLETE", "source": "web", "message": "done", "data": {"ms": 10}},
     {"type": "COMPLETE", "source": "api", "message": "done", "data": {"ms": 20}},

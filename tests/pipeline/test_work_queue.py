@@ -306,6 +306,7 @@ def test_results_and_items_that_cannot_be_stored(log: str) -> None:
         queue.run(lambda item: None, concurrency=0)
 
 
+@pytest.mark.matrix
 def test_crash_recovery_completes_each_item_once(log: str, home: Path) -> None:
     """Workers are killed in the middle; each item is completed exactly once, or dead with its
     reason. `python -m tests.support.queue_crews` does it with 1,000 items and 30 kills."""

@@ -214,6 +214,7 @@ def test_a_condition_that_is_none(lake: lakelog.Lake, where: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("seed", range(6))
 def test_each_once_whatever_happens(make_lake: MakeLake, tmp_path: Path, seed: int) -> None:
     """Appends, seals, ingests, compactions and retentions in any order: each event once."""

@@ -152,6 +152,7 @@ QUERIES = [
 ]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("query", QUERIES)
 def test_the_command_line_answers_as_if_the_tail_were_sealed(
     make_lake: MakeLake, tmp_path: Path, query: str

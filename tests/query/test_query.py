@@ -218,6 +218,7 @@ def test_columns_are_the_same_in_every_state(lake: lakelog.Lake, state: str) -> 
     assert bad.names == ["ingested_at", "origin", "position", "reason", "line"]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize(
     "query",

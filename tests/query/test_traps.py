@@ -185,6 +185,7 @@ print("left", flush=True)
 """
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("what", ["deleted", "closed", "at the end"])
 @pytest.mark.parametrize("how", ["iter_rows", "to_arrow_reader"])
 def test_a_stream_left_half_read_is_not_waited_for(lake: lakelog.Lake, how: str, what: str) -> None:
@@ -208,6 +209,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "read", ["fetchall", "to_arrow_table", "__len__", "iter_rows", "to_arrow_reader"]
 )
@@ -301,6 +303,7 @@ ask(count, SIGTERM=0.6)
 """
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("how", "said", "code"),
     [

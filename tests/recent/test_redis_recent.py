@@ -370,6 +370,7 @@ def test_two_feeders(lake: lakelog.Lake, config: RedisConfig) -> None:
 # --- Redis goes away ----------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("how", ["kill", "shutdown", "flush", "empty"])
 def test_server_restart(lake: lakelog.Lake, tmp_path: Path, how: str) -> None:
     """One line when it goes, one when it has everything again; the lake never waits."""

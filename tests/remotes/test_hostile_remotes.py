@@ -99,6 +99,7 @@ def test_the_lakes_are_intact(home: Path, found: dict[str, Any]) -> None:
             assert lake.verify().problems == ()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("case", hostile_sftp.CASES)
 def test_hostile_sftp_servers_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
@@ -130,6 +131,7 @@ def test_names_of_sftp_servers_are_names(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found == []
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("case", hostile_s3.CASES)
 def test_hostile_stores_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str

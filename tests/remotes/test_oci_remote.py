@@ -44,6 +44,7 @@ def registry() -> Iterator[str]:
         yield host
 
 
+@pytest.mark.matrix
 class TestOci(RemoteSuite):
     """A repository, a new one for each test."""
 

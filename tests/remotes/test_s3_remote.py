@@ -41,6 +41,7 @@ def endpoint() -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.matrix
 class TestS3(RemoteSuite):
     """A prefix of a bucket, a new one for each test."""
 

@@ -34,6 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
         yield running
 
 
+@pytest.mark.matrix
 class TestSsh(RemoteSuite):
     """A directory behind sshd, a new one for each test."""
 

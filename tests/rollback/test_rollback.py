@@ -90,6 +90,7 @@ def world(tmp_path: Path, cluster: Cluster) -> World:
     return World(tmp_path, cluster)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("parts", COMBINATIONS, ids=",".join)
 def test_parts_go_back_together_and_undo_brings_them_back(
     world: World, parts: tuple[str, ...]
@@ -189,6 +190,7 @@ DAMAGES: dict[str, Callable[[World], object]] = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_preflight_refuses_before_anything_moved(world: World, damage: str) -> None:
     """The missing piece is named, by a dry run too, and no part has changed."""
@@ -335,6 +337,7 @@ def test_ref_counts_from_the_state_before_pending_events_are_published(tmp_path:
 # --- deaths --------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("of", ["rollback", "undo"])
 def test_crash_at_every_step_is_old_or_new(world: World, of: str) -> None:
     """Each part is old or new at every death, and all are one of both once somebody goes on: a

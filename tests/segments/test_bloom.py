@@ -90,6 +90,7 @@ def test_what_the_filters_say_holds_after_compaction(many: lakelog.Lake) -> None
     assert many.at("before").sql(query).fetchall() == [(1,)]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("harm", ["gone", "cut", "flipped", "foreign"])
 def test_a_filter_that_is_not_whole_is_made_anew(many: lakelog.Lake, harm: str) -> None:
     """A missing or damaged filter hides no row, and is whole again after the query."""

@@ -406,6 +406,7 @@ def test_real_documents_keep_their_text(lake: lakelog.Lake) -> None:
     assert stored(lake) == texts
 
 
+@pytest.mark.thorough
 @pytest.mark.matrix
 def test_a_payload_of_100_mb_is_compacted(make_lake: MakeLake) -> None:
     """One huge value among typed ones stays text, and needs no multiple of its size."""

@@ -80,7 +80,7 @@ def test_bombs_are_refused_in_bounded_memory(home: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found["said"]) == len(state_bombs.CASES) + 3
+    assert len(found["said"]) == len(state_bombs.PLAYED) + 3
     for name, words in found["said"].items():
         assert words != "restored", name
         assert words.isprintable(), name

@@ -52,7 +52,7 @@ FAULTS: dict[str, Callable[[int], Fault]] = {
 }
 
 
-STRIDE = 1 if IS_WHOLE else 3
+STRIDE = 1 if IS_WHOLE else 10
 
 
 def stopped(path: str, verb: Verb, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> lakelog.Lake:

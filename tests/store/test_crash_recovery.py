@@ -16,6 +16,7 @@ from tests.support.killed_crews import survive
 KILLS = share(100)
 
 
+@pytest.mark.matrix
 @pytest.mark.rounds
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_killed_writers_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:

@@ -52,6 +52,7 @@ def test_with_all_rules_nothing_goes_wrong(mode: Mode) -> None:
     assert bad == {}, f"replay: run({min(bad)}, {mode})"
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("rule", NEEDED)
 def test_without_a_rule_something_goes_wrong(rule: str) -> None:
     """Switching off one rule makes some interleaving show the fault that the rule prevents."""

@@ -15,6 +15,7 @@ SEARCH = 1200
 """Schedules that may pass: where days go by, one in 40 to 120 meets the bug, which is chance."""
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("cast", "plant"), PLANTED, ids=[plant.__name__.strip("_") for _, plant in PLANTED]
 )

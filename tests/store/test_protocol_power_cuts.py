@@ -51,6 +51,7 @@ def cuts(
     return count
 
 
+@pytest.mark.matrix
 @pytest.mark.rounds
 @pytest.mark.parametrize("cast", CASTS)
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -93,6 +94,7 @@ def _no_sync_of_objects(name: str, what: str, callers: str) -> bool:
     return name == "sync_file" and "finish" in callers
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("cast", "skips"),
     [

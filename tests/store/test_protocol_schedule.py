@@ -14,7 +14,7 @@ from tests.support.casts import CASTS, perform
 from tests.support.effort import share
 from tests.support.world import warm_engine
 
-SEEDS, CHUNK = int(os.environ.get("LAKELOG_SCHEDULES", share(50))), 10
+SEEDS, CHUNK = int(os.environ.get("LAKELOG_SCHEDULES", share(50, 10))), 5
 ONE = os.environ.get("LAKELOG_SEED")
 STARTS = [int(ONE)] if ONE else range(0, SEEDS, CHUNK)
 

@@ -1,7 +1,7 @@
 """How much of the tests is run, by the environment.
 
-LAKELOG_MATRIX        a test that repeats itself plays a fifth; `all`, as `make torture` sets it,
-                      plays all of it, and 1 to 4 another fifth of the matrices
+LAKELOG_MATRIX        a test that repeats itself plays an eighth; `all`, as `make torture` sets it,
+                      plays all of it, and 1 to 7 another eighth of the matrices
 LAKELOG_TEST_SAMPLE   one test of so many, always the same ones
 LAKELOG_TEST_FIRST    paths whose tests run first, all of them whatever the sample
 LAKELOG_TEST_SECONDS  no test begins later than this many seconds after the first
@@ -14,14 +14,15 @@ import os
 import time
 from zlib import crc32
 
-_PARTS, _LEAST = 5, 3
+_PARTS, _LEAST = 8, 3
 _CHOICE = os.environ.get("LAKELOG_MATRIX", "0")
 IS_WHOLE = _CHOICE == "all"
 
 
-def share(count: int) -> int:
-    """Return how many of `count` kills, examples or rounds to play: a fifth, at least three."""
-    return count if IS_WHOLE else max(count // _PARTS, min(count, _LEAST))
+def share(count: int, parts: int = _PARTS) -> int:
+    """Return how many of `count` kills, examples or rounds to play: an eighth, or one of so many
+    parts; at least three."""
+    return count if IS_WHOLE else max(count // parts, min(count, _LEAST))
 
 
 def is_played(case: str) -> bool:

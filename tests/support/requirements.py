@@ -19,11 +19,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
+from lakelog.runtime.lazy import Lazy
 from tests.support.tree import SHARED
 
 SHARED_DATA = "../shared"
@@ -111,10 +111,11 @@ def need(*names: str) -> str:
     return find(names[-1]) or "" if names else ""
 
 
-def need_module(name: str) -> ModuleType:
-    """Import a module of a Python package; skip the test, or the file, where it is missing."""
+def need_module(name: str) -> Any:
+    """Return a module of a Python package, which loads when first used: each process of a run
+    collects all tests, and runs few. Skips the test, or the file, where it is missing."""
     need(name.partition(".")[0])
-    return importlib.import_module(name)
+    return Lazy(name)
 
 
 def give_up(requirement: str) -> NoReturn:

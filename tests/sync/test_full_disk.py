@@ -85,16 +85,19 @@ def _used(disk: Path) -> int:
     return shutil.disk_usage(disk).used
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("free", [40, 120, 300, 700, 1200, 2000])
 def test_disk_of_sqlite_becomes_full(path: str, disk: Path, free: int) -> None:
     fills_up(path, SqlitePlace(disk), disk, free << 10)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("free", [8, 120, 300, 560, 850, 1100])
 def test_disk_of_duckdb_becomes_full(path: str, disk: Path, free: int) -> None:
     fills_up(path, DuckdbPlace(disk), disk, free << 10)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("free", [16, 120, 300, 700, 1200, 2000])
 def test_disk_of_postgres_becomes_full(
     path: str, disk: Path, free: int, server: PostgresServer

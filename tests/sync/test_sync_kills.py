@@ -55,6 +55,7 @@ def place(request: pytest.FixtureRequest, home: Path) -> Iterator[Place]:
         yield SqlitePlace(home) if request.param == "sqlite" else DuckdbPlace(home)
 
 
+@pytest.mark.matrix
 @pytest.mark.rounds
 def test_crash_recovery_while_the_lake_changes(home: Path, place: Place) -> None:
     path, choose = str(home / "lake"), random.Random(17)

@@ -86,6 +86,7 @@ def test_certificate_that_is_valid(path: str, serve: Serve) -> None:
     assert place.rows() == expected(path)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("host", "days"), [("localhost", -1), ("db.example.com", 30)])
 def test_certificate_that_is_expired_or_of_another_host(
     path: str, serve: Serve, host: str, days: int

@@ -41,7 +41,7 @@ CASES = {
     "planted": 8,
     "views": 0,
     "repair": 3,
-    "logrotate": 11,
+    "logrotate": 21,
     "forgeries": 0,
     "honestsets": 0,
     "years": 0,
@@ -70,6 +70,7 @@ def wrong() -> Row:
     return Row("wrong", "nothing", 50, 500, 1, third, cases=52)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", CASES)
 def test_a_case_of_each_row_finds_nothing_wrong(name: str) -> None:
     """A small case of a row verifies something, and finds nothing wrong in this tree."""
@@ -80,6 +81,7 @@ def test_a_case_of_each_row_finds_nothing_wrong(name: str) -> None:
     assert tally.done > 0
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("name", "seed", "number"), FOUND)
 def test_a_case_that_was_wrong_once_stays_right(name: str, seed: int, number: int) -> None:
     _, error = play(ROWS[name], seed, number)
@@ -120,6 +122,7 @@ def _hangs(case: Case) -> None:
         time.sleep(600)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize(
     ("harm", "said"),

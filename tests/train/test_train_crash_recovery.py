@@ -23,6 +23,7 @@ train.export(lake, made, sys.argv[2])
 """
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("wait", [0.0, 0.2, 0.5, 1.0])
 def test_a_killed_export_leaves_no_directory(home: Path, wait: float) -> None:
     """Killed at any time it leaves a whole export or none, and the next one removes the rest."""

@@ -44,12 +44,14 @@ def play(home: Path, to: Path, name: str, set_: Path, case: Case) -> train.Certi
     return found
 
 
+@pytest.mark.thorough
 def test_the_generator_makes_three_hundred_doctored_sets(home: Path) -> None:
     """There are at least 300 cases, of every kind."""
     names = [name for name, _, _ in every(home)]
     assert len(names) == len(set(names)) >= 300
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("part", range(4))
 def test_no_doctored_set_passes(home: Path, tmp_path: Path, part: int) -> None:
     """A sample of the doctored sets: each is found, and none reaches outside."""
@@ -58,6 +60,7 @@ def test_no_doctored_set_passes(home: Path, tmp_path: Path, part: int) -> None:
     assert clean == []
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("make", doctored.BOMBS)
 def test_a_bomb_is_found_in_bounded_memory(
     home: Path, tmp_path: Path, make: Callable[[Path], None]
@@ -70,6 +73,7 @@ def test_a_bomb_is_found_in_bounded_memory(
     assert answer.is_refused, answer
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["before", "fenced", "chats", "labelled"])
 def test_a_clean_set_is_clean_where_it_stands(home: Path, tmp_path: Path, name: str) -> None:
     """A set as it was exported has no finding, wherever it is copied to."""

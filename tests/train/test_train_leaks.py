@@ -54,6 +54,7 @@ def test_a_planted_leak_is_found(sets: Path, tmp_path: Path, kind: str, seed: in
     assert kinds(path) == expected
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", ["exact", "near", "group"])
 def test_a_leak_across_exports_is_found(sets: Path, tmp_path: Path, kind: str) -> None:
     """A row of one export's train in the other's test is found, from either side."""
@@ -96,6 +97,7 @@ def test_a_number_that_tells_the_label_is_found(tmp_path: Path) -> None:
     assert [leak.words for leak in made.certificate.leaks] == ["the column s tells label"]
 
 
+@pytest.mark.matrix
 @pytest.mark.rounds
 @pytest.mark.parametrize("seed", range(share(10)))
 def test_clean_sets_raise_nothing(tmp_path: Path, seed: int) -> None:

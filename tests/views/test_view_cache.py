@@ -21,6 +21,7 @@ from lakelog.views.engine import Limits, Projector
 from lakelog.views.layers import LayerBuilder, Table
 from lakelog.views.partials import Partials
 from tests.conftest import MakeLake
+from tests.support.effort import share
 from tests.support.view_events import rows, some
 from tests.support.viewhistory import WIDE
 
@@ -64,6 +65,7 @@ def empty(_: bytes) -> bytes:
     return b""
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("damage", [cut, flip_body, flip_head, empty])
 def test_a_damaged_piece_is_computed_anew(
     right: list[list[tuple[object, ...]]], home: Path, damage: Callable[[bytes], bytes]
@@ -80,12 +82,13 @@ def test_a_damaged_piece_is_computed_anew(
     assert answers(home) == right
 
 
+@pytest.mark.rounds
 def test_any_flipped_bit_changes_no_answer(
     right: list[list[tuple[object, ...]]], home: Path
 ) -> None:
-    """A bit flipped anywhere in the cache, forty times over, is never seen in an answer."""
+    """A bit flipped anywhere in the cache, a hundred times over, is never seen in an answer."""
     pick = random.Random(4)
-    for _ in range(40):
+    for _ in range(share(100)):
         path = pick.choice(pieces(home))
         data = bytearray(path.read_bytes())
         data[pick.randrange(len(data))] ^= 1 << pick.randrange(8)

@@ -19,6 +19,7 @@ from tests.support.view_events import MINUTE, event, iso, rows, some
 from tests.support.viewhistory import NOW, START, WIDE
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", [*viewmodel.MODEL])
 def test_a_view_is_what_plain_python_makes_of_the_events(make_lake: MakeLake, name: str) -> None:
     """Every view over segments, compacted ones and a tail equals a plain computation."""

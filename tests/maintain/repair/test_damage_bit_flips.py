@@ -22,8 +22,8 @@ from tests.support.flips import is_allowed
 
 pytestmark = pytest.mark.damaged
 FLIPS = {"segments": 240, "wal": 240, "manifests": 200, "move": 120, "ids": 80}
-FLIPS = {kind: share(count) for kind, count in FLIPS.items()}
-EACH = share(180)
+FLIPS = {kind: share(count, 20) for kind, count in FLIPS.items()}
+EACH = share(180, 20)
 KINDS = "segments wal manifests move ids lakelog.json hint packed tags condemned verified".split()
 SPREAD = 3
 
@@ -85,7 +85,7 @@ def test_bit_flip_corruption_is_named_and_never_believed(
 def test_verify_names_flips_all_over_a_file(whole: tuple[str, Rows], kind: str, part: int) -> None:
     """Verify names flips at every byte of small files, and at hundreds of places of larger ones."""
     path, _ = whole
-    for name, at, bit in spots(path, kind, share(1500), f"verify {kind}")[part::2]:
+    for name, at, bit in spots(path, kind, share(1500, 20), f"verify {kind}")[part::2]:
         data = damage.flipped(Path(path, name).read_bytes(), at, bit)
         with damage.changed(path, name, data):
             assert named(path, name), f"verify does not name {name}: bit {bit} of byte {at}"

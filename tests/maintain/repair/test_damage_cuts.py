@@ -81,6 +81,7 @@ def kept_frames(tail: Tail, writer: str) -> set[int] | str:
         return error.path
 
 
+@pytest.mark.matrix
 @pytest.mark.rounds
 @pytest.mark.parametrize("index", range(4))
 def test_a_wal_cut_anywhere_gives_every_frame_before_the_cut(

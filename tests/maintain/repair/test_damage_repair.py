@@ -67,6 +67,7 @@ def blamed(path: str) -> str:
     return ""
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_repair_makes_any_lake_work_and_lists_what_is_lost(
@@ -92,6 +93,7 @@ def test_repair_makes_any_lake_work_and_lists_what_is_lost(
             assert lake.gc(dry_run=True).dry_run
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("way", ["block", "emptied", "missing", "another"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_copy_brings_everything_back(whole: Lake, kind: str, way: str, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_repair_after_compaction_doubles_nothing(tmp_path: Path, what: str) -> N
     assert types(path) == [*"ABCDEFGHIJ", "~"]
 
 
+@pytest.mark.matrix
 @LOSSES
 @pytest.mark.parametrize("verb", ["rollback", "retention"])
 def test_repair_brings_nothing_back_that_was_removed(tmp_path: Path, what: str, verb: str) -> None:
@@ -87,6 +88,7 @@ def test_events_of_two_lost_states_come_back_or_are_listed(tmp_path: Path) -> No
     assert any("group commits 0 to 0 of writer" in line for line in done.lost)
 
 
+@pytest.mark.matrix
 @LOSSES
 @pytest.mark.parametrize("rotate", [1, 1000])
 def test_a_living_writer_goes_on_after_repair(tmp_path: Path, what: str, rotate: int) -> None:

@@ -112,6 +112,7 @@ def exercise(path: Path) -> None:
     assert rows == before
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_lake_works_in_a_directory_of_any_name(tmp_path: Path, name: str) -> None:
     """Quotes, semicolons, newlines and SQL in the path of a lake mean nothing."""
@@ -119,6 +120,7 @@ def test_a_lake_works_in_a_directory_of_any_name(tmp_path: Path, name: str) -> N
     assert not list(tmp_path.rglob("planted"))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", PATTERNS)
 def test_the_path_of_a_lake_is_no_pattern(tmp_path: Path, name: str) -> None:
     """A copy in a directory that the name would match is not read as well, nor is `type=web` taken
@@ -191,6 +193,7 @@ def test_a_tag_or_branch_of_any_name_is_one_schema(tmp_path: Path, name: str) ->
     assert not list(tmp_path.rglob("planted"))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["quo'te", "new\nline", "st*r", "br[a]", "type=web", PLANTED])
 def test_a_training_set_is_checked_in_a_directory_of_any_name(tmp_path: Path, name: str) -> None:
     """It is clean where it stands, and a copy that its path would match is not read as well."""

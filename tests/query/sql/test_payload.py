@@ -16,6 +16,7 @@ import lakelog
 from lakelog.errors import QueryFailed
 from lakelog.maintain import compact
 from lakelog.views import user_views
+from tests.support.effort import IS_WHOLE, share
 
 MakeLake = Callable[..., lakelog.Lake]
 START = 1_770_000_000
@@ -205,14 +206,13 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
-@pytest.mark.parametrize(
-    "part", [0, 1, *(pytest.param(part, marks=pytest.mark.matrix) for part in range(2, 20))]
-)
+@pytest.mark.rounds
+@pytest.mark.parametrize("part", range(20 if IS_WHOLE else 2))
 def test_random_queries_give_the_answers_over_text(
     typed: lakelog.Lake, text: duckdb.DuckDBPyConnection, part: int
 ) -> None:
     """Queries over typed and text segments and a tail give what the same gives over JSON text."""
-    for case in range(50 * part, 50 * part + 50):
+    for case in range(50 * part, 50 * part + share(50, 2)):
         query = Queries(case).query()
         assert _answer(typed, query) == _answer(text, query), (case, query)
 

@@ -24,6 +24,7 @@ def server() -> Iterator[MysqlServer]:
         yield running
 
 
+@pytest.mark.matrix
 class TestMysql(TargetSuite):
     TEXT = "VARCHAR(500)"
 
@@ -99,6 +100,7 @@ def test_crash_recovery_of_the_server(
     assert place.rows() == expected(path)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("right", ["INSERT", "SELECT", "ACCOUNT"])
 def test_revoked_right(path: str, place: MysqlPlace, right: str) -> None:
     """In the middle of a back-fill: one line says it, and the next run continues."""

@@ -133,6 +133,7 @@ def test_server_that_is_away(path: str, place: PostgresPlace) -> None:
     assert place.rows() == expected(path)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("right", ["INSERT", "SELECT", "LOGIN"])
 def test_revoked_right(path: str, place: PostgresPlace, right: str) -> None:
     """In the middle of a back-fill: one line says it, and the next run continues."""

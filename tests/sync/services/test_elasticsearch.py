@@ -37,6 +37,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.001)
 
 
+@pytest.mark.matrix
 class TestElasticsearch(TargetSuite):
     # An index has no constraints and is asked nothing in SQL.
     test_column_of_another_type = None

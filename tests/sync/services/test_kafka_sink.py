@@ -93,6 +93,7 @@ def place(server: KafkaServer, request: pytest.FixtureRequest) -> TopicPlace:
     return TopicPlace(server, "".join(c if c.isalnum() else "-" for c in request.node.name))
 
 
+@pytest.mark.matrix
 class TestKafkaTarget(TargetSuite):
     """The inherited faults, as far as a topic can have them."""
 
@@ -202,6 +203,7 @@ def test_server_that_is_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.matrix
 def test_missing_extra(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_config.kafka, "_module", None)
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
