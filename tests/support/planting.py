@@ -4,7 +4,8 @@
 
 Each bug of tests/torture/mutants.py is planted in a fork of a process that has collected the tests.
 It runs the tests of the packages where the bug is, then all others, and ends with its first
-failure. A bug is planted in that process and its forks, not in programs that tests start.
+failure, unless that test fails without the bug, too. A bug is planted in that process and its
+forks, not in programs that tests start.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Planting:
     def __init__(self, bugs: list[int], seconds: float) -> None:
         self._bugs, self._seconds = bugs, seconds
         self.noticed = 0
-        self._failed = ""
+        self._failed, self._flawed = "", set[str]()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remember the first failure."""
@@ -48,40 +49,53 @@ class Planting:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Play every bug, as many at once as there are cores; print a line for each."""
-        left, running = iter(self._bugs), dict[int, tuple[int, int, float]]()
-        while True:
-            for number in left:
-                running |= self._start(number, session)
-                if len(running) == PROCESSES:
-                    break
-            if not running:
-                return True
+        left, running = [*reversed(self._bugs)], dict[int, tuple[int, int, float]]()
+        while left or running:
+            while left and len(running) < PROCESSES:
+                number = left.pop()
+                child, reading = self._fork(session, number)
+                running[child] = number, reading, time.monotonic()
             child, _ = os.wait()
             if child in running:
-                self._say(*running.pop(child))
+                number, reading, began = running.pop(child)
+                test = _answer(reading)
+                if test and self._fails_without(test, session):
+                    self._flawed.add(test)
+                    left.append(number)
+                else:
+                    self._say(number, test, began)
+        return True
 
-    def _start(self, number: int, session: pytest.Session) -> dict[int, tuple[int, int, float]]:
+    def _fails_without(self, test: str, session: pytest.Session) -> bool:
+        child, reading = self._fork(session, None, test)
+        os.waitpid(child, 0)
+        return bool(_answer(reading))
+
+    def _fork(self, session: pytest.Session, number: int | None, test: str = "") -> tuple[int, int]:
+        """Play tests, or one of them, with a bug; return the process, and what tells its answer."""
         reading, writing = os.pipe()
         child = os.fork()
         if child:
             os.close(writing)
-            return {child: (number, reading, time.monotonic())}
+            return child, reading
         os.close(reading)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1), os.dup2(null, 2)
         answer = "not played to its end"
         try:
-            answer = self._first_failure(number, session)
+            items = [item for item in session.items if item.nodeid not in self._flawed]
+            if number is not None:
+                MUTANTS[number].plant(pytest.MonkeyPatch())
+                near = tuple(NEAR.get(MUTANTS[number].row, ["tests/store/"]))
+                # The nearest first; what plays the bugs itself is no judge of them.
+                items.sort(key=lambda item: not item.nodeid.startswith(near))
+                items = [i for i in items if "planted" not in i.nodeid.partition("[")[0]]
+            answer = self._first_failure([i for i in items if test in ("", i.nodeid)])
         finally:
             os.write(writing, answer.encode())
             os._exit(0)
 
-    def _first_failure(self, number: int, session: pytest.Session) -> str:
-        MUTANTS[number].plant(pytest.MonkeyPatch())
-        near = tuple(NEAR.get(MUTANTS[number].row, ["tests/store/"]))
-        # The nearest first; what plays the bugs itself is no judge of them.
-        items = sorted(session.items, key=lambda item: not item.nodeid.startswith(near))
-        items = [item for item in items if "planted" not in item.nodeid.partition("[")[0]]
+    def _first_failure(self, items: list[pytest.Item]) -> str:
         until = time.monotonic() + self._seconds
         for item, after in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
@@ -89,13 +103,16 @@ class Planting:
                 break
         return self._failed
 
-    def _say(self, number: int, reading: int, began: float) -> None:
-        with open(reading) as answer:
-            test = answer.read()
+    def _say(self, number: int, test: str, began: float) -> None:
         self.noticed += bool(test)
         seconds = time.monotonic() - began
         what = MUTANTS[number].what
         print(f"{number:3} {what}: {test or 'NOT NOTICED'} ({seconds:.0f} s)", flush=True)
+
+
+def _answer(reading: int) -> str:
+    with open(reading) as answer:
+        return answer.read()
 
 
 def numbers(text: str) -> Iterator[int]:
