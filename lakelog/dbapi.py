@@ -32,11 +32,15 @@ from lakelog import lake as lakes
 from lakelog.engine import messages
 from lakelog.engine.syntax import ParsedStatement, statements
 from lakelog.errors import InvalidName, LakelogError, QueryFailed, UnknownRef
+from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog.pinned import PinnedLake
+    from lakelog.views import user_views
+else:
+    user_views = Lazy("lakelog.views.user_views")
 
 apilevel = "2.0"
 threadsafety = 1
@@ -187,6 +191,12 @@ class Connection:
         """Close the lake; cursors cannot be used any more. To close twice is no error."""
         self._is_closed = True
         self._lake.close()
+
+    def view_names(self) -> list[str]:
+        """Return the names of the views of the state: each is a table of queries."""
+        self._check()
+        with _translate_errors():
+            return [view.name for view, _ in user_views.listed(self._source)]
 
     def _run(self, query: str, parameters: Any) -> Any:
         return self._source.sql(query, parameters)

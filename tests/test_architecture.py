@@ -26,9 +26,9 @@ OWN = "lakelog"
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors runtime engine settings event store segments chunks maintain files formats render
-        query views ingest export pinned lake dbapi clients collect backup loggers pipeline analyze
-        train proofs deploy remotes state rollback sync recent consume compat cli server
-        notebook""",
+        query views ingest export pinned lake dbapi sqlalchemy_dialect clients collect backup
+        loggers pipeline analyze train proofs deploy remotes state rollback sync recent consume
+        compat cli server notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "lazy interpreter closest signals",
     "event": "exact levels uniform encode types bookkeeping",

@@ -116,34 +116,6 @@ def test_commit_and_rollback_do_nothing(connection: dbapi.Connection) -> None:
     assert connection.cursor().execute("SELECT 1").fetchall() == [(1,)]
 
 
-def test_sqlalchemy_connects(lake: lakelog.Lake) -> None:
-    """SQLAlchemy reads a lake through its default dialect over this module."""
-    sqlalchemy = need_module("sqlalchemy")
-    from sqlalchemy.engine.default import DefaultDialect
-
-    class LakeDialect(DefaultDialect):
-        supports_statement_cache = True
-        default_paramstyle = "qmark"
-
-        @classmethod
-        def import_dbapi(cls) -> Any:
-            return dbapi
-
-        def do_ping(self, _: Any) -> bool:
-            return True
-
-    engine = sqlalchemy.engine.Engine(
-        sqlalchemy.pool.QueuePool(lambda: lakelog.connect(lake.path)),
-        LakeDialect(dbapi=dbapi),
-        sqlalchemy.engine.make_url("lakelog://"),
-    )
-    query = sqlalchemy.text("SELECT count(*) FROM events WHERE type <> :t")
-    for _ in range(2):
-        with engine.connect() as connection:
-            assert connection.execute(query, {"t": "NONE"}).scalar() == lake.count()
-    engine.dispose()
-
-
 def test_pandas_reads_a_connection(lake: lakelog.Lake) -> None:
     """pandas.read_sql takes a connection as it takes any of PEP 249, with its warning."""
     pandas = need_module("pandas")
