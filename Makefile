@@ -162,12 +162,12 @@ endef
 
 $(WRITER): $(READY)
 	@echo "==> what builds the documentation, in $(VENV)"
-	@$(call install,-e '.[dev,docs]')
+	@$(call install,-e '.[docs]')
 	@touch $@
 
 $(READERS): $(READY)
 	@echo "==> other programs that read a lake, in $(VENV)"
-	@$(call install,-e '.[dev,readers]')
+	@$(call install,-e '.[readers]')
 	@touch $@
 
 # A peer that cannot be installed is said and left out.
