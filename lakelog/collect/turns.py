@@ -9,6 +9,7 @@ once, whatever it is renamed to meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ OPEN_MAX = 2
 # What a report adds up over all turns of a file; totals must count each event once.
 _COUNTS = ("events", "quarantined", "nuls")
 Identity = tuple[int, int]
-Begin = Callable[[str, str, str, Identity], Reading]
+Begin = Callable[[str, str, str, Identity, int | None], Reading]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class TurnReport:
     identity: Identity
     report: FileReport
     is_last: bool
+    mode: str
+    state: tuple[int, int]
+    """Size and mtime of the file when its reading began, which ends there."""
 
 
 @dataclass(eq=False)
@@ -49,12 +53,14 @@ class _QueuedFile:
     reading: Reading | None = None
     fd: int = -1
     had_turn: bool = False
+    state: tuple[int, int] = (-1, 0)
     last_report: FileReport = field(default_factory=lambda: FileReport(""))
     """What of its reading's report was given out before."""
 
 
 class Turns:
-    """The files that are read in turns. `begin(path, name, mode, identity)` starts to read one."""
+    """The files that are read in turns. `begin(path, name, mode, identity, limit)` starts
+    to read one, up to so many bytes."""
 
     def __init__(self, begin: Begin) -> None:
         self._begin = begin
@@ -101,14 +107,14 @@ class Turns:
         reports, until = list[TurnReport](), time.monotonic() + SECONDS
         for entry in self._next():
             is_last = self._turn(entry)
-            report = _report_delta(entry)
+            report, mode = _report_delta(entry), entry.mode
             # Its report is final, but the file is not: the reading began under the name that is
             # gone.
             if is_last and entry.fd >= 0 and entry.mode != "last":
                 # It lost its name while it was read: what was written since has no other reader.
                 _end_reading(entry)
                 entry.path, entry.mode, is_last = f"/dev/fd/{entry.fd}", "last", False
-            reports.append(TurnReport(entry.identity, report, is_last))
+            reports.append(TurnReport(entry.identity, report, is_last, mode, entry.state))
             self._waiting.remove(entry)
             if is_last:
                 _close_entry(entry)
@@ -131,7 +137,14 @@ class Turns:
         # Also after a failed turn, which ended its reading: what that one brought was reported
         # then.
         if entry.reading is None:
-            entry.reading = self._begin(entry.path, entry.name, entry.mode, entry.identity)
+            # The size of now is the limit: a file that grows as fast as it is read would never come
+            # to its end.
+            limit = None
+            with contextlib.suppress(OSError):  # then its reader says why
+                status = os.stat(entry.path)
+                entry.state = status.st_size, status.st_mtime_ns
+                limit = status.st_size
+            entry.reading = self._begin(entry.path, entry.name, entry.mode, entry.identity, limit)
             entry.last_report = FileReport("")
         try:
             return entry.reading.turn(SIZE, SECONDS)

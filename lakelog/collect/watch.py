@@ -113,8 +113,13 @@ class Watcher:
             # had turns may have grown meanwhile.
             reread = [f.file for f in self._known.values() if f.is_copy and f not in missing]
             reread += [file for file in listing.files.values() if file.identity in finished]
-            present = filter(None, map(followed_file.stat_again, reread))
-            new += self._take(list(present), final=final)[0]
+            # One that did not grow is at its end, and would have its turns without end.
+            present = [
+                file
+                for file in filter(None, map(followed_file.stat_again, reread))
+                if finished.get(file.identity) != (file.size, file.mtime_ns)
+            ]
+            new += self._take(present, final=final)[0]
         # A root that can be read again is worth a word, because nothing else would say that its
         # trouble is over.
         for path in self._unseen - listing.faults.keys():
@@ -359,30 +364,29 @@ class Watcher:
         age = time.time() - file.mtime_ns / 1e9
         return followed.file.size >= 0 or waited > _ARRIVAL_MAX or age > STABLE or waited > STABLE
 
-    def _take_turns(self) -> tuple[int, set[Identity]]:
+    def _take_turns(self) -> tuple[int, dict[Identity, tuple[int, int]]]:
         """Continue with the large files, each for a while; return the number of new events, and
-        which files are at their ends."""
+        which files are at their ends, with the size and mtime that they had then."""
         turns = self._turns.run()
         for turn in turns:
             self._note(turn.report, is_last=turn.is_last)
             followed = self._known.get(turn.identity)
             # What holds for files that are read at once, see _take_together.
             if turn.is_last and followed is not None:
-                followed.has_open_end = followed.has_partial_line = turn.report.left > 0
+                followed.has_partial_line = turn.report.left > 0
+                followed.has_open_end = turn.mode == "follow" and turn.report.left > 0
                 followed.is_copy = turn.report.is_copy
         # One that is damaged ends where it did before: it is tried again later (_has_changed).
-        finished = {turn.identity for turn in turns if turn.is_last and not turn.report.error}
+        finished = {t.identity: t.state for t in turns if t.is_last and not t.report.error}
         return sum(turn.report.events for turn in turns), finished
 
     def _ingest(self, path: str, name: str, mode: str) -> FileReport:
         return self._worker(mode).take(path, name)
 
-    def _begin(self, path: str, name: str, mode: str, identity: Identity) -> Reading:
-        # The size of now is the limit: a file that grows as fast as it is read would never come to
-        # its end.
-        with contextlib.suppress(OSError):
-            return self._worker(mode).begin(path, name, os.stat(path).st_size, identity)
-        return self._worker(mode).begin(path, name, expect=identity)  # whose reader says why
+    def _begin(
+        self, path: str, name: str, mode: str, identity: Identity, limit: int | None
+    ) -> Reading:
+        return self._worker(mode).begin(path, name, limit, identity)
 
     def _worker(self, mode: str) -> Ingester:
         lake = self._lake

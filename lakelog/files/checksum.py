@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 _POLYNOMIAL = 0xEDB88320
+_ALL_BITS = 0xFFFFFFFF
 
 
 class Checksum:
@@ -55,13 +56,24 @@ def joined(first: int, second: int, length: int) -> int:
     As crc32_combine of zlib: a byte of zero behind a text is a linear map of its CRC, and so many
     of them are powers of that map.
     """
+    return _behind(first, length) ^ second
+
+
+def of_zeros(length: int) -> int:
+    """Return the CRC-32 of so many bytes of zero, without a look at any."""
+    # The register begins with all bits set, and its bits are inverted at the end.
+    return _behind(_ALL_BITS, length) ^ _ALL_BITS
+
+
+def _behind(crc: int, length: int) -> int:
+    """Return what so many bytes of zero behind a text make of its CRC, a linear map."""
     for power in itertools.count():
         if not length:
             break
         if length & 1:
-            first = _times(_zeros(power), first)
+            crc = _times(_zeros(power), crc)
         length >>= 1
-    return first ^ second
+    return crc
 
 
 @functools.cache

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from lakelog.files.checksum import joined, of_zeros
+from lakelog.files.holes import end_hole
 from lakelog.files.rotation import base_name
 from lakelog.files.source import Source
 from lakelog.store.bootstrap import Store
@@ -437,6 +439,9 @@ def crc_of(source: Source, size: int) -> int | None:
     source.seek(0)
     crc = 0
     while size:
+        if unwritten := source.skip_unwritten(size):
+            crc, size = joined(crc, of_zeros(unwritten), unwritten), size - unwritten
+            continue
         piece = source.read(min(size, _PIECE))
         if not piece:
             return None
@@ -460,13 +465,13 @@ def by_content(source: Source, index: CursorIndex, label: str | None) -> Start:
 
 
 def read_head(source: Source) -> bytes:
-    """Read a file's beginning. Of one shorter than the window no more is read after that, or what
-    is being written now would have no key."""
+    """Read a file's beginning; of one shorter than the window no more is read after that, or what
+    is being written now would have no key. Room at its end, which is written later, is left out."""
     source.seek(0)
     head = source.read(WINDOW)
     if len(head) < WINDOW and not source.compression:
         source.limit = len(head) if source.limit is None else min(source.limit, len(head))
-    return head
+    return head[: len(head) - end_hole(head)]
 
 
 def holds(start: Start, then: CursorIndex, now: CursorIndex, label: str | None) -> bool:

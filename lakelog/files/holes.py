@@ -8,6 +8,8 @@ it: what is before it and what is after it are lines of their own. Shorter runs 
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING, Any
 
 from lakelog.runtime.lazy import Lazy
@@ -73,6 +75,17 @@ def end_hole(data: bytes) -> int:
     count = len(data) - size
     at_start = not size or data[size - 1] == _NEWLINE
     return count if count >= (START_MIN if at_start else INNER_MIN) else 0
+
+
+def unwritten_bytes(fd: int, at: int, most: int) -> int:
+    """Return how many bytes of a file from `at` on have no place on the disk, up to `most`: NULs
+    that need not be read. The descriptor stands elsewhere afterwards."""
+    try:
+        end = os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        # ENXIO: no data up to the end. Other errors: the file system does not say.
+        end = os.fstat(fd).st_size if error.errno == errno.ENXIO else at
+    return min(end - at, most)
 
 
 def visible(data: bytes) -> bytes:

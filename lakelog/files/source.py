@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.files.binary import refusal
 from lakelog.files.columnar import RowStream, container
-from lakelog.files.holes import INNER_MIN, Holes, blank_holes, end_hole, find_holes, seams_of
+from lakelog.files.holes import (
+    INNER_MIN,
+    Holes,
+    blank_holes,
+    end_hole,
+    find_holes,
+    seams_of,
+    unwritten_bytes,
+)
 from lakelog.files.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, inflated, is_wide
 from lakelog.files.lease import is_open_for_writing
 from lakelog.runtime.lazy import LazyProperty
@@ -124,6 +133,14 @@ class Hole:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """More NULs were read, of a hole that is not at its end: whoever reads in turns may stop."""
+
+    base: int
+    length: int = 0
+
+
+@dataclass(frozen=True)
 class Split:
     """Whole lines that another process loads, `length` bytes of them."""
 
@@ -132,7 +149,7 @@ class Split:
     answer: Answer
 
 
-Piece = Chunk | Overlong | Hole | Split
+Piece = Chunk | Overlong | Hole | Pause | Split
 
 
 class Source:
@@ -236,6 +253,17 @@ class Source:
                 return
             offset -= len(part)
 
+    def skip_unwritten(self, most: int) -> int:
+        """Go past bytes that nobody wrote, `most` at most; return how many these are. All are NULs,
+        and the file system says where they end."""
+        if self.compression:
+            return 0
+        if self.limit is not None:
+            most = min(most, self.limit - self._at)
+        length = max(unwritten_bytes(self.descriptor, self._at, most), 0)
+        self._at = self._file.seek(self._at + length)
+        return length
+
     def pieces(self, offset: int) -> Iterator[Piece]:
         """Yield chunks of whole lines from `offset`, where the stream must stand."""
         pending, base, hole, number = b"", offset, 0, 0
@@ -246,6 +274,8 @@ class Source:
                 yield split
                 base += split.length
                 continue
+            # Of a sparse file as large as a disk no turn could read the NULs.
+            hole += self.skip_unwritten(sys.maxsize) if hole else 0
             if not (block := self._block(self._next_size())):
                 break
             if hole:
@@ -253,6 +283,7 @@ class Source:
                 rest = block.lstrip(b"\0")
                 hole += len(block) - len(rest)
                 if not rest:
+                    yield Pause(base)
                     continue
                 if pending:
                     yield _line(pending, base, number)

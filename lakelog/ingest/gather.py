@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from lakelog.files import cursors, splits
+from lakelog.files import checksum, cursors, splits
 from lakelog.files.checksum import Checksum
 from lakelog.files.cursors import WINDOW, Cursor, Start
 from lakelog.files.holes import visible
 from lakelog.files.identity import FileCopy, KnownContent, UndecidedFile
-from lakelog.files.source import LINE_MAX, SHORT, Chunk, Hole, Overlong, Piece, Source, Split
+from lakelog.files.source import LINE_MAX, SHORT, Chunk, Hole, Overlong, Pause, Piece, Source, Split
 from lakelog.formats import local_time, registry
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions
@@ -21,7 +20,6 @@ from lakelog.ingest.records import BOM, joins
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer, readable
 from lakelog.segments import typed
 
-_PIECE = 1 << 20
 _TOO_LONG = "the line behind it is too long"
 UNFINISHED = "the last line has no newline and is no event: it is read again once it goes on"
 
@@ -82,6 +80,8 @@ class Gatherer:
 
     def take(self, piece: Piece) -> None:
         """Add a piece of the file; publish when the batch is full. Raises CursorMoved."""
+        if isinstance(piece, Pause):
+            return
         if isinstance(piece, Overlong):
             self._take_part(piece)
         elif isinstance(piece, Hole):
@@ -121,11 +121,8 @@ class Gatherer:
             return
         self._end_pending("a hole of NULs follows")
         self._nuls += hole.length
-        # The CRC covers holes as well, but a hole may be larger than memory.
-        sizes = itertools.chain(
-            itertools.repeat(_PIECE, hole.length // _PIECE), [hole.length % _PIECE]
-        )
-        self._crc.add(map(bytes, sizes), hole.length)
+        # The CRC covers holes as well, but a hole may be larger than any disk.
+        self._crc.add_sum(lambda: checksum.of_zeros(hole.length), hole.length)
         self._move(hole.base + hole.length, bytes(min(hole.length, WINDOW)))
 
     def _take_split(self, split: Split) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 from lakelog.files.cursors import printable
 from lakelog.files.exclusions import is_apart
 from lakelog.files.identity import Inodes
-from lakelog.files.source import Source, kind_of
+from lakelog.files.source import Hole, Source, kind_of
 from lakelog.ingest.batch import CursorMoved, FileReport, Job, finishing
 from lakelog.ingest.gather import Gatherer
 from lakelog.ingest.group import Group
@@ -253,7 +253,8 @@ class Ingester:
                 gatherer.take(piece)
                 if self._progress:
                     self._progress(self._bytes_done + source.raw, self._total, gatherer.event_count)
-                size = piece.length
+                # What nobody wrote takes no time, however long it is.
+                size = 0 if isinstance(piece, Hole) else piece.length
                 # Whoever drives the generator sends True to publish; it then stays at the same
                 # piece.
                 while (yield size):

@@ -112,7 +112,9 @@ def test_rotation_before_a_packed_file_is_opened(lake: lakelog.Lake, tmp_path: P
     with Watched(lake, place) as watcher:
         begin = watcher._turns._begin
 
-        def begin_late(path: str, name: str, mode: str, identity: tuple[int, int]) -> Reading:
+        def begin_late(
+            path: str, name: str, mode: str, identity: tuple[int, int], limit: int | None
+        ) -> Reading:
             watcher._turns._begin = begin
             place.move("a.log.1.gz", "a.log.2.gz")
             place.write("a.log", 10)
@@ -120,7 +122,7 @@ def test_rotation_before_a_packed_file_is_opened(lake: lakelog.Lake, tmp_path: P
             place.pack("a.log.1")
             os.utime(place.root / "a.log.1.gz")  # as a log that was flushed once more before
             place.write("a.log", 5)
-            return begin(path, name, mode, identity)
+            return begin(path, name, mode, identity, limit)
 
         watcher._turns._begin = begin_late
         finish(watcher)

@@ -14,7 +14,7 @@ import pytest
 import lakelog
 from lakelog.collect import turns, watch
 from lakelog.files import source
-from lakelog.files.source import Chunk, Hole, Overlong, Source
+from lakelog.files.source import Chunk, Hole, Overlong, Pause, Source
 from lakelog.ingest import group
 from lakelog.ingest.audit.audit import audit
 from tests.support.watching import Place, Watched, stored
@@ -162,7 +162,7 @@ def test_pieces_do_not_depend_on_what_is_read_at_once(
 
 def lines_of(piece: source.Piece) -> list[tuple[int, bytes]]:
     """Where the lines of a piece are that are not blank."""
-    if isinstance(piece, Hole):
+    if isinstance(piece, Hole | Pause):
         return []
     if isinstance(piece, Overlong):
         return [(piece.base, piece.data)]
@@ -201,6 +201,67 @@ def test_nuls_at_the_end_wait(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert (report.events, report.quarantined) == (1, 0)
     assert report.files[0].nuls == 5000 + 5 - len(LINE % 2 + LINE % 3)
     proven(lake, path)
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_a_watched_file_that_ends_in_nuls_is_read_to_its_end(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, final: bool
+) -> None:
+    """Room at the end of a log keeps no watcher busy; what is written there later is read."""
+    monkeypatch.setattr(watch, "STABLE", -1.0)
+    place = Place(tmp_path / "logs")
+    place.write("a.log", 5)
+    size = (place.root / "a.log").stat().st_size
+    place.end("a.log", b"\0" * 3000)
+    with Watched(lake, place) as watcher:
+        for _ in range(4):
+            watcher.round(final=final)
+        assert not watcher.is_behind
+        assert not watcher.has_open_ends
+        with open(place.root / "a.log", "r+b") as file:
+            file.seek(size)
+            place.written.append("e5")
+            file.write(b'{"type":"T","subject":"e5"}\n')
+        watcher.round(final=final)
+        assert watcher.totals.nuls == 0
+    assert stored(lake) == Counter(place.written)
+
+
+def test_a_sparse_file_as_large_as_a_disk_is_read_at_once(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of bytes that nobody wrote none is read: the lines around them are there in three rounds,
+    and so are those of other files."""
+    monkeypatch.setattr(watch, "STABLE", -1.0)
+    place, size = Place(tmp_path / "logs"), 300 << 30
+    place.write("a.log", 5)
+    os.truncate(place.root / "a.log", size)
+    place.write("a.log", 5)
+    place.write("b.log", 5)
+    os.truncate(place.root / "b.log", size)
+    place.write("c.log", 5)
+    with Watched(lake, place) as watcher:
+        for _ in range(3):
+            watcher.round()
+        assert not watcher.is_behind
+        assert stored(lake) == Counter(place.written)
+        place.write("a.log", 1)
+        place.move("a.log", "a.log.1")
+        watcher.round()
+        assert size - 1000 < watcher.totals.nuls < size
+    assert stored(lake) == Counter(place.written)
+
+
+def test_a_turn_may_end_within_nuls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NULs that somebody wrote have to be read; whoever reads them can stop at every chunk."""
+    monkeypatch.setattr(source, "CHUNK", 1 << 16)
+    path = tmp_path / "a.log"
+    path.write_bytes(LINE % 1 + b"\0" * 1_000_000 + LINE % 2)
+    file = Source(str(path))
+    kinds = [type(piece) for piece in file.pieces(0)]
+    file.close()
+    assert kinds.count(Pause) > 10
+    assert kinds[-2:] == [Hole, Chunk]
 
 
 def test_a_short_run_within_a_line_is_data(lake: lakelog.Lake, tmp_path: Path) -> None:

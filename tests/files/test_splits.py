@@ -353,3 +353,4 @@ def test_long_texts_are_joined(first: bytes, second: bytes, zeros: int) -> None:
     second += bytes(zeros)
     joined = checksum.joined(zlib.crc32(first), zlib.crc32(second), len(second))
     assert joined == zlib.crc32(first + second)
+    assert checksum.of_zeros(zeros) == zlib.crc32(bytes(zeros))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.files.cursors import Cursor
 from lakelog.files.holes import visible
-from lakelog.files.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source, Split
+from lakelog.files.source import LINE_MAX, Chunk, Hole, Overlong, Pause, Piece, Source, Split
 from lakelog.formats import bulk, jsonl, registry
 from lakelog.formats.format import Format
 from lakelog.ingest.audit.file_audit import FileAudit
@@ -141,7 +141,7 @@ class Account:
 
     def _piece(self, piece: Piece, begin: int, end: int) -> None:
         """Compare the part of a piece that gave rows of this file."""
-        if piece.base + piece.length <= begin:
+        if piece.base + piece.length <= begin or isinstance(piece, Pause):
             return
         if isinstance(piece, Overlong):
             self._long_line(piece, end)
