@@ -64,7 +64,7 @@ ORDER = {
     "export": "folder tables export",
     "clients": """failure backoff loopback download http_client redis_config redis_client
         redis_metrics kafka_config""",
-    "collect": "followed_file status turns watch loop",
+    "collect": "followed_file successors status turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",
     "loggers": """exits buffer queue values destination recorder exceptions handler adapters
         otel spans genai_fields genai_streams genai_calls genai

@@ -16,8 +16,10 @@ from lakelog.cli.input_formats import InputFormat
 from lakelog.cli.render.output import Target, emit, with_output
 from lakelog.cli.render.tables import Count, cell
 from lakelog.cli.render.terminal import many, size
+from lakelog.event import bookkeeping
 from lakelog.ingest.audit import audit as auditing
 from lakelog.ingest.audit.file_audit import FileAudit
+from lakelog.lake import Lake
 from lakelog.render.formats import of_records
 
 _FAULTS = ("missing", "doubled", "foreign")
@@ -40,6 +42,8 @@ _COLUMNS = (
     "backup",
     "copy_of",
 )
+_LOST = f"""SELECT count(DISTINCT subject), sum(TRY_CAST(data->>'lost_bytes' AS DOUBLE)) FROM events
+    WHERE type = '{bookkeeping.WATCH}' AND data->>'lost_bytes' IS NOT NULL"""
 # The columns of counts need the rest of 80 columns.
 _NAME_MAX = 20
 
@@ -92,12 +96,15 @@ def audit(
             progress=progress,
             backups=functools.partial(copies_of, places),
         )
+        reported = _reported(lake)
     # Files without anything to compare are left out of the table, not of the records.
     table = of_records([_table_row(f) for f in result.files if f.seen or f.wrong])
     emit(of_records([record(f) for f in result.files], _COLUMNS), target, table)
     for words in problems(result):
         app.say(words, fg="red")
     app.say(summary(result))
+    for words in reported:
+        app.say(words)
     # A missing line outweighs a file that could not be read: the code says the worst.
     if result.wrong or result.failed or result.gone:
         click.get_current_context().exit(exits.WRONG if result.wrong else exits.FAILED)
@@ -153,6 +160,15 @@ def summary(result: auditing.Audit) -> str:
     copies = sum(bool(f.copy_of) for f in result.files)
     words += f"; {many(copies, 'file')} copied from others" if copies else ""
     return words + _unproven_note(result)
+
+
+def _reported(lake: Lake) -> list[str]:
+    """Return what watchers reported that no file can show any more."""
+    files, unread = lake.sql(_LOST).fetchall()[0]
+    if not files:
+        return []
+    lost = f"{unread:,.0f} bytes of {many(files, 'file')} that went before they were read"
+    return [f"watchers reported {lost} (type = 'lakelog.watch')"]
 
 
 def _unproven_note(result: auditing.Audit) -> str:

@@ -3,7 +3,8 @@
     0    done
     1    failed
     2    wrong usage: an option, argument, setting, name or event that cannot be
-    3    checked and found wrong: verify, audit, repair, check-proof, diff --exit-code
+    3    checked and found wrong: verify, audit, repair, check-proof, diff --exit-code,
+         and watch --once where a file went unread
     130  interrupted
 
 A reader that closed our pipe had what it wanted: that is 0. LAKELOG_DEBUG=1 shows the traceback.

@@ -30,7 +30,7 @@ from lakelog.cli.rounds import SIGNALS, StopEvent
 from lakelog.collect import loop
 from lakelog.collect import watch as following
 from lakelog.collect.followed_file import raise_descriptor_limit
-from lakelog.collect.status import Totals, lock_path, status_path
+from lakelog.collect.status import Say, Totals, lock_path, status_path
 from lakelog.files.scan import scan
 from lakelog.lake import Lake
 from lakelog.recent.redis_feed import END, RecentFeeder
@@ -211,6 +211,8 @@ def follow(
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
         _sum_up(app, watcher.totals, backups)
+        if once and watcher.totals.lost_files:
+            click.get_current_context().exit(exits.WRONG)
         if once and watcher.has_unreadable:
             click.get_current_context().exit(exits.FAILED)
 
@@ -255,9 +257,11 @@ def _once(
     patterns: tuple[str, ...],
 ) -> None:
     watcher.round(final=True)
-    while (watcher.has_arriving_files or watcher.is_behind) and not stop.is_set():
+    while (
+        watcher.has_arriving_files or watcher.is_behind or watcher.is_unsettled
+    ) and not stop.is_set():
         # Waiting is only for copies that are still arriving; what is behind can be read at once.
-        if not watcher.is_behind:
+        if watcher.has_arriving_files and not watcher.is_behind:
             stop.wait(following.STABLE / 4)
         watcher.round(final=True)
     watcher.close()
@@ -312,7 +316,7 @@ def _resume(watcher: following.Watcher, backups: BackupScheduler | None) -> tupl
     return True, memory["lock"]
 
 
-def _reporter(app: App) -> following.Say:
+def _reporter(app: App) -> Say:
     """Return a function that writes messages to stderr, with the time unless it is a terminal."""
 
     def tell(text: str) -> None:
@@ -350,6 +354,11 @@ def _status_lines(status: dict[str, Any]) -> str:
     ]
     if status.get("nuls"):
         lines.append(f"  skipped      {status['nuls']:,} NUL bytes, where nobody wrote text")
+    if status.get("lost_files"):
+        lines.append(
+            f"  lost         {many(status['lost_files'], 'file')} that went with"
+            f" {status['lost_bytes']:,} bytes unread"
+        )
     if redis := status.get("redis"):
         behind = "?" if redis["entries_behind"] is None else f"{redis['entries_behind']:,}"
         lines.append(

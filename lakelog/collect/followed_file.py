@@ -27,6 +27,8 @@ class FollowedFile:
     """Whether a last line without newline was left."""
     is_copy: bool = False
     """Whether all of it is a copy of another file."""
+    is_sought: bool = False
+    """Whether it is missing and was looked for under other names."""
     arrival: tuple[int, int] = (0, 0)
     """Size and mtime of a packed file that waits to be read, at `read_at`."""
 

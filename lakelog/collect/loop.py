@@ -18,7 +18,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lakelog.collect.watch import Say, Watcher
+from lakelog.collect.status import Say
+from lakelog.collect.watch import Watcher
 from lakelog.errors import LakelogError
 from lakelog.files.cursors import printable
 from lakelog.maintain import compact, gc
@@ -184,7 +185,11 @@ def _may_rest(watcher: Watcher, compaction: Compaction, last: float) -> bool:
     """Whether no line arrived for a while, nothing is in progress, and a restart would free
     memory."""
     idle = not (
-        watcher.has_open_ends or watcher.has_arriving_files or watcher.is_behind or watcher.is_busy
+        watcher.has_open_ends
+        or watcher.has_arriving_files
+        or watcher.is_unsettled
+        or watcher.is_behind
+        or watcher.is_busy
     )
     # Without the engine loaded a new process would be as large as this one.
     quiet = idle and not compaction.running

@@ -1,15 +1,31 @@
-"""The status of a watcher: its totals, and the files in the cache that others read and lock."""
+"""What a watcher reports: problems with paths, its totals, and the files in the cache that others
+read and lock."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.collect.successors import LostFile
+from lakelog.errors import LakelogError
+from lakelog.event import bookkeeping
+from lakelog.files.cursors import printable
+from lakelog.files.scan import Scan
+from lakelog.store import disk
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
+
+_STATUS_EVERY = 10.0
+_HAS_EVENT = f"SELECT 1 FROM events WHERE type = '{bookkeeping.WATCH}' AND id = ?"
+Say = Callable[[str], None]
 
 
 @dataclass
@@ -24,12 +40,88 @@ class Totals:
     events: int = 0
     quarantined: int = 0
     nuls: int = 0
+    lost_files: int = 0
+    """Files that went before they were read to their ends."""
+    lost_bytes: int = 0
+    """What was seen of those files and never read."""
     faults: dict[str, str] = field(default_factory=dict)
     last_round: float = 0.0
     last_event: float = 0.0
     slowest_round: float = 0.0
     redis: dict[str, Any] = field(default_factory=dict)
     """Figures of what is kept in Redis beside the lake, if anything is."""
+
+
+class Reporter:
+    """Says what happens to watched files, as an event of the lake, too, and keeps the totals."""
+
+    def __init__(self, lake: Lake, roots: list[str], say: Say) -> None:
+        self._lake, self.say = lake, say
+        self.totals = Totals(roots=roots)
+        self.complaints: dict[str, str] = {}
+        """The problem of each path that has one."""
+        self._written = 0.0
+
+    def complain(self, path: str, reason: str) -> None:
+        """Report a problem with a path once, and store it as an event."""
+        path = printable(path)
+        # A fault that lasts would be said and stored every second.
+        if self.complaints.get(path) == reason:
+            return
+        self.complaints[path] = self.totals.faults[path] = reason
+        self.tell(path, reason)
+
+    def forget(self, listing: Scan) -> None:
+        """Drop complaints about paths that no longer exist: compressed, or removed."""
+        if not self.complaints:
+            return
+        present = map(printable, (*listing.files, *listing.faults, *listing.ignored))
+        for path in self.complaints.keys() - set(present):
+            del self.complaints[path]
+
+    def tell(self, path: str, message: str, *, id_: str = "", **data: int) -> None:
+        """Report something about a path, and store it as an event, with figures for queries."""
+        path = printable(path)
+        self.say(f"{path}: {message}")
+        self._written = 0.0  # the next round writes the status
+        event = bookkeeping.event(
+            bookkeeping.WATCH, path, level="WARN", message=message, data=data or None
+        )
+        if id_:
+            event["id"] = id_
+        # The complaint may be that the lake cannot be written.
+        with contextlib.suppress(LakelogError, OSError):
+            self._lake.append(event)
+
+    def lose(self, lost: LostFile) -> None:
+        """Report a file that went before it was read to its end, unless an earlier watcher did."""
+        id_ = f"lost:{lost.key}:{lost.unread}" if lost.key else ""
+        if id_ and self._lake.sql(_HAS_EVENT, [id_]).fetchall():
+            return
+        self.totals.lost_files += 1
+        self.totals.lost_bytes += lost.unread
+        message = f"it went with {lost.unread:,} bytes that nobody read"
+        self.tell(lost.path, message, id_=id_, lost_bytes=lost.unread)
+
+    def count(self, listing: Scan, start: float, new: int) -> None:
+        """Count a round that began at `start` and ingested so many events."""
+        totals = self.totals
+        totals.rounds += 1
+        totals.files = len(listing.files)
+        totals.last_round = time.time()
+        totals.last_event = totals.last_round if new else totals.last_event
+        totals.slowest_round = max(totals.slowest_round, time.monotonic() - start)
+        totals.faults = {p: r for p, r in totals.faults.items() if p in self.complaints}
+        # The status file is written when something happened, else seldom: an idle watcher leaves
+        # the disk alone.
+        if new or listing.faults or abs(totals.last_round - self._written) > _STATUS_EVERY:
+            self._write()
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):
+            data = orjson.dumps(asdict(self.totals), option=orjson.OPT_APPEND_NEWLINE)
+            disk.replace_whole(status_path(self._lake), data, sync=False)
+            self._written = self.totals.last_round
 
 
 def status_path(lake: Lake) -> str:

@@ -11,28 +11,24 @@ An unfinished last line waits for its newline as long as somebody may write it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from lakelog.collect import followed_file
 from lakelog.collect.followed_file import FollowedFile
-from lakelog.collect.status import Totals, status_path
+from lakelog.collect.status import Reporter, Say, Totals
+from lakelog.collect.successors import Successors
 from lakelog.collect.turns import Turns
-from lakelog.errors import LakelogError
-from lakelog.event import bookkeeping
 from lakelog.files import cursors
+from lakelog.files.cursors import CursorIndex
 from lakelog.files.rotation import PACKED, is_rotated
 from lakelog.files.scan import IGNORED, FileState, Scan, look_again, scan
 from lakelog.ingest.batch import GRACE, FileReport, Job
 from lakelog.ingest.group import FILES_MAX, Group
 from lakelog.ingest.ingest import WENT, Ingester, Reading
-from lakelog.store import disk
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -42,8 +38,6 @@ STABLE = 2.0
 # Seconds after which a file with a complaint is tried again, though nothing changed in it; seconds
 # for which a new file is waited for at most, where clocks do not help.
 _PATIENCE, _ARRIVAL_MAX = 30.0, 5.0
-_STATUS_EVERY = 10.0
-Say = Callable[[str], None]
 Identity = tuple[int, int]
 
 
@@ -64,18 +58,18 @@ class Watcher:
         """`after` is called with each scan, once everything new in it is ingested."""
         self._after = after
         self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
-        self._patterns, self._say = patterns, say or (lambda text: None)
+        self._patterns = patterns
+        self._reporter = Reporter(lake, self._roots, say or (lambda text: None))
+        self._has_moved = False
         self._form, self._source = form, source
+        self._successors = Successors(self._roots, source)
         self._job = Job(lake.store, lake.branch_name, lake.engine, form, source, follows=True)
         # In the order of their last change, which decides whose descriptors are closed.
         self._known: dict[Identity, FollowedFile] = {}
         self._inodes: dict[Identity, str] = {}
-        self._complaints: dict[str, str] = {}
         self._unseen: set[str] = set()
         self._turns = Turns(self._begin)
-        self._written = 0.0
         self._open_files_max = followed_file.open_files_max()
-        self.totals = Totals(roots=self._roots)
         self.scan_seconds = 0.0
         """Processor time that the last look at all files took."""
 
@@ -89,6 +83,8 @@ class Watcher:
         # Sizes are taken first and nothing is read beyond them, so that all files are as they were
         # at one moment.
         listing = scan(self._roots, self._patterns)
+        self._has_moved = False
+        self._successors.update(listing, self._known, self._index)
         due = [file for file in listing.files.values() if self._has_changed(file)]
         self.scan_seconds = time.thread_time() - worked
         missing = [f for identity, f in self._known.items() if identity not in listing.inodes]
@@ -124,18 +120,35 @@ class Watcher:
         # trouble is over.
         for path in self._unseen - listing.faults.keys():
             if self._complaints.pop(cursors.printable(path), None) and path in self._roots:
-                self._tell(cursors.printable(path), "there again")
+                self._reporter.tell(path, "there again")
         self._unseen = set(listing.faults)
         for path, reason in (listing.faults | listing.ignored).items():
-            self._complain(path, reason)
-        self._forget(listing)
+            self._reporter.complain(path, reason)
+        self._reporter.forget(listing)
+        if self._successors.is_unsettled and not self.has_arriving_files:
+            for lost in self._successors.lost(self._index()):
+                self._reporter.lose(lost)
         if new:
             self._lake.sealer().maintain()
-        self._count(listing, start, new)
+        self._reporter.count(listing, start, new)
         # At the end: a backup is taken of what was ingested, not before it.
         if self._after is not None:
-            self._after(listing)
+            self._after(self._successors.without_outside(listing))
         return new
+
+    @property
+    def totals(self) -> Totals:
+        """What this watcher did since it started."""
+        return self._reporter.totals
+
+    @property
+    def _complaints(self) -> dict[str, str]:
+        return self._reporter.complaints
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether a file is missing of which the next round may find what it became."""
+        return self._has_moved or self._successors.is_unsettled
 
     @property
     def has_arriving_files(self) -> bool:
@@ -186,8 +199,8 @@ class Watcher:
 
     def remember(self, memory: dict[str, Any]) -> None:
         """Continue where another watcher of this process, before its restart, had got to."""
-        self.totals = Totals(**memory["totals"])
-        self._complaints = memory["told"]
+        self._reporter.totals = Totals(**memory["totals"])
+        self._reporter.complaints = memory["told"]
         for *values, fd, has_open_end, has_partial_line, is_copy in memory["files"]:
             if fd >= 0:
                 os.set_inheritable(fd, False)
@@ -225,6 +238,13 @@ class Watcher:
             return False
         followed.read_at = time.monotonic()  # if somebody has: ask again after as long
         return not followed_file.is_open_for_writing(followed)
+
+    def _index(self) -> CursorIndex:
+        """The cursors of now."""
+        state = self._job.state(self._job.head())
+        index = self._job.cache.take(self._lake.store, state)
+        self._job.cache.keep(state.digest, index)
+        return index
 
     def _note_inodes(self, listing: Scan) -> None:
         """Record where each inode can be read, for the decision which file is which."""
@@ -274,6 +294,8 @@ class Watcher:
                     size, mtime_ns = status.st_size, status.st_mtime_ns
                     followed.file = followed.file._replace(size=size, mtime_ns=mtime_ns)
                     continue
+            elif cursors.printable(followed.file.path) not in self._complaints:
+                self._successors.miss(followed, self._index())
             followed_file.close(followed)
             self._known.pop(identity)
             self._inodes.pop(identity, None)
@@ -404,22 +426,27 @@ class Watcher:
 
     def _note(self, report: FileReport, *, is_last: bool = True) -> None:
         totals = self.totals
+        if report.released:
+            self._successors.truncate(report.path)
         totals.events += report.events
         totals.quarantined += report.quarantined
         if report.nuls:
             totals.nuls += report.nuls
-            self._tell(report.path, f"{report.nuls:,} NUL bytes skipped")
+            self._reporter.tell(report.path, f"{report.nuls:,} NUL bytes skipped")
         # Its new name, or its absence, is in the next scan.
         if report.error == WENT:
+            self._has_moved = True
             return  # it was renamed or removed since the scan
         if report.error:
-            self._complain(report.path, report.error)
+            self._reporter.complain(report.path, report.error)
         elif is_last:
             self._complaints.pop(report.path, None)
         if report.note:
-            self._say(f"{report.path}: {report.note}")
+            self._reporter.say(f"{report.path}: {report.note}")
         if report.quarantined:
-            self._say(f"{report.path}: {report.quarantined} lines to quarantine: {report.reason}")
+            self._reporter.say(
+                f"{report.path}: {report.quarantined} lines to quarantine: {report.reason}"
+            )
 
     def _is_arriving(self, file: FileState) -> bool:
         """Whether a new compressed file is still being written: it is read once it has not changed
@@ -450,49 +477,3 @@ class Watcher:
         # least likely to be written to right before its removal.
         for followed in with_descriptor[: -self._open_files_max]:
             followed_file.close(followed)
-
-    # --- the whole ---
-
-    def _forget(self, listing: Scan) -> None:
-        """Drop complaints about paths that no longer exist: compressed, or removed."""
-        if not self._complaints:
-            return
-        present = map(cursors.printable, (*listing.files, *listing.faults, *listing.ignored))
-        for path in self._complaints.keys() - set(present):
-            del self._complaints[path]
-
-    def _complain(self, path: str, reason: str) -> None:
-        """Report a problem with a path once, and store it as an event."""
-        path = cursors.printable(path)
-        # A fault that lasts would be said and stored every second.
-        if self._complaints.get(path) == reason:
-            return
-        self._complaints[path] = self.totals.faults[path] = reason
-        self._tell(path, reason)
-
-    def _tell(self, path: str, message: str) -> None:
-        """Report something about a path, and store it as an event."""
-        self._say(f"{path}: {message}")
-        event = bookkeeping.event(bookkeeping.WATCH, path, level="WARN", message=message)
-        # The complaint may be that the lake cannot be written.
-        with contextlib.suppress(LakelogError, OSError):
-            self._lake.append(event)
-
-    def _count(self, listing: Scan, start: float, new: int) -> None:
-        totals = self.totals
-        totals.rounds += 1
-        totals.files = len(listing.files)
-        totals.last_round = time.time()
-        totals.last_event = totals.last_round if new else totals.last_event
-        totals.slowest_round = max(totals.slowest_round, time.monotonic() - start)
-        totals.faults = {p: r for p, r in totals.faults.items() if p in self._complaints}
-        # The status file is written when something happened, else seldom: an idle watcher leaves
-        # the disk alone.
-        if new or listing.faults or abs(totals.last_round - self._written) > _STATUS_EVERY:
-            self._write_status()
-
-    def _write_status(self) -> None:
-        with contextlib.suppress(OSError):
-            data = orjson.dumps(asdict(self.totals), option=orjson.OPT_APPEND_NEWLINE)
-            disk.replace_whole(status_path(self._lake), data, sync=False)
-            self._written = self.totals.last_round

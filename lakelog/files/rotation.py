@@ -1,4 +1,4 @@
-"""Names of rotated logs: the suffixes that logrotate, logging handlers and shells append."""
+"""Names of rotated logs: what logrotate, logging handlers, daemons and shells make of them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,36 @@ import re
 from collections.abc import Iterator
 
 PACKED = (".gz", ".zst", ".bz2", ".xz")
-_DATE = r"\d{6,14}|\d{4}-\d\d-\d\d"
-# Two suffixes at most, such as app.log-20240101.1.
-_SUFFIX = (
-    rf"(?:\.\d{{1,3}}|[._-](?:{_DATE})(?:[-_.T]?\d[\d:.-]*)?|\.(?:old|bak|prev|save|orig)){{1,2}}"
+_MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_DATE = (
+    r"\d{6,14}|\d{4}[-._]\d\d[-._]\d\d|\d\d-\d\d-\d{4}"
+    rf"|\d{{1,2}}[-_.]?(?:{_MONTH})[a-z]*[-_.]?\d{{2,4}}"
 )
-_ROTATED = re.compile(rf"(?P<stem>.+?){_SUFFIX}(?P<ending>\.[a-z]\w{{0,9}})?", re.ASCII)
+# Two suffixes at most, such as app.log-20240101.1. WebLogic puts five digits right behind `.log`.
+_SUFFIX = (
+    rf"(?:\.\d{{1,3}}|[._-]{{1,2}}(?:{_DATE})(?:[-_.T]?\d[\d:._-]*)?"
+    r"|\.(?:old|bak|prev|save|orig)|-old|(?<=\.log)\d{5}){1,2}"
+)
+_ROTATED = re.compile(
+    rf"(?P<stem>.+?){_SUFFIX}(?P<ending>\.[a-z]\w{{0,9}})?", re.ASCII | re.IGNORECASE
+)
+# svlogd and multilog rename `current` to the time of the rename (TAI64N).
+_CURRENT = re.compile(r"@[0-9a-f]{24}\.[su]")
+# Whatever rotation puts behind a name: numbers, dates in words, zones, and what says `earlier`.
+_WORD = (
+    rf"\d++|(?:{_MONTH})[a-z]{{0,6}}|(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}|[ap]m|utc|gmt|[tz]"
+    r"|old(?:er)?|bak|backup|prev(?:ious)?|saved?|orig|archived?|rotated?|copy|last|closed|done"
+)
+# Possessive, as a name may be 255 digits long.
+_BEHIND = re.compile(rf"(?:[-._:@+~ ]*+(?:{_WORD}))*+[-._~]*+", re.ASCII | re.IGNORECASE)
 
 
 @functools.lru_cache(4096)
 def base_name(path: str) -> str:
     """The name of a log without its directory and the suffixes of rotation and compression."""
     name = unpacked(os.path.basename(path))
+    if _CURRENT.fullmatch(name):
+        return "current"
     match = _ROTATED.fullmatch(name)
     return match["stem"] + (match["ending"] or "") if match else name
 
@@ -62,15 +80,13 @@ def unpacked(name: str) -> str:
 
 
 def stems(name: str) -> Iterator[str]:
-    """The name, then without a compression's ending, then without a rotation's number or date."""
+    """The name, then without a compression's ending, then every name of which rotation may have
+    made it."""
     yield name
-    for suffix in PACKED:
-        if name.endswith(suffix):
-            name = name.removesuffix(suffix)
-            yield name
-    stem, _, last = name.rpartition(".")
-    if stem and last.strip("0123456789-_T") == "":
-        yield stem
-    stem, _, last = name.rpartition("-")
-    if stem and last.isdigit():
-        yield stem
+    plain = unpacked(name)
+    yield plain
+    yield base_name(name)
+    # Only where a word of the name ends, and what follows is of the kind that rotation adds.
+    for end in range(len(plain) - 1, 0, -1):
+        if not plain[end].isalpha() and _BEHIND.fullmatch(plain, end):
+            yield plain[:end]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import os
 import stat
 from collections.abc import Iterator
@@ -54,6 +55,16 @@ class Scan:
     """The inodes of the files."""
     names: dict[str, set[str]] = field(default_factory=dict)
     """The names in each directory when it was listed."""
+    others: dict[int, str] = field(default_factory=dict)
+    """What fits no pattern, by the number of its inode: a log may be among it that was renamed."""
+
+    def add(self, state: FileState) -> bool:
+        """Add a file; False if it is there already, under another name."""
+        if state.identity in self.inodes:
+            return False
+        self.inodes.add(state.identity)
+        self.files[state.path] = state
+        return True
 
 
 def scan(roots: list[str], patterns: tuple[str, ...]) -> Scan:
@@ -65,9 +76,11 @@ def scan(roots: list[str], patterns: tuple[str, ...]) -> Scan:
     """
     result = Scan()
     for root in roots:
-        for path in _paths(root, result):
+        for path, inode in _paths(root, result):
             if path == root or _wanted(os.path.basename(path), patterns):
                 _look(path, result, is_root=path == root)
+            else:
+                result.others[inode] = path
     return result
 
 
@@ -84,8 +97,8 @@ def look_again(result: Scan, patterns: tuple[str, ...]) -> list[FileState]:
                 path = f"{folder.rstrip('/')}/{name}"
                 if name.startswith(".") or not _wanted(name, patterns):
                     continue
-                below = _paths(path, result) if os.path.isdir(path) else iter((path,))
-                for each in below:
+                below = _paths(path, result) if os.path.isdir(path) else iter(((path, 0),))
+                for each, _ in below:
                     state = _look(each, result, is_root=False)
                     fresh += [state] if state else []
     return fresh
@@ -113,16 +126,13 @@ def _look(path: str, result: Scan, *, is_root: bool) -> FileState | None:
         return None
     state = seen_as(path, status)
     # A hard link would be read twice.
-    if state.identity in result.inodes:
-        return None
-    result.inodes.add(state.identity)
-    result.files[path] = state
-    return state
+    return state if result.add(state) else None
 
 
-def _paths(root: str, result: Scan) -> Iterator[str]:
+def _paths(root: str, result: Scan) -> Iterator[tuple[str, int]]:
+    """Yield the paths at and below a root, with the numbers of their inodes, of links 0."""
     if not os.path.isdir(root):
-        yield root
+        yield root, 0
         return
     if is_lake(root):  # a backup may be read again, but a lake would ingest its own segments
         result.faults[root] = "it is a lake, whose files are no input"
@@ -143,11 +153,12 @@ def _paths(root: str, result: Scan) -> Iterator[str]:
             if entry.name.startswith("."):
                 continue
             if not entry.is_dir(follow_symlinks=False):
-                yield entry.path
+                yield entry.path, 0 if entry.is_symlink() else entry.inode()
             elif not is_apart(entry.path):
                 waiting.append(entry.path)
 
 
+@functools.lru_cache(1 << 15)
 def _wanted(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a name fits a pattern, as it is or without what rotation put after it."""
     if name.startswith(".") or name.endswith(_PARTIAL):

@@ -160,8 +160,8 @@ def test_clocks_that_jump(
 def test_files_no_one_can_read(
     lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pipes, devices, sockets and links that lead nowhere are said; a file that
-    goes while it is opened is no fault of the others."""
+    """Pipes, devices, sockets and links that lead nowhere are said, and so is a file that
+    goes before it is opened; that is no fault of the others."""
     place = Place(tmp_path / "logs")
     place.write("a.log")
     os.mkfifo(place.root / "pipe.log")
@@ -179,7 +179,7 @@ def test_files_no_one_can_read(
     with Watched(lake, place) as watcher:
         for _ in range(3):
             watcher.round()
-    assert set(faults(lake)) == {"loop.log", "pipe.log", "null.log"}
+    assert set(faults(lake)) == {"loop.log", "pipe.log", "null.log", "gone.log"}
     assert faults(lake)["null.log"] == "left out: it is a device"
     assert stored(lake) == Counter(place.written)
 

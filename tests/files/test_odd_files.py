@@ -90,7 +90,7 @@ def test_watch_says_each_once(lake: lakelog.Lake, place: Place) -> None:
     """Every odd thing is said once, however many rounds there are."""
     said: list[str] = []
     with Watched(lake, place) as watcher:
-        watcher._say = said.append
+        watcher._reporter.say = said.append
         for _ in range(3):
             place.write("a.log", 1)
             watcher.round()
@@ -117,7 +117,7 @@ def test_a_directory_that_may_not_be_entered(
     place.write("z/2.log")
     said: list[str] = []
     with Watched(lake, place) as watcher:
-        watcher._say = said.append
+        watcher._reporter.say = said.append
         for _ in range(3):
             watcher.round()
         assert watcher.has_unreadable
@@ -135,7 +135,7 @@ def test_a_directory_that_goes_and_comes_back(lake: lakelog.Lake, tmp_path: Path
     place.write("a.log")
     said: list[str] = []
     with Watched(lake, place) as watcher:
-        watcher._say = said.append
+        watcher._reporter.say = said.append
         watcher.round()
         shutil.rmtree(place.root)
         for _ in range(3):

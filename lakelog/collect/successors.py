@@ -1,0 +1,281 @@
+"""What followed files became under names that no pattern fits, and beside the watched directories.
+
+A file that is renamed keeps its inode, and what is copied or packed of it keeps its content; its
+new name may be anything. Where a followed file is missing or was truncated, what fits no pattern
+is looked through: by inode, and then, as far as it changed since, by content that no other
+file begins with. So are the directories beside the watched ones, in which archives are kept. What
+is found is followed like any other file. A file that is found nowhere although bytes of it were
+never read is lost, which the watcher says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+
+from lakelog.collect.followed_file import FollowedFile
+from lakelog.files import content, cursors
+from lakelog.files.cursors import Cursor, CursorIndex
+from lakelog.files.exclusions import is_apart
+from lakelog.files.rotation import PACKED
+from lakelog.files.scan import FileState, Scan, seen_as
+from lakelog.files.source import Source
+
+ENTRIES_MAX = 20_000
+"""Names that are looked at beside the watched directories, at most."""
+OPENED_MAX = 200
+"""Files whose content is looked at in one search, at most; those that changed last."""
+Identity = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LostFile:
+    """A file that went before it was read to its end: its name, and the bytes that nobody read."""
+
+    path: str
+    unread: int
+    key: str
+    """That of its cursor; empty if nothing of it was read."""
+
+
+@dataclass(frozen=True)
+class _MissingFile:
+    """A followed file that was not found: its size when it was last seen, and its cursor's key."""
+
+    path: str
+    size: int
+    key: str
+    scan: int
+
+
+class Successors:
+    """Finds what followed files became, and which of them were lost."""
+
+    def __init__(self, roots: list[str], label: str | None) -> None:
+        self._roots, self._label = roots, label
+        self._paths: dict[Identity, str] = {}
+        self._missing: dict[Identity, _MissingFile] = {}
+        self._truncated: set[str] = set()
+        self._scans = 0
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether a file is missing or was truncated, of which the next scan may find what it, or a
+        copy of it, became."""
+        return bool(self._missing or self._truncated)
+
+    def truncate(self, path: str) -> None:
+        """Remember a file that was truncated: what it held may be in a copy."""
+        self._truncated.add(path)
+
+    def update(
+        self,
+        listing: Scan,
+        known: Mapping[Identity, FollowedFile],
+        index: Callable[[], CursorIndex],
+    ) -> None:
+        """Add to a scan what the `known` files became. In the first one that holds for all files
+        that cursors name, as they may have been renamed while no watcher looked."""
+        self._scans += 1
+        self._keep(listing)
+        missing = [
+            followed
+            for identity, followed in known.items()
+            if identity not in listing.inodes and not followed.is_sought
+        ]
+        if not (missing or self._truncated or self._scans == 1):
+            return
+        all_cursors = index()
+        gone = [c for f in missing for c in all_cursors.of_inode(f.file.identity) if not c.is_copy]
+        gone += _released(all_cursors, self._truncated)
+        self._truncated.clear()
+        earlier = _gone(all_cursors, listing, self._roots, self._label) if self._scans == 1 else []
+        self._find(listing, [f.file.identity for f in missing], gone + earlier)
+        for followed in missing:
+            followed.is_sought = followed.file.identity not in listing.inodes
+        for cursor in earlier:
+            is_left = cursor.size > cursor.bytes and not cursor.name.endswith(PACKED)
+            if is_left and cursor.identity not in listing.inodes:
+                self._miss(cursor.identity, cursor.name, cursor.size, cursor.key)
+
+    def miss(self, followed: FollowedFile, index: CursorIndex) -> None:
+        """Remember a file that is nowhere, and that nobody can read any more."""
+        identity = followed.file.identity
+        # Of what is packed only the size of the file is known.
+        size = max(followed.file.size, followed.arrival[0])
+        key = next((cursor.key for cursor in index.of_inode(identity)), "")
+        if not (followed.is_copy or (key and followed.file.path.endswith(PACKED))):
+            self._miss(identity, followed.file.path, size, key)
+
+    def lost(self, index: CursorIndex) -> list[LostFile]:
+        """Return the missing files that no later scan found, once each; `index` are the cursors of
+        now."""
+        found = []
+        for identity, missing in list(self._missing.items()):
+            # What it became may have come after the scan that missed it.
+            if missing.scan >= self._scans:
+                continue
+            del self._missing[identity]
+            unread = self._unread(identity, missing, index)
+            if unread > 0:
+                found.append(LostFile(missing.path, unread, missing.key))
+        return found
+
+    def _keep(self, listing: Scan) -> None:
+        """Add the files that were found before and are still there."""
+        for identity, path in list(self._paths.items()):
+            state = _state_of(path)
+            if state is None or state.identity != identity:
+                del self._paths[identity]
+            else:
+                listing.add(state)
+        for identity in self._missing.keys() & listing.inodes:
+            del self._missing[identity]
+
+    def _miss(self, identity: Identity, path: str, size: int, key: str) -> None:
+        self._missing.setdefault(identity, _MissingFile(path, size, key, self._scans))
+
+    def _find(self, listing: Scan, live: Iterable[Identity], gone: list[Cursor]) -> None:
+        """Find what files became: those that were followed until now by inode, and those of the
+        cursors `gone`, which may have no file any more, by their content, too."""
+        by_inode = {cursor.identity: cursor for cursor in gone}
+        wanted = {*live, *by_inode}
+        inodes = {inode for _, inode in wanted}
+        others = list(itertools.chain(listing.others.items(), self._beside()))
+        for inode, path in others:
+            state = _state_of(path) if inode in inodes else None
+            if state is None or state.identity not in wanted:
+                continue
+            cursor = by_inode.get(state.identity)
+            # A number may be used again: then the file holds something else.
+            if cursor is None or self._holds(path, [cursor]):
+                self._follow(state, listing)
+        remaining = [c for c in gone if c.bytes and c.identity not in listing.inodes]
+        if remaining:
+            self._find_content(listing, [path for _, path in others], remaining)
+
+    def _unread(self, identity: Identity, missing: _MissingFile, index: CursorIndex) -> int:
+        """Return how many bytes of a missing file were seen and never read."""
+        if not missing.key:
+            # It went before it was read at all; somebody else may have read it meanwhile.
+            return 0 if index.of_inode(identity) else missing.size
+        cursor = index.get(missing.key)
+        # Another file continues it, so that what it lacked is read there.
+        if cursor is None or cursor.identity not in (identity, (cursor.device, cursors.RELEASED)):
+            return 0
+        return missing.size - cursor.bytes - cursor.unfinished
+
+    def _find_content(self, listing: Scan, paths: list[str], gone: list[Cursor]) -> None:
+        """Add files that hold what was consumed of others, and changed since."""
+        since, index = min(cursor.looked for cursor in gone), CursorIndex(gone)
+        states = [state for state in map(_state_of, paths) if state and state.ctime_ns >= since]
+        states.sort(key=lambda state: -state.ctime_ns)
+        for state in states[:OPENED_MAX]:
+            if state.identity in listing.inodes:
+                continue
+            with suppress(OSError), closing(Source(state.path)) as source:
+                head = cursors.read_head(source)
+                alike = index.alike(head, self._label)
+            if alike and self._holds(state.path, alike):
+                self._follow(state, listing)
+
+    def _holds(self, path: str, some: list[Cursor]) -> bool:
+        """Whether a file holds what was consumed of one of these, and that is no file's beginning
+        but its own."""
+        for cursor in some:
+            with suppress(OSError), closing(Source(path)) as source:
+                head = cursors.read_head(source)
+                source.limit = None
+                is_same = source.identity == cursor.identity
+                compared = cursors.before_place if is_same else cursors.holds_all
+                if not is_same and not content.is_distinctive(head[: cursor.bytes]):
+                    continue
+                if compared(source, cursor, head, self._label) is not None:
+                    return True
+        return False
+
+    def _follow(self, state: FileState, listing: Scan) -> None:
+        if listing.add(state):
+            self._paths[state.identity] = state.path
+
+    def _beside(self) -> Iterator[tuple[int, str]]:
+        """The files of directories beside the watched ones, and beside watched files."""
+        yield from itertools.islice(
+            itertools.chain.from_iterable(map(_files_beside, self._roots)), ENTRIES_MAX
+        )
+
+    def without_outside(self, listing: Scan) -> Scan:
+        """Return a scan without the files that are in none of the watched directories."""
+        outside = {
+            path
+            for path in self._paths.values()
+            if not any(_is_below(path, root) for root in self._roots)
+        }
+        if not outside:
+            return listing
+        files = {path: file for path, file in listing.files.items() if path not in outside}
+        return replace(listing, files=files)
+
+
+def _gone(index: CursorIndex, listing: Scan, roots: list[str], label: str | None) -> list[Cursor]:
+    """Return the cursors of files of these directories that are not in a scan."""
+    return [
+        cursor
+        for cursor in index
+        if cursor.inode > 0
+        and cursor.label == label
+        and cursor.identity not in listing.inodes
+        and not cursor.is_copy
+        and any(_is_below(cursor.name, root) for root in roots)
+    ]
+
+
+def _released(index: CursorIndex, paths: set[str]) -> list[Cursor]:
+    """Return the last cursor of what each of these paths held before it was truncated."""
+    last: dict[str, Cursor] = {}
+    for cursor in index if paths else ():
+        if cursor.inode == cursors.RELEASED and cursor.name in paths:
+            last[cursor.name] = max(cursor, last.get(cursor.name, cursor), key=lambda c: c.looked)
+    return list(last.values())
+
+
+def _is_below(path: str, root: str) -> bool:
+    """Whether a path is that of a root, or of something in it."""
+    name = cursors.printable(root)
+    return path == name or path.startswith(f"{name.rstrip('/')}/")
+
+
+def _files_beside(root: str) -> Iterator[tuple[int, str]]:
+    """The files of a watched file's directory, or of the directories beside a watched one."""
+    parent = os.path.dirname(root.rstrip("/")) or "/"
+    if not os.path.isdir(root):
+        yield from _files_in(parent)
+        return
+    with suppress(OSError), os.scandir(parent) as entries:
+        folders = sorted(
+            entry.path
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+        )
+        for folder in folders:
+            if folder != root.rstrip("/") and not is_apart(folder):
+                yield from _files_in(folder)
+
+
+def _files_in(folder: str) -> Iterator[tuple[int, str]]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                yield entry.inode(), entry.path
+
+
+def _state_of(path: str) -> FileState | None:
+    """The state of a regular file; None where there is none."""
+    with suppress(OSError):
+        status = os.stat(path)
+        return seen_as(path, status) if stat.S_ISREG(status.st_mode) else None
+    return None
