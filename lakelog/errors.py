@@ -22,6 +22,7 @@
     │   └── WriterClosed      an append after close
     ├── LakeReplaced          an append where another lake or a copy took the place of the open one
     ├── ReentrantAppend       an append by a signal handler in the middle of another
+    ├── ReentrantQuery        a query by a signal handler in the middle of another
     ├── InvalidRecipe         a training recipe with a wrong key or value
     ├── ExportRefused         an export that cannot be made as asked; nothing was written
     ├── ItemRejected          an item of a queue that is not worth another attempt
@@ -163,6 +164,11 @@ class LakeReplaced(LakelogError):
 class ReentrantAppend(LakelogError):
     """Raised by append in a signal handler that interrupts an append of its own thread, which it
     would wait for: nothing was stored, append after the handler has returned."""
+
+
+class ReentrantQuery(LakelogError):
+    """Raised by a query in a signal handler that interrupts one of its own thread, which it would
+    wait for: ask after the handler has returned."""
 
 
 class InvalidRecipe(LakelogError, ValueError):

@@ -15,6 +15,7 @@ from lakelog.event import encode
 from lakelog.event.types import Event, Events
 from lakelog.pinned import PinnedLake
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.settings import Settings, parse, span_us, to_dict
 
 # `event` and `writer` are loaded by whoever opens a lake: the first append may come from a
@@ -98,7 +99,7 @@ class Lake:
         self._view_tables: tables.ViewTables | None = None
         self._writer: Writer | None = None
         self._async_appends: async_append.AsyncAppends | None = None
-        self._mutex = threading.RLock()
+        self._mutex = OrderedLock(Rank.LAKE)
         self._closed = False
 
     @property
@@ -119,7 +120,7 @@ class Lake:
         """Like `append`, for asyncio: the loop goes on meanwhile, and appends of many tasks share a
         sync. If its task is cancelled, the events may be stored all the same."""
         if self._async_appends is None:
-            with self._mutex:
+            with self._mutex.hold():
                 self._async_appends = self._async_appends or async_append.AsyncAppends(
                     self.append_encoded
                 )
@@ -162,7 +163,7 @@ class Lake:
     def writer(self) -> Writer:
         """This process's writer, created by the first append."""
         if self._writer is None:
-            with self._mutex:
+            with self._mutex.hold():
                 if self._closed:
                     raise WriterClosed("the lake is closed: open it again to append")
                 if self._writer is None:
@@ -173,7 +174,7 @@ class Lake:
     def _views(self) -> tables.ViewTables:
         """The tables of this process's views, created with its session by the first query."""
         if self._view_tables is None:
-            with self._mutex:
+            with self._mutex.hold():
                 if self._view_tables is None:
                     query_session = session.Session(self.store, self.branch_name)
                     if self._closed:
@@ -430,7 +431,7 @@ class Lake:
     def close(self) -> None:
         """Finish the WAL file and close the database; acknowledged events are durable already."""
         # First the flag: an append or query of another thread must not open what is closed below.
-        with self._mutex:
+        with self._mutex.hold():
             self._closed = True
         if self._writer is not None:
             self._writer.close()

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 
 import lakelog
 from lakelog.store import manifest, sealer_process
+from tests.support import lock_order
 from tests.support.effort import (
     IS_WHOLE,
     SECONDS,
@@ -54,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    lock_order.watch()
     config.addinivalue_line("markers", "damaged: the test damages its lakes; do not verify them")
     config.addinivalue_line(
         "markers",
@@ -151,6 +153,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"skipped {len(skipped)}:")
     for line in lines:
         terminalreporter.write_line(f"  {line}")
+
+
+@pytest.fixture(autouse=True)
+def _order_of_locks() -> Iterator[None]:
+    """Each thread takes locks in their order; a test in which one did not fails, and no other."""
+    with lock_order.breaches() as found:
+        yield
+    assert not found, "\n".join(found)
 
 
 @pytest.fixture

@@ -23,19 +23,16 @@ from lakelog.segments import frame_sql
 from lakelog.store import disk, wal
 
 if TYPE_CHECKING:
-    import threading
-
     import duckdb
 
-    from lakelog.query import tail_rows
     from lakelog.query.tail_rows import TailRows
+    from lakelog.runtime.locks import OrderedLock
     from lakelog.store.bootstrap import Store
     from lakelog.store.entry import SegmentEntry
     from lakelog.store.manifest import Manifest
     from lakelog.store.tail import PendingFrames
 else:
     duckdb = Lazy("duckdb")
-    tail_rows = Lazy("lakelog.query.tail_rows")
 
 _TIMES = 3
 """So many queries together take about as long as making the rows of the tail once."""
@@ -52,7 +49,7 @@ class Source(Protocol):
     """The session whose queries read a tail."""
 
     store: Store
-    mutex: threading.RLock
+    mutex: OrderedLock
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """The database of its queries."""
@@ -194,11 +191,9 @@ class FrameScans:
         source, self._left = self._source, 0
         # A table of Arrow, as a tail without segments is, does not replace a view.
         cursor.execute("DROP VIEW IF EXISTS events")
-        with source.mutex:
-            made = source.rows_of(pending.head.move.branch)
-            if not made.is_within(pending):  # others have asked for newer rows meanwhile
-                made = tail_rows.TailRows(source.store, source.connect)
-            source.make(cursor, [View("events", entries, made.numbered(pending, state))])
+        with source.mutex.hold():
+            tail = source.rows_of(pending.head.move.branch).numbered(pending, state)
+            source.make(cursor, [View("events", entries, tail)])
 
 
 def _is_bound(cursor: duckdb.DuckDBPyConnection, rows: str, query: str) -> bool:

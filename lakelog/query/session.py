@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import threading
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +31,7 @@ from lakelog.query.sql.qualifiers import TABLES
 from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import Stream
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.locks import OrderedLock, Rank, require_before
 from lakelog.segments import connection, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -65,7 +65,7 @@ class Session:
         """`only` is SQL over an event's columns: `events` has just the rows for which it holds."""
         self.store, self._branch, self._only = store, branch, only
         self.provider: TableProvider | None = None
-        self.mutex = threading.RLock()
+        self.mutex, self._parts = OrderedLock(Rank.SESSION), OrderedLock(Rank.DATABASE)
         self._base: duckdb.DuckDBPyConnection | None = None
         self.refs, self._types = RefSchemas(self), type_tables.TypeTables(self)
         self.scans = FrameScans(self)
@@ -88,14 +88,14 @@ class Session:
 
     def _database(self) -> duckdb.DuckDBPyConnection:
         """The same, for whoever only runs SQL: without relations, which take longer to load."""
-        with self.mutex:
+        with self._parts.hold():
             if self._base is None:
                 self._base = connection.connect_engine(self.store.paths, self.store.settings)
             return self._base
 
     def tail(self, branch: str) -> Tail:
         """The reader of a branch's WALs, shared by queries and sealing."""
-        with self.mutex:
+        with self._parts.hold():
             if branch not in self._tails:
                 self._tails[branch] = Tail(self.store.paths, self.store.refs, branch)
             return self._tails[branch]
@@ -154,7 +154,7 @@ class Session:
         The engine's relation is not made until something needs it, and a query that was found right
         is not bound once more: the columns of these tables are the same in every state.
         """
-        with self.mutex:
+        with self.mutex.hold():
             is_first = self._base is None and at is None and any(t in query.lower() for t in TABLES)
             with self.tail(self._branch).read_ahead(wanted=is_first):  # the database takes as long
                 mentions = prune.analyze(self._database().cursor(), query)
@@ -265,7 +265,7 @@ class Session:
         if explain:
             query, params = self._bind(cursor, query, params, at, is_as_asked=is_as_asked)
             return explain + query, params
-        with self.mutex:
+        with self.mutex.hold():
             mentions = prune.analyze(self.connect().cursor(), query, params, cursor)
             query = query if mentions.parsed else session_settings.for_session(cursor, query)
             query = self._types.replaced(cursor, query, mentions)
@@ -301,7 +301,7 @@ class Session:
         """Let go of the database; relations already made keep theirs, new ones are refused."""
         if self.provider is not None:  # not under the lock, which its thread may wait for
             self.provider.close()
-        with self.mutex:
+        with self.mutex.hold(), self._parts.hold():
             self._is_closed = True
             self._base, self._tails, self._rows = None, {}, {}
             self.refs.clear()
@@ -381,6 +381,7 @@ class Session:
         return views
 
     def _check_open(self) -> None:
+        require_before(Rank.SESSION)
         if self._is_closed:
             raise LakeClosed("the lake is closed: open it again to query")
 
@@ -460,7 +461,7 @@ class Session:
 
     def rows_of(self, branch: str) -> TailRows:
         """What makes rows of the tail of a branch, shared by queries."""
-        with self.mutex:
+        with self._parts.hold():
             if branch not in self._rows:
                 self._rows[branch] = tail_rows.TailRows(self.store, self.connect)
             return self._rows[branch]
@@ -492,7 +493,6 @@ def _after_fork() -> None:
     for session in list(_SESSIONS):
         for kept in (session._pool, session._needles):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
-        session.mutex = threading.RLock()
         session.close()
         session._is_closed = False
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.maintain.seal import batches, drop_duplicates
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays, rows
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
@@ -45,22 +45,38 @@ class TailRows:
         self._numbered: tuple[pa.Table, int, pa.Table] | None = None
         self._writers: list[tuple[int, str]] = []
         self._counts: dict[str, int] = {}
-        self._mutex = threading.Lock()
+        self._mutex = OrderedLock(Rank.TAIL_ROWS)
 
     def events(self, pending: PendingFrames, runs: tuple[IdRun, ...]) -> pa.Table | None:
         """Return the tail's rows, each identity once, or None if there are none."""
-        with self._mutex:
-            answer = self._answer
-            if answer is None or answer[0] is not pending or answer[1] != runs:
-                before = self._table
-                table, run = self._refresh(pending), self._run
-                if table is not None and pending.has_keys:
-                    table = self._without_repeats(before, table, runs)
-                    run = self._deduped_run
-                if table is not None:
-                    table = table.replace_schema_metadata({_RUN: run})
-                answer = self._answer = pending, runs, table
-            return answer[2]
+        with self._mutex.hold_once():
+            if not self._has_passed(pending):
+                return self._events(pending, runs)
+        # Another thread has asked for newer rows meanwhile: what is kept goes forward alone.
+        return TailRows(self._store, self._connect).events(pending, runs)
+
+    def _has_passed(self, pending: PendingFrames) -> bool:
+        """Whether rows were made that this tail does not have yet."""
+        number, frames = pending.head.move.number, pending.frames
+        return number < self._head or (
+            number == self._head
+            and any(
+                w not in frames or upto > frames[w][-1].sequence for w, upto in self._upto.items()
+            )
+        )
+
+    def _events(self, pending: PendingFrames, runs: tuple[IdRun, ...]) -> pa.Table | None:
+        answer = self._answer
+        if answer is None or answer[0] is not pending or answer[1] != runs:
+            before = self._table
+            table, run = self._refresh(pending), self._run
+            if table is not None and pending.has_keys:
+                table = self._without_repeats(before, table, runs)
+                run = self._deduped_run
+            if table is not None:
+                table = table.replace_schema_metadata({_RUN: run})
+            answer = self._answer = pending, runs, table
+        return answer[2]
 
     def _without_repeats(
         self, before: pa.Table | None, table: pa.Table, runs: tuple[IdRun, ...]
@@ -88,7 +104,7 @@ class TailRows:
         table = self.events(pending, state.ids)
         if table is None:
             return None
-        with self._mutex:
+        with self._mutex.hold_once():
             cached = self._numbered
             if cached is None or cached[0] is not table or cached[1] != state.next_seq:
                 places = _sealed_places(table, pending, self._store.settings.segment_rows)
@@ -96,14 +112,6 @@ class TailRows:
                 numbered = table.append_column("seq", column)
                 cached = self._numbered = table, state.next_seq, numbered
             return cached[2]
-
-    def is_within(self, pending: PendingFrames) -> bool:
-        """Whether no rows were made but those of an older tail, or of this one."""
-        with self._mutex:
-            return self._head <= pending.head.move.number and all(
-                writer in pending.frames and upto <= pending.frames[writer][-1].sequence
-                for writer, upto in self._upto.items()
-            )
 
     def quarantine(self, pending: PendingFrames) -> pa.Table | None:
         """Return the tail's quarantined lines, or None if there are none."""

@@ -17,13 +17,13 @@ import contextlib
 import math
 import os
 import struct
-import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays
 from lakelog.store import disk
 from lakelog.store.paths import Paths
@@ -54,7 +54,7 @@ class Filters:
     """The filters of one lake; the most recently used are in memory. Safe for threads."""
 
     def __init__(self, paths: Paths) -> None:
-        self._paths, self._mutex = paths, threading.Lock()
+        self._paths, self._mutex = paths, OrderedLock(Rank.FILTERS)
         self._cached: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
 
@@ -107,12 +107,12 @@ class Filters:
         return data
 
     def _touch(self, digest: str) -> None:
-        with self._mutex:
+        with self._mutex.hold_once():
             if digest in self._cached:
                 self._cached.move_to_end(digest)
 
     def _remember(self, digest: str, data: bytes) -> None:
-        with self._mutex:
+        with self._mutex.hold_once():
             self._size += len(data) if digest not in self._cached else 0
             self._cached[digest] = data
             while self._size > _MEMORY and len(self._cached) > 1:

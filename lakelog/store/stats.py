@@ -54,9 +54,10 @@ class Stats:
 
 def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Stats:
     """Measure a branch, or the snapshot `at`. Raises UnknownRef, Damaged."""
-    head = store.refs.head(branch)
-    # A snapshot has no tail: its numbers do not change.
+    # A snapshot has no tail: its numbers do not change. Else the head is that of the tail: what is
+    # sealed between two looks would be in neither.
     pending = None if at else tail.collect()
+    head = pending.head if pending else store.refs.head(branch)
     state = store.manifests.load(at or head.move.snapshot)
     entries = store.manifests.segments(state)
     wals = tail.scan()

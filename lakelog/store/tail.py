@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
 from lakelog.runtime.lazy import LazyProperty
+from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import disk, wal
 from lakelog.store.paths import Paths, encode_name, parse_wal
 from lakelog.store.refs import Head, Refs
@@ -121,17 +122,17 @@ class Tail:
         self._last: tuple[int, PendingFrames] | None = None
         self._selections: dict[str, _Selection] = {}
         self._sealed_starts: set[tuple[str, int]] = set()
-        self._mutex = threading.RLock()
+        self._mutex = OrderedLock(Rank.TAIL)
 
     def collect(self) -> PendingFrames:
         """Return head and tail. Raises DamagedWal, DamagedRef, UnknownRef."""
-        with self._mutex:
+        with self._mutex.hold_once():
             return self._collect()
 
     def _collect(self) -> PendingFrames:
         gaps: dict[int, int] = {}
         for _ in range(ATTEMPTS):
-            files = self.scan()
+            files = self._scan()
             head = self._refs.head(self._branch)
             if self._last and self._last[0] == self._changes and self._last[1].head == head:
                 return self._last[1]  # nothing was sealed since its files were seen
@@ -158,7 +159,7 @@ class Tail:
 
     def scan(self) -> dict[str, list[WalFile]]:
         """Read what is new in every file; return them by writer, in order."""
-        with self._mutex:
+        with self._mutex.hold_once():
             return self._scan()
 
     @contextlib.contextmanager
@@ -184,7 +185,7 @@ class Tail:
 
     def forget(self) -> None:
         """Clear the cache of what was read."""
-        with self._mutex:
+        with self._mutex.hold_once():
             self._files.clear()
             self._selections.clear()
             self._listed = self._last = None

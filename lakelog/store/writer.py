@@ -21,6 +21,7 @@ import zstandard
 from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event.encode import EncodedBatch
 from lakelog.runtime.lazy import wait_for_imports
+from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import disk, wal
 from lakelog.store.append_batch import AppendBatch, own_error
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
@@ -42,7 +43,7 @@ class Writer:
     def __init__(self, store: Store, branch: str, life: Life | None = None) -> None:
         self._store, self._branch, self._life = store, branch, life
         # Reentrant: a signal handler may run in the thread that holds it.
-        self._mutex = threading.RLock()
+        self._mutex = OrderedLock(Rank.WRITER)
         self._inside: set[int] = set()
         self._queue: list[AppendBatch] = []
         self._leader, self._busy, self._forking = 0, False, False
@@ -96,7 +97,7 @@ class Writer:
         if me in self._inside:
             self._closing = me
             return
-        with self._mutex:
+        with self._mutex.hold():
             self._wait_while(lambda: self._busy and self._leader != me)
             self._finish()
             self._clock.close()
@@ -105,7 +106,7 @@ class Writer:
     def retire(self) -> None:
         """Finish the newest file and go on as another writer, unless an append is running: what is
         sealed of the file can then be trimmed before the next append."""
-        with self._mutex:
+        with self._mutex.hold():
             if not (self._inside or self._busy or self._doubtful or self._closed):
                 self._finish()
                 self._clock.close()
@@ -137,7 +138,7 @@ class Writer:
     def _commit(self, batch: AppendBatch) -> None:
         """Lead if nobody does, else wait until another leader served us, or until we lead."""
         try:
-            with self._mutex:
+            with self._mutex.hold():
                 # Under the mutex, with the queueing: after `close` nothing may be queued any more.
                 if self._closed:
                     raise WriterClosed("the lake is closed: open it again to append")
@@ -161,7 +162,7 @@ class Writer:
 
     def _leave(self, batch: AppendBatch) -> None:
         """Take an interrupted caller out, so that the others do not wait for it."""
-        with self._mutex:
+        with self._mutex.hold():
             if batch in self._queue:
                 self._queue.remove(batch)
             if batch.leads:
@@ -183,7 +184,7 @@ class Writer:
         failed: BaseException | None = None
         try:
             if not self._leader:
-                with self._mutex:
+                with self._mutex.hold():
                     self._wait_while(lambda: self._forking)
                     self._leader = threading.get_ident()
                     group = self._take_group()
@@ -192,7 +193,7 @@ class Writer:
             failed = error
         try:
             # Before the group is woken: the next frame can be written while these callers return.
-            with self._mutex:
+            with self._mutex.hold():
                 self._call_next(own)
             self._wake(group, own, failed)
         except BaseException:
@@ -445,7 +446,7 @@ class Writer:
 
     def _after_fork_in_child(self) -> None:
         """Close without unlocking, forget the parent's callers, be a new writer."""
-        self._mutex, self._inside = threading.RLock(), set()
+        self._inside = set()
         self._queue, self._busy, self._helper = [], False, None
         self._leader, self._forking = 0, False
         # A flock belongs to the open file that parent and child share: closing our descriptor
@@ -455,7 +456,7 @@ class Writer:
         self._reset()
 
 
-_FORK = threading.RLock()
+_FORK = OrderedLock(Rank.FORK)
 _FORKING: list[list[Writer]] = []
 
 
@@ -479,8 +480,6 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _FORK
-    _FORK = threading.RLock()
     _FORKING.clear()
     for writer in list(_WRITERS):
         writer._after_fork_in_child()

@@ -11,6 +11,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
+from lakelog.runtime.locks import OrderedLock, Rank
+
 Task = Callable[[], None]
 _WAITING_MAX = 8
 """More tasks than these do not wait, so that threads which always answer cannot hold up all."""
@@ -21,26 +23,26 @@ class BackgroundWriter:
 
     def __init__(self) -> None:
         self._tasks: collections.deque[Task] = collections.deque()
-        self._mutex = threading.Lock()
+        self._mutex = OrderedLock(Rank.BACKGROUND)
         self._answering, self._is_draining = 0, False
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
     def put(self, task: Task) -> None:
         """Have a task done soon."""
-        with self._mutex:
+        with self._mutex.hold_once():
             self._tasks.append(task)
             self._start()
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
         """Have tasks wait, but for the one that is running, while an answer is computed."""
-        with self._mutex:
+        with self._mutex.hold_once():
             self._answering += 1
         try:
             yield
         finally:
-            with self._mutex:
+            with self._mutex.hold_once():
                 self._answering -= 1
                 self._start()
 
@@ -48,7 +50,7 @@ class BackgroundWriter:
         """Wait until everything put so far is done."""
         if not self.is_ours:
             return
-        with self._mutex:
+        with self._mutex.hold_once():
             self._is_draining = True
             self._start()
         while (thread := self._thread) is not None:
@@ -73,7 +75,7 @@ class BackgroundWriter:
 
     def _run(self) -> None:
         while True:
-            with self._mutex:
+            with self._mutex.hold_once():
                 if self._is_waiting():
                     self._thread = None
                     return

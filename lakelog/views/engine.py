@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +20,7 @@ from lakelog.query.sql import payload, prune
 from lakelog.query.sql.extractions import Extraction, WideColumns
 from lakelog.query.tail_rows import ORDER, begins_with
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store.bootstrap import Store
@@ -111,7 +111,7 @@ class Projector:
         self._at: collections.OrderedDict[tuple[str, str], Layer] = collections.OrderedDict()
         self._over: dict[str, _TailOverlay] = {}
         self._shapes: dict[str, Shape] = {}
-        self._mutex = threading.RLock()
+        self._mutex = OrderedLock(Rank.PROJECTOR)
         self.behind = BackgroundWriter()
 
     def read(
@@ -127,7 +127,7 @@ class Projector:
         """Answer a projection over a state and its tail; `window` cuts it to times in us."""
         try:
             with self.behind.answering():
-                with self._mutex:
+                with self._mutex.hold_once():
                     if window is None:
                         layer = self._layer(definition, values, state, tail)
                     else:
@@ -143,7 +143,7 @@ class Projector:
         if not self.behind.is_ours:
             return
         self.behind.drain()
-        with self._mutex:
+        with self._mutex.hold_once():
             self._held.clear()
             self._at.clear()
             self._over.clear()

@@ -13,13 +13,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays
 from lakelog.segments.sql import identifier
 
@@ -164,12 +164,12 @@ class LayerBuilder:
         self._database, self._small = database, small
         self._unused = Unused()
         self._numbers = itertools.count(1)
-        self._mutex = threading.Lock()
+        self._mutex = OrderedLock(Rank.LAYERS)
         self._ready = False
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own, with the schema there and unused tables gone."""
-        with self._mutex:
+        with self._mutex.hold_once():
             cursor = self._database.cursor()
             if not self._ready:
                 cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
@@ -318,7 +318,7 @@ class LayerBuilder:
         if hidden.table is None:
             (rows,) = _rows(cursor, "hidden", [hidden.rows])
             made = self.table(cursor, rows)
-            with self._mutex:  # one that another thread reads is not let go
+            with self._mutex.hold_once():  # one that another thread reads is not let go
                 hidden.table = hidden.table or made
         return _but(part.table, f"FROM {hidden.table.name}")
 

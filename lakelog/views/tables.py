@@ -68,7 +68,7 @@ class ViewTables:
     @property
     def engine(self) -> Projector:
         """What keeps the states of views; made at the first view."""
-        with self.session.mutex:
+        with self.session.mutex.hold():
             if self._engine is None:
                 self._engine = engine.Projector(self._store, self.session.connect(), self.session)
             return self._engine
@@ -199,7 +199,7 @@ class ViewTables:
         if isinstance(of, Schema):
             cursor.execute(f"SET search_path = '{of.name}'")
             return query
-        with self.session.mutex:
+        with self.session.mutex.hold():
             mentions = prune.analyze(self.session.connect().cursor(), query)
             return self.session.prepare(cursor, query, mentions, of) or query
 

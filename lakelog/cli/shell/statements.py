@@ -166,7 +166,7 @@ class StatementRunner:
     def _has_scan(self, cursor: Any, query: str) -> bool:
         """Make `events` for the first rows of an answer, where the tail need not become rows."""
         session = self.session
-        with session.mutex:
+        with session.mutex.hold():
             mentions = prune.analyze(session.connect().cursor(), query, session=cursor)
             is_counted, named = mentions.counts_all is not None, mentions.own_tables(TABLES)
             if session.hides_tables or is_counted or named != {"events"}:
