@@ -39,8 +39,9 @@ ORDER = {
         field_inference column_encoding text_kinds typed_rows payload_columns bloom segment
         identity_run frame_sql rows segment_sql""",
     "chunks": "state_index state_files chunker",
-    "maintain": "seal compact retention row_removal reachability gc hotcopy repair",
-    "maintain/repair": "checker verify recover orphans outcome refs data repair",
+    "maintain": "seal compact retention row_removal reachability repair gc hotcopy",
+    "maintain/repair": """checker recover lost_moves verify orphans outcome refs data comparison
+        repair""",
     "files": """exclusions rotation inflate holes binary columnar lease splits source checksum scan
         cursors content identity""",
     "formats": """sqltext uniform_lines format narrow_queries zones local_time pattern moments jsonl

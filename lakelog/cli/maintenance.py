@@ -24,6 +24,7 @@ from lakelog.maintain import hotcopy
 from lakelog.maintain.compact import Compaction
 from lakelog.maintain.gc import GcResult
 from lakelog.maintain.gc import expire as expire_history
+from lakelog.maintain.repair.comparison import Comparison
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.repair import repair as repair_store
 from lakelog.maintain.repair.verify import Problem, Report, open_for_check, verify_snapshot
@@ -116,11 +117,19 @@ def verify(
 def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: Target) -> None:
     """Make a damaged lake work again, and list what is lost.
 
-    Damaged files are fetched from a copy or moved to cache/damaged; nothing is deleted. An intact
-    lake is left as it is.
+    Damaged files are fetched from a copy or moved to cache/damaged; nothing is deleted. What
+    the copy has and the lake lacks is fetched, too: moves, WALs, tags, events. An intact lake is
+    left as it is.
     """
+    _refuse_no_lake(copy)
     store, first = open_for_check(app.path)
     report = verify_with_progress(app, store, first)
+    connect = functools.partial(connection.connect, store.paths, store.settings)
+    if copy is not None and first is None:
+        if other := Comparison.with_copy(store, copy, connect):
+            report = other.added_to(report)
+        else:
+            app.say(f"{copy} is no copy of this lake: only damaged files are sought in it")
     # An intact lake is left as it is, and nothing is asked.
     if dry_run or not report.problems:
         record = report_record(store, report)
@@ -322,9 +331,6 @@ def report_record(store: Store, report: Report) -> dict[str, Any]:
 def _confirm_and_repair(
     store: Store, first: Problem | None, report: Report, copy: str | None, yes: bool
 ) -> RepairOutcome:
-    # Before the question: an answer to it must not end in a mistyped path.
-    if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
-        raise click.UsageError(f"{copy} is not a lake")
     files = many(len({p.path for p in report.problems}), "file")
     source = f"fetch {files} from {copy}, or set them aside" if copy else f"set {files} aside"
     if not confirm(f"{source}; events in them may be lost?", yes):
@@ -332,6 +338,12 @@ def _confirm_and_repair(
     # A factory: repair opens the engine only where rows have to be read.
     connect = functools.partial(connection.connect, store.paths, store.settings)
     return repair_store(store, connect, copy, first)
+
+
+def _refuse_no_lake(copy: str | None) -> None:
+    """Before the question: an answer to it must not end in a mistyped path."""
+    if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
+        raise click.UsageError(f"{copy} is not a lake")
 
 
 def _report_lines(store: Store, report: Report) -> Iterator[str]:

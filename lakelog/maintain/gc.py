@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from lakelog.chunks import state_files
 from lakelog.errors import GcRefused
 from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
+from lakelog.maintain.repair import lost_moves
 from lakelog.segments.connection import SPILL
 from lakelog.store import disk, document, history_window, signatures
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import LEASE, OBJECTS, Paths, hex_dirs, is_encoded, parse_object
+from lakelog.store.paths import LEASE, OBJECTS, Paths, hex_dirs, is_encoded, parse_object, parse_wal
 from lakelog.store.publish import Change, publish
 from lakelog.store.thinning import DAY, HOUR, pack
 
@@ -62,6 +63,8 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
         unreached = itertools.chain(_find_unreached(store, marker.live), carried)
         condemned = {n: previous.get(n, now) for n in unreached}
         due = _due(store, {n: t for n, t in condemned.items() if n not in carried}, now)
+        # Those that wait were judged when they were condemned.
+        _refuse_lost_moves(store, {*due, *(condemned.keys() - previous.keys())})
         names: tuple[str, ...] = tuple(due)
         freed = sum(_size(store, n) for n in due)
         if not dry_run:
@@ -100,6 +103,7 @@ def expire(
         digests = {n: bytes.fromhex(d) for n in names if (d := digest_of(n))}
         # With what a run before this one, which was killed, had not deleted yet.
         given_up = {n for n, d in digests.items() if d in before or previous.get(n) == 0}
+        _refuse_lost_moves(store, {*given_up, *(names - previous.keys())})
         due = _sorted(n for n in given_up if disk.exists(path_of(store, n)))
         if dry_run:
             return GcResult(len(due), sum(_size(store, n) for n in due), 0, 0, tuple(due), True)
@@ -151,12 +155,28 @@ def _full_disk_suppressed(suppressed: bool = True) -> Iterator[None]:
 
 
 def _refuse_lost_branch(paths: Paths) -> None:
-    """Refuse where a file is in the place of a branch that was appended to; any other file there
-    is no branch. Raises GcRefused."""
+    """Refuse where the moves of a branch that was appended to are gone, or a file is in their
+    place; any other file there is no branch. Raises GcRefused."""
     for name in filter(is_encoded, disk.listing(paths.wals)):
-        head = f"{paths.heads}/{name}"
-        if disk.is_file(head) and not disk.is_file(f"{paths.wals}/{name}"):
+        head, folder = f"{paths.heads}/{name}", f"{paths.wals}/{name}"
+        if disk.is_file(folder):
+            continue
+        if disk.is_file(head):
             raise GcRefused(f"nothing was deleted: {head} is a file, where moves should be")
+        if not disk.exists(head) and any(map(parse_wal, disk.listing(folder))):
+            raise GcRefused(f"nothing was deleted: {head} is missing, though it was appended to")
+
+
+def _refuse_lost_moves(store: Store, names: set[str]) -> None:
+    """Refuse where one of these segments, which nothing reaches, was in a state whose move is lost:
+    it may be the only place of events. Raises GcRefused."""
+    # Temporary files have one part more.
+    parts = (name.split("/") for name in sorted(names) if name.startswith("segments/"))
+    for trace in lost_moves.find(store, [part[1] for part in parts if len(part) == 2]):
+        path = store.paths.object("segments", trace.key)
+        raise GcRefused(
+            f"nothing was deleted: {path}: {trace.reason}; `lakelog repair` takes back what it can"
+        )
 
 
 def _find_unreached(store: Store, live: set[bytes]) -> Iterator[str]:

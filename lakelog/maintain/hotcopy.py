@@ -54,6 +54,7 @@ def copy(store: Store, target: str, progress: Progress | None = None) -> HotCopy
     there = _prepare(store, target)
     heads: dict[str, Head] = {}
     staged: dict[str, dict[str, str]] = {}
+    before = _Before(store)
     # WALs before heads (F12.2). They wait under temporary names: with the old head of the copy
     # their frames could leave a gap.
     for branch in store.refs.all_branches():
@@ -65,7 +66,9 @@ def copy(store: Store, target: str, progress: Progress | None = None) -> HotCopy
     # Signatures before tags: each then has the tag that it signs.
     signatures = _read_all(store.paths.signatures)
     tags = _read_all(store.paths.tags)
-    damaged = _copy_objects(store, there, result, progress)
+    damaged = _copy_objects(
+        store, there, lambda name: before.is_settled(name, heads), result, progress
+    )
     damaged += _copy_states(store, there, result)
     # Only now, when everything that a move names is durable in the copy.
     for branch, head in heads.items():
@@ -82,6 +85,50 @@ def copy(store: Store, target: str, progress: Progress | None = None) -> HotCopy
     if damaged:
         raise Damaged(damaged[0], f"not copied, as {len(damaged)} file(s) were not intact")
     return result
+
+
+class _Before:
+    """The segments that were there before WALs and heads were read, and the moves of that time.
+
+    A segment that was sealed since has frames that the copy's WALs may lack, and its move may not
+    be copied: in the copy it would prove that its newest moves were lost (FORMAT.md, F14.7).
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tops = {name: _top(store.paths, name) for name in store.refs.all_branches()}
+        self._segments = set(_names(store.paths, "segments"))
+        self._added: set[str] | None = None
+
+    def is_settled(self, name: str, heads: dict[str, Head]) -> bool:
+        """Whether an object was there, is no segment, or is in a state that is copied."""
+        key = parse_object(os.path.basename(name))
+        if not name.startswith("segments/") or key in self._segments:
+            return True
+        if self._added is None:
+            self._added = self._segments_since(heads)
+        return key in self._added
+
+    def _segments_since(self, heads: dict[str, Head]) -> set[str]:
+        """The segments of the states that branches and tags got since."""
+        store = self._store
+        states = {tag.snapshot for tag in store.refs.tags()}
+        for branch, head in heads.items():
+            first = self._tops.get(branch, 0) + 1
+            numbers = range(first, head.move.number + 1)
+            states |= {store.refs.read(branch, number).snapshot for number in numbers}
+        load = store.manifests.load
+        return {e.key for state in states for e in store.manifests.segments(load(state))}
+
+
+def _top(paths: Paths, branch: str) -> int:
+    return max(filter(None, map(parse_move, disk.listing(paths.head_dir(branch)))), default=0)
+
+
+def _names(paths: Paths, kind: str) -> Iterator[str]:
+    root = f"{paths.root}/{kind}"
+    for folder in hex_dirs(disk.listing(root)):
+        yield from filter(None, map(parse_object, disk.listing(f"{root}/{folder}")))
 
 
 def _prepare(store: Store, target: str) -> Paths:
@@ -180,9 +227,13 @@ def _put_wals(there: Paths, branch: str, staged: dict[str, str]) -> None:
 
 
 def _copy_objects(
-    store: Store, there: Paths, result: HotCopy, progress: Progress | None
+    store: Store,
+    there: Paths,
+    is_settled: Callable[[str], bool],
+    result: HotCopy,
+    progress: Progress | None,
 ) -> list[str]:
-    """Copy the objects that are not there yet; return the paths of damaged ones."""
+    """Copy the settled objects that are not there yet; return the paths of damaged ones."""
     damaged, missing = [], []
     for kind in OBJECTS:
         for folder in hex_dirs(disk.listing(f"{store.paths.root}/{kind}")):
@@ -190,6 +241,7 @@ def _copy_objects(
             names = disk.listing(f"{store.paths.root}/{kind}/{folder}")
             missing += [f"{kind}/{folder}/{n}" for n in names if parse_object(n) and n not in have]
             result.kept += sum(n in have for n in names)
+    missing = list(filter(is_settled, missing))
     for index, name in enumerate(missing):
         source, path = f"{store.paths.root}/{name}", f"{there.root}/{name}"
         digest = hashlib.sha256()

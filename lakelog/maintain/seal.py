@@ -194,6 +194,7 @@ class Sealer:
                         commit=commit,
                         wal=notes,
                         branch=self._branch,
+                        lake=store.lake_id,
                         begun=attempt.begun,
                     )
                 )
@@ -209,6 +210,7 @@ class Sealer:
                     commit=commit,
                     wal=notes,
                     branch=self._branch,
+                    lake=store.lake_id,
                     begun=attempt.begun,
                 )
             )

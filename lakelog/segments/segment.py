@@ -123,10 +123,11 @@ def write(
     level: int = 3,
     wal: dict[str, list[int]] | None = None,
     branch: str = "",
+    lake: str = "",
     begun: list[disk.Begun] | None = None,
 ) -> SegmentEntry:
     """Write rows; return their manifest entry, without seq. See `put`."""
-    data = encode(table, kind, layout, commit, level, wal or {}, branch)
+    data = encode(table, kind, layout, commit, level, wal or {}, branch, lake)
     return put(paths, data, table, kind, layout, begun)
 
 
@@ -164,11 +165,12 @@ def encode(
     level: int,
     wal: dict[str, list[int]],
     branch: str = "",
+    lake: str = "",
 ) -> bytes:
     """Return the bytes of a segment."""
     builder = SegmentEncoder(kind, layout, commit, level, is_short=table.num_rows <= _PLAIN)
     builder.add(table)
-    return builder.finish(wal, branch)
+    return builder.finish(wal, branch, lake)
 
 
 class SegmentEncoder:
@@ -244,10 +246,14 @@ class SegmentEncoder:
             data_page_size=_PAGE_BYTES[self._layout],
         )
 
-    def finish(self, wal: dict[str, list[int]] | None = None, branch: str = "") -> bytes:
-        """Return the bytes; `wal` are the sequences sealed into them, by writer of `branch`."""
+    def finish(
+        self, wal: dict[str, list[int]] | None = None, branch: str = "", lake: str = ""
+    ) -> bytes:
+        """Return the bytes; `wal` are the sequences sealed into them, by writer of `branch` of the
+        lake with the id `lake`."""
         notes = {**self._notes, "lakelog.wal": orjson.dumps(wal or {}).decode()}
         notes |= {"lakelog.branch": branch} if branch else {}
+        notes |= {"lakelog.lake": lake} if lake else {}
         notes |= {_TEXT_BYTES: str(self._text_bytes)} if typed.NOTE in notes else {}
         writer = self._writer or self._open(self._schema.empty_table())
         writer.add_key_value_metadata(notes)

@@ -529,7 +529,7 @@ EDITS = [
     _edited(
         "repair: a WAL cut back to its copy",
         "repair",
-        f"{REPAIR}.repair:_continue_copy",
+        f"{REPAIR}.comparison:continue_copy",
         "else data + rest",
         "else data",
         *_themed("copied"),

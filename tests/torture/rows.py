@@ -21,6 +21,7 @@ from tests.torture import (
     repairs,
     rotation,
     sequences,
+    vanished,
     viewed,
     years,
 )
@@ -41,6 +42,7 @@ ROWS: dict[str, Row] = {
         *rotation.ROWS,
         *lives.ROWS,
         *repairs.ROWS,
+        *vanished.ROWS,
         *lookalikes.ROWS,
         *viewed.ROWS,
         *years.ROWS,

@@ -41,6 +41,7 @@ CASES = {
     "planted": 8,
     "views": 0,
     "repair": 3,
+    "vanished": 0,
     "logrotate": 21,
     "forgeries": 0,
     "honestsets": 0,

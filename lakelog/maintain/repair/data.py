@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.event.encode import from_micros
-from lakelog.maintain.repair import orphans, recover
+from lakelog.maintain.repair import lost_moves, orphans, recover, refs
 from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set_aside
 from lakelog.maintain.seal import Sealer
 from lakelog.runtime.lazy import Lazy
@@ -134,6 +134,73 @@ def _keys_left(store: Store, run: IdRun) -> tuple[Any, Any]:
     count = run.count if len(data) == run.bytes else 0
     high = np.frombuffer(data, "<u8", count, 64 if count else 0)
     return high, np.frombuffer(data, "<u4", count, 64 + 8 * count if count else 0)
+
+
+def take_back(
+    store: Store, branch: str, connect: Connect, outcome: RepairOutcome, *, is_doubtful: bool
+) -> None:
+    """Publish again what lost moves had sealed, and pass over what of it is there already.
+
+    Where it `is_doubtful` whether a lost move had removed some of it, writers without a watermark
+    are left out.
+    """
+    tail = Tail(store.paths, store.refs, branch)
+    sealer = Sealer(store, branch, tail, connect)
+    while traces := _traces(store, branch):
+        head, keys = store.refs.head(branch), {trace.key for trace in traces}
+        others = set(recover.objects(store, "segments")) - keys
+        known = refs.watermarks_of_all(store, branch)
+        batches, raised = orphans.adopt(store, connect, head.move, others, known, is_doubtful)
+        if batches:
+            entries = [recover.rebuild_entry(store, k) for b in batches for k in b.segments]
+            runs = orphans.identity_runs(store, connect, batches)
+            publish_past(store, branch, raised, tuple(entries), tuple(runs))
+            events = sum(e.events for e in entries)
+            outcome.done.append(
+                f"branch {branch}: its newest moves are lost; {events} events taken back from"
+                " segments"
+            )
+        # Else there may be frames in WALs that come before them.
+        elif sealer.seal() is None:
+            for trace in traces:
+                for writer, (first, last) in trace.ranges.items():
+                    known[writer] = max(last, known.get(writer, -1))
+                    outcome.lost.append(
+                        f"branch {branch}: group commits {first} to {last} of writer {writer[:12]},"
+                        f" which segment {trace.key[:12]} has, unless all of them were duplicates"
+                    )
+            publish_past(store, branch, known, (), ())
+
+
+def _traces(store: Store, branch: str) -> list[lost_moves.Trace]:
+    found = lost_moves.find(store, recover.objects(store, "segments"))
+    return [trace for trace in found if trace.ranges and trace.branch == branch]
+
+
+def publish_past(
+    store: Store,
+    branch: str,
+    watermarks: dict[str, int],
+    entries: tuple[SegmentEntry, ...],
+    runs: tuple[IdRun, ...],
+) -> None:
+    """Add segments of lost moves, with watermarks that are never lowered."""
+
+    def plan(now: Head, _: Manifest) -> Change:
+        marks = dict(now.move.wal)
+        for writer, mark in watermarks.items():
+            marks[writer] = max(mark, marks.get(writer, -1))
+        # As a rewind: consumers may have read other events under the numbers that these get.
+        return Change(
+            "repair",
+            "past moves that are lost",
+            entries=entries,
+            ids_add=runs,
+            rewind=True,
+            watermarks=marks,
+        )
+
+    publish(store, branch, plan)
 
 
 def mend_wals(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:

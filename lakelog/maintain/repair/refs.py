@@ -24,10 +24,14 @@ _NOT_REDONE = ("ingest", "dedupe", "retention", "quarantine", "view", "format", 
 """Moves whose work does not come back when WAL frames are sealed again."""
 
 
-def mend_moves(store: Store, branch: str, outcome: RepairOutcome) -> None:
-    """Put a move with op `lost` in the place of each that cannot be read (F14.5)."""
+def mend_moves(
+    store: Store, branch: str, outcome: RepairOutcome, *, was_there: bool = False
+) -> None:
+    """Put a move with op `lost` in the place of each that cannot be read (F14.5); in the place of
+    the first, if no move is left of a branch that `was_there`."""
     good, bad, top = recover.moves(store, branch)
-    if not top and (disk.listing(store.paths.wal_dir(branch)) or _is_only(store)):
+    was_there = was_there or bool(disk.listing(store.paths.wal_dir(branch)))
+    if not top and (was_there or _is_only(store)):
         top = 1  # it had at least its first
     torn, thinned = _packed(store, branch)
     missing = _missing(good, top, thinned)
@@ -156,14 +160,14 @@ def _move(store: Store, base: Head, state: Manifest, change: Change) -> None:
     store.refs.note(head)
 
 
-def restore_state(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
+def restore_state(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> bool:
     """If the head's move was lost or its state does not open, go to the newest kept state that
-    opens, with the segments that were provably sealed since."""
+    opens, with the segments that were provably sealed since; return whether it did."""
     head = store.refs.head(branch)
     if head.move.op != "lost" and (
         recover.opens(store, head.move.snapshot) or _rebuild_page(store, head, outcome)
     ):
-        return
+        return False
     # Three questions decide what comes back: which state is the newest that opens, how far each
     # writer was sealed when it was made, and which segments on disk follow on that.
     moves = [move for move, _ in recover.moves(store, branch)[0].values()]
@@ -197,6 +201,7 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: RepairOu
         outcome.lost.append(f"branch {branch}: every state of it, and what none of its WALs sealed")
     outcome.lost.extend(_list_undone(store, branch, base.number))
     outcome.lost.extend([*lost, *elsewhere])
+    return True
 
 
 def _rebuild_page(store: Store, head: Head, outcome: RepairOutcome) -> bool:
@@ -287,6 +292,16 @@ def _lost_commits(
                 " unless all of them were duplicates"
             )
     return lost, marks
+
+
+def watermarks_of_all(store: Store, branch: str) -> Watermarks:
+    """Return how far each writer that there ever was is sealed: a finished one has no watermark in
+    the newest move."""
+    marks: Watermarks = {}
+    for move, _ in recover.moves(store, branch)[0].values():
+        for writer, mark in move.wal.items():
+            marks[writer] = max(mark, marks.get(writer, -1))
+    return marks
 
 
 def _list_undone(store: Store, branch: str, number: int) -> list[str]:

@@ -15,8 +15,9 @@ import re
 
 from lakelog.chunks import state_files
 from lakelog.errors import Damaged, UnknownRef
-from lakelog.maintain.repair import data, recover, refs
+from lakelog.maintain.repair import data, lost_moves, recover, refs
 from lakelog.maintain.repair.checker import Problem
+from lakelog.maintain.repair.comparison import Comparison, continue_copy
 from lakelog.maintain.repair.data import Connect
 from lakelog.maintain.repair.outcome import (
     RepairOutcome,
@@ -27,7 +28,7 @@ from lakelog.maintain.repair.outcome import (
 )
 from lakelog.maintain.repair.verify import verify
 from lakelog.store import disk, document, policy, signatures, wal
-from lakelog.store.bootstrap import Store, change_settings, write_config
+from lakelog.store.bootstrap import Store, change_settings, make_branch_dirs, write_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
     CHUNK,
@@ -41,7 +42,7 @@ from lakelog.store.paths import (
     state_name,
 )
 from lakelog.store.refs import Tag, author, digest_of, open_ref
-from lakelog.store.tail import Tail, is_header_of
+from lakelog.store.tail import Tail
 
 __all__ = ["RepairOutcome", "repair"]
 
@@ -57,22 +58,42 @@ def repair(
         _renew_config(store, outcome, copy)
     # Time and again: a file that was fetched may name others that are damaged or missing.
     fetched: set[str] = set()
-    while _bring_back(store, outcome, copy, fetched):
+    other = Comparison.with_copy(store, copy, connect) if copy else None
+    while _bring_back(store, outcome, copy, fetched) or (other and other.fetch(outcome)):
         _clear_caches(store)
     # From the top down: data can only be judged by a state, a state only by the moves.
-    for branch in store.refs.all_branches():
-        refs.mend_moves(store, branch, outcome)
+    gone = _lost_branches(store)
+    for branch in sorted({*gone, *store.refs.all_branches()}):
+        refs.mend_moves(store, branch, outcome, was_there=branch in gone)
         with contextlib.suppress(UnknownRef):  # one deleted, or never finished, needs no more
-            refs.restore_state(store, branch, connect, outcome)
+            moved = refs.restore_state(store, branch, connect, outcome)
             data.drop_segments(store, branch, outcome)
             data.renew_ids(store, branch, connect, outcome)
+            if other:
+                other.add_rows(branch, outcome)
+            data.take_back(store, branch, connect, outcome, is_doubtful=moved)
             data.mend_wals(store, branch, connect, outcome)
     _clear_caches(store)
     _give_up_rest(store, outcome)
     outcome.after = verify(store)
+    if other:
+        outcome.after = other.added_to(outcome.after)
     if outcome.after.intact:
         outcome.kept += [_describe(store, branch) for branch in store.refs.branches()]
     return outcome
+
+
+def _lost_branches(store: Store) -> set[str]:
+    """Make the directories of branches of which WALs or segments are left and no moves; return
+    their names."""
+    there = store.refs.all_branches()
+    names = {*lost_moves.branches(store)}
+    traces = lost_moves.find(store, recover.objects(store, "segments"))
+    names |= {trace.branch for trace in traces if trace.ranges}
+    lost = names.difference(there) if names or there else {"main"}
+    for name in lost:
+        make_branch_dirs(store, name)
+    return lost
 
 
 def _describe(store: Store, branch: str) -> str:
@@ -106,7 +127,8 @@ def _bring_back(store: Store, outcome: RepairOutcome, copy: str | None, fetched:
             fetched.add(path)
             continue
         data = disk.read(path) if os.path.isfile(path) else b""
-        if copy and (whole := _file_of_copy(store, path, copy, data)) is not None:
+        whole = _file_of_copy(store, path, copy, data) if copy else None
+        if whole is not None and whole != data:
             replace(store, path, whole, outcome)
             outcome.fetched.append(path)
             fetched.add(path)
@@ -128,7 +150,7 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
             state_files.check(data, name)
             fits = data != damaged
         elif parse_wal(name):
-            return _continue_copy(data, damaged, path)
+            return continue_copy(data, damaged, path)
         elif parse_packed(name):
             fits = _leads_to(store, path, other)
         elif parse_move(name) is not None:
@@ -194,21 +216,6 @@ def _fetch_before(store: Store, folder: str, name: str, other: str, outcome: Rep
             replace(store, f"{folder}/{earlier}", data, outcome)
             outcome.fetched.append(f"{folder}/{earlier}")
     return len(outcome.fetched) > count
-
-
-def _continue_copy(data: bytes, damaged: bytes, path: str) -> bytes | None:
-    """Return a copy of a WAL, if it is intact, with what was written here since it was made."""
-    opened = wal.decode_header(data)
-    if opened is None or not is_header_of(opened[0], path):
-        return None
-    scan = wal.scan(data[opened[1] :], opened[1], "")
-    header = wal.decode_header(damaged)
-    # Another file under this name has nothing to add, and neither has one that was ended.
-    foreign = header is not None and not is_header_of(header[0], path)
-    rest = b"" if foreign or scan.ended else damaged[scan.end :]
-    data = data if scan.ended else data[: scan.end]  # frames take the place of its space
-    # The same bytes as here would be "fetched" for ever.
-    return None if scan.torn or data + rest == damaged else data + rest
 
 
 def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
@@ -284,6 +291,16 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
             change_settings(store, store.settings)
     for kind, digests in by_kind.items():
         give_up(store, kind, digests, outcome)
+    # Its rows are still in the file that they were ingested from: taken back without the cursor,
+    # which is lost, they would be doubled by the next ingest.
+    for trace in [*lost_moves.find(store, recover.objects(store, "segments"))]:
+        if not trace.ranges:
+            events = recover.rebuild_entry(store, trace.key).events
+            set_aside(store, store.paths.object("segments", trace.key), outcome)
+            outcome.lost.append(
+                f"{events} events of segment {trace.key[:12]}, ingested by a move that is lost:"
+                " do it again"
+            )
     outcome.lost += _state_losses(store, set(states))
     give_up_states(store, states, outcome)
 

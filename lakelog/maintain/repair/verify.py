@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from lakelog.chunks import state_files
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
+from lakelog.maintain.repair import lost_moves
 from lakelog.maintain.repair.checker import Checker, Problem, Progress, Report
 from lakelog.settings import DEFAULTS
 from lakelog.store import bootstrap, disk, document, manifest, signatures, verified_files
@@ -64,15 +65,20 @@ def verify(store: Store, progress: Progress | None = None, first: Problem | None
     else:
         checker.document(store.paths.config, {"format", "lake", "settings"})
     # Every object, reached or not. One that is listed and missing was deleted by gc meanwhile.
+    segments: list[str] = []
     for kind in OBJECTS:
         for digest in _on_disk(store, kind):
-            checker.object(kind, digest, listed=True)
+            if checker.object(kind, digest, listed=True) and kind == "segments":
+                segments.append(digest)
     for name in state_files.names_on_disk(store.paths):
         if state_files.digest_of_name(name):
             checker.state_file(name, listed=True)
     reached = dict.fromkeys(_check_tags(checker))
     _check_signatures(checker)
-    for branch in store.refs.all_branches():
+    branches = lost_moves.branches(store)
+    if not branches:
+        checker.add(store.paths.heads, "there is no branch")
+    for branch in branches:
         # WALs before moves, as a reader does: what is sealed meanwhile is then in the moves
         # (F12.2).
         files = Tail(store.paths, store.refs, branch).scan()
@@ -83,6 +89,9 @@ def verify(store: Store, progress: Progress | None = None, first: Problem | None
         reached |= dict.fromkeys(move.snapshot for move in kept)
     for digest in reached:
         check_snapshot(checker, digest)
+    # Listed before the WALs and moves that are read here, as those of a publish may come meanwhile.
+    for trace in lost_moves.find(store, segments):
+        checker.add(store.paths.object("segments", trace.key), trace.reason)
     for name in sorted(disk.listing(store.paths.remotes)):
         if name.endswith(".json") and not name.startswith("."):
             checker.document(f"{store.paths.remotes}/{name}", {"name", "url", "branches"})

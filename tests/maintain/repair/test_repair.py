@@ -382,15 +382,18 @@ def test_an_open_lake_writes_its_lakelog_json_anew(tmp_path: Path) -> None:
 
 
 def test_a_move_of_a_lake_that_went_another_way_is_not_fetched(tmp_path: Path) -> None:
-    """A copy that was written to since has other moves under the same numbers: they stay there."""
+    """A copy that was written to since has other moves under the same numbers: they stay there,
+    and its events are fetched with its WAL."""
     path = made(tmp_path, sealed([{"type": "A"}]))
     copy = damage.copied(path, tmp_path / "copy")
     sealed([{"type": "HERE"}])(lakelog.open(path))
     sealed([{"type": "THERE"}])(lakelog.open(copy))
     file = move_file(path, head(path)[0].number)
     spoil(file, file.read_bytes().index(b'"author"'), 10)
-    cured(path, copy)
-    assert types(path) == ["A", "HERE", "~"]
+    done = cured(path, copy)
+    (fetched,) = done.fetched
+    assert fetched.startswith(f"{path}/wal/main/")
+    assert types(path) == ["A", "HERE", "THERE", "~"]
 
 
 @pytest.mark.usefixtures("long_manifests")

@@ -1,0 +1,389 @@
+"""Comparison with a copy: what it has that the lake lacks, though nothing here shows it (F14.7).
+
+The newest moves may be gone with their hint, or a WAL as a whole, a tag, a branch. An older copy
+has them too, and much that was removed here on purpose. So a move is taken from a copy only if the
+moves here lead to it, a group commit if no move says that it was sealed, and a tag if no move says
+that it was deleted. Where a branch went on after its newest moves were lost, the copy's moves
+cannot be linked any more: then the rows that the copy got since both were the same are added.
+Objects come before the moves that name them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import Damaged, FormatTooNew, LakeNotFound
+from lakelog.maintain.repair import data, lost_moves, orphans, recover, refs
+from lakelog.maintain.repair.checker import Problem, Report
+from lakelog.maintain.repair.data import Connect
+from lakelog.maintain.repair.outcome import RepairOutcome, replace
+from lakelog.maintain.repair.verify import open_for_check
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import identity_run, segment, sql
+from lakelog.store import disk, document, wal
+from lakelog.store.bootstrap import Store, make_branch_dirs
+from lakelog.store.entry import IdRun, SegmentEntry
+from lakelog.store.move_pack import read_packed
+from lakelog.store.paths import decode_name, parse_move, parse_wal
+from lakelog.store.refs import Move, digest_of, open_ref
+from lakelog.store.tail import Tail, is_header_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+
+Moves = dict[int, tuple[Move, bytes]]
+_MISSING = "missing"
+
+
+@dataclass
+class _Ahead:
+    """How a copy's branch goes on after what both have: by files that can be linked here (`names`,
+    in order, with their `moves`), or another way, since the move `fork` up to `newest`."""
+
+    names: list[str] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
+    before: Move | None = None
+    fork: Move | None = None
+    newest: Move | None = None
+    is_older: bool = False
+
+
+class Comparison:
+    """A lake beside a copy of it."""
+
+    def __init__(self, store: Store, there: Store, connect: Connect) -> None:
+        self._store, self._there, self._connect = store, there, connect
+
+    @classmethod
+    def with_copy(cls, store: Store, copy: str, connect: Connect) -> Comparison | None:
+        """Return the comparison with a copy; None where that is no lake, another one, or damaged
+        so that nobody knows which."""
+        with contextlib.suppress(LakeNotFound, FormatTooNew):
+            there, problem = open_for_check(os.path.abspath(copy))
+            if problem is None and there.lake_id == store.lake_id:
+                return cls(store, there, connect)
+        return None
+
+    def added_to(self, report: Report) -> Report:
+        """Return a report with what the copy has and the lake lacks."""
+        problems = (*report.problems, *self.problems())
+        return dataclasses.replace(report, problems=tuple(dict.fromkeys(problems)))
+
+    def problems(self) -> list[Problem]:
+        """Return what the copy has and the lake lacks, by the paths that it has here."""
+        found: list[Problem] = []
+        for branch in self._branches():
+            ahead = self._ahead(branch)
+            found += self._move_problems(branch, ahead)
+            for name, _, frames in self._wals(branch, ahead.moves):
+                span = f"group commits {frames[0].sequence} to {frames[-1].sequence}"
+                reason = f"the copy has {span} of its writer, which are nowhere here"
+                found.append(self._problem(f"{self._store.paths.wal_dir(branch)}/{name}", reason))
+        return found + [self._problem(path, "the copy has it") for path, _ in self._documents()]
+
+    def fetch(self, outcome: RepairOutcome) -> bool:
+        """Fetch the moves, WALs, tags and rules that lead on from what is here; return whether any
+        was fetched."""
+        count = len(outcome.fetched)
+        for branch in self._branches():
+            ahead = self._ahead(branch)
+            for move in ahead.moves:
+                self._fetch_objects(move.snapshot, outcome)
+            if ahead.names:
+                self._link_moves(branch, ahead, outcome)
+            for name, whole, _ in list(self._wals(branch, [])):
+                path = f"{self._store.paths.wal_dir(branch)}/{name}"
+                if not disk.is_locked(path):  # a living writer appends to the file that it holds
+                    replace(self._store, path, whole, outcome)
+                    outcome.fetched.append(path)
+        for path, content in list(self._documents()):
+            with contextlib.suppress(document.NotIntact):
+                snapshot = open_ref(content)[0].get("snapshot") if path.endswith(".json") else None
+                if snapshot:
+                    self._fetch_objects(str(snapshot), outcome)
+            replace(self._store, path, content, outcome)
+            outcome.fetched.append(path)
+        return len(outcome.fetched) > count
+
+    def add_rows(self, branch: str, outcome: RepairOutcome) -> None:
+        """Where the branch went another way than the copy, add the rows that the copy alone has."""
+        ahead = self._ahead(branch)
+        tables = self._rows_there(branch, ahead)
+        if not tables or ahead.newest is None:
+            return
+        commit = disk.random_hex()
+        entries = [
+            segment.write(self._store.paths, t, kind="events", layout="arrival", commit=commit)
+            for t in tables
+        ]
+        keys = orphans.keys_of(self._store, self._connect, [e.key for e in entries])
+        runs: tuple[IdRun, ...] = ()
+        if len(keys[0]):
+            runs = (identity_run.write(self._store.paths, *keys, commit),)
+        data.publish_past(self._store, branch, self._marks(branch, ahead), tuple(entries), runs)
+        events = sum(e.events for e in entries)
+        outcome.done.append(
+            f"branch {branch}: {events} events of the copy added; it went another way since"
+            f" {_move_name(ahead.fork)}"
+        )
+
+    # --- moves ---
+
+    def _branches(self) -> list[str]:
+        return lost_moves.branches(self._there)
+
+    def _ahead(self, branch: str) -> _Ahead:
+        """Compare the moves of a branch."""
+        mine, damaged, _ = recover.moves(self._store, branch)
+        theirs = recover.moves(self._there, branch)[0]
+        top, last = max(mine, default=0), max(theirs, default=0)
+        both = sorted(mine.keys() & theirs.keys())
+        others = [n for n in both if digest_of(mine[n][1]) != digest_of(theirs[n][1])]
+        before = mine[top][0] if mine else None
+        if others:
+            common = [n for n in both if n < others[0]]
+            fork = theirs[common[-1]][0] if common else None
+            return _Ahead(before=before, fork=fork, newest=theirs[last][0], is_older=True)
+        # Of one that is damaged here nobody knows yet whether it is the copy's.
+        if last <= top or damaged:
+            return _Ahead(before=before, is_older=last < top)
+        names, numbers = self._following(branch, theirs, top)
+        return _Ahead(names, [theirs[n][0] for n in numbers], before)
+
+    def _following(self, branch: str, theirs: Moves, top: int) -> tuple[list[str], list[int]]:
+        """Return the copy's files of the moves after a number, as far as none is missing, and the
+        numbers of the moves in them."""
+        names, end = [], top
+        for first, last, path in self._there.refs.packs(branch):
+            with contextlib.suppress(Damaged, FileNotFoundError):
+                if last > top and first <= end + 1:
+                    read_packed(path)
+                    names.append(os.path.basename(path))
+                    end = max(end, last)
+        folder = self._there.paths.head_dir(branch)
+        own = {n: name for name in disk.listing(folder) if (n := parse_move(name)) is not None}
+        while end + 1 in theirs and end + 1 in own:
+            end += 1
+            names.append(own[end])
+        return names, [n for n in sorted(theirs) if top < n <= end]
+
+    def _move_problems(self, branch: str, ahead: _Ahead) -> Iterator[Problem]:
+        paths = self._store.paths
+        if ahead.moves:
+            first, newest = ahead.moves[0], ahead.moves[-1]
+            span = (
+                _move_name(first) if first is newest else f"moves {first.number} to {newest.number}"
+            )
+            more = self._events_of(self._there, newest) - self._events_of(self._store, ahead.before)
+            events = f", with {more} events more" if more > 0 else ""
+            reason = f"the copy has {span} of {branch!r}, which are gone here{events}"
+            yield self._problem(paths.move(branch, first.number), reason)
+        elif tables := self._rows_there(branch, ahead):
+            number = (ahead.fork.number if ahead.fork else 0) + 1
+            events = sum(table.num_rows for table in tables)
+            reason = f"the copy went another way from here on: {events} events in it are not here"
+            yield self._problem(paths.move(branch, number), reason)
+
+    def _events_of(self, store: Store, move: Move | None) -> int:
+        with contextlib.suppress(Damaged):
+            return store.manifests.load(move.snapshot).totals.events if move else 0
+        return 0
+
+    def _link_moves(self, branch: str, ahead: _Ahead, outcome: RepairOutcome) -> None:
+        store = self._store
+        here, there = store.paths.head_dir(branch), self._there.paths.head_dir(branch)
+        make_branch_dirs(store, branch)
+        for name in ahead.names:
+            if not disk.exists(f"{here}/{name}"):
+                disk.create_whole(f"{here}/{name}", disk.read(f"{there}/{name}"))
+                outcome.fetched.append(f"{here}/{name}")
+        disk.sync_dir(here)
+        store.refs.forget()
+        store.refs.note(store.refs.read_head(branch, store.refs.head_number(branch)))
+
+    def _fetch_objects(self, digest: str, outcome: RepairOutcome) -> None:
+        """Fetch what a state needs and the copy has; what it lacks too is found by verify."""
+        there = self._there
+        names = [("manifests", digest)]
+        with contextlib.suppress(Damaged):
+            state = there.manifests.load(digest)
+            names += [("manifests", page.digest) for page in state.pages]
+            names += [("ids", run.digest) for run in state.ids]
+            names += [("segments", entry.key) for entry in there.manifests.segments(state)]
+        for kind, key in names:
+            path = self._store.paths.object(kind, key)
+            if disk.exists(path):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                content = disk.read(there.paths.object(kind, key))
+                if document.digest(content) == key:
+                    disk.put_object(path, content)
+                    outcome.fetched.append(path)
+
+    # --- rows of a copy that went another way ---
+
+    def _rows_there(self, branch: str, ahead: _Ahead) -> list[pa.Table]:
+        """The rows that the copy got since the fork, and that are neither here nor waiting in a
+        WAL; what was there before and is not here any more was removed."""
+        if ahead.newest is None or ahead.before is None:
+            return []
+        old = self._entries(self._there, ahead.fork) | self._entries(self._store, ahead.fork)
+        new = self._entries(self._there, ahead.newest)
+        mine = old | self._entries(self._store, ahead.before)
+        fresh = [key for key in new if key not in mine]
+        fresh = [key for key in fresh if recover.is_intact(self._there, "segments", key)]
+        if not fresh:
+            return []
+        known = [*self._files(self._there, old), *self._files(self._store, mine)]
+        waiting = self._waiting(branch)
+        tables = []
+        with contextlib.closing(self._connect()) as engine:
+            for key in fresh:
+                table = segment.read(self._there.paths, key, engine=engine.cursor())
+                at = _unknown(engine.cursor(), self._files(self._there, [key]), known)
+                origins, positions = (table[n].to_pylist() for n in ("origin", "position"))
+                at = [n for n in at if not _holds(waiting, origins[n], positions[n])]
+                if at:
+                    columns = list(segment.EVENT_COLUMNS)
+                    tables.append(table.select(columns).take(pa.array(at)))
+        return tables
+
+    def _entries(self, store: Store, move: Move | None) -> dict[str, SegmentEntry]:
+        with contextlib.suppress(Damaged):
+            if move is not None:
+                state = store.manifests.load(move.snapshot)
+                return {e.key: e for e in store.manifests.segments(state, "events")}
+        return {}
+
+    def _files(self, store: Store, keys: Any) -> list[str]:
+        paths = (store.paths.object("segments", key) for key in keys)
+        return [path for path in paths if disk.exists(path)]
+
+    def _waiting(self, branch: str) -> dict[str, list[tuple[int, int]]]:
+        """By writer the positions of the lines in WALs."""
+        files = Tail(self._store.paths, self._store.refs, branch).scan()
+        return {
+            writer: [
+                (f.position, f.position + f.events)
+                for file in group
+                for f in (*file.frames, *file.resumed)
+            ]
+            for writer, group in files.items()
+        }
+
+    def _marks(self, branch: str, ahead: _Ahead) -> dict[str, int]:
+        """Return the copy's watermarks, but those of writers whose WALs have frames below."""
+        here = refs.watermarks_of_all(self._store, branch)
+        sequences = orphans.wal_sequences(self._store, branch)
+        there = refs.watermarks_of_all(self._there, branch)
+        return {
+            writer: mark
+            for writer, mark in there.items()
+            if sequences.get(writer, set()).isdisjoint(range(here.get(writer, -1) + 1, mark + 1))
+        }
+
+    # --- WALs and documents ---
+
+    def _wals(self, branch: str, moves: list[Move]) -> Iterator[tuple[str, bytes, list[wal.Frame]]]:
+        """Yield the copy's WALs that have frames which no move here, nor one of these, says were
+        sealed, and which no WAL here has: the name, the bytes that the file has to have here, and
+        the frames."""
+        store, folder = self._store, self._there.paths.wal_dir(branch)
+        known = [*moves, *(move for move, _ in recover.moves(store, branch)[0].values())]
+        if known and max(known, key=lambda move: move.number).op == "delete":
+            return
+        marks = refs.watermarks_of_all(store, branch)
+        for move in moves:
+            for writer, mark in move.wal.items():
+                marks[writer] = max(mark, marks.get(writer, -1))
+        sequences = orphans.wal_sequences(store, branch)
+        for name in sorted(filter(parse_wal, disk.listing(folder))):
+            content = disk.read(f"{folder}/{name}")
+            opened = wal.decode_header(content)
+            path = f"{store.paths.wal_dir(branch)}/{name}"
+            if opened is None or not is_header_of(opened[0], path):
+                continue
+            writer = opened[0].writer
+            scan = wal.scan(content[opened[1] :], opened[1], writer)
+            frames = [
+                f
+                for f in scan.frames
+                if f.sequence > marks.get(writer, -1)
+                and f.sequence not in sequences.get(writer, set())
+            ]
+            here = disk.read(path) if disk.exists(path) else b""
+            whole = continue_copy(content, here, path) if frames else None
+            if whole is not None:
+                yield name, whole, frames
+
+    def _documents(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the tags and rules that the copy has and the lake lacks: its path here,
+        and the content. A lake that went on may have dropped tags by itself."""
+        store, there = self._store, self._there
+        is_behind = not any(self._ahead(branch).is_older for branch in store.refs.all_branches())
+        untagged = {
+            move.message.split()[2]
+            for branch in store.refs.all_branches()
+            for move, _ in recover.moves(store, branch)[0].values()
+            if move.op == "untag" and len(move.message.split()) > 2
+        }
+        for name in sorted(disk.listing(there.paths.tags)) if is_behind else ():
+            if name.endswith(".json") and not name.startswith("."):
+                path = f"{store.paths.tags}/{name}"
+                if not disk.exists(path) and decode_name(name[:-5]) not in untagged:
+                    with contextlib.suppress(document.NotIntact, FileNotFoundError):
+                        content = disk.read(f"{there.paths.tags}/{name}")
+                        if open_ref(content)[0].get("name") == decode_name(name[:-5]):
+                            yield path, content
+        for name in ("policy.toml",):
+            path = f"{store.paths.root}/{name}"
+            if disk.exists(f"{there.paths.root}/{name}") and not disk.exists(path):
+                yield path, disk.read(f"{there.paths.root}/{name}")
+
+    def _problem(self, path: str, reason: str) -> Problem:
+        return Problem(path, reason, _MISSING)
+
+
+def continue_copy(data: bytes, damaged: bytes, path: str) -> bytes | None:
+    """Return a copy of a WAL, if it is intact, with what was written here since it was made."""
+    opened = wal.decode_header(data)
+    if opened is None or not is_header_of(opened[0], path):
+        return None
+    scan = wal.scan(data[opened[1] :], opened[1], "")
+    header = wal.decode_header(damaged)
+    # Another file under this name has nothing to add, and neither has one that was ended.
+    foreign = header is not None and not is_header_of(header[0], path)
+    rest = b"" if foreign or scan.ended else damaged[scan.end :]
+    data = data if scan.ended else data[: scan.end]  # frames take the place of its space
+    # The same bytes as here would be "fetched" for ever.
+    return None if scan.torn or data + rest == damaged else data + rest
+
+
+def _move_name(move: Move | None) -> str:
+    return f"move {move.number}" if move else "the first move"
+
+
+def _unknown(cursor: Any, files: list[str], known: list[str]) -> list[int]:
+    """Return the numbers of the rows of a segment whose place is in none of the known files, nor an
+    event with their id."""
+    rows = sql.parquet(files, "file_row_number = true")
+    columns = "origin, position, id, source"
+    union = sql.parquet(known) if known else f"(SELECT * FROM {rows} LIMIT 0)"
+    query = f"""WITH k AS (SELECT {columns} FROM {union})
+        SELECT file_row_number FROM {rows} AS r
+        WHERE NOT EXISTS (FROM k WHERE k.origin = r.origin AND k.position = r.position)
+        AND NOT EXISTS (FROM k WHERE r.id <> '' AND k.id = r.id
+            AND coalesce(k.source, '') = coalesce(r.source, '')) ORDER BY ALL"""
+    return [n for (n,) in cursor.execute(query).fetchall()]
+
+
+def _holds(waiting: dict[str, list[tuple[int, int]]], origin: Any, position: Any) -> bool:
+    spans = waiting.get(origin, [])
+    return position is not None and any(low <= position < high for low, high in spans)

@@ -1,0 +1,229 @@
+"""Files that are gone without a gap in any numbers: noticed by segments, or beside a copy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import lakelog
+from lakelog.cli import cli
+from lakelog.errors import GcRefused
+from lakelog.store import disk, history
+from tests.support import damage, lakes, vanishing
+from tests.support.effort import share
+from tests.support.repairing import cured, head, move_file, types, wal_files
+
+pytestmark = pytest.mark.damaged
+PARTS = 4
+LIVES = int(os.environ.get("LAKELOG_VANISHINGS", share(192)))
+
+
+def short_lived(path: str, *names: str, branch: str = "main") -> None:
+    """Append each event with a writer of its own, sealed, trimmed and gone."""
+    for name in names:
+        settings = {"seal": "never", "gc_grace_hours": 0}
+        with lakelog.open(path, settings=settings, branch=branch) as lake:
+            lake.append({"type": name, "subject": name})
+        with lakelog.open(path, branch=branch) as lake:
+            lake.settle()
+
+
+def lose_moves(path: str, first: int) -> None:
+    """Lose the moves from a number on, with the hint."""
+    for number in range(first, head(path)[0].number + 1):
+        move_file(path, number).unlink()
+    Path(path, "refs/heads/main/hint").unlink()
+
+
+def run(path: str, *words: str) -> tuple[int, dict[str, Any]]:
+    done = CliRunner().invoke(cli, ["--lake", path, *words, "--json"])
+    return done.exit_code, json.loads(done.stdout)
+
+
+def reasons(report: dict[str, Any]) -> str:
+    return "; ".join(problem["reason"] for problem in report["problems"])
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_what_is_left_of_a_lake_is_never_less_than_known(part: int, tmp_path: Path) -> None:
+    """Whatever vanishes, a lake with fewer events than moves, WALs or a copy know is never called
+    intact, gc deletes none of them, and repair brings them back or lists the loss."""
+    for seed in range(part, LIVES, PARTS):
+        vanishing.play(seed, tmp_path / f"{seed}")
+
+
+def test_lost_newest_moves_are_noticed_and_taken_back(tmp_path: Path) -> None:
+    """Segments that only lost moves named make verify say so; gc refuses; repair brings back."""
+    path = str(tmp_path / "lake")
+    short_lived(path, *"ABCD")
+    lose_moves(path, 3)
+    assert types(path) == ["A"]
+    code, said = run(path, "verify")
+    assert code == 3
+    assert "the newest moves are lost" in reasons(said)
+    with lakelog.open(path) as lake, pytest.raises(GcRefused, match="nothing was deleted"):
+        lake.gc()
+    with lakelog.open(path) as lake, pytest.raises(GcRefused, match="newest moves are lost"):
+        lake.expire()
+    done = cured(path)
+    assert done.lost == []
+    assert "branch main: its newest moves are lost; 3 events taken back from segments" in done.done
+    assert types(path) == [*"ABCD", "~"]
+    with lakelog.open(path) as lake:
+        lake.gc()
+    assert types(path) == [*"ABCD", "~"]
+
+
+def test_a_publish_that_died_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segment without a move whose frames are in a WAL, or were sealed by another publish, is
+    left over: verify finds the lake intact, and gc removes it."""
+    path, real = str(tmp_path / "lake"), disk.link
+
+    def link(source: str, target: str) -> None:
+        if "/refs/heads/" in target:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    short_lived(path, "A")
+    with lakes.opened(path) as lake:
+        lake.append({"type": "B"})
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "link", link)
+            with pytest.raises(KeyboardInterrupt):
+                lake.settle()
+    assert len(list(Path(path, "segments").rglob("*.parquet"))) == 2
+    assert damage.checked(path).intact
+    short_lived(path, "C")
+    assert len(list(Path(path, "segments").rglob("*.parquet"))) == 3
+    assert damage.checked(path).intact
+    with lakelog.open(path) as lake:
+        assert lake.gc().deleted == 1
+    assert types(path) == ["A", "B", "C"]
+
+
+def test_what_was_rolled_back_or_deleted_is_no_damage(tmp_path: Path) -> None:
+    """A segment that only a rolled back state or a deleted branch names proves nothing."""
+    path = str(tmp_path / "lake")
+    short_lived(path, *"AB")
+    with lakelog.open(path) as lake:
+        lake.branch("dev").close()
+    short_lived(path, "DEV", branch="dev")
+    with lakelog.open(path) as lake:
+        lake.rollback("main@2")
+        history.delete_branch(lake.store, "dev", lake.settle)
+        assert lake.verify().problems == ()
+        lake.gc()
+        lake.gc()
+        assert lake.verify().problems == ()
+
+
+@pytest.mark.parametrize("gone", ["moves", "wal", "tag", "branch", "all"])
+def test_a_copy_that_knows_more_is_listed_and_fetched(tmp_path: Path, gone: str) -> None:
+    """Newest moves with the hint, a WAL, a tag or a branch that only a copy has come from there,
+    and are listed before; a second repair has nothing to do."""
+    path, copy = str(tmp_path / "lake"), str(tmp_path / "copy")
+    short_lived(path, *"AB")
+    with lakelog.open(path) as lake:
+        lake.tag("v1")
+        lake.branch("dev").close()
+        lake.ingest(str(_log(tmp_path)))
+        lake.append({"type": "TAIL"})
+        lake.backup(copy)
+    right = damage.read(path)
+    if gone in ("moves", "all"):
+        lose_moves(path, 3)
+    if gone in ("wal", "all"):
+        for file in wal_files(path):
+            file.unlink()
+    if gone in ("tag", "all"):
+        Path(path, "refs/tags/v1.json").unlink()
+    if gone in ("branch", "all"):
+        shutil.rmtree(f"{path}/refs/heads/dev")
+    code, said = run(path, "repair", "--from", copy, "--dry-run")
+    assert code == 3
+    assert "the copy has" in reasons(said)
+    code, said = run(path, "repair", "--from", copy, "--yes")
+    assert (code, said["lost"], said["after"]["intact"]) == (0, [], True)
+    assert damage.read(path) == right
+    with lakelog.open(path) as lake:
+        assert (lake.branches(), [tag.name for tag in lake.tags()]) == (["dev", "main"], ["v1"])
+    code, said = run(path, "repair", "--from", copy)
+    assert (code, said["problems"]) == (0, [])
+
+
+def _log(tmp_path: Path) -> Path:
+    file = tmp_path / "app.jsonl"
+    file.write_text('{"type": "F", "subject": "f"}\n' * 3)
+    return file
+
+
+def test_an_older_copy_brings_nothing_back(tmp_path: Path) -> None:
+    """What was rolled back, untagged or published since a copy was made is not fetched from it."""
+    path, copy = str(tmp_path / "lake"), str(tmp_path / "copy")
+    short_lived(path, *"AB")
+    with lakelog.open(path) as lake:
+        lake.tag("v1")
+        lake.append({"type": "TAIL"})
+        lake.backup(copy)
+        history.delete_tag(lake.store, "v1", "main")
+        lake.rollback("main@2")
+    short_lived(path, "C")
+    before = types(path)
+    code, said = run(path, "repair", "--from", copy)
+    assert (code, said["problems"]) == (0, [])
+    assert types(path) == before
+
+
+def test_events_that_a_lake_lost_before_it_went_on_come_from_the_copy(tmp_path: Path) -> None:
+    """After its newest moves and their segments were lost a lake was written to: the moves of the
+    copy cannot be linked any more, the events are added."""
+    path, copy = str(tmp_path / "lake"), str(tmp_path / "copy")
+    short_lived(path, *"ABC")
+    with lakelog.open(path) as lake:
+        lake.backup(copy)
+    lose_moves(path, 3)
+    keys = {entry.key for entry in head(path)[2]}
+    for file in Path(path, "segments").rglob("*.parquet"):
+        if file.name.split(".")[0] not in keys:
+            file.unlink()
+    short_lived(path, "NEW")
+    code, said = run(path, "repair", "--from", copy, "--dry-run")
+    assert (code, "2 events in it are not here" in reasons(said)) == (3, True)
+    done = cured(path, copy)
+    assert "branch main: 2 events of the copy added; it went another way since move 2" in done.done
+    assert types(path) == ["A", "B", "C", "NEW", "~"]
+    again = damage.repaired(path, copy)
+    assert (again.fetched, again.done, again.lost) == ([], [], [])
+
+
+def test_a_copy_made_during_a_seal_is_intact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segment that is sealed after the WALs were copied, whose move is not copied, stays out."""
+    path, copy = str(tmp_path / "lake"), str(tmp_path / "copy")
+    short_lived(path, "A")
+    real, calls = disk.listing, list[str]()
+
+    def listing(folder: str) -> list[str]:
+        if folder == f"{path}/refs/signatures" and not calls:
+            calls.append(folder)
+            short_lived(path, "B")
+        return real(folder)
+
+    with lakelog.open(path) as lake, monkeypatch.context() as patch:
+        patch.setattr(disk, "listing", listing)
+        lake.backup(copy)
+    assert calls
+    assert types(path) == ["A", "B"]
+    assert damage.checked(copy).problems == ()
+    assert types(copy) == ["A"]
+    with lakelog.open(path) as lake:
+        lake.backup(copy)
+    assert damage.checked(copy).problems == ()
+    assert types(copy) == ["A", "B"]
