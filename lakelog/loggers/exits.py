@@ -7,7 +7,8 @@ SIGTERM                                a handler, which then calls that of the a
 a process of multiprocessing           its finalizers, as it skips `atexit` (fork, forkserver)
 a worker of billiard (Celery)          the handler of SIGTERM, by which its parent ends it: it skips
                                        finalizers, too
-`fork`                                 the parent; the child starts with empty queues
+`fork`                                 the parent; the child starts with empty queues, also that
+                                       of a server in C which does not tell Python of it
 `os._exit`, `kill -9`, a crash         nothing: see queue.py for what may be lost
 
 A handler in Python has a price: the interpreter notes the signal and calls it in the main thread,
@@ -36,6 +37,8 @@ import time
 import types
 from collections.abc import Callable
 from typing import Any, Protocol
+
+from lakelog.runtime import forks
 
 _FLUSH = 5.0
 """So many seconds a signal waits for what is being stored, for each queue."""
@@ -89,9 +92,8 @@ def watch(ending: Ending) -> None:
     if not _is_registered:
         _is_registered = True
         atexit.register(_finish)
-        os.register_at_fork(
-            before=_before_fork, after_in_parent=_unmask, after_in_child=_after_fork
-        )
+        os.register_at_fork(before=_before_fork, after_in_parent=_unmask)
+        forks.after_in_child(_after_fork)
     _prepare_for_multiprocessing()
     _handle_sigterm()
 

@@ -30,6 +30,7 @@ from typing import Protocol
 from lakelog.errors import LakelogError
 from lakelog.loggers import exits
 from lakelog.loggers.buffer import DiskBuffer
+from lakelog.runtime import forks
 from lakelog.store.wal import FRAME_EVENTS_MAX, split_batch
 
 LINGER, GUARD = 0.01, 0.008
@@ -114,6 +115,7 @@ class EventQueue:
 
     def put(self, line: bytes) -> bool:
         """Add a line; False if it was refused for its size. Never raises for what it stands for."""
+        forks.notice()
         size = len(line)
         if size > EVENT_BYTES_MAX:
             self.refused += 1
@@ -144,6 +146,7 @@ class EventQueue:
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until what was put before is stored, or `timeout` seconds; whether it is."""
+        forks.notice()
         until = None if timeout is None else time.monotonic() + timeout
         target = self._put
         while self._done < target or self._buffered:
@@ -159,6 +162,7 @@ class EventQueue:
 
     def finish(self, timeout: float = 10.0) -> None:
         """Store what waits, end the thread, and store directly from now on; may be repeated."""
+        forks.notice()
         self._is_direct = True
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -228,6 +232,9 @@ class EventQueue:
         with self._lock:
             if self._thread is not None:
                 return
+            # Anew: a worker of a server may have become one of gevent since it was forked.
+            self._wake, self._busy = threading.Lock(), threading.Event()
+            self._wake.acquire()
             # A daemon: who waits for all threads must not wait for this one, which `exits` ends.
             thread = threading.Thread(target=self._run, name="lakelog-queue", daemon=True)
             guard = threading.Thread(target=self._guard, name="lakelog-guard", daemon=True)

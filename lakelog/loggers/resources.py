@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 
 import orjson
+
+from lakelog.runtime import forks
 
 _EVERY = 1.0
 
@@ -69,4 +70,4 @@ def _memory() -> float | None:
 
 
 SAMPLER = Sampler()
-os.register_at_fork(after_in_child=SAMPLER.after_fork)
+forks.after_in_child(SAMPLER.after_fork)

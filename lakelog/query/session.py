@@ -10,7 +10,6 @@ name is put into the query; a view of it, `"v1".sessions`, gets one for itself.
 from __future__ import annotations
 
 import functools
-import os
 import re
 import weakref
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from lakelog.query.sql import prune, table_sql
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import Stream
+from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank, require_before
 from lakelog.segments import connection, sql
@@ -381,6 +381,7 @@ class Session:
         return views
 
     def _check_open(self) -> None:
+        forks.notice()
         require_before(Rank.SESSION)
         if self._is_closed:
             raise LakeClosed("the lake is closed: open it again to query")
@@ -497,4 +498,4 @@ def _after_fork() -> None:
         session._is_closed = False
 
 
-os.register_at_fork(after_in_child=_after_fork)
+forks.after_in_child(_after_fork)

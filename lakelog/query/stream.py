@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import atexit
 import functools
-import os
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.engine.syntax import statements
+from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import connection
 
@@ -187,4 +187,4 @@ def _interrupt_all() -> None:
         stream.interrupt()
 
 
-os.register_at_fork(after_in_child=_BEGUN.clear)
+forks.after_in_child(_BEGUN.clear)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -69,4 +70,4 @@ def _pool() -> futures.ThreadPoolExecutor:
 
 
 # A forked process has the pool's object and none of its threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)
+forks.after_in_child(_pool.cache_clear)

@@ -10,13 +10,13 @@ no rank.
 from __future__ import annotations
 
 import enum
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from lakelog.errors import ReentrantQuery
+from lakelog.runtime import forks
 
 _INTERRUPTS = (
     "a query interrupts another of its own thread: ask after the signal handler has returned"
@@ -148,4 +148,4 @@ def _after_fork() -> None:
         lock._lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+forks.after_in_child(_after_fork)

@@ -9,6 +9,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from lakelog.engine import core
+from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.settings import Settings
 from lakelog.store import disk
@@ -103,4 +104,4 @@ def _after_fork() -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
-os.register_at_fork(after_in_child=_after_fork)
+forks.after_in_child(_after_fork)

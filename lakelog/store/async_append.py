@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from lakelog.event.encode import EncodedBatch, encode
+from lakelog.runtime import forks
 from lakelog.store.receipt import Receipt
 
 _INLINE = 100
@@ -78,7 +78,7 @@ def _after_fork() -> None:
         appends._reset()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+forks.after_in_child(_after_fork)
 
 
 def _settle(future: asyncio.Future[Receipt], outcome: Any) -> None:

@@ -20,6 +20,7 @@ import zstandard
 
 from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event.encode import EncodedBatch
+from lakelog.runtime import forks
 from lakelog.runtime.lazy import wait_for_imports
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import disk, wal
@@ -137,6 +138,7 @@ class Writer:
 
     def _commit(self, batch: AppendBatch) -> None:
         """Lead if nobody does, else wait until another leader served us, or until we lead."""
+        forks.notice()
         try:
             with self._mutex.hold():
                 # Under the mutex, with the queueing: after `close` nothing may be queued any more.
@@ -485,6 +487,5 @@ def _after_fork_in_child() -> None:
         writer._after_fork_in_child()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+forks.after_in_child(_after_fork_in_child)
