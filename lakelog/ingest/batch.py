@@ -28,6 +28,7 @@ from lakelog.ingest import definitions
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.event_segments import EventSegments
+from lakelog.ingest.tail_keys import TailKeys, overlap
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer
 from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.maintain.seal import drop_duplicates, open_run
@@ -154,6 +155,7 @@ class Job:
     runs: list[Any] = field(default_factory=list)
     formats: Formats = field(default_factory=dict)
     conformance: Conformance = field(default_factory=lambda: Conformance({}))
+    tail_keys: TailKeys = field(default_factory=lambda: TailKeys())
 
     def __post_init__(self) -> None:
         if isinstance(self.form, str):
@@ -179,6 +181,10 @@ class Job:
             return self.form
         match = definitions.find(self.formats, path, self.label)
         return match.definition if match else None
+
+    def keys_of_tail(self) -> list[Any]:
+        """The identity keys of events that are acknowledged and not sealed yet."""
+        return self.tail_keys.look(self.store, self.branch, self.connect)
 
     def resolver(self, state: Manifest) -> Resolver:
         """The resolver of paths to files, over the cursors of a state; in a dry run also over those
@@ -361,7 +367,7 @@ class Batch:
         """Write the identity keys, if there are any; return their run."""
         if not self.runs:
             return []
-        high, low = identity_run.merge(self.runs)
+        high, low = self._keys()
         return [identity_run.write(self._job.store.paths, high, low, self.commit)]
 
     def clashes(self, state: Manifest) -> bool:
@@ -370,16 +376,24 @@ class Batch:
         fresh = [run for run in state.ids if run.digest not in had]
         if not self.runs or not fresh:
             return False
-        high, low = identity_run.merge(self.runs)
+        high, low = self._keys()
         store = self._job.store
         # Our own runs were checked against the base; only runs published since can hold the same
         # key.
         return any(identity_run.contains(open_run(store, run), high, low).any() for run in fresh)
 
+    def is_first(self) -> bool:
+        """Whether the tail has none of our keys: an event that was acknowledged before stays."""
+        return not (self.runs and overlap(self._job.keys_of_tail(), self.runs))
+
+    def _keys(self) -> Any:
+        return identity_run.merge(self.runs)
+
     def _new_only(self, table: pa.Table) -> pa.Table:
         # `runs` holds the keys of this batch, too, so that an id that is twice in it is stored
         # once.
-        table = drop_duplicates(self._job.store, table, self.state.ids, self.runs)
+        others = [*self.runs, *self._job.keys_of_tail()]
+        table = drop_duplicates(self._job.store, table, self.state.ids, others)
         keys = rows.key_arrays(table["key"].drop_null())
         if len(keys[0]):
             self.runs.append(identity_run.sort_keys(*keys))
@@ -426,7 +440,8 @@ def commit(
         # Lines that were unfinished last time are read again with their ends.
         live = store.manifests.segments(state) if ended else []
         tombstones = [tombstone(entry) for entry in live if entry.key in ended]
-        return Change("ingest", name, (*tombstones, *entries, *steps), ids_add=ids)
+        change = Change("ingest", name, (*tombstones, *entries, *steps), ids_add=ids)
+        return replace(change, is_right=batch.is_first)
 
     try:
         head_now = publish(store, job.branch, plan)

@@ -169,7 +169,7 @@ class MessageBatch:
                 is_moved = any(now.get(key) != self.cursors.get(key) for key in moves)
                 if is_rewound or is_moved or batch.clashes(state):
                     return None
-            return Change("ingest", name, tuple(entries), ids_add=ids)
+            return Change("ingest", name, tuple(entries), ids_add=ids, is_right=batch.is_first)
 
         try:
             head = publish(job.store, job.branch, plan)

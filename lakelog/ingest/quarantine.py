@@ -6,6 +6,7 @@ like events. `replay` and `drop` are moves that can be undone.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from lakelog.formats.definition import Definition
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions, messages, stream_cursor
 from lakelog.ingest.conformance import Conformance
+from lakelog.ingest.tail_keys import TailKeys, overlap
 from lakelog.ingest.transform import Transformer
 from lakelog.maintain.seal import drop_duplicates
 from lakelog.runtime.lazy import Lazy
@@ -112,7 +114,7 @@ def replay(
         bad = _entries(store, state)
         if not bad:
             return ReplayResult(0, 0, 0)
-        retry = _Retry(store, connect, state, rules, type_, is_kept=not dry_run)
+        retry = _Retry(store, branch, connect, state, rules, type_, is_kept=not dry_run)
         for entry in bad:
             retry.take(entry)
         retry.flush()
@@ -122,7 +124,11 @@ def replay(
             return outcome
         message = f"{outcome.stored} quarantined lines stored"
         change = Change(
-            "quarantine", message, entries=tuple(retry.entries), ids_add=tuple(retry.runs)
+            "quarantine",
+            message,
+            entries=tuple(retry.entries),
+            ids_add=tuple(retry.runs),
+            is_right=retry.is_first,
         )
         if publish(store, branch, _only_on(head, change)) is not None:
             return outcome
@@ -147,6 +153,7 @@ class _Retry:
     def __init__(
         self,
         store: Store,
+        branch: str,
         connect: Callable[[], Any],
         state: Manifest,
         rules: Rules,
@@ -155,6 +162,7 @@ class _Retry:
         is_kept: bool,
     ) -> None:
         self._store, self._connect, self._state = store, connect, state
+        self._tail_keys = functools.partial(TailKeys().look, store, branch, connect)
         self._rules, self._type, self._is_kept = rules, type_, is_kept
         self._conformance = Conformance(definitions.contracts_of(store, state))
         streams = stream_cursor.of_state(store, state).values()
@@ -202,7 +210,8 @@ class _Retry:
             return
         waiting, self._waiting = pa.concat_tables(self._waiting), []
         # Against the keys of this replay, too: it may meet one id in two segments.
-        fresh = drop_duplicates(self._store, waiting, self._state.ids, self._keys)
+        others = [*self._keys, *self._tail_keys()]
+        fresh = drop_duplicates(self._store, waiting, self._state.ids, others)
         self._stored += fresh.num_rows
         high, low = rows.key_arrays(fresh["key"].drop_null())
         order = np.lexsort((low, high))
@@ -214,6 +223,10 @@ class _Retry:
         self.entries.append(entry)
         if len(high):
             self.runs.append(identity_run.write(paths, high, low, commit))
+
+    def is_first(self) -> bool:
+        """Whether the tail has none of our keys: an event that was acknowledged before stays."""
+        return not (self.runs and overlap(self._tail_keys(), self._keys))
 
     def _parse_lines(self, table: pa.Table) -> tuple[pa.Table | None, pa.Table]:
         """Return the rows of lines that are events now, and the other lines."""

@@ -1,7 +1,7 @@
 """Publishing: how one state of a branch becomes the next one (F9.3, F9.4).
 
     1 read the head                      4 leave out watermarks of writers without files
-    2 plan the change against it         5 sync all that is new, check that it is still there
+    2 plan the change against it         5 sync all that is new, check it once more
     3 write pages, and a long manifest   6 link the next move at once, sync its directory
 
 A manifest that is not long is carried by the move, and appears with it.
@@ -68,6 +68,9 @@ class Change:
     """Replaces the watermarks outright; only a repair past a damaged move needs it."""
     begun: list[disk.Begun] = field(default_factory=list)
     """Files of `entries` and `ids_add` that are made durable with that of the move."""
+    is_right: Callable[[], bool] = lambda: True
+    """Whether it may still be made, as far as that depends on what is no part of the head: asked
+    first, and right before the link."""
 
 
 Plan = Callable[[Head, Manifest], Change | None]
@@ -115,7 +118,7 @@ def publish(
         head = store.refs.head(branch)
         state = store.manifests.load(head.move.snapshot)
         change = plan(head, state)
-        if change is None:
+        if change is None or not change.is_right():
             return None
         try:
             moved = try_move(store, head, state, change, commit, follow)
@@ -176,7 +179,8 @@ def try_move(
 
         # A move to an existing state adds no files whose age could matter.
         def is_safe(path: str) -> bool:
-            return change.snapshot is not None or _is_safe(store, change, move, began, path)
+            is_whole = change.snapshot is not None or _is_safe(store, change, move, began, path)
+            return is_whole and change.is_right()
 
         made = link_move(store, move, is_safe, written.pop(0))
         if made is not None and second is not None and follow is not None:

@@ -1,0 +1,70 @@
+"""Identity keys of events that are acknowledged and in the WAL: whoever publishes rows with ids
+leaves out those that the tail has, and looks again right before the link (F13.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.errors import DamagedWal
+from lakelog.segments import identity_run, rows
+from lakelog.store import wal
+from lakelog.store.bootstrap import Store
+from lakelog.store.tail import Tail, pick
+
+_PARTS = 16
+"""Keys that were read at so many looks are merged."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The sorted keys of some frames."""
+
+    frames: frozenset[tuple[str, int]]
+    keys: Any
+
+
+class TailKeys:
+    """The keys of the events of one branch that are not sealed yet; each frame is read once."""
+
+    def __init__(self) -> None:
+        self._tail: Tail | None = None
+        self._parts: list[_Part] = []
+
+    def look(self, store: Store, branch: str, connect: Callable[[], Any]) -> list[Any]:
+        """Return the keys of now, as pairs of sorted arrays."""
+        self._tail = self._tail or Tail(store.paths, store.refs, branch)
+        frames = {
+            (frame.writer, frame.sequence): frame
+            for pending in _pending(self._tail, store, branch).values()
+            for frame in pending
+            if frame.flags & wal.KEYED and not frame.flags & wal.QUARANTINED
+        }
+        # Of a part that is sealed, if only partly, nothing counts: a rollback may have taken away
+        # what was sealed, and then its ids are free again.
+        parts = [part for part in self._parts if part.frames <= frames.keys()]
+        if len(parts) >= _PARTS:
+            whole = frozenset().union(*(part.frames for part in parts))
+            keys = identity_run.merge([part.keys for part in parts])
+            parts = [_Part(whole, identity_run.sort_keys(*keys))]
+        read = frozenset().union(*(part.frames for part in parts))
+        if fresh := [frame for place, frame in frames.items() if place not in read]:
+            table = rows.events(connect(), fresh)
+            keys = identity_run.sort_keys(*rows.key_arrays(table["key"].drop_null()))
+            parts.append(_Part(frozenset(frames.keys() - read), keys))
+        self._parts = parts
+        return [part.keys for part in parts if len(part.keys[0])]
+
+
+def _pending(tail: Tail, store: Store, branch: str) -> dict[str, list[wal.Frame]]:
+    try:
+        return tail.collect().frames
+    except DamagedWal:  # what can be read of it counts; who seals it says what is wrong
+        files, marks = tail.scan(), store.refs.head(branch).move.wal
+        return {w: pick(group, marks.get(w, -1))[0] for w, group in files.items()}
+
+
+def overlap(some: list[Any], others: list[Any]) -> bool:
+    """Whether a key of sorted ones is among others."""
+    return any(bool(identity_run.contains(keys, *o).any()) for keys in some for o in others)
