@@ -43,7 +43,7 @@ ORDER = {
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs data comparison
         repair""",
     "files": """exclusions rotation inflate holes binary columnar lease splits source checksum scan
-        cursors content identity""",
+        places cursors content identity""",
     "formats": """sqltext uniform_lines format narrow_queries zones local_time pattern moments jsonl
         dialect
         lakelog_json dialects cloudevents pieces winevent docker journal documents otlpsql otlp
@@ -59,8 +59,8 @@ ORDER = {
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns tables contract sample user_views""",
     "ingest": """definitions records time_carry stripes conformance typed_payloads transform
-        event_segments tail_keys split_worker batch gather group ingest stream_cursor messages
-        preview quarantine audit""",
+        event_segments tail_keys split_worker batch repeats gather group ingest stream_cursor
+        messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
     "export": "folder tables export",
     "clients": """failure backoff loopback download http_client redis_config redis_client

@@ -42,8 +42,11 @@ _COLUMNS = (
     "backup",
     "copy_of",
 )
-_LOST = f"""SELECT count(DISTINCT subject), sum(TRY_CAST(data->>'lost_bytes' AS DOUBLE)) FROM events
-    WHERE type = '{bookkeeping.WATCH}' AND data->>'lost_bytes' IS NOT NULL"""
+_REPORTED = f"""
+    SELECT count(DISTINCT subject) FILTER (data->>'lost_bytes' IS NOT NULL),
+        sum(TRY_CAST(data->>'lost_bytes' AS DOUBLE)),
+        sum(TRY_CAST(data->>'repeated_lines' AS DOUBLE))
+    FROM events WHERE type = '{bookkeeping.WATCH}'"""
 # The columns of counts need the rest of 80 columns.
 _NAME_MAX = 20
 
@@ -164,11 +167,14 @@ def summary(result: auditing.Audit) -> str:
 
 def _reported(lake: Lake) -> list[str]:
     """Return what watchers reported that no file can show any more."""
-    files, unread = lake.sql(_LOST).fetchall()[0]
-    if not files:
-        return []
-    lost = f"{unread:,.0f} bytes of {many(files, 'file')} that went before they were read"
-    return [f"watchers reported {lost} (type = 'lakelog.watch')"]
+    files, unread, repeated = lake.sql(_REPORTED).fetchall()[0]
+    reported = []
+    if files:
+        lost = f"{unread:,.0f} bytes of {many(files, 'file')} that went before they were read"
+        reported.append(f"watchers reported {lost}")
+    if repeated:
+        reported.append(f"{many(int(repeated), 'line')} reported as perhaps stored twice")
+    return [f"{words} (events of the type lakelog.watch)" for words in reported]
 
 
 def _unproven_note(result: auditing.Audit) -> str:

@@ -22,6 +22,7 @@ from lakelog.cli.input_formats import InputFormat, with_pattern
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import confirm, many
+from lakelog.event import bookkeeping
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.batch import FileReport
 from lakelog.ingest.ingest import IngestReport
@@ -31,6 +32,7 @@ from lakelog.store import bootstrap
 _LIST = "SELECT origin, position, reason{} FROM quarantine ORDER BY ingested_at, origin, position"
 _BATCH = 256
 
+_REPEATED = "may be stored twice: what had this name before held them, too"
 _VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
 """Places, lengths and values, which differ from line to line where the reason is the same."""
 
@@ -85,6 +87,15 @@ def ingest(
         report = lake.ingest(
             list(paths), format=form, source=source, dry_run=dry_run, progress=show
         )
+        for file in report.files:
+            if file.repeated:
+                words = f"{many(file.repeated, 'line')} {_REPEATED}"
+                data = {"repeated_lines": file.repeated}
+                lake.append(
+                    bookkeeping.event(
+                        bookkeeping.WATCH, file.path, level="WARN", message=words, data=data
+                    )
+                )
     # On stderr and before the records, so that a pipe gets nothing but those.
     _report(app, report, time.monotonic() - started, dry_run)
     if as_json:
@@ -206,6 +217,8 @@ def _report(app: App, report: IngestReport, seconds: float, dry_run: bool) -> No
         if file.same_as:
             words = f"skipped: the same content was ingested from {file.same_as}"
             app.say(f"{file.path}: {words} (`--source NAME` keeps both)")
+        if file.repeated:
+            app.say(f"{file.path}: {many(file.repeated, 'line')} {_REPEATED}", fg="red")
         if file.note:
             app.say(f"{file.path}: {file.note}")
         # Only with --verbose: of a thousand files those without trouble are not worth a line.

@@ -359,6 +359,10 @@ def _status_lines(status: dict[str, Any]) -> str:
             f"  lost         {many(status['lost_files'], 'file')} that went with"
             f" {status['lost_bytes']:,} bytes unread"
         )
+    if status.get("repeated_lines"):
+        lines.append(
+            f"  repeated     {many(status['repeated_lines'], 'line')} that may be stored twice"
+        )
     if redis := status.get("redis"):
         behind = "?" if redis["entries_behind"] is None else f"{redis['entries_behind']:,}"
         lines.append(

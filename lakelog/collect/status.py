@@ -44,6 +44,8 @@ class Totals:
     """Files that went before they were read to their ends."""
     lost_bytes: int = 0
     """What was seen of those files and never read."""
+    repeated_lines: int = 0
+    """Lines that were stored before, from what had their file's name or inode then."""
     faults: dict[str, str] = field(default_factory=dict)
     last_round: float = 0.0
     last_event: float = 0.0
@@ -102,6 +104,13 @@ class Reporter:
         self.totals.lost_bytes += lost.unread
         message = f"it went with {lost.unread:,} bytes that nobody read"
         self.tell(lost.path, message, id_=id_, lost_bytes=lost.unread)
+
+    def repeat(self, path: str, lines: int) -> None:
+        """Report lines that are stored twice, as nothing proves that they are the same."""
+        self.totals.repeated_lines += lines
+        count = f"{lines:,} line{'s' if lines > 1 else ''}"
+        words = f"{count} may be stored twice: what had this name before held them, too"
+        self.tell(path, words, repeated_lines=lines)
 
     def count(self, listing: Scan, start: float, new: int) -> None:
         """Count a round that began at `start` and ingested so many events."""

@@ -26,6 +26,7 @@ from lakelog.files import cursors
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.rotation import PACKED, is_rotated
 from lakelog.files.scan import IGNORED, FileState, Scan, look_again, scan
+from lakelog.ingest import repeats
 from lakelog.ingest.batch import GRACE, FileReport, Job
 from lakelog.ingest.group import FILES_MAX, Group
 from lakelog.ingest.ingest import WENT, Ingester, Reading
@@ -61,6 +62,7 @@ class Watcher:
         self._patterns = patterns
         self._reporter = Reporter(lake, self._roots, say or (lambda text: None))
         self._has_moved = False
+        self._begun: dict[str, bool] = {}
         self._form, self._source = form, source
         self._successors = Successors(self._roots, source)
         self._job = Job(lake.store, lake.branch_name, lake.engine, form, source, follows=True)
@@ -128,6 +130,7 @@ class Watcher:
         if self._successors.is_unsettled and not self.has_arriving_files:
             for lost in self._successors.lost(self._index()):
                 self._reporter.lose(lost)
+        self._tell_repeats()
         if new:
             self._lake.sealer().maintain()
         self._reporter.count(listing, start, new)
@@ -241,10 +244,14 @@ class Watcher:
 
     def _index(self) -> CursorIndex:
         """The cursors of now."""
-        state = self._job.state(self._job.head())
-        index = self._job.cache.take(self._lake.store, state)
-        self._job.cache.keep(state.digest, index)
-        return index
+        return self._job.present()[1]
+
+    def _tell_repeats(self) -> None:
+        """Report lines of files read from their beginnings that are in the lake twice now."""
+        if self._begun and not self._turns:
+            begun, self._begun = self._begun, {}
+            for found in repeats.find(self._job, begun):
+                self._reporter.repeat(found.path, found.lines)
 
     def _note_inodes(self, listing: Scan) -> None:
         """Record where each inode can be read, for the decision which file is which."""
@@ -426,6 +433,8 @@ class Watcher:
 
     def _note(self, report: FileReport, *, is_last: bool = True) -> None:
         totals = self.totals
+        if report.begun:
+            self._begun[report.begun] = report.is_doubtful
         if report.released:
             self._successors.truncate(report.path)
         totals.events += report.events

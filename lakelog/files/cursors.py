@@ -22,6 +22,7 @@ from typing import Any
 
 from lakelog.files.checksum import joined, of_zeros
 from lakelog.files.holes import end_hole
+from lakelog.files.places import thin
 from lakelog.files.rotation import base_name
 from lakelog.files.source import Source
 from lakelog.store.bootstrap import Store
@@ -32,8 +33,6 @@ WHAT = "cursor"
 WINDOW = 4096
 _HEAD_MIN = 64
 """Beginnings are remembered at 64, 128 … 4,096 bytes, so that few lengths have to be looked up."""
-PLACES_MAX = 12
-"""Earlier places that a cursor remembers; old ones lie further apart."""
 WHOLE_MAX = 1 << 16
 """Up to so many bytes, all that was consumed is compared when a file is opened again."""
 ALIKE_MAX, NAMED_MAX = 32, 512
@@ -248,6 +247,11 @@ class CursorIndex:
         """The cursors whose rows are of an origin."""
         return [self._by_key[key] for key in _keys(self._by_origin, origin)]
 
+    def named(self, name: str) -> list[Cursor]:
+        """The cursors of files of a name, with their directory."""
+        keys = _keys(self._by_base, base_name(name))
+        return [self._by_key[key] for key in keys if self._by_key[key].name == name]
+
     def alike(self, head: bytes, label: str | None) -> list[Cursor]:
         """The cursors of files that begin as this one does, the furthest first."""
         cursors = (self._by_key[key] for group in self._groups(head, label) for key in group)
@@ -353,20 +357,6 @@ def head_length(size: int) -> int:
     if size < _HEAD_MIN:
         return size
     return min(WINDOW, 1 << (size.bit_length() - 1))
-
-
-def thin(places: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    """Drop one earlier place where there are too many: the one whose neighbours are nearest to
-    each other, relative to their distance from the newest."""
-    if len(places) <= PLACES_MAX:
-        return places
-    last = places[-1][0]
-    gaps = [
-        (places[n + 1][0] - places[n - 1][0]) / (last - places[n - 1][0] + 1)
-        for n in range(1, len(places) - 1)
-    ]
-    drop = gaps.index(min(gaps)) + 1
-    return places[:drop] + places[drop + 1 :]
 
 
 def new_cursor(source: Source, head: bytes, index: CursorIndex, label: str | None) -> Cursor:

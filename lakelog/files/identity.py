@@ -93,6 +93,9 @@ class Resolver:
         # The inode is that of the spool file that a pipe was copied to.
         if source.piped:
             return cursors.by_content(source, self.index, self._label)
+        # Another process may have read further than the file was when it was scanned.
+        for cursor in self.index.of_inode(source.identity):
+            source.reach(max(cursor.bytes, cursor.head_len))
         head = cursors.read_head(source)
         released: list[Cursor] = []
         # Several cursors may name one inode: other labels, copies, files before it was reused.
@@ -373,14 +376,13 @@ class Resolver:
 
     def _copy_of(self, source: Source, cursor: Cursor, head: bytes, size: int) -> Cursor:
         fresh = cursors.new_cursor(source, head, self.index, self._label)
-        before = content.before(source, size)
         origin = cursor.shares if cursor.is_copy else cursor.origin
         return replace(
             fresh,
             bytes=size,
             shares=origin,
             shared=size,
-            tail=cursors.digest(before),
+            tail=cursors.digest(content.before(source, size)),
             crc=cursors.crc_of(source, size),
         )
 
@@ -420,9 +422,8 @@ class Resolver:
         return FileCopy(self._grown(source, current, size_now), copy, head)
 
     def _grown(self, source: Source, copy: Cursor, size: int) -> Cursor:
-        before = content.before(source, size)
-        crc = cursors.crc_of(source, size)
-        return replace(copy, bytes=size, shared=size, tail=cursors.digest(before), crc=crc)
+        tail, crc = cursors.digest(content.before(source, size)), cursors.crc_of(source, size)
+        return replace(copy, bytes=size, shared=size, tail=tail, crc=crc)
 
     # --- where files are ---
 
@@ -482,8 +483,7 @@ def _is_certain(decision: Start | FileCopy | KnownContent | UndecidedFile, head:
 
 
 def of_inode(source: Source, index: CursorIndex, label: str | None) -> Cursor | None:
-    """Return the cursor that names a file by its inode, if the file holds what was consumed; the
-    source is left standing there."""
+    """The cursor of a file's inode, if it holds what was consumed; the source stands there."""
     head = cursors.read_head(source)
     for cursor in index.of_inode(source.identity):
         if cursors.before_place(source, cursor, head, label) is not None:

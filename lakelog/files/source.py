@@ -253,6 +253,12 @@ class Source:
                 return
             offset -= len(part)
 
+    def reach(self, size: int) -> None:
+        """Read up to `size`, if the file is as long: whoever read it so far knew more than who
+        measured it."""
+        if self.limit is not None and self.limit < size <= os.fstat(self.descriptor).st_size:
+            self.limit = size
+
     def skip_unwritten(self, most: int) -> int:
         """Go past bytes that nobody wrote, `most` at most; return how many these are. All are NULs,
         and the file system says where they end."""

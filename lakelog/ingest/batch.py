@@ -89,6 +89,8 @@ class FileReport:
     """Why the first quarantined line is no event, and where it is."""
     same_as: str = ""
     """The file from which all of this content was ingested before."""
+    repeated: int = 0
+    """Lines that were stored before, from what had this name or inode then."""
     note: str = ""
     """A remark on how the file was recognised."""
     is_undecided: bool = field(default=False, compare=False)
@@ -97,6 +99,10 @@ class FileReport:
     """Whether all of it is a copy of a file that is still there."""
     alone: int = field(default=0, compare=False)
     """Up to here this process reads the file alone, as another one refused a split of it."""
+    begun: str = field(default="", compare=False)
+    """The origin of a file that was read from its beginning, or from that of another one on."""
+    is_doubtful: bool = field(default=False, compare=False)
+    """Whether that is done for want of evidence that it is another one."""
     released: int = field(default=0, compare=False)
     """Cursors whose file was truncated or replaced by this one."""
 
@@ -174,6 +180,13 @@ class Job:
         if contracts != self.conformance.contracts:
             self.conformance = Conformance(contracts)
         return state
+
+    def present(self) -> tuple[Manifest, CursorIndex]:
+        """The branch's state of now and its cursors, to be looked at and not changed."""
+        state = self.state(self.head())
+        index = self.cache.take(self.store, state)
+        self.cache.keep(state.digest, index)
+        return state, index
 
     def definition(self, path: str) -> Definition | None:
         """The definition of the format for a file of this name, if there is one."""

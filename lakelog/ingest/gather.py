@@ -54,6 +54,8 @@ class Gatherer:
         report = self._report
         if isinstance(decision, Start):
             report.note, report.released = decision.note, len(decision.released)
+            if decision.replaced is None:
+                report.begun, report.is_doubtful = decision.cursor.origin, bool(decision.note)
             return decision
         self.is_idle = True
         if isinstance(decision, FileCopy):

@@ -195,6 +195,8 @@ class Group:
         if data is None or touched & self._keys:
             return False
         report.note, report.released = start.note, len(start.released)
+        if start.replaced is None and data:
+            report.begun, report.is_doubtful = start.cursor.origin, bool(start.note)
         self._keys |= touched
         report.skipped = start.cursor.lines
         if not data:

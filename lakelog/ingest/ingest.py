@@ -29,6 +29,7 @@ from lakelog.files.source import Hole, Source, kind_of
 from lakelog.ingest.batch import CursorMoved, FileReport, Job, finishing
 from lakelog.ingest.gather import Gatherer
 from lakelog.ingest.group import Group
+from lakelog.ingest.repeats import find as find_repeats
 from lakelog.maintain.seal import Sealer
 from lakelog.store.bootstrap import Store
 
@@ -141,8 +142,16 @@ class Ingester:
             self._show(report, is_last=number + 1 == len(files))
         group.flush()
         if not self._job.dry_run:
+            self._count_repeats(report)
             self._sealer.maintain()
         return report
+
+    def _count_repeats(self, report: IngestReport) -> None:
+        """Count the lines of files read from their beginnings that are in the lake twice now."""
+        begun = {file.begun: file for file in report.files if file.begun}
+        doubts = {origin: file.is_doubtful for origin, file in begun.items()}
+        for repeats in find_repeats(self._job, doubts):
+            begun[repeats.origin].repeated = repeats.lines
 
     def _show(self, report: IngestReport, *, is_last: bool) -> None:
         """Report progress after a file; not after each of thousands: a report counts all of

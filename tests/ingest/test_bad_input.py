@@ -390,6 +390,7 @@ def test_the_outcome_as_json(lake: lakelog.Lake, tmp_path: Path) -> None:
             "reason": "not JSON: unexpected character, expected a JSON value at column 1"
             " (at byte 180)",
             "same_as": "",
+            "repeated": 0,
             "note": "",
         },
         {
@@ -405,6 +406,7 @@ def test_the_outcome_as_json(lake: lakelog.Lake, tmp_path: Path) -> None:
             "ignored": "",
             "reason": "",
             "same_as": "",
+            "repeated": 0,
             "note": "",
         },
     ]

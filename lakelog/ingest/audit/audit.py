@@ -7,7 +7,8 @@ with the (origin, position) pairs of the branch's segments:
     known                 lines without a row, whose id another row of the lake has
     let go                lines without a row that a retention or a dedupe may have removed
     missing               lines that are nowhere
-    doubled               positions that more than one row names
+    doubled               positions that more than one row names, and lines with times of their own
+                          that an earlier file of the same name held, too
     foreign               positions in the lake that are no line of the file, or beyond its cursor
 
 A line without a row is parsed by the exact rule of its format (account.py). A file that is gone is
@@ -31,7 +32,7 @@ from lakelog.files.cursors import WINDOW, Cursor, CursorIndex, printable
 from lakelog.files.identity import of_inode
 from lakelog.files.source import Source
 from lakelog.formats import registry
-from lakelog.ingest import definitions
+from lakelog.ingest import definitions, repeats
 from lakelog.ingest.audit.account import Account
 from lakelog.ingest.audit.file_audit import FileAudit
 from lakelog.ingest.audit.stored_rows import StoredRows
@@ -108,7 +109,7 @@ class _Work:
         form: str | None,
         backups: Backups | None = None,
     ) -> None:
-        self._backups = backups
+        self._backups, self._store = backups, store
         state = store.state(branch)
         self._index = CursorIndex(cursors.of_state(store, state))
         self._cursors = _by_origin(self._index)
@@ -149,6 +150,7 @@ class _Work:
         if not paths and not self._has_label:
             self._rest()
         self._stored_twice()
+        self._repeated()
         # In this order: the ids without a row are a table that unequalled() reads.
         for file, position in self.places.unanswered():
             self._accounts[file].unknown(position)
@@ -330,6 +332,21 @@ class _Work:
                             account.stored_twice(printable(path))
                             # Each file that is gone is reported once, however many files repeat it.
                             accounts.pop(cursor.origin)
+
+    def _repeated(self) -> None:
+        """Report lines of files that an earlier file of the same name held, too, each with the
+        same time: they are in the lake twice."""
+        accounts = {
+            account.cursor.origin: account.file
+            for account in self._accounts
+            if account.cursor is not None and not (account.file.gone or account.file.copy_of)
+        }
+        files = [self._cursors[origin] for origin in accounts if origin in self._cursors]
+        paths, entries = self._store.paths, self.places.events
+        for found in repeats.compare(self._connect, paths, entries, self._index, files):
+            file = accounts[found.origin]
+            file.note("doubled", found.positions)
+            file.doubled += found.timed - len(found.positions)
 
     def _rest(self) -> None:
         """Report what no path led to: cursors of files that are gone, rows without a cursor."""

@@ -39,7 +39,7 @@ class StoredRows:
     def __init__(self, store: Store, state: Manifest, connect: Callable[[], Any]) -> None:
         self._store, self._ids = store, state.ids
         segments = store.manifests.segments(state)
-        self._events = [e for e in segments if e.kind == "events"]
+        self.events = [e for e in segments if e.kind == "events"]
         self._bad = [e for e in segments if e.kind == "quarantine"]
         self.deduped = [key_of(note.by, note.nulls) for note in dedupes(store, state)]
         self.origins: dict[str, int] = {}
@@ -139,9 +139,7 @@ class StoredRows:
 
     def unanswered(self) -> Iterator[tuple[int, int]]:
         """Yield (file, position) of the lines asked for whose id no row has."""
-        keys = (
-            f"SELECT {sql.id_key()} AS key FROM ({self._part(self._events, 'source, id', False)})"
-        )
+        keys = f"SELECT {sql.id_key()} AS key FROM ({self._part(self.events, 'source, id', False)})"
         # The semi join keeps the build side as small as the questions, not as large as the lake.
         query = f"""CREATE TEMP TABLE lost AS SELECT file, position FROM asked ANTI JOIN
             (SELECT key FROM ({keys} WHERE id <> '') SEMI JOIN asked USING (key)) USING (key)"""
@@ -161,7 +159,7 @@ class StoredRows:
         # would need every column of every row.
         self._cursor.execute("CREATE TEMP TABLE found (rule INT, h UBIGINT)")
         for rule, key in enumerate(self.deduped):
-            source = self._part(self._events, ", ".join(_columns(key)), False)
+            source = self._part(self.events, ", ".join(_columns(key)), False)
             self._cursor.execute(
                 f"INSERT INTO found SELECT DISTINCT {rule}, h FROM"
                 f" (SELECT {key.hash} AS h FROM ({source}) WHERE {key.given})"
@@ -189,7 +187,7 @@ class StoredRows:
 
     def _all(self, columns: str) -> str:
         """SQL for the rows of both kinds, with `bad`."""
-        parts = [self._part(self._events, columns, False), self._part(self._bad, columns, True)]
+        parts = [self._part(self.events, columns, False), self._part(self._bad, columns, True)]
         return " UNION ALL ".join(parts)
 
     def _part(self, entries: list[SegmentEntry], columns: str, bad: bool) -> str:
@@ -197,7 +195,7 @@ class StoredRows:
         if not self._checked:
             # A segment that is damaged would make lines look missing; it is reported as damage
             # instead, and before any count is made.
-            compact.check(self._store, [*self._events, *self._bad])
+            compact.check(self._store, [*self.events, *self._bad])
             self._checked = True
         # read_parquet takes no empty list, and the union needs both sides.
         if not entries:
