@@ -1,5 +1,5 @@
 """Compressed and re-encoded files as streams: all members of gzip, frames of zstd, streams of xz
-and bzip2, and UTF-16 with a byte order mark, which is read as UTF-8.
+and bzip2, and UTF-16, packed or not, which is read as UTF-8.
 
 `read(size)` returns what is available, at least one byte unless the stream is at its end.
 Everything before a fault is returned first; then BrokenStream says what is wrong, an early end
@@ -11,8 +11,9 @@ from __future__ import annotations
 import bz2
 import codecs
 import lzma
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import zstandard
@@ -22,8 +23,11 @@ _SKIPPABLE = b"\x2a\x4d\x18"
 # A stream names the window that it needs in memory: a hostile one may name gigabytes.
 _WINDOW_MAX = 1 << 28
 WIDE = "utf-16"
-MAGIC_MAX = 10
-"""Bytes of a file's beginning that `compression` needs."""
+MAGIC_MAX = WIDE_MAX = 64
+"""Bytes of a file's beginning that `compression` and `wide_order` need."""
+_WIDE_MIN = 4
+_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_CONTROLS = re.compile("[\\x00-\\x08\\x0e-\\x1a\\x1c-\\x1f\\x7f]")
 _BZIP2 = (b"1AY&SY", b"\x17rE8P\x90")  # what follows BZh9: a block, or the end of no block at all
 
 
@@ -44,32 +48,72 @@ def compression(start: bytes) -> str:
     return "bzip2" if start[:3] == b"BZh" and start[4:10] in _BZIP2 else ""
 
 
-def is_wide(start: bytes) -> bool:
-    """Whether a file that begins so holds UTF-16, as exports of Windows do; not UTF-32."""
-    return start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and start[2:4] != b"\0\0"
+def wide_order(start: bytes) -> str:
+    """Return the codec of a file that begins so if it is UTF-16, as exports of Windows are; else
+    "". Without a byte order mark the NULs beside characters of ASCII tell it. It is not UTF-32."""
+    if start[:2] in _MARKS and start[2:4] != b"\0\0":
+        return _MARKS[start[:2]]
+    start = start[: min(len(start), WIDE_MAX) & ~1]
+    for order, high, low in _halves(start):
+        if len(start) >= _WIDE_MIN and 0 not in low and high.count(0) >= len(high) / 4:
+            text = start.decode(order, "replace")
+            # What stands in for a character that is cut off is the last one at most.
+            return "" if _CONTROLS.search(text) or "\ufffd" in text[:-1] else order
+    return ""
+
+
+def _halves(start: bytes) -> Iterator[tuple[str, bytes, bytes]]:
+    """Yield each order of bytes with the high and the low ones."""
+    yield "utf-16-le", start[1::2], start[::2]
+    yield "utf-16-be", start[::2], start[1::2]
 
 
 def inflated(file: Any, kind: str) -> Any:
     """Return the stream of what a file holds; `kind` is what `compression` said, or WIDE."""
     if kind == WIDE:
-        return Utf16File(file)
-    return Zstd(file) if kind == "zstd" else Members(file, kind)
+        return Utf16Stream(file, file.read(WIDE_MAX))
+    stream = Zstd(file) if kind == "zstd" else Members(file, kind)
+    start, fault = b"", None
+    try:
+        while len(start) < WIDE_MAX and (part := stream.read(WIDE_MAX - len(start))):
+            start += part
+    except BrokenStream as error:  # what was read before it comes first
+        fault = error
+    begun = _Begun(stream, start, fault)
+    return Utf16Stream(begun, begun.read(WIDE_MAX)) if wide_order(start) else begun
 
 
-class Utf16File:
-    """A file of UTF-16 as UTF-8; code units that are no text are escaped. The first half of a
-    character at its end waits for the second."""
+class _Begun:
+    """A stream of which the `start` was read, and then perhaps a fault came."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        order = "utf-16-le" if file.read(2) == codecs.BOM_UTF16_LE else "utf-16-be"
-        self._decoder = codecs.getincrementaldecoder(order)("backslashreplace")
-        self._data = b""
+    def __init__(self, stream: Any, start: bytes, fault: BrokenStream | None) -> None:
+        self._stream, self._start, self._fault = stream, start, fault
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes. Raises OSError."""
+        """Return up to `size` bytes. Raises BrokenStream, OSError."""
+        if self._start:
+            data, self._start = self._start[:size], self._start[size:]
+            return data
+        if self._fault is not None:
+            raise self._fault
+        data_read: bytes = self._stream.read(size)
+        return data_read
+
+
+class Utf16Stream:
+    """A stream of UTF-16, of which `start` was read, as UTF-8; code units that are no text are
+    escaped. The first half of a character at its end waits for the second."""
+
+    def __init__(self, stream: Any, start: bytes) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(wide_order(start))("backslashreplace")
+        has_mark = start[:2] in _MARKS
+        self._data = self._decoder.decode(start[2:] if has_mark else start).encode()
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes. Raises BrokenStream, OSError."""
         while not self._data:
-            block = self._file.read(_BLOCK)
+            block = self._stream.read(_BLOCK)
             if not block:
                 return b""
             self._data = self._decoder.decode(block).encode()

@@ -29,7 +29,7 @@ from lakelog.files.holes import (
     seams_of,
     unwritten_bytes,
 )
-from lakelog.files.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, inflated, is_wide
+from lakelog.files.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, inflated, wide_order
 from lakelog.files.lease import is_open_for_writing
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.segments import rows
@@ -178,7 +178,7 @@ class Source:
             self.is_removed = status.st_nlink == 0
             start = self._file.read(MAGIC_MAX)
             self.container = container(start[:4])
-            self.compression = self.container or (WIDE if is_wide(start) else compression(start))
+            self.compression = self.container or (WIDE if wide_order(start) else compression(start))
             if self.compression:
                 self.limit = None  # of decompressed bytes none is known
             self.seek(0)

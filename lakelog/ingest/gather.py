@@ -188,7 +188,8 @@ class Gatherer:
         unfinished = self._add_unfinished(batch) if is_end else 0
         self._report.left -= unfinished
         is_same = self._place == self.start.bytes and unfinished == self.start.unfinished
-        is_read = is_end and not self._source.broken
+        # What is left is looked at again, though nothing changes in the file.
+        is_read = is_end and not (self._source.broken or self._report.left)
         # The last turn may have ended where the file does, before anybody knew.
         is_said = bool(self.start.mtime) or not (is_read and self._source.compression)
         # Nothing changed, so that looking at an idle file costs no publish.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import shutil
 import socket
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from click.testing import CliRunner, Result
 
 import lakelog
@@ -265,3 +269,71 @@ def test_a_file_in_utf_16(lake: lakelog.Lake, tmp_path: Path, name: str, order: 
     assert lake.sql(query).fetchall() == rows
     assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(0,)]
     assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+}
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize("ending", PACKERS)
+def test_a_file_in_utf_16_with_and_without_mark_and_packing(
+    lake: lakelog.Lake, tmp_path: Path, ending: str, order: str, mark: str
+) -> None:
+    """It is read as text, whoever packed it, and known again as what it was packed from."""
+    text, _, rows = WIDE["x.log"]
+    data = (mark + text).encode(f"utf-16-{order}")
+    path = tmp_path / f"x.log{ending}"
+    path.write_bytes(PACKERS[ending](data))
+    assert lake.ingest(str(path)).quarantined == 0
+    query = "SELECT level, message FROM events ORDER BY position"
+    assert lake.sql(query).fetchall() == rows
+    plain = tmp_path / "plain.log"
+    plain.write_bytes(data)
+    assert lake.ingest(str(plain)).files[0].same_as == str(path)
+    assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
+
+
+@pytest.mark.parametrize("cut", [1, 10, 65, 200])
+def test_a_packed_file_in_utf_16_that_is_cut_short(
+    lake: lakelog.Lake, tmp_path: Path, cut: int
+) -> None:
+    """What was read before the fault is stored, and the fault is said."""
+    path = tmp_path / "x.log.gz"
+    text = "".join(f"2024-05-01 10:00:{n % 60:02} INFO line {n * 7919}\r\n" for n in range(4000))
+    path.write_bytes(gzip.compress(text.encode("utf-16"))[:-cut])
+    (file,) = lake.ingest(str(path)).files
+    assert "ends too early" in file.error
+    assert 3000 < file.events <= 4000
+    assert file.quarantined == 0
+
+
+def test_the_last_line_of_a_watched_file_in_utf_16(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stored although nothing is written behind it, and what is, is stored later; a file at
+    rest is not published again."""
+    monkeypatch.setattr(watch, "STABLE", -1.0)
+    place = Place(tmp_path / "logs")
+    path = place.root / "x.log"
+    path.write_bytes(("\ufeff" + WIDE["x.log"][0]).encode("utf-16-le"))
+    with Watched(lake, place) as watcher:
+        for _ in range(4):
+            watcher.round()
+        assert lake.count() == 2
+        assert not watcher.has_open_ends
+        with path.open("ab") as file:
+            file.write("2024-05-01 10:00:02 INFO more\r\n".encode("utf-16-le"))
+        for _ in range(4):
+            watcher.round()
+        before = lake.store.refs.head("main").move.number
+        watcher.round()
+        assert lake.store.refs.head("main").move.number == before
+    assert lake.count() == 3

@@ -212,13 +212,6 @@ def test_binary_garbage(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert said(lake, *paths, code=0) == [left]
 
 
-def test_utf_16_without_its_mark(lake: lakelog.Lake, tmp_path: Path) -> None:
-    """A file in UTF-16 that does not say so is quarantined, not guessed at."""
-    path = put(tmp_path / "f", GOOD.decode().encode("utf-16-le"))
-    assert len(said(lake, path, code=1)) == 1
-    assert lake.count() == 0
-
-
 @pytest.mark.thorough
 @pytest.mark.matrix
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n" + feed(2, 5)])
