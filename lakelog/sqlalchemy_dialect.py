@@ -18,7 +18,7 @@ from sqlalchemy import exc, types
 from sqlalchemy.engine import URL, Connection, reflection
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.engine.interfaces import ReflectedColumn, ReflectedPrimaryKeyConstraint
-from sqlalchemy.sql import compiler, expression
+from sqlalchemy.sql import compiler
 
 from lakelog import dbapi
 from lakelog.query.sql.qualifiers import TABLES
@@ -71,15 +71,13 @@ _STEPS: Any = {types.JSON.JSONIndexType: _Member, types.JSON.JSONPathType: _Path
 class _Compiler(compiler.SQLCompiler):
     """SQL as DuckDB has it, where it differs from the standard."""
 
-    def visit_json_getitem_op_binary(
-        self, binary: Any, operator: Any, _is_cast: bool = False, **kwargs: Any
-    ) -> str:
+    def visit_json_getitem_op_binary(self, binary: Any, operator: Any, **kwargs: Any) -> str:
         """A member of JSON: as JSON, or as the type that `.as_integer()` and others ask for."""
-        if not _is_cast and binary.type._type_affinity is not types.JSON:
-            cast = expression.cast(binary, binary.type)
-            return self.process(cast, _is_cast=True, **kwargs)
-        kwargs["eager_grouping"] = True
-        return self._generate_generic_binary(binary, " ->> " if _is_cast else " -> ", **kwargs)
+        left, right = (self.process(side, **kwargs) for side in (binary.left, binary.right))
+        if isinstance(binary.type, types.JSON):
+            return f"({left} -> {right})"
+        kind = self.dialect.type_compiler_instance.process(binary.type)
+        return f"CAST({left} ->> {right} AS {kind})"
 
     visit_json_path_getitem_op_binary = visit_json_getitem_op_binary
 

@@ -30,7 +30,7 @@ ORDER = {
         loggers pipeline analyze train proofs deploy remotes state rollback sync recent consume
         compat cli server notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
-    "runtime": "forks lazy interpreter closest signals locks",
+    "runtime": "living forks lazy interpreter closest signals locks",
     "event": "exact levels uniform encode types bookkeeping",
     "store": """paths disk document wal entry manifest move_pack refs policy signatures
         verified_files bootstrap tracking sealer_process clock tail receipt append_batch writer

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import re
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +30,7 @@ from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import Stream
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.living import Living
 from lakelog.runtime.locks import OrderedLock, Rank, require_before
 from lakelog.segments import connection, sql
 from lakelog.store.bootstrap import Store
@@ -54,7 +54,7 @@ else:
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _PREPARED_MAX = 256
 _FETCHED = 2048
-_SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
+_SESSIONS: Living[Session] = Living()
 _T = TypeVar("_T")
 
 
@@ -489,11 +489,8 @@ class Session:
 def _after_fork() -> None:
     """A child must not touch its parent's locks, nor its database (which `connection` keeps) or the
     cursors of it, which would be freed."""
-    import ctypes  # here: only the child of a fork needs it, and most processes have none
-
-    for session in list(_SESSIONS):
-        for kept in (session._pool, session._needles):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+    for session in _SESSIONS:
+        forks.never_free(session._pool, session._needles)
         session.close()
         session._is_closed = False
 

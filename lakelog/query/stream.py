@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.engine.syntax import statements
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.living import Living
 from lakelog.segments import connection
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class Stream:
         self._cursor.interrupt()
 
 
-_BEGUN: weakref.WeakSet[Stream] = weakref.WeakSet()
+_BEGUN: Living[Stream] = Living()
 
 
 @functools.cache
@@ -183,7 +184,7 @@ def _register() -> None:
 
 
 def _interrupt_all() -> None:
-    for stream in list(_BEGUN):
+    for stream in _BEGUN:
         stream.interrupt()
 
 

@@ -30,6 +30,14 @@ def notice() -> None:
             _call_hooks()
 
 
+def never_free(*objects: object) -> None:
+    """Keep what belongs to the parent for ever: freeing it would wait for threads, or crash."""
+    import ctypes  # here: only the child of a fork needs it, and most processes have none
+
+    for each in objects:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+
+
 def _call_hooks() -> None:
     global _pid, _calling
     if os.getpid() == _calling:  # another thread was quicker, or a hook comes here

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import enum
 import threading
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from lakelog.errors import ReentrantQuery
 from lakelog.runtime import forks
+from lakelog.runtime.living import Living
 
 _INTERRUPTS = (
     "a query interrupts another of its own thread: ask after the signal handler has returned"
@@ -50,7 +50,7 @@ class Rank(enum.IntEnum):
     """The database of a session, its tails and their rows, each made when it is needed."""
 
 
-_LOCKS: set[weakref.ref[OrderedLock]] = set()
+_LOCKS: Living[OrderedLock] = Living()
 
 
 class OrderedLock:
@@ -63,7 +63,7 @@ class OrderedLock:
 
     def __init__(self, rank: Rank) -> None:
         self.rank, self._lock = rank, threading.RLock()
-        _LOCKS.add(weakref.ref(self, _LOCKS.discard))
+        _LOCKS.add(self)
 
     # Neither method is a context manager of its own: Ctrl-C between the two steps of `__enter__`
     # would leave the lock taken for ever. The interpreter's locks are entered in one.
@@ -101,14 +101,9 @@ def require_before(rank: Rank) -> None:
     """Refuse a query in a handler of signals whose thread holds a lock above this rank: another
     thread may hold one below and wait for that. Raises ReentrantQuery."""
     if threading.current_thread() is threading.main_thread() and any(
-        lock.rank > rank and lock.is_held() for lock in _all()
+        lock.rank > rank and lock.is_held() for lock in _LOCKS
     ):
         raise ReentrantQuery(_INTERRUPTS)
-
-
-def _all() -> Iterator[OrderedLock]:
-    # A copy in one step: other threads make locks meanwhile.
-    return filter(None, (known() for known in _LOCKS.copy()))
 
 
 class _Taken(threading.local):
@@ -144,7 +139,7 @@ def _require_order(lock: OrderedLock) -> None:
 
 def _after_fork() -> None:
     _taken.locks.clear()
-    for lock in _all():
+    for lock in _LOCKS:
         lock._lock = threading.RLock()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import weakref
 from typing import TYPE_CHECKING
 
 from lakelog.engine import core
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.living import Living
 from lakelog.settings import Settings
 from lakelog.store import disk
 from lakelog.store.paths import Paths
@@ -43,7 +43,7 @@ _STORED: core.Config = {
     # Sealing relies on it: rows get their seq in the order in which the query returns them.
     "preserve_insertion_order": "true",
 }
-_OPEN: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
+_OPEN: Living[duckdb.DuckDBPyConnection] = Living()
 """The databases of this process that something still refers to, garbage included."""
 
 
@@ -98,10 +98,7 @@ def _share_of_memory() -> int:
 def _after_fork() -> None:
     """A child must not free its parent's databases, not even as garbage: that waits for threads
     which the child does not have, or crashes. They are kept for ever."""
-    import ctypes  # here: only the child of a fork needs it, and most processes have none
-
-    for connection in list(_OPEN):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    forks.never_free(*_OPEN)
 
 
 forks.after_in_child(_after_fork)

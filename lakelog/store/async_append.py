@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import itertools
 import threading
-import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from lakelog.event.encode import EncodedBatch, encode
 from lakelog.runtime import forks
+from lakelog.runtime.living import Living
 from lakelog.store.receipt import Receipt
 
 _INLINE = 100
@@ -70,11 +70,11 @@ class AsyncAppends:
                     loop.call_soon_threadsafe(_settle, future, outcome)
 
 
-_ALL: weakref.WeakSet[AsyncAppends] = weakref.WeakSet()
+_ALL: Living[AsyncAppends] = Living()
 
 
 def _after_fork() -> None:
-    for appends in list(_ALL):
+    for appends in _ALL:
         appends._reset()
 
 

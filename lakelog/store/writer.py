@@ -12,7 +12,6 @@ import contextlib
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event.encode import EncodedBatch
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import wait_for_imports
+from lakelog.runtime.living import Living
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import disk, wal
 from lakelog.store.append_batch import AppendBatch, own_error
@@ -35,7 +35,7 @@ from lakelog.store.tail import newest_stamp
 
 # Appending must not cost the program more than writing the bytes; sealing compresses again.
 _LEVEL = 1
-_WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
+_WRITERS: Living[Writer] = Living()
 
 
 class Writer:

@@ -240,7 +240,7 @@ class History:
         if name in CHANGES and not is_link and is_main and self._left:
             self._left -= 1
             # In the middle of a call that holds a lock nothing else of this process can run.
-            if not self._left and not any(lock.is_held() for lock in locks._all()):
+            if not self._left and not any(lock.is_held() for lock in locks._LOCKS):
                 then, self._then = self._then, self._nothing
                 then()
         result = real(*args, **kwargs)

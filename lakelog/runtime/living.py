@@ -1,0 +1,31 @@
+"""Objects that live, which one thread lists while others make more and the collector frees some.
+
+A `weakref.WeakSet` cannot be listed then: "Set changed size during iteration".
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Living(Generic[T]):
+    """A set that keeps nothing alive, of objects that are equal to themselves alone."""
+
+    def __init__(self) -> None:
+        self._known: set[weakref.ref[T]] = set()
+
+    def add(self, one: T) -> None:
+        """Add an object."""
+        self._known.add(weakref.ref(one, self._known.discard))
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._known.clear()
+
+    def __iter__(self) -> Iterator[T]:
+        # A copy in one step of the interpreter; each object lives while it is looked at.
+        return (one for known in self._known.copy() if (one := known()) is not None)
