@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
-from lakelog.event import encode
+from lakelog.event import arrow_rows, encode
 from lakelog.event.types import Event, Events
 from lakelog.pinned import PinnedLake
 from lakelog.runtime.lazy import Lazy
@@ -27,7 +27,6 @@ from lakelog.store.tail import Tail
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakelog.event import exact
     from lakelog.event.encode import EncodedBatch
     from lakelog.export import export
     from lakelog.export.tables import ExportResult
@@ -56,9 +55,7 @@ else:
     compact, gc, hotcopy, retention, seal = (
         Lazy(f"lakelog.maintain.{name}") for name in "compact gc hotcopy retention seal".split()
     )
-    exact = Lazy("lakelog.event.exact")
     async_append = Lazy("lakelog.store.async_append")
-    pa = Lazy("pyarrow")
 
 Progress = Callable[[int, int], None]
 Path = str | os.PathLike[str]
@@ -468,30 +465,9 @@ def _as_list(events: Any) -> list[Any]:
     if isinstance(events, list):
         return events
     if hasattr(events, "__arrow_c_stream__"):
-        return list(_arrow_rows(events))
+        return list(arrow_rows.events_of(events))
     if isinstance(events, (str, bytes)) or not isinstance(events, Iterable):
         return [events]
     if hasattr(events, "keys"):
         return [events]
     return list(events)
-
-
-def _arrow_rows(stream: Any) -> Iterator[dict[str, Any]]:
-    """Rows of an Arrow stream as events; nulls are left out, JSON text in `data` is JSON."""
-    for batch in pa.RecordBatchReader.from_stream(stream):
-        fields = [f.with_type(_microseconds_type(pa, f.type)) for f in batch.schema]
-        for row in batch.cast(pa.schema(fields), safe=False).to_pylist():
-            event = {k: v for k, v in row.items() if v is not None}
-            if isinstance(event.get("data"), str):
-                with contextlib.suppress(InvalidEvent):  # then it is text
-                    event["data"] = exact.parse_value(event["data"].encode())
-            # Columns of rows that were read from a lake: they are assigned again.
-            for column in ("seq", "ingested_at", "origin", "position"):
-                event.pop(column, None)
-            yield event
-
-
-def _microseconds_type(pa: Any, kind: Any) -> Any:
-    """The type of a column without the nanoseconds that Python's datetime cannot hold."""
-    nanos = pa.types.is_timestamp(kind) and kind.unit == "ns"
-    return pa.timestamp("us", kind.tz) if nanos else kind

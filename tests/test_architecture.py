@@ -31,7 +31,7 @@ ORDER = {
         compat cli server notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "living forks lazy interpreter closest signals locks",
-    "event": "exact levels uniform encode types bookkeeping",
+    "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
     "store": """paths disk document wal entry manifest move_pack refs policy signatures
         verified_files bootstrap tracking sealer_process clock tail receipt append_batch writer
         async_append publish trim thinning history_window resolve history stats""",

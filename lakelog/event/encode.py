@@ -28,6 +28,7 @@ from lakelog.event.exact import (
     spell_numbers,
     to_json,
 )
+from lakelog.event.exported import as_event, is_exported
 from lakelog.event.levels import level_of
 from lakelog.event.levels import severity as severity
 from lakelog.event.uniform import ALIASES as ALIASES
@@ -292,7 +293,9 @@ def _as_dict(event: Any) -> dict[str, Any]:
 
 
 def gather(event: dict[Any, Any]) -> dict[str, Any]:
-    """Rename known spellings; everything unknown goes into data."""
+    """Rename known spellings; everything unknown goes into data, but what a lake had assigned."""
+    if "ingested_at" in event and is_exported(event):
+        return as_event(event)
     columns: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for key, value in event.items():

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.errors import InvalidEvent
+from lakelog.event.exact import parse_value
+from lakelog.event.exported import OWN_COLUMNS, is_exported
 from lakelog.files.inflate import BrokenStream
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments.segment import EVENT_COLUMNS
 
 if TYPE_CHECKING:
     import uuid
@@ -40,10 +42,6 @@ else:
     np = Lazy("numpy")
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff\xff\xff\xff"
-OWN_COLUMNS = ("ingested_at", "origin", "position", "seq")
-"""Columns that a lake assigns; an event that moves to another lake gets new values."""
-EXPORTED = (frozenset(EVENT_COLUMNS), frozenset((*EVENT_COLUMNS, "seq")))
-"""The columns of an export of events: those of a compacted segment, and those of `events`."""
 # Rows and bytes of text that are made at a time.
 _ROWS, _BYTES = 16_384, 8 << 20
 _ESCAPED = '[\\x00-\\x1f"\\\\]'
@@ -146,8 +144,7 @@ def _arrow(fd: int, start: bytes) -> Iterator[pa.RecordBatch]:
 
 def json_lines(batch: pa.RecordBatch) -> bytes:
     """Return the rows of a batch as JSON lines."""
-    # Only a table of exactly these columns is an export; elsewhere `position` or `origin` is data.
-    own = OWN_COLUMNS if frozenset(batch.schema.names) in EXPORTED else ()
+    own = OWN_COLUMNS if is_exported(batch.schema.names) else ()
     large = pa.large_string()
     # One string array of full length, so that a batch without columns still gives its rows.
     parts: list[Any] = [pa.array(["{"] * batch.num_rows, large)]
@@ -213,7 +210,11 @@ def _json(text: str | None) -> str | None:
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:
-        return _string(text)
+        # What it refuses may be JSON all the same: 1e400, half of a surrogate pair.
+        try:
+            parse_value(text.encode())
+        except InvalidEvent:
+            return _string(text)
     # a newline in JSON is white space: within a string it is escaped
     return text.replace("\n", " ").replace("\r", " ")
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
+from lakelog.event.exported import OWN_COLUMNS, is_exported
 from lakelog.event.levels import severity
-from lakelog.files.columnar import EXPORTED, OWN_COLUMNS
 from lakelog.formats import columns
 from lakelog.formats.columns import DATA, NOWHERE, Column, Table
 from lakelog.formats.format import Format, Heads, Traits
@@ -132,7 +132,7 @@ class DelimitedFormat(Format):
         moment = _moment(names, _samples(head, mark, len(names)))
         placed = _placed(names, moment)
         # What a lake assigns to rows is assigned again when its export is ingested.
-        is_own = frozenset(names) in EXPORTED
+        is_own = is_exported(names)
         if is_own:
             placed = [replace(c, place=NOWHERE) if c.name in OWN_COLUMNS else c for c in placed]
         self._table = Table(

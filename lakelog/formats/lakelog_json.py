@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from lakelog.event.encode import parse_line
-from lakelog.files.columnar import EXPORTED, OWN_COLUMNS
+from lakelog.event.exported import EVENT_COLUMNS, OWN_COLUMNS, is_exported
 from lakelog.formats import jsonl, sqltext
 from lakelog.formats.dialect import objects
 from lakelog.formats.format import Format, Traits
 from lakelog.formats.jsonl import JsonLines
-from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.segments.sql import literal
 
 _OWN = (
@@ -40,7 +39,7 @@ class LakelogJson(Format):
 
     def is_one(self, members: dict[str, Any]) -> bool:
         """Whether an object has the members of an exported event and no others."""
-        return frozenset(members) in EXPORTED
+        return is_exported(members)
 
     def parse(self, line: bytes) -> dict[str, Any]:
         """Return the event of one line. Raises InvalidEvent."""

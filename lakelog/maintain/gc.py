@@ -268,8 +268,12 @@ def _due(store: Store, condemned: dict[str, int], now: int) -> list[str]:
     grace = store.settings.gc_grace_hours * HOUR
     # Both: a file that repair put back is young, though its name was condemned long ago.
     due = [n for n, since in condemned.items() if now - since >= grace]
-    old = [n for n in due if now - _mtime(store, n) >= grace]
-    return _sorted(old)
+    # Without a grace, too, somebody is about to give a young temporary file its name.
+    return _sorted(n for n in due if now - _mtime(store, n) >= max(grace, _least_age(n)))
+
+
+def _least_age(name: str) -> int:
+    return HOUR if os.path.basename(name).startswith(disk.TEMPORARY) else 0
 
 
 def _sorted(names: Iterable[str]) -> list[str]:

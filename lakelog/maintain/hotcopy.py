@@ -45,13 +45,21 @@ class HotCopy:
 
 
 def copy(store: Store, target: str, progress: Progress | None = None) -> HotCopy:
-    """Bring the copy of a lake at `target` up to date, or make it.
+    """Bring the copy of a lake at `target` up to date, or make it, after other runs that do so.
 
     Raises AlreadyExists where something else is there, Damaged for a damaged file of the source
     (all others are copied), OSError.
     """
-    result = HotCopy()
     there = _prepare(store, target)
+    with disk.claim(f"{there.cache}/copy.lock") as alone:
+        if not alone:
+            # It would take away what the other one has staged.
+            disk.lock(alone.fd, wait=True)
+        return _copy(store, there, progress)
+
+
+def _copy(store: Store, there: Paths, progress: Progress | None) -> HotCopy:
+    result = HotCopy()
     heads: dict[str, Head] = {}
     staged: dict[str, dict[str, str]] = {}
     before = _Before(store)
@@ -141,7 +149,7 @@ def _prepare(store: Store, target: str) -> Paths:
         if copied.lake_id != store.lake_id:
             raise AlreadyExists(f"{there.root} holds another lake: choose another directory")
         raise_format(copied)  # before moves of a newer format are copied into it
-    elif set(disk.listing(there.root)) - {os.path.basename(d) for d in there.directories()}:
+    elif set(_settled_names(there.root)) - {os.path.basename(d) for d in there.directories()}:
         raise AlreadyExists(f"{there.root} is not empty and no copy of a lake: choose another")
     disk.make_dirs(there.root)
     for directory in there.directories():
@@ -150,6 +158,11 @@ def _prepare(store: Store, target: str) -> Paths:
     if not is_lake(there.root):
         write_config(there, store.lake_id, store.settings)
     return there
+
+
+def _settled_names(directory: str) -> list[str]:
+    """The names in a directory without those of files that another run is about to make there."""
+    return [name for name in disk.listing(directory) if not name.startswith(disk.TEMPORARY)]
 
 
 def _refuse_diverged(store: Store, there: Paths, branch: str) -> None:

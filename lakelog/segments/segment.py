@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.errors import DamagedSegment
+from lakelog.event.exported import EVENT_COLUMNS as EVENT_COLUMNS
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, bloom, column_encoding
 from lakelog.segments.connection import connect
@@ -49,20 +50,6 @@ else:
     pc = Lazy("pyarrow.compute")
     pq = Lazy("pyarrow.parquet")
 
-EVENT_COLUMNS = (
-    "time",
-    "type",
-    "category",
-    "source",
-    "subject",
-    "level",
-    "message",
-    "data",
-    "id",
-    "ingested_at",
-    "origin",
-    "position",
-)
 QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
 _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
 _DELTA = ("time", "ingested_at", "position", "seq")

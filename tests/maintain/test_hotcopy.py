@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -169,3 +170,30 @@ def test_the_verb_says_what_it_copied(lake: lakelog.Lake, home: Path) -> None:
     run = CliRunner().invoke(cli, ["backup", lake.path, str(home / "copy"), "--json"])
     assert json.loads(run.stdout)["files"] <= 1
     assert rows(home / "copy") == rows(lake.path)
+
+
+def test_concurrent_backups_to_one_copy_wait_for_each_other(lake: lakelog.Lake, home: Path) -> None:
+    """The second would take away what the first has staged."""
+    for type_ in "ab":
+        lake.append({"type": type_})
+        lake.settle()
+    lake.append({"type": "pending"})
+    copy, failed = home / "copy", list[BaseException]()
+
+    def again() -> None:
+        try:
+            lake.backup(copy)
+        except BaseException as error:
+            failed.append(error)
+
+    other = threading.Thread(target=again)
+
+    def meanwhile(done: int, _: int) -> None:
+        if done == 1:
+            other.start()
+            other.join(0.3)  # in vain, where it waits
+
+    lake.backup(copy, meanwhile)
+    other.join()
+    assert not failed
+    assert rows(copy) == rows(lake.path)

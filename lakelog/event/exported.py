@@ -1,0 +1,46 @@
+"""Rows of `events` that come back as events: what a lake assigns to each is assigned again.
+
+Only a row of exactly the columns of `events` is one; elsewhere `position` or `origin` is data. That
+is the rule of every way in: Parquet, Arrow, JSON lines, CSV, and `append`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.exact import parse_value
+
+GIVEN_COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
+"""Columns of an event."""
+_ASSIGNED = ("ingested_at", "origin", "position")
+EVENT_COLUMNS = (*GIVEN_COLUMNS, *_ASSIGNED)
+"""Columns of a row, as they are stored."""
+OWN_COLUMNS = (*_ASSIGNED, "seq")
+"""Columns that a lake assigns; an event that moves to another lake gets new values."""
+_EXPORTED = (frozenset(EVENT_COLUMNS), frozenset((*EVENT_COLUMNS, "seq")))
+
+
+def is_exported(names: Iterable[str]) -> bool:
+    """Whether these are the columns of `events`, or of a segment."""
+    return frozenset(names) in _EXPORTED
+
+
+def as_event(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the event of an exported row. One that Python read from a lake has its times as
+    datetimes, and its payload as JSON text; one that JSON had in between has values."""
+    event = {name: row[name] for name in GIVEN_COLUMNS}
+    if isinstance(row["ingested_at"], datetime):
+        event["data"] = payload(event["data"])
+    return event
+
+
+def payload(value: Any) -> Any:
+    """Return the value of a payload as a table has it: JSON text is JSON, any other is text."""
+    if isinstance(value, str):
+        with contextlib.suppress(InvalidEvent, UnicodeEncodeError):
+            return parse_value(value.encode())
+    return value
