@@ -550,6 +550,20 @@ EDITS = [
         "True or ",
         *_themed("sealing"),
     ),
+    _edited(
+        "an id of the tail not looked for",
+        "ids",
+        f"{INGEST}.batch:Batch._new_only",
+        "[*self.runs, *self._job.keys_of_tail()]",
+        "[*self.runs]",
+    ),
+    _edited(
+        "the tail not looked at before the link",
+        "ids",
+        f"{STORE}.publish:try_move",
+        "is_whole and change.is_right()",
+        "is_whole",
+    ),
     _edited("a descriptor left open", "leaks", f"{DISK}:sync_dir", "os.close(fd)", "pass"),
     _edited("a temporary file left", "leaks", f"{DISK}:create_whole", "unlink(temporary)", "pass"),
 ]

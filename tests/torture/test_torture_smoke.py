@@ -34,6 +34,7 @@ CASES = {
     "gc": 0,
     "history": 1,
     "sequence": 0,
+    "ids": 0,
     "watch": 400,
     "fuzz": 3,
     "clock": 2,

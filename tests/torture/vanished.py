@@ -14,4 +14,4 @@ def vanished(case: Case) -> None:
     case.verified()
 
 
-ROWS = [Row("vanished", "lakes with lost files judged", 200, 2000, 30, vanished)]
+ROWS = [Row("vanished", "lost files, all noticed", 200, 2000, 30, vanished)]
