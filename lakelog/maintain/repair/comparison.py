@@ -101,6 +101,8 @@ class Comparison:
             for name, whole, _ in list(self._wals(branch, [])):
                 path = f"{self._store.paths.wal_dir(branch)}/{name}"
                 if not disk.is_locked(path):  # a living writer appends to the file that it holds
+                    if not disk.exists(path):
+                        self._make_writers_look()
                     replace(self._store, path, whole, outcome)
                     outcome.fetched.append(path)
         for path, content in list(self._documents()):
@@ -322,6 +324,13 @@ class Comparison:
             whole = continue_copy(content, here, path) if frames else None
             if whole is not None:
                 yield name, whole, frames
+
+    def _make_writers_look(self) -> None:
+        """Replace lakelog.json by the same, so that a writer whose WAL has no name any more, and
+        who may be alive, notices that another file gets the name (F9.2)."""
+        path = self._store.paths.config
+        with contextlib.suppress(FileNotFoundError):
+            disk.replace_whole(path, disk.read(path))
 
     def _documents(self) -> Iterator[tuple[str, bytes]]:
         """Yield the tags and rules that the copy has and the lake lacks: its path here,

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.errors import GcRefused
+from lakelog.errors import GcRefused, LakeReplaced
 from lakelog.store import disk, history
 from tests.support import damage, lakes, vanishing
 from tests.support.effort import share
@@ -227,3 +227,19 @@ def test_a_copy_made_during_a_seal_is_intact(
         lake.backup(copy)
     assert damage.checked(copy).problems == ()
     assert types(copy) == ["A", "B"]
+
+
+def test_a_living_writer_whose_wal_comes_from_a_copy_notices(tmp_path: Path) -> None:
+    """It acknowledges nothing that goes into the file without a name; opened again, it goes on."""
+    path, copy = str(tmp_path / "lake"), str(tmp_path / "copy")
+    with lakes.opened(path) as lake:
+        lake.append({"type": "A"})
+        lake.backup(copy)
+        for file in wal_files(path):
+            file.unlink()
+        damage.repaired(path, copy)
+        with pytest.raises(LakeReplaced):
+            lake.append({"type": "B"})
+    with lakelog.open(path) as lake:
+        lake.append({"type": "C"})
+    assert types(path) == ["A", "C"]
