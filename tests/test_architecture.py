@@ -42,8 +42,8 @@ ORDER = {
     "maintain": "seal compact retention row_removal reachability repair gc hotcopy",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs data comparison
         repair""",
-    "files": """exclusions rotation inflate holes binary columnar lease splits source checksum scan
-        places cursors content identity""",
+    "files": """traversal exclusions rotation inflate holes binary columnar lease splits source
+        checksum scan places cursors content identity""",
     "formats": """sqltext uniform_lines format narrow_queries zones local_time pattern moments jsonl
         dialect
         lakelog_json dialects cloudevents pieces winevent docker journal documents otlpsql otlp
@@ -93,7 +93,7 @@ ORDER = {
     "compat": """omega packs lookups event_store persistence sqlite_import oos_hashes
         oos_state oos_segments oos_feed
         oos_views database_sync podcasts oos_demo dump redis container_snapshots""",
-    "cli": """exits render app rounds input_formats pairs stdin_lines sample
+    "cli": """exits render app moments rounds input_formats pairs stdin_lines sample
         shell connect
         write definitions ingest audit backups recent watch dump tail query views export sync
         signatures consume train stats schema dedupe deploy remotes state

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from lakelog.backup import copy
 from lakelog.backup.copy import DOCUMENT, Backup, Stop
 from lakelog.files.exclusions import MARK
+from lakelog.files.traversal import walk
 from lakelog.store import disk, document
 
 _WORDS = b"lakelog keeps backups here; nothing below is ingested\n"
@@ -41,7 +42,7 @@ class BackupDirectory:
     def scan(self) -> DirectoryListing:
         """List the directory; each document is read once. Raises OSError."""
         listing, documents, copies = DirectoryListing(), set[str](), set[str]()
-        for folder, _, names in os.walk(self.root, onerror=_refuse):
+        for folder, _, names in walk(self.root, _refuse):
             for name in names:
                 # The mark and temporary names: a copy on its way is none yet.
                 if not name.startswith("."):
@@ -134,7 +135,7 @@ class BackupDirectory:
 
     def sweep(self) -> None:
         """Remove what a process left when it died. The caller holds the lock."""
-        for folder, _, names in os.walk(self.root):
+        for folder, _, names in walk(self.root):
             temporaries = [name for name in names if name.startswith(disk.TEMPORARY)]
             for name in temporaries:
                 self._forget(f"{folder}/{name}", folder, names)

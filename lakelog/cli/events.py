@@ -170,7 +170,7 @@ def import_sqlite(app: App, file: str, target: Target) -> None:
     """
     # Before a lake is created: a mistyped path must not leave an empty one behind.
     if not os.path.isfile(file):
-        raise click.UsageError(f"there is no database {file}")
+        raise click.ClickException(f"there is no database {file}")
     with app.open_or_create() as lake, app.progress("import", "rows") as progress:
         done = sqlite_import.load(lake, file, lambda n, total: progress(n, total, f"{n:,} rows"))
     record = {**dataclasses.asdict(done), "damage": done.damage or None}

@@ -79,6 +79,65 @@ _DISK_WORDS = {
 
 
 # click has no error classes of its own for these two: only the words tell what was mistyped.
+OTHER_WORDS = {
+    "add": "append",
+    "branches": "branch --list",
+    "check": "verify",
+    "checkout": "rollback REF, or --branch NAME before a verb",
+    "clean": "gc",
+    "commit": "snapshot",
+    "create": "init",
+    "delete": "retention, dedupe, view drop, branch --delete or tag --delete",
+    "drop": "view drop, branch --delete, tag --delete, or retention for events",
+    "find": "sql",
+    "follow": "tail -f",
+    "fsck": "verify",
+    "grep": "sql, or tail --where",
+    "history": "log",
+    "import": "ingest",
+    "info": "stats, or show",
+    "insert": "append",
+    "list": "views, tag --list or branch --list",
+    "load": "ingest",
+    "ls": "views, tag --list or branch --list",
+    "merge": "pull",
+    "prune": "gc, or retention",
+    "query": "sql",
+    "remove": "retention, dedupe, view drop, branch --delete or tag --delete",
+    "reset": "rollback",
+    "restore": "rollback REF, backups restore for log files, or state restore for directories",
+    "revert": "rollback, or undo",
+    "rm": "retention, dedupe, view drop, branch --delete or tag --delete",
+    "search": "sql, or tail --where",
+    "select": "sql",
+    "shell": "sql",
+    "snapshots": "log",
+    "status": "stats, or watch --status",
+    "switch": "--branch NAME before a verb",
+    "tables": 'sql "SHOW TABLES"',
+    "tags": "tag --list",
+    "vacuum": "gc, or expire",
+}
+"""What users of other tools type, and the verbs that do it here."""
+_TIMES = """times are part of the query: WHERE time > now() - INTERVAL 2 HOUR"""
+ELSEWHERE = {
+    ("sql", "--since"): _TIMES,
+    ("sql", "--until"): _TIMES,
+    ("export", "--since"): _TIMES,
+    ("export", "--until"): _TIMES,
+    (
+        "log",
+        "--since",
+    ): "`lakelog show TIME` describes the state of a time, such as 2026-11-20T08:00",
+    ("diff", "--since"): "a time is a state, too: lakelog diff 2026-11-20T08:00 main",
+    ("retention", "--since"): "--older-than SPAN says which events go",
+    (
+        "export",
+        "--where",
+    ): 'a query says which rows: lakelog export "SELECT * FROM events WHERE ..."',
+}
+"""Options that verbs lack, and what to do instead."""
+_NO_OPTION = re.compile(r"No such option:? '?(--[\w-]+)")
 _NO_VERB = re.compile(r"No such command '([^']*)'")
 _NO_CHOICE = re.compile(r"'([^']*)' is not one of (.*)")
 _QUOTED = re.compile(r"'([^']*)'")
@@ -123,6 +182,8 @@ def words_of(error: BaseException) -> str:
     if isinstance(error, click.UsageError):
         # click's own hint is for options; ours is for verbs and values, which it does not look at.
         words = messages.gist(error.format_message())
+        if hint := _other_words(error, words):
+            return hint
         if "did you mean" in words.lower():
             return words
         if hint := _suggestion(error, words):
@@ -150,6 +211,18 @@ def words_of(error: BaseException) -> str:
     # What nobody foresaw is a fault of ours: the class and the way to a traceback belong into a
     # report.
     return f"{type(error).__name__}: {text}; LAKELOG_DEBUG=1 shows where"
+
+
+def _other_words(error: click.UsageError, words: str) -> str:
+    """Return a line that names the verb for a word of another tool, or what to do instead of an
+    option."""
+    name = error.ctx.info_name if error.ctx else None
+    verb = _NO_VERB.search(words)
+    if verb and name == "lakelog" and (here := OTHER_WORDS.get(verb[1].lower())):
+        return f"there is no verb {verb[1]!r}: use lakelog {here}"
+    option = _NO_OPTION.search(words)
+    hint = ELSEWHERE.get((name or "", option[1])) if option else None
+    return f"{name} has no {option[1]}: {hint}" if option and hint else ""
 
 
 def _suggestion(error: click.UsageError, words: str) -> str:

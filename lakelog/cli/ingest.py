@@ -77,7 +77,7 @@ def ingest(
     started = time.monotonic()
     # Before a lake is created: a mistyped path must not leave an empty one behind.
     if not bootstrap.is_lake(app.path) and not any(map(_exists, paths)):
-        raise click.UsageError(f"nothing to ingest: there is no {' or '.join(paths)}")
+        raise click.ClickException(f"nothing to ingest: there is no {' or '.join(paths)}")
     with _lake_for(app, dry_run) as lake, app.progress("ingest", "bytes") as progress:
 
         def show(done: int, total: int, events: int) -> None:

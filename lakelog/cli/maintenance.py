@@ -343,7 +343,7 @@ def _confirm_and_repair(
 def _refuse_no_lake(copy: str | None) -> None:
     """Before the question: an answer to it must not end in a mistyped path."""
     if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
-        raise click.UsageError(f"{copy} is not a lake")
+        raise click.ClickException(f"{copy} is not a lake")
 
 
 def _report_lines(store: Store, report: Report) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Collection
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 import orjson
@@ -139,12 +139,12 @@ def prove(
 """,
     name="check-proof",
 )
-@click.argument("file", type=click.File("rb"))
+@click.argument("path", type=click.Path(), metavar="FILE")
 @click.option(
     "--signed-by", multiple=True, required=True, metavar="KEY", help="An accepted public key."
 )
 @with_output
-def check_proof(app: App, file: BinaryIO, signed_by: tuple[str, ...], target: Target) -> None:
+def check_proof(app: App, path: str, signed_by: tuple[str, ...], target: Target) -> None:
     """Check a proof of `lakelog prove`; needs no lake.
 
     Prints the event and what was signed. Exits with 3 if the proof does not show what it claims.
@@ -152,12 +152,13 @@ def check_proof(app: App, file: BinaryIO, signed_by: tuple[str, ...], target: Ta
     public = [keys.load_public(text) for text in signed_by]
     try:
         # A file without end is refused before it fills the memory.
-        data = file.read(_PROOF_MAX + 1)
+        with click.open_file(path, "rb") as file:
+            data = file.read(_PROOF_MAX + 1)
         if len(data) > _PROOF_MAX:
             raise NotProven("it is too long for a proof")
         proven = proof.check(data, public)
     except NotProven as error:
-        raise NotProven(f"{file.name}: {error}") from None
+        raise NotProven(f"{path}: {error}") from None
     said = proven.signed.statement
     record = {
         "proven": True,

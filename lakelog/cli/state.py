@@ -100,6 +100,9 @@ def save(
         app.say("not saved: SNAPSHOT_ENABLED is off")
         return
     chosen = chosen_directories(directories)
+    # Before a lake is created: a mistyped path must not leave an empty one behind.
+    for path in chosen.values():
+        os.stat(path)
     with app.open_or_create() as lake, app.progress("saving", "bytes") as progress:
         result = save_state(
             lake,

@@ -13,6 +13,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
+from lakelog.cli.moments import moment
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import FormatChoice, Target, write_text
@@ -37,6 +38,7 @@ else:
 
 PAUSE = 0.2
 """Seconds between two looks at the lake."""
+_COUNT, _ALL = 10, 1 << 62
 _NAME_MAX = 16
 _WIDTH_MAX = 4000
 _COLOURS = {"FATAL": "red", "ERROR": "red", "WARN": "yellow", "DEBUG": "blue", "TRACE": "blue"}
@@ -47,6 +49,7 @@ _DATA = following.COLUMNS.index("data")
     examples="""
     lakelog tail
     lakelog tail -f -n 0
+    lakelog tail --since 2h
     lakelog tail -f --where "level IN ('ERROR', 'FATAL')"
     lakelog tail -n 100 --where "type = 'FAIL'" --json | jq .data
     FORCE_COLOR=1 lakelog tail -n 1000 --format lines | less -R
@@ -57,10 +60,14 @@ _DATA = following.COLUMNS.index("data")
     "-n",
     "count",
     type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
+    default=None,
     metavar="N",
-    help="Number of events to show.",
+    help="Number of events to show; 10 by default.",
+)
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="All events since TIME, -n of them at most: a time, or 2h for two hours ago.",
 )
 @click.option("--where", metavar="SQL", help="Only events for which this SQL condition holds.")
 @click.option(
@@ -71,7 +78,13 @@ _DATA = following.COLUMNS.index("data")
 )
 @click.option("--json", "as_json", is_flag=True, help="Short for --format ndjson.")
 def tail(
-    app: App, follow: bool, count: int, where: str | None, format: str | None, as_json: bool
+    app: App,
+    follow: bool,
+    count: int | None,
+    since: str | None,
+    where: str | None,
+    format: str | None,
+    as_json: bool,
 ) -> None:
     """Show the last events in order of arrival; with -f, live ones too.
 
@@ -82,16 +95,22 @@ def tail(
     if as_json and format == "lines":
         raise click.UsageError("--json and --format lines do not go together")
     format = format or ("lines" if terminal.is_terminal(sys.stdout) and not as_json else "ndjson")
+    start = moment("--since", since)
+    condition = where
+    if start is not None:
+        count = _ALL if count is None else count
+        young = f"time >= make_timestamptz({start})"
+        condition = young if where is None else f"{young} AND ({where}\n)"
     with app.open() as lake:
         try:
-            follower = Follower(lake.store, lake.branch_name, lake.engine, where)
+            follower = Follower(lake.store, lake.branch_name, lake.engine, condition)
         # The follower tries the condition at once, so a mistake is one of the option.
         except QueryFailed as error:
             raise click.BadParameter(messages.gist(str(error)), param_hint="--where") from None
         write = _Writer(format == "ndjson")
         # Only for the look back, which may read the whole lake; live events are few.
         with QueryMonitor(follower.interrupt, app.progress("looking back", "s")):
-            events = follower.last(count)
+            events = follower.last(_COUNT if count is None else count)
         write(events)
         while follow:
             # Without new events nothing is written, so a closed pipe would not be noticed for

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakelog.cli.app import App, complete_ref, complete_view, verb
+from lakelog.cli.moments import moment
 from lakelog.cli.pairs import pair_of
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import Target, emit, open_output, with_output, write_text
 from lakelog.cli.render.results import result_of
-from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.event.encode import parse_time, to_micros
 from lakelog.render.formats import Result, of_records
 from lakelog.render.values import micros
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
-from lakelog.settings import span_us
 from lakelog.store import disk
 from lakelog.views import read
 
@@ -146,7 +144,7 @@ class _Window:
 
     def times(self) -> dict[str, int | None]:
         """`since` and `until` in microseconds, spans counted back from now."""
-        return {"since": _moment("--since", self.since), "until": _moment("--until", self.until)}
+        return {"since": moment("--since", self.since), "until": moment("--until", self.until)}
 
 
 def _answer(
@@ -191,22 +189,6 @@ def _record(definition: Definition, is_own: bool) -> dict[str, Any]:
         "version": definition.version,
         "from": "this lake" if is_own else "lakelog",
     }
-
-
-def _moment(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        # A span first: no time can be taken for one.
-        return disk.now_us() - span_us(text)
-    except InvalidSetting:
-        pass
-    try:
-        return to_micros(parse_time(text))
-    except InvalidEvent:
-        raise click.UsageError(
-            f"{option} is a time such as 2026-11-20T08:00, or a span such as 2h, not {text!r}"
-        ) from None
 
 
 def _text(path: str) -> str:

@@ -26,6 +26,7 @@ from lakelog.files.cursors import printable
 from lakelog.files.exclusions import is_apart
 from lakelog.files.identity import Inodes
 from lakelog.files.source import Hole, Source, kind_of
+from lakelog.files.traversal import walk
 from lakelog.ingest.batch import CursorMoved, FileReport, Job, finishing
 from lakelog.ingest.gather import Gatherer
 from lakelog.ingest.group import Group
@@ -293,15 +294,15 @@ def expand(paths: list[str], *, special: bool = False) -> Iterator[str]:
 
 def _below(directory: str, special: bool) -> Iterator[str]:
     closed: list[str] = []
-    for folder, names, files in os.walk(directory, onerror=lambda e: closed.append(e.filename)):
+    for folder, names, files in walk(directory, lambda e: closed.append(str(e.filename))):
         yield from closed
         closed.clear()
         # A lake below a watched directory would ingest its own segments.
         if is_apart(folder):
             names.clear()
             continue
-        names[:] = sorted(n for n in names if not n.startswith("."))
-        for name in sorted(files):
+        names[:] = [n for n in names if not n.startswith(".")]
+        for name in files:
             path = os.path.join(folder, name)
             if not name.startswith(".") and (special or _is_file_or_lost(path)):
                 yield path

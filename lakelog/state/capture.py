@@ -135,7 +135,7 @@ class Capture:
         """Read all names, then all content; return the entries as they are stored."""
         self._first, self._pieces, self._read_bytes = {}, [], 0
         self._result = Captured(StateIndex((), ()))
-        entries = list(self._scan(b""))
+        entries = list(self._scan())
         self._refuse_unreadable()
         self._total = sum(entry.size for entry in entries)
         final: list[StateEntry] = []
@@ -158,41 +158,41 @@ class Capture:
 
     # --- names ---
 
-    def _scan(self, relative: bytes) -> Iterator[StateEntry]:
-        """Yield the entries below a directory, itself first, in the order of their names."""
-        path = self._full(relative)
-        try:
-            status = os.lstat(path)
-            if not relative and not stat.S_ISDIR(status.st_mode):
-                raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fsdecode(path))
-            names = sorted(os.listdir(path))
-        except PermissionError:
-            self._unreadable.append(_shown(relative or b"."))
-            return
-        except FileNotFoundError:
-            if not relative:
-                raise
-            return  # removed since it was listed
-        yield self._entry(relative, status, "dir")
-        for name in names:
-            child = relative + b"/" + name if relative else name
-            if not self._is_excluded(child):
-                yield from self._scan_child(child)
+    def _scan(self) -> Iterator[StateEntry]:
+        """Yield the directory and the entries below it, each directory before what is in it, in the
+        order of names."""
+        # Without recursion: a thousand levels would be too many.
+        waiting = [b""]
+        while waiting:
+            path = waiting.pop()
+            try:
+                entry, names = self._look(path)
+            except PermissionError:
+                self._unreadable.append(_shown(path or b"."))
+                continue
+            except FileNotFoundError:
+                if not path:
+                    raise
+                continue  # removed since it was listed
+            if entry is not None:
+                yield entry
+            children = (path + b"/" + name if path else name for name in reversed(names))
+            waiting += [child for child in children if not self._is_excluded(child)]
 
-    def _scan_child(self, path: bytes) -> Iterator[StateEntry]:
-        try:
-            status = os.lstat(self._full(path))
-            if stat.S_ISDIR(status.st_mode):
-                yield from self._scan(path)
-            elif stat.S_ISLNK(status.st_mode):
-                target = os.readlink(self._full(path))
-                yield replace(self._entry(path, status, "link"), target=target)
-            elif stat.S_ISREG(status.st_mode):
-                yield self._file(path, status)
-            else:
-                self._result.skipped.append(_shown(path))
-        except FileNotFoundError:
-            return
+    def _look(self, path: bytes) -> tuple[StateEntry | None, list[bytes]]:
+        """Return the entry of a path, None for what cannot be saved, and the names in it."""
+        status = os.lstat(self._full(path))
+        if stat.S_ISDIR(status.st_mode):
+            return self._entry(path, status, "dir"), sorted(os.listdir(self._full(path)))
+        if not path:
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fsdecode(self._root))
+        if stat.S_ISLNK(status.st_mode):
+            target = os.readlink(self._full(path))
+            return replace(self._entry(path, status, "link"), target=target), []
+        if stat.S_ISREG(status.st_mode):
+            return self._file(path, status), []
+        self._result.skipped.append(_shown(path))
+        return None, []
 
     def _file(self, path: bytes, status: os.stat_result) -> StateEntry:
         identity = status.st_dev, status.st_ino

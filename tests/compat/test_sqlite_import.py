@@ -218,4 +218,4 @@ def test_a_file_that_is_none(lake: lakelog.Lake, tmp_path: Path, content: bytes,
     with pytest.raises(FileNotFoundError):
         sqlite_import.load(lake, str(tmp_path / "none.db"))
     missing = CliRunner().invoke(cli, ["import-sqlite", str(tmp_path / "none.db")])
-    assert (missing.exit_code, "there is no database" in missing.stderr) == (2, True)
+    assert (missing.exit_code, "there is no database" in missing.stderr) == (1, True)
