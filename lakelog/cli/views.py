@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -158,8 +159,9 @@ def _answer(
 ) -> None:
     start = time.monotonic()
     state = lake.at(window.at) if window.at else lake
+    main = user_views.definition(state, name).main
     previous = read(state, name, values, **window.times())
-    emit(_result(lake, previous, target), target)
+    emit(_result(lake, previous, target, main), target)
     app.detail(f"{time.monotonic() - start:.2f} s")
     while watch:
         time.sleep(1)
@@ -174,11 +176,12 @@ def _answer(
             sys.stdout.write("\x1b[H\x1b[2J")
             sys.stdout.flush()
         app.detail(micros(disk.now_us()))
-        emit(_result(lake, rows, target), target)
+        emit(_result(lake, rows, target, main), target)
 
 
-def _result(lake: Lake, rows: Any, target: Target) -> Result:
-    return result_of(lake.engine().cursor().from_arrow(rows), target.format)
+def _result(lake: Lake, rows: Any, target: Target, main: tuple[str, ...]) -> Result:
+    result = result_of(lake.engine().cursor().from_arrow(rows), target.format)
+    return dataclasses.replace(result, main=main)
 
 
 def _record(definition: Definition, is_own: bool) -> dict[str, Any]:

@@ -79,12 +79,14 @@ def compressor(out: BinaryIO, path: str) -> Any:
 @dataclass(frozen=True)
 class Result:
     """Columns and batches of rows, read once. `nested` columns hold JSON text; `arrow` gives the
-    same rows as a record batch reader where the engine can."""
+    same rows as a record batch reader where the engine can. `main` are the columns that a narrow
+    table shows first."""
 
     columns: list[str]
     batches: Batches
     nested: tuple[int, ...] = ()
     arrow: Callable[[], Any] | None = None
+    main: tuple[str, ...] = ()
 
 
 def of_records(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Result:

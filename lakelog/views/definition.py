@@ -32,7 +32,9 @@ SECTIONS = {"map": "segment", "merge": "partials", "finish": "state"}
 PLAIN, TOTALS = "query", "totals"
 RESERVED = frozenset(("create", "drop", "show", "events", "quarantine", *SECTIONS.values()))
 TEXT_MAX = 100_000
-_HEADER = re.compile(r"--\s*((?:name|version|params|about|key|merged)\b|by(?=:))\s*:?\s*(.*?)\s*$")
+_HEADER = re.compile(
+    r"--\s*((?:name|version|params|about|key|merged)\b|(?:by|main)(?=:))\s*:?\s*(.*?)\s*$"
+)
 _SECTION = re.compile(r"--\s*(map|merge|totals|finish)\s*:?\s*$")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -53,7 +55,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Definition:
-    """One view. `sections` are map, merge and finish, perhaps totals, or one called query."""
+    """One view. `sections` are map, merge and finish, perhaps totals, or one called query. `main`
+    are the columns that a narrow table shows first."""
 
     name: str
     version: str
@@ -64,6 +67,7 @@ class Definition:
     by: tuple[str, ...]
     sections: dict[str, Section] = field(hash=False)
     text: str = field(repr=False)
+    main: tuple[str, ...] = ()
 
     @property
     def is_projection(self) -> bool:
@@ -114,7 +118,9 @@ def parse(text: str, name: str | None = None) -> Definition:
     for section in sections.values():
         if not section.sql.strip():
             raise InvalidView(f"section {section.name}, line {section.line}, is empty")
-    key, by = (tuple(re.findall(r"[^,\s]+", header.get(name, ""))) for name in ("key", "by"))
+    key, by, main = (
+        tuple(re.findall(r"[^,\s]+", header.get(name, ""))) for name in ("key", "by", "main")
+    )
     return Definition(
         name,
         header.get("version", "1"),
@@ -125,6 +131,7 @@ def parse(text: str, name: str | None = None) -> Definition:
         by,
         sections,
         text,
+        main,
     )
 
 

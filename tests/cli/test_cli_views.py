@@ -8,16 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lakelog
+from lakelog.cli.render import tables
+from lakelog.views import user_views
+from lakelog.views.catalog import BUILT_IN
 from tests.support.cli import run
 from tests.support.own_views import BUSIEST
 from tests.support.processes import environment
 from tests.support.view_events import event
+
+WHEN = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -117,6 +123,40 @@ def test_every_view_reads_well_in_80_columns(lake: Path) -> None:
         shown = run(lake, "view", name, "--format", "table")
         assert shown.exit_code == 0, shown.output
         assert max(map(len, shown.stdout.splitlines()), default=0) <= 80
+
+
+MANY = [f"'{letter * 30}' AS {letter}" for letter in "abcdefghij"]
+
+
+def test_the_main_columns_of_a_view_stay_in_a_narrow_table(lake: Path, home: Path) -> None:
+    """A line `-- main:` names the columns that are shown where not all fit, in their order."""
+    file = home / "wide.sql"
+    file.write_text(f"-- name: wide\n-- main: j, c, i\nSELECT {', '.join(MANY)} FROM events\n")
+    run(lake, "view", "create", "wide", str(file))
+    shown = run(lake, "view", "wide", "--format", "table")
+    names = shown.stdout.split("\n")[0].split()
+    assert {"c", "i", "j"} < set(names)
+    assert names == sorted(names)
+    assert "columns shown, not" in shown.stderr
+    with lakelog.open(str(lake)) as opened:
+        assert opened.view("wide").column_names == list("abcdefghij")
+
+
+def test_the_main_columns_of_built_in_views_are_there_and_fit(lake: Path) -> None:
+    """Cost and reward are shown at 80 columns."""
+    with lakelog.open(str(lake)) as opened:
+        for name in BUILT_IN:
+            main = user_views.definition(opened, name).main
+            table = opened.view(name, {"field": "duration_ms"} if name == "percentiles" else None)
+            assert set(main) <= set(table.column_names)
+    rows = [(WHEN, *["word" * 20] * 3, 7, 0, 1234, 567, 0, 0, 0.012345, 1.5)]
+    columns = ["bucket", "provider", "model", "operation", "calls", "errors", "input_tokens"]
+    columns += ["output_tokens", "cached_tokens", "reasoning_tokens", "cost", "mean_seconds"]
+    with lakelog.open(str(lake)) as opened:
+        main = user_views.definition(opened, "llm_usage").main
+    drawn, left_out = tables.render(columns, rows, 80, colour=False, main=main)
+    assert not set(main) & set(left_out)
+    assert max(map(len, drawn.splitlines())) <= 80
 
 
 def test_views_are_tables_for_sql_and_statements_see_what_is_new(lake: Path) -> None:

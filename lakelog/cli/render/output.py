@@ -193,7 +193,9 @@ def _emit_table(result: Result, out: BinaryIO, target: Target) -> None:
         if len(rows) > ROWS_MAX:
             break
     colour = target.path is None and terminal.has_colour(sys.stdout)
-    drawn, left_out = render(result.columns, rows[:ROWS_MAX], terminal.width(), colour)
+    drawn, left_out = render(
+        result.columns, rows[:ROWS_MAX], terminal.width(), colour, main=result.main
+    )
     write_text(drawn, out, target)
     if not rows:
         terminal.say("no rows", dim=True)

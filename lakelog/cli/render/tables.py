@@ -1,7 +1,8 @@
 """Tables that fit the terminal: numbers are right-aligned, columns left out are named.
 
 Cells are cut with an ellipsis, but never numbers, times and names. Where even that is too wide,
-columns that hold only nulls are left out first, then those furthest right. Of whole events, null
+columns that hold only nulls are left out first, then those furthest right, but those that a view
+names as its main ones last. Of whole events, null
 columns and our own bookkeeping are left out as soon as the others would have to be cut.
 """
 
@@ -50,9 +51,15 @@ class Share(float):
 
 
 def render(
-    columns: Sequence[str], rows: Sequence[Row], width: int, colour: bool
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    width: int,
+    colour: bool,
+    *,
+    main: Sequence[str] = (),
 ) -> tuple[str, list[str]]:
-    """Return the table as text, and the columns that did not fit."""
+    """Return the table as text, and the columns that did not fit: not `main` ones, as long as
+    others can go."""
     values = [[row[i] for row in rows] for i in range(len(columns))]
     names = [cell(c) for c in columns]
     cells = [[cell(v) for v in column] for column in values]
@@ -67,7 +74,9 @@ def render(
         columns_kept = drop_columns(good, spare, width)
     else:
         columns_kept = list(range(len(columns)))
-    widths = fit_columns(natural, least, [i for i in columns_kept if empty[i]], columns_kept, width)
+    minor = [i for i in columns_kept if main and columns[i] not in main]
+    minor += [i for i in columns_kept if empty[i] and columns[i] not in main]
+    widths = fit_columns(natural, least, minor, columns_kept, width)
     # By values and not by the column's type, because computed columns have any.
     right = {i for i in widths if _is_number(values[i])}
 
@@ -89,15 +98,15 @@ def render(
 
 
 def fit_columns(
-    natural: list[int], least: list[int], empty: list[int], remaining: list[int], width: int
+    natural: list[int], least: list[int], minor: list[int], remaining: list[int], width: int
 ) -> dict[int, int]:
     """Return {column: width} of the columns that fit, from their least to natural width.
 
-    Empty columns are dropped first, then the last ones; the first always stays. Space beyond the
-    least widths is shared evenly.
+    Minor columns are dropped first, from the end, then the last ones; the first always stays. Space
+    beyond the least widths is shared evenly.
     """
-    # Columns without a value go first, since nothing is lost with them.
-    remaining = drop_columns(least, empty, width, remaining)
+    # Such as columns without a value, since nothing is lost with them.
+    remaining = drop_columns(least, minor, width, remaining)
     remaining = drop_columns(least, remaining[1:], width, remaining)
     widths = {i: min(least[i], width) for i in remaining}
     spare = width - _total(least, remaining)

@@ -2,6 +2,7 @@
 -- version: 1
 -- about: Decisions, each with its latest outcome, by the id of the decision.
 -- params: point text = null; limit int = null
+-- main: time, decision_id, point, chosen, outcome, reward
 -- key: id
 -- map
 SELECT id, type AS kind, max(place) AS place, arg_max(fact, (place, fact)) AS fact

@@ -2,6 +2,7 @@
 -- version: 1
 -- about: Calls of language models that failed, by error and model, with the newest message.
 -- params: model text = null; source text = null
+-- main: error, status, model, failures, last
 -- map
 SELECT error, status, source, provider, model, count(*) AS failures, min(time) AS first,
     max(time) AS last, max(place) AS place, arg_max(message, place) AS message

@@ -2,6 +2,7 @@
 -- version: 1
 -- about: Calls of language models by bucket of time and model: tokens, cost, errors, seconds.
 -- params: bucket duration = 1d; model text = null; source text = null
+-- main: bucket, model, calls, input_tokens, output_tokens, cost
 -- map
 SELECT time_bucket($bucket, time) AS bucket, source, provider, model, operation,
     count(*) AS calls, count_if(failed) AS errors,

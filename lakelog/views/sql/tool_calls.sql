@@ -2,6 +2,7 @@
 -- version: 1
 -- about: Each call of a tool by a model: arguments, result, error, seconds, by the id of the call.
 -- params: tool text = null; status text = null; limit int = null
+-- main: time, tool, status, error, seconds
 -- key: id
 -- map
 -- Of a call there are up to three facts: that a model made it, the span in which it ran, and the
