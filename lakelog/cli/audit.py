@@ -15,7 +15,7 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat
 from lakelog.cli.render.output import Target, emit, with_output
 from lakelog.cli.render.tables import Count, cell
-from lakelog.cli.render.terminal import many, size
+from lakelog.cli.render.terminal import arrival, many, size
 from lakelog.event import bookkeeping
 from lakelog.ingest.audit import audit as auditing
 from lakelog.ingest.audit.file_audit import FileAudit
@@ -33,6 +33,7 @@ _COLUMNS = (
     "lines",
     "stored",
     "quarantined",
+    "arrival",
     "known",
     "let_go",
     *_FAULTS,
@@ -157,6 +158,8 @@ def summary(result: auditing.Audit) -> str:
     words = f"{what}: each is stored exactly once"
     known_ids, let_go = sum(f.known for f in read), sum(f.let_go for f in read)
     words += f", {known_ids:,} by ids known before" if known_ids else ""
+    arrived = sum(f.arrival for f in read)
+    words += f"; {arrival(arrived)}" if arrived else ""
     words += f"; {let_go:,} removed by retention or dedupe" if let_go else ""
     from_backups = sum(bool(f.backup) for f in result.files)
     words += f"; {from_backups:,} read from their backups" if from_backups else ""

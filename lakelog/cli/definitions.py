@@ -20,7 +20,7 @@ from lakelog.cli.input_formats import (
 )
 from lakelog.cli.render.output import Target, choose, emit, emit_record, with_output
 from lakelog.cli.render.tables import cell
-from lakelog.cli.render.terminal import many, width
+from lakelog.cli.render.terminal import arrival, many, width
 from lakelog.event.levels import severity
 from lakelog.formats import custom, registry
 from lakelog.formats.definition import Definition
@@ -303,6 +303,7 @@ def _record(result: Preview) -> dict[str, Any]:
         "lines": result.lines,
         "events": result.events,
         "quarantined": result.quarantined,
+        "arrival": result.arrivals,
         "outcomes": lines,
     }
 
@@ -323,6 +324,7 @@ def _words(result: Preview) -> list[str]:
     for outcome in result.outcomes:
         words += [*_outcome_words(outcome, room), ""]
     bad = f", {many(result.quarantined, 'record')} to quarantine" if result.quarantined else ""
+    bad += f"; {arrival(result.arrivals)}" if result.arrivals else ""
     total = f"of the first {many(result.lines, 'line')}: {many(result.events, 'event')}{bad}"
     return [*words, _cut(total, room)]
 

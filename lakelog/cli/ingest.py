@@ -21,7 +21,7 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat, with_pattern
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count
-from lakelog.cli.render.terminal import confirm, many
+from lakelog.cli.render.terminal import arrival, confirm, many
 from lakelog.event import bookkeeping
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.batch import FileReport
@@ -227,6 +227,8 @@ def _report(app: App, report: IngestReport, seconds: float, dry_run: bool) -> No
     words = f"{many(report.events, 'new event')} from {many(len(report.files), 'file')}"
     speed = f", {rate:,.0f}/s" if report.events else ""
     words += f" in {seconds:.1f} s{speed}; {report.skipped:,} known"
+    if report.arrivals:
+        words += f"; {arrival(report.arrivals)}"
     if report.quarantined:
         words += f"; {report.quarantined:,} quarantined (`lakelog quarantine list`)"
     app.say(f"{words}{' (nothing was stored)' if dry_run else ''}")
@@ -236,4 +238,5 @@ def _file_words(file: FileReport) -> str:
     return (
         f"{file.path}: {file.format or 'nothing new'}, {file.events:,} new, {file.skipped:,} known,"
         f" {file.quarantined:,} quarantined"
+        + (f", {arrival(file.arrivals)}" if file.arrivals else "")
     )

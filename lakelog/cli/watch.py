@@ -25,7 +25,7 @@ from lakelog.cli.backups import option_words, with_backups
 from lakelog.cli.input_formats import with_pattern
 from lakelog.cli.recent import RedisPlan, with_redis
 from lakelog.cli.render.output import choose, emit_record
-from lakelog.cli.render.terminal import is_terminal, many
+from lakelog.cli.render.terminal import arrival, is_terminal, many
 from lakelog.cli.rounds import SIGNALS, StopEvent
 from lakelog.collect import loop
 from lakelog.collect import watch as following
@@ -281,6 +281,7 @@ def _close(
 def _sum_up(app: App, totals: Totals, backups: BackupScheduler | None) -> None:
     words = f"{many(totals.events, 'new event')} from {many(totals.files, 'file')};"
     words += f" {totals.quarantined:,} quarantined"
+    words += f"; {arrival(totals.arrivals)}" if totals.arrivals else ""
     app.say(f"{words}; {backups.summary()}" if backups else words)
 
 
@@ -348,7 +349,8 @@ def _status_lines(status: dict[str, Any]) -> str:
         is_running if status["running"] else f"not running; last started {started}",
         f"  watches      {', '.join(status['roots'])}",
         f"  files        {status['files']:,}",
-        f"  events       {status['events']:,}; {status['quarantined']:,} lines quarantined",
+        f"  events       {status['events']:,}; {status['quarantined']:,} lines quarantined"
+        + (f"; {arrival(status['arrivals'])}" if status.get("arrivals") else ""),
         f"  last round   {status['last_round']}, the slowest took {status['slowest_round']:.2f} s",
         f"  last event   {status['last_event'] or '-'}",
     ]

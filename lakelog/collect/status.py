@@ -39,6 +39,8 @@ class Totals:
     files: int = 0
     events: int = 0
     quarantined: int = 0
+    arrivals: int = 0
+    """Events whose time is that of their ingest, as none was found in their lines."""
     nuls: int = 0
     lost_files: int = 0
     """Files that went before they were read to their ends."""

@@ -25,7 +25,7 @@ SECONDS = 2.0
 OPEN_MAX = 2
 """Files that stay open between two turns."""
 # What a report adds up over all turns of a file; totals must count each event once.
-_COUNTS = ("events", "quarantined", "nuls")
+_COUNTS = ("events", "quarantined", "arrivals", "nuls")
 Identity = tuple[int, int]
 Begin = Callable[[str, str, str, Identity, int | None], Reading]
 

@@ -439,6 +439,7 @@ class Watcher:
             self._successors.truncate(report.path)
         totals.events += report.events
         totals.quarantined += report.quarantined
+        totals.arrivals += report.arrivals
         if report.nuls:
             totals.nuls += report.nuls
             self._reporter.tell(report.path, f"{report.nuls:,} NUL bytes skipped")

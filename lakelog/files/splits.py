@@ -48,10 +48,12 @@ _AHEAD = 2
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a worker made of a split: segments, the events in them, and the CRC-32 of the bytes."""
+    """What a worker made of a split: segments, the events in them and those without a time, and the
+    CRC-32 of the bytes."""
 
     entries: tuple[SegmentEntry, ...]
     events: int
+    arrivals: int
     crc: int
 
 
@@ -146,7 +148,7 @@ class _Worker:
         try:
             answer = orjson.loads(self._answers.readline())
             entries = [e for e in entry.parse(answer["entries"]) if isinstance(e, SegmentEntry)]
-            return Loaded(tuple(entries), answer["events"], answer["crc"])
+            return Loaded(tuple(entries), answer["events"], answer["arrivals"], answer["crc"])
         except (ValueError, KeyError, TypeError) as error:
             raise SplitRefused from error
 

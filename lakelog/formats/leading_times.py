@@ -1,13 +1,421 @@
-"""Lines of no known layout that have the time of an access log among their first words.
+"""The time at the beginning of a line of text, in any usual spelling: the reader of last resort.
 
-The whole line is the message. It is a style that lines of any file may have, no format of files.
+It is asked about lines whose format read no time, so that none of them gets the time of another
+line. A time may stand up to 60 characters in, behind what precedes one in a log: a level, a host or
+program, a process, brackets. Read are
+
+    2026-11-24 10:00:00   24.11.2026 10:00   11/24/2026 10:00:00 AM   24-Nov-2026 10:00:00
+    Nov 24 2026 10:00:00  Tue Nov 24 10:00:00 CET 2026   24 Nov 10:00:00   10:00:00 24.11.2026
+    20261124T100000Z      261124  9:00:00    1790000000.123   1790000000123456   11-24 10:00:00
+
+each with fractions of a second, an offset, or the word or the city of a zone behind it. Where the
+order of day and month is open, a value above 12 in the same file settles it, for all lines that are
+read together; else the day comes first before dots and dashes, the month before slashes (of three
+pairs of digits with dashes, the year). Years of two digits are 1969 to 2068, as in POSIX; a missing
+year is the last that lies at most a day ahead. What begins as a time and is none (`24:99:00`, a
+clock without a date) is `UNREAD`: it is stored under its arrival.
+
+`stamped` is the style of such lines: the time and a level behind it are cut off the message, unless
+words stand before them.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.encode import parse_time
+from lakelog.event.levels import severity, with_word
+from lakelog.formats import pattern
+from lakelog.formats.format import Event
 from lakelog.formats.line_starts import WORDS
-from lakelog.formats.pattern import MONTH, Pattern
+from lakelog.formats.pattern import COLOURS, MONTH, Pattern
 from lakelog.formats.pattern_format import PatternFormat
+from lakelog.formats.zones import SEVERAL, ZONES
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+
+AHEAD, TOKENS = 60, 6
+"""Characters, and words, that may stand before a time."""
+HEAD = AHEAD + 64
+"""Characters of a line that are looked at."""
+_MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_NAME = (
+    "(?:January|February|March|April|May|June|July|August|September|October|November|December"
+    rf"|Sept|{_MONTHS}|{_MONTHS.upper()}|{_MONTHS.lower()})"
+)
+_MON = rf"(?P<mon>{_NAME})(?![A-Za-z])\.?"
+_YEAR = r"(?P<year>(?:19|20)\d\d)"
+_CLOCK = (
+    r"(?P<hour>\d{1,2})[:hH](?P<minute>[0-5]\d)"
+    r"(?:[:m](?P<second>[0-6]\d)s?(?:[.,:](?P<fraction>\d{1,9}))?)?"
+    r"(?: ?(?P<half>[AaPp])\.?[Mm]\b\.?)?"
+)
+_DOTTED = (
+    r"(?P<hour>\d{1,2})\.(?P<minute>[0-5]\d)\.(?P<second>[0-6]\d)(?:[.,](?P<fraction>\d{1,9}))?"
+)
+_CITY = "(?:Africa|America|Antarctica|Asia|Atlantic|Australia|Europe|Indian|Pacific|Etc)/[\\w/+-]+"
+_WORD = "|".join((*sorted(ZONES, key=len, reverse=True), *SEVERAL))
+_MINUTES = "(?:00|15|30|45)"
+_ZONE = (
+    r"(?:(?P<z>Z)(?![A-Za-z0-9])"
+    rf"|(?P<glued>[+-](?:0\d|1[0-4])(?::?{_MINUTES})?)(?!\d|[:.-]\d)"
+    rf"| \(?(?P<apart>[+-](?:0\d|1[0-4]):?{_MINUTES})\)?(?!\d|[:.-]\d)"
+    r"| ?\(?(?:UTC|GMT)(?P<named>[+-]\d{1,2}(?::?[0-5]\d)?)\)?(?!\d|[:.-]\d)"
+    rf"| ?[\[(]?(?P<city>{_CITY})[\])]?"
+    rf"| ?\(?(?P<tz>{_WORD})\)?(?![\w-]))?"
+    # Go writes both: +0000 UTC
+    rf"(?: \(?(?:{_WORD})\)?(?![\w-]))?"
+)
+_GAP = r"(?:\]? ?[T_,;@|] ?\[?|\]?,? {1,2}(?:at |- |-- |\| )?\[?|::?|-)"
+"""What stands between a date and a clock."""
+_BLANK = r"(?:,? {1,2}|T|_)"
+_END = r"(?!\d)"
+_WEEKDAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*[,.]?[ -]+", re.ASCII)
+
+_YMD = rf"(?P<year>\d{{4}})(?P<s>[-/.])(?:(?P<month>\d{{1,2}})|{_MON})(?P=s)(?P<day>\d{{1,2}})"
+_TRIPLE = r"(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<c>\d{4}|\d\d)"
+_DAY_NAME = rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th)?[-/. ] ?{_MON},?"
+_NAME_DAY = rf"{_MON}[ /-]{{1,2}}(?P<day>\d{{1,2}})(?:st|nd|rd|th)?"
+_SHORT = r"(?P<yy>\d\d)(?P<month>0\d|1[0-2])(?P<day>[0-3]\d)"
+_LONG = r"(?P<year>(?:19|20)\d\d)(?P<month>0\d|1[0-2])(?P<day>[0-3]\d)"
+_PACKED = r"(?P<hour>[01]\d|2[0-3])(?P<minute>[0-5]\d)"
+_DATES = (_YMD, _TRIPLE, rf"{_DAY_NAME}[-/. ]{_YEAR}", rf"{_NAME_DAY},? {_YEAR}")
+
+
+def _shapes(*regexes: str) -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(regex, re.ASCII) for regex in regexes)
+
+
+_DIGITS = _shapes(
+    rf"{_YMD}{_GAP}{_CLOCK}{_ZONE}{_END}",
+    rf"{_YMD}[ T_-]{_DOTTED}{_ZONE}{_END}",
+    rf"{_TRIPLE}{_GAP}{_CLOCK}{_ZONE}{_END}",
+    rf"{_TRIPLE}[ T_-]{_DOTTED}{_ZONE}{_END}",
+    rf"{_DAY_NAME}[-/. ]{_YEAR}{_GAP}{_CLOCK}{_ZONE}{_END}",
+    rf"{_DAY_NAME}[-/. ](?P<yy>\d\d){_BLANK}{_CLOCK}{_ZONE}{_END}",
+    rf"{_DAY_NAME} {{1,2}}{_CLOCK}{_ZONE}(?: {_YEAR})?{_END}",
+    rf"{_LONG}[T_ -]?{_PACKED}(?P<second>[0-6]\d)(?:[.,]?(?P<fraction>\d{{1,9}}))?{_ZONE}{_END}",
+    rf"{_LONG}[T_-]{_PACKED}{_ZONE}{_END}",
+    rf"{_LONG}[T_ -]{_CLOCK}{_ZONE}{_END}",
+    rf"{_SHORT} {{1,2}}{_CLOCK}{_ZONE}{_END}",
+    rf"{_SHORT} {_PACKED}(?P<second>[0-6]\d){_END}",
+    r"(?P<epoch>1\d{9}(?:[.,]\d{1,9})?|1\d{12}(?:[.,]\d{1,6})?|1\d{15}|1\d{18})(?![\w.]|-\d|:\d)",
+    *(rf"{_CLOCK}{_ZONE}(?:,? | - |, ?|\|| \| )(?:on )?{date}{_END}" for date in _DATES),
+    r"(?P<year>\d{4})年(?P<month>\d{1,2})月(?P<day>\d{1,2})日 ?"
+    r"(?P<hour>\d{1,2})[:时時](?P<minute>[0-5]\d)(?:[:分](?P<second>[0-6]\d)(?:[.,](?P<fraction>\d{1,9}))?秒?)?"
+    r"(?: ?(?P<half>[AaPp])\.?[Mm]\b\.?)?" + _ZONE,
+    # logcat and others without a year
+    r"(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})\.?[ T](?P<hour>\d{1,2}):(?P<minute>[0-5]\d)"
+    rf":(?P<second>[0-6]\d)(?:[.,](?P<fraction>\d{{1,9}}))?{_ZONE}{_END}",
+)
+_LETTERS = _shapes(
+    rf"{_NAME_DAY}(?:,? {_YEAR})?(?:,? {{1,2}}|:| at |, at ){_CLOCK}{_ZONE}"
+    rf"(?: (?P<last>(?:19|20)\d\d)(?!\d|[:.-]\d))?{_END}"
+)
+_LIKE = re.compile(
+    r"(?:\d{1,4}[-/.](?:\d{1,2}|[A-Za-z]{3,9})[-/.]\d{1,4}[T ,:_@|-]{1,3}\d{1,2}[:.h]\d\d"
+    r"|\d{1,2}:\d\d:\d\d(?![:\d])"
+    r"|\d{6}(?:\d\d)?[T _-]{1,2}\d{1,2}:?\d\d(?::?\d\d)?(?!\d)"
+    rf"|{_NAME} {{1,2}}\d{{1,2}} {{1,2}}(?:\d{{4}} )?\d{{1,2}}:\d\d)",
+    re.ASCII,
+)
+"""How text begins that is meant as a time."""
+_OPEN = re.compile(rf"{COLOURS}[\[(<{{\"'|*#>~]{{0,3}}{COLOURS} ?", re.ASCII)
+_CLOSE = re.compile(rf"{COLOURS}[\])}}>\"'|:;,]*{COLOURS}(?:[ \t]+[|-]{{1,2}}(?=[ \t]))?[ \t]*")
+_LEVELS = (
+    "TRACE|VERBOSE|DEBUG|INFORMATION|INFO|NOTICE|NOTE|WARNING|WARN|ERROR|ERR|SEVERE|CRITICAL|CRIT"
+    "|ALERT|EMERGENCY|EMERG|FATAL|PANIC"
+)
+_ANY_CASE = "|".join(f"{word}|{word.title()}|{word.lower()}" for word in _LEVELS.split("|"))
+_BRACKETED = re.compile(rf"[\[(<|] ?({_ANY_CASE}) *[\])>|]:?")
+_PLAIN = re.compile(rf"({_LEVELS})\b:?(?![\w.=-])|({_ANY_CASE}):(?= )")
+_BEFORE = re.compile(rf"{COLOURS}[=\[(<]?({_ANY_CASE})\b[\])>:|=]*{COLOURS}[ \t|:-]*", re.ASCII)
+"""A level before a time."""
+_KEY = re.compile(r"\"?(?:time|timestamp|ts|date|datetime|when|at|t)\"?[=:] ?", re.IGNORECASE)
+_PRI = re.compile(r"<\d{1,3}>")
+_TOKEN = re.compile(
+    r"(?:<[^>\s]{1,12}>|\[[^\]]{0,40}\]|\([^)]{0,40}\)|[-|:=>*+]+(?= )"
+    # a name with more than letters, or in capitals
+    r"|(?=[A-Za-z/-]*[\d.:/=@_#|\[-])[^\s\"(){}<>]{1,60}|[A-Z]{2,}=*(?=[ \t\[:]))[ \t|:-]*",
+    re.ASCII,
+)
+_FIRST = re.compile(r"[A-Za-z][\w.-]*[ \t|:-]+", re.ASCII)
+"""The first word may be any: a host, or a program."""
+_CONTINUES = re.compile(
+    r"(?:[a-z_-]+[:=]|at|on|by|to|in|of|is|was|see|since|from|until|till|after|before|between|and"
+    r"|expires|expired|created|updated|modified|started|ended|date|time)[ \t]*$",
+    re.ASCII | re.IGNORECASE,
+)
+"""What stands before a time in a line that continues another: a key, or a word of a sentence."""
+_MAYBE = r"^.{0,90}?(?:\d[:.hH]\d\d|\d{10}|\d{8}[T_-]\d\d|\d{6} \d{6}|年)"
+"""What a line holds that has a time at its beginning, and other lines may hold, too."""
+_TRIPLES = re.compile(
+    rf"(?<![\d.:/-]){_TRIPLE}(?:{_GAP}\d{{1,2}}[:.h]\d\d|(?=[\])\"]*$))", re.ASCII | re.MULTILINE
+)
+_ORDERS = {
+    ("/", 4): ("mdy", "dmy"),
+    (".", 4): ("dmy", "mdy"),
+    ("-", 4): ("dmy", "mdy"),
+    ("/", 2): ("mdy", "dmy", "ymd"),
+    (".", 2): ("dmy", "mdy", "ymd"),
+    ("-", 2): ("ymd", "dmy", "mdy"),
+    ("/", 0): ("md", "dm"),
+    (".", 0): ("dm", "md"),
+    ("-", 0): ("md", "dm"),
+}
+"""The orders in which numbers may stand, by what stands between them and the digits of the year;
+the first that is possible is taken where the file settles nothing."""
+
+
+class DateOrders:
+    """The orders of day, month and year in a file, of each way to write them: those that most of
+    its dates allow."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int], dict[str, int]] = {}
+
+    def add(self, lines: Iterable[bytes]) -> None:
+        """Learn from more lines of the file."""
+        text = "\n".join(line[:HEAD].decode("utf-8", "ignore") for line in lines)
+        for match in _TRIPLES.finditer(text):
+            key = match["s"], len(match["c"])
+            count = self._counts.setdefault(key, dict.fromkeys(_ORDERS[key], 0))
+            for order in _ORDERS[key]:
+                count[order] += _date(order, match) is not None
+
+    def of(self, key: tuple[str, int]) -> tuple[str, ...]:
+        """Return the orders in which to try the numbers of a date, by what stands between them and
+        the digits of the year."""
+        count = self._counts.get(key)
+        orders = _ORDERS[key]
+        # of equal counts the first, which is the order that is taken anyway
+        return (max(count, key=count.__getitem__), *orders) if count else orders
+
+
+_NO_ORDERS = DateOrders()
+_settled: ContextVar[DateOrders] = ContextVar("orders of day and month", default=_NO_ORDERS)
+
+
+@dataclass(frozen=True)
+class LeadingTime:
+    """A time as ISO text, where it stands, and the word for its zone if it may be several.
+
+    `alone` says that nothing but a level stands before it; `begins` that what does makes the line
+    no continuation of another, as a name with a colon or a preposition would.
+    """
+
+    iso: str
+    start: int
+    end: int
+    tz: str = ""
+    begins: bool = True
+    alone: bool = True
+    level: str = ""
+    """The level before it."""
+
+
+UNREAD = LeadingTime("", 0, 0)
+"""The result for text that begins as a time, which cannot be read."""
+
+
+@contextmanager
+def settled(orders: DateOrders) -> Iterator[None]:
+    """Read days and months in the order that a file was found to have."""
+    token = _settled.set(orders)
+    try:
+        yield
+    finally:
+        _settled.reset(token)
+
+
+def find(text: str) -> LeadingTime | None:
+    """Return the time at the beginning of a line, UNREAD for what only looks like one."""
+    head = text[:HEAD]
+    place, level, alone, begins = 0, "", True, True
+    for _ in range(TOKENS + 1):
+        opened = _OPEN.match(head, place)
+        start = opened.end() if opened else place
+        if start > AHEAD:
+            return None
+        if found := _at(head, start):
+            iso, end, tz = found
+            return LeadingTime(iso, start, end, tz, begins, alone, level)
+        if alone and _LIKE.match(head, start):
+            return UNREAD
+        if match := _BEFORE.match(head, place):
+            level = level or match[1]
+        elif match := _PRI.match(head, place):
+            pass
+        else:
+            key = _KEY.match(head, place)
+            match = key or _TOKEN.match(head, place)
+            if match is None and alone:
+                match = _FIRST.match(head, place)
+            if key or (alone and match and _CONTINUES.match(head, place, match.end())):
+                begins = False
+            alone = False
+        if match is None or match.end() == place:
+            return None
+        place = match.end()
+    return None
+
+
+def _at(head: str, start: int) -> tuple[str, int, str] | None:
+    """The time that stands at a place: ISO text, its end, and the word of its zone."""
+    weekday = _WEEKDAY.match(head, start)
+    place = weekday.end() if weekday else start
+    first = head[place : place + 1]
+    if not first.isascii() or not first.isalnum():
+        return None
+    for shape in _DIGITS if first.isdigit() else _LETTERS:
+        match = shape.match(head, place)
+        if match is not None and (iso := _iso(match)):
+            groups = match.groupdict()
+            word = groups.get("tz") or ""
+            return iso, match.end(), word if word in SEVERAL else ""
+    return None
+
+
+def _iso(match: re.Match[str]) -> str:
+    """ISO text of a time that has the shape of one; empty if it is none."""
+    groups = match.groupdict()
+    if groups.get("epoch"):
+        return groups["epoch"].replace(",", ".")
+    hour = _hour(int(groups["hour"]), groups.get("half"))
+    second = groups.get("second") or "00"
+    fraction = groups.get("fraction")
+    if second == "60":  # a leap second is the last moment of its minute
+        second, fraction = "59", "999999"
+    date = _date_of(match, groups)
+    if date is None or hour is None or second > "59":
+        return ""
+    clock = f"{hour:02}:{groups['minute']}:{second}" + (f".{fraction}" if fraction else "")
+    year, month, day = date
+    zone = _zone(groups)
+    rest = f"{month:02}-{day:02}T{clock}"
+    try:
+        if year is None:
+            iso = pattern.iso("?-{rest}{zone}", {"rest": rest, "zone": zone})
+        else:
+            iso = f"{year:04}-{rest}{zone}"
+        if city := groups.get("city"):
+            iso = pattern.iso("{iso}@{city}", {"iso": iso, "city": city})
+        parse_time(iso)
+    except InvalidEvent:
+        return ""
+    return iso
+
+
+def _hour(hour: int, half: str | None) -> int | None:
+    if half is None:
+        return hour if hour < 24 else None
+    return hour % 12 + 12 * (half in "Pp") if hour <= 12 else None
+
+
+def _date_of(
+    match: re.Match[str], groups: dict[str, str | None]
+) -> tuple[int | None, int, int] | None:
+    """Year, month and day; no year where none is said."""
+    if groups.get("a"):
+        key = groups["s"] or "", len(groups.get("c") or "")
+        for order in _settled.get().of(key):
+            if (date := _date(order, match)) is not None:
+                return date
+        return None
+    year = groups.get("year") or groups.get("last")
+    month = groups.get("month")
+    day = int(groups["day"] or 0)
+    name = groups.get("mon")
+    number = _month(name) if name else int(month or 0)
+    if year is None and groups.get("yy"):
+        return _century(int(groups["yy"] or 0)), number, day
+    return int(year) if year else None, number, day
+
+
+def _date(order: str, match: re.Match[str]) -> tuple[int | None, int, int] | None:
+    """A date of numbers in an order; None if it has no such day."""
+    parts = dict(zip(order, (match["a"], match["b"], *_last(match)), strict=True))
+    if "y" not in parts:
+        year, checked = None, 2000
+    elif len(parts["y"]) == 2 and len(parts["d"]) <= 2:
+        year = checked = _century(int(parts["y"]))
+    elif len(parts["y"]) == 4:
+        year = checked = int(parts["y"])
+    else:
+        return None
+    try:
+        datetime(checked, int(parts["m"]), int(parts["d"]))
+    except ValueError:
+        return None
+    return year, int(parts["m"]), int(parts["d"])
+
+
+def _last(match: re.Match[str]) -> tuple[str, ...]:
+    return (match["c"],) if "c" in match.re.groupindex else ()
+
+
+def _century(year: int) -> int:
+    return 2000 + year if year < 69 else 1900 + year
+
+
+def _month(name: str) -> int:
+    return _MONTHS.split("|").index(name[:3].title()) + 1
+
+
+def _zone(groups: dict[str, str | None]) -> str:
+    """The zone as ISO text has it; empty for none, or one that may be several."""
+    if groups.get("z"):
+        return "Z"
+    if offset := groups.get("glued") or groups.get("apart"):
+        return offset
+    if offset := groups.get("named"):
+        digits = offset[1:].replace(":", "")
+        hours, minutes = (digits[:-2], digits[-2:]) if len(digits) > 2 else (digits, "00")
+        return f"{offset[0]}{hours:0>2}:{minutes}"
+    return ZONES.get(groups.get("tz") or "", "")
+
+
+def timed(lines: pa.ChunkedArray | pa.Array) -> Any:
+    """Return the indexes of the lines that have a time of their own at their beginning, readable or
+    not; of a line that is no text it is unknown."""
+    return _where(lines, lambda found: found is not None)
+
+
+def beginning(lines: pa.Array) -> Any:
+    """Return the indexes of the lines that continue no other, as they have a time of their own at
+    their beginning; lines that are indented do not count."""
+    return _where(lines, lambda found: found is not None and found.begins, indented=False)
+
+
+def _where(lines: Any, fits: Any, *, indented: bool = True) -> Any:
+    maybe = np.flatnonzero(np.asarray(pc.match_substring_regex(lines, _MAYBE)))
+    few = lines.take(arrays.integers(maybe)).cast(pa.large_binary())
+    heads = pc.binary_slice(few, 0, 4 * HEAD).to_pylist()
+    return maybe[[fits(_found(head, indented)) for head in heads]] if len(maybe) else maybe
+
+
+def _found(head: bytes | None, indented: bool) -> LeadingTime | None:
+    text = pattern.as_utf8(head or b"").decode("utf-8", "ignore")
+    if not indented and text[:1] in pattern.SPACE:
+        return None
+    return find(text.strip(pattern.SPACE))
+
 
 _LOCAL = rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}}):(?P<clock>\d\d:\d\d:\d\d(?:\.\d{{1,9}})?)"
 PATTERNS = tuple(
@@ -18,5 +426,47 @@ PATTERNS = tuple(
     )
     for zone, template in ((r" (?P<zone>[+-]\d{4})", "{zone}"), ("", ""))
 )
+"""Lines of an access log of no known layout, which are so many that the engine reads them."""
 
-FORM = PatternFormat("stamped", __doc__, PATTERNS, "no time of an access log")
+
+class Stamped(PatternFormat):
+    """The style of lines of no known layout that have a time at their beginning."""
+
+    def parse(self, line: bytes) -> Event:
+        """Return the event of a line. Raises InvalidEvent."""
+        try:
+            return super().parse(line)
+        except InvalidEvent:
+            text = pattern.decoded(line)
+            found = find(text)
+            if found is None or found is UNREAD:
+                raise
+            return _event(text, found)
+
+
+def _event(text: str, found: LeadingTime) -> Event:
+    event: Event = {"type": "log", "time": found.iso}
+    close = _CLOSE.match(text, found.end)
+    place = close.end() if close else found.end
+    level, end = _level(text, place)
+    message = text[end if found.alone else 0 :]
+    if message:
+        event["message"] = message
+    if found.tz:
+        event["data"] = {"tz": found.tz}
+    if word := level or found.level:
+        event["level"] = severity(word) or "INFO"  # a Note is MySQL's
+        return with_word(event, word)
+    return event
+
+
+def _level(text: str, place: int) -> tuple[str, int]:
+    """The level that stands at a place, and where what follows it begins."""
+    match = _BRACKETED.match(text, place) or _PLAIN.match(text, place)
+    if match is None:
+        return "", place
+    close = _CLOSE.match(text, match.end())
+    return next(filter(None, match.groups())), close.end() if close else match.end()
+
+
+FORM = Stamped("stamped", __doc__, PATTERNS, "no time at its beginning")

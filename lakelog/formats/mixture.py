@@ -42,9 +42,12 @@ from lakelog.formats import (
 from lakelog.formats.dialect import Dialect
 from lakelog.formats.format import Event, Format, FormatWrapper
 from lakelog.formats.pattern_format import IndentedFormat
+from lakelog.segments.sql import literal
 
 CARRIED = object()
 """The time of an event that has the one of the line before."""
+ARRIVAL = object()
+"""The time of an event whose line has one that cannot be read: that of its ingest."""
 PROGRAMS = applog.FORM.rivals
 """Formats of single programs."""
 STYLES: tuple[Format, ...] = (
@@ -74,6 +77,18 @@ _BY_STYLE = r"^\s*\{|\x1b"
 through: as text without a style they would lose time and level."""
 
 
+class _Text(FormatWrapper):
+    """Plain text as the engine finds it among other lines: nothing that looks like a style, which
+    the exact rule may read though no query did."""
+
+    def _query(self) -> str:
+        text = f"(SELECT * FROM lines WHERE NOT regexp_matches(line, {literal(_STYLED)})) AS lines"
+        return self._form.QUERY.replace("FROM lines", f"FROM {text}", 1)
+
+
+_TEXT = _Text(plain.FORM, plain.FORM.NAME, plain.FORM.traits)
+
+
 class MixtureFormat(FormatWrapper):
     """A format whose other lines are read by the style they have; all else is that of `form`.
 
@@ -85,7 +100,7 @@ class MixtureFormat(FormatWrapper):
         left_out = f"^{_VALUE}" if _is_json(form) else _BY_STYLE
         traits = replace(
             form.traits,
-            styles=tuple(style for style in STYLES if style is not form),
+            styles=tuple(_TEXT if s is plain.FORM else s for s in STYLES if s is not form),
             left_out=f"{_BY_STYLE}|^{_BAR}" if form is oos.FORM else left_out,
             candidates=_STYLED if form is plain.FORM else "",
             carries=form in _UNTIMED,
@@ -99,8 +114,9 @@ class MixtureFormat(FormatWrapper):
         Raises InvalidEvent."""
         # Plain text fits everything, so other styles come first.
         if self._form is plain.FORM:
-            event = self._other(line) if _styled().match(line) else None
-            return [event or _carried(plain.FORM.parse(line))]
+            read = _by_style if _styled().match(line) else _stamped
+            event = self._other(line, read)
+            return [event or _timed(plain.FORM.parse(line), line)]
         try:
             events = self._form.events(line)
             # A style whose time is none may fit by chance; another one may read the line.
@@ -113,7 +129,7 @@ class MixtureFormat(FormatWrapper):
             if event is None:
                 raise
             events = [event]
-        return [_carried(event) for event in events] if self.traits.carries else events
+        return [_timed(event, line) for event in events] if self.traits.carries else events
 
     def _is_text(self, line: bytes) -> bool:
         """Whether a line that is not of the format may be text, and is not damaged."""
@@ -128,10 +144,12 @@ class MixtureFormat(FormatWrapper):
             return not _OBJECT.match(line)
         return False
 
-    def _other(self, line: bytes) -> Event | None:
+    def _other(
+        self, line: bytes, read: Callable[[bytes], Event | None] | None = None
+    ) -> Event | None:
         """The event of a line by the first style that fits; lines after it go to its message."""
         first, _, rest = line.partition(b"\n")
-        event = _by_style(first.rstrip(b"\r"))
+        event = (read or _by_style)(first.rstrip(b"\r"))
         if event is not None and rest.strip():
             try:
                 more = pattern.decoded(b"." + rest)[1:]
@@ -167,11 +185,14 @@ def _places(places: Callable[[bytes], list[int]], line: bytes) -> list[int]:
 
 
 def uncarry(events: list[Event]) -> bool:
-    """Remove CARRIED times from events; return whether any of them had one."""
-    blank = [event for event in events if event.get("time") is CARRIED]
-    for event in blank:
-        del event["time"]
-    return bool(blank)
+    """Remove the times CARRIED and ARRIVAL from events; return whether one was CARRIED."""
+    is_carried = False
+    for event in events:
+        time = event.get("time")
+        if time is CARRIED or time is ARRIVAL:
+            is_carried = is_carried or time is CARRIED
+            del event["time"]
+    return is_carried
 
 
 def _is_json(form: Format) -> bool:
@@ -187,7 +208,13 @@ def _by_style(line: bytes) -> Event | None:
         with contextlib.suppress(InvalidEvent):
             (event,) = style.events(line)
             _check_time(event)
-            return _carried(event)
+            return _timed(event, line)
+    return None
+
+
+def _stamped(line: bytes) -> Event | None:
+    with contextlib.suppress(InvalidEvent):
+        return leading_times.FORM.parse(line)
     return None
 
 
@@ -202,6 +229,13 @@ def _check_time(event: Event) -> None:
         parse_time(event["time"])
 
 
-def _carried(event: Event) -> Event:
-    event.setdefault("time", CARRIED)
+def _timed(event: Event, line: bytes) -> Event:
+    """An event with a time: what its format read, else that at the beginning of its line, else that
+    of the line before."""
+    if "time" not in event:
+        found = leading_times.find(pattern.decoded(line))
+        if found is None:
+            event["time"] = CARRIED
+        else:
+            event["time"] = ARRIVAL if found is leading_times.UNREAD else found.iso
     return event

@@ -75,6 +75,8 @@ class FileReport:
     format: str = ""
     events: int = 0
     quarantined: int = 0
+    arrivals: int = 0
+    """Events whose time is that of their ingest, as none was found in their lines."""
     skipped: int = 0
     lines: int = 0
     """Lines ingested, including blank ones and those that are no events."""
@@ -215,13 +217,16 @@ class Job:
         before: bytes = b"",
         files: dict[int, bytes] | None = None,
         schemas: Callable[[], list[Schema]] | None = None,
+        heads: dict[int, bytes] | None = None,
     ) -> Transformer:
-        """The transformer of lines of a file that follow the bytes `before`; or of several
-        `files`. With `schemas`, of payloads that the lake has already, some become structs."""
+        """The transformer of lines of a file that follow the bytes `before`; or of several `files`,
+        whose first bytes are `heads`. With `schemas`, of payloads that the lake has already, some
+        become structs."""
         engine = self.connect()
         return Transformer(
             *(engine, form, origin, self.label, self.mode, before, files, self.conformance),
             TypedPayloads(engine, schemas) if schemas else None,
+            heads,
         )
 
 
@@ -262,6 +267,8 @@ class Batch:
         self.unfinished: list[RejectedLine] = []
         self.unfinished_keys: dict[str, str] = {}
         self.rows = self.skipped = self.lines = self.bytes = self._bad_chars = self._most = 0
+        self.arrivals = 0
+        """Rows without a time of their own."""
         self._since = time.monotonic()
         self._pending: Future[None] | None = None
         self._splits: list[Split] = []
@@ -328,6 +335,7 @@ class Batch:
             except SplitRefused:
                 return split.base + split.length
             self.rows += loaded.events
+            self.arrivals += loaded.arrivals
             self.lines += loaded.events
         return 0
 
@@ -347,6 +355,7 @@ class Batch:
             table = self._new_only(table)
         self.skipped += count - table.num_rows
         self.rows += table.num_rows
+        self.arrivals += int(arrays.arrived(table).sum())
         if not table.num_rows or self._job.dry_run:
             return table
         self._segments.add(table, result.fields)

@@ -240,6 +240,7 @@ class Gatherer:
     def _count(self, batch: Batch) -> None:
         report = self._report
         report.events += batch.rows
+        report.arrivals += batch.arrivals
         report.skipped += batch.skipped
         report.lines += batch.lines
         bad = [*batch.bad, *batch.unfinished]
@@ -262,7 +263,9 @@ class Gatherer:
             # Rows that are not stored are shown, with payloads as text.
             schemas = None if self._job.dry_run else self._batch.schemas
             self._transformer = self._job.transformer(
-                form, self.start.origin, self._before, schemas=schemas
+                *(form, self.start.origin, self._before),
+                schemas=schemas,
+                heads={0: self._start.head},
             )
             self._joins, self._is_binary = joins(form), form.traits.binary
         # The length is known before the rows are: the next piece can be read while the pool

@@ -249,7 +249,9 @@ class Group:
         # Seams keep a record of one file from being continued by lines of the next.
         chunk = Chunk(b"".join(ended), 0, seams=tuple(begins[:-1].tolist()))
         files = {at: p.start.before for at, p in zip(begins.tolist(), pieces, strict=False)}
-        result = self._job.transformer(form, "", files=files).start(chunk, final=True).finish()
+        heads = {at: p.start.head for at, p in zip(begins.tolist(), pieces, strict=False)}
+        transformer = self._job.transformer(form, "", files=files, heads=heads)
+        result = transformer.start(chunk, final=True).finish()
         counts = np.zeros(len(pieces), np.int64)
         if result.table is not None:
             places = arrays.numbers(result.table["position"])
@@ -268,12 +270,14 @@ class Group:
         # Before the batch takes the bad lines: quarantined lines carry origin and position, too.
         self._assign_bad(result, pieces, begins)
         new = batch.take(result)
-        stored = dict[str, int]()
+        stored, arrived = dict[str, int](), dict[str, int]()
         if new is not None:
-            stored = {c["values"]: c["counts"] for c in new["origin"].value_counts().to_pylist()}
+            stored = _counts(new["origin"])
+            arrived = _counts(new["origin"].filter(arrays.mask(arrays.arrived(new))))
         for piece, rows in zip(pieces, counts.tolist(), strict=True):
             report = piece.report
             report.events = stored.get(piece.at.origin, 0)
+            report.arrivals = arrived.get(piece.at.origin, 0)
             report.skipped += rows - report.events
             # Blank lines count as lines; records of many events count as their rows.
             report.lines = max(piece.lines, rows + report.quarantined)
@@ -322,6 +326,11 @@ def _cursor_after(start: Start, data: bytes, form: str) -> Cursor:
     before = (start.before + data[-WINDOW:])[-WINDOW:]
     crc = None if crc is None else zlib.crc32(data, crc)
     return start.cursor.moved(place + len(data), before, crc).read_as(form, place)
+
+
+def _counts(values: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs."""
+    return {pair["values"]: pair["counts"] for pair in values.value_counts().to_pylist()}
 
 
 def _give_back(files: int) -> None:

@@ -60,6 +60,11 @@ class IngestReport:
         return sum(f.quarantined for f in self.files)
 
     @property
+    def arrivals(self) -> int:
+        """New events whose time is that of their ingest, as none was found in their lines."""
+        return sum(f.arrivals for f in self.files)
+
+    @property
     def skipped(self) -> int:
         """Lines ingested before, and events whose id is known."""
         return sum(f.skipped for f in self.files)

@@ -20,7 +20,7 @@ from lakelog.formats.format import Format
 from lakelog.ingest import definitions
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.transform import Transformer, readable
-from lakelog.store import disk
+from lakelog.segments import arrays
 
 SAMPLE = 256 << 10
 """Bytes of a file that are read for a preview."""
@@ -54,7 +54,8 @@ class Outcome:
 class Preview:
     """The format of a file, why it was chosen, how sure others are, and what its lines become.
 
-    `events` and `quarantined` count all of the sample, `outcomes` show the first of it. `groups`
+    `events`, `quarantined` and `arrivals` (events without a time of their own) count all of the
+    sample, `outcomes` show the first of it. `groups`
     say where the groups of a pattern go, `note` which time zone abbreviations are ambiguous.
     """
 
@@ -65,6 +66,7 @@ class Preview:
     lines: int
     events: int
     quarantined: int
+    arrivals: int
     outcomes: list[Outcome]
     groups: list[tuple[str, str]] = field(default_factory=list)
     note: str = ""
@@ -90,14 +92,11 @@ def preview(
     # The same three steps as in an ingest, so that the preview cannot differ from it.
     form = registry.specialize(registry.by_name(name), head or data)
     form = registry.tolerant(form, path, forced=asked is not None)
-    # Events without a time get that of ingest: a time between this and the end of the run is one of
-    # those.
-    before = disk.now_us()
     run = Transformer(connect(), form, "preview", label).run(
         Chunk(data, 0, whole and not data.endswith(b"\n")), final=whole
     )
     custom = form if isinstance(form, CustomFormat) else None
-    outcomes = _outcomes(run, data, before, count, custom)
+    outcomes = _outcomes(run, data, count, custom)
     events = run.table.num_rows if run.table is not None else 0
     return Preview(
         printable(path),
@@ -107,6 +106,7 @@ def preview(
         data.count(b"\n"),
         events,
         len(run.bad),
+        int(arrays.arrived(run.table).sum()) if run.table is not None else 0,
         outcomes,
         custom.groups if custom else [],
         local_time.zone_note(form, head),
@@ -171,9 +171,7 @@ def _scores(data: bytes, form: Format, formats: Formats) -> list[tuple[str, floa
     return [(name, round(score, 3)) for name, score in ranked if score > 0]
 
 
-def _outcomes(
-    run: Any, data: bytes, before: int, count: int, custom: CustomFormat | None
-) -> list[Outcome]:
+def _outcomes(run: Any, data: bytes, count: int, custom: CustomFormat | None) -> list[Outcome]:
     """The first records of a run, in the order of the file."""
     rows = run.table.slice(0, count).to_pylist() if run.table is not None else []
     pairs = [(row["position"], row) for row in rows]
@@ -185,8 +183,7 @@ def _outcomes(
         line = data.count(b"\n", 0, position) + 1
         if isinstance(record, dict):
             event = {name: record[name] for name in _COLUMNS if record[name] is not None}
-            moment = record["time"].timestamp() * 1e6
-            timeless = before <= round(moment) <= disk.now_us()
+            timeless = record["time"] == record["ingested_at"]
             outcomes.append(Outcome(line, position, text, event, _data(record["data"]), timeless))
         else:
             fits, then = custom.reach(text.encode()) if custom else ("", "")

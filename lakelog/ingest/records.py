@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.files.source import LINE_MAX, Chunk
-from lakelog.formats import bulk, pattern
+from lakelog.formats import bulk, leading_times, pattern
 from lakelog.formats.format import Format
 from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,6 +166,11 @@ def _first(chunk: Chunk, form: Format) -> tuple[np.ndarray, bool | None]:
     else:
         array = _searchable(chunk)
         first = np.array(pc.match_substring_regex(array, form.traits.begins))
+        # A line with a time of its own belongs to no other, though the format does not read it.
+        others = np.flatnonzero(~first) if form.traits.by_line else first[:0]
+        if len(others):
+            others = others[leading_times.beginning(array.take(arrays.integers(others)))]
+            first[others] = True
         if form.traits.continues:
             first &= ~np.asarray(pc.match_substring_regex(array, form.traits.continues))
         if form.traits.leads:

@@ -22,7 +22,7 @@ from lakelog.formats import jsonl
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.transform import Transformer
 from lakelog.ingest.typed_payloads import TypedPayloads
-from lakelog.segments import connection, typed
+from lakelog.segments import arrays, connection, typed
 from lakelog.store import bootstrap, disk, entry
 
 
@@ -49,7 +49,7 @@ class Worker:
     def load(self, base: int, size: int) -> dict[str, Any]:
         """Write the events of the lines from `base` on as segments; return what is to be published.
         Raises Refused, OSError."""
-        events = crc = 0
+        events = arrivals = crc = 0
         with closing(EventSegments(self._paths, disk.random_hex(), self._rows)) as segments:
             for chunk in self._chunks(base, base + size):
                 crc = zlib.crc32(chunk.data, crc)
@@ -58,8 +58,9 @@ class Worker:
                     raise Refused
                 segments.add(result.table, result.fields)
                 events += result.lines
+                arrivals += int(arrays.arrived(result.table).sum())
             entries = [entry.to_json(each) for each in segments.write()]
-        return {"entries": entries, "events": events, "crc": crc}
+        return {"entries": entries, "events": events, "arrivals": arrivals, "crc": crc}
 
     def _chunks(self, base: int, end: int) -> Iterator[Chunk]:
         """Read whole lines, in parts of about the same size."""

@@ -1,80 +1,148 @@
 """Times of lines without one: each gets that of the line before, so that it sorts in place.
 
 Lines with no timed line before them get the time of the first one after them in their chunk; where
-there is none, the time of ingest stays.
+there is none, the time of ingest stays. A line that begins with a time is not among them, whether
+that can be read or not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time, to_micros
-from lakelog.formats import pattern
+from lakelog.files.source import Chunk
+from lakelog.formats import leading_times, pattern
 from lakelog.formats.format import Format
+from lakelog.formats.leading_times import DateOrders
+from lakelog.ingest import stripes
 from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 else:
     np = Lazy("numpy")
     pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+
+
+class Untimed:
+    """The rows of a chunk to which no format gave a time: they have `now`, that of ingest."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.positions: list[Any] = []
+        """The positions of rows that get the time of the row before."""
+        self.timed: list[Any] = []
+        """The indexes of lines that begin with a time, which the exact rule reads."""
+
+    def take(self, rows: pa.Table, lines: pa.Array, places: Any) -> pa.Table:
+        """Sort out the untimed rows of the lines at some places; return the rows that stay."""
+        blank = stripes.untimed_positions(rows, self.now)
+        if not len(blank):
+            return rows
+        index = np.searchsorted(places, blank)
+        is_timed = np.zeros(len(blank), dtype=bool)
+        is_timed[leading_times.timed(lines.take(arrays.integers(index)))] = True
+        self.positions.append(blank[~is_timed])
+        if not is_timed.any():
+            return rows
+        self.timed.append(index[is_timed])
+        timed = arrays.integers(blank[is_timed])
+        return rows.filter(pc.invert(pc.is_in(rows["position"], timed)))
 
 
 class TimeCarry:
     """The time of the line before, across the chunks of a file.
 
     `before` are the bytes in front of its first chunk. A chunk of many files has those of each in
-    `files`, by where they begin.
+    `files`, by where they begin, and their first bytes in `heads`.
     """
 
-    def __init__(self, form: Format, before: bytes, files: dict[int, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        form: Format,
+        before: bytes,
+        files: dict[int, bytes] | None = None,
+        heads: dict[int, bytes] | None = None,
+    ) -> None:
         self._form, self._before, self._files = form, before, files
+        self._heads, self._orders = heads or {}, DateOrders()
         self._last: int | None = None
+        self._orders.add(self._known(0, before))
+
+    def in_files(self, chunk: Chunk, starts: Any, index: Any) -> Generator[int, None, None]:
+        """Yield the indexes of records one by one; while one is parsed, days and months are read in
+        the order that the dates of its file have."""
+        if not self._form.traits.styles:
+            yield from index.tolist()
+            return
+        for number, part in enumerate(np.split(index, np.searchsorted(starts[index], chunk.seams))):
+            orders, known = self._orders, b""
+            if self._files:
+                # the first part is empty where the first file is one of the seams
+                place = (0, *chunk.seams)[number]
+                orders, known = DateOrders(), self._files.get(place, b"")
+                orders.add(self._known(place, known))
+            lows, highs = starts[part], starts[part + 1]
+            highs = np.minimum(highs, lows + leading_times.HEAD)
+            spans = zip(lows.tolist(), highs.tolist(), strict=True)
+            orders.add(chunk.text[low:high] for low, high in spans)
+            with leading_times.settled(orders):
+                yield from part.tolist()
+
+    def _known(self, place: int, before: bytes) -> list[bytes]:
+        """Lines that were read earlier of the file that begins at a place."""
+        return [*self._heads.get(place, b"").split(b"\n"), *before.split(b"\n")]
 
     def fill(self, table: pa.Table, untimed: list[Any]) -> pa.Table:
         """Give rows at the positions of `untimed` the time of the row before; rows are in the
         file's order. Chunks are given one after the other."""
-        # Nearly all chunks: every line has a time, and only the last one matters for the next
-        # chunk.
-        if not len(untimed):
-            self._last = table["time"][-1].value
-            return table
         places = np.asarray(table["position"])
-        times = table["time"].cast("int64").to_numpy().copy()
-        blank = np.isin(places, np.concatenate(untimed))
+        times = arrays.numbers(table["time"]).copy()
+        blank = np.isin(places, np.concatenate(untimed)) if untimed else places < 0
+        own = ~(blank | arrays.arrived(table))
         # Files of a group are filled one by one: the time of one says nothing about the next.
         files = self._files or {int(places[0]): self._before}
         starts = np.searchsorted(places, np.fromiter(files, np.int64)).tolist()
-        for start, stop, before in zip(
-            starts, [*starts[1:], len(times)], files.values(), strict=True
-        ):
+        for start, stop, place in zip(starts, [*starts[1:], len(times)], files, strict=True):
             if blank[start:stop].any():
-                last = self._last if self._last is not None else self._last_time_in(before)
-                _fill(times[start:stop], blank[start:stop], last)
-        if not self._files and (self._last is not None or not blank.all()):
-            self._last = int(times[-1])
+                last = self._last
+                if last is None:
+                    last = self._last_time_in(place if self._files else 0, files[place])
+                _fill(times[start:stop], blank[start:stop], own[start:stop], last)
+        if not self._files and own.any():
+            self._last = int(times[np.flatnonzero(own)[-1]])
+        if not blank.any():
+            return table
         place = table.schema.get_field_index("time")
-        return table.set_column(place, "time", pa.array(times).cast(table["time"].type))
+        return table.set_column(place, "time", arrays.times(times).cast(table["time"].type))
 
-    def _last_time_in(self, before: bytes) -> int | None:
+    def _last_time_in(self, place: int, before: bytes) -> int | None:
         """The time of the last whole line that has one, in microseconds."""
-        # The first of these lines may be cut at its beginning, for `before` is a window.
-        for line in reversed(before.split(b"\n")[1:]):
-            try:
-                event = self._form.events(pattern.as_utf8(line.strip()))[-1]
-                return to_micros(parse_time(event["time"]))
-            except (InvalidEvent, KeyError, IndexError):
-                continue
+        orders = DateOrders()
+        orders.add(self._known(place, before))
+        with leading_times.settled(orders):
+            # The first of these lines may be cut at its beginning, for `before` is a window.
+            for line in reversed(before.split(b"\n")[1:]):
+                try:
+                    event = self._form.events(pattern.as_utf8(line.strip()))[-1]
+                    return to_micros(parse_time(event["time"]))
+                except (InvalidEvent, KeyError, IndexError):
+                    continue
         return None
 
 
-def _fill(times: np.ndarray, blank: np.ndarray, before: int | None) -> None:
-    """Set times that are blank to those before them, in place."""
-    timed = np.flatnonzero(~blank)
+def _fill(times: np.ndarray, blank: np.ndarray, own: np.ndarray, before: int | None) -> None:
+    """Set times that are blank to the last one before them that is its row's `own`, in place."""
+    timed = np.flatnonzero(own)
     first = before if before is not None else int(times[timed[0]]) if len(timed) else None
     # the last timed row up to each, or -1 for a time from before these rows
-    last = np.maximum.accumulate(np.where(blank, -1, np.arange(len(times))))
-    has_time = last >= 0 if first is None else np.ones(len(times), dtype=bool)
-    times[has_time] = np.where(last < 0, first or 0, times[last])[has_time]
+    last = np.maximum.accumulate(np.where(own, np.arange(len(times)), -1))
+    filled = blank if first is not None else blank & (last >= 0)
+    times[filled] = np.where(last < 0, first or 0, times[last])[filled]

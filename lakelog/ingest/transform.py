@@ -24,7 +24,7 @@ from lakelog.formats.uniform_lines import TEXT_BYTES, UniformLines
 from lakelog.ingest import stripes
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
-from lakelog.ingest.time_carry import TimeCarry
+from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, rows, segment, sql, typed
@@ -100,17 +100,19 @@ class Transformer:
         files: dict[int, bytes] | None = None,
         conformance: Conformance | None = None,
         payloads: TypedPayloads | None = None,
+        heads: dict[int, bytes] | None = None,
     ) -> None:
         """`before` are the bytes in front of the first chunk; of a chunk of many `files` those of
-        each, by where it begins. Lines that lack `conformance` are bad, which is checked of
-        payloads as text; without it `payloads` says which become structs."""
+        each, by where it begins, as are the first bytes of a file in `heads`. Lines that lack
+        `conformance` are bad, which is checked of payloads as text; without it `payloads` says
+        which become structs."""
         self._connection, self._form = connection, form
         self._beside = connection.cursor()
         self._origin, self._source, self._mode = origin, source, mode
         self._queries: list[str] | None = None
         self._uniform: UniformLines | None = None
         self._traits = form.traits
-        self._carry = TimeCarry(form, before, files)
+        self._carry = TimeCarry(form, before, files, heads)
         self._conformance = conformance
         self._payloads = None if conformance else payloads
 
@@ -140,10 +142,9 @@ class Transformer:
         chunk_records = records(chunk, self._form, self._mode, final=final)
         result = ChunkResult(length=chunk_records.length, lines=len(chunk_records.lines))
         # One time of ingest for the chunk: rows that get it are recognised by being equal to it.
-        now = datetime.now(UTC)
-        untimed: list[Any] = []
+        untimed = Untimed(datetime.now(UTC))
         older: set[int] = set()
-        tables, remaining = self._by_sql(chunk_records, chunk, now, untimed, older)
+        tables, remaining = self._by_sql(chunk_records, chunk, untimed, older)
         if self._payloads and any(t and typed.COLUMN in t.column_names for t in tables):
             result.fields = self._payloads.fields
 
@@ -153,7 +154,8 @@ class Transformer:
             # In file order first: a time is carried from the row before.
             table = stripes.in_order([*tables, exact])
             table = stripes.mark_encoding(table, older) if table and older else table
-            table = self._carry.fill(table, untimed) if table and self._traits.styles else table
+            if table and self._traits.styles:
+                table = self._carry.fill(table, untimed.positions)
             return self._conforming(table, chunk, chunk_records.starts, result)
 
         result.rest = rest
@@ -174,23 +176,18 @@ class Transformer:
 
     def rows_of(self, events: list[dict[str, Any]], places: list[int]) -> pa.Table | None:
         """Turn parsed events into rows. Raises InvalidEvent."""
-        return self._rows(encode(events).lines, places)
+        return self._rows(encode(events).lines, places, datetime.now(UTC))
 
     def _by_sql(
-        self,
-        chunk_records: Records,
-        chunk: Chunk,
-        now: datetime,
-        untimed: list[Any],
-        older: set[int],
+        self, chunk_records: Records, chunk: Chunk, untimed: Untimed, older: set[int]
     ) -> tuple[list[pa.Table | None], Any]:
         """Parse by SQL: first lines like the file's first ones, then all others, then those of
         other styles.
 
-        Returns their rows and the indexes of the remaining records; adds to `untimed` the
-        positions of rows without a time, to `older` those of records in an older encoding.
+        Returns their rows and the indexes of the remaining records; adds to `untimed` the rows
+        without a time, to `older` the positions of records in an older encoding.
         """
-        queries = self._plan(chunk)
+        queries, now = self._plan(chunk), untimed.now
         tables: list[pa.Table | None] = []
         count = len(chunk_records.lines)
         remaining = np.arange(count, dtype=np.int64)
@@ -216,23 +213,24 @@ class Transformer:
         styled = stripes.matching(lines, likely) if likely else remaining[:0]
         if len(styled):
             remaining = np.setdiff1d(remaining, styled, assume_unique=True)
-            styled_rows, styled = self._by_styles(table, styled, places, now, untimed)
+            styled_rows, styled = self._by_styles(table, styled, places, untimed)
             tables += styled_rows
         for query in list(queries):
             if len(remaining) <= (4 * FEW if tables else few):
                 break
             before = len(remaining)
             rows_, remaining = self._guarded(query, table, remaining, places, now)
-            tables.append(rows_)
             if self._traits.carries:
-                untimed.append(stripes.untimed_positions(rows_, now))
+                rows_ = untimed.take(rows_, lines, places)
+            tables.append(rows_)
             # It left most lines of this chunk, and would of the next: it costs more than it saves.
             if len(remaining) > before / 2 and query in queries[:-1]:
                 queries.remove(query)
         if self._traits.styles and not likely and len(remaining) > 4 * FEW:
-            styled_rows, remaining = self._by_styles(table, remaining, places, now, untimed)
+            styled_rows, remaining = self._by_styles(table, remaining, places, untimed)
             tables += styled_rows
-        return tables, np.union1d(remaining, styled) if len(styled) else remaining
+        left = [part for part in (styled, *untimed.timed) if len(part)]
+        return tables, np.sort(np.concatenate([remaining, *left])) if left else remaining
 
     def _plan(self, chunk: Chunk) -> list[str]:
         """Return the queries for lines like those of the first chunk, the cheapest first: lines of
@@ -272,7 +270,7 @@ class Transformer:
         return [self._finish(columns.append_column("position", places), now)], rest
 
     def _by_styles(
-        self, table: pa.Table, remaining: Any, places: Any, now: datetime, untimed: list[Any]
+        self, table: pa.Table, remaining: Any, places: Any, untimed: Untimed
     ) -> tuple[list[pa.Table], Any]:
         """Parse lines of other styles; return their rows and the indexes of the remaining lines.
 
@@ -293,9 +291,8 @@ class Transformer:
             head = style.traits.head
             if head and not len(stripes.matching(table["line"].take(arrays.integers(rest)), head)):
                 continue
-            rows_, rest = self._run(style.QUERY, table, rest, places, now)
-            tables.append(rows_)
-            untimed.append(stripes.untimed_positions(rows_, now))
+            rows_, rest = self._run(style.QUERY, table, rest, places, untimed.now)
+            tables.append(untimed.take(rows_, table["line"], places))
         return tables, np.sort(np.concatenate([remaining[~mask], rest]))
 
     def _guarded(
@@ -374,7 +371,7 @@ class Transformer:
         starts: Any,
         slow: Any,
         result: ChunkResult,
-        untimed: list[Any],
+        untimed: Untimed,
         older: set[int],
     ) -> pa.Table | None:
         """Parse lines one by one; return the rows of the good ones."""
@@ -383,27 +380,28 @@ class Transformer:
         places: list[int] = []
         untrimmed, places_of = self._traits.untrimmed, self._form.places
         # Blank lines are in here as well: no query gives a row for them.
-        for index in slow.tolist():
-            start, stop = int(starts[index]), int(starts[index + 1])
-            line = chunk.text[start:stop]
-            text = line.strip().removeprefix(BOM)
-            if text:
-                try:
-                    events, is_older = self._events(line if untrimmed else text)
-                    older |= {chunk.base + start} if is_older else set()
-                    # Before encoding: the marker for a carried time is no value that an event may
-                    # have.
-                    if mixture.uncarry(events):
-                        carried.append(chunk.base + start)
-                    good += encode(list(map(self._labelled, events))).lines
-                    # Positions must be unique within a file, and stable: events are counted from
-                    # the start of their line.
-                    many = places_of(line) if places_of else range(len(events))
-                    places += [chunk.base + start + offset for offset in many]
-                except InvalidEvent as error:
-                    result.bad.append(self._bad(chunk, start, error.reason, line))
-        untimed += [carried] if carried else []
-        return self._rows(good, places)
+        with contextlib.closing(self._carry.in_files(chunk, starts, slow)) as indexes:
+            for index in indexes:
+                start, stop = int(starts[index]), int(starts[index + 1])
+                line = chunk.text[start:stop]
+                text = line.strip().removeprefix(BOM)
+                if text:
+                    try:
+                        events, is_older = self._events(line if untrimmed else text)
+                        older |= {chunk.base + start} if is_older else set()
+                        # Before encoding: the markers of times are no values of an event.
+                        if mixture.uncarry(events):
+                            carried.append(chunk.base + start)
+                        labelled = [self._labelled(event, untimed.now) for event in events]
+                        good += encode(labelled).lines
+                        # Positions must be unique within a file, and stable: events are counted
+                        # from the start of their line.
+                        many = places_of(line) if places_of else range(len(events))
+                        places += [chunk.base + start + offset for offset in many]
+                    except InvalidEvent as error:
+                        result.bad.append(self._bad(chunk, start, error.reason, line))
+        untimed.positions += [carried] if carried else []
+        return self._rows(good, places, untimed.now)
 
     def _conforming(
         self, table: pa.Table | None, chunk: Chunk, starts: Any, result: ChunkResult
@@ -444,11 +442,10 @@ class Transformer:
                     return events, True
             raise
 
-    def _rows(self, lines: list[bytes], places: list[int]) -> pa.Table | None:
+    def _rows(self, lines: list[bytes], places: list[int], now: datetime) -> pa.Table | None:
         """Make rows of events as WAL lines."""
         if not lines:
             return None
-        now = datetime.now(UTC)
         table = rows.events(self._beside, [stripes.frame(lines, self._origin)])
         table = table.drop_columns(["ingested_at", "origin", "writer", "sequence", "position"])
         table = table.append_column("position", arrays.integers(np.array(places, np.int64)))
@@ -457,7 +454,10 @@ class Transformer:
     def _bad(self, chunk: Chunk, start: int, reason: str, line: bytes) -> RejectedLine:
         return RejectedLine(chunk.base + start, reason, readable(line), self._origin)
 
-    def _labelled(self, event: dict[str, Any]) -> dict[str, Any]:
+    def _labelled(self, event: dict[str, Any], now: datetime) -> dict[str, Any]:
+        """An event with the source of the file, and the time of ingest, where it has none."""
+        if all(event.get(key) is None for key in sqltext.TIMES):
+            event["time"] = now
         if self._source is not None and event.get("source") is None:
             event["source"] = self._source
         return event
@@ -467,6 +467,7 @@ class Transformer:
         good: list[bytes] = []
         places: list[int] = []
         action: bulk.Action | None = None
+        now = datetime.now(UTC)
         at = result.length = 0
         for number, line in enumerate(io.BytesIO(chunk.text)):
             start, at = at, at + len(line)
@@ -481,7 +482,7 @@ class Transformer:
                     result.bad.append(self._bad(chunk, start, reason, line))
             elif text and action is not None:
                 try:
-                    good += encode([self._labelled(bulk.join(action, text))]).lines
+                    good += encode([self._labelled(bulk.join(action, text), now)]).lines
                     places.append(chunk.base + start)
                 except InvalidEvent as error:
                     result.bad.append(self._bad(chunk, start, error.reason, line))
@@ -489,7 +490,7 @@ class Transformer:
             # Up to here actions have their documents: one at the end waits for the next chunk.
             if action is None:
                 result.length, result.lines = at, number + 1
-        return self._rows(good, places)
+        return self._rows(good, places, now)
 
 
 def readable(line: bytes) -> str:

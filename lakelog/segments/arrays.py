@@ -39,6 +39,12 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.frombuffer(column.buffers()[1], np.int64, len(column), column.offset * 8)
 
 
+def arrived(rows: pa.Table) -> np.ndarray:
+    """Which events have the time of their ingest, as they had none of their own."""
+    is_arrival: np.ndarray = numbers(rows["time"]) == numbers(rows["ingested_at"])
+    return is_arrival
+
+
 def truths(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """A column of truth values, without nulls, as they are in numpy."""
     if isinstance(column, pa.ChunkedArray):

@@ -6,7 +6,6 @@ import contextlib
 import datetime as dt
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from lakelog.ingest import records, transform
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.linear_time import assert_linear
-from tests.support.text_lines import SEEDS, edited, has_time, row, rows_of
+from tests.support.text_lines import SEEDS, begins_record, edited, has_time, row, rows_of
 from tests.support.two_ways import NOW, compare, decided, one_by_one
 
 FORMS = [access.FORM, syslog.FORM, logfmt.FORM, applog.FORM]
@@ -88,7 +87,7 @@ def _take_spoilt(engine: Any, form: Any, raw: bytes, data: Any) -> None:
     bad = [b.position for b in made.bad]
     lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
     for at in range(len(lines) - 1, 0, -1):
-        if not re.match(form.traits.begins.encode(), lines[at]):
+        if not begins_record(form, lines[at]):
             lines[at - 1 : at + 1] = [lines[at - 1] + lines[at]]
     places = list(itertools.accumulate(map(len, lines), initial=0))
     full = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import pyarrow as pa
 from hypothesis import strategies as st
 
+from lakelog.formats import leading_times
 from tests.support.two_ways import decided, one_by_one
 
 SEEDS: dict[str, list[str]] = {
@@ -122,6 +125,13 @@ def edited(draw: st.DrawFn, seeds: list[str]) -> bytes:
         text = text[: draw(st.integers(0, len(text)))] + other[draw(st.integers(0, len(other))) :]
     text += draw(st.sampled_from(["", "", "", "\r", " ", "\v", "\xa0"]))
     return text.encode("utf-8", "replace").replace(b"\n", b" ")
+
+
+def begins_record(form: Any, line: bytes) -> bool:
+    """Whether a line continues no other: by the rule of its format, or with a time of its own."""
+    if re.match(form.traits.begins.encode(), line):
+        return True
+    return bool(form.traits.by_line and len(leading_times.beginning(pa.array([line]))))
 
 
 def has_time(form: Any) -> Any:

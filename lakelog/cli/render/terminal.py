@@ -131,3 +131,8 @@ def size(count: float) -> str:
 def many(count: int, noun: str, plural: str = "") -> str:
     """Return a count with its noun: 1 event, 2,000 events."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def arrival(count: int) -> str:
+    """Return how many events are stored under their arrival: no time was found in their lines."""
+    return f"arrival {many(count, 'event')}"

@@ -62,7 +62,7 @@ class Account:
         self.cursor = cursor
         if cursor is not None:
             self._cursor = cursor
-            file.stored, file.quarantined = places.counts(cursor.origin)
+            file.stored, file.quarantined, file.arrival = places.counts(cursor.origin)
 
     def without_file(self) -> None:
         """Check the lake's side alone: each position once, and no more positions than lines."""

@@ -27,6 +27,8 @@ class FileAudit:
     """Lines that have to be in the lake; of a file that is gone all lines its cursor counts."""
     stored: int = 0
     quarantined: int = 0
+    arrival: int = 0
+    """Events whose time is that of their ingest, as none was found in their lines."""
     known: int = 0
     let_go: int = 0
     missing: int = 0

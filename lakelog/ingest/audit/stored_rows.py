@@ -63,8 +63,8 @@ class StoredRows:
         )
         self._cursor.register("wanted", origins_table)
         self._cursor.execute(
-            "CREATE TEMP TABLE places AS SELECT number, position, bad"
-            f" FROM ({self._all('origin, position')}) JOIN wanted USING (origin)"
+            "CREATE TEMP TABLE places AS SELECT number, position, bad, arrived"
+            f" FROM ({self._places()}) JOIN wanted USING (origin)"
             # Sorted, so that the minimum and maximum of each row group let a range lookup skip the
             # rest.
             " ORDER BY number, position"
@@ -88,12 +88,12 @@ class StoredRows:
         rows_ = self._cursor.execute(query, [origin, positions]).fetchall()
         return {at: (came, bad) for at, came, bad in rows_}
 
-    def counts(self, origin: str) -> tuple[int, int]:
-        """The rows of a file: events, quarantined lines."""
-        where = f"number = {self.origins.get(origin, -1)}"
-        query = f"SELECT count(*) FILTER (NOT bad), count(*) FILTER (bad) FROM places WHERE {where}"
-        stored, bad = self._cursor.execute(query).fetchone()
-        return stored, bad
+    def counts(self, origin: str) -> tuple[int, int, int]:
+        """The rows of a file: events, quarantined lines, events with the time of their ingest."""
+        query = f"""SELECT count(*) FILTER (NOT bad), count(*) FILTER (bad),
+            count(*) FILTER (arrived) FROM places WHERE number = {self.origins.get(origin, -1)}"""
+        counts: tuple[int, int, int] = self._cursor.execute(query).fetchone()
+        return counts
 
     def others(self, pattern: str) -> list[tuple[str, int, int]]:
         """(origin, events, quarantined lines) of the origins like `pattern` not asked for."""
@@ -184,6 +184,16 @@ class StoredRows:
         query = f"SELECT position FROM places WHERE number = {number} AND {where} ORDER BY position"
         positions: np.ndarray = self._cursor.execute(query).fetchnumpy()["position"]
         return positions
+
+    def _places(self) -> str:
+        """SQL for the positions of the rows of both kinds, and whether they have the time of their
+        ingest."""
+        events = self._part(self._events, "origin, position, time, ingested_at", False)
+        bad = self._part(self._bad, "origin, position", True)
+        return (
+            f"SELECT origin, position, bad, time = ingested_at AS arrived FROM ({events})"
+            f" UNION ALL SELECT origin, position, bad, false FROM ({bad})"
+        )
 
     def _all(self, columns: str) -> str:
         """SQL for the rows of both kinds, with `bad`."""
