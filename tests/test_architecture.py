@@ -45,9 +45,8 @@ ORDER = {
     "files": """traversal exclusions rotation inflate holes binary columnar lease splits source
         checksum scan places cursors content identity""",
     "formats": """sqltext uniform_lines format narrow_queries zones local_time pattern moments jsonl
-        dialect
-        lakelog_json dialects cloudevents pieces winevent docker journal documents otlpsql otlp
-        oos bulk line_starts pattern_format columns hash_headers grok re2
+        dialect lakelog_json logger_dialects dialects cloudevents pieces winevent docker journal
+        documents otlpsql otlp oos bulk line_starts pattern_format columns hash_headers grok re2
         definition custom access logformat traffic syslog runtime cef programs frameworks
         daemons logfmt cri auditd compose applog zeek w3c delimited plain leading_times mixture
         registry""",

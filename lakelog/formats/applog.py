@@ -126,9 +126,10 @@ PATTERNS = (
     _style(rf"{_STAMP} +{_LEVEL} +\[(?P<source>{_CLASS})\] -{REST}"),
     _style(rf"{_STAMP} +{_LEVEL} +{_THREAD} +(?P<source>[\w.$/-]+) *:{REST}", "thread"),
     _style(rf"{_STAMP} +{_THREAD} +{_LEVEL} +(?P<source>[\w.$/-]+) +-{REST}", "thread"),
+    _style(rf"{_STAMP} +{_LEVEL} +(?P<source>{_CLASS}) +{_THREAD}{REST}", "thread"),
     _style(rf"{_STAMP}[ :]{_LEVEL}:(?P<source>[A-Za-z_][\w.-]*):(?P<message>(?:[^/].*)?)"),
     _style(
-        rf"{_STAMP}(?: +|:|::)\[?{_LEVEL}\]?"
+        rf"{_STAMP}(?: +|::?|: )\[?{_LEVEL}\]?"
         rf"(?:(?: +|: *)(?:(?P<source>{_CLASS}): )?(?P<message>.*))?"
     ),
     _style(

@@ -50,6 +50,8 @@ class AuditRecords(Format):
         node, kind, stamp, serial = head.groups()
         # User-space records nest their own pairs in msg='…'; unquoted they are found like others.
         rest = re.sub(_WITHIN, r"\1", text[head.end() :])
+        # Up to Linux 2.6 the kernel says that a record is one of user space.
+        rest = re.sub(r"^ ?user(?= pid=)", "", rest)
         event: dict[str, Any] = {"time": stamp, "type": kind, "subject": f"{stamp}:{serial}"}
         parse_time(stamp)
         if node:

@@ -1,6 +1,7 @@
-"""Programs under docker compose that log JSON: the name of a service, a bar, and an object.
+"""Programs under docker compose that log JSON or pairs: the name of a service, a bar, and those.
 
-The object is read as a line of JSON of its dialect is. `source` is the service; what the object
+An object is read as a line of JSON of its dialect is, pairs as those of logfmt are if they say when
+it was. `source` is the service; what the object
 itself calls its source stays in `data`.
 """
 
@@ -12,13 +13,14 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import merge, parse_line
-from lakelog.formats import dialects, pattern
+from lakelog.formats import dialects, logfmt, pattern
 from lakelog.formats.format import Format, Traits
 
 _COLOURS = pattern.COLOURS
 _LINE = re.compile(
     rf"{_COLOURS}([\w.-]+) *{_COLOURS} *\| *{_COLOURS} *(\{{.*\}}){_COLOURS}", re.ASCII
 )
+_BAR = re.compile(rf"{_COLOURS}([\w.-]+) *{_COLOURS} *\| *{_COLOURS} *(?=[\w.-]+=)", re.ASCII)
 _PREFIX = re.compile(
     rf"(?:{_COLOURS})([\w.-]+) *{_COLOURS} *\|(?:{_COLOURS}) (?=[^ ])".encode(), re.ASCII
 )
@@ -38,14 +40,26 @@ class ComposeJson(Format):
 
     def parse(self, line: bytes) -> dict[str, Any]:
         """Return the event of one line. Raises InvalidEvent."""
-        match = _LINE.fullmatch(pattern.decoded(line))
+        text = pattern.decoded(line)
+        match = _LINE.fullmatch(text)
         if match is None:
-            raise InvalidEvent("no service with an object behind a bar")
+            return self._of_pairs(text)
         members = parse_line(match[2].encode())
         event = dialects.event_of(members)
         own, event["source"] = event.get("source"), match[1]
         if own is not None and members.get("source") == own:
             event["data"] = merge(event.get("data"), {"source": own})
+        return event
+
+    def _of_pairs(self, text: str) -> dict[str, Any]:
+        match = _BAR.match(text)
+        if match is None:
+            raise InvalidEvent("no service with an object or pairs behind a bar")
+        event = logfmt.FORM.parse(text[match.end() :].encode())
+        if "time" not in event:
+            raise InvalidEvent("no time in the pairs behind the bar")
+        # the logger, which is the source otherwise, is in the payload already
+        event["source"] = match[1]
         return event
 
     def _is_one(self, line: bytes) -> bool:

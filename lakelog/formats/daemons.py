@@ -1,8 +1,8 @@
 """Layouts that daemons and devices give their lines, each declared by its lines.
 
-fail2ban, ClickHouse and SonarQube, macOS, Cisco, Samba, PostgreSQL's csvlog, Suricata and Snort,
-CloudFront and Exchange without their headers, multilog, and what begins with a date as C's ctime
-gives it or with seconds.
+Erlang's reports, apt's history, fail2ban, ClickHouse and SonarQube, macOS, Cisco, Samba,
+PostgreSQL's csvlog, Suricata and Snort, CloudFront and Exchange without their headers, multilog,
+and what begins with a date as C's ctime gives it or with seconds.
 """
 
 from __future__ import annotations
@@ -438,7 +438,49 @@ EPOCHAL = program(
     ),
 )
 
+ERLANG = program(
+    "erlang",
+    "Erlang's reports, as RabbitMQ to 3.6 and ejabberd write them: a head and the lines below it.",
+    r"=[A-Z]+ REPORT==== \d",
+    (
+        record(
+            rf"=(?P<level>[A-Z]+) REPORT==== (?P<day>\d{{1,2}})-{MONTH}-(?P<year>\d{{4}})"
+            rf"::{CLOCK} ==={REST}",
+            time=_DAY_TIME,
+            level=graded(
+                {
+                    "DEBUG": "DEBUG",
+                    "INFO": "INFO",
+                    "PROGRESS": "INFO",
+                    "NOTICE": "INFO",
+                    "WARNING": "WARN",
+                    "ERROR": "ERROR",
+                    "SUPERVISOR": "ERROR",
+                    "CRASH": "ERROR",
+                    "CRITICAL": "FATAL",
+                    "ALERT": "FATAL",
+                    "EMERGENCY": "FATAL",
+                }
+            ),
+        ),
+    ),
+)
+APT = program(
+    "apt-history",
+    "apt's history: blocks of a command, the packages that it changed, and its end.",
+    r"Start-Date: \d",
+    (
+        record(
+            rf"Start-Date: (?P<date>\d{{4}}-\d\d-\d\d) +{CLOCK}{REST}",
+            time="{date}T{clock}",
+            level=None,
+        ),
+    ),
+)
+
 DAEMONS = (
+    ERLANG,
+    APT,
     FAIL2BAN,
     CLICKHOUSE,
     MACOS,

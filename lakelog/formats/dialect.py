@@ -77,7 +77,8 @@ class Dialect(Format):
     """One dialect of JSON lines, which is a format itself.
 
     `about` says what it is, for `lakelog formats list`. `fits` are the members by which it is
-    known: `a|b` where either will do, `a=regex` where the value must match. A time, too, may be
+    known: `a|b` where either will do, `a=regex` where the value must match; an object that has one
+    that the dialect `lacks` is of another. A time, too, may be
     `a=regex`: its first group is the time where all matches. `words` are words for levels that only
     this dialect uses so. The type is that of the first of `types`, else `type`. `failure` is a
     member whose presence makes an event an ERROR, all others are INFO then. `prepared` makes an
@@ -103,6 +104,7 @@ class Dialect(Format):
     id: tuple[str, ...] = ()
     prepared: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     exact: bool = False
+    lacks: tuple[str, ...] = ()
     traits = Traits(surest=1.01)
 
     def sniff(self, lines: list[bytes]) -> float:
@@ -129,7 +131,7 @@ class Dialect(Format):
                     break
             else:
                 return False
-        return True
+        return not any(_is_met(members, other) for other in self.lacks)
 
     @LazyProperty
     def _needs(self) -> tuple[tuple[str, ...], ...]:
@@ -250,7 +252,7 @@ FROM typed"""
         )
 
     def _members(self) -> list[str]:
-        members = [_member(m) for f in self.fits for m in f.split("|")]
+        members = [_member(m) for f in (*self.fits, *self.lacks) for m in f.split("|")]
         columns = ("time", "level", "types", *_TEXTS)
         members += [_member(m) for c in columns for m in getattr(self, c)]
         members += [self.failure] if self.failure else []
@@ -258,10 +260,11 @@ FROM typed"""
 
     def _fits_sql(self) -> str:
         inner = _parents(self._members())
-        return " AND ".join(
+        needs = [
             "(" + " OR ".join(_met_sql(m, m in inner) for m in f.split("|")) + ")"
             for f in self.fits
-        )
+        ]
+        return " AND ".join((*needs, *(f"NOT {_met_sql(m, m in inner)}" for m in self.lacks)))
 
 
 @functools.lru_cache(maxsize=2)

@@ -10,6 +10,7 @@ from typing import Any
 from lakelog.event.encode import encode
 from lakelog.formats import jsonl
 from lakelog.formats.dialect import OTEL, PINO, PYTHON, STATUS, SYSLOG, WINDOWS, Dialect
+from lakelog.formats.logger_dialects import LOGGERS
 
 _APP = ("logger", "logger_name", "caller")
 _NEXTCLOUD = ((0, "DEBUG"), (1, "INFO"), (2, "WARN"), (3, "ERROR"), (4, "FATAL"), (5, ""))
@@ -399,63 +400,6 @@ POSTGRES_JSON = Dialect(
     message=("message",),
     source=("dbname",),
 )
-SEVERITY = Dialect(
-    "severity-json",
-    "JSON lines with a severity, a time and a message, as GitLab writes them.",
-    fits=("severity=[A-Za-z]+", "time|timestamp|@timestamp|ts", "message|msg"),
-    time=("time", "timestamp", "@timestamp", "ts"),
-    level=("severity",),
-    types=("type", "event"),
-    message=("message", "msg"),
-    source=("logger", "logger_name", "service"),
-)
-"""Loggers that call the level a severity."""
-_ISO_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}[0-9.,Z+:-]*"
-DOTNET_JSON = Dialect(
-    "dotnet-json",
-    "Serilog's JSON and that of .NET's console.",
-    fits=(
-        f"Timestamp={_ISO_TIME} *",
-        "Level=[A-Za-z]+|LogLevel=[A-Za-z]+",
-        "MessageTemplate|RenderedMessage|Message",
-    ),
-    time=(f"Timestamp=({_ISO_TIME}) *",),
-    level=("Level", "LogLevel"),
-    message=("Message", "RenderedMessage", "MessageTemplate"),
-    source=("Category", "Properties/SourceContext"),
-)
-
-
-def _with_millis(event: dict[str, Any]) -> dict[str, Any]:
-    """An event of log4j2 with its instant as one number of seconds."""
-    instant = event.get("instant")
-    if not isinstance(instant, dict) or type(instant.get("epochSecond")) is not int:
-        return event
-    part = instant.get("nanoOfSecond")
-    nanos = part if type(part) is int and 0 <= part < 10**9 else 0
-    return event | {"timeMillis": f"{instant['epochSecond']}.{nanos:09}"}
-
-
-LOG4J = Dialect(
-    "log4j-json",
-    "Log4j 2's JSON layout.",
-    fits=("instant/epochSecond|timeMillis", "level=[A-Z]+", "loggerName|loggerFqcn|thread"),
-    time=("timeMillis",),
-    level=("level",),
-    message=("message",),
-    source=("loggerName",),
-    prepared=_with_millis,
-    exact=True,
-)
-ZAP_DEVELOPMENT = Dialect(
-    "zap-development",
-    "Go's zap in development, with keys of one letter.",
-    fits=("L=[A-Za-z]+", f"T={_ISO_TIME}", "M"),
-    time=("T",),
-    level=("L",),
-    message=("M",),
-    source=("N", "C"),
-)
 LINES = (
     JOURNALD,
     CLOUDTRAIL,
@@ -483,10 +427,7 @@ LINES = (
     AZURE_MONITOR,
     CLEF,
     POSTGRES_JSON,
-    SEVERITY,
-    DOTNET_JSON,
-    LOG4J,
-    ZAP_DEVELOPMENT,
+    *LOGGERS,
 )
 """All of them; of those that fit equally well the first is taken."""
 

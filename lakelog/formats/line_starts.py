@@ -18,7 +18,7 @@ OTHERS = (
     rf"(?:{_LEVELS}):|(?:time|timestamp|ts|t|level|lvl)=[^ ]|{_JSON}"
     rf"|{WORDS}\[?\d\d/(?:[A-Z][a-z][a-z]|\d\d)/\d{{4}}:\d\d:\d\d:\d\d"
     r"|\d\d-[A-Z][a-z][a-z]-\d{4} \d\d:\d\d:\d\d"
-    r"|(?:<\d{1,3}>)?[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d |<\d{1,3}>1 "
+    r"|(?:<\d{1,3}>)?[A-Z][a-z][a-z] [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d |<\d{1,3}>1 "
     r"|[IWEFD](?:\d{4}){1,2} \d\d:\d\d:\d\d\.|\[pid: \d+\|"
 )
 """A level with a colon, pairs that begin with a time or a level, an object with one, the time of
@@ -28,7 +28,7 @@ SLOW_QUERY = "# (?:Time|User@Host): "
 """How queries begin in MySQL's log of slow ones; of several within one second only the first has
 its time before it."""
 _RARE = (
-    rf'\{{ *"|[\w.-]+ +\|{COLOURS} +{COLOURS}(?:\d{{4}}-|\{{)|{SLOW_QUERY}'
+    rf'\{{ *"|[\w.-]+ +\|{COLOURS} +{COLOURS}(?:\d{{4}}-|\{{|[\w.-]+=)|{SLOW_QUERY}'
     r"|(?:<\d{1,3}>)?[\w./@-]+=|<\d{1,3}>"
     r"|-- (?:Logs begin|Journal begins|(?:Re)?[Bb]oot|No entries)"
     r"|\d+:[MSCX] \d\d [A-Z]|[DIWEFA], \[\d|\[Nest\] |\([NIWC]\) \d{4}-|\[ *\d+\.\d{6}\] "

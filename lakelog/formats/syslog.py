@@ -1,7 +1,7 @@
 """Syslog: RFC 5424, RFC 3164, and files with ISO times, such as `journalctl -o short-iso`.
 
 Lines of RFC 3164 are read as sent or as in files; `short-iso-precise` too, and what journalctl says
-between boots.
+between boots; facilities and severities as BSD (`<auth.info>`) and ESXi (`In(14)`) write them.
 
 The level comes from the priority, where there is one; `source` is the program. A date without a
 year is in the latest year in which it is not more than one day after the time of ingest. A time
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from lakelog.formats.format import Traits
-from lakelog.formats.pattern import CLOCK, MONTH, PRI, SEVERITY, WORD, Pattern
+from lakelog.formats.pattern import CLOCK, MONTH, PRI, SEVERITY, WORD, Level, Pattern
 from lakelog.formats.pattern_format import PatternFormat
 from lakelog.formats.zones import TZ
 
@@ -27,6 +27,9 @@ _TAGGED = (
     r" (?P<host>[^ ]+) +(?:(?P<app>[^ :\[\]]+)(?:\[(?P<procid>[^\]]*)\])?:(?: +|$))?"
     r"(?P<message>.*)"
 )
+_SEVERITY = "emerg|panic|alert|crit|err|error|warning|warn|notice|info|debug"
+_DIGIT = Level("severity", SEVERITY.sql, SEVERITY.of)
+"""The level by the number of a severity alone."""
 _MAC_WORDS = r"(?: [A-Z(][^ :\[\]]*)"
 _MAC_LEVELS = "Emergency|Alert|Critical|Error|Warning|Notice|Info|Debug"
 _OLD_DATA = ("host", "procid", "pri")
@@ -58,6 +61,42 @@ PATTERNS = (
         SEVERITY,
         source="app",
         data=(*_OLD_DATA, "tz"),
+        numbers=("pri",),
+    ),
+    # BSD's syslogd -v, and -vv: the facility and the severity, in numbers or by name
+    *(
+        Pattern(
+            rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} <(?P<facility>{facility})\.{severity}>{_TAGGED}",
+            "?-{mon}-{day}T{clock}",
+            "syslog",
+            level,
+            source="app",
+            data=("host", "procid", "facility"),
+        )
+        for facility, severity, level in (
+            (r"\d{1,2}", "(?P<severity>[0-7])", _DIGIT),
+            (r"[a-z]+\d?", rf"(?P<level>{_SEVERITY})", WORD),
+        )
+    ),
+    # VMware ESXi, which names the severity before the priority: In(14)
+    Pattern(
+        rf"(?P<stamp>{_STAMP}) (?P<severity>Em|Al|Cr|Er|Wa|No|In|Db)\((?P<pri>\d{{1,3}})\)"
+        r" (?P<app>[^ :\[\]]+)(?:\[(?P<procid>[^\]]*)\])?:(?: +(?P<message>.*))?",
+        "{stamp}",
+        "syslog",
+        SEVERITY,
+        source="app",
+        data=("procid", "severity", "pri"),
+        numbers=("pri",),
+    ),
+    # with the year, as rsyslog and macOS can be told to write
+    Pattern(
+        rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) (?P<year>\d{{4}}) {CLOCK}{_TAGGED}",
+        "{year}-{mon}-{day}T{clock}",
+        "syslog",
+        SEVERITY,
+        source="app",
+        data=_OLD_DATA,
         numbers=("pri",),
     ),
     # daemons that write their files themselves name no host: Dovecot, dnsmasq, yum

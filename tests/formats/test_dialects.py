@@ -194,6 +194,10 @@ def test_every_seed_is_decided_by_sql(engine: Any, form: Dialect) -> None:
         ("log4j-json", 1, "log", "WARN", None, "late", 1493121664118000),
         ("zap-development", 0, "log", "FATAL", "a/b.go:7", "odd", 1697055255123000),
         ("zap-development", 1, "log", "WARN", "http", "slow", 1697062455123000),
+        ("structlog", 0, "log", "INFO", "app", "request 7 done in 3 ms", 1697062455000000),
+        ("structlog", 1, "log", "ERROR", None, "it failed", 1697062455500000),
+        ("log15", 0, "log", "ERROR", None, "failed", 1697062455000000),
+        ("log15", 1, "log", "WARN", "com.example", "late", 1697062455000000),
     ],
 )
 def test_columns(

@@ -22,6 +22,7 @@ from lakelog.ingest.records import BOM
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.text_facts import FACTS, SHARED, events
+from tests.support.text_lines import begins_record
 
 pytestmark = pytest.mark.needs("../shared")
 KAFKA = "rotated/kafka0/"
@@ -191,7 +192,7 @@ def test_pairs_of_real_programs(lake: lakelog.Lake) -> None:
         ("services/nginx_req_limit_exceeded__nginx_req_limit_exceeded.log", "applog", (9, 0)),
         ("services/modsecurity-logs__modsecurity-logs.log", "applog", (13, 0)),
         ("services/tcpudp-flood-traefik__tcpudp-flood-traefik.log", "logfmt", (1226, 0)),
-        ("services/authentik-logs__authentik-logs.log", "jsonl", (3, 0)),
+        ("services/authentik-logs__authentik-logs.log", "structlog", (3, 0)),
     ],
 )
 @pytest.mark.usefixtures("few")
@@ -233,6 +234,6 @@ def test_real_lines_with_bytes_changed(form: Any, name: str, data: Any) -> None:
     rows = made.table.num_rows if made.table is not None else 0
     lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
     for at in range(len(lines) - 1, 0, -1):
-        if not re.match(form.traits.begins.encode(), lines[at]):
+        if not begins_record(form, lines[at]):
             lines[at - 1 : at + 1] = [lines[at - 1] + lines[at]]
     assert rows + len(made.bad) == sum(bool(x.strip().removeprefix(BOM)) for x in lines)

@@ -471,4 +471,18 @@ SEEDS: dict[str, list[dict[str, Any]]] = {
         {"L": "DPANIC", "T": "2023-10-11T22:14:15.123+0200", "C": "a/b.go:7", "M": "odd", "k": 1},
         {"L": "WARN", "T": "2023-10-11T22:14:15.123Z", "N": "http", "C": "a.go:1", "M": "slow"},
     ],
+    "structlog": [
+        {
+            "event": "request 7 done in 3 ms",
+            "level": "info",
+            "logger": "app",
+            "timestamp": "2023-10-11T22:14:15Z",
+            "n": 7,
+        },
+        {"event": "it failed", "log_level": "error", "ts": 1697062455.5, "exception": "E: x"},
+    ],
+    "log15": [
+        {"t": "2023-10-11T22:14:15Z", "lvl": "eror", "msg": "failed", "n": 7},
+        {"ts": "2023-10-11T22:14:15Z", "lvl": "WARN", "msg": "late", "logger": "com.example"},
+    ],
 }
