@@ -75,8 +75,8 @@ ORDER = {
         scratch tokens minhash cluster providers patterns redact shapes assign manifest
         inventory dataset staging provenance leaks report
         documents trainingset rebuild compare agreement inspection sandbox""",
-    "train/shapes": """parts messages schemas streams telemetry chats chat_files rows conversations
-        preferences windows shape structure""",
+    "train/shapes": """parts messages schemas streams telemetry chat_exports chats chat_files rows
+        conversations preferences windows shape structure""",
     "train/report": "quality plots report proportions card",
     "proofs": "keys envelope event_tree snapshot_tree signing proof",
     "deploy": "deployment program kubectl container",

@@ -3,8 +3,8 @@
 A payload is a request with its answer (OpenAI chat and Responses, Anthropic, Gemini, Bedrock's
 Converse, Ollama; as one body, or as `request` and `response`, `input` and `output`, ...), a span or
 log record (`telemetry`), an observation or trace of Langfuse, a run of LangSmith, a state of
-LangGraph, a line of ShareGPT or Alpaca, or a single message. `messages` reads the messages and
-`schemas` the tools; what neither can keep is counted.
+LangGraph, a line of ShareGPT or Alpaca, what `chat_exports` reads, or a single message. `messages`
+reads the messages and `schemas` the tools; what neither can keep is counted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.train.shapes import schemas, streams, telemetry
+from lakelog.train.shapes import chat_exports, schemas, streams, telemetry
+from lakelog.train.shapes.chat_exports import Line
 from lakelog.train.shapes.messages import ITEMS, ROLES, read
 from lakelog.train.shapes.parts import CALLS, REPLIES, Message, from_json, list_from_json
 from lakelog.train.shapes.schemas import Schema
@@ -92,6 +93,10 @@ class Chat:
     tools: list[Schema]
     lost: Counter[str]
     """What could not be kept, by the reasons of `losses`."""
+    line: Line | None = None
+    """Of a line of a session of Claude Code, its place in the tree."""
+    side: str = ""
+    """The side chain that the line is of."""
 
 
 def chats(payload: Any, lost: Counter[str] | None = None) -> Iterator[Chat]:
@@ -100,6 +105,9 @@ def chats(payload: Any, lost: Counter[str] | None = None) -> Iterator[Chat]:
     Payloads that no chat can be read from are counted in `lost`.
     """
     lost = Counter() if lost is None else lost
+    if isinstance(payload, dict) and chat_exports.is_session(payload):
+        yield from _lines_of_session(payload)
+        return
     inner = list(_documents(payload)) if isinstance(payload, dict) else []
     # A document of several spans is one chat per span; `conversations` joins those of one trace.
     if inner:
@@ -111,6 +119,24 @@ def chats(payload: Any, lost: Counter[str] | None = None) -> Iterator[Chat]:
         yield chat
     else:
         lost["no_messages" if _is_part_of_trace(payload) else "unknown_payload"] += 1
+
+
+def _lines_of_session(payload: dict[str, Any]) -> Iterator[Chat]:
+    """The line of a session, if it is one of its tree: it follows others of them."""
+    lost: Counter[str] = Counter()
+    if line := chat_exports.line_of(payload, lost):
+        session, side = chat_exports.session_of(payload)
+        yield Chat(line.messages, False, session, "", [], +lost, line, side)
+
+
+def _of_chatgpt(payload: dict[str, Any]) -> Chat | None:
+    lost: Counter[str] = Counter()
+    messages = chat_exports.of_chatgpt(payload, lost)
+    if not messages:
+        return None
+    trace = payload.get("conversation_id") or payload.get("id")
+    when = str(payload.get("create_time") or "")
+    return Chat(messages, True, str(trace) if trace else None, when, [], +lost)
 
 
 def _documents(payload: dict[str, Any]) -> Iterator[Any]:
@@ -142,6 +168,8 @@ def _is_part_of_trace(payload: Any) -> bool:
 
 
 def _chat(payload: dict[str, Any]) -> Chat | None:
+    if chat_exports.is_chatgpt(payload):
+        return _of_chatgpt(payload)
     lost: Counter[str] = Counter()
     fields = telemetry.attributes(payload)
     # Telemetry first: a span may also have fields named input or output that hold the same messages
@@ -158,7 +186,7 @@ def _chat(payload: dict[str, Any]) -> Chat | None:
     if is_whole and not response and prompt and prompt[-1]["role"] != "assistant":
         answers = _read_all(_answers(payload, lost), lost)
     # The state of a graph repeats what was asked before its answer.
-    messages = answers if prompt and _starts_with(answers, prompt) else [*prompt, *answers]
+    messages = answers if prompt and _starts_with(answers, prompt) else _spoken(prompt, answers)
     if not messages:
         return None
     # Attributes, body and messages may each define the same tools.
@@ -181,6 +209,20 @@ def _read_all(items: list[Any], lost: Counter[str]) -> list[Message]:
         else:
             messages += more
     return messages
+
+
+def _spoken(prompt: list[Message], answers: list[Message]) -> list[Message]:
+    """A prompt and its answer. Where the prompt ends in the assistant's words, the answer goes on
+    with them (a prefill): both are one turn."""
+    begun, given = prompt[-1:], answers[:1]
+    if not all(m["role"] == "assistant" and m["content"] for m in (*begun, *given)):
+        return [*prompt, *answers]
+    if not begun or not given or begun[0]["tool_calls"]:
+        return [*prompt, *answers]
+    # some servers repeat what they were given
+    said = given[0]["content"]
+    text = said if said.startswith(begun[0]["content"]) else begun[0]["content"] + said
+    return [*prompt[:-1], {**given[0], "content": text}, *answers[1:]]
 
 
 def _starts_with(longer: list[Message], shorter: list[Message]) -> bool:

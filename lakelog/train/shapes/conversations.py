@@ -4,8 +4,9 @@ With `role` and `content` every event is one message. Without them the payloads 
 `chats.py` understands them: a payload with the conversation so far replaces a shorter one that it
 begins with, messages that answer a call are appended to it, and a new beginning is a new row.
 
-A row contains complete tool calls only: each call has its result, each result its call. It ends
-with an answer of the assistant that calls no tool; later messages are left out. Conversations
+Each tool call of a row has its result, each result its call. It ends with a message of the
+assistant, an answer or calls of functions, which alone need no results; later messages are left
+out. Conversations
 without a user and an assistant, or with a broken call, are left out if the recipe consents. Losses
 are counted by the reasons of `losses.py`. `tools` contains the definitions of a conversation's
 tools as JSON, in OpenAI's form.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,6 +26,8 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.train.losses import LOST, REASON, Losses
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import Selection, column_of, text_of
+from lakelog.train.shapes import chat_exports
+from lakelog.train.shapes.chat_exports import Line
 from lakelog.train.shapes.chats import Chat, chats
 from lakelog.train.shapes.messages import ROLES, pair_calls
 from lakelog.train.shapes.parts import Message, from_json
@@ -123,7 +126,7 @@ def from_payloads(selection: Selection, recipe: Recipe, losses: Losses) -> pa.Re
     )
     reader = selection.session.sql(query, at=selection.digest).to_arrow_reader(_BATCH)
     extra = [reader.schema.field(place) for place in range(_FIXED, len(reader.schema))]
-    schema = _schema(recipe, extra)
+    schema = _schema(recipe, extra, weighted=_has_weights(selection))
 
     def batches() -> Iterator[pa.RecordBatch]:
         rows: list[dict[str, Any]] = []
@@ -152,7 +155,14 @@ def _is_timed(recipe: Recipe) -> bool:
     return recipe.split["before"] is not None or "time" in map(column_of, recipe.shape["keep"])
 
 
-def _schema(recipe: Recipe, extra: list[pa.Field]) -> pa.Schema:
+def _has_weights(selection: Selection) -> bool:
+    """Whether some message may be one that is not to be learnt."""
+    found = "regexp_matches(data::VARCHAR, '\"weight\\\\?\" *: *0')"
+    sql = f"SELECT coalesce(bool_or({found}), false) FROM ({selection.sql})"
+    return bool(selection.session.sql(sql, at=selection.digest).fetchall()[0][0])
+
+
+def _schema(recipe: Recipe, extra: list[pa.Field], *, weighted: bool) -> pa.Schema:
     text, when = pa.string(), pa.timestamp("us", "UTC")
     # Must be equal to TYPE: the SQL path and this one produce the same columns, and `trim` runs
     # over both.
@@ -170,6 +180,8 @@ def _schema(recipe: Recipe, extra: list[pa.Field]) -> pa.Schema:
             ("name", text),
             ("tool_calls", pa.list_(call)),
             ("tool_call_id", text),
+            # Only where it says something: most sets have rows as they always were.
+            *([("weight", pa.int64())] if weighted else []),
         ]
     )
     fields = [("conversation", text), ("messages", pa.list_(message)), ("tools", text)]
@@ -200,6 +212,9 @@ class _Thread:
     tools: list[Schema]
     lost: Counter[str]
     columns: dict[str, Any]
+    side: str = ""
+    lines: list[Line] = field(default_factory=list)
+    """The tree of a session, of which the messages are one branch."""
 
 
 class _Conversation:
@@ -214,6 +229,9 @@ class _Conversation:
         # A whole chat repeats the conversation so far: it extends the thread it begins with, and
         # the longer of the two is kept. A chat that begins with a tool result can only continue
         # one.
+        if chat.line is not None:
+            self._add_line(chat.line, chat, event, carry)
+            return
         if chat.whole and chat.messages[0]["role"] != "tool":
             for thread in self._threads:
                 if _begins(chat.messages, thread.messages) or _begins(
@@ -232,6 +250,16 @@ class _Conversation:
             return
         self._threads.append(_Thread(chat.messages, [event], chat.tools, chat.lost, carry))
 
+    def _add_line(self, line: Line, chat: Chat, event: Any, carry: dict[str, Any]) -> None:
+        """Add a line of a session to its tree; each side chain has its own."""
+        thread = next((t for t in self._threads if t.lines and t.side == chat.side), None)
+        if thread is None:
+            thread = _Thread([], [], [], Counter(), carry, chat.side)
+            self._threads.append(thread)
+        thread.lines.append(line)
+        thread.events.append(event)
+        thread.lost = thread.lost + chat.lost
+
     def _extend(self, thread: _Thread, chat: Chat, event: Any) -> None:
         thread.events = [*thread.events, event]
         thread.tools = unique([*thread.tools, *chat.tools])
@@ -239,6 +267,10 @@ class _Conversation:
     def rows(self, recipe: Recipe) -> list[dict[str, Any]]:
         """The rows of this key."""
         rows = []
+        for thread in self._threads:
+            if thread.lines:
+                thread.messages = chat_exports.conversation(thread.lines)
+        self._threads = [thread for thread in self._threads if thread.messages]
         for number, thread in enumerate(self._threads):
             # Spans of one trace need not have times; the row then has none, and a cutoff refuses it
             # with a message.
@@ -254,7 +286,7 @@ class _Conversation:
                     "conversation": name,
                     # Paired only now: while a conversation grows, prefixes are compared, and
                     # generated ids would make equal messages differ.
-                    "messages": pair_calls(thread.messages),
+                    "messages": pair_calls(_learnt(thread)),
                     "tools": orjson.dumps(thread.tools).decode() if thread.tools else None,
                     "time": first,
                     column_of(recipe.split["group"]): self.group,
@@ -268,6 +300,24 @@ class _Conversation:
                 }
             )
         return rows
+
+
+def _learnt(thread: _Thread) -> list[Message]:
+    """The messages of a thread up to the last that is to be learnt; those behind it are counted."""
+    messages = thread.messages
+    if all(message.get("weight") != 0 for message in messages):
+        return messages
+    answers = (
+        place
+        for place, message in enumerate(messages, 1)
+        if message["role"] == "assistant" and message.get("weight") != 0
+    )
+    end = max(answers, default=0)
+    if not end:  # a conversation without an answer
+        return [message for message in messages if message["role"] != "assistant"]
+    thread.lost["trailing"] += len(messages) - end
+    thread.lost = +thread.lost
+    return messages[:end]
 
 
 def _conversations(reader: pa.RecordBatchReader, losses: Losses) -> Iterator[_Conversation]:
@@ -309,22 +359,24 @@ def trim(sql: str, recipe: Recipe) -> str:
     """
     system = recipe.shape["system"]
     # The system prompt of the recipe is a default: a conversation with its own keeps that.
+    # Made of another message, as those of a set may have more fields than those of another.
     head = (
-        f"[{{'role': 'system', 'content': {text_of(system)}, 'name': NULL, 'tool_calls': NULL,"
-        f" 'tool_call_id': NULL}}::{TYPE}]"
+        "list_transform(messages[1:1], lambda m: struct_update(m, role := 'system',"
+        f" content := {text_of(system)}, name := NULL::VARCHAR,"
+        " tool_calls := messages[1:0][1].tool_calls, tool_call_id := NULL::VARCHAR))"
         if system
-        else f"[]::{TYPE}[]"
+        else "messages[1:0]"
     )
-    # The last message with text and no calls: training on a turn that waits for a tool result would
-    # teach an unfinished answer.
+    # The last message with text or calls: to call a function is an answer, too.
     answer = (
         "list_max(list_transform(messages, lambda m, i: CASE WHEN m.role = 'assistant'"
-        " AND len(coalesce(m.tool_calls, [])) = 0 AND coalesce(m.content, '') <> ''"
+        " AND (len(coalesce(m.tool_calls, [])) > 0 OR coalesce(m.content, '') <> '')"
         " THEN i ELSE 0 END))"
     )
+    # The calls that end a row wait for no result.
     calls = (
-        "flatten(list_transform(list_filter(messages, lambda m: len(coalesce(m.tool_calls, []))"
-        " > 0), lambda m: m.tool_calls))"
+        "flatten(list_transform(list_filter(messages[1:len(messages) - 1],"
+        " lambda m: len(coalesce(m.tool_calls, [])) > 0), lambda m: m.tool_calls))"
     )
     # After the cut the ids of calls and of results must be the same set, or a call has lost its
     # counterpart.
@@ -333,7 +385,7 @@ def trim(sql: str, recipe: Recipe) -> str:
     # of a rejected conversation are not counted as trailing as well.
     return f"""
     SELECT * EXCLUDE (__answer, __length) REPLACE (
-            list_concat(CASE WHEN messages[1].role = 'system' THEN []::{TYPE}[] ELSE {head} END,
+            list_concat(CASE WHEN messages[1].role = 'system' THEN messages[1:0] ELSE {head} END,
                 messages) AS messages,
             CASE WHEN __length > len(messages) AND {REASON} IS NULL
                 THEN json_merge_patch(coalesce({LOST}, '{{}}')::JSON,

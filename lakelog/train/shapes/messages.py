@@ -2,8 +2,9 @@
 
 `read` returns messages of one form: role, content (text), name, tool_calls (OpenAI's, arguments as
 JSON text) and tool_call_id. One message may become several, as a tool's result is a message of its
-own. Calls and results without an id have None; `pair_calls` gives them one. In place of an image,
-audio, video or file stands `<image>` and so on. What is not kept is counted in `lost`.
+own. An assistant's message of weight 0 has a `weight`. Calls and results without an id have None;
+`pair_calls` gives them one. In place of an image, audio, video or file stands `<image>` and so on.
+What is not kept is counted in `lost`.
 """
 
 from __future__ import annotations
@@ -195,7 +196,11 @@ def _message(fields: dict[str, Any], role: str, lost: Counter[str]) -> list[Mess
     if not parts and isinstance(fields.get("refusal"), str):
         parts = [fields["refusal"]]
     _count_fields(fields, lost)
-    return turns.convert(parts, _calls_in_fields(fields))
+    messages = turns.convert(parts, _calls_in_fields(fields))
+    # OpenAI's fine-tuning format: what has no weight is context, not to be learnt.
+    if role == "assistant" and fields.get("weight") == 0:
+        messages = [{**message, "weight": 0} for message in messages]
+    return messages
 
 
 def _count_fields(given: dict[str, Any], lost: Counter[str]) -> None:

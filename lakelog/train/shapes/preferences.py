@@ -2,6 +2,10 @@
 
 Either an event names both answers, or events hold one answer and its score each: then the best of
 a prompt stands against its worst, if their scores differ. Of equal scores the earlier one counts.
+
+Answers that an event names may be conversations, lists of messages as TRL has them. Then all three
+columns are such lists, and texts become a message each. Where no prompt is named, or the answers
+repeat it, it is what both answers begin with.
 """
 
 from __future__ import annotations
@@ -9,6 +13,9 @@ from __future__ import annotations
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import Selection
 from lakelog.train.shapes.rows import carry_columns
+
+_MESSAGES = '[{"role":"VARCHAR","content":"VARCHAR"}]'
+_IS_PAIR = "len(prompt) > 0 AND len(chosen) > 0 AND len(rejected) > 0"
 
 
 def preference(selection: Selection, recipe: Recipe) -> str:
@@ -22,6 +29,11 @@ def preference_lost(selection: Selection, recipe: Recipe) -> str:
     names = ("prompt", "response") if shape["response"] else ("prompt", "chosen", "rejected")
     values = {n: f"({selection.value(shape[n], f'[shape] {n}')})::VARCHAR" for n in names}
     is_complete = " AND ".join(f"coalesce(trim({v}), '') <> ''" for v in values.values())
+    if not shape["response"] and _is_conversational(selection, recipe):
+        return (
+            f"SELECT count(*) FILTER (NOT ({_IS_PAIR})) AS no_pair, count(*) FILTER (({_IS_PAIR})"
+            f" AND chosen = rejected) AS equal_answers FROM ({_conversations(selection, recipe)})"
+        )
     if not shape["response"]:
         return (
             f"SELECT count(*) FILTER (NOT ({is_complete})) AS no_pair,"
@@ -38,9 +50,58 @@ def preference_lost(selection: Selection, recipe: Recipe) -> str:
     )
 
 
+def _is_conversational(selection: Selection, recipe: Recipe) -> bool:
+    """Whether an answer of some event is a list of messages."""
+    chosen = f"({selection.value(recipe.shape['chosen'], '[shape] chosen')})::VARCHAR"
+    sql = f"SELECT coalesce(bool_or({_is_list(chosen)}), false) FROM ({selection.sql})"
+    return bool(selection.session.sql(sql, at=selection.digest).fetchall()[0][0])
+
+
+def _is_list(text: str) -> str:
+    """SQL that says whether a text is a JSON list of objects with a role."""
+    is_json = f"starts_with(ltrim({text}), '[') AND json_valid({text})"
+    return f"CASE WHEN {is_json} THEN json_exists({text}, '$[0].role') ELSE false END"
+
+
+def _conversations(selection: Selection, recipe: Recipe) -> str:
+    """SQL of pairs of conversations, the prompt cut off both answers, besides all columns."""
+    names = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+    lists = []
+    for name, role in names.items():
+        value = f"({selection.value(recipe.shape[name], f'[shape] {name}')})::VARCHAR"
+        one = f"[{{'role': '{role}', 'content': {value}}}]"
+        lists.append(
+            f"CASE WHEN {_is_list(value)} THEN from_json({value}, '{_MESSAGES}')"
+            f" WHEN trim({value}) <> '' THEN {one} ELSE [] END AS __{name}"
+        )
+    # The first place where the answers differ is where the prompt ends.
+    common = (
+        "list_count(list_filter(range(1, least(len(__chosen), len(__rejected)) + 1),"
+        " lambda n: __chosen[1:n] = __rejected[1:n]))"
+    )
+    return f"""
+    SELECT * EXCLUDE (__prompt, __chosen, __rejected, __shared),
+        CASE WHEN len(__prompt) > 0 THEN __prompt ELSE __chosen[1:__shared] END AS prompt,
+        __chosen[__shared + 1:] AS chosen, __rejected[__shared + 1:] AS rejected
+    FROM (SELECT *, CASE WHEN len(__prompt) = 0 THEN {common}
+            WHEN __chosen[1:len(__prompt)] = __prompt AND __rejected[1:len(__prompt)] = __prompt
+                THEN len(__prompt) ELSE 0 END AS __shared
+        FROM (SELECT *, {", ".join(lists)} FROM ({selection.sql})))
+    """
+
+
 def _from_pairs(selection: Selection, recipe: Recipe) -> str:
     shape = recipe.shape
     names = ("prompt", "chosen", "rejected")
+    if _is_conversational(selection, recipe):
+        columns = ", ".join([*names, *carry_columns(selection, recipe, {*names, "label"})])
+        return f"""
+    SELECT {columns}, [{selection.seq}]::BIGINT[] AS __seqs,
+        {selection.time}::TIMESTAMPTZ AS __time, {selection.time}::TIMESTAMPTZ AS __until,
+        ({_group(selection, recipe)})::VARCHAR AS __group,
+        {_stratum(selection, recipe)} AS __stratum, {selection.seq}::BIGINT AS __at
+    FROM ({_conversations(selection, recipe)}) WHERE {_IS_PAIR} AND chosen <> rejected
+    """
     values = {n: f"({selection.value(shape[n], f'[shape] {n}')})::VARCHAR" for n in names}
     columns = ", ".join(
         [f"{v} AS {n}" for n, v in values.items()]

@@ -130,7 +130,7 @@ def _near(recipe: Recipe) -> tuple[str | None, float | None]:
         return None, None
     column = {
         "messages": "array_to_string(list_transform(messages, lambda m: m.content), ' ')",
-        "preference": "concat_ws(' ', prompt, chosen)",
+        "preference": "concat_ws(' ', prompt::VARCHAR, chosen::VARCHAR)",
         "events": quoted(recipe.shape["text"] or "message") + "::VARCHAR",
     }.get(recipe.kind, "text")
     return column, NEAR_DEFAULT if near is None else float(near)

@@ -1,0 +1,194 @@
+"""Chats as programs for people keep them: ChatGPT's export, and the sessions of Claude Code.
+
+Both are trees, as a prompt that was edited begins another branch. `conversations.json` of ChatGPT
+has a `mapping` of nodes, each with its `parent`, in every conversation; read is the branch that
+ends in `current_node`. A session of Claude Code is a file of JSON lines, each of which names the
+line before it (`parentUuid`); read is the branch of its last line, a side chain (a sub-agent's)
+apart. One answer of the model may be several lines with one message id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from lakelog.train.shapes.messages import read
+from lakelog.train.shapes.parts import Message
+
+_SKIPPED = ("user_editable_context", "model_editable_context")
+"""ChatGPT's instructions and memories of a user, which are no turns."""
+_REASONING = ("thoughts", "reasoning_recap")
+
+
+@dataclass
+class Line:
+    """One line of a session: who it is, what it follows, and what it says."""
+
+    uuid: str
+    parent: str
+    answer: str = ""
+    """The id of the model's answer that it is a part of."""
+    messages: list[Message] = field(default_factory=list)
+
+
+def is_chatgpt(payload: dict[str, Any]) -> bool:
+    """Whether a payload is a conversation of ChatGPT's export."""
+    mapping = payload.get("mapping")
+    return isinstance(mapping, dict) and any(
+        isinstance(node, dict) and "parent" in node and "message" in node
+        for node in mapping.values()
+    )
+
+
+def of_chatgpt(payload: dict[str, Any], lost: Counter[str]) -> list[Message]:
+    """Return the messages of the current branch. What its tools did, which OpenAI runs, is counted
+    in `lost`."""
+    turns: list[Message] = []
+    for node in _branch(payload["mapping"], payload.get("current_node")):
+        turns += _turn(node.get("message"), lost)
+    return _joined(turns)
+
+
+def _branch(mapping: dict[str, Any], current: Any) -> list[dict[str, Any]]:
+    """The nodes from the root to the current one; without one, to the newest leaf."""
+    nodes = {key: node for key, node in mapping.items() if isinstance(node, dict)}
+    if current not in nodes:
+        leaves = [key for key, node in nodes.items() if not node.get("children")]
+        current = max(leaves, key=lambda key: _created(nodes[key]), default=None)
+    branch: list[dict[str, Any]] = []
+    seen = set()
+    while current in nodes and current not in seen:
+        seen.add(current)
+        branch.append(nodes[current])
+        current = nodes[current].get("parent")
+    return branch[::-1]
+
+
+def _created(node: dict[str, Any]) -> float:
+    message = node.get("message")
+    created = message.get("create_time") if isinstance(message, dict) else None
+    return created if isinstance(created, (int, float)) else 0.0
+
+
+def _turn(message: Any, lost: Counter[str]) -> list[Message]:
+    """The turn of a node; none for what ChatGPT does not show."""
+    if not isinstance(message, dict):
+        return []
+    author, content = message.get("author"), message.get("content")
+    metadata = message.get("metadata")
+    is_hidden = isinstance(metadata, dict) and metadata.get("is_visually_hidden_from_conversation")
+    if not isinstance(author, dict) or not isinstance(content, dict) or is_hidden:
+        return []
+    role, kind = str(author.get("role")), content.get("content_type")
+    if kind in _SKIPPED:
+        return []
+    if kind in _REASONING:
+        lost["reasoning"] += 1
+        return []
+    # An assistant that speaks to a tool, and the tool's answer: OpenAI runs all of them itself.
+    if role == "tool" or message.get("recipient") not in (None, "all"):
+        lost["builtin_call"] += 1
+        return []
+    parts = content.get("parts")
+    said = parts if isinstance(parts, list) else [content.get("text") or ""]
+    return read({"role": role, "parts": [_part(part) for part in said if part]}, lost)
+
+
+def _part(part: Any) -> Any:
+    """A part in a form that `read` knows."""
+    if not isinstance(part, dict):
+        return part
+    kind = str(part.get("content_type", ""))
+    if kind == "audio_transcription":
+        return str(part.get("text", ""))
+    medium = next((m for m in ("image", "audio", "video") if m in kind), "file")
+    return {"type": medium}
+
+
+def _joined(turns: list[Message]) -> list[Message]:
+    """Turns of which no two of the assistant follow each other: tools stood between them."""
+    joined: list[Message] = []
+    for turn in turns:
+        if joined and turn["role"] == joined[-1]["role"] == "assistant":
+            text = "\n\n".join(filter(None, (joined[-1]["content"], turn["content"])))
+            joined[-1] = {**joined[-1], "content": text}
+        else:
+            joined.append(turn)
+    return joined
+
+
+def is_session(payload: dict[str, Any]) -> bool:
+    """Whether a payload is a line of a session of Claude Code."""
+    if "leafUuid" in payload or ("snapshot" in payload and "messageId" in payload):
+        return True
+    return isinstance(payload.get("sessionId"), str) and any(
+        key in payload for key in ("parentUuid", "isSidechain", "operation")
+    )
+
+
+def session_of(payload: dict[str, Any]) -> tuple[str | None, str]:
+    """Return the id of the session of a line, and the name of its side chain if it is of one."""
+    session = payload.get("sessionId")
+    side = str(payload.get("agentId") or "side") if payload.get("isSidechain") else ""
+    return session if isinstance(session, str) else None, side
+
+
+def line_of(payload: dict[str, Any], lost: Counter[str]) -> Line | None:
+    """Return what a line of a session says; None if it is no line of the tree."""
+    uuid, message = payload.get("uuid"), payload.get("message")
+    if not isinstance(uuid, str):
+        return None
+    line = Line(uuid, str(payload.get("parentUuid") or ""))
+    if isinstance(message, dict) and not (
+        payload.get("isMeta") or payload.get("isApiErrorMessage")
+    ):
+        answer = message.get("id")
+        line.answer = answer if isinstance(answer, str) else ""
+        line.messages = read(message, lost)
+    return line
+
+
+def conversation(lines: list[Line]) -> list[Message]:
+    """Return the messages of the branch that the last of some lines ends, each answer whole."""
+    by_uuid = {line.uuid: line for line in lines}
+    chain: set[str] = set()
+    place = lines[-1].uuid if lines else ""
+    while place in by_uuid and place not in chain:
+        chain.add(place)
+        place = by_uuid[place].parent
+    on_branch = [line for line in lines if line.uuid in chain]
+    open_calls = {call["id"] for line in on_branch for call in _calls(line.messages)}
+    messages: list[Message] = []
+    answers: dict[str, int] = {}
+    for line in lines:
+        # Results of calls made at once follow one call each, and only one is followed by the rest.
+        if line.uuid not in chain and not _answers(line.messages, open_calls):
+            continue
+        for message in line.messages:
+            whole = answers.get(line.answer) if message["role"] == "assistant" else None
+            if line.answer and whole is not None:
+                messages[whole] = _continued(messages[whole], message)
+                continue
+            if line.answer:
+                answers[line.answer] = len(messages)
+            messages.append(message)
+    return messages
+
+
+def _calls(messages: list[Message]) -> list[Message]:
+    return [call for message in messages for call in message["tool_calls"] or []]
+
+
+def _answers(messages: list[Message], calls: set[str]) -> bool:
+    """Whether messages are nothing but results of some calls."""
+    return bool(messages) and all(
+        message["role"] == "tool" and message["tool_call_id"] in calls for message in messages
+    )
+
+
+def _continued(message: Message, more: Message) -> Message:
+    """One answer out of two parts of it."""
+    calls = [*(message["tool_calls"] or []), *(more["tool_calls"] or [])]
+    text = "\n".join(filter(None, (message["content"], more["content"])))
+    return {**message, "content": text or None, "tool_calls": calls or None}
