@@ -142,8 +142,9 @@ class Lake:
         source: str | None = None,
         dry_run: bool = False,
         progress: Callable[[int, int, int], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> ingest.IngestReport:
-        """Ingest files in bulk, each row once: see `lakelog.ingest.ingest`."""
+        """Ingest files in bulk, each row once: see `lakelog.ingest.ingest.Ingester`."""
         worker = ingest.Ingester(
             self.store,
             self.branch_name,
@@ -153,6 +154,7 @@ class Lake:
             source=source,
             dry_run=dry_run,
             progress=progress,
+            stop=stop,
         )
         listed = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         return worker.run([os.fspath(path) for path in listed])

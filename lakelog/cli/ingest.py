@@ -9,8 +9,9 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ from lakelog.cli.input_formats import InputFormat, with_pattern
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import arrival, confirm, many
+from lakelog.cli.rounds import stop_at_signals
 from lakelog.event import bookkeeping
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.batch import FileReport
@@ -71,6 +73,7 @@ def ingest(
     may be compressed (.gz, .zst, .xz, .bz2).
 
     A file that was ingested before continues where it stopped, even under another name.
+    A pipe is stored as its lines come; Ctrl-C keeps what came.
     Lines that cannot be parsed go to quarantine. `lakelog formats test FILE` shows how
     lines are parsed; `lakelog formats add` stores a pattern of your own.
     """
@@ -78,14 +81,18 @@ def ingest(
     # Before a lake is created: a mistyped path must not leave an empty one behind.
     if not bootstrap.is_lake(app.path) and not any(map(_exists, paths)):
         raise click.ClickException(f"nothing to ingest: there is no {' or '.join(paths)}")
-    with _lake_for(app, dry_run) as lake, app.progress("ingest", "bytes") as progress:
+    with (
+        _lake_for(app, dry_run) as lake,
+        app.progress("ingest", "bytes") as progress,
+        _stopping(paths) as stop,
+    ):
 
         def show(done: int, total: int, events: int) -> None:
             rate = events / max(time.monotonic() - started, 0.001)
             progress(done, total, f"{events:,} events, {rate:,.0f}/s")
 
         report = lake.ingest(
-            list(paths), format=form, source=source, dry_run=dry_run, progress=show
+            list(paths), format=form, source=source, dry_run=dry_run, progress=show, stop=stop
         )
         for file in report.files:
             if file.repeated:
@@ -159,6 +166,17 @@ def quarantine(
     app.say(f"{words}{' (nothing was changed)' if dry_run else ''}")
     if target.format != "table" or target.path:
         emit_record(record, target, lambda: f"{words}\n")
+
+
+@contextlib.contextmanager
+def _stopping(paths: tuple[str, ...]) -> Iterator[Callable[[], bool]]:
+    """Say whether to stop: where pipes are read, Ctrl-C and SIGTERM end them, and what came until
+    then is stored; otherwise they end the verb."""
+    if not any(path == "-" or (os.path.exists(path) and Path(path).is_fifo()) for path in paths):
+        yield lambda: False
+        return
+    with stop_at_signals() as stop:
+        yield stop.is_set
 
 
 @contextlib.contextmanager

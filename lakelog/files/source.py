@@ -165,6 +165,9 @@ class Source:
         self.path, self.name, self.piped = path, name or path, piped
         self.broken = self._refused = ""
         self.limit = limit
+        self.published: Any = None
+        """The cursor of a stream whose beginning, but for its `head`, cannot be read any more."""
+        self.head = b""
         self.chunk = SHORT
         """Bytes of the chunks that are read next."""
         self.splits: Splits | None = None

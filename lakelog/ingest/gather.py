@@ -151,6 +151,14 @@ class Gatherer:
         self._crc.add([data], len(data))
         self._move(place + len(data), data)
 
+    def settle(self) -> None:
+        """Ingest the pending record: nothing came behind it for a while."""
+        pending, self._pending = self._pending, b""
+        if pending and self._joins:
+            self._take_chunk(Chunk(pending, self._place), final=True)
+        else:
+            self._pending = pending
+
     def finish(self) -> None:
         """Ingest the pending record, as nothing follows; publish. Raises CursorMoved."""
         pending, self._pending = self._pending, b""

@@ -10,22 +10,22 @@ reading starts again from where the cursor is: at worst work is wasted.
 from __future__ import annotations
 
 import errno
+import functools
 import glob
 import os
-import shutil
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog.files.cursors import printable
+from lakelog.files.cursors import WINDOW, printable
 from lakelog.files.exclusions import is_apart
 from lakelog.files.identity import Inodes
 from lakelog.files.source import Hole, Source, kind_of
+from lakelog.files.spool import PipedSource, Spool
 from lakelog.files.traversal import walk
 from lakelog.ingest.batch import CursorMoved, FileReport, Job, finishing
 from lakelog.ingest.gather import Gatherer
@@ -119,8 +119,11 @@ class Ingester:
         mode: str = "once",
         follows: bool = False,
         inodes: Inodes | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`follows` and `inodes` are those of a watcher: see identity.Resolver."""
+        """`follows` and `inodes` are those of a watcher: see identity.Resolver. Once `stop` says
+        so, what came until then is published, and nothing more is read."""
+        self._stop = stop
         self._job = Job(store, branch, connect, form, source, dry_run, mode, follows, inodes)
         self._sealer, self._progress = sealer, progress
         self._bytes_done = self._total = 0
@@ -139,6 +142,8 @@ class Ingester:
         self._total = sum(map(_size, files))
         group = Group(self._job, self._alone)
         for number, path in enumerate(files):
+            if self._stop():
+                break
             report.files.append(self._file(path, group))
             self._bytes_done += _size(path)
             # Each publish adds a manifest entry or more; without merging them in between, thousands
@@ -201,13 +206,25 @@ class Ingester:
             return group.take(path, path, self._job.mode)
         # A pipe is published by itself, after the files before it.
         group.flush()
-        # A pipe can be read once, but a lost race reads again: it is spooled to a file without a
-        # name.
-        with stream as file, tempfile.TemporaryFile(dir=self._job.store.paths.cache) as spool:
-            shutil.copyfileobj(file, spool, 1 << 20)
-            spool.flush()
-            self._follow(f"/dev/fd/{spool.fileno()}", path, report, piped=True)
+        with stream as file, closing(Spool(file, self._job.store.paths.cache, self._stop)) as spool:
+            self._stream(spool, path, report)
         return report
+
+    def _stream(self, spool: Spool, name: str, report: FileReport) -> None:
+        """Read what comes through a pipe, lines as they come."""
+        spool.fill(WINDOW)
+        # What came before may come again, and is known by all of its content.
+        alike = self._job.present()[1].alike(spool.head, self._job.label)
+        spool.fill(max((cursor.bytes for cursor in alike), default=0))
+        with closing(Source(spool.path)) as source:
+            is_plain = not source.compression
+        # What is packed is known by its end alone to be whole.
+        if not is_plain:
+            spool.fill_all()
+        for _ in self._steps(
+            spool.path, name, report, piped=True, spool=spool if is_plain else None
+        ):
+            pass
 
     def _alone(self, path: str, name: str, mode: str) -> FileReport:
         """Ingest a file that is too large, or of another kind, to be published with others."""
@@ -226,17 +243,23 @@ class Ingester:
         report: FileReport,
         *,
         piped: bool = False,
+        spool: Spool | None = None,
         limit: int | None = None,
         expect: tuple[int, int] | None = None,
     ) -> Generator[int, bool]:
-        """Read a file from its cursor to its end, starting over as often as the cursor moves.
+        """Read a file, or what comes through a pipe, from its cursor to its end, starting over as
+        often as the cursor moves.
 
         Yields the size of each piece; what was gathered is published when True is sent.
         """
         earlier, is_finished = 0, False
         while not is_finished:
             try:
-                source = Source(path, name, piped=piped, limit=limit)
+                source = (
+                    PipedSource(spool, name)
+                    if spool
+                    else Source(path, name, piped=piped, limit=limit)
+                )
             except OSError as error:
                 report.error = error.strerror or str(error)
                 return
@@ -263,9 +286,14 @@ class Ingester:
 
     def _read(self, source: Source, gatherer: Gatherer) -> Generator[int, bool]:
         """Read a file to its end. Raises CursorMoved."""
+        if isinstance(source, PipedSource):
+            source.idle = functools.partial(_publish, source, gatherer)
         with closing(source.ahead(gatherer.start.bytes)) as pieces:
             for piece in pieces:
                 gatherer.take(piece)
+                if self._stop() and not source.piped:
+                    gatherer.flush()
+                    return
                 if self._progress:
                     self._progress(self._bytes_done + source.raw, self._total, gatherer.event_count)
                 # What nobody wrote takes no time, however long it is.
@@ -276,6 +304,15 @@ class Ingester:
                     gatherer.flush()
                     size = 0
         gatherer.finish()
+
+
+def _publish(source: PipedSource, gatherer: Gatherer, is_quiet: bool) -> None:
+    """Publish what came through a pipe; with its last record if nothing came for a while. Raises
+    CursorMoved."""
+    if is_quiet:
+        gatherer.settle()
+    gatherer.flush()
+    source.free(gatherer.start)
 
 
 def expand(paths: list[str], *, special: bool = False) -> Iterator[str]:
@@ -331,7 +368,8 @@ def _size(path: str) -> int:
 def _opened(path: str) -> Any:
     """Open standard input or a pipe, which can be read only once."""
     if path != "-":
-        return open(path, "rb")
+        # Without waiting for a writer, as a signal could not end that.
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
     if sys.stdin is None:
         raise OSError("standard input is closed")
     return nullcontext(sys.stdin.buffer)
