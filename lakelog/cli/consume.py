@@ -105,7 +105,7 @@ def consume(
                 records = [dataclasses.asdict(lag) for lag in consumer.lags()]
                 emit(of_records(records), target)
                 return
-            report = functools.partial(_report, app)
+            report = functools.partial(report_consumed, app)
             result = repeat(consumer.run, report, None if once else every)
     if as_json:
         emit_record(dataclasses.asdict(result), target, lambda: "")
@@ -114,7 +114,8 @@ def consume(
         click.get_current_context().exit(exits.FAILED)
 
 
-def _report(app: App, result: ConsumeResult, seconds: float) -> None:
+def report_consumed(app: App, result: ConsumeResult, seconds: float) -> None:
+    """Say what a round stored."""
     words = f"{many(result.messages, 'message')}, {many(result.events, 'event')}"
     if result.known:
         words += f", {result.known:,} known by id"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -22,15 +23,18 @@ from lakelog.backup.scheduler import BackupPlan, BackupScheduler
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.backups import option_words, with_backups
+from lakelog.cli.consume import report_consumed
 from lakelog.cli.input_formats import with_pattern
 from lakelog.cli.recent import RedisPlan, with_redis
 from lakelog.cli.render.output import choose, emit_record
 from lakelog.cli.render.terminal import arrival, is_terminal, many
-from lakelog.cli.rounds import SIGNALS, StopEvent
+from lakelog.cli.rounds import SIGNALS, StopEvent, repeat
 from lakelog.collect import loop
 from lakelog.collect import watch as following
 from lakelog.collect.followed_file import raise_descriptor_limit
 from lakelog.collect.status import Say, Totals, lock_path, status_path
+from lakelog.consume.consume import Consumer
+from lakelog.consume.journal_source import JournalSource
 from lakelog.files.scan import scan
 from lakelog.lake import Lake
 from lakelog.recent.redis_feed import END, RecentFeeder
@@ -90,6 +94,9 @@ WantedBy=multi-user.target
     "--poll", is_flag=True, help="Poll only; for network mounts, which send no notifications."
 )
 @click.option("--once", is_flag=True, help="Ingest what is there, then exit.")
+@click.option(
+    "--journal", is_flag=True, help="Follow this machine's journal instead, by journalctl."
+)
 @click.option("--status", is_flag=True, help="Show what the watcher of this lake is doing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit that does the same.")
@@ -104,6 +111,7 @@ def watch(
     interval: float,
     poll: bool,
     once: bool,
+    journal: bool,
     status: bool,
     as_json: bool,
     print_unit: bool,
@@ -118,7 +126,9 @@ def watch(
     if status:
         _show_status(app, as_json)
         return
-    if not roots:
+    if journal and roots:
+        raise click.UsageError("--journal is followed by itself: watch directories with another")
+    if not (roots or journal):
         raise click.UsageError("a directory is needed, such as /var/log/app")
     # The unit repeats the options, so that what was tried by hand is what systemd starts.
     if print_unit:
@@ -127,10 +137,13 @@ def watch(
         options += ["--source", source] if source is not None else []
         # Only what differs from its default: the unit then keeps to the defaults of later versions.
         options += ["--interval", f"{interval:g}"] if interval != INTERVAL else []
-        options += ["--poll"] * poll + ["--once"] * once
+        options += ["--poll"] * poll + ["--once"] * once + ["--journal"] * journal
         options += ["-q"] * app.quiet + ["-v"] * app.verbose + option_words(plan)
         options += recent.words() if recent else []
         click.echo(_unit(app, roots, options), nl=False)
+        return
+    if journal:
+        follow_journal(app, every=None if once else interval)
         return
     follow(
         app,
@@ -215,6 +228,16 @@ def follow(
             click.get_current_context().exit(exits.WRONG)
         if once and watcher.has_unreadable:
             click.get_current_context().exit(exits.FAILED)
+
+
+def follow_journal(app: App, *, every: float | None) -> None:
+    """Store the entries of the journal, once or every so many seconds until a signal arrives."""
+    source = JournalSource(follows=every is not None)
+    with (
+        app.open_or_create() as lake,
+        contextlib.closing(Consumer(lake, source, form="journald", say=_reporter(app))) as consumer,
+    ):
+        repeat(consumer.run, functools.partial(report_consumed, app), every)
 
 
 def _refuse_lakes(path: str, roots: list[str]) -> None:
@@ -382,7 +405,8 @@ def _unit(app: App, roots: tuple[str, ...], options: list[str]) -> str:
     program += ["--branch", app.branch] if app.branch != "main" else []
     # % begins a specifier in a systemd unit.
     command = shlex.join([*program, "watch", *places, *options]).replace("%", "%%")
-    return _UNIT.format(where=", ".join(places).replace("%", "%%"), command=command)
+    where = ", ".join(places).replace("%", "%%") or "the journal"
+    return _UNIT.format(where=where, command=command)
 
 
 def _is_alive(pid: int) -> bool:

@@ -64,20 +64,47 @@ class JournalExport(Format):
 
     def parse(self, text: bytes) -> dict[str, Any]:
         """Return the event of an entry. Raises InvalidEvent."""
-        values: dict[str, Any] = {}
-        for name, value in _fields(text):
-            if name not in values:
-                values[name] = value
-            elif isinstance(values[name], _Values):
-                values[name].append(value)
-            else:
-                values[name] = _Values([values[name], value])
+        values = values_of(text)
         if "__REALTIME_TIMESTAMP" not in values:
             raise InvalidEvent("not a journal entry: it has no __REALTIME_TIMESTAMP")
         return JOURNALD.event({k: to_json(v) for k, v in values.items()})
 
 
 FORM = JournalExport(__doc__)
+
+
+def values_of(text: bytes) -> dict[str, Any]:
+    """Return the fields of an entry as the journal's JSON has them. Raises InvalidEvent."""
+    values: dict[str, Any] = {}
+    for name, value in _fields(text):
+        if name not in values:
+            values[name] = value
+        elif isinstance(values[name], _Values):
+            values[name].append(value)
+        else:
+            values[name] = _Values([values[name], value])
+    return values
+
+
+def split(data: bytes, *, is_end: bool = False) -> tuple[list[bytes], bytes]:
+    """Cut what `journalctl -o export` prints into entries; also return the rest, of an entry that
+    goes on. At the end of it there is none."""
+    entries, begin, at = list[bytes](), 0, 0
+    while (end := data.find(b"\n", at)) >= 0:
+        line, start, at = data[at:end], at, end + 1
+        if not line:
+            entries += [data[begin:start]] if start > begin else []
+            begin = at
+        elif b"=" not in line:
+            # A binary value, which may hold blank lines.
+            size = int.from_bytes(data[at : at + 8], "little")
+            at += 8 + size + 1
+            if at > len(data):
+                break
+    rest = data[begin:]
+    if is_end and rest.strip():
+        return [*entries, rest], b""
+    return entries, rest
 
 
 class _Values(list):  # type: ignore[type-arg]

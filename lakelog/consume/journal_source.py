@@ -1,0 +1,167 @@
+"""The journal of systemd as a source: its entries, read from `journalctl -o export`.
+
+`journalctl` runs as long as it is followed, and begins after the cursor that the lake has. An entry
+is read as journald's JSON, in which a field of binary values is a list of bytes. Its position is
+its cursor, and its number the one that the journal counts by; another journal, after the files were
+removed, counts anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from lakelog.clients.failure import ConnectionLost
+from lakelog.consume.source import StreamState
+from lakelog.errors import Unreachable
+from lakelog.formats import journal
+from lakelog.ingest.messages import Message
+from lakelog.ingest.stream_cursor import StreamCursor
+
+URL = "journal:"
+PROGRAM = "journalctl"
+LATEST = "latest"
+"""The position behind every entry, wherever that is now."""
+WAIT = 0.2
+"""Seconds for which the next entries are waited for."""
+_READ = 1 << 20
+_CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+)")
+_NUMBER_MAX = (1 << 51) - 1
+
+
+class JournalSource:
+    """This machine's journal. With `follows` what is written later is read by the same process."""
+
+    address, name = "the journal", "journal"
+    absence = "the journal has no entries, or none that this user may read (group systemd-journal)"
+
+    def __init__(self, *, follows: bool = False) -> None:
+        self._follows = follows
+        self._process: subprocess.Popen[bytes] | None = None
+        self._position, self._rest = "", b""
+        self._key, self._end = "", ""
+
+    def connect(self, group: str) -> None:
+        """See which journal it is. Raises Unreachable."""
+        del group  # nobody else sees who reads it
+        entry = self._last()
+        fields = journal.values_of(entry) if entry else {}
+        self._key = f"{URL}{fields.get('_MACHINE_ID', '')}" if entry else ""
+        self._end = str(fields.get("__CURSOR", ""))
+
+    def states(self) -> Sequence[StreamState]:
+        """The journal, whose end is known when it is connected to and is open from then on."""
+        end, self._end = self._end, LATEST
+        return [StreamState(self._key, self.name, "", end, 0)] if self._key else []
+
+    def order(self, position: str) -> int:
+        """The number of an entry in its journal."""
+        if position == LATEST:
+            return 1 << 64
+        match = _CURSOR.match(position)
+        return int(match[2], 16) if match else 0
+
+    def read(
+        self, positions: Mapping[str, str], ends: Mapping[str, str], limit: int
+    ) -> tuple[list[Message], bool]:
+        """Return the entries after a position that are there now."""
+        del ends  # what comes meanwhile is read as well
+        process = self._at(positions[self._key])
+        messages: list[Message] = []
+        assert process.stdout is not None
+        while len(messages) < limit:
+            is_ready, _, _ = select.select([process.stdout], [], [], WAIT)
+            if not is_ready:
+                return messages, True
+            data = os.read(process.stdout.fileno(), _READ)
+            entries, self._rest = journal.split(self._rest + data, is_end=not data)
+            messages += [self._message(entry) for entry in entries]
+            if not data:
+                self._end_process(process)
+                return messages, True
+        return messages, False
+
+    def acknowledge(self, cursors: Sequence[StreamCursor]) -> None:
+        """Nothing: the journal remembers no readers."""
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+
+    def _at(self, position: str) -> subprocess.Popen[bytes]:
+        """The process that gives what follows a position."""
+        if self._process is None or self._position != position:
+            self.close()
+            words = [f"--after-cursor={position}"] if position else []
+            words += ["--follow", "--no-tail"] if self._follows else []
+            self._process = _started(words)
+            self._position, self._rest = position, b""
+        return self._process
+
+    def _message(self, entry: bytes) -> Message:
+        fields = journal.values_of(entry)
+        cursor = str(fields.get("__CURSOR", ""))
+        match = _CURSOR.match(cursor)
+        number = int(match[2], 16) if match else 0
+        time = str(fields.get("__REALTIME_TIMESTAMP", ""))
+        self._position = cursor
+        return Message(
+            self._key,
+            cursor,
+            number & _NUMBER_MAX,
+            orjson.dumps(fields),
+            None,
+            int(time) if time.isdecimal() else None,
+            orjson.dumps({"entry": number}),
+            "journal",
+            match[1][:8] if match else "",
+        )
+
+    def _end_process(self, process: subprocess.Popen[bytes]) -> None:
+        """Say why the process ended. Raises ConnectionLost, Unreachable."""
+        assert process.stderr is not None
+        words = process.stderr.read().decode("utf-8", "replace").strip()
+        code = process.wait()
+        self.close()
+        if code and "cursor" in words.lower():
+            raise Unreachable(f"{PROGRAM}: {words}")
+        if code or self._follows:
+            raise ConnectionLost(f"{PROGRAM} ended with {code}{f': {words}' if words else ''}")
+
+    def _last(self) -> bytes:
+        """The newest entry; empty where there is none. Raises Unreachable."""
+        process = _started(["--lines=1"])
+        data, words = process.communicate()
+        if process.returncode and not data:
+            message = words.decode("utf-8", "replace").strip()
+            raise Unreachable(f"{PROGRAM} ended with {process.returncode}: {message}")
+        entries, _ = journal.split(data, is_end=True)
+        return entries[-1] if entries else b""
+
+
+def _started(words: list[str]) -> subprocess.Popen[bytes]:
+    """Start `journalctl`. Raises Unreachable."""
+    command: list[Any] = [PROGRAM, "--output=export", "--no-pager", "--quiet", *words]
+    try:
+        # In a session of its own: Ctrl-C ends us in order, and then it.
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise Unreachable(f"{PROGRAM} cannot be run: {error.strerror or error}") from None
