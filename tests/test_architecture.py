@@ -54,7 +54,7 @@ ORDER = {
     "query": """sql frames stream relation tail_rows behaviour providers ref_schemas type_tables
         segment_files cursor_pool needle_rows segment_choice seal_requests frame_scans session
         follow""",
-    "query/sql": "extractions tree payload newest moments prune qualifiers keys table_sql",
+    "query/sql": "extractions tree payload newest moments prune listings qualifiers keys table_sql",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns tables contract sample user_views""",
     "ingest": """definitions records time_carry stripes conformance typed_payloads transform

@@ -24,7 +24,7 @@ from lakelog.query.needle_rows import NeedleRows
 from lakelog.query.ref_schemas import RefSchemas
 from lakelog.query.relation import Failure, Relation, guarded
 from lakelog.query.segment_choice import SegmentChoice
-from lakelog.query.sql import prune, table_sql
+from lakelog.query.sql import listings, prune, table_sql
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import Stream
@@ -159,7 +159,7 @@ class Session:
             with self.tail(self._branch).read_ahead(wanted=is_first):  # the database takes as long
                 mentions = prune.analyze(self._database().cursor(), query)
             named = mentions.own_tables(TABLES)
-            if named is None or self.hides_tables:
+            if named is None or self.hides_tables or listings.asks_for_tables(query):
                 return None
             state, pending = self.state(at)
             counted = self._counted(mentions, state, pending)
@@ -261,7 +261,7 @@ class Session:
         *,
         is_as_asked: bool = False,
     ) -> tuple[str, Any]:
-        explain, query = prune.split_explain(query)
+        explain, query = listings.split(query, self.table_names)
         if explain:
             query, params = self._bind(cursor, query, params, at, is_as_asked=is_as_asked)
             return explain + query, params

@@ -359,3 +359,29 @@ def test_columns_share_the_width(
 def test_durations_are_iso_8601(given: float, shown: str) -> None:
     """An interval is written as an ISO 8601 duration."""
     assert values.duration(values.datetime.timedelta(seconds=given)) == shown
+
+
+def test_show_lists_the_tables_and_describes_them(lake: Path) -> None:
+    """SHOW TABLES names events, quarantine, views and the statement's own tables, none of ours;
+    SHOW and DESCRIBE of each give its columns, whether it was read before or not."""
+    query = "CREATE TABLE mine AS SELECT 1 AS x; SHOW TABLES"
+    names = [row["name"] for row in map(json.loads, run(lake, "sql", query).stdout.splitlines())]
+    assert {"events", "quarantine", "status", "mine"} <= set(names)
+    assert names == sorted(set(names))
+    assert not [name for name in names if name.startswith("lakelog_")]
+    for query in ("show events;", "SHOW COLUMNS FROM events", "DESCRIBE events", "SHOW status"):
+        columns = [
+            row["column_name"]
+            for row in map(json.loads, run(lake, "sql", query).stdout.splitlines())
+        ]
+        assert columns[:2] == (["category", "status"] if "status" in query else ["time", "type"])
+    near = run(lake, "sql", "SHOW event", code=1)
+    assert "events" in near.stderr
+
+
+def test_a_plan_is_shown_as_it_is_drawn(lake: Path) -> None:
+    """EXPLAIN on a terminal is the plan over several lines, not one cell that is cut."""
+    shown = run(lake, "sql", "EXPLAIN SELECT * FROM events", "--format", "table").stdout
+    assert "explain_key" not in shown
+    assert shown.count("\n") > 3
+    assert "Projections:" in shown

@@ -31,6 +31,7 @@ GAP = 2
 _CELL_MAX = 300
 _TEXT_MIN = 8
 _TEXT_GOOD = 20
+_PLAN = ["explain_key", "explain_value"]
 _BOOKKEEPING = ("ingested_at", "origin", "position", "seq")
 _NUMBERS = (int, float, Decimal)
 
@@ -60,6 +61,8 @@ def render(
 ) -> tuple[str, list[str]]:
     """Return the table as text, and the columns that did not fit: not `main` ones, as long as
     others can go."""
+    if list(columns) == _PLAN:  # drawn by the engine, over several lines
+        return "\n".join(str(row[1]).rstrip("\n") for row in rows) + "\n", []
     values = [[row[i] for row in rows] for i in range(len(columns))]
     names = [cell(c) for c in columns]
     cells = [[cell(v) for v in column] for column in values]

@@ -1,0 +1,37 @@
+"""Statements that ask for the tables of a lake, which the engine does not know before they are
+read: SHOW TABLES, and SHOW NAME."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from lakelog.query.sql import prune
+from lakelog.segments.sql import literal
+
+_NAME = r'(?:\w+|"[^"]+")'
+_SHOW = re.compile(
+    r"(?:\s|--[^\n]*\n)*(?:(?P<all>show\s+tables(?:\s+from\s+main)?|pragma\s+show_tables)"
+    rf"|show\s+(?:columns\s+(?:from|in)\s+)?(?P<name>{_NAME}(?:\.{_NAME})*))\s*;?\s*",
+    re.I,
+)
+_MADE = """SELECT {0}_name AS name FROM duckdb_{0}s() WHERE NOT internal AND schema_name = 'main'
+    AND database_name IN ('memory', 'temp') AND NOT starts_with({0}_name, 'lakelog_')"""
+
+
+def asks_for_tables(query: str) -> bool:
+    """Whether a query is one of these statements."""
+    return _SHOW.fullmatch(query) is not None
+
+
+def split(query: str, names: Callable[[], list[str]]) -> tuple[str, str]:
+    """Return the EXPLAIN before a query, "" where there is none, and the rest; in the place of SHOW
+    something that gives the tables of the lake, by `names`, with those that the user made."""
+    match = _SHOW.fullmatch(query)
+    if match and match["all"]:
+        listed = ", ".join(f"({literal(name)})" for name in names())
+        made = " UNION ".join(_MADE.format(kind) for kind in ("table", "view"))
+        return "", f"SELECT name FROM (VALUES {listed}) AS t(name) UNION {made} ORDER BY name"
+    if match and ("." in match["name"] or match["name"].strip('"').lower() in names()):
+        return "", f"DESCRIBE {match['name']}"
+    return prune.split_explain(query)
