@@ -57,9 +57,9 @@ ORDER = {
     "query/sql": "extractions tree payload newest moments prune listings qualifiers keys table_sql",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns tables contract sample user_views""",
-    "ingest": """definitions records time_carry stripes conformance typed_payloads transform
-        event_segments tail_keys split_worker batch repeats gather group ingest stream_cursor
-        messages preview quarantine audit""",
+    "ingest": """file_report definitions records stripes time_carry conformance typed_payloads
+        transform event_segments tail_keys split_worker batch repeats gather group ingest
+        stream_cursor messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
     "export": "folder tables export",
     "clients": """failure backoff loopback download http_client redis_config redis_client

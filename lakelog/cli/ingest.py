@@ -26,7 +26,7 @@ from lakelog.cli.render.terminal import arrival, confirm, many
 from lakelog.cli.rounds import stop_at_signals
 from lakelog.event import bookkeeping
 from lakelog.ingest import quarantine as lines
-from lakelog.ingest.batch import FileReport
+from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.ingest import IngestReport
 from lakelog.render.formats import Result, of_records
 from lakelog.store import bootstrap

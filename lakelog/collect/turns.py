@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from lakelog.ingest.batch import FileReport
+from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.ingest import Reading
 
 SIZE = 256 << 20

@@ -27,7 +27,8 @@ from lakelog.files.cursors import CursorIndex
 from lakelog.files.rotation import PACKED, is_rotated
 from lakelog.files.scan import IGNORED, FileState, Scan, look_again, scan
 from lakelog.ingest import repeats
-from lakelog.ingest.batch import GRACE, FileReport, Job
+from lakelog.ingest.batch import GRACE, Job
+from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.group import FILES_MAX, Group
 from lakelog.ingest.ingest import WENT, Ingester, Reading
 

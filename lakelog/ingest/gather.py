@@ -15,7 +15,8 @@ from lakelog.files.source import LINE_MAX, SHORT, Chunk, Hole, Overlong, Pause, 
 from lakelog.formats import local_time, registry
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions
-from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit
+from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
+from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.records import BOM, joins
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer, readable
 from lakelog.segments import typed

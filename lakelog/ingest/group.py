@@ -24,7 +24,8 @@ from lakelog.files.source import Chunk, Source
 from lakelog.formats import bulk
 from lakelog.formats.format import Format
 from lakelog.formats.local_time import zone_note
-from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit, is_finished
+from lakelog.ingest.batch import Batch, CursorMoved, Job, commit, is_finished
+from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import choose_format
 from lakelog.ingest.records import records
 from lakelog.ingest.transform import ChunkResult

@@ -27,7 +27,8 @@ from lakelog.files.identity import Inodes
 from lakelog.files.source import Hole, Source, kind_of
 from lakelog.files.spool import PipedSource, Spool
 from lakelog.files.traversal import walk
-from lakelog.ingest.batch import CursorMoved, FileReport, Job, finishing
+from lakelog.ingest.batch import CursorMoved, Job, finishing
+from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import Gatherer
 from lakelog.ingest.group import Group
 from lakelog.ingest.repeats import find as find_repeats

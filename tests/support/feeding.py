@@ -19,7 +19,8 @@ import lakelog
 from lakelog.errors import LakelogError
 from lakelog.files import cursors, source
 from lakelog.ingest import batch
-from lakelog.ingest.batch import FileReport, Job
+from lakelog.ingest.batch import Job
+from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.group import Group
 from lakelog.ingest.ingest import Ingester
 from lakelog.store.bootstrap import load

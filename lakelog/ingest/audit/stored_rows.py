@@ -188,7 +188,7 @@ class StoredRows:
     def _places(self) -> str:
         """SQL for the positions of the rows of both kinds, and whether they have the time of their
         ingest."""
-        events = self._part(self._events, "origin, position, time, ingested_at", False)
+        events = self._part(self.events, "origin, position, time, ingested_at", False)
         bad = self._part(self._bad, "origin, position", True)
         return (
             f"SELECT origin, position, bad, time = ingested_at AS arrived FROM ({events})"
