@@ -68,11 +68,14 @@ def _halves(start: bytes) -> Iterator[tuple[str, bytes, bytes]]:
     yield "utf-16-be", start[::2], start[1::2]
 
 
-def inflated(file: Any, kind: str) -> Any:
-    """Return the stream of what a file holds; `kind` is what `compression` said, or WIDE."""
+def inflated(file: Any, kind: str, on_trailing: Callable[[], None] = lambda: None) -> Any:
+    """Return the stream of what a file holds; `kind` is what `compression` said, or WIDE.
+
+    `on_trailing` is called where bytes follow that are no part of it, and are ignored.
+    """
     if kind == WIDE:
         return Utf16Stream(file, file.read(WIDE_MAX))
-    stream = Zstd(file) if kind == "zstd" else Members(file, kind)
+    stream = Zstd(file) if kind == "zstd" else Members(file, kind, on_trailing)
     start, fault = b"", None
     try:
         while len(start) < WIDE_MAX and (part := stream.read(WIDE_MAX - len(start))):
@@ -147,6 +150,8 @@ class _GzipMember:
         return data_out
 
 
+_MAGIC = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}
+"""How members begin, of formats after which trailing bytes are ignored."""
 _MEMBERS: dict[str, Callable[[], Any]] = {
     "gzip": _GzipMember,
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_WINDOW_MAX),
@@ -155,11 +160,14 @@ _MEMBERS: dict[str, Callable[[], Any]] = {
 
 
 class Members:
-    """A file of gzip, xz or bzip2, of any number of members; zeros after one are padding."""
+    """A file of gzip, xz or bzip2, of any number of members; zeros after one are padding, and what
+    is no member after the last one of gzip or bzip2 is ignored, as these programs do."""
 
-    def __init__(self, file: Any, kind: str) -> None:
+    def __init__(self, file: Any, kind: str, on_trailing: Callable[[], None]) -> None:
         self._file, self._kind, self._input = file, kind, b""
         self._member: Any = None
+        self._has_read = self._is_over = False
+        self._on_trailing = on_trailing
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes. Raises BrokenStream, OSError."""
@@ -188,13 +196,21 @@ class Members:
 
     def _begin(self) -> bool:
         """Start the next member; False at the end of the file."""
+        if self._is_over:
+            return False
         self._input = self._input.lstrip(b"\0")
         while not self._input:
             self._input = self._file.read(_BLOCK)
             if not self._input:
                 return False
             self._input = self._input.lstrip(b"\0")
-        self._member = _MEMBERS[self._kind]()
+        # Of one byte nobody knows yet: a member may be being written.
+        magic = _MAGIC.get(self._kind, b"")
+        if self._has_read and magic and not magic.startswith(self._input[: len(magic)]):
+            self._is_over = True
+            self._on_trailing()
+            return False
+        self._has_read, self._member = True, _MEMBERS[self._kind]()
         return True
 
 

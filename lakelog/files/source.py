@@ -164,6 +164,8 @@ class Source:
     ) -> None:
         self.path, self.name, self.piped = path, name or path, piped
         self.broken = self._refused = ""
+        self.remark = ""
+        """What was left out of the file though nothing is wrong with the rest."""
         self.limit = limit
         self.published: Any = None
         """The cursor of a stream whose beginning, but for its `head`, cannot be read any more."""
@@ -371,7 +373,12 @@ class Source:
     def _open(self) -> Any:
         if self.container:
             return RowStream(self._file)
-        return inflated(self._file, self.compression) if self.compression else self._file
+        if not self.compression:
+            return self._file
+        return inflated(self._file, self.compression, self._note_trailing)
+
+    def _note_trailing(self) -> None:
+        self.remark = f"bytes after the end of the {self.compression} stream were ignored"
 
     def _block(self, size: int) -> bytes:
         """Read a block, unless the file inflates beyond RATIO_MAX: then `broken` says so."""

@@ -283,7 +283,7 @@ class Ingester:
                 with suppress(CursorMoved):
                     yield from self._read(source, gatherer)
                     is_finished = True
-            report.error = source.broken
+            report.error, report.note = source.broken, report.note or source.remark
 
     def _read(self, source: Source, gatherer: Gatherer) -> Generator[int, bool]:
         """Read a file to its end. Raises CursorMoved."""

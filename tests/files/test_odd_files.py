@@ -22,6 +22,7 @@ import lakelog
 from lakelog.cli import cli
 from lakelog.collect import loop, watch
 from lakelog.ingest.audit.audit import audit
+from tests.support import lakes
 from tests.support.watching import Place, Watched, stored
 
 SPECIAL = {"null": "a device", "zero": "a device", "pipe": "a pipe", "socket": "a socket"}
@@ -337,3 +338,36 @@ def test_the_last_line_of_a_watched_file_in_utf_16(
         watcher.round()
         assert lake.store.refs.head("main").move.number == before
     assert lake.count() == 3
+
+
+@pytest.mark.parametrize("trailing", [b"\0" * 700, b"garbage\n" * 90, b"\0" * 512 + b"x", b"\x1e"])
+@pytest.mark.parametrize("packer", [gzip, bz2])
+def test_bytes_after_the_last_member_are_ignored(
+    packer: Any, trailing: bytes, tmp_path: Path
+) -> None:
+    """What stands after a gzip or bzip2 stream is no part of it, as for gzip(1): zeros are padding,
+    anything else is said; all lines are stored once, and the audit agrees."""
+    file = tmp_path / "app.jsonl.packed"
+    members = [packer.compress(b'{"type": "A", "data": %d}\n' % n) for n in range(3)]
+    file.write_bytes(b"".join(members) + trailing)
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        (report,) = lake.ingest(str(file)).files
+        assert (report.events, report.error) == (3, "")
+        assert ("were ignored" in report.note) == bool(trailing.strip(b"\0"))
+        (again,) = lake.ingest(str(file)).files
+        assert (again.events, again.error) == (0, "")
+        assert lake.count() == 3
+        (audited,) = audit(lake.store, "main", lake.engine, [str(file)]).files
+        assert (audited.lines, audited.error, audited.wrong) == (3, "", False)
+
+
+def test_a_member_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
+    """The beginning of another member is no garbage: its lines come once it is whole."""
+    file, more = tmp_path / "app.jsonl.gz", gzip.compress(b'{"type": "B"}\n')
+    for cut in (1, 9):
+        file.write_bytes(gzip.compress(b'{"type": "A"}\n') + more[:cut])
+        with lakes.opened(str(tmp_path / f"lake{cut}")) as lake:
+            (report,) = lake.ingest(str(file)).files
+            assert (report.events, "too early" in report.error) == (1, True)
+            file.write_bytes(gzip.compress(b'{"type": "A"}\n') + more)
+            assert lake.ingest(str(file)).events == 1
