@@ -133,6 +133,7 @@ def test_pip_installs_a_program_that_works(installed: Path, tmp_path: Path) -> N
     assert place.startswith(str(installed.parent))
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_the_wheel_has_licence_types_and_data(installed: Path, tmp_path: Path) -> None:
     """The installed package has LICENSE, py.typed and every file beside the code, and no tests."""

@@ -228,6 +228,7 @@ def test_system_a_watches_with_its_old_flags(machine: Machine) -> None:
     assert list((machine.root / "logs" / "backup").rglob("app_*.log"))
 
 
+@pytest.mark.thorough
 def test_system_b_runs_as_printed(machine: Machine) -> None:
     """Loggers, views read right after them, processing, and the database sync in one process."""
     checks = {
@@ -301,6 +302,7 @@ def test_environment_of_system_c() -> None:
     assert (config.host, config.port, config.db, config.use_tls) == ("localhost", 6379, 0, False)
 
 
+@pytest.mark.thorough
 def test_system_c_runs_as_printed(machine: Machine) -> None:
     """Values come back with the types that they had."""
     printed = next(b for b in blocks("C", "python") if b.title == "Advanced Features")
@@ -333,6 +335,7 @@ def test_an_error_names_the_host_whatever_the_password(password: str) -> None:
     assert "***" not in str(raised.value)
 
 
+@pytest.mark.thorough
 def test_state_scripts_of_system_d(machine: Machine) -> None:
     """The commands of the state scripts save, list, restore and remove states."""
     state = machine.root / "data" / "state"
@@ -388,6 +391,7 @@ def podman() -> Iterator[podmans.Podman]:
         started.remove_all()
 
 
+@pytest.mark.thorough
 def test_containers_of_system_d(machine: Machine, podman: podmans.Podman) -> None:
     """omega_snapshot.sh saves, tags, verifies and restores a container; pushing, which needs a
     registry, is tested with one in test_container_snapshots."""
@@ -411,6 +415,7 @@ def test_containers_of_system_d(machine: Machine, podman: podmans.Podman) -> Non
     assert sorted(names) == ["btc-live-feed", "btc-live-feed-restored"]
 
 
+@pytest.mark.thorough
 def test_system_e_runs_as_printed(machine: Machine) -> None:
     """The manager, its figures and look-ups, also after `stop`."""
     checks = {

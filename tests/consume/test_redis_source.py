@@ -49,6 +49,7 @@ def server(home: Path) -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.mark.matrix
 class TestRedisStream(SourceSuite):
     """The inherited faults, and what only Redis has."""
 

@@ -122,7 +122,9 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.matrix
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("reader", [by_polars, by_pandas, by_spark])
+@pytest.mark.parametrize(
+    "reader", [by_polars, by_pandas, pytest.param(by_spark, marks=pytest.mark.thorough)]
+)
 def test_plain_readers_give_the_same_values(reader: Reader, made: list[str]) -> None:
     """Polars, pandas and Spark read every column of every segment as pyarrow does."""
     files = kinds(made) if reader is by_spark else made

@@ -120,7 +120,7 @@ def test_a_file_in_order(
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("chunk", [50, 300, 5000])
-@pytest.mark.parametrize("data", [MIXED * 3, BULK * 30, KEYED_BULK + BULK, OOS, keyed([1, 2] * 50)])
+@pytest.mark.parametrize("data", [MIXED * 3, BULK * 30, KEYED_BULK + BULK, OOS, keyed([1, 2] * 12)])
 def test_chunks(
     lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, data: bytes
 ) -> None:

@@ -77,6 +77,7 @@ def _access_logs() -> list[str]:
     return [name for name in logs if name.startswith("services/")]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", _access_logs())
 @pytest.mark.usefixtures("few")
 def test_access_logs_of_services(lake: lakelog.Lake, name: str) -> None:
@@ -144,6 +145,7 @@ def test_ssh_logs_are_as_people_read_them(lake: lakelog.Lake) -> None:
     assert sum(text.startswith("Invalid user") for text in texts) == int(known["invalid_user"])
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", [n for n in FACTS if n.startswith(KAFKA)])
 @pytest.mark.usefixtures("few")
 def test_kafka_logs(lake: lakelog.Lake, name: str) -> None:
@@ -174,6 +176,7 @@ def test_pairs_of_real_programs(lake: lakelog.Lake) -> None:
     assert (found[0]["data"]["reason"], found[0]["data"]["status"]) == ("", "Pending")
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("name", "form", "counts"),
     [

@@ -46,6 +46,7 @@ def test_sqlite_without_the_driver(home: Path) -> None:
     assert place.rows() == expected(path)
 
 
+@pytest.mark.matrix
 class TestDuckdb(TargetSuite):
     @pytest.fixture
     def place(self, home: Path) -> Place:
@@ -58,6 +59,7 @@ def server() -> Iterator[PostgresServer]:
         yield running
 
 
+@pytest.mark.matrix
 class TestPostgres(TargetSuite):
     @pytest.fixture
     def place(self, server: PostgresServer) -> Place:

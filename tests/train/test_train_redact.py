@@ -134,6 +134,7 @@ def redacted(home: Path, lines: list[str], mode: str = "mask", **more: Any) -> l
     return [row["message"] for row in found]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", MAKERS)
 def test_what_was_planted_in_real_lines_is_gone(home: Path, kind: str) -> None:
     """Of each kind at least 99 of 100 planted values are replaced, among real log lines."""
