@@ -10,6 +10,7 @@ commas; `all` is every one but the Python packages.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -138,6 +139,8 @@ def skip(reason: str) -> NoReturn:
 
 
 def _is_installed(module: str) -> bool:
+    if module == "sql.magic":  # looked for without loading its package, which may refuse others
+        return bool([*importlib.metadata.Distribution.discover(name=DISTRIBUTIONS[module])])
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # it is inside a package that is missing
