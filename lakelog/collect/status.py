@@ -130,7 +130,8 @@ class Reporter:
 
     def _write(self) -> None:
         with contextlib.suppress(OSError):
-            data = orjson.dumps(asdict(self.totals), option=orjson.OPT_APPEND_NEWLINE)
+            body = asdict(self.totals) | {"roots": [*map(printable, self.totals.roots)]}
+            data = orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
             disk.replace_whole(status_path(self._lake), data, sync=False)
             self._written = self.totals.last_round
 

@@ -67,11 +67,24 @@ class ExportResult:
         return sum(self.files.values())
 
 
+class _Output:
+    """Where a file is written: Arrow itself takes no path that is not UTF-8."""
+
+    def __init__(self, where: str | BinaryIO) -> None:
+        self.file = open(where, "wb") if isinstance(where, str) else where  # noqa: SIM115
+        self._is_own = isinstance(where, str)
+
+    def close(self) -> None:
+        """Close the file, if it was opened here."""
+        if self._is_own:
+            self.file.close()
+
+
 class ParquetPart:
     """A Parquet file, zstd, a row group for each table written."""
 
     def __init__(self, where: str | BinaryIO, schema: pa.Schema) -> None:
-        self._where, self._schema = where, schema
+        self._out, self._schema = _Output(where), schema
         self._writer: Any = None
 
     def write(self, table: pa.Table) -> None:
@@ -79,7 +92,7 @@ class ParquetPart:
         if self._writer is None:
             few = _repeating(table)
             self._writer = pq.ParquetWriter(
-                self._where, self._schema, use_dictionary=few, **COMPRESSION
+                self._out.file, self._schema, use_dictionary=few, **COMPRESSION
             )
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
@@ -88,6 +101,7 @@ class ParquetPart:
         if self._writer is None:
             self.write(self._schema.empty_table())
         self._writer.close()
+        self._out.close()
 
 
 def _repeating(table: pa.Table) -> bool | list[str]:
@@ -114,7 +128,8 @@ class ArrowPart:
     def __init__(
         self, where: str | BinaryIO, schema: pa.Schema, *, is_stream: bool = False
     ) -> None:
-        self._writer = (pa.ipc.new_stream if is_stream else pa.ipc.new_file)(where, schema)
+        self._out = _Output(where)
+        self._writer = (pa.ipc.new_stream if is_stream else pa.ipc.new_file)(self._out.file, schema)
 
     def write(self, table: pa.Table) -> None:
         """Add batches."""
@@ -123,6 +138,7 @@ class ArrowPart:
     def close(self) -> None:
         """Write the footer."""
         self._writer.close()
+        self._out.close()
 
 
 OPENERS: dict[str, Opener] = {"parquet": ParquetPart, "arrow": ArrowPart}

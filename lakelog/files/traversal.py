@@ -1,13 +1,24 @@
-"""Traversal of directories, however deeply they are nested."""
+"""Traversal of directories, however deeply they are nested, and paths by names that are text."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+_ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 Listing = tuple[str, list[str], list[str]]
 """A directory, and the names of directories and of other files in it, both sorted."""
+
+
+def path_of(name: str) -> str:
+    """Return the path of a file whose name was made printable, its bytes that are no UTF-8 escaped.
+    A path that exists as it is written is that one."""
+    if "\\x" not in name or os.path.lexists(name):
+        return name
+    path = os.fsdecode(_ESCAPED.sub(lambda m: bytes([int(m[1], 16)]), os.fsencode(name)))
+    return path if os.path.lexists(path) else name
 
 
 def walk(root: str, on_error: Callable[[OSError], None] = lambda _: None) -> Iterator[Listing]:

@@ -145,3 +145,21 @@ def test_directories_may_be_nested_a_thousand_deep(deep: Path) -> None:
     with lakelog.open(path) as lake:
         found = lake.sql("SELECT count(*) FROM events WHERE type = 'DEEP'").fetchall()
     assert found == [(1,)]
+
+
+@pytest.mark.parametrize("out", ["o\udce9.parquet", "o\udce9.arrow", "o\udce9.csv", "o\udce9/"])
+def test_names_that_are_no_utf_8(out: str, tmp_path: Path) -> None:
+    """A log of such a name is ingested, found again by the audit of all that was ingested, and
+    followed; rows are exported to such paths."""
+    path, logs = str(tmp_path / "lake"), tmp_path / "logs\udcff"
+    logs.mkdir()
+    (logs / "caf\udce9.jsonl").write_text('{"type": "N"}\n')
+    assert run("--lake", path, "ingest", str(logs)).exit_code == 0
+    assert run("--lake", path, "watch", str(logs), "--once").exit_code == 0
+    for words in ([], [str(logs)]):
+        audit = run("--lake", path, "audit", *words)
+        assert (audit.exit_code, audit.stdout.count('"state":"sound"')) == (0, 1), audit.output
+    there = f"{tmp_path}/{out}"
+    assert run("--lake", path, "export", "events", "-o", there).exit_code == 0
+    files = [there] if os.path.isfile(there) else [f"{there}{name}" for name in os.listdir(there)]
+    assert sum(map(os.path.getsize, files)) > 0

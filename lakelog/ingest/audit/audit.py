@@ -31,6 +31,7 @@ from lakelog.files.content import is_distinctive
 from lakelog.files.cursors import WINDOW, Cursor, CursorIndex, printable
 from lakelog.files.identity import of_inode
 from lakelog.files.source import Source
+from lakelog.files.traversal import path_of
 from lakelog.formats import registry
 from lakelog.ingest import definitions, repeats
 from lakelog.ingest.audit.account import Account
@@ -162,7 +163,7 @@ class _Work:
 
     def _remembered(self) -> list[str]:
         """The names of cursors; what came through a pipe has none that can be opened."""
-        return sorted({c.name for c in self._cursors.values() if c.name != PIPE})
+        return sorted({path_of(c.name) for c in self._cursors.values() if c.name != PIPE})
 
     def _removed_below(self, paths: list[str]) -> list[Cursor]:
         """Cursors of files that were in these directories and are gone; none without backups."""
@@ -172,7 +173,7 @@ class _Work:
         if self._backups is None or not roots:
             return []
         cursors_below = [c for c in self._cursors.values() if c.name.startswith(roots)]
-        return [c for c in cursors_below if not os.path.lexists(c.name)]
+        return [c for c in cursors_below if not os.path.lexists(path_of(c.name))]
 
     def _wanted(self, paths: list[str]) -> set[str]:
         """The origins that files may have, by how they begin, or how they were called."""
@@ -417,7 +418,7 @@ def _reason(path: str) -> str:
     """Return why the file of a cursor is not the one of this name."""
     if path == PIPE:
         return "it came through a pipe"
-    there = os.path.lexists(path)
+    there = os.path.lexists(path_of(path))
     return "another file has its name now" if there else "no such file now"
 
 
