@@ -52,9 +52,11 @@ ORDER = {
         registry""",
     "render": "values vectors ordered display formats plots",
     "query": """sql frames stream relation tail_rows behaviour providers ref_schemas type_tables
-        segment_files cursor_pool needle_rows segment_choice seal_requests frame_scans session
+        segment_files cursor_pool needle_rows segment_choice seal_requests frame_scans cursor_views
+        top_scans session
         follow""",
-    "query/sql": "extractions tree payload newest moments prune listings qualifiers keys table_sql",
+    "query/sql": """extractions tree payload newest moments prune top_rows listings qualifiers keys
+        table_sql""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns tables contract sample user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance typed_payloads

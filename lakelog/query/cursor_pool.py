@@ -58,6 +58,10 @@ class CursorPool:
             make(cursor, views)
         return cursor
 
+    def give_back(self, views: list[View], cursor: Any) -> None:
+        """Take back a cursor whose answer was read."""
+        self._returned.append((_key(views), views, cursor))
+
     def lend(self, views: list[View], cursor: Any, holder: object) -> weakref.finalize[..., Any]:
         """Take a cursor back when `holder` is freed, unless the result is detached before."""
         back = weakref.finalize(holder, self._returned.append, (_key(views), views, cursor))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.engine import messages, session_settings
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
-from lakelog.query import frames, providers, seal_requests, segment_files, type_tables
+from lakelog.query import cursor_views, frames, providers, seal_requests, segment_files, type_tables
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
@@ -28,6 +28,7 @@ from lakelog.query.sql import listings, prune, table_sql
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import Stream
+from lakelog.query.top_scans import TopScans
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
@@ -76,7 +77,7 @@ class Session:
         self._sealing = seal_requests.SealRequests(store, branch)
         self._choice = SegmentChoice(store, self._verify)
         self.among = self._choice.among
-        self._pool, self._needles = CursorPool(), NeedleRows()
+        self._renew_cursors()
         self._prepared: set[str] = set()
         self._is_closed = False
         _SESSIONS.add(self)
@@ -168,6 +169,7 @@ class Session:
                 if scan := self.scans.stream(cursor, query, mentions, state, pending):
                     return Relation(None, scan, self._failed)
             views = [] if counted else self._views(named, mentions, state, pending)
+            views = self._tops.bounded(query, mentions, (state, pending), views)
             asked, is_once, kept = query, False, None
             fresh = functools.partial(connection.segment_cursor, self._database())
             if mentions.needles and self._only is None:
@@ -270,7 +272,7 @@ class Session:
             query = query if mentions.parsed else session_settings.for_session(cursor, query)
             query = self._types.replaced(cursor, query, mentions)
             query = self.refs.requalified(query, mentions)
-            other = self.prepare(cursor, query, mentions, at, is_as_asked=is_as_asked)
+            other = self.prepare(cursor, query, mentions, at, params, is_as_asked=is_as_asked)
             # A view made here is read by later queries that do not name `events`.
             self.hides_tables |= not mentions.parsed and bool(_HIDES.search(query))
             if not mentions.parsed:  # it may replace what other queries were bound to
@@ -305,7 +307,7 @@ class Session:
             self._is_closed = True
             self._base, self._tails, self._rows = None, {}, {}
             self.refs.clear()
-            self._pool, self._needles = CursorPool(), NeedleRows()
+            self._renew_cursors()
             self.hides_tables = False
             self._attached.clear()
 
@@ -315,6 +317,7 @@ class Session:
         query: str,
         mentions: prune.TableRefs,
         at: str | None,
+        params: Any = None,
         *,
         is_as_asked: bool = False,
     ) -> str | None:
@@ -338,6 +341,8 @@ class Session:
                 return counted
             # What the views of another schema ask of events is not in the query: take them all.
             views = self._views(named, prune.TableRefs() if extra else mentions, *pinned)
+            if not (extra or is_of_type or is_as_asked or self.hides_tables):
+                views = self._tops.bounded(query, mentions, pinned, views, cursor, params)
             views += self._types.views(mentions, pinned) if is_of_type else []
         elif not of_refs:
             return None
@@ -352,6 +357,11 @@ class Session:
     def _over_typed(self, query: str, pinned: Any, views: list[View], refs: Any) -> Any:
         cursor, keep, kinds = self._database().cursor(), self.hides_tables, self._types.of(pinned)
         return table_sql.over_typed_columns(cursor, query, views, refs, kinds, keep=keep)
+
+    def _renew_cursors(self) -> None:
+        self._pool, self._needles = CursorPool(), NeedleRows()
+        parts = self._database, self._verify, self.make, self._over_typed
+        self._tops = TopScans(*parts, is_part=self._only is not None)
 
     def _counted(
         self, mentions: prune.TableRefs, state: Manifest, pending: PendingFrames | None
@@ -424,20 +434,9 @@ class Session:
 
     def make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
         """Make views on a cursor. Raises DamagedSegment, SnapshotGone."""
-        for name, entries, tail, more, of_type, source in views:
-            self._verify(entries)
-            if tail is not None:
-                connection.load_relations()  # which know how the engine reads Arrow tables
-                tail = tail.select(table_sql.columns(name))
-                # A view over it would take as long again.
-                if not entries and self._only is None and not more and of_type is None:
-                    cursor.register(name, tail)
-                    continue
-                source = f"lakelog_tail_{'quarantine' if name == 'quarantine' else 'events'}"
-                cursor.register(source, tail)
-            rows = self.view_sql(name, entries, source, more)
-            rows = of_type.rows_sql(rows) if of_type else rows
-            cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
+        for view in views:
+            self._verify(view.entries)
+            cursor_views.make(cursor, view, self.view_sql, is_part=self._only is not None)
 
     def rows_sql(self, entries: list[SegmentEntry], more: tuple[Extraction, ...] = ()) -> str:
         """SQL for the rows of event segments, each verified, with seq. Raises DamagedSegment."""
@@ -490,7 +489,7 @@ def _after_fork() -> None:
     """A child must not touch its parent's locks, nor its database (which `connection` keeps) or the
     cursors of it, which would be freed."""
     for session in _SESSIONS:
-        forks.never_free(session._pool, session._needles)
+        forks.never_free(session._pool, session._needles, session._tops)
         session.close()
         session._is_closed = False
 

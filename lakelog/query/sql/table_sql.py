@@ -42,11 +42,14 @@ class View(NamedTuple):
     """Which events it has, if not all."""
     source: str | None = None
     """The table, in SQL, that has the rows of the tail, where that is not `tail`."""
+    bound: str = ""
+    """A condition, in SQL, that all of its rows meet; empty for none."""
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What is equal for views of the same rows, as long as the tail is held."""
-        return self.name, id(self.tail), tuple(entry.key for entry in self.entries), self.more
+        segments = tuple(entry.key for entry in self.entries)
+        return self.name, id(self.tail), segments, self.more, self.bound
 
 
 def columns(name: str) -> tuple[str, ...]:

@@ -1,0 +1,131 @@
+"""The first of two steps of a query for the newest or oldest rows: from which time on they are.
+
+What such a query is says `sql/top_rows.py`. The times are looked for on a cursor that has the same
+tables, of the same state and tail and with the same settings, so that both steps see one snapshot.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lakelog.engine.syntax import SyntaxFault, sql_of
+from lakelog.query.cursor_pool import CursorPool
+from lakelog.query.sql import prune
+from lakelog.query.sql.prune import TableRefs
+from lakelog.query.sql.table_sql import View
+from lakelog.query.sql.top_rows import TopRows, top_rows
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import connection
+from lakelog.store.entry import SegmentEntry
+
+if TYPE_CHECKING:
+    import duckdb
+else:
+    duckdb = Lazy("duckdb")
+
+LEAST = 100_000
+"""Events of which all columns are read as fast as the time of each before."""
+_SHARE = 20
+"""The rows that are wanted are at most this part of all."""
+_LONG = 2_000_000
+"""In more events nothing is looked for in their payloads beforehand."""
+_KEPT = 128
+Tables = list[View]
+
+
+class TopScans:
+    """Bounds the tables of queries for the newest or oldest rows. Its owner calls it under a lock.
+
+    It is given what makes the database, verifies segments, makes tables on a cursor, and makes a
+    query over a state read extractions from payloads as columns; `is_part` says that `events` has
+    not all rows of its segments.
+    """
+
+    def __init__(
+        self,
+        database: Callable[[], Any],
+        verify: Callable[[list[SegmentEntry]], None],
+        make: Callable[[Any, Tables], None],
+        typed: Callable[[str, Any, Tables, Any], Any],
+        *,
+        is_part: bool,
+    ) -> None:
+        self._database, self._verify, self._make, self._typed = database, verify, make, typed
+        self._is_part, self._pool = is_part, CursorPool()
+        self._asked: dict[str, TopRows | None] = {}
+
+    def bounded(
+        self,
+        query: str,
+        mentions: TableRefs,
+        pinned: Any,
+        views: Tables,
+        cursor: Any = None,
+        params: Any = None,
+    ) -> Tables:
+        """Return the tables of a query without the rows that it sorts out by their time; as they
+        are where nothing is gained. A query that is asked on a `cursor` has the settings of it."""
+        if len(views) != 1 or views[0].name != "events" or len(mentions.needs) != 1:
+            return views
+        total = sum(entry.events for entry in views[0].entries)
+        if total < LEAST or mentions.needles or mentions.of_refs or not mentions.parsed:
+            return views
+        wanted = self._wanted(query)
+        if wanted is None or wanted.count * _SHARE > total:
+            return views
+        # The caller holds a lock, which other threads would wait for.
+        if wanted.reads_payloads and total > _LONG:
+            return views
+        try:
+            found = self._edge(wanted, views[0], pinned, cursor, params)
+        # The query itself says what is wrong with it, in its own words.
+        except (duckdb.Error, SyntaxFault):
+            return views
+        return [found] if found else views
+
+    def _wanted(self, query: str) -> TopRows | None:
+        if query not in self._asked:
+            if len(self._asked) >= _KEPT:
+                self._asked.clear()
+            tree = prune.tree_of(self._database().cursor(), query)
+            self._asked[query] = top_rows(tree) if len(tree.get("statements", ())) == 1 else None
+        return self._asked[query]
+
+    def _edge(
+        self, wanted: TopRows, view: View, pinned: Any, cursor: Any, params: Any
+    ) -> View | None:
+        """The table from the time of the last row that is wanted on; None if there are fewer."""
+        descending = wanted.descending
+        if descending is None:
+            (order,) = self._first("SELECT current_setting('default_order')", [], cursor)
+            descending = str(order).upper().startswith("DESC")
+        some = view
+        if not (wanted.is_filtered or self._is_part):
+            some = view._replace(entries=wanted.among(view.entries, descending))
+            if sum(entry.events for entry in some.entries) < LEAST:
+                return some
+        last = "min" if descending else "max"
+        times = sql_of(self._database().cursor(), wanted.statement).rstrip(";")
+        query = f"SELECT epoch_us({last}(time)), count(*) FROM ({times})"
+        query, views = self._typed(query, pinned, [some], {})
+        micros, count = self._first(query, views, cursor, params)
+        if count < wanted.count:
+            return None
+        sign, entries = ">=", [entry for entry in view.entries if entry.time[1] >= micros]
+        if not descending:
+            sign, entries = "<=", [entry for entry in view.entries if entry.time[0] <= micros]
+        return view._replace(entries=entries, bound=f"time {sign} make_timestamptz({micros})")
+
+    def _first(self, query: str, views: Tables, cursor: Any, params: Any = None) -> Any:
+        """The first row of a query over some tables."""
+        if cursor is not None:
+            self._make(cursor, views)
+            # all of it: a cursor has one unfinished answer at most
+            return cursor.execute(query, params or None).fetchall()[0]
+        fresh = functools.partial(connection.segment_cursor, self._database())
+        pooled = self._pool.with_views(views, fresh, self._verify, self._make)
+        row = pooled.execute(query).fetchall()[0]
+        self._pool.give_back(views, pooled)
+        return row
