@@ -58,7 +58,7 @@ ORDER = {
     "query/sql": """extractions tree payload newest moments prune top_rows listings qualifiers keys
         table_sql""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
-        engine ledger type_columns tables contract sample user_views""",
+        engine ledger type_columns file_table tables contract sample user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance typed_payloads
         transform event_segments tail_keys split_worker batch repeats gather group ingest
         stream_cursor messages preview quarantine audit""",

@@ -14,10 +14,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import os
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from lakelog.files.checksum import joined, of_zeros
@@ -88,6 +90,7 @@ class Cursor:
     looked: int = 0
     apart: tuple[str, ...] = ()
     begun: int = 0
+    host: str = field(default="", compare=False)  # alone no change: each start of a pod has its own
 
     @classmethod
     def from_entry(cls, record: Record) -> Cursor:
@@ -100,6 +103,7 @@ class Cursor:
         values["places"] = tuple((int(at), int(crc)) for at, crc in members.get("places", ()))
         values["apart"] = tuple(members.get("apart", ()))
         values["origin"] = members.get("origin") or record.key
+        values["host"] = sys.intern(str(members.get("host", "")))
         return cls(**values)
 
     def entry(self) -> Record:
@@ -370,7 +374,8 @@ def new_cursor(source: Source, head: bytes, index: CursorIndex, label: str | Non
 
 def with_status(cursor: Cursor, source: Source) -> Cursor:
     """The cursor with the present name, size, inode and times of its file."""
-    now = replace(cursor, name=printable(source.name), size=source.size)
+    host = os.uname().nodename
+    now = replace(cursor, name=printable(source.name), size=source.size, host=host)
     if source.piped:
         return now
     device, inode = source.identity

@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from lakelog.query.providers import Pinned
     from lakelog.query.sql import extractions
     from lakelog.query.sql.extractions import TypeTable
-    from lakelog.views import catalog, engine, guard, ledger, params, type_columns
+    from lakelog.views import catalog, engine, file_table, guard, ledger, params, type_columns
     from lakelog.views.definition import Definition
     from lakelog.views.engine import Projector
 else:
     duckdb, encode = Lazy("duckdb"), Lazy("lakelog.event.encode")
     extractions = Lazy("lakelog.query.sql.extractions")
     # A query that names no view needs none of them.
-    catalog, engine, guard, ledger, params, type_columns = (
+    catalog, engine, file_table, guard, ledger, params, type_columns = (
         Lazy(f"lakelog.views.{name}")
-        for name in "catalog engine guard ledger params type_columns".split()
+        for name in "catalog engine file_table guard ledger params type_columns".split()
     )
 
 _STATES = 16
@@ -130,8 +130,8 @@ class ViewTables:
         return [(catalog.find(name, own), name in own) for name in names]
 
     def names(self, state: Manifest) -> list[str]:
-        """Names of all views of a state: those that lakelog brings, and its own."""
-        return [*catalog.BUILT_IN, *self.own_views(state)]
+        """Names of all views of a state, those that lakelog brings and its own, and `files`."""
+        return [*dict.fromkeys((*catalog.BUILT_IN, *self.own_views(state), file_table.NAME))]
 
     def definition(self, name: str, at: str | None = None) -> Definition:
         """One view of a state. Raises InvalidView where there is none."""
@@ -205,13 +205,16 @@ class ViewTables:
 
     def schema(self, name: str, pinned: Pinned, table: str, events: str) -> str | None:
         """Return a schema that holds a view of the state of a ref; see TableProvider."""
-        views = [*catalog.built_in(), *self.own_views(pinned[0])]
+        views = self.names(pinned[0])
         if table not in views:
             if name.lower() in providers.REGISTERED:
                 return None
             near = did_you_mean(table, [*TABLES, *views]) or f"see `lakelog views --at {name}`"
             raise QueryFailed(f'"{name}" has no table or view {table}: {near}')
-        answer = self._view_of(pinned, table, None, Schema(events))
+        if table == file_table.NAME and table not in self.own_views(pinned[0]):
+            answer = file_table.table(self._store, pinned[0], is_present=False)
+        else:
+            answer = self._view_of(pinned, table, None, Schema(events))
         schema = self.session.refs.new_schema(name)
         cursor = self.session.connect().cursor()
         cursor.register("lakelog_answer", answer)
@@ -289,11 +292,16 @@ class ViewTables:
             return None
         pinned = self.session.state(at)
         own = self.own_views(pinned[0])
-        for name in sorted(names & {*catalog.built_in(), *own}):
+        for name in sorted(names & {*catalog.built_in(), *own, file_table.NAME}):
             source = f"{_OFFERED}{name}"
             if _is_taken(cursor, name):
                 continue
-            cursor.register(source, self._view_of(pinned, name, None, at))
+            # A view that a lake has of this name stays what it was.
+            if name == file_table.NAME and name not in own:
+                answer = file_table.table(self._store, pinned[0], is_present=at is None)
+            else:
+                answer = self._view_of(pinned, name, None, at)
+            cursor.register(source, answer)
             cursor.execute(
                 f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {source}"
             )
