@@ -60,13 +60,13 @@ ORDER = {
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns file_table tables contract sample user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance typed_payloads
-        transform event_segments tail_keys split_worker batch repeats gather group ingest
+        transform event_segments tail_keys split_worker batch repeats skip gather group ingest
         stream_cursor messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
     "export": "folder tables export",
     "clients": """failure backoff loopback download http_client redis_config redis_client
         redis_metrics kafka_config""",
-    "collect": "followed_file successors status turns watch loop",
+    "collect": "followed_file successors old_files status turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",
     "loggers": """exits buffer queue values destination recorder exceptions handler adapters
         otel spans genai_fields genai_streams genai_calls genai

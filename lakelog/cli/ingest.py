@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
+import math
 import os
 import re
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,11 +25,12 @@ from lakelog.cli.input_formats import InputFormat, with_pattern
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import arrival, confirm, many
-from lakelog.cli.rounds import stop_at_signals
+from lakelog.cli.rounds import Span, stop_at_signals
 from lakelog.event import bookkeeping
+from lakelog.files.scan import Selection
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.file_report import FileReport
-from lakelog.ingest.ingest import IngestReport
+from lakelog.ingest.ingest import IngestReport, expand
 from lakelog.render.formats import Result, of_records
 from lakelog.store import bootstrap
 
@@ -55,6 +58,19 @@ _VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
     metavar="NAME",
     help="Source of events that name none; equal files of two sources are both ingested.",
 )
+@click.option(
+    "--exclude",
+    "excluded",
+    multiple=True,
+    metavar="GLOB",
+    help="Names of files and directories to leave out, or paths if they have a slash.",
+)
+@click.option(
+    "--ignore-older",
+    type=Span(),
+    metavar="TIME",
+    help="Leave out files that were last written longer ago, such as 7d.",
+)
 @click.option("--dry-run", is_flag=True, help="Read and count, but store nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result of each file as JSON.")
 def ingest(
@@ -62,6 +78,8 @@ def ingest(
     paths: tuple[str, ...],
     form: str | None,
     source: str | None,
+    excluded: tuple[str, ...],
+    ignore_older: float | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -81,6 +99,9 @@ def ingest(
     # Before a lake is created: a mistyped path must not leave an empty one behind.
     if not bootstrap.is_lake(app.path) and not any(map(_exists, paths)):
         raise click.ClickException(f"nothing to ingest: there is no {' or '.join(paths)}")
+    selected = list(paths)
+    if excluded or ignore_older is not None:
+        selected = _selected(paths, Selection(excluded=excluded), ignore_older)
     with (
         _lake_for(app, dry_run) as lake,
         app.progress("ingest", "bytes") as progress,
@@ -92,7 +113,7 @@ def ingest(
             progress(done, total, f"{events:,} events, {rate:,.0f}/s")
 
         report = lake.ingest(
-            list(paths), format=form, source=source, dry_run=dry_run, progress=show, stop=stop
+            selected, format=form, source=source, dry_run=dry_run, progress=show, stop=stop
         )
         for file in report.files:
             if file.repeated:
@@ -166,6 +187,20 @@ def quarantine(
     app.say(f"{words}{' (nothing was changed)' if dry_run else ''}")
     if target.format != "table" or target.path:
         emit_record(record, target, lambda: f"{words}\n")
+
+
+def _selected(paths: tuple[str, ...], selection: Selection, seconds: float | None) -> list[str]:
+    """Return the files to ingest: those that nothing excludes, and that were written since."""
+    oldest = 0.0 if seconds is None else time.time() - seconds
+    return [path for path in expand(list(paths), selection=selection) if _mtime(path) >= oldest]
+
+
+def _mtime(path: str) -> float:
+    """When a file was last written; what is none is looked at in any case, to say so."""
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        return status.st_mtime if stat.S_ISREG(status.st_mode) else math.inf
+    return math.inf
 
 
 @contextlib.contextmanager

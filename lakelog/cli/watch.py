@@ -28,14 +28,14 @@ from lakelog.cli.input_formats import with_pattern
 from lakelog.cli.recent import RedisPlan, with_redis
 from lakelog.cli.render.output import choose, emit_record
 from lakelog.cli.render.terminal import arrival, is_terminal, many
-from lakelog.cli.rounds import SIGNALS, StopEvent, repeat
+from lakelog.cli.rounds import SIGNALS, Span, StopEvent, repeat
 from lakelog.collect import loop
 from lakelog.collect import watch as following
 from lakelog.collect.followed_file import raise_descriptor_limit
 from lakelog.collect.status import Say, Totals, lock_path, status_path
 from lakelog.consume.consume import Consumer
 from lakelog.consume.journal_source import JournalSource
-from lakelog.files.scan import scan
+from lakelog.files.scan import Selection, scan
 from lakelog.lake import Lake
 from lakelog.recent.redis_feed import END, RecentFeeder
 from lakelog.render.values import micros
@@ -80,6 +80,24 @@ WantedBy=multi-user.target
     metavar="GLOB",
     help="Names to follow, all by default; their rotated and compressed copies, too.",
 )
+@click.option(
+    "--exclude",
+    "excluded",
+    multiple=True,
+    metavar="GLOB",
+    help="Names of files and directories to leave out, or paths if they have a slash.",
+)
+@click.option(
+    "--ignore-older",
+    type=Span(),
+    metavar="TIME",
+    help="Leave out files that were last written longer ago, such as 7d, unless they are known.",
+)
+@click.option(
+    "--from-end",
+    is_flag=True,
+    help="Begin at the ends of the files that are there, if none of them was read before.",
+)
 @with_pattern
 @click.option("--source", metavar="NAME", help="Source of events that name none.")
 @click.option(
@@ -106,6 +124,9 @@ def watch(
     app: App,
     roots: tuple[str, ...],
     patterns: tuple[str, ...],
+    excluded: tuple[str, ...],
+    ignore_older: float | None,
+    from_end: bool,
     form: str | None,
     source: str | None,
     interval: float,
@@ -133,6 +154,9 @@ def watch(
     # The unit repeats the options, so that what was tried by hand is what systemd starts.
     if print_unit:
         options = [word for pattern in patterns for word in ("--pattern", pattern)]
+        options += [word for pattern in excluded for word in ("--exclude", pattern)]
+        options += ["--ignore-older", f"{ignore_older:g}s"] if ignore_older is not None else []
+        options += ["--from-end"] * from_end
         options += ["--format", form] if form else []
         options += ["--source", source] if source is not None else []
         # Only what differs from its default: the unit then keeps to the defaults of later versions.
@@ -149,6 +173,9 @@ def watch(
         app,
         list(roots),
         patterns=patterns or ("*",),
+        excluded=excluded,
+        ignore_older=ignore_older,
+        from_end=from_end,
         form=form,
         source=source,
         interval=interval,
@@ -165,6 +192,9 @@ def follow(
     *,
     patterns: tuple[str, ...],
     plan: BackupPlan | None,
+    excluded: tuple[str, ...] = (),
+    ignore_older: float | None = None,
+    from_end: bool = False,
     recent: RedisPlan | None = None,
     form: str | None = None,
     source: str | None = None,
@@ -184,6 +214,9 @@ def follow(
             lake,
             roots,
             patterns=patterns,
+            excluded=excluded,
+            ignore_older=ignore_older,
+            from_end=from_end,
             form=form,
             source=source,
             say=tell,
@@ -206,7 +239,7 @@ def follow(
                 if feeder:
                     feeder.start()
                 if once:
-                    _once(watcher, stop, backups, patterns)
+                    _once(watcher, stop, backups, Selection(patterns, excluded))
                 else:
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")
@@ -277,7 +310,7 @@ def _once(
     watcher: following.Watcher,
     stop: threading.Event,
     backups: BackupScheduler | None,
-    patterns: tuple[str, ...],
+    selection: Selection,
 ) -> None:
     watcher.round(final=True)
     while (
@@ -289,7 +322,7 @@ def _once(
         watcher.round(final=True)
     watcher.close()
     if backups:
-        backups.run(scan(watcher.totals.roots, patterns))
+        backups.run(scan(watcher.totals.roots, selection))
 
 
 def _close(

@@ -22,7 +22,7 @@ from lakelog.files import content, cursors
 from lakelog.files.cursors import Cursor, CursorIndex
 from lakelog.files.exclusions import is_apart
 from lakelog.files.rotation import PACKED
-from lakelog.files.scan import FileState, Scan, seen_as
+from lakelog.files.scan import FileState, Scan, Selection, seen_as
 from lakelog.files.source import Source
 
 ENTRIES_MAX = 20_000
@@ -55,8 +55,8 @@ class _MissingFile:
 class Successors:
     """Finds what followed files became, and which of them were lost."""
 
-    def __init__(self, roots: list[str], label: str | None) -> None:
-        self._roots, self._label = roots, label
+    def __init__(self, roots: list[str], label: str | None, selection: Selection) -> None:
+        self._roots, self._label, self._selection = roots, label, selection
         self._paths: dict[Identity, str] = {}
         self._missing: dict[Identity, _MissingFile] = {}
         self._truncated: set[str] = set()
@@ -94,7 +94,7 @@ class Successors:
         gone += _released(all_cursors, self._truncated)
         self._truncated.clear()
         earlier = _gone(all_cursors, listing, self._roots, self._label) if self._scans == 1 else []
-        self._find(listing, [f.file.identity for f in missing], gone + earlier)
+        self._find(listing, missing, gone + earlier, all_cursors)
         for followed in missing:
             followed.is_sought = followed.file.identity not in listing.inodes
         for cursor in earlier:
@@ -139,11 +139,13 @@ class Successors:
     def _miss(self, identity: Identity, path: str, size: int, key: str) -> None:
         self._missing.setdefault(identity, _MissingFile(path, size, key, self._scans))
 
-    def _find(self, listing: Scan, live: Iterable[Identity], gone: list[Cursor]) -> None:
-        """Find what files became: those that were followed until now by inode, and those of the
-        cursors `gone`, which may have no file any more, by their content, too."""
+    def _find(
+        self, listing: Scan, missing: list[FollowedFile], gone: list[Cursor], index: CursorIndex
+    ) -> None:
+        """Find what files became: by inode those that were followed until now, and by their
+        content, too, those of the cursors `gone`, which nobody can read any more."""
         by_inode = {cursor.identity: cursor for cursor in gone}
-        wanted = {*live, *by_inode}
+        wanted = {*by_inode, *(followed.file.identity for followed in missing)}
         inodes = {inode for _, inode in wanted}
         others = list(itertools.chain(listing.others.items(), self._beside()))
         for inode, path in others:
@@ -152,11 +154,14 @@ class Successors:
                 continue
             cursor = by_inode.get(state.identity)
             # A number may be used again: then the file holds something else.
-            if cursor is None or self._holds(path, [cursor]):
+            if cursor is None or self._held([cursor], path):
                 self._follow(state, listing)
-        remaining = [c for c in gone if c.bytes and c.identity not in listing.inodes]
-        if remaining:
-            self._find_content(listing, [path for _, path in others], remaining)
+        # What is open is read to its end without looking for copies of it.
+        is_open = {followed.file.identity for followed in missing if followed.fd >= 0}
+        left = [c for c in gone if c.bytes and c.identity not in listing.inodes | is_open]
+        if left:
+            new = [f.path for f in listing.files.values() if not index.of_inode(f.identity)]
+            self._find_content(listing, new, [path for _, path in others], left)
 
     def _unread(self, identity: Identity, missing: _MissingFile, index: CursorIndex) -> int:
         """Return how many bytes of a missing file were seen and never read."""
@@ -169,34 +174,38 @@ class Successors:
             return 0
         return missing.size - cursor.bytes - cursor.unfinished
 
-    def _find_content(self, listing: Scan, paths: list[str], gone: list[Cursor]) -> None:
-        """Add files that hold what was consumed of others, and changed since."""
-        since, index = min(cursor.looked for cursor in gone), CursorIndex(gone)
-        states = [state for state in map(_state_of, paths) if state and state.ctime_ns >= since]
-        states.sort(key=lambda state: -state.ctime_ns)
-        for state in states[:OPENED_MAX]:
-            if state.identity in listing.inodes:
-                continue
-            with suppress(OSError), closing(Source(state.path)) as source:
-                head = cursors.read_head(source)
-                alike = index.alike(head, self._label)
-            if alike and self._holds(state.path, alike):
-                self._follow(state, listing)
+    def _find_content(
+        self, listing: Scan, new: list[str], others: list[str], gone: list[Cursor]
+    ) -> None:
+        """Add files that hold what was consumed of others and more, and changed since."""
+        since, left = min(cursor.looked for cursor in gone), {cursor.key: cursor for cursor in gone}
+        # What is followed anyway comes first: a copy elsewhere holds the same lines.
+        for path in _changed(new, since):
+            for cursor in self._held(left.values(), path):
+                del left[cursor.key]
+        for path in _changed(others, since) if left else ():
+            state = _state_of(path)
+            for cursor in self._held(left.values(), path, goes_on=True):
+                del left[cursor.key]
+                if state:
+                    self._follow(state, listing)
 
-    def _holds(self, path: str, some: list[Cursor]) -> bool:
-        """Whether a file holds what was consumed of one of these, and that is no file's beginning
-        but its own."""
-        for cursor in some:
-            with suppress(OSError), closing(Source(path)) as source:
-                head = cursors.read_head(source)
-                source.limit = None
+    def _held(self, some: Iterable[Cursor], path: str, *, goes_on: bool = False) -> list[Cursor]:
+        """Return the cursors of which a file holds what was consumed, and that is no file's
+        beginning but its own; with `goes_on` also more."""
+        found = []
+        with suppress(OSError), closing(Source(path)) as source:
+            head = cursors.read_head(source)
+            source.limit = None
+            for cursor in CursorIndex(some).alike(head, self._label):
                 is_same = source.identity == cursor.identity
                 compared = cursors.before_place if is_same else cursors.holds_all
                 if not is_same and not content.is_distinctive(head[: cursor.bytes]):
                     continue
                 if compared(source, cursor, head, self._label) is not None:
-                    return True
-        return False
+                    source.seek(cursor.bytes)
+                    found += [cursor] if not goes_on or source.read(1) else []
+        return found
 
     def _follow(self, state: FileState, listing: Scan) -> None:
         if listing.add(state):
@@ -204,9 +213,10 @@ class Successors:
 
     def _beside(self) -> Iterator[tuple[int, str]]:
         """The files of directories beside the watched ones, and beside watched files."""
-        yield from itertools.islice(
-            itertools.chain.from_iterable(map(_files_beside, self._roots)), ENTRIES_MAX
-        )
+        found = itertools.chain.from_iterable(map(_files_beside, self._roots))
+        for inode, path in itertools.islice(found, ENTRIES_MAX):
+            if not self._selection.is_excluded(path):
+                yield inode, path
 
     def without_outside(self, listing: Scan) -> Scan:
         """Return a scan without the files that are in none of the watched directories."""
@@ -232,6 +242,12 @@ def _gone(index: CursorIndex, listing: Scan, roots: list[str], label: str | None
         and not cursor.is_copy
         and any(_is_below(cursor.name, root) for root in roots)
     ]
+
+
+def _changed(paths: list[str], since: int) -> list[str]:
+    """Return the files that changed since then (ns), the latest first, OPENED_MAX at most."""
+    states = [state for state in map(_state_of, paths) if state and state.ctime_ns >= since]
+    return [s.path for s in sorted(states, key=lambda s: -s.ctime_ns)[:OPENED_MAX]]
 
 
 def _released(index: CursorIndex, paths: set[str]) -> list[Cursor]:

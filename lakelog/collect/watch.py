@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.collect import followed_file
 from lakelog.collect.followed_file import FollowedFile
+from lakelog.collect.old_files import OldFiles
 from lakelog.collect.status import Reporter, Say, Totals
 from lakelog.collect.successors import Successors
-from lakelog.collect.turns import Turns
+from lakelog.collect.turns import Identity, Turns
 from lakelog.files import cursors
-from lakelog.files.cursors import CursorIndex
 from lakelog.files.rotation import PACKED, is_rotated
-from lakelog.files.scan import IGNORED, FileState, Scan, look_again, scan
-from lakelog.ingest import repeats
+from lakelog.files.scan import IGNORED, FileState, Scan, Selection, look_again, scan
+from lakelog.ingest import repeats, skip
 from lakelog.ingest.batch import GRACE, Job
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.group import FILES_MAX, Group
@@ -40,7 +40,6 @@ STABLE = 2.0
 # Seconds after which a file with a complaint is tried again, though nothing changed in it; seconds
 # for which a new file is waited for at most, where clocks do not help.
 _PATIENCE, _ARRIVAL_MAX = 30.0, 5.0
-Identity = tuple[int, int]
 
 
 class Watcher:
@@ -52,20 +51,25 @@ class Watcher:
         roots: list[str],
         *,
         patterns: tuple[str, ...] = ("*",),
+        excluded: tuple[str, ...] = (),
+        ignore_older: float | None = None,
+        from_end: bool = False,
         form: str | None = None,
         source: str | None = None,
         say: Say | None = None,
         after: Callable[[Scan], None] | None = None,
     ) -> None:
-        """`after` is called with each scan, once everything new in it is ingested."""
+        """`after` is called with each scan, once everything new in it is ingested. `ignore_older`
+        is that of OldFiles; with `from_end` a first watcher reads what is written from now on."""
         self._after = after
         self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
-        self._patterns = patterns
+        self._selection = Selection(patterns, excluded)
+        self._old_files, self._from_end = OldFiles(ignore_older), from_end
         self._reporter = Reporter(lake, self._roots, say or (lambda text: None))
         self._has_moved = False
         self._begun: dict[str, bool] = {}
         self._form, self._source = form, source
-        self._successors = Successors(self._roots, source)
+        self._successors = Successors(self._roots, source, self._selection)
         self._job = Job(lake.store, lake.branch_name, lake.engine, form, source, follows=True)
         # In the order of their last change, which decides whose descriptors are closed.
         self._known: dict[Identity, FollowedFile] = {}
@@ -85,16 +89,22 @@ class Watcher:
         start, worked = time.monotonic(), time.thread_time()
         # Sizes are taken first and nothing is read beyond them, so that all files are as they were
         # at one moment.
-        listing = scan(self._roots, self._patterns)
+        listing = scan(self._roots, self._selection)
         self._has_moved = False
         self._successors.update(listing, self._known, self._index)
+        if self._from_end:
+            skip.skip_to_ends(self._job, list(listing.files.values()), self._roots)
+            self._from_end = False
+        self._old_files.leave_out(listing, self._known, self._index)
         due = [file for file in listing.files.values() if self._has_changed(file)]
         self.scan_seconds = time.thread_time() - worked
         missing = [f for identity, f in self._known.items() if identity not in listing.inodes]
         # Whatever existed when the size of a file was taken must be in the listing: a copy of a
         # file is then known before the bytes that it may hold are read from the file.
         if due or missing:
-            due += look_again(listing, self._patterns)
+            due += look_again(listing, self._selection)
+            self._old_files.leave_out(listing, self._known, self._index)
+            due = [file for file in due if file.path in listing.files]
         # Only the second look needs them; of 20,000 files they are megabytes.
         listing.names.clear()
         self._note_inodes(listing)
@@ -243,7 +253,7 @@ class Watcher:
         followed.read_at = time.monotonic()  # if somebody has: ask again after as long
         return not followed_file.is_open_for_writing(followed)
 
-    def _index(self) -> CursorIndex:
+    def _index(self) -> cursors.CursorIndex:
         """The cursors of now."""
         return self._job.present()[1]
 

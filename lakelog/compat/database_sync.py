@@ -25,7 +25,7 @@ from lakelog.compat.oos_views import DEFAULT_LOG, OOSViews, get_views
 from lakelog.errors import InvalidSetting, SyncRefused
 from lakelog.event import bookkeeping
 from lakelog.files.rotation import base_name
-from lakelog.files.scan import scan
+from lakelog.files.scan import Selection, scan
 from lakelog.lake import Lake
 from lakelog.pipeline import fact_log
 from lakelog.store import bootstrap, disk
@@ -208,7 +208,7 @@ class BatchDatabaseSync:
         plan = BackupPlan(os.path.abspath(self.backup_dir), packed=True, remove=True, keep=None)
         # Of the files themselves, not their directory, in which the backups may be.
         with contextlib.closing(BackupScheduler(self.lake, paths, plan)) as scheduler:
-            scheduler.run(scan(paths, ("*",)))
+            scheduler.run(scan(paths, Selection()))
         return [path for path in paths if not os.path.exists(path)]
 
     def _cleaning(self) -> contextlib.AbstractContextManager[None]:

@@ -22,6 +22,23 @@ IGNORED = "left out: it is "
 _PARTIAL = (".tmp", ".part", ".swp", "~")
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which files are followed: those whose names fit a pattern, and that nothing excludes."""
+
+    patterns: tuple[str, ...] = ("*",)
+    excluded: tuple[str, ...] = ()
+    """Patterns of names, or of paths where they have a slash, of files and directories."""
+
+    def is_wanted(self, path: str) -> bool:
+        """Whether a file is followed by its name."""
+        return _fits(os.path.basename(path), self.patterns) and not self.is_excluded(path)
+
+    def is_excluded(self, path: str) -> bool:
+        """Whether a file or directory is left out."""
+        return bool(self.excluded) and any(_is_excluded(path, glob) for glob in self.excluded)
+
+
 class FileState(NamedTuple):
     """The state of one file in a scan."""
 
@@ -67,7 +84,7 @@ class Scan:
         return True
 
 
-def scan(roots: list[str], patterns: tuple[str, ...]) -> Scan:
+def scan(roots: list[str], selection: Selection) -> Scan:
     """Scan directories and single files; links to directories are not followed.
 
     A file that is linked to is read once, under the first name. Pipes, devices and sockets are left
@@ -76,15 +93,15 @@ def scan(roots: list[str], patterns: tuple[str, ...]) -> Scan:
     """
     result = Scan()
     for root in roots:
-        for path, inode in _paths(root, result):
-            if path == root or _wanted(os.path.basename(path), patterns):
+        for path, inode in _paths(root, result, selection):
+            if path == root or selection.is_wanted(path):
                 _look(path, result, is_root=path == root)
-            else:
+            elif not selection.is_excluded(path):
                 result.others[inode] = path
     return result
 
 
-def look_again(result: Scan, patterns: tuple[str, ...]) -> list[FileState]:
+def look_again(result: Scan, selection: Selection) -> list[FileState]:
     """Add to a scan the files that appeared since their directory was listed; return them.
 
     After this, whatever existed when the size of any file was taken is in the scan: the copy that
@@ -95,9 +112,11 @@ def look_again(result: Scan, patterns: tuple[str, ...]) -> list[FileState]:
         with suppress(OSError):  # it was there a moment ago: the next scan says why not
             for name in sorted(set(os.listdir(folder)) - names):
                 path = f"{folder.rstrip('/')}/{name}"
-                if name.startswith(".") or not _wanted(name, patterns):
+                if name.startswith(".") or not selection.is_wanted(path):
                     continue
-                below = _paths(path, result) if os.path.isdir(path) else iter(((path, 0),))
+                below = (
+                    _paths(path, result, selection) if os.path.isdir(path) else iter(((path, 0),))
+                )
                 for each, _ in below:
                     state = _look(each, result, is_root=False)
                     fresh += [state] if state else []
@@ -129,7 +148,7 @@ def _look(path: str, result: Scan, *, is_root: bool) -> FileState | None:
     return state if result.add(state) else None
 
 
-def _paths(root: str, result: Scan) -> Iterator[tuple[str, int]]:
+def _paths(root: str, result: Scan, selection: Selection) -> Iterator[tuple[str, int]]:
     """Yield the paths at and below a root, with the numbers of their inodes, of links 0."""
     if not os.path.isdir(root):
         yield root, 0
@@ -154,12 +173,20 @@ def _paths(root: str, result: Scan) -> Iterator[tuple[str, int]]:
                 continue
             if not entry.is_dir(follow_symlinks=False):
                 yield entry.path, 0 if entry.is_symlink() else entry.inode()
-            elif not is_apart(entry.path):
+            elif not (is_apart(entry.path) or selection.is_excluded(entry.path)):
                 waiting.append(entry.path)
 
 
+def _is_excluded(path: str, glob: str) -> bool:
+    if "/" in glob:
+        wanted = glob if glob.startswith(("/", "*")) else f"*/{glob}"
+        return fnmatch.fnmatchcase(path, wanted.rstrip("/"))
+    names = rotation.stems(os.path.basename(path))
+    return any(fnmatch.fnmatchcase(name, glob) for name in names)
+
+
 @functools.lru_cache(1 << 15)
-def _wanted(name: str, patterns: tuple[str, ...]) -> bool:
+def _fits(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a name fits a pattern, as it is or without what rotation put after it."""
     if name.startswith(".") or name.endswith(_PARTIAL):
         return False

@@ -24,6 +24,7 @@ from typing import Any
 from lakelog.files.cursors import WINDOW, printable
 from lakelog.files.exclusions import is_apart
 from lakelog.files.identity import Inodes
+from lakelog.files.scan import Selection
 from lakelog.files.source import Hole, Source, kind_of
 from lakelog.files.spool import PipedSource, Spool
 from lakelog.files.traversal import walk
@@ -316,26 +317,32 @@ def _publish(source: PipedSource, gatherer: Gatherer, is_quiet: bool) -> None:
     source.free(gatherer.start)
 
 
-def expand(paths: list[str], *, special: bool = False) -> Iterator[str]:
+def expand(
+    paths: list[str], *, special: bool = False, selection: Selection | None = None
+) -> Iterator[str]:
     """Yield files: those of directories and of patterns, sorted; hidden ones, lakes and backups
-    are left out, and what is no file, unless `special`.
+    are left out, what a `selection` excludes, and what is no file, unless `special`.
 
     What cannot be listed is yielded itself, for its reader to say why.
     """
+    chosen = selection or Selection()
     for path in paths:
         if os.path.isdir(path):
-            yield from _below(path, special)
+            yield from _below(path, special, chosen)
         elif path == "-" or os.path.lexists(path):
-            yield path
+            if path == "-" or not chosen.is_excluded(os.path.abspath(path)):
+                yield path
         else:
             for match in sorted(glob.glob(path, recursive=True)) or [path]:
+                if chosen.is_excluded(os.path.abspath(match)):
+                    continue
                 if not os.path.isdir(match):
                     yield match
                 elif "**" not in path:  # else what is below was found as well
-                    yield from _below(match, special)
+                    yield from _below(match, special, chosen)
 
 
-def _below(directory: str, special: bool) -> Iterator[str]:
+def _below(directory: str, special: bool, selection: Selection) -> Iterator[str]:
     closed: list[str] = []
     for folder, names, files in walk(directory, lambda e: closed.append(str(e.filename))):
         yield from closed
@@ -344,10 +351,13 @@ def _below(directory: str, special: bool) -> Iterator[str]:
         if is_apart(folder):
             names.clear()
             continue
-        names[:] = [n for n in names if not n.startswith(".")]
+        place = os.path.abspath(folder)
+        names[:] = [n for n in names if n[0] != "." and not selection.is_excluded(f"{place}/{n}")]
         for name in files:
             path = os.path.join(folder, name)
-            if not name.startswith(".") and (special or _is_file_or_lost(path)):
+            if name.startswith(".") or selection.is_excluded(f"{place}/{name}"):
+                continue
+            if special or _is_file_or_lost(path):
                 yield path
     yield from closed
 

@@ -255,3 +255,28 @@ def test_a_file_that_is_renamed_while_it_is_looked_at(
     watcher.close()
     assert stored(lake) == Counter(place.written)
     assert watcher.totals.lost_files == 0
+
+
+def test_a_copy_beside_the_logs_is_no_successor(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Where a log went, a copy of it in another directory is left alone, unless it alone holds
+    lines that nobody read."""
+    place, beside = Place(tmp_path / "logs"), tmp_path / "copies"
+    beside.mkdir()
+    place.write("a.log", 5)
+    watcher = Watcher(lake, [str(place.root)])
+    once(watcher)
+    watcher.close()
+    shutil.copy(place.root / "a.log", beside / "equal")
+    place.write("a.log", 2)
+    shutil.copy(place.root / "a.log", beside / "more")
+    shutil.copy(place.root / "a.log", place.root / "restored.log")
+    place.remove("a.log")
+    watcher = Watcher(lake, [str(place.root)])
+    once(watcher)
+    watcher.close()
+    assert stored(lake) == Counter(place.written)
+    place.remove("restored.log")
+    watcher = Watcher(lake, [str(place.root)])
+    once(watcher)
+    watcher.close()
+    assert stored(lake) == Counter(place.written)
