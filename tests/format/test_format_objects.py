@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import re
 import struct
@@ -150,6 +151,8 @@ def test_notes_of_segments(rich: Path) -> None:
         ranges = eval(found["lakelog.wal"], {})
         sealed += bool(ranges)
         assert found.get("lakelog.branch", "") == ("main" if ranges else "")
+        lake_id = json.loads((rich / "lakelog.json").read_text())["lake"]
+        assert found.get("lakelog.lake", "") == (lake_id if ranges else "")
         level = found.get("lakelog.zstd", "0")
         assert 0 <= int(level) <= (22 if found["lakelog.layout"] == "sorted" else 0)
         assert all(0 <= first <= last for first, last in ranges.values())

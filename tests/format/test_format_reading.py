@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -341,6 +342,43 @@ def test_what_cannot_be_noticed(tmp_path: Path) -> None:
         with mock.patch.object(type(lake.store.verified), "holds", return_value=True):
             lake.sql("SELECT 1 FROM events")
         assert [p.path for p in lake.verify().problems] == [str(segment)]
+
+
+def test_lost_moves_are_proved_by_segments(tmp_path: Path) -> None:
+    """F14.7: frames of a segment that are above all watermarks and in no WAL are damage, unless the
+    branch was deleted or another lake sealed them."""
+    path = str(tmp_path / "lake")
+    for name in "AB":
+        with lakes.opened(path) as lake:
+            lake.append({"type": name})
+        with lakes.opened(path) as lake:
+            lake.settle()
+    (_, second) = statements.segment_entries(Path(path))
+    Path(path, "refs/heads/main/000000000003.json").unlink()
+    Path(path, "refs/heads/main/hint").unlink()
+    (problem,) = damage.checked(path).problems
+    assert second["key"] in problem.path
+    config = json.loads(Path(path, "lakelog.json").read_text())
+    del config["checksum"]
+    other = document.encode({**config, "lake": "0" * 32})
+    Path(path, "lakelog.json").write_bytes(other)
+    assert damage.checked(path).problems == ()
+
+
+def test_a_copy_says_more(tmp_path: Path) -> None:
+    """F14.8: what leads on from the lake in a copy is fetched from it, with what it names."""
+    path, copy = str(tmp_path / "lake"), str(tmp_path / "copy")
+    with lakes.opened(path) as lake:
+        lake.append({"type": "A"})
+        lake.settle()
+        lake.tag("v1")
+        lake.backup(copy)
+    right = damage.read(path)
+    for name in ("refs/heads/main", "refs/tags", "segments", "wal"):
+        shutil.rmtree(f"{path}/{name}")
+    assert damage.repaired(path, copy).lost == []
+    assert damage.read(path) == right
+    assert Path(path, "refs/tags/v1.json").exists()
 
 
 def test_repair_and_opening(tmp_path: Path) -> None:
