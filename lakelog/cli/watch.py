@@ -190,35 +190,30 @@ def follow(
     app: App,
     roots: list[str],
     *,
-    patterns: tuple[str, ...],
     plan: BackupPlan | None,
-    excluded: tuple[str, ...] = (),
-    ignore_older: float | None = None,
-    from_end: bool = False,
     recent: RedisPlan | None = None,
-    form: str | None = None,
-    source: str | None = None,
     interval: float = INTERVAL,
     poll: bool = False,
     once: bool = False,
+    **chosen: Any,
 ) -> None:
-    """Watch until a signal arrives, with backups and Redis if planned; sum up at the end."""
+    """Watch until a signal arrives, with backups and Redis if planned; sum up at the end. `chosen`
+    are arguments of Watcher."""
     _refuse_lakes(app.path, roots)
     tell = _reporter(app)
     # Before the watcher, which takes its share of the limit.
     raise_descriptor_limit()
     with app.open_or_create() as lake:
         feeder = recent.feeder(lake, tell) if recent else None
-        backups = BackupScheduler(lake, roots, plan, label=source, say=tell) if plan else None
+        backups = (
+            BackupScheduler(lake, roots, plan, label=chosen.get("source"), say=tell)
+            if plan
+            else None
+        )
         watcher = following.Watcher(
             lake,
             roots,
-            patterns=patterns,
-            excluded=excluded,
-            ignore_older=ignore_older,
-            from_end=from_end,
-            form=form,
-            source=source,
+            **chosen,
             say=tell,
             # With --once there is one round of backups, at the end (below).
             after=None if once else backups,
@@ -239,7 +234,7 @@ def follow(
                 if feeder:
                     feeder.start()
                 if once:
-                    _once(watcher, stop, backups, Selection(patterns, excluded))
+                    _once(watcher, stop, backups, watcher.selection)
                 else:
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")

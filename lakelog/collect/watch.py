@@ -63,13 +63,13 @@ class Watcher:
         is that of OldFiles; with `from_end` a first watcher reads what is written from now on."""
         self._after = after
         self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
-        self._selection = Selection(patterns, excluded)
+        self.selection = Selection(patterns, excluded)
         self._old_files, self._from_end = OldFiles(ignore_older), from_end
         self._reporter = Reporter(lake, self._roots, say or (lambda text: None))
         self._has_moved = False
         self._begun: dict[str, bool] = {}
         self._form, self._source = form, source
-        self._successors = Successors(self._roots, source, self._selection)
+        self._successors = Successors(self._roots, source, self.selection)
         self._job = Job(lake.store, lake.branch_name, lake.engine, form, source, follows=True)
         # In the order of their last change, which decides whose descriptors are closed.
         self._known: dict[Identity, FollowedFile] = {}
@@ -89,7 +89,7 @@ class Watcher:
         start, worked = time.monotonic(), time.thread_time()
         # Sizes are taken first and nothing is read beyond them, so that all files are as they were
         # at one moment.
-        listing = scan(self._roots, self._selection)
+        listing = scan(self._roots, self.selection)
         self._has_moved = False
         self._successors.update(listing, self._known, self._index)
         if self._from_end:
@@ -102,7 +102,7 @@ class Watcher:
         # Whatever existed when the size of a file was taken must be in the listing: a copy of a
         # file is then known before the bytes that it may hold are read from the file.
         if due or missing:
-            due += look_again(listing, self._selection)
+            due += look_again(listing, self.selection)
             self._old_files.leave_out(listing, self._known, self._index)
             due = [file for file in due if file.path in listing.files]
         # Only the second look needs them; of 20,000 files they are megabytes.
