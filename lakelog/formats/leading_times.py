@@ -21,12 +21,13 @@ words stand before them.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from calendar import monthrange
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
@@ -165,6 +166,8 @@ _CONTINUES = re.compile(
 """What stands before a time in a line that continues another: a key, or a word of a sentence."""
 _MAYBE = r"^.{0,90}?(?:\d[:.hH]\d\d|\d{10}|\d{8}[T_-]\d\d|\d{6} \d{6}|年)"
 """What a line holds that has a time at its beginning, and other lines may hold, too."""
+_SURE = r"^[\[(]?\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4} \d{1,2}:\d\d"
+"""What always is a time, or meant as one (`_LIKE`)."""
 _TRIPLES = re.compile(
     rf"(?<![\d.:/-]){_TRIPLE}(?:{_GAP}\d{{1,2}}[:.h]\d\d|(?=[\])\"]*$))", re.ASCII | re.MULTILINE
 )
@@ -309,14 +312,15 @@ def _iso(match: re.Match[str]) -> str:
     year, month, day = date
     zone = _zone(groups)
     rest = f"{month:02}-{day:02}T{clock}"
+    if not _is_day(2000 if year is None else year, month, day):
+        return ""
     try:
-        if year is None:
-            iso = pattern.iso("?-{rest}{zone}", {"rest": rest, "zone": zone})
-        else:
-            iso = f"{year:04}-{rest}{zone}"
+        iso = pattern.iso("?-{rest}{zone}", {"rest": rest, "zone": zone}) if year is None else ""
+        iso = iso or f"{year:04}-{rest}{zone}"
         if city := groups.get("city"):
             iso = pattern.iso("{iso}@{city}", {"iso": iso, "city": city})
-        parse_time(iso)
+        if year is None or city or zone:
+            parse_time(iso)
     except InvalidEvent:
         return ""
     return iso
@@ -359,11 +363,15 @@ def _date(order: str, match: re.Match[str]) -> tuple[int | None, int, int] | Non
         year = checked = int(parts["y"])
     else:
         return None
-    try:
-        datetime(checked, int(parts["m"]), int(parts["d"]))
-    except ValueError:
-        return None
-    return year, int(parts["m"]), int(parts["d"])
+    month, day = int(parts["m"]), int(parts["d"])
+    return (year, month, day) if _is_day(checked, month, day) else None
+
+
+def _is_day(year: int, month: int, day: int) -> bool:
+    # almost all days are in all months, which is seen without asking the calendar
+    return (
+        year > 0 and 0 < month < 13 and 0 < day <= (28 if day < 29 else monthrange(year, month)[1])
+    )
 
 
 def _last(match: re.Match[str]) -> tuple[str, ...]:
@@ -404,10 +412,16 @@ def beginning(lines: pa.Array) -> Any:
 
 
 def _where(lines: Any, fits: Any, *, indented: bool = True) -> Any:
-    maybe = np.flatnonzero(np.asarray(pc.match_substring_regex(lines, _MAYBE)))
+    # What begins with a date and a clock has a time, or one that cannot be read: most lines that
+    # have one at all are decided at once.
+    sure = np.asarray(pc.match_substring_regex(lines, _SURE))
+    maybe = np.flatnonzero(np.asarray(pc.match_substring_regex(lines, _MAYBE)) & ~sure)
     few = lines.take(arrays.integers(maybe)).cast(pa.large_binary())
     heads = pc.binary_slice(few, 0, 4 * HEAD).to_pylist()
-    return maybe[[fits(_found(head, indented)) for head in heads]] if len(maybe) else maybe
+    found = [
+        index for index, head in zip(maybe, heads, strict=True) if fits(_found(head, indented))
+    ]
+    return np.sort(np.concatenate([np.flatnonzero(sure), np.array(found, np.int64)]))
 
 
 def _found(head: bytes | None, indented: bool) -> LeadingTime | None:
@@ -434,14 +448,14 @@ class Stamped(PatternFormat):
 
     def parse(self, line: bytes) -> Event:
         """Return the event of a line. Raises InvalidEvent."""
-        try:
-            return super().parse(line)
-        except InvalidEvent:
-            text = pattern.decoded(line)
-            found = find(text)
-            if found is None or found is UNREAD:
-                raise
-            return _event(text, found)
+        if b"/" in line:
+            with contextlib.suppress(InvalidEvent):
+                return super().parse(line)
+        text = pattern.decoded(line)
+        found = find(text)
+        if found is None or found is UNREAD:
+            raise InvalidEvent(self.otherwise)
+        return _event(text, found)
 
 
 def _event(text: str, found: LeadingTime) -> Event:

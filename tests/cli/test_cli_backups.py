@@ -45,7 +45,7 @@ def here(tmp_path: Path) -> Path:
         path.write_bytes(b"".join(LINE % (n + lines * 10) for n in range(lines)))
         os.utime(path, (10**9, 10**9))
     words = lakelog("watch", "logs", "--once", "--backup-dir", "kept", cwd=tmp_path).stderr
-    assert "5 new events from 2 files; 0 quarantined; 2 backed up" in words
+    assert "5 new events from 2 files; 0 quarantined; arrival 5 events; 2 backed up" in words
     return tmp_path
 
 
