@@ -55,6 +55,8 @@ def queries(lines: list[bytes]) -> list[str]:
     bare |= {key_of["time"]} if type(moment) in (int, float) else set()
     verbatim = f"coalesce(line = {_verbatim(keys, always, bare, first)}, false)"
     verbatim += f" AND NOT ({_quoting(look.texts)} OR {no_json(look.payload)})"
+    if look.payload:
+        verbatim += f" AND NOT regexp_matches(line, '{sqltext.LARGE_WRITTEN}')"
     # most lines that are no JSON are cut short or never began, which is quick to see
     whole = f"starts_with(line, '{{') AND ends_with(line, {_end(first)})"
     text = f"CASE WHEN {whole} THEN line END"

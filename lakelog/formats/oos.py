@@ -12,7 +12,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
 from lakelog.formats import narrow_queries
 from lakelog.formats.format import Format, Traits
-from lakelog.formats.sqltext import in_range_sql, odd_sql, time_sql
+from lakelog.formats.sqltext import LARGE_WRITTEN, in_range_sql, odd_sql, time_sql
 
 _SHAPE = re.compile(
     rb"\d{4}-\d\d-\d\d[T ][\d:.]+ ?(?:[A-Z]{1,5}|[+-]\d\d:?\d\d)?\|[^|]+\|[^|]*\|[^|]*\|[^|]*\|"
@@ -79,7 +79,8 @@ SELECT time, p[2] AS type, nullif(p[3], '') AS category, nullif(p[4], '') AS sou
   nullif(p[5], '') AS subject, NULL::VARCHAR AS level, NULL::VARCHAR AS message,
   nullif(body, 'null') AS data, NULL::VARCHAR AS id, position,
   NOT coalesce(p[6] = concat(body, e'\\n') AND {in_range_sql("time")} AND p[2] <> ''
-    AND NOT ({narrow_queries.no_json(["body"])}), false) AS slow
+    AND NOT ({narrow_queries.no_json(["body"])})
+    AND NOT regexp_matches(body, '{LARGE_WRITTEN}'), false) AS slow
 FROM read"""
         ]
 

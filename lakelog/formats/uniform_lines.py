@@ -47,7 +47,8 @@ _STRIPE = 32_768
 _NO_NUMBER = r"(?:^|[:\[,])-?(?:NaN|Infinity)"
 _SPOILT = f"""data = 'null' OR {sqltext.deep_sql("data")}
   OR CASE WHEN contains(data, 'NaN') OR contains(data, 'Infinity')
-    THEN regexp_matches(data, '{_NO_NUMBER}') ELSE false END"""
+    THEN regexp_matches(data, '{_NO_NUMBER}') ELSE false END
+  OR regexp_matches(data, '{sqltext.LARGE_WRITTEN}')"""
 _UNPROVED = f"""SELECT row FROM payloads
   WHERE coalesce(try(json(data))::VARCHAR <> data, true) OR {_SPOILT}"""
 """The rows whose payload is none that the engine writes as it was. It writes what is no number as
