@@ -261,8 +261,10 @@ def _observe(watcher: Watcher, wake: threading.Event, say: Say) -> Any:
             folder = root if os.path.isdir(root) else os.path.dirname(root)
             observer.schedule(Handler(), folder, recursive=os.path.isdir(root))
         observer.start()
-    except OSError as error:
-        # Usually the inotify limits of the user (ENOSPC, EMFILE).
-        say(f"no notifications from the file system ({error.strerror or error}): scanning instead")
+    # Usually the inotify limits of the user (ENOSPC, EMFILE); before Python 3.12 watchdog fails on
+    # more than a thousand nested directories, too.
+    except (OSError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        say(f"no notifications from the file system ({reason}): scanning instead")
         return None
     return observer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 
 import lakelog
 from lakelog.cli import cli, exits
+from lakelog.collect import loop, watch
 from tests.support import lakes
 
 
@@ -163,3 +165,15 @@ def test_names_that_are_no_utf_8(out: str, tmp_path: Path) -> None:
     assert run("--lake", path, "export", "events", "-o", there).exit_code == 0
     files = [there] if os.path.isfile(there) else [f"{there}{name}" for name in os.listdir(there)]
     assert sum(map(os.path.getsize, files)) > 0
+
+
+def test_a_deep_directory_is_followed(deep: Path) -> None:
+    """A watcher of it goes on, if need be without notifications, which it says."""
+    said: list[str] = []
+    stop = threading.Event()
+    with lakes.opened(str(deep / "lake")) as lake:
+        watcher = watch.Watcher(lake, [str(deep / "deep")], say=said.append)
+        threading.Timer(1.0, stop.set).start()
+        loop.run(watcher, stop, interval=0.1, poll=False, say=said.append)
+        assert lake.sql("SELECT count(*) FROM events WHERE type = 'DEEP'").fetchall() == [(1,)]
+    assert not [words for words in said if "scanning instead" not in words]
