@@ -35,7 +35,7 @@ from lakelog.collect.followed_file import raise_descriptor_limit
 from lakelog.collect.status import Say, Totals, lock_path, status_path
 from lakelog.consume.consume import Consumer
 from lakelog.consume.journal_source import JournalSource
-from lakelog.files.scan import Selection, scan
+from lakelog.files.scan import scan
 from lakelog.lake import Lake
 from lakelog.recent.redis_feed import END, RecentFeeder
 from lakelog.render.values import micros
@@ -190,33 +190,35 @@ def follow(
     app: App,
     roots: list[str],
     *,
+    patterns: tuple[str, ...],
     plan: BackupPlan | None,
     recent: RedisPlan | None = None,
+    form: str | None = None,
+    source: str | None = None,
     interval: float = INTERVAL,
     poll: bool = False,
     once: bool = False,
-    **chosen: Any,
+    **selected: Any,
 ) -> None:
-    """Watch until a signal arrives, with backups and Redis if planned; sum up at the end. `chosen`
-    are arguments of Watcher."""
+    """Watch until a signal arrives, with backups and Redis if planned; sum up at the end.
+    `selected` is what else a Watcher takes."""
     _refuse_lakes(app.path, roots)
     tell = _reporter(app)
     # Before the watcher, which takes its share of the limit.
     raise_descriptor_limit()
     with app.open_or_create() as lake:
         feeder = recent.feeder(lake, tell) if recent else None
-        backups = (
-            BackupScheduler(lake, roots, plan, label=chosen.get("source"), say=tell)
-            if plan
-            else None
-        )
+        backups = BackupScheduler(lake, roots, plan, label=source, say=tell) if plan else None
         watcher = following.Watcher(
             lake,
             roots,
-            **chosen,
+            patterns=patterns,
+            form=form,
+            source=source,
             say=tell,
             # With --once there is one round of backups, at the end (below).
             after=None if once else backups,
+            **selected,
         )
         stop = StopEvent()
 
@@ -234,7 +236,7 @@ def follow(
                 if feeder:
                     feeder.start()
                 if once:
-                    _once(watcher, stop, backups, watcher.selection)
+                    _once(watcher, stop, backups)
                 else:
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")
@@ -252,10 +254,8 @@ def follow(
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
         _sum_up(app, watcher.totals, backups)
-        if once and watcher.totals.lost_files:
-            click.get_current_context().exit(exits.WRONG)
-        if once and watcher.has_unreadable:
-            click.get_current_context().exit(exits.FAILED)
+        if once and (code := _exit_code(watcher)):
+            click.get_current_context().exit(code)
 
 
 def follow_journal(app: App, *, every: float | None) -> None:
@@ -266,6 +266,13 @@ def follow_journal(app: App, *, every: float | None) -> None:
         contextlib.closing(Consumer(lake, source, form="journald", say=_reporter(app))) as consumer,
     ):
         repeat(consumer.run, functools.partial(report_consumed, app), every)
+
+
+def _exit_code(watcher: following.Watcher) -> int:
+    """The exit code of `--once`: a file that went unread outweighs one that could not be read."""
+    if watcher.totals.lost_files:
+        return exits.WRONG
+    return exits.FAILED if watcher.has_unreadable else exits.DONE
 
 
 def _refuse_lakes(path: str, roots: list[str]) -> None:
@@ -302,10 +309,7 @@ def _alone(lake: Lake, roots: list[str], kept: int) -> Iterator[None]:
 
 
 def _once(
-    watcher: following.Watcher,
-    stop: threading.Event,
-    backups: BackupScheduler | None,
-    selection: Selection,
+    watcher: following.Watcher, stop: threading.Event, backups: BackupScheduler | None
 ) -> None:
     watcher.round(final=True)
     while (
@@ -317,7 +321,7 @@ def _once(
         watcher.round(final=True)
     watcher.close()
     if backups:
-        backups.run(scan(watcher.totals.roots, selection))
+        backups.run(scan(watcher.totals.roots, watcher.selection))
 
 
 def _close(

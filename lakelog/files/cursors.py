@@ -365,7 +365,7 @@ def head_length(size: int) -> int:
 
 def new_cursor(source: Source, head: bytes, index: CursorIndex, label: str | None) -> Cursor:
     """Return the cursor of a file of which nothing was ingested yet."""
-    head = head[: head_length(len(head))]
+    head = head[: head_length(_written(head))]
     key = index.free_key(head, label)
     fresh = Cursor(key, key, 0, len(head), digest(b""), 0, "", crc=0, label=label)
     now = with_status(replace(fresh, head=stem(head, label)), source)
@@ -386,10 +386,15 @@ def with_status(cursor: Cursor, source: Source) -> Cursor:
 def with_head(cursor: Cursor, head: bytes, label: str | None) -> Cursor:
     """The cursor with as much of its file's beginning as there is: more by now, or less in another
     file that holds what was consumed."""
-    length = min(head_length(len(head)), WINDOW)
+    length = min(head_length(_written(head)), WINDOW)
     if length <= cursor.head_len <= len(head):
         return cursor
     return replace(cursor, head_len=length, head=stem(head[:length], label), label=label)
+
+
+def _written(head: bytes) -> int:
+    """How much of a beginning identifies its file: not the room at its end, written later."""
+    return len(head) - end_hole(head) or len(head)
 
 
 def before_place(source: Source, cursor: Cursor, head: bytes, label: str | None) -> bytes | None:
@@ -465,13 +470,13 @@ def by_content(source: Source, index: CursorIndex, label: str | None) -> Start:
 
 
 def read_head(source: Source) -> bytes:
-    """Read a file's beginning; of one shorter than the window no more is read after that, or what
-    is being written now would have no key. Room at its end, which is written later, is left out."""
+    """Read a file's beginning. Of one shorter than the window no more is read after that, or what
+    is being written now would have no key."""
     source.seek(0)
     head = source.read(WINDOW)
     if len(head) < WINDOW and not source.compression:
         source.limit = len(head) if source.limit is None else min(source.limit, len(head))
-    return head[: len(head) - end_hole(head)]
+    return head
 
 
 def holds(start: Start, then: CursorIndex, now: CursorIndex, label: str | None) -> bool:

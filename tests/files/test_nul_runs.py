@@ -303,3 +303,24 @@ def test_a_writer_that_does_not_append(
     told = lake.sql("SELECT message FROM events WHERE type = 'lakelog.watch'").fetchall()
     assert sum(int(text.split()[0].replace(",", "")) for (text,) in told) == holes
     assert os.listdir(place.root)
+
+
+def test_a_file_that_begins_with_a_hole_is_known_again(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a writer left that went on at its old offset is known by its NULs as well, though its
+    lines are such as any log may begin with."""
+    monkeypatch.setattr(watch, "STABLE", -1.0)
+    place = Place(tmp_path / "logs")
+    path = place.root / "a.log"
+    path.write_bytes(b"\0" * 6000 + b"INFO Starting worker\n")
+    with Watched(lake, place) as watcher:
+        watcher.round()
+        watcher.round()
+    (place.root / "copy").write_bytes(path.read_bytes())
+    os.rename(place.root / "copy", path)
+    with Watched(lake, place) as watcher:
+        watcher.round()
+        watcher.round()
+    query = "SELECT count(*) FROM events WHERE type <> 'lakelog.watch'"
+    assert lake.sql(query).fetchall() == [(1,)]
