@@ -29,8 +29,8 @@ LEAST = 100_000
 """Events of which all columns are read as fast as the time of each before."""
 _SHARE = 20
 """The rows that are wanted are at most this part of all."""
-_LONG = 2_000_000
-"""In more events nothing is looked for in their payloads beforehand."""
+_PAYLOADS, _TIMES = 2_000_000, 50_000_000
+"""In more events that a WHERE leaves nothing is looked for beforehand: in payloads, and at all."""
 _KEPT = 128
 Tables = list[View]
 
@@ -76,7 +76,7 @@ class TopScans:
         if wanted is None or wanted.count * _SHARE > total:
             return views
         # The caller holds a lock, which other threads would wait for.
-        if wanted.reads_payloads and total > _LONG:
+        if wanted.is_filtered and total > (_PAYLOADS if wanted.reads_payloads else _TIMES):
             return views
         try:
             found = self._edge(wanted, views[0], pinned, cursor, params)
