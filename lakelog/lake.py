@@ -176,9 +176,9 @@ class Lake:
             with self._mutex.hold():
                 if self._view_tables is None:
                     query_session = session.Session(self.store, self.branch_name)
-                    if self._closed:
-                        query_session.close()
                     self._view_tables = tables.ViewTables(query_session)
+            if self._closed:
+                self._view_tables.session.close()
         return self._view_tables
 
     @property

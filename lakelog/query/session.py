@@ -32,7 +32,7 @@ from lakelog.query.top_scans import TopScans
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
-from lakelog.runtime.locks import OrderedLock, Rank, require_before
+from lakelog.runtime.locks import OrderedLock, Rank, is_past, require_before
 from lakelog.segments import connection, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -301,10 +301,12 @@ class Session:
 
     def close(self) -> None:
         """Let go of the database; relations already made keep theirs, new ones are refused."""
+        self._is_closed = True
+        if is_past(Rank.SESSION):
+            return  # a handler of signals: the query that it interrupts still needs all of it
         if self.provider is not None:  # not under the lock, which its thread may wait for
             self.provider.close()
         with self.mutex.hold(), self._parts.hold():
-            self._is_closed = True
             self._base, self._tails, self._rows = None, {}, {}
             self.refs.clear()
             self._renew_cursors()

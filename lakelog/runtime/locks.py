@@ -26,28 +26,34 @@ _INTERRUPTS = (
 class Rank(enum.IntEnum):
     """Who takes a lock before whom: the order of the locks."""
 
-    FORK = 1
-    """A fork: it stops all writers, the only locks of which one thread takes several."""
-    LAKE = 2
-    """The parts of a lake that are made when they are needed."""
-    WRITER = 3
-    """The queue of the appends of a lake."""
-    SESSION = 4
+    SESSION = 1
     """Planning one query: its views, and the schemas of refs."""
-    PROJECTOR = 5
+    PROJECTOR = 2
     """Computing views."""
-    LAYERS = 6
+    LAYERS = 3
     """The tables of what was computed."""
-    BACKGROUND = 7
+    BACKGROUND = 4
     """What waits to be written to the cache of views."""
-    TAIL_ROWS = 8
+    TAIL_ROWS = 5
     """Making rows of the frames of a tail."""
-    TAIL = 9
+    TAIL = 6
     """Reading WAL files."""
-    FILTERS = 10
+    FILTERS = 7
     """The Bloom filters in memory."""
-    DATABASE = 11
+    DATABASE = 8
     """The database of a session, its tails and their rows, each made when it is needed."""
+    # Last, for a handler of signals may append in the middle of a query.
+    LAKE = 9
+    """The parts of a lake that are made when they are needed."""
+    FORK = 10
+    """A fork, which stops all writers."""
+    WRITER = 11
+    """The queue of the appends of a lake."""
+
+
+_SEVERAL = (Rank.LAKE, Rank.WRITER)
+"""Those of several lakes: a fork stops all writers, and a handler of signals may append to another
+lake than the one that it interrupts. Whoever waits for one of these holds up nobody else."""
 
 
 _LOCKS: Living[OrderedLock] = Living()
@@ -98,12 +104,18 @@ class OrderedLock:
 
 
 def require_before(rank: Rank) -> None:
-    """Refuse a query in a handler of signals whose thread holds a lock above this rank: another
-    thread may hold one below and wait for that. Raises ReentrantQuery."""
-    if threading.current_thread() is threading.main_thread() and any(
-        lock.rank > rank and lock.is_held() for lock in _LOCKS
-    ):
+    """Refuse a query in a handler of signals that must not take a lock of this rank. Raises
+    ReentrantQuery."""
+    if is_past(rank):
         raise ReentrantQuery(_INTERRUPTS)
+
+
+def is_past(rank: Rank) -> bool:
+    """Whether this is a handler of signals whose thread holds a lock above a rank: another thread
+    may hold one of the rank and wait for that."""
+    return threading.current_thread() is threading.main_thread() and any(
+        lock.rank > rank and lock.is_held() for lock in _LOCKS
+    )
 
 
 class _Taken(threading.local):
@@ -129,9 +141,8 @@ def _require_order(lock: OrderedLock) -> None:
     if lock in held:
         return
     last = max(held, key=lambda each: each.rank, default=None)
-    # A fork of several lakes' writers is the only thread that ever has two of one rank.
-    is_fork = lock.rank is Rank.WRITER and any(each.rank is Rank.FORK for each in held)
-    is_above = last is None or last.rank < lock.rank or (is_fork and last.rank == lock.rank)
+    is_other = last is not None and last.rank == lock.rank and lock.rank in _SEVERAL
+    is_above = last is None or last.rank < lock.rank or is_other
     if last is not None and not is_above and _report is not None:
         _report(f"a thread that holds {last.rank.name} takes {lock.rank.name}, which comes first")
     held.append(lock)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 import lakelog
-from lakelog.errors import ReentrantQuery
+from lakelog.errors import LakeClosed, ReentrantQuery
 from lakelog.runtime.locks import OrderedLock, Rank
 from tests.support import lock_order
 
@@ -47,10 +47,12 @@ def test_an_inversion_is_found_without_a_second_thread() -> None:
     assert found == []
 
 
-def test_two_locks_of_one_rank_are_taken_by_a_fork_alone() -> None:
+def test_two_locks_of_one_rank_are_those_of_writers() -> None:
+    """A fork stops them all."""
     fork, one, other = (OrderedLock(r) for r in (Rank.FORK, Rank.WRITER, Rank.WRITER))
     with fork.hold(), one.hold(), other.hold():
         pass
+    one, other = OrderedLock(Rank.TAIL), OrderedLock(Rank.TAIL)
     with lock_order.breaches() as found, pytest.raises(AssertionError), one.hold(), other.hold():
         pass
     assert len(found) == 1
@@ -58,7 +60,7 @@ def test_two_locks_of_one_rank_are_taken_by_a_fork_alone() -> None:
 
 def test_a_breach_in_another_thread_belongs_to_the_test_that_started_it() -> None:
     go, is_done = threading.Event(), threading.Event()
-    low, high = OrderedLock(Rank.LAKE), OrderedLock(Rank.FILTERS)
+    low, high = OrderedLock(Rank.TAIL), OrderedLock(Rank.FILTERS)
 
     def invert() -> None:
         go.wait()
@@ -114,6 +116,20 @@ def test_a_query_in_a_signal_handler_never_waits_for_the_one_it_interrupts(
     with session.tail("main")._mutex.hold(), pytest.raises(ReentrantQuery):
         lake.settle()
     assert lake.count() == 3
+
+
+def test_a_signal_handler_appends_and_closes_in_the_middle_of_a_query(lake: lakelog.Lake) -> None:
+    lake.append({"type": "t"})
+    assert lake.sql("FROM events").fetchall()
+    session = lake._session
+    locks = (session.mutex, session.rows_of("main")._mutex, session.tail("main")._mutex)
+    for mutex in locks:
+        with mutex.hold():
+            lake.append({"type": "t"})
+    with session.tail("main")._mutex.hold():
+        lake.close()
+    with pytest.raises(LakeClosed):
+        lake.count()
 
 
 def test_a_forked_child_finds_each_lock_free() -> None:
