@@ -66,10 +66,11 @@ ZAP_DEVELOPMENT = Dialect(
 STRUCTLOG = Dialect(
     "structlog",
     "structlog's JSON, in which the event is the message.",
-    # an event of one word may be the type of any other program's events
+    # an event of one word may be the type of any other program's events, and one of few words, too;
+    # a sentence is none
     fits=(
         "event",
-        "level|log_level",
+        "level|log_level|event=(?:[^ ]+ ){3}.*",
         "event=[^ ]+ .*|logger|logger_name|func_name|filename|lineno",
     ),
     lacks=("message", "msg", "event_type"),

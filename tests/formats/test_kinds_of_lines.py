@@ -155,6 +155,15 @@ def test_texts_of_structlog_are_messages(
     assert {event["level"] for event in found} == {"INFO"}
 
 
+def test_sentences_make_no_types(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Also where structlog was told to write neither a level nor a logger."""
+    lines = [{"event": f"request {n} took {n} ms", "ts": 1_700_000_000 + n} for n in range(20)]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = stored(lake, tmp_path / "a.jsonl")
+    assert {event["type"] for event in found} == {"log"}
+    assert [event["message"] for event in found] == [line["event"] for line in lines]
+
+
 @pytest.mark.parametrize(
     ("members", "kind"),
     [
