@@ -62,9 +62,9 @@ def repair(
     while _bring_back(store, outcome, copy, fetched) or (other and other.fetch(outcome)):
         _clear_caches(store)
     # From the top down: data can only be judged by a state, a state only by the moves.
-    gone = _lost_branches(store)
-    for branch in sorted({*gone, *store.refs.all_branches()}):
-        refs.mend_moves(store, branch, outcome, was_there=branch in gone)
+    used = _used_branches(store)
+    for branch in sorted({*used, *store.refs.all_branches()}):
+        refs.mend_moves(store, branch, outcome, was_there=branch in used)
         with contextlib.suppress(UnknownRef):  # one deleted, or never finished, needs no more
             moved = refs.restore_state(store, branch, connect, outcome)
             data.drop_segments(store, branch, outcome)
@@ -83,17 +83,19 @@ def repair(
     return outcome
 
 
-def _lost_branches(store: Store) -> set[str]:
-    """Make the directories of branches of which WALs or segments are left and no moves; return
-    their names."""
+def _used_branches(store: Store) -> set[str]:
+    """Return the branches that segments show to have had moves which are lost, and those of which
+    WALs are left and no moves; make the directories of those that have none. A directory alone may
+    be of somebody who died before the first move."""
     there = store.refs.all_branches()
-    names = {*lost_moves.branches(store)}
     traces = lost_moves.find(store, recover.objects(store, "segments"))
-    names |= {trace.branch for trace in traces if trace.ranges}
-    lost = names.difference(there) if names or there else {"main"}
-    for name in lost:
+    used = {trace.branch for trace in traces if trace.ranges}
+    used |= set(lost_moves.branches(store)).difference(there)
+    if not there and not used:
+        used = {"main"}
+    for name in used.difference(there):
         make_branch_dirs(store, name)
-    return lost
+    return used
 
 
 def _describe(store: Store, branch: str) -> str:

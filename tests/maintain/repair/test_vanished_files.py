@@ -243,3 +243,21 @@ def test_a_living_writer_whose_wal_comes_from_a_copy_notices(tmp_path: Path) -> 
     with lakelog.open(path) as lake:
         lake.append({"type": "C"})
     assert types(path) == ["A", "C"]
+
+
+def test_a_branch_without_moves_comes_back_from_its_segments(tmp_path: Path) -> None:
+    """All moves of one of two branches are gone, with the hint and the WALs: what it had sealed is
+    taken back, and an empty directory of a branch that never was stays as it is."""
+    path = str(tmp_path / "lake")
+    with lakes.opened(path) as lake:
+        lake.branch("dev").close()
+    short_lived(path, *"AB")
+    for file in [*Path(path, "refs/heads/main").iterdir(), *wal_files(path)]:
+        file.unlink()
+    Path(path, "refs/heads/unborn").mkdir()
+    assert not damage.checked(path).intact
+    done = damage.repaired(path)
+    assert done.after is not None
+    assert done.after.problems == ()
+    assert types(path) == ["A", "B"]
+    assert list(Path(path, "refs/heads/unborn").iterdir()) == []
