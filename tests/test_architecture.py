@@ -44,12 +44,12 @@ ORDER = {
         repair""",
     "files": """traversal exclusions rotation inflate holes binary columnar lease splits source
         checksum scan places spool cursors content identity""",
-    "formats": """sqltext uniform_lines format narrow_queries zones local_time pattern moments jsonl
-        dialect lakelog_json logger_dialects dialects cloudevents pieces winevent docker journal
-        documents otlpsql otlp oos bulk line_starts pattern_format columns hash_headers grok re2
-        definition custom access logformat traffic syslog runtime cef programs frameworks
-        daemons logfmt cri auditd compose applog zeek w3c delimited plain leading_times mixture
-        registry""",
+    "formats": """sqltext uniform_lines format narrow_queries zones local_time encoded
+        pattern moments jsonl dialect lakelog_json logger_dialects dialects cloudevents
+        pieces winevent docker journal documents otlpsql otlp oos bulk line_starts
+        pattern_format columns hash_headers grok re2 definition custom access logformat
+        traffic syslog runtime cef programs frameworks daemons logfmt cri auditd compose
+        applog zeek w3c delimited plain leading_times mixture registry""",
     "render": "values vectors ordered display formats plots",
     "query": """sql frames stream relation tail_rows behaviour providers ref_schemas type_tables
         segment_files cursor_pool needle_rows segment_choice seal_requests frame_scans cursor_views

@@ -52,6 +52,7 @@ _OPTIONS = {
     "continues": "--continues",
     "time_format": "--time-format",
     "zone": "--zone",
+    "encoding": "--encoding",
 }
 
 
@@ -259,7 +260,7 @@ def _files(form: LakeFormat) -> str:
 
 
 def _definition_words(definition: Definition) -> str:
-    return ", ".join(filter(None, (definition.format, definition.zone)))
+    return ", ".join(filter(None, (definition.format, definition.zone, definition.encoding)))
 
 
 def _about(form: Format) -> str:

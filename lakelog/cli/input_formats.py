@@ -125,6 +125,12 @@ _RULES = [
         help="Time zone of times that name none, such as Europe/Berlin or +02:00.",
     ),
     click.option(
+        "--encoding",
+        default="",
+        metavar="NAME",
+        help="The encoding of lines that are not UTF-8, such as latin-1 or shift_jis.",
+    ),
+    click.option(
         "--level",
         "levels",
         multiple=True,
@@ -146,7 +152,8 @@ def definition_of(form: str | None, options: dict[str, Any]) -> Definition | Non
     result = definition.read(form) if form else Definition()
     levels = _pairs("--level", "WORD=LEVEL", options.pop("levels"))
     defines = _pairs("--define", "NAME=REGEX", options.pop("define"))
-    rules = {name: options.pop(name) for name in ("begins", "continues", "time_format", "zone")}
+    names = ("begins", "continues", "time_format", "zone", "encoding")
+    rules = {name: options.pop(name) for name in names}
     non_empty = {name: value for name, value in rules.items() if value}
     result = replace(
         result, **non_empty, levels=levels or result.levels, define=defines or result.define

@@ -34,6 +34,7 @@ class Definition:
     levels: tuple[tuple[str, str], ...] = ()
     define: tuple[tuple[str, str], ...] = ()
     name: str = ""
+    encoding: str = ""
 
     def members(self) -> dict[str, Any]:
         """The members that are set, as JSON values."""
@@ -87,4 +88,5 @@ def of_members(members: dict[str, Any]) -> Definition:
         pairs("levels"),
         pairs("define"),
         text("name"),
+        text("encoding"),
     )

@@ -60,6 +60,8 @@ class Traits:
     """A regex that fits the first line of every record; empty if there is none."""
     zone: str = ""
     """The time zone of times that name none, as the engine calls it; empty for UTC."""
+    encoding: str = ""
+    """The encoding of lines, by Python's name; empty for UTF-8, and Windows-1252 elsewhere."""
     styles: tuple[Format, ...] = ()
     """The formats that read lines of other styles: see `mixture.py` for this and the next three."""
     left_out: str = ""

@@ -5,6 +5,8 @@ The highest score wins; of equal scores the first format in this list.
 
 from __future__ import annotations
 
+import re
+
 from lakelog.errors import InvalidSetting
 from lakelog.formats import (
     access,
@@ -21,6 +23,7 @@ from lakelog.formats import (
     dialects,
     docker,
     documents,
+    encoded,
     journal,
     jsonl,
     lakelog_json,
@@ -87,10 +90,15 @@ _JSON = (".jsonl", ".ndjson", ".json")
 _LINES = (".jsonl", ".ndjson")
 """In files of these names a line that is no JSON is damage, whatever it looks like."""
 
+_ENCODED = re.compile(r"(pattern:\{.*\}|[a-z0-9_-]+(?:@[^~]+)?)~([A-Za-z0-9_.-]+)", re.DOTALL)
+"""The name of a format with the encoding of its lines."""
+
 
 def by_name(name: str) -> Format:
     """Return the format of a name; `access:` may be followed by a LogFormat, and any other name by
     `@` and the zone of times that name none. A pattern is one too. Raises InvalidSetting."""
+    if match := _ENCODED.fullmatch(name):
+        return encoded.EncodedFormat(by_name(match[1]), match[2], name)
     if name.startswith(definition.PREFIX) or definition.is_pattern(name):
         return custom.form(name)
     base, at, zone = name.partition("@")
@@ -107,7 +115,7 @@ def by_name(name: str) -> Format:
 
 def is_last(name: str) -> bool:
     """Whether a name is that of plain text, the last resort, in whatever zone."""
-    return name.partition("@")[0] == LAST
+    return name.partition("~")[0].partition("@")[0] == LAST
 
 
 def in_zone(name: str, zone: str) -> str:
@@ -117,6 +125,13 @@ def in_zone(name: str, zone: str) -> str:
     if base not in FORMATS or base == bulk.FORM.NAME or local_time.engine_zone(zone) == "UTC":
         return base if base in FORMATS else name
     return f"{base}@{zone}"
+
+
+def in_encoding(name: str, encoding: str) -> str:
+    """Return the name of a format whose lines are in an encoding; UTF-8 needs none."""
+    match, codec = _ENCODED.fullmatch(name), encoded.codec_of(encoding)
+    base = match[1] if match else name
+    return base if codec == "utf-8" else f"{base}~{codec}"
 
 
 def detect(head: bytes, data: bytes, name: str) -> Format:
@@ -175,7 +190,7 @@ def _first_lines(part: bytes) -> list[bytes]:
 
 def specialize(form: Format, head: bytes) -> Format:
     """Return a format as a file's first bytes define it, where they do."""
-    if pattern.recoded(head):
+    if not form.traits.encoding and pattern.recoded(head):
         *lines, last = head.split(b"\n")  # that may be cut amid a character
         head = b"\n".join([*map(pattern.as_utf8, lines), last])
     return form.specialize(head)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.files import rotation
 from lakelog.files.cursors import Cursor
-from lakelog.formats import definition, local_time, registry
+from lakelog.formats import definition, encoded, local_time, registry
 from lakelog.formats.definition import Definition
 from lakelog.runtime.closest import closest
 from lakelog.store import disk
@@ -148,6 +148,8 @@ def resolve(text: str, formats: Formats) -> Definition:
 
 def check(definition: Definition, names: tuple[str, ...] = ()) -> None:
     """Raise InvalidSetting for an invalid definition; `names` are those of the lake's formats."""
+    if definition.encoding:
+        encoded.codec_of(definition.encoding)
     if definition.pattern:
         registry.by_name(definition.spelled())
         return
@@ -173,11 +175,12 @@ def check(definition: Definition, names: tuple[str, ...] = ()) -> None:
 
 def form_name(definition: Definition) -> str:
     """Return the name of the format that a definition gives, "" if it leaves that to lakelog."""
+    name = definition.format
     if definition.pattern:
-        return definition.spelled()
-    if definition.format and definition.zone:
-        return registry.in_zone(definition.format, definition.zone)
-    return definition.format
+        name = replace(definition, encoding="").spelled()
+    elif name and definition.zone:
+        name = registry.in_zone(name, definition.zone)
+    return registry.in_encoding(name, definition.encoding) if name and definition.encoding else name
 
 
 def is_gone(name: str, formats: Formats) -> bool:
@@ -197,7 +200,7 @@ def check_new(form: LakeFormat) -> None:
         )
         raise InvalidSetting(f"{name!r} cannot name a format: {reason}")
     check(definition)
-    if not (definition.pattern or definition.format or definition.zone):
+    if not (definition.pattern or definition.format or definition.zone or definition.encoding):
         raise InvalidSetting(f"format {name!r} says nothing: give --pattern, --format or --zone")
 
 

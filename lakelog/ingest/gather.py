@@ -12,7 +12,7 @@ from lakelog.files.cursors import WINDOW, Cursor, Start
 from lakelog.files.holes import visible
 from lakelog.files.identity import FileCopy, KnownContent, UndecidedFile
 from lakelog.files.source import LINE_MAX, SHORT, Chunk, Hole, Overlong, Pause, Piece, Source, Split
-from lakelog.formats import local_time, registry
+from lakelog.formats import encoded, local_time, registry
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
@@ -322,6 +322,7 @@ def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:
     text applies only until lines of a known kind come. Returns its name and the format."""
     consumed = visible(start.head[: start.cursor.bytes or WINDOW])
     definition = job.definition(start.cursor.name)
+    encoding = definition.encoding if definition else ""
     name = definitions.form_name(definition) if definition else ""
     forced = bool(name)
     if not name:
@@ -330,8 +331,11 @@ def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:
         last = start.cursor.forms[-1][1] if start.cursor.forms else registry.LAST
         is_open = registry.is_last(last) or definitions.is_gone(last, job.formats)
         settled = start.cursor.bytes >= WINDOW and not is_open
-        name = last if settled else registry.detect(consumed, data, start.cursor.name).NAME
+        head = encoded.decoded(consumed, encoding) if encoding else consumed
+        text = encoded.decoded(data, encoding) if encoding else data
+        name = last if settled else registry.detect(head, text, start.cursor.name).NAME
         name = registry.in_zone(name, definition.zone) if definition and definition.zone else name
+        name = registry.in_encoding(name, encoding) if encoding else name
     # The beginning of the file and not of this chunk: headers and the first element stand there.
     form = registry.specialize(registry.by_name(name), consumed or data)
     return name, registry.tolerant(form, start.cursor.name, forced=forced)

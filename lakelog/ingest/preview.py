@@ -13,7 +13,7 @@ from lakelog.event.exact import parse_value
 from lakelog.files.cursors import WINDOW, printable
 from lakelog.files.holes import visible
 from lakelog.files.source import Chunk, Source
-from lakelog.formats import local_time, registry
+from lakelog.formats import encoded, local_time, registry
 from lakelog.formats.custom import CustomFormat
 from lakelog.formats.definition import Definition
 from lakelog.formats.format import Format
@@ -143,12 +143,16 @@ def _choose(
         return name, f"this lake's {own.name} is for {_files(own, label)}"
     if name:
         return name, "as asked for"
+    if definition and definition.encoding:
+        head, data = (encoded.decoded(text, definition.encoding) for text in (head, data))
     name, why = registry.detect(head, data, path).NAME, "it fits the first lines best"
     if name == registry.LAST:
         why = "no other format fits the first lines"
     if definition and definition.zone:
         zone = f"{definition.zone} for times that name no zone"
-        return registry.in_zone(name, definition.zone), f"{why}; {zone}"
+        name, why = registry.in_zone(name, definition.zone), f"{why}; {zone}"
+    if definition and definition.encoding:
+        return registry.in_encoding(name, definition.encoding), f"{why}; {definition.encoding}"
     return name, why
 
 

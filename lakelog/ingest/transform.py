@@ -193,7 +193,7 @@ class Transformer:
         remaining = np.arange(count, dtype=np.int64)
         many = self._traits.many
         few = 0 if many and chunk_records.length > _FEW_BYTES else FEW
-        if count <= few:
+        if count <= few or self._traits.encoding:
             return tables, remaining
         # Text that is not UTF-8 would fail the query for all lines of the chunk.
         lines, more, recoded = stripes.valid_text(chunk_records, blank=many)
@@ -433,7 +433,8 @@ class Transformer:
         try:
             return self._form.events(line), False
         except InvalidEvent:
-            text, places = pattern.recoded(line), self._form.places
+            text = None if self._traits.encoding else pattern.recoded(line)
+            places = self._form.places
             if text is None or (places is not None and places(line) != [0]):
                 raise
             with contextlib.suppress(InvalidEvent):

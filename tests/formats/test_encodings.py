@@ -1,0 +1,121 @@
+"""Lines in an encoding that the user names: read as text, with the positions of the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import lakelog
+from lakelog.cli import cli, exits
+from lakelog.collect import watch
+from lakelog.collect.watch import Watcher
+from lakelog.errors import InvalidSetting
+from lakelog.formats import encoded
+from lakelog.formats.definition import Definition
+from lakelog.ingest.audit.audit import audit
+
+TEXTS = {
+    "latin-1": "Größe: ÿ Ã¼",
+    "cp1251": "Привет, мир",
+    "koi8-r": "Привет, мир",
+    "shift_jis": "表示ソフト 能力",
+    "euc_jp": "エラー発生",
+    "gb18030": "系统错误 😀",
+    "big5": "許功蓋 系統",
+    "euc-kr": "시스템 오류",
+    "iso2022_jp": "エラー発生",
+}
+
+
+def form(encoding: str, **rules: str) -> str:
+    """How --encoding asks for it."""
+    return Definition(encoding=encoding, **rules).spelled()
+
+
+def proven(lake: lakelog.Lake) -> int:
+    """The rows that an audit found, each where its line is."""
+    found = audit(lake.store, "main", lake.engine, [])
+    assert (found.wrong, found.failed) == ([], [])
+    return sum(file.stored for file in found.files)
+
+
+@pytest.mark.parametrize("encoding", TEXTS)
+def test_a_file_in_a_named_encoding(lake: lakelog.Lake, tmp_path: Path, encoding: str) -> None:
+    """Few lines and many are read as text of a detected format; what is appended is, too."""
+    text = TEXTS[encoding]
+    line = f"2026-11-24 10:00:00 WARN app: {text}\n".encode(encoding)
+    few, many = tmp_path / "few.log", tmp_path / "many.log"
+    few.write_bytes(line * 2)
+    many.write_bytes(b"2026-11-24 09:00:00 INFO app: start\n" + line * 700)
+    lake.ingest([str(few), str(many)], format=form(encoding))
+    with few.open("ab") as file:
+        file.write(line)
+    report = lake.ingest(str(few), format=form(encoding))
+    assert (report.events, report.quarantined) == (1, 0)
+    query = "SELECT DISTINCT level, message, data FROM events WHERE level = 'WARN'"
+    ((level, message, data),) = lake.sql(query).fetchall()
+    assert (level, message.endswith(text), "encoding" in (data or "")) == ("WARN", True, False)
+    position = "SELECT max(position) FROM events WHERE level = 'WARN'"
+    assert lake.sql(position).fetchall()[0][0] == many.stat().st_size - len(line)
+    assert proven(lake) == 704
+
+
+def test_an_encoding_with_a_zone_a_pattern_or_a_table(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """It goes with a zone, with a format, and with a pattern, whose literals are text."""
+    path = tmp_path / "zone.log"
+    path.write_bytes("2026-11-24 10:00:00 INFO app: Größe\n".encode("latin-1"))
+    lake.ingest(str(path), format=form("latin-1", zone="Europe/Berlin"))
+    path = tmp_path / "own.log"
+    path.write_bytes("Größe=7 über\n".encode("latin-1"))
+    pattern = "Größe=%{INT:size:int} %{GREEDYDATA:message}"
+    lake.ingest(str(path), format=form("latin-1", pattern=pattern))
+    path = tmp_path / "table.csv"
+    path.write_bytes("Größe;Ort\n7;Köln\n".encode("latin-1"))
+    lake.ingest(str(path), format=form("latin-1", format="csv"))
+    query = "SELECT message, data FROM events ORDER BY origin"
+    rows = {(message, data) for message, data in lake.sql(query).fetchall()}
+    assert {message for message, _ in rows} >= {"über"}
+    assert any(data and '"size":7' in data for _, data in rows)
+    assert any(data and '"Größe":7' in data and "Köln" in data for _, data in rows)
+    times = lake.sql("SELECT count(*) FROM events WHERE time = '2026-11-24 09:00:00Z'").fetchall()
+    assert times == [(1,)]
+    assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(0,)]
+    assert proven(lake) == 3
+
+
+def test_a_watched_file_in_a_named_encoding(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A character that is written in two halves is read as one."""
+    monkeypatch.setattr(watch, "STABLE", -1.0)
+    path = tmp_path / "logs" / "a.log"
+    path.parent.mkdir()
+    line = "2026-11-24 10:00:00 WARN app: 表示\n".encode("shift_jis")
+    watcher = Watcher(lake, [str(path.parent)], form=form("shift_jis"))
+    for part in (line[:-2], line[-2:], line):
+        with path.open("ab") as file:
+            file.write(part)
+        watcher.round()
+        watcher.round()
+    watcher.close()
+    messages = lake.sql("SELECT message FROM events").fetchall()
+    assert [message.endswith("表示") for (message,) in messages] == [True, True]
+
+
+def test_the_option(tmp_path: Path) -> None:
+    """`ingest`, `watch` and `formats` have it; what lines cannot be in is refused."""
+    path, run = tmp_path / "app.log", CliRunner().invoke
+    path.write_bytes("2026-11-24 10:00:00 WARN app: 表示\n".encode("shift_jis"))
+    at = ["--lake", str(tmp_path / "lake")]
+    for bad in ("utf-16", "cp037", "rot13", "none"):
+        assert run(cli, [*at, "ingest", str(path), "--encoding", bad]).exit_code == exits.USAGE
+        with pytest.raises(InvalidSetting):
+            encoded.codec_of(bad)
+    assert "表示" in run(cli, [*at, "formats", "test", str(path), "--encoding", "sjis"]).output
+    added = run(cli, [*at, "formats", "add", "japan", "--encoding", "sjis", "--for", "app*"])
+    assert added.exit_code == 0, added.output
+    assert run(cli, [*at, "ingest", str(path)]).exit_code == 0
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert lake.sql("SELECT message LIKE '%表示' FROM events").fetchall() == [(True,)]
