@@ -43,7 +43,7 @@ ORDER = {
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs data comparison
         repair""",
     "files": """traversal exclusions rotation inflate holes binary columnar lease splits source
-        checksum scan places spool cursors content identity""",
+        checksum scan places key_groups spool cursors content identity""",
     "formats": """sqltext uniform_lines format narrow_queries zones local_time encoded
         pattern moments jsonl dialect lakelog_json logger_dialects dialects cloudevents
         pieces winevent docker journal documents otlpsql otlp oos bulk line_starts

@@ -20,10 +20,10 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
 from lakelog.files.checksum import joined, of_zeros
 from lakelog.files.holes import end_hole
+from lakelog.files.key_groups import Groups, join, keys_of, part
 from lakelog.files.places import thin
 from lakelog.files.rotation import base_name
 from lakelog.files.source import Source
@@ -48,9 +48,6 @@ _FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 """The clock of the times of files."""
 Bytes = bytes
 """The type, where a field of that name hides it."""
-_Groups = dict[Any, str | dict[str, None]]
-"""Keys that have something in common, in the order they came; most groups are of one key, and a
-dict for each would be most of what a cursor costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +204,11 @@ class CursorIndex:
 
     def __init__(self, cursors: Iterable[Cursor]) -> None:
         self._by_key: dict[str, Cursor] = {}
-        self._by_inode: _Groups = {}
-        self._by_stem: _Groups = {}
-        self._by_base: _Groups = {}
+        self._by_inode: Groups = {}
+        self._by_stem: Groups = {}
+        self._by_base: Groups = {}
         self._lengths: dict[int, int] = {}
-        self._by_origin: _Groups = {}
+        self._by_origin: Groups = {}
         for cursor in cursors:
             self.add(cursor)
 
@@ -226,34 +223,34 @@ class CursorIndex:
         """Add a cursor, replacing the one of the same key."""
         self.remove(cursor.key)
         self._by_key[cursor.key] = cursor
-        _join(self._by_origin, cursor.origin, cursor.key)
-        _join(self._by_stem, cursor.stem, cursor.key)
+        join(self._by_origin, cursor.origin, cursor.key)
+        join(self._by_stem, cursor.stem, cursor.key)
         self._lengths[cursor.head_len] = self._lengths.get(cursor.head_len, 0) + 1
-        _join(self._by_base, base_name(cursor.name), cursor.key)
+        join(self._by_base, base_name(cursor.name), cursor.key)
         if cursor.inode > 0:
-            _join(self._by_inode, cursor.identity, cursor.key)
+            join(self._by_inode, cursor.identity, cursor.key)
 
     def remove(self, key: str) -> None:
         """Remove the cursor of a key, if there is one."""
         old = self._by_key.pop(key, None)
         if old is not None:
-            _part(self._by_stem, old.stem, key)
+            part(self._by_stem, old.stem, key)
             self._lengths[old.head_len] -= 1
-            _part(self._by_base, base_name(old.name), key)
-            _part(self._by_inode, old.identity, key)
-            _part(self._by_origin, old.origin, key)
+            part(self._by_base, base_name(old.name), key)
+            part(self._by_inode, old.identity, key)
+            part(self._by_origin, old.origin, key)
 
     def of_inode(self, identity: tuple[int, int]) -> list[Cursor]:
         """The cursors of one inode, the newest first."""
-        return [self._by_key[key] for key in reversed(_keys(self._by_inode, identity))]
+        return [self._by_key[key] for key in reversed(keys_of(self._by_inode, identity))]
 
     def of_origin(self, origin: str) -> list[Cursor]:
         """The cursors whose rows are of an origin."""
-        return [self._by_key[key] for key in _keys(self._by_origin, origin)]
+        return [self._by_key[key] for key in keys_of(self._by_origin, origin)]
 
     def named(self, name: str) -> list[Cursor]:
         """The cursors of files of a name, with their directory."""
-        keys = _keys(self._by_base, base_name(name))
+        keys = keys_of(self._by_base, base_name(name))
         return [self._by_key[key] for key in keys if self._by_key[key].name == name]
 
     def alike(self, head: bytes, label: str | None) -> list[Cursor]:
@@ -268,7 +265,7 @@ class CursorIndex:
         looked up too; and thousands may begin with one banner, so not all are.
         """
         keys: dict[str, None] = {}
-        for key in itertools.islice(reversed(_keys(self._by_base, base_name(name))), NAMED_MAX):
+        for key in itertools.islice(reversed(keys_of(self._by_base, base_name(name))), NAMED_MAX):
             cursor = self._by_key[key]
             # The name alone would offer every rotated file of a log; the beginning sorts out most
             # of them without opening any.
@@ -288,14 +285,14 @@ class CursorIndex:
         # Digests are of few lengths (powers of two), so a beginning is hashed a handful of times.
         for n, count in self._lengths.items():
             if count and 0 < n <= len(head):
-                yield _keys(self._by_stem, (n, stem(head[:n], label)))
+                yield keys_of(self._by_stem, (n, stem(head[:n], label)))
 
     def free_key(self, head: bytes, label: str | None) -> str:
         """A key that no file has now, or had at first."""
         # A key contains the digest and a number, since files with equal beginnings are common; an
         # origin that was once used is never used again, or two files would share rows.
         name = f"{stem(head, label)}-{len(head)}"
-        ordinal = len(_keys(self._by_stem, (head_length(len(head)), stem(head, label))))
+        ordinal = len(keys_of(self._by_stem, (head_length(len(head)), stem(head, label))))
         while f"{name}-{ordinal}" in self._by_key or f"{name}-{ordinal}" in self._by_origin:
             ordinal += 1
         return f"{name}-{ordinal}"
@@ -311,32 +308,6 @@ def _shared(forms: tuple[tuple[int, str], ...]) -> tuple[tuple[int, str], ...]:
 def _listed(forms: tuple[tuple[int, str], ...]) -> list[list[int | str]]:
     """The same as a manifest has it, one list for all entries that say so."""
     return [list(pair) for pair in forms]
-
-
-def _join(groups: _Groups, name: Any, key: str) -> None:
-    """Append a key to its group."""
-    there = groups.get(name)
-    if not there:
-        groups[name] = key
-    elif isinstance(there, str):
-        groups[name] = {there: None, key: None}
-    else:
-        there[key] = None
-
-
-def _part(groups: _Groups, name: Any, key: str) -> None:
-    """Remove a key from its group; an empty group stays."""
-    there = groups.get(name)
-    if isinstance(there, dict):
-        there.pop(key, None)
-    elif there == key:
-        groups[name] = {}
-
-
-def _keys(groups: _Groups, name: Any) -> tuple[str, ...] | dict[str, None]:
-    """The keys of a group, in the order they came."""
-    there = groups.get(name, ())
-    return (there,) if isinstance(there, str) else there
 
 
 def of_state(store: Store, state: Manifest) -> list[Cursor]:
