@@ -29,6 +29,9 @@ from lakelog.store.refs import Move, Refs
 
 Watermarks = dict[str, int]
 
+_LOOKS = 100
+"""gc packs moves at most once an hour: more than one look in vain is seldom."""
+
 
 @dataclass(frozen=True)
 class SealedBatch:
@@ -48,16 +51,15 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
     with damage in the manifest that it carries is readable, without that.
     """
     folder = store.paths.head_dir(branch)
-    refs, files = Refs(store.paths), dict[int, bytes]()  # fresh, as caches hide what is damaged
-    top = refs.hint_number(branch)
-    for name in disk.listing(folder):
-        if span := parse_packed(name):
-            top = max(top, span[1])
-            # A move is in a file of its own too until it is unlinked: that one is preferred.
-            files = {**packed_lines(disk.read(f"{folder}/{name}")), **files}
-        number = parse_move(name)
-        if number is not None:
-            files[number] = disk.read(f"{folder}/{name}")
+    refs = Refs(store.paths)  # fresh, as caches hide what is damaged
+    for left in reversed(range(_LOOKS)):
+        try:
+            files, last = _files(folder)
+            break
+        except FileNotFoundError:  # gc packed it since it was listed
+            if not left:
+                raise
+    top = max(refs.hint_number(branch), last)
     good: dict[int, tuple[Move, bytes]] = {}
     for number, data in files.items():
         # As a whole, else without the manifest that it carries, whose damage costs only that state.
@@ -67,6 +69,20 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
                 break
     bad = {n: b"" if is_whole(d) else d for n, d in files.items() if n not in good}
     return good, bad, max([top, *files], default=0)
+
+
+def _files(folder: str) -> tuple[dict[int, bytes], int]:
+    """Return the bytes of moves by number, and the highest that a file of packed ones names."""
+    files, last = dict[int, bytes](), 0
+    for name in disk.listing(folder):
+        if span := parse_packed(name):
+            last = max(last, span[1])
+            # A move is in a file of its own too until it is unlinked: that one is preferred.
+            files = {**packed_lines(disk.read(f"{folder}/{name}")), **files}
+        number = parse_move(name)
+        if number is not None:
+            files[number] = disk.read(f"{folder}/{name}")
+    return files, last
 
 
 def is_whole(data: bytes) -> bool:
