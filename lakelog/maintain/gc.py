@@ -27,7 +27,16 @@ from lakelog.maintain.repair import lost_moves
 from lakelog.segments.connection import SPILL
 from lakelog.store import disk, document, history_window, signatures
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import LEASE, OBJECTS, Paths, hex_dirs, is_encoded, parse_object, parse_wal
+from lakelog.store.paths import (
+    LEASE,
+    OBJECTS,
+    Paths,
+    hex_dirs,
+    is_encoded,
+    parse_move,
+    parse_object,
+    parse_wal,
+)
 from lakelog.store.publish import Change, publish
 from lakelog.store.thinning import DAY, HOUR, pack
 
@@ -140,6 +149,14 @@ def _alone(store: Store) -> Iterator[dict[str, int]]:
         # replaced would be gone: so refs are made durable before anything is judged by them.
         _refuse_lost_branch(store.paths)
         for branch in store.refs.all_branches():
+            # Before the listing, as a move may be made meanwhile (F11.3).
+            hinted, moves = (
+                store.refs.hint_number(branch),
+                disk.listing(store.paths.head_dir(branch)),
+            )
+            if hinted > max(filter(None, map(parse_move, moves)), default=0):
+                path = store.paths.move(branch, hinted)
+                raise GcRefused(f"nothing was deleted: {path} is missing: run `lakelog repair`")
             disk.sync_dir(store.paths.head_dir(branch))
         disk.sync_dir(store.paths.tags)
         yield history_window.read_condemned(store)

@@ -176,7 +176,9 @@ def evidence(root: str) -> dict[str, Keys]:
             for file in group:
                 for frame in (*file.frames, *file.resumed):
                     with contextlib.suppress(Exception):
-                        keys.update(orjson.loads(line)["subject"] for line in frame.lines())
+                        keys.update(
+                            orjson.loads(line)["subject"] for line in frame.lines().splitlines()
+                        )
     for path in Path(root, "segments").rglob("*.parquet"):
         digest = parse_object(path.name)
         if digest and document.digest(path.read_bytes()) == digest:

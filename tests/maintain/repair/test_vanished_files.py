@@ -261,3 +261,16 @@ def test_a_branch_without_moves_comes_back_from_its_segments(tmp_path: Path) -> 
     assert done.after.problems == ()
     assert types(path) == ["A", "B"]
     assert list(Path(path, "refs/heads/unborn").iterdir()) == []
+
+
+def test_gc_refuses_while_the_hint_names_a_lost_move(tmp_path: Path) -> None:
+    """A newest move that is missing is damage, so nothing is deleted before the repair."""
+    path = str(tmp_path / "lake")
+    short_lived(path, *"AB")
+    move_file(path, 3).unlink()
+    with lakelog.open(path) as lake, pytest.raises(GcRefused, match=r"3\.json is missing"):
+        lake.gc()
+    assert damage.repaired(path).after is not None
+    with lakelog.open(path) as lake:
+        lake.gc()
+    assert types(path) == ["A", "B"]
