@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -379,7 +380,9 @@ def test_gc_deletes_only_what_nothing_needs(lake: Path) -> None:
     run(lake, "config", "set", "gc_grace_hours=0")
     assert answer(lake, "gc")["deleted"] == 0
     (lake / "segments" / "00").mkdir()
-    (lake / "segments" / "00" / ".tmp-0123456789abcdef").write_bytes(b"left")
+    left = lake / "segments" / "00" / ".tmp-0123456789abcdef"
+    left.write_bytes(b"left")
+    os.utime(left, (0, 0))
     would = answer(lake, "gc", "--dry-run")
     assert (would["deleted"], would["dry_run"]) == (1, True)
     assert "would delete 1 file" in run(lake, "gc", "--dry-run", "--format", "table").stdout

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import itertools
 import json
+import os
 import re
 import shutil
 import struct
@@ -113,7 +114,9 @@ def test_unfinished_files_are_ignored(rich: Path, tmp_path: Path) -> None:
     folders = ("", "wal/main", "segments/00", "refs/heads/main", "refs/tags", "manifests/ff", "gc")
     for folder in folders:
         (copy / folder).mkdir(exist_ok=True)
-        (copy / folder / ".tmp-0123456789abcdef").write_bytes(b"{")
+        temporary = copy / folder / ".tmp-0123456789abcdef"
+        temporary.write_bytes(b"{")
+        os.utime(temporary, (0, 0))  # by nobody who is about to name it
     assert damage.read(str(copy)) == before
     assert second_reader.rows(str(copy)) == second
     with lakelog.open(str(copy)) as lake:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,12 @@ from tests.support import damage, lakes, second_reader, statements
 pytestmark = pytest.mark.damaged
 
 
+def elsewhere(work: Callable[[], Any]) -> Any:
+    """Do what another process does in the middle of a call here, whose locks it does not know."""
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(work).result()
+
+
 # --- 12. reading rows ---------------------------------------------------------------------------
 
 
@@ -39,7 +47,7 @@ def test_wals_are_read_before_the_head(tmp_path: Path) -> None:
 
         def late(self: Refs, branch: str) -> Any:
             if self is lake.store.refs and not sealed:
-                sealed.append(b.settle())
+                sealed.append(elsewhere(b.settle))
             return real(self, branch)
 
         with mock.patch.object(Refs, "head", late):
@@ -57,7 +65,7 @@ def test_a_vanished_wal_without_a_watermark_starts_over(tmp_path: Path) -> None:
 
         def late(self: Refs, branch: str) -> Any:
             if self is lake.store.refs and not once:
-                once.append(b.settle())
+                once.append(elsewhere(b.settle))
                 publish(b.store, "main", lambda *_: Change("snapshot"))
                 assert b.store.refs.head("main").move.wal == {}
             return real(self, branch)
