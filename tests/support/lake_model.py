@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import lakelog
-from lakelog.errors import AlreadyExists, NothingToUndo, WouldDropEvents
+from lakelog.errors import AlreadyExists, NothingToUndo, UnknownRef, WouldDropEvents
 from lakelog.store import disk
 from tests.support.scratch import memory
 
@@ -51,6 +51,8 @@ class Branch:
 
     now: State
     moves: list[tuple[str, State, State]] = dataclasses.field(default_factory=list)
+    final: int = 0
+    """So many of the moves cannot be undone any more, as gc took the states before them."""
 
     def move(self, op: str, target: State) -> None:
         """Go to a state by a move of the user's."""
@@ -166,13 +168,21 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(index=HANDLES)
     def gc(self, index: int) -> None:
-        """Collect garbage: nothing may go that a tag, a branch or one of its last moves names."""
+        """Collect garbage: nothing may go that a tag, a branch or one of its last moves names; what
+        was before a retention is no history any more, as the lake keeps no days of it."""
         lake, _ = self.take(index)
         lake.gc()
         kept = {tag.snapshot for tag in lake.store.refs.tags()}
         for name in self.branches:
-            numbers = lake.store.refs.numbers(name)[-100:]
-            kept |= {lake.store.refs.read(name, number).snapshot for number in numbers}
+            for number in reversed(lake.store.refs.numbers(name)[-100:]):
+                move = lake.store.refs.read(name, number)
+                kept.add(move.snapshot)
+                if move.op == "retention":
+                    break
+        for branch in self.branches.values():
+            ops = [op for op, _, _ in branch.moves]
+            if "retention" in ops:
+                branch.final = len(ops) - ops[::-1].index("retention")
         self.known = {digest: state for digest, state in self.known.items() if digest in kept}
         for name, state in self.tags.items():
             rows = lake.at(name).sql("SELECT type, id, data::INT FROM events").fetchall()
@@ -260,12 +270,20 @@ class LakeMachine(RuleBasedStateMachine):
             return
         op, before, after = branch.moves[-1]
         later = max(branch.now.next_seq - after.next_seq, 0)
+        if len(branch.moves) <= branch.final and mode == "plain" and later:
+            with pytest.raises((UnknownRef, WouldDropEvents)):
+                lake.undo()
+            return
         if mode == "plain" and later:
             with pytest.raises(WouldDropEvents, match=f"^{later} events? came after the {op}"):
                 lake.undo()
         else:
             name = f"b{len(self.branches)}" if mode == "branch" else None
-            lake.undo(force=mode == "force", to_branch=name)
+            try:
+                lake.undo(force=mode == "force", to_branch=name)
+            except UnknownRef:
+                assert len(branch.moves) <= branch.final
+                return
             if name:
                 self.branches[name] = Branch(branch.now)
                 self.open(name)
