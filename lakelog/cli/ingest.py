@@ -21,11 +21,11 @@ import click
 from lakelog import lake as lakes
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.input_formats import InputFormat, with_pattern
+from lakelog.cli.input_formats import InputFormat, with_pattern, with_selection
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import arrival, confirm, many
-from lakelog.cli.rounds import Span, stop_at_signals
+from lakelog.cli.rounds import stop_at_signals
 from lakelog.event import bookkeeping
 from lakelog.files.scan import Selection
 from lakelog.ingest import quarantine as lines
@@ -37,7 +37,6 @@ from lakelog.store import bootstrap
 _LIST = "SELECT origin, position, reason{} FROM quarantine ORDER BY ingested_at, origin, position"
 _BATCH = 256
 
-_REPEATED = "may be stored twice: what had this name before held them, too"
 _VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
 """Places, lengths and values, which differ from line to line where the reason is the same."""
 
@@ -58,19 +57,7 @@ _VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
     metavar="NAME",
     help="Source of events that name none; equal files of two sources are both ingested.",
 )
-@click.option(
-    "--exclude",
-    "excluded",
-    multiple=True,
-    metavar="GLOB",
-    help="Names of files and directories to leave out, or paths if they have a slash.",
-)
-@click.option(
-    "--ignore-older",
-    type=Span(),
-    metavar="TIME",
-    help="Leave out files that were last written longer ago, such as 7d.",
-)
+@with_selection()
 @click.option("--dry-run", is_flag=True, help="Read and count, but store nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result of each file as JSON.")
 def ingest(
@@ -117,7 +104,7 @@ def ingest(
         )
         for file in report.files:
             if file.repeated:
-                words = f"{many(file.repeated, 'line')} {_REPEATED}"
+                words = bookkeeping.repeated_words(file.repeated)
                 data = {"repeated_lines": file.repeated}
                 lake.append(
                     bookkeeping.event(
@@ -271,7 +258,7 @@ def _report(app: App, report: IngestReport, seconds: float, dry_run: bool) -> No
             words = f"skipped: the same content was ingested from {file.same_as}"
             app.say(f"{file.path}: {words} (`--source NAME` keeps both)")
         if file.repeated:
-            app.say(f"{file.path}: {many(file.repeated, 'line')} {_REPEATED}", fg="red")
+            app.say(f"{file.path}: {bookkeeping.repeated_words(file.repeated)}", fg="red")
         if file.note:
             app.say(f"{file.path}: {file.note}")
         # Only with --verbose: of a thousand files those without trouble are not worth a line.

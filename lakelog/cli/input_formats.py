@@ -15,6 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lakelog.cli.app import DEFAULT_LAKE, App
+from lakelog.cli.rounds import Span
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.formats import custom, definition, registry
 from lakelog.formats.definition import Definition
@@ -65,6 +66,29 @@ def formats_at(app: App) -> Formats:
     if not bootstrap.is_lake(app.path):
         return {}
     return definitions.present(bootstrap.load(app.path), app.branch)
+
+
+def with_selection(older: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options that leave files out to a verb; it gets `excluded` and `ignore_older`, in
+    seconds. `older` ends the help of the second."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        excluded = click.option(
+            "--exclude",
+            "excluded",
+            multiple=True,
+            metavar="GLOB",
+            help="Names of files and directories to leave out, or paths if they have a slash.",
+        )
+        ignored = click.option(
+            "--ignore-older",
+            type=Span(),
+            metavar="TIME",
+            help=f"Leave out files that were last written longer ago, such as 7d{older}.",
+        )
+        return excluded(ignored(command))
+
+    return add
 
 
 def with_pattern(command: Callable[..., Any]) -> Callable[..., Any]:

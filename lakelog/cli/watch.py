@@ -24,11 +24,11 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.backups import option_words, with_backups
 from lakelog.cli.consume import report_consumed
-from lakelog.cli.input_formats import with_pattern
+from lakelog.cli.input_formats import with_pattern, with_selection
 from lakelog.cli.recent import RedisPlan, with_redis
 from lakelog.cli.render.output import choose, emit_record
 from lakelog.cli.render.terminal import arrival, is_terminal, many
-from lakelog.cli.rounds import SIGNALS, Span, StopEvent, repeat
+from lakelog.cli.rounds import SIGNALS, StopEvent, repeat
 from lakelog.collect import loop
 from lakelog.collect import watch as following
 from lakelog.collect.followed_file import raise_descriptor_limit
@@ -80,19 +80,7 @@ WantedBy=multi-user.target
     metavar="GLOB",
     help="Names to follow, all by default; their rotated and compressed copies, too.",
 )
-@click.option(
-    "--exclude",
-    "excluded",
-    multiple=True,
-    metavar="GLOB",
-    help="Names of files and directories to leave out, or paths if they have a slash.",
-)
-@click.option(
-    "--ignore-older",
-    type=Span(),
-    metavar="TIME",
-    help="Leave out files that were last written longer ago, such as 7d, unless they are known.",
-)
+@with_selection(older=", unless they are known")
 @click.option(
     "--from-end",
     is_flag=True,

@@ -110,9 +110,7 @@ class Reporter:
     def repeat(self, path: str, lines: int) -> None:
         """Report lines that are stored twice, as nothing proves that they are the same."""
         self.totals.repeated_lines += lines
-        count = f"{lines:,} line{'s' if lines > 1 else ''}"
-        words = f"{count} may be stored twice: what had this name before held them, too"
-        self.tell(path, words, repeated_lines=lines)
+        self.tell(path, bookkeeping.repeated_words(lines), repeated_lines=lines)
 
     def count(self, listing: Scan, start: float, new: int) -> None:
         """Count a round that began at `start` and ingested so many events."""

@@ -40,6 +40,12 @@ def without(events: pa.RecordBatch) -> pa.RecordBatch:
     return events.filter(pc.invert(pc.fill_null(pc.and_(own, kinds), False)))
 
 
+def repeated_words(lines: int) -> str:
+    """Return what is said of lines that came once more: nothing proves that they are the same."""
+    count = f"{lines:,} line{'s' if lines > 1 else ''}"
+    return f"{count} may be stored twice: what had this name before held them, too"
+
+
 def event(
     kind: str,
     subject: str,
