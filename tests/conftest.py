@@ -62,10 +62,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs: skips the test where one of these is missing: tests/support/requirements.py",
     )
     config.addinivalue_line(
-        "markers", "rounds: repeats itself; an eighth of the times unless LAKELOG_MATRIX=all"
+        "markers", "rounds: repeats itself; a sixteenth of the times unless LAKELOG_MATRIX=all"
     )
     config.addinivalue_line(
-        "markers", "matrix: many cases of one kind; an eighth of them unless LAKELOG_MATRIX=all"
+        "markers", "matrix: many cases of one kind; a sixteenth of them unless LAKELOG_MATRIX=all"
     )
     config.addinivalue_line(
         "markers", "thorough: takes long and finds what others do; run if LAKELOG_MATRIX=all"
@@ -91,7 +91,7 @@ def pytest_collection(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Select what is run, in which order, and limit its time.
 
-    An eighth of each matrix is played, always the same, at least one; `make torture` plays all.
+    A sixteenth of each matrix is played, always the same, at least one; `make torture` plays all.
     """
     for item in items:
         if not item.get_closest_marker("timeout"):

@@ -34,6 +34,7 @@ def test_every_name_of_the_package_resolves() -> None:
     assert [name for name in EXPECTED["dir"] if not hasattr(package, name)] == []
 
 
+@pytest.mark.thorough
 def test_documented_imports_work_in_a_new_process() -> None:
     """What a page has ever shown works; each module is the first that its process imports."""
     names: dict[str, list[str]] = {}

@@ -505,6 +505,7 @@ def test_the_sample_is_the_same_bytes(tmp_path: Path, count: int, seed: int) -> 
     assert path.read_text() == text
 
 
+@pytest.mark.thorough
 def test_demo_takes_the_whole_tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """demo appends, asks, tags, finds the flipped bit, goes back and forth, and keeps the lake."""
     monkeypatch.setattr(tour, "_SECONDS", 0.5)

@@ -109,6 +109,7 @@ def test_mistakes(here: Path, tmp_path: Path) -> None:
     assert "watch with --backup-dir" in found
 
 
+@pytest.mark.thorough
 def test_processed_files_are_removed_if_asked(here: Path) -> None:
     """--remove-processed takes the rotated file; its backup proves the lines, and goes by age."""
     words = ("watch", "logs", "--once", "--backup-dir", "kept", "--remove-processed")
@@ -122,6 +123,7 @@ def test_processed_files_are_removed_if_asked(here: Path) -> None:
     assert [os.path.basename(b["source"]) for b in json.loads(listed)] == ["a.log"]
 
 
+@pytest.mark.thorough
 def test_a_limit_of_the_disk(here: Path) -> None:
     """A file too large for the backups' disk is named; its lines come in, others are backed up."""
     with open(here / "logs/big.log", "wb") as file:
@@ -162,6 +164,7 @@ def test_a_unit_has_the_options(here: Path) -> None:
     assert again == unit
 
 
+@pytest.mark.thorough
 def test_backups_while_it_runs(here: Path) -> None:
     """A running watcher backs up what changed, without a pause in what it takes in."""
     words = ("--backup-dir", "kept", "--backup-interval", "0.2", "--interval", "0.2")

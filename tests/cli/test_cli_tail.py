@@ -54,6 +54,7 @@ def tail(*words: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[s
     return done
 
 
+@pytest.mark.thorough
 def test_json_lines_in_a_pipe(here: Path) -> None:
     """Each event is one JSON object with all columns, its data as JSON."""
     found = [json.loads(text) for text in tail("-n", "2", cwd=here).stdout.splitlines()]

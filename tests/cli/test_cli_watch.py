@@ -45,6 +45,7 @@ def test_once_takes_what_is_there(here: Path) -> None:
     assert count(here) == 3
 
 
+@pytest.mark.thorough
 def test_a_lake_is_not_watched(here: Path) -> None:
     """The lake itself, its files, a link to it and another lake are refused, and nothing is stored;
     what is watched from above leaves it out."""

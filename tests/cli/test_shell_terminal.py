@@ -254,6 +254,7 @@ def test_a_session_on_a_terminal(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert "FROM events GROUP BY 1;" in (tmp_path / "state/lakelog/history").read_text()
 
 
+@pytest.mark.thorough
 def test_ctrl_c_ends_a_query_that_is_no_shell(lake: lakelog.Lake) -> None:
     """`lakelog sql QUERY` stops at once and exits with 130."""
     with Terminal("--lake", lake.path, "sql", ENDLESS) as screen:

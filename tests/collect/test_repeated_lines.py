@@ -71,6 +71,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "STABLE", -1.0)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("is_away", [False, True])
 @pytest.mark.parametrize("line", [TIMED, JSON])
 @pytest.mark.parametrize("name", WAYS)

@@ -155,6 +155,7 @@ def test_empty_packed_files_leave_nothing_to_do(lake: lakelog.Lake, tmp_path: Pa
     assert stored(lake) == Counter(place.written)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress], ids=["gz", "xz"])
 def test_a_truncated_packed_file_leaves_nothing_to_do(
     lake: lakelog.Lake, tmp_path: Path, pack: Callable[[bytes], bytes]

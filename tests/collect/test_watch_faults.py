@@ -36,6 +36,7 @@ def faults(lake: lakelog.Lake) -> dict[str, str]:
     return {Path(subject).name: message for subject, message in lake.sql(query).fetchall()}
 
 
+@pytest.mark.thorough
 def test_many_files_share_one_move(lake: lakelog.Lake, tmp_path: Path) -> None:
     """What 240 files of three formats brought is one move; the next lines of all another."""
     place = Place(tmp_path / "logs")

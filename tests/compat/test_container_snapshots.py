@@ -79,6 +79,7 @@ def test_restored_container_has_its_files_and_state(podman: Podman, tmp_path: Pa
     assert (again.restart, [m.name for m in again.mounts]) == ("on-failure:3", ["webdata"])
 
 
+@pytest.mark.thorough
 def test_a_killed_snapshot_leaves_no_container_paused(podman: Podman, tmp_path: Path) -> None:
     """Whoever holds a container and is killed, even with -9, lets it go."""
     launch(podman, "web")
@@ -110,6 +111,7 @@ def await_state(podman: Podman, name: str, wanted: str) -> None:
     raise AssertionError(f"{name} is not {wanted}")
 
 
+@pytest.mark.thorough
 def test_another_name_shares_no_state(podman: Podman, tmp_path: Path) -> None:
     """A container beside the first one has a volume of its own, with what was saved."""
     launch(podman, "web", "--volume", "shared:/data")
@@ -124,6 +126,7 @@ def test_another_name_shares_no_state(podman: Podman, tmp_path: Path) -> None:
     assert (volume(podman, "shared") / "a").read_text() == "2"
 
 
+@pytest.mark.thorough
 def test_a_container_of_that_name_is_kept(podman: Podman, tmp_path: Path) -> None:
     """It is refused, or with --replace stopped and renamed; it comes back if the new one fails."""
     launch(podman, "web")
@@ -142,6 +145,7 @@ def test_a_container_of_that_name_is_kept(podman: Podman, tmp_path: Path) -> Non
     assert any(name.startswith("web-before-") for name in names)
 
 
+@pytest.mark.thorough
 def test_start_that_fails_after_its_state_was_restored_names_the_backup(
     podman: Podman, tmp_path: Path
 ) -> None:
@@ -160,6 +164,7 @@ def test_start_that_fails_after_its_state_was_restored_names_the_backup(
     assert (volume(podman, "shared") / "a").read_text() == "2"
 
 
+@pytest.mark.thorough
 def test_several_containers_are_one_snapshot(podman: Podman, tmp_path: Path) -> None:
     """One manifest has all; their common layers are stored once; each can be restored alone."""
     launch(podman, "one")
@@ -223,6 +228,7 @@ def test_names_of_snapshots(podman: Podman, tmp_path: Path) -> None:
             snapshots.snapshot_containers(lake, ["nothing"])
 
 
+@pytest.mark.thorough
 def test_push_sends_the_image_to_a_registry(podman: Podman, tmp_path: Path) -> None:
     """It is there under the id of the snapshot, as another client sees."""
     launch(podman, "web")

@@ -64,6 +64,7 @@ def answers(lake: lakelog.Lake) -> dict[str, Any]:
     }
 
 
+@pytest.mark.thorough
 def test_the_golden_answers(logs: Path) -> None:
     """Counts, levels, times, statuses and sums of the golden input are exactly those expected."""
     words = run(
@@ -244,6 +245,7 @@ def test_the_manager_keeps_so_many_backups(logs: Path) -> None:
         manager(logs, backup_age="soon")
 
 
+@pytest.mark.thorough
 def test_rotated_files_are_packed_and_removed(logs: Path) -> None:
     """By the manager and the command, once their lines are stored and their backup is verified."""
     (logs / "app.log.1").write_text("2026-03-01T11:00:00Z INFO worker: rotated\n")

@@ -216,6 +216,7 @@ def test_every_block_runs_or_is_listed(system: str) -> None:
     assert languages <= {"bash", "python", "json", *PIECES}
 
 
+@pytest.mark.thorough
 def test_system_a_watches_with_its_old_flags(machine: Machine) -> None:
     """Both commands take in what is there and back it up, with Redis or without one."""
     (machine.root / "logs").mkdir()
@@ -362,6 +363,7 @@ def test_state_scripts_of_system_d(machine: Machine) -> None:
     assert count >= 11
 
 
+@pytest.mark.thorough
 def test_deployments_of_system_d(machine: Machine, cluster: Cluster) -> None:
     """omega_snapshot.sh lists revisions and rolls a deployment back."""
     machine.env["PATH"] = f"{machine.root}/path:{cluster.path.parent}:/usr/bin:/bin"

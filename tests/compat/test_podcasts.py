@@ -289,6 +289,7 @@ def test_mistakes_are_one_line(tmp_path: Path, config: str | None, said: str) ->
         PodcastProcessor(tmp_path / "oos.log").process_batch([{"url": "u", "podcast_name": "p"}])
 
 
+@pytest.mark.thorough
 def test_command_processes_feeds(server: FeedServer, tmp_path: Path) -> None:
     """`lakelog oos process` finds what is new, downloads it and fills the database, each once."""
     (tmp_path / "feeds.toml").write_text(f'[[feed]]\nurl = "{server.base}/feed.xml"\n')

@@ -53,6 +53,7 @@ def original(make_lake: MakeLake, request: pytest.FixtureRequest) -> lakelog.Lak
     return lake
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "jsonl", "csv"])
 def test_an_export_gives_the_events_back(
     original: lakelog.Lake, make_lake: MakeLake, home: Path, ending: str

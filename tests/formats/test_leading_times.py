@@ -201,6 +201,7 @@ def test_a_log_across_an_upgrade(
     ]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("few", [0, 500])
 @pytest.mark.parametrize("neighbour", ["applog", "syslog", "plain"])
 def test_what_cannot_be_read_is_arrival(
@@ -228,6 +229,7 @@ def test_what_cannot_be_read_is_arrival(
     assert [arrived for _, _, arrived in found].count(True) == 3
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("few", [0, 500])
 @pytest.mark.parametrize(
     ("dates", "expected"),

@@ -344,6 +344,7 @@ def test_streams_in_pieces_of_any_size(ending: str, tmp_path: Path) -> None:
 # --- memory and messages --------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """A file many times larger than what is held at once is taken in bounded memory."""
     path = tmp_path / "f.gz"

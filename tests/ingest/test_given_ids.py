@@ -24,6 +24,7 @@ def log(path: Path, count: int, **members: object) -> str:
     return str(path)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("count", [4, MANY])
 @pytest.mark.parametrize(
     "members",

@@ -563,6 +563,7 @@ def _json_lines() -> dict[str, tuple[int, int]]:
     }
 
 
+@pytest.mark.matrix
 @real
 @pytest.mark.parametrize(("name", "counts"), _json_lines().items())
 def test_real_json_lines(lake: lakelog.Lake, name: str, counts: tuple[int, int]) -> None:

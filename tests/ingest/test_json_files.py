@@ -79,6 +79,7 @@ def test_a_real_archive_of_github(lake: lakelog.Lake, few: int) -> None:
     assert min(times) == facts["first_created"]
 
 
+@pytest.mark.matrix
 @real
 @pytest.mark.parametrize(
     ("name", "form", "levels", "year"),

@@ -127,6 +127,7 @@ def test_auditd(lake: lakelog.Lake) -> None:
             assert exact(data) == exact(line)
 
 
+@pytest.mark.thorough
 def test_twitter(lake: lakelog.Lake) -> None:
     """A hundred statuses in Japanese and Chinese, with ids beyond doubles, each once."""
     name = "json/twitter.json"

@@ -142,6 +142,7 @@ def test_live_cell_stops_where_the_query_fails(kernel: Kernel, lake: lakelog.Lak
     assert error["content"]["ename"] == "QueryFailed"
 
 
+@pytest.mark.thorough
 def test_plot_has_an_image(kernel: Kernel, lake: lakelog.Lake) -> None:
     need_module("altair")
     need_module("vl_convert")

@@ -19,6 +19,7 @@ def test_there_are_five() -> None:
     assert [path.name[0] for path in notebook_runs.paths()] == [*"12345"]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("path", notebook_runs.paths(), ids=lambda path: path.stem)
 def test_shows_what_is_committed(path: Path) -> None:
     # In a process of its own: a client of kernels leaves threads behind, and other tests fork.

@@ -243,6 +243,7 @@ def test_nothing_is_left_of_an_interrupted_query(lake: lakelog.Lake) -> None:
     assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("read", ["fetchall", "pl"])
 def test_an_interrupt_is_heard_beside_polars(lake: lakelog.Lake, read: str) -> None:
     """Polars has the system go on with a wait that Ctrl-C comes upon; in a program that has signal

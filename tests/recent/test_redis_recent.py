@@ -302,6 +302,7 @@ CHANGES: dict[str, Callable[[lakelog.Lake], object]] = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("is_mid_way", [False, True])
 def test_lake_changes(

@@ -72,6 +72,7 @@ def test_hostile_content_is_refused_within_bounds(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 700 << 10
 
 
+@pytest.mark.thorough
 def test_bombs_are_refused_in_bounded_memory(home: Path) -> None:
     """Each index is refused in one line by restore and verify, whatever it would expand to."""
     with lakes.opened(str(home / "lake")) as lake:

@@ -37,6 +37,7 @@ STATES = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("later", ["same handle", "another handle", "reopened"])
 def test_retrying_an_id_is_idempotent(make_lake: MakeLake, state: str, later: str) -> None:

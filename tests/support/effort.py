@@ -1,7 +1,7 @@
 """How much of the tests is run, by the environment.
 
-LAKELOG_MATRIX        a test that repeats itself plays an eighth; `all`, as `make torture` sets it,
-                      plays all of it, and 1 to 7 another eighth of the matrices
+LAKELOG_MATRIX        a test that repeats itself plays a sixteenth; `all`, as `make torture` sets
+                      it, plays all of it, and 1 to 15 another sixteenth of the matrices
 LAKELOG_TEST_SAMPLE   one test of so many, always the same ones
 LAKELOG_TEST_FIRST    paths whose tests run first, all of them whatever the sample
 LAKELOG_TEST_SECONDS  no test begins later than this many seconds after the first
@@ -14,13 +14,13 @@ import os
 import time
 from zlib import crc32
 
-_PARTS, _LEAST = 8, 3
+_PARTS, _LEAST = 16, 3
 _CHOICE = os.environ.get("LAKELOG_MATRIX", "0")
 IS_WHOLE = _CHOICE == "all"
 
 
 def share(count: int, parts: int = _PARTS) -> int:
-    """Return how many of `count` kills, examples or rounds to play: an eighth, or one of so many
+    """Return how many of `count` kills, examples or rounds to play: a sixteenth, or one of so many
     parts; at least three."""
     return count if IS_WHOLE else max(count // parts, min(count, _LEAST))
 
@@ -54,7 +54,7 @@ LONG = """
     tests/store/test_protocol_schedule.py::test_every_schedule_keeps_the_promises
     tests/store/test_surroundings.py::test_a_lake_that_nobody_closed_frees_its_descriptors
     tests/sync/test_full_disk.py::
-    tests/test_architecture.py::test_the_tree_keeps_the_law
+    tests/test_architecture.py::test_the_tree_keeps_the_laws
     tests/test_readme.py::
     tests/torture/
     tests/train/test_train_hostile_sets.py::

@@ -26,9 +26,20 @@ def parsed(text: str) -> ast.Module:
     return ast.parse(text)
 
 
+@functools.cache
+def _by_kind(text: str) -> dict[type[ast.AST], list[ast.AST]]:
+    """The nodes of a source text: it is walked once, however many rules look at it."""
+    found: dict[type[ast.AST], list[ast.AST]] = {}
+    for node in ast.walk(parsed(text)):
+        found.setdefault(type(node), []).append(node)
+    return found
+
+
 def nodes(text: str, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
-    """Return the nodes of these kinds in a source text."""
-    return (node for node in ast.walk(parsed(text)) if isinstance(node, kinds))
+    """Yield the nodes of these kinds in a source text."""
+    found = _by_kind(text)
+    for kind in kinds:
+        yield from found.get(kind, ())
 
 
 def functions(text: str) -> Iterator[Function]:

@@ -253,6 +253,7 @@ def losses_of(home: Path, kind: str, events: list[dict[str, Any]], **shape: Any)
     return made.manifest["losses"], sum(made.rows.values())
 
 
+@pytest.mark.thorough
 def test_texts_and_pairs_count_what_is_no_row(home: Path) -> None:
     """Events without text, label or two answers are counted by reason, without consent."""
     said = [("a", "x"), ("b", None), (" ", "x"), (None, None)]

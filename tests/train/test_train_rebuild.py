@@ -65,6 +65,7 @@ def test_an_export_pins_its_snapshot(home: Path) -> None:
             train.rebuild(lake, str(home / "out"))
 
 
+@pytest.mark.thorough
 def test_a_rebuild_says_what_differs(home: Path) -> None:
     """Changed rows differ by bytes and by row digests; equal rows in other bytes only by bytes."""
     with lake_of(home / "lake", notes(200)) as lake:
@@ -159,6 +160,7 @@ def test_lineage_has_the_rows_of_the_data(home: Path) -> None:
         assert [texts[seq] for (seq,) in found] == pq.read_table(data)["text"].to_pylist()
 
 
+@pytest.mark.thorough
 def test_diff_tells_recipe_and_rows(home: Path) -> None:
     """What separates two exports is told by keys, rows and moved groups."""
     with lake_of(home / "lake", notes(200)) as lake:
@@ -172,6 +174,7 @@ def test_diff_tells_recipe_and_rows(home: Path) -> None:
     assert train.diff(str(home / "a"), str(home / "c")).moved > 0
 
 
+@pytest.mark.thorough
 def test_the_verbs_work_together(home: Path) -> None:
     """init, export, check, rebuild, list, diff and where from the command line."""
     run = CliRunner()

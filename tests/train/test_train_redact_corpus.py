@@ -18,6 +18,7 @@ def test_every_provider_and_kind_is_found() -> None:
     assert {kind: part for kind, part in found.items() if part < 1} == {}
 
 
+@pytest.mark.thorough
 def test_innocent_lines_are_left_alone() -> None:
     """Of hashes, versions, times, ids, code and real lines at most one in a thousand changes."""
     hit, total = measured.touched(4_000)
@@ -32,6 +33,7 @@ FOUND = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("form", FOUND)
 def test_other_forms_are_found(home: Path, form: str) -> None:
     """Keys in armor, in JSON inside a text, behind a flag and in URLs are taken out."""
