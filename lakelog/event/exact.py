@@ -222,7 +222,9 @@ def _not_json(error: ValueError) -> InvalidEvent:
     if not isinstance(error, json.JSONDecodeError):
         return InvalidEvent(f"not JSON: {error}")
     line = f"line {error.lineno}, " if error.lineno > 1 else ""
-    what = error.msg[:1].lower() + error.msg[1:].removesuffix(" at")
+    # Some versions guess what was meant: that a line of words should have been `null`.
+    what = error.msg.partition(", expected")[0].removesuffix(" at")
+    what = what[:1].lower() + what[1:]
     return InvalidEvent(f"not JSON: {what} at {line}column {error.colno}")
 
 

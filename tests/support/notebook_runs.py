@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
 SECONDS = 200
 _TAG = re.compile(r"<(?:/?(?:b|i|code|small|span|th|td|thead|tbody|table|p)\b[^>]*)>")
+_VERSION = re.compile(r"vegalite\.v\d+|VegaLite \d+")
+"""How charts name the version of Vega-Lite, which is that of Altair."""
 _PLACE = re.compile(r"/\S*lakelog-notebook-\w+|…\w+(?=/)")
 Notebook = Any
 
@@ -94,7 +96,7 @@ def _lines(notebook: Notebook) -> Iterator[str]:
             if output.output_type == "stream":
                 yield from _stable(output.text)
             for kind, value in sorted(output.get("data", {}).items()):
-                yield f"- {kind}"
+                yield f"- {_VERSION.sub('vegalite', kind)}"
                 if kind == "text/plain":
                     yield from _stable(value)
                 elif kind == "text/html":
@@ -104,7 +106,7 @@ def _lines(notebook: Notebook) -> Iterator[str]:
 
 
 def _stable(text: str) -> list[str]:
-    return stable(_PLACE.sub("PLACE", text))
+    return stable(_PLACE.sub("PLACE", _VERSION.sub("VegaLite", text)))
 
 
 def main() -> int:
