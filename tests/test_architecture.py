@@ -61,7 +61,7 @@ ORDER = {
         engine ledger type_columns file_table tables contract sample user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance typed_payloads
         transform event_segments tail_keys split_worker batch repeats skip gather group ingest
-        stream_cursor messages preview quarantine audit""",
+        stream_cursor stored_messages messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
     "export": "folder tables export",
     "clients": """failure backoff loopback download http_client redis_config redis_client

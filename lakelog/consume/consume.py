@@ -6,6 +6,12 @@ cursors are read from the state that the move grows from. So a consumer that was
 where the lake is, of two consumers of one stream one publishes a message and the other reads
 again, and after a rollback the messages come again, as far as the server still has them. What it
 has not is counted in the cursor and reported.
+
+A server of streams may lose its newest messages in a crash or a fail-over, and a stream may be
+deleted and created again: then other messages have positions that were read. The cursor therefore
+has marks, some messages that were read. Where the newest of them is gone and not just trimmed,
+reading begins again after the last one that is still there, and what the lake has is not stored
+again.
 """
 
 from __future__ import annotations
@@ -24,8 +30,8 @@ from lakelog.consume.source import MessageSource, StreamLag, StreamState
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.ingest import stream_cursor
 from lakelog.ingest.batch import CursorMoved, Job
-from lakelog.ingest.messages import MessageBatch
-from lakelog.ingest.stream_cursor import StreamCursor
+from lakelog.ingest.messages import Message, MessageBatch
+from lakelog.ingest.stream_cursor import Mark, StreamCursor, thinned
 from lakelog.lake import Lake
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
@@ -183,6 +189,9 @@ class Consumer:
             with closing(MessageBatch(self._job)) as batch:
                 if not states and not self._is_known(batch):
                     raise SyncRefused(self._source.absence)
+                if self._lies_beyond(batch, states):
+                    # Perhaps only since these states were asked for, by another consumer.
+                    states = {state.key: state for state in self._source.states()}
                 try:
                     is_end = self._step(batch, states)
                 except CursorMoved:
@@ -207,7 +216,7 @@ class Consumer:
         if not states:
             return True
         messages, is_end = self._source.read(positions, ends, self._limit)
-        batch.add(messages, self._source.name)
+        self._add(batch, messages)
         if is_end:
             for state in states.values():
                 before = _cursor(batch, state.key)
@@ -229,7 +238,16 @@ class Consumer:
             is_first = self._start == "beginning"
             skipped = 0 if state.added is None else state.added - (state.kept if is_first else 0)
             position = state.first if is_first else state.end
-            return StreamCursor(state.key, state.name, position, skipped=skipped)
+            marks = self._source.find([position]) if self._source.may_rewind else []
+            return StreamCursor(
+                state.key,
+                state.name,
+                position,
+                skipped=skipped,
+                marks=tuple(Mark(m.position, m.fingerprint(), 0) for m in marks),
+            )
+        if self._source.may_rewind:
+            return self._rejoined(cursor, state)
         if order(cursor.position) > order(state.end):
             # Positions of another stream: with an origin of its own, its rows are not taken for
             # those of the one that had the name.
@@ -244,6 +262,71 @@ class Consumer:
         if gap <= 0:
             return cursor
         return replace(cursor, position=state.first, missing=cursor.missing + gap)
+
+    def _rejoined(self, cursor: StreamCursor, state: StreamState) -> StreamCursor:
+        """The cursor; of a stream that is not what was read, one at the last mark that it has."""
+        order, marks = self._source.order, cursor.marks
+        is_shorter = order(cursor.position) > order(state.end)
+        if not is_shorter and (not marks or self._is_intact(cursor, state)):
+            return cursor
+        found = {
+            m.position: m.fingerprint() for m in self._source.find([m.position for m in marks])
+        }
+        known = [mark for mark in marks if found.get(mark.position) == mark.fingerprint]
+        place = known[-1].position if known else state.first
+        what = (
+            f"no longer has all that was read after {place}, as after a crash or a fail-over: what"
+            " is new since then is read"
+            if known
+            else "is another stream than the one that was read, or it was created again: it is read"
+            " from its beginning, and what the lake has of it is not stored again"
+        )
+        # One that was taken out of the middle is looked into as well, but is no news.
+        if is_shorter or not state.deleted or order(marks[-1].position) > order(state.deleted):
+            self._say(f"{self._source.address}: {state.name} {what}")
+        return replace(
+            cursor,
+            position=place,
+            # What came since may stand where other rows do: it gets an origin of its own.
+            incarnation=disk.random_hex()[:8],
+            marks=tuple(known),
+            seen=max(cursor.position, cursor.seen or cursor.position, key=order),
+        )
+
+    def _is_intact(self, cursor: StreamCursor, state: StreamState) -> bool:
+        """Whether the last message that was read is there, or all up to it was trimmed."""
+        order, last = self._source.order, cursor.marks[-1]
+        if not state.oldest or order(state.oldest) > order(cursor.position):
+            return True
+        return [m.fingerprint() for m in self._source.find([last.position])] == [last.fingerprint]
+
+    def _add(self, batch: MessageBatch, messages: list[Message]) -> None:
+        """Add messages to a batch, with marks of them where they may be needed."""
+        if not self._source.may_rewind or not messages:
+            batch.add(messages, self._source.name)
+            return
+        order, key = self._source.order, messages[0].stream
+        seen = order(_cursor(batch, key).seen or messages[0].position)
+        again = sum(order(m.position) <= seen for m in messages) if _cursor(batch, key).seen else 0
+        for part, is_again in ((messages[:again], True), (messages[again:], False)):
+            if not part:
+                continue
+            batch.add(part, self._source.name, again=is_again)
+            cursor = _cursor(batch, key)
+            places = [len(part) - (1 << n) for n in range(len(part).bit_length())]
+            fresh = [
+                Mark(m.position, m.fingerprint(), cursor.messages - (len(part) - 1 - at))
+                for at, m in ((at, part[at]) for at in sorted({0, *places}))
+            ]
+            is_past = order(cursor.position) >= seen
+            marks = thinned([*cursor.marks, *fresh])
+            batch.move(replace(cursor, marks=marks, seen="" if is_past else cursor.seen))
+
+    def _lies_beyond(self, batch: MessageBatch, states: dict[str, StreamState]) -> bool:
+        """Whether the lake was read further than these states go."""
+        order, cursors = self._source.order, batch.cursors
+        known = [(cursors[key], state) for key, state in states.items() if key in cursors]
+        return any(order(cursor.position) > order(state.end) for cursor, state in known)
 
     def _count(self, batch: MessageBatch, messages: int, missing: int) -> None:
         was = self._result
@@ -269,7 +352,8 @@ class Consumer:
     def _lag(self, state: StreamState, cursor: StreamCursor | None) -> StreamLag:
         at = cursor or StreamCursor(state.key, state.name, state.first)
         if state.added is not None:
-            behind = state.added - _total(at) if cursor else state.kept
+            # Below 0 until the next round where the server has lost what was read.
+            behind = max(0, state.added - _total(at)) if cursor else state.kept
         else:
             behind = self._source.order(state.end) - self._source.order(at.position)
         return StreamLag(state.name, at.position, state.end, at.messages, at.missing, behind)
@@ -293,7 +377,10 @@ def _total(cursor: StreamCursor) -> int:
 
 def _counted(cursor: StreamCursor, state: StreamState) -> StreamCursor:
     """A cursor at the end of its stream, with what was removed before it was read."""
-    if state.added is None or state.added <= _total(cursor):
+    if state.added is None or state.added == _total(cursor):
         return cursor
+    if state.added < _total(cursor):
+        # The server counts fewer since it lost some: from here on both count alike.
+        return replace(cursor, skipped=state.added - cursor.messages - cursor.missing)
     missing = cursor.missing + state.added - _total(cursor)
     return replace(cursor, position=state.end, missing=missing)

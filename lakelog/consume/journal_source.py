@@ -55,10 +55,19 @@ class JournalSource:
         self._key = f"{URL}{fields.get('_MACHINE_ID', '')}" if entry else ""
         self._end = str(fields.get("__CURSOR", ""))
 
+    @property
+    def may_rewind(self) -> bool:
+        """Not with its names: a journal that begins again has another."""
+        return False
+
+    def find(self, positions: Sequence[str]) -> Sequence[Message]:
+        """Nothing: no position is given twice."""
+        del positions
+        return []
+
     def states(self) -> Sequence[StreamState]:
-        """The journal, whose end is known when it is connected to and is open from then on."""
-        end, self._end = self._end, LATEST
-        return [StreamState(self._key, self.name, "", end, 0)] if self._key else []
+        """The journal, whose end is known when it is connected to and is open once it is read."""
+        return [StreamState(self._key, self.name, "", self._end, 0)] if self._key else []
 
     def order(self, position: str) -> int:
         """The number of an entry in its journal."""
@@ -72,6 +81,7 @@ class JournalSource:
     ) -> tuple[list[Message], bool]:
         """Return the entries after a position that are there now."""
         del ends  # what comes meanwhile is read as well
+        self._end = LATEST
         process = self._at(positions[self._key])
         messages: list[Message] = []
         assert process.stdout is not None

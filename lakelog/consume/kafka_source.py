@@ -58,6 +58,16 @@ class KafkaTopic:
             group = self._config.settings.get("group.id", group)
             self._client = self._config.client("Consumer", **_OWN, **{"group.id": group})
 
+    @property
+    def may_rewind(self) -> bool:
+        """Not among its replicas: what it acknowledged to all is kept."""
+        return False
+
+    def find(self, positions: Sequence[str]) -> Sequence[Message]:
+        """Nothing: no position is given twice."""
+        del positions
+        return []
+
     def states(self) -> Sequence[StreamState]:
         """The partitions as they are now, new ones included."""
         assert self._client is not None

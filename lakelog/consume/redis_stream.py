@@ -62,6 +62,19 @@ class RedisStream:
         if self._client is None:
             self._client = RedisClient(self._config)
 
+    @property
+    def may_rewind(self) -> bool:
+        """After a crash with snapshots alone, a fail-over, or a restore of older data."""
+        return True
+
+    def find(self, positions: Sequence[str]) -> Sequence[Message]:
+        """The entries with these ids."""
+        found = list[Message]()
+        for position in positions:
+            entries = self._send("XRANGE ", self.name, position, position, "COUNT", 1)
+            found += [self._message(*entry)[0] for entry in entries]
+        return found
+
     def states(self) -> Sequence[StreamState]:
         """The stream as it is now."""
         try:
@@ -78,6 +91,8 @@ class RedisStream:
                 found["last-generated-id"],
                 found.get("entries-added"),  # from Redis 7 on
                 found["length"],
+                (found.get("first-entry") or ("",))[0] or "",
+                found.get("max-deleted-entry-id"),  # so, too
             )
         ]
 

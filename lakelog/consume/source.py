@@ -21,7 +21,9 @@ class StreamState:
 
     Reading begins after `first` and was at its end at `end`, both positions. `added` counts the
     messages that ever were in it up to `end`, `kept` those that still are; None where the server
-    does not count: there positions are numbers without holes.
+    does not count: there positions are numbers without holes. `oldest` is the position of the first
+    that still is there ("" for none), and `deleted` the last one at which a message was taken out
+    of the middle, None where the server does not say.
     """
 
     key: str
@@ -30,6 +32,8 @@ class StreamState:
     end: str
     added: int | None = None
     kept: int = 0
+    oldest: str = ""
+    deleted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,16 @@ class MessageSource(Protocol):
     def connect(self, group: str) -> None:
         """Connect, or connect again; others see what was read under the name `group`. Raises
         MissingPackage, ConnectionLost, Unreachable, InvalidSetting."""
+        ...
+
+    @property
+    def may_rewind(self) -> bool:
+        """Whether the server may lose the newest messages, and give their positions to others."""
+        ...
+
+    def find(self, positions: Sequence[str]) -> Sequence[Message]:
+        """Those messages at these positions that the server has, where it may rewind; of its one
+        stream."""
         ...
 
     def states(self) -> Sequence[StreamState]:

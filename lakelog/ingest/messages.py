@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from lakelog.formats.format import Format
 from lakelog.ingest import definitions, stream_cursor
 from lakelog.ingest.batch import Batch, CursorMoved, Job
 from lakelog.ingest.conformance import Conformance
+from lakelog.ingest.stored_messages import drop_stored
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.transform import ChunkResult, RejectedLine, readable
 from lakelog.runtime.lazy import Lazy
@@ -86,6 +88,11 @@ class Message:
     era: str = ""
     """What the origin ends in, where numbers of one stream begin again."""
 
+    def fingerprint(self) -> str:
+        """A short hash of its content, and of where it stood."""
+        content = self.details + b"\0" + (self.value or b"")
+        return hashlib.blake2b(content, digest_size=6).hexdigest()
+
 
 class MessageBatch:
     """Messages that are parsed and published together. Close it when done."""
@@ -99,6 +106,7 @@ class MessageBatch:
             job.store, self._batch.state
         )
         self._moves: dict[str, StreamCursor] = {}
+        self._repeated = 0
 
     @property
     def rows(self) -> int:
@@ -107,20 +115,24 @@ class MessageBatch:
 
     @property
     def known(self) -> int:
-        """Events whose id the lake has."""
-        return self._batch.skipped
+        """Events that the lake has, by their id or as messages that were read again."""
+        return self._batch.skipped + self._repeated
 
     @property
     def bad(self) -> list[RejectedLine]:
         """Quarantined lines."""
         return self._batch.bad
 
-    def add(self, messages: Sequence[Message], name: str) -> None:
-        """Parse messages of the topic or stream `name`, in their order."""
+    def add(self, messages: Sequence[Message], name: str, *, again: bool = False) -> None:
+        """Parse messages of the topic or stream `name`, in their order.
+
+        With `again` they are of one stream that was read before, and may be in the lake: what it
+        has is neither stored nor counted as consumed.
+        """
         if not messages:
             return
         values = [_flat(message.value or b"") for message in messages]
-        form_name, form = self._format(messages[0].stream, name, values)
+        form_name, form = self._format(messages[0].stream, name, values, again)
         began = to_micros(datetime.now(UTC))
         parsed = self._parse(messages, values, form)
         result, of_row = _located(messages, parsed, began, self._origins())
@@ -129,6 +141,10 @@ class MessageBatch:
             self._quarantine_breaches(
                 result, [messages[at] if alone[at] else None for at in of_row]
             )
+        repeated = 0
+        if again:
+            repeated = drop_stored(self._job, self._batch.state, messages[0].stream, result)
+            self._repeated += repeated
         self._batch.take(result)
         by_stream = dict[str, list[Message]]()
         for message in messages:
@@ -138,7 +154,7 @@ class MessageBatch:
             self._moves[stream] = replace(
                 cursor,
                 position=read[-1].position,
-                messages=cursor.messages + len(read),
+                messages=cursor.messages + max(0, len(read) - repeated),
                 bytes=cursor.bytes + sum(len(message.value or b"") for message in read),
                 form=form_name,
                 time=next((m.time for m in reversed(read) if m.time is not None), cursor.time),
@@ -191,7 +207,9 @@ class MessageBatch:
     def _origins(self) -> dict[str, str]:
         return {key: cursor.origin for key, cursor in self._moves.items()}
 
-    def _format(self, stream: str, name: str, values: list[bytes]) -> tuple[str, Format]:
+    def _format(
+        self, stream: str, name: str, values: list[bytes], again: bool
+    ) -> tuple[str, Format]:
         """The format that was asked for or that the lake defines; else the one detected, which is
         final once there were enough bytes."""
         job, cursor = self._job, self.cursor(stream)
@@ -206,7 +224,8 @@ class MessageBatch:
         if not chosen:
             last = cursor.form if cursor and cursor.form else registry.LAST
             is_open = registry.is_last(last) or definitions.is_gone(last, job.formats)
-            is_settled = cursor is not None and cursor.bytes >= WINDOW and not is_open
+            # What was read before is compared with its rows, which that format gave.
+            is_settled = (again or (cursor and cursor.bytes >= WINDOW)) and not is_open
             chosen = last if is_settled else registry.detect(b"", sample, name).NAME
             chosen = registry.LAST if chosen in _WITH_HEADERS else chosen
             if definition and definition.zone:

@@ -6,6 +6,7 @@ of Redis. Its cursor is published with the rows, so that the lake alone says wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from lakelog.store.bootstrap import Store
@@ -13,6 +14,16 @@ from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest
 
 WHAT = "stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A message that was read, by which its stream is known again: its position, a fingerprint of
+    its content, and how many messages of the stream had been consumed with it."""
+
+    position: str
+    fingerprint: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +35,10 @@ class StreamCursor:
     by the server before they were. `incarnation` tells streams apart that had one name: it changes
     when a stream was deleted and created again. `bytes` counts those of values, `form` is the
     format they were last parsed by, and `time` is that of the newest message (us).
+
+    Where a server may lose what it had, `marks` are some of the messages that were read, the oldest
+    first, and `seen` is the last position that was ever read, if it lies beyond `position`: what is
+    read up to there may be in the lake.
     """
 
     key: str
@@ -36,17 +51,26 @@ class StreamCursor:
     bytes: int = 0
     form: str = ""
     time: int = 0
+    marks: tuple[Mark, ...] = ()
+    seen: str = ""
 
     @classmethod
     def from_entry(cls, record: Record) -> StreamCursor:
         """Return the cursor that an entry holds. Raises TypeError, KeyError where it is
         malformed."""
         members = {name: record.members[name] for name in _NAMES if name in record.members}
-        return cls(key=record.key, **members)
+        marks = tuple(Mark(*mark) for mark in members.pop("marks", ()))
+        return cls(key=record.key, marks=marks, **members)
 
     def entry(self) -> Record:
         """The manifest entry of the cursor."""
-        return Record(WHAT, self.key, {name: getattr(self, name) for name in _NAMES})
+        members = {name: getattr(self, name) for name in _NAMES}
+        members["marks"] = [[m.position, m.fingerprint, m.number] for m in self.marks]
+        # Most streams need neither.
+        for name in ("marks", "seen"):
+            if not members[name]:
+                del members[name]
+        return Record(WHAT, self.key, members)
 
     @property
     def origin(self) -> str:
@@ -61,3 +85,12 @@ def of_state(store: Store, state: Manifest) -> dict[str, StreamCursor]:
     """Return the stream cursors of a state by key. Raises DamagedManifest."""
     found = store.manifests.read_records(state, WHAT, StreamCursor.from_entry)
     return {cursor.key: cursor for cursor in found}
+
+
+def thinned(marks: Sequence[Mark]) -> tuple[Mark, ...]:
+    """Return the newest of marks, given from the oldest on, the first, and between them ever fewer
+    the older they are: some 20 of a million."""
+    kept = dict[int, Mark]()
+    for mark in marks:
+        kept.setdefault((marks[-1].number - mark.number).bit_length(), mark)
+    return tuple(kept.values())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ import pytest
 
 import lakelog
 from lakelog.clients import redis_client
-from lakelog.consume.consume import source_of
+from lakelog.consume.consume import Consumer, source_of
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from tests.support.lakes import opened
 from tests.support.redis_server import RedisServer, free_port, running
@@ -195,6 +198,85 @@ class TestRedisStream(SourceSuite):
         with pytest.raises(Unreachable, match="refuses user or password") as caught:
             consumed(path, place.url)
         assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("looks", [True, False], ids=["seen at once", "seen late"])
+def test_crash_that_loses_the_last_second(home: Path, looks: bool) -> None:
+    path = str(home / "lake")
+    opened(path).close()
+    with running(RedisServer(home / "redis", options=("--save", ""))) as server:
+        place = RedisPlace(server)
+        place.number(35)
+        place.client.save()
+        place.number(10)
+        consumed(path, place.url)
+        server.stop()
+        server.start()
+        assert place.client.xlen("st") == 35
+        said = list[str]()
+        if looks:
+            consumed(path, place.url, say=said.append)
+        place.number(7)
+        consumed(path, place.url, say=said.append)
+        assert len([words for words in said if "after a crash or a fail-over" in words]) == 1
+        with lakelog.open(path) as lake, contextlib.closing(Consumer(lake, place.url)) as own:
+            assert [lag.behind for lag in own.lags()] == [0]
+        assert numbers(path) == Counter(range(place.sent))
+        place.client.xtrim("st", maxlen=0)
+        place.number(2)
+        place.client.xtrim("st", maxlen=0)
+        assert consumed(path, place.url).missing == 2
+        place.client.close()
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("seed", range(16))
+def test_histories_of_a_stream_that_is_rewound(home: Path, server: RedisServer, seed: int) -> None:
+    """Whatever was in the stream at a look is stored once, though ids are given again."""
+    path, place, choose = str(home / "lake"), RedisPlace(server), random.Random(seed)
+    opened(path).close()
+    entries, sent, expected = list[tuple[str, int]](), 0, set[int]()
+    for _ in range(18):
+        change = choose.choice(["add", "add", "add", "rewind", "rewind", "again", "trim", "xdel"])
+        if change == "rewind" and entries:
+            # As a replica has it: the same entries up to somewhere, and never the later ones.
+            entries = entries[: choose.randrange(len(entries) + 1)]
+            place.client.delete("st")
+        elif change == "again":
+            entries = []
+            place.client.delete("st")
+        elif change == "trim":
+            entries = entries[-choose.randrange(1, 20) :]
+            place.client.xtrim("st", maxlen=len(entries), approximate=False)
+        elif change == "xdel" and entries:
+            gone = entries.pop(choose.randrange(len(entries)))
+            place.client.xdel("st", gone[0])
+        last = int(entries[-1][0].partition("-")[0]) if entries else 0
+        if change == "add":
+            for _ in range(choose.randrange(1, 25)):
+                last += choose.randrange(1, 3)
+                entries.append((f"{last}-0", sent))
+                sent += 1
+        have = {name.decode() for name, _ in place.client.xrange("st")}
+        pipe = place.client.pipeline(transaction=False)
+        for name, n in entries:
+            if name not in have:
+                pipe.xadd("st", {"data": f'{{"type":"t","n":{n}}}'}, id=name)
+        try:
+            pipe.execute()
+        except redis_client.redis.ResponseError:  # below one that was deleted
+            entries = [
+                (name.decode(), json.loads(pairs[b"data"])["n"])
+                for name, pairs in place.client.xrange("st")
+            ]
+        if place.client.exists("st") and choose.random() < 0.7:
+            consumed(path, place.url)
+            expected |= {n for _, n in entries}
+            assert numbers(path) == Counter(expected)
+    with lakelog.open(path) as lake:
+        query = "SELECT count(*) - count(DISTINCT (origin, position)) FROM events"
+        assert lake.sql(query).fetchall() == [(0,)]
+    place.client.close()
 
 
 @pytest.mark.parametrize(

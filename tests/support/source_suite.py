@@ -175,6 +175,23 @@ class SourceSuite:
         assert ran == [35]
         self.check(path, place)
 
+    def test_concurrent_consumer_reads_on_after_this_one_has_looked(
+        self, path: str, place: SourcePlace
+    ) -> None:
+        """Then the lake is further than what this one knows of the stream, which is no rewind."""
+        place.number(5)
+        ran = list[int]()
+
+        def meanwhile(_: Any) -> None:
+            if not ran:
+                place.number(10)
+                ran.append(consumed(path, place.url).messages)
+
+        source: Any = Faulty(place.source(), "states", "after", 1, meanwhile)  # type: ignore[arg-type]
+        consumed(path, source)
+        assert ran == [15]
+        self.check(path, place)
+
     def test_concurrent_consumers_in_processes(self, path: str, place: SourcePlace) -> None:
         place.number(300)
         consumers = []
