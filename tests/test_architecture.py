@@ -64,7 +64,7 @@ ORDER = {
         stream_cursor stored_messages messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
     "export": "folder tables export",
-    "clients": """failure backoff loopback download http_client redis_config redis_client
+    "clients": """failure backoff loopback address download http_client redis_config redis_client
         redis_metrics kafka_config""",
     "collect": "followed_file successors old_files status turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",

@@ -8,10 +8,11 @@ import http.client
 import os
 import ssl
 import time
-import urllib.parse
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from lakelog.clients import backoff
+from lakelog.clients.address import Address, shown
 from lakelog.clients.failure import ConnectionLost
 from lakelog.clients.loopback import is_loopback
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
@@ -44,30 +45,22 @@ class Endpoint:
     @classmethod
     def parse(cls, url: str, port: int, example: str, options: tuple[str, ...]) -> Endpoint:
         """Divide a URL. Raises InvalidSetting, which does not repeat it."""
-        try:
-            parts = urllib.parse.urlsplit(url)
-            given = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
-            host, port = parts.hostname or "", parts.port or port
-        except ValueError:
-            raise InvalidSetting(f"a target of this kind looks like {example}") from None
+        words = f"a target of this kind looks like {example}"
+        to = Address.parse(url, words, (*options, "ca_cert"))
         # A suffix such as +http says how; without it only this machine is spoken to in the clear.
-        name, _, how = parts.scheme.partition("+")
-        path = urllib.parse.unquote(parts.path.strip("/"))
-        if not host or "/" in path or how not in ("", "http", "https"):
-            raise InvalidSetting(f"a target of this kind looks like {example}")
-        if unknown := sorted(given.keys() - set(options) - {"ca_cert"}):
-            known = ", ".join((*options, "ca_cert"))
-            raise InvalidSetting(f"{unknown[0]!r} is no option of {name} targets: {known} are")
-        shown = f"[{host}]" if ":" in host else host
+        _, _, how = to.scheme.partition("+")
+        path, host, port = unquote(to.path.strip("/")), to.host, to.port or port
+        if not host or "/" in path or how not in ("", "http", "https") or len(to.hosts) > 1:
+            raise InvalidSetting(words)
         return cls(
-            f"{parts.scheme}://{shown}:{port}{'/' * bool(path)}{path}",
+            f"{to.scheme}://{shown(host, port)}{'/' * bool(path)}{path}",
             host,
             port,
             how == "https" or (not how and not is_loopback(host)),
             path,
-            urllib.parse.unquote(parts.username or ""),
-            urllib.parse.unquote(parts.password or ""),
-            given,
+            to.user,
+            to.password,
+            dict(to.options),
         )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog.clients.address import without_secrets
 from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused, Unreachable
 from lakelog.runtime.lazy import Lazy
@@ -69,10 +70,8 @@ class KafkaConfig:
 
     def hide(self, words: str) -> str:
         """Return words without any secret of the settings, on one line."""
-        for name, value in self.settings.items():
-            if _SECRET.search(name) and value:
-                words = words.replace(value, "***")
-        return " ".join(words.split())
+        secrets = [value for name, value in self.settings.items() if _SECRET.search(name)]
+        return " ".join(without_secrets(words, secrets).split())
 
 
 class KafkaClient:

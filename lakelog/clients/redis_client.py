@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from lakelog.clients import backoff
+from lakelog.clients.address import without_secrets
 from lakelog.clients.redis_config import Credentials, RedisConfig
 from lakelog.errors import MissingPackage, Unreachable
 from lakelog.runtime.lazy import Lazy
@@ -207,10 +208,9 @@ class RedisClient:
     def _without_secrets(self, text: str) -> str:
         """Return the text of an error without passwords. Where it names the host it stays: to hide
         a word of it would hide the address, and show which word is the password."""
+        secrets = (self._credentials[1], self.config.password)
         parts = text.split(self.config.host)
-        for secret in filter(None, (self._credentials[1], self.config.password)):
-            parts = [part.replace(secret, "***") for part in parts]
-        return self.config.host.join(parts)
+        return self.config.host.join(without_secrets(part, secrets) for part in parts)
 
 
 def require_package() -> None:

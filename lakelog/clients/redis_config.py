@@ -19,10 +19,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lakelog.clients.address import Address, shown
 from lakelog.errors import InvalidSetting
 
 Credentials = tuple[str, str]
@@ -31,6 +31,7 @@ _TRUTH = {
     word: word in ("1", "true", "yes", "on") for word in "1 true yes on 0 false no off".split()
 }
 _SCHEMES = {"redis": False, "rediss": True}
+_EXAMPLE = "a Redis URL looks like redis://HOST:PORT/DB, or rediss://HOST:PORT/DB with TLS"
 
 
 @dataclass(frozen=True)
@@ -89,20 +90,24 @@ class RedisConfig:
         The certificate, and a password that the URL lacks, come from the environment. Raises
         InvalidSetting, which does not repeat the URL.
         """
+        address = Address.parse(url, _EXAMPLE, ())
+        db = address.path.strip("/") or "0"
+        if address.scheme not in _SCHEMES or not db.isdecimal() or len(address.hosts) > 1:
+            raise InvalidSetting(_EXAMPLE)
+        return cls.at(address, int(db), environ)
+
+    @classmethod
+    def at(cls, address: Address, db: int, environ: Mapping[str, str] | None = None) -> RedisConfig:
+        """Return the configuration of an address, as `from_url` does, whatever its path says."""
         env = os.environ if environ is None else environ
-        try:
-            parts = urllib.parse.urlsplit(url)
-            use_tls, port, db = _SCHEMES[parts.scheme], parts.port, int(parts.path.strip("/") or 0)
-        except (KeyError, ValueError):
-            words = "a Redis URL looks like redis://HOST:PORT/DB, or rediss://HOST:PORT/DB with TLS"
-            raise InvalidSetting(words) from None
         return cls(
-            host=parts.hostname or cls.host,
-            port=port or cls.port,
-            username=urllib.parse.unquote(parts.username or env.get("REDIS_USERNAME", "")),
-            password=urllib.parse.unquote(parts.password or env.get("REDIS_PASSWORD", "")),
-            password_file=env.get("REDIS_PASSWORD_FILE", ""),
-            use_tls=use_tls,
+            host=address.host or cls.host,
+            port=address.port or cls.port,
+            username=address.user or env.get("REDIS_USERNAME", ""),
+            password=address.password or env.get("REDIS_PASSWORD", ""),
+            # The file is for who names no password.
+            password_file="" if address.password else env.get("REDIS_PASSWORD_FILE", ""),
+            use_tls=_SCHEMES[address.scheme],
             cert=env.get("REDIS_CERT", ""),
             db=db,
         )
@@ -110,8 +115,8 @@ class RedisConfig:
     @property
     def address(self) -> str:
         """Host, port and database, for messages."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'rediss' if self.use_tls else 'redis'}://{host}:{self.port}/{self.db}"
+        scheme = "rediss" if self.use_tls else "redis"
+        return f"{scheme}://{shown(self.host, self.port)}/{self.db}"
 
     def credentials(self) -> Credentials:
         """Return user and password, read again from the password file if there is one.
@@ -121,8 +126,9 @@ class RedisConfig:
         if not self.password_file:
             return self.username, self.password
         try:
-            with open(self.password_file, encoding="utf-8") as file:
-                return self.username, file.read().strip()
+            with open(self.password_file, encoding="utf-8", newline="") as file:
+                # One line: blanks at its ends may be of the password.
+                return self.username, file.read().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "no text"
             words = f"REDIS_PASSWORD_FILE {self.password_file} cannot be read: {reason}"

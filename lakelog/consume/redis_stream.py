@@ -8,12 +8,12 @@ until it is acknowledged, and the lake knows better what it has.
 from __future__ import annotations
 
 import contextlib
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
+from lakelog.clients.address import Address
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.consume.source import StreamState
@@ -23,6 +23,7 @@ from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime.lazy import Lazy
 
 redis = Lazy("redis")
+_EXAMPLE = "a stream of Redis is redis://HOST:PORT/DB/STREAM, or rediss:// with TLS"
 VALUE_FIELDS = (b"event", b"message", b"data", b"value", b"payload", b"json")
 """Fields that hold the message where an entry has several; the first of these that it has."""
 _BYTES, _ENTRIES = 16 << 20, 512
@@ -38,17 +39,12 @@ class RedisStream:
 
     def __init__(self, url: str) -> None:
         """Read the URL; raises InvalidSetting, which does not repeat it."""
-        try:
-            parts = urllib.parse.urlsplit(url)
-            db, _, stream = parts.path.removeprefix("/").partition("/")
-        except ValueError:
-            db = stream = ""
-        if not db.isdecimal() or not stream:
-            raise InvalidSetting(
-                "a stream of Redis is redis://HOST:PORT/DB/STREAM, or rediss:// with TLS"
-            )
-        config = RedisConfig.from_url(parts._replace(path=f"/{db}", query="").geturl())
-        self.name = urllib.parse.unquote(stream)
+        to = Address.parse(url, _EXAMPLE, ())
+        db, *names = to.names()
+        if not db.isdecimal() or not any(names) or len(to.hosts) > 1:
+            raise InvalidSetting(_EXAMPLE)
+        config = RedisConfig.at(to, int(db))
+        self.name = "/".join(names)
         self.address = f"{config.address}/{self.name}"
         self.absence = f"{self.address}: there is no such stream: its first XADD creates it"
         # With and without TLS it is one stream.

@@ -170,12 +170,15 @@ def checked_url(url: str) -> str:
     match = _SCHEME.match(url)
     if not match:
         return os.path.abspath(url)
-    parts = urlsplit(url)
-    if parts.password is not None:
+    if _holds_password(url):
         raise TransferRefused(
-            f"{parts.scheme}://{parts.hostname}: the address holds a password: leave it out,"
-            " credentials come from the environment or the standard configuration"
+            f"{match[1]}://: the address holds a password: leave it out, credentials come from the"
+            " environment or the standard configuration; an @ in a path is written as %40"
         )
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise TransferRefused(f"{url}: this is no address") from None
     if match[1] == "file":
         return os.path.abspath(parts.path)
     if match[1] not in KINDS:
@@ -188,6 +191,15 @@ def checked_url(url: str) -> str:
     if match[1] == "s3":
         s3.checked(url)
     return ssh.checked(url) if match[1] == "ssh" else url
+
+
+def _holds_password(url: str) -> bool:
+    """Whether an address has a password, or what may be one with a `/`, `?` or `#` in it."""
+    rest = url.partition("://")[2]
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    userinfo, _, place = authority.rpartition("@")
+    has_port = ":" in re.sub(r"^\[.*\]", "", place)
+    return ":" in userinfo or (has_port and "@" in rest[len(authority) :])
 
 
 KINDS = ("oci", "s3", "ssh")

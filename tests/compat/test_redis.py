@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -20,7 +22,9 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog import RedisConfig, RedisManager
+from lakelog.clients.redis_client import RedisClient
 from lakelog.errors import InvalidSetting, Unreachable
+from tests.support.odd_passwords import PASSWORDS, is_told
 from tests.support.redis_server import Authority, RedisServer, free_port, running
 from tests.support.requirements import need_module
 from tests.support.tree import ROOT
@@ -386,6 +390,35 @@ def test_urls() -> None:
         with pytest.raises(InvalidSetting, match="a Redis URL looks like") as told:
             RedisConfig.from_url(wrong, {})
         assert PASSWORD not in str(told.value)
+
+
+def test_odd_passwords_log_in(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the URL, a variable, a file and a rotation; a refusal tells no piece of them."""
+    secret = tmp_path / "secret"
+    with RedisManager(RedisConfig(port=server.port)) as admin:
+        for password in PASSWORDS:
+            admin.client.acl_setuser("odd", enabled=True, reset_passwords=True)
+            admin.client.execute_command(
+                "ACL", "SETUSER", "odd", f">{password}", "+ping", "+acl", "+client"
+            )
+            secret.write_bytes(f"{password}\n".encode())
+            at, url = f"127.0.0.1:{server.port}", f"redis://odd:{quote(password, safe='')}@"
+            configs = [RedisConfig.from_url(url + at, {})]
+            for name, value in (("REDIS_PASSWORD", password), ("REDIS_PASSWORD_FILE", secret)):
+                environ = {name: str(value)}
+                configs.append(RedisConfig.from_url(f"redis://odd@{at}", environ))
+            configs[2:] = configs[2:] if password[-1] not in "\r\n" else []
+            for config in configs:
+                with contextlib.closing(RedisClient(config)) as client:
+                    assert client.call("ACL", lambda c: c.acl_whoami()) == "odd"
+            with contextlib.closing(RedisClient(RedisConfig(port=server.port))) as client:
+                client.rotate("odd", password)
+                with pytest.raises(Unreachable) as told:
+                    client.rotate("odd", f"{password}x")
+            assert not is_told(str(told.value) + repr(told.value) + repr(configs))
+        admin.client.acl_deluser("odd")
 
 
 def test_no_secret_leaves(

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lakelog.clients.address import Address, shown
 from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.runtime.lazy import Lazy
@@ -77,29 +77,21 @@ class MysqlTarget(SqlTarget):
     def __init__(self, url: str) -> None:
         """Take the target of a URL. Raises InvalidSetting, which does not repeat it."""
         super().__init__()
-        try:
-            parts = urllib.parse.urlsplit(url)
-            options = dict(urllib.parse.parse_qsl(parts.query, strict_parsing=bool(parts.query)))
-            port = parts.port or 3306
-        except ValueError:
-            raise InvalidSetting(_SHAPE) from None
-        database = urllib.parse.unquote(parts.path.removeprefix("/"))
-        if not parts.hostname or not database or "/" in database:
+        to = Address.parse(url, _SHAPE, _OPTIONS)
+        database, *more = to.names()
+        if not to.host or not database or more or len(to.hosts) > 1:
             raise InvalidSetting(_SHAPE)
-        if unknown := set(options) - set(_OPTIONS):
-            raise InvalidSetting(f"{min(unknown)!r} is not one of {', '.join(_OPTIONS)}")
-        user = urllib.parse.unquote(parts.username or os.environ.get("USER", ""))
-        password = urllib.parse.unquote(parts.password or os.environ.get("MYSQL_PWD", ""))
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        self.address = f"mysql://{user}@{host}:{port}/{database}"
+        user, port = to.user or os.environ.get("USER", ""), to.port or 3306
+        self.address = f"mysql://{user}@{shown(to.host, port)}/{database}"
         self._options: dict[str, Any] = {
-            **options,
-            "host": parts.hostname,
+            **to.options,
+            "host": to.host,
             "port": port,
             "user": user,
-            "password": password,
+            # As bytes: the driver would take text for Latin-1.
+            "password": (to.password or os.environ.get("MYSQL_PWD", "")).encode(),
             "database": database,
-            "ssl_verify_identity": True if options else None,
+            "ssl_verify_identity": True if to.options else None,
         }
 
     def value_sql(self, column: Column) -> str:

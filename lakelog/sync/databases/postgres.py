@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-import urllib.parse
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote, urlencode
 
+from lakelog.clients.address import Address, shown, without_secrets
 from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.runtime.lazy import Lazy
@@ -70,24 +71,21 @@ class PostgresTarget(SqlTarget):
         """Take the target of a URL. Raises InvalidSetting, which does not repeat it."""
         super().__init__()
         words = "a PostgreSQL URL looks like postgresql://USER@HOST:PORT/DATABASE"
-        try:
-            parts = urllib.parse.urlsplit(url)
-            port, options = parts.port, urllib.parse.parse_qsl(parts.query, strict_parsing=False)
-        except ValueError:
-            raise InvalidSetting(words) from None
-        # libpq repeats what it cannot decode, which may be the password.
-        if re.search(r"%(?![0-9a-fA-F]{2})", url) or not re.fullmatch(r"/[^/]*|", parts.path):
-            raise InvalidSetting(f"{words}; other characters are written as %XX")
-        self._secrets = [parts.password or "", *(v for k, v in options if k == "password")]
-        self._secrets += [urllib.parse.unquote(each) for each in self._secrets]
-        self._secrets.append(os.environ.get("PGPASSWORD", ""))
-        user = f"{parts.username}@" if parts.username else ""
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-        self.address = f"postgresql://{user}{host}{f':{port}' if port else ''}{parts.path}"
-        query = urllib.parse.urlencode(_DEFAULTS | dict(options), quote_via=urllib.parse.quote)
-        self._url = urllib.parse.urlunsplit(
-            ("postgresql", parts.netloc, parts.path, query, parts.fragment)
-        )
+        to = Address.parse(url, words)
+        database, *more = to.names()
+        if more:
+            raise InvalidSetting(words)
+        secrets = (to.password, to.options.get("password"), to.options.get("sslpassword"))
+        self._secrets = [each for each in (*secrets, os.environ.get("PGPASSWORD")) if each]
+        hosts = ",".join(shown(*host) for host in to.hosts)
+        user = f"{to.user}@" if to.user else ""
+        self.address = f"postgresql://{user}{hosts}/{database}"
+        # Each part escaped: libpq lets the first @ end the password, and repeats what it cannot
+        # decode, which may be the password.
+        user, password, path = (quote(each, safe="") for each in (to.user, to.password, database))
+        login = f"{user}{f':{password}' if password else ''}@" if user or password else ""
+        query = urlencode(_DEFAULTS | dict(to.options), quote_via=quote, safe="")
+        self._url = f"postgresql://{login}{hosts}/{path}?{query}"
 
     def value_sql(self, column: Column) -> str:
         """Text without NUL characters; all else as it is."""
@@ -148,9 +146,7 @@ class PostgresTarget(SqlTarget):
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
         state = getattr(error, "sqlstate", None) or ""
-        words = str(error)
-        for secret in filter(None, self._secrets):
-            words = words.replace(secret, "***")
+        words = without_secrets(str(error), self._secrets)
         fatal = _FATAL.search(words)
         if state[:2] in ("08", "40", "57") or state == "55P03":
             return ConnectionLost(f"{self.address}: {_line(words)}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -12,8 +14,10 @@ from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.sync.sync import target_of
 from lakelog.sync.target import Target
 from tests.support.cli import run
+from tests.support.effort import share
 from tests.support.lakes import copied, opened
 from tests.support.mysql_server import MysqlPlace, MysqlServer, mysql_server
+from tests.support.odd_passwords import PASSWORDS, is_told
 from tests.support.sync_places import PASSWORD, Faulty, Proxy, expected, synced
 from tests.support.target_suite import POINTS, REWOUND, TargetSuite, add, rewind, three_segments
 
@@ -175,6 +179,29 @@ def test_wrong_url_is_one_line_without_the_password(
         synced(path, url.format(p=PASSWORD, port=server.port), retries=0)
     assert PASSWORD not in repr(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_odd_passwords_log_in(
+    path: str, place: MysqlPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the URL and from a variable, which is literal; a refusal tells no piece of them."""
+    user = f"{place.database}_odd"
+    place.ask(f"CREATE USER {user}")
+    place.ask(f"GRANT ALL ON {place.database}.* TO {user}")
+    url = place.server.url(place.database, user)
+    for password in PASSWORDS[-share(len(PASSWORDS)) :]:
+        place.ask(f"ALTER USER {user} IDENTIFIED BY '{password.replace(chr(39), chr(39) * 2)}'")
+        monkeypatch.setenv("MYSQL_PWD", password)
+        for login in ("", f":{quote(password, safe='')}"):
+            with contextlib.closing(target_of(url.replace(f":{PASSWORD}", login))) as target:
+                target.connect()
+        with contextlib.closing(target_of(url.replace(PASSWORD, f"{login[1:]}x"))) as target:
+            with pytest.raises(SyncRefused) as caught:
+                target.connect()
+            assert not is_told(repr(caught.value) + str(caught.value))
+    done = run(path, "sync", url.replace(f":{PASSWORD}", login), "--once", "--json")
+    assert not is_told(done.stdout + done.stderr)
+    assert not is_told(str(place.ask("SELECT watermark FROM lakelog_sync")))
 
 
 def test_password_is_in_no_output(path: str, place: MysqlPlace) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -13,7 +15,9 @@ from lakelog.sync.databases import postgres
 from lakelog.sync.sync import target_of
 from lakelog.sync.target import Target
 from tests.support.cli import run
+from tests.support.effort import share
 from tests.support.lakes import copied
+from tests.support.odd_passwords import PASSWORDS, is_told
 from tests.support.sync_places import (
     PASSWORD,
     Faulty,
@@ -210,6 +214,28 @@ def test_wrong_url_is_one_line_without_the_password(
         synced(path, filled, retries=0)
     assert PASSWORD not in repr(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_odd_passwords_log_in(
+    path: str, place: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the URL, its options and a variable; a refusal tells no piece of them."""
+    user = f"{place.database}_odd"
+    place.ask(f"CREATE USER {user}")
+    bare = place.server.url(place.database, user).replace(f":{PASSWORD}", "")
+    # Each login takes the time of a slow hash.
+    for password in PASSWORDS[-share(len(PASSWORDS), 24) :]:
+        place.ask(f"ALTER USER {user} PASSWORD '{password.replace(chr(39), chr(39) * 2)}'")
+        monkeypatch.setenv("PGPASSWORD", password)
+        escaped = quote(password, safe="")
+        inside = bare.replace("@", f":{escaped}@")
+        for url in (bare, inside, f"{bare}?password={escaped}"):
+            with contextlib.closing(target_of(url)) as target:
+                target.connect()
+        with contextlib.closing(target_of(inside.replace("@", "x@"))) as target:
+            with pytest.raises(SyncRefused) as caught:
+                target.connect()
+            assert not is_told(repr(caught.value) + str(caught.value))
 
 
 def test_password_is_in_no_output(path: str, place: PostgresPlace) -> None:

@@ -1,0 +1,109 @@
+"""Addresses of servers, divided: `SCHEME://USER:PASSWORD@HOST:PORT,HOST2:PORT/PATH?NAME=VALUE`.
+
+part                  what it may hold
+USER, PASSWORD        what is written as %XX is decoded, once; all else stands for itself, also
+                      a `%` that begins no escape, `+`, blanks and tabs. `@` and `:` may stand in a
+                      password: the last `@` before `/`, `?` or `#` ends it
+HOST                  a name, an address, or an IPv6 address in brackets
+PATH, NAME, VALUE     as above, but for `@` and `#`, which are written as %40 and %23
+
+A password with `/`, `?` or `#` in it would end before the host, and the rest of it be taken for a
+path or an option, which messages show. Such an address has an `@` where none may stand, and is
+refused. No message repeats a part of an address that did not divide as it should.
+
+`urllib.parse.urlsplit` takes tabs and line breaks out of a password, `parse_qsl` makes `+` a blank,
+and libpq lets the first `@` end the password: so these are not asked. What comes from a variable is
+no address and is never decoded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, quote_plus, unquote
+
+from lakelog.errors import InvalidSetting
+
+_URL = re.compile(
+    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<authority>[^/?#]*)"
+    r"(?P<path>[^?#@]*)(?:\?(?P<query>[^#@]*))?",
+    re.DOTALL,
+)
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\]|[\w.-]*)(?::(?P<port>\d{1,5}))?")
+ESCAPES = "in a password / ? # % are written as %2F %3F %23 %25, elsewhere @ as %40"
+
+
+@dataclass(frozen=True)
+class Address:
+    """An address, divided. Its `path` begins with a slash, if there is one, and is as written;
+    all else is decoded. A host that is not named is "", a port None."""
+
+    scheme: str
+    hosts: tuple[tuple[str, int | None], ...]
+    user: str = ""
+    password: str = field(default="", repr=False)
+    path: str = ""
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def parse(cls, url: str, example: str, options: Iterable[str] | None = None) -> Address:
+        """Divide an address; `options` names those that it may have.
+
+        Raises InvalidSetting, which says `example` and nothing of the address.
+        """
+        match = _URL.fullmatch(url)
+        if match is None:
+            raise InvalidSetting(f"{example}; {ESCAPES}" if "@" in url or "#" in url else example)
+        userinfo, _, places = match["authority"].rpartition("@")
+        user, _, password = userinfo.partition(":")
+        hosts = [_HOST.fullmatch(place) for place in places.split(",")]
+        ports = [int(host["port"]) if host and host["port"] else None for host in hosts]
+        if None in hosts or any(port is not None and not 0 < port < 65536 for port in ports):
+            raise InvalidSetting(f"{example}; {ESCAPES}" if "@" in url else example)
+        pairs = [part.partition("=") for part in (match["query"] or "").split("&") if part]
+        given = {unquote(name): unquote(value) for name, _, value in pairs}
+        if options is not None and given.keys() - set(options):
+            # Not which: it may be what follows an `&` in a password.
+            known = ", ".join(options) or "none"
+            raise InvalidSetting(f"{example}; its options are {known}; & is written as %26")
+        names = [host["name"].strip("[]") for host in hosts if host]
+        return cls(
+            match["scheme"].lower(),
+            tuple(zip(names, ports, strict=True)),
+            unquote(user),
+            unquote(password),
+            match["path"],
+            given,
+        )
+
+    @property
+    def host(self) -> str:
+        """The first host."""
+        return self.hosts[0][0]
+
+    @property
+    def port(self) -> int | None:
+        """The port of the first host."""
+        return self.hosts[0][1]
+
+    def names(self) -> list[str]:
+        """The names in the path, decoded."""
+        return [unquote(name) for name in self.path.removeprefix("/").split("/")]
+
+
+def shown(host: str, port: int | None = None) -> str:
+    """Return a host and its port as an address has them."""
+    name = f"[{host}]" if ":" in host else host
+    return f"{name}:{port}" if port else name
+
+
+def without_secrets(words: str, secrets: Iterable[str]) -> str:
+    """Return the words of a server or a library without secrets, in whatever spelling."""
+    spelled = {
+        form for secret in secrets for form in (secret, quote(secret, safe=""), quote_plus(secret))
+    }
+    # The longest first: one may be a part of another.
+    for form in sorted(filter(None, spelled), key=len, reverse=True):
+        words = words.replace(form, "***")
+    return words
