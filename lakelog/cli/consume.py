@@ -14,6 +14,7 @@ from lakelog.cli.input_formats import InputFormat
 from lakelog.cli.render.output import Target, emit, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import Span, repeat
+from lakelog.clients.redis_config import SCHEMES
 from lakelog.consume import consume as consuming
 from lakelog.consume.consume import Consumer, ConsumeResult
 from lakelog.render.formats import of_records
@@ -21,7 +22,7 @@ from lakelog.render.formats import of_records
 
 def complete_source(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
     """The word `status`, and the beginnings of sources."""
-    words = ["kafka://", "redis://", "rediss://"]
+    words = ["kafka://", *(f"{scheme}://" for scheme in SCHEMES)]
     if not ctx.params.get("words"):
         words.insert(0, "status")
     return [word for word in words if word.startswith(typed)]

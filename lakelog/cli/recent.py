@@ -60,7 +60,7 @@ class RedisPlan:
 
     def words(self) -> list[str]:
         """Return the options that produce it, without a password."""
-        words = ["--redis-url", self.config.address]
+        words = ["--redis-url", self.config.url()]
         words += ["--redis-keep", str(self.keep)] if self.keep is not None else []
         return words + (["--redis-ttl", f"{self.ttl:g}s"] if self.ttl is not None else [])
 

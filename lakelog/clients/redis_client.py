@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 from lakelog.clients import backoff
 from lakelog.clients.address import without_secrets
 from lakelog.clients.redis_config import Credentials, RedisConfig
-from lakelog.errors import MissingPackage, Unreachable
+from lakelog.clients.redis_pool import pool_of
+from lakelog.errors import LakelogError, Unreachable
 from lakelog.runtime.lazy import Lazy
 
 redis = Lazy("redis")
@@ -53,10 +54,13 @@ class RedisClient:
         self._credentials = self._rotated = self._source()
         self._watch = watch
         self._mutex = threading.Lock()
-        self.pool = self._pool(self._credentials)
+        self.pool = pool_of(config, self._credentials)
         self.client: Any = redis.Redis(connection_pool=self.pool)
         try:
             self.call("PING", lambda client: client.ping())
+        except redis.ResponseError as error:
+            self.close()
+            raise Unreachable(self._words(error)) from None
         except BaseException:
             self.close()
             raise
@@ -71,6 +75,9 @@ class RedisClient:
             began, credentials = time.perf_counter(), self._credentials
             try:
                 value = run(self.client)
+            # Ours, of whoever looks at what the server said.
+            except LakelogError:
+                raise
             except (
                 redis.ConnectionError,
                 redis.TimeoutError,
@@ -78,6 +85,9 @@ class RedisClient:
                 OSError,
             ) as error:
                 self._note(command, began, error)
+                if isinstance(error, redis.ReadOnlyError):
+                    # Behind Sentinels the next connections lead to another server.
+                    self.pool.disconnect(inuse_connections=False)
                 if _is_refusal(error):
                     refused.add(credentials)
                     if self._renew(refused):
@@ -99,7 +109,7 @@ class RedisClient:
 
         Connections in use finish what they do. Raises Unreachable, and the old ones stay.
         """
-        pool = self._pool((username, password), size=1)
+        pool = pool_of(self.config, (username, password), size=1)
         try:
             redis.Redis(connection_pool=pool).ping()
         except (redis.RedisError, OSError) as error:
@@ -124,43 +134,10 @@ class RedisClient:
         with contextlib.suppress(Exception):
             self.pool.disconnect()
 
-    def _pool(self, credentials: Credentials, size: int = 0) -> Any:
-        config = self.config
-        require_package()
-        kind = redis.SSLConnection if config.use_tls else redis.Connection
-        options: dict[str, Any] = {}
-        if config.use_tls:
-            options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
-            options["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
-            if config.cert:
-                is_text = config.cert.lstrip().startswith("-----BEGIN")
-                options["ssl_ca_data" if is_text else "ssl_ca_certs"] = config.cert
-        username, password = credentials
-        return redis.BlockingConnectionPool(
-            connection_class=kind,
-            max_connections=size or config.pool_size,
-            timeout=config.timeout,
-            host=config.host,
-            port=config.port,
-            db=config.db,
-            username=username or None,
-            password=password or None,
-            socket_timeout=config.timeout,
-            socket_connect_timeout=config.timeout,
-            socket_keepalive=True,
-            health_check_interval=30,
-            client_name="lakelog",
-            decode_responses=True,
-            # Bytes that are no text survive a round trip.
-            encoding_errors="surrogateescape",
-            retry=_no_retry(),
-            **options,
-        )
-
     def _adopt(self, credentials: Credentials) -> None:
         with self._mutex:
             pool, self._credentials = self.pool, credentials
-            self.pool = self._pool(credentials)
+            self.pool = pool_of(self.config, credentials)
             self.client = redis.Redis(connection_pool=self.pool)
         pool.disconnect(inuse_connections=False)
 
@@ -195,41 +172,45 @@ class RedisClient:
             words = f"the certificate of {where} is refused: {found[1].strip()}; see REDIS_CERT"
         elif _is_refusal(error):
             words = f"{where} refuses user or password: see REDIS_USERNAME and REDIS_PASSWORD"
+        elif self.config.socket and ("No such file" in text or "refused" in text):
+            words = f"{where} does not answer: is the server running, and is that its socket?"
         elif isinstance(error, FileNotFoundError) or "No such file" in text:
-            words = "REDIS_CERT names a file that is not there"
+            named = "REDIS_CERT or REDIS_CLIENT_CERT" if self.config.client_cert else "REDIS_CERT"
+            words = f"{named} names a file that is not there"
+        elif "CERTIFICATE_REQUIRED" in text:
+            words = f"{where} wants a certificate of ours: see REDIS_CLIENT_CERT"
         elif "SSL" in text or "wrong version" in text:
             words = f"no TLS with {where}: {text}; see REDIS_USE_TLS"
         elif isinstance(error, redis.TimeoutError) or "No connection available" in text:
             words = f"{where} did not answer within {self.config.timeout:g} s"
+        elif isinstance(error, redis.exceptions.NoPermissionError):
+            words = f"{where} does not let this user connect: {text}; give it +ping, and +select"
+            words += " for another database than 0"
+        elif isinstance(error, _answers()):
+            words = f"{where} answers: {text}"
         else:
             words = f"{where} does not answer: {text}; is the server running?"
+            if self.config.use_tls and not self.config.client_cert:
+                words += " Or does it want a certificate of ours, see REDIS_CLIENT_CERT?"
         return words
 
     def _without_secrets(self, text: str) -> str:
         """Return the text of an error without passwords. Where it names the host it stays: to hide
         a word of it would hide the address, and show which word is the password."""
-        secrets = (self._credentials[1], self.config.password)
+        config = self.config
+        secrets = (self._credentials[1], config.password, config.sentinel_password)
         parts = text.split(self.config.host)
         return self.config.host.join(without_secrets(part, secrets) for part in parts)
 
 
-def require_package() -> None:
-    """Import redis-py. Raises MissingPackage."""
-    try:
-        _ = redis.Redis
-    except ModuleNotFoundError:
-        words = "Redis is reached by redis-py: pip install 'lakelog[redis]'"
-        raise MissingPackage(words) from None
+def _answers() -> tuple[type[Exception], ...]:
+    """Errors that a server sends."""
+    return redis.ResponseError, redis.BusyLoadingError, redis.ReadOnlyError
 
 
 def is_of_other_type(error: Exception) -> bool:
     """Whether a key holds another kind of value than a command is for."""
     return str(error).startswith("WRONGTYPE")
-
-
-def _no_retry() -> Any:
-    """Tell redis-py not to retry by itself, which would not know what can be repeated."""
-    return redis.retry.Retry(redis.backoff.NoBackoff(), 0)
 
 
 def _text(error: Exception) -> str:

@@ -11,7 +11,17 @@ REDIS_USE_TLS         1, true, yes, on; 0, false, no, off                       
                                                                                  network
 REDIS_CERT            file with the certificates of the authorities to trust,    those of the system
                       or their PEM text
+REDIS_CLIENT_CERT     file with our own certificate, where the server wants one   none
+REDIS_CLIENT_KEY      file with its key                                          in that file
 REDIS_DB              number of the database                                     0
+REDIS_SOCKET          path of a socket, instead of a host                        none
+REDIS_SENTINELS       HOST:PORT,HOST:PORT of Sentinels, instead of a host        none
+REDIS_MASTER          what they call the server                                  mymaster
+REDIS_SENTINEL_USERNAME, REDIS_SENTINEL_PASSWORD: of the Sentinels themselves    none
+
+A URL names the same: `redis://USER:PASSWORD@HOST:PORT/DB`, with TLS `rediss://`, of a socket
+`unix://USER:PASSWORD@/PATH?db=DB`, by Sentinels `redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT
+/MASTER/DB` or `rediss+sentinel://`; and by the names of redis-py those of OPTIONS.
 """
 
 from __future__ import annotations
@@ -21,6 +31,8 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote, urlencode
 
 from lakelog.clients.address import Address, shown
 from lakelog.errors import InvalidSetting
@@ -30,8 +42,15 @@ Credentials = tuple[str, str]
 _TRUTH = {
     word: word in ("1", "true", "yes", "on") for word in "1 true yes on 0 false no off".split()
 }
-_SCHEMES = {"redis": False, "rediss": True}
-_EXAMPLE = "a Redis URL looks like redis://HOST:PORT/DB, or rediss://HOST:PORT/DB with TLS"
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+_LOGIN = ("username", "password")
+OPTIONS = (*_LOGIN, "db", "socket_timeout", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""What a URL may have after its `?`."""
+SENTINEL_PORT = 26379
+_EXAMPLE = (
+    "a Redis URL looks like redis://HOST:PORT/DB, rediss://HOST:PORT/DB with TLS, unix:///PATH?db=DB"
+    " or redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,13 @@ class RedisConfig:
     timeout: float = 5.0
     pool_size: int = 20
     retries: int = 6
+    client_cert: str = ""
+    client_key: str = ""
+    socket: str = ""
+    sentinels: tuple[tuple[str, int], ...] = ()
+    master: str = ""
+    sentinel_username: str = ""
+    sentinel_password: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         for name, low, high in (("port", 1, 65535), ("db", 0, 2**31), ("pool_size", 1, 100_000)):
@@ -61,6 +87,8 @@ class RedisConfig:
                 raise InvalidSetting(f"{_variable(name)} has to be a number from {low} to {high}")
         if not self.host or re.search(r"[\s/@]", self.host):
             raise InvalidSetting("REDIS_HOST has to be the name or the address of a host")
+        if any(not host for host, _ in self.sentinels) or bool(self.sentinels) != bool(self.master):
+            raise InvalidSetting("a server is found by the hosts of Sentinels and its name there")
         if self.timeout <= 0 or self.retries < 0:
             raise InvalidSetting("the timeout of Redis is above 0, its retries are not below 0")
 
@@ -72,6 +100,11 @@ class RedisConfig:
         secure = env.get("REDIS_USE_TLS", "").strip().lower()
         if secure and secure not in _TRUTH:
             raise InvalidSetting("REDIS_USE_TLS has to be true or false")
+        sentinels: tuple[tuple[str, int], ...] = ()
+        if listed := env.get("REDIS_SENTINELS"):
+            hosts = Address.parse(f"x://{listed}/", "REDIS_SENTINELS: HOST:PORT,HOST:PORT").hosts
+            sentinels = tuple((name, port or SENTINEL_PORT) for name, port in hosts)
+            host = env.get("REDIS_HOST") or sentinels[0][0]
         return cls(
             host=host,
             port=_number(env, "REDIS_PORT", cls.port),
@@ -80,43 +113,99 @@ class RedisConfig:
             password_file=env.get("REDIS_PASSWORD_FILE", ""),
             use_tls=_TRUTH[secure] if secure else not _is_local(host),
             cert=env.get("REDIS_CERT", ""),
+            client_cert=env.get("REDIS_CLIENT_CERT", ""),
+            client_key=env.get("REDIS_CLIENT_KEY", ""),
             db=_number(env, "REDIS_DB", cls.db),
+            socket=env.get("REDIS_SOCKET", ""),
+            sentinels=sentinels,
+            master=env.get("REDIS_MASTER", "mymaster") if sentinels else "",
+            sentinel_username=env.get("REDIS_SENTINEL_USERNAME", ""),
+            sentinel_password=env.get("REDIS_SENTINEL_PASSWORD", ""),
         )
 
     @classmethod
     def from_url(cls, url: str, environ: Mapping[str, str] | None = None) -> RedisConfig:
-        """Return the configuration of `redis://` or, with TLS, `rediss://USER:PASSWORD@HOST:PORT/DB`.
+        """Return the configuration of a URL of those above.
 
-        The certificate, and a password that the URL lacks, come from the environment. Raises
+        What it does not say of user, password and certificates comes from the environment. Raises
         InvalidSetting, which does not repeat the URL.
         """
-        address = Address.parse(url, _EXAMPLE, ())
-        db = address.path.strip("/") or "0"
-        if address.scheme not in _SCHEMES or not db.isdecimal() or len(address.hosts) > 1:
+        config, rest = cls.divide(Address.parse(url, _EXAMPLE, OPTIONS), environ)
+        if any(rest):
             raise InvalidSetting(_EXAMPLE)
-        return cls.at(address, int(db), environ)
+        return config
 
     @classmethod
-    def at(cls, address: Address, db: int, environ: Mapping[str, str] | None = None) -> RedisConfig:
-        """Return the configuration of an address, as `from_url` does, whatever its path says."""
-        env = os.environ if environ is None else environ
-        return cls(
-            host=address.host or cls.host,
-            port=address.port or cls.port,
-            username=address.user or env.get("REDIS_USERNAME", ""),
-            password=address.password or env.get("REDIS_PASSWORD", ""),
+    def divide(
+        cls, address: Address, environ: Mapping[str, str] | None = None
+    ) -> tuple[RedisConfig, list[str]]:
+        """Return the configuration of an address, see `from_url`, and what follows in its path."""
+        env, options = os.environ if environ is None else environ, address.options
+        if address.scheme not in SCHEMES:
+            raise InvalidSetting(_EXAMPLE)
+        places: dict[str, Any] = {}
+        names = address.names()
+        if address.scheme == "unix":
+            places, names = {"socket": unquote(address.path)}, []
+        elif address.scheme.endswith("+sentinel"):
+            sentinels = tuple((host, port or SENTINEL_PORT) for host, port in address.hosts)
+            places, names = {"sentinels": sentinels, "master": names[0]}, names[1:]
+        elif len(address.hosts) > 1:
+            raise InvalidSetting(_EXAMPLE)
+        else:
+            places = {"host": address.host or cls.host, "port": address.port or cls.port}
+        db = (names and names[0]) or options.get("db", "0")
+        timeout = options.get("socket_timeout", str(cls.timeout))
+        if not db.isdecimal() or not re.fullmatch(r"\d{1,6}(\.\d+)?", timeout):
+            raise InvalidSetting(_EXAMPLE)
+        password = address.password or options.get("password", "")
+        config = cls(
+            **places,
+            username=address.user or options.get("username") or env.get("REDIS_USERNAME", ""),
+            password=password or env.get("REDIS_PASSWORD", ""),
             # The file is for who names no password.
-            password_file="" if address.password else env.get("REDIS_PASSWORD_FILE", ""),
-            use_tls=_SCHEMES[address.scheme],
-            cert=env.get("REDIS_CERT", ""),
-            db=db,
+            password_file="" if password else env.get("REDIS_PASSWORD_FILE", ""),
+            use_tls=address.scheme.startswith("rediss"),
+            cert=options.get("ssl_ca_certs") or env.get("REDIS_CERT", ""),
+            client_cert=options.get("ssl_certfile") or env.get("REDIS_CLIENT_CERT", ""),
+            client_key=options.get("ssl_keyfile") or env.get("REDIS_CLIENT_KEY", ""),
+            db=int(db),
+            timeout=float(timeout),
+            sentinel_username=env.get("REDIS_SENTINEL_USERNAME", ""),
+            sentinel_password=env.get("REDIS_SENTINEL_PASSWORD", ""),
         )
+        return config, names[1:]
+
+    @property
+    def place(self) -> str:
+        """The server without scheme and database: host and port, a socket, or what the Sentinels
+        call it."""
+        if self.socket or self.sentinels:
+            return self.socket or f"sentinel:{quote(self.master, safe='')}"
+        return shown(self.host, self.port)
 
     @property
     def address(self) -> str:
-        """Host, port and database, for messages."""
+        """Where the server is, and the database, for messages."""
         scheme = "rediss" if self.use_tls else "redis"
+        if self.socket:
+            return f"unix://{quote(self.socket)}?db={self.db}"
+        if self.sentinels:
+            hosts = ",".join(shown(*sentinel) for sentinel in self.sentinels)
+            return f"{scheme}+sentinel://{hosts}/{quote(self.master, safe='')}/{self.db}"
         return f"{scheme}://{shown(self.host, self.port)}/{self.db}"
+
+    def url(self) -> str:
+        """The address with user and options, for a command line: without a password."""
+        scheme, _, rest = self.address.partition("://")
+        named = {"ssl_certfile": self.client_cert, "ssl_keyfile": self.client_key}
+        if not self.cert.lstrip().startswith("-----BEGIN"):
+            named["ssl_ca_certs"] = self.cert
+        if self.timeout != type(self).timeout:
+            named["socket_timeout"] = f"{self.timeout:g}"
+        options = urlencode({k: v for k, v in named.items() if v}, quote_via=quote)
+        user = f"{quote(self.username, safe='')}@" if self.username else ""
+        return f"{scheme}://{user}{rest}{'&' if '?' in rest else '?'}{options}".rstrip("?&")
 
     def credentials(self) -> Credentials:
         """Return user and password, read again from the password file if there is one.

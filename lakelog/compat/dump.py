@@ -20,8 +20,9 @@ import orjson
 
 from lakelog import lake as lakes
 from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, BackupScheduler
-from lakelog.clients.redis_client import RedisClient, require_package
+from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
+from lakelog.clients.redis_pool import require_package
 from lakelog.collect.loop import run
 from lakelog.collect.status import lock_path
 from lakelog.collect.watch import Watcher

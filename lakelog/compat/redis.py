@@ -213,9 +213,12 @@ class RedisManager:
     def get_metrics(self) -> dict[str, Any]:
         """Return the figures of `RedisMetrics`, and of the server and the pool: memory
         {used_bytes, limit_bytes or None, share or None}, pool {size, in_use, idle}, and
-        certificate_expires, an ISO time in UTC, with certificate_days, or None."""
+        certificate_expires, an ISO time in UTC, with certificate_days, or None. Of a user without
+        the right to INFO, the figures of memory are None."""
         figures = self._metrics.figures()
-        info = self._redis.call("INFO", lambda client: client.info("memory"))
+        info: dict[str, Any] = {}
+        with contextlib.suppress(redis.exceptions.NoPermissionError):
+            info = self._redis.call("INFO", lambda client: client.info("memory"))
         used, limit = info.get("used_memory"), info.get("maxmemory") or None
         share = used / limit if used and limit else None
         figures["memory"] = {"used_bytes": used, "limit_bytes": limit, "share": share}
@@ -266,7 +269,7 @@ class RedisManager:
         assert self._recorder is not None
         try:
             figures, level = self.get_metrics(), "INFO"
-        except LakelogError as error:
+        except (LakelogError, redis.RedisError) as error:
             figures, level = self._metrics.figures() | {"error": str(error)}, "WARN"
         event = {
             "time": datetime.now(UTC),

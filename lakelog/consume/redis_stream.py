@@ -15,7 +15,7 @@ import orjson
 
 from lakelog.clients.address import Address
 from lakelog.clients.redis_client import RedisClient
-from lakelog.clients.redis_config import RedisConfig
+from lakelog.clients.redis_config import OPTIONS, RedisConfig
 from lakelog.consume.source import StreamState
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.ingest.messages import Message, text_or_base64, time_or_none
@@ -23,7 +23,10 @@ from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime.lazy import Lazy
 
 redis = Lazy("redis")
-_EXAMPLE = "a stream of Redis is redis://HOST:PORT/DB/STREAM, or rediss:// with TLS"
+_EXAMPLE = (
+    "a stream of Redis is redis://HOST:PORT/DB/STREAM, or rediss:// with TLS,"
+    " unix:///PATH?db=DB&stream=STREAM or redis+sentinel://HOST:PORT/MASTER/DB/STREAM"
+)
 VALUE_FIELDS = (b"event", b"message", b"data", b"value", b"payload", b"json")
 """Fields that hold the message where an entry has several; the first of these that it has."""
 _BYTES, _ENTRIES = 16 << 20, 512
@@ -39,16 +42,18 @@ class RedisStream:
 
     def __init__(self, url: str) -> None:
         """Read the URL; raises InvalidSetting, which does not repeat it."""
-        to = Address.parse(url, _EXAMPLE, ())
-        db, *names = to.names()
-        if not db.isdecimal() or not any(names) or len(to.hosts) > 1:
+        to = Address.parse(url, _EXAMPLE, (*OPTIONS, "stream"))
+        try:
+            config, names = RedisConfig.divide(to)
+        except InvalidSetting:
+            raise InvalidSetting(_EXAMPLE) from None
+        self.name = "/".join(names) or to.options.get("stream", "")
+        if not self.name or (any(names) and "stream" in to.options):
             raise InvalidSetting(_EXAMPLE)
-        config = RedisConfig.at(to, int(db))
-        self.name = "/".join(names)
-        self.address = f"{config.address}/{self.name}"
+        self.address = f"{config.address}{'&stream=' if config.socket else '/'}{self.name}"
         self.absence = f"{self.address}: there is no such stream: its first XADD creates it"
-        # With and without TLS it is one stream.
-        self._key = "redis:" + self.address.partition(":")[2]
+        # With and without TLS, and by whichever Sentinels it is found, it is one stream.
+        self._key = f"redis://{config.place}/{config.db}/{self.name}"
         self._config, self._group = config, ""
         self._client: RedisClient | None = None
 

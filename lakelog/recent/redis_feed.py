@@ -17,8 +17,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.clients import backoff
-from lakelog.clients.redis_client import RedisClient, require_package
+from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
+from lakelog.clients.redis_pool import require_package
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from lakelog.files import cursors
 from lakelog.lake import Lake

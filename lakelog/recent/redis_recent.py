@@ -390,6 +390,6 @@ def words_of(config: RedisConfig, error: Exception) -> str:
     if isinstance(error, redis.exceptions.NoPermissionError):
         return (
             f"{config.address} does not let this user write recent entries: give it"
-            " ~lakelog:* +@read +@write +@scripting +ping +time"
+            " ~lakelog:* +@read +@write +@scripting +ping +time +select"
         )
     return f"{config.address}: {text}"
