@@ -155,6 +155,7 @@ class Lake:
             dry_run=dry_run,
             progress=progress,
             stop=stop,
+            append=self.append,
         )
         listed = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         return worker.run([os.fspath(path) for path in listed])

@@ -102,15 +102,6 @@ def ingest(
         report = lake.ingest(
             selected, format=form, source=source, dry_run=dry_run, progress=show, stop=stop
         )
-        for file in report.files:
-            if file.repeated:
-                words = bookkeeping.repeated_words(file.repeated)
-                data = {"repeated_lines": file.repeated}
-                lake.append(
-                    bookkeeping.event(
-                        bookkeeping.WATCH, file.path, level="WARN", message=words, data=data
-                    )
-                )
     # On stderr and before the records, so that a pipe gets nothing but those.
     _report(app, report, time.monotonic() - started, dry_run)
     if as_json:

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import orjson
 from lakelog.collect.successors import LostFile
 from lakelog.errors import LakelogError
 from lakelog.event import bookkeeping
+from lakelog.event.types import Event
 from lakelog.files.cursors import printable
 from lakelog.files.scan import Scan
 from lakelog.store import disk
@@ -86,16 +87,23 @@ class Reporter:
     def tell(self, path: str, message: str, *, id_: str = "", **data: int) -> None:
         """Report something about a path, and store it as an event, with figures for queries."""
         path = printable(path)
-        self.say(f"{path}: {message}")
-        self._written = 0.0  # the next round writes the status
+        self._say(path, message)
         event = bookkeeping.event(
             bookkeeping.WATCH, path, level="WARN", message=message, data=data or None
         )
         if id_:
             event["id"] = id_
+        self.store([event])
+
+    def store(self, events: Sequence[Event]) -> None:
+        """Append events of this watcher, if the lake takes any."""
         # The complaint may be that the lake cannot be written.
         with contextlib.suppress(LakelogError, OSError):
-            self._lake.append(event)
+            self._lake.append(events)
+
+    def _say(self, path: str, message: str) -> None:
+        self.say(f"{path}: {message}")
+        self._written = 0.0  # the next round writes the status
 
     def lose(self, lost: LostFile) -> None:
         """Report a file that went before it was read to its end, unless an earlier watcher did."""
@@ -108,9 +116,9 @@ class Reporter:
         self.tell(lost.path, message, id_=id_, lost_bytes=lost.unread)
 
     def repeat(self, path: str, lines: int) -> None:
-        """Report lines that are stored twice, as nothing proves that they are the same."""
+        """Report lines that are stored twice, of which the lake has an event already."""
         self.totals.repeated_lines += lines
-        self.tell(path, bookkeeping.repeated_words(lines), repeated_lines=lines)
+        self._say(path, bookkeeping.repeated_words(lines))
 
     def count(self, listing: Scan, start: float, new: int) -> None:
         """Count a round that began at `start` and ingested so many events."""

@@ -261,7 +261,7 @@ class Watcher:
         """Report lines of files read from their beginnings that are in the lake twice now."""
         if self._begun and not self._turns:
             begun, self._begun = self._begun, {}
-            for found in repeats.find(self._job, begun):
+            for found in repeats.report(self._job, begun, self._reporter.store):
                 self._reporter.repeat(found.path, found.lines)
 
     def _note_inodes(self, listing: Scan) -> None:

@@ -16,11 +16,12 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog.event.types import Event
 from lakelog.files.cursors import WINDOW, printable
 from lakelog.files.exclusions import is_apart
 from lakelog.files.identity import Inodes
@@ -32,7 +33,7 @@ from lakelog.ingest.batch import CursorMoved, Job, finishing
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import Gatherer
 from lakelog.ingest.group import Group
-from lakelog.ingest.repeats import find as find_repeats
+from lakelog.ingest.repeats import report as report_repeats
 from lakelog.maintain.seal import Sealer
 from lakelog.store.bootstrap import Store
 
@@ -122,12 +123,14 @@ class Ingester:
         follows: bool = False,
         inodes: Inodes | None = None,
         stop: Callable[[], bool] = lambda: False,
+        append: Callable[[Sequence[Event]], object] = lambda events: None,
     ) -> None:
         """`follows` and `inodes` are those of a watcher: see identity.Resolver. Once `stop` says
-        so, what came until then is published, and nothing more is read."""
+        so, what came until then is published, and nothing more is read. What a run has to say of
+        itself in the lake, `append` stores."""
         self._stop = stop
         self._job = Job(store, branch, connect, form, source, dry_run, mode, follows, inodes)
-        self._sealer, self._progress = sealer, progress
+        self._sealer, self._progress, self._append = sealer, progress, append
         self._bytes_done = self._total = 0
         self._reported_at = 0.0
         self._requested: set[str] = set()
@@ -155,15 +158,15 @@ class Ingester:
             self._show(report, is_last=number + 1 == len(files))
         group.flush()
         if not self._job.dry_run:
-            self._count_repeats(report)
+            self._report_repeats(report)
             self._sealer.maintain()
         return report
 
-    def _count_repeats(self, report: IngestReport) -> None:
-        """Count the lines of files read from their beginnings that are in the lake twice now."""
+    def _report_repeats(self, report: IngestReport) -> None:
+        """Report the lines of files read from their beginnings that are in the lake twice now."""
         begun = {file.begun: file for file in report.files if file.begun}
         doubts = {origin: file.is_doubtful for origin, file in begun.items()}
-        for repeats in find_repeats(self._job, doubts):
+        for repeats in report_repeats(self._job, doubts, self._append):
             begun[repeats.origin].repeated = repeats.lines
 
     def _show(self, report: IngestReport, *, is_last: bool) -> None:

@@ -10,11 +10,13 @@ no two files are likely to share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog.event import bookkeeping
+from lakelog.event.types import Event
 from lakelog.files.content import is_distinctive
 from lakelog.files.cursors import Cursor, CursorIndex
 from lakelog.ingest.batch import Job
@@ -53,6 +55,27 @@ def earlier(index: CursorIndex, own: Cursor) -> list[Cursor]:
     ]
     found = [*index.of_origin(own.shares), *sorted(named, key=lambda c: -c.looked)[:EARLIER_MAX]]
     return [cursor for cursor in found if cursor.origin not in apart]
+
+
+def report(
+    job: Job, begun: dict[str, bool], append: Callable[[Sequence[Event]], object]
+) -> list[Repeats]:
+    """Return what `find` does, and append an event for each, so that nothing is doubled without a
+    word, whoever ingested it."""
+    found = find(job, begun)
+    if found:
+        append([_event(each) for each in found])
+    return found
+
+
+def _event(found: Repeats) -> Event:
+    return bookkeeping.event(
+        bookkeeping.WATCH,
+        found.path,
+        level="WARN",
+        message=bookkeeping.repeated_words(found.lines),
+        data={"repeated_lines": found.lines},
+    )
 
 
 def find(job: Job, begun: dict[str, bool]) -> list[Repeats]:

@@ -135,6 +135,21 @@ def test_a_trimmed_file_that_is_ingested_again(tmp_path: Path) -> None:
     assert "20 lines reported as perhaps stored twice" in run(cli, [*at, "audit"]).output
 
 
+def test_lines_that_a_program_ingests_again(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """An ingest from Python leaves the same event, and a dry run none."""
+    path = tmp_path / "a.log"
+    fill(path, TIMED, 0, 40)
+    lake.ingest(path)
+    trimmed_in_place(path)
+    lake.ingest(path, dry_run=True)
+    query = """SELECT subject, level, data->>'repeated_lines' FROM events
+        WHERE type = 'lakelog.watch'"""
+    assert lake.sql(query).fetchall() == []
+    assert lake.ingest([path]).files[0].repeated == 20
+    lake.ingest(path)
+    assert lake.sql(query).fetchall() == [(str(path), "WARN", "20")]
+
+
 def test_another_process_reads_on_behind_a_scan(
     lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
