@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lakelog.event.encode import EncodedBatch
     from lakelog.export import export
     from lakelog.export.tables import ExportResult
-    from lakelog.ingest import ingest
+    from lakelog.ingest import batch, ingest
     from lakelog.maintain import compact, gc, hotcopy, retention, seal
     from lakelog.maintain.repair import repair, verify
     from lakelog.maintain.repair.outcome import RepairOutcome
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from lakelog.store.writer import Writer
     from lakelog.views import ledger, tables
 else:
-    ingest, tables = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.views.tables")
+    batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
+    tables = Lazy("lakelog.views.tables")
     ledger = Lazy("lakelog.views.ledger")
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
@@ -145,17 +146,11 @@ class Lake:
         stop: Callable[[], bool] = lambda: False,
     ) -> ingest.IngestReport:
         """Ingest files in bulk, each row once: see `lakelog.ingest.ingest.Ingester`."""
+        job = batch.Job(
+            *(self.store, self.branch_name, self._session.connect), format, source, dry_run
+        )
         worker = ingest.Ingester(
-            self.store,
-            self.branch_name,
-            self.sealer(),
-            self._session.connect,
-            form=format,
-            source=source,
-            dry_run=dry_run,
-            progress=progress,
-            stop=stop,
-            append=self.append,
+            job, self.sealer(), progress=progress, stop=stop, append=self.append
         )
         listed = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         return worker.run([os.fspath(path) for path in listed])

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.collect import followed_file
@@ -68,7 +68,6 @@ class Watcher:
         self._reporter = Reporter(lake, self._roots, say or (lambda text: None))
         self._has_moved = False
         self._begun: dict[str, bool] = {}
-        self._form, self._source = form, source
         self._successors = Successors(self._roots, source, self.selection)
         self._job = Job(lake.store, lake.branch_name, lake.engine, form, source, follows=True)
         # In the order of their last change, which decides whose descriptors are closed.
@@ -429,18 +428,9 @@ class Watcher:
         return self._worker(mode).begin(path, name, limit, identity)
 
     def _worker(self, mode: str) -> Ingester:
-        lake = self._lake
-        return Ingester(
-            lake.store,
-            lake.branch_name,
-            lake.sealer(),
-            lake.engine,
-            form=self._form,
-            source=self._source,
-            mode=mode,
-            follows=True,
-            inodes=self._inodes,
-        )
+        # With the cursors that this watcher has: of many files, all would be read for each.
+        job = replace(self._job, mode=mode, inodes=self._inodes)
+        return Ingester(job, self._lake.sealer())
 
     def _note(self, report: FileReport, *, is_last: bool = True) -> None:
         totals = self.totals

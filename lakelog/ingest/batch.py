@@ -89,6 +89,11 @@ class IndexCache:
         """Store the cursors of a state."""
         self._digest, self._index = digest, index
 
+    def give_back(self, digest: str, index: CursorIndex) -> None:
+        """Store the cursors of a state that were taken and not changed, unless others came."""
+        if not self._digest:
+            self.keep(digest, index)
+
 
 @dataclass
 class Job:

@@ -34,6 +34,8 @@ class Gatherer:
         self.is_idle = False
         """Whether there is nothing to read in the file."""
         self._resolver = job.resolver(self._batch.state)
+        self._is_index_whole = True
+        """Whether the cursors are those of the batch's state."""
         # The batch first: the cursors that are looked up here are those that its publish compares
         # with.
         self._start = self._decide(self._resolver.resolve(source))
@@ -227,6 +229,8 @@ class Gatherer:
             self._resolver.index.add(at)
             job.runs[:] = batch.runs
         else:
+            # Whatever interrupts a commit may have changed a part of them.
+            self._is_index_whole = False
             base_now = commit(job, batch, [(start, at)], self._resolver.index)
             # commit() may have added to the cursor, such as the segment of an unfinished line.
             at = self._resolver.index.get(at.key) or at
@@ -237,12 +241,15 @@ class Gatherer:
         self._start = Start(at, at, self._start.head, b"")
         # Our own move and no later one: the cursors were looked up after this one.
         self._batch = Batch(job, base_now)
-        self._resolver = job.resolver(self._batch.state)
+        self._resolver, self._is_index_whole = job.resolver(self._batch.state), True
 
     def close(self) -> None:
         """End the threads that encode and write, and other processes."""
         if self._splits:
             self._splits.close()
+        # For the next file: reading them again costs more than a short file does.
+        if self._is_index_whole:
+            self._job.cache.give_back(self._batch.state.digest, self._resolver.index)
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._batch.close()
 

@@ -24,7 +24,6 @@ from typing import Any
 from lakelog.event.types import Event
 from lakelog.files.cursors import WINDOW, printable
 from lakelog.files.exclusions import is_apart
-from lakelog.files.identity import Inodes
 from lakelog.files.scan import Selection
 from lakelog.files.source import Hole, Source, kind_of
 from lakelog.files.spool import PipedSource, Spool
@@ -35,7 +34,6 @@ from lakelog.ingest.gather import Gatherer
 from lakelog.ingest.group import Group
 from lakelog.ingest.repeats import report as report_repeats
 from lakelog.maintain.seal import Sealer
-from lakelog.store.bootstrap import Store
 
 WENT = os.strerror(errno.ENOENT)
 """The error of a report of a file that was renamed or removed before it was opened."""
@@ -106,30 +104,21 @@ class Reading:
 
 
 class Ingester:
-    """Ingests files into one branch of a lake."""
+    """Ingests files into one branch of a lake. Those of jobs that share a cache share the cursors
+    in it."""
 
     def __init__(
         self,
-        store: Store,
-        branch: str,
+        job: Job,
         sealer: Sealer,
-        connect: Callable[[], Any],
         *,
-        form: str | None = None,
-        source: str | None = None,
-        dry_run: bool = False,
         progress: Progress | None = None,
-        mode: str = "once",
-        follows: bool = False,
-        inodes: Inodes | None = None,
         stop: Callable[[], bool] = lambda: False,
         append: Callable[[Sequence[Event]], object] = lambda events: None,
     ) -> None:
-        """`follows` and `inodes` are those of a watcher: see identity.Resolver. Once `stop` says
-        so, what came until then is published, and nothing more is read. What a run has to say of
-        itself in the lake, `append` stores."""
-        self._stop = stop
-        self._job = Job(store, branch, connect, form, source, dry_run, mode, follows, inodes)
+        """Once `stop` says so, what came until then is published, and nothing more is read. What a
+        run has to say of itself in the lake, `append` stores."""
+        self._job, self._stop = job, stop
         self._sealer, self._progress, self._append = sealer, progress, append
         self._bytes_done = self._total = 0
         self._reported_at = 0.0

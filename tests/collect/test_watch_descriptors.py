@@ -8,7 +8,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 import lakelog
+from lakelog.collect.watch import Watcher
+from lakelog.files import cursors
 
 FILES, DESCRIPTORS = 300, 64
 
@@ -58,3 +62,25 @@ def test_more_files_than_descriptors_are_all_followed(lake: lakelog.Lake, tmp_pa
     said = (tmp_path / "out").read_text()
     assert "Too many open files" not in said
     assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(0,)]
+
+
+def test_removed_files_are_finished_with_the_cursors_that_are_known(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finishing many removed files does not read the cursors of all of them for each."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    wanted = Counter(_write(folder / f"{n}.log", 0) for n in range(30))
+    watcher = Watcher(lake, [str(folder)])
+    watcher.round()
+    watcher.round()
+    for path in list(folder.iterdir()):
+        wanted[_write(path, 1)] += 1
+        path.unlink()
+    real, reads = cursors.of_state, list[object]()
+    monkeypatch.setattr(cursors, "of_state", lambda *args: (reads.append(args), real(*args))[1])
+    for _ in range(3):
+        watcher.round()
+    watcher.close()
+    assert _stored(lake) == wanted
+    assert len(reads) <= 2

@@ -120,7 +120,7 @@ def follows(world: Feeding, turns: int) -> Play:
 
     def take(lake: lakelog.Lake) -> None:
         job = Job(lake.store, "main", lake.engine, mode="follow")
-        worker = Ingester(lake.store, "main", lake.sealer(), lake.engine, mode="follow")
+        worker = Ingester(job, lake.sealer())
 
         def alone(path: str, name: str, _: str) -> FileReport:
             return worker.take(path, name)
