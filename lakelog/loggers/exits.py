@@ -9,6 +9,8 @@ a worker of billiard (Celery)          the handler of SIGTERM, by which its pare
                                        finalizers, too
 `fork`                                 the parent; the child starts with empty queues, also that
                                        of a server in C which does not tell Python of it
+`os.exec*`                             an audit hook: a server that restarts itself (Celery at
+                                       SIGHUP) may call it before our `atexit` is
 `os._exit`, `kill -9`, a crash         nothing: see queue.py for what may be lost
 
 A handler in Python has a price: the interpreter notes the signal and calls it in the main thread,
@@ -92,6 +94,7 @@ def watch(ending: Ending) -> None:
     if not _is_registered:
         _is_registered = True
         atexit.register(_finish)
+        sys.addaudithook(_before_exec)
         os.register_at_fork(before=_before_fork, after_in_parent=_unmask)
         forks.after_in_child(_after_fork)
     _prepare_for_multiprocessing()
@@ -131,6 +134,12 @@ def _finish() -> None:
                 interrupted = error
     if interrupted is not None:
         raise interrupted
+
+
+def _before_exec(event: str, _: tuple[Any, ...]) -> None:
+    """Store what waits before another program replaces this one; it goes on where that fails."""
+    if event == "os.exec":
+        _flush()
 
 
 def _before_fork() -> None:

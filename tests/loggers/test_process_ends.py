@@ -186,6 +186,20 @@ _PROGRAMS = {
         500,
         0,
     ),
+    "exec": (
+        """
+        log = log_to(LAKE)
+        for i in range(100): log.info("m", extra={"n": i})
+        try: os.execv("/missing/program", ["program"])
+        except OSError: log.info("m", extra={"n": 100})
+        if not os.fork(): os.execlp("true", "true")  # whose queue is empty
+        os.wait()
+        # As servers restart themselves: of exit handlers the last one is called first.
+        atexit.register(os.execlp, "false", "false")
+        """,
+        101,
+        1,
+    ),
     "exit handlers that log": (
         """
         atexit.register(lambda: log.info("m", extra={"n": 1}))
