@@ -48,7 +48,7 @@ ORDER = {
         pattern moments jsonl dialect lakelog_json logger_dialects dialects cloudevents
         pieces winevent docker journal documents otlpsql otlp oos bulk line_starts
         pattern_format columns hash_headers grok re2 definition custom access logformat
-        traffic syslog runtime cef programs frameworks daemons logfmt cri auditd compose
+        traffic syslog runtime cef programs frameworks daemons consoles logfmt cri auditd compose
         applog zeek w3c delimited plain leading_times mixture registry""",
     "render": "values vectors ordered display formats plots",
     "query": """sql frames stream relation tail_rows behaviour providers ref_schemas type_tables

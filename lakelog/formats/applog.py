@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 
-from lakelog.formats import daemons, frameworks, programs, runtime
+from lakelog.formats import consoles, daemons, frameworks, programs, runtime
 from lakelog.formats.format import Traits
 from lakelog.formats.line_starts import OTHERS
 from lakelog.formats.pattern import CLOCK, COLOURS, MESSAGE, MONTH, REST, WORD, Pattern, graded
@@ -123,9 +123,15 @@ PATTERNS = (
     _style(rf"{_STAMP} (?P<level>[TDIWNEC]) \| (?P<source>[\w./-]+):{REST}", level=_LETTER),
     _style(rf"{_FULL} {_THREE} (?P<source>[^ ]+\.go:\d+) >{REST}", time=_ZONE_TIME, level=_SHORT),
     _style(rf"{_FULL} {_THREE}{REST}", time=_ZONE_TIME, source="", level=_SHORT),
-    _style(rf"{_STAMP} +{_LEVEL} +\[(?P<source>{_CLASS})\] -{REST}"),
+    _style(rf"{_STAMP} +{_LEVEL} +\[(?P<source>{_CLASS})\](?: -)?{REST}"),
     _style(rf"{_STAMP} +{_LEVEL} +{_THREAD} +(?P<source>[\w.$/-]+) *:{REST}", "thread"),
     _style(rf"{_STAMP} +{_THREAD} +{_LEVEL} +(?P<source>[\w.$/-]+) +-{REST}", "thread"),
+    # log4net, with its nested context
+    _style(
+        rf"{_STAMP} +{_THREAD} +{_LEVEL} +(?P<source>[\w.$/-]+) +\[(?P<context>[^\]]*)\] -{REST}",
+        "thread",
+        "context",
+    ),
     _style(rf"{_STAMP} +{_LEVEL} +(?P<source>{_CLASS}) +{_THREAD}{REST}", "thread"),
     _style(rf"{_STAMP}[ :]{_LEVEL}:(?P<source>[A-Za-z_][\w.-]*):(?P<message>(?:[^/].*)?)"),
     _style(
@@ -293,5 +299,5 @@ FORM = PatternFormat(
     PATTERNS,
     "a line that continues another",
     Traits(begins=_BEGINS, continues=_CONTINUES, prose=True, by_line=True),
-    rivals=(*programs.PROGRAMS, *frameworks.LAYOUTS, *daemons.DAEMONS),
+    rivals=(*programs.PROGRAMS, *frameworks.LAYOUTS, *daemons.DAEMONS, *consoles.CONSOLES),
 )

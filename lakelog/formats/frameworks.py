@@ -110,6 +110,7 @@ _ZAPPED = (
     "|CONFIG|debug|info|warn|warning|error|dpanic|panic|fatal|trace))"
 )
 _CALLER = r"(?:(?P<source>[A-Za-z_][\w./@-]*(?::\d+)?)\t)?"
+_NAMED = r"(?P<source>[A-Za-z_][\w.-]*)\t(?P<caller>[\w./@-]+\.go:\d+)\t"
 ZAP = program(
     "zap",
     "Go's zap for people, as Caddy and controllers of Kubernetes have it, and Jenkins.",
@@ -121,12 +122,12 @@ ZAP = program(
             source="source",
             level=_ZAP,
         ),
-        record(rf"{STAMP}\t{_ZAPPED}\t{_CALLER}{MESSAGE}", source="source", level=_ZAP),
-        record(
-            rf"{_SLASHED} {CLOCK}\t{_ZAPPED}\t{_CALLER}{MESSAGE}",
-            time=_SLASHED_TIME,
-            source="source",
-            level=_ZAP,
+        *(
+            record(
+                rf"{at}\t{_ZAPPED}\t{who}{MESSAGE}", *data, time=time, source="source", level=_ZAP
+            )
+            for who, data in ((_NAMED, ("caller",)), (_CALLER, ()))
+            for at, time in ((STAMP, "{stamp}"), (rf"{_SLASHED} {CLOCK}", _SLASHED_TIME))
         ),
     ),
 )

@@ -66,7 +66,7 @@ class Level:
 
     group: str
     sql: Callable[[str], str]
-    of: Callable[[str], str]
+    of: Callable[[str], str | None]
 
 
 def _status_sql(text: str) -> str:

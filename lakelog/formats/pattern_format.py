@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lakelog.errors import InvalidEvent
-from lakelog.formats import line_starts, pattern
+from lakelog.event.levels import severity
+from lakelog.formats import line_starts, pattern, sqltext
 from lakelog.formats.format import Event, Format, FormatWrapper, Traits
 from lakelog.formats.pattern import COLOURS, Level, Pattern, graded
 from lakelog.runtime.lazy import LazyProperty
@@ -19,19 +20,20 @@ from lakelog.runtime.lazy import LazyProperty
 UNTIMED_SCORE = 0.9
 """The score of a line without a time, of formats that know their lines by more than a time."""
 
-JAVA_LEVEL = graded(
-    {
-        "SEVERE": "ERROR",
-        "WARNING": "WARN",
-        "INFO": "INFO",
-        "CONFIG": "INFO",
-        "FINE": "DEBUG",
-        "FINER": "DEBUG",
-        "FINEST": "TRACE",
-    }
-)
+_JAVA = {
+    "SEVERE": "ERROR",
+    "WARNING": "WARN",
+    "INFO": "INFO",
+    "CONFIG": "INFO",
+    "FINE": "DEBUG",
+    "FINER": "DEBUG",
+    "FINEST": "TRACE",
+}
+JAVA_LEVEL = replace(graded(_JAVA), of=_JAVA.get)
 """A level by the words of java.util.logging."""
-_FIRST_WORD = "^(SEVERE|WARNING|INFO|CONFIG|FINE|FINER|FINEST):"
+ANY_WORD = Level("level", sqltext.level_sql, severity)
+"""A level by any of its names; none by another word."""
+_FIRST_WORD = "^([A-Za-z]{3,9}):"
 _BY_LINE = Traits(by_line=True)
 _FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r]*\n)*([ \t]*)([^\n]*)")
 """The first line that is not blank, after its indentation."""
@@ -45,7 +47,8 @@ class PatternFormat(Format):
     scores `untimed`. If `traits.begins` is set, lines that continue one belong to its message.
     What `unlike` fits speaks for another format, though a pattern fits it by chance. So do lines of
     one of the `rivals`, of which this format reads less, unless it knows even their source. A
-    `word_level` is that of the word which begins the message, and stays there.
+    `word_level` is that of the word which begins the message, and stays there; of lines that tell
+    their level otherwise that counts.
     """
 
     NAME: str
@@ -69,9 +72,11 @@ class PatternFormat(Format):
     def parse(self, line: bytes) -> Event:
         """Return the event of a line and of those that continue it. Raises InvalidEvent."""
         event = pattern.parse(self.PATTERNS, line, self.otherwise, joined=self._joined)
-        word = re.match(_FIRST_WORD, event.get("message", "")) if self.word_level else None
-        if self.word_level and word:
-            event["level"] = self.word_level.of(word[1])
+        if self.word_level and "level" not in event:
+            word = re.match(_FIRST_WORD, event.get("message") or "")
+            level = self.word_level.of(word[1]) if word else None
+            if level:
+                event["level"] = level
         return event
 
     def specialize(self, head: bytes) -> Format:
@@ -95,7 +100,7 @@ class PatternFormat(Format):
         if self.word_level is None:
             return query
         level = self.word_level.sql(f"regexp_extract(message, '{_FIRST_WORD}', 1)")
-        return f"SELECT * REPLACE ({level} AS level) FROM ({query})"
+        return f"SELECT * REPLACE (coalesce(level, {level}) AS level) FROM ({query})"
 
     @property
     def _joined(self) -> bool:

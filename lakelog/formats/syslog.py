@@ -3,7 +3,8 @@
 Lines of RFC 3164 are read as sent or as in files; `short-iso-precise` too, and what journalctl says
 between boots; facilities and severities as BSD (`<auth.info>`) and ESXi (`In(14)`) write them.
 
-The level comes from the priority, where there is one; `source` is the program. A date without a
+The level comes from the priority, where there is one, else from the word of a message that begins
+with it (`error: …`); `source` is the program. A date without a
 year is in the latest year in which it is not more than one day after the time of ingest. A time
 without a zone is UTC. A line of RFC 5424 without a time has that of its ingest.
 """
@@ -14,7 +15,7 @@ import re
 
 from lakelog.formats.format import Traits
 from lakelog.formats.pattern import CLOCK, MONTH, PRI, SEVERITY, WORD, Level, Pattern
-from lakelog.formats.pattern_format import PatternFormat
+from lakelog.formats.pattern_format import ANY_WORD, PatternFormat
 from lakelog.formats.zones import TZ
 
 _LEVELS = "TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|SEVERE|FATAL|CRITICAL"
@@ -178,4 +179,6 @@ FORM = PatternFormat(
     Traits(prose=True, by_line=True),
     # A level where a host would stand: the log of an application.
     unlike=re.compile(rf"{_STAMP} (?:{_LEVELS}) ".encode()),
+    # sshd, Postfix and others say `error: …` where a file has no priorities.
+    word_level=ANY_WORD,
 )

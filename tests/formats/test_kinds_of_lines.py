@@ -40,6 +40,34 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         "[2026-11-24T10:00:{i}.123Z]  INFO: myapp/123 on host: listening",
         {"level": "INFO", "message": "myapp/123 on host: listening"},
     ),
+    "a level in a message of syslog": (
+        "Nov 24 10:00:{i} mx1 postfix/smtpd[7]: warning: hostname x does not resolve",
+        {
+            "level": "WARN",
+            "source": "postfix/smtpd",
+            "message": "warning: hostname x does not resolve",
+        },
+    ),
+    "a priority before that level": (
+        "<30>Nov 24 10:00:{i} mx1 sshd[7]: error: kex_exchange_identification",
+        {"level": "INFO", "source": "sshd"},
+    ),
+    "a word that is no level": (
+        "Nov 24 10:00:{i} web1 sudo[7]: root: TTY=pts/0",
+        {"level": None, "source": "sudo", "message": "root: TTY=pts/0"},
+    ),
+    "neo4j": (
+        "2026-11-24 10:00:{i}.160+0000 WARN  [o.n.k.i.Database] slow",
+        {"level": "WARN", "source": "o.n.k.i.Database", "message": "slow"},
+    ),
+    "log4net with a context": (
+        "2026-11-24 10:00:{i},160 [12] WARN  MyApp.Service [(null)] - slow query",
+        {"level": "WARN", "source": "MyApp.Service", "message": "slow query", "thread": "12"},
+    ),
+    "vault": (
+        "2026-11-24T10:00:{i}.160Z [INFO]  core: vault is unsealed",
+        {"level": "INFO", "source": "core", "message": "vault is unsealed"},
+    ),
     "level first": (
         "ERROR    2025-07-16T19:42:{i} - Incorrect username or password",
         {"level": "ERROR", "message": "Incorrect username or password"},
