@@ -144,6 +144,7 @@ def _show_status(app: App, url: str, target: Target) -> None:
             "seconds_behind": None
             if each.seconds_behind is None
             else round(each.seconds_behind, 3),
+            "note": each.note,
         }
         for each in found
     ]

@@ -3,8 +3,9 @@
 States are compared by their segments, and compaction, which exchanges segments and keeps the rows,
 is seen through by their lineage. So what is read is what is new. Where a state lost rows, by a
 rollback, retention or dedupe, the segments that differ are compared row by row. If the older state
-was collected meanwhile, rows are known by seq, as long as the branch was not rewound; else all is
-filled again.
+was collected meanwhile, rows are known by seq, as long as the branch still has it in its history
+and was not rewound since; else all is filled again. A lake that was restored from a backup and
+went on has the same numbers with other events: only a digest tells the two apart.
 
 The first step has all removals, and all rows below the watermark's `upto`. Each later one continues
 at a seq that divides the segments: so in between, too, the table holds the rows of one state below
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.errors import Damaged
+from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.maintain import compact
 from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
@@ -28,6 +29,13 @@ from lakelog.views.lineage import Lineage, Part, cover_of
 
 if TYPE_CHECKING:
     import duckdb
+
+
+REWOUND = "the lake was rewound"
+OTHER_HISTORY = (
+    "the lake has another history, as after it was restored from a backup: the state of the last"
+    " sync is not in it"
+)
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Delta:
-    """The steps to a state. With `clear` the table is emptied first, and they are one."""
+    """The steps to a state. With `clear` the table is emptied first, and they are one; `reason` is
+    why."""
 
     steps: tuple[Step, ...]
     clear: bool = False
+    reason: str = ""
 
 
 def compare(
@@ -66,23 +76,64 @@ def compare(
     """Return what a table with this watermark lacks of a state. Raises Damaged."""
     entries = store.manifests.segments(state, "events")
     if not old.snapshot:
-        return Delta(_steps([Part(e, {}) for e in entries], 0, state.next_seq))
+        return Delta(_steps(list(parts_of(entries)), 0, state.next_seq))
     if old.snapshot == state.digest and old.upto == state.next_seq:
         return Delta(())
     try:
         before = store.manifests.segments(store.manifests.load(old.snapshot), "events")
         removed, added = _differences(store, before, entries, old.upto, state)
         compact.check(store, [part.entry for part in removed])
-    except Damaged:  # collected meanwhile
+    except Damaged:  # collected meanwhile, or never there
+        if not is_in_history(store, cursor, old, entries):
+            return everything(entries, state, OTHER_HISTORY)
         if old.generation != generation or old.events != _count(store, cursor, entries, old.upto):
-            return everything(entries, state)
+            return everything(entries, state, REWOUND)
         removed, added = [], _from(entries, old.upto)
     return Delta(_steps(added, old.upto, state.next_seq, removed))
 
 
-def everything(entries: list[SegmentEntry], state: Manifest) -> Delta:
+def everything(entries: list[SegmentEntry], state: Manifest, reason: str = "") -> Delta:
     """Return the delta that fills an emptied table."""
-    return Delta((Step(tuple(Part(e, {}) for e in entries), state.next_seq),), clear=True)
+    steps = (Step(parts_of(entries), state.next_seq),)
+    return Delta(steps, clear=True, reason=reason)
+
+
+def is_in_history(
+    store: Store, cursor: duckdb.DuckDBPyConnection, old: Watermark, entries: list[SegmentEntry]
+) -> bool:
+    """Whether the branch, whose state now has these segments, was once in a watermark's state."""
+    try:
+        return store.refs.read(old.branch, old.move).snapshot == old.snapshot
+    except DamagedRef:
+        return False
+    except UnknownRef:
+        if old.move > store.refs.head_number(old.branch):
+            return False
+    # gc dropped the move. Then the event that was the last one has to be there as it was.
+    seq = int(old.tip.partition(":")[0] or -1)
+    holding = [e for e in entries if e.seq[0] <= seq <= e.seq[1]]
+    return bool(holding) and _tip(store, cursor, holding, seq) == old.tip
+
+
+def tip_of(store: Store, cursor: duckdb.DuckDBPyConnection, entries: list[SegmentEntry]) -> str:
+    """Return the seq of the last event and a digest of it; nothing where there is none."""
+    last = max(entries, key=lambda e: e.seq[1], default=None)
+    return _tip(store, cursor, [last], last.seq[1]) if last else ""
+
+
+def _tip(
+    store: Store, cursor: duckdb.DuckDBPyConnection, entries: list[SegmentEntry], seq: int
+) -> str:
+    values = "epoch_us(time), type, source, id, message, data"
+    text = ", ".join(f"coalesce(({each})::VARCHAR, '')" for each in values.split(", "))
+    query = f"SELECT md5(concat_ws(chr(31), {text})) FROM ({_rows(store, parts_of(entries))})"
+    found = cursor.execute(f"{query} WHERE {KEY} = {seq}").fetchall()
+    return f"{seq}:{found[0][0]}" if len(found) == 1 else ""
+
+
+def parts_of(entries: list[SegmentEntry]) -> tuple[Part, ...]:
+    """Return segments as parts that are read whole."""
+    return tuple(Part(entry, {}) for entry in entries)
 
 
 def joined(steps: list[Step]) -> list[Step]:
@@ -93,6 +144,16 @@ def joined(steps: list[Step]) -> list[Step]:
     added = tuple(part for step in whole for part in step.added)
     first = [step for step in steps if step.removed]
     return [*first, Step(added, whole[-1].upto, below=whole[-1].below)]
+
+
+def size(store: Store, cursor: duckdb.DuckDBPyConnection, step: Step) -> int:
+    """Return how many events a step adds or removes."""
+    if not step.removed and not any(part.without for part in step.added):
+        return step.events
+    queries = [rows_sql(store, step)] if step.added else []
+    queries += [keys_sql(store, step)] if step.removed else []
+    counts = (cursor.execute(f"SELECT count(*) FROM ({query})").fetchall() for query in queries)
+    return sum(int(rows[0][0]) for rows in counts)
 
 
 def rows_sql(store: Store, step: Step) -> str:
@@ -136,7 +197,7 @@ def _differences(
     older = [e for e in before if e.seq[0] < upto]
     removed, added = lineage.missing(older, covered), lineage.missing(entries, covered)
     if removed is None or added is None:
-        return [Part(e, {}) for e in older], [Part(e, {}) for e in entries]
+        return list(parts_of(older)), list(parts_of(entries))
     return removed, added
 
 

@@ -24,23 +24,24 @@ from lakelog.clients.failure import ConnectionLost
 from lakelog.engine import messages
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
-from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Head
 from lakelog.sync import delta
-from lakelog.sync.databases.duckdb_file import DuckdbTarget
-from lakelog.sync.databases.mysql import MysqlTarget
-from lakelog.sync.databases.postgres import PostgresTarget
-from lakelog.sync.databases.sqlite import SqliteTarget
 from lakelog.sync.delta import Delta, Step
+from lakelog.sync.known import target_of
 from lakelog.sync.mapping import NO_ROWS, read_mapping, set_events
-from lakelog.sync.services.elasticsearch import ElasticsearchTarget
-from lakelog.sync.services.influxdb import InfluxTarget
-from lakelog.sync.services.kafka_sink import KafkaTarget
-from lakelog.sync.target import KEY, WATERMARKS, Column, Target, Watermark, WatermarkMoved
+from lakelog.sync.target import (
+    KEY,
+    WATERMARKS,
+    Column,
+    TableShape,
+    Target,
+    Watermark,
+    WatermarkMoved,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -54,24 +55,8 @@ ON_REWIND = ("propagate", "refuse")
 _CHUNK_ROWS, _CHUNK_BYTES = 8_192, 64 << 20
 """Rows that are read at once, and bytes of them that are written at once, at most."""
 RETRIES = 6
-
-
-def _over_http(*names: str) -> list[str]:
-    """Schemes of a server that is reached with or without TLS."""
-    return [f"{name}{ending}" for name in names for ending in ("", "+http", "+https")]
-
-
-_TARGETS: dict[str, Callable[[str], Target]] = {
-    "postgresql": PostgresTarget,
-    "postgres": lambda url: PostgresTarget("postgresql:" + url.partition(":")[2]),
-    "mysql": MysqlTarget,
-    "mariadb": lambda url: MysqlTarget("mysql:" + url.partition(":")[2]),
-    "sqlite": SqliteTarget,
-    "duckdb": DuckdbTarget,
-    **dict.fromkeys(_over_http("elasticsearch", "opensearch"), ElasticsearchTarget),
-    **dict.fromkeys(_over_http("influxdb"), InfluxTarget),
-    "kafka": KafkaTarget,
-}
+_REMOVED = "events were removed from the lake by a rollback, retention or dedupe"
+_EMPTIED = "the table was emptied by somebody else"
 
 
 @dataclass(frozen=True)
@@ -94,9 +79,10 @@ class SyncResult:
 
 @dataclass(frozen=True)
 class SyncStatus:
-    """How far a table is behind its lake: events not in it yet, and seconds between the states.
+    """How far a table is behind its lake: events to add or remove, and seconds between the states.
 
-    Both are None where the table is of another lake or branch.
+    Both are None where the table is of another lake or branch. `note` says what is wrong with it,
+    such as that the next sync has to fill it again, and why.
     """
 
     target: str
@@ -106,6 +92,7 @@ class SyncStatus:
     synced_at: int
     events_behind: int | None
     seconds_behind: float | None
+    note: str = ""
 
 
 def sync(
@@ -139,25 +126,12 @@ def status(lake: Lake, target: str | Target) -> list[SyncStatus]:
         return []
     try:
         to.connect()
-        marks = to.watermarks()
+        shapes = [(table, mark, to.shape(table)) for table, mark in to.watermarks().items()]
     except ConnectionLost as error:
         raise Unreachable(str(error)) from None
     finally:
         to.close()
-    return [_status(lake, to.address, table, mark) for table, mark in marks.items()]
-
-
-def target_of(url: str) -> Target:
-    """Return the target of a URL, not connected. Raises InvalidSetting, without the URL."""
-    scheme = url.partition(":")[0].lower()
-    if scheme not in _TARGETS or ":" not in url:
-        known = (
-            "postgresql://USER@HOST/DATABASE, mysql://…, sqlite:PATH, duckdb:PATH,"
-            " elasticsearch://HOST/INDEX, influxdb://HOST/BUCKET?org=ORG or kafka://HOST/TOPIC"
-        )
-        hint = did_you_mean(scheme, list(_TARGETS)) if ":" in url else ""
-        raise InvalidSetting(f"a target is {known}{f'; {hint}' if hint else ''}")
-    return _TARGETS[scheme](url)
+    return [_status(lake, to.address, *each) for each in shapes]
 
 
 class Syncer:
@@ -257,12 +231,16 @@ class Syncer:
         self._target.recover(self._table)
         state = self._store.manifests.load(head.move.snapshot)
         mark = self._target.watermarks().get(self._table)
-        create, extend = self._schema_changes(mark)
+        shape = self._target.shape(self._table)
+        create, extend = self._schema_changes(mark, shape)
+        # A column that is added now has no values for the rows that are there.
+        rebuilt = "a column was added" if extend and mark else ""
+        if mark and _is_emptied(mark, shape):
+            rebuilt = _EMPTIED
         mark = mark or Watermark(
             self._store.lake_id, self._lake.branch_name, self._mapping.query, self._mode
         )
-        # A column that is added now has no values for the rows that are there.
-        change = self._change(mark, state, head, bool(extend) and mark.version > 0)
+        change = self._change(mark, state, head, rebuilt)
         mark = dataclasses.replace(
             mark,
             mapping=self._mapping.query,
@@ -272,6 +250,9 @@ class Syncer:
             snapshot=state.digest,
             state_time=state.time,
         )
+        entries = self._store.manifests.segments(state, "events")
+        if change.clear:
+            self._say(f"{change.reason}: all rows are written again")
         steps = list(change.steps)
         while steps:
             # A commit costs milliseconds, whatever it holds: small steps share one.
@@ -298,6 +279,7 @@ class Syncer:
                 rows=mark.rows + written - deleted,
                 version=mark.version + 1,
                 synced_at=disk.now_us(),
+                tip=delta.tip_of(self._store, self._cursor, entries) if is_last else "",
             )
             self._target.commit(self._table, mark)
             create, extend = False, ()
@@ -308,29 +290,27 @@ class Syncer:
                 break
         return mark
 
-    def _change(self, mark: Watermark, state: Manifest, head: Head, is_rebuilt: bool) -> Delta:
-        """What is to be done, as far as it is allowed. Raises SyncRefused."""
+    def _change(self, mark: Watermark, state: Manifest, head: Head, rebuilt: str) -> Delta:
+        """What is to be done, as far as it is allowed; `rebuilt` is why the table is filled again
+        whatever it lacks. Raises SyncRefused."""
         self._require_same_lake(mark)
-        is_new_mapping = bool(mark.version) and mark.mapping != self._mapping.query
-        if is_rebuilt or is_new_mapping:
-            entries = self._store.manifests.segments(state, "events")
-            change = delta.everything(entries, state)
-            reason = "the mapping is another one" if is_new_mapping else "a column was added"
+        entries = self._store.manifests.segments(state, "events")
+        if mark.version and mark.mapping != self._mapping.query:
+            rebuilt = "the mapping is another one"
+        if rebuilt:
+            change = delta.everything(entries, state, rebuilt)
         else:
             generation = head.move.generation
             change = delta.compare(self._store, self._cursor, mark, state, generation)
-            reason = "the lake was rewound"
             first = change.steps[0] if change.steps else None
             # Compaction alone may also differ; only rows that are gone change the table.
             if first and first.removed and self._has_removals(first):
-                reason = "events were removed from the lake by a rollback, retention or dedupe"
                 if self._refuses:
-                    raise self._refusal(reason)
+                    raise self._refusal(_REMOVED)
                 if not self._mapping.is_keyed:
-                    entries = self._store.manifests.segments(state, "events")
-                    change = delta.everything(entries, state)
+                    change = delta.everything(entries, state, _REMOVED)
         if change.clear and self._refuses:
-            raise self._refusal(reason)
+            raise self._refusal(change.reason)
         return change
 
     def _refusal(self, reason: str) -> SyncRefused:
@@ -348,9 +328,10 @@ class Syncer:
                 " choose another table with --table"
             )
 
-    def _schema_changes(self, mark: Watermark | None) -> tuple[bool, tuple[Column, ...]]:
+    def _schema_changes(
+        self, mark: Watermark | None, shape: TableShape | None
+    ) -> tuple[bool, tuple[Column, ...]]:
         """Whether to create the table, and columns to add. Raises SyncRefused."""
-        shape = self._target.shape(self._table)
         where = f"{self._target.address}, table {self._table}"
         if shape is None:
             if mark is not None:
@@ -454,16 +435,32 @@ def _gathered(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def _status(lake: Lake, address: str, table: str, mark: Watermark) -> SyncStatus:
-    """Compare a watermark with the lake as it is now, its unpublished events included."""
+def _status(
+    lake: Lake, address: str, table: str, mark: Watermark, shape: TableShape | None
+) -> SyncStatus:
+    """Compare a table with the lake as it is now, its unpublished events included."""
     events = seconds = None
-    if (mark.lake_id, mark.branch) == (lake.store.lake_id, lake.branch_name):
-        state = lake.store.state(lake.branch_name)
-        entries = lake.store.manifests.segments(state, "events")
-        below = sum(e.events for e in entries if e.seq[1] < mark.upto)
-        events = max(0, lake.count() - (mark.events if mark.events >= 0 else below))
-        is_same = mark.snapshot == state.digest and mark.events >= 0
-        seconds = (
-            0.0 if is_same and not events else max(0.0, (disk.now_us() - mark.state_time) / 1e6)
-        )
-    return SyncStatus(address, table, mark.mode, mark.rows, mark.synced_at, events, seconds)
+    rows, note = mark.rows, ""
+    if _is_emptied(mark, shape):
+        rows, note = 0, _EMPTIED if shape else "the table is gone"
+    if (mark.lake_id, mark.branch) != (lake.store.lake_id, lake.branch_name):
+        note = "the table is of another lake or branch"
+    else:
+        head = lake.store.refs.head(lake.branch_name)
+        state = lake.store.manifests.load(head.move.snapshot)
+        with contextlib.closing(lake.engine().cursor()) as cursor:
+            change = delta.compare(lake.store, cursor, mark, state, head.move.generation)
+            lacking = sum(delta.size(lake.store, cursor, step) for step in change.steps)
+        if note:
+            lacking = state.totals.events
+        events = lacking + max(0, lake.count() - state.totals.events)
+        note = note or change.reason
+        is_same = mark.snapshot == state.digest and not note
+        behind = max(0.0, (disk.now_us() - mark.state_time) / 1e6)
+        seconds = 0.0 if is_same and not events else behind
+    return SyncStatus(address, table, mark.mode, rows, mark.synced_at, events, seconds, note)
+
+
+def _is_emptied(mark: Watermark, shape: TableShape | None) -> bool:
+    """Whether somebody deleted all rows of a table behind the sync's back."""
+    return mark.rows > 0 and (shape is None or (shape.is_empty and not shape.expires))

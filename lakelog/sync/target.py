@@ -37,7 +37,8 @@ class Watermark:
 
     `events` counts them, `rows` what the mapping made of them; `events` is -1 in the middle of a
     back-fill. `version` is one more with each commit. `state_time` is when the snapshot was
-    published, `synced_at` when it was written here (us).
+    published, `synced_at` when it was written here (us). `tip` is the digest of the last event: by
+    it the state is known again after `move` and `snapshot` were collected.
     """
 
     lake_id: str
@@ -53,6 +54,7 @@ class Watermark:
     version: int = 0
     state_time: int = 0
     synced_at: int = 0
+    tip: str = ""
 
     def to_json(self) -> str:
         """Return the text that is stored in the target."""
@@ -83,12 +85,13 @@ class Column:
 @dataclass(frozen=True)
 class TableShape:
     """A table as it is in the target: types by column, and whether KEY alone is a unique key; one
-    that is schemaless takes any columns."""
+    that is schemaless takes any columns, and of one that expires the target drops old rows."""
 
     types: dict[str, str]
     is_keyed: bool
     is_empty: bool
     is_schemaless: bool = False
+    expires: bool = False
 
 
 class Target(Protocol):

@@ -5,7 +5,10 @@ A test class of a target inherits `TargetSuite` and has a fixture `place`.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,8 @@ from lakelog.analyze import dedupe
 from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import QueryFailed, SyncRefused, Unreachable
 from lakelog.maintain import retention
-from lakelog.segments.sql import literal
+from lakelog.store import document
+from lakelog.store.move_pack import encode_packed
 from lakelog.sync.sync import status
 from lakelog.sync.target import Target
 from tests.support.lakes import EXOTIC, copied, opened
@@ -77,6 +81,34 @@ def rewind(path: str) -> None:
     with opened(path) as lake:
         lake.rollback("base")
     add(path, "after", 40)
+
+
+def collect(path: str, snapshot: str) -> None:
+    """Delete a state and whatever carries it, as gc does when it is old; its moves stay."""
+    with opened(path) as lake:
+        paths = lake.store.paths
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(paths.object("manifests", snapshot))
+    for name in os.listdir(paths.head_dir("main")):
+        move = Path(paths.head_dir("main"), name)
+        head, text = document.split(move.read_bytes())
+        if text and snapshot.encode() in head:
+            move.write_bytes(head)
+
+
+def drop_move(path: str, number: int) -> None:
+    """Pack the moves up to this one, and drop it with its state, as gc does."""
+    with opened(path) as lake:
+        paths = lake.store.paths
+    files = {n: Path(paths.move("main", n)) for n in range(1, number + 1)}
+    moves = {n: document.split(file.read_bytes())[0] for n, file in files.items()}
+    gone = document.decode(moves.pop(number))["snapshot"]
+    data = encode_packed("main", 1, number, moves)
+    Path(paths.packed("main", 1, number)).write_bytes(data)
+    for file in files.values():
+        file.unlink()
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(paths.object("manifests", gone))
 
 
 def lose(target: Target) -> None:
@@ -218,13 +250,61 @@ class TargetSuite:
     @pytest.mark.parametrize("rewound", [False, True])
     def test_older_state_that_was_collected(self, path: str, place: Place, rewound: bool) -> None:
         synced(path, place.url)
-        # As if its manifest had been collected: the watermark names a state that is nowhere.
-        text = place.ask("SELECT watermark FROM lakelog_sync")[0][0]
-        gone = json.dumps({**json.loads(text), "snapshot": "0" * 64})
-        place.ask(f"UPDATE lakelog_sync SET watermark = {literal(gone)}")
         (rewind if rewound else lambda path: add(path, "e", 7))(path)
+        collect(path, json.loads(place.ask("SELECT watermark FROM lakelog_sync")[0][0])["snapshot"])
         result = synced(path, place.url)
         assert (result.is_rebuilt, result.written) == ((True, 120) if rewound else (False, 7))
+        self.check(path, place)
+
+    @pytest.mark.parametrize("is_other", [False, True])
+    def test_move_that_was_dropped(
+        self, path: str, home: Path, place: Place, *, is_other: bool
+    ) -> None:
+        """The last event tells whether the history is still the one that was synced."""
+        backup = shutil.copytree(path, home / "backup")
+        add(path, "d", 7)
+        synced(path, place.url)
+        if is_other:
+            shutil.rmtree(path)
+            shutil.copytree(backup, path)
+            add(path, "o", 7)
+        add(path, "e", 7)
+        drop_move(path, json.loads(place.ask("SELECT watermark FROM lakelog_sync")[0][0])["move"])
+        result = synced(path, place.url)
+        assert (result.is_rebuilt, result.written) == ((True, 174) if is_other else (False, 7))
+        self.check(path, place)
+
+    def test_lake_restored_from_a_backup(self, path: str, home: Path, place: Place) -> None:
+        """It went on with as many other events, under the same numbers as those that are gone."""
+        backup = shutil.copytree(path, home / "backup")
+        add(path, "lost", 7)
+        synced(path, place.url)
+        shutil.rmtree(path)
+        shutil.copytree(backup, path)
+        add(path, "after", 7)
+        with lakelog.open(path) as lake:
+            found = status(lake, place.url)[0]
+        assert "another history" in found.note
+        assert found.events_behind == 167
+        before = place.rows()
+        with pytest.raises(SyncRefused, match="another history, as after it was restored"):
+            synced(path, place.url, on_rewind="refuse")
+        assert place.rows() == before
+        said = list[str]()
+        assert synced(path, place.url, say=said.append).is_rebuilt
+        assert "another history" in said[0]
+        self.check(path, place)
+
+    def test_table_that_was_emptied(self, path: str, place: Place) -> None:
+        synced(path, place.url)
+        place.ask("DELETE FROM events")
+        with lakelog.open(path) as lake:
+            found = status(lake, place.url)[0]
+        assert (found.rows, found.events_behind) == (0, 160)
+        assert "emptied" in found.note
+        with pytest.raises(SyncRefused, match="the table was emptied"):
+            synced(path, place.url, on_rewind="refuse")
+        synced(path, place.url)
         self.check(path, place)
 
     # --- what is mapped ---------------------------------------------------------------------

@@ -98,7 +98,7 @@ class KafkaTarget:
         if not places:
             return None
         is_empty = all(low == high for low, high in map(self._offsets, places))
-        return TableShape({}, is_keyed=True, is_empty=is_empty, is_schemaless=True)
+        return TableShape({}, True, is_empty, is_schemaless=True, expires=True)
 
     def value_sql(self, column: Column) -> str:
         """The SQL of a column as JSON has it; numbers that JSON has not are text."""
