@@ -48,7 +48,7 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     type=click.Choice(syncing.MODES),
     default="upsert",
     show_default=True,
-    help="upsert has `seq` as primary key; append needs no key.",
+    help="upsert has `seq` as primary key; append needs no key; replace computes all rows again.",
 )
 @click.option(
     "--on-rewind",

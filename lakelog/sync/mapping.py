@@ -1,8 +1,9 @@
-"""Mappings: the SQL that makes rows of a table from events, one by one.
+"""Mappings: the SQL that makes rows of a table from events, one by one or as a whole.
 
-What is new is mapped alone, so a row must depend on its event and nothing else: no aggregates,
-windows, limits, nor functions such as now(). The column `seq` identifies the event; it is added
-where a query over `events` does not name it.
+What is new is mapped alone, so a row must depend on its event and nothing else (dependence.py):
+no aggregates, windows, limits, nor functions such as now(). The column `seq` identifies the event;
+it is added where a query over `events` does not name it. In the mode `replace` rows may depend on
+all events, since all are made again; what changes without them is refused there, too.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import TYPE_CHECKING
 
 from lakelog.engine import messages
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
-from lakelog.engine.volatility import Volatility, called, is_aggregate
+from lakelog.engine.volatility import Volatility, called
 from lakelog.errors import QueryFailed
 from lakelog.event.bookkeeping import IS_DATA
-from lakelog.query.sql.tree import nodes
+from lakelog.query.sql.tree import is_events, nodes
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
-from lakelog.sync.target import KEY, Column
+from lakelog.sync.dependence import Dependent, RowMapping, row_mapping, tables
+from lakelog.sync.target import KEY, REPLACE, Column
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,6 +54,8 @@ class Mapping:
     columns: tuple[Column, ...]
     nested: frozenset[str]
     """Columns of lists and structs, which are stored as JSON text."""
+    is_several: bool = False
+    """Whether an event may have several rows."""
 
     @property
     def is_keyed(self) -> bool:
@@ -59,16 +63,26 @@ class Mapping:
         return any(column.name == KEY for column in self.columns)
 
 
-def read_mapping(cursor: duckdb.DuckDBPyConnection, query: str | None) -> Mapping:
+def read_mapping(
+    cursor: duckdb.DuckDBPyConnection, query: str | None, mode: str = "upsert"
+) -> Mapping:
     """Check a query, by the engine's own parser. Raises QueryFailed."""
     text = ALL_EVENTS if query is None else query.strip().rstrip(";")
     set_events(cursor, NO_ROWS)
     try:
-        tree = _checked(cursor, text)
+        tree = _parsed(cursor, text)
+        rows = None if mode == REPLACE else _row_mapping(tree)
+        text = _wrappable(cursor, text, tree)
         described = cursor.execute(f"DESCRIBE {text}").fetchall()
-        if KEY not in [row[0] for row in described] and _reads_events_alone(tree):
+        has_key = KEY in [row[0] for row in described]
+        if rows and not has_key and _reads_events_alone(tree):
             text = _keyed(cursor, tree)
             described = cursor.execute(f"DESCRIBE {text}").fetchall()
+        elif rows and has_key and not rows.has_key:
+            raise QueryFailed(
+                f"the mapping has a column {KEY} that is not the one of the event: name it"
+                " otherwise with AS"
+            )
     except (duckdb.Error, SyntaxFault) as error:
         raise QueryFailed(f"the mapping: {messages.gist(str(error))}") from None
     names = [str(row[0]).lower() for row in described]
@@ -76,7 +90,7 @@ def read_mapping(cursor: duckdb.DuckDBPyConnection, query: str | None) -> Mappin
         raise QueryFailed(f"the mapping has two columns {min(twice)!r}: rename one with AS")
     columns = tuple(_column(str(name), str(kind)) for name, kind, *_ in described)
     nested = frozenset(str(name) for name, kind, *_ in described if _NESTED.search(str(kind)))
-    return Mapping(text, columns, nested)
+    return Mapping(text, columns, nested, rows is not None and rows.is_several)
 
 
 def set_events(cursor: duckdb.DuckDBPyConnection, rows: str) -> None:
@@ -92,8 +106,8 @@ def _column(name: str, kind: str) -> Column:
     return Column(name, "text" if is_json else found, int(scale), is_json)
 
 
-def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> Node:
-    """Return the syntax tree of a query whose rows are events one by one. Raises QueryFailed."""
+def _parsed(cursor: duckdb.DuckDBPyConnection, text: str) -> Node:
+    """Return the syntax tree of a query that depends on events alone. Raises QueryFailed."""
     try:
         tree = parse(cursor, text)
     except SyntaxFault as fault:
@@ -101,24 +115,13 @@ def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> Node:
         raise QueryFailed(f"the mapping is one SELECT over events: {words}") from None
     if len(tree["statements"]) != 1:
         raise QueryFailed(f"the mapping is one SELECT over events, not {len(tree['statements'])}")
-    node = tree["statements"][0]["node"]
-    kinds = {modifier.get("type") for modifier in node.get("modifiers", [])}
-    below = list(nodes(node))  # functions may be called at any depth
-    calls = [call for each in below if (call := called(each))]
-    is_plain = (
-        node.get("type") == "SELECT_NODE"
-        and not node.get("group_expressions")
-        and not node.get("having")
-        and not node.get("qualify")
-        and not kinds - {"ORDER_MODIFIER"}
-        and not any(each.get("class") == "WINDOW" for each in below)
-        and not any(is_aggregate(name) for name, _ in calls)
-    )
-    if not is_plain:
+    if others := tables(tree):
         raise QueryFailed(
-            "the mapping makes one row of several events: leave out aggregates, GROUP BY, DISTINCT,"
-            " windows and LIMIT, and ask for them in the target"
+            f"the mapping reads {min(others)}, where it may read `events` alone: choose events"
+            " with WHERE, such as WHERE type = 'login', and fields with data->>'name'"
         )
+    # Functions may be called at any depth.
+    calls = [call for each in nodes(tree["statements"][0]["node"]) if (call := called(each))]
     changing = [name for name, of in calls if of is not Volatility.IMMUTABLE]
     if changing:
         words = f"the mapping calls {min(changing)}(), which is another value at each sync"
@@ -126,9 +129,31 @@ def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> Node:
     return tree
 
 
+def _row_mapping(tree: Node) -> RowMapping:
+    """Return what the rows of a query are, each of one event. Raises QueryFailed."""
+    try:
+        return row_mapping(tree)
+    except Dependent as what:
+        raise QueryFailed(
+            f"the mapping makes one row of several events, by {what}: leave it out and ask for it"
+            f" in the target, or use the mode {REPLACE}, which computes the whole table again"
+            " whenever the lake changed"
+        ) from None
+
+
+def _wrappable(cursor: duckdb.DuckDBPyConnection, text: str, tree: Node) -> str:
+    """Return the query as it can stand in parentheses: a comment may end it, after a semicolon."""
+    try:
+        parse(cursor, f"SELECT * FROM ({text}\n)")
+    except SyntaxFault:
+        return sql_of(cursor, tree)
+    return text
+
+
 def _reads_events_alone(tree: Node) -> bool:
-    table = tree["statements"][0]["node"].get("from_table") or {}
-    return table.get("type") == "BASE_TABLE" and table.get("table_name", "").lower() == "events"
+    node = tree["statements"][0]["node"]
+    # WITH may have another table of that name.
+    return is_events(node.get("from_table")) and not (node.get("cte_map") or {}).get("map")
 
 
 def _keyed(cursor: duckdb.DuckDBPyConnection, tree: Node) -> str:

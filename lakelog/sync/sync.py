@@ -35,6 +35,7 @@ from lakelog.sync.known import target_of
 from lakelog.sync.mapping import NO_ROWS, read_mapping, set_events
 from lakelog.sync.target import (
     KEY,
+    REPLACE,
     WATERMARKS,
     Column,
     TableShape,
@@ -50,7 +51,7 @@ else:
     pa = Lazy("pyarrow")
     duckdb = Lazy("duckdb")
 
-MODES = ("upsert", "append")
+MODES = ("upsert", "append", REPLACE)
 ON_REWIND = ("propagate", "refuse")
 _CHUNK_ROWS, _CHUNK_BYTES = 8_192, 64 << 20
 """Rows that are read at once, and bytes of them that are written at once, at most."""
@@ -171,7 +172,12 @@ class Syncer:
         self._progress, self._say = progress or (lambda rows: None), say or (lambda text: None)
         # Of its own: the mapping sees other `events` than the lake's queries do.
         self._cursor: duckdb.DuckDBPyConnection = lake.engine().cursor()
-        self._mapping = read_mapping(self._cursor, query)
+        self._mapping = read_mapping(self._cursor, query, mode)
+        if mode == REPLACE and not self._target.can_replace:
+            raise InvalidSetting(
+                f"{self._target.address} cannot exchange all rows of a table at once: use another"
+                " mode, or a database for the mode replace"
+            )
         if mode == "upsert" and not self._mapping.is_keyed:
             raise QueryFailed(f"the mapping has no column {KEY}: add it, or use the mode append")
         self._is_connected = False
@@ -251,7 +257,7 @@ class Syncer:
             state_time=state.time,
         )
         entries = self._store.manifests.segments(state, "events")
-        if change.clear:
+        if change.reason:
             self._say(f"{change.reason}: all rows are written again")
         steps = list(change.steps)
         while steps:
@@ -285,7 +291,7 @@ class Syncer:
             create, extend = False, ()
             self._commits += 1
             self._written, self._deleted = self._written + written, self._deleted + deleted
-            self._is_rebuilt |= change.clear
+            self._is_rebuilt |= bool(change.reason)
             if stop.is_set():
                 break
         return mark
@@ -295,8 +301,10 @@ class Syncer:
         whatever it lacks. Raises SyncRefused."""
         self._require_same_lake(mark)
         entries = self._store.manifests.segments(state, "events")
-        if mark.version and mark.mapping != self._mapping.query:
+        is_kept = mark.mapping == self._mapping.query
+        if mark.version and (not is_kept or (mark.mode == REPLACE) != (self._mode == REPLACE)):
             rebuilt = "the mapping is another one"
+        has_lost = False
         if rebuilt:
             change = delta.everything(entries, state, rebuilt)
         else:
@@ -304,13 +312,16 @@ class Syncer:
             change = delta.compare(self._store, self._cursor, mark, state, generation)
             first = change.steps[0] if change.steps else None
             # Compaction alone may also differ; only rows that are gone change the table.
-            if first and first.removed and self._has_removals(first):
-                if self._refuses:
-                    raise self._refusal(_REMOVED)
-                if not self._mapping.is_keyed:
-                    change = delta.everything(entries, state, _REMOVED)
+            has_lost = bool(first and first.removed) and self._has_removals(change.steps[0])
+            if has_lost and self._refuses:
+                raise self._refusal(_REMOVED)
+            if has_lost and not self._mapping.is_keyed:
+                change = delta.everything(entries, state, _REMOVED)
         if change.clear and self._refuses:
             raise self._refusal(change.reason)
+        is_changed = has_lost or any(step.added for step in change.steps)
+        if self._mode == REPLACE and not change.clear and is_changed:
+            change = delta.everything(entries, state)
         return change
 
     def _refusal(self, reason: str) -> SyncRefused:
@@ -376,6 +387,8 @@ class Syncer:
         """Write the mapped rows of a step; return how many."""
         if not step.added:
             return 0
+        if self._mapping.is_several and self._mode == "upsert":
+            self._require_one_row(step)
         written = 0
         for batch in self._batches(self._select(), delta.rows_sql(self._store, step)):
             if self._mapping.is_keyed and batch[KEY].null_count:
@@ -387,6 +400,17 @@ class Syncer:
             self._progress(before + written)
         return written
 
+    def _require_one_row(self, step: Step) -> None:
+        """Refuse a step in which an event has several rows. Raises QueryFailed."""
+        query = f"SELECT {KEY} FROM ({self._mapping.query}\n) GROUP BY {KEY} HAVING count(*) > 1"
+        rows = self._batches(f"{query} LIMIT 1", delta.rows_sql(self._store, step))
+        for batch in rows:
+            if batch.num_rows:
+                raise QueryFailed(
+                    f"the mapping makes several rows of one event ({KEY} {batch[KEY][0]}): use the"
+                    " mode append"
+                )
+
     def _select(self) -> str:
         """The mapping's rows as the target takes them."""
         listed = []
@@ -396,7 +420,7 @@ class Syncer:
         nested = [sql.identifier(name) for name in sorted(self._mapping.nested)]
         as_json = ", ".join(f"to_json({name}) AS {name}" for name in nested)
         source = f"SELECT * REPLACE ({as_json})" if nested else "SELECT *"
-        return f"SELECT {', '.join(listed)} FROM ({source} FROM ({self._mapping.query}))"
+        return f"SELECT {', '.join(listed)} FROM ({source} FROM ({self._mapping.query}\n))"
 
     def _batches(self, query: str, events: str = NO_ROWS) -> Iterator[pa.Table]:
         """Yield the rows of a query, so many at a time as a batch has; `events` are those rows."""

@@ -26,6 +26,9 @@ WATERMARKS = "lakelog_sync"
 KEY = "seq"
 """The column that identifies an event: no compaction changes it, no publish gives it twice."""
 
+REPLACE = "replace"
+"""The mode in which a table is computed again as a whole."""
+
 
 class WatermarkMoved(LakelogError):
     """Raised by `begin` when another sync has changed the table: read the watermark again."""
@@ -114,6 +117,11 @@ class Target(Protocol):
     @property
     def batch_rows(self) -> int:
         """How many rows a transaction takes best: it may keep them in memory, or undo them."""
+        ...
+
+    @property
+    def can_replace(self) -> bool:
+        """Whether all rows of a table, which need no KEY, can be exchanged in one transaction."""
         ...
 
     @property
