@@ -103,7 +103,7 @@ def _column(name: str, kind: str) -> Column:
     scale = rest.rstrip(")").split(",")[-1].strip() if plain == "DECIMAL" else "0"
     found = _KIND.get(kind) or _KIND.get(plain, "text")
     is_json = kind == "JSON" or _NESTED.search(kind) is not None
-    return Column(name, "text" if is_json else found, int(scale), is_json)
+    return Column(name, "text" if is_json else found, int(scale), is_json, kind.endswith("]"))
 
 
 def _parsed(cursor: duckdb.DuckDBPyConnection, text: str) -> Node:

@@ -77,12 +77,13 @@ class Watermark:
 @dataclass(frozen=True)
 class Column:
     """A column of the mapping: `kind` is text, bigint, double, boolean, timestamptz, timestamp,
-    date, blob or numeric; `scale` is that of a numeric. Text may be JSON."""
+    date, blob or numeric; `scale` is that of a numeric. Text may be JSON, perhaps of a list."""
 
     name: str
     kind: str
     scale: int = 0
     is_json: bool = False
+    is_list: bool = False
 
 
 @dataclass(frozen=True)

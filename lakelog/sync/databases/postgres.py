@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlencode
 
@@ -23,6 +24,8 @@ from lakelog.sync.target import KEY, Column
 
 if TYPE_CHECKING:
     import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
 
 driver = Lazy("adbc_driver_postgresql")
 _OLDEST = 120_000
@@ -30,10 +33,23 @@ _OLDEST = 120_000
 _DEFAULTS = {
     "connect_timeout": "5",
     "application_name": "lakelog",
+    "client_encoding": "UTF8",
     # A server whose machine is gone would be waited for until the kernel gives up, after 15 min.
     "keepalives_idle": "10",
     "tcp_user_timeout": "30000",
 }
+_SESSION = {
+    # The text that we send, whatever the environment, the role or the database say.
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    # A sync that hangs elsewhere in a transaction must not be waited for without end.
+    "lock_timeout": "30s",
+    # Those of roles are for people: a batch may take longer, and reads the lake in its transaction.
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+_NAME_BYTES = 63
+"""Longer names are cut off by the server, so that they would never be found again."""
 _STAGED, _KEYS = "lakelog_rows", "lakelog_keys"
 _LOST = re.compile(
     r"server closed the connection|no connection to the server|connection not open|Connection re"
@@ -65,11 +81,15 @@ class PostgresTarget(SqlTarget):
     }
     ACCEPTED: ClassVar[dict[str, tuple[str, ...]]] = {
         kind: (name,) for kind, name in TYPES.items()
-    } | {"text": ("text", "character varying")}
+    } | {
+        "text": ("text", "character varying", "json", "jsonb", "uuid"),
+        "bigint": ("bigint", "integer", "smallint", "numeric"),
+    }
 
     def __init__(self, url: str) -> None:
         """Take the target of a URL. Raises InvalidSetting, which does not repeat it."""
         super().__init__()
+        self._declared: dict[str, str] | None = None
         words = "a PostgreSQL URL looks like postgresql://USER@HOST:PORT/DATABASE"
         to = Address.parse(url, words)
         database, *more = to.names()
@@ -92,6 +112,12 @@ class PostgresTarget(SqlTarget):
         value = super().value_sql(column)
         return f"replace({value}, chr(0), chr(65533))" if column.kind == "text" else value
 
+    def mismatch(self, column: Column, declared: str) -> str:
+        """The type that a column has to have; a list may be an array of the database."""
+        if declared.endswith("[]"):
+            return "" if column.is_list else self._type(column)
+        return super().mismatch(column, declared)
+
     def _open(self) -> Any:
         try:
             self._connection = AdbcConnection(driver.connect(self._url))
@@ -101,31 +127,42 @@ class PostgresTarget(SqlTarget):
             ) from None
         version = int(self._fetch("SELECT current_setting('server_version_num')")[0][0])
         _require_version(version, self.address)
-        # A sync that hangs elsewhere in a transaction must not be waited for without end.
-        self._fetch("SET lock_timeout = '30s'")
+        settings = (f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items())
+        self._fetch(f"SELECT {', '.join(settings)}")
         return self._connection
 
+    def begin(self, table: str, version: int) -> None:
+        """Start a transaction on a table of this version; see Target."""
+        super().begin(table, version)
+        self._declared = None
+
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
-        if not ending:
+        if self._declared is None:
+            self._declared = self._columns(table)[0]
+        columns = [_Staged.of(field, self._declared) for field in rows.schema]
+        if not ending and not any(column.cast for column in columns):
             *schema, name = table.split(".")
             self._connection.append(name, rows, schema=schema[0] if schema else "")
             return
-        self._stage(_STAGED, f"LIKE {self._name(table)}")
+        # Of our columns alone: others may be NOT NULL with a default, or an identity.
+        staged = ", ".join(column.staged for column in columns)
+        self._stage(_STAGED, f"AS SELECT {staged} FROM {self._name(table)} WITH NO DATA")
         self._connection.append(_STAGED, rows, temporary=True)
-        names = ", ".join(map(sql.identifier, rows.column_names))
+        names = ", ".join(column.name for column in columns)
+        values = ", ".join(column.cast or column.name for column in columns)
         into = f"INSERT INTO {self._name(table)} ({names})"
-        self._fetch(f"{into} SELECT {names} FROM {_STAGED}{ending}")
+        self._fetch(f"{into} SELECT {values} FROM {_STAGED}{ending}")
 
     def _delete(self, table: str, keys: pa.Table) -> int:
-        self._stage(_KEYS, f"{KEY} bigint")
+        self._stage(_KEYS, f"AS SELECT NULL::bigint AS {KEY} WITH NO DATA")
         self._connection.append(_KEYS, keys, temporary=True)
         deleted = f"DELETE FROM {self._name(table)} t USING {_KEYS} k WHERE t.{KEY} = k.{KEY}"
         return int(self._fetch(f"WITH d AS ({deleted} RETURNING 1) SELECT count(*) FROM d")[0][0])
 
-    def _stage(self, name: str, columns: str) -> None:
-        """Have an empty temporary table."""
+    def _stage(self, name: str, query: str) -> None:
+        """Have an empty temporary table with the columns of a query."""
         self._fetch(f"DROP TABLE IF EXISTS pg_temp.{name}")
-        self._fetch(f"CREATE TEMPORARY TABLE {name} ({columns}) ON COMMIT DROP")
+        self._fetch(f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP {query}")
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
         oid = f"to_regclass({sql.literal(self._name(table))})"
@@ -142,7 +179,11 @@ class PostgresTarget(SqlTarget):
         return {name: kind for name, kind, _ in rows}, is_keyed
 
     def _name(self, table: str) -> str:
-        return ".".join(map(sql.identifier, table.split(".")))
+        return ".".join(sql.identifier(_fitting(part)) for part in table.split("."))
+
+    def _definition(self, column: Column, keyed: bool) -> str:
+        _fitting(column.name)
+        return super()._definition(column, keyed)
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
         state = getattr(error, "sqlstate", None) or ""
@@ -160,7 +201,48 @@ class PostgresTarget(SqlTarget):
         return SyncRefused(f"{where}: {_line(words)}{advice}")
 
 
+@dataclass(frozen=True)
+class _Staged:
+    """A column of rows: its name, how it stands in the staging table, and how its values become
+    those of the table, where they are not the same."""
+
+    name: str
+    staged: str
+    cast: str = ""
+
+    @classmethod
+    def of(cls, field: pa.Field, declared: dict[str, str]) -> _Staged:
+        """Return the column of an Arrow field for a table with these types."""
+        name, kind = sql.identifier(field.name), declared.get(field.name, "")
+        base = "text" if pa.types.is_string(field.type) else ""
+        base = "bigint" if pa.types.is_int64(field.type) else base
+        plain = kind.split("(")[0]
+        if not base or plain in (base, "character varying", ""):
+            return cls(name, name)
+        cast = name
+        if kind.endswith("[]"):
+            elements = f"SELECT value FROM jsonb_array_elements_text({name}::jsonb)"
+            cast = f"CASE WHEN {name} IS NOT NULL THEN ARRAY({elements})::{kind} END"
+        # All else is cast as in an assignment, which refuses what does not fit.
+        elif plain in _TEXTUAL:
+            cast = f"{name}::{plain}"
+        return cls(name, f"NULL::{base} AS {name}", cast)
+
+
+def _fitting(name: str) -> str:
+    """Return a name that PostgreSQL keeps as it is. Raises SyncRefused."""
+    if len(name.encode()) > _NAME_BYTES:
+        raise SyncRefused(
+            f"the name {name[:20]}… is longer than the {_NAME_BYTES} bytes that PostgreSQL keeps:"
+            " choose a shorter one, for a column with AS"
+        )
+    return name
+
+
+_TEXTUAL = frozenset(("json", "jsonb", "uuid"))
 _ADVICE = {
+    "22P05": ": use a database with the encoding UTF8, or columns of text for such values",
+    "22P02": ": leave the value out with --query, or let the column be text",
     "22001": ": widen the column with ALTER TABLE and run it again; this batch was not written",
     "22": ": change the type of the column and run it again; this batch was not written",
     "23": ": change the row or the constraint and run it again; this batch was not written",

@@ -10,13 +10,14 @@ from urllib.parse import quote
 
 import pytest
 
+from lakelog.analyze import dedupe
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.sync.databases import postgres
 from lakelog.sync.sync import target_of
 from lakelog.sync.target import Target
 from tests.support.cli import run
 from tests.support.effort import share
-from tests.support.lakes import copied
+from tests.support.lakes import copied, opened
 from tests.support.odd_passwords import PASSWORDS, is_told
 from tests.support.sync_places import (
     PASSWORD,
@@ -173,6 +174,101 @@ def test_column_that_is_too_narrow(path: str, place: PostgresPlace) -> None:
     place.ask("ALTER TABLE events ALTER message TYPE varchar(9)")
     synced(path, place.url)
     assert place.rows() == expected(path)
+
+
+@pytest.mark.parametrize("of", ["environment", "role", "database"])
+def test_another_encoding_of_clients(
+    path: str, place: PostgresPlace, of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As administrators of older systems set it."""
+    if of == "environment":
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    else:
+        name = "ROLE postgres" if of == "role" else f"DATABASE {place.database}"
+        place.ask(f"ALTER {name} SET client_encoding = 'LATIN1'")
+        place.ask(f"ALTER {name} SET standard_conforming_strings = off")
+    try:
+        synced(path, place.url)
+        rewind(path)
+        with opened(path) as lake:
+            lake.append([{"type": "é", "message": "\u20ac\\'"}])
+        synced(path, place.url)
+    finally:
+        place.ask("ALTER ROLE postgres RESET ALL")
+        place.ask(f"ALTER DATABASE {place.database} RESET ALL")
+        monkeypatch.delenv("PGCLIENTENCODING", raising=False)
+    assert place.rows() == expected(path)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_database_of_another_encoding(path: str, place: PostgresPlace, encoding: str) -> None:
+    """What it cannot hold is refused with one line; all else is there as it is."""
+    name = f"{place.database}_{encoding.lower()}"
+    place.ask(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LOCALE 'C'")
+    url = place.server.url(name)
+    with opened(path) as lake:
+        lake.append([{"type": "é"}])
+    synced(path, url)
+    query = "SELECT encode(convert_to(type, 'UTF8'), 'hex') FROM events WHERE seq = 120"
+    assert admin(
+        url, query if encoding == "LATIN1" else query.replace("'UTF8'", "'SQL_ASCII'")
+    ) == [("c3a9",)]
+    if encoding == "LATIN1":
+        with opened(path) as lake:
+            lake.append([{"type": "\u20ac"}])
+        with pytest.raises(SyncRefused, match=r"no equivalent in encoding .*encoding UTF8"):
+            synced(path, url)
+
+
+def test_columns_of_the_user_keep_their_defaults(path: str, place: PostgresPlace) -> None:
+    """Also where rows are written again, by dedupe and its undo, between others."""
+    place.ask(
+        "CREATE TABLE events (seq bigint PRIMARY KEY, type text,"
+        " number int GENERATED ALWAYS AS IDENTITY, added timestamptz NOT NULL DEFAULT now())"
+    )
+    query = "SELECT seq, type FROM events"
+    synced(path, place.url, query=query)
+    with opened(path) as lake:
+        dedupe.apply(lake, dedupe.plan(lake, "type", "last"))
+    assert synced(path, place.url, query=query).total == 3
+    with opened(path) as lake:
+        lake.undo(force=True)
+    synced(path, place.url, query=query)
+    assert place.rows(columns="seq, type") == expected(path, "seq, type")
+    assert place.ask("SELECT count(DISTINCT number) FROM events") == [(120,)]
+
+
+def test_types_by_column(path: str, place: PostgresPlace) -> None:
+    """Of a table that the user has created: JSON, UUIDs, smaller integers and arrays."""
+    place.ask(
+        "CREATE TABLE events (seq bigint PRIMARY KEY, data jsonb, n integer, small smallint,"
+        " exact numeric, key uuid, words text[], numbers integer[])"
+    )
+    query = """SELECT seq, data, (data->>'n')::BIGINT AS n, 7 AS small, seq AS exact,
+        '00000000-0000-0000-0000-00000000000' || (seq % 10) AS key,
+        ['a"b', NULL, type] AS words, [seq, NULL] AS numbers FROM events"""
+    synced(path, place.url, query=query)
+    rewind(path)
+    synced(path, place.url, query=query)
+    asked = "data->>'n', n, small, exact::text, key::text, words::text, numbers::text"
+    rows = place.ask(f"SELECT seq, {asked} FROM events ORDER BY seq")
+    key = "00000000-0000-0000-0000-000000000001"
+    assert rows[41] == (41, "1", 1, 7, "41", key, '{"a\\"b",NULL,after}', "{41,NULL}")
+    assert len(rows) == 80
+    place.ask("ALTER TABLE events ALTER n TYPE smallint")
+    with pytest.raises(SyncRefused, match="smallint out of range"):
+        synced(path, place.url, query=query.replace("(data->>'n')::BIGINT", "seq * 10000"))
+    place.ask("ALTER TABLE events ALTER data TYPE text[] USING NULL")
+    with pytest.raises(SyncRefused, match=r"column data is text\[\], where text is needed"):
+        synced(path, place.url, query=query)
+
+
+def test_names_that_the_server_would_cut_off(path: str, place: PostgresPlace) -> None:
+    with pytest.raises(SyncRefused, match="longer than the 63 bytes"):
+        synced(path, place.url, table="t" * 64)
+    with pytest.raises(SyncRefused, match="longer than the 63 bytes"):
+        synced(path, place.url, query=f"SELECT seq, type AS {'c' * 64} FROM events")
+    synced(path, place.url, table="t" * 63)
 
 
 def test_table_in_another_schema(path: str, place: PostgresPlace) -> None:
