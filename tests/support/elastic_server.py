@@ -211,7 +211,15 @@ def _fault(field: dict[str, Any], value: Any) -> str:
             return f"failed to parse date field [{value}]"
     if kind in ("flattened", "flat_object") and not isinstance(value, dict):
         return "Failed to parse object: expecting token of type [START_OBJECT]"
+    if kind == "flattened" and _levels(value) > field.get("depth_limit", 20):
+        return "The provided [flattened] field exceeds the maximum depth limit"
     return ""
+
+
+def _levels(value: Any) -> int:
+    """How many objects are in each other."""
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, dict) + max(map(_levels, below), default=0)
 
 
 def _json(text: bytes) -> dict[str, Any]:

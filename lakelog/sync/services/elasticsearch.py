@@ -38,6 +38,8 @@ EXAMPLE = "elasticsearch://HOST:9200/INDEX"
 _BATCH_BYTES, _BATCH_ITEMS = 5_000_000, 5_000
 _TRIES = 8
 _JSON = "data"
+_DEPTH, _DEPTH_OF_USERS = 100, 20
+"""How deep objects may be: of an index that is created here, and by default."""
 """The column of events whose text is JSON: it is stored as an object."""
 _OBJECTS = ("flattened", "flat_object", "object")
 _DATES = {"type": "date", "format": "strict_date_optional_time_nanos||epoch_millis"}
@@ -82,7 +84,8 @@ class ElasticsearchTarget(IntentTarget):
         self.address = self._to.address.removesuffix(f"/{self._to.path}")
         self.table = self._to.path or "events"
         self._link = HttpConnection(self._to, _credentials(self._to))
-        self._object = "flattened"
+        self._object, self._depth = "flattened", _DEPTH
+        """The type of objects, and how deep they may be to be indexed as such."""
 
     def connect(self) -> None:
         """Connect, and ask which server it is; see Target."""
@@ -118,6 +121,9 @@ class ElasticsearchTarget(IntentTarget):
             raise SyncRefused(f"{self._where(table)}: it is an alias of several: name an index")
         fields = next(iter(found.values())).get("mappings", {}).get("properties", {})
         types = {name: str(each.get("type", "object")) for name, each in fields.items()}
+        given = fields.get(_JSON, {})
+        if given.get("type") == "flattened":
+            self._depth = int(given.get("depth_limit", _DEPTH_OF_USERS))
         # Every document has KEY as its `_id`.
         return TableShape(types, True, not self._count(table))
 
@@ -160,7 +166,7 @@ class ElasticsearchTarget(IntentTarget):
     def _field(self, column: Column) -> dict[str, Any]:
         if column.name == _JSON and column.kind == "text":
             if self._object == "flattened":
-                return {"type": "flattened", "ignore_above": 8191, "depth_limit": 100}
+                return {"type": "flattened", "ignore_above": 8191, "depth_limit": _DEPTH}
             return {"type": self._object} | ({"enabled": False} if self._object == "object" else {})
         return {"type": "text"} if column.name == "message" else _FIELDS[column.kind]
 
@@ -217,7 +223,7 @@ class ElasticsearchTarget(IntentTarget):
         return sum(self._bulk(table, chunk) for chunk in _chunks(iter(lines)))
 
     def _write(self, table: str, rows: pa.Table) -> None:
-        for chunk in _chunks(_documents(rows)):
+        for chunk in _chunks(_documents(rows, self._depth)):
             self._bulk(table, chunk)
             self._touch(int(chunk[0][0]))
 
@@ -313,27 +319,28 @@ def _require_name(table: str) -> None:
         )
 
 
-def _documents(rows: pa.Table) -> Iterator[Item]:
+def _documents(rows: pa.Table, depth: int) -> Iterator[Item]:
     """Rows as items; a null is a field that is not there."""
     names = rows.column_names
     for values in zip(*(column.to_pylist() for column in rows.columns), strict=True):
         body = {name: value for name, value in zip(names, values, strict=True) if value is not None}
         if _JSON in body and isinstance(body[_JSON], str):
-            body[_JSON] = _object(body[_JSON])
+            body[_JSON] = _object(body[_JSON], depth)
         key = body[KEY]
         line = orjson.dumps(body, default=_text_of_bytes)
         yield str(key), b'{"index":{"_id":"%d"}}\n%b\n' % (key, line)
 
 
-def _object(text: str) -> Any:
-    """JSON text as an object that the server accepts: what is none is the field `value` of one.
+def _object(text: str, depth: int) -> Any:
+    """JSON text as an object that the server accepts: what is none, or too deep, is the field
+    `value` of one.
 
     A repeated name keeps its last value.
     """
     encoded = text.encode()
     try:
         value = orjson.loads(encoded)
-        if isinstance(value, dict) and "\\u0000" not in text:
+        if isinstance(value, dict) and "\\u0000" not in text and not _is_deep(text, depth):
             # What is written again as it was has nothing that a strict parser refuses.
             if len(orjson.dumps(value)) == len(encoded) and b"\n" not in encoded:
                 return orjson.Fragment(encoded)
@@ -342,6 +349,16 @@ def _object(text: str) -> Any:
     except (ValueError, RecursionError):
         pass
     return {"value": text}
+
+
+def _is_deep(text: str, depth: int) -> bool:
+    """Whether JSON may be nested as deep: by its brackets, those in strings included."""
+    deepest = level = 0
+    if text.count("{") + text.count("[") >= depth:
+        for mark in re.findall(r"[\[{\]}]", text):
+            level += 1 if mark in "[{" else -1
+            deepest = max(deepest, level)
+    return deepest >= depth
 
 
 def _text_of_bytes(value: Any) -> str:

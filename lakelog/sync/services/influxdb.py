@@ -91,7 +91,13 @@ class InfluxTarget(IntentTarget):
         }
 
     def shape(self, table: str) -> TableShape | None:
-        """The columns that were written, None where there is no point."""
+        """The columns that were written, None where there is no point. Raises InvalidSetting."""
+        # A line that begins so is a comment, which the server accepts and drops.
+        if table.startswith("#") or table.endswith("\\") or table != table.translate(_CONTROLS):
+            raise InvalidSetting(
+                f"{table!r} cannot be a measurement: it begins with #, ends with a backslash, or"
+                " has a control character"
+            )
         record = self._load(table)
         mark = self._mark(table, record) if record else None
         is_empty = not self._query(f"SELECT * FROM {_name(table)} LIMIT 1")

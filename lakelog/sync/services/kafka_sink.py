@@ -67,6 +67,8 @@ class KafkaTarget:
         self._reader: KafkaClient | None = None
         self._producer: KafkaClient | None = None
         self._marks: dict[str, Watermark] = {}
+        self._places: dict[int, int] = {}
+        """How far each partition of the topic of watermarks was read."""
         self._waiting: list[tuple[bytes, bytes | None]] = []
 
     def exists(self) -> bool:
@@ -77,15 +79,15 @@ class KafkaTarget:
         """Connect. Raises MissingPackage, ConnectionLost, SyncRefused."""
         self._reader = self._config.client("Consumer", **_READER)
         self._reader.metadata()
+        self._marks, self._places = {}, {}
 
     def recover(self, table: str) -> None:
         """Nothing: a transaction that was cut off is aborted by the cluster."""
 
     def watermarks(self) -> dict[str, Watermark]:
         """The watermarks of this topic's tables: the last message of each key counts."""
-        prefix = f"{self._config.topic}/"
-        found = dict[str, Watermark]()
-        for key, value in self._read(WATERMARKS):
+        prefix, found = f"{self._config.topic}/", dict(self._marks)
+        for key, value in self._read_on(WATERMARKS):
             name = key.decode("utf-8", "replace")
             if name.startswith(prefix):
                 text = (value or b"").decode("utf-8", "replace")
@@ -254,12 +256,14 @@ class KafkaTarget:
             raise ConnectionLost(f"{self.address}: the connection broke")
         return self._reader
 
-    def _read(self, topic: str) -> list[tuple[bytes, bytes | None]]:
-        """All committed messages of a topic, as keys and values, in the order of each key."""
+    def _read_on(self, topic: str) -> list[tuple[bytes, bytes | None]]:
+        """The committed messages of a topic since the last call, as keys and values, in the order
+        of each key: it may hold the watermarks of many syncs."""
         reader, places = self._connected(), self._partitions(topic)
         left, found = {place.partition for place in places}, list[tuple[bytes, bytes | None]]()
         for place in places:
-            place.offset = kafka.OFFSET_BEGINNING
+            place.offset = self._places.get(place.partition, kafka.OFFSET_BEGINNING)
+        read = dict(self._places)
         reader.raw.assign(places)
         until = time.monotonic() + TIMEOUT
         while left:
@@ -267,14 +271,18 @@ class KafkaTarget:
                 until = time.monotonic() + TIMEOUT
                 if (error := raw.error()) is None:
                     found.append((raw.key() or b"", raw.value()))
+                    read[raw.partition()] = raw.offset() + 1
                 elif error.name() == "_PARTITION_EOF":
                     left.discard(raw.partition())
+                    # Behind the marks of transactions, too, which are no messages.
+                    read[raw.partition()] = raw.offset()
                 else:
                     raise reader.failure(error)
             reader.check()
             if time.monotonic() > until:
                 raise ConnectionLost(f"{self.address} did not answer within {TIMEOUT:g} s")
         reader.raw.unassign()
+        self._places = read
         return found
 
     def _create(self, topic: str) -> None:

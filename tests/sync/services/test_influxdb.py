@@ -310,6 +310,13 @@ def test_mistakes_are_one_line(path: str, url: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["#c", "a\\"])
+def test_measurement_whose_lines_would_be_dropped(path: str, place: InfluxPlace, name: str) -> None:
+    """A line that begins with # is a comment: the server accepts it, and stores nothing."""
+    with pytest.raises(InvalidSetting, match="cannot be a measurement"):
+        synced(path, place.url, table=name)
+
+
 def test_mapping_without_a_time(path: str, place: InfluxPlace) -> None:
     with pytest.raises(SyncRefused, match="a point has a time: name a column"):
         synced(path, place.url, query="SELECT seq, type FROM events")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import lakelog
 from lakelog.clients import kafka_config
 from lakelog.errors import MissingPackage, SyncRefused, Unreachable
+from lakelog.sync.services.kafka_sink import KafkaTarget
 from lakelog.sync.sync import status
 from lakelog.sync.target import WATERMARKS
 from tests.support.kafka_server import KafkaServer, kafka_server
@@ -109,6 +112,8 @@ class TestKafkaTarget(TargetSuite):
     test_table_that_is_gone = None
     test_upsert_replaces_rows_of_the_same_key = None
     test_older_state_that_was_collected = None
+    test_move_that_was_dropped = None
+    test_table_that_was_emptied = None
 
     @pytest.mark.parametrize("change", ["add", "rewind", "undo", "compact", "retention", "dedupe"])
     def test_incremental(  # type: ignore[override]
@@ -120,6 +125,21 @@ class TestKafkaTarget(TargetSuite):
         assert place.rows() == expected(path)
         assert not result.is_rebuilt
         assert result.total == len(place.rows())
+
+    def test_lake_restored_from_a_backup(  # type: ignore[override]
+        self, path: str, home: Path, place: TopicPlace
+    ) -> None:
+        """A topic cannot be filled again."""
+        backup = shutil.copytree(path, home / "backup")
+        add(path, "lost", 7)
+        synced(path, place.url)
+        shutil.rmtree(path)
+        shutil.copytree(backup, path)
+        add(path, "after", 7)
+        before = place.rows()
+        with pytest.raises(SyncRefused, match="a topic cannot be emptied"):
+            synced(path, place.url)
+        assert place.rows() == before
 
     def test_append_refuses_removals(self, path: str, place: TopicPlace) -> None:
         synced(path, place.url, mode="append")
@@ -168,6 +188,19 @@ class TestKafkaTarget(TargetSuite):
         assert client.flush(240) == 0
         with pytest.raises(lakelog.LakelogError, match="upgrade lakelog"):
             synced(path, place.url)
+
+    def test_incremental_reading_of_watermarks(self, path: str, place: TopicPlace) -> None:
+        """Their topic has those of all syncs, which are not read again each round."""
+        target = KafkaTarget(place.url)
+        target.connect()
+        with contextlib.closing(target):
+            synced(path, place.url)
+            first = target.watermarks()["events"]
+            assert target._read_on(WATERMARKS) == []
+            add(path, "e", 3)
+            synced(path, place.url)
+            assert target.watermarks()["events"].version == first.version + 1
+            assert len(target.watermarks()) == 1
 
     def test_each_row_is_one_message(self, path: str, place: TopicPlace) -> None:
         synced(path, place.url)
