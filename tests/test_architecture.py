@@ -86,7 +86,7 @@ ORDER = {
         site ancestry carry signature_files push fetch""",
     "state": "chunk_writer exchange rewind capture contents state extract restore",
     "rollback": "revisions preflight rollback",
-    "sync": "target databases services known dependence mapping delta sync",
+    "sync": "target databases services known dependence mapping delta row_reader sync",
     "sync/databases": "adbc sql_target sqlite duckdb_file postgres mysql",
     "sync/services": "intent elasticsearch influxdb kafka_sink",
     "recent": "redis_recent redis_feed",

@@ -111,6 +111,7 @@ def sync(
             mode=mode,
             on_rewind=on_rewind,
             batch_rows=batch_rows,
+            continuous=not once,
             progress=progress,
             say=app.say,
         )

@@ -14,25 +14,23 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.clients import backoff
 from lakelog.clients.failure import ConnectionLost
-from lakelog.engine import messages
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
-from lakelog.runtime.lazy import Lazy
-from lakelog.segments import sql
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Head
+from lakelog.store.tail import Tail
 from lakelog.sync import delta
 from lakelog.sync.delta import Delta, Step
 from lakelog.sync.known import target_of
-from lakelog.sync.mapping import NO_ROWS, read_mapping, set_events
+from lakelog.sync.mapping import read_mapping
+from lakelog.sync.row_reader import RowReader
 from lakelog.sync.target import (
     KEY,
     REPLACE,
@@ -46,16 +44,15 @@ from lakelog.sync.target import (
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
-    duckdb = Lazy("duckdb")
 
 MODES = ("upsert", "append", REPLACE)
 ON_REWIND = ("propagate", "refuse")
-_CHUNK_ROWS, _CHUNK_BYTES = 8_192, 64 << 20
-"""Rows that are read at once, and bytes of them that are written at once, at most."""
 RETRIES = 6
+_WAIT = 5.0
+"""Seconds between attempts to reach a server that is away for long."""
+_SEAL_EVERY, _SEALS, _SEAL_BYTES = 10.0, 3.0, 4_000_000
+"""A sync that goes on seals events every so many seconds, some times in a row after a rest, and
+whenever so many bytes wait."""
 _REMOVED = "events were removed from the lake by a rollback, retention or dedupe"
 _EMPTIED = "the table was emptied by somebody else"
 
@@ -149,12 +146,15 @@ class Syncer:
         on_rewind: str = "propagate",
         batch_rows: int | None = None,
         retries: int = RETRIES,
+        continuous: bool = False,
         progress: Callable[[int], None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
         """Check what was asked; connects later. Raises InvalidSetting, QueryFailed.
 
-        `progress` is called with the rows written so far, `say` with each retry.
+        One that is `continuous` waits for a server that is away, for as long as that takes; leaves
+        it to others to seal events, unless they wait for some seconds; and lets go of a file
+        between rounds. `progress` is called with the rows written so far, `say` with each retry.
         """
         for value, choices in ((mode, MODES), (on_rewind, ON_REWIND)):
             if value not in choices:
@@ -180,6 +180,10 @@ class Syncer:
             )
         if mode == "upsert" and not self._mapping.is_keyed:
             raise QueryFailed(f"the mapping has no column {KEY}: add it, or use the mode append")
+        self._reader = RowReader(lake, self._mapping, self._target, batch_rows)
+        self._continuous, self._seals, self._looked_at = continuous, _SEALS, time.monotonic()
+        self._tail = Tail(self._store.paths, self._store.refs, lake.branch_name)
+        self._done: Watermark | None = None
         self._is_connected = False
         self._written = self._deleted = self._commits = 0
         self._is_rebuilt = False
@@ -191,34 +195,68 @@ class Syncer:
         """
         self._written = self._deleted = self._commits = 0
         self._is_rebuilt = False
-        head = self._lake.settle()
+        stop, head = stop or threading.Event(), self._head()
         attempt, commits = 0, 0
-        while True:
+        # Of a file nobody else may look for the table meanwhile.
+        is_idle = self._done is not None and self._done.snapshot == head.move.snapshot
+        while not (self._continuous and self._target.is_exclusive and is_idle):
             try:
-                mark = self._round(head, stop or threading.Event())
+                self._done = self._round(head, stop)
+                if attempt >= self._retries:
+                    self._say(f"{self._target.address} is there again")
                 break
             except (ConnectionLost, WatermarkMoved) as error:
                 self._disconnect()
                 # Whoever gets on has not failed so many times in a row.
                 attempt = 1 if self._commits > commits else attempt + 1
                 commits = self._commits
-                if attempt > self._retries or (stop is not None and stop.is_set()):
-                    raise Unreachable(f"{error} (tried {attempt} times)") from None
-                self._say(f"{error}; trying again")
-                time.sleep(backoff.pause(attempt))
+                if not self._may_wait(str(error), attempt, stop):
+                    break
             except BaseException:
                 self._target.rollback()
                 raise
+        if self._continuous and self._target.is_exclusive:
+            self._disconnect()
+        mark = self._done
         return SyncResult(
             self._target.address,
             self._table,
             self._written,
             self._deleted,
             self._commits,
-            mark.rows,
-            mark.snapshot,
+            mark.rows if mark else 0,
+            mark.snapshot if mark else "",
             self._is_rebuilt,
         )
+
+    def _may_wait(self, words: str, attempt: int, stop: threading.Event) -> bool:
+        """Wait before another attempt, unless it was the last one. Raises Unreachable."""
+        if self._continuous:
+            # Once: a server may be away for days.
+            if attempt in (1, self._retries):
+                self._say(f"{words}; {'trying again' if attempt == 1 else 'waiting for it'}")
+            wait = backoff.pause(attempt) if attempt <= self._retries else _WAIT
+            return not stop.wait(wait)
+        if attempt > self._retries or stop.is_set():
+            raise Unreachable(f"{words} (tried {attempt} times)") from None
+        self._say(f"{words}; trying again")
+        time.sleep(backoff.pause(attempt))
+        return True
+
+    def _head(self) -> Head:
+        """Return the state to go to: the newest published one, with everything else published
+        before, but seldom in a sync that goes on: each time is a segment."""
+        now = time.monotonic()
+        self._seals = min(_SEALS, self._seals + (now - self._looked_at) / _SEAL_EVERY)
+        self._looked_at = now
+        if self._continuous and self._seals < 1:
+            pending = self._tail.collect()
+            if pending.bytes < _SEAL_BYTES:
+                return pending.head
+        before = self._store.refs.head(self._lake.branch_name).move.number
+        head = self._lake.settle()
+        self._seals -= head.move.number != before
+        return head
 
     def close(self) -> None:
         """Close the connection."""
@@ -380,83 +418,21 @@ class Syncer:
         """Delete the rows of events that are gone; return how many."""
         if not step.removed or not self._mapping.is_keyed:
             return 0
-        keys = self._batches(delta.keys_sql(self._store, step))
+        keys = self._reader.batches(delta.keys_sql(self._store, step))
         return sum(self._target.delete(self._table, batch) for batch in keys)
 
     def _add(self, step: Step, before: int) -> int:
         """Write the mapped rows of a step; return how many."""
         if not step.added:
             return 0
+        events, written = delta.rows_sql(self._store, step), 0
         if self._mapping.is_several and self._mode == "upsert":
-            self._require_one_row(step)
-        written = 0
-        for batch in self._batches(self._select(), delta.rows_sql(self._store, step)):
-            if self._mapping.is_keyed and batch[KEY].null_count:
-                raise QueryFailed(
-                    f"the mapping has a row whose {KEY} is null: leave {KEY} as it is"
-                )
+            self._reader.require_one_row(events)
+        for batch in self._reader.mapped(events):
             self._target.write(self._table, batch, self._mode == "upsert")
             written += batch.num_rows
             self._progress(before + written)
         return written
-
-    def _require_one_row(self, step: Step) -> None:
-        """Refuse a step in which an event has several rows. Raises QueryFailed."""
-        query = f"SELECT {KEY} FROM ({self._mapping.query}\n) GROUP BY {KEY} HAVING count(*) > 1"
-        rows = self._batches(f"{query} LIMIT 1", delta.rows_sql(self._store, step))
-        for batch in rows:
-            if batch.num_rows:
-                raise QueryFailed(
-                    f"the mapping makes several rows of one event ({KEY} {batch[KEY][0]}): use the"
-                    " mode append"
-                )
-
-    def _select(self) -> str:
-        """The mapping's rows as the target takes them."""
-        listed = []
-        for column in self._mapping.columns:
-            name = sql.identifier(column.name)
-            listed.append(f"{self._target.value_sql(column)} AS {name}")
-        nested = [sql.identifier(name) for name in sorted(self._mapping.nested)]
-        as_json = ", ".join(f"to_json({name}) AS {name}" for name in nested)
-        source = f"SELECT * REPLACE ({as_json})" if nested else "SELECT *"
-        return f"SELECT {', '.join(listed)} FROM ({source} FROM ({self._mapping.query}\n))"
-
-    def _batches(self, query: str, events: str = NO_ROWS) -> Iterator[pa.Table]:
-        """Yield the rows of a query, so many at a time as a batch has; `events` are those rows."""
-        # A cursor of its own: one with an unfinished result runs nothing else.
-        cursor = self._lake.engine().cursor()
-        try:
-            set_events(cursor, events)
-            reader = cursor.sql(query).to_arrow_reader(_CHUNK_ROWS)
-            tables = _gathered(reader, min(self._batch_rows, self._target.write_rows))
-            # The next rows are read and mapped while the target writes these.
-            with ThreadPoolExecutor(1, "lakelog-sync") as pool:
-                ahead = pool.submit(next, tables, None)
-                while (rows := ahead.result()) is not None:
-                    ahead = pool.submit(next, tables, None)
-                    yield rows
-        # Arrow raises OSError for what the engine says while it reads on.
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise QueryFailed(f"the mapping: {messages.gist(str(error))}") from None
-        finally:
-            cursor.close()
-
-
-def _gathered(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
-    """Yield what a reader has as tables of so many rows, or fewer where they are large."""
-    waiting: list[pa.RecordBatch] = []
-    count = size = 0
-    for batch in reader:
-        waiting.append(batch)
-        count, size = count + batch.num_rows, size + batch.nbytes
-        while count >= rows or size >= _CHUNK_BYTES:
-            table = pa.Table.from_batches(waiting)
-            yield table.slice(0, rows)
-            waiting = table.slice(rows).to_batches()
-            count, size = max(0, count - rows), sum(rest.nbytes for rest in waiting)
-    if waiting:
-        yield pa.Table.from_batches(waiting)
 
 
 def _status(

@@ -121,6 +121,11 @@ class Target(Protocol):
         ...
 
     @property
+    def is_exclusive(self) -> bool:
+        """Whether nobody else can open it while it is connected."""
+        ...
+
+    @property
     def can_replace(self) -> bool:
         """Whether all rows of a table, which need no KEY, can be exchanged in one transaction."""
         ...

@@ -30,6 +30,7 @@ class DuckdbTarget(SqlTarget):
     """A database file of DuckDB."""
 
     write_rows = 2 * _ROW_GROUP
+    is_exclusive = True
     TYPES: ClassVar[dict[str, str]] = {
         "text": "VARCHAR",
         "bigint": "BIGINT",

@@ -25,6 +25,7 @@ class SqlTarget(abc.ABC):
 
     address: str
     write_rows = 65_536
+    is_exclusive = False
     can_replace = True
     batch_rows = 1_000_000
     table = "events"

@@ -63,6 +63,7 @@ class IntentTarget(abc.ABC):
     table: str
     """The table that the URL names, or `events`."""
     write_rows = 16_384
+    is_exclusive = False
     can_replace = False
     batch_rows = 250_000
 

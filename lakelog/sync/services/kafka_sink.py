@@ -56,6 +56,7 @@ class KafkaTarget:
     """A topic that is written in transactions."""
 
     write_rows = 65_536
+    is_exclusive = False
     can_replace = False
     batch_rows = 100_000
     table = "events"
