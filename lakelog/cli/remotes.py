@@ -67,7 +67,10 @@ def remote(app: App, action: str, name: str | None, url: str | None, target: Tar
             emit(of_records(records, _REMOTE), target)
         elif action == "add":
             added = known.add(lake.store, str(name), str(url))
+            later = known.try_out(lake.store, added.name)
             app.say(f"remote {added.name}: {added.url}")
+            if later:
+                app.say(f"it could not be tried yet, the first push does: {later}")
         else:
             address = "URL"
             # One whose file is damaged can be removed, too.

@@ -8,6 +8,8 @@ its own log.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lakelog.errors import TransferRefused
 from lakelog.lake import Lake
 from lakelog.remotes import known
@@ -39,7 +41,7 @@ def same_lake(store: Store, remote: KnownRemote, lake: str, dry_run: bool = Fals
     if lake == remote.lake:
         return remote
     # What an earlier lake at that address had says nothing about this one.
-    remote = KnownRemote(remote.name, remote.url, lake)
+    remote = replace(remote, lake=lake, branches={})
     if not dry_run:
         known.save(store, remote)
     return remote

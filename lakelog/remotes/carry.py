@@ -48,29 +48,30 @@ class Carried:
 
 
 def missing_at(remote: Remote, objects: Sizes) -> Sizes:
-    """Return those of the objects that a remote does not have."""
+    """Return those of the objects that a remote does not have, or not in their length."""
     if len(objects) < _LIST_FROM or remote.lists_objects:
         looked_for = list(objects)
         share = max(-(-len(objects) // remotes.WORKERS), 1)
         parts = (looked_for[i : i + share] for i in range(0, len(objects), share))
-        gone = remotes.in_parallel(lambda part: _missing_of(remote, part), parts)
-        return {name: objects[name] for _, part in gone for name in part}
-    keys = {key_of(name): name for name in objects}
-    folders = {os.path.dirname(key) for key in keys}
-    for folder, names in remotes.in_parallel(lambda f: _listing(remote, f), folders):
-        for name in names:
-            keys.pop(f"{folder}/{name}", None)
-    return {name: objects[name] for name in keys.values()}
+        found = remotes.in_parallel(lambda part: _lengths_of(remote, part), parts)
+        there = {name: size for _, part in found for name, size in part.items()}
+    else:
+        names = {key_of(name): name for name in objects}
+        folders = {os.path.dirname(key) for key in names}
+        there = {}
+        for folder, files in remotes.in_parallel(lambda f: _listing(remote, f), folders):
+            sizes = ((names.get(f"{folder}/{file}"), size) for file, size in files)
+            there.update((name, size) for name, size in sizes if name)
+    return {name: size for name, size in objects.items() if there.get(name) != size}
 
 
-def _missing_of(remote: Remote, names: list[Name]) -> list[Name]:
+def _lengths_of(remote: Remote, names: list[Name]) -> dict[Name, int | None]:
     keys = [key_of(name) for name in names]
-    sizes = remotes.retrying(lambda: remote.sizes(keys))
-    return [name for name, size in zip(names, sizes, strict=True) if size is None]
+    return dict(zip(names, remotes.retrying(lambda: remote.sizes(keys)), strict=True))
 
 
-def _listing(remote: Remote, folder: str) -> list[str]:
-    return remotes.retrying(lambda: list(remote.names(folder)))
+def _listing(remote: Remote, folder: str) -> list[tuple[str, int]]:
+    return remotes.retrying(lambda: list(remote.lengths(folder)))
 
 
 def upload(store: Store, remote: Remote, objects: Sizes, done: Carried, progress: Progress) -> None:

@@ -27,6 +27,7 @@ class DirectoryRemote:
     """The files below a directory."""
 
     collects = True
+    deciding = ""
     lists_objects = False
 
     def __init__(self, root: str) -> None:
@@ -53,6 +54,15 @@ class DirectoryRemote:
             for entry in entries:
                 yield entry.name
 
+    def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield the files of a folder with their lengths."""
+        absent = (FileNotFoundError, NotADirectoryError)
+        with contextlib.suppress(*absent), os.scandir(self._path(folder)) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_file(follow_symlinks=False):
+                        yield entry.name, entry.stat(follow_symlinks=False).st_size
+
     def size(self, key: str) -> int | None:
         """The length of a file, None if it is not there."""
         try:
@@ -71,10 +81,11 @@ class DirectoryRemote:
         folder = self._folder(key)
         temporary = disk.write_pieces(folder, pieces())
         try:
-            with contextlib.suppress(FileExistsError):
-                disk.link(temporary, path)
-        finally:
+            # Not a link: what has the name may be short or damaged.
+            disk.rename(temporary, path)
+        except BaseException:
             disk.unlink(temporary)
+            raise
         self._changed.add(folder)
 
     def put_new(self, key: str, data: bytes) -> bool:
@@ -95,6 +106,12 @@ class DirectoryRemote:
         """Store a file in the place of another."""
         self._folder(key)
         disk.replace_whole(self._path(key), data)
+
+    def remove(self, key: str) -> None:
+        """Remove a file, durably."""
+        disk.unlink(self._path(key))
+        with contextlib.suppress(FileNotFoundError):
+            disk.sync_dir(os.path.dirname(self._path(key)))
 
     def flush(self) -> None:
         """Sync the folders of new objects."""

@@ -1,6 +1,8 @@
 """What a lake knows of its remotes: `remotes/<name>.json`, and tags named `<remote>/<branch>`.
 
     name, url             as given to `lakelog remote add`
+    proven                the service that was tried and decides who takes a name (conditions.py),
+                          if it is one that has to be tried
     lake                  the id of the lake there, "" before the first contact
     branches              by name: `seen`, the newest move that was seen there, and `common`, the
                           newest one whose events were all here, with the move of ours that had them
@@ -15,13 +17,22 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from lakelog.errors import AlreadyExists, DamagedRef, InvalidName, TransferRefused, UnknownRef
+from lakelog.errors import (
+    AlreadyExists,
+    DamagedRef,
+    InvalidName,
+    MissingPackage,
+    TransferRefused,
+    UnknownRef,
+    Unreachable,
+)
+from lakelog.remotes import conditions
 from lakelog.remotes.directory import DirectoryRemote
-from lakelog.remotes.remote import Remote
+from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk, document, policy
@@ -75,6 +86,7 @@ class KnownRemote:
     url: str
     lake: str = ""
     branches: dict[str, KnownBranch] = field(default_factory=dict)
+    proven: str = ""
 
     def branch(self, name: str) -> KnownBranch:
         """What is known of a branch."""
@@ -83,6 +95,9 @@ class KnownRemote:
     def with_branch(self, name: str, known: KnownBranch) -> KnownRemote:
         """Return the same with other knowledge of a branch."""
         return replace(self, branches={**self.branches, name: known})
+
+
+_MEMBERS = {member.name for member in fields(KnownRemote)} - {"branches"}
 
 
 def add(store: Store, name: str, url: str) -> KnownRemote:
@@ -98,7 +113,7 @@ def add(store: Store, name: str, url: str) -> KnownRemote:
     remote = KnownRemote(name, url)
     disk.make_dirs(store.paths.remotes)
     try:
-        disk.create_whole(store.paths.remote(name), document.encode(asdict(remote)))
+        disk.create_whole(store.paths.remote(name), _encoded(remote))
     except FileExistsError:
         raise AlreadyExists(f"remote {name!r} exists: choose another name") from None
     disk.sync_dir(store.paths.remotes)
@@ -111,7 +126,8 @@ def load(store: Store, name: str) -> KnownRemote:
     try:
         body = document.decode(disk.read(path))
         branches = {n: _known(b) for n, b in body.pop("branches").items()}
-        return KnownRemote(**body, branches=branches)
+        members = {n: v for n, v in body.items() if n in _MEMBERS}
+        return KnownRemote(**members, branches=branches)
     except FileNotFoundError:
         near = did_you_mean(name, remote_names(store))
         raise UnknownRef(
@@ -131,7 +147,43 @@ def _known(body: dict[str, dict[str, dict[str, object]]]) -> KnownBranch:
 
 def save(store: Store, remote: KnownRemote) -> None:
     """Replace what is known of a remote."""
-    disk.replace_whole(store.paths.remote(remote.name), document.encode(asdict(remote)))
+    disk.replace_whole(store.paths.remote(remote.name), _encoded(remote))
+
+
+def _encoded(remote: KnownRemote) -> bytes:
+    body = asdict(remote)
+    if not remote.proven:
+        del body["proven"]
+    return document.encode(body)
+
+
+def proven(store: Store, remote: KnownRemote, connection: Remote) -> KnownRemote:
+    """Try a service that was not tried yet and remember it. Raises TransferRefused for one that
+    does not decide who takes a name, Unreachable."""
+    if connection.deciding in ("", remote.proven):
+        return remote
+    conditions.require(connection)
+    remote = replace(remote, proven=connection.deciding)
+    save(store, remote)
+    return remote
+
+
+def try_out(store: Store, name: str) -> str:
+    """Try a remote that was just added; return why that could not be done now, or "". Raises
+    TransferRefused for one that cannot be used: then the lake does not know it any more."""
+    remote = load(store, name)
+    try:
+        with connected(remote.url) as connection:
+            if connection.deciding:
+                connection.size("lakelog.json")  # once: whoever is offline does not wait
+                proven(store, remote, connection)
+    except TransferRefused:
+        disk.unlink(store.paths.remote(name))
+        disk.sync_dir(store.paths.remotes)
+        raise
+    except (Interrupted, MissingPackage, Unreachable) as error:
+        return str(error)
+    return ""
 
 
 def remove(store: Store, name: str) -> None:

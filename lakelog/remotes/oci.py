@@ -33,7 +33,7 @@ import orjson
 from lakelog.errors import InvalidName, TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.registry import INDEX_TYPE, MANIFEST_TYPE, Repository
-from lakelog.remotes.remote import DOCUMENT_MAX
+from lakelog.remotes.remote import DOCUMENT_MAX, SETTLING
 from lakelog.store import document
 from lakelog.store.paths import CHUNK, decode_name, encode_name, parse_state
 
@@ -60,9 +60,6 @@ _LISTED, _LISTED_MAX = 64, 512
 """Objects of one list: on average, since it ends where a digest says so, and at most."""
 _VALUES_MAX, _CONTAINERS_MAX = 400_000, 100_000
 _WORKERS = 8
-SETTLING = 1.0
-"""Seconds after which a tag that was written belongs to the last one that wrote it: longer than
-between the look of another push and its write."""
 _TAG_MAX = 128
 _TAG = re.compile(
     r"(?P<name>(?:[A-Za-z0-9.-]|__|_[0-9a-f]{2})+)(?:_m(?P<move>\d{1,12})|_s(?P<key>[0-9a-f]{16}))?"
@@ -92,6 +89,7 @@ class OciRemote:
     """The blobs and tags of a repository."""
 
     collects = False
+    deciding = ""
     lists_objects = True
 
     def __init__(self, url: str) -> None:
@@ -139,6 +137,10 @@ class OciRemote:
             for name in {_decoded(match["name"]) for match in found if match["move"]}:
                 with contextlib.suppress(InvalidName):
                     yield encode_name(name)
+
+    def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Objects cannot be listed."""
+        return iter(())
 
     def size(self, key: str) -> int | None:
         """The length of an object or document, None if it is not there."""
@@ -188,6 +190,10 @@ class OciRemote:
             return
         body, kind = self._written(key, data)
         self._repository.put_manifest(_tag_of(key), body, kind)
+
+    def remove(self, key: str) -> None:
+        """Registries remove what no tag needs, by themselves."""
+        raise TransferRefused(f"{self.url}: remove tags there with the registry's own tools")
 
     def flush(self) -> None:
         """What a registry has acknowledged is durable."""

@@ -81,6 +81,8 @@ class _Push:
 
     def prepare(self) -> None:
         """Find or make the lake there, and forget what was known of another one."""
+        if not self._result.dry_run:
+            self._known = known.proven(self._store, self._known, self._site.remote)
         id = self._site.lake_id() if self._result.dry_run else self._site.create()
         self._known = same_lake(self._store, self._known, id, self._result.dry_run)
 

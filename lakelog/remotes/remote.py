@@ -28,6 +28,9 @@ DOCUMENT_MAX = 4 << 20
 """Bytes of a move, a tag or lakelog.json at most."""
 WORKERS = 8
 """Objects under way at once."""
+SETTLING = 1.0
+"""Seconds after which a name that was written belongs to the last one that wrote it, where a kind
+has no way to take it: longer than between the look of another push and its write."""
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -46,6 +49,9 @@ class Remote(Protocol):
     collects: bool
     """Whether gc may run there, so that objects have to be looked at again before they are named.
     """
+    deciding: str
+    """The service that decides whether `put_new` may take a name, which has to be tried once; "" of
+    a kind that is known to refuse a taken name, or that looks again by itself."""
     lists_objects: bool
     """Whether each ref there lists all objects that it needs, as `publishing` is told. Such a
     remote has no folders of objects."""
@@ -56,6 +62,9 @@ class Remote(Protocol):
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names of files and folders in a folder; none if it is not there."""
 
+    def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield the names of the files of a folder with their lengths; none if it is not there."""
+
     def size(self, key: str) -> int | None:
         """The length of a file in bytes, None if it is not there."""
 
@@ -63,13 +72,17 @@ class Remote(Protocol):
         """The lengths of some files, asked for together where that is possible."""
 
     def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
-        """Store an object, whole or not at all; `pieces` yields its bytes, at each call again."""
+        """Store an object, whole or not at all, also in the place of one that is not whole;
+        `pieces` yields its bytes, at each call again."""
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Store a file that must not exist, durably; False if the name is taken."""
 
     def replace(self, key: str, data: bytes) -> None:
         """Store a file in the place of another one, durably."""
+
+    def remove(self, key: str) -> None:
+        """Remove a file, if it is there."""
 
     def flush(self) -> None:
         """Make durable what `put` stored."""

@@ -1,16 +1,18 @@
 """S3 and stores like it as a remote: `s3://BUCKET/PREFIX`, by obstore (extra `s3`).
 
 Keys are the paths of a lake below the prefix. A name that must not be taken is a conditional PUT
-(If-None-Match: *), which S3 decides as a file system decides `link`. Credentials, region and
-endpoint come from the environment or the standard AWS configuration. Nothing deletes objects there.
+(If-None-Match: *), which S3 decides as a file system decides `link`; whether a store does so is
+tried before the first push (conditions.py). Where it does not, `?single-writer` at the end of the
+address says that one machine at a time pushes: then it is looked before a name is taken, and again
+a while after. What is sent has its SHA-256 with it, and its length there is compared.
 """
 
 from __future__ import annotations
 
-import configparser
 import contextlib
+import hashlib
 import io
-import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -19,8 +21,9 @@ from urllib.parse import urlsplit
 
 from lakelog.clients.loopback import is_loopback
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
+from lakelog.remotes import aws_config
 from lakelog.remotes import remote as remotes
-from lakelog.remotes.remote import Interrupted
+from lakelog.remotes.remote import SETTLING, Interrupted
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -38,10 +41,17 @@ _CHUNKS_MAX = 10_000
 _TIMEOUT = timedelta(seconds=60)
 
 
+SINGLE_WRITER = "single-writer"
+"""After a `?` at the end of an address: only one machine pushes at a time."""
+
+
 def checked(url: str) -> str:
     """Return an address that names a bucket. Raises TransferRefused."""
-    if not urlsplit(url).hostname:
+    parts = urlsplit(url)
+    if not parts.hostname:
         raise TransferRefused(f"{url}: name a bucket, as in s3://BUCKET/PREFIX")
+    if parts.query not in ("", SINGLE_WRITER) or parts.fragment:
+        raise TransferRefused(f"{url}: nothing but ?{SINGLE_WRITER} may follow the prefix")
     return url
 
 
@@ -54,12 +64,20 @@ class S3Remote:
     def __init__(self, url: str) -> None:
         parts = urlsplit(checked(url))
         self.url = url
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        profile = aws_config.load()
         options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
-        if endpoint and urlsplit(endpoint).scheme == "http":
-            if not is_loopback(urlsplit(endpoint).hostname or ""):
-                raise TransferRefused(f"{endpoint}: http is for this machine only: use https")
+        if urlsplit(profile.endpoint).scheme == "http":
+            if not is_loopback(urlsplit(profile.endpoint).hostname or ""):
+                raise TransferRefused(
+                    f"{profile.endpoint}: http is for this machine only: use https"
+                )
             options["allow_http"] = True
+        self._is_single = parts.query == SINGLE_WRITER
+        self.deciding = "" if self._is_single else profile.endpoint or f"AWS {profile.region}"
+        given: dict[str, Any] = {"endpoint": profile.endpoint} if profile.endpoint else {}
+        if profile.process:
+            given["credential_provider"] = lambda: self._ask(profile.process)
+        self._refusal: TransferRefused | None = None
         try:
             self._store = store.S3Store(
                 parts.netloc,
@@ -67,7 +85,10 @@ class S3Remote:
                 client_options=options,  # type: ignore[arg-type]
                 # An attempt that was lost is made again above, where its outcome is known.
                 retry_config={"max_retries": 0},
-                **_profile(endpoint),
+                checksum_algorithm="SHA256",
+                region=profile.region,
+                **profile.keys,  # type: ignore[arg-type]
+                **given,
             )
         except ModuleNotFoundError:
             raise MissingPackage(
@@ -85,7 +106,19 @@ class S3Remote:
 
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names below a prefix, each once."""
-        prefix, last = f"{folder}/" if folder else "", ""
+        last = ""
+        for name, _ in self._listed(folder):
+            # In the order of keys, so those of one folder follow each other.
+            if name != last:
+                yield name
+            last = name
+
+    def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield the names of objects below a prefix, with their lengths."""
+        return self._listed(folder)
+
+    def _listed(self, folder: str) -> Iterator[tuple[str, int]]:
+        prefix = f"{folder}/" if folder else ""
         with self._translating(folder):
             found = obstore.list(self._store, prefix or None, chunk_size=_LISTED)
             # Many keys may be one name, so whoever reads names cannot tell that there is no end.
@@ -93,11 +126,7 @@ class S3Remote:
                 if number >= _CHUNKS_MAX:
                     raise TransferRefused(f"{self.url}: the list of {folder} has no end: refused")
                 for item in chunk:
-                    name = item["path"].removeprefix(prefix).split("/")[0]
-                    # In the order of keys, so those of one folder follow each other.
-                    if name != last:
-                        yield name
-                    last = name
+                    yield item["path"].removeprefix(prefix).split("/")[0], int(item["size"])
 
     def size(self, key: str) -> int | None:
         """The length of an object, None if it is not there."""
@@ -113,27 +142,52 @@ class S3Remote:
 
     def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; a store of objects shows it only when it is whole."""
+        if size <= _WHOLE:
+            # Read to its end first: damage raises before anything is sent.
+            self._put(key, b"".join(pieces()))
+            return
         with self._translating(key):
-            if size <= _WHOLE:
-                # Read to its end first: damage raises before anything is sent.
-                body = io.BytesIO(b"".join(pieces()))
-                obstore.put(self._store, key, body, use_multipart=False)
-            else:
-                obstore.put(self._store, key, pieces(), chunk_size=_WHOLE, max_concurrency=2)
+            obstore.put(self._store, key, pieces(), chunk_size=_WHOLE, max_concurrency=2)
+        self._require_length(key, size)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Store an object that must not exist."""
-        try:
-            with self._translating(key):
-                obstore.put(self._store, key, data, mode="create", use_multipart=False)
-        except FileExistsError:
+        if not self._is_single:
+            try:
+                self._put(key, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+        if self.size(key) is not None:
             return False
-        return True
+        self._put(key, data)
+        # Of two that found no object the last one has it, as in a registry.
+        time.sleep(SETTLING)
+        return b"".join(self.stream(key)) == data
 
     def replace(self, key: str, data: bytes) -> None:
         """Store an object in the place of another."""
+        self._put(key, data)
+
+    def remove(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        with contextlib.suppress(FileNotFoundError), self._translating(key):
+            obstore.delete(self._store, key)
+
+    def _put(self, key: str, data: bytes, mode: Any = "overwrite") -> None:
         with self._translating(key):
-            obstore.put(self._store, key, data, use_multipart=False)
+            done = obstore.put(self._store, key, io.BytesIO(data), mode=mode, use_multipart=False)
+        # Where a store encrypts, the tag is no MD5; then at least the length is compared.
+        tag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if (done["e_tag"] or "").strip('"') != tag:
+            self._require_length(key, len(data))
+
+    def _require_length(self, key: str, size: int) -> None:
+        there = self.size(key)
+        if there != size:
+            raise Interrupted(
+                f"{self.url}: the store kept {there or 0:,} of {size:,} bytes of {key}"
+            )
 
     def flush(self) -> None:
         """What a store has acknowledged is durable."""
@@ -145,50 +199,34 @@ class S3Remote:
     def close(self) -> None:
         """Connections end with the object."""
 
+    def _ask(self, process: Callable[[], aws_config.Credentials]) -> aws_config.Credentials:
+        try:
+            return process()
+        except TransferRefused as error:
+            # obstore would say of it that access is refused.
+            self._refusal = error
+            raise
+
     @contextlib.contextmanager
     def _translating(self, key: str) -> Iterator[None]:
         """Raise our errors for those of obstore, which hold requests and addresses."""
         try:
             yield
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.url}: {key} is not there") from None
-        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-            raise FileExistsError(key) from None
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError):
-            raise Unreachable(
+        except (exceptions.BaseError, FileNotFoundError) as error:
+            if refusal := self._refusal:
+                self._refusal = None
+                raise refusal from None
+            raise self._translated(error, key) from None
+
+    def _translated(self, error: Exception, key: str) -> Exception:
+        if isinstance(error, FileNotFoundError):
+            return FileNotFoundError(f"{self.url}: {key} is not there")
+        if isinstance(error, (exceptions.AlreadyExistsError, exceptions.PreconditionError)):
+            return FileExistsError(key)
+        if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
+            return Unreachable(
                 f"{self.url}: access is refused: check the AWS credentials and the bucket"
-            ) from None
-        except exceptions.BaseError as error:
-            if "NoSuchBucket" in str(error):
-                raise TransferRefused(f"{self.url}: there is no such bucket: create it") from None
-            raise Interrupted(f"{self.url}: the store does not answer") from None
-
-
-def _profile(endpoint: str | None) -> dict[str, Any]:
-    """Return what the environment does not say: credentials and region of the AWS profile."""
-    options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
-    profile = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE") or "default"
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    config = _section("AWS_CONFIG_FILE", "config", profile)
-    keys = _section("AWS_SHARED_CREDENTIALS_FILE", "credentials", profile) or config
-    options["region"] = region or config.get("region") or "us-east-1"
-    if "AWS_ACCESS_KEY_ID" not in os.environ and "aws_access_key_id" in keys:
-        options["access_key_id"] = keys["aws_access_key_id"]
-        options["secret_access_key"] = keys.get("aws_secret_access_key", "")
-        if token := keys.get("aws_session_token"):
-            options["session_token"] = token
-    return options
-
-
-def _section(variable: str, name: str, profile: str) -> dict[str, str]:
-    path = os.environ.get(variable) or os.path.expanduser(f"~/.aws/{name}")
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read(path)
-    except (configparser.Error, UnicodeDecodeError):
-        # The parser's own words would repeat a line of the file.
-        raise TransferRefused(f"{path}: cannot be read as AWS configuration") from None
-    for section in (profile, f"profile {profile}"):
-        if parser.has_section(section):
-            return dict(parser.items(section))
-    return {}
+            )
+        if "NoSuchBucket" in str(error):
+            return TransferRefused(f"{self.url}: there is no such bucket: create it")
+        return Interrupted(f"{self.url}: the store does not answer")

@@ -244,8 +244,8 @@ class SftpClient:
                 found.append(None)
         return found
 
-    def names(self, path: bytes) -> Iterator[bytes]:
-        """Yield the names in a directory."""
+    def entries(self, path: bytes) -> Iterator[tuple[bytes, Attributes]]:
+        """Yield the names in a directory, with what is known of each."""
         handle = _Fields(self._answer(self._ask(_OPENDIR, _string(path)), _HANDLE)).string()
         names = 0
         try:
@@ -259,10 +259,10 @@ class SftpClient:
                 for _ in range(count):
                     name = fields.string()
                     fields.string()
-                    fields.attributes()
+                    found = fields.attributes()
                     # With a slash it would be a path somewhere else.
                     if name not in (b"", b".", b"..") and b"/" not in name:
-                        yield name
+                        yield name, found
             raise self._nonsense()
         finally:
             self._forget(handle)

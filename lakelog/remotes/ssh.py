@@ -55,6 +55,7 @@ class SshRemote:
     """The files below a directory of another machine."""
 
     collects = True
+    deciding = ""
     lists_objects = False
 
     def __init__(self, url: str) -> None:
@@ -75,8 +76,15 @@ class SshRemote:
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names in a folder."""
         with self._translating(folder), contextlib.suppress(NotThere):
-            for name in self._ready().names(self._path(folder)):
+            for name, _ in self._ready().entries(self._path(folder)):
                 yield os.fsdecode(name)
+
+    def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield the files of a folder with their lengths."""
+        with self._translating(folder), contextlib.suppress(NotThere):
+            for name, found in self._ready().entries(self._path(folder)):
+                if found.is_file:
+                    yield os.fsdecode(name), found.size
 
     def size(self, key: str) -> int | None:
         """The length of a file, None if it is not there."""
@@ -122,6 +130,10 @@ class SshRemote:
             client = self._ready()
             client.rename(self._path(source), self._path(key))
             client.sync_dirs([self._path(os.path.dirname(key))])
+
+    def remove(self, key: str) -> None:
+        """Remove a file."""
+        self._remove(key)
 
     def flush(self) -> None:
         """Sync the folders of new objects."""

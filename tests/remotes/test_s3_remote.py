@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,17 @@ import pytest
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.remotes import known
 from lakelog.remotes.fetch import clone
-from tests.support.remote_suite import RemoteSuite, push
+from lakelog.runtime.lazy import Lazy
+from lakelog.store import tracking
+from tests.support.cli import run
+from tests.support.lakes import opened
+from tests.support.remote_suite import RemoteSuite, add, cloned, push, rows
 from tests.support.requirements import need_module
 
-obstore = need_module("obstore")
-boto3 = need_module("boto3")
-moto = need_module("moto.server")
+need_module("obstore")
+need_module("boto3")
+need_module("moto.server")
+object_stores = Lazy("tests.support.object_stores")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 _NUMBERS = itertools.count()
 
@@ -24,21 +30,16 @@ _NUMBERS = itertools.count()
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """The address of a server with one bucket."""
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
+    with object_stores.moto_store() as address:
+        yield address
 
-    client = boto3.client(
-        "s3",
-        endpoint_url=address,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    client.create_bucket(Bucket="lakes")
-    yield address
-    server.stop()
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials, and no waiting between attempts."""
+    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
 
 @pytest.mark.matrix
@@ -87,3 +88,113 @@ def test_plain_http_is_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://example.com")
     with pytest.raises(TransferRefused, match="use https"):
         known.open_remote("s3://lakes/x")
+
+
+def _with_remote(home: Path, url: str) -> str:
+    path = str(home / "lake")
+    add(path, "event")
+    with opened(path) as lake:
+        known.add(lake.store, "origin", url)
+    return path
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_store_that_ignores_conditions_is_refused(
+    endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two pushes at once it would acknowledge both and keep one."""
+    url = f"s3://lakes/b/{next(_NUMBERS)}"
+    with object_stores.unfaithful(endpoint) as (address, faults):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        faults.forgets_conditions = True
+        path = _with_remote(home, url)
+        result = run(path, "remote", "add", "second", url, code=1)
+        assert "single-writer" in result.stderr
+        with pytest.raises(TransferRefused, match="single-writer"):
+            push(path)
+        with opened(path) as lake:
+            assert tracking.remote_names(lake.store) == ["origin"]
+        # Nothing of it is there, and it may be used by one machine.
+        run(path, "remote", "add", "mine", f"{url}?single-writer")
+        with opened(path) as lake:
+            known.remove(lake.store, "origin")
+            known.add(lake.store, "origin", f"{url}?single-writer")
+        assert push(path).refs == {"main": "new"}
+        assert rows(cloned(f"{url}?single-writer", home / "clone")) == rows(path)
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_service_is_tried_once(
+    endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"s3://lakes/b/{next(_NUMBERS)}"
+    with object_stores.unfaithful(endpoint) as (address, faults):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        path = str(home / "lake")
+        add(path, "event")
+        run(path, "remote", "add", "origin", url)
+        assert any("cache/probe-" in place for _, place in faults.seen)
+        faults.seen.clear()
+        push(path)
+        assert not any("cache/probe-" in place for _, place in faults.seen)
+        with known.connected(url) as connection:
+            assert list(connection.names("cache")) == []
+        # Another service behind the same address is another one.
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with opened(path) as lake, known.connected(url) as connection:
+            assert known.load(lake.store, "origin").proven != connection.deciding
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_short_object_is_no_object(
+    endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that keeps half of what it acknowledges: the push fails, and the next one heals."""
+    url = f"s3://lakes/b/{next(_NUMBERS)}"
+    with object_stores.unfaithful(endpoint) as (address, faults):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        path = _with_remote(home, url)
+        faults.shortens = "/segments/"
+        with pytest.raises(Unreachable, match=r"kept [\d,]+ of [\d,]+ bytes"):
+            push(path)
+        faults.shortens = ""
+        assert push(path).refs == {"main": "new"}
+        assert rows(cloned(url, home / "clone")) == rows(path)
+
+
+def test_a_remote_is_added_while_the_store_is_away(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    add(str(home / "lake"), "event")
+    result = run(str(home / "lake"), "remote", "add", "origin", "s3://lakes/x")
+    assert "the first push does" in result.stderr
+
+
+@pytest.mark.usefixtures("keys")
+def test_endpoint_and_credentials_of_a_profile(
+    endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`endpoint_url`, of one service too, and `credential_process`, as AWS's tools take them."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    answer = {"Version": 1, "AccessKeyId": "test", "SecretAccessKey": "it's a secret"}
+    (home / "answer").write_text(json.dumps(answer))
+    config = home / "config"
+    config.write_text(
+        f"[profile ada]\nendpoint_url = {endpoint}\ncredential_process = cat '{home}/answer'\n"
+        "[profile eve]\nservices = own\ncredential_process = false\n"
+        f"[services own]\ns3 =\n  endpoint_url = {endpoint}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_PROFILE", "ada")
+    path = _with_remote(home, f"s3://lakes/b/{next(_NUMBERS)}")
+    assert push(path).refs == {"main": "new"}
+    monkeypatch.setenv("AWS_PROFILE", "eve")
+    with pytest.raises((TransferRefused, Unreachable), match="credential_process") as failed:
+        push(path)
+    assert str(failed.value).isprintable()
+    (home / "answer").write_text("secret")
+    monkeypatch.setenv("AWS_PROFILE", "ada")
+    with pytest.raises((TransferRefused, Unreachable), match="credential_process") as failed:
+        push(path)
+    assert "secret" not in str(failed.value).replace("secret_access", "")

@@ -1,0 +1,49 @@
+"""Whether a store keeps its word: a name that is taken is refused, and what is stored is read.
+
+All that decides between two pushes is `put_new`. A store that takes the request and ignores its
+condition acknowledges both, and one of them is lost without a word. So it is tried, one name after
+the other and by several threads at once, before a service is pushed to for the first time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from lakelog.errors import LakelogError, TransferRefused
+from lakelog.remotes import remote as remotes
+from lakelog.remotes.remote import Remote
+from lakelog.store import disk
+
+_ROUNDS = 3
+_RACERS = 4
+
+
+def require(remote: Remote) -> None:
+    """Refuse a store that does not decide who takes a name. Raises TransferRefused, Unreachable."""
+    # In a folder of a lake that no reader looks at.
+    name = f"cache/probe-{disk.random_hex(8)}"
+    made = list[str]()
+    try:
+        for number in range(_ROUNDS):
+            key = f"{name}-{number}"
+            made.append(key)
+            _try(remote, key)
+    finally:
+        for key in made:
+            # Who may not delete leaves a few bytes.
+            with contextlib.suppress(LakelogError, OSError):
+                remote.remove(key)
+
+
+def _try(remote: Remote, key: str) -> None:
+    values = [disk.random_hex().encode() for _ in range(_RACERS)]
+    answers = dict(remotes.in_parallel(lambda value: remotes.put_new(remote, key, value), values))
+    late = remotes.put_new(remote, key, b"late")
+    winners = [value for value, is_new in answers.items() if is_new]
+    there = remotes.read(remote, key)
+    if late or len(winners) != 1 or there != winners[0]:
+        raise TransferRefused(
+            f"{remote.url}: {remote.deciding} does not refuse a name that is taken (If-None-Match),"
+            " so that of two pushes one could be lost: use a store that does; or, if one machine"
+            f" alone pushes there, name it {remote.url}?single-writer"
+        )

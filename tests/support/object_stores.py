@@ -1,0 +1,92 @@
+"""Stores of objects that do not keep their word: a proxy before a good one, request by request."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+
+@contextlib.contextmanager
+def moto_store() -> Iterator[str]:
+    """Run a good store with the bucket `lakes`; yield its address."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    client = boto3.client(
+        "s3",
+        endpoint_url=address,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    client.create_bucket(Bucket="lakes")
+    yield address
+    server.stop()
+
+
+@dataclass
+class Faults:
+    """What a store does wrong from now on; `seen` are methods and paths of all requests."""
+
+    forgets_conditions: bool = False
+    """`If-None-Match` has no effect."""
+    shortens: str = ""
+    """Of what is stored below a path with this in it, half is kept, and all is acknowledged."""
+    seen: list[tuple[str, str]] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def unfaithful(target: str) -> Iterator[tuple[str, Faults]]:
+    """Run a proxy before the store at an address; yield its address, and what it does wrong."""
+    faults, host = Faults(), target.removeprefix("http://")
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            headers = dict(self.headers.items())
+            faults.seen.append((self.command, self.path))
+            if faults.forgets_conditions:
+                headers = {n: v for n, v in headers.items() if n.lower() != "if-none-match"}
+            if self.command == "PUT" and faults.shortens and faults.shortens in self.path:
+                # The store is told the digest of what it gets, as one that checks nothing.
+                headers = {n: v for n, v in headers.items() if "checksum" not in n.lower()}
+                body = body[: len(body) // 2]
+                headers["Content-Length"] = str(len(body))
+            link = http.client.HTTPConnection(host, timeout=60)
+            link.request(self.command, self.path, body, headers)
+            answer = link.getresponse()
+            data = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                    self.send_header(name, value)
+            is_head = self.command == "HEAD"
+            length = answer.getheader("Content-Length") if is_head else None
+            self.send_header("Content-Length", length or str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+            link.close()
+
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", faults
+        server.shutdown()
