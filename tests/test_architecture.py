@@ -82,8 +82,9 @@ ORDER = {
     "train/report": "quality plots report proportions card",
     "proofs": "keys envelope event_tree snapshot_tree signing proof",
     "deploy": "deployment program kubectl container",
-    "remotes": """remote directory aws_config s3 sftp ssh docker_config registry oci conditions
-        known objects untrusted site ancestry carry signature_files push fetch""",
+    "remotes": """remote directory aws_config s3 sftp ssh docker_config registry
+        oci_descriptors oci_names oci conditions known objects untrusted site ancestry
+        carry signature_files push fetch""",
     "state": "chunk_writer exchange rewind capture contents state extract restore",
     "rollback": "revisions preflight rollback",
     "sync": "target databases services known dependence mapping delta row_reader sync",

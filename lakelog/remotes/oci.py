@@ -6,18 +6,21 @@
     <branch>                  the newest move, for other clients, and the hint of its number
     <name>                    a tag
     <owner>_s<16 hex>         a signature of a tag, or of `_40` and the digest of a state
+    _l<64 hex>                a manifest that a move or tag names, by its digest
 
 In names, bytes that registries do not take are `_<2 hex>`, and `_` is `__`; so no two keys share a
 tag. An object is the blob with the digest of its name; a state's file has one of its own. A move or
 tag is an image index: its first manifest holds the document, the others list all objects that it
-needs, about 64 each, so a registry keeps them and a push sends only the lists that changed. What a
-registry lacks is a way to create a tag only if it is new: see docs/remotes.md.
+needs, about 64 each, so a registry keeps them and a push sends only the lists that changed. They
+have tags of their own, since some registries collect a manifest without a tag although an index
+names it. An index needs no other tag to be read: what is copied alone can be cloned. A signature
+names what it signs as its subject, too, so that clients find it as a referrer. What a registry
+lacks is a way to create a tag only if it is new: see docs/remotes.md.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import re
 import threading
@@ -32,6 +35,28 @@ import orjson
 
 from lakelog.errors import InvalidName, TransferRefused
 from lakelog.remotes import remote as remotes
+from lakelog.remotes.oci_descriptors import (
+    TITLE,
+    Descriptor,
+    annotation,
+    descriptor,
+    digest_of,
+    is_descriptor,
+)
+from lakelog.remotes.oci_names import (
+    CONFIG,
+    CONFIG_TAG,
+    HINT,
+    LAKE_TAG,
+    MOVE,
+    PLAIN,
+    SIGNATURE,
+    TAG,
+    decoded,
+    encoded,
+    tag_for,
+    tag_of,
+)
 from lakelog.remotes.registry import INDEX_TYPE, MANIFEST_TYPE, Repository
 from lakelog.remotes.remote import DOCUMENT_MAX, SETTLING
 from lakelog.store import document
@@ -51,38 +76,28 @@ _MEDIA_TYPES = {
 _INDEX_MEDIA, _CHUNK_MEDIA = (
     f"application/vnd.lakelog.state-{kind}.v1+zstd" for kind in ("index", "chunk")
 )
-_TITLE, _CREATED = "org.opencontainers.image.title", "org.opencontainers.image.created"
+_CREATED = "org.opencontainers.image.created"
 _KEY, _KIND = "vnd.lakelog.key", "vnd.lakelog.kind"
 _EMPTY = b"{}"
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
-_CONFIG, _CONFIG_TAG = "lakelog.json", "_lakelog"
 _LISTED, _LISTED_MAX = 64, 512
 """Objects of one list: on average, since it ends where a digest says so, and at most."""
 _VALUES_MAX, _CONTAINERS_MAX = 400_000, 100_000
 _WORKERS = 8
-_TAG_MAX = 128
-_TAG = re.compile(
-    r"(?P<name>(?:[A-Za-z0-9.-]|__|_[0-9a-f]{2})+)(?:_m(?P<move>\d{1,12})|_s(?P<key>[0-9a-f]{16}))?"
-)
-_PLAIN = re.compile(r"(?:[A-Za-z0-9.-]|__|_[0-9a-f]{2})+")
 _TAGS_READ = 200
 """Tags in which a state's file is looked for, before it counts as missing."""
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _OBJECT = re.compile(r"(segments|ids|manifests)/../([0-9a-f]{64})\.")
-_MOVE = re.compile(r"refs/heads/([^/]+)/(\d{12})\.json")
-_HINT = re.compile(r"refs/heads/([^/]+)/hint")
-_SIGNATURE = re.compile(r"refs/signatures/([^/]+)\.([0-9a-f]{16})\.json")
-_LAKE_TAG = re.compile(r"refs/tags/([^/]+)\.json")
-Descriptor = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _Ref:
-    """What a tag names: the document's key and descriptor, and the digests of the lists."""
+    """What a tag names: the document's key and descriptor, lakelog.json beside it, and its own
+    descriptor."""
 
     key: str
     document: Descriptor
-    lists: tuple[Descriptor, ...]
+    config: Descriptor | None
+    itself: Descriptor
 
 
 class OciRemote:
@@ -99,6 +114,8 @@ class OciRemote:
         self._needed: Mapping[str, int] = {}
         self._lists: set[str] = set()
         self._unread: list[Descriptor] = []
+        self._tagged: set[str] | None = None
+        self._subjects: dict[str, Descriptor] = {}
         self._has_empty = self._has_all = False
         self._states: dict[str, tuple[str, int]] = {}
 
@@ -109,7 +126,7 @@ class OciRemote:
         elif key.startswith("states/"):
             digest, _ = self._state(key) or _raise(FileNotFoundError(key))
             yield from self._repository.blob(digest, start)
-        elif match := _HINT.fullmatch(key):
+        elif match := HINT.fullmatch(key):
             yield self._hint(match[1])[start:]
         else:
             ref = self._ref(key) or _raise(FileNotFoundError(key))
@@ -120,23 +137,41 @@ class OciRemote:
         tags = list(self._repository.tags())
         if folder == "":
             # Tags without a lake are those of somebody else.
-            yield from ("refs", _CONFIG) if _CONFIG_TAG in tags else tags
+            yield from ("refs", CONFIG) if CONFIG_TAG in tags else tags
             return
-        found = [match for match in map(_TAG.fullmatch, tags) if match]
+        found = [match for match in map(TAG.fullmatch, tags) if match]
+        if folder.startswith("refs/heads"):
+            yield from self._names_of_moves(folder, found)
+            return
         for match in found:
             with contextlib.suppress(InvalidName, UnicodeDecodeError):
-                name = _decoded(match["name"])
+                name = decoded(match["name"])
                 file = name if name.startswith("@") else encode_name(name)
                 if folder == "refs/signatures" and match["key"]:
                     yield f"{file}.{match['key']}.json"
-                elif folder == f"refs/heads/{file}" and match["move"]:
-                    yield f"{int(match['move']):012d}.json"
                 elif folder == "refs/tags" and not (match["key"] or match["move"]):
                     yield f"{file}.json"
+
+    def _names_of_moves(self, folder: str, found: list[re.Match[str]]) -> Iterator[str]:
+        """Yield the names of branches, or of the moves of one."""
+        moves = {(match["name"], int(match["move"])) for match in found if match["move"]}
+        having = {name for name, _ in moves}
+        # Of a branch that was copied alone its own tag is all there is.
+        alone = [m[0] for m in found if not (m["key"] or m["move"]) and m["name"] not in having]
+        for tag in alone[:_TAGS_READ]:
+            ref = self._ref_of_tag(tag)
+            if match := ref and MOVE.fullmatch(ref.key):
+                with contextlib.suppress(InvalidName, UnicodeDecodeError):
+                    moves.add((encoded(decode_name(match[1])), int(match[2])))
+        branches = set()
+        for name, number in sorted(moves):
+            with contextlib.suppress(InvalidName, UnicodeDecodeError):
+                file = encode_name(decoded(name))
+                branches.add(file)
+                if folder == f"refs/heads/{file}":
+                    yield f"{number:012d}.json"
         if folder == "refs/heads":
-            for name in {_decoded(match["name"]) for match in found if match["move"]}:
-                with contextlib.suppress(InvalidName):
-                    yield encode_name(name)
+            yield from branches
 
     def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
         """Objects cannot be listed."""
@@ -167,8 +202,8 @@ class OciRemote:
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Store a document that must not exist, with the lists of what it needs."""
-        tag = _tag_of(key)
-        if (match := _MOVE.fullmatch(key)) and int(match[2]) == 1:
+        tag = tag_of(key)
+        if (match := MOVE.fullmatch(key)) and int(match[2]) == 1:
             self._refuse_tag(match[1])
         body, kind = self._written(key, data)
         # As late as can be, so that little time is between the look and the write.
@@ -185,11 +220,11 @@ class OciRemote:
 
     def replace(self, key: str, data: bytes) -> None:
         """Store a document in the place of another; a hint makes the branch's tag name a move."""
-        if match := _HINT.fullmatch(key):
+        if match := HINT.fullmatch(key):
             self._point(match[1], int(document.decode(data)["number"]))
             return
         body, kind = self._written(key, data)
-        self._repository.put_manifest(_tag_of(key), body, kind)
+        self._repository.put_manifest(tag_of(key), body, kind)
 
     def remove(self, key: str) -> None:
         """Registries remove what no tag needs, by themselves."""
@@ -215,24 +250,45 @@ class OciRemote:
 
     def _ref(self, key: str) -> _Ref | None:
         """Return what the tag of a key names, None where it is another key's, or nobody's."""
-        data = self._repository.manifest(_tag_of(key))
-        ref = data and self._parsed_ref(data)
+        ref = self._ref_of_tag(tag_of(key))
+        if ref is None and (match := MOVE.fullmatch(key)):
+            ref = self._ref_of_tag(tag_for(decode_name(match[1])))
+        if ref is None and key == CONFIG:
+            return self._config_of_a_ref()
         return ref if ref and ref.key == key else None
+
+    def _ref_of_tag(self, tag: str) -> _Ref | None:
+        data = self._repository.manifest(tag)
+        return self._parsed_ref(data) if data else None
+
+    def _config_of_a_ref(self) -> _Ref | None:
+        """Return lakelog.json as a move or tag has it, where those were copied alone."""
+        names = (tag for tag in self._repository.tags() if PLAIN.fullmatch(tag))
+        for tag in itertools.islice(names, _TAGS_READ):
+            ref = self._ref_of_tag(tag)
+            if ref and ref.config:
+                return _Ref(CONFIG, ref.config, None, ref.itself)
+        return None
 
     def _parsed_ref(self, data: bytes) -> _Ref | None:
         body = self._parsed(data)
+        # Older clients that copy an index leave its artifactType out.
+        is_index = body.get("artifactType") == SNAPSHOT or bool(annotation(body, _KEY))
+        kind = INDEX_TYPE if is_index else MANIFEST_TYPE
+        itself = {"mediaType": kind, "digest": digest_of(data), "size": len(data)}
         lists: list[Descriptor] = []
-        if body.get("artifactType") == SNAPSHOT:
+        if is_index:
             first, *lists = self._descriptors(body, "manifests") or _raise(self._malformed())
             body = self._listed(first)
         elif body.get("artifactType") != DOCUMENT:
             return None
-        own, *_ = self._descriptors(body, "layers") or _raise(self._malformed())
+        own, *more = self._descriptors(body, "layers") or _raise(self._malformed())
         with self._lock:
             fresh = [each for each in lists if each["digest"] not in self._lists]
             self._lists.update(each["digest"] for each in fresh)
-            self._unread += [each for each in fresh if _annotation(each, _KIND) == "states"]
-        return _Ref(_annotation(own, _TITLE), own, tuple(lists))
+            self._unread += [each for each in fresh if annotation(each, _KIND) == "states"]
+        config = next((each for each in more if annotation(each, TITLE) == CONFIG), None)
+        return _Ref(annotation(own, TITLE), own, config, itself)
 
     def _document(self, ref: _Ref) -> bytes:
         if ref.document["size"] > DOCUMENT_MAX:
@@ -242,16 +298,22 @@ class OciRemote:
             data += piece
             if len(data) > ref.document["size"]:
                 break
-        if _digest(data) != ref.document["digest"]:
+        if digest_of(data) != ref.document["digest"]:
             raise TransferRefused(
                 f"{self.url}: {ref.key} does not have the bytes of its digest: refused"
             )
+        self._note_subject(bytes(data), ref.itself)
         return bytes(data)
 
+    def _note_subject(self, data: bytes, itself: Descriptor) -> None:
+        """Remember which manifest a state has here, for its signatures."""
+        with contextlib.suppress(document.NotIntact):
+            self._subjects[str(document.decode(document.split(data)[0]).get("snapshot"))] = itself
+
     def _hint(self, branch: str) -> bytes:
-        data = self._repository.manifest(_encoded(decode_name(branch)))
+        data = self._repository.manifest(encoded(decode_name(branch)))
         ref = data and self._parsed_ref(data)
-        match = ref and _MOVE.fullmatch(ref.key)
+        match = ref and MOVE.fullmatch(ref.key)
         if not match or match[1] != branch:
             raise FileNotFoundError(f"refs/heads/{branch}/hint")
         return document.encode({"branch": decode_name(branch), "number": int(match[2])})
@@ -262,7 +324,7 @@ class OciRemote:
         with self._lock:
             self._read_lists(key)
             if key not in self._states and not self._has_all:
-                names = (tag for tag in self._repository.tags() if _PLAIN.fullmatch(tag))
+                names = (tag for tag in self._repository.tags() if PLAIN.fullmatch(tag))
                 for tag in itertools.islice(names, _TAGS_READ):
                     if data := self._repository.manifest(tag):
                         self._parsed_ref(data)
@@ -273,12 +335,12 @@ class OciRemote:
     def _read_lists(self, key: str) -> None:
         while self._unread and key not in self._states:
             for layer in self._descriptors(self._listed(self._unread[-1]), "layers"):
-                self._states[_annotation(layer, _TITLE)] = (layer["digest"], layer["size"])
+                self._states[annotation(layer, TITLE)] = (layer["digest"], layer["size"])
             self._unread.pop()
 
     def _listed(self, descriptor: Descriptor) -> dict[str, Any]:
         data = self._repository.manifest(descriptor["digest"])
-        if data is None or _digest(data) != descriptor["digest"]:
+        if data is None or digest_of(data) != descriptor["digest"]:
             raise TransferRefused(
                 f"{self.url}: the manifest {descriptor['digest']} is missing or forged: refused"
             )
@@ -297,7 +359,7 @@ class OciRemote:
 
     def _descriptors(self, body: dict[str, Any], member: str) -> list[Descriptor]:
         found = body.get(member)
-        if not isinstance(found, list) or not all(map(_is_descriptor, found)):
+        if not isinstance(found, list) or not all(map(is_descriptor, found)):
             raise self._malformed()
         return found
 
@@ -310,10 +372,12 @@ class OciRemote:
         """Store all of a document but its tag; return what the tag has to name, and its type."""
         own = self._put_blob(data, _DOCUMENT_TYPE, key)
         if not key.startswith(("refs/heads/", "refs/tags/")):
-            return self._manifest(DOCUMENT, [own]), MANIFEST_TYPE
+            return self._manifest(DOCUMENT, [own], self._subject(key)), MANIFEST_TYPE
         # With lakelog.json, so that whoever pulls all files has a lake.
-        config = self._ref(_CONFIG)
+        config = self._ref(CONFIG)
         layers = [own, config.document] if config else [own]
+        if self._tagged is None:
+            self._tagged = set(self._repository.tags())
         groups = [(REF, "", layers), *((OBJECTS, kind, group) for kind, group in self._groups())]
         with ThreadPoolExecutor(_WORKERS) as pool:
             manifests = list(pool.map(lambda group: self._put_list(*group), groups))
@@ -325,7 +389,20 @@ class OciRemote:
             "manifests": manifests,
             "annotations": {_CREATED: created, _KEY: key},
         }
-        return orjson.dumps(body), INDEX_TYPE
+        index = orjson.dumps(body)
+        itself = {"mediaType": INDEX_TYPE, "digest": digest_of(index), "size": len(index)}
+        self._note_subject(data, itself)
+        return index, INDEX_TYPE
+
+    def _subject(self, key: str) -> Descriptor | None:
+        """Return what a signature is of, as far as it is known."""
+        match = SIGNATURE.fullmatch(key)
+        if match is None:
+            return None
+        if match[1].startswith("@"):
+            return self._subjects.get(match[1][1:])
+        ref = self._ref_of_tag(tag_for(decode_name(match[1])))
+        return ref.itself if ref else None
 
     def _groups(self) -> Iterator[tuple[str, list[Descriptor]]]:
         """Yield the needed objects by kind in lists that end where a digest says so: what is new in
@@ -348,23 +425,28 @@ class OciRemote:
 
     def _layer(self, key: str, size: int) -> Descriptor:
         if match := _OBJECT.match(key):
-            return _descriptor(_MEDIA_TYPES[match[1]], f"sha256:{match[2]}", size, key)
+            return descriptor(_MEDIA_TYPES[match[1]], f"sha256:{match[2]}", size, key)
         state = self._state(key)
         if state is None:
             raise TransferRefused(f"{self.url}: {key} is missing there: push again")
         _, ending = parse_state(key.rpartition("/")[2]) or _raise(ValueError(key))
-        return _descriptor(_CHUNK_MEDIA if ending == CHUNK else _INDEX_MEDIA, *state, key)
+        return descriptor(_CHUNK_MEDIA if ending == CHUNK else _INDEX_MEDIA, *state, key)
 
     def _put_list(self, artifact: str, kind: str, layers: list[Descriptor]) -> Descriptor:
         data = self._manifest(artifact, layers)
-        digest = _digest(data)
-        if digest not in self._lists and not self._repository.has_manifest(digest):
-            self._repository.put_manifest(digest, data, MANIFEST_TYPE)
+        digest = digest_of(data)
+        tag = f"_l{digest.removeprefix('sha256:')}"
+        if tag not in (self._tagged or ()):
+            self._repository.put_manifest(tag, data, MANIFEST_TYPE)
+            if self._tagged is not None:
+                self._tagged.add(tag)
         found = {"mediaType": MANIFEST_TYPE, "digest": digest, "size": len(data)}
         return {**found, "artifactType": artifact, "annotations": {_KIND: kind or "ref"}}
 
-    def _manifest(self, artifact: str, layers: list[Descriptor]) -> bytes:
-        config = _descriptor(_EMPTY_TYPE, _digest(_EMPTY), len(_EMPTY))
+    def _manifest(
+        self, artifact: str, layers: list[Descriptor], subject: Descriptor | None = None
+    ) -> bytes:
+        config = descriptor(_EMPTY_TYPE, digest_of(_EMPTY), len(_EMPTY))
         with self._lock:
             if not self._has_empty:
                 self._put_blob(_EMPTY, _EMPTY_TYPE)
@@ -376,24 +458,25 @@ class OciRemote:
                 "artifactType": artifact,
                 "config": config,
                 "layers": layers,
+                **({"subject": subject} if subject else {}),
             }
         )
 
     def _put_blob(self, data: bytes, kind: str, title: str = "") -> Descriptor:
-        digest = _digest(data)
+        digest = digest_of(data)
         if self._repository.blob_size(digest) is None:
             self._repository.put_blob(digest, iter([data]), len(data))
-        return _descriptor(kind, digest, len(data), title)
+        return descriptor(kind, digest, len(data), title)
 
     def _point(self, branch: str, number: int) -> None:
         """Make the tag of a branch name a move, or a newer one that somebody made meanwhile."""
         name = decode_name(branch)
-        while data := self._repository.manifest(f"{_encoded(name)}_m{number}"):
-            self._repository.put_manifest(_tag(name), data, INDEX_TYPE)
+        while data := self._repository.manifest(f"{encoded(name)}_m{number}"):
+            self._repository.put_manifest(tag_for(name), data, INDEX_TYPE)
             number += 1
 
     def _refuse_branch(self, key: str) -> None:
-        match = _LAKE_TAG.fullmatch(key)
+        match = LAKE_TAG.fullmatch(key)
         if match and self._ref(key) is None:
             raise TransferRefused(
                 f"{self.url}: {decode_name(match[1])!r} is the name of a branch there, or of"
@@ -402,73 +485,10 @@ class OciRemote:
 
     def _refuse_tag(self, branch: str) -> None:
         name = decode_name(branch)
-        if self._repository.has_manifest(_tag(name)):
+        if self._repository.has_manifest(tag_for(name)):
             raise TransferRefused(
                 f"{self.url}: {name!r} is the name of a tag there: name the branch differently"
             )
-
-
-# --- names ---------------------------------------------------------------------------------------
-
-
-def _tag_of(key: str) -> str:
-    """Return the tag of a document's key. Raises TransferRefused for a name that is too long."""
-    if key == _CONFIG:
-        return _CONFIG_TAG
-    if match := _MOVE.fullmatch(key):
-        return _tag(decode_name(match[1]), f"_m{int(match[2])}")
-    if match := _HINT.fullmatch(key) or _LAKE_TAG.fullmatch(key):
-        return _tag(decode_name(match[1]))
-    match = _SIGNATURE.fullmatch(key) or _raise(ValueError(key))
-    return _tag(decode_name(match[1]), f"_s{match[2]}")
-
-
-def _tag(name: str, suffix: str = "") -> str:
-    text = _encoded(name) + suffix
-    if len(text) > _TAG_MAX:
-        raise TransferRefused(f"{name[:40]!r}… is too long a name for a registry: choose another")
-    return text
-
-
-def _encoded(name: str) -> str:
-    text = re.sub(
-        r"[^A-Za-z0-9.-]",
-        lambda m: "__" if m[0] == "_" else "".join(f"_{byte:02x}" for byte in m[0].encode()),
-        name,
-    )
-    return f"_{ord(text[0]):02x}{text[1:]}" if text[0] in ".-" else text
-
-
-def _decoded(text: str) -> str:
-    raw = re.sub(r"__|_([0-9a-f]{2})", lambda m: chr(int(m[1], 16)) if m[1] else "_", text)
-    return raw.encode("latin-1").decode()
-
-
-# --- descriptors ---------------------------------------------------------------------------------
-
-
-def _descriptor(kind: str, digest: str, size: int, title: str = "") -> Descriptor:
-    found = {"mediaType": kind, "digest": digest, "size": size}
-    return {**found, "annotations": {_TITLE: title}} if title else found
-
-
-def _is_descriptor(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("digest"), str)
-        and bool(_DIGEST.fullmatch(value["digest"]))
-        and type(value.get("size")) is int
-        and 0 <= value["size"] < 1 << 44
-        and isinstance(value.get("annotations", {}), dict)
-    )
-
-
-def _annotation(descriptor: Descriptor, name: str) -> str:
-    return str(descriptor.get("annotations", {}).get(name, ""))
-
-
-def _digest(data: bytes | bytearray) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _raise(error: Exception) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import random
+import re
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import Diverged, TransferRefused, Unreachable
+from lakelog.proofs import keys, signing
 from lakelog.remotes import fetch as fetching
 from lakelog.remotes import known, oci
 from lakelog.remotes.registry import Repository
@@ -25,7 +27,7 @@ from tests.support import registry_server
 from tests.support.cutting_proxy import CuttingProxy, proxied
 from tests.support.lakes import opened
 from tests.support.remote_suite import RemoteSuite, add, cloned, heads, pull, push, rows, snapshot
-from tests.support.requirements import need
+from tests.support.requirements import need, need_module
 
 _NUMBERS = itertools.count()
 PART = 1 << 18
@@ -90,7 +92,8 @@ class TestOci(RemoteSuite):
         push(path, "v1")
         place = url.replace("oci://", "docker://")
         listed = json.loads(_skopeo("list-tags", "--tls-verify=false", place))
-        assert sorted(listed["Tags"]) == ["_lakelog", "main", "main_m1", "v1"]
+        names = [tag for tag in listed["Tags"] if not tag.startswith("_l")]
+        assert sorted(names) == ["main", "main_m1", "v1"]
         raw = json.loads(_skopeo("inspect", "--raw", "--tls-verify=false", f"{place}:main"))
         assert raw["artifactType"] == oci.SNAPSHOT
         copy = home / "copy"
@@ -98,6 +101,44 @@ class TestOci(RemoteSuite):
         digests = {_sha256(file.read_bytes()) for file in copy.iterdir()}
         files = _files(url, "main")
         assert {_sha256(data) for data in files.values()} <= digests
+
+    def test_a_branch_that_was_copied_alone_is_a_remote(
+        self, path: str, url: str, home: Path
+    ) -> None:
+        need("skopeo")
+        add(path, "more")
+        push(path)
+        add(path, "even more")
+        push(path)
+        copy, place = f"{url}copy", f"{url}:main".replace("oci://", "docker://")
+        no_tls = ("--src-tls-verify=false", "--dest-tls-verify=false")
+        to = f"{copy}:main".replace("oci://", "docker://")
+        _skopeo("copy", "--all", *no_tls, place, to)
+        clone = cloned(copy, home / "clone")
+        assert rows(clone) == rows(path)
+        add(clone, "theirs")
+        assert push(clone).refs == {"main": "updated"}
+        assert rows(cloned(copy, home / "again")) == rows(clone)
+
+    def test_a_signature_is_a_referrer_of_what_it_signs(
+        self, path: str, url: str, home: Path
+    ) -> None:
+        need_module("cryptography")
+        keys.generate(str(home / "key"))
+        with opened(path) as lake:
+            for ref in ("v1", "main"):
+                what = signing.target(lake.store, "main", ref)
+                signing.sign(lake.store, "main", what, keys.load_private(str(home / "key")))
+        push(path)
+        push(path, "v1")
+        repository = Repository(url)
+        tags = [tag for tag in repository.tags() if re.search("_s[0-9a-f]{16}$", tag)]
+        assert len(tags) == 2
+        for tag in tags:
+            signed = repository.manifest("v1" if tag.startswith("v1_s") else "main")
+            subject = json.loads(repository.manifest(tag) or b"")["subject"]
+            assert subject["digest"] == f"sha256:{_sha256(signed or b'')}"
+        repository.close()
 
     def test_names_that_registries_do_not_take(self, path: str, url: str, home: Path) -> None:
         names = ["v1_m2", "Übung & mehr", "a/b", "_lakelog", "A", "a", "v1_s0123456789abcdef"]
@@ -206,6 +247,30 @@ class TestOci(RemoteSuite):
         assert rows(str(clone)) == rows(path)
         with lakelog.open(str(clone), create=False) as lake:
             assert lake.verify().problems == ()
+
+
+def test_garbage_collection_between_pushes_keeps_all(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`docker-registry garbage-collect -m` deletes manifests that have no tag of their own."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(home))
+    monkeypatch.setattr(oci, "SETTLING", 0.0)
+    monkeypatch.setattr(oci, "_LISTED", 4)
+    path = str(home / "lake")
+    with registry_server.served() as host:
+        url = f"oci://{host}/lake"
+        (home / "app").mkdir()
+        (home / "app" / "file").write_bytes(b"content")
+        add(path, "first")
+        with opened(path) as lake:
+            known.add(lake.store, "origin", url)
+            save_state(lake, {"app": str(home / "app")}, name="saved")
+        push(path, "saved")
+        for number in range(3):
+            add(path, f"later{number}", 5)
+            push(path)
+            registry_server.collect_garbage(host)
+            assert rows(cloned(url, home / "clone")) == rows(path)
 
 
 def test_one_lost_request_is_made_again_and_uploads_go_on(

@@ -16,6 +16,9 @@ from tests.support.redis_server import free_port
 from tests.support.requirements import need
 from tests.support.scratch import memory
 
+_CONFIGS: dict[str, Path] = {}
+"""The configuration of each registry, by HOST:PORT."""
+
 
 @contextlib.contextmanager
 def served(**more: object) -> Iterator[str]:
@@ -41,10 +44,17 @@ def served(**more: object) -> Iterator[str]:
         )
         try:
             _wait(f"http://127.0.0.1:{port}/v2/", server)
+            _CONFIGS[f"127.0.0.1:{port}"] = file
             yield f"127.0.0.1:{port}"
         finally:
             server.kill()
             server.wait()
+
+
+def collect_garbage(host: str) -> None:
+    """Delete what the registry thinks nobody needs, manifests without a tag included."""
+    command = [need("docker-registry"), "garbage-collect", "-m", str(_CONFIGS[host])]
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
 
 
 def _wait(url: str, server: subprocess.Popen[bytes]) -> None:

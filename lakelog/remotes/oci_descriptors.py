@@ -1,0 +1,41 @@
+"""Descriptors, by which the manifests of a registry name blobs and each other."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+TITLE = "org.opencontainers.image.title"
+"""The annotation with the path that a layer has in a lake."""
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+Descriptor = dict[str, Any]
+
+
+def descriptor(kind: str, digest: str, size: int, title: str = "") -> Descriptor:
+    """Return the descriptor of a blob or manifest, with its path in a lake as title."""
+    found = {"mediaType": kind, "digest": digest, "size": size}
+    return {**found, "annotations": {TITLE: title}} if title else found
+
+
+def is_descriptor(value: Any) -> bool:
+    """Whether something that a registry gave can be used as a descriptor."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("digest"), str)
+        and bool(_DIGEST.fullmatch(value["digest"]))
+        and type(value.get("size")) is int
+        and 0 <= value["size"] < 1 << 44
+        and isinstance(value.get("annotations", {}), dict)
+    )
+
+
+def annotation(descriptor: Descriptor, name: str) -> str:
+    """Return an annotation of a descriptor or manifest, "" where it has none."""
+    found = descriptor.get("annotations")
+    return str(found.get(name, "")) if isinstance(found, dict) else ""
+
+
+def digest_of(data: bytes | bytearray) -> str:
+    """Return the digest of bytes as registries write it."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
