@@ -192,15 +192,18 @@ def with_signatures(
     accepted: list[keys.PublicKey],
     lakes: Collection[str],
 ) -> Report:
-    """Return a report with the problems of signatures: of what a ref names, or of all tags. They
-    are made here or in one of `lakes`."""
+    """Return a report with the problems of signatures: of what a ref names, or of all tags and
+    branches. They are made here or in one of `lakes`."""
     with app.progress("hashing", "events") as progress:
         try:
             if ref is None:
                 found = signing.check_tags(store, accepted, progress, lakes)
+                found += signing.check_branches(store, accepted, progress, lakes)
             else:
                 what = signing.target(store, app.branch, ref)
                 found = signing.check(store, what, accepted, progress, lakes=lakes)
+                if ref in store.refs.branches() and not what.tag:
+                    found += signing.check_pending(store, ref)
         # Damage was named by verify, but what cannot be read has no signature, either.
         except Damaged as error:
             found = [(error.path, error.reason)]

@@ -17,6 +17,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.paths import encode_name
 from lakelog.store.resolve import resolve
 from lakelog.store.signatures import SignatureFile
+from lakelog.store.tail import Tail
 from lakelog.store.tracking import is_tracking
 
 _AUTOMATIC = re.compile(r"train-[0-9a-f]+|(state-|before-rollback-|)\d{8}-\d{6}(-\d+)?")
@@ -126,6 +127,72 @@ def check_tags(
         except Damaged as error:
             found.append((error.path, f"tag {name}: {error.reason}"))
     return found if names else [(store.paths.tags, "the lake has no tag that could be signed")]
+
+
+def check_branches(
+    store: Store,
+    keys: Sequence[PublicKey],
+    progress: Progress | None = None,
+    lakes: Collection[str] = (),
+) -> list[tuple[str, str]]:
+    """Return (path, reason) of each branch that shows events which are in no signed state: of a
+    newest state whose events nobody signed, and of a WAL. What cannot be read is left to verify."""
+    found: list[tuple[str, str]] = []
+    trusted: set[str] = set()
+    for branch in store.refs.branches():
+        try:
+            head = store.refs.head(branch).move.snapshot
+            if not _has_signed_events(store, head, keys, progress, trusted, lakes):
+                found.append(
+                    (
+                        store.paths.head_dir(branch),
+                        f"branch {branch}: its newest state has events that are in no signed one:"
+                        f" `lakelog sign {branch} --key KEY` signs it, a TAG is verified alone",
+                    )
+                )
+            found += check_pending(store, branch)
+        except Damaged as error:
+            found.append((error.path, f"branch {branch}: {error.reason}"))
+    return found
+
+
+def check_pending(store: Store, branch: str) -> list[tuple[str, str]]:
+    """Return what a branch shows of its WALs, which no signature covers."""
+    events = Tail(store.paths, store.refs, branch).collect().events
+    if not events:
+        return []
+    return [
+        (
+            store.paths.wal_dir(branch),
+            f"branch {branch}: {events:,} of the events that it shows are in its write-ahead log,"
+            f" and so not signed: `lakelog sign {branch} --key KEY` signs them, too",
+        )
+    ]
+
+
+def _has_signed_events(
+    store: Store,
+    snapshot: str,
+    keys: Sequence[PublicKey],
+    progress: Progress | None,
+    trusted: set[str],
+    lakes: Collection[str],
+) -> bool:
+    """Whether a signed state has exactly the events of a state, in whatever segments they are."""
+    if not store.manifests.load(snapshot).totals.events:
+        return True
+    roots: dict[str, tuple[str, int]] = {}
+    for file in signatures.listing(store.paths):
+        try:
+            of = store.refs.tag(file.tag).snapshot if file.tag else file.state
+            said = open_file(store, file, Target(file.tag, of), keys, lakes).statement
+        except (Damaged, NotProven, UnknownRef):
+            continue
+        if said.lake not in roots:
+            roots[said.lake] = snapshot_tree.root(store, snapshot, progress, trusted, said.lake)
+        if roots[said.lake] == (said.root, said.events):
+            return True
+    return False
 
 
 def _wants_signature(store: Store, tag: str) -> bool:

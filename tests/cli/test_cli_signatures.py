@@ -53,6 +53,26 @@ def test_a_branch_is_signed_with_all_that_was_appended(lake: Path) -> None:
     run(lake, "verify", "main", "--signed-by", key(lake, "a.pub"))
 
 
+def test_events_that_nobody_signed_are_a_problem(lake: Path) -> None:
+    """Whatever SQL shows of a branch is signed, or verify says so: of the WAL, and published."""
+    run(lake, "tag", "v1", "--sign", key(lake, "a"))
+    signed = ("--signed-by", key(lake, "a.pub"))
+    run(lake, "compact")
+    run(lake, "verify", *signed)  # the same events in other segments
+    run(lake, "append", "type=FORGED")
+    (problem,) = answer(lake, "verify", *signed, code=3)["problems"]
+    assert (problem["path"], problem["kind"]) == ("wal/main", "unsigned")
+    assert "1 of the events that it shows" in problem["reason"]
+    run(lake, "seal")
+    (problem,) = answer(lake, "verify", *signed, code=3)["problems"]
+    assert (problem["path"], problem["kind"]) == ("refs/heads/main", "unsigned")
+    run(lake, "verify", "v1", *signed)
+    run(lake, "sign", "main", "--key", key(lake, "a"))
+    run(lake, "verify", *signed)
+    run(lake, "append", "type=FORGED")
+    answer(lake, "verify", "main", *signed, code=3)
+
+
 def test_an_event_is_proven(lake: Path) -> None:
     """By id or by seq, to a file or to standard output; checked by the key alone."""
     run(lake, "tag", "v1", "--sign", key(lake, "a"))
