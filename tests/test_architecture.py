@@ -32,7 +32,7 @@ ORDER = {
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "living forks lazy interpreter closest signals locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
-    "store": """paths disk document wal entry manifest move_pack refs policy signatures
+    "store": """paths regular_file disk document wal entry manifest move_pack refs policy signatures
         verified_files bootstrap tracking sealer_process clock tail receipt append_batch writer
         async_append publish trim thinning history_window resolve history stats""",
     "segments": """sql arrays quoted_text payload_layout line_layout connection typed

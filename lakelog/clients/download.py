@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.errors import DownloadFailed
-from lakelog.store import disk
+from lakelog.store import disk, regular_file
 
 AGENT = "lakelog (+feeds)"
 _PIECE = 1 << 16
@@ -126,7 +126,7 @@ def download(url: str, path: str, limits: Limits | None = None) -> Download:
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             os.ftruncate(fd, start)
-            for piece in disk.pieces(part):
+            for piece in regular_file.pieces(part):
                 digest.update(piece)
             os.lseek(fd, start, os.SEEK_SET)
             _remember(note, url, response)

@@ -18,7 +18,7 @@ from typing import Any
 
 from lakelog.chunks import state_files
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
-from lakelog.store import disk, document, wal
+from lakelog.store import disk, document, regular_file, wal
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
 from lakelog.store.paths import (
     OBJECTS,
@@ -297,7 +297,7 @@ def _copy_states(store: Store, there: Paths, result: HotCopy) -> list[str]:
 
 
 def _hash_pieces(path: str, digest: Any) -> Iterator[bytes]:
-    for piece in disk.pieces(path):
+    for piece in regular_file.pieces(path):
         digest.update(piece)
         yield piece
 

@@ -22,7 +22,7 @@ from lakelog.remotes.objects import STATES, Name, Sizes, path_of
 from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.remotes.site import key_of
 from lakelog.remotes.untrusted import NotBelieved
-from lakelog.store import disk, document
+from lakelog.store import disk, document, regular_file
 from lakelog.store.bootstrap import Store
 
 _LOOKS = 3
@@ -95,7 +95,7 @@ def _send(store: Store, remote: Remote, name: Name) -> None:
             yield _state_file(path, name)
             return
         digest = hashlib.sha256()
-        for piece in disk.pieces(path, 1 << 20):
+        for piece in regular_file.pieces(path, 1 << 20):
             digest.update(piece)
             yield piece
         # Before the receiver gives it a name: damage does not travel.

@@ -35,7 +35,7 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk, document, policy
+from lakelog.store import disk, document, policy, regular_file
 from lakelog.store.bootstrap import Store
 from lakelog.store.refs import Move, Tag, author
 from lakelog.store.tracking import remote_names
@@ -124,7 +124,7 @@ def load(store: Store, name: str) -> KnownRemote:
     """Return one remote. Raises UnknownRef, DamagedRef."""
     path = store.paths.remote(name)
     try:
-        body = document.decode(disk.read(path))
+        body = document.decode(disk.read(path, regular_file.DOCUMENT_MAX))
         branches = {n: _known(b) for n, b in body.pop("branches").items()}
         members = {n: v for n, v in body.items() if n in _MEMBERS}
         return KnownRemote(**members, branches=branches)

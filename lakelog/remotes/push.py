@@ -20,7 +20,7 @@ from lakelog.remotes.carry import Carried, Progress
 from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
-from lakelog.store import disk, policy
+from lakelog.store import disk, policy, regular_file
 from lakelog.store.refs import Head, Move
 
 _LOOKS = 10
@@ -120,7 +120,7 @@ class _Push:
     def tag(self, name: str) -> None:
         """Push one tag with the objects of its state."""
         tag = self._store.refs.tag(name)
-        data = disk.read(self._store.paths.tag(name))
+        data = disk.read(self._store.paths.tag(name), regular_file.DOCUMENT_MAX)
         there = self._site.tag(name)
         if there and there[1] == data:
             self._result.refs[name] = "up to date"

@@ -14,7 +14,7 @@ from lakelog.remotes import untrusted
 from lakelog.remotes.carry import believing
 from lakelog.remotes.site import Site
 from lakelog.remotes.untrusted import NotBelieved
-from lakelog.store import disk, signatures
+from lakelog.store import disk, regular_file, signatures
 from lakelog.store.bootstrap import Store
 from lakelog.store.signatures import SignatureFile
 
@@ -29,7 +29,7 @@ def send(store: Store, site: Site, tag: str, snapshot: str) -> int:
     sent = 0
     for file in of:
         signatures.read(file.path)
-        name, data = os.path.basename(file.path), disk.read(file.path)
+        name, data = os.path.basename(file.path), _own(file.path)
         there = site.signature(name)
         if there is None or (there != data and _time(there) < _time(data)):
             site.put_signature(name, data, replace=there is not None)
@@ -49,14 +49,14 @@ class SignedThere:
         count = 0
         for name in self._names.get(tag or f"@{snapshot}", ()):
             path = f"{store.paths.signatures}/{name}"
-            if disk.exists(path) and not _has_expired(disk.read(path)):
+            if disk.exists(path) and not _has_expired(_own(path)):
                 continue
             data = self._site.signature(name)
             if data is None:
                 continue
             with believing(self._site.remote):
                 untrusted.signature(data)
-            if disk.exists(path) and (_has_expired(data) or _time(disk.read(path)) >= _time(data)):
+            if disk.exists(path) and (_has_expired(data) or _time(_own(path)) >= _time(data)):
                 continue
             disk.make_dirs(store.paths.signatures)
             disk.replace_whole(path, data)
@@ -77,6 +77,14 @@ class SignedThere:
             if len(of) > _SIGNATURES_MAX:
                 raise TransferRefused(f"{self._site.url}: {of[0]} is one of too many signatures")
         return found
+
+
+def _own(path: str) -> bytes:
+    """Return the bytes of a signature here, b"" of what is no file."""
+    try:
+        return disk.read(path, regular_file.DOCUMENT_MAX)
+    except regular_file.NotRegular:
+        return b""
 
 
 def _is_tag(name: str, file: SignatureFile) -> bool:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedIds
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk, document
+from lakelog.store import disk, document, regular_file
 from lakelog.store.entry import IdRun
 from lakelog.store.paths import Paths
 
@@ -83,7 +83,7 @@ def read(paths: Paths, run: IdRun) -> tuple[np.ndarray, np.ndarray]:
     """Map a run into memory. Raises DamagedIds when it is missing or not of the right shape."""
     path = paths.object("ids", run.digest)
     try:
-        with open(path, "rb") as file:
+        with open(regular_file.open_file(path), "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (FileNotFoundError, ValueError):
         raise DamagedIds(path, "the id run is missing or empty") from None
@@ -175,7 +175,7 @@ def _ranges(paths: Paths, runs: list[Keys], count: int, lows: list[str]) -> Iter
 
 
 def _all_pieces(paths: Iterable[str]) -> Iterator[bytes]:
-    return itertools.chain.from_iterable(map(disk.pieces, paths))
+    return itertools.chain.from_iterable(map(regular_file.pieces, paths))
 
 
 def _hash_pieces(pieces: Iterable[bytes], digest: Any) -> Iterator[bytes]:

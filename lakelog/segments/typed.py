@@ -34,6 +34,7 @@ import orjson
 
 from lakelog.errors import DamagedSegment
 from lakelog.segments import sql
+from lakelog.store import regular_file
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
@@ -180,7 +181,7 @@ def _from_footer(path: str, key: str) -> Schema:
 
 
 def _footer(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with open(regular_file.open_file(path), "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 8, 0))
         length = int.from_bytes(file.read(4), "little")

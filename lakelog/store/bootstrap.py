@@ -18,7 +18,7 @@ from lakelog.errors import (
     UnsupportedStore,
 )
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
-from lakelog.store import disk, document
+from lakelog.store import disk, document, regular_file
 from lakelog.store.manifest import Manifest, Manifests, empty
 from lakelog.store.paths import FORMAT, Paths
 from lakelog.store.refs import Move, Refs, author, escape_text
@@ -126,7 +126,9 @@ def load(root: str) -> Store:
     """Open a lake. Raises LakeNotFound, DamagedLake, FormatTooNew, UnsupportedStore."""
     paths = Paths(root)
     try:
-        data = disk.read(paths.config)
+        data = disk.read(paths.config, regular_file.DOCUMENT_MAX)
+    except regular_file.NotRegular as error:
+        raise DamagedLake(paths.config, str(error)) from None
     except (FileNotFoundError, NotADirectoryError) as error:
         if isinstance(error, FileNotFoundError):
             refuse_orphan(paths)
@@ -175,7 +177,7 @@ def raise_format(store: Store) -> None:
     if store.format == FORMAT:
         return
     if 0 < _format_on_disk(store) < FORMAT:
-        body = document.decode(disk.read(store.paths.config))
+        body = document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
         disk.replace_whole(store.paths.config, document.encode({**body, "format": FORMAT}))
     store.format = FORMAT
 
@@ -183,7 +185,9 @@ def raise_format(store: Store) -> None:
 def _format_on_disk(store: Store) -> int:
     """The format that lakelog.json says now, 0 if it is gone or damaged."""
     try:
-        return int(document.decode(disk.read(store.paths.config))["format"])
+        return int(
+            document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))["format"]
+        )
     except (FileNotFoundError, document.NotIntact):
         return 0
 
@@ -192,7 +196,7 @@ def require_same_lake(store: Store, path: str, fds: Iterable[int]) -> None:
     """Refuse a lake that took the place of the open one: another, or a copy, in which the newest
     file of its writer, at `path` and one of the open ones, is another file. Raises LakeReplaced."""
     try:
-        lake = document.decode(disk.read(store.paths.config)).get("lake")
+        lake = document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX)).get("lake")
     except (OSError, document.NotIntact):
         return  # it was removed, moved or damaged, and nothing else is in its place
     opened = [fd for fd in fds if fd >= 0]

@@ -18,12 +18,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from lakelog.store import regular_file
+
 Identity = tuple[int, int, int]
 TEMPORARY = ".tmp-"
 _BLOCK = 1 << 16
 _ZEROS = bytes(_BLOCK)
 _VECTOR = 1024
 """So many pieces one call writes at most."""
+_IN_PLACE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""How a file that is there is written to: never through a link, which may lead out of the lake."""
 _NAMED: dict[str, tuple[int, int]] = {}
 """Directories whose names this process has synced, with device and inode."""
 _NAMED_MOST = 8192
@@ -196,13 +200,6 @@ def write_pieces(
     return path
 
 
-def pieces(path: str, size: int = 1 << 22) -> Iterator[bytes]:
-    """Yield the bytes of a file."""
-    with open(path, "rb", buffering=0) as file:
-        while piece := file.read(size):
-            yield piece
-
-
 def link_object(temporary: str, path: str) -> None:
     """Give a synced temporary file its content-addressed name, durably."""
     make_object_dir(os.path.dirname(path))
@@ -337,7 +334,7 @@ def memory_file(pieces: Sequence[bytes | memoryview]) -> int:
 def append_line(path: str, data: bytes) -> None:
     """Append to a derived file, unsynced; a torn line is for its reader to skip."""
     # O_APPEND and one write: lines of two processes do not overwrite each other.
-    fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | _IN_PLACE, 0o644)
     try:
         os.write(fd, data)
     finally:
@@ -347,7 +344,7 @@ def append_line(path: str, data: bytes) -> None:
 def map_shared(path: str, size: int) -> mmap.mmap:
     """Map a derived file of `size` bytes that processes change in place, never synced; it is
     created with zeros if it is missing."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | _IN_PLACE, 0o644)
     try:
         # One byte at the end: what another process wrote before it meanwhile stays.
         if os.fstat(fd).st_size < size:
@@ -357,11 +354,14 @@ def map_shared(path: str, size: int) -> mmap.mmap:
         os.close(fd)
 
 
-def read(path: str) -> bytes:
-    """All bytes of a file; small ones in a third of the time that a file object takes."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def read(path: str, longest: int = -1) -> bytes:
+    """All bytes of a file of at most `longest`, if that is given; small ones in a third of the time
+    that a file object takes. Raises NotRegular."""
+    fd = regular_file.open_file(path)
     try:
         size = os.fstat(fd).st_size
+        if size > longest >= 0:
+            raise regular_file.NotRegular(errno.EFBIG, f"it has {size:,} bytes", path)
         data = os.read(fd, size + 1)  # one more, so that a file that grew is noticed
         if len(data) == size and size:
             return data
@@ -440,8 +440,8 @@ def lock(fd: int, *, wait: bool = False) -> bool:
 def is_locked(path: str) -> bool:
     """Whether some process holds the flock of `path`; False if it is gone."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        fd = regular_file.open_file(path)
+    except (FileNotFoundError, regular_file.NotRegular):
         return False
     try:
         return not lock(fd)
@@ -475,7 +475,7 @@ def claim(path: str, kept: int = -1) -> Iterator[Claim]:
     fd = kept
     try:
         if fd < 0:
-            fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+            fd = os.open(path, os.O_CREAT | os.O_RDWR | _IN_PLACE, 0o644)
         else:
             os.set_inheritable(fd, False)
     except OSError:
@@ -491,7 +491,7 @@ def claim(path: str, kept: int = -1) -> Iterator[Claim]:
 def hold(path: str, *, shared: bool) -> Iterator[bool]:
     """Hold a lock file that several may share, after waiting, or one alone, who does not wait:
     yields whether it is held."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | _IN_PLACE, 0o644)
     try:
         if shared:
             fcntl.flock(fd, fcntl.LOCK_SH)

@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 
+from lakelog.store.regular_file import NotIntact
+
+__all__ = ["TAIL", "NotIntact", "decode", "digest", "encode", "ending", "split"]
+
 _MARK = b',"checksum":"'
 TAIL = len(_MARK) + 64 + len(b'"}\n')
-
-
-class NotIntact(ValueError):
-    """Raised for bytes that are not a document as it was written; the caller names the file."""
 
 
 def encode(body: dict[str, Any]) -> bytes:

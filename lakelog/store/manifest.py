@@ -32,7 +32,7 @@ import orjson
 import zstandard
 
 from lakelog.errors import DamagedManifest, FormatTooNew
-from lakelog.store import disk, document
+from lakelog.store import disk, document, regular_file
 from lakelog.store.entry import (
     Entry,
     IdRun,
@@ -313,7 +313,7 @@ class Manifests:
     def _read(self, digest: str, size: int | None) -> dict[str, Any]:
         path = self._paths.object("manifests", digest)
         try:
-            data = disk.read(path)
+            data = disk.read(path, regular_file.DOCUMENT_MAX)
         except FileNotFoundError:
             raise DamagedManifest(path, "the manifest or page is missing") from None
         # Before decompressing: a flipped bit must not reach zstd or the JSON parser.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from lakelog.errors import InvalidPolicy, NotAllowed
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk
+from lakelog.store import disk, regular_file
 from lakelog.store.paths import Paths
 from lakelog.store.refs import author
 
@@ -67,7 +67,7 @@ class Policy:
 def load(paths: Paths) -> Policy:
     """Return the policy of a lake. Raises InvalidPolicy, with one line."""
     try:
-        data = disk.read(paths.policy)
+        data = disk.read(paths.policy, regular_file.DOCUMENT_MAX)
         if len(data) > _BYTES_MAX:
             raise ValueError(f"it has {len(data):,} bytes")
         return _parse(tomllib.loads(data.decode()))

@@ -24,8 +24,8 @@ from typing import Any
 
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store import disk, document
-from lakelog.store.move_pack import PACKED, read_packed
+from lakelog.store import disk, document, regular_file
+from lakelog.store.move_pack import PACKED, own_bytes, read_packed
 from lakelog.store.paths import Paths, decode_name, is_encoded, parse_move, parse_packed
 
 _PACKED_CACHED, _TEXTS_CACHED = 4, 64
@@ -118,7 +118,7 @@ class Refs:
 
     def read_head(self, branch: str, number: int) -> Head:
         """Return move `number` with its digest. Raises DamagedRef, FileNotFoundError."""
-        data = disk.read(self._paths.move(branch, number))
+        data = own_bytes(self._paths, branch, number)
         return Head(self.decode(branch, number, data), digest_of(data))
 
     def read(self, branch: str, number: int) -> Move:
@@ -145,7 +145,7 @@ class Refs:
         own = sorted(self._own(branch), reverse=True)
         with contextlib.suppress(FileNotFoundError):  # packed since it was listed: so is the rest
             for number in own:
-                data = disk.read(self._paths.move(branch, number))
+                data = own_bytes(self._paths, branch, number)
                 if following and number < following - 1:
                     break  # those between may have been packed since
                 yield self.decode(branch, number, data)
@@ -281,7 +281,7 @@ class Refs:
         """Yield (number, bytes) of every move that can be read, in no order."""
         for number in list(self._own(branch)):
             with contextlib.suppress(FileNotFoundError):
-                yield number, disk.read(self._paths.move(branch, number))
+                yield number, own_bytes(self._paths, branch, number)
         for _, _, path in self.packs(branch):
             with contextlib.suppress(FileNotFoundError, DamagedRef):
                 yield from read_packed(path).items()
@@ -329,7 +329,7 @@ class Refs:
         """One tag. Raises UnknownRef, DamagedRef."""
         path = self._paths.tag(name)
         try:
-            body, text = open_ref(disk.read(path))
+            body, text = open_ref(disk.read(path, regular_file.DOCUMENT_MAX))
             tag = Tag(**body, carried=text)
             # An intact file under another name would give another state.
             if tag.name != name:
@@ -380,7 +380,7 @@ class Refs:
     def hint_number(self, branch: str) -> int:
         """The number that the hint names, 0 for none; that move was durable before the hint."""
         try:
-            body = document.decode(disk.read(self._paths.hint(branch)))
+            body = document.decode(disk.read(self._paths.hint(branch), regular_file.DOCUMENT_MAX))
         except (OSError, document.NotIntact):
             return 0
         return int(body["number"]) if body.keys() == _HINT and body["branch"] == branch else 0

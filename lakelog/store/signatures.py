@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import DamagedRef
-from lakelog.store import disk, document
+from lakelog.store import disk, document, regular_file
 from lakelog.store.paths import Paths, decode_name, encode_name
 
 MEMBERS = {"payloadType", "payload", "signatures"}
@@ -65,7 +65,7 @@ def of_state(paths: Paths, digest: str) -> list[SignatureFile]:
 def read(path: str) -> dict[str, Any]:
     """Return the envelope in a file. Raises DamagedRef, FileNotFoundError."""
     try:
-        body = document.decode(disk.read(path))
+        body = document.decode(disk.read(path, regular_file.DOCUMENT_MAX))
     except document.NotIntact as error:
         raise DamagedRef(path, f"the signature is damaged: {error}") from None
     if body.keys() != MEMBERS:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store import disk, wal
+from lakelog.store import disk, regular_file, wal
 from lakelog.store.paths import Paths, encode_name, parse_wal
 from lakelog.store.refs import Head, Refs
 
@@ -248,9 +248,11 @@ class Tail:
     def _advance(self, file: WalFile) -> bool:
         """Read on in a file; False if it vanished."""
         try:
-            fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = regular_file.open_file(file.path)
         except FileNotFoundError:
             return False
+        except regular_file.NotRegular as error:
+            raise DamagedWal(file.path, str(error)) from None
         try:
             status = os.fstat(fd)
             # Repair and a hot copy put another file in its place: what was read is not of that.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from lakelog.errors import DamagedRef
 from lakelog.settings import Settings
-from lakelog.store import disk, document
+from lakelog.store import disk, document, regular_file
 from lakelog.store.bootstrap import Store
 from lakelog.store.move_pack import PACKED, decode_packed, encode_packed, read_packed
 from lakelog.store.paths import parse_move
@@ -141,7 +141,7 @@ def _read_fitting(store: Store, branch: str, numbers: list[int]) -> dict[int, by
     """Read the first of these moves, as many as one packed file takes."""
     part, size = dict[int, bytes](), 0
     for number in numbers[:PACKED]:
-        data = disk.read(store.paths.move(branch, number))
+        data = disk.read(store.paths.move(branch, number), regular_file.DOCUMENT_MAX)
         if part and size + len(data) > PACKED_BYTES:
             break
         store.refs.decode(branch, number, data)

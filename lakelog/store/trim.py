@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from lakelog.store import disk, wal
+from lakelog.store import disk, regular_file, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.refs import Head
@@ -50,8 +50,8 @@ def _segments_present(store: Store, head: Head) -> bool:
 def _remove(store: Store, file: WalFile, newest: bool) -> bool:
     """Unlink one file under its lock; False if its writer lives or it grew."""
     try:
-        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        fd = regular_file.open_file(file.path)
+    except (FileNotFoundError, regular_file.NotRegular):
         return False
     try:
         # A living writer, which holds the lock, may append to its newest file at any moment.

@@ -12,12 +12,13 @@ import os
 import zlib
 from collections.abc import Callable
 
-from lakelog.store import disk
+from lakelog.store import disk, regular_file
 from lakelog.store.paths import Paths
 
 _CHUNK = 1 << 20
 _SLACK = 1_000
 """This many lines of files that are gone do not matter."""
+_HOLES_UP_TO = 1 << 30
 
 
 class VerifiedFiles:
@@ -74,7 +75,7 @@ class VerifiedFiles:
         if self._stamps is None:
             self._stamps = {}
             try:
-                text = disk.read(self._paths.verified)
+                text = disk.read(self._paths.verified, regular_file.DOCUMENT_MAX)
             except OSError:
                 text = b""
             for line in text.splitlines():
@@ -101,9 +102,18 @@ def parse(line: bytes) -> tuple[str, tuple[int, int, int, int]] | None:
 
 
 def hash_file(path: str) -> str:
-    """SHA-256 of a file, read in chunks."""
+    """SHA-256 of a file, read in chunks; "" of what is none: a pipe or device, or a
+    file that says it is long and is not there."""
     sha = hashlib.sha256()
-    with open(path, "rb") as file:
+    try:
+        fd = regular_file.open_file(path)
+    except regular_file.NotRegular:
+        return ""
+    with open(fd, "rb") as file:
+        # To read a terabyte of nothing would take an hour. Copies of short files may have holes.
+        if os.fstat(fd).st_size > _HOLES_UP_TO and regular_file.has_holes(fd):
+            return ""
+        file.seek(0)
         while chunk := file.read(_CHUNK):
             sha.update(chunk)
     return sha.hexdigest()

@@ -10,7 +10,7 @@ from typing import Any
 from lakelog.chunks import state_files
 from lakelog.errors import Damaged
 from lakelog.maintain.reachability import lost_names
-from lakelog.store import disk, document, verified_files
+from lakelog.store import disk, document, regular_file, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -85,7 +85,7 @@ class Checker:
     def document(self, path: str, members: set[str], kind: str = "damage") -> Body | None:
         """Read a checksummed document; None if it is gone, not intact, or another one."""
         try:
-            data = disk.read(path)
+            data = disk.read(path, regular_file.DOCUMENT_MAX)
             self.count(len(data))
             body, _ = open_ref(data)
             if body.keys() >= members:

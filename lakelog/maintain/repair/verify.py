@@ -17,7 +17,15 @@ from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.maintain.repair import lost_moves
 from lakelog.maintain.repair.checker import Checker, Problem, Progress, Report
 from lakelog.settings import DEFAULTS
-from lakelog.store import bootstrap, disk, document, manifest, signatures, verified_files
+from lakelog.store import (
+    bootstrap,
+    disk,
+    document,
+    manifest,
+    regular_file,
+    signatures,
+    verified_files,
+)
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.entry import SegmentEntry
@@ -246,7 +254,11 @@ def _own_moves(directory: str) -> MoveBytes:
         number = parse_move(name)
         if number is not None:
             with contextlib.suppress(FileNotFoundError):
-                moves[number] = _without_manifest(disk.read(f"{directory}/{name}"))
+                try:
+                    data = disk.read(f"{directory}/{name}", regular_file.DOCUMENT_MAX)
+                except regular_file.NotRegular:
+                    data = b""
+                moves[number] = _without_manifest(data)
     return moves
 
 
@@ -384,8 +396,11 @@ def _check_rollbacks(checker: Checker) -> None:
 def _check_verified(checker: Checker) -> None:
     path = checker.store.paths.verified
     try:
-        data = disk.read(path)
+        data = disk.read(path, regular_file.DOCUMENT_MAX)
     except FileNotFoundError:
+        return
+    except regular_file.NotRegular as error:
+        checker.add(path, str(error), "derived")
         return
     checker.count(len(data))
     bad = sum(verified_files.parse(line) is None for line in data.splitlines())
