@@ -203,9 +203,10 @@ def _checked(
 ) -> Iterator[bytes]:
     """Yield the bytes of an object, going on where a connection broke; never more than `size`."""
     got = attempts = 0
+    pace = remotes.Pace(remote.url)
     while True:
         try:
-            for piece in remote.stream(key_of(name), got):
+            for piece in pace.over(remote.stream(key_of(name), got)):
                 got, attempts = got + len(piece), 0
                 if got > size:
                     raise _wrong(remote, name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import re
 import ssl
@@ -23,7 +24,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from lakelog.clients.loopback import is_loopback
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.remotes import docker_config
-from lakelog.remotes.remote import Interrupted
+from lakelog.remotes.remote import Interrupted, Pace
 
 MANIFEST_MAX = 4 << 20
 """Bytes of a manifest at most, as registries have it."""
@@ -54,6 +55,29 @@ class _Link:
     used: float = 0.0
 
 
+class _PacedStream(io.RawIOBase):
+    """The bytes of a connection, given up where they come too slowly, in headers as in bodies."""
+
+    def __init__(self, raw: io.RawIOBase, url: str) -> None:
+        self._raw, self._pace = raw, Pace(url)
+
+    def readable(self) -> bool:
+        """It is only read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what is there."""
+        begun = time.monotonic()
+        count = self._raw.readinto(buffer)
+        self._pace.add(time.monotonic() - begun, count or 0)
+        return count
+
+    def close(self) -> None:
+        """Close the connection's side of it."""
+        self._raw.close()
+        super().close()
+
+
 class Answer:
     """What a server answered; its body is read later, or the connection ends with `close`."""
 
@@ -74,7 +98,9 @@ class Answer:
                 raise Interrupted("the connection was lost")
             whole = True
         except (OSError, http.client.HTTPException) as error:
-            raise error if isinstance(error, Interrupted) else _interrupted(error) from None
+            raise (
+                error if isinstance(error, (Interrupted, Unreachable)) else _interrupted(error)
+            ) from None
         finally:
             self._end(whole)
 
@@ -291,16 +317,16 @@ class Repository:
         raise TransferRefused(f"{self.url}: redirects without end: refused")
 
     def _absolute(self, place: str, base: str = "") -> str:
-        """Return a URL. Raises TransferRefused for one that would be sent in the clear."""
+        """Return a URL. Raises TransferRefused for one that would be sent in the clear, or that a
+        registry elsewhere has on this machine, where it could reach what others cannot."""
         try:
             url = urljoin(base or f"{self._root[0]}://{self._root[1]}/", place)
             parts = urlsplit(url)
         except ValueError:
             raise TransferRefused(f"{self.url}: it leads to no address") from None
-        is_safe = parts.scheme == "https" or (
-            parts.scheme == "http" and is_loopback(parts.hostname or "")
-        )
-        if not is_safe or not parts.hostname:
+        is_here, of_here = is_loopback(parts.hostname or ""), self._root[0] == "http"
+        is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_here)
+        if not is_safe or not parts.hostname or (is_here and not of_here):
             raise TransferRefused(f"{self.url}: it leads to {parts.scheme}://{parts.hostname}")
         return url
 
@@ -323,6 +349,8 @@ class Repository:
             ) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             link.http.close()
+            if isinstance(error, Unreachable):
+                raise
             raise Interrupted(f"{self.url}: {_interrupted(error)}") from None
         if answer.status == 429 or answer.status >= 500:
             self._wait(answer)
@@ -346,9 +374,18 @@ class Repository:
                     link.http.close()
         scheme, netloc = to
         if scheme == "http":
-            return _Link(to, http.client.HTTPConnection(netloc, timeout=_TIMEOUT))
-        context = ssl.create_default_context()
-        return _Link(to, http.client.HTTPSConnection(netloc, timeout=_TIMEOUT, context=context))
+            link = http.client.HTTPConnection(netloc, timeout=_TIMEOUT)
+        else:
+            context = ssl.create_default_context()
+            link = http.client.HTTPSConnection(netloc, timeout=_TIMEOUT, context=context)
+        link.response_class = self._paced  # type: ignore[assignment]
+        return _Link(to, link)
+
+    def _paced(self, sock: Any, *words: Any, **more: Any) -> http.client.HTTPResponse:
+        response = http.client.HTTPResponse(sock, *words, **more)
+        raw = response.fp.detach()  # type: ignore[attr-defined]
+        response.fp = io.BufferedReader(_PacedStream(raw, self.url))
+        return response
 
     def _give_back(self, link: _Link) -> None:
         with self._lock:

@@ -31,12 +31,48 @@ WORKERS = 8
 SETTLING = 1.0
 """Seconds after which a name that was written belongs to the last one that wrote it, where a kind
 has no way to take it: longer than between the look of another push and its write."""
+SLOW_SECONDS, SLOWEST = 45.0, 100
+"""Who sends fewer bytes a second than that, over so many seconds of waiting, is given up."""
+_NOTED = 0.001
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
 class Interrupted(ConnectionError):
     """Raised by a kind of remote where a request may succeed if it is made again."""
+
+
+class Pace:
+    """Ends what comes so slowly that it never would: a byte every few seconds breaks no timeout of
+    a connection. The first bytes may take as long as they do. Raises Unreachable."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._waited, self._got, self._is_first = url, 0.0, 0, True
+
+    def over(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the pieces as they come."""
+        while True:
+            begun = time.monotonic()
+            piece = next(pieces, None)
+            if piece is None:
+                return
+            self.add(time.monotonic() - begun, len(piece))
+            yield piece
+
+    def add(self, seconds: float, count: int) -> None:
+        """Note that so many bytes were waited for so long."""
+        if self._is_first or seconds < _NOTED:
+            self._is_first = False
+            self._got += count
+            return
+        self._waited, self._got = self._waited + seconds, self._got + count
+        if self._waited > SLOW_SECONDS:
+            if self._got < self._waited * SLOWEST:
+                raise Unreachable(
+                    f"{self._url}: less than {SLOWEST} bytes a second come from there: run it again"
+                    " when it is faster, it goes on where it was"
+                )
+            self._waited, self._got = 0.0, 0
 
 
 class Remote(Protocol):
@@ -97,12 +133,13 @@ class Remote(Protocol):
 
 def read(remote: Remote, key: str, limit: int = DOCUMENT_MAX) -> bytes:
     """Return a file of at most `limit` bytes. Raises FileNotFoundError, and as the methods do."""
-    return retrying(lambda: _read(remote, key, limit))
+    pace = Pace(remote.url)
+    return retrying(lambda: _read(remote, key, limit, pace))
 
 
-def _read(remote: Remote, key: str, limit: int) -> bytes:
+def _read(remote: Remote, key: str, limit: int, pace: Pace) -> bytes:
     data = bytearray()
-    for piece in remote.stream(key):
+    for piece in pace.over(remote.stream(key)):
         data += piece
         if len(data) > limit:
             raise TransferRefused(f"{remote.url}: {key} is longer than {limit:,} bytes: refused")

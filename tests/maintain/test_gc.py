@@ -334,9 +334,9 @@ def test_every_page_is_read_once(make_lake: MakeLake, monkeypatch: pytest.Monkey
         put(lake, str(number))
     read, count = disk.read, dict[str, int]()
 
-    def counting(path: str) -> bytes:
+    def counting(path: str, *most: int) -> bytes:
         count[path] = count.get(path, 0) + 1
-        return read(path)
+        return read(path, *most)
 
     monkeypatch.setattr(manifest, "_CACHED", 2)
     monkeypatch.setattr(disk, "read", counting)
@@ -618,7 +618,9 @@ def test_a_long_list_is_deleted_in_batches(
         told.append((done, total))
         if done == collecting.BATCH:
             lake.store.refs.link_tag(tag)
-            monkeypatch.setattr(disk, "read", lambda path: (reads.append(path), read(path))[1])
+            monkeypatch.setattr(
+                disk, "read", lambda path, *most: (reads.append(path), read(path, *most))[1]
+            )
 
     lake.gc(progress=progress)
     assert told == [(500, 501), (501, 501)]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import lakelog
+from lakelog.errors import Unreachable
 from lakelog.maintain import gc as collecting
 from lakelog.remotes import known
 from lakelog.remotes.directory import DirectoryRemote
+from lakelog.remotes.remote import Pace
 from tests.support.lakes import opened
 from tests.support.remote_suite import RemoteSuite, add, heads, pull, push, rows
 
@@ -88,3 +92,17 @@ class TestDirectory(RemoteSuite):
             known.remove(lake.store, "origin")
             assert lake.store.refs.tag_names() == ["v1"]
         assert heads(url).keys() == {"main"}
+
+
+def test_a_trickle_is_given_up_and_a_slow_link_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the kind of remote: by the bytes that come while somebody waits for them."""
+    monkeypatch.setattr("lakelog.remotes.remote.SLOW_SECONDS", 0.1)
+
+    def pieces(size: int) -> Iterator[bytes]:
+        for _ in range(30):
+            time.sleep(0.01)
+            yield bytes(size)
+
+    assert sum(map(len, Pace("x").over(pieces(10)))) == 300
+    with pytest.raises(Unreachable, match="100 bytes a second"):
+        list(Pace("x").over(pieces(1)))

@@ -7,9 +7,11 @@ import hashlib
 import itertools
 import json
 import os
+import socket
+import threading
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,53 @@ def test_what_leads_elsewhere_in_the_clear_is_refused(where: str, config: Path) 
                     list(repository.blob("sha256:0"))
     # Of a host that is not this machine, nothing is asked in the clear.
     assert Repository("oci://registry.example/a")._root == ("https", "registry.example")
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:8200/v1/secret", "https://localhost/x"])
+def test_a_registry_elsewhere_does_not_lead_to_this_machine(place: str) -> None:
+    """A push to it would reach services that listen here for us alone."""
+    with closing(Repository("oci://registry.example/a")) as repository:
+        with pytest.raises(TransferRefused, match="leads to"):
+            repository._absolute(place)
+        assert repository._absolute("https://store.example/x") == "https://store.example/x"
+
+
+@pytest.mark.parametrize("part", ["body", "headers"])
+def test_an_answer_that_never_ends_is_given_up(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte every few seconds breaks no timeout of a connection."""
+    monkeypatch.setattr("lakelog.remotes.remote.SLOW_SECONDS", 0.2)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n"
+    at_once = head + (b"\r\n" if part == "body" else b"X: ")
+    with (
+        trickling(at_once) as address,
+        closing(Repository(f"oci://{address}/a")) as repository,
+        pytest.raises(Unreachable, match="100 bytes a second"),
+    ):
+        repository.manifest("main")
+
+
+@contextmanager
+def trickling(at_once: bytes) -> Iterator[str]:
+    """Serve the beginning of an answer, and then a byte now and again; yield HOST:PORT."""
+    ended = threading.Event()
+
+    def serve() -> None:
+        with suppress(OSError):
+            while not ended.is_set():
+                client, _ = listener.accept()
+                with client, suppress(OSError):
+                    client.recv(1 << 16)
+                    client.sendall(at_once)
+                    while not ended.wait(0.02):
+                        client.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
 
 
 def test_credential_helpers(config: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

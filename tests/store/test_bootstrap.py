@@ -135,10 +135,10 @@ def test_a_lake_opens_where_mounts_are_hidden(home: Path, monkeypatch: pytest.Mo
     """A container that hides the list of mounts is no reason to refuse a lake."""
     real = disk.read
 
-    def read(path: str) -> bytes:
+    def read(path: str, *most: int) -> bytes:
         if path.startswith("/proc/"):
             raise FileNotFoundError(errno.ENOENT, "hidden", path)
-        return real(path)
+        return real(path, *most)
 
     monkeypatch.setattr(disk, "read", read)
     with lakelog.open(str(home / "lake")) as made:

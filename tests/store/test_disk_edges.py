@@ -216,7 +216,7 @@ def test_states_near_by_are_found_without_reading_all(
     log = [entry.move.snapshot for entry in lake.log()]
     reader, real = make_lake(), disk.read
     read: list[str] = []
-    monkeypatch.setattr(disk, "read", lambda path: (read.append(path), real(path))[1])
+    monkeypatch.setattr(disk, "read", lambda path, *most: (read.append(path), real(path, *most))[1])
     for ref, most in (("main~1", 4), (log[40], 84), (log[50][:20], 74), ("main~3", 6)):
         read.clear()
         assert reader.at(ref).id in log
