@@ -33,8 +33,8 @@ ORDER = {
     "runtime": "living forks lazy interpreter closest signals locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
     "store": """paths regular_file disk document wal entry manifest move_pack refs policy signatures
-        verified_files bootstrap tracking sealer_process clock tail receipt append_batch writer
-        async_append publish trim thinning history_window resolve history stats""",
+        verified_files machine bootstrap tracking sealer_process clock tail receipt append_batch
+        writer async_append publish trim thinning history_window resolve history stats""",
     "segments": """sql arrays quoted_text payload_layout line_layout connection typed
         field_inference column_encoding text_kinds typed_rows payload_columns bloom segment
         identity_run frame_sql rows segment_sql""",
@@ -82,10 +82,11 @@ ORDER = {
     "train/report": "quality plots report proportions card",
     "proofs": "keys envelope event_tree snapshot_tree signing proof",
     "deploy": "deployment program kubectl container",
-    "remotes": """remote directory aws_config s3 sftp ssh docker_config registry
-        oci_descriptors oci_names oci conditions known objects untrusted site ancestry
-        carry signature_files push fetch""",
-    "state": "chunk_writer exchange rewind capture contents state extract restore",
+    "remotes": """remote directory aws_config s3 sftp ssh docker_config registry oci_descriptors
+        oci_names oci conditions known objects untrusted site ancestry carry signature_files push
+        fetch""",
+    "state": """chunk_writer origin retention exchange rewind capture contents listing state extract
+        restore""",
     "rollback": "revisions preflight rollback",
     "sync": "target databases services known dependence mapping delta row_reader sync",
     "sync/databases": "adbc sql_target sqlite duckdb_file postgres mysql",
@@ -99,7 +100,7 @@ ORDER = {
         shell connect
         write definitions ingest audit backups recent consume watch dump tail query views export
         sync signatures train stats schema dedupe deploy remotes state
-        omega oos events follow behaviour history rewind refs policy maintenance
+        machine omega oos events follow behaviour history rewind refs policy maintenance
         seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",

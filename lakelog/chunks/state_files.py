@@ -17,7 +17,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import zstandard
 
@@ -26,6 +26,7 @@ from lakelog.chunks.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateI
 from lakelog.errors import DamagedState
 from lakelog.store import disk, document
 from lakelog.store.entry import Record
+from lakelog.store.machine import Machine
 from lakelog.store.manifest import Manifest, Manifests
 from lakelog.store.paths import CHUNK, INDEX, Paths, hex_dirs, parse_state
 
@@ -39,11 +40,22 @@ _SEAL = struct.pack("<II4s", 0x184D2A5D, 36, b"LKS1")
 _SEAL_BYTES = len(_SEAL) + 32
 
 
+_LATER = ("deployment", "machine", "number", "save", "parent", "before", "mac")
+"""Members that a record may lack."""
+_NUMBER_MAX = 1 << 62
+
+
 @dataclass(frozen=True)
 class StateRecord:
     """A state directory of a snapshot: `label` names it, `path` is where it was, `bytes` those of
     its files without holes, `captured_at` when the save began (us). `deployment` says in which
-    revision of one it was saved: `name`, `namespace`, `hash`, `image`, or nothing."""
+    revision of one it was saved: `name`, `namespace`, `hash`, `image`, or nothing.
+
+    `machine` saved it, as `mac` proves to it. `number` orders its saves, whatever the clock said;
+    `save` is the same in all directories of one save, and the `commit` of its manifest; `parent` is
+    the save that the branch held before; `before` is "restore" or "rollback" in a save that was
+    made before one, and overwrites no other. Records of earlier versions have none of these.
+    """
 
     label: str
     index: str
@@ -52,13 +64,38 @@ class StateRecord:
     files: int
     captured_at: int
     deployment: dict[str, str] = field(default_factory=dict)
+    machine: str = ""
+    number: int = 0
+    save: str = ""
+    parent: str = ""
+    before: str = ""
+    mac: str = ""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands among the saves of a machine; the time is for those without a number."""
+        return self.number, self.captured_at
+
+    def signed(self, machine: Machine) -> StateRecord:
+        """Return it as saved by a machine."""
+        record = replace(self, machine=machine.id)
+        return replace(record, mac=machine.sign(*record._facts()))
+
+    def is_of(self, machine: Machine) -> bool:
+        """Whether a machine saved it, by what the machine alone can know."""
+        return machine.owns(self.machine, self.mac, *self._facts())
+
+    def _facts(self) -> tuple[str | int, ...]:
+        facts = (self.machine, self.label, self.index, self.path, self.captured_at)
+        return *facts, self.number, self.save, self.parent, self.before
 
     def entry(self) -> Record:
         """Return the manifest's entry."""
         names = ("index", "path", "bytes", "files", "captured_at")
         members = {name: getattr(self, name) for name in names}
-        if self.deployment:
-            members["deployment"] = self.deployment
+        for name in _LATER:
+            if value := getattr(self, name):
+                members[name] = value
         return Record("state", self.label, members)
 
 
@@ -75,7 +112,26 @@ def from_record(record: Record) -> StateRecord:
         raise ValueError(f"the index of state {record.key!r} is no digest")
     size, files, began = (int(body[name]) for name in ("bytes", "files", "captured_at"))
     deployment = {str(k): str(v) for k, v in body.get("deployment", {}).items()}
-    return StateRecord(record.key, index, path, size, files, began, deployment)
+    number = int(body.get("number", 0))
+    if not 0 <= number <= _NUMBER_MAX:
+        raise ValueError(f"state {record.key!r} has the number {number}")
+    names = ("save", "parent", "before", "mac")
+    save, parent, before, mac = (str(body.get(name, "")) for name in names)
+    return StateRecord(
+        record.key,
+        index,
+        path,
+        size,
+        files,
+        began,
+        deployment,
+        str(body.get("machine", "")),
+        number,
+        save,
+        parent,
+        before,
+        mac,
+    )
 
 
 # --- files ---------------------------------------------------------------------------------------

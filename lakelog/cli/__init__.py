@@ -48,6 +48,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "check-proof": ("signatures", "check such a proof, without the lake"),
         "rollback": ("rewind", "return to a state; nothing is deleted"),
         "state": ("state", "save state directories with the lake; list and restore them"),
+        "machine": ("machine", "show whose saved states these are; take over others"),
         "undo": ("rewind", "undo the last rollback, snapshot or retention"),
     },
     "Remotes": {

@@ -180,6 +180,9 @@ def _pending(store: Store, _: str) -> Findings:
     intent = rewind.read(store)
     if intent is None:
         yield OK, "no rollback is pending"
+    elif not rewind.is_here(store, intent):
+        words = "the next save, restore or rollback sets it aside"
+        yield WARNING, f"a {intent.op} was interrupted in another lake, {intent.lake!r}: {words}"
     elif disk.is_locked(store.paths.restore_lock):
         yield OK, f"a {intent.op} is at work: {intent.message}"
     else:

@@ -12,15 +12,15 @@ from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.cli.signatures import with_signatures
-from lakelog.cli.state import chosen_directories, is_enabled
+from lakelog.cli.state import chosen_directories
 from lakelog.compat import container_snapshots as snapshots
 from lakelog.compat.container_snapshots import Snapshot
 from lakelog.deploy.container import ENGINES, Engine
-from lakelog.errors import StateRefused
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.proofs.keys import load_public
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros, second
+from lakelog.state.restore import is_enabled, require_enabled
 
 _LIST = ("id", "time", "containers", "tags", "bytes", "author", "message", "snapshot")
 _ENGINE = click.option(
@@ -221,8 +221,7 @@ def restore_snapshot(
     container gets places of its own for it, and publishes no ports. OPTIONs are
     those of `docker run`. RESTORE_ENABLED=false turns restoring off.
     """
-    if not is_enabled("RESTORE_ENABLED"):
-        raise StateRefused("nothing was restored: RESTORE_ENABLED is off")
+    require_enabled()
     # `restore-snapshot ID -- --network x` has no name.
     if name is not None and name.startswith("-"):
         options, name = (name, *options), None

@@ -10,12 +10,12 @@ from lakelog.cli.history import snapshot_record
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, width
-from lakelog.cli.state import is_enabled
 from lakelog.errors import StateRefused
 from lakelog.render.formats import of_records
 from lakelog.rollback import rollback as rollbacks
 from lakelog.rollback.preflight import PARTS, Preflight
 from lakelog.rollback.rollback import RolledBack
+from lakelog.state.restore import is_enabled
 
 _COLUMNS = ("part", "name", "now", "then", "problem")
 _LINE = "  {part:<11}{name:<17}{now:<19}{then:<19}{word}"
@@ -99,7 +99,7 @@ def rollback(
         raise click.UsageError("name a state, or give --continue or --undo alone")
     if going_on:
         with app.open() as lake:
-            done = rollbacks.finish(lake)
+            done = rollbacks.finish(lake, app.say)
         app.say(f"finished: {done}" if done else "nothing was interrupted")
         return
     if undoing:
@@ -111,7 +111,7 @@ def rollback(
             if dry_run:
                 app.say(f"interrupted, and finished before the next rollback: {words}")
             else:
-                app.say(f"finished first, as it was interrupted: {rollbacks.finish(lake)}")
+                app.say(f"finished first, as it was interrupted: {rollbacks.finish(lake, app.say)}")
         # Before the rollback: afterwards only the events of the state are counted.
         was = lake.count()
         snapshot = str(ref)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,54 @@ from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import StateRefused
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros, second
-from lakelog.state.restore import Restored, check_restore, restore_state, undo_restore
-from lakelog.state.state import (
-    RETENTION,
-    SavedState,
-    clean_states,
-    diff_states,
-    find_state,
-    list_states,
-    read_file,
-    save_state,
+from lakelog.state.listing import SavedState, find_state, list_states
+from lakelog.state.origin import short
+from lakelog.state.restore import (
+    Restored,
+    check_restore,
+    is_enabled,
+    overwritten,
+    require_enabled,
+    restore_state,
+    undo_restore,
 )
+from lakelog.state.retention import Retention
+from lakelog.state.state import RETENTION, clean_states, diff_states, read_file, save_state
 from lakelog.store import bootstrap
 
-_LIST = ("state", "time", "bytes", "files", "directories", "author", "message", "snapshot")
+_LIST = (
+    *("state", "time", "bytes", "files", "directories", "author", "message", "snapshot"),
+    *("machine", "own", "before"),
+)
 _SCRIPTS = ("create_state_snapshot.sh", "restore_state_snapshot.sh", "omega_snapshot.sh")
 _DIFF = ("change", "path", "before", "after", "what")
-_INFO = ("state", "label", "path", "bytes", "files", "captured_at", "index", "deployment")
+_INFO = (
+    *("state", "label", "path", "bytes", "files", "captured_at", "index", "deployment"),
+    *("machine", "own"),
+)
+
+
+def _keep(unit: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    words = f"Keep also the newest state of each of the last N {unit}s that have one."
+    count = click.IntRange(0)
+    names = {"day": "daily", "week": "weekly", "month": "monthly", "year": "yearly"}
+    return click.option(f"--keep-{names[unit]}", type=count, default=0, metavar="N", help=words)
+
+
+def _with_periods(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that keep states of days, weeks, months and years."""
+    for unit in ("year", "month", "week", "day"):
+        function = _keep(unit)(function)
+    return function
+
+
+_FROM = click.option(
+    "--from",
+    "source",
+    default="",
+    metavar="ID",
+    help="Of this machine, as `state list` shows it, or ANY; by default of this one.",
+)
 
 
 @click.group(
@@ -79,6 +111,7 @@ def state() -> None:
     metavar="N",
     help="Keep the newest N states that have no NAME of yours; 0 keeps all.",
 )
+@_with_periods
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out such paths or names.")
 @with_output
 def save(
@@ -87,13 +120,18 @@ def save(
     directories: tuple[str, ...],
     message: str,
     keep: int,
+    keep_daily: int,
+    keep_weekly: int,
+    keep_monthly: int,
+    keep_yearly: int,
     exclude: tuple[str, ...],
     target: Target,
 ) -> None:
     """Save directories as one state, named NAME or by its time.
 
     Files that change while they are read are read again. Nothing is saved if a
-    file cannot be read. SNAPSHOT_ENABLED=false turns saving off.
+    file cannot be read. Only older states of this machine are pruned.
+    SNAPSHOT_ENABLED=false turns saving off.
     """
     # No failure: what runs at the end of every pod must not hold up those that save nothing.
     if not is_enabled("SNAPSHOT_ENABLED"):
@@ -109,7 +147,9 @@ def save(
             chosen,
             name=name,
             message=message,
-            keep=keep or None,
+            keep=Retention(keep, keep_daily, keep_weekly, keep_monthly, keep_yearly)
+            if keep
+            else None,
             exclude=exclude,
             progress=progress,
         )
@@ -117,6 +157,8 @@ def save(
         app.say(f"left out, as only files, directories and links are saved: {_few(result.skipped)}")
     if result.changed:
         app.say(f"kept changing while they were read: {_few(result.changed)}", fg="yellow")
+    for note in result.notes:
+        app.say(cell(note), fg="yellow")
     if result.pruned:
         app.say(f"pruned {many(len(result.pruned), 'older state')}")
     saved = result.state
@@ -132,7 +174,7 @@ def list_(app: App, target: Target) -> None:
     """List the states, newest first."""
     with app.open() as lake:
         states = list_states(lake)
-    shown = of_records([_row(each) for each in states])
+    shown = of_records([_row(each, not all(each.is_own for each in states)) for each in states])
     emit(of_records([_record(each) for each in states], _LIST), target, shown)
 
 
@@ -144,7 +186,12 @@ def info(app: App, name: str, target: Target) -> None:
     with app.open() as lake:
         found = find_state(lake, name)
     rows = [
-        {"state": found.name, **dataclasses.asdict(each), "captured_at": micros(each.captured_at)}
+        {
+            "state": found.name,
+            **dataclasses.asdict(each),
+            "captured_at": micros(each.captured_at),
+            "own": found.is_own,
+        }
         for each in found.directories
     ]
     rows = [{name: row[name] for name in _INFO} for row in rows]
@@ -154,12 +201,18 @@ def info(app: App, name: str, target: Target) -> None:
     emit(of_records(rows, _INFO), target, of_records(shown))
 
 
-@verb(examples='lakelog state restore "$(lakelog state latest)"')
+@verb(
+    examples="""
+    lakelog state restore "$(lakelog state latest)"
+    lakelog state latest --from ANY
+"""
+)
+@_FROM
 @with_output
-def latest(app: App, target: Target) -> None:
-    """Print the name of the newest state."""
+def latest(app: App, source: str, target: Target) -> None:
+    """Print the name of the newest state of this machine."""
     with app.open() as lake:
-        found = find_state(lake, "latest")
+        found = find_state(lake, "latest", source)
     # For scripts: a name is what they pass on.
     if target == Target("ndjson"):
         click.echo(found.name)
@@ -171,12 +224,14 @@ def latest(app: App, target: Target) -> None:
     examples="""
     lakelog state restore state-20261120-031500
     lakelog state restore latest --to /tmp/look
+    lakelog state restore latest --from ANY --to /var/lib/app
     lakelog state restore --undo --yes
 """
 )
 @click.argument("name", required=False, shell_complete=complete_ref)
 @click.option("--to", type=click.Path(), metavar="PATH", help="Restore to this directory instead.")
 @click.option("--dir", "labels", multiple=True, metavar="LABEL", help="Only this directory.")
+@_FROM
 @click.option("--undo", is_flag=True, help="Bring back what the last restore overwrote.")
 @click.option(
     "--if-empty",
@@ -191,6 +246,7 @@ def restore(
     name: str | None,
     to: str | None,
     labels: tuple[str, ...],
+    source: str,
     undo: bool,
     if_empty: bool,
     why: str,
@@ -200,37 +256,41 @@ def restore(
     """Put the directories of a state back where they were.
 
     Everything is checked first, and what is there is saved as a state. Then the
-    directories are exchanged. RESTORE_ENABLED=false turns restoring off.
+    directories are exchanged. States of another machine go where --to says.
+    RESTORE_ENABLED=false turns restoring off.
     """
-    if not is_enabled("RESTORE_ENABLED"):
-        raise StateRefused("nothing was restored: RESTORE_ENABLED is off")
+    require_enabled()
     if undo == (name is not None) or (undo and (to or labels or if_empty)):
         raise click.UsageError("name a state, or give --undo alone")
+    if source and name != "latest":
+        raise click.UsageError("--from says whose `latest` is meant: another name is one state")
     # Before anything is opened: what starts a pod with this finds no lake the first time.
-    if if_empty and name is not None and (reason := _needless(app, name, to, labels)):
+    if if_empty and name is not None and (reason := _needless(app, name, to, labels, source)):
         app.say(f"nothing was restored: {reason}")
         return
     with app.open() as lake:
         if name is not None:
-            _ask(*check_restore(lake, name, to, labels), yes)
-        elif not confirm("bring back what the last restore overwrote?", yes):
-            raise click.ClickException("nothing was changed")
+            _ask(*check_restore(lake, name, to, labels, source), yes)
+        else:
+            _ask(*check_restore(lake, overwritten(lake).name), yes)
         with app.progress("restoring", "bytes") as progress:
             if name is None:
                 result = undo_restore(lake, progress, why)
             else:
-                result = restore_state(lake, name, to=to, labels=labels, why=why, progress=progress)
+                result = restore_state(
+                    lake, name, to=to, labels=labels, source=source, why=why, progress=progress
+                )
     _show_restored(app, result, target)
 
 
-def _needless(app: App, name: str, to: str | None, labels: tuple[str, ...]) -> str:
+def _needless(app: App, name: str, to: str | None, labels: tuple[str, ...], source: str) -> str:
     """Say why --if-empty has nothing to do, "" if it has."""
     if not bootstrap.is_lake(app.path):
         return f"there is no lake at {app.path} yet"
     with app.open() as lake:
         if not list_states(lake):
             return "no state was saved yet"
-        _, targets = check_restore(lake, name, to, labels)
+        _, targets = check_restore(lake, name, to, labels, source)
     filled = [path for path in targets.values() if os.path.isdir(path) and os.listdir(path)]
     return f"{filled[0]} is not empty" if filled else ""
 
@@ -259,21 +319,48 @@ def _show_restored(app: App, result: Restored, target: Target) -> None:
     emit_record(record, target, lambda: f"{result.state.name} restored to {paths}\n")
 
 
-@verb(examples='lakelog state clean 7 -m "the disk is small"')
+@verb(
+    examples="""
+    lakelog state clean 7 -m "the disk is small"
+    lakelog state clean 7 --keep-weekly 8 --keep-monthly 12
+    lakelog state clean 3 --from ANY --dry-run
+"""
+)
 @click.argument("keep", type=click.IntRange(0), metavar="N")
+@_with_periods
+@_FROM
+@click.option("--dry-run", is_flag=True, help="Only name them.")
 @click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
-def clean(app: App, keep: int, why: str, yes: bool, target: Target) -> None:
+def clean(
+    app: App,
+    keep: int,
+    keep_daily: int,
+    keep_weekly: int,
+    keep_monthly: int,
+    keep_yearly: int,
+    source: str,
+    dry_run: bool,
+    why: str,
+    yes: bool,
+    target: Target,
+) -> None:
     """Delete all but the newest N states that have no name of yours.
 
-    gc then deletes what no other state needs.
+    Of what was saved before restores, N are kept as well. Only states of this
+    machine are deleted, with --from those of another, with --from ANY all but N
+    of each. gc then deletes what no other state needs.
     """
+    retention = Retention(keep, keep_daily, keep_weekly, keep_monthly, keep_yearly)
     with app.open() as lake:
-        if not confirm(f"delete all but the newest {keep:,} states?", yes):
-            raise click.ClickException("nothing was changed")
-        names = clean_states(lake, keep, why)
-    emit_record({"deleted": names}, target, lambda: f"deleted {many(len(names), 'state')}\n")
+        names = clean_states(lake, retention, source=source, dry_run=True)
+        if not dry_run:
+            if not confirm(f"delete {many(len(names), 'state')}?", yes):
+                raise click.ClickException("nothing was changed")
+            names = clean_states(lake, retention, why, source)
+    words = "would delete" if dry_run else "deleted"
+    emit_record({"deleted": names}, target, lambda: f"{words} {many(len(names), 'state')}\n")
 
 
 @verb(examples="lakelog state diff state-20261120-031500 latest")
@@ -336,11 +423,6 @@ for _command in (save, list_, info, latest, restore, clean, diff, cat, scripts):
     state.add_command(_command)
 
 
-def is_enabled(variable: str) -> bool:
-    """Whether an environment variable does not switch something off."""
-    return os.environ.get(variable, "").strip().lower() not in ("0", "false", "no", "off")
-
-
 def chosen_directories(given: tuple[str, ...]) -> dict[str, str]:
     """Return the directories to save by label: as given, or else of STATE_DIRECTORY."""
     # systemd separates several by colons.
@@ -366,11 +448,15 @@ def _record(found: SavedState) -> dict[str, Any]:
         "author": found.author,
         "message": found.message,
         "snapshot": found.snapshot,
+        "machine": found.machine,
+        "own": found.is_own,
+        "before": found.before,
     }
 
 
-def _row(found: SavedState) -> dict[str, Any]:
+def _row(found: SavedState, with_machine: bool) -> dict[str, Any]:
     labels = ", ".join(record.label for record in found.directories)
+    machine = {"machine": "this" if found.is_own else short(found.machine)} if with_machine else {}
     return {
         "state": Name(found.name),
         "time": second(found.time),
@@ -378,6 +464,7 @@ def _row(found: SavedState) -> dict[str, Any]:
         "directories": labels,
         "message": found.message,
         "files": Count(found.files),
+        **machine,
     }
 
 

@@ -30,15 +30,9 @@ from lakelog.remotes import known
 from lakelog.remotes.push import push
 from lakelog.state.capture import Progress
 from lakelog.state.extract import Extraction
+from lakelog.state.listing import SavedState, find_state, list_states
 from lakelog.state.restore import check_restore, restore_state
-from lakelog.state.state import (
-    SavedState,
-    SaveResult,
-    contains,
-    find_state,
-    list_states,
-    save_state,
-)
+from lakelog.state.state import SaveResult, contains, save_state
 from lakelog.store import disk, policy, tracking
 from lakelog.store.paths import INDEX
 

@@ -32,6 +32,7 @@ from lakelog.errors import (
 from lakelog.lake import Lake
 from lakelog.state.capture import Capture
 from lakelog.state.chunk_writer import Piece
+from lakelog.state.origin import Origins, newest
 from lakelog.state.restore import check_apart, check_target
 from lakelog.state.rewind import ClusterStep
 from lakelog.store import disk, history
@@ -148,7 +149,8 @@ def examine(
         for record in result.records:
             _examine_directory(lake, record, known.get(record.label), result)
     if "deployment" in parts:
-        _examine_deployment(saved, cluster, context, result)
+        origins = Origins(lake.store)
+        _examine_deployment(list(filter(origins.is_own, saved)), cluster, context, result)
     return result
 
 
@@ -294,6 +296,7 @@ def _examine_directory(
     """Compare a directory with its record; `known` is that of the present state of the branch."""
     problem, now, then = "", "none", _many(record.files, "file")
     try:
+        Origins(lake.store).require_own(record)
         check_target(lake, record.path, record.label)
         index = state_files.read_index(lake.store.paths, record.index)
         base = None
@@ -346,7 +349,7 @@ def _check_chunks(lake: Lake, index: StateIndex, is_read: bool) -> None:
 def _examine_deployment(
     saved: list[StateRecord], cluster: ClusterStep | None, context: str, result: Preflight
 ) -> None:
-    ran = max((r for r in saved if r.deployment), key=lambda r: r.captured_at, default=None)
+    ran = newest(record for record in saved if record.deployment)
     wanted = ran.deployment if ran else {}
     # An undo goes back to the revision that the rollback left, whatever the states name.
     if cluster is not None:
@@ -354,8 +357,8 @@ def _examine_deployment(
         context = cluster.context
     if not wanted.get("name") or not wanted.get("hash"):
         problem = (
-            f"snapshot {result.target[:12]} names no revision: no state in it was saved by a pod"
-            " that `lakelog deploy render` describes"
+            f"snapshot {result.target[:12]} names no revision: no state of this machine in it was"
+            " saved by a pod that `lakelog deploy render` describes"
         )
         result.add("deployment", "-", "-", "unknown", problem)
         return

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from lakelog.deploy.kubectl import Kubectl, Revision
 from lakelog.lake import Lake
-from lakelog.state.state import SavedState, list_states
+from lakelog.state.listing import SavedState, list_states
 from lakelog.store import policy
 from lakelog.store.publish import note, with_reason
 
 
 def live_states(lake: Lake, name: str, namespace: str) -> dict[str, SavedState]:
     """Return the newest state that was saved in each revision of a deployment, by the hash of its
-    pods. Raises Damaged."""
+    pods, of another machine only where this one saved none. Raises Damaged."""
     live: dict[str, SavedState] = {}
-    for state in list_states(lake):
+    for state in sorted(list_states(lake), key=lambda state: not state.is_own):
         for record in state.directories:
             ran = record.deployment
             if (ran.get("name"), ran.get("namespace", "default")) == (name, namespace):

@@ -11,8 +11,7 @@ what the safety tag names, with a safety tag of its own, so it can be undone as 
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lakelog.deploy.kubectl import Kubectl
@@ -25,10 +24,11 @@ from lakelog.errors import (
 )
 from lakelog.lake import Lake
 from lakelog.rollback.preflight import PARTS, Preflight, examine
-from lakelog.state import exchange, rewind
+from lakelog.state import exchange, origin, rewind
 from lakelog.state.capture import Progress
 from lakelog.state.exchange import Step
-from lakelog.state.restore import extract
+from lakelog.state.listing import BEFORE_ROLLBACK
+from lakelog.state.restore import extract, require_enabled
 from lakelog.state.rewind import ClusterStep, Intent
 from lakelog.state.state import save_state
 from lakelog.store import disk, history, policy
@@ -89,9 +89,18 @@ def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
 
 
 def _record_of(lake: Lake, move: Move) -> Intent | None:
-    """What a rollback moved besides the branch, None if nothing."""
+    """What a rollback of this machine moved besides the branch, None if nothing."""
     done = rewind.find(lake.store, move.commit)
-    return None if done is None or set(done.parts) <= set(DEFAULT) else done
+    if done is None or set(done.parts) <= set(DEFAULT) or not rewind.is_own(lake.store, done):
+        return None
+    return done
+
+
+def _left_alone(lake: Lake, move: Move) -> tuple[str, ...]:
+    """Say what of a rollback is not undone, as another machine made it."""
+    done = rewind.find(lake.store, move.commit)
+    parts = sorted(set(done.parts) - set(DEFAULT)) if done else []
+    return (f"another machine moved {' and '.join(parts)} as well: left alone",) if parts else ()
 
 
 def rollback(
@@ -117,9 +126,11 @@ def rollback(
     _require(lake, "rollback", chosen)
     with exchange.alone(lake.store) as is_alone:
         _refuse_other(is_alone)
-        rewind.recover(lake.store)
+        told = rewind.recover(lake.store).notes
         plan = preview(lake, ref, chosen, context=context)
         plan.require()
+        if plan.copied:
+            require_enabled()
         if verify:
             lake.verify(plan.target).require()
         name = name or (ref if ref != plan.target else ref[:SHORT])
@@ -129,13 +140,13 @@ def rollback(
             settle = lake.sealer().settle
             head = history.rollback(store, branch, settle, plan.target, cursors, why, name)
             rewind.prune(lake.store)
-            return RolledBack(_described(lake, head), head.move.message, safety)
+            return RolledBack(_described(lake, head), head.move.message, safety, notes=told)
         message = with_reason(f"to {name} with {', '.join(chosen)}", why)
         target = plan.target if "data" in chosen else ""
         intent, notes = _prepare(lake, plan, "rollback", message, target, None, progress)
         moved = _carry_out(lake, intent)
     assert moved is not None
-    return _finished(lake, intent, moved, notes, seconds)
+    return _finished(lake, intent, moved, told + notes, seconds)
 
 
 def undo(
@@ -152,14 +163,16 @@ def undo(
     store, branch = lake.store, lake.branch_name
     with exchange.alone(store) as is_alone:
         _refuse_other(is_alone)
-        if words := _take_back(lake):
+        words, told = _take_back(lake)
+        if words:
             return RolledBack(_described(lake, store.refs.head(branch)), words)
         lake.settle()
         last, previous = history.last_user_move(store, branch)
         done = _record_of(lake, last)
         if done is None:
             head = history.undo(store, branch, lake.settle, force, to_branch, why)
-            return RolledBack(_described(lake, head), head.move.message)
+            told += _left_alone(lake, last)
+            return RolledBack(_described(lake, head), head.move.message, notes=told)
         _require(lake, "undo", done.parts)
         made: list[tuple[Intent, tuple[str, ...]]] = []
 
@@ -168,6 +181,8 @@ def undo(
                 raise RollbackRefused(f"branch {branch!r} was moved meanwhile: undo again")
             plan = _examine_undo(lake, done, before.snapshot)
             plan.require()
+            if plan.copied:
+                require_enabled()
             target = before.snapshot if "data" in done.parts else ""
             # A revision that was told cannot be taken back because an event came meanwhile.
             only = None if plan.cluster else only
@@ -181,22 +196,26 @@ def undo(
             moved = carry_out(last, previous, None)
             assert moved is not None
             head = moved
-    return _finished(lake, made[-1][0], head, made[-1][1], seconds)
+    return _finished(lake, made[-1][0], head, told + made[-1][1], seconds)
 
 
 def pending(lake: Lake) -> str:
-    """Return the message of a rollback or undo that was interrupted, "" if there is none."""
+    """Return the message of a rollback or undo of this lake that was interrupted, "" if there is
+    none."""
     intent = rewind.read(lake.store)
-    return f"{intent.op} {intent.message}" if intent else ""
+    is_here = intent is not None and rewind.is_here(lake.store, intent)
+    return f"{intent.op} {intent.message}" if intent and is_here else ""
 
 
-def finish(lake: Lake) -> str:
+def finish(lake: Lake, tell: Callable[[str], object] = lambda _: None) -> str:
     """Finish a rollback or undo that was interrupted; return its message, "" if there was none.
-    Raises DeploymentFailed, Damaged, OSError."""
+    `tell` gets a line about one of another lake. Raises DeploymentFailed, Damaged, OSError."""
     with exchange.alone(lake.store) as is_alone:
         _refuse_other(is_alone)
-        intent = rewind.recover(lake.store)
-    return f"{intent.op} {intent.message}" if intent else ""
+        done = rewind.recover(lake.store)
+    for line in done.notes:
+        tell(line)
+    return f"{done.intent.op} {done.intent.message}" if done.intent else ""
 
 
 def _require(lake: Lake, operation: str, parts: tuple[str, ...]) -> None:
@@ -212,12 +231,12 @@ def _refuse_other(is_alone: bool) -> None:
         raise StateRefused("another process is restoring a state or rolling back: wait for it")
 
 
-def _take_back(lake: Lake) -> str:
+def _take_back(lake: Lake) -> tuple[str, tuple[str, ...]]:
     """Finish what was interrupted, so that it can be undone; or take it back if the cluster does
-    not let it be finished, and say so."""
+    not let it be finished, and say so. The second is what else to tell."""
     pending = rewind.read(lake.store)
     try:
-        rewind.recover(lake.store)
+        return "", rewind.recover(lake.store).notes
     except (DeploymentFailed, MissingPackage):
         if pending is None or rewind.is_begun(lake.store, pending):
             raise
@@ -225,8 +244,7 @@ def _take_back(lake: Lake) -> str:
         return (
             f"the interrupted {pending.op} {pending.message} was taken back; see `lakelog deploy"
             " revisions` whether the deployment got its revision"
-        )
-    return ""
+        ), ()
 
 
 def _examine_undo(lake: Lake, done: Intent, target: str) -> Preflight:
@@ -275,25 +293,32 @@ def _prepare(
         labels=tuple(sorted(plan.present)),
         steps=tuple(steps),
         cluster=plan.cluster,
+        **origin.place(store),
     )
     return intent, notes
 
 
 def _save_present(lake: Lake, plan: Preflight, message: str) -> tuple[str, str]:
     """Tag the present state, saving directories that are in none; return the tag and snapshot."""
-    time = datetime.datetime.fromtimestamp(disk.now_us() // 1_000_000, datetime.UTC)
-    for name in rewind.safety_names(lake.store, f"{time:%Y%m%d-%H%M%S}"):
+    for name in rewind.safety_names(lake.store, disk.now_us()):
         try:
             if not plan.unsaved:
-                return name, lake.tag(name, None, message).snapshot
-            paths = {r.label: r.path for r in plan.records if r.label in plan.present}
-            ran = _running(plan.cluster)
-            saved = save_state(
-                lake, paths, name=name, message=message, keep=None, deployment=ran
-            ).state
-            return name, saved.snapshot
+                snapshot = lake.tag(name, None, message).snapshot
+            else:
+                paths = {r.label: r.path for r in plan.records if r.label in plan.present}
+                snapshot = save_state(
+                    lake,
+                    paths,
+                    name=name,
+                    message=message,
+                    keep=None,
+                    deployment=_running(plan.cluster),
+                    before=BEFORE_ROLLBACK,
+                ).state.snapshot
         except AlreadyExists:
             continue
+        rewind.note_safety(lake.store, name)
+        return name, snapshot
     raise AssertionError("there is always another name")
 
 

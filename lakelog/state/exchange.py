@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lakelog.state import origin
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 
@@ -34,13 +35,18 @@ class Step:
     inode: int = 0
 
 
-def recover(store: Store) -> None:
-    """Finish the exchanges of a restore that died, or delete what it had extracted."""
-    steps = _read_journal(store)
+def recover(store: Store) -> tuple[str, ...]:
+    """Finish the exchanges of a restore that died, or delete what it had extracted; return what to
+    tell. A note of another lake, of which this one is a copy, is set aside."""
+    body = _read_journal(store)
+    if body and not origin.is_here(store, body):
+        return (origin.set_aside(store, _journal(store), "a restore", body),)
+    steps = [Step(**step) for step in body.get("steps", ())]
     if all(step.inode for step in steps):
         for step in steps:
             put_in_place(step)
     discard(store, steps)
+    return ()
 
 
 def fresh_path(target: str) -> str:
@@ -117,16 +123,16 @@ def _journal(store: Store) -> str:
 
 def write_journal(store: Store, steps: list[Step]) -> None:
     """Note the steps, durably."""
-    body = [asdict(step) for step in steps]
+    body = {"steps": [asdict(step) for step in steps], **origin.place(store)}
     disk.make_dirs(store.paths.cache)
-    disk.replace_whole(_journal(store), document.encode({"steps": body}))
+    disk.replace_whole(_journal(store), document.encode(body))
 
 
-def _read_journal(store: Store) -> list[Step]:
+def _read_journal(store: Store) -> dict[str, Any]:
     try:
-        return [Step(**body) for body in document.decode(disk.read(_journal(store)))["steps"]]
+        return document.decode(disk.read(_journal(store)))
     except (FileNotFoundError, document.NotIntact):
-        return []
+        return {}
 
 
 @contextlib.contextmanager

@@ -22,15 +22,15 @@ from lakelog.state import exchange, rewind
 from lakelog.state.capture import Progress
 from lakelog.state.exchange import Step
 from lakelog.state.extract import Extraction
-from lakelog.state.state import (
+from lakelog.state.listing import (
     BEFORE_RESTORE,
+    RESTORE_MESSAGE,
     SavedState,
-    check_label,
-    contains,
     find_state,
     list_states,
-    save_state,
 )
+from lakelog.state.origin import Origins
+from lakelog.state.state import check_label, contains, save_state
 from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.publish import note, with_reason
@@ -53,21 +53,25 @@ def restore_state(
     *,
     to: str | Mapping[str, str] | None = None,
     labels: tuple[str, ...] = (),
+    source: str = "",
     why: str = "",
     progress: Progress | None = None,
 ) -> Restored:
     """Put the directories of a state, or those of some `labels`, where they were, or to the
     directory `to` (in directories of their labels where there are several, or each to its own).
+    Those of another machine need `to`. `latest` is one of this machine, or of the machine `source`,
+    which may be ANY.
 
     The log says so, and `why`. Raises UnknownRef, NotAllowed, StateRefused and Damaged before
     anything is overwritten; OSError.
     """
+    require_enabled()
     policy.require(lake.store.paths, "restore")
     with exchange.alone(lake.store) as is_alone:
         if not is_alone:
             raise StateRefused("another process is restoring a state: wait for it")
-        rewind.recover(lake.store)
-        state = find_state(lake, name)
+        told = rewind.recover(lake.store).notes
+        state = find_state(lake, name, source)
         records = _chosen(state, labels)
         targets = _targets(lake, records, to)
         steps = [Step(target, exchange.fresh_path(target)) for target in targets.values()]
@@ -83,16 +87,32 @@ def restore_state(
         exchange.recover(lake.store)
         words = with_reason(f"{state.name} to {', '.join(targets.values())}", why)
         note(lake.store, lake.branch_name, "restore", words)
-        return Restored(state, targets, backup, notes)
+        return Restored(state, targets, backup, told + notes)
 
 
 def undo_restore(lake: Lake, progress: Progress | None = None, why: str = "") -> Restored:
-    """Restore what the last restore overwrote. Raises UnknownRef where there is nothing."""
-    states = (state for state in list_states(lake) if state.message.startswith(BEFORE_RESTORE))
-    state = next(states, None)
-    if state is None:
-        raise UnknownRef("no restore has overwritten anything: there is nothing to undo")
-    return restore_state(lake, state.name, why=why, progress=progress)
+    """Restore what the last restore of this machine overwrote. Raises UnknownRef where there is
+    nothing."""
+    return restore_state(lake, overwritten(lake).name, why=why, progress=progress)
+
+
+def overwritten(lake: Lake) -> SavedState:
+    """Return what the last restore of this machine overwrote. Raises UnknownRef."""
+    for state in list_states(lake):
+        if state.is_own and state.before == BEFORE_RESTORE:
+            return state
+    raise UnknownRef("no restore has overwritten anything: there is nothing to undo")
+
+
+def require_enabled() -> None:
+    """Raise StateRefused where restoring is turned off."""
+    if not is_enabled("RESTORE_ENABLED"):
+        raise StateRefused("nothing was restored: RESTORE_ENABLED is off")
+
+
+def is_enabled(variable: str) -> bool:
+    """Whether an environment variable does not switch something off."""
+    return os.environ.get(variable, "").strip().lower() not in ("0", "false", "no", "off")
 
 
 def check_restore(
@@ -100,10 +120,11 @@ def check_restore(
     name: str = "latest",
     to: str | Mapping[str, str] | None = None,
     labels: tuple[str, ...] = (),
+    source: str = "",
 ) -> tuple[SavedState, dict[str, str]]:
     """Return the state and the targets by label that a restore would have. Raises UnknownRef,
     StateRefused, Damaged."""
-    state = find_state(lake, name)
+    state = find_state(lake, name, source)
     return state, _targets(lake, _chosen(state, labels), to)
 
 
@@ -119,9 +140,12 @@ def _targets(
 ) -> dict[str, str]:
     """Return where each directory goes, by label. Raises StateRefused where it cannot go there."""
     targets: dict[str, str] = {}
+    origins = Origins(lake.store)
     for record in records:
         check_label(record.label)
         path = record.path
+        if to is None or (isinstance(to, Mapping) and record.label not in to):
+            origins.require_own(record)
         if isinstance(to, Mapping):
             path = to.get(record.label, path)
         elif to is not None:
@@ -186,4 +210,6 @@ def _save_present(lake: Lake, state: SavedState, targets: dict[str, str]) -> str
     if not present:
         return None
     # Without pruning: the state that is being restored could be the oldest.
-    return save_state(lake, present, message=BEFORE_RESTORE + state.name, keep=None).state.name
+    message = RESTORE_MESSAGE + state.name
+    saved = save_state(lake, present, message=message, keep=None, before=BEFORE_RESTORE)
+    return saved.state.name

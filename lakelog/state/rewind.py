@@ -8,7 +8,8 @@ refs/rollback.json, durable before the first effect, says what is to be done; th
     4 what was exchanged out is deleted, refs/rollback.json becomes refs/rollbacks/<safety tag>.json
 
 Whoever comes next after a death does what is left, which is told from the cluster, the log and the
-inodes. The documents in refs/rollbacks say to `undo` what belonged together.
+inodes. The documents in refs/rollbacks say to `undo` what belonged together. Each names the lake
+that it is of (`origin`): in a copy of it, or in one that somebody sent, nobody carries it out.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import orjson
+
 from lakelog.deploy.kubectl import Kubectl
 from lakelog.errors import Damaged, DamagedRef, DeploymentFailed, UnknownRef
-from lakelog.state import exchange
+from lakelog.state import exchange, origin
 from lakelog.state.exchange import Step
-from lakelog.store import disk, document, history
+from lakelog.store import disk, document, history, machine
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import encode_name
@@ -34,8 +37,9 @@ from lakelog.store.refs import Head
 
 KEPT = 24
 """So many safety tags are kept, and as many documents of rollbacks."""
-_SAFETY = re.compile(r"before-rollback-\d{8}-\d{6}(-\d+)?")
-_STEM = len("before-rollback-20260101-000000")
+_KIND = "before-rollback"
+_SAFETY = re.compile(_KIND + r"-\d{8}-\d{6}(-[0-9a-f]{6})?(-\d+)?")
+_LEDGER_LINES = 8 * KEPT
 _PENDING = (
     "whether the deployment got its revision is not known; `lakelog rollback --continue` goes on,"
     " `lakelog undo` takes the rollback back"
@@ -61,7 +65,8 @@ class ClusterStep:
 class Intent:
     """What a rollback or undo does. `target` is a snapshot, "" if the branch keeps its own;
     `before` the snapshot of the tag `safety`; `labels` the directories that it holds; `number` the
-    newest move. With `only` the move is made if the branch still has this next_seq."""
+    newest move. With `only` the move is made if the branch still has this next_seq. `machine`,
+    `lake` and `inode` say whose it is (`origin.place`)."""
 
     commit: str
     branch: str
@@ -76,6 +81,17 @@ class Intent:
     labels: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
     cluster: ClusterStep | None = None
+    machine: str = ""
+    lake: str = ""
+    inode: int = 0
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A rollback that was interrupted and is finished now, if there was one, and what to tell."""
+
+    intent: Intent | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read(store: Store, path: str = "") -> Intent | None:
@@ -99,7 +115,8 @@ def _intent(body: dict[str, Any]) -> Intent:
 
 
 def find(store: Store, commit: str) -> Intent | None:
-    """Return the finished rollback whose move has this commit, None if a move was all of it."""
+    """Return the finished rollback whose move has this commit, None if a move was all of it. It may
+    be one of the lake that this one was copied from (`is_own`)."""
     for name in disk.listing(store.paths.rollbacks):
         with contextlib.suppress(DamagedRef):  # named by verify; others are still found
             done = read(store, f"{store.paths.rollbacks}/{name}")
@@ -116,15 +133,27 @@ def begin(store: Store, intent: Intent) -> None:
         exchange.drop_journal(store)
 
 
-def recover(store: Store) -> Intent | None:
-    """Finish what a process that died had begun; return a rollback that was. The caller holds the
-    lock of `exchange.alone`. Raises as `carry_out`."""
+def recover(store: Store) -> Recovered:
+    """Finish what a process that died had begun. The caller holds the lock of `exchange.alone`.
+    What was begun in another lake is set aside. Raises as `carry_out`."""
     intent = read(store)
+    if intent is not None and not is_here(store, intent):
+        notes = (origin.set_aside(store, store.paths.rollback, f"a {intent.op}", asdict(intent)),)
+        return Recovered(None, notes + exchange.recover(store))
     if intent is None:
-        exchange.recover(store)
-        return None
+        return Recovered(None, exchange.recover(store))
     exchange.drop_journal(store)
-    return intent if carry_out(store, intent) else None
+    return Recovered(intent if carry_out(store, intent) else None)
+
+
+def is_here(store: Store, intent: Intent) -> bool:
+    """Whether an intent was written by this very lake, so that it is finished here."""
+    return origin.is_here(store, asdict(intent))
+
+
+def is_own(store: Store, done: Intent) -> bool:
+    """Whether this machine made a finished rollback, wherever the lake has been moved since."""
+    return done.machine in machine.read(store.paths).keys
 
 
 def carry_out(store: Store, intent: Intent) -> Head | None:
@@ -221,33 +250,50 @@ def _set_revision(store: Store, intent: Intent, wanted: ClusterStep) -> None:
             raise DeploymentFailed(f"{error}; nothing was changed") from None
 
 
-def safety_names(store: Store, stamp: str) -> Iterator[str]:
+def safety_names(store: Store, time: int) -> Iterator[str]:
     """Yield names for a safety tag of a time, the second and later ones with a number."""
+    end = origin.suffix(store, machine.settle(store.paths).id)
+    first = next(origin.stamps(_KIND, time, end))
     # Above all that there are: a name that was pruned would count as the oldest when taken again.
-    first = f"before-rollback-{stamp}"
-    taken = [name for name in store.refs.tag_names() if name.startswith(first)]
-    numbers = [_number(name) for name in taken if _SAFETY.fullmatch(name)]
-    for number in itertools.count(max(numbers, default=0) + 1):
-        yield first if number == 1 else f"{first}-{number}"
+    taken = [name.removeprefix(first) for name in store.refs.tag_names() if name.startswith(first)]
+    numbers = [int(rest[1:] or 1) for rest in taken if re.fullmatch(r"(-\d+)?", rest)]
+    return origin.stamps(_KIND, time, end, max(numbers, default=0) + 1)
 
 
-def _number(name: str) -> int:
-    """The number at the end of a safety tag, 1 for none."""
-    return int(name[_STEM + 1 :] or 1)
+def note_safety(store: Store, name: str) -> None:
+    """Note that this machine made a safety tag: their order is that of the notes."""
+    line = orjson.dumps({"machine": machine.settle(store.paths).id, "tag": name}) + b"\n"
+    with contextlib.suppress(OSError):  # then it stays until somebody deletes it
+        disk.append_line(_ledger(store), line)
+
+
+def _ledger(store: Store) -> str:
+    return f"{store.paths.cache}/safety.jsonl"
 
 
 def prune(store: Store) -> None:
-    """Delete all but the newest safety tags and documents of rollbacks."""
-    names = [name for name in store.refs.tag_names() if _SAFETY.fullmatch(name)]
-    for name in _sorted(names)[:-KEPT]:
+    """Delete all but the newest safety tags of this machine, with the documents of rollbacks."""
+    own, there = machine.read(store.paths).keys, set(store.refs.tag_names())
+    try:
+        lines = disk.read(_ledger(store)).splitlines()
+    except FileNotFoundError:
+        return
+    made = dict[str, None]()
+    for line in lines:
+        with contextlib.suppress(
+            orjson.JSONDecodeError, KeyError, TypeError
+        ):  # torn by a power cut
+            note = orjson.loads(line)
+            if note["machine"] in own and note["tag"] in there and _SAFETY.fullmatch(note["tag"]):
+                made.pop(note["tag"], None)
+                made[note["tag"]] = None
+    for name in list(made)[:-KEPT]:
         # Another process may have deleted it, and a damaged one is for verify.
         with contextlib.suppress(UnknownRef, Damaged):
             history.remove_tag(store, name)
-    files = [n.removesuffix(".json") for n in disk.listing(store.paths.rollbacks)]
-    for name in _sorted([n for n in files if _SAFETY.fullmatch(n)])[:-KEPT]:
-        disk.unlink(f"{store.paths.rollbacks}/{name}.json")
-
-
-def _sorted(names: list[str]) -> list[str]:
-    """Safety tags by their times, those of one second by their numbers."""
-    return sorted(names, key=lambda name: (name[:_STEM], _number(name)))
+        disk.unlink(f"{store.paths.rollbacks}/{encode_name(name)}.json")
+    if len(lines) > _LEDGER_LINES:
+        notes = [{"machine": machine.read(store.paths).id, "tag": n} for n in list(made)[-KEPT:]]
+        text = b"".join(orjson.dumps(note) + b"\n" for note in notes)
+        with contextlib.suppress(OSError):
+            disk.replace_whole(_ledger(store), text, sync=False)

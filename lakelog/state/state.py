@@ -8,11 +8,10 @@ that a save chose itself, `state-20250403-123456`, are pruned by their number; o
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
@@ -22,7 +21,9 @@ from lakelog.errors import (
     AlreadyExists,
     Damaged,
     DeploymentFailed,
+    InvalidPolicy,
     MissingPackage,
+    NotAllowed,
     StateRefused,
     UnknownRef,
 )
@@ -31,53 +32,46 @@ from lakelog.state import exchange, rewind
 from lakelog.state.capture import Capture, Progress
 from lakelog.state.chunk_writer import ChunkWriter
 from lakelog.state.contents import Contents
-from lakelog.store import disk, history, policy
+from lakelog.state.listing import (
+    SavedState,
+    find_state,
+    latest_of,
+    list_states,
+    saved_state,
+    states_of,
+)
+from lakelog.state.origin import OPS, Origins, newest, stamps, suffix
+from lakelog.state.retention import Retention, select_expired
+from lakelog.store import disk, history, machine, policy
+from lakelog.store.machine import Machine
+from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, note, publish, with_reason
-from lakelog.store.refs import Tag
-from lakelog.store.tracking import is_tracking
+from lakelog.store.refs import Head, Tag
 
+__all__ = [
+    *("SaveResult", "SavedState", "clean_states", "diff_states", "find_state", "list_states"),
+    *("read_file", "save_state"),
+]
 RETENTION = 24
 """This many states with names of their own making are kept, unless told otherwise."""
 _NAMED = 5
-OPS = ("state", "container")
-BEFORE_RESTORE, BEFORE_ROLLBACK = "before restore of ", "before-rollback-"
-"""How the message, and the name, of a state begins that was saved before something else."""
-"""What a save may be: of directories, or of containers with theirs."""
-_AUTOMATIC = re.compile(r"state-\d{8}-\d{6}(-\d+)?")
-
-
-@dataclass(frozen=True)
-class SavedState:
-    """A state: its tag and the directories that were captured by its save."""
-
-    name: str
-    snapshot: str
-    time: int
-    author: str
-    message: str
-    directories: tuple[StateRecord, ...]
-
-    @property
-    def bytes(self) -> int:
-        """The bytes of all files."""
-        return sum(record.bytes for record in self.directories)
-
-    @property
-    def files(self) -> int:
-        """The number of files."""
-        return sum(record.files for record in self.directories)
+_AUTOMATIC = re.compile(r"state-\d{8}-\d{6}(-[0-9a-f]{6})?(-\d+)?")
+_NUMBER_MAX = 1 << 48
+"""Numbers of another machine above this are ignored, so that none can use them up."""
 
 
 @dataclass(frozen=True)
 class SaveResult:
     """What a save did: `written` are the bytes that it added to the lake; `skipped` special files
-    that were left out, `changed` files that kept changing, `pruned` states that were deleted."""
+    that were left out, `changed` files that kept changing, `pruned` states that were deleted, and
+    `notes` what else happened that its user should know."""
 
     state: SavedState
     written: int
     skipped: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     pruned: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,15 +93,17 @@ def save_state(
     *,
     name: str | None = None,
     message: str = "",
-    keep: int | None = RETENTION,
+    keep: int | Retention | None = RETENTION,
     exclude: tuple[str, ...] = (),
     progress: Progress | None = None,
     deployment: Mapping[str, str] | None = None,
     op: str = "state",
+    before: str = "",
 ) -> SaveResult:
-    """Save directories, given by their labels, as one state. `keep` prunes states that have names
-    of their own making; None keeps all. `deployment` is the revision that it belongs to, by default
-    that of the pod. `op` is one of OPS; only a `state` is listed as one.
+    """Save directories, given by their labels, as one state. `keep` prunes earlier states of this
+    machine that have names of their own making, if the policy lets its user `clean`; None keeps
+    all. `deployment` is the revision that it belongs to, by default that of the pod. `op` is one of
+    OPS; only a `state` is listed as one. `before` is for those that save what they will overwrite.
 
     Raises StateRefused where a file cannot be read or a directory cannot be saved, AlreadyExists
     for a taken name, OSError.
@@ -117,13 +113,16 @@ def save_state(
         raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
     store, began = lake.store, disk.now_us()
     revision = running_in(os.environ) if deployment is None else dict(deployment)
+    notes: tuple[str, ...] = ()
     # Half of a restore is no state to save; one at work is saving what it will overwrite.
     with exchange.alone(store) as is_alone:
         if is_alone:
             # A cluster that does not answer has nothing to do with what is saved here.
             with contextlib.suppress(DeploymentFailed, MissingPackage):
-                rewind.recover(store)
+                notes = rewind.recover(store).notes
     lake.settle()
+    machine.settle(store.paths)
+    origins = Origins(store)
     previous = {
         r.label: r for r in state_files.records(store.manifests, lake.store.state(lake.branch_name))
     }
@@ -135,20 +134,60 @@ def save_state(
     with disk.hold(store.paths.states_lock, shared=True), ChunkWriter(store.paths) as writer:
         for label, given in directories.items():
             path = os.path.realpath(given)
-            base, since = _base(lake, previous.get(label), path)
+            base, since = _base(lake, origins, previous.get(label), path)
             captured = Capture(path, writer, base, since, exclude, progress).run()
             skipped += [f"{label}/{each}" for each in captured.skipped]
             changed += [f"{label}/{each}" for each in captured.changed]
             records.append(_record(label, path, captured.index, writer, began, revision))
         writer.finish()
-        entries = tuple(record.entry() for record in records)
-        head = publish(store, lake.branch_name, lambda *_: Change(op, message, entries))
+        plan = _Plan(lake, origins, records, op, message, before)
+        head = publish(store, lake.branch_name, plan, commit=plan.save)
         assert head is not None
-        tag = _tag(lake, name, head.move.snapshot, message, began)
-    pruned = _prune(lake, keep) if keep is not None else ()
-    return SaveResult(
-        _saved(tag, records), writer.written, tuple(skipped), tuple(changed), tuple(pruned)
-    )
+        tag = _tag(lake, origins.machine, name, head.move.snapshot, message, began)
+    saved = saved_state(tag, plan.records, origins, plan.save)
+    pruned: list[str] = []
+    if keep is not None:
+        pruned, refusal = _prune_if_allowed(lake, _retention(keep), saved)
+        notes += refusal
+    return SaveResult(saved, writer.written, tuple(skipped), tuple(changed), tuple(pruned), notes)
+
+
+class _Plan:
+    """The move of a save, for each head on which it is tried; `records` are those of the last."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        origins: Origins,
+        records: list[StateRecord],
+        op: str,
+        message: str,
+        before: str,
+    ) -> None:
+        self._manifests, self._origins = lake.store.manifests, origins
+        self._op, self._message = op, message
+        self.save = disk.random_hex()
+        # What the branch holds is looked at again for each head; that of other branches only here.
+        tagged = (r for op in OPS for state in list_states(lake, op) for r in state.directories)
+        self._last = self._highest(tagged)
+        self.records = [replace(r, save=self.save, before=before) for r in records]
+
+    def __call__(self, _: Head, now: Manifest) -> Change:
+        held = state_files.records(self._manifests, now)
+        parent = newest(filter(self._origins.is_own, held))
+        number = max(self._last, self._highest(held)) + 1
+        self.records = [
+            replace(r, number=number, parent=parent.save if parent else "").signed(
+                self._origins.machine
+            )
+            for r in self.records
+        ]
+        return Change(self._op, self._message, tuple(record.entry() for record in self.records))
+
+    def _highest(self, records: Iterable[StateRecord]) -> int:
+        """The highest number of one's own, and of others as far as it can be true."""
+        is_own = self._origins.is_own
+        return max((r.number for r in records if r.number < _NUMBER_MAX or is_own(r)), default=0)
 
 
 def _check_directories(lake: Lake, directories: Mapping[str, str]) -> None:
@@ -173,9 +212,12 @@ def contains(directory: str, path: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
-def _base(lake: Lake, record: StateRecord | None, path: str) -> tuple[StateIndex | None, int]:
+def _base(
+    lake: Lake, origins: Origins, record: StateRecord | None, path: str
+) -> tuple[StateIndex | None, int]:
     """The index of the save before and when that began, to tell what did not change since."""
-    if record is None or record.path != path:
+    # The times and inodes of another machine say nothing about the files here.
+    if record is None or record.path != path or not origins.is_own(record):
         return None, 0
     # A damaged one only costs time: everything is read, and its chunks are written again.
     with contextlib.suppress(Damaged):
@@ -197,76 +239,37 @@ def _record(
     return StateRecord(label, digest, path, size, files, began, revision)
 
 
-def _tag(lake: Lake, name: str | None, snapshot: str, message: str, began: int) -> Tag:
+def _tag(
+    lake: Lake, machine: Machine, name: str | None, snapshot: str, message: str, began: int
+) -> Tag:
     if name is not None:
         return lake.tag(name, snapshot, message)
-    time = datetime.datetime.fromtimestamp(began // 1_000_000, datetime.UTC)
-    stamp = f"state-{time:%Y%m%d-%H%M%S}"
-    number = 1
-    while True:
-        try:
-            return lake.tag(stamp if number == 1 else f"{stamp}-{number}", snapshot, message)
-        except AlreadyExists:
-            number += 1
+    for stamp in stamps("state", began, suffix(lake.store, machine.id)):
+        with contextlib.suppress(AlreadyExists):
+            return lake.tag(stamp, snapshot, message)
+    raise AssertionError("there is always another name")
 
 
-def list_states(lake: Lake, op: str = "state") -> list[SavedState]:
-    """Return the states of the lake, newest first; those whose manifest is damaged are left out,
-    which `verify` names. `op` is one of OPS."""
-    states = []
-    for tag in lake.store.refs.tags():
-        if is_tracking(lake.store, tag.name):
-            continue
-        with contextlib.suppress(Damaged):
-            manifest = lake.store.manifests.load(tag.snapshot)
-            if manifest.op == op:
-                states.append(_saved(tag, state_files.records(lake.store.manifests, manifest)))
-    return sorted(states, key=lambda state: (state.time, state.name), reverse=True)
-
-
-def _saved(tag: Tag, records: list[StateRecord]) -> SavedState:
-    # Directories that only an earlier save captured are in the manifest, too, but not of this one.
-    newest = max((record.captured_at for record in records), default=0)
-    own = tuple(record for record in records if record.captured_at == newest)
-    return SavedState(tag.name, tag.snapshot, tag.time, tag.author, tag.message, own)
-
-
-def find_state(lake: Lake, name: str) -> SavedState:
-    """Return the state of a name, `latest` being the one that the branch holds. Raises UnknownRef,
-    Damaged."""
-    if name != "latest":
-        tag = lake.store.refs.tag(name)
-        manifest = lake.store.manifests.load(tag.snapshot)
-        if manifest.op not in OPS:
-            raise UnknownRef(f"tag {name!r} names no saved state: see `lakelog state list`")
-        return _saved(tag, state_files.records(lake.store.manifests, manifest))
-    states = list_states(lake)
-    if not states:
-        raise UnknownRef(
-            "no state is saved in this lake: `lakelog state save --dir PATH` saves one"
+def clean_states(
+    lake: Lake, keep: int | Retention, why: str = "", source: str = "", dry_run: bool = False
+) -> list[str]:
+    """Delete the oldest states of this machine with names of their own making, all but those to
+    `keep`; of each machine by itself with the `source` ANY. Return their names. gc then deletes
+    what no other state needs. The log says so, and `why`. Raises NotAllowed, UnknownRef."""
+    if not dry_run:
+        policy.require(lake.store.paths, "clean")
+    states = states_of(list_states(lake), source)
+    machines = dict.fromkeys(("" if s.is_own else s.machine) for s in states)
+    expired = [
+        state
+        for each in machines
+        for state in _expired(
+            lake, [s for s in states if ("" if s.is_own else s.machine) == each], _retention(keep)
         )
-    return _latest(lake, states)
-
-
-def _latest(lake: Lake, states: list[SavedState]) -> SavedState:
-    """Return the state that the branch holds: after a rollback the one that it went back to, and
-    never what was saved just before a restore, which somebody wanted to leave."""
-    manifests = lake.store.manifests
-    held = state_files.records(manifests, lake.store.state(lake.branch_name))
-    newest = max(held, key=lambda record: record.captured_at, default=None)
-    for state in states:
-        if newest in state.directories and not state.message.startswith(BEFORE_RESTORE):
-            return state
-    made = (BEFORE_RESTORE, BEFORE_ROLLBACK)
-    meant = [s for s in states if not s.message.startswith(made[0]) and made[1] not in s.name]
-    return (meant or states)[0]
-
-
-def clean_states(lake: Lake, keep: int, why: str = "") -> list[str]:
-    """Delete the oldest states with names of their own making, all but `keep`; return their names.
-    gc then deletes what no other state needs. The log says so, and `why`. Raises NotAllowed."""
-    policy.require(lake.store.paths, "clean")
-    names = _prune(lake, keep)
+    ]
+    if dry_run:
+        return [state.name for state in expired]
+    names = _delete(lake, expired)
     if names:
         words = f"deleted {len(names):,} states: {', '.join(names[:_NAMED])}"
         words += ", ..." if len(names) > _NAMED else ""
@@ -274,10 +277,43 @@ def clean_states(lake: Lake, keep: int, why: str = "") -> list[str]:
     return names
 
 
-def _prune(lake: Lake, keep: int) -> list[str]:
-    states = [state for state in list_states(lake) if _AUTOMATIC.fullmatch(state.name)]
+def _retention(keep: int | Retention) -> Retention:
+    return Retention(keep) if isinstance(keep, int) else keep
+
+
+def _prune_if_allowed(
+    lake: Lake, keep: Retention, saved: SavedState
+) -> tuple[list[str], tuple[str, ...]]:
+    """Delete what a save has made too many, if its user may delete states; else say so."""
+    states = [state for state in list_states(lake) if state.is_own]
+    # Whatever else: not what was saved just now.
+    expired = [state for state in _expired(lake, states, keep) if state.name != saved.name]
+    if not expired:
+        return [], ()
+    try:
+        policy.require(lake.store.paths, "clean")
+    except (InvalidPolicy, NotAllowed) as error:
+        return [], (f"no older state was pruned: {error}",)
+    return _delete(lake, expired), ()
+
+
+def _expired(lake: Lake, states: list[SavedState], keep: Retention) -> list[SavedState]:
+    """Return which states of one machine to delete. What was saved before restores is counted by
+    itself: it takes the place of no state that somebody meant to save."""
+    automatic = [state for state in states if _AUTOMATIC.fullmatch(state.name)]
+    saves = [state for state in automatic if not state.before]
+    backups = [state for state in automatic if state.before]
+    expired = select_expired(saves, keep) + select_expired(backups, Retention(keep.last))
+    if keep.is_all or not expired:
+        return expired
+    # After a rollback it may be an old one.
+    held = latest_of(lake, states).snapshot
+    return [state for state in expired if state.snapshot != held]
+
+
+def _delete(lake: Lake, states: list[SavedState]) -> list[str]:
     deleted = []
-    for state in states[keep:]:
+    for state in states:
         # Another process may have pruned it.
         with contextlib.suppress(UnknownRef):
             history.remove_tag(lake.store, state.name)

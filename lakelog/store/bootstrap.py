@@ -18,7 +18,7 @@ from lakelog.errors import (
     UnsupportedStore,
 )
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
-from lakelog.store import disk, document, regular_file
+from lakelog.store import disk, document, machine, regular_file
 from lakelog.store.manifest import Manifest, Manifests, empty
 from lakelog.store.paths import FORMAT, Paths
 from lakelog.store.refs import Move, Refs, author, escape_text
@@ -167,8 +167,21 @@ def change_settings(store: Store, settings: Settings) -> None:
     # The format stays: a setting must not lock out a reader of the earlier one.
     number = _format_on_disk(store) or FORMAT
     body = {"format": number, "lake": store.lake_id, "settings": to_dict(settings)}
-    disk.replace_whole(store.paths.config, document.encode(body))
+    replace_config(store.paths, document.encode(body))
     store.settings = settings
+
+
+def replace_config(paths: Paths, data: bytes) -> None:
+    """Replace lakelog.json; whose lake it is stays as it was."""
+    with machine.rebinding(paths) as bind:
+        temporary = disk.write_temporary(paths.root, data)
+        try:
+            bind(temporary)
+            disk.rename(temporary, paths.config)
+        except BaseException:
+            disk.unlink(temporary)
+            raise
+        disk.sync_dir(paths.root)
 
 
 def raise_format(store: Store) -> None:
@@ -178,7 +191,7 @@ def raise_format(store: Store) -> None:
         return
     if 0 < _format_on_disk(store) < FORMAT:
         body = document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
-        disk.replace_whole(store.paths.config, document.encode({**body, "format": FORMAT}))
+        replace_config(store.paths, document.encode({**body, "format": FORMAT}))
     store.format = FORMAT
 
 

@@ -19,6 +19,7 @@
     refs/rollback.json                            a rollback that is being carried out
     refs/rollbacks/<tag>.json                     those that were, by their safety tags
     policy.toml                                   who may do what; written by people
+    machine.json                                  whose saved states are its own
     cache/                                        derived, may be deleted
 
 A digest is the SHA-256 of the file's bytes in hex; below states/ of its content. Branch
@@ -111,6 +112,7 @@ class Paths:
         self.rollback = f"{self.root}/refs/rollback.json"
         self.rollbacks = f"{self.root}/refs/rollbacks"
         self.policy = f"{self.root}/policy.toml"
+        self.machine = f"{self.root}/machine.json"
         self.remotes = f"{self.root}/remotes"
         self.cache = f"{self.root}/cache"
         self.cut = f"{self.cache}/cut"

@@ -67,7 +67,8 @@ def test_manifests_save_the_state_and_keep_revisions() -> None:
     app, before = pod["containers"][0], pod["initContainers"][0]
     saves = app["lifecycle"]["preStop"]["exec"]["command"]
     assert saves == ["lakelog", "--lake", "/data/lake", "state", "save"]
-    assert before["command"][3:] == ["state", "restore", "latest", "--if-empty", "--yes"]
+    whose = ["--from", "ANY", "--to", "/data/state"]
+    assert before["command"][3:] == ["state", "restore", "latest", *whose, "--if-empty", "--yes"]
     assert pod["terminationGracePeriodSeconds"] == 90
     assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
     assert pod["securityContext"]["runAsNonRoot"]

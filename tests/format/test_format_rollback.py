@@ -58,10 +58,14 @@ def test_documents_of_a_rollback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (step,) = body["steps"]
     assert step["target"] == str(home)
     assert step["inode"] == home.stat().st_ino
+    machine = document.decode((root / "machine.json").read_bytes())["machine"]
+    whose = (body["machine"], body["lake"], body["inode"])
+    assert whose == (machine, str(root), root.stat().st_ino)
     kept = document.decode((root / "refs" / "rollbacks" / f"{done.safety}.json").read_bytes())
     assert kept == body | {"steps": []}
     assert not (root / "refs" / "rollback.json").exists()
     assert not (tmp_path / "copy" / "refs" / "rollbacks").exists()
+    assert not (tmp_path / "copy" / "machine.json").exists()
     with opened(str(root)) as lake:
         assert rewind.find(lake.store, move.commit)
 

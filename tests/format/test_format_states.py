@@ -72,6 +72,24 @@ def test_a_move_adds_state_entries(saved: Path) -> None:
     assert 0 < entry["captured_at"] < json.loads(body)["time"]
 
 
+def test_an_entry_names_and_proves_its_machine(saved: Path) -> None:
+    """F8.13, F21.1: the document is bound to lakelog.json, and its key proves the entry."""
+    body = document.decode((saved / "machine.json").read_bytes())
+    assert body["path"] == str(saved)
+    status = (saved / "lakelog.json").stat()
+    assert [body["bound"][0][:2]] == [[status.st_ino, status.st_dev]]
+    move, carried = sorted(saved.glob("refs/heads/main/*.json"))[-1].read_bytes().splitlines()
+    manifest = json.loads(carried)
+    (entry,) = manifest["tail"]
+    assert (entry["machine"], entry["save"]) == (body["machine"], manifest["commit"])
+    assert json.loads(move)["commit"] == entry["save"]
+    names = "machine key index path captured_at number save parent before".split()
+    defaults = {"number": 0, "save": "", "parent": "", "before": ""}
+    facts = json.dumps([(defaults | entry)[name] for name in names], separators=(",", ":"))
+    key = bytes.fromhex(body["keys"][body["machine"]])
+    assert hashlib.blake2b(facts.encode(), key=key, digest_size=16).hexdigest() == entry["mac"]
+
+
 def test_files_are_sealed_frames_named_by_their_content(saved: Path) -> None:
     """F21.2: both kinds of files open as described, and a chunk has at most 8 MiB."""
     chunks = list(saved.glob("states/*/*.chunk.zst"))

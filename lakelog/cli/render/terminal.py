@@ -58,13 +58,17 @@ def say(text: str, **style: Any) -> None:
 
 
 def confirm(question: str, yes: bool) -> bool:
-    """Ask before something is removed. Without a terminal, --yes is required."""
+    """Ask before something is removed. Without a terminal, --yes or LAKELOG_YES is required."""
     if yes:
         return True
     # A script must not hang on a question, and no answer is not a yes.
     if not is_terminal(sys.stdin):
+        # For scripts that are older than the question; whoever sits at a terminal is asked.
+        if os.environ.get("LAKELOG_YES", "").strip().lower() in ("1", "true", "yes", "on"):
+            return True
         raise click.UsageError(
-            f"{question.rstrip('?')}: add --yes: there is no terminal to confirm on"
+            f"{question.rstrip('?')}: add --yes, or set LAKELOG_YES=1: there is no terminal to"
+            " confirm on"
         )
     click.echo(f"{question} [y/N]: ", nl=False, err=True)
     answer = sys.stdin.readline()  # without readline, which may lose a Ctrl-C

@@ -26,7 +26,7 @@ from lakelog.maintain.repair.verify import open_for_check
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, segment, sql
 from lakelog.store import disk, document, wal
-from lakelog.store.bootstrap import Store, make_branch_dirs
+from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import decode_name, parse_move, parse_wal
@@ -330,7 +330,7 @@ class Comparison:
         who may be alive, notices that another file gets the name (F9.2)."""
         path = self._store.paths.config
         with contextlib.suppress(FileNotFoundError):
-            disk.replace_whole(path, disk.read(path))
+            replace_config(self._store.paths, disk.read(path))
 
     def _documents(self) -> Iterator[tuple[str, bytes]]:
         """Yield the tags and rules that the copy has and the lake lacks: its path here,

@@ -27,7 +27,7 @@ from lakelog.maintain.repair.outcome import (
     set_aside,
 )
 from lakelog.maintain.repair.verify import verify
-from lakelog.store import disk, document, policy, signatures, wal
+from lakelog.store import disk, document, machine, policy, signatures, wal
 from lakelog.store.bootstrap import Store, change_settings, make_branch_dirs, write_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
@@ -55,7 +55,8 @@ def repair(
     policy.require(store.paths, "repair")
     outcome = RepairOutcome()
     if first:
-        _renew_config(store, outcome, copy)
+        with machine.rebinding(store.paths):
+            _renew_config(store, outcome, copy)
     # Time and again: a file that was fetched may name others that are damaged or missing.
     fetched: set[str] = set()
     other = Comparison.with_copy(store, copy, connect) if copy else None
@@ -289,8 +290,9 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
         elif problem.path.startswith(store.paths.gc) or problem.kind == "derived":
             set_aside(store, problem.path, outcome)
         elif problem.path == store.paths.config:  # of a lake that is open: what it says is known
-            set_aside(store, problem.path, outcome)
-            change_settings(store, store.settings)
+            with machine.rebinding(store.paths):
+                set_aside(store, problem.path, outcome)
+                change_settings(store, store.settings)
     for kind, digests in by_kind.items():
         give_up(store, kind, digests, outcome)
     # Its rows are still in the file that they were ingested from: taken back without the cursor,

@@ -1,0 +1,154 @@
+"""Which saved states a lake has, whose they are, and which one is the latest.
+
+States of one machine are in the order of their saves, whatever the clock said. Those of another
+one, which came with a fetch or a copy, are listed, and otherwise left alone unless asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from lakelog.chunks import state_files
+from lakelog.chunks.state_files import StateRecord
+from lakelog.errors import Damaged, UnknownRef
+from lakelog.lake import Lake
+from lakelog.state.origin import OPS, Origins, newest, short
+from lakelog.store import machine
+from lakelog.store.machine import ANY
+from lakelog.store.refs import Tag
+from lakelog.store.tracking import is_tracking
+
+BEFORE_RESTORE, BEFORE_ROLLBACK = "restore", "rollback"
+"""Before what a state was saved that nobody asked for."""
+RESTORE_MESSAGE = "before restore of "
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A state: its tag and the directories that were captured by its save. `machine` saved it, ""
+    before there were ids; `is_own` if that is this one. `before` is "restore" or "rollback" if it
+    was saved before one."""
+
+    name: str
+    snapshot: str
+    time: int
+    author: str
+    message: str
+    directories: tuple[StateRecord, ...]
+    machine: str = ""
+    is_own: bool = True
+    before: str = ""
+
+    @property
+    def place(self) -> tuple[int, int, str]:
+        """Where it stands among the states of its machine."""
+        return *max((record.place for record in self.directories), default=(0, 0)), self.name
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all files."""
+        return sum(record.bytes for record in self.directories)
+
+    @property
+    def files(self) -> int:
+        """The number of files."""
+        return sum(record.files for record in self.directories)
+
+
+def list_states(lake: Lake, op: str = "state") -> list[SavedState]:
+    """Return the states of the lake, the last save first; those whose manifest is damaged are left
+    out, which `verify` names. `op` is one of OPS."""
+    states, store, origins = [], lake.store, Origins(lake.store)
+    for tag in store.refs.tags():
+        if is_tracking(store, tag.name):
+            continue
+        with contextlib.suppress(Damaged):
+            manifest = store.manifests.load(tag.snapshot)
+            if manifest.op == op:
+                held = state_files.records(store.manifests, manifest)
+                states.append(saved_state(tag, held, origins, manifest.commit))
+    return sorted(states, key=lambda state: state.place, reverse=True)
+
+
+def saved_state(tag: Tag, records: list[StateRecord], origins: Origins, save: str) -> SavedState:
+    """Return the state of a tag, whose manifest has these records and was made by this `save`."""
+    # Directories that only an earlier save captured are in the manifest, too, but not of this one.
+    own = tuple(record for record in records if record.save == save)
+    if not own:  # of an earlier version
+        last = newest(records)
+        own = tuple(r for r in records if last and r.place == last.place)
+    before = max((record.before for record in own), default="")
+    if not before and not any(record.machine for record in own):
+        is_backup = tag.message.startswith(RESTORE_MESSAGE)
+        before = BEFORE_RESTORE if is_backup else _rollback_of(tag)
+    return SavedState(
+        tag.name,
+        tag.snapshot,
+        tag.time,
+        tag.author,
+        tag.message,
+        own,
+        max((record.machine for record in own), default=""),
+        bool(own) and all(map(origins.is_own, own)),
+        before,
+    )
+
+
+def _rollback_of(tag: Tag) -> str:
+    return BEFORE_ROLLBACK if tag.name.startswith("before-rollback-") else ""
+
+
+def find_state(lake: Lake, name: str, source: str = "") -> SavedState:
+    """Return the state of a name, `latest` being the one of this machine that the branch holds, or
+    of the machine `source`, which may be ANY. Raises UnknownRef, Damaged."""
+    if name != "latest":
+        tag = lake.store.refs.tag(name)
+        manifest = lake.store.manifests.load(tag.snapshot)
+        if manifest.op not in OPS:
+            raise UnknownRef(f"tag {name!r} names no saved state: see `lakelog state list`")
+        held = state_files.records(lake.store.manifests, manifest)
+        return saved_state(tag, held, Origins(lake.store), manifest.commit)
+    states = list_states(lake)
+    if not states:
+        raise UnknownRef(
+            "no state is saved in this lake: `lakelog state save --dir PATH` saves one"
+        )
+    chosen = states_of(states, source)
+    if not chosen:
+        other = states[0]
+        raise UnknownRef(
+            f"no state was saved by this machine: the last one is {other.name} of machine"
+            f" {short(other.machine)}; `--from {short(other.machine)}`, or `--from {ANY}`, takes"
+            " states of others, `lakelog machine adopt` makes them this machine's"
+        )
+    return latest_of(lake, chosen)
+
+
+def states_of(states: list[SavedState], source: str) -> list[SavedState]:
+    """Return the states of this machine, or of the machine `source`, which may be ANY. Raises
+    UnknownRef."""
+    if not source:
+        return [state for state in states if state.is_own]
+    id = machine.find(source, {state.machine for state in states if state.machine})
+    return [state for state in states if id in (ANY, state.machine)]
+
+
+def latest_of(lake: Lake, states: list[SavedState]) -> SavedState:
+    """Return the state that the branch holds: after a rollback the one that it went back to, and
+    never what was saved just before a restore, which somebody wanted to leave."""
+    store, known = lake.store, {_key(r): state for state in states for r in state.directories}
+    saves = {r.save: state for state in states for r in state.directories if r.save}
+    now = state_files.records(store.manifests, store.state(lake.branch_name))
+    held = newest(record for record in now if _key(record) in known)
+    found = known[_key(held)] if held else None
+    # To what was held when that was saved, and so on: each is an earlier one, or it is forged.
+    while found is not None and found.before == BEFORE_RESTORE:
+        parent = saves.get(found.directories[0].parent)
+        found = parent if parent is not None and parent.place < found.place else None
+    meant = [state for state in states if not state.before]
+    return found or (meant or states)[0]
+
+
+def _key(record: StateRecord) -> tuple[str, str, str, str, tuple[int, int]]:
+    return record.label, record.index, record.path, record.save, record.place

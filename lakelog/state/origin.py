@@ -1,0 +1,126 @@
+"""Whose a saved state is: this machine's, or another's that was fetched, pulled or copied.
+
+A record names its machine and proves it (F21.1). One of an earlier version does neither: it is this
+machine's if a move of the log saved it, for what comes from a remote is never moved to by a save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from lakelog.chunks import state_files
+from lakelog.chunks.state_files import StateRecord
+from lakelog.errors import Damaged, StateRefused
+from lakelog.store import disk, machine, tracking
+from lakelog.store.bootstrap import Store
+from lakelog.store.machine import SHORT
+
+OPS = ("state", "container")
+"""What a save may be: of directories, or of containers with theirs."""
+
+
+class Origins:
+    """Tells one's own records, as far as it was settled whose lake this is when it was made."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.machine = machine.read(store.paths)
+        self._unsigned: set[tuple[str, str, int]] | None = None
+
+    def is_own(self, record: StateRecord) -> bool:
+        """Whether this machine saved a directory."""
+        if record.machine:
+            return record.is_of(self.machine)
+        if self._unsigned is None:
+            self._unsigned = _saved_here(self._store)
+        return _key(record) in self._unsigned
+
+    def require_own(self, record: StateRecord) -> None:
+        """Raise StateRefused for a directory of another machine: its path is anybody's word."""
+        if not self.is_own(record):
+            raise StateRefused(
+                f"{record.label!r} was saved by another machine ({short(record.machine)}), at"
+                f" {record.path!r}: choose where it goes with --to"
+            )
+
+
+def short(machine: str) -> str:
+    """Return a machine's id as people read it."""
+    return machine[:SHORT] or "unknown"
+
+
+def _saved_here(store: Store) -> set[tuple[str, str, int]]:
+    """The records without a machine that saves of this lake made."""
+    found = set()
+    for branch in store.refs.all_branches():
+        # What is damaged is named by verify, and its states have to be given a path.
+        with contextlib.suppress(Damaged):
+            for move in store.refs.newest_first(branch):
+                if move.op in OPS:
+                    found |= _unsigned(store, move.snapshot)
+    return found
+
+
+def _unsigned(store: Store, snapshot: str) -> set[tuple[str, str, int]]:
+    with contextlib.suppress(Damaged):
+        held = state_files.records(store.manifests, store.manifests.load(snapshot))
+        newest = max((record.captured_at for record in held), default=0)
+        return {_key(r) for r in held if r.captured_at == newest and not r.machine}
+    return set()
+
+
+def _key(record: StateRecord) -> tuple[str, str, int]:
+    return record.index, record.path, record.captured_at
+
+
+def suffix(store: Store, id: str) -> str:
+    """Return what tells the names that this machine gives from those of others with which the lake
+    exchanges states: two may save in one second."""
+    return f"-{short(id)}" if tracking.remote_names(store) else ""
+
+
+def stamps(kind: str, time: int, end: str, first: int = 1) -> Iterator[str]:
+    """Yield names of a time, such as state-20250403-123456, all but the first with a number."""
+    stamp = (
+        f"{kind}-{datetime.datetime.fromtimestamp(time // 1_000_000, datetime.UTC):%Y%m%d-%H%M%S}"
+    )
+    for number in itertools.count(first):
+        yield f"{stamp}{end}" if number == 1 else f"{stamp}{end}-{number}"
+
+
+def newest(records: Iterable[StateRecord]) -> StateRecord | None:
+    """Return the record of the last save."""
+    return max(records, key=lambda record: record.place, default=None)
+
+
+def place(store: Store) -> dict[str, Any]:
+    """Return what a note of something unfinished names, so that nobody else carries it out: whose
+    lake it is, where it lies, and the directory's own number, which a copy has not."""
+    return {"machine": machine.settle(store.paths).id, **_site(store)}
+
+
+def _site(store: Store) -> dict[str, Any]:
+    return {"lake": machine.place(store.paths), "inode": os.stat(store.paths.root).st_ino}
+
+
+def is_here(store: Store, note: Mapping[str, Any]) -> bool:
+    """Whether a note is of this lake, by the members of `place`; one that has none is not."""
+    # By any id of this lake: another may have been taken over since.
+    is_own = note.get("machine") in machine.read(store.paths).keys
+    return is_own and all(note.get(name) == value for name, value in _site(store).items())
+
+
+def set_aside(store: Store, path: str, what: str, note: Mapping[str, Any]) -> str:
+    """Move a note of another lake to cache/aside; return what to tell about it."""
+    folder = f"{store.paths.cache}/aside"
+    disk.make_dirs(folder)
+    kept = f"{folder}/{disk.random_hex(4)}-{os.path.basename(path)}"
+    disk.rename(path, kept)
+    disk.sync_dir(os.path.dirname(path))
+    whose = f"in {str(note['lake'])!r}" if note.get("lake") else "in a lake that it does not name"
+    return f"{what} that was interrupted {whose} is not finished here: its note is {kept}"

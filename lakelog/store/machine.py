@@ -1,0 +1,201 @@
+"""Which machine's lake this is: `machine.json` (F8.13), made by the first save or rollback.
+
+    machine     32 hex digits, random: whose states a save makes
+    keys        {machine: key}: ids of this lake, and the key that proves that it made a state
+    trusted     ids that were taken over without their keys
+    former      {machine: key}: ids of the lake that this one was copied from
+    path        where the lake was, resolved
+    bound       [[inode, device, file system], ...] of lakelog.json
+
+It counts while lakelog.json is one of the files that it is bound to, so that the copy of a lake is
+no other machine's. Whoever replaces lakelog.json binds it to the new file first (`rebinding`). The
+keys never leave the lake: a state that comes back from a remote, and names this machine although
+it was made elsewhere, is nobody's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+
+import orjson
+
+from lakelog.errors import UnknownRef
+from lakelog.store import disk, document
+from lakelog.store.paths import Paths
+
+ANY = "ANY"
+"""In the place of an id: whatever machine."""
+SHORT = 6
+_PREFIX_MIN = 4
+Binding = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Whose lake this is; `id` is "" where that is not settled yet."""
+
+    id: str = ""
+    keys: dict[str, str] = field(default_factory=dict)
+    trusted: tuple[str, ...] = ()
+    former: dict[str, str] = field(default_factory=dict)
+    path: str = ""
+    bound: tuple[Binding, ...] = ()
+
+    def sign(self, *facts: str | int) -> str:
+        """Return the proof that this machine states these facts."""
+        return _mac(self.keys[self.id], facts)
+
+    def owns(self, machine: str, mac: str, *facts: str | int) -> bool:
+        """Whether a machine's facts are those of this one."""
+        if machine in self.trusted:
+            return True
+        return machine in self.keys and _mac(self.keys[machine], facts) == mac
+
+
+def _mac(key: str, facts: tuple[str | int, ...]) -> str:
+    # Keyed by itself: the package for it would be loaded by every program that only appends.
+    return hashlib.blake2b(orjson.dumps(facts), key=bytes.fromhex(key), digest_size=16).hexdigest()
+
+
+def read(paths: Paths) -> Machine:
+    """Return whose lake this is, as far as that is settled; writes nothing."""
+    found = _read(paths)
+    if _is_bound(found, paths):
+        return found
+    return Machine(former={**dict.fromkeys(found.trusted, ""), **found.former, **found.keys})
+
+
+def settle(paths: Paths) -> Machine:
+    """Return whose lake this is; a new machine where nobody's, or that of a copy, was named.
+    Raises OSError."""
+    found = read(paths)
+    if found.id:
+        return found
+    with _locked(paths):
+        found = read(paths)
+        if not found.id:
+            id = disk.random_hex()
+            found = replace(found, id=id, keys={id: disk.random_hex(32)})
+            found = _write(paths, replace(found, bound=(_binding(paths.config),)))
+    return found
+
+
+def adopt(paths: Paths, machine: str) -> Machine:
+    """Be another machine from now on, whose states then count as made here, beside those of this
+    one. Raises OSError."""
+    now = settle(paths)
+    with _locked(paths):
+        now = read(paths) if read(paths).id else now
+        key, trusted = now.keys.get(machine) or now.former.get(machine, ""), now.trusted
+        if not key:
+            # Of a machine that is gone; what names it is believed.
+            key, trusted = disk.random_hex(32), (*trusted, machine)
+        former = {id: key for id, key in now.former.items() if id != machine}
+        return _write(
+            paths,
+            replace(
+                now, id=machine, keys={**now.keys, machine: key}, trusted=trusted, former=former
+            ),
+        )
+
+
+def find(given: str, known: set[str]) -> str:
+    """Return the id that a user means, which may be its first digits; ANY stays. Raises
+    UnknownRef."""
+    if given == ANY:
+        return ANY
+    close = [id for id in sorted(known) if id.startswith(given.lower())]
+    if given.lower() in known:
+        return given.lower()
+    if len(given) < _PREFIX_MIN or len(close) != 1:
+        names = ", ".join(id[:SHORT] for id in sorted(known)) or "none"
+        raise UnknownRef(f"{given!r} is no machine, or several; known: {names}")
+    return close[0]
+
+
+@contextlib.contextmanager
+def rebinding(paths: Paths) -> Iterator[Callable[[str], None]]:
+    """Keep the id while lakelog.json is replaced: yields what is to be called with the path of the
+    file that will take its place."""
+    found = _read(paths)
+    if not _is_bound(found, paths):
+        yield lambda _: None
+        return
+
+    def bind(path: str) -> None:
+        # To both: whoever dies before or after the file is replaced leaves the id as it was.
+        _write(paths, replace(found, bound=(*found.bound, _binding(path))))
+
+    yield bind
+    # To one: the inode of the other is free for anybody's file now.
+    _write(paths, replace(found, bound=(_binding(paths.config),)))
+
+
+def _read(paths: Paths) -> Machine:
+    # Damaged it names nobody: then the states of the lake are another machine's until adopted.
+    with contextlib.suppress(
+        FileNotFoundError, document.NotIntact, KeyError, TypeError, ValueError
+    ):
+        body = document.decode(disk.read(paths.machine))
+        return Machine(
+            str(body["machine"]),
+            {_hex(id, 16): _hex(key, 32) for id, key in body["keys"].items()},
+            tuple(_hex(id, 16) for id in body["trusted"]),
+            {_hex(id, 16): key and _hex(key, 32) for id, key in body["former"].items()},
+            str(body["path"]),
+            tuple((int(inode), int(device), int(kind)) for inode, device, kind in body["bound"]),
+        )
+    return Machine()
+
+
+def _hex(text: str, size: int) -> str:
+    if len(bytes.fromhex(text)) != size:
+        raise ValueError(f"{text!r} has not {size} bytes")
+    return text
+
+
+def _write(paths: Paths, machine: Machine) -> Machine:
+    machine = replace(machine, path=place(paths))
+    body = asdict(machine)
+    body["machine"] = body.pop("id")
+    disk.replace_whole(paths.machine, document.encode(body))
+    return machine
+
+
+def place(paths: Paths) -> str:
+    """Return where a lake is, resolved, as text."""
+    return os.fsencode(os.path.realpath(paths.root)).decode("utf-8", "backslashreplace")
+
+
+def _is_bound(machine: Machine, paths: Paths) -> bool:
+    if not machine.bound or machine.id not in machine.keys:
+        return False
+    try:
+        inode, device, kind = _binding(paths.config)
+    except OSError:
+        return False
+    # Devices may be numbered anew when a machine starts; a file system keeps its own number.
+    is_here = machine.path == place(paths)
+    return any(
+        number == inode and (on == device or (is_here and kind and kind == of))
+        for number, on, of in machine.bound
+    )
+
+
+def _binding(path: str) -> Binding:
+    status = os.stat(path)
+    return status.st_ino, status.st_dev, os.statvfs(path).f_fsid
+
+
+@contextlib.contextmanager
+def _locked(paths: Paths) -> Iterator[None]:
+    """One process at a time: of two that settle at once, the second takes what the first made."""
+    disk.make_dirs(paths.cache)
+    with disk.claim(f"{paths.cache}/machine.lock") as alone:
+        if not alone:
+            disk.lock(alone.fd, wait=True)
+        yield
