@@ -38,11 +38,14 @@ _PIECE_MAX = 8 << 20
 _CONTAINERS_MAX, _VALUES_MAX = 250_000, 600_000
 """Of one piece. An entry is in one piece, as long as it may be."""
 _LONG = 8 << 20
-_FORMAT = 1
+_FORMAT = 2
+_SPECIAL = ("pipe", "socket", "device")
+LINKABLE = ("file", "link", "pipe", "socket")
+"""Of these kinds is what has several names; in format 1 it was a file."""
 _NO_XATTRS: dict[bytes, bytes] = {}
 # No text has these bytes in it: its quotes are escaped.
 _ENTRY_GAP, _CHUNK_GAP, _CHUNKS_OPEN = b'},{"path":', b'],["', b'],"chunks":['
-_KINDS = ("dir", "file", "link", "hard")
+_KINDS = ("dir", "file", "link", "hard", *_SPECIAL)
 _PATH_MAX = 4_096
 _SIZE_MAX = 1 << 62
 Extent = tuple[int, int]
@@ -54,10 +57,11 @@ NotIntact, if need be after the last part."""
 
 @dataclass(frozen=True, slots=True)
 class StateEntry:
-    """A file, directory or link of a state directory; `path` is relative, "" for the directory.
+    """A file, directory, link, pipe, socket or device of a state directory; `path` is relative, ""
+    for the directory.
 
     `extents` are the (offset, length) of a file's data, all else being holes. `target` is that of
-    a link, or the path of an earlier file of which this is a hard link. `mtime` and `ctime` are in
+    a link, or the path of an earlier entry of which this is a hard link. `mtime` and `ctime` are in
     nanoseconds; `ctime` and `inode` only tell the next save whether the file changed.
     """
 
@@ -91,7 +95,15 @@ class StateIndex:
 def encode(index: StateIndex) -> bytes:
     """Return the content of an index's file."""
     entries = [_to_json(entry) for entry in index.entries]
-    return orjson.dumps({"format": _FORMAT, "entries": entries, "chunks": index.chunks})
+    version = _FORMAT if _is_special(index.entries) else 1
+    return orjson.dumps({"format": version, "entries": entries, "chunks": index.chunks})
+
+
+def _is_special(entries: Iterable[StateEntry]) -> bool:
+    """Whether readers of format 1 would refuse entries."""
+    kinds = {entry.path: entry.kind for entry in entries if entry.kind not in ("dir", "file")}
+    hard = (entry.target for entry in entries if entry.kind == "hard")
+    return any(kind in _SPECIAL for kind in kinds.values()) or any(t in kinds for t in hard)
 
 
 def load(content: Content, length: int) -> StateIndex:
@@ -199,7 +211,7 @@ class _Tree:
 
     def __init__(self) -> None:
         self._paths, self._parents, self._targets = array("q"), array("q"), array("q")
-        self._is_dir, self._is_file = bytearray(), bytearray()
+        self._is_dir, self._is_linkable = bytearray(), bytearray()
 
     def add(self, entry: StateEntry) -> None:
         """Add the next entry. Raises ValueError for one that cannot be, whatever is before it."""
@@ -211,7 +223,7 @@ class _Tree:
         if entry.kind == "hard":
             self._targets.append(hash(entry.target))
         self._is_dir.append(entry.kind == "dir")
-        self._is_file.append(entry.kind == "file")
+        self._is_linkable.append(entry.kind in LINKABLE)
 
     def check(self) -> None:
         """Raise ValueError unless each entry has a parent before it, and all are different."""
@@ -223,14 +235,14 @@ class _Tree:
         if (ascending[1:] == ascending[:-1]).any():
             raise ValueError("a path is in it twice")
         is_dir = np.frombuffer(self._is_dir, dtype=np.bool_)
-        is_file = np.frombuffer(self._is_file, dtype=np.bool_)
+        is_linkable = np.frombuffer(self._is_linkable, dtype=np.bool_)
         parents = np.frombuffer(self._parents, dtype=np.int64)[1:]
         at = self._find(parents, ascending, order)
         if not (is_dir[at] & (paths[at] == parents) & (at <= np.arange(len(at)))).all():
             raise ValueError("an entry is in no directory of it")
         targets = np.frombuffer(self._targets, dtype=np.int64)
         at = self._find(targets, ascending, order)
-        if not (is_file[at] & (paths[at] == targets)).all():
+        if not (is_linkable[at] & (paths[at] == targets)).all():
             raise ValueError("a hard link to no file of it")
 
     @staticmethod
@@ -248,7 +260,7 @@ def _check_tree(entries: Iterable[StateEntry]) -> None:
         _check_name(entry, is_first=not kinds)
         if kinds and kinds.get(entry.path.rpartition(b"/")[0]) != "dir":
             raise ValueError(f"{entry.path!r} is in no directory of it")
-        if entry.kind == "hard" and kinds.get(entry.target) != "file":
+        if entry.kind == "hard" and kinds.get(entry.target) not in LINKABLE:
             raise ValueError(f"{entry.path!r} is a hard link to no file of it")
         kinds[entry.path] = entry.kind
     if not kinds:

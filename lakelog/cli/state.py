@@ -154,7 +154,7 @@ def save(
             progress=progress,
         )
     if result.skipped:
-        app.say(f"left out, as only files, directories and links are saved: {_few(result.skipped)}")
+        app.say(f"only named, as devices are not restored: {_few(result.skipped)}")
     if result.changed:
         app.say(f"kept changing while they were read: {_few(result.changed)}", fg="yellow")
     for note in result.notes:

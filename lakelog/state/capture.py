@@ -6,7 +6,8 @@ again when a file of it changes. What has the size, times and inode of
 the save before is not read again if that can be told from its chunks.
 
 A file that changes while it is read is read again, at most READINGS times; then its last reading
-counts, and the file is named. Sockets, pipes and devices are left out and named.
+counts, and the file is named. Pipes and sockets are kept as such; of devices only the names, as no
+restore makes one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from lakelog.chunks.chunker import cut
-from lakelog.chunks.state_index import EXTENTS_MAX, Extent, StateEntry, StateIndex
+from lakelog.chunks.state_index import EXTENTS_MAX, LINKABLE, Extent, StateEntry, StateIndex
 from lakelog.errors import StateRefused
 from lakelog.state.chunk_writer import Piece
 from lakelog.state.exchange import STAGING
@@ -35,6 +36,7 @@ _READ = 1 << 20
 _SLACK_NS = 20_000_000
 """File systems stamp times this coarsely: a file may change twice with one time."""
 _SHOWN = 5
+_KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 Progress = Callable[[int, int], None]
 Chunk = tuple[str, int]
 
@@ -51,8 +53,8 @@ class ChunkSink(Protocol):
 
 @dataclass
 class Captured:
-    """What was read of one directory: its index; relative paths of special files that were left
-    out (`skipped`) and of files that kept changing (`changed`)."""
+    """What was read of one directory: its index; relative paths of devices, which are only named
+    (`skipped`) and of files that kept changing (`changed`)."""
 
     index: StateIndex
     skipped: list[str] = field(default_factory=list)
@@ -122,7 +124,7 @@ class Capture:
         """Read everything. Raises StateRefused where a file cannot be read, OSError."""
         for _ in range(READINGS):
             entries = self._collect()
-            files = {entry.path for entry in entries if entry.kind == "file"}
+            files = {entry.path for entry in entries if entry.kind in LINKABLE}
             # A name may be removed while its file is read, and another name of it stays.
             whole = [e for e in entries if e.kind != "hard" or e.target in files]
             if len(whole) == len(entries):
@@ -174,32 +176,30 @@ class Capture:
                 if not path:
                     raise
                 continue  # removed since it was listed
-            if entry is not None:
-                yield entry
+            yield entry
             children = (path + b"/" + name if path else name for name in reversed(names))
             waiting += [child for child in children if not self._is_excluded(child)]
 
-    def _look(self, path: bytes) -> tuple[StateEntry | None, list[bytes]]:
-        """Return the entry of a path, None for what cannot be saved, and the names in it."""
+    def _look(self, path: bytes) -> tuple[StateEntry, list[bytes]]:
+        """Return the entry of a path, and the names in it."""
         status = os.lstat(self._full(path))
         if stat.S_ISDIR(status.st_mode):
             return self._entry(path, status, "dir"), sorted(os.listdir(self._full(path)))
         if not path:
             raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fsdecode(self._root))
-        if stat.S_ISLNK(status.st_mode):
-            target = os.readlink(self._full(path))
-            return replace(self._entry(path, status, "link"), target=target), []
-        if stat.S_ISREG(status.st_mode):
-            return self._file(path, status), []
-        self._result.skipped.append(_shown(path))
-        return None, []
-
-    def _file(self, path: bytes, status: os.stat_result) -> StateEntry:
+        kind = _kind(status.st_mode)
+        if kind == "device":
+            self._result.skipped.append(_shown(path))
+            return self._entry(path, status, kind), []
         identity = status.st_dev, status.st_ino
-        if status.st_nlink > 1 and identity in self._first:
-            return StateEntry(path, "hard", target=self._first[identity])
-        self._first[identity] = path
-        return self._entry(path, status, "file")
+        if status.st_nlink > 1:
+            if identity in self._first:
+                return StateEntry(path, "hard", target=self._first[identity]), []
+            self._first[identity] = path
+        entry = self._entry(path, status, kind)
+        return (
+            replace(entry, target=os.readlink(self._full(path))) if kind == "link" else entry
+        ), []
 
     def _entry(self, path: bytes, status: os.stat_result, kind: str) -> StateEntry:
         is_file = kind == "file"
@@ -323,6 +323,11 @@ class Capture:
         self._read_bytes += size
         if self._progress:
             self._progress(min(self._read_bytes, self._total), self._total)
+
+
+def _kind(mode: int) -> str:
+    """The kind of what is no directory."""
+    return _KINDS.get(stat.S_IFMT(mode), "device")
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:

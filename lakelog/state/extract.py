@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
+import struct
 from collections.abc import Callable, Iterator
 
 from lakelog.chunks import state_files
@@ -20,6 +22,9 @@ Progress = Callable[[int, int], None]
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL_BITS = 0o6000
+_NODES = {"pipe": stat.S_IFIFO, "socket": stat.S_IFSOCK}
+_ACL, _ACL_DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
+_ACL_GROUP = 4
 
 
 class Extraction:
@@ -27,7 +32,7 @@ class Extraction:
 
     def __init__(self, paths: Paths, index: str, progress: Progress | None = None) -> None:
         self._paths, self._digest, self._progress = paths, index, progress
-        self._owners = self._xattrs = 0
+        self._owners = self._xattrs = self._devices = 0
         self._content = b""
         self._root = -1
         self._folder: tuple[bytes, int] = (b"", -1)
@@ -41,6 +46,10 @@ class Extraction:
         self._chunks = self._read(index)
         os.mkdir(target, 0o700)
         self._root = os.open(target, _FOLDER)
+        # What is made below must not inherit whom the directory around it lets in.
+        for name in (_ACL, _ACL_DEFAULT):
+            with contextlib.suppress(OSError):
+                os.removexattr(self._root, name)
         self._folder = (b"", os.dup(self._root))
         try:
             for entry in index.entries[1:]:
@@ -63,6 +72,8 @@ class Extraction:
         notes = [f"the owner of {self._owners:,} files could not be set"] if self._owners else []
         if self._xattrs:
             notes.append(f"{self._xattrs:,} extended attributes could not be set")
+        if self._devices:
+            notes.append(f"{self._devices:,} devices were left out")
         return notes
 
     def _create(self, entry: StateEntry) -> None:
@@ -72,7 +83,12 @@ class Extraction:
             os.mkdir(name, 0o700, dir_fd=folder)
         elif entry.kind == "link":
             os.symlink(entry.target, name, dir_fd=folder)
-            self._set_link_metadata(folder, name, entry)
+            self._set_metadata_by_name(folder, name, entry)
+        elif entry.kind in _NODES:
+            os.mknod(name, 0o600 | _NODES[entry.kind], dir_fd=folder)
+            self._set_metadata_by_name(folder, name, entry)
+        elif entry.kind == "device":
+            self._devices += 1
         elif entry.kind == "hard":
             source, _, original = entry.target.rpartition(b"/")
             other = self._open(source) if source else os.dup(self._root)
@@ -142,17 +158,20 @@ class Extraction:
             self._owners += 1
             mode &= ~_SPECIAL_BITS  # a program must not run as somebody else than it was meant to
         for name, value in entry.xattrs.items():
-            self._set_xattr(fd, name, value)
+            if not self._set_xattr(fd, name, value) and name == _ACL:
+                mode = _without_acl(mode, value)
         os.fchmod(fd, mode)
         os.utime(fd, ns=(entry.mtime, entry.mtime))
 
-    def _set_xattr(self, fd: int, name: bytes, value: bytes) -> None:
+    def _set_xattr(self, fd: int, name: bytes, value: bytes) -> bool:
         try:
             os.setxattr(fd, name, value)
         except OSError:
             self._xattrs += 1
+            return False
+        return True
 
-    def _set_link_metadata(self, folder: int, name: bytes, entry: StateEntry) -> None:
+    def _set_metadata_by_name(self, folder: int, name: bytes, entry: StateEntry) -> None:
         try:
             os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
         except (PermissionError, OverflowError):
@@ -163,5 +182,16 @@ class Extraction:
                 os.setxattr(path, key, value, follow_symlinks=False)
                 continue
             self._xattrs += 1
+        if entry.kind != "link":
+            os.chmod(path, entry.mode & ~_SPECIAL_BITS)
         times = (entry.mtime, entry.mtime)
         os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+
+
+def _without_acl(mode: int, acl: bytes) -> int:
+    """The mode of what cannot have its ACL: the group's bits are those of all whom the ACL names,
+    and become the group's own."""
+    for tag, bits, _ in struct.iter_unpack("<HHI", acl[4 : len(acl) // 8 * 8 - 4]):
+        if tag == _ACL_GROUP:
+            return mode & ~0o070 | int(bits & 7) << 3 & mode
+    return mode & ~0o070

@@ -62,8 +62,8 @@ _NUMBER_MAX = 1 << 48
 
 @dataclass(frozen=True)
 class SaveResult:
-    """What a save did: `written` are the bytes that it added to the lake; `skipped` special files
-    that were left out, `changed` files that kept changing, `pruned` states that were deleted, and
+    """What a save did: `written` are the bytes that it added to the lake; `skipped` devices
+    that only are named, `changed` files that kept changing, `pruned` states that were deleted, and
     `notes` what else happened that its user should know."""
 
     state: SavedState

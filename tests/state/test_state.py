@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,22 +24,11 @@ from lakelog.state.state import (
 )
 from tests.support import lakes, state_trees
 from tests.support.capabilities import bound_by_modes
+from tests.support.state_lakes import lake, make
+
+__all__ = ["lake"]
 
 TREES = int(os.environ.get("LAKELOG_STATE_TREES", "40"))
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Any:
-    with lakelog.open(tmp_path / "lake") as opened:
-        yield opened
-
-
-def make(tmp_path: Path, files: dict[str, bytes], name: str = "app") -> Path:
-    home = tmp_path / name
-    for path, content in files.items():
-        (home / path).parent.mkdir(parents=True, exist_ok=True)
-        (home / path).write_bytes(content)
-    return home
 
 
 def test_restored_trees_equal_saved_ones(tmp_path: Path, lake: lakelog.Lake) -> None:
@@ -118,16 +105,6 @@ def test_inserted_bytes_move_no_other_chunk(tmp_path: Path, lake: lakelog.Lake) 
     save_state(lake, {"app": str(home)})
     (home / "big").write_bytes(content[: 3 << 20] + b"inserted" + content[3 << 20 :])
     assert save_state(lake, {"app": str(home)}).written < 2 << 20
-
-
-def test_special_files_are_left_out_and_named(tmp_path: Path, lake: lakelog.Lake) -> None:
-    """Sockets and pipes are no state; all else is saved."""
-    home = make(tmp_path, {"a": b"1"})
-    os.mkfifo(home / "pipe")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(home / "sock"))
-        result = save_state(lake, {"app": str(home)}, exclude=("no*",))
-    assert sorted(result.skipped) == ["app/pipe", "app/sock"]
 
 
 def test_concurrent_writes_are_noticed(

@@ -13,25 +13,31 @@ NAMES = ["a", "b.txt", "data", "\u00fc", "x y", "\n", "-f", "...", os.fsdecode(b
 
 
 def grow(root: Path, seed: int, entries: int = 25) -> None:
-    """Make a random tree: files of all sizes, holes, links, hard links, modes, times, xattrs."""
+    """Make a random tree: files of all sizes, holes, links, pipes, modes, times, attributes."""
     dice = random.Random(seed)
     root.mkdir()
-    folders, files = [root], list[Path]()
+    folders, files, names = [root], list[Path](), list[Path]()
     for _ in range(dice.randrange(entries)):
         path = dice.choice(folders) / (dice.choice(NAMES) + str(dice.randrange(100)))
         if os.path.lexists(path):
             continue
-        kind = dice.choice(["dir", "file", "file", "file", "holes", "link", "hard"])
+        kind = dice.choice(["dir", "file", "file", "file", "holes", "link", "hard", "pipe"])
         if kind == "dir":
             path.mkdir()
             folders.append(path)
         elif kind == "link":
             path.symlink_to(dice.choice(["nowhere", "../..", "/etc/passwd", "a"]))
-        elif kind == "hard" and files:
-            os.link(dice.choice(files), path, follow_symlinks=False)
+            names.append(path)
+        elif kind == "pipe":
+            os.mknod(path, 0o600 | dice.choice([stat.S_IFIFO, stat.S_IFSOCK]))
+            os.utime(path, ns=(1, dice.randrange(1 << 60)))
+            names.append(path)
+        elif kind == "hard" and names:
+            os.link(dice.choice(names), path, follow_symlinks=False)
         else:
             _fill(path, dice, kind)
             files.append(path)
+            names.append(path)
     for path in [*files, *reversed(folders)]:
         _dress(path, dice)
 
@@ -81,12 +87,15 @@ def facts(root: Path | str) -> dict[str, Any]:
     first: dict[int, str] = {}
     top = os.fspath(root)
     for folder, folders, names in os.walk(top):
-        for path in [folder, *(f"{folder}/{name}" for name in folders + names)]:
+        folders.sort()
+        for path in [folder, *(f"{folder}/{name}" for name in sorted(folders + names))]:
             status = os.lstat(path)
             name = os.path.relpath(path, top)
             mode = stat.S_IMODE(status.st_mode)
             fact: list[Any] = [stat.S_IFMT(status.st_mode), mode, status.st_uid, status.st_gid]
             fact.append(status.st_mtime_ns)
+            if not stat.S_ISDIR(status.st_mode):
+                fact.append(first.setdefault(status.st_ino, name))
             if stat.S_ISREG(status.st_mode):
                 with open(path, "rb") as file:
                     fact += [file.read(), status.st_nlink]
@@ -96,7 +105,6 @@ def facts(root: Path | str) -> dict[str, Any]:
             attributes = os.listxattr(path, follow_symlinks=False)
             fact += [(n, os.getxattr(path, n, follow_symlinks=False)) for n in sorted(attributes)]
             known[name] = fact
-            first.setdefault(status.st_ino, name)
     return known
 
 
