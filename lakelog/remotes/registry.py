@@ -374,16 +374,16 @@ class Repository:
                     link.http.close()
         scheme, netloc = to
         if scheme == "http":
-            link = http.client.HTTPConnection(netloc, timeout=_TIMEOUT)
+            made = http.client.HTTPConnection(netloc, timeout=_TIMEOUT)
         else:
             context = ssl.create_default_context()
-            link = http.client.HTTPSConnection(netloc, timeout=_TIMEOUT, context=context)
-        link.response_class = self._paced  # type: ignore[assignment]
-        return _Link(to, link)
+            made = http.client.HTTPSConnection(netloc, timeout=_TIMEOUT, context=context)
+        made.response_class = self._paced  # type: ignore[assignment]
+        return _Link(to, made)
 
     def _paced(self, sock: Any, *words: Any, **more: Any) -> http.client.HTTPResponse:
         response = http.client.HTTPResponse(sock, *words, **more)
-        raw = response.fp.detach()  # type: ignore[attr-defined]
+        raw = response.fp.detach()
         response.fp = io.BufferedReader(_PacedStream(raw, self.url))
         return response
 
