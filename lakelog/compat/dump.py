@@ -29,6 +29,7 @@ from lakelog.collect.watch import Watcher
 from lakelog.errors import InUse, InvalidSetting, Unreachable
 from lakelog.event.encode import parse_time
 from lakelog.files import cursors
+from lakelog.files.rotation import base_name
 from lakelog.recent.redis_feed import RecentFeeder
 from lakelog.recent.redis_recent import RecentEntries, RecentEntry, from_lake
 from lakelog.settings import span_us
@@ -248,7 +249,9 @@ class OMEGALogManager:
         if source is not None:
             # Rows of a file name no source unless a line does: they are found by the origin of the
             # file.
-            of_files = [o for o, p in names.items() if source in (p, os.path.basename(p))]
+            of_files = [
+                o for o, p in names.items() if source in (p, os.path.basename(p), base_name(p))
+            ]
             values += [source, of_files]
             at = len(values)
             conditions.append(f"(source = ${at - 1} OR list_contains(${at}::VARCHAR[], origin))")

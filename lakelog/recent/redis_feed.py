@@ -29,6 +29,7 @@ from lakelog.recent.redis_recent import (
     KEEP_MAX,
     SOURCE,
     WRITE,
+    drop,
     events_behind,
     is_full,
     key_of,
@@ -62,8 +63,6 @@ _CHECK = 5.0
 END = 5.0
 """Seconds that the end of a watcher waits for Redis; the next one continues where it stopped."""
 _ATTEMPTS = 6
-_DROPPED = 1000
-"""Lists of an older generation that are deleted at once."""
 _MAPPING = "recent"
 
 _PICKS = """CREATE OR REPLACE TEMPORARY TABLE recent_picks AS
@@ -96,6 +95,10 @@ class _Addition(NamedTuple):
     arrived: int
     entries: bytes
     size: int
+
+
+class _Evicted(Exception):
+    """Redis has thrown away a list or an index to make room."""
 
 
 class _Stopped(Exception):
@@ -283,7 +286,10 @@ class RecentFeeder:
         step = Step(parts, state.next_seq, first.removed, first.below)
         if change.clear or self._is_rewound(cursor, step, mark.upto):
             return self._rebuild(head, state)
-        return self._write(head, state, mark, step, self._generation)
+        try:
+            return self._write(head, state, mark, step, self._generation)
+        except _Evicted:
+            return self._rebuild(head, state)
 
     def _is_rewound(self, cursor: duckdb.DuckDBPyConnection, step: Step, upto: int) -> bool:
         """Whether entries left the lake, or came between those that are in Redis."""
@@ -306,20 +312,23 @@ class RecentFeeder:
         try:
             self._call("SADD", generations, generation)
             written = self._write(head, state, fresh, step, generation)
-        except (redis.RedisError, WatermarkMoved, _Stopped) as error:
+        except (redis.RedisError, WatermarkMoved, _Stopped, _Evicted) as error:
             # Not after a lost connection: it may be the one that is read now. If it is not, the
             # next round is a rebuild again, which drops all others.
             with contextlib.suppress(Exception):
-                self._drop(generation)
+                drop(self._call, self._prefix, generation)
                 # Both do not fit, perhaps: what is there is of an older state, so it goes first.
                 if is_full(error) and self._generation:
                     self._call("DEL", self._prefix)
-                    self._drop(self._generation)
+                    drop(self._call, self._prefix, self._generation)
+            if isinstance(error, _Evicted):
+                words = "evicts entries while they are written: raise its maxmemory"
+                raise SyncRefused(f"{self._config.address} {words}, or keep fewer") from None
             raise
         self.figures["rebuilds"] += 1
         for name in self._call("SMEMBERS", generations):
             if name != generation:
-                self._drop(name)
+                drop(self._call, self._prefix, name)
         return written
 
     def _write(
@@ -415,18 +424,11 @@ class RecentFeeder:
         values += [mark.to_json() if mark else "", version + 1]
         for each in lists:
             values += each[:3]
-        if self._call("EVAL", WRITE, 1, self._prefix, *values) != 1:
+        answer = self._call("EVAL", WRITE, 1, self._prefix, *values)
+        if answer == 2:
+            raise _Evicted
+        if answer != 1:
             raise WatermarkMoved("another feeder wrote the recent entries")
-
-    def _drop(self, generation: str) -> None:
-        """Delete the lists of a generation, then what names them."""
-        base = f"{self._prefix}:{generation}"
-        for kind in "aslp":
-            index = f"{base}:index:{kind}"
-            while names := self._call("ZRANGE", index, 0, _DROPPED - 1):
-                self._call("UNLINK", *(f"{base}:{kind}:{name}" for name in names))
-                self._call("ZREM", index, *names)
-        self._call("SREM", f"{self._prefix}:generations", generation)
 
     def _note_behind(self, mark: Watermark | None) -> None:
         """Count what is published and not there; without a mark, as of the last one."""

@@ -1,6 +1,7 @@
 """The newest entries of a lake in Redis, as lists: kept up to date beside a watcher, and read.
 
-    P = lakelog:{LAKE:BRANCH}    hash: generation, version, watermark, keep, ttl
+    P = lakelog:{LAKE:BRANCH}    hash: generation, version, watermark, keep, ttl, and size:G:K, how
+                                 many names the index K of a generation has
     P:generations                set: the generations of which there may be keys
     P:G:KEY                      list of generation G: entries as JSON, the newest first
     P:G:index:K                  sorted set: names of the lists of a kind by their last arrival (ms)
@@ -12,8 +13,9 @@ streams or sorted sets: reading a hundred entries of one takes a third of the ti
 
 A script writes the entries of a range of seq and the watermark at once, if the version is the one
 that was read; so a lost reply, a crash or a second feeder neither loses nor doubles an entry. Where
-events left the lake, or Redis lost its data, another generation is filled beside the one that is
-read, and takes its place with its last entries. States are compared as for databases (delta.py).
+events left the lake, or Redis lost its data or evicted a list or an index, another generation is
+filled beside the one that is read, and takes its place with its last entries. States are compared
+as for databases (delta.py).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.errors import Unreachable
 from lakelog.files import cursors
+from lakelog.files.rotation import base_name
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.manifest import Manifest
@@ -45,6 +48,8 @@ redis = Lazy("redis")
 KEEP = 1000
 """Entries of each source, level and both that are kept."""
 KEEP_MAX = 100_000
+_DROPPED = 1000
+"""Lists of an older generation that are deleted at once."""
 TEXT_MAX = 8192
 """Longer contents are cut to so many characters, longer data is left out; `truncated` says so."""
 
@@ -54,7 +59,19 @@ if (redis.call('HGET', meta, 'version') or '0') ~= ARGV[1] then return 0 end
 local current = redis.call('HGET', meta, 'generation')
 if gen ~= current and redis.call('SISMEMBER', meta .. ':generations', gen) == 0 then return 0 end
 local base, time = meta .. ':' .. gen .. ':', redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now, kinds = time[1] * 1000 + math.floor(time[2] / 1000), {'a', 's', 'l', 'p'}
+-- Before anything is written: what was evicted would be taken for complete again.
+for _, kind in ipairs(kinds) do
+  local size = tonumber(redis.call('HGET', meta, 'size:' .. gen .. ':' .. kind)) or 0
+  if redis.call('ZCARD', base .. 'index:' .. kind) < size then return 2 end
+end
+for i = 7, #ARGV, 3 do
+  local last = redis.call('ZSCORE', base .. 'index:' .. string.sub(ARGV[i], 1, 1),
+                          string.sub(ARGV[i], 3))
+  if last and (ttl == 0 or last + ttl > now) and redis.call('EXISTS', base .. ARGV[i]) == 0 then
+    return 2
+  end
+end
 for i = 7, #ARGV, 3 do
   local key, kind = base .. ARGV[i], string.sub(ARGV[i], 1, 1)
   local lines, from, entries = ARGV[i + 2], 1, {}
@@ -76,10 +93,14 @@ for i = 7, #ARGV, 3 do
   end
 end
 if ttl > 0 then
-  for _, kind in ipairs({'a', 's', 'l', 'p'}) do
+  for _, kind in ipairs(kinds) do
     redis.call('ZREMRANGEBYSCORE', base .. 'index:' .. kind, '-inf',
                string.format('%.0f', now - ttl))
   end
+end
+for _, kind in ipairs(kinds) do
+  local size = redis.call('ZCARD', base .. 'index:' .. kind)
+  redis.call('HSET', meta, 'size:' .. gen .. ':' .. kind, size)
 end
 if ARGV[5] ~= '' then
   redis.call('HSET', meta, 'generation', gen, 'version', ARGV[6], 'watermark', ARGV[5],
@@ -198,7 +219,13 @@ class RecentEntries:
 
     def sources(self, pattern: str = "*") -> list[str]:
         """Return the sources that match a glob, those with the newest entries first."""
-        (names,) = self._ask(lambda base, pipe: pipe.zrevrange(f"{base}:index:s", 0, -1))
+
+        def index(base: str, pipe: Any) -> None:
+            pipe.hget(self._prefix, size_of(base, "s"))
+            pipe.zrevrange(f"{base}:index:s", 0, -1)
+
+        size, names = self._ask(index)
+        self._require_index(size, len(names))
         return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
     def status(self) -> RecentStatus:
@@ -226,17 +253,26 @@ class RecentEntries:
         return parse_entries([text for texts in found for text in texts])
 
     def _require_expired(self, keys: list[str]) -> None:
-        """Lists that the index has are there, or expired: else Redis evicted them."""
+        """Lists that the index has are there, or expired: else Redis evicted them, or the index."""
 
         def scores(base: str, pipe: Any) -> None:
             for key in keys:
+                pipe.hget(self._prefix, size_of(base, key[0]))
+                pipe.zcard(f"{base}:index:{key[0]}")
                 pipe.zscore(f"{base}:index:{key[0]}", key[2:])
             pipe.time()
 
-        *arrived, (now, _) = self._ask(scores)
-        # A second more: the list may have expired between the two looks.
-        if any(at and (not self._ttl or at + self._ttl > (now + 1) * 1000) for at in arrived):
-            raise self._absence()
+        *found, (now, _) = self._ask(scores)
+        for size, names, arrived in zip(found[::3], found[1::3], found[2::3], strict=True):
+            self._require_index(size, names)
+            # A second more: the list may have expired between the two looks.
+            if arrived and (not self._ttl or arrived + self._ttl > (now + 1) * 1000):
+                raise self._absence("all ", "it evicted some")
+
+    def _require_index(self, size: str | None, names: int) -> None:
+        """An index has as many names as were written: else Redis evicted it."""
+        if int(size or 0) > names:
+            raise self._absence("all ", "it evicted some")
 
     def _ask(self, commands: Callable[[str, Any], object]) -> list[Any]:
         """Run commands on the keys of the generation that is read; return their replies."""
@@ -261,10 +297,10 @@ class RecentEntries:
         except redis.RedisError as error:
             raise Unreachable(words_of(self._client.config, error)) from None
 
-    def _absence(self) -> Unreachable:
+    def _absence(self, share: str = "", reason: str = "none were written yet") -> Unreachable:
         return Unreachable(
-            f"{self._client.config.address} does not have the recent entries of this branch:"
-            " they are written by lakelog watch --redis-url"
+            f"{self._client.config.address} does not have {share}the recent entries of this branch:"
+            f" {reason}; they are written by lakelog watch --redis-url"
         )
 
 
@@ -347,6 +383,31 @@ def key_of(source: str | None, level: str | None) -> str:
     return f"p:{len(level.encode('utf-8', 'surrogateescape'))}:{level}:{source}"
 
 
+def size_of(base: str, kind: str) -> str:
+    """Return the field that says how many names an index of a generation has."""
+    return f"size:{base.rpartition(':')[2]}:{kind}"
+
+
+def drop(call: Callable[..., Any], prefix: str, generation: str) -> None:
+    """Delete the lists of a generation, then what names them; `call` sends a command."""
+    base, is_whole = f"{prefix}:{generation}", True
+    for kind in "aslp":
+        index = f"{base}:index:{kind}"
+        is_whole &= call("ZCARD", index) >= int(call("HGET", prefix, size_of(base, kind)) or 0)
+        while names := call("ZRANGE", index, 0, _DROPPED - 1):
+            call("UNLINK", *(f"{base}:{kind}:{name}" for name in names))
+            call("ZREM", index, *names)
+    cursor: Any = None
+    # Of an index that was evicted the lists are found among all keys.
+    while not is_whole and cursor != 0:
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", base) + ":*"
+        cursor, keys = call("SCAN", cursor or 0, "MATCH", pattern, "COUNT", _DROPPED)
+        if keys:
+            call("UNLINK", *keys)
+    call("HDEL", prefix, *(size_of(base, kind) for kind in "aslp"))
+    call("SREM", f"{prefix}:generations", generation)
+
+
 def _is_glob(text: str) -> bool:
     return any(mark in text for mark in "*?[")
 
@@ -369,8 +430,16 @@ def events_behind(lake: Lake, mark: Watermark, state: Manifest) -> int:
 
 
 def names_table(paths: dict[str, str]) -> pa.Table:
-    """Return origins of files with their paths and names, as the SQL of an entry wants them."""
-    columns = [[*paths], [*paths.values()], [path.rpartition("/")[2] for path in paths.values()]]
+    """Return origins of files with their paths and names, as the SQL of an entry wants them.
+
+    Both are those of the log: a rotation that comes later changes neither.
+    """
+    names = [base_name(path) for path in paths.values()]
+    folders = [path.rpartition("/")[0] for path in paths.values()]
+    logs = [
+        f"{folder}/{name}" if folder else name for folder, name in zip(folders, names, strict=True)
+    ]
+    columns = [[*paths], logs, names]
     return pa.table(
         [pa.array(column, pa.string()) for column in columns], names=["origin", "path", "base"]
     )

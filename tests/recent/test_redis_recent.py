@@ -510,6 +510,60 @@ def test_evicted_list_is_not_read_as_empty(lake: lakelog.Lake, config: RedisConf
     assert entries(lake, config).latest("unknown") == []
 
 
+@pytest.mark.parametrize("kind", ["index:a", "index:s", "index:l", "index:p", "s:s1", "a:"])
+def test_eviction_of_a_key_is_noticed(lake: lakelog.Lake, config: RedisConfig, kind: str) -> None:
+    """By who reads: nothing is missing without a word; and by the feeder, who fills all again."""
+    with feeding(lake, config) as feeder:
+        feeder.feed()
+        found, client = entries(lake, config), plain(config.port)
+        client.unlink(*client.keys(f"*:{kind}"))
+        looks = [
+            lambda: found.latest("unknown"),
+            lambda: found.latest(None, "UNKNOWN"),
+            lambda: found.latest("unknown", "INFO"),
+            lambda: found.search("s*"),
+            lambda: found.latest(),
+        ]
+        refused = 0
+        for look in looks:
+            with contextlib.suppress(Unreachable):
+                refused += 1
+                look()
+                refused -= 1
+        assert refused or kind == "index:a"
+        add(lake, 9)
+        feeder.feed()
+        assert feeder.figures["rebuilds"] == 2
+    check(lake, config)
+
+
+def test_recent_after_a_rotation(home: Path, config: RedisConfig) -> None:
+    """The same from Redis and from the lake: the source of a line is its log."""
+    log = home / "logs" / "app.log"
+    log.parent.mkdir()
+    with lakelog.open(str(home / "lake")) as lake, feeding(lake, config) as feeder:
+        log.write_text("2026-01-01T00:00:00Z ERROR one\n")
+        lake.ingest(str(log))
+        feeder.feed()
+        log.rename(f"{log}.1")
+        log.write_text("2026-01-01T00:00:01Z ERROR two\n")
+        lake.ingest(str(home / "logs"))
+        feeder.feed()
+        found = entries(lake, config)
+        for source in (None, "app.log", "app*"):
+            assert len(found.search(source)) == 2
+            assert found.search(source) == from_lake(lake, source)
+
+
+def test_empty_server_is_not_said_to_be_away(home: Path, config: RedisConfig) -> None:
+    with lakelog.open(str(home / "lake")) as lake:
+        add(lake, 3)
+    url = f"redis://127.0.0.1:{config.port}"
+    result = run(home / "lake", "recent", "--redis-url", url)
+    assert "none were written yet" in result.stderr
+    assert "not answer" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
