@@ -375,6 +375,17 @@ def test_show_lists_the_tables_and_describes_them(lake: Path) -> None:
             for row in map(json.loads, run(lake, "sql", query).stdout.splitlines())
         ]
         assert columns[0] in ("time", "category", "ingested_at")
+    for query in (
+        "SHOW COLUMNS FROM events;",
+        "\n-- which\nshow full columns in status",
+        "SELECT 1 AS x; SHOW FIELDS FROM files",
+        'SHOW COLUMNS FROM "main"."events"',
+    ):
+        last = run(lake, "sql", query).stdout.splitlines()
+        shown = [json.loads(line).get("column_name") for line in last]
+        assert {"type", "category", "path"} & set(shown), query
+    wrong = run(lake, "sql", "SELECT 'show columns from x' FORM y", code=1)
+    assert 'near "y"' in wrong.stderr
     near = run(lake, "sql", "SHOW event", code=1)
     assert "events" in near.stderr
 

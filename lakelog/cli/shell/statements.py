@@ -18,7 +18,7 @@ from lakelog.engine.messages import clearer, with_suggestion
 from lakelog.errors import QueryFailed, SnapshotGone
 from lakelog.query import type_tables
 from lakelog.query.session import Session
-from lakelog.query.sql import payload, prune
+from lakelog.query.sql import listings, payload, prune
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.render.formats import Result
 from lakelog.runtime.lazy import Lazy
@@ -87,10 +87,21 @@ class StatementRunner:
     def statements(self, text: str) -> list[Statement]:
         """Split a text into statements. Raises QueryFailed where it does not parse."""
         try:
-            parsed = syntax.statements(self.cursor(), text)
+            parsed = self._parse(text)
         except duckdb.Error as error:
             raise QueryFailed(str(error)) from None
         return [Statement(s.sql, s.kind, s.parameters) for s in parsed]
+
+    def _parse(self, text: str) -> list[syntax.ParsedStatement]:
+        """Parse statements, with those for tables that the engine cannot parse."""
+        try:
+            return syntax.statements(self.cursor(), text)
+        except duckdb.Error:
+            known = listings.parsable(text)
+            if known != text:
+                with contextlib.suppress(duckdb.Error):  # then the error is of what was typed
+                    return syntax.statements(self.cursor(), known)
+            raise
 
     def is_whole(self, text: str) -> bool:
         """Whether a text is ready to run: it ends with a semicolon, outside strings and comments.

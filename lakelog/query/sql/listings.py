@@ -1,5 +1,5 @@
 """Statements that ask for the tables of a lake, which the engine does not know before they are
-read: SHOW TABLES, and SHOW NAME."""
+read: SHOW TABLES, SHOW NAME, and MySQL's SHOW COLUMNS FROM NAME, which it cannot parse."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from lakelog.query.sql import prune
 from lakelog.segments.sql import literal
 
 _NAME = r'(?:\w+|"[^"]+")'
+_NAMES = rf"(?P<name>{_NAME}(?:\.{_NAME})*)"
+_COLUMNS = r"show\s+(?:full\s+)?(?:columns|fields)\s+(?:from|in)\s+"
 _SHOW = re.compile(
     r"(?:\s|--[^\n]*\n)*(?:(?P<all>show\s+tables(?:\s+from\s+main)?|pragma\s+show_tables)"
-    rf"|show\s+(?:columns\s+(?:from|in)\s+)?(?P<name>{_NAME}(?:\.{_NAME})*))\s*;?\s*",
+    rf"|(?:show\s+|{_COLUMNS}){_NAMES})\s*;?\s*",
     re.I,
+)
+_COLUMNS_OF = re.compile(
+    rf"(?P<before>(?:^|;)(?:\s|--[^\n]*\n)*){_COLUMNS}{_NAMES}(?=\s*(?:;|$))", re.I
 )
 _MADE = """SELECT {0}_name AS name FROM duckdb_{0}s() WHERE NOT internal AND schema_name = 'main'
     AND database_name IN ('memory', 'temp') AND NOT starts_with({0}_name, 'lakelog_')"""
@@ -22,6 +27,11 @@ _MADE = """SELECT {0}_name AS name FROM duckdb_{0}s() WHERE NOT internal AND sch
 def asks_for_tables(query: str) -> bool:
     """Whether a query is one of these statements."""
     return _SHOW.fullmatch(query) is not None
+
+
+def parsable(text: str) -> str:
+    """Return statements with DESCRIBE in the place of each SHOW COLUMNS FROM."""
+    return _COLUMNS_OF.sub(lambda match: f"{match['before']}DESCRIBE {match['name']}", text)
 
 
 def split(query: str, names: Callable[[], list[str]]) -> tuple[str, str]:
