@@ -32,8 +32,15 @@ from lakelog.cli.rounds import SIGNALS, StopEvent, repeat
 from lakelog.collect import loop
 from lakelog.collect import watch as following
 from lakelog.collect.followed_file import raise_descriptor_limit
-from lakelog.collect.status import Say, Totals, lock_path, status_path
-from lakelog.consume.consume import Consumer
+from lakelog.collect.status import (
+    JournalReporter,
+    Say,
+    Totals,
+    journal_path,
+    lock_path,
+    status_path,
+)
+from lakelog.consume.consume import Consumer, ConsumeResult
 from lakelog.consume.journal_source import JournalSource
 from lakelog.files.scan import scan
 from lakelog.lake import Lake
@@ -253,7 +260,15 @@ def follow_journal(app: App, *, every: float | None) -> None:
         app.open_or_create() as lake,
         contextlib.closing(Consumer(lake, source, form="journald", say=_reporter(app))) as consumer,
     ):
-        repeat(consumer.run, functools.partial(report_consumed, app), every)
+        reporter = JournalReporter(lake)
+
+        def work(stop: threading.Event) -> ConsumeResult:
+            start = time.monotonic()
+            result = consumer.run(stop)
+            reporter.count(start, result.events, result.quarantined)
+            return result
+
+        repeat(work, functools.partial(report_consumed, app), every)
 
 
 def _exit_code(watcher: following.Watcher) -> int:
@@ -279,6 +294,10 @@ def _refuse_lakes(path: str, roots: list[str]) -> None:
 
 
 _MEMORY = "LAKELOG_WATCH_MEMORY"
+_JOURNAL_MEMBERS = (
+    *("running", "pid", "started", "rounds", "events", "quarantined"),
+    *("last_round", "last_event", "slowest_round"),
+)
 
 
 @contextlib.contextmanager
@@ -372,24 +391,49 @@ def _reporter(app: App) -> Say:
 
 def _show_status(app: App, as_json: bool) -> None:
     with app.open() as lake:
-        path = status_path(lake)
+        status, journal = _status_of(status_path(lake)), _status_of(journal_path(lake))
+    if not (status or journal):
+        raise click.ClickException("no watcher has run on this lake yet")
+    words = _status_lines(status) if status else ""
+    if journal:
+        words += _journal_lines(journal)
+        status["journal"] = {name: journal[name] for name in _JOURNAL_MEMBERS}
+    target = choose(None if as_json else "table", as_json, None)
+    emit_record(status, target, lambda: words)
+
+
+def _status_of(path: str) -> dict[str, Any]:
+    """Return what a watcher wrote of itself, and whether it is running; nothing if none did."""
     try:
         status: dict[str, Any] = orjson.loads(disk.read(path))
     except (FileNotFoundError, orjson.JSONDecodeError):
-        raise click.ClickException("no watcher has run on this lake yet") from None
+        return {}
     # By its last round as well, because the process id may belong to another process by now.
     status["running"] = _is_alive(status["pid"]) and time.time() - status["last_round"] < 120
     for name in ("started", "last_round", "last_event"):
         status[name] = micros(int(status[name] * 1e6)) if status[name] else None
-    target = choose(None if as_json else "table", as_json, None)
-    emit_record(status, target, lambda: _status_lines(status))
+    return status
+
+
+def _running(status: dict[str, Any]) -> str:
+    if status["running"]:
+        return f"running since {status['started']}, process {status['pid']}"
+    return f"not running; last started {status['started']}"
+
+
+def _journal_lines(status: dict[str, Any]) -> str:
+    lines = [
+        f"the journal: {_running(status)}",
+        f"  events       {status['events']:,}; {status['quarantined']:,} entries quarantined",
+        f"  last round   {status['last_round']}, the slowest took {status['slowest_round']:.2f} s",
+        f"  last event   {status['last_event'] or '-'}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _status_lines(status: dict[str, Any]) -> str:
-    started = status["started"]
-    is_running = f"running since {started}, process {status['pid']}"
     lines = [
-        is_running if status["running"] else f"not running; last started {started}",
+        _running(status),
         f"  watches      {', '.join(status['roots'])}",
         f"  files        {status['files']:,}",
         f"  events       {status['events']:,}; {status['quarantined']:,} lines quarantined"

@@ -136,15 +136,47 @@ class Reporter:
 
     def _write(self) -> None:
         with contextlib.suppress(OSError):
-            body = asdict(self.totals) | {"roots": [*map(printable, self.totals.roots)]}
-            data = orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
-            disk.replace_whole(status_path(self._lake), data, sync=False)
+            write(status_path(self._lake), self.totals)
             self._written = self.totals.last_round
+
+
+class JournalReporter:
+    """Keeps the totals of who follows the journal, for others to read."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._path, self._totals = journal_path(lake), Totals()
+        self._written = 0.0
+
+    def count(self, start: float, events: int, quarantined: int) -> None:
+        """Count a round that began at `start` and stored so many events and bad lines."""
+        totals, now = self._totals, time.time()
+        totals.rounds += 1
+        totals.events += events
+        totals.quarantined += quarantined
+        totals.last_round = now
+        totals.last_event = now if events else totals.last_event
+        totals.slowest_round = max(totals.slowest_round, time.monotonic() - start)
+        if events or quarantined or abs(now - self._written) > _STATUS_EVERY:
+            self._written = now
+            with contextlib.suppress(OSError):
+                write(self._path, totals)
+
+
+def write(path: str, totals: Totals) -> None:
+    """Write totals to where others read them. Raises OSError."""
+    body = asdict(totals) | {"roots": [*map(printable, totals.roots)]}
+    data = orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
+    disk.replace_whole(path, data, sync=False)
 
 
 def status_path(lake: Lake) -> str:
     """Return where the watcher of a branch writes its status."""
     return f"{lake.store.paths.cache}/watch-{lake.branch_name.replace('/', '-')}.json"
+
+
+def journal_path(lake: Lake) -> str:
+    """Return where who follows the journal into a branch writes its status."""
+    return f"{lake.store.paths.cache}/journal-{lake.branch_name.replace('/', '-')}.json"
 
 
 def lock_path(lake: Lake, roots: list[str]) -> str:

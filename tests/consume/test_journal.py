@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -191,6 +192,13 @@ def test_the_verb(system: Journal, tmp_path: Path) -> None:
     at = ["--lake", str(tmp_path / "lake"), "watch", "--journal"]
     done = CliRunner().invoke(cli, [*at, "--once"])
     assert (done.exit_code, "2 events" in done.output) == (0, True), done.output
+    shown = CliRunner().invoke(cli, [*at, "--status"]).output
+    assert "the journal: " in shown
+    assert "events       2; 0 entries quarantined" in shown
+    (tmp_path / "logs").mkdir()
+    CliRunner().invoke(cli, [*at[:-1], str(tmp_path / "logs"), "--once"])
+    status = json.loads(CliRunner().invoke(cli, [*at[:-1], "--status", "--json"]).output)
+    assert (status["events"], status["journal"]["events"]) == (0, 2)
     assert CliRunner().invoke(cli, [*at, str(tmp_path)]).exit_code != 0
     unit = CliRunner().invoke(cli, [*at, "--print-unit"]).output
     assert "Description=lakelog watches the journal" in unit
