@@ -8,22 +8,24 @@ import functools
 
 import click
 
+from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import Span, repeat
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros
+from lakelog.sync import check as checking
 from lakelog.sync import sync as syncing
 from lakelog.sync.sync import SyncResult
 
 
 def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """The word `status`, and the beginnings of targets."""
+    """The words `status` and `check`, and the beginnings of targets."""
     words = ["postgresql://", "mysql://", "sqlite:", "duckdb:", "elasticsearch://"]
     words += ["opensearch://", "influxdb://", "kafka://"]
     if not ctx.params.get("words"):
-        words.insert(0, "status")
+        words[:0] = ["status", "check"]
     return [word for word in words if word.startswith(typed)]
 
 
@@ -34,10 +36,15 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     lakelog sync duckdb:errors.duckdb --table errors \\
         --query "SELECT time, message FROM events WHERE level = 'ERROR'"
     lakelog sync status postgresql://app@db/logs
+    lakelog sync check postgresql://app@db/logs --repair
 """
 )
 @click.argument(
-    "words", nargs=-1, required=True, metavar="[status] TARGET", shell_complete=complete_target
+    "words",
+    nargs=-1,
+    required=True,
+    metavar="[status|check] TARGET",
+    shell_complete=complete_target,
 )
 @click.option("--table", metavar="NAME", help="The table; by default what TARGET names, or events.")
 @click.option(
@@ -72,6 +79,7 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     metavar="N",
     help="Rows of a transaction, about; by default as many as the target likes.",
 )
+@click.option("--repair", is_flag=True, help="With check: write again what differs.")
 @with_output
 def sync(
     app: App,
@@ -83,6 +91,7 @@ def sync(
     once: bool,
     every: float,
     batch_rows: int | None,
+    repair: bool,
     target: Target,
 ) -> None:
     """Keep a table of a database up to date with the events.
@@ -94,13 +103,19 @@ def sync(
     and KAFKA_SASL_PASSWORD. What is new is written in batches that also record how
     far the table is, so that each event is there once, whatever interrupts it. It
     runs until Ctrl-C or SIGTERM, with --once until the table is up to date.
-    `status` lists the tables of a target, and how far behind they are.
+    `status` lists the tables of a target, and how far behind they are; `check`
+    compares each row of them with the lake.
     """
     # No command of its own: a group could not have targets as its arguments.
     if words[0] == "status" and len(words) == 2:
         _show_status(app, words[1], target)
         return
-    if len(words) != 1 or words[0] == "status":
+    if words[0] == "check" and len(words) == 2:
+        _check(app, words[1], table, target, repair=repair)
+        return
+    if repair:
+        raise click.UsageError("--repair belongs to `lakelog sync check TARGET`")
+    if len(words) != 1 or words[0] in ("status", "check"):
         raise click.UsageError("one target is needed, such as sqlite:events.db")
     with app.open() as lake, app.progress("syncing", "rows") as progress:
         syncer = syncing.Syncer(
@@ -150,3 +165,25 @@ def _show_status(app: App, url: str, target: Target) -> None:
         for each in found
     ]
     emit(of_records(records, tuple(records[0])), target, of_records(records))
+
+
+def _check(app: App, url: str, table: str | None, target: Target, *, repair: bool) -> None:
+    with app.open() as lake:
+        found = checking.check(lake, url, table, repair=repair)
+    if not found:
+        raise click.ClickException("no table of this target was synced yet")
+    records = [
+        {
+            "table": each.table,
+            "rows": each.rows,
+            "missing": each.missing,
+            "extra": each.extra,
+            "different": each.different,
+            "repaired": each.is_repaired,
+            "not_compared": ", ".join(each.skipped),
+        }
+        for each in found
+    ]
+    emit(of_records(records, tuple(records[0])), target, of_records(records))
+    if not all(each.is_equal or each.is_repaired for each in found):
+        click.get_current_context().exit(exits.WRONG)

@@ -34,6 +34,23 @@ class RowReader:
 
     def mapped(self, events: str) -> Iterator[pa.Table]:
         """Yield what the mapping makes of events, given as SQL. Raises QueryFailed."""
+        for rows in self.batches(self._query(), events):
+            if self._mapping.is_keyed and rows[KEY].null_count:
+                raise QueryFailed(
+                    f"the mapping has a row whose {KEY} is null: leave {KEY} as it is"
+                )
+            yield rows
+
+    def schema(self) -> pa.Schema:
+        """The names and types of mapped rows."""
+        cursor = self._lake.engine().cursor()
+        try:
+            set_events(cursor, NO_ROWS)
+            return cursor.sql(self._query()).to_arrow_reader(1).schema
+        finally:
+            cursor.close()
+
+    def _query(self) -> str:
         listed = []
         for column in self._mapping.columns:
             name = sql.identifier(column.name)
@@ -42,13 +59,7 @@ class RowReader:
         as_json = ", ".join(f"to_json({name}) AS {name}" for name in nested)
         source = f"SELECT * REPLACE ({as_json})" if nested else "SELECT *"
         # The query may end in a comment.
-        query = f"SELECT {', '.join(listed)} FROM ({source} FROM ({self._mapping.query}\n))"
-        for rows in self.batches(query, events):
-            if self._mapping.is_keyed and rows[KEY].null_count:
-                raise QueryFailed(
-                    f"the mapping has a row whose {KEY} is null: leave {KEY} as it is"
-                )
-            yield rows
+        return f"SELECT {', '.join(listed)} FROM ({source} FROM ({self._mapping.query}\n))"
 
     def require_one_row(self, events: str) -> None:
         """Refuse events of which one has several rows. Raises QueryFailed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sqlite3
 import subprocess
@@ -37,6 +38,18 @@ def test_once_and_status(home: Path, lake: Path) -> None:
     assert answer(lake, "sync", target, "--once")["commits"] == 0
     run(lake, "append", input=lines(3))
     assert answer(lake, "sync", "status", target)[0]["events_behind"] == 3
+
+
+def test_check_and_repair(home: Path, lake: Path) -> None:
+    target = f"sqlite:{home}/t.db"
+    run(lake, "sync", target, "--once")
+    assert answer(lake, "sync", "check", target)[0]["missing"] == 0
+    with contextlib.closing(sqlite3.connect(home / "t.db", isolation_level=None)) as connection:
+        connection.execute("DELETE FROM events WHERE seq < 5")
+    run(lake, "sync", "check", target, code=3)
+    assert answer(lake, "sync", "check", target, "--repair")[0]["repaired"]
+    assert rows(home / "t.db") == 20
+    run(lake, "sync", target, "--repair", code=2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

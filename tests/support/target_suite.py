@@ -22,6 +22,7 @@ from lakelog.errors import QueryFailed, SyncRefused, Unreachable
 from lakelog.maintain import retention
 from lakelog.store import document
 from lakelog.store.move_pack import encode_packed
+from lakelog.sync.check import check
 from lakelog.sync.sync import status
 from lakelog.sync.target import Target
 from tests.support.lakes import EXOTIC, copied, opened
@@ -457,6 +458,23 @@ class TargetSuite:
         with pytest.raises(SyncRefused, match="synced from another lake"):
             synced(str(home / "other"), place.url)
         self.check(path, place)
+
+    def test_check_finds_and_repairs_what_differs(self, path: str, place: Place) -> None:
+        with opened(path) as lake:
+            lake.append(EXOTIC)
+        synced(path, place.url)
+        with lakelog.open(path) as lake:
+            assert check(lake, place.url)[0].is_equal
+            place.ask("DELETE FROM events WHERE seq IN (3, 5)")
+            place.ask("UPDATE events SET message = 'mine' WHERE seq IN (7, 8, 9)")
+            place.ask("UPDATE events SET seq = 100000 WHERE seq = 11")
+            found = check(lake, place.url)[0]
+            assert (found.missing, found.extra, found.different) == (3, 1, 3)
+            assert check(lake, place.url, "events", repair=True)[0].is_repaired
+            assert check(lake, place.url)[0].is_equal
+        assert [row[0] for row in place.rows()] == [row[0] for row in expected(path)]
+        add(path, "e", 3)
+        assert synced(path, place.url).total == len(place.rows())
 
     def test_watermark_of_a_later_version(self, path: str, place: Place) -> None:
         synced(path, place.url)

@@ -6,6 +6,7 @@ Their DB-API modules import pandas and polars where they are installed, which ta
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.runtime.lazy import Lazy
@@ -38,6 +39,14 @@ class AdbcConnection:
             # Read to the end also where there are no rows: SQLite runs the statement meanwhile.
             table = pa.RecordBatchReader.from_stream(stream).read_all()
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+    def fetch_batches(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+        """Run a statement; yield its rows as they come."""
+        with self._statement() as handle:
+            handle.set_sql_query(statement)
+            stream, _ = handle.execute_query()
+            for batch in pa.RecordBatchReader.from_stream(stream):
+                yield list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
 
     def execute_many(self, statement: str, rows: pa.Table) -> None:
         """Run a statement once for each row, its parameters being the columns in order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lakelog.clients.failure import ConnectionLost
@@ -80,6 +81,11 @@ class DuckdbTarget(SqlTarget):
     def _fetch(self, statement: str) -> list[tuple[Any, ...]]:
         found = self._connection.execute(statement)
         return list(found.fetchall()) if found.description else []
+
+    def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+        found = self._connection.execute(statement)
+        while rows := found.fetchmany(self.write_rows):
+            yield rows
 
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
         names = ", ".join(map(sql.identifier, rows.column_names))

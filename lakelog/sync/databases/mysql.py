@@ -157,6 +157,13 @@ class MysqlTarget(SqlTarget):
             cursor.execute(statement)
             return list(cursor.fetchall())
 
+    def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+        # Not all at once in memory, as by its other cursors.
+        with self._connection.cursor(pymysql.cursors.SSCursor) as cursor:
+            cursor.execute(statement)
+            while rows := list(cursor.fetchmany(self.write_rows)):
+                yield rows
+
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
         # ON DUPLICATE KEY would also replace rows that are equal in another unique column.
         if ending:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlencode
@@ -130,6 +131,9 @@ class PostgresTarget(SqlTarget):
         settings = (f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items())
         self._fetch(f"SELECT {', '.join(settings)}")
         return self._connection
+
+    def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+        yield from self._connection.fetch_batches(statement)
 
     def begin(self, table: str, version: int) -> None:
         """Start a transaction on a table of this version; see Target."""

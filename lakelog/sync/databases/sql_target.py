@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lakelog.clients.failure import ConnectionLost
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
 else:
+    pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")
 
 
@@ -170,6 +171,21 @@ class SqlTarget(abc.ABC):
             ending = self._on_conflict(table, rows) if keyed else ""
             self._insert(table, rows, ending)
 
+    def read(self, table: str, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Yield rows with the columns and types of a schema, as `write` was given them; a value of
+        another type, which somebody else has written, is null."""
+        names = ", ".join(map(sql.identifier, schema.names))
+        with self._errors(table):
+            for rows in self._rows(f"SELECT {names} FROM {self._name(table)}"):
+                columns = [
+                    _array([row[n] for row in rows], field.type) for n, field in enumerate(schema)
+                ]
+                yield pa.Table.from_arrays(columns, schema=schema)
+
+    def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+        """Run a statement; yield its rows, so many at a time."""
+        yield self._fetch(statement)
+
     def commit(self, table: str, watermark: Watermark) -> None:
         """End the transaction with the watermark; see Target."""
         values = f"{sql.literal(table)}, {watermark.version}, {sql.literal(watermark.to_json())}"
@@ -237,6 +253,22 @@ class SqlTarget(abc.ABC):
             if not isinstance(explained, ConnectionLost):
                 self.rollback()
             raise explained from None
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Values of a column as Arrow of a type; those that cannot be are null."""
+    try:
+        # As wholly as it may be: a time zone and a smaller integer are others there.
+        return (
+            pa.array(values).cast(kind)
+            if any(v is not None for v in values)
+            else pa.nulls(len(values), kind)
+        )
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        if len(values) > 1:
+            parts = (_array([value], kind) for value in values)
+            return pa.concat_arrays(list(parts))
+        return pa.nulls(len(values), kind)
 
 
 _CASTS = {

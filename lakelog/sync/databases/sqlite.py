@@ -6,9 +6,11 @@ With the ADBC driver (extra `sqlite`) rows go in as Arrow, four times as fast as
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sqlite3
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lakelog.clients.failure import ConnectionLost
@@ -95,6 +97,13 @@ class SqliteTarget(SqlTarget):
         before = self._fetch(f"SELECT count(*) FROM {self._name(table)}")[0][0]
         self._many(f"DELETE FROM {self._name(table)} WHERE {KEY} = ?", keys)
         return int(before - self._fetch(f"SELECT count(*) FROM {self._name(table)}")[0][0])
+
+    def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+        # By the module: the driver takes the types of all rows from the first ones.
+        with contextlib.closing(sqlite3.connect(self._path)) as connection:
+            cursor = connection.execute(statement)
+            while rows := cursor.fetchmany(self.write_rows):
+                yield rows
 
     def _many(self, statement: str, rows: pa.Table) -> None:
         if self._adbc:

@@ -49,6 +49,7 @@ class TestElasticsearch(TargetSuite):
     test_upsert_replaces_rows_of_the_same_key = None
     test_older_state_that_was_collected = None
     test_move_that_was_dropped = None
+    test_check_finds_and_repairs_what_differs = None
     test_table_that_was_emptied = None
     test_watermark_of_a_later_version = None
 

@@ -1,0 +1,201 @@
+"""Comparing a table with the lake: by key, and by a digest of each row; and repairing it.
+
+What the table should hold is made again, from the state that its watermark names and the mapping
+stored with it. Both sides become pairs of key and digest in the engine, which writes to disk what
+does not fit its memory. A repair deletes and writes the rows that differ, in one transaction with a
+new watermark, so that a sync beside it waits or finds it moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lakelog.clients.failure import ConnectionLost
+from lakelog.errors import SyncRefused, Unreachable
+from lakelog.lake import Lake
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import sql
+from lakelog.store import disk
+from lakelog.sync import delta
+from lakelog.sync.databases.sql_target import SqlTarget
+from lakelog.sync.known import target_of
+from lakelog.sync.mapping import Mapping, read_mapping
+from lakelog.sync.row_reader import RowReader
+from lakelog.sync.target import KEY, REPLACE, TableShape, Watermark, WatermarkMoved
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+
+_ROWS, _KEYS_MAX = 1_000_000, 10_000
+_WANTED, _FOUND, _DIFFERING = "lakelog_wanted", "lakelog_found", "lakelog_differing"
+_INEXACT = ("json", "jsonb", "uuid")
+"""Types whose values come back otherwise than they were written."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What differs between a table and the lake: rows that are missing, that nobody synced, and
+    that are different; `skipped` are columns that were not compared, as their type changes them.
+    """
+
+    target: str
+    table: str
+    rows: int
+    missing: int
+    extra: int
+    different: int
+    is_repaired: bool
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.missing or self.extra or self.different)
+
+
+def check(
+    lake: Lake, target: str, table: str | None = None, *, repair: bool = False
+) -> list[CheckResult]:
+    """Compare the tables of a target, or one, with the states they were synced to.
+
+    With `repair` what differs is written again. Raises SyncRefused, also for a target that is not
+    a SQL database, InvalidSetting, Unreachable, MissingPackage, Damaged.
+    """
+    to = target_of(target)
+    if not isinstance(to, SqlTarget):
+        raise SyncRefused(f"{to.address}: only tables of SQL databases can be compared")
+    if not to.exists():
+        raise SyncRefused(f"{to.address}: it is not there")
+    try:
+        with contextlib.closing(to):
+            to.connect()
+            marks = to.watermarks()
+            if table is not None and table not in marks:
+                raise SyncRefused(f"{to.address}: no sync has written a table {table}")
+            names = marks if table is None else (table,)
+            ours = lake.store.lake_id, lake.branch_name
+            own = [n for n in names if (marks[n].lake_id, marks[n].branch) == ours]
+            if table is not None and not own:
+                raise SyncRefused(f"{to.address}: table {table} is of another lake or branch")
+            return [_Comparison(lake, to, each, marks[each]).run(repair=repair) for each in own]
+    except (ConnectionLost, WatermarkMoved) as error:
+        raise Unreachable(str(error)) from None
+
+
+class _Comparison:
+    """One table and what it should hold."""
+
+    def __init__(self, lake: Lake, target: SqlTarget, table: str, mark: Watermark) -> None:
+        self._lake, self._target, self._table, self._mark = lake, target, table, mark
+        self._cursor: duckdb.DuckDBPyConnection = lake.engine().cursor()
+        self._mapping: Mapping = read_mapping(self._cursor, mark.mapping, mark.mode)
+        self._reader = RowReader(lake, self._mapping, target, _ROWS)
+
+    def run(self, *, repair: bool) -> CheckResult:
+        """Compare, and write again what differs if that is wanted."""
+        shape = self._target.shape(self._table)
+        if shape is None:
+            raise SyncRefused(f"{self._where}: the table is gone")
+        with contextlib.closing(self._cursor):
+            events = self._events()
+            schema = self._reader.schema()
+            skipped = self._skipped(shape)
+            names = [name for name in schema.names if name not in skipped]
+            compared = pa.schema([schema.field(name) for name in names])
+            self._digest(_WANTED, self._reader.mapped(events), names)
+            self._digest(_FOUND, self._target.read(self._table, compared), names)
+            result = self._compare(skipped)
+            if result.is_equal or not repair:
+                return result
+            self._repair(events)
+            return dataclasses.replace(result, is_repaired=True)
+
+    @property
+    def _where(self) -> str:
+        return f"{self._target.address}, table {self._table}"
+
+    def _events(self) -> str:
+        """SQL for the events of the state that the watermark names. Raises DamagedManifest."""
+        store = self._lake.store
+        entries = store.manifests.segments(store.manifests.load(self._mark.snapshot), "events")
+        step = delta.Step(delta.parts_of(entries), self._mark.upto)
+        return f"SELECT * FROM ({delta.rows_sql(store, step)}) WHERE {KEY} < {self._mark.upto}"
+
+    def _skipped(self, shape: TableShape) -> tuple[str, ...]:
+        plain = {name: kind.lower().split("(")[0] for name, kind in shape.types.items()}
+        names = (name for name, kind in plain.items() if kind in _INEXACT or kind.endswith("[]"))
+        ours = {column.name for column in self._mapping.columns}
+        return tuple(sorted(ours.intersection(names)))
+
+    def _digest(self, name: str, batches: object, columns: list[str]) -> None:
+        """Make a table of keys and digests of rows, equal ones counted."""
+        texts = (f"coalesce({sql.identifier(column)}::VARCHAR, chr(30))" for column in columns)
+        key = KEY if self._mapping.is_keyed else "0"
+        row = f"{key} AS k, md5(concat_ws(chr(31), {', '.join(texts)})) AS d"
+        self._cursor.execute(f"CREATE OR REPLACE TEMP TABLE {name} (k BIGINT, d VARCHAR)")
+        for batch in batches:  # type: ignore[attr-defined]
+            self._cursor.register("lakelog_batch", batch)
+            self._cursor.execute(f"INSERT INTO {name} SELECT {row} FROM lakelog_batch")
+            self._cursor.unregister("lakelog_batch")
+
+    def _compare(self, skipped: tuple[str, ...]) -> CheckResult:
+        """Count what differs, and keep the keys of it."""
+        counted = "SELECT k, d, count(*) AS n FROM {0} GROUP BY k, d"
+        self._cursor.execute(
+            f"CREATE OR REPLACE TEMP TABLE {_DIFFERING} AS SELECT k,"
+            " greatest(coalesce(w.n, 0) - coalesce(f.n, 0), 0) AS missing,"
+            " greatest(coalesce(f.n, 0) - coalesce(w.n, 0), 0) AS extra"
+            f" FROM ({counted.format(_WANTED)}) w FULL JOIN ({counted.format(_FOUND)}) f"
+            " USING (k, d) WHERE w.n IS DISTINCT FROM f.n"
+        )
+        sums = f"SELECT k, sum(missing) AS m, sum(extra) AS e FROM {_DIFFERING} GROUP BY k"
+        # A key that lacks a row and has another one is different; without keys nothing is.
+        both = "least(m, e)" if self._mapping.is_keyed else "0"
+        counts = f"sum(m - {both}), sum(e - {both}), sum({both})"
+        missing, extra, different = self._cursor.execute(
+            f"SELECT {counts} FROM ({sums})"
+        ).fetchall()[0]
+        rows = self._cursor.execute(f"SELECT count(*) FROM {_FOUND}").fetchall()[0][0]
+        return CheckResult(
+            self._target.address,
+            self._table,
+            int(rows),
+            int(missing or 0),
+            int(extra or 0),
+            int(different or 0),
+            False,
+            skipped,
+        )
+
+    def _repair(self, events: str) -> None:
+        """Write again what differs; without keys, or if that is much, everything."""
+        keyed = self._mark.mode not in ("append", REPLACE)
+        keys = self._cursor.sql(f"SELECT DISTINCT k AS {KEY} FROM {_DIFFERING}").to_arrow_table()
+        is_keyed = self._mapping.is_keyed and self._mark.mode != REPLACE
+        self._target.begin(self._table, self._mark.version)
+        try:
+            if is_keyed and keys.num_rows <= _KEYS_MAX:
+                self._target.delete(self._table, keys)
+                listed = ", ".join(str(key) for key in keys[KEY].to_pylist())
+                events = f"SELECT * FROM ({events}) WHERE {KEY} IN ({listed})"
+            else:
+                self._target.clear(self._table)
+            for batch in self._reader.mapped(events):
+                self._target.write(self._table, batch, keyed)
+            wanted = self._cursor.sql(f"SELECT count(*) FROM {_WANTED}").fetchall()[0][0]
+            mark = dataclasses.replace(
+                self._mark,
+                rows=int(wanted),
+                version=self._mark.version + 1,
+                synced_at=disk.now_us(),
+            )
+            self._target.commit(self._table, mark)
+        except BaseException:
+            self._target.rollback()
+            raise
