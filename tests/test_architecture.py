@@ -84,7 +84,7 @@ ORDER = {
     "deploy": "deployment program kubectl container",
     "remotes": """remote directory aws_config s3 sftp ssh docker_config registry oci_descriptors
         oci_names oci conditions known objects untrusted site ancestry carry signature_files push
-        fetch""",
+        fetch check""",
     "state": """chunk_writer origin retention exchange rewind capture contents listing state extract
         restore""",
     "rollback": "revisions preflight rollback",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_ref, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.terminal import confirm, many, size
@@ -22,9 +23,12 @@ from lakelog.store import bootstrap, tracking
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
+    from lakelog.lake import Lake
+    from lakelog.remotes import check as checking
     from lakelog.remotes import fetch as fetching
     from lakelog.remotes.fetch import Fetched
 else:
+    checking = Lazy("lakelog.remotes.check")
     fetching = Lazy("lakelog.remotes.fetch")
 
 _REMOTE = ("remote", "url", "lake", "branches")
@@ -42,29 +46,39 @@ def complete_remote(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     examples="""
     lakelog remote add origin /backup/lake
     lakelog remote list
+    lakelog remote check origin --read-data
     lakelog remote remove origin
 """
 )
-@click.argument("action", type=click.Choice(["add", "list", "remove"]))
+@click.argument("action", type=click.Choice(["add", "list", "check", "remove"]))
 @click.argument("name", required=False, shell_complete=complete_remote)
 @click.argument("url", required=False)
+@click.option("--read-data", is_flag=True, help="With check: read every byte there.")
 @with_output
-def remote(app: App, action: str, name: str | None, url: str | None, target: Target) -> None:
-    """Name other places of this lake; list them, or forget one.
+def remote(
+    app: App, action: str, name: str | None, url: str | None, read_data: bool, target: Target
+) -> None:
+    """Name other places of this lake; list, check or forget them.
 
     URL is a directory, ssh://HOST/PATH, s3://BUCKET/PREFIX or
     oci://HOST/REPOSITORY: another lake, or a place that the first push makes one.
+    Check looks for all that the branches and tags there need, and exits with 3 if
+    something is missing or damaged: `lakelog push --repair` sends it again.
     Removing a remote forgets its address and the tags NAME/BRANCH; nothing is
     deleted there.
     """
-    given = {"add": 2, "list": 0, "remove": 1}[action]
+    given = {"add": 2, "list": 0, "check": 1, "remove": 1}[action]
+    if read_data and action != "check":
+        raise click.UsageError("--read-data goes with remote check and push --repair")
     if given != (name is not None) + (url is not None):
-        wanted = {"add": "NAME and URL", "list": "nothing else", "remove": "NAME"}[action]
+        wanted = {"add": "NAME and URL", "list": "nothing else"}.get(action, "NAME")
         raise click.UsageError(f"remote {action} takes {wanted}")
     with app.open() as lake:
         if action == "list":
             records = [_record(lake.store, n) for n in tracking.remote_names(lake.store)]
             emit(of_records(records, _REMOTE), target)
+        elif action == "check":
+            _check(app, lake, str(name), read_data, target)
         elif action == "add":
             added = known.add(lake.store, str(name), str(url))
             later = known.try_out(lake.store, added.name)
@@ -101,6 +115,8 @@ def remote(app: App, action: str, name: str | None, url: str | None, target: Tar
 @click.option("--tags", is_flag=True, help="Push all tags, too.")
 @click.option("--all", "everything", is_flag=True, help="Push all branches.")
 @click.option("--force", is_flag=True, help="Replace what is only there; asks first.")
+@click.option("--repair", is_flag=True, help="Send again what is damaged there.")
+@click.option("--read-data", is_flag=True, help="With --repair: read every byte there.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
@@ -111,6 +127,8 @@ def push(
     tags: bool,
     everything: bool,
     force: bool,
+    repair: bool,
+    read_data: bool,
     dry_run: bool,
     yes: bool,
     target: Target,
@@ -121,6 +139,8 @@ def push(
     that nothing there is lost: pull first. An interrupted push goes on where it
     was. REMOTE may be left out if there is one.
     """
+    if read_data and not repair:
+        raise click.UsageError("--read-data goes with --repair")
     with app.open() as lake:
         place = _the_remote(lake.store, name)
         if force and not dry_run and not confirm(f"replace what only {place} has?", yes):
@@ -138,6 +158,8 @@ def push(
                 tags=all_tags if tags else tag_names,
                 force=force,
                 dry_run=dry_run,
+                repair=repair,
+                read_data=read_data,
                 progress=progress,
             )
     _tell(app, result, target, "sent")
@@ -218,6 +240,23 @@ def clone(app: App, url: str, directory: str | None, target: Target) -> None:
         result = fetching.clone(url, path, progress=progress)
     app.say(f"cloned into {path}")
     _tell(app, result, target, "received")
+
+
+def _check(app: App, lake: Lake, name: str, read_data: bool, target: Target) -> None:
+    with app.progress("reading", "bytes") as progress:
+        found = checking.check(lake, name, read_data=read_data, progress=progress)
+    refs, objects = (
+        many(found.refs, "branch or tag", "branches and tags"),
+        many(found.objects, "object"),
+    )
+    verb = "read" if read_data else "looked at"
+    state = many(len(found.faults), "problem") if found.faults else "intact"
+    app.say(f"{state}: {refs}, {objects}, {size(found.bytes)} {verb}")
+    if found.faults:
+        emit(of_records([asdict(fault) for fault in found.faults], ("path", "reason")), target)
+        read = " --read-data" if read_data else ""
+        app.say(f"`lakelog push {name} --repair{read}` sends again what this lake has of it")
+        click.get_current_context().exit(exits.WRONG)
 
 
 def _the_remote(store: Store, name: str | None) -> str:

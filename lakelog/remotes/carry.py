@@ -49,20 +49,25 @@ class Carried:
 
 def missing_at(remote: Remote, objects: Sizes) -> Sizes:
     """Return those of the objects that a remote does not have, or not in their length."""
+    there = lengths_at(remote, objects)
+    return {name: size for name, size in objects.items() if there.get(name) != size}
+
+
+def lengths_at(remote: Remote, objects: Sizes) -> dict[Name, int | None]:
+    """Return the lengths that objects have at a remote."""
     if len(objects) < _LIST_FROM or remote.lists_objects:
         looked_for = list(objects)
         share = max(-(-len(objects) // remotes.WORKERS), 1)
         parts = (looked_for[i : i + share] for i in range(0, len(objects), share))
         found = remotes.in_parallel(lambda part: _lengths_of(remote, part), parts)
-        there = {name: size for _, part in found for name, size in part.items()}
-    else:
-        names = {key_of(name): name for name in objects}
-        folders = {os.path.dirname(key) for key in names}
-        there = {}
-        for folder, files in remotes.in_parallel(lambda f: _listing(remote, f), folders):
-            sizes = ((names.get(f"{folder}/{file}"), size) for file, size in files)
-            there.update((name, size) for name, size in sizes if name)
-    return {name: size for name, size in objects.items() if there.get(name) != size}
+        return {name: size for _, part in found for name, size in part.items()}
+    names = {key_of(name): name for name in objects}
+    folders = {os.path.dirname(key) for key in names}
+    there: dict[Name, int | None] = {}
+    for folder, files in remotes.in_parallel(lambda f: _listing(remote, f), folders):
+        sizes = ((names.get(f"{folder}/{file}"), size) for file, size in files)
+        there.update((name, size) for name, size in sizes if name)
+    return there
 
 
 def _lengths_of(remote: Remote, names: list[Name]) -> dict[Name, int | None]:
@@ -72,6 +77,34 @@ def _lengths_of(remote: Remote, names: list[Name]) -> dict[Name, int | None]:
 
 def _listing(remote: Remote, folder: str) -> list[tuple[str, int]]:
     return remotes.retrying(lambda: list(remote.lengths(folder)))
+
+
+def damaged_at(remote: Remote, objects: Sizes, progress: Progress) -> Iterator[tuple[Name, str]]:
+    """Read objects at a remote; yield those that are not what they should be, with a reason."""
+    total, done = sum(objects.values()), 0
+    for name, reason in remotes.in_parallel(
+        lambda name: _read_back(remote, name, objects[name]), objects
+    ):
+        done += objects[name]
+        progress(done, total)
+        if reason:
+            yield name, reason
+
+
+def _read_back(remote: Remote, name: Name, size: int) -> str:
+    digest, kept = hashlib.sha256(), bytearray()
+    try:
+        for piece in _checked(remote, name, size, digest.update):
+            if name[0] in STATES:
+                kept += piece
+        if name[0] in STATES:
+            with _UNPACKING:
+                untrusted.check_state_file(bytes(kept), *name)
+        elif digest.hexdigest() != name[1]:
+            return "it does not have the bytes of its name"
+    except (NotBelieved, TransferRefused) as error:
+        return str(error).removeprefix(f"{remote.url}: ")
+    return ""
 
 
 def upload(store: Store, remote: Remote, objects: Sizes, done: Carried, progress: Progress) -> None:

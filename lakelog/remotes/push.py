@@ -45,16 +45,20 @@ def push(
     tags: Sequence[str] = (),
     force: bool = False,
     dry_run: bool = False,
+    repair: bool = False,
+    read_data: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Pushed:
-    """Bring branches and tags to a remote. Raises Diverged, UnknownRef, Unreachable, NotAllowed,
-    Damaged."""
+    """Bring branches and tags to a remote. With `repair` all that they need there is looked at, and
+    with `read_data` read, and sent again where it is not whole. Raises Diverged, UnknownRef,
+    Unreachable, NotAllowed, Damaged."""
     if force and not dry_run:
         policy.require(lake.store.paths, "push-force")
     remote = known.load(lake.store, name)
     result = Pushed(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
         worker = _Push(lake, remote, Site(connection), result, force, progress)
+        worker.is_repair, worker.reads_data = repair, read_data
         worker.prepare()
         for branch in branches:
             worker.branch(branch)
@@ -78,6 +82,7 @@ class _Push:
         self._store, self._site, self._result = lake.store, site, result
         self._lake, self._known = lake, remote
         self._force, self._progress = force, progress
+        self.is_repair = self.reads_data = False
 
     def prepare(self) -> None:
         """Find or make the lake there, and forget what was known of another one."""
@@ -91,12 +96,15 @@ class _Push:
         head = settled(self._lake, branch)
         seen = self._known.branch(branch).seen
         for _ in range(_LOOKS):
-            there = self._site.head(branch, seen.number if seen else 0)
+            there = self._head(branch, seen.number if seen else 0)
             if there and there.move.op == "delete":
                 raise TransferRefused(
                     f"{self._site.url}: branch {branch!r} was deleted there: create it there again"
                 )
-            if there and there.move.snapshot == head.move.snapshot:
+            is_listed = self.is_repair and self._site.remote.lists_objects
+            if there and there.move.snapshot == head.move.snapshot and not is_listed:
+                if self.is_repair:
+                    self._send(objects_of(self._store, head.move.snapshot))
                 self._result.refs[branch] = "up to date"
                 self._signatures("", head.move.snapshot)
                 self._note(branch, there.move, head.move)
@@ -123,6 +131,8 @@ class _Push:
         data = disk.read(self._store.paths.tag(name), regular_file.DOCUMENT_MAX)
         there = self._site.tag(name)
         if there and there[1] == data:
+            if self.is_repair:
+                self._send(objects_of(self._store, tag.snapshot))
             self._result.refs[name] = "up to date"
             self._signatures(name, tag.snapshot)
             return
@@ -161,6 +171,10 @@ class _Push:
         """Send those of the objects that are missing there; return all."""
         done = self._result.carried
         missing = carry.missing_at(self._site.remote, objects)
+        if self.reads_data:
+            rest = {name: size for name, size in objects.items() if name not in missing}
+            damaged = carry.damaged_at(self._site.remote, rest, self._progress)
+            missing |= {name: objects[name] for name, _ in damaged}
         done.kept += len(objects) - len(missing)
         if self._result.dry_run:
             done.objects, done.bytes = len(missing), sum(missing.values())
@@ -179,11 +193,21 @@ class _Push:
             lambda gone: carry.upload(self._store, far, gone, self._result.carried, self._progress),
         )
 
+    def _head(self, branch: str, start: int) -> Head | None:
+        """Return the newest move there; a repair removes one whose file is damaged."""
+        try:
+            return self._site.head(branch, start)
+        except TransferRefused:
+            can_repair = self.is_repair and not self._result.dry_run
+            if not (can_repair and self._site.remove_damaged_head(branch, start)):
+                raise
+            return self._site.head(branch)
+
     def _base(self, branch: str, there: Head | None) -> str:
         """Return the state of the branch there if it is known here: what it names is there, and
         need not be looked for."""
         seen = self._known.branch(branch).seen
-        if there is None or seen is None or seen.snapshot != there.move.snapshot:
+        if self.is_repair or there is None or seen is None or seen.snapshot != there.move.snapshot:
             return ""
         return seen.snapshot if self._store.manifests.is_there(seen.snapshot) else ""
 

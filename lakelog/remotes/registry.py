@@ -374,16 +374,16 @@ class Repository:
                     link.http.close()
         scheme, netloc = to
         if scheme == "http":
-            made = http.client.HTTPConnection(netloc, timeout=_TIMEOUT)
+            connection = http.client.HTTPConnection(netloc, timeout=_TIMEOUT)
         else:
             context = ssl.create_default_context()
-            made = http.client.HTTPSConnection(netloc, timeout=_TIMEOUT, context=context)
-        made.response_class = self._paced  # type: ignore[assignment]
-        return _Link(to, made)
+            connection = http.client.HTTPSConnection(netloc, timeout=_TIMEOUT, context=context)
+        connection.response_class = self._paced  # type: ignore[assignment]
+        return _Link(to, connection)
 
     def _paced(self, sock: Any, *words: Any, **more: Any) -> http.client.HTTPResponse:
         response = http.client.HTTPResponse(sock, *words, **more)
-        raw = response.fp.detach()
+        raw: Any = response.fp.detach()
         response.fp = io.BufferedReader(_PacedStream(raw, self.url))
         return response
 

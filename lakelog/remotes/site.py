@@ -160,6 +160,18 @@ class Site:
             self.remote.replace(_hint_key(branch), hint)
         return move
 
+    def remove_damaged_head(self, branch: str, start: int = 0) -> bool:
+        """Remove the newest move of a branch if its file is damaged; whether it was."""
+        number = self._newest(branch, start)
+        key = _move_key(branch, number)
+        try:
+            untrusted.move(remotes.read(self.remote, key), branch, number)
+        except (NotBelieved, FileNotFoundError):
+            if number:
+                remotes.retrying(lambda: self.remote.remove(key))
+            return bool(number)
+        return False
+
     def _newest(self, branch: str, start: int) -> int:
         """Find the newest move without listing, from one that exists (F11.2)."""
         number = max(start, self._hinted(branch))

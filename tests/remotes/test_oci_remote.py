@@ -51,6 +51,7 @@ class TestOci(RemoteSuite):
     """A repository, a new one for each test."""
 
     CUTS = 14
+    DAMAGES = False
 
     @pytest.fixture
     def url(self, home: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> str:

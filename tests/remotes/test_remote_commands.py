@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import answer, lines, run
+from tests.support.cli import answer, flip, lines, run
 from tests.support.requirements import need_module
 
 
@@ -47,6 +48,21 @@ def test_removal_says_how_to_take_it_back(lake: Path, home: Path) -> None:
     assert "remote add origin URL" in run(lake, "remote", "remove", "origin").stderr
 
 
+def test_a_remote_is_checked_and_repaired(lake: Path, home: Path) -> None:
+    """The exit code says whether all is there, and the words what to do."""
+    run(lake, "push")
+    assert "intact: 1 branch or tag, " in run(lake, "remote", "check", "origin").stderr
+    (segment,) = (home / "there").glob("segments/*/*.parquet")
+    flip(segment)
+    run(lake, "remote", "check", "origin")
+    found = run(lake, "remote", "check", "origin", "--read-data", "--json", code=3)
+    (fault,) = json.loads(found.stdout)
+    assert fault["path"] == str(segment.relative_to(home / "there"))
+    assert "`lakelog push origin --repair --read-data`" in found.stderr
+    assert "1 object, " in run(lake, "push", "--repair", "--read-data").stderr
+    run(lake, "remote", "check", "origin", "--read-data")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -58,6 +74,9 @@ def test_removal_says_how_to_take_it_back(lake: Path, home: Path) -> None:
         (["remote", "add", "a", "s3://"], 1, "name a bucket, as in s3://BUCKET/PREFIX"),
         (["remote", "add", "a", "s3:///x"], 1, "name a bucket"),
         (["push", "--force"], 2, "add --yes"),
+        (["push", "--read-data"], 2, "goes with --repair"),
+        (["remote", "list", "--read-data"], 2, "goes with remote check"),
+        (["remote", "check"], 2, "takes NAME"),
         (["push", "--tag", "none"], 1, "no tag 'none'"),
         (["pull"], 1, "there is no lake: check the address, or push to it"),
         (["clone", "nowhere", "x"], 1, "there is no lake"),

@@ -25,6 +25,7 @@ from lakelog.chunks import state_files
 from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.proofs import keys, proof, signing, snapshot_tree
 from lakelog.remotes import carry, known
+from lakelog.remotes import check as checking
 from lakelog.remotes import fetch as fetching
 from lakelog.remotes import push as pushing
 from lakelog.remotes.remote import Interrupted
@@ -117,6 +118,27 @@ def pull(path: str, **options: Any) -> fetching.Fetched:
         return fetching.pull(lake, "origin", **options)
 
 
+def checked(path: str, **options: Any) -> checking.Checked:
+    """Check the remote."""
+    with opened(path) as lake:
+        return checking.check(lake, "origin", **options)
+
+
+def _keys(there: Any, folder: str) -> list[str]:
+    return sorted(
+        f"{folder}/{name}/{file}"
+        for name in there.names(folder)
+        for file in there.names(f"{folder}/{name}")
+    )
+
+
+def _store(there: Any, key: str, change: Callable[[bytes], bytes]) -> None:
+    """Change a file at a remote."""
+    data = change(b"".join(there.stream(key)))
+    there.put(key, lambda: iter((data,)), len(data))
+    there.flush()
+
+
 def snapshot(path: str, ref: str = "main") -> str:
     """Return the id of a state."""
     with lakelog.open(path, create=False) as lake:
@@ -147,6 +169,8 @@ class RemoteSuite:
     """Push, pull and clone, with every kind of interruption."""
 
     CUTS = 40
+    DAMAGES = True
+    """Whether something can be stored that is not what its name says."""
     FORKS = True
     """Whether a forked process can use this kind of remote: one with threads of its own cannot."""
 
@@ -315,6 +339,53 @@ class RemoteSuite:
         assert (there / "big").read_bytes() == (app / "big").read_bytes()
         assert (there / "name").readlink() == Path("big")
         assert push(path).carried.objects == 0
+
+    def test_what_is_damaged_there_is_found_and_sent_again(
+        self, path: str, url: str, home: Path
+    ) -> None:
+        """By its length, or where it has that by its bytes; also what an earlier push had sent."""
+        if not self.DAMAGES:
+            return
+        (home / "app").mkdir()
+        (home / "app" / "file").write_bytes(b"content")
+        with opened(path) as lake:
+            save_state(lake, {"app": str(home / "app")}, name="one")
+        push(path)
+        push(path, "v1")
+        assert checked(path).faults == checked(path, read_data=True).faults == []
+        with known.connected(url) as there:
+            segments = _keys(there, "segments")
+            _store(there, segments[0], lambda data: data[:-9])
+            _store(there, segments[1], lambda data: data[:-1] + b"?")
+            there.remove(segments[2])
+            chunk = next(key for key in _keys(there, "states") if "chunk" in key)
+            _store(there, chunk, lambda data: data[:-1] + b"?")
+        found = {fault.path for fault in checked(path).faults}
+        assert found == {segments[0], segments[2]}
+        found = {fault.path for fault in checked(path, read_data=True).faults}
+        assert found == {*segments[:3], chunk}
+        push(path)
+        assert len(checked(path).faults) == 2  # what is known to be there is not looked for
+        assert push(path, repair=True, dry_run=True).carried.objects == 2
+        assert push(path, repair=True).carried.objects == 2
+        assert push(path, repair=True, read_data=True).carried.objects == 2
+        assert checked(path, read_data=True).faults == []
+        assert rows(cloned(url, home / "clone")) == rows(path)
+
+    def test_a_move_that_was_stored_half_is_repaired(self, path: str, url: str, home: Path) -> None:
+        """A broken upload must not lock everybody out for ever."""
+        if not self.DAMAGES:
+            return
+        push(path)
+        add(path, "more")
+        with known.connected(url) as there:
+            assert there.put_new("refs/heads/main/000000000002.json", b'{"number":2')
+        with pytest.raises(TransferRefused, match="damaged"):
+            push(path)
+        (fault,) = checked(path).faults
+        assert fault.path == "refs/heads/main"
+        assert push(path, repair=True).refs == {"main": "updated"}
+        assert rows(cloned(url, home / "clone")) == rows(path)
 
     def test_a_damaged_state_does_not_travel(self, path: str, url: str, home: Path) -> None:
         (home / "app").mkdir()

@@ -1,0 +1,114 @@
+"""Whether a remote has all that its branches and tags need.
+
+What is named there is found as a fetch finds it, so pages that are not here are received; nothing
+else is, and no branch or tag changes on either side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lakelog.errors import TransferRefused
+from lakelog.lake import Lake
+from lakelog.remotes import carry, known
+from lakelog.remotes.carry import Carried, Progress
+from lakelog.remotes.objects import STATES, Sizes, objects_of
+from lakelog.remotes.site import Site, key_of
+from lakelog.store.bootstrap import Store
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A file of a remote, or a branch or tag there, and what is wrong with it."""
+
+    path: str
+    reason: str
+
+
+@dataclass
+class Checked:
+    """What a check looked at, and what it found."""
+
+    remote: str
+    url: str
+    refs: int = 0
+    objects: int = 0
+    bytes: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+
+def check(
+    lake: Lake, name: str, *, read_data: bool = False, progress: Progress = lambda *_: None
+) -> Checked:
+    """Compare the lengths of all objects that a remote's branches and tags need, or with
+    `read_data` each byte. Raises UnknownRef, Unreachable, OSError, TransferRefused where no lake
+    is."""
+    remote = known.load(lake.store, name)
+    result = Checked(name, remote.url)
+    with known.connected(remote.url) as connection:
+        site = Site(connection)
+        if not site.lake_id():
+            raise TransferRefused(f"{site.url}: there is no lake: check the address")
+        objects = named_objects(lake.store, site, result)
+        result.objects, result.bytes = len(objects), sum(objects.values())
+        result.faults += _faults(site, objects, read_data, progress)
+    return result
+
+
+def named_objects(store: Store, site: Site, result: Checked) -> Sizes:
+    """Return the objects that are named there; what cannot be read is a fault."""
+    found: Sizes = {}
+    for path, snapshot, text in _named(site, result):
+        result.refs += 1
+        try:
+            if not text and not store.manifests.is_there(snapshot):
+                carry.receive_manifest(store, site.remote, snapshot)
+            found |= objects_of(
+                store,
+                snapshot,
+                obtain=lambda pages: carry.download(
+                    store, site.remote, pages, Carried(), lambda *_: None
+                ),
+                text=text,
+            )
+        except TransferRefused as error:
+            result.faults.append(_fault(site, path, error))
+    return found
+
+
+def _named(site: Site, result: Checked) -> Iterator[tuple[str, str, bytes]]:
+    """Yield (path, snapshot, manifest) of all branches and tags."""
+    for branch in site.branches():
+        try:
+            head = site.head(branch)
+            if head and head.move.op != "delete":
+                yield f"refs/heads/{branch}", head.move.snapshot, head.move.carried
+        except TransferRefused as error:
+            result.faults.append(_fault(site, f"refs/heads/{branch}", error))
+    for name in site.tags():
+        try:
+            if tag := site.tag(name):
+                yield f"refs/tags/{name}", tag[0].snapshot, tag[0].carried
+        except TransferRefused as error:
+            result.faults.append(_fault(site, f"refs/tags/{name}", error))
+
+
+def _faults(site: Site, objects: Sizes, read_data: bool, progress: Progress) -> Iterator[Fault]:
+    there = carry.lengths_at(site.remote, objects)
+    whole: Sizes = {}
+    for name, size in objects.items():
+        length = there.get(name)
+        if length is None:
+            yield Fault(key_of(name), "it is missing")
+        elif length != size and name[0] not in STATES:
+            yield Fault(key_of(name), f"it has {length:,} bytes instead of {size:,}")
+        else:
+            whole[name] = max(size, length) if name[0] in STATES else size
+    if read_data:
+        for name, reason in carry.damaged_at(site.remote, whole, progress):
+            yield Fault(key_of(name), reason)
+
+
+def _fault(site: Site, path: str, error: TransferRefused) -> Fault:
+    return Fault(path, str(error).removeprefix(f"{site.url}: "))
