@@ -22,6 +22,7 @@ from lakelog.store.tracking import is_tracking
 BEFORE_RESTORE, BEFORE_ROLLBACK = "restore", "rollback"
 """Before what a state was saved that nobody asked for."""
 RESTORE_MESSAGE = "before restore of "
+_SAFETY = "before-rollback-"
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,11 @@ def saved_state(tag: Tag, records: list[StateRecord], origins: Origins, save: st
         last = newest(records)
         own = tuple(r for r in records if last and r.place == last.place)
     before = max((record.before for record in own), default="")
-    if not before and not any(record.machine for record in own):
-        is_backup = tag.message.startswith(RESTORE_MESSAGE)
-        before = BEFORE_RESTORE if is_backup else _rollback_of(tag)
+    if not any(record.machine for record in own) and tag.message.startswith(RESTORE_MESSAGE):
+        before = BEFORE_RESTORE
+    # A rollback that finds everything saved only gives that one more name.
+    if tag.name.startswith(_SAFETY):
+        before = BEFORE_ROLLBACK
     return SavedState(
         tag.name,
         tag.snapshot,
@@ -93,10 +96,6 @@ def saved_state(tag: Tag, records: list[StateRecord], origins: Origins, save: st
         bool(own) and all(map(origins.is_own, own)),
         before,
     )
-
-
-def _rollback_of(tag: Tag) -> str:
-    return BEFORE_ROLLBACK if tag.name.startswith("before-rollback-") else ""
 
 
 def find_state(lake: Lake, name: str, source: str = "") -> SavedState:
@@ -137,11 +136,24 @@ def states_of(states: list[SavedState], source: str) -> list[SavedState]:
 def latest_of(lake: Lake, states: list[SavedState]) -> SavedState:
     """Return the state that the branch holds: after a rollback the one that it went back to, and
     never what was saved just before a restore, which somebody wanted to leave."""
-    store, known = lake.store, {_key(r): state for state in states for r in state.directories}
-    saves = {r.save: state for state in states for r in state.directories if r.save}
+    store, origins = lake.store, Origins(lake.store)
+    # Of the names of one save the one that it was given, not that of a safety tag.
+    named = sorted(states, key=lambda state: not state.before)
+    known = {_key(r): state for state in named for r in state.directories}
+    saves = {r.save: state for state in named for r in state.directories if r.save}
+    others = {state.machine for state in states if not state.is_own}
+    with_own = any(state.is_own for state in states)
+
+    def is_meant(record: StateRecord) -> bool:
+        return (with_own and origins.is_own(record)) or record.machine in others
+
     now = state_files.records(store.manifests, store.state(lake.branch_name))
-    held = newest(record for record in now if _key(record) in known)
-    found = known[_key(held)] if held else None
+    held = newest(filter(is_meant, now))
+    found = known.get(_key(held)) if held else None
+    if held and not found:
+        # The save that died had no name yet, that of a backup was pruned: what was held before.
+        parent = saves.get(held.parent)
+        found = parent if held.before == BEFORE_RESTORE or not (parent and parent.before) else None
     # To what was held when that was saved, and so on: each is an earlier one, or it is forged.
     while found is not None and found.before == BEFORE_RESTORE:
         parent = saves.get(found.directories[0].parent)
