@@ -87,7 +87,9 @@ def check(data: bytes, keys: Sequence[PublicKey]) -> Proven:
 
 def _require_members(body: dict[str, Any]) -> None:
     """Refuse a proof with other members than this version checks: they would be believed."""
-    if body.get("lakelog_proof") != VERSION:
+    # `true` equals 1, and so does 1.0.
+    version = body.get("lakelog_proof")
+    if type(version) is not int or version != VERSION:
         raise NotProven("it is no proof of version 1")
     event, outer = body.get("event"), body.get("envelope")
     is_whole = (

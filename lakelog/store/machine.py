@@ -24,13 +24,14 @@ from dataclasses import asdict, dataclass, field, replace
 import orjson
 
 from lakelog.errors import UnknownRef
-from lakelog.store import disk, document
+from lakelog.store import disk, document, regular_file
 from lakelog.store.paths import Paths
 
 ANY = "ANY"
 """In the place of an id: whatever machine."""
 SHORT = 6
 _PREFIX_MIN = 4
+_BYTES_MAX = 1 << 20
 Binding = tuple[int, int, int]
 
 
@@ -137,10 +138,9 @@ def rebinding(paths: Paths) -> Iterator[Callable[[str], None]]:
 
 def _read(paths: Paths) -> Machine:
     # Damaged it names nobody: then the states of the lake are another machine's until adopted.
-    with contextlib.suppress(
-        FileNotFoundError, document.NotIntact, KeyError, TypeError, ValueError
-    ):
-        body = document.decode(disk.read(paths.machine))
+    malformed = (document.NotIntact, AttributeError, KeyError, TypeError, ValueError)
+    with contextlib.suppress(FileNotFoundError, regular_file.NotRegular, *malformed):
+        body = document.decode(disk.read(paths.machine, _BYTES_MAX))
         return Machine(
             str(body["machine"]),
             {_hex(id, 16): _hex(key, 32) for id, key in body["keys"].items()},

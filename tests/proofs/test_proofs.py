@@ -175,9 +175,15 @@ def a_member(body: Body, _: Body, chance: random.Random) -> object:
     return None
 
 
+def the_version(body: Body, _: Body, chance: random.Random) -> object:
+    body["lakelog_proof"] = chance.choice([True, 1.0, "1", 2])
+    return None
+
+
 FORGERIES: list[Forgery] = [
     a_text, a_number, a_hash, the_order, a_height, a_count, a_step_less, a_step_more, the_index,
     the_events, the_root, the_signature, the_key, the_statement, another_state, a_member,
+    the_version,
 ]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from lakelog.state import exchange, rewind
 from lakelog.state.restore import restore_state, undo_restore
 from lakelog.state.retention import Retention, select_expired
 from lakelog.state.state import clean_states, find_state, list_states, save_state
-from lakelog.store import bootstrap, disk, machine
+from lakelog.store import bootstrap, disk, document, machine
 from lakelog.store.publish import Change, publish
 from tests.support import lakes
 from tests.support.cli import answer, run
@@ -200,6 +200,26 @@ def test_the_id_outlives_what_replaces_the_configuration(tmp_path: Path, home: P
     assert machine.read(store.paths).id == found
     with lakes.opened(path) as lake:
         assert find_state(lake, "latest").is_own
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"keys": []}, {"keys": {"x": "y"}}, {"trusted": 3}, {"bound": [[1]]}, {"former": {"": {}}}],
+    ids=str,
+)
+def test_a_malformed_id_is_that_of_nobody(
+    lake: lakelog.Lake, home: Path, members: dict[str, Any]
+) -> None:
+    """It is replaced by the next save, as is one that is damaged, or no file."""
+    name = save(lake, home, "one")
+    path = Path(lake.store.paths.machine)
+    path.write_bytes(document.encode(document.decode(path.read_bytes()) | members))
+    with pytest.raises(UnknownRef, match="no state was saved by this machine"):
+        find_state(lake, "latest")
+    path.unlink()
+    os.mkfifo(path)
+    assert find_state(lake, save(lake, home, "two")).is_own
+    assert not find_state(lake, name).is_own
 
 
 def interrupted(lake: lakelog.Lake, home: Path, run: Any, note: str) -> None:

@@ -44,7 +44,8 @@ def _check(proof: bytes, public_pem: bytes) -> dict[str, Any]:
     tail = b',"checksum":"' + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
     require(proof[-80:] == tail, "checksum")
     body = json.loads(text)
-    require(body.keys() == PROOF and body["lakelog_proof"] == 1, "members")
+    require(body.keys() == PROOF, "members")
+    require(whole(body["lakelog_proof"]) and body["lakelog_proof"] == 1, "version")
     require(whole(body["index"]) and whole(body["events"]), "numbers")
     # 2. the signature
     said = _statement(body["envelope"], public_pem)
