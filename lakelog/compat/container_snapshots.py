@@ -37,6 +37,7 @@ from lakelog.store import disk, policy, tracking
 from lakelog.store.paths import INDEX
 
 OP = "container"
+_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _PREFIX = "container:"
 _ARCHIVE, _DESCRIPTION = "image.tar", "container.json"
 _FORMAT = 1
@@ -273,6 +274,7 @@ def _start(
     name = new_name or saved.container.name
     like, targets = _placed(saved, name, engine)
     targets = targets if with_state else {}
+    _refuse_foreign_paths(snapshot, like)
     if targets:
         check_restore(lake, snapshot.id, targets, tuple(targets))
     backup = ""
@@ -294,6 +296,18 @@ def _start(
                 " back what was there"
             ) from None
     return Started(name, saved.image, targets, backup, replaced)
+
+
+def _refuse_foreign_paths(snapshot: Snapshot, container: Container) -> None:
+    """Raise StateRefused where another machine has chosen directories of this host."""
+    # A volume is the engine's; with slashes its name would be a path to it.
+    paths = [m.source for m in container.mounts if not _VOLUME.fullmatch(m.name)]
+    if paths and not snapshot.state.is_own:
+        raise StateRefused(
+            f"{snapshot.id} was saved by another machine, and mounts {', '.join(paths)} of this"
+            " one: `lakelog state restore NAME --to PATH` brings its state where you say, `lakelog"
+            " machine adopt` makes its states this machine's"
+        )
 
 
 @contextlib.contextmanager

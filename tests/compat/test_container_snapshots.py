@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -17,9 +18,11 @@ import pytest
 
 import lakelog
 from lakelog.compat import container_snapshots as snapshots
-from lakelog.deploy.container import Engine
+from lakelog.deploy.container import Container, Engine, Mount
 from lakelog.errors import AlreadyExists, ContainerFailed, Damaged, StateRefused, UnknownRef
-from lakelog.state.state import list_states
+from lakelog.remotes import known
+from lakelog.remotes.fetch import fetch
+from lakelog.state.state import list_states, save_state
 from tests.support import podman as podmans
 from tests.support.cli import answer, flip, run
 from tests.support.podman import Podman
@@ -249,6 +252,33 @@ def test_push_sends_the_image_to_a_registry(podman: Podman, tmp_path: Path) -> N
         assert "intact" in run(tmp_path / "clone", "omega", "verify-snapshot", id).output
     said = run(lake, "omega", "push-snapshot", id, "nowhere", code=1).output
     assert "is not like registry.example.com/team/app" in said
+
+
+@pytest.mark.parametrize("volume", ["", "/etc"])
+def test_paths_of_another_machine_are_not_mounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, volume: str
+) -> None:
+    """A snapshot that was fetched names directories of this host: nothing is run or overwritten."""
+    said = tmp_path / "said"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "podman").write_text(f'#!/bin/sh\necho "$@" >> {said}\n')
+    (tmp_path / "bin" / "podman").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    mount = Mount(volume, str(tmp_path), "/data", is_writable=True)
+    described = Container("web", "image", False, (mount,), (), "no", {})
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    body = {"image": "image", "container": described.to_json(), "state": {}}
+    (staged / "container.json").write_text(json.dumps(body))
+    (staged / "image.tar").write_bytes(b"")
+    with lakelog.open(tmp_path / "there") as there:
+        save_state(there, {"container:web": str(staged)}, name="snap", op="container", keep=None)
+    with lakelog.open(tmp_path / "lake") as lake:
+        known.add(lake.store, "there", str(tmp_path / "there"))
+        fetch(lake, "there")
+        with pytest.raises(StateRefused, match="saved by another machine, and mounts"):
+            snapshots.restore_snapshot(lake, "snap", engine=Engine("podman"))
+    assert "run" not in said.read_text().split()
 
 
 def test_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
