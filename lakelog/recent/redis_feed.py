@@ -342,7 +342,7 @@ class RecentFeeder:
         cursor = self._engine()
         chunk = _REBUILT if is_new else _CHUNK
         edges = self._pick(cursor, state, step, chunk) if step.added else []
-        moved = head.move
+        moved, entries = head.move, self._store.manifests.segments(state, "events")
         for low, high in zip([-1, *edges], [*edges, step.upto - 1], strict=True):
             is_last = high == step.upto - 1
             lists = self._chunk(cursor, low, high) if step.added else []
@@ -358,6 +358,7 @@ class RecentFeeder:
                 rows=mark.rows + count,
                 version=version + 1,
                 synced_at=disk.now_us(),
+                tip=delta.tip_of(self._store, cursor, entries) if is_last else "",
             )
             *first, final = _parts(lists, _CHUNK if is_new else count)
             for part in first:
