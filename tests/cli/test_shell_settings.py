@@ -7,6 +7,7 @@ five times as many.
 from __future__ import annotations
 
 import datetime as dt
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from lakelog.maintain import compact
 from tests.support.cli import run
 from tests.support.effort import share
 
+SESSIONS = int(os.environ.get("LAKELOG_SESSIONS", share(10)))
 STATES = ("tail", "sealed", "typed", "mixed")
 SETTINGS = {
     "TimeZone": ["Asia/Tokyo", "America/New_York", "Pacific/Kiritimati", "UTC", "Europe/Prague"],
@@ -208,7 +210,7 @@ class Queries:
 
 @pytest.mark.matrix
 @pytest.mark.rounds
-@pytest.mark.parametrize("seed", range(share(10)))
+@pytest.mark.parametrize("seed", range(SESSIONS))
 def test_random_statements_under_random_settings(pair: Pair, seed: int) -> None:
     """Whatever a session has set, and however, it gets the rows of a table that holds them all."""
     queries, answered = Queries(seed), 0
