@@ -16,6 +16,7 @@ from lakelog.deploy import deployment as deployments
 from lakelog.deploy.deployment import Deployment
 from lakelog.deploy.kubectl import Kubectl
 from lakelog.lake import Lake
+from lakelog.remotes import known
 from lakelog.render.formats import of_records
 from lakelog.rollback.revisions import live_states, return_to
 from lakelog.store import bootstrap
@@ -109,6 +110,30 @@ def deploy() -> None:
     help="The number of the user it runs as, not root.",
 )
 @click.option(
+    "--remote",
+    default="",
+    metavar="URL",
+    help="Clone the lake from there onto a new volume, and push it there (Kubernetes).",
+)
+@click.option(
+    "--secret", default="", metavar="NAME", help="A Secret of variables that the remote needs."
+)
+@click.option(
+    "--push-schedule",
+    default="*/15 * * * *",
+    show_default=True,
+    metavar="CRON",
+    help="When the lake is pushed, besides at the end of a pod.",
+)
+@click.option(
+    "--probe", default="", metavar="PATH", help="A pod is ready when this answers at its port."
+)
+@click.option(
+    "--rolling",
+    is_flag=True,
+    help="Start the new pod before the old one ends: for programs that let one write.",
+)
+@click.option(
     "-o", "--output", "out", type=click.Path(), metavar="DIR", help="Write files into DIR."
 )
 def render(
@@ -125,17 +150,24 @@ def render(
     retention: int,
     schedule: str,
     user: int,
+    remote: str,
+    secret: str,
+    push_schedule: str,
+    probe: str,
+    rolling: bool,
     out: str | None,
 ) -> None:
     """Print Kubernetes manifests, or a Compose file.
 
-    A deployment is replaced without a gap; before a pod ends, it saves the state
-    directory /data/state in the lake /data/lake, and one on a new volume begins with
-    the latest saved state. It runs as a plain user whose image cannot be written to.
+    Before a pod ends, it saves the state directory /data/state in the lake
+    /data/lake, and one on a new volume begins with the latest saved state, with
+    --remote also where the volume is lost. One pod runs at a time, with --rolling
+    two during a rollout. It is a plain user whose image cannot be written to.
     What follows -- are arguments of the program.
     """
     wanted = Deployment(
-        name, image, namespace, args, port, size, storage_class, grace, retention, schedule, user
+        *(name, image, namespace, args, port, size, storage_class, grace, retention, schedule),
+        *(user, known.checked_url(remote) if remote else "", secret, push_schedule, probe, rolling),
     )
     # What goes into a pipe, such as to `kubectl apply -f -`, has to be one recipe.
     if out is None:

@@ -223,12 +223,18 @@ def fetch(app: App, name: str | None, no_tags: bool, dry_run: bool, target: Targ
     examples="""
     lakelog clone /backup/lake
     lakelog clone /backup/lake copy
+    lakelog clone --if-missing s3://bucket/lake /data/lake
 """
 )
 @click.argument("url")
 @click.argument("directory", required=False, type=click.Path())
+@click.option(
+    "--if-missing",
+    is_flag=True,
+    help="Only where no lake is yet; what the remote does not have yet begins empty.",
+)
 @with_output
-def clone(app: App, url: str, directory: str | None, target: Target) -> None:
+def clone(app: App, url: str, directory: str | None, if_missing: bool, target: Target) -> None:
     """Make a lake with all branches and tags of a remote, named origin there.
 
     DIRECTORY is by default the last part of URL. The clone is a lake of its own:
@@ -237,8 +243,8 @@ def clone(app: App, url: str, directory: str | None, target: Target) -> None:
     """
     path = directory or os.path.basename(url.rstrip("/"))
     with app.progress("cloning", "bytes") as progress:
-        result = fetching.clone(url, path, progress=progress)
-    app.say(f"cloned into {path}")
+        result = fetching.clone(url, path, if_missing=if_missing, progress=progress)
+    app.say(f"cloned into {path}" if result.refs or not if_missing else f"{path} is there")
     _tell(app, result, target, "received")
 
 

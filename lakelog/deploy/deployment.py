@@ -11,6 +11,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -21,6 +22,9 @@ LAKE, STATE = "/data/lake", "/data/state"
 """Where a container finds its lake, and the state that is saved."""
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?")
 _SIZE = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?")
+_REMOTE = re.compile(r"((s3|oci)://|ssh://([^\s@:/]+@)?)[^\s@]+")
+_SECRET = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_PROBE = re.compile(r"/[!-~]*")
 _IMAGE = re.compile(r"[\w][\w./:@-]*")
 _RUNNING = {
     "name": "LAKELOG_DEPLOYMENT",
@@ -28,12 +32,21 @@ _RUNNING = {
     "hash": "LAKELOG_POD_TEMPLATE_HASH",
     "image": "LAKELOG_IMAGE",
 }
+_ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+_REASONS = (
+    "One pod at a time writes the state: the old one ends before the new one starts.",
+    "The old pod ends once the new one is ready: the program lets one of them write its state.",
+)
 _CRON = re.compile(r"(\S+ ){4}\S+|@(hourly|daily|weekly|monthly)")
 
 
 @dataclass(frozen=True)
 class Deployment:
     """A program that is deployed with its lake; `grace` in seconds, `user` a number above 0.
+
+    With a `remote` the lake is cloned onto a new volume and pushed by `push_schedule`, by the
+    variables of a `secret`. A pod is ready once its port answers, or the path `probe` there. With
+    `rolling` the old pod ends when the new one is ready, so that both run for a while; else before.
 
     Raises InvalidSetting for a value that a cluster would refuse.
     """
@@ -49,6 +62,11 @@ class Deployment:
     retention: int = 24
     schedule: str = "17 3 * * *"
     user: int = 10001
+    remote: str = ""
+    secret: str = ""
+    push_schedule: str = "*/15 * * * *"
+    probe: str = ""
+    rolling: bool = False
 
     def __post_init__(self) -> None:
         for what, value, pattern, example in (
@@ -57,9 +75,19 @@ class Deployment:
             ("image", self.image, _IMAGE, "registry.example.com/app:1.4"),
             ("size", self.size, _SIZE, "10Gi"),
             ("schedule", self.schedule, _CRON, "17 3 * * *"),
+            ("push-schedule", self.push_schedule, _CRON, "*/15 * * * *"),
+            ("secret", self.secret or "s", _SECRET, "api-remote"),
+            ("probe", self.probe or "/", _PROBE, "/healthz"),
         ):
             if not pattern.fullmatch(value):
                 raise InvalidSetting(f"the {what} {value!r} is not like {example}")
+        # Not repeated: it may hold a password.
+        if self.remote and not _REMOTE.fullmatch(self.remote):
+            raise InvalidSetting("the remote is not like s3://bucket/lakes/api, without a password")
+        if (self.probe or self.rolling) and self.port is None:
+            raise InvalidSetting("whether a pod is ready is asked at its port: name it by --port")
+        if self.secret and not self.remote:
+            raise InvalidSetting("a secret is for a remote: name it by --remote")
         # As root a container could change what its image protects.
         for what, number, most in (
             ("user", self.user, 2**31 - 1),
@@ -79,8 +107,18 @@ def running_in(environment: Mapping[str, str]) -> dict[str, str]:
 
 def render(deployment: Deployment, kind: str) -> str:
     """Return the recipe of a kind of KINDS, as YAML."""
-    values = _kubernetes(deployment) if kind == "kubernetes" else _compose(deployment)
-    template = string.Template(Path(__file__).with_name(f"{kind}.yaml").read_text())
+    if kind == "compose":
+        return _filled(kind, _compose(deployment))
+    values = _kubernetes(deployment)
+    parts = {"clone": ""}
+    if deployment.remote:
+        parts = {"clone": _filled("kubernetes_clone", values).rstrip("\n")}
+    text = _filled(kind, values | parts)
+    return text + _filled("kubernetes_push", values) if deployment.remote else text
+
+
+def _filled(name: str, values: Mapping[str, str]) -> str:
+    template = string.Template(Path(__file__).with_name(f"{name}.yaml").read_text())
     return template.substitute(values)
 
 
@@ -99,7 +137,37 @@ def _kubernetes(of: Deployment) -> dict[str, str]:
         "ports": _line("          ports", [{"containerPort": of.port}] if of.port else []),
         "retention_job": _json(f"{of.name}-retention"),
         "schedule": _json(of.schedule),
+        "strategy": _json(_ROLLING if of.rolling else {"type": "Recreate"}),
+        "strategy_reason": _REASONS[of.rolling],
+        "probe": _line("          readinessProbe", _probe(of)),
+        "secret": _line("          envFrom", _secret(of)),
+        "job_secret": _line("              envFrom", _secret(of)),
+        "stop": _json(_stop(of)),
+        "remote": _json(of.remote),
+        "push_job": _json(f"{of.name}-push"),
+        "push_schedule": _json(of.push_schedule),
     }
+
+
+def _probe(of: Deployment) -> dict[str, Any] | None:
+    if of.port is None:
+        return None
+    asked = {"httpGet": {"path": of.probe, "port": of.port}}
+    return {**(asked if of.probe else {"tcpSocket": {"port": of.port}}), "periodSeconds": 5}
+
+
+def _secret(of: Deployment) -> list[Any] | None:
+    return [{"secretRef": {"name": of.secret}}] if of.secret else None
+
+
+def _stop(of: Deployment) -> list[str]:
+    """What runs before the program is told to end."""
+    save = ["lakelog", "--lake", LAKE, "state", "save"]
+    if not of.remote:
+        return save
+    # Events travel also where the state could not be saved, which the pod's events then say.
+    push = f"lakelog --lake {LAKE} push origin --tags"
+    return ["sh", "-c", f"{' '.join(save)}; saved=$?; {push} && exit $saved"]
 
 
 def _compose(of: Deployment) -> dict[str, str]:

@@ -90,12 +90,23 @@ def pull(
     return result
 
 
-def clone(url: str, path: str, *, progress: Progress = lambda *_: None) -> Fetched:
+def clone(
+    url: str, path: str, *, if_missing: bool = False, progress: Progress = lambda *_: None
+) -> Fetched:
     """Make a lake at `path` with all branches and tags of a remote; one that was interrupted goes
-    on. Raises AlreadyExists where something else is there; and as `fetch`."""
+    on. Raises AlreadyExists where something else is there; and as `fetch`.
+
+    With `if_missing` a lake that is there stays as it is, though the remote does not answer, and
+    gets the remote as its origin; and one that the remote does not have begins empty.
+    """
     url = known.checked_url(url)
+    if if_missing and _is_begun(url, path):
+        return Fetched(known.ORIGIN, url)
     with known.connected(url) as connection:
         site = Site(connection)
+        if if_missing and not site.lake_id():
+            _new_lake(url, path)
+            return Fetched(known.ORIGIN, url)
         _require_lake(site)
         store = _new_lake(url, path)
         result = Fetched(known.ORIGIN, url)
@@ -107,6 +118,23 @@ def clone(url: str, path: str, *, progress: Progress = lambda *_: None) -> Fetch
             if label != "kept" and branch.startswith(f"{known.ORIGIN}/"):
                 worker.start(branch.removeprefix(f"{known.ORIGIN}/"))
     return result
+
+
+def _is_begun(url: str, path: str) -> bool:
+    """Whether there is a lake that has events, or is a complete clone of an address."""
+    if not bootstrap.is_lake(path):
+        return False
+    store = bootstrap.load(path)
+    if known.ORIGIN not in tracking.remote_names(store):
+        if not store.state("main").next_seq:
+            return False
+        known.add(store, known.ORIGIN, url)
+    origin = known.load(store, known.ORIGIN)
+    if origin.url != url:
+        raise AlreadyExists(f"the origin of the lake at {path} is {origin.url}: see lakelog remote")
+    return bool(store.state("main").next_seq) or any(
+        branch.common for branch in origin.branches.values()
+    )
 
 
 def _new_lake(url: str, path: str) -> Store:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +37,25 @@ FULL: dict[str, Any] = {
     "schedule": "@daily",
     "user": 4321,
 }
+REMOTE: dict[str, Any] = {
+    **FULL,
+    "remote": "s3://bucket/lakes/api",
+    "secret": "api-remote",
+    "push_schedule": "@hourly",
+    "probe": "/healthz",
+    "rolling": True,
+}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("given", [{"name": "a", "image": "b"}, FULL])
+@pytest.mark.parametrize("given", [{"name": "a", "image": "b"}, FULL, REMOTE])
 def test_manifests_are_valid(given: dict[str, Any], version: str) -> None:
     documents = list(yaml.safe_load_all(render(Deployment(**given), "kubernetes")))
     assert [each["kind"] for each in documents] == [
         "PersistentVolumeClaim",
         "Deployment",
         "CronJob",
+        *(["CronJob"] if "remote" in given else []),
     ]
     for each in documents:
         kubernetes_validate.validate(each, version, strict=True)
@@ -62,7 +75,7 @@ def test_manifests_save_the_state_and_keep_revisions() -> None:
     """The promises of system D's recipes, one by one."""
     claim, deployment, job = yaml.safe_load_all(render(Deployment(**FULL), "kubernetes"))
     spec, pod = deployment["spec"], deployment["spec"]["template"]["spec"]
-    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert spec["strategy"] == {"type": "Recreate"}, "two pods would write one state"
     assert spec["revisionHistoryLimit"] == 10
     app, before = pod["containers"][0], pod["initContainers"][0]
     saves = app["lifecycle"]["preStop"]["exec"]["command"]
@@ -79,6 +92,73 @@ def test_manifests_save_the_state_and_keep_revisions() -> None:
     # A selector never changes: what it selects must be on the pods of each later rendering.
     labels = spec["template"]["metadata"]["labels"]
     assert spec["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_a_rollout_without_a_gap_asks_whether_a_pod_is_ready() -> None:
+    def pod(**changes: Any) -> tuple[Any, Any]:
+        made = list(yaml.safe_load_all(render(Deployment(**{**REMOTE, **changes}), "kubernetes")))[
+            1
+        ]
+        return made["spec"]["strategy"], made["spec"]["template"]["spec"]["containers"][0]
+
+    strategy, app = pod()
+    assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert app["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": 8080}
+    strategy, app = pod(probe="", rolling=False)
+    assert strategy == {"type": "Recreate"}
+    assert app["readinessProbe"]["tcpSocket"] == {"port": 8080}
+    _, app = pod(probe="", rolling=False, port=None)
+    assert "readinessProbe" not in app
+
+
+def test_a_lost_volume_comes_back_from_the_remote(tmp_path: Path) -> None:
+    """The commands of the recipe, on a directory that stands for the volume of each pod."""
+    volume, far = tmp_path / "data", tmp_path / "far"
+    program = tmp_path / "bin" / "lakelog"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m lakelog "$@"\n')
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    given = {**REMOTE, "remote": "s3://bucket/lake"}
+    _, deployment, _, push = yaml.safe_load_all(render(Deployment(**given), "kubernetes"))
+    pod = deployment["spec"]["template"]["spec"]
+    assert [each["name"] for each in pod["initContainers"]] == ["clone", "restore-state"]
+    for each in (pod["initContainers"][0], pod["containers"][0]):
+        assert each["envFrom"] == [{"secretRef": {"name": "api-remote"}}]
+
+    def play(command: list[str]) -> None:
+        words = [
+            word.replace("/data", str(volume)).replace("s3://bucket/lake", str(far))
+            for word in command
+        ]
+        state = {"STATE_DIRECTORY": str(volume / "state")}
+        if words[0] == "lakelog":
+            run(volume, *words[1:], env=state)
+        else:
+            environ = {**os.environ, "PATH": path, **state}
+            subprocess.run(words, check=True, env=environ, capture_output=True)
+
+    def begin() -> None:
+        for container in pod["initContainers"]:
+            play(container["command"])
+
+    volume.mkdir()
+    begin()
+    (volume / "state").mkdir(exist_ok=True)
+    (volume / "state" / "number").write_text("1")
+    run(volume / "lake", "append", "type=first")
+    play(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"])
+    shutil.rmtree(volume)
+    volume.mkdir()
+    begin()
+    assert (volume / "state" / "number").read_text() == "1"
+    run(volume / "lake", "append", "type=second")
+    job = push["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    play(job["containers"][0]["command"])
+    shutil.rmtree(far)
+    begin()
+    count = "SELECT count(*) AS n FROM events WHERE type IN ('first', 'second')"
+    assert answer(volume / "lake", "sql", count) == [{"n": 2}], "also where the remote is away"
 
 
 def test_arguments_reach_the_program_as_they_are() -> None:
@@ -107,6 +187,14 @@ def test_arguments_reach_the_program_as_they_are() -> None:
         {"grace": 0},
         {"port": 70_000},
         {"retention": 0},
+        {"probe": "/x"},
+        {"rolling": True},
+        {"port": 80, "probe": "x"},
+        {"remote": "/there"},
+        {"remote": "s3://key:secret@bucket"},
+        {"secret": "s"},
+        {"remote": "s3://b", "secret": "S s"},
+        {"remote": "s3://b", "push_schedule": "often"},
     ],
 )
 def test_refuses_what_a_cluster_would(wrong: dict[str, Any]) -> None:
