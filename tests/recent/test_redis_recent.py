@@ -537,36 +537,6 @@ def test_eviction_of_a_key_is_noticed(lake: lakelog.Lake, config: RedisConfig, k
     check(lake, config)
 
 
-def test_recent_after_a_rotation(home: Path, config: RedisConfig) -> None:
-    """The same from Redis and from the lake: the source of a line is its log."""
-    log = home / "logs" / "app.log"
-    log.parent.mkdir()
-    with lakelog.open(str(home / "lake")) as lake, feeding(lake, config) as feeder:
-        log.write_text("2026-01-01T00:00:00Z ERROR one\n")
-        lake.ingest(str(log))
-        feeder.feed()
-        log.rename(f"{log}.1")
-        # Whoever had it open writes on.
-        with open(f"{log}.1", "a") as file:
-            file.write("2026-01-01T00:00:00Z INFO more\n")
-        log.write_text("2026-01-01T00:00:01Z ERROR two\n")
-        lake.ingest(str(home / "logs"))
-        feeder.feed()
-        found = entries(lake, config)
-        for source in (None, "app.log", "app*"):
-            assert len(found.search(source)) == 3
-            assert found.search(source) == from_lake(lake, source)
-
-
-def test_empty_server_is_not_said_to_be_away(home: Path, config: RedisConfig) -> None:
-    with lakelog.open(str(home / "lake")) as lake:
-        add(lake, 3)
-    url = f"redis://127.0.0.1:{config.port}"
-    result = run(home / "lake", "recent", "--redis-url", url)
-    assert "none were written yet" in result.stderr
-    assert "not answer" not in result.stderr
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
