@@ -62,7 +62,7 @@ class Address:
         if None in hosts or any(port is not None and not 0 < port < 65536 for port in ports):
             raise InvalidSetting(f"{example}; {ESCAPES}" if "@" in url else example)
         pairs = [part.partition("=") for part in (match["query"] or "").split("&") if part]
-        given = {unquote(name): unquote(value) for name, _, value in pairs}
+        given = {_decoded(name): _decoded(value) for name, _, value in pairs}
         if options is not None and given.keys() - set(options):
             # Not which: it may be what follows an `&` in a password.
             known = ", ".join(options) or "none"
@@ -71,8 +71,8 @@ class Address:
         return cls(
             match["scheme"].lower(),
             tuple(zip(names, ports, strict=True)),
-            unquote(user),
-            unquote(password),
+            _decoded(user),
+            _decoded(password),
             match["path"],
             given,
         )
@@ -89,7 +89,17 @@ class Address:
 
     def names(self) -> list[str]:
         """The names in the path, decoded."""
-        return [unquote(name) for name in self.path.removeprefix("/").split("/")]
+        return [_decoded(name) for name in self.path.removeprefix("/").split("/")]
+
+
+def quoted(text: str) -> str:
+    """Return a part of an address with all escaped that needs it."""
+    return quote(text, safe="", errors="surrogateescape")
+
+
+def _decoded(part: str) -> str:
+    # Bytes that are no text stay what they are, as in what Python reads of the environment.
+    return unquote(part, errors="surrogateescape")
 
 
 def shown(host: str, port: int | None = None) -> str:
@@ -101,7 +111,9 @@ def shown(host: str, port: int | None = None) -> str:
 def without_secrets(words: str, secrets: Iterable[str]) -> str:
     """Return the words of a server or a library without secrets, in whatever spelling."""
     spelled = {
-        form for secret in secrets for form in (secret, quote(secret, safe=""), quote_plus(secret))
+        form
+        for secret in secrets
+        for form in (secret, quoted(secret), quote_plus(secret, errors="surrogateescape"))
     }
     # The longest first: one may be a part of another.
     for form in sorted(filter(None, spelled), key=len, reverse=True):

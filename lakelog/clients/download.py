@@ -1,15 +1,20 @@
 """HTTP within limits: conditional requests, redirects, sizes and times; downloads that resume.
 
+An address may begin with `USER:PASSWORD@`; only the first server gets them, not one that it
+redirects to, and no message or file has them.
+
 Nothing here waits for ever or reads without end: each request has a time for all of it, a number
 of redirects, and a number of bytes, before and after unpacking.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -18,11 +23,15 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
+from lakelog.clients.address import ESCAPES
 from lakelog.errors import DownloadFailed
 from lakelog.store import disk, regular_file
 
 AGENT = "lakelog (+feeds)"
+_AUTHORITY = re.compile("(https?://)([^/?#]*)", re.IGNORECASE)
+_PLACE = re.compile(r"(\[[^\]]*\]|[^:@\[\]]*)(:\d*)?")
 _PIECE = 1 << 16
 _IDLE = 30.0
 """Seconds that a server may be silent."""
@@ -82,10 +91,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def fetch(url: str, *, etag: str = "", modified: str = "", limits: Limits | None = None) -> Answer:
     """Fetch a document, if it has changed since `etag` or `modified`. Raises DownloadFailed."""
     limits = limits or Limits()
+    url, login = divide_login(url)
     headers = {"Accept-Encoding": "gzip, deflate"}
     headers |= {"If-None-Match": etag} if etag else {}
     headers |= {"If-Modified-Since": modified} if modified else {}
-    response = _open(url, headers, limits)
+    response = _open(url, login, headers, limits)
     if response is None:
         return Answer(url, b"", False, etag, modified)
     with response:
@@ -109,13 +119,14 @@ def download(url: str, path: str, limits: Limits | None = None) -> Download:
     the same file. Raises DownloadFailed, OSError.
     """
     limits = limits or Limits(bytes=2_000_000_000, seconds=3600.0)
+    url, login = divide_login(url)
     part, note = f"{path}.part", f"{path}.part.json"
     begun = os.path.getsize(part) if os.path.exists(part) else 0
     validator = _validator(note, url) if begun else ""
     headers = {"Accept-Encoding": "identity"}
     if validator:
         headers |= {"Range": f"bytes={begun}-", "If-Range": validator}
-    response = _open(url, headers, limits)
+    response = _open(url, login, headers, limits)
     if response is None:
         raise DownloadFailed(f"{url}: 304 without having been asked")
     with response:
@@ -144,11 +155,31 @@ def download(url: str, path: str, limits: Limits | None = None) -> Download:
     return Download(path, size, digest.hexdigest(), start)
 
 
-def _open(url: str, headers: dict[str, str], limits: Limits) -> Any:
+def divide_login(url: str) -> tuple[str, str]:
+    """Return an address without user and password, and the header that tells them, or "".
+
+    Raises DownloadFailed, without a part of it, for what may have a password elsewhere."""
+    match = _AUTHORITY.match(url)
+    if match is None:
+        return url, ""
+    userinfo, at, place = match[2].rpartition("@")
+    # A port with an @ behind it may be the beginning of a password.
+    is_doubtful = not at and ":" in place and "@" in url[match.end() :]
+    if not _PLACE.fullmatch(place) or is_doubtful:
+        raise DownloadFailed(f"an address of HTTP looks like https://HOST/PATH; {ESCAPES}")
+    user, _, password = userinfo.partition(":")
+    bytes_ = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+    login = f"Basic {base64.b64encode(bytes_).decode()}" if at else ""
+    return f"{match[1]}{place}{url[match.end() :]}", login
+
+
+def _open(url: str, login: str, headers: dict[str, str], limits: Limits) -> Any:
     """Return the open response, or None for 304."""
     _check(url)
     opener = urllib.request.build_opener(_Redirects(limits.redirects))
     request = urllib.request.Request(url, headers={"User-Agent": AGENT, **headers})
+    if login:
+        request.add_unredirected_header("Authorization", login)
     try:
         return opener.open(request, timeout=min(_IDLE, limits.seconds))
     except urllib.error.HTTPError as error:

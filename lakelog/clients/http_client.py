@@ -135,11 +135,18 @@ class HttpConnection:
             self._link.request(method, path, body or None, headers)
             response = self._link.getresponse()
             content = response.read()
-        except ssl.SSLCertVerificationError as error:
+        except ssl.SSLCertVerificationError as error:  # a ValueError, too
             self.close()
             raise SyncRefused(
                 f"{self._to.address}: the certificate is not accepted: {error.verify_message}:"
                 " name its authority with ?ca_cert=FILE"
+            ) from None
+        except ValueError:
+            self.close()
+            # Not from it: the error holds the value.
+            raise InvalidSetting(
+                f"{self._to.address}: a token or key has a line break or a character that HTTP"
+                " does not carry"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             self.close()

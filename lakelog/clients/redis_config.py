@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
-from lakelog.clients.address import Address, shown
+from lakelog.clients.address import Address, quoted, shown
 from lakelog.errors import InvalidSetting
 
 Credentials = tuple[str, str]
@@ -181,7 +181,7 @@ class RedisConfig:
         """The server without scheme and database: host and port, a socket, or what the Sentinels
         call it."""
         if self.socket or self.sentinels:
-            return self.socket or f"sentinel:{quote(self.master, safe='')}"
+            return self.socket or f"sentinel:{quoted(self.master)}"
         return shown(self.host, self.port)
 
     @property
@@ -192,7 +192,7 @@ class RedisConfig:
             return f"unix://{quote(self.socket)}?db={self.db}"
         if self.sentinels:
             hosts = ",".join(shown(*sentinel) for sentinel in self.sentinels)
-            return f"{scheme}+sentinel://{hosts}/{quote(self.master, safe='')}/{self.db}"
+            return f"{scheme}+sentinel://{hosts}/{quoted(self.master)}/{self.db}"
         return f"{scheme}://{shown(self.host, self.port)}/{self.db}"
 
     def url(self) -> str:
@@ -204,7 +204,7 @@ class RedisConfig:
         if self.timeout != type(self).timeout:
             named["socket_timeout"] = f"{self.timeout:g}"
         options = urlencode({k: v for k, v in named.items() if v}, quote_via=quote)
-        user = f"{quote(self.username, safe='')}@" if self.username else ""
+        user = f"{quoted(self.username)}@" if self.username else ""
         return f"{scheme}://{user}{rest}{'&' if '?' in rest else '?'}{options}".rstrip("?&")
 
     def credentials(self) -> Credentials:

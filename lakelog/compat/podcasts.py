@@ -258,7 +258,8 @@ class SimpleLogProcessor:
 
     def _look(self, name: str, url: str, most: int | None) -> list[dict[str, Any]]:
         """Fetch a feed and add its new episodes."""
-        address = url.replace("|", "%7C")
+        # What is stored of a feed, such as its address, has no password.
+        address = _without_login(url).replace("|", "%7C")
         seen = self._seen.get(address, {})
         etag, modified = str(seen.get("etag") or ""), str(seen.get("modified") or "")
         try:
@@ -272,7 +273,7 @@ class SimpleLogProcessor:
         feed = feeds.parse(answer.content, answer.url, answer.content_type)
         if feed.problem:
             self.problems[url] = feed.problem
-        podcast = _field(name or feed.title or urllib.parse.urlsplit(url).netloc)
+        podcast = _field(name or feed.title or urllib.parse.urlsplit(address).netloc)
         # By address as well: an older program numbered its episodes.
         known = {
             name
@@ -327,6 +328,14 @@ class SimpleLogProcessor:
         }
         with fact_log.locked(self._facts.lock_path(_FEED)):
             self._facts.append([fact])
+
+
+def _without_login(url: str) -> str:
+    """An address without user and password; one that cannot be divided is no address."""
+    try:
+        return http.divide_login(url)[0]
+    except DownloadFailed:
+        return "no address"
 
 
 def _item(episode: Episode) -> Item:

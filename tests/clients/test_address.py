@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from lakelog.clients.address import Address, without_secrets
+from lakelog.clients import download
+from lakelog.clients.address import Address, quoted, without_secrets
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.consume.consume import source_of
-from lakelog.errors import LakelogError
+from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.remotes import known
 from lakelog.sync.sync import target_of
 from tests.support.odd_passwords import LONG, ODD, PASSWORDS, is_told
@@ -30,13 +33,14 @@ ENTRANCES: dict[str, Callable[[str], object]] = {
     "influxdb://u:{p}@h/bucket?org=o": target_of,
     "influxdb://h/bucket?org=o&token={p}": target_of,
     "kafka://u:{p}@h/sink": target_of,
+    "http://u:{p}@127.0.0.1:1/feed": download.fetch,
 }
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("odd", [*ODD, "\udcff"])
 def test_escaped_parts_are_what_was_written(odd: str) -> None:
     part = f"a{odd}b"
-    text = quote(part, safe="")
+    text = quoted(part)
     to = Address.parse(f"x://{text}:{text}@h:7,[::1]:8,i/{text}?n={text}", "like x", ["n"])
     assert (to.user, to.password, to.names(), to.options) == (part, part, [part], {"n": part})
     assert to.hosts == (("h", 7), ("::1", 8), ("i", None))
@@ -83,6 +87,24 @@ def test_variables_are_literal(tmp_path: Path) -> None:
             config = RedisConfig.from_url("redis://h", {"REDIS_PASSWORD_FILE": str(secret)})
             assert config.credentials() == ("", password)
         assert not is_told(repr(config))
+
+
+@pytest.mark.parametrize("variable", ["INFLUX_TOKEN", "ELASTICSEARCH_API_KEY"])
+@pytest.mark.parametrize("odd", ["\n", "\r", "密"])
+def test_keys_that_http_does_not_carry(
+    variable: str, odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, f"Xq7{odd}Wz9")
+    kind = variable.partition("_")[0].lower()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        url = {"influx": f"influxdb://127.0.0.1:{port}/b?org=o"}.get(
+            kind, f"elasticsearch://127.0.0.1:{port}/i"
+        )
+        with contextlib.closing(target_of(url)) as target, pytest.raises(InvalidSetting) as caught:
+            target.connect()
+    assert not is_told(repr(caught.value))
+    assert "does not carry" in str(caught.value)
 
 
 def test_secrets_are_taken_out_in_every_spelling() -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from lakelog.clients import download as http
 from lakelog.errors import DownloadFailed
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
+from tests.support.odd_passwords import PASSWORDS, is_told
 
 SMALL = http.Limits(bytes=1_000_000, seconds=240.0, redirects=3)
 
@@ -110,3 +115,38 @@ def test_a_file_that_is_too_large(server: FeedServer, tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed, match="has 512,000 bytes; at most 511,999"):
         http.download(f"{server.base}/audio/1.mp3", str(tmp_path / "1.mp3"), limits)
     assert not (tmp_path / "1.mp3").exists()
+
+
+def test_a_login_reaches_the_first_server_alone(tmp_path: Path) -> None:
+    """And is in no answer, file or message."""
+    asked = list[tuple[str, str | None]]()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers.get("Authorization")))
+            self.send_response(302 if self.path == "/feed" else 404 if self.path == "/no" else 200)
+            self.send_header("Location", "/there")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        base = f"127.0.0.1:{server.server_port}"
+        try:
+            for password in PASSWORDS[::2]:
+                asked.clear()
+                url = f"http://u:{quote(password, safe='')}@{base}"
+                answer = http.fetch(f"{url}/feed")
+                login = base64.b64encode(f"u:{password}".encode()).decode()
+                assert asked == [("/feed", f"Basic {login}"), ("/there", None)]
+                assert answer.url == f"http://{base}/there"
+                with pytest.raises(DownloadFailed, match="HTTP 404") as caught:
+                    http.download(f"{url}/no", str(tmp_path / "x"))
+                assert not is_told(repr(caught.value))
+        finally:
+            server.shutdown()
+            thread.join()

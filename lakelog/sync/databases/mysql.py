@@ -89,7 +89,9 @@ class MysqlTarget(SqlTarget):
             "port": port,
             "user": user,
             # As bytes: the driver would take text for Latin-1.
-            "password": (to.password or os.environ.get("MYSQL_PWD", "")).encode(),
+            "password": (to.password or os.environ.get("MYSQL_PWD", "")).encode(
+                errors="surrogateescape"
+            ),
             "database": database,
             "ssl_verify_identity": True if to.options else None,
         }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlencode
 
-from lakelog.clients.address import Address, shown, without_secrets
+from lakelog.clients.address import Address, quoted, shown, without_secrets
 from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.runtime.lazy import Lazy
@@ -103,9 +103,11 @@ class PostgresTarget(SqlTarget):
         self.address = f"postgresql://{user}{hosts}/{database}"
         # Each part escaped: libpq lets the first @ end the password, and repeats what it cannot
         # decode, which may be the password.
-        user, password, path = (quote(each, safe="") for each in (to.user, to.password, database))
+        user, password, path = map(quoted, (to.user, to.password, database))
         login = f"{user}{f':{password}' if password else ''}@" if user or password else ""
-        query = urlencode(_DEFAULTS | dict(to.options), quote_via=quote, safe="")
+        query = urlencode(
+            _DEFAULTS | dict(to.options), quote_via=quote, safe="", errors="surrogateescape"
+        )
         self._url = f"postgresql://{login}{hosts}/{path}?{query}"
 
     def value_sql(self, column: Column) -> str:

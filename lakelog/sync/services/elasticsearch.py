@@ -308,7 +308,8 @@ def _credentials(to: Endpoint) -> dict[str, str]:
     password = to.password or os.environ.get("ELASTICSEARCH_PASSWORD", "")
     if not user:
         return {}
-    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+    login = f"{user}:{password}".encode(errors="surrogateescape")
+    return {"Authorization": f"Basic {base64.b64encode(login).decode()}"}
 
 
 def _require_name(table: str) -> None:
