@@ -343,12 +343,13 @@ class Session:
                 return counted
             # What the views of another schema ask of events is not in the query: take them all.
             views = self._views(named, prune.TableRefs() if extra else mentions, *pinned)
-            if not (extra or is_of_type or is_as_asked or self.hides_tables):
-                views = self._tops.bounded(query, mentions, pinned, views, cursor, params)
             views += self._types.views(mentions, pinned) if is_of_type else []
         elif not of_refs:
             return None
         if not is_as_asked and mentions.parsed and not extra:
+            if not (is_of_type or self.hides_tables):
+                views = self._tops.bounded(query, mentions, pinned, views, cursor, params)
+                of_refs = self._tops.of_ref(query, mentions, self.refs, of_refs, cursor, params)
             other, views = self._over_typed(query, pinned, views, of_refs)
         self.make(cursor, views)
         for name in sorted(extra - self._attached):

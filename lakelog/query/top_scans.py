@@ -6,16 +6,19 @@ tables, of the same state and tail and with the same settings, so that both step
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.engine.syntax import SyntaxFault, sql_of
 from lakelog.query.cursor_pool import CursorPool
-from lakelog.query.sql import prune
+from lakelog.query.ref_schemas import RefSchemas
+from lakelog.query.sql import payload, prune
 from lakelog.query.sql.prune import TableRefs
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.top_rows import TopRows, top_rows
+from lakelog.query.sql.tree import with_events
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import connection
 from lakelog.store.entry import SegmentEntry
@@ -69,27 +72,52 @@ class TopScans:
         are where nothing is gained. A query that is asked on a `cursor` has the settings of it."""
         if len(views) != 1 or views[0].name != "events" or len(mentions.needs) != 1:
             return views
-        total = sum(entry.events for entry in views[0].entries)
-        if total < LEAST or mentions.needles or mentions.of_refs or not mentions.parsed:
+        if mentions.needles or mentions.of_refs or not mentions.parsed:
             return views
-        wanted = self._wanted(query)
-        if wanted is None or wanted.count * _SHARE > total:
-            return views
-        # The caller holds a lock, which other threads would wait for.
-        if wanted.is_filtered and total > (_PAYLOADS if wanted.reads_payloads else _TIMES):
-            return views
-        try:
-            found = self._edge(wanted, views[0], pinned, cursor, params)
-        # The query itself says what is wrong with it, in its own words.
-        except (duckdb.Error, SyntaxFault):
-            return views
+        found = self._bounded(query, "", views[0], pinned, cursor, params)
         return [found] if found else views
 
-    def _wanted(self, query: str) -> TopRows | None:
+    def of_ref(
+        self,
+        query: str,
+        mentions: TableRefs,
+        refs: RefSchemas,
+        views: dict[str, View],
+        cursor: Any,
+        params: Any,
+    ) -> dict[str, View]:
+        """The same for a query of the `events` of one tag or branch: what these are, by schema."""
+        if len(views) != 1 or mentions.needs or mentions.needles:
+            return views
+        if [len(needs) for needs in mentions.of_refs.values()] != [1]:
+            return views
+        ((schema, view),) = views.items()
+        events = view._replace(name="events")
+        found = self._bounded(query, schema, events, refs.states.get(schema), cursor, params)
+        # Under another name than the schema has for all of them.
+        return {schema: found._replace(name=f"{payload.WIDE}{schema}")} if found else views
+
+    def _bounded(
+        self, query: str, schema: str, view: View, pinned: Any, cursor: Any, params: Any
+    ) -> View | None:
+        total = sum(entry.events for entry in view.entries)
+        wanted = self._wanted(query, schema) if total >= LEAST else None
+        if wanted is None or wanted.count * _SHARE > total:
+            return None
+        # The caller holds a lock, which other threads would wait for.
+        if wanted.is_filtered and total > (_PAYLOADS if wanted.reads_payloads else _TIMES):
+            return None
+        # The query itself says what is wrong with it, in its own words.
+        with contextlib.suppress(duckdb.Error, SyntaxFault):
+            return self._edge(wanted, view, pinned, cursor, params)
+        return None
+
+    def _wanted(self, query: str, schema: str) -> TopRows | None:
         if query not in self._asked:
             if len(self._asked) >= _KEPT:
                 self._asked.clear()
             tree = prune.tree_of(self._database().cursor(), query)
+            tree = with_events(tree, {schema: "events"}) if schema else tree
             self._asked[query] = top_rows(tree) if len(tree.get("statements", ())) == 1 else None
         return self._asked[query]
 

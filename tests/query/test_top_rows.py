@@ -108,9 +108,9 @@ def states(lake: lakelog.Lake, rng: random.Random) -> Iterator[str]:
     yield "rolled back"
 
 
-def plain(lake: lakelog.Lake) -> duckdb.DuckDBPyConnection:
+def plain(lake: lakelog.Lake, table: str = "events") -> duckdb.DuckDBPyConnection:
     """All events as a table of the engine alone."""
-    rows = lake.sql("SELECT * FROM events").to_arrow_table()
+    rows = lake.sql(f"SELECT * FROM {table}").to_arrow_table()
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.register("rows", rows)
@@ -137,11 +137,8 @@ def answer(ask: Any, query: str, *, is_sorted: bool) -> Any:
     return rows if is_sorted else len(rows)
 
 
-def test_the_answer_is_that_of_plain_duckdb(
-    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ties, NULLS, OFFSET, filters, both directions; a tail, segments, typed ones, a rollback; with
-    and without parameters. Many of the queries are made in two steps."""
+def counted_steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each query that might be made in two steps was."""
     steps: list[bool] = []
     edge = top_scans.TopScans._edge
 
@@ -151,7 +148,15 @@ def test_the_answer_is_that_of_plain_duckdb(
         return found
 
     monkeypatch.setattr(top_scans.TopScans, "_edge", counted)
-    rng = random.Random(19)
+    return steps
+
+
+def test_the_answer_is_that_of_plain_duckdb(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ties, NULLS, OFFSET, filters, both directions; a tail, segments, typed ones, a rollback; with
+    and without parameters. Many of the queries are made in two steps."""
+    steps, rng = counted_steps(monkeypatch), random.Random(19)
     for state in states(lake, rng):
         model = plain(lake)
         for query in queries(rng, share(160)):
@@ -164,6 +169,28 @@ def test_the_answer_is_that_of_plain_duckdb(
             ours = answer(lambda q, p=params: lake.sql(q, p), given, is_sorted=is_sorted)
             assert ours == expected, (state, given)
         model.close()
+    assert sum(steps) > len(steps) / 2 > 20
+
+
+def test_events_of_tags_and_branches(lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of a tag and of a branch with its tail, while the lake goes on."""
+    steps, rng = counted_steps(monkeypatch), random.Random(20)
+    for number, state in enumerate(states(lake, rng)):
+        lake.tag(f"then {number}")
+        lake.append([{"type": "a", "time": "2026-11-02T00:00:00Z", "source": state}])
+        for ref in (f"then {number}", "main"):
+            events = f'"{ref}".events'
+            model = plain(lake, events)
+            for query in queries(rng, share(80)):
+                is_sorted = "seq" in query.partition("ORDER BY")[2] and "unnest" not in query
+                expected = answer(model.sql, query, is_sorted=is_sorted)
+                asked = query.replace("FROM events", f"FROM {events}")
+                assert answer(lake.sql, asked, is_sorted=is_sorted) == expected, (state, asked)
+                given = asked.replace("type = 'a'", "type = $kind")
+                params = {"kind": "a"} if given != asked else None
+                ours = answer(lambda q, p=params: lake.sql(q, p), given, is_sorted=is_sorted)
+                assert ours == expected, (state, given)
+            model.close()
     assert sum(steps) > len(steps) / 2 > 20
 
 
