@@ -347,7 +347,7 @@ class Session:
         elif not of_refs:
             return None
         if not is_as_asked and mentions.parsed and not extra:
-            if not (is_of_type or self.hides_tables):
+            if not self.hides_tables:
                 views = self._tops.bounded(query, mentions, pinned, views, cursor, params)
                 of_refs = self._tops.of_ref(query, mentions, self.refs, of_refs, cursor, params)
             other, views = self._over_typed(query, pinned, views, of_refs)

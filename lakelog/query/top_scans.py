@@ -70,9 +70,12 @@ class TopScans:
     ) -> Tables:
         """Return the tables of a query without the rows that it sorts out by their time; as they
         are where nothing is gained. A query that is asked on a `cursor` has the settings of it."""
-        if len(views) != 1 or views[0].name != "events" or len(mentions.needs) != 1:
+        if len(views) != 1 or mentions.needles or mentions.of_refs or not mentions.parsed:
             return views
-        if mentions.needles or mentions.of_refs or not mentions.parsed:
+        is_of_type = views[0].of_type is not None
+        if (len(mentions.needs), len(mentions.types)) != ((0, 1) if is_of_type else (1, 0)):
+            return views
+        if not (is_of_type or views[0].name == "events"):
             return views
         found = self._bounded(query, "", views[0], pinned, cursor, params)
         return [found] if found else views
@@ -101,7 +104,7 @@ class TopScans:
         self, query: str, schema: str, view: View, pinned: Any, cursor: Any, params: Any
     ) -> View | None:
         total = sum(entry.events for entry in view.entries)
-        wanted = self._wanted(query, schema) if total >= LEAST else None
+        wanted = self._wanted(query, schema, view.name) if total >= LEAST else None
         if wanted is None or wanted.count * _SHARE > total:
             return None
         # The caller holds a lock, which other threads would wait for.
@@ -112,13 +115,14 @@ class TopScans:
             return self._edge(wanted, view, pinned, cursor, params)
         return None
 
-    def _wanted(self, query: str, schema: str) -> TopRows | None:
+    def _wanted(self, query: str, schema: str, table: str) -> TopRows | None:
         if query not in self._asked:
             if len(self._asked) >= _KEPT:
                 self._asked.clear()
             tree = prune.tree_of(self._database().cursor(), query)
             tree = with_events(tree, {schema: "events"}) if schema else tree
-            self._asked[query] = top_rows(tree) if len(tree.get("statements", ())) == 1 else None
+            is_one = len(tree.get("statements", ())) == 1
+            self._asked[query] = top_rows(tree, table) if is_one else None
         return self._asked[query]
 
     def _edge(
@@ -130,7 +134,7 @@ class TopScans:
             (order,) = self._first("SELECT current_setting('default_order')", [], cursor)
             descending = str(order).upper().startswith("DESC")
         some = view
-        if not (wanted.is_filtered or self._is_part):
+        if not (wanted.is_filtered or self._is_part or view.of_type):
             some = view._replace(entries=wanted.among(view.entries, descending))
             if sum(entry.events for entry in some.entries) < LEAST:
                 return some

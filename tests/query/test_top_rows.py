@@ -194,6 +194,26 @@ def test_events_of_tags_and_branches(lake: lakelog.Lake, monkeypatch: pytest.Mon
     assert sum(steps) > len(steps) / 2 > 20
 
 
+def test_tables_of_types(lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of the events of one type, whose payloads have a time of their own."""
+    steps, rng = counted_steps(monkeypatch), random.Random(21)
+    for state in states(lake, rng):
+        lake.append([{"type": "a", "source": state, "data": {"n": "7", "time": "never"}}])
+        model = plain(lake, "types.a")
+        for query in queries(rng, share(160)):
+            query = query.replace("data->>'n'", "n").replace("EXCLUDE (data)", "EXCLUDE (text)")
+            is_sorted = "seq" in query.partition("ORDER BY")[2] and "unnest" not in query
+            expected = answer(model.sql, query, is_sorted=is_sorted)
+            asked = query.replace("FROM events", "FROM types.a")
+            assert answer(lake.sql, asked, is_sorted=is_sorted) == expected, (state, asked)
+            given = asked.replace("type = 'a'", "type = $kind")
+            params = {"kind": "a"} if given != asked else None
+            ours = answer(lambda q, p=params: lake.sql(q, p), given, is_sorted=is_sorted)
+            assert ours == expected, (state, given)
+        model.close()
+    assert sum(steps) > len(steps) / 2 > 20
+
+
 def test_a_filter_with_a_parameter(lake: lakelog.Lake) -> None:
     """A query with parameters, and one at a tag, has the newest rows of what it reads."""
     for minute in (0, 10):

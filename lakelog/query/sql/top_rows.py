@@ -4,7 +4,8 @@ Sorting by time needs the time alone, but the engine would decode all columns of
 So the time of the last row that is wanted is looked for first, by the times of segments and by
 reading their column `time` (and what WHERE names); then the query reads only rows from that time
 on. Rows of that very time are all read, so that whatever else the query sorts by decides among
-them. It changes no answer, and is done only where it cannot: one SELECT from `events` alone,
+them. It changes no answer, and is done only where it cannot: one SELECT from `events`, those of a
+tag or branch, or a table of a type alone,
 without aggregates, windows, subqueries and functions of the clock or of chance, whose first ORDER
 BY is the column `time` (which is never null) and whose LIMIT and OFFSET are numbers.
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 from lakelog.engine.volatility import Volatility, called, is_aggregate
 from lakelog.query.sql.tree import Node, column, is_events, nodes
+from lakelog.segments.sql import identifier
 from lakelog.store.entry import SegmentEntry
 
 MOST = 10_000
@@ -60,12 +62,12 @@ class TopRows:
         return entries
 
 
-def top_rows(tree: Node) -> TopRows | None:
-    """Return what a query wants, if it is one of these."""
+def top_rows(tree: Node, name: str = "events") -> TopRows | None:
+    """Return what a query wants, if it is one of these, of a table of this name in SQL."""
     statement = tree["statements"][0]
     node: Node = statement["node"]
     table: Node = node.get("from_table") or {}
-    if node.get("type") != "SELECT_NODE" or not is_events(table) or not _is_plain(node, table):
+    if node.get("type") != "SELECT_NODE" or not _is_of(table, name) or not _is_plain(node, table):
         return None
     if [m["type"] for m in node["modifiers"]] != ["ORDER_MODIFIER", "LIMIT_MODIFIER"]:
         return None
@@ -92,6 +94,14 @@ def top_rows(tree: Node) -> TopRows | None:
             for name in each.get("column_names") or ()
         ),
     )
+
+
+def _is_of(table: Node, name: str) -> bool:
+    """Whether a part of a query is the table `events`, or the view that is a table of a type."""
+    if name == "events":
+        return is_events(table)
+    is_it = identifier(str(table.get("table_name") or "")) == name
+    return is_it and is_events({**table, "table_name": "events"})
 
 
 def _is_plain(node: Node, table: Node) -> bool:
