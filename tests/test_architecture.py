@@ -88,7 +88,8 @@ ORDER = {
     "state": """chunk_writer origin retention exchange rewind capture contents listing state extract
         restore""",
     "rollback": "revisions preflight rollback",
-    "sync": "target databases services known dependence mapping delta row_reader check sync",
+    "sync": """target databases services known dependence mapping delta row_reader row_writer check
+        sync""",
     "sync/databases": "adbc sql_target sqlite duckdb_file postgres mysql",
     "sync/services": "intent elasticsearch influxdb kafka_sink",
     "recent": "redis_recent redis_feed",

@@ -17,6 +17,7 @@ from lakelog.render.formats import of_records
 from lakelog.render.values import micros
 from lakelog.sync import check as checking
 from lakelog.sync import sync as syncing
+from lakelog.sync.row_writer import ON_ERROR
 from lakelog.sync.sync import SyncResult
 
 
@@ -64,6 +65,13 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     show_default=True,
     help="If events left the lake: remove their rows, or stop.",
 )
+@click.option(
+    "--on-error",
+    type=click.Choice(ON_ERROR),
+    default="stop",
+    show_default=True,
+    help="If TARGET refuses a row: stop, or put it into the quarantine.",
+)
 @click.option("--once", is_flag=True, help="Bring the table up to date, then exit.")
 @click.option(
     "--every",
@@ -88,6 +96,7 @@ def sync(
     query: str | None,
     mode: str,
     on_rewind: str,
+    on_error: str,
     once: bool,
     every: float,
     batch_rows: int | None,
@@ -125,6 +134,7 @@ def sync(
             query,
             mode=mode,
             on_rewind=on_rewind,
+            on_error=on_error,
             batch_rows=batch_rows,
             continuous=not once,
             progress=progress,
@@ -140,6 +150,8 @@ def sync(
 def _report(app: App, result: SyncResult, seconds: float) -> None:
     words = f"{many(result.written, 'row')} written, {result.deleted:,} deleted"
     words += f"; {result.total:,} in all, {result.written / max(seconds, 1e-3):,.0f} rows/s"
+    if result.quarantined:
+        words += f'; {result.quarantined:,} refused, see `lakelog sql "FROM quarantine"`'
     if result.is_rebuilt:
         words += "; the table was rebuilt"
     app.say(f"{result.target} {result.table}: {words}")

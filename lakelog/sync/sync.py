@@ -31,6 +31,7 @@ from lakelog.sync.delta import Delta, Step
 from lakelog.sync.known import target_of
 from lakelog.sync.mapping import read_mapping
 from lakelog.sync.row_reader import RowReader
+from lakelog.sync.row_writer import ON_ERROR, RowWriter
 from lakelog.sync.target import (
     KEY,
     REPLACE,
@@ -61,8 +62,9 @@ _EMPTIED = "the table was emptied by somebody else"
 class SyncResult:
     """What a sync did to a table: rows written and deleted, in how many transactions.
 
-    `total` counts the rows that are there now, `snapshot` is the state that they are of, and
-    `is_rebuilt` says whether the table was emptied and filled again.
+    `total` counts the rows that are there now, `snapshot` is the state that they are of,
+    `is_rebuilt` says whether the table was emptied and filled again, and `quarantined` counts rows
+    that the target refused.
     """
 
     target: str
@@ -73,6 +75,7 @@ class SyncResult:
     total: int
     snapshot: str
     is_rebuilt: bool
+    quarantined: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,18 +104,29 @@ def sync(
     query: str | None = None,
     mode: str = "upsert",
     on_rewind: str = "propagate",
+    on_error: str = "stop",
     batch_rows: int | None = None,
 ) -> SyncResult:
     """Bring a table of a database up to date with a lake, and return what that took.
 
     `target` is a URL such as `sqlite:PATH`; `table` is what it names, or `events`; `query` is SQL
     over `events` whose rows are events one by one. The table and new columns are created.
+    With `on_error="quarantine"` rows that the target refuses go to the lake's quarantine.
     `batch_rows` are the rows of a transaction, as many as the target likes by default. Raises
     InvalidSetting, QueryFailed, SyncRefused, Unreachable, MissingPackage; of the batch that failed
     nothing is written.
     """
     with contextlib.closing(
-        Syncer(lake, target, table, query, mode=mode, on_rewind=on_rewind, batch_rows=batch_rows)
+        Syncer(
+            lake,
+            target,
+            table,
+            query,
+            mode=mode,
+            on_rewind=on_rewind,
+            on_error=on_error,
+            batch_rows=batch_rows,
+        )
     ) as syncer:
         return syncer.run()
 
@@ -144,6 +158,7 @@ class Syncer:
         *,
         mode: str = "upsert",
         on_rewind: str = "propagate",
+        on_error: str = "stop",
         batch_rows: int | None = None,
         retries: int = RETRIES,
         continuous: bool = False,
@@ -156,7 +171,8 @@ class Syncer:
         it to others to seal events, unless they wait for some seconds; and lets go of a file
         between rounds. `progress` is called with the rows written so far, `say` with each retry.
         """
-        for value, choices in ((mode, MODES), (on_rewind, ON_REWIND)):
+        choices_of = ((mode, MODES), (on_rewind, ON_REWIND), (on_error, ON_ERROR))
+        for value, choices in choices_of:
             if value not in choices:
                 raise InvalidSetting(f"{value!r} is not one of {', '.join(choices)}")
         self._target = target_of(target) if isinstance(target, str) else target
@@ -181,11 +197,14 @@ class Syncer:
         if mode == "upsert" and not self._mapping.is_keyed:
             raise QueryFailed(f"the mapping has no column {KEY}: add it, or use the mode append")
         self._reader = RowReader(lake, self._mapping, self._target, batch_rows)
+        self._writer = RowWriter(
+            lake, self._target, table, keyed=mode == "upsert", sets_aside=on_error == "quarantine"
+        )
         self._continuous, self._seals, self._looked_at = continuous, _SEALS, time.monotonic()
         self._tail = Tail(self._store.paths, self._store.refs, lake.branch_name)
         self._done: Watermark | None = None
         self._is_connected = False
-        self._written = self._deleted = self._commits = 0
+        self._written = self._deleted = self._commits = self._quarantined = 0
         self._is_rebuilt = False
 
     def run(self, stop: threading.Event | None = None) -> SyncResult:
@@ -193,7 +212,7 @@ class Syncer:
 
         Raises SyncRefused, QueryFailed, Unreachable, MissingPackage, Damaged.
         """
-        self._written = self._deleted = self._commits = 0
+        self._written = self._deleted = self._commits = self._quarantined = 0
         self._is_rebuilt = False
         stop, head = stop or threading.Event(), self._head()
         attempt, commits = 0, 0
@@ -227,6 +246,7 @@ class Syncer:
             mark.rows if mark else 0,
             mark.snapshot if mark else "",
             self._is_rebuilt,
+            self._quarantined,
         )
 
     def _may_wait(self, words: str, attempt: int, stop: threading.Event) -> bool:
@@ -313,8 +333,10 @@ class Syncer:
             if change.clear:
                 self._target.clear(self._table)
                 mark = dataclasses.replace(mark, rows=0)
+            self._writer.begin()
             deleted = sum(self._remove(step) for step in group)
             written = sum(self._add(step, self._written) for step in group)
+            self._quarantined += self._writer.flush()
             # With the rows, in one transaction: whoever reads it knows what is there.
             mark = dataclasses.replace(
                 mark,
@@ -429,8 +451,7 @@ class Syncer:
         if self._mapping.is_several and self._mode == "upsert":
             self._reader.require_one_row(events)
         for batch in self._reader.mapped(events):
-            self._target.write(self._table, batch, self._mode == "upsert")
-            written += batch.num_rows
+            written += self._writer.write(batch)
             self._progress(before + written)
         return written
 

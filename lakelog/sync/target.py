@@ -11,12 +11,13 @@ from __future__ import annotations
 import dataclasses
 import urllib.parse
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
-from lakelog.errors import InvalidSetting, LakelogError
+from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +33,10 @@ REPLACE = "replace"
 
 class WatermarkMoved(LakelogError):
     """Raised by `begin` when another sync has changed the table: read the watermark again."""
+
+
+class RowRefused(SyncRefused):
+    """Raised where a target does not accept a value of a row, as by its type or a constraint."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,11 @@ class Target(Protocol):
         ...
 
     @property
+    def can_set_aside(self) -> bool:
+        """Whether `attempt` undoes what is refused within it."""
+        ...
+
+    @property
     def is_exclusive(self) -> bool:
         """Whether nobody else can open it while it is connected."""
         ...
@@ -187,6 +197,11 @@ class Target(Protocol):
 
     def write(self, table: str, rows: pa.Table, keyed: bool) -> None:
         """Insert rows; with `keyed` a row replaces one of the same KEY."""
+        ...
+
+    def attempt(self) -> AbstractContextManager[None]:
+        """Where `can_set_aside`: after a RowRefused within it, the transaction goes on without what
+        was written within; or it can be written again, and is there once."""
         ...
 
     def commit(self, table: str, watermark: Watermark) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -422,6 +423,25 @@ class TargetSuite:
         place.ask("DELETE FROM lakelog_sync")
         synced(path, place.url, query=query)
         assert place.rows(columns="seq, message") == expected(path, "seq, message")
+
+    def test_refused_rows_go_to_the_quarantine(self, path: str, place: Place) -> None:
+        """All others are there, and a later sync goes on; each refused row is kept once."""
+        place.ask(
+            f"CREATE TABLE events (seq BIGINT PRIMARY KEY, message {self.TEXT}"
+            " CHECK (message NOT IN ('a 7', 'b 39', 'c 0')))"
+        )
+        options = {"query": "SELECT seq, message FROM events", "on_error": "quarantine"}
+        assert synced(path, place.url, **options).quarantined == 3
+        add(path, "e", 3)
+        assert synced(path, place.url, **options).quarantined == 0
+        where = "message NOT IN ('a 7', 'b 39', 'c 0')"
+        assert place.rows(columns="seq, message") == expected(path, "seq, message", where)
+        with opened(path) as lake:
+            query = "SELECT position, reason, line FROM quarantine ORDER BY position"
+            found = lake.sql(query).fetchall()
+        assert [row[0] for row in found] == [7, 79, 80]
+        assert re.search("(?i)check|constraint", found[0][1])
+        assert json.loads(found[0][2]) == {"seq": 7, "message": "a 7"}
 
     def test_table_with_rows_of_somebody_else(self, path: str, place: Place) -> None:
         place.ask(f"CREATE TABLE events (seq BIGINT PRIMARY KEY, message {self.TEXT})")

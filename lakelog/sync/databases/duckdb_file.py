@@ -31,6 +31,7 @@ class DuckdbTarget(SqlTarget):
     """A database file of DuckDB."""
 
     write_rows = 2 * _ROW_GROUP
+    can_set_aside = False  # it has no savepoints
     is_exclusive = True
     TYPES: ClassVar[dict[str, str]] = {
         "text": "VARCHAR",

@@ -19,7 +19,7 @@ from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRef
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.databases.sql_target import SqlTarget
-from lakelog.sync.target import KEY, WATERMARKS, Column, Watermark
+from lakelog.sync.target import KEY, WATERMARKS, Column, RowRefused, Watermark
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +41,8 @@ _SECONDS = 30
 _BATCH_KEYS, _STATEMENT_BYTES = 1_000, 1 << 20
 _LOST = {1040, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1205, 1213, 1317, 1927}
 """Errors of a server that stops, is full of connections, or broke off what it did: try again."""
+_OF_ROW = {1048, 1062, 1264, 1265, 1292, 1366, 1406, 3140, 3819, 4025}
+"""Errors of values: null, twice, out of range, too long, of another type, against a constraint."""
 _CLIENT = range(2000, 2100)
 """Errors of the connection itself."""
 
@@ -216,7 +218,8 @@ class MysqlTarget(SqlTarget):
                 return SyncRefused(f"{self.address}: {words}")
             return ConnectionLost(f"{self.address}: {words}")
         where = f"{self.address}, table {table}" if table else self.address
-        return SyncRefused(f"{where}: {words[:400]}{_ADVICE.get(number, '')}")
+        kind = RowRefused if number in _OF_ROW else SyncRefused
+        return kind(f"{where}: {words[:400]}{_ADVICE.get(number, '')}")
 
 
 def _literals(rows: pa.Table) -> pa.Array:

@@ -21,7 +21,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.databases.adbc import AdbcConnection
 from lakelog.sync.databases.sql_target import SqlTarget
-from lakelog.sync.target import KEY, Column
+from lakelog.sync.target import KEY, Column, RowRefused
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -204,7 +204,9 @@ class PostgresTarget(SqlTarget):
             return ConnectionLost(f"{self.address}: {_line(words)}")
         where = f"{self.address}, table {table}" if table else self.address
         advice = _ADVICE.get(state) or _ADVICE.get(state[:2], "")
-        return SyncRefused(f"{where}: {_line(words)}{advice}")
+        # Data exceptions, and violated constraints.
+        kind = RowRefused if state[:2] in ("22", "23") else SyncRefused
+        return kind(f"{where}: {_line(words)}{advice}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ from lakelog.clients.failure import ConnectionLost
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
-from lakelog.sync.target import KEY, WATERMARKS, Column, TableShape, Watermark, WatermarkMoved
+from lakelog.sync.target import (
+    KEY,
+    WATERMARKS,
+    Column,
+    RowRefused,
+    TableShape,
+    Watermark,
+    WatermarkMoved,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,12 +28,15 @@ else:
     pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")
 
+_POINT = "lakelog_attempt"
+
 
 class SqlTarget(abc.ABC):
     """A Target by SQL. Subclasses connect, run statements, load Arrow, and explain errors."""
 
     address: str
     write_rows = 65_536
+    can_set_aside = True
     is_exclusive = False
     can_replace = True
     batch_rows = 1_000_000
@@ -38,6 +49,7 @@ class SqlTarget(abc.ABC):
     def __init__(self) -> None:
         self._connection: Any = None
         self._free_from: int | None = None
+        self._is_attempt = False
 
     @abc.abstractmethod
     def _open(self) -> Any:
@@ -171,6 +183,24 @@ class SqlTarget(abc.ABC):
             ending = self._on_conflict(table, rows) if keyed else ""
             self._insert(table, rows, ending)
 
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Undo what is written within if a row of it is refused; see Target."""
+        with self._errors():
+            self._fetch(f"SAVEPOINT {_POINT}")
+        self._is_attempt = True
+        try:
+            yield
+        except RowRefused:
+            with self._errors():
+                self._fetch(f"ROLLBACK TO SAVEPOINT {_POINT}")
+                self._fetch(f"RELEASE SAVEPOINT {_POINT}")
+            raise
+        finally:
+            self._is_attempt = False
+        with self._errors():
+            self._fetch(f"RELEASE SAVEPOINT {_POINT}")
+
     def read(self, table: str, schema: pa.Schema) -> Iterator[pa.Table]:
         """Yield rows with the columns and types of a schema, as `write` was given them; a value of
         another type, which somebody else has written, is null."""
@@ -250,7 +280,8 @@ class SqlTarget(abc.ABC):
             is_gone = self._connection is None
             words = f"{self.address}: the connection is closed"
             explained = ConnectionLost(words) if is_gone else self._explained(error, table)
-            if not isinstance(explained, ConnectionLost):
+            is_undone = self._is_attempt and isinstance(explained, RowRefused)
+            if not isinstance(explained, ConnectionLost) and not is_undone:
                 self.rollback()
             raise explained from None
 

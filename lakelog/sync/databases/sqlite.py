@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,13 +20,14 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.databases.adbc import AdbcConnection
 from lakelog.sync.databases.sql_target import SqlTarget
-from lakelog.sync.target import KEY, Column, path_of
+from lakelog.sync.target import KEY, Column, RowRefused, path_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 driver = Lazy("adbc_driver_sqlite")
 _LOCKED = ("database is locked", "database table is locked", "database schema is locked")
+_OF_ROW = "(?i)constraint failed|datatype mismatch|string or blob too big"
 _PAGE = 32_768
 """The page size of a new file: rows of events are longer than those it is usually made for."""
 _MILLISECONDS = 5_000
@@ -133,7 +135,8 @@ class SqliteTarget(SqlTarget):
         if any(text in words for text in _LOCKED):
             return ConnectionLost(f"{self.address} is locked by another program")
         where = f"{self.address}, table {table}" if table else self.address
-        return SyncRefused(f"{where}: {words.strip()}{_advice(words)}")
+        kind = RowRefused if re.search(_OF_ROW, words) else SyncRefused
+        return kind(f"{where}: {words.strip()}{_advice(words)}")
 
 
 def _advice(words: str) -> str:

@@ -29,7 +29,15 @@ from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.segments import sql
 from lakelog.sync.services.intent import IntentTarget, Record
-from lakelog.sync.target import KEY, WATERMARKS, Column, TableShape, Watermark, WatermarkMoved
+from lakelog.sync.target import (
+    KEY,
+    WATERMARKS,
+    Column,
+    RowRefused,
+    TableShape,
+    Watermark,
+    WatermarkMoved,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -261,14 +269,14 @@ class ElasticsearchTarget(IntentTarget):
             time.sleep(backoff.pause(attempt))
         raise ConnectionLost(f"{self._where(table)}: the server is too busy")
 
-    def _refused(self, table: str, key: str, result: dict[str, Any]) -> SyncRefused:
+    def _refused(self, table: str, key: str, result: dict[str, Any]) -> RowRefused:
         """What a document is refused for, in one line."""
         error = result.get("error") or {}
         said = [error.get("reason", f"status {result['status']}")]
         while error := error.get("caused_by") or {}:
             said.append(error.get("reason", ""))
         words = "; ".join(dict.fromkeys(filter(None, said)))
-        return SyncRefused(
+        return RowRefused(
             f"{self._where(table)}, document {key}: {' '.join(words.split())[:400]}: change the"
             " mapping of the index, or the column in the query; this batch was not written"
         )

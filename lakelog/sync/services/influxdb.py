@@ -32,7 +32,15 @@ from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.segments import sql
 from lakelog.sync.services.intent import IntentTarget, Record
-from lakelog.sync.target import KEY, WATERMARKS, Column, TableShape, Watermark, WatermarkMoved
+from lakelog.sync.target import (
+    KEY,
+    WATERMARKS,
+    Column,
+    RowRefused,
+    TableShape,
+    Watermark,
+    WatermarkMoved,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -213,7 +221,7 @@ class InfluxTarget(IntentTarget):
                 series = known[tags] = self._series(table, tags)
             at = self._moment(table, micros, seq)
             if (other := self._points.setdefault((series, at), seq)) != seq:
-                raise SyncRefused(
+                raise RowRefused(
                     f"{self._where(table)}: events {other} and {seq} have one time and the same"
                     " tags, and would be one point: add ?resolution=ms or s to the target, or"
                     " another tag with ?tags=..."
@@ -233,7 +241,7 @@ class InfluxTarget(IntentTarget):
         span = self._grain * 1000
         at = None if micros is None else micros // self._grain * span + seq % span
         if at is None or abs(at) > _TIME_MAX:
-            raise SyncRefused(
+            raise RowRefused(
                 f"{self._where(table)}: event {seq} has no time between 1677 and 2262, which"
                 f" InfluxDB could store: leave it out with --query ... WHERE {_TIME} > '1700-01-01'"
             )
@@ -261,7 +269,7 @@ class InfluxTarget(IntentTarget):
             if reply.status != 413:
                 raise SyncRefused(f"{self._where(table)}: {_reason(reply)}")
             return
-        raise SyncRefused(
+        raise RowRefused(
             f"{self._where(table)}, event {lines[0][0]}: {_reason(reply)}: change or leave out the"
             " column in the query; this batch was not written"
         )

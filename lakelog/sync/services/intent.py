@@ -63,6 +63,7 @@ class IntentTarget(abc.ABC):
     table: str
     """The table that the URL names, or `events`."""
     write_rows = 16_384
+    can_set_aside = True
     is_exclusive = False
     can_replace = False
     batch_rows = 250_000
@@ -145,6 +146,10 @@ class IntentTarget(abc.ABC):
         """Write rows; one replaces another of the same KEY."""
         self._touch(pc.min(rows[KEY]).as_py())
         self._write(table, rows)
+
+    def attempt(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing: rows that are written again replace themselves."""
+        return contextlib.nullcontext()
 
     def commit(self, table: str, watermark: Watermark) -> None:
         """Acknowledge the batch with its watermark; see Target."""

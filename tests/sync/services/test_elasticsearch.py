@@ -50,6 +50,7 @@ class TestElasticsearch(TargetSuite):
     test_older_state_that_was_collected = None
     test_move_that_was_dropped = None
     test_check_finds_and_repairs_what_differs = None
+    test_refused_rows_go_to_the_quarantine = None
     test_table_that_was_emptied = None
     test_watermark_of_a_later_version = None
 
@@ -205,6 +206,8 @@ def test_document_that_is_refused_leaves_nothing(path: str, place: ElasticPlace)
     assert len(place.rows()) % 40 == 0
     with pytest.raises(SyncRefused, match="document 120"):
         synced(path, place.url, query=query)
+    assert synced(path, place.url, query=query, on_error="quarantine").quarantined == 1
+    assert [row[0] for row in place.rows(columns="seq")] == list(range(120))
     place.server.indices.clear()
     check(path, place)
 

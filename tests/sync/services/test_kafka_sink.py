@@ -114,6 +114,7 @@ class TestKafkaTarget(TargetSuite):
     test_older_state_that_was_collected = None
     test_move_that_was_dropped = None
     test_check_finds_and_repairs_what_differs = None
+    test_refused_rows_go_to_the_quarantine = None
     test_table_that_was_emptied = None
 
     @pytest.mark.parametrize("change", ["add", "rewind", "undo", "compact", "retention", "dedupe"])
