@@ -89,7 +89,7 @@ ORDER = {
         restore""",
     "rollback": "revisions preflight rollback",
     "sync": """target databases services known dependence mapping delta row_reader row_writer check
-        sync""",
+        status sync plan runner""",
     "sync/databases": "adbc sql_target sqlite duckdb_file postgres mysql",
     "sync/services": "intent elasticsearch influxdb kafka_sink",
     "recent": "redis_recent redis_feed",

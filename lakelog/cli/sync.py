@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
+import shlex
+import sys
 
 import click
 
@@ -12,13 +15,35 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.terminal import many
-from lakelog.cli.rounds import Span, repeat
+from lakelog.cli.rounds import Span, stop_at_signals
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros
 from lakelog.sync import check as checking
 from lakelog.sync import sync as syncing
+from lakelog.sync.plan import SyncPlan, public, read_plans
 from lakelog.sync.row_writer import ON_ERROR
+from lakelog.sync.runner import Runner
 from lakelog.sync.sync import SyncResult
+
+_UNIT = """[Unit]
+Description=lakelog syncs to {where}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+{secrets}ExecStart={command}
+Restart=always
+RestartSec=5
+KillSignal=SIGTERM
+TimeoutStopSec=60
+NoNewPrivileges=true
+
+[Install]
+WantedBy=multi-user.target
+"""
+_SECRETS = """# The password is a line {variable}=... of this file, which root alone may read.
+EnvironmentFile=-/etc/lakelog/sync.env
+"""
 
 
 def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
@@ -36,17 +61,13 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     lakelog sync postgresql://app@db/logs --every 5s
     lakelog sync duckdb:errors.duckdb --table errors \\
         --query "SELECT time, message FROM events WHERE level = 'ERROR'"
+    lakelog sync --config syncs.toml --metrics /var/lib/node_exporter/lakelog.prom
+    lakelog sync postgresql://app@db/logs --print-unit > lakelog-sync.service
     lakelog sync status postgresql://app@db/logs
     lakelog sync check postgresql://app@db/logs --repair
 """
 )
-@click.argument(
-    "words",
-    nargs=-1,
-    required=True,
-    metavar="[status|check] TARGET",
-    shell_complete=complete_target,
-)
+@click.argument("words", nargs=-1, metavar="[status|check] TARGET", shell_complete=complete_target)
 @click.option("--table", metavar="NAME", help="The table; by default what TARGET names, or events.")
 @click.option(
     "--query", metavar="SQL", help="Which rows: SQL over `events`; all columns by default."
@@ -87,6 +108,9 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     metavar="N",
     help="Rows of a transaction, about; by default as many as the target likes.",
 )
+@click.option("--config", type=click.Path(), metavar="FILE", help="Targets: tables of TOML.")
+@click.option("--metrics", type=click.Path(), metavar="FILE", help="Write figures for Prometheus.")
+@click.option("--print-unit", is_flag=True, help="Print a systemd unit that does the same.")
 @click.option("--repair", is_flag=True, help="With check: write again what differs.")
 @with_output
 def sync(
@@ -100,6 +124,9 @@ def sync(
     once: bool,
     every: float,
     batch_rows: int | None,
+    config: str | None,
+    metrics: str | None,
+    print_unit: bool,
     repair: bool,
     target: Target,
 ) -> None:
@@ -116,42 +143,67 @@ def sync(
     compares each row of them with the lake.
     """
     # No command of its own: a group could not have targets as its arguments.
-    if words[0] == "status" and len(words) == 2:
+    if words[:1] == ("status",) and len(words) == 2:
         _show_status(app, words[1], target)
         return
-    if words[0] == "check" and len(words) == 2:
+    if words[:1] == ("check",) and len(words) == 2:
         _check(app, words[1], table, target, repair=repair)
         return
     if repair:
         raise click.UsageError("--repair belongs to `lakelog sync check TARGET`")
-    if len(words) != 1 or words[0] in ("status", "check"):
-        raise click.UsageError("one target is needed, such as sqlite:events.db")
+    if len(words) != (config is None) or words[:1] in (("status",), ("check",)):
+        raise click.UsageError("one target is needed, such as sqlite:events.db, or --config FILE")
+    given = SyncPlan(words[0] if words else "", table, query, mode, on_rewind, on_error)
+    given = dataclasses.replace(given, batch_rows=batch_rows, every=every)
+    if print_unit:
+        click.echo(_unit(app, given, config, metrics), nl=False)
+        return
+    plans = [given] if config is None else read_plans(config)
     with app.open() as lake, app.progress("syncing", "rows") as progress:
-        syncer = syncing.Syncer(
-            lake,
-            words[0],
-            table,
-            query,
-            mode=mode,
-            on_rewind=on_rewind,
-            on_error=on_error,
-            batch_rows=batch_rows,
-            continuous=not once,
-            progress=progress,
-            say=app.say,
+        report = functools.partial(_report, app)
+        runner = Runner(
+            lake, plans, once=once, say=app.say, report=report, metrics=metrics, progress=progress
         )
-        with contextlib.closing(syncer):
-            report = functools.partial(_report, app)
-            result = repeat(syncer.run, report, None if once else every)
-    if target.format == "json":
-        emit_record(dataclasses.asdict(result), target, lambda: "")
+        with contextlib.closing(runner), stop_at_signals() as stop:
+            results = [dataclasses.asdict(result) for result in runner.run(stop)]
+    if target.format == "json" and config is None:
+        emit_record(results[0], target, lambda: "")
+    elif target.format == "json":
+        emit(of_records(results, tuple(results[0]) if results else ()), target, None)
+    if once and runner.has_failed:
+        click.get_current_context().exit(exits.FAILED)
+
+
+def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> str:
+    """A unit with what was asked for on the command line, but for passwords."""
+    program = [sys.executable, "-m", "lakelog", "--lake", os.path.abspath(app.path)]
+    program += ["--branch", app.branch] if app.branch != "main" else []
+    if config is None:
+        url, variable = public(plan.target)
+        plans, options = [plan], [url]
+    else:
+        plans, options = read_plans(config), ["--config", os.path.abspath(config)]
+        variable = ", ".join(sorted({public(each.target)[1] for each in plans} - {""}))
+    for field in dataclasses.fields(plan) if config is None else ():
+        value = getattr(plan, field.name)
+        # Only what differs from its default: the unit then keeps to those of later versions.
+        if field.name != "target" and value != field.default:
+            text = f"{value:g}s" if field.name == "every" else str(value)
+            options += [f"--{field.name.replace('_', '-')}", text]
+    options += ["--metrics", os.path.abspath(metrics)] if metrics else []
+    options += ["-q"] * app.quiet + ["-v"] * app.verbose
+    # % begins a specifier in a systemd unit, and $ a variable.
+    command = shlex.join([*program, "sync", *options]).replace("%", "%%").replace("$", "$$")
+    where = ", ".join(public(each.target)[0] for each in plans).replace("%", "%%")
+    secrets = _SECRETS.format(variable=variable) if variable else ""
+    return _UNIT.format(where=where, command=command, secrets=secrets)
 
 
 def _report(app: App, result: SyncResult, seconds: float) -> None:
     words = f"{many(result.written, 'row')} written, {result.deleted:,} deleted"
     words += f"; {result.total:,} in all, {result.written / max(seconds, 1e-3):,.0f} rows/s"
     if result.quarantined:
-        words += f'; {result.quarantined:,} refused, see `lakelog sql "FROM quarantine"`'
+        words += f"; {result.quarantined:,} refused (`lakelog quarantine list`)"
     if result.is_rebuilt:
         words += "; the table was rebuilt"
     app.say(f"{result.target} {result.table}: {words}")

@@ -32,6 +32,7 @@ from lakelog.sync.known import target_of
 from lakelog.sync.mapping import read_mapping
 from lakelog.sync.row_reader import RowReader
 from lakelog.sync.row_writer import ON_ERROR, RowWriter
+from lakelog.sync.status import EMPTIED, SyncStatus, is_emptied, status_of
 from lakelog.sync.target import (
     KEY,
     REPLACE,
@@ -55,7 +56,6 @@ _SEAL_EVERY, _SEALS, _SEAL_BYTES = 10.0, 3.0, 4_000_000
 """A sync that goes on seals events every so many seconds, some times in a row after a rest, and
 whenever so many bytes wait."""
 _REMOVED = "events were removed from the lake by a rollback, retention or dedupe"
-_EMPTIED = "the table was emptied by somebody else"
 
 
 @dataclass(frozen=True)
@@ -76,24 +76,6 @@ class SyncResult:
     snapshot: str
     is_rebuilt: bool
     quarantined: int = 0
-
-
-@dataclass(frozen=True)
-class SyncStatus:
-    """How far a table is behind its lake: events to add or remove, and seconds between the states.
-
-    Both are None where the table is of another lake or branch. `note` says what is wrong with it,
-    such as that the next sync has to fill it again, and why.
-    """
-
-    target: str
-    table: str
-    mode: str
-    rows: int
-    synced_at: int
-    events_behind: int | None
-    seconds_behind: float | None
-    note: str = ""
 
 
 def sync(
@@ -143,7 +125,7 @@ def status(lake: Lake, target: str | Target) -> list[SyncStatus]:
         raise Unreachable(str(error)) from None
     finally:
         to.close()
-    return [_status(lake, to.address, *each) for each in shapes]
+    return [status_of(lake, to.address, *each) for each in shapes]
 
 
 class Syncer:
@@ -203,9 +185,21 @@ class Syncer:
         self._continuous, self._seals, self._looked_at = continuous, _SEALS, time.monotonic()
         self._tail = Tail(self._store.paths, self._store.refs, lake.branch_name)
         self._done: Watermark | None = None
+        self.is_away = False
+        """Whether the last attempts in a row to reach the target have failed."""
         self._is_connected = False
         self._written = self._deleted = self._commits = self._quarantined = 0
         self._is_rebuilt = False
+
+    @property
+    def address(self) -> str:
+        """Where the target is, without a password."""
+        return self._target.address
+
+    @property
+    def table(self) -> str:
+        """The table that is kept up to date."""
+        return self._table
 
     def run(self, stop: threading.Event | None = None) -> SyncResult:
         """Bring the table up to the lake's newest state; ends between two batches if `stop` is set.
@@ -221,6 +215,7 @@ class Syncer:
         while not (self._continuous and self._target.is_exclusive and is_idle):
             try:
                 self._done = self._round(head, stop)
+                self.is_away = False
                 if attempt >= self._retries:
                     self._say(f"{self._target.address} is there again")
                 break
@@ -252,6 +247,7 @@ class Syncer:
     def _may_wait(self, words: str, attempt: int, stop: threading.Event) -> bool:
         """Wait before another attempt, unless it was the last one. Raises Unreachable."""
         if self._continuous:
+            self.is_away = attempt >= self._retries
             # Once: a server may be away for days.
             if attempt in (1, self._retries):
                 self._say(f"{words}; {'trying again' if attempt == 1 else 'waiting for it'}")
@@ -299,8 +295,8 @@ class Syncer:
         create, extend = self._schema_changes(mark, shape)
         # A column that is added now has no values for the rows that are there.
         rebuilt = "a column was added" if extend and mark else ""
-        if mark and _is_emptied(mark, shape):
-            rebuilt = _EMPTIED
+        if mark and is_emptied(mark, shape):
+            rebuilt = EMPTIED
         mark = mark or Watermark(
             self._store.lake_id, self._lake.branch_name, self._mapping.query, self._mode
         )
@@ -454,34 +450,3 @@ class Syncer:
             written += self._writer.write(batch)
             self._progress(before + written)
         return written
-
-
-def _status(
-    lake: Lake, address: str, table: str, mark: Watermark, shape: TableShape | None
-) -> SyncStatus:
-    """Compare a table with the lake as it is now, its unpublished events included."""
-    events = seconds = None
-    rows, note = mark.rows, ""
-    if _is_emptied(mark, shape):
-        rows, note = 0, _EMPTIED if shape else "the table is gone"
-    if (mark.lake_id, mark.branch) != (lake.store.lake_id, lake.branch_name):
-        note = "the table is of another lake or branch"
-    else:
-        head = lake.store.refs.head(lake.branch_name)
-        state = lake.store.manifests.load(head.move.snapshot)
-        with contextlib.closing(lake.engine().cursor()) as cursor:
-            change = delta.compare(lake.store, cursor, mark, state, head.move.generation)
-            lacking = sum(delta.size(lake.store, cursor, step) for step in change.steps)
-        if note:
-            lacking = state.totals.events
-        events = lacking + max(0, lake.count() - state.totals.events)
-        note = note or change.reason
-        is_same = mark.snapshot == state.digest and not note
-        behind = max(0.0, (disk.now_us() - mark.state_time) / 1e6)
-        seconds = 0.0 if is_same and not events else behind
-    return SyncStatus(address, table, mark.mode, rows, mark.synced_at, events, seconds, note)
-
-
-def _is_emptied(mark: Watermark, shape: TableShape | None) -> bool:
-    """Whether somebody deleted all rows of a table behind the sync's back."""
-    return mark.rows > 0 and (shape is None or (shape.is_empty and not shape.expires))

@@ -1,0 +1,104 @@
+"""Plans of syncs: what a file of TOML asks for, and addresses that may stand where others read.
+
+every = "5s"                      # of all that name no other
+
+[[sync]]
+target = "postgresql://app@db/logs"
+table = "errors"
+query = "SELECT time, message FROM events WHERE level = 'ERROR'"
+on_error = "quarantine"
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.errors import InvalidSetting
+from lakelog.runtime.closest import did_you_mean
+from lakelog.settings import span_us
+from lakelog.sync.known import target_of
+
+_VARIABLES = {
+    "postgres": "PGPASSWORD",
+    "mysql": "MYSQL_PWD",
+    "mariadb": "MYSQL_PWD",
+    "elasticsearch": "ELASTICSEARCH_PASSWORD",
+    "opensearch": "ELASTICSEARCH_PASSWORD",
+    "influxdb": "INFLUX_PASSWORD",
+    "kafka": "KAFKA_SASL_PASSWORD",
+}
+_SECRET = re.compile(r"(?i)(?:ssl)?password|token|[\w.]*secret[\w.]*")
+_URL = re.compile(r"(?s)([a-z][\w+.-]*)://([^/?#]*)([^?#]*)(?:\?(.*))?")
+
+
+@dataclass(frozen=True)
+class SyncPlan:
+    """One target and how it is synced; `every` is in seconds."""
+
+    target: str
+    table: str | None = None
+    query: str | None = None
+    mode: str = "upsert"
+    on_rewind: str = "propagate"
+    on_error: str = "stop"
+    batch_rows: int | None = None
+    every: float = 1.0
+
+
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("target", "table", "query", "mode", "on_rewind", "on_error", "every"), str),
+    "batch_rows": int,
+}
+
+
+def read_plans(path: str) -> list[SyncPlan]:
+    """Return the plans of a file. Raises InvalidSetting, which repeats no address; OSError."""
+    with open(path, "rb") as file:
+        try:
+            document = tomllib.load(file)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidSetting(f"{path}: {error}") from None
+    every = document.pop("every", "1s")
+    tables = document.pop("sync", [])
+    if document or not isinstance(tables, list) or not tables:
+        raise InvalidSetting(f"{path}: it has `every` and tables [[sync]], and nothing else")
+    return [_plan(f"{path}, sync {n}", {"every": every} | t) for n, t in enumerate(tables, 1)]
+
+
+def public(url: str) -> tuple[str, str]:
+    """Return a target without its secrets, and the variable that the password may come from.
+
+    The path of a file becomes absolute. Raises InvalidSetting.
+    """
+    target_of(url)
+    scheme, _, rest = url.partition(":")
+    match = _URL.fullmatch(url)
+    if scheme in ("sqlite", "duckdb") or match is None:
+        path = rest[3:] if rest.startswith("///") else rest
+        return f"{scheme}:{os.path.abspath(path)}", ""
+    userinfo, at, hosts = match[2].rpartition("@")
+    options = [o for o in (match[4] or "").split("&") if not _SECRET.fullmatch(o.split("=")[0])]
+    asked = f"?{'&'.join(options)}" if any(options) else ""
+    named = f"{match[1]}://{userinfo.partition(':')[0]}{at}{hosts}{match[3]}{asked}"
+    variables = (name for start, name in _VARIABLES.items() if scheme.startswith(start))
+    return named, next(variables, "")
+
+
+def _plan(where: str, given: dict[str, Any]) -> SyncPlan:
+    for name, value in given.items():
+        if name not in _KINDS:
+            hint = did_you_mean(name, list(_KINDS)) or f"it is one of {', '.join(_KINDS)}"
+            raise InvalidSetting(f"{where}: there is no setting {name!r}: {hint}")
+        if not isinstance(value, _KINDS[name]) or isinstance(value, bool):
+            raise InvalidSetting(f"{where}: {name} is {_KINDS[name].__name__} in TOML")
+    if not given.get("target"):
+        raise InvalidSetting(f"{where}: it needs a target, such as sqlite:events.db")
+    plan = SyncPlan(**{**given, "every": span_us(given["every"]) / 1e6})
+    if plan.every < 0.01:
+        raise InvalidSetting(f"{where}: every is 10ms or more, such as 5s")
+    return dataclasses.replace(plan)
