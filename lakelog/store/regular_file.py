@@ -34,9 +34,11 @@ def open_file(path: str) -> int:
         if error.errno not in (ENXIO, ENODEV):  # a socket, a device that is not there
             raise
         raise NotRegular(EINVAL, "it is no regular file", path) from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
         os.close(fd)
-        raise NotRegular(EINVAL, "it is no regular file", path)
+        words = "it is a directory" if stat.S_ISDIR(mode) else "it is no regular file"
+        raise NotRegular(EINVAL, words, path)
     return fd
 
 
