@@ -61,10 +61,12 @@ def list_states(lake: Lake, op: str = "state") -> list[SavedState]:
     """Return the states of the lake, the last save first; those whose manifest is damaged are left
     out, which `verify` names. `op` is one of OPS."""
     states, store, origins = [], lake.store, Origins(lake.store)
-    for tag in store.refs.tags():
-        if is_tracking(store, tag.name):
+    for name in store.refs.tag_names():
+        if is_tracking(store, name):
             continue
-        with contextlib.suppress(Damaged):
+        # One that is pruned meanwhile is none any more.
+        with contextlib.suppress(Damaged, UnknownRef):
+            tag = store.refs.tag(name)
             manifest = store.manifests.load(tag.snapshot)
             if manifest.op == op:
                 held = state_files.records(store.manifests, manifest)

@@ -313,7 +313,12 @@ class Refs:
 
     def tags(self) -> list[Tag]:
         """All tags by name. Raises DamagedRef."""
-        return [self.tag(name) for name in self.tag_names()]
+        found = []
+        for name in self.tag_names():
+            # Another process may have deleted it since it was listed.
+            with contextlib.suppress(UnknownRef):
+                found.append(self.tag(name))
+        return found
 
     def tag_names(self) -> list[str]:
         """Names of all tags, damaged ones included."""

@@ -364,6 +364,28 @@ def test_scripts_can_say_yes_by_a_variable(tmp_path: Path, home: Path) -> None:
     assert (home / "a").read_bytes() == b"one"
 
 
+def test_concurrent_saves_that_prune_all_succeed(tmp_path: Path, home: Path) -> None:
+    """Each is saved although others delete tags meanwhile; the last one is there."""
+    path, children = str(tmp_path / "lake"), []
+    with lakes.opened(path) as lake:
+        save(lake, home, "one")
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            try:
+                with lakes.opened(path) as lake:
+                    for _ in range(6):
+                        save_state(lake, {"app": str(home)}, keep=1)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    with lakes.opened(path) as lake:
+        assert restore_state(lake, "latest", to=str(tmp_path / "out"))
+        assert len(list_states(lake)) <= 4
+
+
 class Dated:
     """A state as retention sees it."""
 
