@@ -35,7 +35,9 @@ _GROUP_MIN, _GROUP_MAX = 16 << 10, 4 << 20
 _READ = 1 << 20
 _SLACK_NS = 20_000_000
 """File systems stamp times this coarsely: a file may change twice with one time."""
-_SHOWN = 5
+_SHOWN, _SHOWN_CHARACTERS = 5, 80
+_PATH_MAX, _RANDOM = 4095, 16
+"""Bytes of a path that the system takes, and of what follows STAGING in a name."""
 _KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 Progress = Callable[[int, int], None]
 Chunk = tuple[str, int]
@@ -116,6 +118,9 @@ class Capture:
         self._previous, self._progress = _Previous(previous, began_us), progress
         self._first: dict[tuple[int, int], bytes] = {}
         self._unreadable: list[str] = []
+        # A restore writes them below a longer name beside the directory.
+        name = max(len(os.path.basename(self._root)), len(STAGING) + _RANDOM)
+        self._longest = _PATH_MAX - len(os.path.dirname(self._root)) - name - 2
         self._pieces: list[Piece | Chunk] = []
         self._result = Captured(StateIndex((), ()))
         self._total = self._read_bytes = 0
@@ -167,6 +172,11 @@ class Capture:
         waiting = [b""]
         while waiting:
             path = waiting.pop()
+            if len(path) > self._longest:
+                raise StateRefused(
+                    f"{os.fsdecode(self._root)}: nothing was saved, as paths in it are too long to"
+                    f" be restored, such as {_shown(path)[:_SHOWN_CHARACTERS]}...: --exclude them"
+                )
             try:
                 entry, names = self._look(path)
             except PermissionError:

@@ -345,7 +345,9 @@ def test_gc_of_the_state_in_the_watermark(lake: lakelog.Lake, config: RedisConfi
         feeder.feed()
         client = plain(config.port)
         mark = json.loads(client.hget(prefix_of(lake), "watermark"))
-        client.hset(prefix_of(lake), "watermark", json.dumps({**mark, "snapshot": "0" * 64, "move": 0}))
+        client.hset(
+            prefix_of(lake), "watermark", json.dumps({**mark, "snapshot": "0" * 64, "move": 0})
+        )
         add(lake, 9, "later")
         feeder.feed()
         assert feeder.figures["rebuilds"] == 1

@@ -107,6 +107,35 @@ def test_inserted_bytes_move_no_other_chunk(tmp_path: Path, lake: lakelog.Lake) 
     assert save_state(lake, {"app": str(home)}).written < 2 << 20
 
 
+def nest(home: Path, name: str, levels: int) -> None:
+    """Make directories in each other, deeper than a path can name."""
+    home.mkdir()
+    inner = os.open(home, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=inner)
+        outer, inner = inner, os.open(name, os.O_RDONLY, dir_fd=inner)
+        os.close(outer)
+    os.close(os.open("leaf", os.O_CREAT, dir_fd=inner))
+    os.close(inner)
+
+
+def test_deeply_nested_directories(tmp_path: Path, lake: lakelog.Lake) -> None:
+    """Six hundred levels are saved, restored, replaced and deleted; paths that no restore could
+    write are refused in one line."""
+    home = tmp_path / "app"
+    nest(home, "d", 600)
+    save_state(lake, {"app": str(home)}, name="deep")
+    (home / "new").touch()
+    restore_state(lake, "deep")
+    assert sorted(os.listdir(tmp_path)) == ["app", "lake"]
+    assert sum(1 for _ in os.walk(home)) == 601
+    nest(tmp_path / "long", "directory", 600)
+    with pytest.raises(StateRefused, match="paths in it are too long") as refused:
+        save_state(lake, {"long": str(tmp_path / "long")})
+    assert len(str(refused.value)) < 400
+    save_state(lake, {"long": str(tmp_path / "long")}, exclude=("directory",))
+
+
 def test_concurrent_writes_are_noticed(
     tmp_path: Path, lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
