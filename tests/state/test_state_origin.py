@@ -159,6 +159,29 @@ def test_a_forged_id_is_another_machine(tmp_path: Path, lake: lakelog.Lake, home
     assert not os.listdir(tmp_path / "keys")
 
 
+def test_states_of_an_earlier_version_are_those_of_the_log(
+    tmp_path: Path, lake: lakelog.Lake, home: Path
+) -> None:
+    """They name no machine: they are one's own where the log has their save, and nowhere else."""
+    save(lake, home, "one", name="new")
+    (record,) = records(lake.store.manifests, lake.store.state("main"))
+    bare = replace(record, machine="", number=0, save="", parent="", mac="")
+    publish(lake.store, "main", lambda *_: Change("state", "", (bare.entry(),)))
+    lake.tag("old")
+    (home / "a").write_text("two")
+    known.add(lake.store, "origin", str(tmp_path / "bare"))
+    push(lake, "origin", tags=["old"])
+    restore_state(lake, "old")
+    assert (home / "a").read_text() == "one"
+    rollback(lake, "old", ("data", "state"))
+    clone(str(tmp_path / "bare"), str(tmp_path / "clone"))
+    with lakes.opened(str(tmp_path / "clone")) as other:
+        with pytest.raises(StateRefused, match="another machine"):
+            restore_state(other, "old")
+        with pytest.raises(RollbackRefused, match="another machine"):
+            rollback(other, "old", ("data", "state"))
+
+
 def test_a_copy_is_another_machine_until_it_adopts(tmp_path: Path, home: Path) -> None:
     """A copy of the lake has none of its states; an adopted id brings them with their paths."""
     path, other = tmp_path / "lake", tmp_path / "copy"
