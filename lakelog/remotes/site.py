@@ -18,7 +18,7 @@ from lakelog.remotes.untrusted import NotBelieved
 from lakelog.store import disk, document
 from lakelog.store.clock import following
 from lakelog.store.paths import FORMAT, OBJECTS, Paths, encode_name, parse_move
-from lakelog.store.refs import Head, Move, Tag, author, digest_of, encode_move
+from lakelog.store.refs import Head, Move, Tag, author, digest_of, encode_ref
 
 _NAMES_MAX = 100_000
 """Branches or tags of a remote at most."""
@@ -152,7 +152,7 @@ class Site:
             wal=previous.wal if previous else {},
             carried=carried,
         )
-        if not remotes.put_new(self.remote, _move_key(branch, move.number), encode_move(move)):
+        if not remotes.put_new(self.remote, _move_key(branch, move.number), encode_ref(move)):
             return None
         hint = document.encode({"branch": branch, "number": move.number})
         # A reader that has no hint lists the moves.

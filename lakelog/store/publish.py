@@ -36,7 +36,7 @@ from lakelog.store.refs import (
     Move,
     author,
     digest_of,
-    encode_move,
+    encode_ref,
     escape_text,
 )
 
@@ -194,7 +194,7 @@ def try_move(
 
 def _begin(store: Store, move: Move, begun: list[disk.Begun]) -> Made:
     """Write the file of a move, to be finished with others; return its temporary path and bytes."""
-    directory, data = store.paths.head_dir(move.branch), encode_move(move)
+    directory, data = store.paths.head_dir(move.branch), encode_ref(move)
     begun.append(disk.begin_file(directory, data))
     return begun[-1].temporary, data
 
@@ -333,7 +333,7 @@ def _read_back(store: Store, move: Move) -> Head | None:
             " see `lakelog log`"
         ) from error
     # The commit alone is not enough: each attempt of one publish has the same.
-    if linked.move.commit != move.commit or encode_move(linked.move) != encode_move(move):
+    if linked.move.commit != move.commit or encode_ref(linked.move) != encode_ref(move):
         return None
     store.refs.sync(move.branch, linked.digest)
     return linked

@@ -185,7 +185,7 @@ class Refs:
     def link(self, move: Move, is_safe: IsSafe = lambda _: True, made: Made = NEW) -> Head | None:
         """Link the next move; None unless `is_safe`, called right before with the path of its
         temporary file (`made`, or a new one). FileExistsError if it is taken. The caller syncs."""
-        path, data = self._paths.move(move.branch, move.number), made[1] or encode_move(move)
+        path, data = self._paths.move(move.branch, move.number), made[1] or encode_ref(move)
         temporary = made[0] or disk.write_temporary(os.path.dirname(path), data)
         try:
             # Between the check and the link there is no write or sync that could take long.
@@ -313,10 +313,9 @@ class Refs:
 
     def tags(self) -> list[Tag]:
         """All tags by name. Raises DamagedRef."""
-        found = []
+        found = list[Tag]()
         for name in self.tag_names():
-            # Another process may have deleted it since it was listed.
-            with contextlib.suppress(UnknownRef):
+            with contextlib.suppress(UnknownRef):  # deleted since it was listed
                 found.append(self.tag(name))
         return found
 
@@ -349,12 +348,12 @@ class Refs:
 
     def link_tag(self, tag: Tag) -> None:
         """Make a tag durably; FileExistsError if the name is taken."""
-        disk.create_whole(self._paths.tag(tag.name), _encode(tag))
+        disk.create_whole(self._paths.tag(tag.name), encode_ref(tag))
         disk.sync_dir(self._paths.tags)
 
     def replace_tag(self, tag: Tag) -> None:
         """Make or replace the tag of a remote's branch durably; no other tag changes (F7.10)."""
-        disk.replace_whole(self._paths.tag(tag.name), _encode(tag))
+        disk.replace_whole(self._paths.tag(tag.name), encode_ref(tag))
 
     def is_alive(self, branch: str) -> bool:
         """Whether the branch is there and not deleted; a damaged one is there."""
@@ -456,11 +455,6 @@ class Refs:
         return moves
 
 
-def encode_move(move: Move) -> bytes:
-    """Return the bytes of a move's file."""
-    return _encode(move)
-
-
 def _change_time(folder: str) -> int:
     """When a directory was changed last, in ns; 0 where it is not there."""
     try:
@@ -469,7 +463,8 @@ def _change_time(folder: str) -> int:
         return 0
 
 
-def _encode(ref: Move | Tag) -> bytes:
+def encode_ref(ref: Move | Tag) -> bytes:
+    """Return the bytes of the file of a move or tag."""
     body = {f.name: getattr(ref, f.name) for f in fields(ref) if f.name != "carried"}
     return document.encode(body) + (ref.carried + b"\n" if ref.carried else b"")
 

@@ -15,7 +15,7 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import PACKED, encode_packed, is_thinned, read_packed
 from lakelog.store.paths import parse_move
 from lakelog.store.publish import Change, try_move
-from lakelog.store.refs import Head, Move, author, digest_of, encode_move
+from lakelog.store.refs import Head, Move, author, digest_of, encode_ref
 
 Watermarks = dict[str, int]
 Moves = dict[int, tuple[Move, bytes]]
@@ -141,7 +141,7 @@ def _stand_in(
         wal=previous[0].wal if previous else {},
         carried=text,
     )
-    return move, encode_move(move)
+    return move, encode_ref(move)
 
 
 def _generation(previous: Move | None, following: Move | None, is_newest: bool) -> int:
