@@ -85,8 +85,8 @@ ORDER = {
     "remotes": """remote directory aws_config s3 sftp ssh docker_config registry oci_descriptors
         oci_names oci conditions known objects untrusted site ancestry carry signature_files push
         fetch check""",
-    "state": """chunk_writer origin retention exchange rewind capture contents listing state extract
-        restore""",
+    "state": """filesystems chunk_writer origin retention exchange rewind capture contents listing
+        state extract restore""",
     "rollback": "revisions preflight rollback",
     "sync": """target databases services known dependence mapping delta row_reader row_writer check
         status sync plan runner""",

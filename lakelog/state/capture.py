@@ -3,7 +3,9 @@
 Files of at least LARGE bytes are cut for themselves; smaller ones are cut together, in groups that
 the names of files end, so that a new file changes one group; groups are short, since one is stored
 again when a file of it changes. What has the size, times and inode of
-the save before is not read again if that can be told from its chunks.
+the save before is not read again if that can be told from its chunks. Of what is written through
+a mapping, the times change only with the first write after the page went to the disk: so the file
+system is synced before its names are listed, and where it has no disk, everything is read.
 
 A file that changes while it is read is read again, at most READINGS times; then its last reading
 counts, and the file is named. Pipes and sockets are kept as such; of devices only the names, as no
@@ -26,6 +28,7 @@ from typing import Protocol
 from lakelog.chunks.chunker import cut
 from lakelog.chunks.state_index import EXTENTS_MAX, LINKABLE, Extent, StateEntry, StateIndex
 from lakelog.errors import StateRefused
+from lakelog.state import filesystems
 from lakelog.state.chunk_writer import Piece
 from lakelog.state.exchange import STAGING
 
@@ -124,6 +127,7 @@ class Capture:
         self._pieces: list[Piece | Chunk] = []
         self._result = Captured(StateIndex((), ()))
         self._total = self._read_bytes = 0
+        self._devices: set[int] = set()
 
     def run(self) -> Captured:
         """Read everything. Raises StateRefused where a file cannot be read, OSError."""
@@ -194,6 +198,9 @@ class Capture:
         """Return the entry of a path, and the names in it."""
         status = os.lstat(self._full(path))
         if stat.S_ISDIR(status.st_mode):
+            if status.st_dev not in self._devices:
+                self._devices.add(status.st_dev)
+                self._sync(self._full(path), status.st_dev)
             return self._entry(path, status, "dir"), sorted(os.listdir(self._full(path)))
         if not path:
             raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fsdecode(self._root))
@@ -210,6 +217,17 @@ class Capture:
         return (
             replace(entry, target=os.readlink(self._full(path))) if kind == "link" else entry
         ), []
+
+    def _sync(self, directory: bytes, device: int) -> None:
+        """Let times tell what is written from here on to the files of a file system."""
+        if filesystems.is_in_memory(device):
+            self._previous = _Previous(None, 0)
+            return
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            filesystems.sync(fd)
+        finally:
+            os.close(fd)
 
     def _entry(self, path: bytes, status: os.stat_result, kind: str) -> StateEntry:
         is_file = kind == "file"

@@ -8,22 +8,18 @@ whoever comes next exchanges those that are left. One exchange is atomic (rename
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lakelog.state import origin
+from lakelog.state import filesystems, origin
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 
 STAGING = ".lakelog-restore-"
 """The names of fresh directories begin so; they are part of no state."""
-_AT_CWD, _RENAME_EXCHANGE = -100, 2
-_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 @dataclass(frozen=True)
@@ -71,18 +67,10 @@ def put_in_place(step: Step) -> None:
 
 
 def _exchange_paths(fresh: str, target: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    rename = getattr(libc, "renameat2", None)
-    if rename is not None:
-        names = os.fsencode(fresh), os.fsencode(target)
-        if rename(_AT_CWD, names[0], _AT_CWD, names[1], _RENAME_EXCHANGE) == 0:
-            return
-        code = ctypes.get_errno()
-        if code not in _UNSUPPORTED:
-            raise OSError(code, os.strerror(code), fresh, None, target)
-    # Not atomic, but the note says how to go on when the target is missing in between.
-    os.rename(target, _old_path(fresh))
-    os.rename(fresh, target)
+    if not filesystems.exchange(fresh, target):
+        # Not atomic, but the note says how to go on when the target is missing in between.
+        os.rename(target, _old_path(fresh))
+        os.rename(fresh, target)
 
 
 def _old_path(fresh: str) -> str:

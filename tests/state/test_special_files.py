@@ -1,11 +1,14 @@
-"""Saved states: what is neither file nor directory, and who may read what is restored."""
+"""Saved states: what is neither file nor directory, and who may read what is restored, and what
+no time tells."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 import stat
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import pytest
 import lakelog
 from lakelog.chunks import state_files
 from lakelog.state.restore import restore_state
-from lakelog.state.state import save_state
+from lakelog.state.state import read_file, save_state
 from tests.support import state_trees
 from tests.support.requirements import give_up
 from tests.support.state_lakes import lake, make
@@ -56,6 +59,23 @@ def test_pipes_sockets_and_names_of_links_come_back(tmp_path: Path, lake: lakelo
     assert lake.verify().intact
 
 
+def test_writes_through_a_mapping_are_saved(tmp_path: Path, lake: lakelog.Lake) -> None:
+    """A page that is written again before it went to the disk leaves the times as they were."""
+    home = make(tmp_path, {"large": bytes(300_000), "small": bytes(9_000)})
+    maps = {}
+    for path in home.iterdir():
+        with open(path, "r+b") as file:
+            maps[path] = mmap.mmap(file.fileno(), 0)
+    for content in (b"one", b"two", b"three"):
+        for mapped in maps.values():
+            mapped[: len(content)] = content
+        time.sleep(0.03)  # beyond the time within which files are read again anyway
+        save_state(lake, {"app": str(home)})
+        for path in home.iterdir():
+            saved = b"".join(read_file(lake, "latest", path.name))
+            assert saved[: len(content)] == content, path.name
+
+
 def test_older_versions_read_states_without_special_files(
     tmp_path: Path, lake: lakelog.Lake
 ) -> None:
@@ -72,7 +92,8 @@ def test_older_versions_read_states_without_special_files(
 
 
 def test_restored_files_inherit_no_acl(tmp_path: Path, lake: lakelog.Lake) -> None:
-    """A default ACL of the directory around it lets nobody into what is restored."""
+    """A default ACL of the directory around it lets nobody into what is restored, and what
+    no time tells."""
     home = make(tmp_path, {"secret": b"1", "sub/secret": b"2"})
     for path in (home / "secret", home / "sub" / "secret"):
         path.chmod(0o640)
