@@ -86,7 +86,7 @@ ORDER = {
         oci_names oci conditions known objects untrusted site ancestry carry signature_files push
         fetch check""",
     "state": """filesystems chunk_writer origin retention exchange rewind capture contents listing
-        state extract restore""",
+        state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
     "sync": """target databases services known dependence mapping delta row_reader row_writer check
         status sync plan runner""",

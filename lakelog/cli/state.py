@@ -224,11 +224,13 @@ def latest(app: App, source: str, target: Target) -> None:
     examples="""
     lakelog state restore state-20261120-031500
     lakelog state restore latest --to /tmp/look
+    lakelog state restore latest app/config.json app/data
     lakelog state restore latest --from ANY --to /var/lib/app
     lakelog state restore --undo --yes
 """
 )
 @click.argument("name", required=False, shell_complete=complete_ref)
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--to", type=click.Path(), metavar="PATH", help="Restore to this directory instead.")
 @click.option("--dir", "labels", multiple=True, metavar="LABEL", help="Only this directory.")
 @_FROM
@@ -238,25 +240,30 @@ def latest(app: App, source: str, target: Target) -> None:
     is_flag=True,
     help="Only where nothing is there yet, and if there is such a state.",
 )
+@click.option("--skip", is_flag=True, help="Leave out what cannot be made, such as devices.")
 @click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
 def restore(
     app: App,
     name: str | None,
+    paths: tuple[str, ...],
     to: str | None,
     labels: tuple[str, ...],
     source: str,
     undo: bool,
     if_empty: bool,
+    skip: bool,
     why: str,
     yes: bool,
     target: Target,
 ) -> None:
     """Put the directories of a state back where they were.
 
-    Everything is checked first, and what is there is saved as a state. Then the
-    directories are exchanged. States of another machine go where --to says.
+    What differs is checked first, and what is there is saved as a state. Then it is
+    exchanged; what is equal stays. With PATHs, only these files or directories are
+    restored; a PATH may begin with the label. States of another machine go where --to
+    says.
     RESTORE_ENABLED=false turns restoring off.
     """
     require_enabled()
@@ -270,15 +277,23 @@ def restore(
         return
     with app.open() as lake:
         if name is not None:
-            _ask(*check_restore(lake, name, to, labels, source), yes)
+            _ask(*check_restore(lake, name, to, labels, source, paths), yes, paths)
         else:
             _ask(*check_restore(lake, overwritten(lake).name), yes)
         with app.progress("restoring", "bytes") as progress:
             if name is None:
-                result = undo_restore(lake, progress, why)
+                result = undo_restore(lake, progress, why, skip=skip)
             else:
                 result = restore_state(
-                    lake, name, to=to, labels=labels, source=source, why=why, progress=progress
+                    lake,
+                    name,
+                    to=to,
+                    labels=labels,
+                    paths=paths,
+                    source=source,
+                    why=why,
+                    skip=skip,
+                    progress=progress,
                 )
     _show_restored(app, result, target)
 
@@ -295,9 +310,12 @@ def _needless(app: App, name: str, to: str | None, labels: tuple[str, ...], sour
     return f"{filled[0]} is not empty" if filled else ""
 
 
-def _ask(found: SavedState, targets: dict[str, str], yes: bool) -> None:
+def _ask(
+    found: SavedState, targets: dict[str, str], yes: bool, paths: tuple[str, ...] = ()
+) -> None:
     present = [path for path in targets.values() if os.path.isdir(path)]
-    question = f"replace {', '.join(present)} by {found.name} of {second(found.time)}?"
+    what = f"{', '.join(paths)} in " if paths else ""
+    question = f"replace {what}{', '.join(present)} by {found.name} of {second(found.time)}?"
     if present and not confirm(question, yes):
         raise click.ClickException("nothing was changed")
 

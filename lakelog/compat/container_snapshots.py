@@ -399,7 +399,8 @@ def _load(lake: Lake, snapshot: Snapshot, names: Sequence[str], engine: Engine) 
         if record.label.removeprefix(_PREFIX) not in names or not record.label.startswith(_PREFIX):
             continue
         with _staging(lake) as folder:
-            Extraction(lake.store.paths, record.index).run(f"{folder}/0")
+            index = state_files.read_index(lake.store.paths, record.index)
+            Extraction(lake.store.paths, record.index, index).create(f"{folder}/0")
             try:
                 with open(f"{folder}/0/{_DESCRIPTION}", "rb") as file:
                     body = orjson.loads(file.read())

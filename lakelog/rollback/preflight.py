@@ -32,6 +32,7 @@ from lakelog.errors import (
 from lakelog.lake import Lake
 from lakelog.state.capture import Capture
 from lakelog.state.chunk_writer import Piece
+from lakelog.state.extract import shown, unmade
 from lakelog.state.origin import Origins, newest
 from lakelog.state.restore import check_apart, check_target
 from lakelog.state.rewind import ClusterStep
@@ -77,7 +78,7 @@ class Finding:
 class Preflight:
     """What a rollback to `target` (a snapshot) would do. `records` are its state directories,
     `copied` the labels of those that have to be written; `unsaved` those whose present content is
-    in no state yet; `present` those that are there at all."""
+    in no state yet; `indices` say what those hold that are there at all."""
 
     target: str
     parts: tuple[str, ...]
@@ -85,7 +86,7 @@ class Preflight:
     records: list[StateRecord] = field(default_factory=list)
     copied: set[str] = field(default_factory=set)
     unsaved: set[str] = field(default_factory=set)
-    present: set[str] = field(default_factory=set)
+    indices: dict[str, StateIndex] = field(default_factory=dict)
     cluster: ClusterStep | None = None
 
     @property
@@ -305,13 +306,18 @@ def _examine_directory(
             base = index if is_same else state_files.read_index(lake.store.paths, known.index)
         present = _captured(record.path, base, known.captured_at if known else 0)
         if present is not None:
-            result.present.add(record.label)
+            result.indices[record.label] = present
             now = _many(sum(entry.kind in ("file", "hard") for entry in present.entries), "file")
             # What is in no state yet is saved before anything overwrites it.
             if present != base:
                 result.unsaved.add(record.label)
         if present is None or (present != index and _plain(present) != _plain(index)):
             result.copied.add(record.label)
+            if devices := _devices(index) - _devices(present):
+                raise StateRefused(
+                    f"{unmade([f'{shown(each)}, a device,' for each in sorted(devices)])}; roll"
+                    " back without state, then restore the state by itself"
+                )
             then += ", replaced" if present else ", created"
         else:
             then = "as it is"
@@ -334,6 +340,10 @@ def _captured(path: str, base: StateIndex | None, since: int) -> StateIndex | No
 def _plain(index: StateIndex) -> StateIndex:
     """An index without what restoring cannot bring back."""
     return replace(index, entries=tuple(replace(e, ctime=0, inode=0) for e in index.entries))
+
+
+def _devices(index: StateIndex | None) -> set[bytes]:
+    return {entry.path for entry in index.entries if entry.kind == "device"} if index else set()
 
 
 def _check_chunks(lake: Lake, index: StateIndex, is_read: bool) -> None:

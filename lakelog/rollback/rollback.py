@@ -11,6 +11,7 @@ what the safety tag names, with a safety tag of its own, so it can be undone as 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -24,13 +25,13 @@ from lakelog.errors import (
 )
 from lakelog.lake import Lake
 from lakelog.rollback.preflight import PARTS, Preflight, examine
-from lakelog.state import exchange, origin, rewind
+from lakelog.state import exchange, filesystems, origin, rewind
 from lakelog.state.capture import Progress
-from lakelog.state.exchange import Step
 from lakelog.state.listing import BEFORE_ROLLBACK
-from lakelog.state.restore import extract, require_enabled
+from lakelog.state.parts import extract, lay_out
+from lakelog.state.restore import require_enabled, undeleted
 from lakelog.state.rewind import ClusterStep, Intent
-from lakelog.state.state import save_state
+from lakelog.state.state import Captured, capturing, publish_captured
 from lakelog.store import disk, history, policy
 from lakelog.store.history import SHORT, Snapshot
 from lakelog.store.publish import with_reason
@@ -135,7 +136,7 @@ def rollback(
             lake.verify(plan.target).require()
         name = name or (ref if ref != plan.target else ref[:SHORT])
         if set(chosen) <= set(DEFAULT):  # one move, which is atomic by itself
-            safety, _ = _save_present(lake, plan, f"before rollback to {name}")
+            safety, _ = _save_present(lake, plan, None, f"before rollback to {name}")
             store, branch, cursors = lake.store, lake.branch_name, "cursors" in chosen
             settle = lake.sealer().settle
             head = history.rollback(store, branch, settle, plan.target, cursors, why, name)
@@ -143,8 +144,7 @@ def rollback(
             return RolledBack(_described(lake, head), head.move.message, safety, notes=told)
         message = with_reason(f"to {name} with {', '.join(chosen)}", why)
         target = plan.target if "data" in chosen else ""
-        intent, notes = _prepare(lake, plan, "rollback", message, target, None, progress)
-        moved = _carry_out(lake, intent)
+        intent, notes, moved = _perform(lake, plan, "rollback", message, target, None, progress)
     assert moved is not None
     return _finished(lake, intent, moved, told + notes, seconds)
 
@@ -187,8 +187,9 @@ def undo(
             # A revision that was told cannot be taken back because an event came meanwhile.
             only = None if plan.cluster else only
             message = history.undo_message(undone, why)
-            made.append(_prepare(lake, plan, "undo", message, target, only, progress))
-            return _carry_out(lake, made[-1][0])
+            intent, notes, head = _perform(lake, plan, "undo", message, target, only, progress)
+            made.append((intent, notes))
+            return head
 
         if "data" in done.parts:
             head = history.undo(store, branch, lake.settle, force, to_branch, why, carry_out)
@@ -256,6 +257,24 @@ def _examine_undo(lake: Lake, done: Intent, target: str) -> Preflight:
     )
 
 
+def _perform(
+    lake: Lake,
+    plan: Preflight,
+    op: str,
+    message: str,
+    target: str,
+    only: int | None,
+    progress: Progress | None,
+) -> tuple[Intent, tuple[str, ...], Head | None]:
+    """Carry out a rollback while nobody saves or restores its directories; return its intent, what
+    could not be done, and as `rewind.carry_out`."""
+    with filesystems.held([record.path for record in plan.records], shared=False):
+        intent, notes = _prepare(lake, plan, op, message, target, only, progress)
+        rewind.begin(lake.store, intent)
+        moved = rewind.carry_out(lake.store, intent)
+    return intent, (*notes, *undeleted(intent.steps)), moved
+
+
 def _prepare(
     lake: Lake,
     plan: Preflight,
@@ -269,16 +288,20 @@ def _prepare(
     and what could not be set."""
     store = lake.store
     records = [record for record in plan.records if record.label in plan.copied]
-    steps = [Step(record.path, exchange.fresh_path(record.path)) for record in records]
-    # First, so that whoever comes after a crash knows which directories to delete.
-    if steps:
-        exchange.write_journal(store, steps)
-    try:
-        notes, steps = extract(store, records, steps, progress)
-        safety, before = _save_present(lake, plan, f"before {op} {message}")
-    except BaseException:
-        exchange.discard(store, steps)
-        raise
+    with contextlib.ExitStack() as stack:
+        indices, captured = plan.indices, None
+        if plan.unsaved:
+            paths = {r.label: r.path for r in plan.records if r.label in plan.indices}
+            ran = _running(plan.cluster)
+            captured = stack.enter_context(capturing(lake, paths, deployment=ran))
+            indices = captured.indices
+        parts = [lay_out(store, r, r.path, indices.get(r.label)) for r in records]
+        notes, steps = extract(store, parts, progress)
+        try:
+            safety, before = _save_present(lake, plan, captured, f"before {op} {message}")
+        except BaseException:
+            exchange.discard(store, steps)
+            raise
     intent = Intent(
         commit=disk.random_hex(),
         branch=lake.branch_name,
@@ -290,7 +313,7 @@ def _prepare(
         before=before,
         safety=safety,
         only=only,
-        labels=tuple(sorted(plan.present)),
+        labels=tuple(sorted(plan.indices)),
         steps=tuple(steps),
         cluster=plan.cluster,
         **origin.place(store),
@@ -298,23 +321,17 @@ def _prepare(
     return intent, notes
 
 
-def _save_present(lake: Lake, plan: Preflight, message: str) -> tuple[str, str]:
-    """Tag the present state, saving directories that are in none; return the tag and snapshot."""
+def _save_present(
+    lake: Lake, plan: Preflight, captured: Captured | None, message: str
+) -> tuple[str, str]:
+    """Tag the present state, with directories that are in none; return the tag and snapshot."""
     for name in rewind.safety_names(lake.store, disk.now_us()):
         try:
-            if not plan.unsaved:
+            if captured is None:
                 snapshot = lake.tag(name, None, message).snapshot
             else:
-                paths = {r.label: r.path for r in plan.records if r.label in plan.present}
-                snapshot = save_state(
-                    lake,
-                    paths,
-                    name=name,
-                    message=message,
-                    keep=None,
-                    deployment=_running(plan.cluster),
-                    before=BEFORE_ROLLBACK,
-                ).state.snapshot
+                saved = publish_captured(lake, captured, name, message, before=BEFORE_ROLLBACK)
+                snapshot = saved.snapshot
         except AlreadyExists:
             continue
         rewind.note_safety(lake.store, name)
@@ -327,11 +344,6 @@ def _running(cluster: ClusterStep | None) -> dict[str, str] | None:
     if cluster is None or not cluster.was:
         return None
     return {"name": cluster.name, "namespace": cluster.namespace, "hash": cluster.was}
-
-
-def _carry_out(lake: Lake, intent: Intent) -> Head | None:
-    rewind.begin(lake.store, intent)
-    return rewind.carry_out(lake.store, intent)
 
 
 def _finished(

@@ -1,8 +1,9 @@
-"""Exchanging directories: fresh ones take the places of others, all or none, whenever it dies.
+"""Exchanging names: fresh files or directories take the places of others, whenever it dies.
 
-cache/restore.json notes the steps, each a fresh directory next to its target. While a fresh one has
-no inode in the note it is not complete, and is deleted by whoever comes next; once all have one,
-whoever comes next exchanges those that are left. One exchange is atomic (renameat2).
+cache/restore.json notes the steps, each a fresh tree next to its target. While a fresh one has no
+inode in the note it is not complete, and is deleted by whoever comes next; once all have one,
+whoever comes next exchanges those that are left. One exchange is atomic (renameat2). What was
+exchanged out and cannot be deleted stays under the fresh one's name, which is part of no state.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,17 +20,45 @@ from lakelog.state import filesystems, origin
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 
+_PATHS = ("target", "fresh", "root")
 STAGING = ".lakelog-restore-"
 """The names of fresh directories begin so; they are part of no state."""
+_OLD = b".old"
+Stamp = tuple[str, int, int]
+"""A directory in that of a step, relative and in hex; its time, and its mode or -1."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A directory to exchange: `inode` is that of the fresh one, 0 until it is complete."""
+    """A path to exchange: `inode` is that of the fresh tree, 0 until it is complete; negative, it
+    is that of the target, which only goes. The paths are in `root`, a directory of which
+    nothing else changes, and afterwards these `stamps` are set in it; "" stands for whatever
+    directory holds the target."""
 
     target: str
     fresh: str
     inode: int = 0
+    root: str = ""
+    stamps: tuple[Stamp, ...] = ()
+
+
+def note_step(step: Step) -> dict[str, Any]:
+    """Return the members of a step in a note."""
+    body = asdict(step)
+    for name in _PATHS:
+        # Names are bytes to the system; JSON is Unicode.
+        if not body[name].isprintable():
+            body[name] = {"hex": os.fsencode(body[name]).hex()}
+    return body
+
+
+def parse_step(body: dict[str, Any]) -> Step:
+    """Return a step that was noted. Raises KeyError, TypeError."""
+    for name in _PATHS:
+        if isinstance(body.get(name), dict):
+            body[name] = os.fsdecode(bytes.fromhex(body[name]["hex"]))
+    stamps = tuple((str(path), int(time), int(mode)) for path, time, mode in body.get("stamps", ()))
+    return Step(**(body | {"stamps": stamps}))
 
 
 def recover(store: Store) -> tuple[str, ...]:
@@ -37,7 +67,7 @@ def recover(store: Store) -> tuple[str, ...]:
     body = _read_journal(store)
     if body and not origin.is_here(store, body):
         return (origin.set_aside(store, _journal(store), "a restore", body),)
-    steps = [Step(**step) for step in body.get("steps", ())]
+    steps = [parse_step(step) for step in body.get("steps", ())]
     if all(step.inode for step in steps):
         for step in steps:
             put_in_place(step)
@@ -51,40 +81,87 @@ def fresh_path(target: str) -> str:
     return f"{os.path.dirname(target)}/{STAGING}{disk.random_hex(8)}"
 
 
-def put_in_place(step: Step) -> None:
-    """Put the fresh directory in the target's place, unless that is done already."""
+@contextlib.contextmanager
+def open_parent(step: Step) -> Iterator[int]:
+    """Open the directory that holds target and fresh tree; below `root` never through a link."""
+    parent = os.path.dirname(step.target)
+    top = step.root or parent
+    root = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # Afterwards what was exchanged out has this name, until it is deleted.
-        is_due = os.lstat(step.fresh).st_ino == step.inode
+        fd = filesystems.open_inside(root, os.fsencode(parent[len(top) :].strip("/")))
+    finally:
+        os.close(root)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def put_in_place(step: Step) -> None:
+    """Put the fresh tree in the target's place, unless that is done already."""
+    target, fresh = (os.fsencode(os.path.basename(path)) for path in (step.target, step.fresh))
+    with open_parent(step) as folder:
+        # Afterwards what was exchanged out has the fresh name, until it is deleted.
+        if step.inode < 0:
+            if inode_of(target, folder) == -step.inode:
+                os.rename(target, fresh, src_dir_fd=folder, dst_dir_fd=folder)
+        elif inode_of(fresh, folder) == step.inode:
+            if not inode_of(target, folder):
+                os.rename(fresh, target, src_dir_fd=folder, dst_dir_fd=folder)
+            elif not filesystems.exchange(folder, fresh, target):
+                # Not atomic, but the note says how to go on when the target is missing in between.
+                os.rename(target, fresh + _OLD, src_dir_fd=folder, dst_dir_fd=folder)
+                os.rename(fresh, target, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
+
+
+def inode_of(name: bytes, folder: int) -> int:
+    """Return the inode of a name in an open directory, 0 if it is not there."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino
     except FileNotFoundError:
-        is_due = False
-    if is_due:
-        try:
-            _exchange_paths(step.fresh, step.target)
-        except FileNotFoundError:
-            os.rename(step.fresh, step.target)
-    disk.sync_dir(os.path.dirname(step.target))
-
-
-def _exchange_paths(fresh: str, target: str) -> None:
-    if not filesystems.exchange(fresh, target):
-        # Not atomic, but the note says how to go on when the target is missing in between.
-        os.rename(target, _old_path(fresh))
-        os.rename(fresh, target)
-
-
-def _old_path(fresh: str) -> str:
-    return f"{fresh}.old"
+        return 0
 
 
 def discard(store: Store, steps: Sequence[Step]) -> None:
-    """Delete what is left next to the targets, then the note."""
+    """Delete what is left next to the targets, set the times around it, and delete the note. What
+    cannot be deleted stays: see `leftovers`."""
     for step in steps:
-        for path in (step.fresh, _old_path(step.fresh)):
-            # Whatever the note says, nothing else is deleted than what a restore has made.
-            if os.path.basename(path).startswith(STAGING):
-                _delete_tree(path)
+        # Whatever the note says, nothing else is deleted than what a restore has made.
+        name = os.fsencode(os.path.basename(step.fresh))
+        if name.startswith(STAGING.encode()):
+            with contextlib.suppress(FileNotFoundError), open_parent(step) as folder:
+                for each in (name, name + _OLD):
+                    _delete_tree(each, folder)
+    for step in steps:
+        _set_stamps(step)
     drop_journal(store)
+
+
+def leftovers(steps: Sequence[Step]) -> list[str]:
+    """Return what was exchanged out and could not be deleted."""
+    paths = (path for step in steps for path in (step.fresh, step.fresh + _OLD.decode()))
+    return [path for path in paths if os.path.lexists(path)]
+
+
+def _set_stamps(step: Step) -> None:
+    if not step.stamps:
+        return
+    with contextlib.suppress(FileNotFoundError):
+        root = os.open(step.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # The innermost first; a directory that a program removed or replaced has none to set.
+            for path, mtime, mode in step.stamps:
+                with contextlib.suppress(OSError):
+                    fd = filesystems.open_inside(root, bytes.fromhex(path))
+                    try:
+                        if mode >= 0:
+                            os.fchmod(fd, mode)
+                        os.utime(fd, ns=(mtime, mtime))
+                    finally:
+                        os.close(fd)
+        finally:
+            os.close(root)
 
 
 def drop_journal(store: Store) -> None:
@@ -92,28 +169,46 @@ def drop_journal(store: Store) -> None:
     disk.unlink(_journal(store))
 
 
-def _delete_tree(path: str) -> None:
-    def retry(function: Any, name: str, error: Any) -> None:
+def _delete_tree(name: bytes, folder: int) -> None:
+    """Delete a name of an open directory with all below it that this user may delete."""
+
+    def retry(_: Any, path: Any, error: Any) -> None:
         # A directory that its owner may not write to, as it was saved.
         if isinstance(error[1], PermissionError):
-            os.chmod(os.path.dirname(name), 0o700)
-            with contextlib.suppress(PermissionError):
-                os.chmod(name, 0o700, follow_symlinks=False) if os.path.isdir(name) else None
-            function(name)
+            inner = f"/proc/self/fd/{folder}/{os.fsdecode(path)}"
+            with contextlib.suppress(OSError):
+                os.chmod(os.path.dirname(inner), 0o700)
+                if stat.S_ISDIR(os.lstat(inner).st_mode):
+                    os.chmod(inner, 0o700)
+                    shutil.rmtree(inner, ignore_errors=True)
+                else:
+                    os.unlink(inner)
 
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path, onerror=retry)
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    with contextlib.suppress(OSError):
+        if stat.S_ISDIR(status.st_mode):
+            shutil.rmtree(name, onerror=retry, dir_fd=folder)
+        else:
+            os.unlink(name, dir_fd=folder)
 
 
 def _journal(store: Store) -> str:
     return f"{store.paths.cache}/restore.json"
 
 
-def write_journal(store: Store, steps: list[Step]) -> None:
+def write_journal(store: Store, steps: Sequence[Step]) -> None:
     """Note the steps, durably."""
-    body = {"steps": [asdict(step) for step in steps], **origin.place(store)}
+    body = {"steps": [note_step(step) for step in steps], **origin.place(store)}
     disk.make_dirs(store.paths.cache)
     disk.replace_whole(_journal(store), document.encode(body))
+
+
+def noted_steps(store: Store) -> list[Step]:
+    """Return the steps of a restore that is at work, or died."""
+    return [parse_step(step) for step in _read_journal(store).get("steps", ())]
 
 
 def _read_journal(store: Store) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""Extraction: making a fresh directory of an index and its chunks, which anybody may have forged.
+"""Extraction: making fresh trees of an index and its chunks, which anybody may have forged.
 
-Names were checked when the index was parsed. Each directory is opened from the fresh one on, name
-by name and never through a link; files are created exclusively, so nothing that is there is
-written to. Every chunk is checked before its bytes are written, and one is in memory at a time.
+Names were checked when the index was parsed. Each directory is opened from the one around the fresh
+trees on, name by name and never through a link; files are created exclusively, so nothing that is
+there is written to. Every chunk is checked before its bytes are written; a few are in memory.
+
+What the live directory holds as it was saved gets one more name instead of being written again.
 """
 
 from __future__ import annotations
@@ -11,143 +13,255 @@ import contextlib
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from lakelog.chunks import state_files
 from lakelog.chunks.state_index import StateEntry, StateIndex
-from lakelog.errors import DamagedState
+from lakelog.errors import DamagedState, StateRefused
+from lakelog.state import filesystems
+from lakelog.state.changes import Place, is_inside, located
 from lakelog.store.paths import INDEX, Paths
 
 Progress = Callable[[int, int], None]
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL_BITS = 0o6000
 _NODES = {"pipe": stat.S_IFIFO, "socket": stat.S_IFSOCK}
 _ACL, _ACL_DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
 _ACL_GROUP = 4
+_FEW = 64
+"""So many files are synced one by one: others may have much to write on the file system."""
+_THREADS, _AHEAD = 3, 6
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Live:
+    """What is there now: the directory, its entries, and the paths that are as they were saved."""
+
+    root: str
+    entries: Mapping[bytes, StateEntry]
+    equal: set[bytes]
 
 
 class Extraction:
-    """Extracts one index; `notes` says which metadata this user may not set."""
+    """Extracts one index, of which the digest is given as well; `notes` says what could not be
+    done. With `only`, it is these paths and
+    the directories above them; with `skip`, what cannot be made is left out."""
 
-    def __init__(self, paths: Paths, index: str, progress: Progress | None = None) -> None:
-        self._paths, self._digest, self._progress = paths, index, progress
-        self._owners = self._xattrs = self._devices = 0
-        self._content = b""
-        self._root = -1
-        self._folder: tuple[bytes, int] = (b"", -1)
-        self._done = 0
+    def __init__(
+        self,
+        paths: Paths,
+        digest: str,
+        index: StateIndex,
+        progress: Progress | None = None,
+        *,
+        live: Live | None = None,
+        only: tuple[bytes, ...] = (),
+        skip: bool = False,
+    ) -> None:
+        self._paths, self._digest, self._index, self._progress = paths, digest, index, progress
+        self._live, self._only, self._skip = live, only, skip
+        self._apart = 0
+        self._live_root = self._base = -1
+        self._open: dict[int, tuple[bytes, int]]
+        self._owners = self._xattrs = 0
+        self._left: list[str] = []
 
-    def run(self, target: str) -> None:
-        """Create `target` with all of the index in it, durably. Raises DamagedState, OSError; then
-        the directory is there in part."""
-        index = state_files.read_index(self._paths, self._digest)
-        self._total = sum(size for _, size in index.chunks)
-        self._chunks = self._read(index)
-        os.mkdir(target, 0o700)
-        self._root = os.open(target, _FOLDER)
-        # What is made below must not inherit whom the directory around it lets in.
-        for name in (_ACL, _ACL_DEFAULT):
-            with contextlib.suppress(OSError):
-                os.removexattr(self._root, name)
-        self._folder = (b"", os.dup(self._root))
+    def create(self, target: str) -> None:
+        """Create the whole directory at a path, durably. Raises as `run`."""
+        folder = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for entry in index.entries[1:]:
-                self._create(entry)
+            self.run(folder, {b"": os.fsencode(os.path.basename(target))})
+        finally:
+            os.close(folder)
+
+    def run(self, folder: int, names: Mapping[bytes, bytes]) -> None:
+        """Create each path of `names` under its new name in an open directory, with all that is
+        below it, durably. Raises DamagedState, StateRefused, OSError; then they are there in part.
+        """
+        self._base, self._names, self._open = folder, names, {}
+        self._top = next(iter(names)) if len(names) == 1 else None
+        self._targets: dict[bytes, tuple[StateEntry, Place]] = {}
+        placed = []
+        everything = list(located(self._index))
+        wanted = {entry.target for entry, _ in everything if entry.kind == "hard"}
+        for entry, place in everything:
+            if entry.path in wanted:
+                self._targets[entry.path] = entry, place
+            if (name := self._placed(entry.path)) is not None:
+                placed.append((entry, name, place))
+        written = [p for entry, _, p in placed if not self._is_live(entry) and entry.kind == "file"]
+        count = sum(entry.kind != "dir" and not self._is_live(entry) for entry, _, _ in placed)
+        self._is_synced = count > _FEW and filesystems.is_synced_whole()
+        self._chunks = _Chunks(self._paths, self._index, self._digest, written, self._progress)
+        if self._live is not None:
+            self._live_root = os.open(self._live.root, filesystems.FOLDER)
+        try:
+            for entry, name, place in placed:
+                self._create(entry, name, place)
             # Children first: whatever is created in a directory changes its time.
-            for entry in reversed([each for each in index.entries if each.kind == "dir"]):
-                fd = os.dup(self._root) if not entry.path else self._open(entry.path)
+            for entry, name, _ in reversed([each for each in placed if each[0].kind == "dir"]):
+                fd = filesystems.open_inside(folder, name)
                 try:
                     self._set_metadata(fd, entry)
-                    os.fsync(fd)
+                    self._sync(fd)
                 finally:
                     os.close(fd)
+            if self._is_synced:
+                filesystems.sync(folder)
+            os.fsync(folder)
         finally:
-            os.close(self._folder[1])
-            os.close(self._root)
+            self._chunks.close()
+            for _, fd in self._open.values():
+                os.close(fd)
+            if self._live_root >= 0:
+                os.close(self._live_root)
 
     @property
     def notes(self) -> list[str]:
-        """A line for each kind of metadata that could not be set."""
+        """A line for each kind of thing that could not be set or made."""
         notes = [f"the owner of {self._owners:,} files could not be set"] if self._owners else []
         if self._xattrs:
             notes.append(f"{self._xattrs:,} extended attributes could not be set")
-        if self._devices:
-            notes.append(f"{self._devices:,} devices were left out")
+        if self._apart:
+            notes.append(f"{self._apart:,} names of one file became files of their own")
+        if self._left:
+            notes.append(f"left out: {few(self._left)}")
         return notes
 
-    def _create(self, entry: StateEntry) -> None:
-        parent, _, name = entry.path.rpartition(b"/")
-        folder = self._in(parent)
+    def _placed(self, path: bytes) -> bytes | None:
+        """Return the name that a path gets, None if it is not extracted."""
+        # Either one tree, or several next to each other in the directory itself.
+        top = self._top if self._top is not None else path.partition(b"/")[0]
+        if top not in self._names or not is_inside(path, top) or not self._is_chosen(path):
+            return None
+        rest = path[len(top) :] if top else path and b"/" + path
+        return self._names[top] + rest
+
+    def _is_chosen(self, path: bytes) -> bool:
+        if not self._only:
+            return True
+        return any(is_inside(path, each) or is_inside(each, path) for each in self._only)
+
+    def _is_live(self, entry: StateEntry) -> bool:
+        return self._live is not None and entry.path in self._live.equal
+
+    def _sync(self, fd: int) -> None:
+        if not self._is_synced:
+            os.fsync(fd)
+
+    def _create(self, entry: StateEntry, path: bytes, place: Place) -> None:
+        parent, _, name = path.rpartition(b"/")
+        folder = self._in(self._base, parent)
         if entry.kind == "dir":
             os.mkdir(name, 0o700, dir_fd=folder)
-        elif entry.kind == "link":
-            os.symlink(entry.target, name, dir_fd=folder)
-            self._set_metadata_by_name(folder, name, entry)
-        elif entry.kind in _NODES:
-            os.mknod(name, 0o600 | _NODES[entry.kind], dir_fd=folder)
-            self._set_metadata_by_name(folder, name, entry)
-        elif entry.kind == "device":
-            self._devices += 1
+        elif self._is_live(entry) and self._link_live(entry.path, folder, name):
+            return
         elif entry.kind == "hard":
-            source, _, original = entry.target.rpartition(b"/")
-            other = self._open(source) if source else os.dup(self._root)
-            try:
-                os.link(original, name, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False)
-            finally:
-                os.close(other)
+            self._link(entry, folder, name)
+            return
+        elif entry.kind == "file":
+            self._write(entry, folder, name, place)
         else:
-            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
-            try:
-                self._write(fd, entry)
-                self._set_metadata(fd, entry)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            self._make_node(entry, folder, name)
+        if not parent and entry.kind != "link":
+            self._keep_out(folder, name, entry)
 
-    def _in(self, path: bytes) -> int:
-        """Return the descriptor of a directory; the last one stays open."""
-        if self._folder[0] != path:
-            fd = self._open(path) if path else os.dup(self._root)
-            os.close(self._folder[1])
-            self._folder = (path, fd)
-        return self._folder[1]
+    def _keep_out(self, folder: int, name: bytes, entry: StateEntry) -> None:
+        """Nothing must inherit whom the directory around the fresh tree lets in."""
+        path = b"/proc/self/fd/%d/%s" % (folder, name)
+        for attribute in (_ACL, _ACL_DEFAULT):
+            if attribute not in entry.xattrs or entry.kind == "dir":
+                with contextlib.suppress(OSError):
+                    os.removexattr(path, attribute, follow_symlinks=False)
+                    if entry.kind != "dir":
+                        os.chmod(path, entry.mode & ~_SPECIAL_BITS)
 
-    def _open(self, path: bytes) -> int:
-        """Open a directory from the fresh one on, name by name."""
-        fd = os.dup(self._root)
-        for name in path.split(b"/"):
-            try:
-                inner = os.open(name, _FOLDER, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = inner
-        return fd
+    def _in(self, root: int, path: bytes) -> int:
+        """Return the descriptor of a directory below an open one; the last one stays open."""
+        known = self._open.get(root)
+        if known is None or known[0] != path:
+            fd = filesystems.open_inside(root, path)
+            if known is not None:
+                os.close(known[1])
+            self._open[root] = path, fd
+        return self._open[root][1]
 
-    def _write(self, fd: int, entry: StateEntry) -> None:
-        for offset, length in entry.extents:
-            at, end = offset, offset + length
-            while at < end:
-                while not self._content:
-                    self._content = next(self._chunks)
-                part = self._content[: end - at]
-                self._content = self._content[len(part) :]
-                view = memoryview(part)
-                while view:
-                    written = os.pwrite(fd, view, at)
-                    view, at = view[written:], at + written
-        os.ftruncate(fd, entry.size)
+    def _link_live(self, path: bytes, folder: int, name: bytes) -> bool:
+        """Give what is live one more name; whether it is what was compared, and could be done."""
+        assert self._live is not None
+        parent, _, original = path.rpartition(b"/")
+        try:
+            source = self._in(self._live_root, parent)
+            os.link(original, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+        except OSError:
+            return False  # gone, of another owner, or has too many names: written anew
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        before = self._live.entries[path]
+        if status.st_mtime_ns == before.mtime and before.inode in (0, status.st_ino):
+            return True
+        os.unlink(name, dir_fd=folder)
+        return False
 
-    def _read(self, index: StateIndex) -> Iterator[bytes]:
-        for digest, size in index.chunks:
-            content = state_files.read_chunk(self._paths, digest)
-            if len(content) != size:
-                path = self._paths.state_file(self._digest, INDEX)
-                raise DamagedState(path, f"chunk {digest[:12]} has another length than it says")
-            self._done += size
-            if self._progress:
-                self._progress(self._done, self._total)
-            yield content
+    def _link(self, entry: StateEntry, folder: int, name: bytes) -> None:
+        path, (target, place) = self._placed(entry.target), self._targets[entry.target]
+        if path is None:
+            # Its other names are where nothing changes, or are not wanted.
+            if not (self._is_live(target) and self._link_live(entry.target, folder, name)):
+                self._apart += 1
+                # Written where the name is to be: it has no name in the fresh trees yet.
+                if target.kind == "file":
+                    self._write(target, folder, name, place)
+                else:
+                    self._make_node(target, folder, name)
+            return
+        source, _, original = path.rpartition(b"/")
+        other = filesystems.open_inside(self._base, source)
+        try:
+            os.link(original, name, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            if not self._skip:
+                raise
+            self._left.append(shown(entry.path))  # as its target was
+        finally:
+            os.close(other)
+
+    def _make_node(self, entry: StateEntry, folder: int, name: bytes) -> None:
+        try:
+            if entry.kind == "link":
+                os.symlink(entry.target, name, dir_fd=folder)
+            elif entry.kind in _NODES:
+                os.mknod(name, 0o600 | _NODES[entry.kind], dir_fd=folder)
+            else:
+                raise PermissionError
+        except PermissionError:
+            if not self._skip:
+                raise StateRefused(unmade([f"{shown(entry.path)}, a {entry.kind}"])) from None
+            self._left.append(shown(entry.path))
+            return
+        self._set_metadata_by_name(folder, name, entry)
+
+    def _write(self, entry: StateEntry, folder: int, name: bytes, place: Place) -> None:
+        fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+        try:
+            parts, ready = iter(place), memoryview(b"")
+            end = 0
+            for at, length in entry.extents:
+                end = at + length
+                while at < end:
+                    if not ready:
+                        ready = self._chunks.part(*next(parts))
+                    written = os.pwrite(fd, ready[: end - at], at)
+                    ready, at = ready[written:], at + written
+            if end != entry.size:
+                os.ftruncate(fd, entry.size)
+            self._set_metadata(fd, entry)
+            self._sync(fd)
+        finally:
+            os.close(fd)
 
     def _set_metadata(self, fd: int, entry: StateEntry) -> None:
         mode = entry.mode
@@ -195,3 +309,77 @@ def _without_acl(mode: int, acl: bytes) -> int:
         if tag == _ACL_GROUP:
             return mode & ~0o070 | int(bits & 7) << 3 & mode
     return mode & ~0o070
+
+
+class _Chunks:
+    """Chunks in the order in which files need them, read and checked a little ahead."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        index: StateIndex,
+        digest: str,
+        places: list[Place],
+        progress: Progress | None,
+    ) -> None:
+        self._paths, self._progress = paths, progress
+        self._sizes = dict(index.chunks)
+        self._index = paths.state_file(digest, INDEX)
+        self._wanted = self._in_order(places)
+        self._total = sum(self._sizes[name] for name in self._in_order(places))
+        self._threads = ThreadPoolExecutor(_THREADS, "extract")
+        self._ahead: deque[tuple[str, Future[bytes]]] = deque()
+        self._last: tuple[str, bytes] = ("", b"")
+        self._done = 0
+
+    @staticmethod
+    def _in_order(places: list[Place]) -> Iterator[str]:
+        last = ""
+        for place in places:
+            for digest, _, _ in place:
+                if digest != last:
+                    yield digest
+                last = digest
+
+    def part(self, digest: str, low: int, high: int) -> memoryview:
+        """Return a range of a chunk. Raises DamagedState."""
+        if self._last[0] != digest:
+            self._last = digest, self._next(digest)
+        return memoryview(self._last[1])[low:high]
+
+    def _next(self, digest: str) -> bytes:
+        while len(self._ahead) < _AHEAD and (name := next(self._wanted, None)) is not None:
+            self._ahead.append((name, self._threads.submit(self._read, name)))
+        if not self._ahead or self._ahead[0][0] != digest:
+            return self._read(digest)  # of a file that could not be linked
+        content = self._ahead.popleft()[1].result()
+        self._done += len(content)
+        if self._progress:
+            self._progress(min(self._done, self._total), self._total)
+        return content
+
+    def _read(self, digest: str) -> bytes:
+        content = state_files.read_chunk(self._paths, digest)
+        if len(content) != self._sizes[digest]:
+            raise DamagedState(self._index, f"chunk {digest[:12]} has another length than it says")
+        return content
+
+    def close(self) -> None:
+        """Read no more."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def unmade(things: list[str]) -> str:
+    """Say why nothing is restored."""
+    return f"{few(things)} cannot be restored: `state restore --skip` restores all else"
+
+
+def few(names: list[str]) -> str:
+    """Some of many names."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def shown(path: bytes) -> str:
+    """Return a path as text that can be printed."""
+    return os.fsdecode(path).encode("utf-8", "replace").decode()

@@ -1,17 +1,38 @@
-"""What file systems do that differs: syncing one as a whole, and exchanging two names."""
+"""What a restore asks of file systems: directories that no link leads out of, syncing one as a
+whole, exchanging two names, and locks of directories."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import sys
+import time
+from collections.abc import Iterable, Iterator
 
-_AT_CWD, _RENAME_EXCHANGE = -100, 2
+from lakelog.errors import StateRefused
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+PATIENCE = 300.0
+"""Seconds for which somebody waits who saves or restores a directory that another does."""
+_RENAME_EXCHANGE = 2
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _MEMORY = (b"tmpfs", b"ramfs", b"devtmpfs", b"hugetlbfs")
+
+
+def open_inside(root: int, path: bytes) -> int:
+    """Open a directory from an open one on, name by name and never through a link."""
+    fd = os.dup(root)
+    for name in path.split(b"/") if path else ():
+        try:
+            inner = os.open(name, FOLDER, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = inner
+    return fd
 
 
 def sync(fd: int) -> bool:
@@ -45,15 +66,55 @@ def is_in_memory(device: int) -> bool:
     return False
 
 
-def exchange(one: str, other: str) -> bool:
-    """Exchange two names in one step; False where the system cannot. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    rename = getattr(libc, "renameat2", None)
+def exchange(folder: int, one: bytes, other: bytes) -> bool:
+    """Exchange two names of an open directory in one step; False where the system cannot. Raises
+    OSError."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
-    if rename(_AT_CWD, os.fsencode(one), _AT_CWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if rename(folder, one, folder, other, _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
     if code in _UNSUPPORTED:
         return False
-    raise OSError(code, os.strerror(code), one, None, other)
+    raise OSError(code, os.strerror(code), os.fsdecode(other))
+
+
+@contextlib.contextmanager
+def held(directories: Iterable[str], *, shared: bool) -> Iterator[None]:
+    """Hold directories against those who restore them, and if not `shared` against those who save
+    them, in whatever lake. Raises StateRefused after PATIENCE."""
+    with contextlib.ExitStack() as stack:
+        # In one order, so that two who hold several do not wait for each other.
+        for path in sorted(set(directories)):
+            fd = _lock(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            if fd >= 0:
+                stack.callback(os.close, fd)
+        yield
+
+
+def _lock(path: str, kind: int) -> int:
+    """Return a descriptor that holds the flock of a directory, -1 where it cannot be opened."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return -1  # it is not there, or whoever reads it next says why that cannot be
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            # A restore puts another directory in its place, and then lets go of this one.
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        except BlockingIOError:
+            if time.monotonic() > end:
+                os.close(fd)
+                raise StateRefused(
+                    f"{path} is being saved or restored by another process: wait for it"
+                ) from None
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return fd  # a file system without such locks
+        os.close(fd)
+        time.sleep(0.02)

@@ -1,27 +1,30 @@
 """Restore: putting a saved state where it was, or elsewhere, whole or not at all.
 
-    1 extract every directory next to its target, checking each byte
-    2 save what the targets hold now as a state, so that this can be undone
-    3 note the exchanges in cache/restore.json; exchange each directory with its target
-    4 delete what was exchanged out, then the note
+    1 read what the targets hold now, and compare: what is equal stays
+    2 extract what differs next to its targets, checking each byte
+    3 save what the targets hold now as a state, so that this can be undone
+    4 note the exchanges in cache/restore.json; exchange each fresh tree with its target
+    5 delete what was exchanged out, then the note
 
-Up to 3 nothing of the targets has changed. A run that dies in 3 is finished by the next one, or by
-the next save: one exchange is atomic, and the note says which are left.
+Up to 4 nothing of the targets has changed. A run that dies in 4 is finished by the next one, or by
+the next save: one exchange is atomic, and the note says which are left. It takes one for each
+directory, but for one that cannot be exchanged itself, as a mount or where its parent is another
+user's: of that, every name below which something differs is exchanged.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from lakelog.chunks.state_files import StateRecord
 from lakelog.errors import StateRefused, UnknownRef
 from lakelog.lake import Lake
-from lakelog.state import exchange, rewind
+from lakelog.state import exchange, filesystems, rewind
 from lakelog.state.capture import Progress
 from lakelog.state.exchange import Step
-from lakelog.state.extract import Extraction
 from lakelog.state.listing import (
     BEFORE_RESTORE,
     RESTORE_MESSAGE,
@@ -30,9 +33,9 @@ from lakelog.state.listing import (
     list_states,
 )
 from lakelog.state.origin import Origins
-from lakelog.state.state import check_label, contains, save_state
-from lakelog.store import disk, policy
-from lakelog.store.bootstrap import Store
+from lakelog.state.parts import extract, is_exchangeable, is_writable, lay_out
+from lakelog.state.state import capturing, check_label, contains, locate, publish_captured
+from lakelog.store import policy
 from lakelog.store.publish import note, with_reason
 
 
@@ -53,47 +56,80 @@ def restore_state(
     *,
     to: str | Mapping[str, str] | None = None,
     labels: tuple[str, ...] = (),
+    paths: tuple[str, ...] = (),
     source: str = "",
     why: str = "",
+    skip: bool = False,
     progress: Progress | None = None,
 ) -> Restored:
     """Put the directories of a state, or those of some `labels`, where they were, or to the
-    directory `to` (in directories of their labels where there are several, or each to its own).
-    Those of another machine need `to`. `latest` is one of this machine, or of the machine `source`,
-    which may be ANY.
+    directory `to` (in directories of their labels where there are several, or each to its own);
+    of `paths`, as in read_file, only these. Those of another machine need `to`. `latest` is one of
+    this machine, or of the machine `source`, which may be ANY. `skip` leaves out what cannot be
+    made.
 
     The log says so, and `why`. Raises UnknownRef, NotAllowed, StateRefused and Damaged before
     anything is overwritten; OSError.
     """
     require_enabled()
     policy.require(lake.store.paths, "restore")
-    with exchange.alone(lake.store) as is_alone:
+    store = lake.store
+    with exchange.alone(store) as is_alone:
         if not is_alone:
             raise StateRefused("another process is restoring a state: wait for it")
-        told = rewind.recover(lake.store).notes
+        told = rewind.recover(store).notes
         state = find_state(lake, name, source)
-        records = _chosen(state, labels)
+        records, only = _chosen(lake, state, labels, paths)
         targets = _targets(lake, records, to)
-        steps = [Step(target, exchange.fresh_path(target)) for target in targets.values()]
-        exchange.write_journal(lake.store, steps)
-        try:
-            notes, steps = extract(lake.store, records, steps, progress)
-            backup = _save_present(lake, state, targets)
-        except BaseException:
-            exchange.discard(lake.store, steps)
-            raise
-        # From here on a run that dies is finished, not taken back.
-        exchange.write_journal(lake.store, steps)
-        exchange.recover(lake.store)
+        with filesystems.held(targets.values(), shared=False), contextlib.ExitStack() as stack:
+            there = {label: path for label, path in targets.items() if os.path.isdir(path)}
+            present = stack.enter_context(capturing(lake, there)) if there else None
+            indices = present.indices if present else {}
+            parts = [
+                lay_out(
+                    store,
+                    r,
+                    targets[r.label],
+                    indices.get(r.label),
+                    only.get(r.label, ()),
+                    skip=skip,
+                )
+                for r in records
+            ]
+            notes, steps = extract(store, parts, progress)
+            try:
+                backup = None
+                if present is not None:
+                    # Without pruning: the state that is being restored could be the oldest.
+                    message = RESTORE_MESSAGE + state.name
+                    backup = publish_captured(
+                        lake, present, None, message, before=BEFORE_RESTORE
+                    ).name
+            except BaseException:
+                exchange.discard(store, steps)
+                raise
+            # From here on a run that dies is finished, not taken back.
+            exchange.write_journal(store, steps)
+            exchange.recover(store)
         words = with_reason(f"{state.name} to {', '.join(targets.values())}", why)
-        note(lake.store, lake.branch_name, "restore", words)
-        return Restored(state, targets, backup, told + notes)
+        note(store, lake.branch_name, "restore", words)
+        return Restored(state, targets, backup, (*told, *notes, *undeleted(steps)))
 
 
-def undo_restore(lake: Lake, progress: Progress | None = None, why: str = "") -> Restored:
+def undeleted(steps: Iterable[Step]) -> list[str]:
+    """Say what of the old directories is left, as this user may not delete it."""
+    return [
+        f"what was there before is left at {path}: this user may not delete all of it"
+        for path in exchange.leftovers(list(steps))
+    ]
+
+
+def undo_restore(
+    lake: Lake, progress: Progress | None = None, why: str = "", *, skip: bool = False
+) -> Restored:
     """Restore what the last restore of this machine overwrote. Raises UnknownRef where there is
     nothing."""
-    return restore_state(lake, overwritten(lake).name, why=why, progress=progress)
+    return restore_state(lake, overwritten(lake).name, why=why, skip=skip, progress=progress)
 
 
 def overwritten(lake: Lake) -> SavedState:
@@ -121,18 +157,29 @@ def check_restore(
     to: str | Mapping[str, str] | None = None,
     labels: tuple[str, ...] = (),
     source: str = "",
+    paths: tuple[str, ...] = (),
 ) -> tuple[SavedState, dict[str, str]]:
     """Return the state and the targets by label that a restore would have. Raises UnknownRef,
     StateRefused, Damaged."""
     state = find_state(lake, name, source)
-    return state, _targets(lake, _chosen(state, labels), to)
+    return state, _targets(lake, _chosen(lake, state, labels, paths)[0], to)
 
 
-def _chosen(state: SavedState, labels: tuple[str, ...]) -> list[StateRecord]:
+def _chosen(
+    lake: Lake, state: SavedState, labels: tuple[str, ...], paths: tuple[str, ...]
+) -> tuple[list[StateRecord], dict[str, tuple[bytes, ...]]]:
+    """Return the directories to restore, and the paths in them by label if only these are."""
     known = {record.label: record for record in state.directories}
     if missing := [label for label in labels if label not in known]:
         raise UnknownRef(f"{state.name} holds no {missing[0]!r}, but {', '.join(sorted(known))}")
-    return [known[label] for label in labels] or list(state.directories)
+    records = [known[label] for label in labels] or list(state.directories)
+    if not paths:
+        return records, {}
+    only: dict[str, tuple[bytes, ...]] = {}
+    for path in paths:
+        label, found = locate(lake, replace(state, directories=tuple(records)), path)
+        only[label] = (*only.get(label, ()), found)
+    return [record for record in records if record.label in only], only
 
 
 def _targets(
@@ -179,37 +226,8 @@ def check_target(lake: Lake, path: str, label: str) -> None:
         raise StateRefused(f"{path} is where the lake is: choose another directory with --to")
     if os.path.lexists(path) and not os.path.isdir(path):
         raise StateRefused(f"{path} is no directory: move it away, or choose another with --to")
-    if os.path.ismount(path):
-        raise StateRefused(
-            f"{path} is a mount point, which cannot be exchanged: keep the state in a directory"
-            " inside it, or choose another with --to"
-        )
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         raise StateRefused(f"{parent}: no such directory: create it first")
-
-
-def extract(
-    store: Store, records: list[StateRecord], steps: list[Step], progress: Progress | None
-) -> tuple[tuple[str, ...], list[Step]]:
-    """Make the fresh directories of steps durably; return what could not be set, and the steps
-    with their inodes. Raises Damaged, OSError."""
-    notes, complete = [], []
-    for record, step in zip(records, steps, strict=True):
-        extraction = Extraction(store.paths, record.index, progress)
-        extraction.run(step.fresh)
-        disk.sync_dir(os.path.dirname(step.fresh))
-        notes += [f"{record.label}: {note}" for note in extraction.notes]
-        complete.append(Step(step.target, step.fresh, os.stat(step.fresh).st_ino))
-    return tuple(notes), complete
-
-
-def _save_present(lake: Lake, state: SavedState, targets: dict[str, str]) -> str | None:
-    """Save what will be overwritten; return the name of that state."""
-    present = {label: path for label, path in targets.items() if os.path.isdir(path)}
-    if not present:
-        return None
-    # Without pruning: the state that is being restored could be the oldest.
-    message = RESTORE_MESSAGE + state.name
-    saved = save_state(lake, present, message=message, keep=None, before=BEFORE_RESTORE)
-    return saved.state.name
+    if not (is_exchangeable(path) or (os.path.isdir(path) and is_writable(path))):
+        raise StateRefused(f"{path}: this user may not write there, nor to {parent}")

@@ -109,9 +109,21 @@ def read(store: Store, path: str = "") -> Intent | None:
 def _intent(body: dict[str, Any]) -> Intent:
     for name in ("parts", "labels"):
         body[name] = tuple(body[name])
-    body["steps"] = tuple(Step(**step) for step in body["steps"])
+    body["steps"] = tuple(map(exchange.parse_step, body["steps"]))
     body["cluster"] = body["cluster"] and ClusterStep(**body["cluster"])
     return Intent(**body)
+
+
+def _body(intent: Intent) -> dict[str, Any]:
+    return asdict(intent) | {"steps": [exchange.note_step(step) for step in intent.steps]}
+
+
+def pending_steps(store: Store) -> list[Step]:
+    """Return the steps of what is being restored or rolled back, or was when its process died."""
+    with contextlib.suppress(DamagedRef):  # verify names it
+        intent = read(store)
+        return [*exchange.noted_steps(store), *(intent.steps if intent else ())]
+    return exchange.noted_steps(store)
 
 
 def find(store: Store, commit: str) -> Intent | None:
@@ -128,7 +140,7 @@ def find(store: Store, commit: str) -> Intent | None:
 def begin(store: Store, intent: Intent) -> None:
     """Write the intent durably: from here on it is finished, not forgotten."""
     with _noting_pending(store):
-        disk.replace_whole(store.paths.rollback, document.encode(asdict(intent)))
+        disk.replace_whole(store.paths.rollback, document.encode(_body(intent)))
         # The directories are the intent's now; up to here they would have been deleted.
         exchange.drop_journal(store)
 
@@ -185,7 +197,7 @@ def _carry_out(store: Store, intent: Intent) -> Head | None:
     exchange.discard(store, intent.steps)
     disk.make_dirs(store.paths.rollbacks)
     # Without its steps: whoever reads it later must find nothing to exchange.
-    done = document.encode(asdict(replace(intent, steps=())))
+    done = document.encode(_body(replace(intent, steps=())))
     disk.replace_whole(f"{store.paths.rollbacks}/{encode_name(intent.safety)}.json", done)
     _drop(store)
     prune(store)

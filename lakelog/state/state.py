@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
@@ -28,7 +28,7 @@ from lakelog.errors import (
     UnknownRef,
 )
 from lakelog.lake import Lake
-from lakelog.state import exchange, rewind
+from lakelog.state import exchange, filesystems, rewind
 from lakelog.state.capture import Capture, Progress
 from lakelog.state.chunk_writer import ChunkWriter
 from lakelog.state.contents import Contents
@@ -98,58 +98,131 @@ def save_state(
     progress: Progress | None = None,
     deployment: Mapping[str, str] | None = None,
     op: str = "state",
-    before: str = "",
 ) -> SaveResult:
     """Save directories, given by their labels, as one state. `keep` prunes earlier states of this
     machine that have names of their own making, if the policy lets its user `clean`; None keeps
     all. `deployment` is the revision that it belongs to, by default that of the pod. `op` is one of
-    OPS; only a `state` is listed as one. `before` is for those that save what they will overwrite.
+    OPS; only a `state` is listed as one.
 
     Raises StateRefused where a file cannot be read or a directory cannot be saved, AlreadyExists
     for a taken name, OSError.
     """
     _check_directories(lake, directories)
-    if name is not None and disk.exists(lake.store.paths.tag(name)):
-        raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
-    store, began = lake.store, disk.now_us()
+    _refuse_taken(lake, name)
+    with (
+        _undisturbed(lake, directories) as notes,
+        capturing(lake, directories, exclude, progress, deployment) as present,
+    ):
+        state = publish_captured(lake, present, name, message, op)
+    pruned: list[str] = []
+    if keep is not None:
+        pruned, refusal = _prune_if_allowed(lake, _retention(keep), state)
+        notes += refusal
+    return SaveResult(
+        state,
+        present.written,
+        tuple(present.skipped),
+        tuple(present.changed),
+        tuple(pruned),
+        tuple(notes),
+    )
+
+
+@contextlib.contextmanager
+def _undisturbed(lake: Lake, directories: Mapping[str, str]) -> Iterator[list[str]]:
+    """Hold directories against those who restore them, and finish what a restore left undone;
+    yields what to tell of that."""
+    notes = list[str]()
+    store, paths = lake.store, [os.path.realpath(path) for path in directories.values()]
+    for is_last in (False, True):
+        with exchange.alone(store) as is_alone:
+            if is_alone:
+                # A cluster that does not answer has nothing to do with what is saved here.
+                with contextlib.suppress(DeploymentFailed, MissingPackage):
+                    notes += rewind.recover(store).notes
+        with filesystems.held(paths, shared=True):
+            # Half of a restore is no state to save: whoever held these noted that, and died.
+            targets = [step.target for step in rewind.pending_steps(store)]
+            if is_last or not any(_overlap(path, each) for path in paths for each in targets):
+                yield notes
+                return
+
+
+def _overlap(one: str, other: str) -> bool:
+    return contains(one, other) or contains(other, one)
+
+
+@dataclass
+class Captured:
+    """Directories as they were read, whose chunks are written: their records, their indices by
+    label, and as in SaveResult."""
+
+    began: int
+    records: list[StateRecord] = field(default_factory=list)
+    indices: dict[str, StateIndex] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    written: int = 0
+
+
+@contextlib.contextmanager
+def capturing(
+    lake: Lake,
+    directories: Mapping[str, str],
+    exclude: tuple[str, ...] = (),
+    progress: Progress | None = None,
+    deployment: Mapping[str, str] | None = None,
+) -> Iterator[Captured]:
+    """Read directories, and keep gc from their chunks until the body has published them. Raises as
+    save_state."""
+    _check_directories(lake, directories)
+    store, result = lake.store, Captured(disk.now_us())
     revision = running_in(os.environ) if deployment is None else dict(deployment)
-    notes: tuple[str, ...] = ()
-    # Half of a restore is no state to save; one at work is saving what it will overwrite.
-    with exchange.alone(store) as is_alone:
-        if is_alone:
-            # A cluster that does not answer has nothing to do with what is saved here.
-            with contextlib.suppress(DeploymentFailed, MissingPackage):
-                notes = rewind.recover(store).notes
     lake.settle()
     machine.settle(store.paths)
     origins = Origins(store)
     previous = {
-        r.label: r for r in state_files.records(store.manifests, lake.store.state(lake.branch_name))
+        r.label: r for r in state_files.records(store.manifests, store.state(lake.branch_name))
     }
-    skipped: list[str] = []
-    changed: list[str] = []
-    records: list[StateRecord] = []
-    # Until the move is made: gc must not take a chunk that this save found there.
     disk.make_dirs(store.paths.cache)
     with disk.hold(store.paths.states_lock, shared=True), ChunkWriter(store.paths) as writer:
         for label, given in directories.items():
             path = os.path.realpath(given)
             base, since = _base(lake, origins, previous.get(label), path)
             captured = Capture(path, writer, base, since, exclude, progress).run()
-            skipped += [f"{label}/{each}" for each in captured.skipped]
-            changed += [f"{label}/{each}" for each in captured.changed]
-            records.append(_record(label, path, captured.index, writer, began, revision))
+            result.skipped += [f"{label}/{each}" for each in captured.skipped]
+            result.changed += [f"{label}/{each}" for each in captured.changed]
+            result.indices[label] = captured.index
+            result.records.append(
+                _record(label, path, captured.index, writer, result.began, revision)
+            )
         writer.finish()
-        plan = _Plan(lake, origins, records, op, message, before)
-        head = publish(store, lake.branch_name, plan, commit=plan.save)
-        assert head is not None
-        tag = _tag(lake, origins.machine, name, head.move.snapshot, message, began)
-    saved = saved_state(tag, plan.records, origins, plan.save)
-    pruned: list[str] = []
-    if keep is not None:
-        pruned, refusal = _prune_if_allowed(lake, _retention(keep), saved)
-        notes += refusal
-    return SaveResult(saved, writer.written, tuple(skipped), tuple(changed), tuple(pruned), notes)
+        result.written = writer.written
+        yield result
+
+
+def publish_captured(
+    lake: Lake,
+    captured: Captured,
+    name: str | None,
+    message: str,
+    op: str = "state",
+    before: str = "",
+) -> SavedState:
+    """Make a state of what was captured, named by its time if no name is given. Raises
+    AlreadyExists."""
+    _refuse_taken(lake, name)
+    origins = Origins(lake.store)
+    plan = _Plan(lake, origins, captured.records, op, message, before)
+    head = publish(lake.store, lake.branch_name, plan, commit=plan.save)
+    assert head is not None
+    tag = _tag(lake, origins.machine, name, head.move.snapshot, message, captured.began)
+    return saved_state(tag, plan.records, origins, plan.save)
+
+
+def _refuse_taken(lake: Lake, name: str | None) -> None:
+    if name is not None and disk.exists(lake.store.paths.tag(name)):
+        raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
 
 
 class _Plan:
@@ -390,12 +463,24 @@ def _is_same_content(old: _Located, new: _Located) -> bool:
 def read_file(lake: Lake, name: str, path: str) -> Iterator[bytes]:
     """Yield the content of a file of a state; the path may begin with the directory's label.
     Raises UnknownRef, Damaged."""
-    state = find_state(lake, name)
+    label, found = locate(lake, find_state(lake, name), path)
+    record = next(each for each in find_state(lake, name).directories if each.label == label)
+    contents = Contents(lake.store.paths, state_files.read_index(lake.store.paths, record.index))
+    file = contents.file(found)
+    if file is None:
+        raise UnknownRef(f"{path!r} is no file in {name}: see `lakelog state info {name}`")
+    return contents.read(file)
+
+
+def locate(lake: Lake, state: SavedState, path: str) -> tuple[str, bytes]:
+    """Return the label of the directory of a state that holds a path, and the path in it; the path
+    may begin with the label. Raises UnknownRef, Damaged."""
     for record in state.directories:
         index = state_files.read_index(lake.store.paths, record.index)
-        contents = Contents(lake.store.paths, index)
+        known = {entry.path for entry in index.entries}
         for given in (path, path.removeprefix(f"{record.label}/")):
-            file = contents.file(os.fsencode(given))
-            if file is not None:
-                return contents.read(file)
+            if (found := os.fsencode(given.strip("/"))) in known:
+                return record.label, found
+        if path == record.label:
+            return record.label, b""
     raise UnknownRef(f"{state.name} holds no file {path!r}: see `lakelog state info {state.name}`")

@@ -113,7 +113,7 @@ def test_flipped_bits_are_named_by_verify_and_restore(tmp_path: Path) -> None:
             path.write_bytes(bad)
             assert [p.path for p in lake.verify().problems] == [str(path)]
             with pytest.raises(Damaged) as caught, lakes.opened(str(tmp_path / "lake")) as again:
-                restore_state(again, "one")
+                restore_state(again, "one", to=str(tmp_path / "out"))
             assert caught.value.path == str(path)
             path.write_bytes(whole)
         assert lake.verify().intact
@@ -141,7 +141,7 @@ def test_lost_pieces_are_repaired_or_named(tmp_path: Path) -> None:
         assert report.intact
         assert report.lost
         with pytest.raises(Damaged):
-            restore_state(lake, "one")
+            restore_state(lake, "one", to=str(tmp_path / "out"))
         save_state(lake, {"app": str(home)})
         restore_state(lake, "one")
         assert not lake.verify().lost

@@ -1,0 +1,131 @@
+"""Changes: what of a directory differs from a saved state, and which parts of it to exchange.
+
+What is equal stays. As one exchange is atomic, the part is one: the path below which everything
+lies that differs. The times of directories around it are set afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lakelog.chunks.state_index import StateEntry, StateIndex
+from lakelog.state.contents import Contents
+from lakelog.store.paths import Paths
+
+Place = tuple[tuple[str, int, int], ...]
+"""The chunks that hold the content of a file, each with the range in it."""
+
+
+@dataclass
+class Changes:
+    """What differs: `paths` that one side lacks or has otherwise, `stale` directories with another
+    time alone, of which `saved` has the entries. Whatever else has a content or
+    target of its own is `equal`."""
+
+    saved: dict[bytes, StateEntry]
+    paths: set[bytes] = field(default_factory=set)
+    stale: set[bytes] = field(default_factory=set)
+    equal: set[bytes] = field(default_factory=set)
+
+    @property
+    def devices(self) -> list[bytes]:
+        """The devices that a restore would have to make."""
+        found = (self.saved.get(path) for path in sorted(self.paths))
+        return [entry.path for entry in found if entry and entry.kind == "device"]
+
+    def top(self) -> bytes | None:
+        """The path below which everything lies that differs, None if nothing does."""
+        return os.path.commonpath(self.paths) if self.paths else None
+
+    def children(self) -> list[bytes]:
+        """The names in the directory below which something differs."""
+        return sorted({path.partition(b"/")[0] for path in self.paths if path})
+
+
+def compare(paths: Paths, present: StateIndex, saved: StateIndex) -> Changes:
+    """Compare what a directory holds with what it shall hold. Raises DamagedState."""
+    old, wanted = (
+        {entry.path: (entry, place) for entry, place in located(index)}
+        for index in (present, saved)
+    )
+    found = Changes({path: entry for path, (entry, _) in wanted.items()})
+    contents = _Both(paths, present, saved)
+    for path, (entry, place) in wanted.items():
+        before, old_place = old.get(path, (None, ()))
+        if before is None or not _is_alike(before, entry):
+            found.paths.add(path)
+        elif entry.kind == "dir":
+            if before.mtime != entry.mtime:
+                found.stale.add(path)
+        elif place == old_place or contents.are_equal(before, entry):
+            if entry.kind != "hard":
+                found.equal.add(path)
+        else:
+            found.paths.add(path)
+    found.paths.update(path for path in old if path not in wanted)
+    for index in (present, saved):
+        _take_names_together(index, found)
+    return found
+
+
+def located(index: StateIndex) -> Iterator[tuple[StateEntry, Place]]:
+    """Yield each entry with the place of its content."""
+    number, end, at = -1, 0, 0
+    for entry in index.entries:
+        stop, place = at + entry.stored if entry.extents else at, list[tuple[str, int, int]]()
+        while at < stop:
+            if at == end:
+                number += 1
+                end += index.chunks[number][1]
+            digest, size = index.chunks[number]
+            last = min(end, stop)
+            place.append((digest, at - end + size, last - end + size))
+            at = last
+        yield entry, tuple(place)
+
+
+def _is_alike(one: StateEntry, other: StateEntry) -> bool:
+    """Whether two entries differ in nothing that a restore brings back, but for content, and the
+    time of a directory, which changes with what is in it."""
+    return (
+        one.kind == other.kind
+        and one.mode == other.mode
+        and (one.mtime == other.mtime or one.kind == "dir")
+        and one.size == other.size
+        and one.target == other.target
+        and (one.uid, one.gid) == (other.uid, other.gid)
+        and one.xattrs == other.xattrs
+    )
+
+
+class _Both:
+    """The contents of two indices, which are read only if a file is in other chunks in each."""
+
+    def __init__(self, paths: Paths, *indices: StateIndex) -> None:
+        self._paths, self._indices = paths, indices
+        self._contents: list[Contents] = []
+
+    def are_equal(self, one: StateEntry, other: StateEntry) -> bool:
+        """Whether two files of one size have the same content."""
+        if not self._contents:
+            self._contents = [Contents(self._paths, index) for index in self._indices]
+        first, second = self._contents
+        return first.digest(one) == second.digest(other)
+
+
+def _take_names_together(index: StateIndex, found: Changes) -> None:
+    """All names of a file go if one does, so that they stay names of one file."""
+    names: dict[bytes, list[bytes]] = {}
+    for entry in index.entries:
+        if entry.kind == "hard":
+            names.setdefault(entry.target, [entry.target]).append(entry.path)
+    for group in names.values():
+        if not found.paths.isdisjoint(group):
+            found.paths.update(group)
+
+
+def is_inside(path: bytes, top: bytes) -> bool:
+    """Whether a relative path is another one or below it."""
+    return not top or path == top or path.startswith(top + b"/")

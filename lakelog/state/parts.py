@@ -1,0 +1,215 @@
+"""Parts: how each directory of a restore is replaced, by as few exchanges as can be.
+
+One exchange is atomic, so the path below which everything lies that differs is one part. Of a
+directory that cannot be exchanged itself, as a mount or where its parent is another user's, every
+name below which something differs is one. What is equal stays, and its old files are linked where
+the tree around them is made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from lakelog.chunks import state_files
+from lakelog.chunks.state_files import StateRecord
+from lakelog.chunks.state_index import StateEntry, StateIndex
+from lakelog.errors import StateRefused
+from lakelog.state import exchange
+from lakelog.state.changes import Changes, compare, is_inside
+from lakelog.state.exchange import Stamp, Step
+from lakelog.state.extract import Extraction, Live, Progress, shown, unmade
+from lakelog.store.bootstrap import Store
+
+_NOTHING = -(1 << 62)
+"""The inode of a step that exchanges nothing."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """How a directory is restored: a step for each path that is exchanged, of which those that the
+    state has are extracted; `stamps` are set at the end. `only` limits it to some paths."""
+
+    record: StateRecord
+    index: StateIndex
+    steps: dict[bytes, Step]
+    stamps: tuple[Stamp, ...] = ()
+    live: Live | None = None
+    only: tuple[bytes, ...] = ()
+    skip: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def lay_out(
+    store: Store,
+    record: StateRecord,
+    target: str,
+    present: StateIndex | None,
+    only: tuple[bytes, ...] = (),
+    *,
+    skip: bool = False,
+) -> Part:
+    """Decide how a directory is restored to one that holds what the index `present` says, or to
+    none. Raises StateRefused where something cannot be made, unless that is skipped; Damaged."""
+    index = state_files.read_index(store.paths, record.index)
+    if present is None:
+        devices = [e.path for e in index.entries if e.kind == "device"]
+        _refuse_devices([p for p in devices if _is_chosen(p, only)], skip=skip)
+        steps = {b"": Step(target, exchange.fresh_path(target))}
+        return Part(record, index, steps, only=only, skip=skip)
+    changes = compare(store.paths, present, index)
+    changes.paths = {path for path in changes.paths if _is_chosen(path, only)}
+    changes.stale = {path for path in changes.stale if _is_chosen(path, only)}
+    _refuse_devices(changes.devices, skip=skip)
+    entries = {entry.path: entry for entry in present.entries}
+    tops = _chosen_tops(target, changes, entries, only) if only else _tops(target, changes)
+    stamps, notes = _stamps(tops, changes, entries, around=not only)
+    steps = {}
+    for top in tops:
+        path = f"{target}/{os.fsdecode(top)}" if top else target
+        steps[top] = Step(path, exchange.fresh_path(path))
+        if top:
+            # Until the step is complete: what gives the directory back its time.
+            outer = entries[os.path.dirname(top)]
+            before = (outer.path.hex(), outer.mtime, -1)
+            steps[top] = replace(steps[top], root=target, stamps=(before,))
+    if stamps and not steps:
+        steps[b""] = Step(target, exchange.fresh_path(target), 0, target)
+    live = Live(target, entries, changes.equal)
+    return Part(record, index, steps, stamps, live, only, skip, notes)
+
+
+def _is_chosen(path: bytes, only: tuple[bytes, ...]) -> bool:
+    return not only or any(is_inside(path, each) for each in only)
+
+
+def _refuse_devices(paths: Iterable[bytes], *, skip: bool) -> None:
+    names = [f"{shown(path)}, a device," for path in paths]
+    if names and not skip:
+        raise StateRefused(unmade(names))
+
+
+def _tops(target: str, changes: Changes) -> list[bytes]:
+    top = changes.top()
+    # Exchanging a name takes the right to write to the directory that has it.
+    while top and not is_writable(f"{target}/{os.fsdecode(os.path.dirname(top))}"):
+        top = os.path.dirname(top)
+    if top is None:
+        return []
+    return [top] if top or is_exchangeable(target) else changes.children()
+
+
+def _chosen_tops(
+    target: str, changes: Changes, entries: dict[bytes, StateEntry], only: tuple[bytes, ...]
+) -> list[bytes]:
+    """Return what is exchanged for some paths alone: each, or the directory of it that is missing.
+    Raises StateRefused where it has no place."""
+    tops = set()
+    for top in only:
+        if not any(is_inside(path, top) for path in changes.paths):
+            continue
+        while (outer := os.path.dirname(top)) not in entries:
+            top = outer
+        folder = f"{target}/{os.fsdecode(outer)}".rstrip("/")
+        if entries[outer].kind != "dir":
+            raise StateRefused(f"{folder} is no directory now: move it away first")
+        if not is_writable(folder):
+            raise StateRefused(f"{folder}: this user may not write there")
+        tops.add(top)
+    return sorted(t for t in tops if not any(t != other and is_inside(t, other) for other in tops))
+
+
+def _stamps(
+    tops: list[bytes], changes: Changes, entries: dict[bytes, StateEntry], *, around: bool
+) -> tuple[tuple[Stamp, ...], tuple[str, ...]]:
+    """Return what is set once everything is in its place, the innermost first, and what cannot."""
+    folders = {path for path in changes.stale if not any(is_inside(path, top) for top in tops)}
+    if around:
+        folders.update(os.path.dirname(top) for top in tops if top)
+    modes, notes = {}, []
+    if b"" in changes.paths and tops != [b""]:
+        folders.add(b"")
+        old, new = entries[b""], changes.saved[b""]
+        modes[b""] = new.mode
+        if (old.uid, old.gid, old.xattrs) != (new.uid, new.gid, new.xattrs):
+            notes.append("the owner and attributes of the directory itself stay as they are")
+    ordered = sorted((path for path in folders if path in changes.saved), reverse=True)
+    saved = changes.saved
+    stamps = [(path.hex(), saved[path].mtime, modes.get(path, -1)) for path in ordered]
+    return tuple(stamps), tuple(notes)
+
+
+def is_writable(directory: str) -> bool:
+    """Whether this user may change the names in a directory."""
+    return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
+
+
+def is_exchangeable(path: str) -> bool:
+    """Whether a directory itself can be exchanged, or made, and not only what is in it."""
+    parent = os.path.dirname(path)
+    if os.path.ismount(path) or not is_writable(parent):
+        return False
+    around, user = os.stat(parent), os.geteuid()
+    if not around.st_mode & stat.S_ISVTX or user in (0, around.st_uid):
+        return True
+    return not os.path.isdir(path) or os.stat(path).st_uid == user
+
+
+def extract(
+    store: Store, parts: Sequence[Part], progress: Progress | None
+) -> tuple[tuple[str, ...], list[Step]]:
+    """Make the fresh trees of parts durably; return what could not be set, and the steps with their
+    inodes, not noted yet. An error leaves nothing. Raises Damaged, StateRefused, OSError."""
+    steps = [step for part in parts for step in part.steps.values()]
+    # First, so that whoever comes after a crash knows what to delete.
+    exchange.write_journal(store, steps)
+    notes, complete = list[str](), list[Step]()
+    try:
+        for part in parts:
+            found, made = _extract(store, part, progress)
+            notes += [f"{part.record.label}: {note}" for note in found]
+            complete += made
+    except BaseException:
+        exchange.discard(store, steps)
+        raise
+    return tuple(notes), complete
+
+
+def _extract(
+    store: Store, part: Part, progress: Progress | None
+) -> tuple[tuple[str, ...], list[Step]]:
+    extraction = Extraction(
+        store.paths,
+        part.record.index,
+        part.index,
+        progress,
+        live=part.live,
+        only=part.only,
+        skip=part.skip,
+    )
+    saved = {entry.path for entry in part.index.entries}
+    is_time_alone = list(part.steps) == [b""] and bool(part.steps[b""].root)
+    folders: dict[str, dict[bytes, Step]] = {}
+    for top, step in part.steps.items():
+        folders.setdefault(os.path.dirname(step.target), {})[top] = step
+    made = []
+    for steps in folders.values():
+        with exchange.open_parent(next(iter(steps.values()))) as folder:
+            names = {
+                top: os.fsencode(os.path.basename(step.fresh))
+                for top, step in steps.items()
+                if top in saved and not is_time_alone
+            }
+            if names:
+                extraction.run(folder, names)
+            for top, step in steps.items():
+                name = names.get(top, os.fsencode(os.path.basename(step.target)))
+                inode = 0 if is_time_alone else exchange.inode_of(name, folder)
+                # What is not there was skipped, or has gone by itself.
+                inode = (inode if top in names else -inode) or _NOTHING
+                made.append(replace(step, inode=inode, stamps=()))
+    if made and part.stamps:
+        made[0] = replace(made[0], stamps=part.stamps)
+    return (*part.notes, *extraction.notes), made
