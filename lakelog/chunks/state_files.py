@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import os
 import struct
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -38,6 +39,8 @@ _WINDOW_MAX = 8 << 20
 """Bytes that zstd keeps in memory; it would keep all of a frame whose header says so."""
 _SEAL = struct.pack("<II4s", 0x184D2A5D, 36, b"LKS1")
 _SEAL_BYTES = len(_SEAL) + 32
+_READ: weakref.WeakValueDictionary[tuple[str, str], StateIndex] = weakref.WeakValueDictionary()
+"""A rollback needs the index of a directory several times, and it takes a second to read."""
 
 
 _LATER = ("deployment", "machine", "number", "save", "parent", "before", "mac")
@@ -193,6 +196,13 @@ def check(data: bytes, name: str) -> None:
         state_index.check(lambda: _content(data, digest, length), length)
 
 
+def check_content(data: bytes, name: str) -> None:
+    """The same for one whose content is known, and of which only these bytes are in doubt."""
+    digest, ending = parse_state(name) or ("", "")
+    for _ in _content(data, digest, _length(data, CHUNK_MAX if ending == CHUNK else INDEX_MAX)):
+        pass
+
+
 def read_file(path: str) -> bytes:
     """Return the bytes of a chunk's or index's file. Raises FileNotFoundError, and NotIntact for
     one that is longer than any can be."""
@@ -210,11 +220,16 @@ def read_chunk(paths: Paths, digest: str) -> bytes:
 
 
 def read_index(paths: Paths, digest: str) -> StateIndex:
-    """Return an index. Raises DamagedState."""
+    """Return an index, which is the same object while somebody has it. Raises DamagedState."""
+    known = _READ.get((paths.root, digest))
+    if known is not None:
+        return known
     with _damage(paths.state_file(digest, INDEX)) as path:
         data = read_file(path)
         length = _length(data, _index_max(data))
-        return state_index.load(lambda: _content(data, digest, length), length)
+        index = state_index.load(lambda: _content(data, digest, length), length)
+    _READ[paths.root, digest] = index
+    return index
 
 
 def chunks_of(paths: Paths, digest: str) -> dict[str, int]:

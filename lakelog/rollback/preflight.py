@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.chunks import state_files
@@ -31,6 +31,7 @@ from lakelog.errors import (
 )
 from lakelog.lake import Lake
 from lakelog.state.capture import Capture
+from lakelog.state.changes import compare
 from lakelog.state.chunk_writer import Piece
 from lakelog.state.extract import shown, unmade
 from lakelog.state.origin import Origins, newest
@@ -311,7 +312,11 @@ def _examine_directory(
             # What is in no state yet is saved before anything overwrites it.
             if present != base:
                 result.unsaved.add(record.label)
-        if present is None or (present != index and _plain(present) != _plain(index)):
+        needed = {digest for digest, _ in index.chunks}
+        if present is not None:
+            changes = compare(lake.store.paths, present, index, is_stored=present == base)
+            needed = changes.chunks
+        if present is None or changes.paths or changes.stale:
             result.copied.add(record.label)
             if devices := _devices(index) - _devices(present):
                 raise StateRefused(
@@ -321,7 +326,7 @@ def _examine_directory(
             then += ", replaced" if present else ", created"
         else:
             then = "as it is"
-        _check_chunks(lake, index, record.label in result.copied)
+        _check_chunks(lake, index, needed)
     except (StateRefused, Damaged) as error:
         problem = str(error)
     except OSError as error:
@@ -337,19 +342,14 @@ def _captured(path: str, base: StateIndex | None, since: int) -> StateIndex | No
     return Capture(path, _Digests(), base, since).run().index
 
 
-def _plain(index: StateIndex) -> StateIndex:
-    """An index without what restoring cannot bring back."""
-    return replace(index, entries=tuple(replace(e, ctime=0, inode=0) for e in index.entries))
-
-
 def _devices(index: StateIndex | None) -> set[bytes]:
     return {entry.path for entry in index.entries if entry.kind == "device"} if index else set()
 
 
-def _check_chunks(lake: Lake, index: StateIndex, is_read: bool) -> None:
-    """Look for the chunks of an index, or read them. Raises DamagedState."""
+def _check_chunks(lake: Lake, index: StateIndex, needed: set[str]) -> None:
+    """Read the chunks of an index that are needed, and look for the others. Raises DamagedState."""
     for digest, _ in index.chunks:
-        if is_read or not disk.exists(lake.store.paths.state_file(digest, CHUNK)):
+        if digest in needed or not disk.exists(lake.store.paths.state_file(digest, CHUNK)):
             state_files.read_chunk(lake.store.paths, digest)
 
 

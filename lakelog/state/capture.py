@@ -69,6 +69,18 @@ class Captured:
 _IDENTITY = attrgetter("size", "mtime", "ctime", "inode", "mode", "uid", "gid")
 
 
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return (
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+        stat.S_IMODE(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+    )
+
+
 class _Previous:
     """The index of the save before: which files it has, and which chunks hold them."""
 
@@ -86,12 +98,17 @@ class _Previous:
             offset += size
             self.starts[offset] = number
 
-    def same(self, entry: StateEntry) -> StateEntry | None:
-        """Return the entry of the save before if the file did not change since."""
-        old = self.entries.get(entry.path, (None, 0))[0]
-        if old is None or old.kind != "file" or entry.ctime >= self.before:
+    def unchanged(self, path: bytes, status: os.stat_result) -> StateEntry | None:
+        """Return the entry of the save before if the file did not change since, nor its
+        attributes: these change the ctime, too."""
+        old = self.entries.get(path, (None, 0))[0]
+        if old is None or old.kind != "file" or status.st_ctime_ns >= self.before:
             return None
-        return old if _IDENTITY(old) == _IDENTITY(entry) else None
+        return old if _IDENTITY(old) == _identity(status) else None
+
+    def has(self, entry: StateEntry) -> bool:
+        """Whether an entry is one that `unchanged` returned."""
+        return self.entries.get(entry.path, (None, 0))[0] is entry
 
     def span(self, files: list[StateEntry]) -> list[Chunk] | None:
         """Return the chunks that hold exactly these unchanged files, one after another."""
@@ -213,6 +230,8 @@ class Capture:
             if identity in self._first:
                 return StateEntry(path, "hard", target=self._first[identity]), []
             self._first[identity] = path
+        if kind == "file" and (old := self._previous.unchanged(path, status)) is not None:
+            return old, []
         entry = self._entry(path, status, kind)
         return (
             replace(entry, target=os.readlink(self._full(path))) if kind == "link" else entry
@@ -271,16 +290,12 @@ class Capture:
         """Take the content of neighbouring files, from the save before if none of them changed;
         return the entries as they are stored."""
         files = [entry for entry in group if entry.kind == "file" and entry.size]
-        kept = [old for old in map(self._previous.same, files) if old is not None]
-        if files and len(kept) == len(files):
-            chunks = self._previous.span(kept)
+        if files and all(map(self._previous.has, files)):
+            chunks = self._previous.span(files)
             if chunks is not None and all(self._writer.has(digest) for digest, _ in chunks):
                 self._pieces += chunks
                 self._report(sum(entry.size for entry in files))
-                extents = {old.path: old.extents for old in kept}
-                return [
-                    replace(e, extents=extents[e.path]) if extents.get(e.path) else e for e in group
-                ]
+                return group
         if len(files) == 1 and files[0].size >= LARGE:
             return self._read_large(files[0])
         contents = [self._read_small(entry) for entry in group]

@@ -28,6 +28,13 @@ class Changes:
     paths: set[bytes] = field(default_factory=set)
     stale: set[bytes] = field(default_factory=set)
     equal: set[bytes] = field(default_factory=set)
+    places: dict[bytes, Place] = field(default_factory=dict)
+
+    @property
+    def chunks(self) -> set[str]:
+        """The digests of the chunks that hold the content of what differs."""
+        places = (self.places.get(path, ()) for path in self.paths)
+        return {digest for place in places for digest, _, _ in place}
 
     @property
     def devices(self) -> list[bytes]:
@@ -44,13 +51,17 @@ class Changes:
         return sorted({path.partition(b"/")[0] for path in self.paths if path})
 
 
-def compare(paths: Paths, present: StateIndex, saved: StateIndex) -> Changes:
-    """Compare what a directory holds with what it shall hold. Raises DamagedState."""
+def compare(
+    paths: Paths, present: StateIndex, saved: StateIndex, *, is_stored: bool = True
+) -> Changes:
+    """Compare what a directory holds with what it shall hold. Unless the chunks of the first are
+    stored, a file counts as another if it is in other chunks. Raises DamagedState."""
     old, wanted = (
         {entry.path: (entry, place) for entry, place in located(index)}
         for index in (present, saved)
     )
     found = Changes({path: entry for path, (entry, _) in wanted.items()})
+    found.places = {path: place for path, (_, place) in wanted.items()}
     contents = _Both(paths, present, saved)
     for path, (entry, place) in wanted.items():
         before, old_place = old.get(path, (None, ()))
@@ -59,7 +70,7 @@ def compare(paths: Paths, present: StateIndex, saved: StateIndex) -> Changes:
         elif entry.kind == "dir":
             if before.mtime != entry.mtime:
                 found.stale.add(path)
-        elif place == old_place or contents.are_equal(before, entry):
+        elif place == old_place or (is_stored and contents.are_equal(before, entry)):
             if entry.kind != "hard":
                 found.equal.add(path)
         else:

@@ -87,7 +87,7 @@ class ChunkWriter:
     def _is_intact(self, path: str, name: str) -> bool:
         """Whether a file can be relied on, so that damage does not reach what is saved now."""
         try:
-            state_files.check(state_files.read_file(path), name)
+            state_files.check_content(state_files.read_file(path), name)
         except (FileNotFoundError, document.NotIntact):
             return False
         return True
