@@ -86,7 +86,9 @@ class JournalSource:
         messages: list[Message] = []
         assert process.stdout is not None
         while len(messages) < limit:
-            is_ready, _, _ = select.select([process.stdout], [], [], WAIT)
+            # One that does not follow ends by itself, however slowly the machine starts it.
+            wait = WAIT if self._follows else None
+            is_ready, _, _ = select.select([process.stdout], [], [], wait)
             if not is_ready:
                 return messages, True
             data = os.read(process.stdout.fileno(), _READ)

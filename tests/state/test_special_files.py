@@ -11,8 +11,6 @@ import struct
 import time
 from pathlib import Path
 
-import pytest
-
 import lakelog
 from lakelog.chunks import state_files
 from lakelog.state.restore import restore_state
