@@ -47,7 +47,7 @@ _MAINTAIN_EVERY = 32
 
 @dataclass(frozen=True)
 class ConsumeResult:
-    """What a round did: messages read, events stored, lines quarantined, events known by their id.
+    """What a round did: messages read, events stored, lines quarantined, events that were known.
 
     `missing` counts messages that the server removed before they were read.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import re
 import subprocess
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lakelog.clients.address import quoted
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.compat.redis import RedisManager
@@ -19,7 +21,9 @@ from lakelog.consume.consume import consume
 from lakelog.errors import InvalidSetting, Unreachable
 from lakelog.recent.redis_feed import RecentFeeder
 from lakelog.recent.redis_recent import RecentEntries
+from tests.support.cli import run
 from tests.support.lakes import opened
+from tests.support.odd_passwords import LONG, is_told
 from tests.support.redis_server import Authority, RedisServer, free_port, running
 from tests.support.requirements import need, need_module
 from tests.support.tree import ROOT
@@ -155,6 +159,30 @@ def test_fail_over_by_sentinel(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
             add(5)
             assert consume(lake, f"{url}/st").events == 1
         asked.close()
+
+
+def test_no_piece_of_a_password_is_left(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In files, output and logs of all verbs that reach Redis, whether it lets us in or not."""
+    caplog.set_level(logging.DEBUG)
+    lake, said = home / "lake", ""
+    with running(RedisServer(home / "redis")) as server:
+        admin = RedisClient(RedisConfig(port=server.port))
+        admin.client.execute_command("ACL", "SETUSER", "odd", "on", f">{LONG}", "~*", "+@all")
+        admin.client.xadd("st", {"data": '{"type":"t"}'})
+        right = f"redis://odd:{quoted(LONG)}@127.0.0.1:{server.port}/0"
+        for url, code in ((right, 0), (right.replace("odd:", "odd:x"), 1)):
+            done = run(lake, "consume", f"{url}/st", "--once", code=code)
+            for words in (["--rebuild"], ["--json"]):
+                shown = run(
+                    lake, "recent", "--redis-url", url, *words, code=code * ("--json" not in words)
+                )
+                said += shown.output
+            said += done.output + repr(done.exception)
+        said += run(lake, "watch", str(home), "--print-unit", "--redis-url", right).output
+        admin.close()
+    assert not is_told(said + caplog.text)
+    for file in lake.rglob("*"):
+        assert not file.is_file() or not is_told(file.read_bytes().decode("latin-1"))
 
 
 def documented_rights() -> list[str]:

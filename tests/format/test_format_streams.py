@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import lakelog
 from lakelog.ingest.batch import CursorMoved, Job
 from lakelog.ingest.messages import Message, MessageBatch
-from lakelog.ingest.stream_cursor import StreamCursor
+from lakelog.ingest.stream_cursor import Mark, StreamCursor, of_state, thinned
 from lakelog.lake import Lake
 from tests.support.lakes import opened
 
 KEY = "kafka:c1/orders/0"
+TIME = 1_800_000_000_000_000
 
 
 def store(lake: Lake, *messages: Message, cursor: StreamCursor | None = None) -> MessageBatch:
@@ -27,9 +29,7 @@ def store(lake: Lake, *messages: Message, cursor: StreamCursor | None = None) ->
 
 
 def message(offset: int, value: bytes = b'{"type":"a"}', era: str = "") -> Message:
-    return Message(
-        KEY, str(offset + 1), offset, value, None, 1_800_000_000_000_000, b"{}", "m", era
-    )
+    return Message(KEY, str(offset + 1), offset, value, None, TIME, b"{}", "m", era)
 
 
 def entries(lake: Lake) -> list[tuple[str, dict[str, object]]]:
@@ -59,6 +59,41 @@ def test_members(home: Path) -> None:
         ]
         assert lake.count() == 2
         assert not lake.verify().problems
+
+
+def test_marks_by_which_a_stream_is_known_again(home: Path) -> None:
+    """F19.1: of few messages near the end of what was read, ever fewer before it."""
+    marks = thinned([Mark(f"{n}-0", f"{n:012x}", n) for n in range(1, 1001)])
+    distances = [1000 - mark.number for mark in marks]
+    assert (distances[0], distances[-1]) == (999, 0)
+    assert len(marks) == 11
+    cursor = StreamCursor(KEY, "orders/0", "0", skipped=-3, marks=marks, seen="2000-0")
+    with opened(str(home / "lake")) as lake:
+        store(lake, message(0), cursor=cursor)
+        ((_, members),) = entries(lake)
+        assert members["marks"][-1] == ["1000-0", f"{1000:012x}", 1000]  # type: ignore[index]
+        assert members["seen"] == "2000-0"
+        (found,) = of_state(lake.store, lake.store.state("main")).values()
+        assert found == replace(cursor, position="1", messages=1, bytes=12, form="jsonl", time=TIME)
+
+
+def test_rows_that_are_read_again(home: Path) -> None:
+    """F19.3: the same place in another incarnation, and the same content, is one message."""
+    with opened(str(home / "lake")) as lake:
+        values = [b'{"type":"a","n":1}', b'{"type":"a","n":2}', b"\0", b'{"type":"a","n":3}']
+        store(lake, *(message(n, value) for n, value in enumerate(values)))
+        lake.compact()
+        batch = MessageBatch(Job(lake.store, lake.branch_name, lake.engine, label="orders"))
+        try:
+            batch.move(StreamCursor(KEY, "orders/0", "0", "f00d", form="jsonl"))
+            other = [*values[:1], b'{"type":"a","n":20}', *values[2:]]
+            batch.add([message(n, value) for n, value in enumerate(other)], "orders", again=True)
+            batch.publish("orders")
+            assert (batch.rows, batch.known, batch.bad) == (1, 3, [])
+        finally:
+            batch.close()
+        found = lake.sql("SELECT data->>'n', origin FROM events ORDER BY 1").fetchall()
+        assert found == [("1", KEY), ("2", KEY), ("20", f"{KEY}#f00d"), ("3", KEY)]
 
 
 def test_only_after_the_entries_that_were_read(home: Path) -> None:
