@@ -275,12 +275,16 @@ class Consumer:
         }
         known = [mark for mark in marks if found.get(mark.position) == mark.fingerprint]
         place = known[-1].position if known else state.first
+        if not known and marks and marks[0].number == 0:
+            # Consuming began at the end of then: what is older was not asked for.
+            place = min(state.end, marks[0].position, key=order)
         what = (
             f"no longer has all that was read after {place}, as after a crash or a fail-over: what"
             " is new since then is read"
             if known
             else "is another stream than the one that was read, or it was created again: it is read"
-            " from its beginning, and what the lake has of it is not stored again"
+            f" from {'its beginning' if place == state.first else place}, and what the lake has of"
+            " it is not stored again"
         )
         # One that was taken out of the middle is looked into as well, but is no news.
         if is_shorter or not state.deleted or order(marks[-1].position) > order(state.deleted):

@@ -229,6 +229,27 @@ def test_crash_that_loses_the_last_second(home: Path, looks: bool) -> None:
         place.client.close()
 
 
+def test_crash_after_consuming_began_at_the_end(home: Path) -> None:
+    """What was older then is not read either, though nothing of what was read is there."""
+    path = str(home / "lake")
+    opened(path).close()
+    with running(RedisServer(home / "redis", options=("--save", ""))) as server:
+        place = RedisPlace(server)
+        place.number(20)
+        place.client.save()
+        place.number(5)
+        assert consumed(path, place.url, start="end").messages == 0
+        server.stop()
+        server.start()
+        said = list[str]()
+        assert consumed(path, place.url, say=said.append).messages == 0
+        assert "another stream" in said[0]
+        place.number(3)
+        assert consumed(path, place.url).messages == 3
+        assert numbers(path) == Counter(range(25, 28))
+        place.client.close()
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("seed", range(16))
 def test_histories_of_a_stream_that_is_rewound(home: Path, server: RedisServer, seed: int) -> None:
