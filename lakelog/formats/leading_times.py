@@ -22,9 +22,10 @@ words stand before them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from calendar import monthrange
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -200,7 +201,7 @@ class DateOrders:
             key = match["s"], len(match["c"])
             count = self._counts.setdefault(key, dict.fromkeys(_ORDERS[key], 0))
             for order in _ORDERS[key]:
-                count[order] += _date(order, match) is not None
+                count[order] += _date(order, match["a"], match["b"], match["c"]) is not None
 
     def of(self, key: tuple[str, int]) -> tuple[str, ...]:
         """Return the orders in which to try the numbers of a date, by what stands between them and
@@ -288,24 +289,23 @@ def _at(head: str, start: int) -> tuple[str, int, str] | None:
         return None
     for shape in _DIGITS if first.isdigit() else _LETTERS:
         match = shape.match(head, place)
-        if match is not None and (iso := _iso(match)):
-            groups = match.groupdict()
+        groups = match.groupdict() if match is not None else None
+        if groups is not None and match is not None and (iso := _iso(groups)):
             word = groups.get("tz") or ""
             return iso, match.end(), word if word in SEVERAL else ""
     return None
 
 
-def _iso(match: re.Match[str]) -> str:
+def _iso(groups: Mapping[str, str | None]) -> str:
     """ISO text of a time that has the shape of one; empty if it is none."""
-    groups = match.groupdict()
-    if groups.get("epoch"):
-        return groups["epoch"].replace(",", ".")
-    hour = _hour(int(groups["hour"]), groups.get("half"))
+    if epoch := groups.get("epoch"):
+        return epoch.replace(",", ".")
+    hour = _hour(int(groups["hour"] or 0), groups.get("half"))
     second = groups.get("second") or "00"
     fraction = groups.get("fraction")
     if second == "60":  # a leap second is the last moment of its minute
         second, fraction = "59", "999999"
-    date = _date_of(match, groups)
+    date = _date_of(groups)
     if date is None or hour is None or second > "59":
         return ""
     clock = f"{hour:02}:{groups['minute']}:{second}" + (f".{fraction}" if fraction else "")
@@ -332,14 +332,12 @@ def _hour(hour: int, half: str | None) -> int | None:
     return hour % 12 + 12 * (half in "Pp") if hour <= 12 else None
 
 
-def _date_of(
-    match: re.Match[str], groups: dict[str, str | None]
-) -> tuple[int | None, int, int] | None:
+def _date_of(groups: Mapping[str, str | None]) -> tuple[int | None, int, int] | None:
     """Year, month and day; no year where none is said."""
-    if groups.get("a"):
-        key = groups["s"] or "", len(groups.get("c") or "")
-        for order in _settled.get().of(key):
-            if (date := _date(order, match)) is not None:
+    if first := groups.get("a"):
+        last = groups.get("c") or ""
+        for order in _settled.get().of((groups["s"] or "", len(last))):
+            if (date := _date(order, first, groups["b"] or "", last)) is not None:
                 return date
         return None
     year = groups.get("year") or groups.get("last")
@@ -352,9 +350,12 @@ def _date_of(
     return int(year) if year else None, number, day
 
 
-def _date(order: str, match: re.Match[str]) -> tuple[int | None, int, int] | None:
-    """A date of numbers in an order; None if it has no such day."""
-    parts = dict(zip(order, (match["a"], match["b"], *_last(match)), strict=True))
+# The lines of a log have few dates.
+@functools.lru_cache(1024)
+def _date(order: str, *numbers: str) -> tuple[int | None, int, int] | None:
+    """A date of numbers in an order; None if it has no such day. Without a year the last number is
+    empty."""
+    parts = dict(zip(order, filter(None, numbers), strict=True))
     if "y" not in parts:
         year, checked = None, 2000
     elif len(parts["y"]) == 2 and len(parts["d"]) <= 2:
@@ -374,10 +375,6 @@ def _is_day(year: int, month: int, day: int) -> bool:
     )
 
 
-def _last(match: re.Match[str]) -> tuple[str, ...]:
-    return (match["c"],) if "c" in match.re.groupindex else ()
-
-
 def _century(year: int) -> int:
     return 2000 + year if year < 69 else 1900 + year
 
@@ -386,7 +383,7 @@ def _month(name: str) -> int:
     return _MONTHS.split("|").index(name[:3].title()) + 1
 
 
-def _zone(groups: dict[str, str | None]) -> str:
+def _zone(groups: Mapping[str, str | None]) -> str:
     """The zone as ISO text has it; empty for none, or one that may be several."""
     if groups.get("z"):
         return "Z"
