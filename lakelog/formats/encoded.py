@@ -2,7 +2,7 @@
 
 Lines are cut where their newlines are and decoded one by one, so that positions are those of the
 file. That holds for encodings in which ASCII stands for itself, which is nearly all but UTF-16,
-UTF-32 and EBCDIC. The exact rule reads every line.
+UTF-32 and EBCDIC.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lakelog.errors import InvalidSetting
-from lakelog.formats import sqltext
 from lakelog.formats.format import Event, Format, FormatWrapper
 
 _ASCII = bytes(range(32, 127)) + b"\t\r\n"
@@ -64,11 +63,12 @@ class EncodedFormat(FormatWrapper):
         return EncodedFormat(change(self._form), self._encoding, self.NAME)
 
     def _query(self) -> str:
-        return sqltext.none_sql("lines")
+        # Of lines that were decoded before: the engine reads UTF-8 alone.
+        return self._form.QUERY
 
     def cheaper(self, lines: list[bytes]) -> list[str]:
-        """None: the engine reads UTF-8 alone."""
-        return []
+        """Return the queries of the format for lines that look like these, once decoded."""
+        return self._form.cheaper([decoded(line, self._encoding) for line in lines])
 
     def uniform(self, lines: list[bytes]) -> None:
-        """None, for the same reason."""
+        """None: lines are cut out of the bytes of the file."""

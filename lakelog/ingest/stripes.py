@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lakelog.formats import pattern
+from lakelog.formats import encoded, pattern
 from lakelog.ingest.records import Records
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import wal
@@ -62,18 +62,20 @@ def in_order(tables: list[pa.Table | None]) -> pa.Table | None:
 
 
 def valid_text(
-    chunk_records: Records, *, blank: bool
+    chunk_records: Records, *, blank: bool, encoding: str = ""
 ) -> tuple[pa.Array, pa.Array | None, list[int]]:
     """The lines of records and what continues them, as UTF-8, and the indexes of those that are in
     an older encoding; what is no text is blanked, so that the exact rule says so of each.
 
-    With `blank` the older ones are, too.
+    With `blank` the older ones are, too. What is said to be in an `encoding` is decoded.
     """
     parts = (
         [chunk_records.lines]
         if chunk_records.more is None
         else [chunk_records.lines, chunk_records.more]
     )
+    if encoding and not all(_is_ascii(part) and not _has_escapes(part) for part in parts):
+        return *_decoded(parts, encoding), []
     try:
         # Arrow validates at memory speed; Python looks at records only where that fails.
         for part in parts:
@@ -82,6 +84,24 @@ def valid_text(
     except pa.ArrowInvalid:
         return _recoded(parts, blank)
     return parts[0], parts[1] if len(parts) > 1 else None, []
+
+
+def _decoded(parts: list[pa.Array], encoding: str) -> tuple[pa.Array, pa.Array | None]:
+    """Records of an encoding as UTF-8; each as a whole, as its characters may depend on those
+    before."""
+    raw = [part.view(pa.large_binary()).to_pylist() for part in parts]
+    if len(raw) == 1:
+        texts = [encoded.decoded(line, encoding) for line in raw[0]]
+        return pa.array(texts, pa.large_binary()).view(pa.large_string()), None
+    split = [_split(encoded.decoded(a + b, encoding)) for a, b in zip(*raw, strict=True)]
+    lines, more = (pa.array(texts, pa.large_binary()) for texts in zip(*split, strict=True))
+    return lines.view(pa.large_string()), more.view(pa.large_string())
+
+
+def _split(record: bytes) -> tuple[bytes, bytes]:
+    """The first line of a record, and the rest."""
+    end = record.find(b"\n") + 1 or len(record)
+    return record[:end], record[end:]
 
 
 def _recoded(parts: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array | None, list[int]]:
@@ -95,10 +115,10 @@ def _recoded(parts: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array | N
         # Blanked, a record gives no row, and so is left to the exact rule.
         text = b"" if blank else pattern.recoded(record) or b""
         older += [index] if text else []
-        line_end = text.find(b"\n") + 1 or len(text)
-        raw[0][index] = text[:line_end] if len(raw) > 1 else text
         if len(raw) > 1:
-            raw[1][index] = text[line_end:]
+            raw[0][index], raw[1][index] = _split(text)
+        else:
+            raw[0][index] = text
     arrays = [pa.array(texts, pa.large_binary()).view(pa.large_string()) for texts in raw]
     return arrays[0], arrays[1] if len(arrays) > 1 else None, older
 
@@ -131,6 +151,11 @@ def _is_ascii(lines: pa.Array) -> bool:
     """Whether all bytes around these lines are ASCII, which is seen in a fifth of the time."""
     data = np.frombuffer(lines.buffers()[2] or b"", np.uint8)
     return bool(data.max(initial=0) < 128)
+
+
+def _has_escapes(lines: pa.Array) -> bool:
+    """Whether ISO-2022 may switch to other characters around these lines."""
+    return bool((np.frombuffer(lines.buffers()[2] or b"", np.uint8) == ord("\x1b")).any())
 
 
 def _is_whole(data: bytes) -> bool:

@@ -193,10 +193,11 @@ class Transformer:
         remaining = np.arange(count, dtype=np.int64)
         many = self._traits.many
         few = 0 if many and chunk_records.length > _FEW_BYTES else FEW
-        if count <= few or self._traits.encoding:
+        if count <= few:
             return tables, remaining
         # Text that is not UTF-8 would fail the query for all lines of the chunk.
-        lines, more, recoded = stripes.valid_text(chunk_records, blank=many)
+        encoding = self._traits.encoding
+        lines, more, recoded = stripes.valid_text(chunk_records, blank=many, encoding=encoding)
         if self._uniform is not None and lines is chunk_records.lines:
             tables, remaining = self._by_layout(chunk, chunk_records, now)
             if len(remaining) <= few:

@@ -14,6 +14,7 @@ from lakelog.collect.watch import Watcher
 from lakelog.errors import InvalidSetting
 from lakelog.formats import encoded
 from lakelog.formats.definition import Definition
+from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit
 
 TEXTS = {
@@ -60,6 +61,42 @@ def test_a_file_in_a_named_encoding(lake: lakelog.Lake, tmp_path: Path, encoding
     position = "SELECT max(position) FROM events WHERE level = 'WARN'"
     assert lake.sql(position).fetchall()[0][0] == many.stat().st_size - len(line)
     assert proven(lake) == 704
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "shift_jis", "iso2022_jp"])
+def test_many_lines_are_read_as_few_are(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """Queries and the exact rule give the same events: stack traces, other styles, plain text,
+    lines in pairs, bytes that are no characters."""
+    text, lines = TEXTS[encoding], list[bytes]()
+    for n in range(900):
+        lines += [
+            f"2026-11-24 10:{n // 60:02}:{n % 60:02} ERROR app: {text} {n}".encode(encoding),
+            f"  at {text} {n}".encode(encoding),
+            f"level=warn time=2026-11-24T10:00:00Z msg={text}{n} n={n}".encode(encoding),
+            b"2026-11-24 10:00:00 INFO app: \xff\x80 %d" % n,
+        ]
+    columns = "position, time, type, level, source, message, data::VARCHAR"
+    answers = []
+    for few, form_ in ((0, ""), (10_000, ""), (0, "json"), (10_000, "json")):
+        monkeypatch.setattr(transform, "FEW", few)
+        data = b"\n".join(lines) + b"\n"
+        if form_:
+            data = b"".join(
+                f'{{"time":"2026-11-24T10:00:00Z","message":"{text}","n":{n}}}\n'.encode(encoding)
+                for n in range(900)
+            )
+        path = tmp_path / f"{few}{form_}.log"
+        path.write_bytes(data)
+        lake.ingest(str(path), format=form(encoding), source=path.name)
+        query = f"SELECT {columns} FROM events JOIN files USING (origin) WHERE path = ?"
+        rows = lake.sql(query.replace("source", "origin <> ''"), [str(path)]).fetchall()
+        answers.append(sorted(rows))
+    assert answers[0] == answers[1]
+    assert answers[2] == answers[3]
+    assert len(answers[0]) >= 1800
+    assert len(answers[2]) == 900
 
 
 def test_an_encoding_with_a_zone_a_pattern_or_a_table(lake: lakelog.Lake, tmp_path: Path) -> None:
