@@ -110,6 +110,9 @@ class RedisManager:
         """
         try:
             text = orjson.dumps(value)
+            # It writes NaN and infinities as null, which would come back as None.
+            if b"null" in text and _has_no_number(value):
+                raise TypeError("NaN and infinities are not JSON serializable")
         except TypeError as error:
             raise ValueError(f"{key}: {error}") from None
         if ttl is not None and not ttl > 0:
@@ -318,6 +321,15 @@ def _spelled(item: Scalar) -> str:
     if isinstance(item, str) and _typed(item) is item:
         return item
     return json.dumps(item)
+
+
+def _has_no_number(value: Any) -> bool:
+    """Whether a float that JSON does not have is somewhere in a value."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_has_no_number, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_no_number, value))
 
 
 def _typed(text: str | None) -> Any:

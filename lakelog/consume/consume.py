@@ -360,7 +360,11 @@ class Consumer:
             # Below 0 until the next round where the server has lost what was read.
             behind = max(0, state.added - _total(at)) if cursor else state.kept
         else:
-            behind = self._source.order(state.end) - self._source.order(at.position)
+            order = self._source.order
+            first, end = order(state.first), order(state.end)
+            # A stream that ends before where reading was is another one, read from its beginning.
+            start = first if order(at.position) > end else max(first, order(at.position))
+            behind = max(0, end - start)
         return StreamLag(state.name, at.position, state.end, at.messages, at.missing, behind)
 
 

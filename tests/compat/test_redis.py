@@ -90,6 +90,9 @@ def test_cached_values_come_back_until_they_expire(manager: RedisManager) -> Non
             manager.set_cached("c", 1, ttl=ttl)
     with pytest.raises(ValueError, match="not JSON serializable"):
         manager.set_cached("c", object())
+    for number in (float("nan"), float("-inf")):
+        with pytest.raises(ValueError, match="NaN and infinities"):
+            manager.set_cached("c", {"a": [None, (1.5, number)]})
     assert manager.get_cached("c") is None
 
 

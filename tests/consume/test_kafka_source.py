@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -17,7 +19,7 @@ import pytest
 import lakelog
 from lakelog.clients import kafka_config
 from lakelog.clients.kafka_config import KafkaConfig
-from lakelog.consume.consume import source_of
+from lakelog.consume.consume import Consumer, source_of
 from lakelog.errors import InvalidSetting, MissingPackage, Unreachable
 from tests.support.kafka_server import PARTITIONS, KafkaServer, kafka_server
 from tests.support.lakes import opened
@@ -199,6 +201,18 @@ class TestKafka(SourceSuite):
             other.number(5)
             consumed(path, other.url)
         assert numbers(path) == Counter(range(15))
+
+    def test_lag_of_a_topic_that_was_created_again(self, path: str, place: KafkaPlace) -> None:
+        """In the same cluster: it has fewer messages than were read, and all of them are new."""
+        place.number(40)
+        consumed(path, place.url)
+        source = place.source()
+        states = source.states
+        source.states = lambda: [  # type: ignore[method-assign]
+            dataclasses.replace(state, end="2") for state in states()
+        ]
+        with lakelog.open(path) as lake, contextlib.closing(Consumer(lake, source)) as consumer:
+            assert {lag.behind for lag in consumer.lags() if int(lag.position) > 2} == {2}
 
     def test_settings_cannot_change_what_is_stored(
         self, path: str, place: KafkaPlace, home: Path
