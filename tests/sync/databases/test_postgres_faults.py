@@ -263,6 +263,19 @@ def test_types_by_column(path: str, place: PostgresPlace) -> None:
         synced(path, place.url, query=query)
 
 
+@pytest.mark.parametrize("form", ["postgresql:///{0}", "postgresql:///{0}?host={1}"])
+def test_socket_of_the_server(
+    path: str, place: PostgresPlace, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address without a host: what libpq takes then, here by its variables."""
+    folder = place.server.folder
+    variables = {"PORT": str(place.server.port), "USER": "postgres", "PASSWORD": PASSWORD}
+    for name, value in {**variables, "HOST": str(folder)}.items():
+        monkeypatch.setenv(f"PG{name}", value)
+    synced(path, form.format(place.database, folder))
+    assert place.rows() == expected(path)
+
+
 def test_names_that_the_server_would_cut_off(path: str, place: PostgresPlace) -> None:
     with pytest.raises(SyncRefused, match="longer than the 63 bytes"):
         synced(path, place.url, table="t" * 64)
