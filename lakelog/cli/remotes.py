@@ -19,6 +19,7 @@ from lakelog.remotes import push as pushing
 from lakelog.remotes.push import Pushed
 from lakelog.render.formats import of_records
 from lakelog.runtime.lazy import Lazy
+from lakelog.settings import span_us
 from lakelog.store import bootstrap, tracking
 from lakelog.store.bootstrap import Store
 
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from lakelog.lake import Lake
     from lakelog.remotes import check as checking
     from lakelog.remotes import fetch as fetching
+    from lakelog.remotes import prune as pruning
     from lakelog.remotes.fetch import Fetched
 else:
     checking = Lazy("lakelog.remotes.check")
+    pruning = Lazy("lakelog.remotes.prune")
     fetching = Lazy("lakelog.remotes.fetch")
 
 _REMOTE = ("remote", "url", "lake", "branches")
@@ -47,27 +50,42 @@ def complete_remote(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     lakelog remote add origin /backup/lake
     lakelog remote list
     lakelog remote check origin --read-data
+    lakelog remote prune origin --grace 7d
     lakelog remote remove origin
 """
 )
-@click.argument("action", type=click.Choice(["add", "list", "check", "remove"]))
+@click.argument("action", type=click.Choice(["add", "list", "check", "prune", "remove"]))
 @click.argument("name", required=False, shell_complete=complete_remote)
 @click.argument("url", required=False)
 @click.option("--read-data", is_flag=True, help="With check: read every byte there.")
+@click.option("--grace", metavar="SPAN", help="With prune: keep what is younger; 1d.")
+@click.option("--dry-run", is_flag=True, help="With prune: say what would be deleted.")
+@click.option("--yes", is_flag=True, help="With prune: do not ask.")
 @with_output
 def remote(
-    app: App, action: str, name: str | None, url: str | None, read_data: bool, target: Target
+    app: App,
+    action: str,
+    name: str | None,
+    url: str | None,
+    read_data: bool,
+    grace: str | None,
+    dry_run: bool,
+    yes: bool,
+    target: Target,
 ) -> None:
-    """Name other places of this lake; list, check or forget them.
+    """Name other places of this lake; list, check, prune or forget them.
 
     URL is a directory, ssh://HOST/PATH, s3://BUCKET/PREFIX or
     oci://HOST/REPOSITORY: another lake, or a place that the first push makes one.
     Check looks for all that the branches and tags there need, and exits with 3 if
     something is missing or damaged: `lakelog push --repair` sends it again.
+    Prune deletes from a store of objects what no branch or tag there needs.
     Removing a remote forgets its address and the tags NAME/BRANCH; nothing is
     deleted there.
     """
-    given = {"add": 2, "list": 0, "check": 1, "remove": 1}[action]
+    given = {"add": 2, "list": 0, "check": 1, "prune": 1, "remove": 1}[action]
+    if (grace or dry_run or yes) and action != "prune":
+        raise click.UsageError("--grace, --dry-run and --yes go with remote prune")
     if read_data and action != "check":
         raise click.UsageError("--read-data goes with remote check and push --repair")
     if given != (name is not None) + (url is not None):
@@ -79,6 +97,8 @@ def remote(
             emit(of_records(records, _REMOTE), target)
         elif action == "check":
             _check(app, lake, str(name), read_data, target)
+        elif action == "prune":
+            _prune(app, lake, str(name), span_us(grace or "1d") // 1_000_000, dry_run, yes, target)
         elif action == "add":
             added = known.add(lake.store, str(name), str(url))
             later = known.try_out(lake.store, added.name)
@@ -263,6 +283,21 @@ def _check(app: App, lake: Lake, name: str, read_data: bool, target: Target) -> 
         read = " --read-data" if read_data else ""
         app.say(f"`lakelog push {name} --repair{read}` sends again what this lake has of it")
         click.get_current_context().exit(exits.WRONG)
+
+
+def _prune(
+    app: App, lake: Lake, name: str, grace: int, dry_run: bool, yes: bool, target: Target
+) -> None:
+    if not dry_run and not confirm(f"delete at {name} what nothing there needs?", yes):
+        raise click.Abort
+    done = pruning.prune(lake, name, grace=grace, dry_run=dry_run)
+    if done.waits:
+        app.say(f"pushes take notice of prunes from now on; deletes from {done.waits:,} s on")
+    young = f"; {many(done.young, 'younger one')} kept" if done.young else ""
+    would = "would be deleted" if dry_run else "deleted"
+    app.say(f"{many(done.objects, 'object')}, {size(done.bytes)} {would}{young}")
+    if target.format != "table" or target.path:
+        emit_record(asdict(done), target, lambda: "")
 
 
 def _the_remote(store: Store, name: str | None) -> str:

@@ -36,6 +36,7 @@ class Checked:
     objects: int = 0
     bytes: int = 0
     faults: list[Fault] = field(default_factory=list)
+    snapshots: set[str] = field(default_factory=set)
 
 
 def check(
@@ -61,6 +62,7 @@ def named_objects(store: Store, site: Site, result: Checked) -> Sizes:
     found: Sizes = {}
     for path, snapshot, text in _named(site, result):
         result.refs += 1
+        result.snapshots.add(snapshot)
         try:
             if not text and not store.manifests.is_there(snapshot):
                 carry.receive_manifest(store, site.remote, snapshot)

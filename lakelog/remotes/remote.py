@@ -82,9 +82,12 @@ class Remote(Protocol):
     """
 
     url: str
-    collects: bool
-    """Whether gc may run there, so that objects have to be looked at again before they are named.
-    """
+
+    @property
+    def collects(self) -> bool:
+        """Whether gc may run there, so that objects have to be looked at again before they are
+        named."""
+
     deciding: str
     """The service that decides whether `put_new` may take a name, which has to be tried once; "" of
     a kind that is known to refuse a taken name, or that looks again by itself."""

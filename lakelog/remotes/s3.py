@@ -10,11 +10,11 @@ a while after. What is sent has its SHA-256 with it, and its length there is com
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,6 +25,8 @@ from lakelog.remotes import aws_config
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import SETTLING, Interrupted
 from lakelog.runtime.lazy import Lazy
+from lakelog.store import disk
+from lakelog.store.paths import LEASE
 
 if TYPE_CHECKING:
     import obstore
@@ -33,6 +35,8 @@ else:
     obstore = Lazy("obstore")
     exceptions, store = Lazy("obstore.exceptions"), Lazy("obstore.store")
 
+PRUNED, DELETING = "gc/pruned", "gc/deleting"
+"""That somebody prunes there, and that a prune runs (prune.py)."""
 _PIECE = 1 << 20
 _WHOLE = 16 << 20
 """Longer objects are sent in parts."""
@@ -58,7 +62,6 @@ def checked(url: str) -> str:
 class S3Remote:
     """The objects below a prefix of a bucket."""
 
-    collects = False
     lists_objects = False
 
     def __init__(self, url: str) -> None:
@@ -94,6 +97,11 @@ class S3Remote:
             raise MissingPackage(
                 "s3:// needs the package obstore: pip install 'lakelog[s3]'"
             ) from None
+
+    @functools.cached_property
+    def collects(self) -> bool:
+        """Whether somebody prunes there (prune.py)."""
+        return remotes.retrying(lambda: self.size(PRUNED)) is not None
 
     def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of an object."""
@@ -157,7 +165,8 @@ class S3Remote:
                 self._put(key, data, mode="create")
             except FileExistsError:
                 return False
-            return True
+            # A server that looks and then stores may have given the name to another one, too.
+            return b"".join(self.stream(key)) == data
         if self.size(key) is not None:
             return False
         self._put(key, data)
@@ -192,9 +201,49 @@ class S3Remote:
     def flush(self) -> None:
         """What a store has acknowledged is durable."""
 
-    def publishing(self, objects: Mapping[str, int]) -> AbstractContextManager[object]:
-        """No gc runs there."""
-        return nullcontext()
+    @contextlib.contextmanager
+    def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
+        """Have a lease there, while no prune deletes; none where nobody prunes."""
+        if not self.collects:
+            yield
+            return
+        lease = f"gc/{LEASE}{disk.random_hex()}"
+        self._put(lease, b"{}")
+        try:
+            if self.size(DELETING) is not None:
+                raise TransferRefused(f"{self.url}: a prune runs there: push when it has ended")
+            yield
+            if self.size(lease) is None:
+                raise TransferRefused(
+                    f"{self.url}: a prune there took this push for dead: `lakelog push --repair`"
+                    " sends again what it may have deleted"
+                )
+        finally:
+            self.remove(lease)
+
+    def stamp(self, key: str) -> float | None:
+        """When an object was stored, in seconds by the store's clock; None if it is not there."""
+        try:
+            with self._translating(key):
+                return obstore.head(self._store, key)["last_modified"].timestamp()
+        except FileNotFoundError:
+            return None
+
+    def now(self) -> float:
+        """The time by the store's clock."""
+        key = f"cache/clock-{disk.random_hex(8)}"
+        self._put(key, b"{}")
+        try:
+            return self.stamp(key) or 0.0
+        finally:
+            self.remove(key)
+
+    def files(self, folder: str) -> Iterator[tuple[str, int, float]]:
+        """Yield (key, bytes, time of storing) of all objects below a prefix."""
+        with self._translating(folder):
+            for chunk in obstore.list(self._store, f"{folder}/", chunk_size=_LISTED):
+                for item in chunk:
+                    yield item["path"], int(item["size"]), item["last_modified"].timestamp()
 
     def close(self) -> None:
         """Connections end with the object."""

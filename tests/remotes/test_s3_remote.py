@@ -6,11 +6,13 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lakelog.errors import TransferRefused, Unreachable
-from lakelog.remotes import known
+from lakelog.remotes import carry, known
+from lakelog.remotes import prune as pruning
 from lakelog.remotes.fetch import clone
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import tracking
@@ -198,3 +200,106 @@ def test_endpoint_and_credentials_of_a_profile(
     with pytest.raises((TransferRefused, Unreachable), match="credential_process") as failed:
         push(path)
     assert "secret" not in str(failed.value).replace("secret_access", "")
+
+
+@pytest.fixture
+def rewound(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch, keys: None) -> str:
+    """A lake at whose remote nothing needs the second of two segments any more; ages are 0."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setattr("lakelog.remotes.prune.GRACE_LEAST", 0)
+    path = _with_remote(home, f"s3://lakes/p/{next(_NUMBERS)}")
+    with opened(path) as lake:
+        lake.tag("first")
+    push(path)
+    add(path, "second")
+    push(path)
+    with opened(path) as lake:
+        lake.rollback("first")
+    push(path, force=True)
+    return path
+
+
+def _prune(path: str) -> pruning.Pruned:
+    with opened(path) as lake:
+        return pruning.prune(lake, "origin", grace=0)
+
+
+def _url(path: str) -> str:
+    with opened(path) as lake:
+        return known.load(lake.store, "origin").url
+
+
+def test_what_nothing_needs_is_pruned(rewound: str, home: Path) -> None:
+    """And nothing else; it is sent again when it is needed."""
+    with opened(rewound) as lake:
+        early = pruning.prune(lake, "origin", grace=3_600)
+        assert (early.objects, early.waits) == (0, 3_600)
+        known.add(lake.store, "other", str(home / "x"))
+        with pytest.raises(TransferRefused, match="pruned there"):
+            pruning.prune(lake, "other", grace=3_600)
+    done = _prune(rewound)
+    assert done.objects >= 2  # a segment and an id run
+    assert _prune(rewound).objects == 0
+    assert rows(cloned(_url(rewound), home / "clone")) == rows(rewound)
+    with opened(rewound) as lake:
+        lake.undo()
+    assert push(rewound, force=True).carried.objects >= 2
+    assert rows(cloned(_url(rewound), home / "clone")) == rows(rewound)
+
+
+def test_what_is_young_is_kept(rewound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _prune(rewound)
+    add(rewound, "third")
+    push(rewound)
+    with opened(rewound) as lake:
+        lake.rollback("first")
+    push(rewound, force=True)
+    monkeypatch.setattr("lakelog.remotes.prune._wait", lambda *_: 0)
+    with opened(rewound) as lake:
+        done = pruning.prune(lake, "origin", grace=3_600)
+    assert (done.objects, done.young) == (0, 2)
+
+
+def test_a_push_beside_a_prune_loses_nothing(
+    rewound: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a push found there and a prune deletes before it is named is sent again."""
+    _prune(rewound)  # pushes have leases from now on
+    with opened(rewound) as lake:
+        lake.undo()
+    push(rewound, force=True)
+    with opened(rewound) as lake:
+        lake.rollback("first")
+    push(rewound, force=True)
+    with opened(rewound) as lake:
+        lake.undo()
+    real, todo = carry.missing_at, [lambda: _prune(rewound)]
+
+    def look(remote: Any, objects: Any) -> Any:
+        found = real(remote, objects)
+        if todo:
+            assert todo.pop()().objects >= 2
+        return found
+
+    monkeypatch.setattr(carry, "missing_at", look)
+    push(rewound, force=True)
+    assert rows(cloned(_url(rewound), home / "clone")) == rows(rewound)
+
+
+def test_a_prune_and_a_push_exclude_each_other(rewound: str) -> None:
+    _prune(rewound)
+    add(rewound, "third")
+    with known.connected(_url(rewound)) as there:
+        with there.publishing({}), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lakelog.remotes.prune._wait", lambda *_: 0)
+            patch.setattr("lakelog.remotes.prune.GRACE_LEAST", 3_600)
+            with opened(rewound) as lake, pytest.raises(TransferRefused, match="a push runs"):
+                pruning.prune(lake, "origin", grace=3_600)
+        # One that took the push for dead: the push is not acknowledged.
+        with pytest.raises(TransferRefused, match="push --repair"), there.publishing({}):
+            _prune(rewound)
+        assert there.put_new("gc/deleting", b"{}")
+        with pytest.raises(TransferRefused, match="a prune runs there"):
+            push(rewound)
+        there.remove("gc/deleting")
+    assert push(rewound).refs == {"main": "updated"}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import boto3
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 
@@ -18,6 +19,9 @@ from moto.server import ThreadedMotoServer
 def moto_store() -> Iterator[str]:
     """Run a good store with the bucket `lakes`; yield its address."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    # It looks and then stores: of two requests at once both would get a name.
+    create = S3Response.put_object
+    S3Response.put_object = _one_by_one(create)
     server.start()
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
@@ -31,6 +35,17 @@ def moto_store() -> Iterator[str]:
     client.create_bucket(Bucket="lakes")
     yield address
     server.stop()
+    S3Response.put_object = create
+
+
+def _one_by_one(method: Callable[..., Any]) -> Callable[..., Any]:
+    lock = threading.Lock()
+
+    def run(*words: Any, **more: Any) -> Any:
+        with lock:
+            return method(*words, **more)
+
+    return run
 
 
 @dataclass

@@ -1,0 +1,137 @@
+"""Deleting from a store of objects what no branch or tag there needs any more.
+
+    gc/pruned      when deleting was first asked for: from then on pushes have leases
+    gc/push-<hex>  the lease of a push that names objects
+    gc/deleting    a prune deletes
+
+As over SFTP (F9.11) each makes its own file before it looks for the other's, and a push looks at
+its objects again under its lease. A push that began before `gc/pruned` was there has none: so
+nothing is deleted before that is as old as the grace, and nothing younger than that ever. All ages
+are by the clock of the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lakelog.errors import TransferRefused
+from lakelog.lake import Lake
+from lakelog.remotes import check, known
+from lakelog.remotes import remote as remotes
+from lakelog.remotes.check import Checked
+from lakelog.remotes.s3 import DELETING, PRUNED, S3Remote
+from lakelog.remotes.site import Site, key_of
+from lakelog.store import policy
+from lakelog.store.paths import LEASE, OBJECTS
+
+GRACE_LEAST = 3_600
+"""Seconds of grace at least: a push that takes longer from its first look to its ref fails."""
+_FOLDERS = (*OBJECTS, "states")
+
+
+@dataclass
+class Pruned:
+    """What a prune deleted, or would; `waits` are the seconds until the first one may delete."""
+
+    remote: str
+    url: str
+    dry_run: bool = False
+    objects: int = 0
+    bytes: int = 0
+    young: int = 0
+    waits: int = 0
+
+
+def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned:
+    """Delete the objects of a remote that nothing there needs and that are older than a grace in
+    seconds. Raises TransferRefused where something cannot be read, or a push runs; NotAllowed."""
+    remote = known.load(lake.store, name)
+    if grace < GRACE_LEAST:
+        raise TransferRefused(f"a grace is an hour at least: a push may take as long as {grace} s")
+    if not dry_run:
+        policy.require(lake.store.paths, "remove-remote")
+    result = Pruned(name, remote.url, dry_run)
+    with known.connected(remote.url) as connection:
+        if not isinstance(connection, S3Remote):
+            raise TransferRefused(
+                f"{remote.url}: it is pruned there, with `lakelog gc` or by the registry itself"
+            )
+        site = Site(connection)
+        if not site.lake_id():
+            raise TransferRefused(f"{site.url}: there is no lake: check the address")
+        with _deleting(connection) as now:
+            result.waits = _wait(connection, now, grace)
+            if result.waits and not dry_run:
+                return result
+            _refuse_pushes(connection, now)
+            named = Checked(name, remote.url)
+            live = {key_of(each) for each in check.named_objects(lake.store, site, named)}
+            # A manifest may have a file there, although here a move carries it.
+            live |= {key_of(("manifests", snapshot)) for snapshot in named.snapshots}
+            if named.faults:
+                fault = named.faults[0]
+                raise TransferRefused(
+                    f"{site.url}: nothing was deleted: {fault.path}: {fault.reason}"
+                )
+            for key, size, age in _others(connection, live, now):
+                if age < grace:
+                    result.young += 1
+                    continue
+                if not dry_run:
+                    remotes.retrying(functools.partial(connection.remove, key))
+                result.objects, result.bytes = result.objects + 1, result.bytes + size
+    return result
+
+
+@contextlib.contextmanager
+def _deleting(remote: S3Remote) -> Iterator[float]:
+    """Say that a prune runs; yields the time there."""
+    if not remotes.put_new(remote, DELETING, b"{}"):
+        raise TransferRefused(
+            f"{remote.url}: another prune runs there, or was interrupted: after an hour `lakelog"
+            " remote prune` goes on"
+            if not _remove_if_old(remote)
+            else f"{remote.url}: an interrupted prune was cleared away: run it again"
+        )
+    try:
+        yield remote.stamp(DELETING) or 0
+    finally:
+        remote.remove(DELETING)
+
+
+def _remove_if_old(remote: S3Remote) -> bool:
+    begun = remote.stamp(DELETING) or 0
+    if remote.now() - begun < GRACE_LEAST:
+        return False
+    remote.remove(DELETING)
+    return True
+
+
+def _wait(remote: S3Remote, now: float, grace: int) -> int:
+    """Seconds until something may be deleted; notes that pushes need leases from now on."""
+    since = remote.stamp(PRUNED)
+    if since is None:
+        remotes.put_new(remote, PRUNED, b"{}")
+        return grace
+    return max(0, round(grace - (now - since)))
+
+
+def _refuse_pushes(remote: S3Remote, now: float) -> None:
+    for name in list(remote.names("gc")):
+        begun = remote.stamp(f"gc/{name}") if name.startswith(LEASE) else None
+        if begun is None:
+            continue
+        if now - begun < GRACE_LEAST:
+            raise TransferRefused(f"{remote.url}: a push runs there: try again when it has ended")
+        remote.remove(f"gc/{name}")  # one that was killed, or sleeps: it will notice
+
+
+def _others(remote: S3Remote, live: set[str], now: float) -> Iterator[tuple[str, int, float]]:
+    """Yield (key, bytes, age in seconds) of objects that are not live."""
+    for folder in _FOLDERS:
+        for key, size, stamp in remote.files(folder):
+            if key not in live:
+                yield key, size, now - stamp
