@@ -13,6 +13,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ class History:
         patch.setattr(disk, "now_us", lambda: real() + self.offset)
         self.machines: list[Machine] = []
         self.pushed: list[tuple[Machine, Saved]] = []
-        for number in range(2):
+        for number in range(self.random.choice([2, 2, 3])):
             path, home = str(root / f"lake{number}"), root / f"app{number}"
             home.mkdir()
             (home / "a").write_text("empty")
@@ -215,21 +216,34 @@ class History:
         assert (to / "a").read_text() == machine.fetched[name]
 
     def die(self, machine: Machine) -> None:
-        """Die in a save, restore or undo; then the next process finishes it or takes it back."""
-        acts: list[Callable[[], object]] = [
-            lambda: save_state(machine.lake, {"app": str(machine.home)}, keep=None)
-        ]
-        chosen = None
-        if machine.saved:
+        """Die in a save, restore, undo or rollback; the next process finishes it or takes it
+        back."""
+        lake, chosen = machine.lake, None
+        act: Callable[[], object] = partial(save_state, lake, {"app": str(machine.home)}, keep=None)
+        backups = [state for state in machine.saved if state.is_backup]
+        if machine.saved and self.random.random() < 0.8:
             chosen = self.random.choice(machine.saved)
-            acts += [lambda: restore_state(machine.lake, chosen.name)] * 2
-        act = self.random.choice(acts)
-        dies(act, self.random.randrange(1, 120), str(self.root))
+            acts: list[Callable[[], object]] = [partial(restore_state, lake, chosen.name)]
+            if chosen is (backups or [None])[-1]:
+                acts.append(partial(undo_restore, lake))
+            elif not chosen.is_backup:
+                acts.append(partial(rollback, lake, chosen.name, ("data", "state")))
+            act = self.random.choice(acts)
+        before, tags = lake.log(1)[0].move.number, set(lake.store.refs.tag_names())
+        dies(act, self.random.randrange(1, 150), str(self.root))
         for each in self.machines:
             each.lake.store.refs.forget()
-        finish(machine.lake)
+        finish(lake)
         now = (machine.home / "a").read_text()
-        assert now in (machine.content, chosen.content if chosen and act is not acts[0] else None)
+        assert now in (machine.content, chosen.content if chosen else None)
+        newer = [each.move for each in lake.log() if each.move.number > before]
+        if chosen and any(move.op == "rollback" for move in newer):
+            assert now == chosen.content
+            machine.held = chosen
+        elif (latest := latest_of(lake)).startswith(SAFETY) and latest not in tags:
+            # It died when what it was to overwrite was saved.
+            assert read_of(lake, latest) == machine.content
+            machine.held = Saved(latest, machine.content, is_automatic=False)
         # What the dead process saved holds what was there, whatever it was for.
         known_names = {state.name for state in machine.saved}
         for state in list_states(machine.lake):
@@ -239,6 +253,14 @@ class History:
                 machine.saved.append(made)
                 machine.held = machine.held if made.is_backup else made
         machine.content = now
+
+
+def latest_of(lake: lakelog.Lake) -> str:
+    """The name of the latest state, "" if there is none."""
+    try:
+        return find_state(lake, "latest").name
+    except UnknownRef:
+        return ""
 
 
 def read_of(lake: lakelog.Lake, name: str) -> str | None:

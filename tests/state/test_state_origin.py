@@ -245,6 +245,19 @@ def test_a_malformed_id_is_that_of_nobody(
     assert not find_state(lake, name).is_own
 
 
+def test_a_damaged_id_is_named_and_set_aside(tmp_path: Path, home: Path) -> None:
+    """`verify` says so; after a repair the machine of before can be adopted."""
+    lake = tmp_path / "lake"
+    name = str(answer(lake, "state", "save", "--dir", str(home))["state"])
+    path = lake / "machine.json"
+    path.write_bytes(path.read_bytes().replace(b"trusted", b"Trusted"))
+    assert "machine.json" in run(lake, "verify").output
+    run(lake, "repair", "--yes")
+    assert "machine.json" not in run(lake, "verify").output
+    run(lake, "machine", "adopt", "--yes")
+    assert run(lake, "state", "latest").stdout.strip() == name
+
+
 def interrupted(lake: lakelog.Lake, home: Path, run: Any, note: str) -> None:
     """Have a restore or rollback die while its note is there, and before anything is exchanged."""
     real = exchange.put_in_place

@@ -380,12 +380,15 @@ def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
 
 
 def _check_rollbacks(checker: Checker) -> None:
-    """Check the notes of rollbacks; one that is left over was interrupted, unless it is at work."""
+    """Check the notes of rollbacks, and whose they are; one that is left over was interrupted,
+    unless it is at work."""
     paths = checker.store.paths
     for name in sorted(disk.listing(paths.rollbacks)):
         if not name.startswith("."):
             # Without it an undo moves the branch alone; nothing else is lost.
             checker.document(f"{paths.rollbacks}/{name}", {"commit", "before"}, "derived")
+    # Without it the states of this machine are those of another one, which can be adopted.
+    checker.document(paths.machine, {"machine", "keys", "bound"}, "derived")
     pending = checker.document(paths.rollback, {"commit", "before", "steps"})
     if pending and not disk.is_locked(paths.restore_lock):
         reason = f"a {pending['op']} {pending['message']!r} was interrupted"
