@@ -45,10 +45,11 @@ def show(app: App, target: Target) -> None:
     for id in dict.fromkeys([*([found.id] if found.id else []), *states]):
         saved = states.get(id, [])
         word = "this" if id == found.id else "former" if id in found.former else "other"
+        is_adopted = id != found.id and (id in found.keys or id in found.trusted)
         rows.append(
             {
                 "machine": id,
-                "is": "adopted" if id in found.keys and id != found.id else word,
+                "is": "adopted" if is_adopted else word,
                 "states": len(saved),
                 "last": micros(saved[0].time) if saved else None,
                 "author": saved[0].author if saved else "",
@@ -83,11 +84,12 @@ def adopt(app: App, id: str | None, yes: bool) -> None:
 
     Without ID, the one that this lake was copied from, if there is only one. Do so
     where a lake was moved by a copy: two that share an id prune each other's states.
+    With `unknown`, states that name no machine count as saved here.
     """
     with app.open() as lake:
         paths, states = lake.store.paths, _by_machine(list_states(lake))
         found = machines.read(paths)
-        known = (set(states) | set(found.former)) - set(found.keys) - {""}
+        known = (set(states) | set(found.former)) - {*found.keys, *found.trusted}
         if id is None or id == machines.ANY:
             chosen = _only(known, found.former)
         else:
@@ -95,8 +97,8 @@ def adopt(app: App, id: str | None, yes: bool) -> None:
         count = many(len(states.get(chosen, [])), "saved state")
         if not confirm(f"be machine {short(chosen)}, with its {count}?", yes):
             raise click.ClickException("nothing was changed")
-        machines.adopt(paths, chosen)
-    app.say(f"this is machine {short(chosen)} now; {count} of it")
+        now = machines.adopt(paths, chosen)
+    app.say(f"this is machine {short(now.id)} now; {count} more of it")
 
 
 def _only(known: set[str], former: dict[str, str]) -> str:

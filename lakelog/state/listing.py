@@ -131,7 +131,7 @@ def states_of(states: list[SavedState], source: str) -> list[SavedState]:
     UnknownRef."""
     if not source:
         return [state for state in states if state.is_own]
-    id = machine.find(source, {state.machine for state in states if state.machine})
+    id = machine.find(source, {state.machine for state in states})
     return [state for state in states if id in (ANY, state.machine)]
 
 

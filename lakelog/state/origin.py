@@ -1,12 +1,11 @@
 """Whose a saved state is: this machine's, or another's that was fetched, pulled or copied.
 
-A record names its machine and proves it (F21.1). One of an earlier version does neither: it is this
-machine's if a move of the log saved it, for what comes from a remote is never moved to by a save.
+A record names its machine and proves it (F21.1). One of an earlier version does neither, as anybody
+could have written it: it is this machine's once such records were adopted.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import itertools
 import os
@@ -15,10 +14,10 @@ from typing import Any
 
 from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
-from lakelog.errors import Damaged, StateRefused
+from lakelog.errors import StateRefused
 from lakelog.store import disk, machine, tracking
 from lakelog.store.bootstrap import Store
-from lakelog.store.machine import SHORT
+from lakelog.store.machine import SHORT, UNKNOWN
 
 OPS = ("state", "container")
 """What a save may be: of directories, or of containers with theirs."""
@@ -28,21 +27,19 @@ class Origins:
     """Tells one's own records, as far as it was settled whose lake this is when it was made."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._paths = store.paths
         self.machine = machine.read(store.paths)
-        self._unsigned: set[tuple[str, str, int]] | None = None
 
     def is_own(self, record: StateRecord) -> bool:
         """Whether this machine saved a directory."""
-        if record.machine:
-            return record.is_of(self.machine)
-        if self._unsigned is None:
-            self._unsigned = _saved_here(self._store)
-        return _key(record) in self._unsigned
+        return record.is_of(self.machine)
 
     def require_own(self, record: StateRecord) -> None:
-        """Raise StateRefused for a directory of another machine: its path is anybody's word."""
+        """Raise StateRefused for a directory of another machine: its path is anybody's word. Raises
+        Damaged for one that could not be restored anywhere."""
         if not self.is_own(record):
+            for digest, _ in state_files.read_index(self._paths, record.index).chunks:
+                state_files.read_chunk(self._paths, digest)
             raise StateRefused(
                 f"{record.label!r} was saved by another machine ({short(record.machine)}), at"
                 f" {record.path!r}: choose where it goes with --to"
@@ -51,31 +48,7 @@ class Origins:
 
 def short(machine: str) -> str:
     """Return a machine's id as people read it."""
-    return machine[:SHORT] or "unknown"
-
-
-def _saved_here(store: Store) -> set[tuple[str, str, int]]:
-    """The records without a machine that saves of this lake made."""
-    found = set()
-    for branch in store.refs.all_branches():
-        # What is damaged is named by verify, and its states have to be given a path.
-        with contextlib.suppress(Damaged):
-            for move in store.refs.newest_first(branch):
-                if move.op in OPS:
-                    found |= _unsigned(store, move.snapshot)
-    return found
-
-
-def _unsigned(store: Store, snapshot: str) -> set[tuple[str, str, int]]:
-    with contextlib.suppress(Damaged):
-        held = state_files.records(store.manifests, store.manifests.load(snapshot))
-        newest = max((record.captured_at for record in held), default=0)
-        return {_key(r) for r in held if r.captured_at == newest and not r.machine}
-    return set()
-
-
-def _key(record: StateRecord) -> tuple[str, str, int]:
-    return record.index, record.path, record.captured_at
+    return machine[:SHORT] or UNKNOWN
 
 
 def suffix(store: Store, id: str) -> str:

@@ -2,7 +2,7 @@
 
     machine     32 hex digits, random: whose states a save makes
     keys        {machine: key}: ids of this lake, and the key that proves that it made a state
-    trusted     ids that were taken over without their keys
+    trusted     ids that were taken over without their keys, "" for states that name no machine
     former      {machine: key}: ids of the lake that this one was copied from
     path        where the lake was, resolved
     bound       [[inode, device, file system], ...] of lakelog.json
@@ -29,6 +29,8 @@ from lakelog.store.paths import Paths
 
 ANY = "ANY"
 """In the place of an id: whatever machine."""
+UNKNOWN = "unknown"
+"""In the place of an id: of states that name none, as earlier versions saved them."""
 SHORT = 6
 _PREFIX_MIN = 4
 _BYTES_MAX = 1 << 20
@@ -67,7 +69,8 @@ def read(paths: Paths) -> Machine:
     found = _read(paths)
     if _is_bound(found, paths):
         return found
-    return Machine(former={**dict.fromkeys(found.trusted, ""), **found.former, **found.keys})
+    trusted = dict.fromkeys(filter(None, found.trusted), "")
+    return Machine(former={**trusted, **found.former, **found.keys})
 
 
 def settle(paths: Paths) -> Machine:
@@ -87,10 +90,12 @@ def settle(paths: Paths) -> Machine:
 
 def adopt(paths: Paths, machine: str) -> Machine:
     """Be another machine from now on, whose states then count as made here, beside those of this
-    one. Raises OSError."""
+    one; with "", only let those count that name none. Raises OSError."""
     now = settle(paths)
     with _locked(paths):
         now = read(paths) if read(paths).id else now
+        if not machine:
+            return _write(paths, replace(now, trusted=(*now.trusted, "")))
         key, trusted = now.keys.get(machine) or now.former.get(machine, ""), now.trusted
         if not key:
             # Of a machine that is gone; what names it is believed.
@@ -109,11 +114,13 @@ def find(given: str, known: set[str]) -> str:
     UnknownRef."""
     if given == ANY:
         return ANY
-    close = [id for id in sorted(known) if id.startswith(given.lower())]
+    if given == UNKNOWN and "" in known:
+        return ""
+    close = [id for id in sorted(known) if id and id.startswith(given.lower())]
     if given.lower() in known:
         return given.lower()
     if len(given) < _PREFIX_MIN or len(close) != 1:
-        names = ", ".join(id[:SHORT] for id in sorted(known)) or "none"
+        names = ", ".join(id[:SHORT] or UNKNOWN for id in sorted(known)) or "none"
         raise UnknownRef(f"{given!r} is no machine, or several; known: {names}")
     return close[0]
 
@@ -144,7 +151,7 @@ def _read(paths: Paths) -> Machine:
         return Machine(
             str(body["machine"]),
             {_hex(id, 16): _hex(key, 32) for id, key in body["keys"].items()},
-            tuple(_hex(id, 16) for id in body["trusted"]),
+            tuple(id and _hex(id, 16) for id in body["trusted"]),
             {_hex(id, 16): key and _hex(key, 32) for id, key in body["former"].items()},
             str(body["path"]),
             tuple((int(inode), int(device), int(kind)) for inode, device, kind in body["bound"]),
