@@ -198,7 +198,9 @@ class Queries:
                 "list(subject ORDER BY subject, seq)",
             ]
         )
-        tail = choose(["", "", " GROUP BY date_trunc('day', time) ORDER BY ALL"])
+        tail = choose(
+            ["", "", " GROUP BY date_trunc('day', time) ORDER BY date_trunc('day', time)"]
+        )
         if choose(range(5)) == 0:
             item, tail = "subject, seq", " ORDER BY subject, seq LIMIT 5"
         if table.startswith("types"):
