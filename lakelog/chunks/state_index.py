@@ -81,7 +81,8 @@ class StateEntry:
     @property
     def stored(self) -> int:
         """The bytes of its content."""
-        return sum(length for _, length in self.extents)
+        extents = self.extents
+        return extents[0][1] if len(extents) == 1 else sum(length for _, length in extents)
 
 
 @dataclass(frozen=True)

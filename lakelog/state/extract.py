@@ -198,7 +198,7 @@ class Extraction:
             source = self._in(self._live_root, parent)
             os.link(original, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
         except OSError:
-            return False  # gone, of another owner, or has too many names: written anew
+            return False  # gone, of another owner, or has too many names: written again
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         before = self._live.entries[path]
         if status.st_mtime_ns == before.mtime and before.inode in (0, status.st_ino):

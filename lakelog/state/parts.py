@@ -3,7 +3,7 @@
 One exchange is atomic, so the path below which everything lies that differs is one part. Of a
 directory that cannot be exchanged itself, as a mount or where its parent is another user's, every
 name below which something differs is one. What is equal stays, and its old files are linked where
-the tree around them is made anew.
+the tree around them is rebuilt.
 """
 
 from __future__ import annotations

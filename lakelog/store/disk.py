@@ -18,9 +18,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lakelog.store import regular_file
+from lakelog.store import modes, regular_file
 
-Identity = tuple[int, int, int]
 TEMPORARY = ".tmp-"
 _BLOCK = 1 << 16
 _ZEROS = bytes(_BLOCK)
@@ -162,6 +161,7 @@ def make_dir(path: str) -> None:
     """Make a directory if it is not there."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(path)
+        modes.follow(path)
 
 
 def remove_dir(path: str) -> None:
@@ -400,18 +400,6 @@ def exists(path: str) -> bool:
     return True
 
 
-def identity(path: str) -> Identity | None:
-    """What no other file has that ever was at `path`; None if there is none that can be seen.
-
-    With the time, as the inode of a file that was removed is used again.
-    """
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_ctime_ns
-
-
 def is_same(path: str, fd: int) -> bool:
     """Whether `path` names an open file."""
     try:
@@ -449,6 +437,18 @@ def is_locked(path: str) -> bool:
         os.close(fd)  # which also drops the lock, if it was free to take
 
 
+def _open_lock(path: str) -> int:
+    """Open a lock file, which whoever writes to the lake may hold."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            return os.open(path, os.O_RDWR | _IN_PLACE)
+        except PermissionError:  # it takes no more to lock what another user made
+            return os.open(path, os.O_RDONLY | _IN_PLACE)
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | _IN_PLACE, 0o644)
+    modes.follow(path)
+    return fd
+
+
 class Claim:
     """A claim file; true if this process holds its lock."""
 
@@ -475,7 +475,7 @@ def claim(path: str, kept: int = -1) -> Iterator[Claim]:
     fd = kept
     try:
         if fd < 0:
-            fd = os.open(path, os.O_CREAT | os.O_RDWR | _IN_PLACE, 0o644)
+            fd = _open_lock(path)
         else:
             os.set_inheritable(fd, False)
     except OSError:
@@ -491,7 +491,7 @@ def claim(path: str, kept: int = -1) -> Iterator[Claim]:
 def hold(path: str, *, shared: bool) -> Iterator[bool]:
     """Hold a lock file that several may share, after waiting, or one alone, who does not wait:
     yields whether it is held."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | _IN_PLACE, 0o644)
+    fd = _open_lock(path)
     try:
         if shared:
             fcntl.flock(fd, fcntl.LOCK_SH)

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from errno import EINVAL, ENODEV, ENXIO
 
+Identity = tuple[int, int, int]
 DOCUMENT_MAX = 64 << 20
 """Bytes of a document, a manifest or packed moves at most: ten times what any lake has."""
 
@@ -53,3 +54,15 @@ def pieces(path: str, size: int = 1 << 22) -> Iterator[bytes]:
     with open(open_file(path), "rb", buffering=0) as file:
         while piece := file.read(size):
             yield piece
+
+
+def identity(path: str) -> Identity | None:
+    """What no other file has that ever was at `path`; None if there is none that can be seen.
+
+    With the time, as the inode of a file that was removed is used again.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_ctime_ns

@@ -23,7 +23,7 @@ from lakelog.runtime import forks
 from lakelog.runtime.lazy import wait_for_imports
 from lakelog.runtime.living import Living
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store import disk, wal
+from lakelog.store import disk, regular_file, wal
 from lakelog.store.append_batch import AppendBatch, own_error
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
 from lakelog.store.clock import Clock
@@ -129,7 +129,9 @@ class Writer:
         self._is_in_doubt = False  # whether a file with a name may have the frame
         self._fd, self._end, self._size = -1, 0, 0  # of the newest file, its space included
         self._path = ""
-        self._config: disk.Identity | None = None  # of lakelog.json when it was last looked at
+        self._config: regular_file.Identity | None = (
+            None  # of lakelog.json when it was last looked at
+        )
         self._abandoned: list[int] = []
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
         paths, refs = self._store.paths, self._store.refs
@@ -348,7 +350,7 @@ class Writer:
     def _require_lake(self) -> None:
         """Refuse to go on where another lake, or a copy of ours, took the place of ours."""
         # The times of lakelog.json may be read at every commit: no sync waits for them.
-        config = disk.identity(self._store.paths.config)
+        config = regular_file.identity(self._store.paths.config)
         if config != self._config:
             require_same_lake(self._store, self._path, (self._fd, *self._abandoned))
             self._config = config

@@ -1,0 +1,42 @@
+"""Whose the files of a lake are that several users write to: the lake's, whoever made them.
+
+Root may have made a lock or a branch in the lake of an application, or one of several users whose
+lake belongs to a group of theirs. What all of them write to has the owner and the mode of the lake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+_CONFIG = "lakelog.json"
+_LEVELS = 5
+
+
+def follow(path: str) -> None:
+    """Give a directory or a file that is shared the owner and mode of the lake that it is in, as
+    far as this user may; what is in none stays."""
+    lake = _lake_of(path)
+    if lake is None:
+        return
+    with contextlib.suppress(OSError):
+        made = os.stat(path, follow_symlinks=False)
+        if os.geteuid() not in (0, made.st_uid):
+            return
+        if (made.st_uid, made.st_gid) != (lake.st_uid, lake.st_gid):
+            with contextlib.suppress(OSError):  # only root gives away what is its own
+                os.chown(path, lake.st_uid, lake.st_gid, follow_symlinks=False)
+        is_dir = stat.S_ISDIR(made.st_mode)
+        mode = lake.st_mode & (0o2777 if is_dir else 0o666)
+        if not stat.S_ISLNK(made.st_mode) and mode != stat.S_IMODE(made.st_mode):
+            os.chmod(path, mode)
+
+
+def _lake_of(path: str) -> os.stat_result | None:
+    folder = os.path.dirname(path)
+    for _ in range(_LEVELS):
+        if os.path.exists(f"{folder}/{_CONFIG}"):
+            return os.stat(folder)
+        folder = os.path.dirname(folder)
+    return None

@@ -1,0 +1,66 @@
+"""A lake of one user, or of a group, in which root or another of them does something."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog.state.state import save_state
+from lakelog.store import disk
+from tests.support.capabilities import bound_by_modes
+
+USER = 12_345
+
+
+@pytest.fixture
+def private() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("private")
+@pytest.mark.parametrize("mode", [0o755, 0o2770])
+def test_what_root_makes_in_a_lake_belongs_to_its_user(tmp_path: Path, mode: int) -> None:
+    """Directories and locks, to which the user writes, too."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    path, home = tmp_path / "lake", tmp_path / "app"
+    home.mkdir()
+    with lakelog.open(path) as lake:
+        lake.append({"type": "A"})
+    for each in [path, *path.rglob("*")]:
+        os.chown(each, USER, USER)
+    path.chmod(mode)
+    before = {each for each in path.rglob("*") if each.is_dir()}
+    with lakelog.open(path) as lake:
+        save_state(lake, {"app": str(home)})
+        lake.branch("other")
+        with disk.claim(f"{lake.store.paths.cache}/new.lock") as claim:
+            assert claim
+        lake.gc()
+    made = [p for p in path.rglob("*") if (p.is_dir() and p not in before) or p.suffix == ".lock"]
+    assert len(made) > 4
+    for each in made:
+        status = each.stat()
+        assert (status.st_uid, status.st_gid) == (USER, USER), each
+        bits = 0o2777 if each.is_dir() else 0o666
+        if each.is_dir() or each.name in ("new.lock", "states.lock"):
+            assert stat.S_IMODE(status.st_mode) == mode & bits, each
+
+
+def test_lock_of_another_user_is_held_all_the_same(tmp_path: Path) -> None:
+    """A lock takes no more than to read its file."""
+    lock = tmp_path / "some.lock"
+    lock.touch()
+    lock.chmod(0o444)
+    with bound_by_modes(), disk.claim(str(lock)) as one, disk.claim(str(lock)) as other:
+        assert one
+        assert not other
+    with bound_by_modes(), disk.hold(str(lock), shared=True) as held:
+        assert held
