@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from lakelog.clients import backoff
 from lakelog.clients.address import without_secrets
 from lakelog.clients.redis_config import Credentials, RedisConfig
-from lakelog.clients.redis_pool import pool_of
+from lakelog.clients.redis_pool import disconnect_idle, pool_of
 from lakelog.errors import LakelogError, Unreachable
 from lakelog.runtime.lazy import Lazy
 
@@ -87,7 +87,7 @@ class RedisClient:
                 self._note(command, began, error)
                 if isinstance(error, redis.ReadOnlyError):
                     # Behind Sentinels the next connections lead to another server.
-                    self.pool.disconnect(inuse_connections=False)
+                    disconnect_idle(self.pool)
                 if _is_refusal(error):
                     refused.add(credentials)
                     if self._renew(refused):
@@ -139,7 +139,7 @@ class RedisClient:
             pool, self._credentials = self.pool, credentials
             self.pool = pool_of(self.config, credentials)
             self.client = redis.Redis(connection_pool=self.pool)
-        pool.disconnect(inuse_connections=False)
+        disconnect_idle(pool)
 
     def _renew(self, refused: set[Credentials]) -> bool:
         """Ask for credentials again; whether there are others than the refused ones."""

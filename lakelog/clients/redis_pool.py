@@ -58,6 +58,14 @@ def pool_of(config: RedisConfig, credentials: Credentials, size: int = 0) -> Any
     )
 
 
+def disconnect_idle(pool: Any) -> None:
+    """End the connections that run no command; others end what they do."""
+    # redis-py has an option for it from version 7 on.
+    for connection in list(pool.pool.queue):
+        if connection is not None:
+            connection.disconnect()
+
+
 def _shared(config: RedisConfig) -> dict[str, Any]:
     """Options of connections to servers and to Sentinels."""
     # redis-py must not retry by itself: it does not know what can be repeated.
