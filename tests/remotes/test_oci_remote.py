@@ -26,7 +26,17 @@ from lakelog.state.state import save_state
 from tests.support import registry_server
 from tests.support.cutting_proxy import CuttingProxy, proxied
 from tests.support.lakes import opened
-from tests.support.remote_suite import RemoteSuite, add, cloned, heads, pull, push, rows, snapshot
+from tests.support.remote_suite import (
+    RemoteSuite,
+    add,
+    checked,
+    cloned,
+    heads,
+    pull,
+    push,
+    rows,
+    snapshot,
+)
 from tests.support.requirements import need, need_module
 
 _NUMBERS = itertools.count()
@@ -120,6 +130,20 @@ class TestOci(RemoteSuite):
         add(clone, "theirs")
         assert push(clone).refs == {"main": "updated"}
         assert rows(cloned(copy, home / "again")) == rows(clone)
+
+    def test_a_blob_that_a_registry_lost_is_sent_again(
+        self, path: str, url: str, home: Path, registry: str
+    ) -> None:
+        push(path)
+        segment = min(Path(path).glob("segments/*/*.parquet"))
+        place = f"{url.replace('oci://' + registry, f'http://{registry}/v2')}/blobs"
+        request = urllib.request.Request(f"{place}/sha256:{segment.stem}", method="DELETE")
+        urllib.request.urlopen(request, timeout=240).close()
+        (fault,) = checked(path).faults
+        assert fault.path == str(segment.relative_to(path))
+        assert push(path, repair=True).carried.objects == 1
+        assert checked(path, read_data=True).faults == []
+        assert rows(cloned(url, home / "clone")) == rows(path)
 
     def test_a_signature_is_a_referrer_of_what_it_signs(
         self, path: str, url: str, home: Path
