@@ -489,3 +489,27 @@ def test_latest_state_is_the_one_that_the_branch_holds(world: World) -> None:
         save_state(lake, directories, name="v3")
         restore_state(lake, "v1")
         assert find_state(lake, "latest").name == "v3"
+
+
+def test_a_copy_tells_no_cluster_what_was_interrupted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback dies before its deployment is told: the lake goes on, and its copy does not."""
+    new = world.facts()
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with world.open() as lake, monkeypatch.context() as patch:
+        patch.setattr(rewind, "_carry_out", die)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(lake, "v1", ALL)
+    shutil.copytree(world.path, world.root / "copy")
+    with lakes.opened(str(world.root / "copy")) as copied:
+        done = save_state(copied, {"app": str(world.homes["app"])})
+        assert "a rollback that was interrupted" in done.notes[0]
+    assert world.facts()["deployment"] == new["deployment"]
+    assert world.facts()["state"] == new["state"]
+    with world.open() as lake:
+        assert finish(lake)
+    assert world.facts()["deployment"] != new["deployment"]
