@@ -318,7 +318,6 @@ def _from_json(body: dict[str, Any]) -> StateEntry:
     if type(mtime) is not int or abs(mtime) > _SIZE_MAX * 2 or not _count(body["mode"]) <= 0o7777:
         raise ValueError("a mode or time that cannot be")
     size = _count(body["size"]) if kind == "file" else 0
-    extents = body.get("extents", [[0, size]] if size else []) if kind == "file" else []
     return StateEntry(
         path,
         kind,
@@ -327,7 +326,7 @@ def _from_json(body: dict[str, Any]) -> StateEntry:
         _count(body["gid"]),
         mtime,
         size,
-        _extents(extents, size),
+        _extents(body, size) if kind == "file" else (),
         _to_bytes(body["target"]) if kind == "link" else b"",
         _xattrs(body["xattrs"]) if "xattrs" in body else _NO_XATTRS,
         body["ctime"] if kind == "file" else 0,
@@ -339,9 +338,11 @@ def _xattrs(pairs: list[Any]) -> dict[bytes, bytes]:
     return {_to_bytes(name): base64.b64decode(value, validate=True) for name, value in pairs}
 
 
-def _extents(pairs: list[Any], size: int) -> tuple[Extent, ...]:
+def _extents(body: dict[str, Any], size: int) -> tuple[Extent, ...]:
+    if "extents" not in body:
+        return ((0, size),) if size else ()
     end = 0
-    extents = tuple((_count(at), _count(length)) for at, length in pairs)
+    extents = tuple((_count(at), _count(length)) for at, length in body["extents"])
     for at, length in extents:
         if at < end or not length or at + length > size:
             raise ValueError("data of a file that overlaps, or lies outside it")

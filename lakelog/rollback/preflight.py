@@ -79,7 +79,8 @@ class Finding:
 class Preflight:
     """What a rollback to `target` (a snapshot) would do. `records` are its state directories,
     `copied` the labels of those that have to be written; `unsaved` those whose present content is
-    in no state yet; `indices` say what those hold that are there at all."""
+    in no state yet; `indices` say what those hold that are there at all; `read`
+    are indices of the lake."""
 
     target: str
     parts: tuple[str, ...]
@@ -88,6 +89,7 @@ class Preflight:
     copied: set[str] = field(default_factory=set)
     unsaved: set[str] = field(default_factory=set)
     indices: dict[str, StateIndex] = field(default_factory=dict)
+    read: list[StateIndex] = field(default_factory=list)
     cluster: ClusterStep | None = None
 
     @property
@@ -305,6 +307,8 @@ def _examine_directory(
         if known is not None and known.path == record.path:
             is_same = known.index == record.index
             base = index if is_same else state_files.read_index(lake.store.paths, known.index)
+        # Kept, so that whoever rolls back need not read them again.
+        result.read += [index, *([base] if base else [])]
         present = _captured(record.path, base, known.captured_at if known else 0)
         if present is not None:
             result.indices[record.label] = present

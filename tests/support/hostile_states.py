@@ -69,6 +69,7 @@ HOSTILE: dict[str, list[Body]] = {
     "negative size": [file("a", -1)],
     "size of no content": [file("a", 1 << 50)],
     "data outside": [file("a", 10, extents=[[5, 10]])],
+    "data of an empty file": [file("a", 0, extents=[[0, 5]])],
     "data that overlaps": [file("a", 10, extents=[[0, 5], [3, 5]])],
     "size that is text": [file("a", "1")],  # type: ignore[arg-type]
     "mode beyond bits": [entry("d", "dir", mode=0o170644)],
