@@ -38,7 +38,7 @@ def machine() -> None:
 @verb(examples="lakelog machine show --json")
 @with_output
 def show(app: App, target: Target) -> None:
-    """List the machines whose states are in the lake, and which one this is."""
+    """List the machines that saved states here; one is this one."""
     with app.open() as lake:
         found, states = machines.read(lake.store.paths), _by_machine(list_states(lake))
     rows: list[dict[str, Any]] = []

@@ -61,8 +61,8 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     lakelog sync postgresql://app@db/logs --every 5s
     lakelog sync duckdb:errors.duckdb --table errors \\
         --query "SELECT time, message FROM events WHERE level = 'ERROR'"
-    lakelog sync --config syncs.toml --metrics /var/lib/node_exporter/lakelog.prom
-    lakelog sync postgresql://app@db/logs --print-unit > lakelog-sync.service
+    lakelog sync --config syncs.toml --metrics /run/metrics/lakelog.prom
+    lakelog sync postgresql://db/logs --print-unit > sync.service
     lakelog sync status postgresql://app@db/logs
     lakelog sync check postgresql://app@db/logs --repair
 """

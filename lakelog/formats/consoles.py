@@ -90,8 +90,9 @@ HAPROXY = program(
     rf"\[(?:{_ALERTS})\] +(?:\d{{3}}/\d{{6}} )?\(\d+\) : ",
     (
         record(
-            rf"\[(?P<level>{_ALERTS})\] +(?:\d{{3}}/\d{{6}} )?\((?P<pid>\d+)\) : {MESSAGE}",
-            "pid",
+            rf"\[(?P<level>{_ALERTS})\] +(?:(?P<clock>\d{{3}}/\d{{6}}) )?\((?P<pid>\d+)\)"
+            rf" : {MESSAGE}",
+            *("clock", "pid"),
             time=UNTIMED,
             level=graded(
                 {
@@ -118,13 +119,14 @@ _BEA = {
 
 def _weblogic(extra: str, *data: str) -> Pattern:
     """A line of WebLogic; its moment is told once more, in milliseconds, which have a zone."""
+    columns = ("host", "server", "thread", "user", "transaction", "context", "code")
     user = r"<(?P<user><[^<>]*>|[^<>]*)>"
     return record(
-        rf"####<[^<>]+> <(?P<level>{'|'.join(_BEA)})> <(?P<source>[^<>]*)> <(?P<host>[^<>]*)>"
-        rf" <(?P<server>[^<>]*)> <(?P<thread>.*?)> {user} <(?P<transaction>[^<>]*)>"
+        rf"####<(?P<local_time>[^<>]+)> <(?P<level>{'|'.join(_BEA)})> <(?P<source>[^<>]*)>"
+        rf" <(?P<host>[^<>]*)> <(?P<server>[^<>]*)> <(?P<thread>.*?)> {user} <(?P<transaction>[^<>]*)>"
         rf" <(?P<context>[^<>]*)> <(?P<stamp>\d{{13}})> {extra}<(?P<code>[^<>]*)>"
         r" <(?P<message>.*?)>? *",
-        *("host", "server", "thread", "user", "transaction", "context", "code", *data),
+        *("local_time", *columns, *data),
         level=graded(_BEA),
         source="source",
     )

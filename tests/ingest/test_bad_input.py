@@ -388,8 +388,7 @@ def test_the_outcome_as_json(lake: lakelog.Lake, tmp_path: Path) -> None:
             "nuls": 0,
             "error": "",
             "ignored": "",
-            "reason": "not JSON: unexpected character, expected a JSON value at column 1"
-            " (at byte 180)",
+            "reason": "not JSON: unexpected character at column 1 (at byte 180)",
             "same_as": "",
             "repeated": 0,
             "note": "",
