@@ -123,8 +123,8 @@ def _weblogic(extra: str, *data: str) -> Pattern:
     user = r"<(?P<user><[^<>]*>|[^<>]*)>"
     return record(
         rf"####<(?P<local_time>[^<>]+)> <(?P<level>{'|'.join(_BEA)})> <(?P<source>[^<>]*)>"
-        rf" <(?P<host>[^<>]*)> <(?P<server>[^<>]*)> <(?P<thread>.*?)> {user} <(?P<transaction>[^<>]*)>"
-        rf" <(?P<context>[^<>]*)> <(?P<stamp>\d{{13}})> {extra}<(?P<code>[^<>]*)>"
+        rf" <(?P<host>[^<>]*)> <(?P<server>[^<>]*)> <(?P<thread>.*?)> {user}"
+        rf" <(?P<transaction>[^<>]*)> <(?P<context>[^<>]*)> <(?P<stamp>\d{{13}})> {extra}<(?P<code>[^<>]*)>"
         r" <(?P<message>.*?)>? *",
         *("local_time", *columns, *data),
         level=graded(_BEA),
