@@ -124,7 +124,8 @@ def _weblogic(extra: str, *data: str) -> Pattern:
     return record(
         rf"####<(?P<local_time>[^<>]+)> <(?P<level>{'|'.join(_BEA)})> <(?P<source>[^<>]*)>"
         rf" <(?P<host>[^<>]*)> <(?P<server>[^<>]*)> <(?P<thread>.*?)> {user}"
-        rf" <(?P<transaction>[^<>]*)> <(?P<context>[^<>]*)> <(?P<stamp>\d{{13}})> {extra}<(?P<code>[^<>]*)>"
+        rf" <(?P<transaction>[^<>]*)> <(?P<context>[^<>]*)> <(?P<stamp>\d{{13}})>"
+        rf" {extra}<(?P<code>[^<>]*)>"
         r" <(?P<message>.*?)>? *",
         *("local_time", *columns, *data),
         level=graded(_BEA),
