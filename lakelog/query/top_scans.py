@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.engine.syntax import SyntaxFault, sql_of
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.ref_schemas import RefSchemas
-from lakelog.query.sql import payload, prune
+from lakelog.query.sql import prune
 from lakelog.query.sql.prune import TableRefs
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.top_rows import TopRows, top_rows
@@ -25,8 +25,10 @@ from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
     import duckdb
+
+    from lakelog.query.sql import payload
 else:
-    duckdb = Lazy("duckdb")
+    duckdb, payload = Lazy("duckdb"), Lazy("lakelog.query.sql.payload")
 
 LEAST = 100_000
 """Events of which all columns are read as fast as the time of each before."""
