@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -305,6 +306,8 @@ class Comparison:
         for move in moves:
             for writer, mark in move.wal.items():
                 marks[writer] = max(mark, marks.get(writer, -1))
+        # Above these a watermark may have been lost with its move, whose rows are here.
+        published = functools.cache(lambda: self._published_marks(branch))
         sequences = orphans.wal_sequences(store, branch)
         for name in sorted(filter(parse_wal, disk.listing(folder))):
             content = disk.read(f"{folder}/{name}")
@@ -320,10 +323,36 @@ class Comparison:
                 if f.sequence > marks.get(writer, -1)
                 and f.sequence not in sequences.get(writer, set())
             ]
+            if frames:
+                last = self._last_position(branch, writer)
+                frames = [
+                    f
+                    for f in frames
+                    if f.sequence > published().get(writer, -1) and f.position > last
+                ]
             here = disk.read(path) if disk.exists(path) else b""
             whole = continue_copy(content, here, path) if frames else None
             if whole is not None:
                 yield name, whole, frames
+
+    def _published_marks(self, branch: str) -> dict[str, int]:
+        moves = [move for move, _ in recover.moves(self._store, branch)[0].values()]
+        keys = recover.segments_of(self._store, moves)
+        return recover.marks_of(self._store, branch, keys)
+
+    def _last_position(self, branch: str, writer: str) -> int:
+        """Return the last line of a writer that the newest state has a row of, or -1. Compacted
+        segments tell no group commits."""
+        moves = recover.moves(self._store, branch)[0]
+        entries = self._entries(self._store, moves[max(moves)][0] if moves else None)
+        keys = [key for key in entries if recover.is_intact(self._store, "segments", key)]
+        if not keys:
+            return -1
+        rows = sql.parquet(self._files(self._store, keys))
+        query = f"SELECT max(position) FROM {rows} WHERE origin = ?"
+        with contextlib.closing(self._connect()) as engine:
+            (last,) = engine.cursor().execute(query, [writer]).fetchone()
+        return -1 if last is None else int(last)
 
     def _make_writers_look(self) -> None:
         """Replace lakelog.json by the same, so that a writer whose WAL has no name any more, and

@@ -85,6 +85,7 @@ class _Branch:
     """What WALs and moves know of the writers of a branch."""
 
     def __init__(self, store: Store, name: str) -> None:
+        self._store = store
         # WALs first, as a reader does: what is sealed meanwhile is then in the moves (F12.2).
         files = Tail(store.paths, store.refs, name).scan()
         self.sequences = {
@@ -101,6 +102,12 @@ class _Branch:
     @property
     def newest(self) -> Move | None:
         return max(self.moves, key=lambda move: move.number, default=None)
+
+    @functools.cached_property
+    def published(self) -> set[str]:
+        """The segments that its states name. Those of tags do not count: their moves may be lost,
+        and then the branch lacks what a tag has."""
+        return recover.segments_of(self._store, self.moves)
 
     def knows(self, writer: str) -> bool:
         return writer in self.marks or writer in self.sequences
@@ -154,6 +161,9 @@ def _sealed_trace(lake: _Lake, key: str, notes: dict[str, str], ranges: Ranges) 
     uncovered = branch.uncovered(ranges)
     # Of a branch that was deleted nobody sees anything, and its WALs may be gone.
     if not uncovered or (branch.newest is not None and branch.newest.op == "delete"):
+        return None
+    # The move that had the watermark is lost, but a later one is not.
+    if key in branch.published:
         return None
     owner = notes.get("lake", "")
     if any(map(branch.knows, ranges)):

@@ -175,10 +175,27 @@ def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, 
 def named_segments(store: Store) -> dict[str, set[str]]:
     """Return every segment that a state which opens names, of any kept move or tag, with the
     branches of these."""
+    return _named_segments(store, [*_moved_states(store), *_tagged_states(store)])
+
+
+def segments_of(store: Store, published: Iterable[Move]) -> set[str]:
+    """Return every segment that the states of these moves name, as far as they open."""
+    return set(_named_segments(store, [(move.branch, move.snapshot) for move in published]))
+
+
+def marks_of(store: Store, branch: str, keys: set[str]) -> Watermarks:
+    """Return the last group commit of each writer in these segments, as far as a branch sealed
+    them: how far it was sealed, though the move that said so may be lost."""
+    batches = sealed_batches(store, ()) if keys else []
+    own = [b for b in batches if b.branch == branch and not keys.isdisjoint(b.segments)]
+    return raise_watermarks({}, own)
+
+
+def _named_segments(store: Store, states: list[tuple[str, str]]) -> dict[str, set[str]]:
     store.manifests.forget()
     branches: dict[str, set[str]] = {}
     paged: dict[str, set[str] | None] = {}
-    for branch, digest in _states(store):
+    for branch, digest in states:
         try:
             state = store.manifests.load(digest)
         except Damaged:
@@ -197,19 +214,26 @@ def named_segments(store: Store) -> dict[str, set[str]]:
 
 
 def _added(entries: Iterable[Entry]) -> set[str]:
-    return {e.key for e in entries if isinstance(e, SegmentEntry)}
+    # A state had what one of its segments was compacted from, even if that state is lost.
+    segments = [e for e in entries if isinstance(e, SegmentEntry)]
+    return {key for e in segments for key in (e.key, *e.made_from)}
 
 
-def _states(store: Store) -> list[tuple[str, str]]:
+def _moved_states(store: Store) -> list[tuple[str, str]]:
     names: dict[tuple[str, str], None] = {}
     for branch in store.refs.all_branches():
         for _, (move, _) in sorted(moves(store, branch)[0].items()):
             names[branch, move.snapshot] = None
+    return list(names)
+
+
+def _tagged_states(store: Store) -> list[tuple[str, str]]:
+    states = []
     for name in store.refs.tag_names():
         with contextlib.suppress(DamagedRef):
             tag = store.refs.tag(name)
-            names[tag.branch, tag.snapshot] = None
-    return list(names)
+            states.append((tag.branch, tag.snapshot))
+    return states
 
 
 def raise_watermarks(watermarks: Watermarks, way: list[SealedBatch]) -> Watermarks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Iterable
 
 from lakelog.errors import DamagedRef
 from lakelog.maintain.repair import orphans, recover
@@ -138,10 +139,24 @@ def _stand_in(
         generation=_generation(
             previous[0] if previous else None, following[0] if following else None, not later
         ),
-        wal=previous[0].wal if previous else {},
+        wal=_watermarks(store, branch, number, good),
         carried=text,
     )
     return move, encode_ref(move)
+
+
+def _watermarks(store: Store, branch: str, number: int, good: Moves) -> Watermarks:
+    """The watermarks of a lost move: those before it, and those of writers that had finished, which
+    the next one omits. What the next state has of them tells."""
+    marks = dict(good[max(earlier)][0].wal) if (earlier := [n for n in good if n < number]) else {}
+    later = [n for n in good if n > number]
+    if later:
+        keys = recover.segments_of(store, [good[min(later)][0]])
+        known = _highest(move for move, _ in good.values())
+        for writer, mark in recover.marks_of(store, branch, keys).items():
+            if mark > known.get(writer, -1):
+                marks[writer] = mark
+    return marks
 
 
 def _generation(previous: Move | None, following: Move | None, is_newest: bool) -> int:
@@ -297,8 +312,12 @@ def _lost_commits(
 def watermarks_of_all(store: Store, branch: str) -> Watermarks:
     """Return how far each writer that there ever was is sealed: a finished one has no watermark in
     the newest move."""
+    return _highest(move for move, _ in recover.moves(store, branch)[0].values())
+
+
+def _highest(moves: Iterable[Move]) -> Watermarks:
     marks: Watermarks = {}
-    for move, _ in recover.moves(store, branch)[0].values():
+    for move in moves:
         for writer, mark in move.wal.items():
             marks[writer] = max(mark, marks.get(writer, -1))
     return marks

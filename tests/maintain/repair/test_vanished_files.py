@@ -180,6 +180,35 @@ def test_an_older_copy_brings_nothing_back(tmp_path: Path) -> None:
     assert types(path) == before
 
 
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_a_lost_move_with_the_last_watermark_doubles_nothing(
+    tmp_path: Path, *, is_compacted: bool
+) -> None:
+    """An old move is lost that alone said how far a finished writer was sealed: its rows are here,
+    so no newest moves are lost, and its WAL does not come back from a copy made before the seal."""
+    path, copy = str(tmp_path / "lake"), str(tmp_path / "copy")
+    with lakelog.open(path, settings={"seal": "never", "gc_grace_hours": 0}) as lake:
+        lake.append([{"type": "A"}, {"type": "B"}])
+        lake.backup(copy)
+    with lakelog.open(path) as lake:
+        lake.settle()
+    short_lived(path, "C", "D")
+    if is_compacted:
+        with lakelog.open(path) as lake:
+            lake.compact()
+            lake.expire()
+            lake.gc()
+            lake.gc()
+        assert len(list(Path(path, "segments").rglob("*.parquet"))) == 1
+    move_file(path, 2).unlink()
+    code, said = run(path, "repair", "--from", copy, "--dry-run")
+    assert (code, reasons(said)) == (3, "the move is missing")
+    done = damage.repaired(path, copy)
+    assert (done.fetched, done.lost) == ([], ["branch main: move 2 of its log"])
+    assert damage.repaired(path, copy).done == []
+    assert types(path) == ["A", "B", "C", "D"]
+
+
 def test_events_that_a_lake_lost_before_it_went_on_come_from_the_copy(tmp_path: Path) -> None:
     """After its newest moves and their segments were lost a lake was written to: the moves of the
     copy cannot be linked any more, the events are added."""
