@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from lakelog.errors import (
     AlreadyExists,
@@ -20,7 +20,7 @@ from lakelog.errors import (
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document, machine, regular_file
 from lakelog.store.manifest import Manifest, Manifests, empty
-from lakelog.store.paths import FORMAT, Paths
+from lakelog.store.paths import FORMAT, Paths, parse_object, parse_wal
 from lakelog.store.refs import Move, Refs, author, escape_text
 from lakelog.store.verified_files import VerifiedFiles
 
@@ -107,14 +107,27 @@ def create_or_load(root: str, settings: Settings) -> Store:
 
 def refuse_orphan(paths: Paths) -> None:
     """Refuse to create a lake where another one lost its lakelog.json. Raises DamagedLake."""
-    for branch in disk.listing(paths.heads):
-        if disk.is_file(f"{paths.heads}/{branch}"):
-            continue
-        moves = {n for n in disk.listing(f"{paths.heads}/{branch}") if n[0] != "."}
-        # A first move alone may be that of a creation that was killed before it wrote lakelog.json.
-        contents = moves - {"000000000001.json"} or disk.listing(f"{paths.wals}/{branch}")
-        if contents and not disk.exists(paths.config):  # nobody appends before it is there
-            raise DamagedLake(paths.config, "it is missing, though the lake holds moves or WALs")
+    # In this order, as nobody appends before lakelog.json is there.
+    if _has_contents(paths) and not disk.exists(paths.config):
+        raise DamagedLake(paths.config, "it is missing, though the lake holds moves or events")
+
+
+def _has_contents(paths: Paths) -> bool:
+    """Whether there are files that no creation makes, be it killed before it wrote lakelog.json."""
+    names = _names_below(paths.heads)
+    if any(n[0] != "." and n != "000000000001.json" for n in names):
+        return True
+    segments = f"{paths.root}/segments"
+    return any(map(parse_wal, _names_below(paths.wals))) or any(
+        map(parse_object, _names_below(segments))
+    )
+
+
+def _names_below(folder: str) -> Iterator[str]:
+    """Yield the names of the files in the directories of one."""
+    for name in disk.listing(folder):
+        if not disk.is_file(f"{folder}/{name}"):
+            yield from disk.listing(f"{folder}/{name}")
 
 
 def is_lake(root: str) -> bool:

@@ -250,13 +250,15 @@ def judge(life: Life) -> str:
     harmed = harm(life)
     where = f"{life.done} {harmed}"
     with_copy = life.copied is not None and life.dice.random() < 0.7
-    left = {
-        name: keys & life.visible.get(name, set()) for name, keys in evidence(life.root).items()
-    }
     try:
         report = damage.checked(life.root)
     except LakeNotFound:
+        kept = [*Path(life.root, "wal").glob("*/*"), *Path(life.root, "segments").glob("*/*")]
+        assert not kept, f"{where}: no lake, but {kept}"
         return "no lake"
+    left = {
+        name: keys & life.visible.get(name, set()) for name, keys in evidence(life.root).items()
+    }
     for name, keys in left.items() if report.intact else ():
         seen = read(life.root, name) or set()
         assert keys <= seen, f"{where}: intact, but {sorted(keys - seen)} of {name} are not there"

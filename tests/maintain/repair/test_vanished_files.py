@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.errors import GcRefused, LakeReplaced
+from lakelog.errors import DamagedLake, GcRefused, LakeReplaced
 from lakelog.store import disk, history
 from tests.support import damage, lakes, vanishing
 from tests.support.effort import share
@@ -290,6 +290,28 @@ def test_a_branch_without_moves_comes_back_from_its_segments(tmp_path: Path) -> 
     assert done.after.problems == ()
     assert types(path) == ["A", "B"]
     assert list(Path(path, "refs/heads/unborn").iterdir()) == []
+
+
+@pytest.mark.parametrize("left", ["wal", "segments"])
+def test_no_lake_is_created_over_what_is_left_of_one(tmp_path: Path, left: str) -> None:
+    """Without lakelog.json and all moves, WALs or segments alone still are a damaged lake, which
+    nothing replaces by an empty one; repair brings the events back."""
+    path = str(tmp_path / "lake")
+    short_lived(path, "A")
+    if left == "wal":
+        with lakelog.open(path, settings={"seal": "never"}) as lake:
+            lake.append({"type": "B"})
+        shutil.rmtree(f"{path}/segments")
+    else:
+        shutil.rmtree(f"{path}/wal/main")
+    shutil.rmtree(f"{path}/refs/heads/main")
+    Path(path, "lakelog.json").unlink()
+    with pytest.raises(DamagedLake, match="missing, though the lake holds"):
+        lakelog.open(path)
+    done = damage.repaired(path)
+    assert done.after is not None
+    assert done.after.problems == ()
+    assert types(path) == ["B" if left == "wal" else "A"]
 
 
 def test_gc_refuses_while_the_hint_names_a_lost_move(tmp_path: Path) -> None:
