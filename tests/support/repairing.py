@@ -63,6 +63,13 @@ def wal_files(path: str) -> list[Path]:
     return sorted(Path(path, "wal/main").iterdir(), key=lambda p: p.stat().st_mtime_ns)
 
 
+def forget_wals(path: str) -> None:
+    """Remove all WALs of a lake of which everything is published, as a later writer does: what they
+    still have would come back from them."""
+    for file in wal_files(path):
+        file.unlink()
+
+
 def spoil(file: Path, at: int = 0, size: int = 16) -> bytes:
     """Overwrite a stretch of a file; return what it held before."""
     before = file.read_bytes()

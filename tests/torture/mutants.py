@@ -514,7 +514,7 @@ EDITS = [
         "repair: a lost segment not listed",
         "repair",
         f"{REPAIR}.data:drop_segments",
-        "outcome.lost.extend(_loss(branch, entry) for entry in lost)",
+        "outcome.lost.extend(_loss(branch, entry, counts.get(entry.key, 0)) for entry in lost)",
         "pass",
         *_themed("segments"),
     ),

@@ -60,7 +60,7 @@ class Comparison:
     """A lake beside a copy of it."""
 
     def __init__(self, store: Store, there: Store, connect: Connect) -> None:
-        self._store, self._there, self._connect = store, there, connect
+        self._store, self.there, self._connect = store, there, connect
 
     @classmethod
     def with_copy(cls, store: Store, copy: str, connect: Connect) -> Comparison | None:
@@ -140,12 +140,12 @@ class Comparison:
     # --- moves ---
 
     def _branches(self) -> list[str]:
-        return lost_moves.branches(self._there)
+        return lost_moves.branches(self.there)
 
     def _ahead(self, branch: str) -> _Ahead:
         """Compare the moves of a branch."""
         mine, damaged, _ = recover.moves(self._store, branch)
-        theirs = recover.moves(self._there, branch)[0]
+        theirs = recover.moves(self.there, branch)[0]
         top, last = max(mine, default=0), max(theirs, default=0)
         both = sorted(mine.keys() & theirs.keys())
         others = [n for n in both if digest_of(mine[n][1]) != digest_of(theirs[n][1])]
@@ -164,13 +164,13 @@ class Comparison:
         """Return the copy's files of the moves after a number, as far as none is missing, and the
         numbers of the moves in them."""
         names, end = [], top
-        for first, last, path in self._there.refs.packs(branch):
+        for first, last, path in self.there.refs.packs(branch):
             with contextlib.suppress(Damaged, FileNotFoundError):
                 if last > top and first <= end + 1:
                     read_packed(path)
                     names.append(os.path.basename(path))
                     end = max(end, last)
-        folder = self._there.paths.head_dir(branch)
+        folder = self.there.paths.head_dir(branch)
         own = {n: name for name in disk.listing(folder) if (n := parse_move(name)) is not None}
         while end + 1 in theirs and end + 1 in own:
             end += 1
@@ -184,7 +184,7 @@ class Comparison:
             span = (
                 _move_name(first) if first is newest else f"moves {first.number} to {newest.number}"
             )
-            more = self._events_of(self._there, newest) - self._events_of(self._store, ahead.before)
+            more = self._events_of(self.there, newest) - self._events_of(self._store, ahead.before)
             events = f", with {more} events more" if more > 0 else ""
             reason = f"the copy has {span} of {branch!r}, which are gone here{events}"
             yield self._problem(paths.move(branch, first.number), reason)
@@ -201,7 +201,7 @@ class Comparison:
 
     def _link_moves(self, branch: str, ahead: _Ahead, outcome: RepairOutcome) -> None:
         store = self._store
-        here, there = store.paths.head_dir(branch), self._there.paths.head_dir(branch)
+        here, there = store.paths.head_dir(branch), self.there.paths.head_dir(branch)
         make_branch_dirs(store, branch)
         for name in ahead.names:
             if not disk.exists(f"{here}/{name}"):
@@ -213,7 +213,7 @@ class Comparison:
 
     def _fetch_objects(self, digest: str, outcome: RepairOutcome) -> None:
         """Fetch what a state needs and the copy has; what it lacks too is found by verify."""
-        there = self._there
+        there = self.there
         names = [("manifests", digest)]
         with contextlib.suppress(Damaged):
             state = there.manifests.load(digest)
@@ -237,20 +237,20 @@ class Comparison:
         WAL; what was there before and is not here any more was removed."""
         if ahead.newest is None or ahead.before is None:
             return []
-        old = self._entries(self._there, ahead.fork) | self._entries(self._store, ahead.fork)
-        new = self._entries(self._there, ahead.newest)
+        old = self._entries(self.there, ahead.fork) | self._entries(self._store, ahead.fork)
+        new = self._entries(self.there, ahead.newest)
         mine = old | self._entries(self._store, ahead.before)
         fresh = [key for key in new if key not in mine]
-        fresh = [key for key in fresh if recover.is_intact(self._there, "segments", key)]
+        fresh = [key for key in fresh if recover.is_intact(self.there, "segments", key)]
         if not fresh:
             return []
-        known = [*self._files(self._there, old), *self._files(self._store, mine)]
+        known = [*self._files(self.there, old), *self._files(self._store, mine)]
         waiting = self._waiting(branch)
         tables = []
         with contextlib.closing(self._connect()) as engine:
             for key in fresh:
-                table = segment.read(self._there.paths, key, engine=engine.cursor())
-                at = _unknown(engine.cursor(), self._files(self._there, [key]), known)
+                table = segment.read(self.there.paths, key, engine=engine.cursor())
+                at = _unknown(engine.cursor(), self._files(self.there, [key]), known)
                 origins, positions = (table[n].to_pylist() for n in ("origin", "position"))
                 at = [n for n in at if not _holds(waiting, origins[n], positions[n])]
                 if at:
@@ -285,7 +285,7 @@ class Comparison:
         """Return the copy's watermarks, but those of writers whose WALs have frames below."""
         here = refs.watermarks_of_all(self._store, branch)
         sequences = orphans.wal_sequences(self._store, branch)
-        there = refs.watermarks_of_all(self._there, branch)
+        there = refs.watermarks_of_all(self.there, branch)
         return {
             writer: mark
             for writer, mark in there.items()
@@ -298,7 +298,7 @@ class Comparison:
         """Yield the copy's WALs that have frames which no move here, nor one of these, says were
         sealed, and which no WAL here has: the name, the bytes that the file has to have here, and
         the frames."""
-        store, folder = self._store, self._there.paths.wal_dir(branch)
+        store, folder = self._store, self.there.paths.wal_dir(branch)
         known = [*moves, *(move for move, _ in recover.moves(store, branch)[0].values())]
         if known and max(known, key=lambda move: move.number).op == "delete":
             return
@@ -364,7 +364,7 @@ class Comparison:
     def _documents(self) -> Iterator[tuple[str, bytes]]:
         """Yield the tags and rules that the copy has and the lake lacks: its path here,
         and the content. A lake that went on may have dropped tags by itself."""
-        store, there = self._store, self._there
+        store, there = self._store, self.there
         is_behind = not any(self._ahead(branch).is_older for branch in store.refs.all_branches())
         untagged = {
             move.message.split()[2]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.event.encode import from_micros
-from lakelog.maintain.repair import lost_moves, orphans, recover, refs
+from lakelog.maintain.repair import lost_moves, lost_rows, orphans, recover, refs
 from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set_aside
 from lakelog.maintain.seal import Sealer
 from lakelog.runtime.lazy import Lazy
@@ -31,33 +31,53 @@ Connect = Callable[[], Any]
 _SHOWN = 5
 
 
-def drop_segments(store: Store, branch: str, outcome: RepairOutcome) -> None:
-    """Remove damaged segments from the head, and list the loss."""
+def drop_segments(
+    store: Store, branch: str, connect: Connect, outcome: RepairOutcome, copy: Store | None
+) -> None:
+    """Remove damaged segments from the head, take back what inputs and WALs have of them, here or
+    in a copy, and list the loss."""
     state = store.state(branch)
     entries = store.manifests.segments(state)
     bad = [e for e in entries if not recover.is_intact(store, "segments", e.key)]
     if not bad:
         return
     inputs = {e.key: recover.inputs(store, state, e) for e in bad}
-    lost = [e for e in bad if not inputs[e.key]]
     restored = [e for key in inputs for e in inputs[key]]
+    sources = [store, *([copy] if copy else [])]
+    gone = [e for e in bad if not inputs[e.key]]
+    again = lost_rows.seal_again(store, state, gone, sources, connect)
+    counts = {key: entry.events for key, entry in again.items()}
+    lost = [e for e in gone if counts.get(e.key, 0) < e.events]
     # Before the files are set aside: the footer of a damaged segment may still name its commit.
     runs = _runs_of(store, state, lost)
+    # A run that goes has the keys of what comes back, too.
+    rest = [again[e.key].key for e in lost if e.key in again] if runs else []
+    keys_again = orphans.keys_of(store, connect, rest)
+    added: tuple[IdRun, ...] = ()
+    if len(keys_again[0]):
+        added = (identity_run.write(store.paths, *keys_again, disk.random_hex()),)
     give_up(store, "segments", [e.key for e in bad], outcome)
-    outcome.lost.extend(_loss(branch, entry) for entry in lost)
+    outcome.lost.extend(_loss(branch, entry, counts.get(entry.key, 0)) for entry in lost)
+    if again:
+        events = sum(counts.values())
+        outcome.done.append(
+            f"branch {branch}: {events} events of damaged segments taken back from WALs"
+        )
     if restored:
         outcome.done.append(
             f"branch {branch}: {len(restored)} segments taken back, before compaction"
         )
-    events = sum(e.events for e in lost)
+    events = sum(e.events - counts.get(e.key, 0) for e in lost)
     message = f"{len(bad)} damaged segment(s) set aside, {events} events lost"
     keys = {e.key for e in bad}
 
     def plan(_: Head, now: Manifest) -> Change | None:
         # A writer may be at work: the newest head decides what is left to do.
         present = [e for e in store.manifests.segments(now) if e.key in keys]
-        entries: tuple[Entry, ...] = (*map(tombstone, present), *restored)
-        return Change("repair", message, entries=entries, ids_drop=runs) if present else None
+        resealed = [again[e.key] for e in present if e.key in again]
+        entries: tuple[Entry, ...] = (*map(tombstone, present), *restored, *resealed)
+        change = Change("repair", message, entries=entries, ids_add=added, ids_drop=runs)
+        return change if present else None
 
     publish(store, branch, plan)
 
@@ -81,10 +101,11 @@ def _runs_of(store: Store, state: Manifest, bad: list[SegmentEntry]) -> tuple[st
     return tuple(runs)
 
 
-def _loss(branch: str, entry: SegmentEntry) -> str:
+def _loss(branch: str, entry: SegmentEntry, taken_back: int) -> str:
     low, high = (f"{from_micros(t):%Y-%m-%dT%H:%M:%SZ}" for t in entry.time)
     kind = "events" if entry.kind == "events" else "quarantined lines"
-    text = f"branch {branch}: {entry.events} {kind} of segment {entry.key[:12]}, {low} to {high}"
+    count = f"{entry.events - taken_back} of {entry.events}" if taken_back else f"{entry.events}"
+    text = f"branch {branch}: {count} {kind} of segment {entry.key[:12]}, {low} to {high}"
     if entry.kind != "events":
         return text
     types, sources = _top_values(entry.types), _top_values(entry.sources)

@@ -68,7 +68,8 @@ def repair(
         refs.mend_moves(store, branch, outcome, was_there=branch in used)
         with contextlib.suppress(UnknownRef):  # one deleted, or never finished, needs no more
             moved = refs.restore_state(store, branch, connect, outcome)
-            data.drop_segments(store, branch, outcome)
+            copied = other.there if other else None
+            data.drop_segments(store, branch, connect, outcome, copied)
             data.renew_ids(store, branch, connect, outcome)
             if other:
                 other.add_rows(branch, outcome)

@@ -15,6 +15,7 @@ from tests.support import damage, lakes
 from tests.support.publishing import publish_ids
 from tests.support.repairing import (
     cured,
+    forget_wals,
     frame_starts,
     head,
     made,
@@ -221,6 +222,7 @@ def test_a_lost_id_run_beside_a_lost_segment(tmp_path: Path) -> None:
     _, state, entries = head(path)
     spoil(object_file(path, "segments", entries[1].key), 4, 3)
     object_file(path, "ids", state.ids[0].digest).unlink()
+    forget_wals(path)
     cured(path)
     with lakelog.open(path) as lake:
         lake.append([{"type": "A2", "id": "a"}, {"type": "B2", "id": "b"}])

@@ -17,7 +17,7 @@ from lakelog.errors import DamagedLake, GcRefused, LakeReplaced
 from lakelog.store import disk, history
 from tests.support import damage, lakes, vanishing
 from tests.support.effort import share
-from tests.support.repairing import cured, head, move_file, types, wal_files
+from tests.support.repairing import cured, head, move_file, object_file, types, wal_files
 
 pytestmark = pytest.mark.damaged
 PARTS = 4
@@ -290,6 +290,67 @@ def test_a_branch_without_moves_comes_back_from_its_segments(tmp_path: Path) -> 
     assert done.after.problems == ()
     assert types(path) == ["A", "B"]
     assert list(Path(path, "refs/heads/unborn").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_rows_of_a_lost_segment_come_from_wals_of_a_copy(tmp_path: Path, *, is_whole: bool) -> None:
+    """A copy that was made before events were published has them in a WAL: they come from there,
+    under their numbers if all do, without those that are stored already; the others are lost."""
+    path, copy = str(tmp_path / "lake"), str(tmp_path / "copy")
+    short_lived(path, "0")
+    with lakelog.open(path, settings={"seal": "never"}) as lake:
+        lake.append([{"type": "A", "id": "a"}, {"type": "A", "id": "a"}, {"type": "B"}])
+        lake.append({"type": "C", "id": "c"})
+        if not is_whole:
+            lake.backup(copy)
+        lake.append({"type": "D", "id": "d"})
+        if is_whole:
+            lake.backup(copy)
+    with lakelog.open(path) as lake:
+        lake.settle()
+    right = damage.read(path)
+    move, _, entries = head(path)
+    (lost,) = (entry for entry in entries if "A" in entry.types)
+    object_file(path, "segments", lost.key).unlink()
+    if is_whole:
+        done = damage.repaired(path, copy)
+        assert done.done == ["branch main: 4 events of damaged segments taken back from WALs"]
+        assert done.lost == []
+        assert damage.read(path) == right
+        assert head(path)[0].generation == move.generation
+    else:
+        done = damage.repaired(path, copy)
+        assert done.lost[0].startswith("branch main: 1 of 4 events of segment")
+        assert types(path) == ["0", "A", "B", "C"]
+    assert done.after is not None
+    assert done.after.problems == ()
+    with lakelog.open(path) as lake:
+        lake.append([{"type": "A", "id": "a"}, {"type": "C", "id": "c"}, {"type": "E"}])
+        lake.settle()
+    assert types(path) == ["0", "A", "B", "C", *(["D"] if is_whole else []), "E"]
+    again = damage.repaired(path, copy)
+    assert (again.fetched, again.done, again.lost) == ([], [], [])
+
+
+def test_rows_of_a_lost_segment_come_from_the_wal_of_a_living_writer(tmp_path: Path) -> None:
+    """It still has what was published while its writer goes on in it; no copy is needed, and what
+    was rolled back does not come."""
+    path = str(tmp_path / "lake")
+    with lakes.opened(path, seal="never") as lake:
+        lake.append({"type": "A", "id": "a"})
+        lake.settle()
+        lake.append({"type": "B"})
+        lake.settle()
+        lake.rollback("main@2")
+        lake.append({"type": "C"})
+        lake.settle()
+        right = damage.read(path)
+        for file in Path(path, "segments").rglob("*.parquet"):
+            file.unlink()
+        done = damage.repaired(path)
+        assert not [line for line in done.lost if line.startswith("branch main")]
+        assert damage.read(path) == right
+    assert types(path) == ["A", "C"]
 
 
 @pytest.mark.parametrize("left", ["wal", "segments"])

@@ -1,0 +1,145 @@
+"""Rows of lost segments that WALs still have: sealed again.
+
+A WAL outlives the seal of its frames here while its writer goes on in the file, and for good in a
+copy that was made before. The move of the seal tells which group commits were in the segment: those
+between the watermarks before it and its own. Only segments that a seal made, and that are live in
+the newest state, are made again: whatever removes rows leaves other segments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import Damaged
+from lakelog.maintain.repair import recover
+from lakelog.maintain.repair.orphans import Connect
+from lakelog.maintain.seal import drop_duplicates
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import rows, segment, sql
+from lakelog.store import disk, wal
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import IdRun, SegmentEntry
+from lakelog.store.manifest import Manifest
+from lakelog.store.tail import Tail, sealed_ranges, start_time
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+
+Ranges = dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class _Seal:
+    """What one move sealed: group commits by writer, and the id runs that it added."""
+
+    branch: str
+    ranges: Ranges
+    runs: set[IdRun]
+
+
+def seal_again(
+    store: Store, state: Manifest, lost: list[SegmentEntry], sources: list[Store], connect: Connect
+) -> dict[str, SegmentEntry]:
+    """Write what WALs of these lakes have of lost segments of a state; return the new segments by
+    the keys of the lost ones. One that has all rows, in their order, has the seq of that one."""
+    wanted = {e.key: e for e in lost if e.kind == "events" and not e.made_from}
+    found: dict[str, SegmentEntry] = {}
+    for key, seal in _seals(store, set(wanted)).items() if wanted else ():
+        frames, is_ordered = _frames(sources, seal)
+        if not frames:
+            continue
+        with contextlib.closing(connect()) as engine:
+            flat = [frame for group in frames.values() for frame in group]
+            table = _rows(store, state, seal, flat, engine)
+        # More than there were: some had been dropped as duplicates of what nobody knows any more.
+        if 0 < table.num_rows <= wanted[key].events:
+            entry = segment.write(
+                store.paths,
+                table,
+                kind="events",
+                layout="arrival",
+                commit=disk.random_hex(),
+                wal=sealed_ranges(frames),
+                branch=seal.branch,
+                lake=store.lake_id,
+            )
+            whole = is_ordered and entry.events == wanted[key].events
+            found[key] = dataclasses.replace(entry, seq=wanted[key].seq) if whole else entry
+    return found
+
+
+def _seals(store: Store, keys: set[str]) -> dict[str, _Seal]:
+    """Return what the moves sealed that added these segments, as far as it is known."""
+    found: dict[str, _Seal] = {}
+    for branch in store.refs.all_branches():
+        marks: dict[str, int] = {}
+        previous: tuple[set[str], set[IdRun]] | None = set(), set()
+        for _, (move, _) in sorted(recover.moves(store, branch)[0].items()):
+            state, before = None, previous
+            with contextlib.suppress(Damaged):
+                manifest = store.manifests.load(move.snapshot)
+                state = {e.key for e in store.manifests.segments(manifest)}, set(manifest.ids)
+            if move.op == "seal" and state is not None and before is not None:
+                ranges = {
+                    writer: (marks.get(writer, -1) + 1, mark)
+                    for writer, mark in move.wal.items()
+                    if mark > marks.get(writer, -1)
+                }
+                for key in keys & state[0] - before[0]:
+                    found.setdefault(key, _Seal(branch, ranges, state[1] - before[1]))
+            # After a lost move nobody knows what of the next ranges it had sealed.
+            previous = state if move.op != "lost" else None
+            for writer, mark in move.wal.items():
+                marks[writer] = max(mark, marks.get(writer, -1))
+    return found
+
+
+def _frames(sources: list[Store], seal: _Seal) -> tuple[dict[str, list[wal.Frame]], bool]:
+    """Return the frames of a seal that WALs have, in the order in which they are sealed, and
+    whether that order is certain: a writer's first file tells when it started (F12.5)."""
+    frames: dict[str, dict[int, wal.Frame]] = {}
+    starts: dict[str, int] = {}
+    known: set[str] = set()
+    for source in sources:
+        for writer, files in Tail(source.paths, source.refs, seal.branch).scan().items():
+            first, last = seal.ranges.get(writer, (0, -1))
+            starts[writer] = min(start_time(files), starts.get(writer, sys.maxsize))
+            known |= {writer} if files[0].n == 0 else set()
+            for frame in (f for file in files for f in (*file.frames, *file.resumed)):
+                if first <= frame.sequence <= last and not frame.flags & wal.QUARANTINED:
+                    frames.setdefault(writer, {}).setdefault(frame.sequence, frame)
+    order = sorted(frames, key=lambda writer: (starts[writer], writer))
+    by_writer = {w: [frames[w][n] for n in sorted(frames[w])] for w in order}
+    return by_writer, len(order) == 1 or known.issuperset(order)
+
+
+def _rows(
+    store: Store, state: Manifest, seal: _Seal, frames: list[wal.Frame], engine: Any
+) -> pa.Table:
+    """Return the rows of frames, without those that the seal dropped, or that are there."""
+    table = rows.events(engine, frames)
+    if any(f.flags & wal.KEYED for f in frames):
+        # The run of the seal has the keys of these very rows; once it is merged no run tells.
+        is_own = seal.runs <= set(state.ids)
+        runs = set(state.ids) - seal.runs if is_own else set()
+        intact = [run for run in runs if recover.is_intact(store, "ids", run.digest)]
+        table = drop_duplicates(store, table, tuple(intact))
+    keys = [e.key for e in store.manifests.segments(state, "events")]
+    keys = [key for key in keys if recover.is_intact(store, "segments", key)]
+    if not keys or not table.num_rows:
+        return table
+    there = sql.parquet(store.paths.object("segments", key) for key in keys)
+    cursor = engine.cursor()
+    cursor.register("again", table.append_column("row", pa.array(range(table.num_rows))))
+    query = f"""WITH there AS (SELECT origin, position, id, source FROM {there})
+        SELECT "row" FROM again AS a
+        WHERE NOT EXISTS (FROM there AS t WHERE t.origin = a.origin AND t.position = a.position)
+        AND NOT EXISTS (FROM there AS t WHERE a.id <> '' AND t.id = a.id
+            AND coalesce(t.source, '') = coalesce(a.source, '')) ORDER BY ALL"""
+    return table.take(pa.array([n for (n,) in cursor.execute(query).fetchall()], pa.int64()))
