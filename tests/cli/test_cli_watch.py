@@ -158,6 +158,7 @@ def test_it_is_renewed_when_nothing_comes(here: Path) -> None:
         assert "5 new events" in running.stderr.read()
 
 
+@pytest.mark.thorough
 def test_no_other_takes_its_place_while_it_is_renewed(here: Path) -> None:
     """The lock of a watcher is held from its start to its end, over every renewal."""
     lakelog("init", cwd=here)

@@ -67,6 +67,7 @@ def stopped(path: str, verb: Verb, fault: Fault, monkeypatch: pytest.MonkeyPatch
     return lake
 
 
+@pytest.mark.matrix
 @pytest.mark.rounds
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("verb", VERBS)

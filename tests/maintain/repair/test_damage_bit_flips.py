@@ -59,6 +59,7 @@ def named(path: str, name: str) -> set[str]:
     return {p.kind for p in damage.checked(path).problems if p.path == f"{path}/{name}"}
 
 
+@pytest.mark.matrix
 @pytest.mark.rounds
 @pytest.mark.parametrize("part", range(SPREAD))
 @pytest.mark.parametrize("kind", KINDS)
@@ -79,6 +80,7 @@ def test_bit_flip_corruption_is_named_and_never_believed(
                 assert found.path == f"{path}/{name}", f"{name} is blamed on {found.path}"
 
 
+@pytest.mark.matrix
 @pytest.mark.rounds
 @pytest.mark.parametrize("part", range(2))
 @pytest.mark.parametrize("kind", KINDS)
