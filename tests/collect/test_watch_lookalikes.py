@@ -113,3 +113,33 @@ def test_a_file_with_the_inode_number_of_a_removed_copy_is_its_own(workers: Work
     workers.written.update(original.splitlines())
     workers.look()
     workers.close()
+
+
+def test_a_copy_of_a_log_that_grows_meanwhile_is_not_stored_again(workers: Workers) -> None:
+    """As of a rotation by `cp`, whose original is written on before anybody looks."""
+    workers.write("app.log", *LINES)
+    workers.look()
+    shutil.copy(workers.root / "app.log", workers.root / "app.log.1")
+    workers.write("app.log")
+    workers.look()
+    workers.write("app.log")
+    workers.look()
+    workers.close()
+
+
+def test_a_copy_that_lacks_the_newest_lines_is_read_from_what_both_have(workers: Workers) -> None:
+    """A rotation copied a log, it was written on and read, then truncated: of the copy nothing is
+    stored again but what came since it was last known."""
+    workers.write("app.log", *LINES[:10])
+    workers.look()
+    workers.write("app.log", LINES[10])
+    shutil.copy(workers.root / "app.log", workers.root / "app.log.1.part")
+    workers.write("app.log", *LINES[11:])
+    (workers.root / "app.log.1.part").rename(workers.root.parent / "app.log.1")
+    workers.look()
+    (workers.root.parent / "app.log.1").rename(workers.root / "app.log.1")
+    os.truncate(workers.root / "app.log", 0)
+    workers.write("app.log")
+    workers.written[LINES[10]] += 1  # behind the last place at which the copy is known
+    workers.look()
+    workers.close()

@@ -62,7 +62,8 @@ class Workers:
             self.close()
             self._watcher = Watcher(self._lake, [str(self.root)])
         self._watcher.round(final=True)
-        rows = self._lake.sql("SELECT message FROM events WHERE origin IS NOT NULL").fetchall()
+        query = "SELECT message FROM events WHERE source IS DISTINCT FROM 'lakelog'"
+        rows = self._lake.sql(query).fetchall()
         stored = Counter(text for (text,) in rows)
         lost, doubled = self.written - stored, stored - self.written
         assert not lost, f"lost {lost.total()}: {list(lost.items())[:5]}"
