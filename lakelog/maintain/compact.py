@@ -435,20 +435,28 @@ def rewrite(
     level: int,
     tables: dict[str, Any] | None = None,
 ) -> SegmentEntry:
-    """Write the rows of `group` for which the SQL condition holds, with seq, sorted.
-
-    `tables` are Arrow tables that the condition names.
-    """
+    """Write the rows of `group` for which the SQL condition holds, with seq, sorted; `tables` are
+    Arrow tables that it names."""
     check(store, group)
     cursor = connection.cursor()
     try:
         for name, table in (tables or {}).items():
             cursor.register(name, table)
         source = segment_sql.rows_sql(store.paths, group)
-        query = f"SELECT * FROM ({source}) WHERE {where}"
-        rows = cursor.sql(query).to_arrow_table()
+        rows = cursor.sql(f"SELECT * FROM ({source}) WHERE {where}").to_arrow_table()
     finally:
         cursor.close()
+    return write_sorted(store, connection, rows, group, level)
+
+
+def write_sorted(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    rows: pa.Table,
+    group: list[SegmentEntry],
+    level: int,
+) -> SegmentEntry:
+    """Write rows of `group` with seq, in any order, as a sorted segment."""
     with ThreadPoolExecutor(1) as encoding:
         payloads = Payloads(store, connection)
         return _sorted_segment(Rows(rows), group, level, payloads, encoding).put(store)

@@ -43,9 +43,12 @@ def drop_segments(
         return
     inputs = {e.key: recover.inputs(store, state, e) for e in bad}
     restored = [e for key in inputs for e in inputs[key]]
-    sources = [store, *([copy] if copy else [])]
     gone = [e for e in bad if not inputs[e.key]]
-    again = lost_rows.seal_again(store, state, gone, sources, connect)
+    copied = lost_rows.take_from_copy(store, branch, gone, copy, connect) if copy else {}
+    sources = [store, *([copy] if copy else [])]
+    others = [e for e in gone if e.key not in copied]
+    sealed = lost_rows.seal_again(store, state, others, sources, connect)
+    again = copied | sealed
     counts = {key: entry.events for key, entry in again.items()}
     lost = [e for e in gone if counts.get(e.key, 0) < e.events]
     # Before the files are set aside: the footer of a damaged segment may still name its commit.
@@ -58,15 +61,19 @@ def drop_segments(
         added = (identity_run.write(store.paths, *keys_again, disk.random_hex()),)
     give_up(store, "segments", [e.key for e in bad], outcome)
     outcome.lost.extend(_loss(branch, entry, counts.get(entry.key, 0)) for entry in lost)
-    if again:
-        events = sum(counts.values())
+    if sealed:
+        events = sum(e.events for e in sealed.values())
         outcome.done.append(
             f"branch {branch}: {events} events of damaged segments taken back from WALs"
         )
-    if restored:
+    if copied:
+        events = sum(e.events for e in copied.values())
         outcome.done.append(
-            f"branch {branch}: {len(restored)} segments taken back, before compaction"
+            f"branch {branch}: {events} events of damaged segments taken from other segments of"
+            " the copy"
         )
+    if originals := sum(map(len, inputs.values())):
+        outcome.done.append(f"branch {branch}: {originals} segments taken back, before compaction")
     events = sum(e.events - counts.get(e.key, 0) for e in lost)
     message = f"{len(bad)} damaged segment(s) set aside, {events} events lost"
     keys = {e.key for e in bad}

@@ -1,4 +1,9 @@
-"""Rows of lost segments that WALs still have: sealed again.
+"""Rows of lost segments that other files still have: segments of a copy, and WALs.
+
+A copy that was made before a compaction has the same rows in other segments, under the same seq
+(F6.12). Rows may have been removed here since, or other ones have got these numbers after a rewind.
+So they are taken only if there are as many of them, of the same statistics; or if the lost segment
+had a row of every number in its span, and no rewind came between.
 
 A WAL outlives the seal of its frames here while its writer goes on in the file, and for good in a
 copy that was made before. The move of the seal tells which group commits were in the segment: those
@@ -14,12 +19,13 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import Damaged
+from lakelog.errors import Damaged, UnknownRef
+from lakelog.maintain import compact
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.orphans import Connect
 from lakelog.maintain.seal import drop_duplicates
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import rows, segment, sql
+from lakelog.segments import rows, segment, segment_sql, sql
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
@@ -28,9 +34,12 @@ from lakelog.store.tail import Tail, sealed_ranges, start_time
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.compute as pc
 else:
     pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
 
+_LEVEL = 3
 Ranges = dict[str, tuple[int, int]]
 
 
@@ -72,6 +81,57 @@ def seal_again(
             whole = is_ordered and entry.events == wanted[key].events
             found[key] = dataclasses.replace(entry, seq=wanted[key].seq) if whole else entry
     return found
+
+
+def take_from_copy(
+    store: Store, branch: str, lost: list[SegmentEntry], copy: Store, connect: Connect
+) -> dict[str, SegmentEntry]:
+    """Write segments with the rows of lost ones that the newest state of a copy has in others;
+    return these by the keys of the lost ones. Rows have the seq that they had."""
+    found: dict[str, SegmentEntry] = {}
+    there: list[SegmentEntry] = []
+    with contextlib.suppress(Damaged, UnknownRef):
+        there = copy.manifests.segments(copy.state(branch), "events")
+    for entry in (e for e in lost if e.kind == "events"):
+        first, last = entry.seq
+        group = [e for e in there if e.seq[0] <= last and e.seq[1] >= first]
+        group = [e for e in group if recover.is_intact(copy, "segments", e.key)]
+        if not group:
+            continue
+        with contextlib.closing(connect()) as engine:
+            source = segment_sql.rows_sql(copy.paths, group)
+            query = f"SELECT * FROM ({source}) WHERE seq BETWEEN {first} AND {last}"
+            table = engine.cursor().sql(query).to_arrow_table()
+            seen = segment.describe("", 0, table, "events", "sorted")
+            is_full = entry.events == last - first + 1 and _has_same_seq(store, branch, copy, entry)
+            if table.num_rows and (_statistics(seen) == _statistics(entry) or is_full):
+                # Their schemas are in the copy, and none of them is asked for.
+                plain = [dataclasses.replace(e, fields="", texts=0) for e in group]
+                new = compact.write_sorted(store, engine, table, plain, _LEVEL)
+                span = pc.min_max(table["seq"]).as_py()
+                seq = span["min"], span["max"]
+                found[entry.key] = dataclasses.replace(new, seq=seq, made_from=())
+    return found
+
+
+def _statistics(entry: SegmentEntry) -> tuple[object, ...]:
+    return entry.events, entry.time, entry.types, entry.sources, entry.levels, entry.subject
+
+
+def _has_same_seq(store: Store, branch: str, copy: Store, entry: SegmentEntry) -> bool:
+    """Whether the copy's newest move is one of the lake, and a move without a rewind since, or one
+    before it, names a segment: then a seq in it means the same row in both."""
+    here, newest = recover.moves(store, branch)[0], copy.refs.head(branch)
+    number = newest.move.number
+    if number not in here or here[number][0].commit != newest.move.commit:
+        return False
+    for _, (move, _) in sorted(here.items(), reverse=True):
+        if move.generation == newest.move.generation:
+            with contextlib.suppress(Damaged):
+                segments = store.manifests.segments(store.manifests.load(move.snapshot))
+                if any(e.key == entry.key for e in segments):
+                    return True
+    return False
 
 
 def _seals(store: Store, keys: set[str]) -> dict[str, _Seal]:

@@ -17,7 +17,15 @@ from lakelog.errors import DamagedLake, GcRefused, LakeReplaced
 from lakelog.store import disk, history
 from tests.support import damage, lakes, vanishing
 from tests.support.effort import share
-from tests.support.repairing import cured, head, move_file, object_file, types, wal_files
+from tests.support.repairing import (
+    cured,
+    forget_wals,
+    head,
+    move_file,
+    object_file,
+    types,
+    wal_files,
+)
 
 pytestmark = pytest.mark.damaged
 PARTS = 4
@@ -330,6 +338,46 @@ def test_rows_of_a_lost_segment_come_from_wals_of_a_copy(tmp_path: Path, *, is_w
     assert types(path) == ["0", "A", "B", "C", *(["D"] if is_whole else []), "E"]
     again = damage.repaired(path, copy)
     assert (again.fetched, again.done, again.lost) == ([], [], [])
+
+
+@pytest.mark.parametrize("way", ["compacted", "went on", "rolled back"])
+def test_rows_of_a_lost_segment_come_from_other_segments_of_a_copy(
+    tmp_path: Path, way: str
+) -> None:
+    """A copy that was made before a compaction has the rows of the compacted segment under the same
+    numbers: they come from there, without those that are newer than the copy, and without any that
+    were rolled back."""
+    path, copy = str(tmp_path / "lake"), str(tmp_path / "copy")
+    data = {"n": 1, "text": "x"}
+    for name in "ABC":
+        with lakelog.open(path, settings={"seal": "never", "gc_grace_hours": 0}) as lake:
+            lake.append([{"type": name, "id": name, "data": data}, {"type": name}])
+            lake.settle()
+    with lakelog.open(path) as lake:
+        lake.backup(copy)
+        if way == "rolled back":
+            lake.rollback("main@3")
+        if way in ("went on", "rolled back"):
+            lake.append([{"type": "D", "id": "D", "data": data}, {"type": "D"}])
+            lake.settle()
+        lake.compact()
+        lake.expire()
+        lake.gc()
+        lake.gc()
+    forget_wals(path)
+    right = damage.read(path)[0]
+    for file in Path(path, "segments").rglob("*.parquet"):
+        file.unlink()
+    done = damage.repaired(path, copy)
+    assert done.after is not None
+    expected = {"compacted": right, "went on": [row for row in right if row[1] != "D"]}
+    found = damage.read(path)[0]
+    assert found == expected.get(way, [])
+    assert bool(done.lost) == (found != right)
+    if found:
+        with lakelog.open(path) as lake:
+            lake.append([{"type": name, "id": name} for name in "AB"])
+        assert types(path) == sorted(row[1] for row in found)
 
 
 def test_rows_of_a_lost_segment_come_from_the_wal_of_a_living_writer(tmp_path: Path) -> None:
