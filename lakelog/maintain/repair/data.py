@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 from lakelog.event.encode import from_micros
@@ -41,9 +41,9 @@ def drop_segments(
     bad = [e for e in entries if not recover.is_intact(store, "segments", e.key)]
     if not bad:
         return
-    inputs = {e.key: recover.inputs(store, state, e) for e in bad}
-    restored = [e for key in inputs for e in inputs[key]]
-    gone = [e for e in bad if not inputs[e.key]]
+    parts = {e.key: recover.remains(store, branch, state, e) for e in bad}
+    restored = {e.key: e for key in parts for e in parts[key] if _is_here(store, e)}
+    gone = [e for key in parts for e in parts[key] if e.key not in restored]
     copied = lost_rows.take_from_copy(store, branch, gone, copy, connect) if copy else {}
     sources = [store, *([copy] if copy else [])]
     others = [e for e in gone if e.key not in copied]
@@ -60,6 +60,10 @@ def drop_segments(
     if len(keys_again[0]):
         added = (identity_run.write(store.paths, *keys_again, disk.random_hex()),)
     give_up(store, "segments", [e.key for e in bad], outcome)
+    # By the names of the inputs only where some of them are left.
+    left = restored.keys() | again.keys()
+    lost = [p for e in bad for p in (parts[e.key] if _any(parts[e.key], left) else [e])]
+    lost = [e for e in lost if e.key not in restored and counts.get(e.key, 0) < e.events]
     outcome.lost.extend(_loss(branch, entry, counts.get(entry.key, 0)) for entry in lost)
     if sealed:
         events = sum(e.events for e in sealed.values())
@@ -72,21 +76,32 @@ def drop_segments(
             f"branch {branch}: {events} events of damaged segments taken from other segments of"
             " the copy"
         )
-    if originals := sum(map(len, inputs.values())):
-        outcome.done.append(f"branch {branch}: {originals} segments taken back, before compaction")
+    if restored:
+        outcome.done.append(
+            f"branch {branch}: {len(restored)} segments taken back, before compaction"
+        )
     events = sum(e.events - counts.get(e.key, 0) for e in lost)
     message = f"{len(bad)} damaged segment(s) set aside, {events} events lost"
-    keys = {e.key for e in bad}
+    keys, found = {e.key for e in bad}, restored | again
 
     def plan(_: Head, now: Manifest) -> Change | None:
         # A writer may be at work: the newest head decides what is left to do.
         present = [e for e in store.manifests.segments(now) if e.key in keys]
-        resealed = [again[e.key] for e in present if e.key in again]
-        entries: tuple[Entry, ...] = (*map(tombstone, present), *restored, *resealed)
+        back = [part.key for e in present for part in parts[e.key]]
+        fresh = [found[key] for key in back if key in found]
+        entries: tuple[Entry, ...] = (*map(tombstone, present), *fresh)
         change = Change("repair", message, entries=entries, ids_add=added, ids_drop=runs)
         return change if present else None
 
     publish(store, branch, plan)
+
+
+def _is_here(store: Store, entry: SegmentEntry) -> bool:
+    return recover.is_intact(store, "segments", entry.key)
+
+
+def _any(entries: list[SegmentEntry], keys: Container[str]) -> bool:
+    return any(entry.key in keys for entry in entries)
 
 
 def _runs_of(store: Store, state: Manifest, bad: list[SegmentEntry]) -> tuple[str, ...]:

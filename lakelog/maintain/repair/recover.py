@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 import orjson
@@ -265,19 +265,39 @@ def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:
     return list(groups.values())
 
 
-def inputs(store: Store, state: Manifest, lost: SegmentEntry) -> list[SegmentEntry]:
-    """Return the entries that a lost segment was compacted from, if all are still there."""
-    keys = set(lost.made_from)
+def remains(store: Store, branch: str, state: Manifest, entry: SegmentEntry) -> list[SegmentEntry]:
+    """Return a segment of a state as what there is of it: itself if it is intact, or else what it
+    was compacted from, down to segments that are intact or that nobody knows more of."""
+    if is_intact(store, "segments", entry.key):
+        return [entry]
+    originals = _inputs(store, branch, state, entry)
+    return [e for one in originals for e in remains(store, branch, state, one)] or [entry]
+
+
+def _inputs(store: Store, branch: str, state: Manifest, entry: SegmentEntry) -> list[SegmentEntry]:
+    """Return the entries that a segment was compacted from, if it has all rows of them."""
+    keys = set(entry.made_from)
     originals: dict[str, SegmentEntry] = {}
     # Back to the states that still had them, as their entries have the seq of their rows.
-    while keys - originals.keys() and state.parent and opens(store, state.parent):
-        state = store.manifests.load(state.parent)
-        originals |= {e.key: e for e in store.manifests.segments(state) if e.key in keys}
+    for earlier in _earlier_states(store, branch, state) if keys else ():
+        originals |= {e.key: e for e in store.manifests.segments(earlier) if e.key in keys}
+        if originals.keys() == keys:
+            break
     entries = list(originals.values())
-    # Of fewer events than the inputs the lost one was rewritten without some of them: these must
-    # not come back.
-    whole = keys and sum(e.events for e in entries) == lost.events
-    return entries if whole and all(is_intact(store, "segments", k) for k in keys) else []
+    # Of fewer events than the inputs it was rewritten without some of them: these must not come
+    # back.
+    is_whole = originals.keys() == keys and sum(e.events for e in entries) == entry.events
+    return entries if is_whole else []
+
+
+def _earlier_states(store: Store, branch: str, state: Manifest) -> Iterator[Manifest]:
+    """Yield the states before one: its ancestors, and, if one of these is lost, those of moves."""
+    while state.parent and opens(store, state.parent):
+        state = store.manifests.load(state.parent)
+        yield state
+    for _, (move, _) in sorted(moves(store, branch)[0].items(), reverse=True):
+        if opens(store, move.snapshot):
+            yield store.manifests.load(move.snapshot)
 
 
 def rebuild_entry(store: Store, digest: str) -> SegmentEntry:

@@ -221,6 +221,30 @@ def test_lost_events_with_ids_can_be_retried(tmp_path: Path) -> None:
     assert types(path) == ["A", "B2", "~"]
 
 
+def test_inputs_that_are_left_of_a_damaged_compacted_segment_come_back(tmp_path: Path) -> None:
+    """If one input is lost as well, the events of the others come back, under their seq; the move
+    that compacted may be lost too."""
+    path = made(tmp_path, sealed(lakes.events("A", 2), lakes.events("B", 2), lakes.events("C", 2)))
+    middle = head(path)[2][1]
+    with lakelog.open(path) as lake:
+        lake.compact()
+        compacted = head(path)[0].number
+        lake.append({"type": "D"})
+        lake.settle()
+        before = lake.sql("SELECT seq, type FROM events ORDER BY 1").fetchall()
+    forget_wals(path)
+    (entry,) = (e for e in head(path)[2] if e.made_from)
+    object_file(path, "segments", entry.key).unlink()
+    object_file(path, "segments", middle.key).unlink()
+    move_file(path, compacted).unlink()
+    done = cured(path)
+    lost = [line for line in done.lost if line.startswith("branch main: 2 events of segment")]
+    assert [middle.key[:12] in line for line in lost] == [True]
+    with lakelog.open(path) as lake:
+        after = lake.sql("SELECT seq, type FROM events WHERE type <> '~' ORDER BY 1").fetchall()
+    assert after == [row for row in before if row[1] != "B"]
+
+
 def test_a_damaged_compacted_segment_gives_way_to_what_it_was_made_of(tmp_path: Path) -> None:
     """Until gc takes them, the inputs of a compaction stand in for its damaged output."""
     path = made(tmp_path, sealed(lakes.events("A", 3), lakes.events("B", 3), lakes.events("C", 3)))
