@@ -6,6 +6,7 @@ lies that differs. The times of directories around it are set afterwards.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,16 +25,18 @@ class Changes:
     time alone, of which `saved` has the entries. Whatever else has a content or
     target of its own is `equal`."""
 
+    index: StateIndex
     saved: dict[bytes, StateEntry]
     paths: set[bytes] = field(default_factory=set)
     stale: set[bytes] = field(default_factory=set)
     equal: set[bytes] = field(default_factory=set)
-    places: dict[bytes, Place] = field(default_factory=dict)
 
     @property
     def chunks(self) -> set[str]:
         """The digests of the chunks that hold the content of what differs."""
-        places = (self.places.get(path, ()) for path in self.paths)
+        if not self.paths:
+            return set()
+        places = (place for entry, place in located(self.index) if entry.path in self.paths)
         return {digest for place in places for digest, _, _ in place}
 
     @property
@@ -56,21 +59,20 @@ def compare(
 ) -> Changes:
     """Compare what a directory holds with what it shall hold. Unless the chunks of the first are
     stored, a file counts as another if it is in other chunks. Raises DamagedState."""
-    old, wanted = (
-        {entry.path: (entry, place) for entry, place in located(index)}
-        for index in (present, saved)
-    )
-    found = Changes({path: entry for path, (entry, _) in wanted.items()})
-    found.places = {path: place for path, (_, place) in wanted.items()}
-    contents = _Both(paths, present, saved)
-    for path, (entry, place) in wanted.items():
-        before, old_place = old.get(path, (None, ()))
-        if before is None or not _is_alike(before, entry):
+    old, wanted = ({entry.path: entry for entry in each.entries} for each in (present, saved))
+    found = Changes(saved, wanted)
+    places, contents = _Places(present, saved), _Both(paths, present, saved)
+    for entry, at in zip(saved.entries, _starts(saved), strict=False):
+        path = entry.path
+        before = old.get(path)
+        if before is None or not (before is entry or _is_alike(before, entry)):
             found.paths.add(path)
         elif entry.kind == "dir":
             if before.mtime != entry.mtime:
                 found.stale.add(path)
-        elif place == old_place or (is_stored and contents.are_equal(before, entry)):
+        elif places.are_equal(before, entry, at) or (
+            is_stored and contents.are_equal(before, entry)
+        ):
             if entry.kind != "hard":
                 found.equal.add(path)
         else:
@@ -95,6 +97,49 @@ def located(index: StateIndex) -> Iterator[tuple[StateEntry, Place]]:
             place.append((digest, at - end + size, last - end + size))
             at = last
         yield entry, tuple(place)
+
+
+def _starts(index: StateIndex) -> Iterator[int]:
+    """Yield where the content of each entry starts in that of the directory."""
+    return itertools.accumulate((entry.stored for entry in index.entries), initial=0)
+
+
+class _Places:
+    """Where two indices have the content of a file. Nearly all files are in one chunk each: it is
+    told by where that starts, without listing the places of all."""
+
+    def __init__(self, present: StateIndex, saved: StateIndex) -> None:
+        self._indices = present, saved
+        self._old = dict(zip((e.path for e in present.entries), _starts(present), strict=False))
+        self._chunks: dict[int, tuple[str, int]] = {}
+        at = 0
+        for chunk in present.chunks:
+            self._chunks[at] = chunk
+            at += chunk[1]
+        self._saved, self._begin, self._end = iter(saved.chunks), 0, 0
+        self._chunk = ("", 0)
+        self._all: list[dict[bytes, Place]] = []
+
+    def are_equal(self, before: StateEntry, entry: StateEntry, at: int) -> bool:
+        """Whether a file is in the same chunks in both; those of the second index are asked for in
+        their order, with the place `at` of each."""
+        if before.extents != entry.extents:
+            return False
+        if not entry.extents:
+            return True
+        while self._end <= at:
+            self._chunk = next(self._saved)
+            self._begin, self._end = self._end, self._end + self._chunk[1]
+        if at + entry.stored > self._end:
+            return self._are_all_equal(entry.path)
+        where = self._old[before.path] - (at - self._begin)
+        return self._chunks.get(where) == self._chunk
+
+    def _are_all_equal(self, path: bytes) -> bool:
+        if not self._all:
+            self._all = [{e.path: place for e, place in located(i)} for i in self._indices]
+        old, saved = self._all
+        return old[path] == saved[path]
 
 
 def _is_alike(one: StateEntry, other: StateEntry) -> bool:

@@ -86,9 +86,8 @@ class Extraction:
         self._top = next(iter(names)) if len(names) == 1 else None
         self._targets: dict[bytes, tuple[StateEntry, Place]] = {}
         placed = []
-        everything = list(located(self._index))
-        wanted = {entry.target for entry, _ in everything if entry.kind == "hard"}
-        for entry, place in everything:
+        wanted = {entry.target for entry in self._index.entries if entry.kind == "hard"}
+        for entry, place in located(self._index):
             if entry.path in wanted:
                 self._targets[entry.path] = entry, place
             if (name := self._placed(entry.path)) is not None:

@@ -89,6 +89,28 @@ def test_times_of_directories_alone_are_set_back(tmp_path: Path, lake: lakelog.L
     assert os.stat(home / "d1").st_ino == old
 
 
+def test_data_at_another_place_in_a_file_is_no_equal_file(
+    tmp_path: Path, lake: lakelog.Lake
+) -> None:
+    """With the time, size and data of the saved one, it has its holes elsewhere."""
+    home = make(tmp_path, FILES)
+
+    def write(at: int) -> bytes:
+        (home / "holes").unlink(missing_ok=True)
+        with (home / "holes").open("wb") as file:
+            file.truncate(1 << 20)
+            file.seek(at)
+            file.write(b"data" * (64 << 10))
+        os.utime(home / "holes", ns=(10**18, 10**18))
+        return (home / "holes").read_bytes()
+
+    wanted = write(0)
+    save_state(lake, {"app": str(home)}, name="one")
+    assert write(512 << 10) != wanted
+    rollback(lake, "one", ("state",))
+    assert (home / "holes").read_bytes() == wanted
+
+
 def test_names_of_one_file_stay_together(tmp_path: Path, lake: lakelog.Lake) -> None:
     """Also where one of them is in a directory that is made anew, and another is not."""
     home = make(tmp_path, {"a/one": b"1", "a/two": b"2", "a/three": b"3", "b/four": b"4"})
