@@ -151,6 +151,21 @@ def counted_steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return steps
 
 
+def assert_answered(
+    lake: lakelog.Lake, model: duckdb.DuckDBPyConnection, query: str, table: str, state: str
+) -> None:
+    """A query of `events` gives what plain DuckDB gives, asked of a table of the lake."""
+    is_sorted = "seq" in query.partition("ORDER BY")[2] and "unnest" not in query
+    expected = answer(model.sql, query, is_sorted=is_sorted)
+    asked = query.replace("FROM events", f"FROM {table}")
+    assert answer(lake.sql, asked, is_sorted=is_sorted) == expected, (state, asked)
+    # with a parameter it is asked in another way
+    given = asked.replace("type = 'a'", "type = $kind")
+    params = {"kind": "a"} if given != asked else None
+    ours = answer(lambda q: lake.sql(q, params), given, is_sorted=is_sorted)
+    assert ours == expected, (state, given)
+
+
 def test_the_answer_is_that_of_plain_duckdb(
     lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,14 +175,7 @@ def test_the_answer_is_that_of_plain_duckdb(
     for state in states(lake, rng):
         model = plain(lake)
         for query in queries(rng, share(160)):
-            is_sorted = "seq" in query.partition("ORDER BY")[2] and "unnest" not in query
-            expected = answer(model.sql, query, is_sorted=is_sorted)
-            assert answer(lake.sql, query, is_sorted=is_sorted) == expected, (state, query)
-            # with a parameter it is asked in another way
-            given = query.replace("type = 'a'", "type = $kind")
-            params = {"kind": "a"} if given != query else None
-            ours = answer(lambda q, p=params: lake.sql(q, p), given, is_sorted=is_sorted)
-            assert ours == expected, (state, given)
+            assert_answered(lake, model, query, "events", state)
         model.close()
     assert sum(steps) > len(steps) / 2 > 20
 
@@ -182,14 +190,7 @@ def test_events_of_tags_and_branches(lake: lakelog.Lake, monkeypatch: pytest.Mon
             events = f'"{ref}".events'
             model = plain(lake, events)
             for query in queries(rng, share(80)):
-                is_sorted = "seq" in query.partition("ORDER BY")[2] and "unnest" not in query
-                expected = answer(model.sql, query, is_sorted=is_sorted)
-                asked = query.replace("FROM events", f"FROM {events}")
-                assert answer(lake.sql, asked, is_sorted=is_sorted) == expected, (state, asked)
-                given = asked.replace("type = 'a'", "type = $kind")
-                params = {"kind": "a"} if given != asked else None
-                ours = answer(lambda q, p=params: lake.sql(q, p), given, is_sorted=is_sorted)
-                assert ours == expected, (state, given)
+                assert_answered(lake, model, query, events, state)
             model.close()
     assert sum(steps) > len(steps) / 2 > 20
 
@@ -202,14 +203,7 @@ def test_tables_of_types(lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch) ->
         model = plain(lake, "types.a")
         for query in queries(rng, share(160)):
             query = query.replace("data->>'n'", "n").replace("EXCLUDE (data)", "EXCLUDE (text)")
-            is_sorted = "seq" in query.partition("ORDER BY")[2] and "unnest" not in query
-            expected = answer(model.sql, query, is_sorted=is_sorted)
-            asked = query.replace("FROM events", "FROM types.a")
-            assert answer(lake.sql, asked, is_sorted=is_sorted) == expected, (state, asked)
-            given = asked.replace("type = 'a'", "type = $kind")
-            params = {"kind": "a"} if given != asked else None
-            ours = answer(lambda q, p=params: lake.sql(q, p), given, is_sorted=is_sorted)
-            assert ours == expected, (state, given)
+            assert_answered(lake, model, query, "types.a", state)
         model.close()
     assert sum(steps) > len(steps) / 2 > 20
 

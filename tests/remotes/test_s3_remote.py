@@ -44,6 +44,15 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
 
+@pytest.fixture
+def faults(keys: None, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What the store at AWS_ENDPOINT_URL does wrong: nothing, until a test says so."""
+    del keys
+    with object_stores.unfaithful(endpoint) as (address, faults):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        yield faults
+
+
 @pytest.mark.matrix
 class TestS3(RemoteSuite):
     """A prefix of a bucket, a new one for each test."""
@@ -100,68 +109,55 @@ def _with_remote(home: Path, url: str) -> str:
     return path
 
 
-@pytest.mark.usefixtures("keys")
-def test_a_store_that_ignores_conditions_is_refused(
-    endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_ignores_conditions_is_refused(faults: Any, home: Path) -> None:
     """Of two pushes at once it would acknowledge both and keep one."""
     url = f"s3://lakes/b/{next(_NUMBERS)}"
-    with object_stores.unfaithful(endpoint) as (address, faults):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        faults.forgets_conditions = True
-        path = _with_remote(home, url)
-        result = run(path, "remote", "add", "second", url, code=1)
-        assert "single-writer" in result.stderr
-        with pytest.raises(TransferRefused, match="single-writer"):
-            push(path)
-        with opened(path) as lake:
-            assert tracking.remote_names(lake.store) == ["origin"]
-        # Nothing of it is there, and it may be used by one machine.
-        run(path, "remote", "add", "mine", f"{url}?single-writer")
-        with opened(path) as lake:
-            known.remove(lake.store, "origin")
-            known.add(lake.store, "origin", f"{url}?single-writer")
-        assert push(path).refs == {"main": "new"}
-        assert rows(cloned(f"{url}?single-writer", home / "clone")) == rows(path)
+    faults.forgets_conditions = True
+    path = _with_remote(home, url)
+    result = run(path, "remote", "add", "second", url, code=1)
+    assert "single-writer" in result.stderr
+    with pytest.raises(TransferRefused, match="single-writer"):
+        push(path)
+    with opened(path) as lake:
+        assert tracking.remote_names(lake.store) == ["origin"]
+    # Nothing of it is there, and it may be used by one machine.
+    run(path, "remote", "add", "mine", f"{url}?single-writer")
+    with opened(path) as lake:
+        known.remove(lake.store, "origin")
+        known.add(lake.store, "origin", f"{url}?single-writer")
+    assert push(path).refs == {"main": "new"}
+    assert rows(cloned(f"{url}?single-writer", home / "clone")) == rows(path)
 
 
-@pytest.mark.usefixtures("keys")
 def test_a_service_is_tried_once(
-    endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    faults: Any, endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"s3://lakes/b/{next(_NUMBERS)}"
-    with object_stores.unfaithful(endpoint) as (address, faults):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        path = str(home / "lake")
-        add(path, "event")
-        run(path, "remote", "add", "origin", url)
-        assert any("cache/probe-" in place for _, place in faults.seen)
-        faults.seen.clear()
-        push(path)
-        assert not any("cache/probe-" in place for _, place in faults.seen)
-        with known.connected(url) as connection:
-            assert list(connection.names("cache")) == []
-        # Another service behind the same address is another one.
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        with opened(path) as lake, known.connected(url) as connection:
-            assert known.load(lake.store, "origin").proven != connection.deciding
+    path = str(home / "lake")
+    add(path, "event")
+    run(path, "remote", "add", "origin", url)
+    assert any("cache/probe-" in place for _, place in faults.seen)
+    faults.seen.clear()
+    push(path)
+    assert not any("cache/probe-" in place for _, place in faults.seen)
+    with known.connected(url) as connection:
+        assert list(connection.names("cache")) == []
+    # Another service behind the same address is another one.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with opened(path) as lake, known.connected(url) as connection:
+        assert known.load(lake.store, "origin").proven != connection.deciding
 
 
-@pytest.mark.usefixtures("keys")
-def test_a_short_object_is_no_object(
-    endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_short_object_is_no_object(faults: Any, home: Path) -> None:
     """A store that keeps half of what it acknowledges: the push fails, and the next one heals."""
     url = f"s3://lakes/b/{next(_NUMBERS)}"
-    with object_stores.unfaithful(endpoint) as (address, faults):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        path = _with_remote(home, url)
-        faults.shortens = "/segments/"
-        with pytest.raises(Unreachable, match=r"kept [\d,]+ of [\d,]+ bytes"):
-            push(path)
-        faults.shortens = ""
-        assert push(path).refs == {"main": "new"}
-        assert rows(cloned(url, home / "clone")) == rows(path)
+    path = _with_remote(home, url)
+    faults.shortens = "/segments/"
+    with pytest.raises(Unreachable, match=r"kept [\d,]+ of [\d,]+ bytes"):
+        push(path)
+    faults.shortens = ""
+    assert push(path).refs == {"main": "new"}
+    assert rows(cloned(url, home / "clone")) == rows(path)
 
 
 def test_a_remote_is_added_while_the_store_is_away(
