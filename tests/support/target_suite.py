@@ -119,6 +119,16 @@ def lose(target: Target) -> None:
     raise ConnectionLost("the connection broke")
 
 
+def restored_from_a_backup(path: str, home: Path, place: Place) -> None:
+    """Let a lake lose events that a target has, and go on with as many others."""
+    backup = shutil.copytree(path, home / "backup")
+    add(path, "lost", 7)
+    synced(path, place.url)
+    shutil.rmtree(path)
+    shutil.copytree(backup, path)
+    add(path, "after", 7)
+
+
 class TargetSuite:
     """Faults and changes of the lake."""
 
@@ -278,12 +288,7 @@ class TargetSuite:
 
     def test_lake_restored_from_a_backup(self, path: str, home: Path, place: Place) -> None:
         """It went on with as many other events, under the same numbers as those that are gone."""
-        backup = shutil.copytree(path, home / "backup")
-        add(path, "lost", 7)
-        synced(path, place.url)
-        shutil.rmtree(path)
-        shutil.copytree(backup, path)
-        add(path, "after", 7)
+        restored_from_a_backup(path, home, place)
         with lakelog.open(path) as lake:
             found = status(lake, place.url)[0]
         assert "another history" in found.note

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from tests.support.lakes import opened
 from tests.support.redis_server import free_port
 from tests.support.source_suite import consumed
 from tests.support.sync_places import COMPARED, Place, Rows, expected, synced
-from tests.support.target_suite import CHANGES, TargetSuite, add, rewind
+from tests.support.target_suite import CHANGES, TargetSuite, add, restored_from_a_backup, rewind
 
 
 class TopicPlace(Place):
@@ -132,12 +131,7 @@ class TestKafkaTarget(TargetSuite):
         self, path: str, home: Path, place: TopicPlace
     ) -> None:
         """A topic cannot be filled again."""
-        backup = shutil.copytree(path, home / "backup")
-        add(path, "lost", 7)
-        synced(path, place.url)
-        shutil.rmtree(path)
-        shutil.copytree(backup, path)
-        add(path, "after", 7)
+        restored_from_a_backup(path, home, place)
         before = place.rows()
         with pytest.raises(SyncRefused, match="a topic cannot be emptied"):
             synced(path, place.url)
