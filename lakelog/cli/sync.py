@@ -8,6 +8,7 @@ import functools
 import os
 import shlex
 import sys
+from typing import Any
 
 import click
 
@@ -212,8 +213,6 @@ def _report(app: App, result: SyncResult, seconds: float) -> None:
 def _show_status(app: App, url: str, target: Target) -> None:
     with app.open() as lake:
         found = syncing.status(lake, url)
-    if not found:
-        raise click.ClickException("no table of this target was synced yet")
     records = [
         {
             "table": each.table,
@@ -228,14 +227,19 @@ def _show_status(app: App, url: str, target: Target) -> None:
         }
         for each in found
     ]
+    _emit_tables(records, target)
+
+
+def _emit_tables(records: list[dict[str, Any]], target: Target) -> None:
+    """Show a record of each table of a target; that there is none is a mistake."""
+    if not records:
+        raise click.ClickException("no table of this target was synced yet")
     emit(of_records(records, tuple(records[0])), target, of_records(records))
 
 
 def _check(app: App, url: str, table: str | None, target: Target, *, repair: bool) -> None:
     with app.open() as lake:
         found = checking.check(lake, url, table, repair=repair)
-    if not found:
-        raise click.ClickException("no table of this target was synced yet")
     records = [
         {
             "table": each.table,
@@ -248,6 +252,6 @@ def _check(app: App, url: str, table: str | None, target: Target, *, repair: boo
         }
         for each in found
     ]
-    emit(of_records(records, tuple(records[0])), target, of_records(records))
+    _emit_tables(records, target)
     if not all(each.is_equal or each.is_repaired for each in found):
         click.get_current_context().exit(exits.WRONG)
