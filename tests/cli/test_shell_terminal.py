@@ -204,17 +204,34 @@ class Terminal:
                 before, self._seen = shown[self._seen : at], at + len(text)
                 return before
             assert time.monotonic() < end, f"{text!r} is not in {shown[self._seen :]!r}"
-            if select.select([self._us], [], [], 1)[0]:
-                self._raw += os.read(self._us, 4096)
+            assert self._read(1), f"it ended after {shown[self._seen :]!r}"
+
+    def leave(self) -> int:
+        """Press Ctrl-D until the program ends; return its exit code.
+
+        Between two prompts the terminal is in its ordinary mode, which takes a Ctrl-D for itself.
+        """
+        end = time.monotonic() + 240
+        while self._process.poll() is None and time.monotonic() < end:
+            self.type("\x04")
+            self._read(1)
+        return self.code()
 
     def code(self) -> int:
         """Wait for the end; return the exit code."""
-        try:
-            while os.read(self._us, 4096):
-                pass
-        except OSError:  # the other side is closed
+        end = time.monotonic() + 240
+        while time.monotonic() < end and self._read(1):
             pass
         return self._process.wait(240)
+
+    def _read(self, seconds: float) -> bool:
+        """Take what is shown within so long; return False once the program closed the terminal."""
+        if select.select([self._us], [], [], seconds)[0]:
+            try:
+                self._raw += os.read(self._us, 4096)
+            except OSError:
+                return False
+        return True
 
     def __enter__(self) -> Terminal:
         return self
@@ -249,8 +266,7 @@ def test_a_session_on_a_terminal(lake: lakelog.Lake, tmp_path: Path) -> None:
         screen.wait_for("0 rows")
         screen.type("half a line\x03")
         screen.wait_for("lakelog@v1>")
-        screen.type("\x04")
-        assert screen.code() == 0
+        assert screen.leave() == 0
     assert "FROM events GROUP BY 1;" in (tmp_path / "state/lakelog/history").read_text()
 
 
