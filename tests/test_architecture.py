@@ -30,7 +30,7 @@ ORDER = {
         loggers pipeline analyze train proofs deploy remotes state rollback sync recent consume
         compat cli server notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
-    "runtime": "living forks lazy interpreter closest signals locks",
+    "runtime": "progress living forks lazy interpreter closest signals locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
     "store": """paths modes regular_file disk document wal entry manifest move_pack refs
         policy signatures verified_files machine bootstrap tracking sealer_process clock tail
