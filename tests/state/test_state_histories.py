@@ -46,6 +46,8 @@ class Saved:
     content: str
     is_automatic: bool
     is_backup: bool = False
+    parent: Saved | None = None
+    """What the branch held when it was saved."""
     number: int = field(default_factory=itertools.count().__next__)
 
 
@@ -67,9 +69,10 @@ class Machine:
 
     @property
     def latest(self) -> Saved | None:
-        """What `latest` has to be."""
-        if self.held in self.saved:
-            return self.held
+        """What `latest` has to be: what the branch holds, or held before if that was pruned."""
+        for held in (self.held, self.held and self.held.parent):
+            if held in self.saved and (held is self.held or not held.is_backup):
+                return held
         meant = [s for s in self.saved if not s.is_backup] or self.saved
         return meant[-1] if meant else None
 
@@ -136,7 +139,7 @@ class History:
             self.names += 1
             name = f"named-{self.names}"
         done = save_state(machine.lake, {"app": str(machine.home)}, name=name, keep=keep)
-        machine.held = Saved(done.state.name, machine.content, name is None)
+        machine.held = Saved(done.state.name, machine.content, name is None, parent=machine.held)
         machine.saved.append(machine.held)
         if keep is not None:
             machine.prune(keep, spared=machine.held)
@@ -249,7 +252,7 @@ class History:
         for state in list_states(machine.lake):
             if state.is_own and state.name not in known_names and SAFETY not in state.name:
                 assert read_of(machine.lake, state.name) == machine.content
-                made = Saved(state.name, machine.content, True, is_backup=bool(state.before))
+                made = Saved(state.name, machine.content, True, bool(state.before), machine.held)
                 machine.saved.append(made)
                 machine.held = machine.held if made.is_backup else made
         machine.content = now
