@@ -56,8 +56,9 @@ class StateRecord:
 
     `machine` saved it, as `mac` proves to it. `number` orders its saves, whatever the clock said;
     `save` is the same in all directories of one save, and the `commit` of its manifest; `parent` is
-    the save that the branch held before; `before` is "restore" or "rollback" in a save that was
-    made before one, and overwrites no other. Records of earlier versions have none of these.
+    the save that the branch held before, and no backup before a restore; `before` is "restore" or
+    "rollback" in a save that was made before one, and overwrites no other. Records of earlier
+    versions have none of these.
     """
 
     label: str

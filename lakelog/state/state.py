@@ -33,6 +33,7 @@ from lakelog.state.capture import Capture, Progress
 from lakelog.state.chunk_writer import ChunkWriter
 from lakelog.state.contents import Contents
 from lakelog.state.listing import (
+    BEFORE_RESTORE,
     SavedState,
     find_state,
     latest_of,
@@ -241,19 +242,23 @@ class _Plan:
         self._op, self._message = op, message
         self.save = disk.random_hex()
         # What the branch holds is looked at again for each head; that of other branches only here.
-        tagged = (r for op in OPS for state in list_states(lake, op) for r in state.directories)
-        self._last = self._highest(tagged)
+        tagged = [r for op in OPS for state in list_states(lake, op) for r in state.directories]
+        self._last, self._named = self._highest(tagged), {record.save for record in tagged}
         self.records = [replace(r, save=self.save, before=before) for r in records]
 
     def __call__(self, _: Head, now: Manifest) -> Change:
         held = state_files.records(self._manifests, now)
-        parent = newest(filter(self._origins.is_own, held))
+        last = newest(filter(self._origins.is_own, held))
+        parent = ""
+        if last is not None:
+            # A backup before a restore may be pruned at any time, and a save that died has no name:
+            # what the branch was meant to hold lies before it.
+            is_meant = last.save in self._named and last.before != BEFORE_RESTORE
+            parent = last.save if is_meant else last.parent
         number = max(self._last, self._highest(held)) + 1
         self.records = [
-            replace(r, number=number, parent=parent.save if parent else "").signed(
-                self._origins.machine
-            )
-            for r in self.records
+            replace(record, number=number, parent=parent).signed(self._origins.machine)
+            for record in self.records
         ]
         return Change(self._op, self._message, tuple(record.entry() for record in self.records))
 
