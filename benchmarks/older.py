@@ -36,15 +36,12 @@ def resident():
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1000
 """
 _HELD = f"""
-import gc, pyarrow, pyarrow.compute, numpy, pytz, lakelog
-import lakelog.compat.oos_views, lakelog.segments.rows, lakelog.store.tail, lakelog.maintain.compact
+import gc, numpy, lakelog, lakelog.compat.oos_views
 {_FIVE}{_RESIDENT}
-pyarrow.scalar(0)  # with the first one, pyarrow imports pandas where that is installed
 before = resident()
 views = lakelog.get_views(sys.argv[1], now="{_NOW}")
 answers = five(views)
 gc.collect()
-pyarrow.default_memory_pool().release_unused()
 result = [resident() - before, answers[0], answers[3]["Podcast000"]["total_processed"]]
 """
 _SQLITE = f"""

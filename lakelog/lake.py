@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lakelog.store.refs import Head, Tag
     from lakelog.store.writer import Writer
     from lakelog.views import ledger, tables
+    from lakelog.views.definition import Definition
 else:
     batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
     tables = Lazy("lakelog.views.tables")
@@ -202,13 +203,16 @@ class Lake:
 
     def view(
         self,
-        name: str,
+        name: str | Definition,
         params: Mapping[str, Any] | None = None,
         *,
         since: Any = None,
         until: Any = None,
     ) -> pa.Table:
-        """Answer a view as an Arrow table, with values of its parameters: see `lakelog.views`."""
+        """Answer a view as an Arrow table, with values of its parameters: see `lakelog.views`.
+
+        A `Definition` is answered without being stored in the lake; its state is kept likewise.
+        """
         return self._views.view(name, params, since=since, until=until)
 
     def schema(self, type: str | None = None) -> pa.Table:

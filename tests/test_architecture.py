@@ -95,9 +95,9 @@ ORDER = {
     "sync/services": "intent elasticsearch influxdb kafka_sink",
     "recent": "redis_recent redis_feed",
     "consume": "source redis_stream kafka_source journal_source consume",
-    "compat": """omega packs lookups event_store persistence sqlite_import oos_hashes
-        oos_state oos_segments oos_feed
-        oos_views database_sync podcasts oos_demo dump redis container_snapshots""",
+    "compat": """omega packs lookups event_store persistence sqlite_import
+        oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
+        container_snapshots""",
     "cli": """exits render app moments rounds input_formats pairs stdin_lines sample
         shell connect
         write definitions ingest audit backups recent consume watch dump tail query views export

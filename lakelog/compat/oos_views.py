@@ -91,18 +91,18 @@ class OOSViews:
         timestamp, source, item_id and error.
         """
         state = self._feed.state()
-        ranked = sorted(state.errors.items(), key=lambda pair: (-pair[1], pair[0]))
+        ranked = sorted(state.errors.items(), key=lambda error: (-error[1], error[0]))
         return {
-            "total_failures": sum(state.errors.values()),
+            "total_failures": sum(count for _, count in ranked),
             "error_types": dict(ranked),
             "recent_failures": [
                 {
-                    "timestamp": _stamp(f.time),
-                    "source": f.source or "",
-                    "item_id": f.item or "",
-                    "error": f.error,
+                    "timestamp": _timestamp(failure.time),
+                    "source": failure.source or "",
+                    "item_id": failure.item or "",
+                    "error": failure.error,
                 }
-                for f in reversed(state.failures)
+                for failure in reversed(state.failures)
             ],
         }
 
@@ -111,20 +111,21 @@ class OOSViews:
         counts = sorted(self._feed.state().sources.items())
         return {
             source: {
-                "success_rate": completed / (completed + bad),
-                "total_processed": completed + bad,
+                "success_rate": completed / (completed + failed),
+                "total_processed": completed + failed,
             }
-            for source, (completed, bad) in counts
+            for source, (completed, failed) in counts
         }
 
     def system_health_view(self) -> dict[str, Any]:
         """Return {'recent_activity_1h', 'podcast_status', 'system_uptime'}: events of the last
         hour, items by state, and the time since the first event as `2d 5h 30m`."""
         state, now = self._feed.state(), self._now()
+        first = state.first
         return {
             "recent_activity_1h": state.active(now - HOUR, now),
             "podcast_status": state.standing(),
-            "system_uptime": _uptime(0 if state.first is None else max(now - state.first, 0)),
+            "system_uptime": _uptime(0 if first is None else max(now - first, 0)),
         }
 
 
@@ -136,11 +137,11 @@ def _window(text: str) -> int:
 
 
 def _uptime(span: int) -> str:
-    days, rest = divmod(span, _DAY)
-    return f"{days}d {rest // HOUR}h {rest % HOUR // 60_000_000}m"
+    days, remainder = divmod(span, _DAY)
+    return f"{days}d {remainder // HOUR}h {remainder % HOUR // 60_000_000}m"
 
 
-def _stamp(micros: int) -> str:
+def _timestamp(micros: int) -> str:
     """ISO 8601 with milliseconds, or microseconds where there are any."""
-    exact = "microseconds" if micros % 1000 else "milliseconds"
-    return from_micros(micros).isoformat(timespec=exact).replace("+00:00", "Z")
+    precision = "microseconds" if micros % 1000 else "milliseconds"
+    return from_micros(micros).isoformat(timespec=precision).replace("+00:00", "Z")

@@ -75,7 +75,7 @@ class ViewTables:
 
     def view(
         self,
-        name: str,
+        name: str | Definition,
         given: Mapping[str, Any] | None = None,
         at: str | None = None,
         *,
@@ -92,7 +92,7 @@ class ViewTables:
     def _view_of(
         self,
         pinned: Pinned,
-        name: str,
+        name: str | Definition,
         given: Mapping[str, Any] | None,
         of: str | Schema | None,
         since: Any = None,
@@ -101,8 +101,10 @@ class ViewTables:
     ) -> pa.Table:
         """Answer a view of a state that was looked up before; `of` is where it is found again."""
         state, pending = pinned
-        definition = self._definition(name, self.own_views(state))
-        values = params.values(name, definition.params, given)
+        definition = (
+            self._definition(name, self.own_views(state)) if isinstance(name, str) else name
+        )
+        values = params.values(definition.name, definition.params, given)
         moment = disk.now_us() if now is None else _micros("now", now)
         window = _window(since, until)
         if not definition.is_projection:

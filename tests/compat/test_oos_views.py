@@ -8,13 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.compat import oos_feed, oos_hashes, oos_segments, oos_state
+from lakelog.compat import oos_feed, oos_state
 from lakelog.compat.oos_views import OOSViews
 from lakelog.errors import DamagedSegment, InvalidSetting, LakeNotFound
 from lakelog.segments import segment
@@ -139,8 +139,8 @@ def run(*words: str, code: int = 0) -> Result:
 
 @pytest.fixture(params=["small", "large"])
 def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are read as small ones, or as large ones."""
-    monkeypatch.setattr(oos_feed, "SMALL", 1 << 20 if request.param == "small" else -1)
+    """Events of files are kept as those of a small one, or as those of a large one."""
+    monkeypatch.setattr(oos_state, "RECENT", 1 << 20 if request.param == "small" else 0)
 
 
 @pytest.mark.usefixtures("size")
@@ -161,7 +161,7 @@ def test_the_golden_log_gives_its_answers(lake: lakelog.Lake, tmp_path: Path) ->
     events=EVENTS,
     cuts=st.lists(st.integers(1, 60), max_size=6),
     chunk=st.integers(40, 300),
-    small=st.sampled_from([-1, 200, 1 << 20]),
+    recent=st.sampled_from([0, 5, 1 << 20]),
 )
 @settings(max_examples=share(60))
 def test_a_growing_log(
@@ -170,12 +170,12 @@ def test_a_growing_log(
     events: list[Event],
     cuts: list[int],
     chunk: int,
-    small: int,
+    recent: int,
 ) -> None:
     """However a log is written piece by piece, asked in between or not, in whatever order of
     times: each answer is that of going through the whole lines one by one."""
     monkeypatch.setattr(oos_feed, "CHUNK", chunk)
-    monkeypatch.setattr(oos_feed, "SMALL", small)
+    monkeypatch.setattr(oos_state, "RECENT", recent)
     path = tmp_path / f"oos{next(NUMBERS)}.log"
     text = "".join(map(line, events)).encode()
     path.write_bytes(b"")
@@ -253,12 +253,9 @@ def test_a_lake_of_typed_segments(
     assert told(lakelog.get_views(lake, now=NOW)) == reference(events)
 
 
-def test_a_damaged_segment_is_an_error_each_time(
-    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_segment_is_an_error_each_time(make_lake: MakeLake) -> None:
     """Views of a lake with a damaged segment fail as often as they are asked, and count each event
     once when it is whole again."""
-    monkeypatch.setattr(oos_segments, "_AT_ONCE", 1)
     lake = make_lake("damaged")
     events: list[Event] = [(5, "FAIL", "a", f"i{i}", "{}") for i in range(4)]
     paths = []
@@ -280,67 +277,30 @@ def test_a_damaged_segment_is_an_error_each_time(
 
 @given(
     batches=st.lists(
-        st.lists(st.tuples(st.integers(0, 4), st.sampled_from("abcdef"), st.integers(0, 3))),
+        st.lists(st.tuples(st.integers(-4, 4), st.sampled_from("abcdef"), st.integers(0, 3))),
         min_size=1,
         max_size=4,
     ),
-    merged=st.sampled_from([1, 3, 1 << 16]),
-    is_backwards=st.booleans(),
+    recent=st.sampled_from([0, 1, 3, 1 << 16]),
 )
 @settings(max_examples=share(100))
-def test_items_of_many_batches(
-    batches: list[list[tuple[int, str, int]]], merged: int, is_backwards: bool
-) -> None:
+def test_items_of_many_batches(batches: list[list[tuple[int, str, int]]], recent: int) -> None:
     """Of one item the newest time wins, and of equal times what arrived later, however events are
-    divided and however they are ordered in a batch."""
-    names, newest, parts = list(STATES), dict[str, tuple[int, int]](), list[oos_state.Sums]()
-    for events in batches:
-        for time, item, kind in events:
-            if time >= newest.get(item, (-1, 0))[0]:
-                newest[item] = time, kind
-        rows = events[::-1] if is_backwards else events
-        last = len(rows) - 1
-        parts.append(
-            oos_state.add_up(
-                oos_state.Batch(
-                    np.array([row[0] for row in rows], np.int64),
-                    pa.array([names[row[2]] for row in rows], pa.string()),
-                    pa.nulls(len(rows), pa.string()),
-                    pa.array([row[1] for row in rows], pa.string()),
-                    lambda at: pa.nulls(len(at), pa.string()),
-                    (lambda at, last=last: last - at) if is_backwards else None,
-                )
+    divided, and wherever they are kept."""
+    names, newest, state = list(STATES), dict[str, tuple[int, int]](), oos_state.LogState()
+    with mock.patch.object(oos_state, "RECENT", recent):
+        for events in batches:
+            for time, item, code in events:
+                if time >= newest.get(item, (-5, 0))[0]:
+                    newest[item] = time, code
+            state.add(
+                [oos_state.LogEvent(time, names[code], "", item, "") for time, item, code in events]
             )
-        )
-    state = oos_state.empty()
-    with mock.patch.object(oos_state, "_MERGED", merged):
-        state.merge(parts)
-    items = zip(state.item_times.tolist(), state.item_states.tolist(), strict=True)
-    assert sorted(items) == sorted(newest.values())
-    assert (np.diff(state.items) > 0).all()
-
-
-@given(keys=st.lists(st.integers(0, 3) | st.integers(2**63, 2**63 + 3), min_size=1))
-def test_the_last_of_keys_that_begin_alike(keys: list[int]) -> None:
-    """Keys that differ in their lowest bits alone are told apart."""
-    last = oos_state._last_of_each(np.array(keys, np.uint64)).tolist()
-    assert last == [place for _, place in sorted({k: n for n, k in enumerate(keys)}.items())]
-
-
-@given(
-    texts=st.lists(
-        st.none() | st.text(max_size=12) | st.text("a\0", min_size=5, max_size=90),
-        min_size=1,
-        unique=True,
-    ),
-    wide=st.text(min_size=30, max_size=70),
-)
-def test_hashes_of_items(texts: list[str | None], wide: str) -> None:
-    """Different items have different hashes, the same in every batch."""
-    alone = [int(oos_hashes.hashes(pa.array([text], pa.string()))[0]) for text in texts]
-    together = oos_hashes.hashes(pa.array([wide, *texts], pa.string())[1:]).tolist()
-    assert together == alone
-    assert len(set(alone)) == len({text or "" for text in texts})
+            counts = Counter(STATES[names[code]] for _, code in newest.values())
+            assert state.copy().standing() == {name: counts[name] for name in STATES.values()}
+    archive = oos_state.Archive.empty().extend(state.latest, [], []) if recent > 99 else None
+    items = archive or state.archive
+    assert items is None or (np.diff(items.items) > 0).all()
 
 
 def as_event(event: Event) -> dict[str, Any]:
