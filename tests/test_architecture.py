@@ -53,7 +53,7 @@ ORDER = {
         applog zeek w3c delimited plain leading_times mixture registry""",
     "render": "values vectors ordered display formats plots",
     "query": """sql frames stream relation tail_rows behaviour providers ref_schemas type_tables
-        segment_files cursor_pool needle_rows segment_choice seal_requests frame_scans cursor_views
+        segment_files cursor_pool segment_choice seal_requests frame_scans cursor_views
         top_scans session
         follow""",
     "query/sql": """extractions tree payload newest moments prune top_rows listings qualifiers keys

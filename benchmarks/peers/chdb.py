@@ -61,9 +61,10 @@ class Peer:
             "ALTER TABLE events MATERIALIZE INDEX by_subject SETTINGS mutations_sync = 1"
         )
 
-    def ask(self, name: str) -> list[tuple[Any, ...]]:
+    def ask(self, name: str, turn: int = 0) -> list[tuple[Any, ...]]:
         """The answer to one question."""
-        text = self.session.query(sql.CLICKHOUSE[name], "JSONCompactEachRow").bytes()
+        query = sql.question(sql.CLICKHOUSE, name, turn)
+        text = self.session.query(query, "JSONCompactEachRow").bytes()
         return [tuple(orjson.loads(line)) for line in text.splitlines()]
 
     def export(self, path: str) -> None:

@@ -74,10 +74,11 @@ class OverDuckDB:
     def refresh(self) -> None:
         """Let `source` name the newest state."""
 
-    def ask(self, name: str) -> list[tuple[Any, ...]]:
+    def ask(self, name: str, turn: int = 0) -> list[tuple[Any, ...]]:
         """The answer to one question."""
         self.refresh()
-        return self.engine.execute(self.questions[name].format(t=self.source)).fetchall()
+        query = sql.question(self.questions, name, turn, self.source)
+        return self.engine.execute(query).fetchall()
 
     def export(self, path: str) -> None:
         """Write every event to a Parquet file."""

@@ -30,9 +30,9 @@ class Peer:
         """Append, durably."""
         self.lake.append(events)
 
-    def ask(self, name: str) -> list[tuple[Any, ...]]:
-        """The answer to one question."""
-        return self.lake.sql(sql.DUCKDB[name].format(t="events")).fetchall()
+    def ask(self, name: str, turn: int = 0) -> list[tuple[Any, ...]]:
+        """The answer to one question, as it is asked at a turn."""
+        return self.lake.sql(sql.question(sql.DUCKDB, name, turn)).fetchall()
 
     def views(self) -> list[Any]:
         """The five views as lakelog keeps them."""

@@ -30,14 +30,14 @@ class Peer(files.OverDuckDB):
         """Ask the newest version."""
         self.engine.register("events", lance.dataset(self.path))
 
-    def ask(self, name: str) -> list[tuple[Any, ...]]:
+    def ask(self, name: str, turn: int = 0) -> list[tuple[Any, ...]]:
         """The answer to one question; counts by Lance itself, which has an index for them."""
         if name == "needle":
-            found = lance.dataset(self.path).count_rows(f"subject = '{sql.NEEDLE}'")
+            found = lance.dataset(self.path).count_rows(f"subject = '{sql.subject(turn)}'")
             return [(found,)]
         if name == "count":
             return [(lance.dataset(self.path).count_rows(),)]
-        return super().ask(name)
+        return super().ask(name, turn)
 
     def index(self) -> None:
         """Index what the needle asks for."""

@@ -37,10 +37,9 @@ _FIXED = (
     " asked again and again is a view: see the row of those."
 )
 _NEEDLE = (
-    "The row asks for one subject again and again: lakelog keeps the rows of a subject from the"
-    " second look-up on. A first look-up decodes the subjects of the segments that their Bloom"
-    " filters leave. SQLite, DuckDB and Lance answer from an index on the subject that was built"
-    " for this row, outside its time."
+    "Each repetition asks for another subject. lakelog decodes the subjects of the segments that"
+    " their Bloom filters leave. SQLite, DuckDB and Lance answer from an index on the subject that"
+    " was built for this row, outside its time."
 )
 _START = (
     "Loading modules: the interpreter, the engine, and what of lakelog a query needs. SQLite comes"

@@ -3,61 +3,81 @@ data)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 VIEWS = ("status", "throughput", "errors", "reliability", "health")
 ALL = (*VIEWS, "nested", "needle")
-NEEDLE = "Podcast144_00976"
+
+
+def subject(turn: int) -> str:
+    """The subject that a needle asks for at a turn: another one each time."""
+    return f"Podcast{(144 + 7 * turn) % 200:03d}_{(976 + 37 * turn) % 10_000:05d}"
+
+
+def question(dialect: Mapping[str, str], name: str, turn: int = 0, table: str = "events") -> str:
+    """The text of a question. Each turn has another: other subjects, spans and limits, with the
+    same answers but for those of the needle and of the last hour."""
+    return dialect[name].format(
+        t=table, subject=subject(turn), minutes=60 + turn, limit=100_000 + turn
+    )
+
 
 DUCKDB = {
     "status": """SELECT type, count(*) FROM (SELECT arg_max(type, time) AS type FROM {t}
-        WHERE subject IS NOT NULL GROUP BY subject) GROUP BY type ORDER BY type""",
+        WHERE subject IS NOT NULL GROUP BY subject) GROUP BY type ORDER BY type LIMIT {limit}""",
     "throughput": """SELECT time_bucket(INTERVAL 1 hour, time) AS hour, count(*) FROM {t}
-        WHERE type = 'COMPLETE' GROUP BY hour ORDER BY hour""",
+        WHERE type = 'COMPLETE' GROUP BY hour ORDER BY hour LIMIT {limit}""",
     "errors": """SELECT coalesce(json_extract_string(data, '$.error'), 'unknown') AS error, count(*)
-        FROM {t} WHERE type = 'FAIL' GROUP BY error ORDER BY error""",
+        FROM {t} WHERE type = 'FAIL' GROUP BY error ORDER BY error LIMIT {limit}""",
     "reliability": """SELECT source, count(*) FILTER (type = 'COMPLETE') AS good, count(*) AS n
-        FROM {t} WHERE type IN ('COMPLETE', 'FAIL') GROUP BY source ORDER BY source""",
+        FROM {t} WHERE type IN ('COMPLETE', 'FAIL') GROUP BY source ORDER BY source
+        LIMIT {limit}""",
     "health": """SELECT type, count(*) FROM {t} WHERE time > (SELECT max(time) FROM {t})
-        - INTERVAL 1 hour GROUP BY type ORDER BY type""",
+        - INTERVAL {minutes} minute GROUP BY type ORDER BY type LIMIT {limit}""",
     "nested": """SELECT avg(CAST(json_extract_string(data, '$.duration_ms') AS BIGINT)) FROM {t}
-        WHERE type = 'COMPLETE'""",
-    "needle": f"SELECT count(*) FROM {{t}} WHERE subject = '{NEEDLE}'",
+        WHERE type = 'COMPLETE' LIMIT {limit}""",
+    "needle": "SELECT count(*) FROM {t} WHERE subject = '{subject}'",
     "count": "SELECT count(*) FROM {t}",
 }
 TYPED = DUCKDB | {
     "errors": """SELECT coalesce(data.error, 'unknown') AS error, count(*)
-        FROM {t} WHERE type = 'FAIL' GROUP BY error ORDER BY error""",
-    "nested": "SELECT avg(data.duration_ms) FROM {t} WHERE type = 'COMPLETE'",
+        FROM {t} WHERE type = 'FAIL' GROUP BY error ORDER BY error LIMIT {limit}""",
+    "nested": "SELECT avg(data.duration_ms) FROM {t} WHERE type = 'COMPLETE' LIMIT {limit}",
 }
 """DuckDB over payloads that are structs."""
 SQLITE = {
     "status": """SELECT type, count(*) FROM (SELECT type, max(time) FROM events
-        WHERE subject IS NOT NULL GROUP BY subject) GROUP BY type ORDER BY type""",
+        WHERE subject IS NOT NULL GROUP BY subject) GROUP BY type ORDER BY type LIMIT {limit}""",
     "throughput": """SELECT substr(time, 1, 13) AS hour, count(*) FROM events
-        WHERE type = 'COMPLETE' GROUP BY hour ORDER BY hour""",
+        WHERE type = 'COMPLETE' GROUP BY hour ORDER BY hour LIMIT {limit}""",
     "errors": """SELECT coalesce(data ->> '$.error', 'unknown') AS error, count(*) FROM events
-        WHERE type = 'FAIL' GROUP BY error ORDER BY error""",
+        WHERE type = 'FAIL' GROUP BY error ORDER BY error LIMIT {limit}""",
     "reliability": """SELECT source, sum(type = 'COMPLETE'), count(*) FROM events
-        WHERE type IN ('COMPLETE', 'FAIL') GROUP BY source ORDER BY source""",
+        WHERE type IN ('COMPLETE', 'FAIL') GROUP BY source ORDER BY source
+        LIMIT {limit}""",
     "health": """SELECT type, count(*) FROM events WHERE time > (SELECT strftime(
-        '%Y-%m-%dT%H:%M:%S', max(time), '-1 hour') || substr(max(time), 20) FROM events)
-        GROUP BY type ORDER BY type""",
-    "nested": "SELECT avg(data ->> '$.duration_ms') FROM events WHERE type = 'COMPLETE'",
-    "needle": f"SELECT count(*) FROM events WHERE subject = '{NEEDLE}'",
+        '%Y-%m-%dT%H:%M:%S', max(time), '-{minutes} minutes') || substr(max(time), 20) FROM events)
+        GROUP BY type ORDER BY type LIMIT {limit}""",
+    "nested": """SELECT avg(data ->> '$.duration_ms') FROM events WHERE type = 'COMPLETE'
+        LIMIT {limit}""",
+    "needle": "SELECT count(*) FROM events WHERE subject = '{subject}'",
     "count": "SELECT count(*) FROM events",
 }
 CLICKHOUSE = {
     "status": """SELECT type, count() FROM (SELECT argMax(type, time) AS type FROM events
-        WHERE subject != '' GROUP BY subject) GROUP BY type ORDER BY type""",
+        WHERE subject != '' GROUP BY subject) GROUP BY type ORDER BY type LIMIT {limit}""",
     "throughput": """SELECT toStartOfHour(time) AS hour, count() FROM events
-        WHERE type = 'COMPLETE' GROUP BY hour ORDER BY hour""",
+        WHERE type = 'COMPLETE' GROUP BY hour ORDER BY hour LIMIT {limit}""",
     "errors": """SELECT ifNull(nullIf(JSONExtractString(data, 'error'), ''), 'unknown') AS error,
-        count() FROM events WHERE type = 'FAIL' GROUP BY error ORDER BY error""",
+        count() FROM events WHERE type = 'FAIL' GROUP BY error ORDER BY error LIMIT {limit}""",
     "reliability": """SELECT source, countIf(type = 'COMPLETE'), count() FROM events
-        WHERE type IN ('COMPLETE', 'FAIL') GROUP BY source ORDER BY source""",
+        WHERE type IN ('COMPLETE', 'FAIL') GROUP BY source ORDER BY source
+        LIMIT {limit}""",
     "health": """SELECT type, count() FROM events WHERE time > (SELECT max(time) FROM events)
-        - INTERVAL 1 HOUR GROUP BY type ORDER BY type""",
-    "nested": "SELECT avg(JSONExtractInt(data, 'duration_ms')) FROM events WHERE type = 'COMPLETE'",
-    "needle": f"SELECT count() FROM events WHERE subject = '{NEEDLE}'",
+        - INTERVAL {minutes} MINUTE GROUP BY type ORDER BY type LIMIT {limit}""",
+    "nested": """SELECT avg(JSONExtractInt(data, 'duration_ms')) FROM events
+        WHERE type = 'COMPLETE' LIMIT {limit}""",
+    "needle": "SELECT count() FROM events WHERE subject = '{subject}'",
     "count": "SELECT count() FROM events",
 }
 _COLUMNS = """timestamp AS time, event_type AS type, content_type AS category, source,

@@ -55,9 +55,9 @@ class Peer:
         """Index what the needle asks for."""
         self.base.execute("CREATE INDEX by_subject ON events(subject)")
 
-    def ask(self, name: str) -> list[tuple[Any, ...]]:
+    def ask(self, name: str, turn: int = 0) -> list[tuple[Any, ...]]:
         """The answer to one question."""
-        return self.base.execute(sql.SQLITE[name]).fetchall()
+        return self.base.execute(sql.question(sql.SQLITE, name, turn)).fetchall()
 
     def export(self, path: str) -> None:
         """Write every event to a Parquet file."""

@@ -20,7 +20,6 @@ from lakelog.query import cursor_views, frames, providers, seal_requests, segmen
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
-from lakelog.query.needle_rows import NeedleRows
 from lakelog.query.ref_schemas import RefSchemas
 from lakelog.query.relation import Failure, Relation, guarded
 from lakelog.query.segment_choice import SegmentChoice
@@ -170,20 +169,14 @@ class Session:
                     return Relation(None, scan, self._failed)
             views = [] if counted else self._views(named, mentions, state, pending)
             views = self._tops.bounded(query, mentions, (state, pending), views)
-            asked, is_once, kept = query, False, None
+            asked = query
             fresh = functools.partial(connection.segment_cursor, self._database())
-            if mentions.needles and self._only is None:
-                kept = self._needles.answer(query, mentions, views, self.rows_sql, fresh)
-            if kept:
-                cursor, query, lend = kept
-            else:
-                query, views = self._over_typed(query, (state, pending), views, {})
-                # Needles read few segments, each others: views would take longer than they do.
-                if is_once := mentions.needles and table_sql.can_inline(query, views):
-                    rows = self.rows_sql(views[0].entries, views[0].more)
-                    query, views = table_sql.inlined(query, views[0].name, rows), []
-                cursor = self._pool.with_views(views, fresh, self._verify, self.make)
-                lend = functools.partial(self._pool.lend, views, cursor)
+            query, views = self._over_typed(query, (state, pending), views, {})
+            # Needles read few segments, each others: views would take longer than they do.
+            if is_once := mentions.needles and table_sql.can_inline(query, views):
+                rows = self.rows_sql(views[0].entries, views[0].more)
+                query, views = table_sql.inlined(query, views[0].name, rows), []
+            cursor = self._pool.with_views(views, fresh, self._verify, self.make)
             is_new = not counted and query not in self._prepared
             if is_new:
                 try:
@@ -195,7 +188,7 @@ class Session:
                 self._prepared.add(query)
             stream = Stream(cursor, counted or query, None, is_one=True)
             stream.prepared = "EXECUTE lakelog_query" if is_new else ""
-            stream.lease = lend(stream)
+            stream.lease = self._pool.lend(views, cursor, stream)
         return Relation(None, stream, self._failure(query, (asked, None, at)))
 
     def _run(
@@ -362,7 +355,7 @@ class Session:
         return table_sql.over_typed_columns(cursor, query, views, refs, kinds, keep=keep)
 
     def _renew_cursors(self) -> None:
-        self._pool, self._needles = CursorPool(), NeedleRows()
+        self._pool = CursorPool()
         parts = self._database, self._verify, self.make, self._over_typed
         self._tops = TopScans(*parts, is_part=self._only is not None)
 
@@ -492,7 +485,7 @@ def _after_fork() -> None:
     """A child must not touch its parent's locks, nor its database (which `connection` keeps) or the
     cursors of it, which would be freed."""
     for session in _SESSIONS:
-        forks.never_free(session._pool, session._needles, session._tops)
+        forks.never_free(session._pool, session._tops)
         session.close()
         session._is_closed = False
 

@@ -1,11 +1,10 @@
 """Look-ups by id or subject answer the same each time they are asked, whatever was published,
-appended, removed or undone in between: the rows that are kept of them are those of segments."""
+appended, removed or undone in between."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -53,7 +52,6 @@ def test_rows_follow_what_is_appended_sealed_removed_and_undone(make_lake: MakeL
 
 
 def test_other_questions_of_the_same_subject_are_answered_in_full(make_lake: MakeLake) -> None:
-    """Kept rows have every column, and no condition but the look-up's own."""
     lake = make_lake()
     _append(lake, 0, 12)
     lake.settle()
@@ -76,7 +74,7 @@ def test_other_questions_of_the_same_subject_are_answered_in_full(make_lake: Mak
         assert answer.to_arrow_table().num_rows == 4
 
 
-def test_needles_that_many_threads_ask_at_once(make_lake: MakeLake) -> None:
+def test_concurrent_lookups_of_one_subject(make_lake: MakeLake) -> None:
     lake = make_lake()
     _append(lake, 0, 30)
     lake.settle()
@@ -99,7 +97,6 @@ def test_needles_that_many_threads_ask_at_once(make_lake: MakeLake) -> None:
 
 
 def test_subjects_of_many_rows_and_of_large_ones(make_lake: MakeLake) -> None:
-    """What is too large to be kept is read from its segments each time."""
     lake = make_lake()
     lake.append({"type": "A", "subject": "many", "data": n} for n in range(5000))
     lake.append({"type": "A", "subject": "large", "data": "x" * 600_000} for _ in range(3))
@@ -107,18 +104,6 @@ def test_subjects_of_many_rows_and_of_large_ones(make_lake: MakeLake) -> None:
     for subject, count in (("many", 5000), ("large", 3)):
         query = f"SELECT count(data) FROM events WHERE subject = '{subject}'"
         assert [lake.sql(query).fetchall() for _ in range(4)] == [[(count,)]] * 4
-
-
-@pytest.mark.damaged
-def test_an_answer_stays_while_its_segments_are_removed(make_lake: MakeLake) -> None:
-    lake = make_lake()
-    _append(lake, 0, 9)
-    lake.settle()
-    _asked_often(lake)
-    answer = lake.sql(ASKED)
-    for path in Path(lake.path, "segments").rglob("*.parquet"):
-        path.unlink()
-    assert [int(n) for (n,) in answer.fetchall()] == [1, 4, 7]
 
 
 def test_errors_of_a_look_up_are_those_of_the_query_as_it_is_written(make_lake: MakeLake) -> None:
