@@ -58,9 +58,9 @@ class App:
         if self.verbose:
             terminal.say(text, dim=True)
 
-    def progress(self, what: str, unit: str = "") -> terminal.Progress:
+    def progress(self, what: str, unit: str = "") -> terminal.ProgressLine:
         """Return a progress line for stderr, if that is a terminal."""
-        return terminal.Progress(what, unit, self.quiet)
+        return terminal.ProgressLine(what, unit, self.quiet)
 
 
 def verb(

@@ -13,7 +13,7 @@ from lakelog.backup.scheduler import backup_directories
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat
-from lakelog.cli.render.output import Target, emit, with_output
+from lakelog.cli.render.output import OutputTarget, emit, with_output
 from lakelog.cli.render.tables import Count, cell
 from lakelog.cli.render.terminal import arrival, many, size
 from lakelog.event import bookkeeping
@@ -77,7 +77,7 @@ def audit(
     label: str | None,
     form: str | None,
     folders: tuple[str, ...],
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Prove that each line of ingested files is stored exactly once.
 

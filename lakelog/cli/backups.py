@@ -19,7 +19,7 @@ from lakelog.backup.restore import restore
 from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, backup_directories
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, emit, with_output
+from lakelog.cli.render.output import OutputTarget, emit, with_output
 from lakelog.cli.render.tables import Count, cell
 from lakelog.cli.render.terminal import many, size
 from lakelog.files.cursors import printable
@@ -167,7 +167,7 @@ def backups(
     folders: tuple[str, ...],
     to: str | None,
     force: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """List, verify or restore backups of watched files.
 
@@ -258,7 +258,7 @@ def _newest(listing: DirectoryListing, name: str) -> Backup:
 
 
 def _restore(
-    app: App, selection: list[Backup], to: str | None, force: bool, target: Target
+    app: App, selection: list[Backup], to: str | None, force: bool, target: OutputTarget
 ) -> None:
     records = []
     for backup in selection:
@@ -272,7 +272,11 @@ def _restore(
 
 
 def _verify(
-    app: App, listing: DirectoryListing, selection: list[Backup], by_name: bool, target: Target
+    app: App,
+    listing: DirectoryListing,
+    selection: list[Backup],
+    by_name: bool,
+    target: OutputTarget,
 ) -> None:
     rows = []
     with app.progress("verifying", "backups") as progress:

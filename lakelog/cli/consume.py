@@ -11,9 +11,9 @@ import click
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat
-from lakelog.cli.render.output import Target, emit, emit_record
+from lakelog.cli.render.output import OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import many
-from lakelog.cli.rounds import Span, repeat
+from lakelog.cli.rounds import SpanParam, repeat
 from lakelog.clients.redis_config import SCHEMES
 from lakelog.consume import consume as consuming
 from lakelog.consume.consume import Consumer, ConsumeResult
@@ -56,7 +56,7 @@ def complete_source(ctx: click.Context, _: click.Parameter, typed: str) -> list[
 @click.option("--once", is_flag=True, help="Store what is there now, then exit.")
 @click.option(
     "--every",
-    type=Span(),
+    type=SpanParam(),
     default="1s",
     show_default=True,
     metavar="TIME",
@@ -94,7 +94,7 @@ def consume(
     if not is_status and (len(words) != 1 or words[0] == "status"):
         raise click.UsageError("one source is needed, such as redis://localhost:6379/0/events")
     source = consuming.source_of(words[-1], config)
-    target = Target("json") if as_json else Target("table")
+    target = OutputTarget("json") if as_json else OutputTarget("table")
     # A lake is created only once the source is known to be one.
     opened = app.open() if is_status else app.open_or_create()
     with opened as lake, app.progress("consuming", "messages") as progress:

@@ -10,7 +10,7 @@ import click
 from lakelog.analyze import dedupe as duplicate
 from lakelog.analyze.similar import similar
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import confirm, many
@@ -68,7 +68,7 @@ def dedupe(
     dry_run: bool,
     apply: bool,
     yes: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Find duplicate events, and keep one of each.
 
@@ -103,7 +103,7 @@ def _remove(
     dry_run: bool,
     yes: bool,
     limit: int | None,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """List the rows of a plan, or remove them from the branch."""
     words = f"{many(len(plan), 'event')} of {many(plan.events, 'event')}"
@@ -133,7 +133,7 @@ def _remove(
     emit_record(record, target, lambda: f"{sentence}\n")
 
 
-def _similar(lake: Lake, by: tuple[str, ...], limit: int | None, target: Target) -> None:
+def _similar(lake: Lake, by: tuple[str, ...], limit: int | None, target: OutputTarget) -> None:
     """List near-duplicates of one text."""
     if len(by) > 1:
         raise click.UsageError("--show similar looks at one text: give --by once")

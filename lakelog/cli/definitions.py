@@ -18,7 +18,7 @@ from lakelog.cli.input_formats import (
     formats_at,
     with_rules,
 )
-from lakelog.cli.render.output import Target, choose, emit, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, choose, emit, emit_record, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import arrival, many, width
 from lakelog.event.levels import severity
@@ -81,7 +81,7 @@ def formats() -> None:
 """,
 )
 @with_output
-def list_formats(app: App, target: Target) -> None:
+def list_formats(app: App, target: OutputTarget) -> None:
     """List the formats of this lake, then the built-in ones."""
     records = [
         {
@@ -231,7 +231,7 @@ def add_format(
 @verb("show", examples="lakelog formats show shop")
 @click.argument("name", shell_complete=complete_own)
 @with_output
-def show_format(app: App, name: str, target: Target) -> None:
+def show_format(app: App, name: str, target: OutputTarget) -> None:
     """Show a format of this lake, as the command that adds it."""
     with app.open() as lake:
         form = definitions.get(definitions.present(lake.store, lake.branch_name), name)

@@ -25,7 +25,7 @@ import click
 from lakelog import lake as lakes
 from lakelog.cli import sample
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.terminal import Progress, has_colour, many, paint, width
+from lakelog.cli.render.terminal import ProgressLine, has_colour, many, paint, width
 from lakelog.runtime import interpreter
 from lakelog.store.paths import Paths
 
@@ -124,7 +124,7 @@ class Tour:
         sizes = [-(-len(part) // _ROUNDS) for part in parts]
         # Opened before the writers start, so that they do not create the lake all at once.
         with lakes.open(self._path) as lake, self._writers() as writers:
-            with Progress("collecting", "events", self._app.quiet) as progress:
+            with ProgressLine("collecting", "events", self._app.quiet) as progress:
                 for turn in range(_ROUNDS):
                     for writer, part, size in zip(writers, parts, sizes, strict=True):
                         _feed(writer, part[turn * size : (turn + 1) * size])

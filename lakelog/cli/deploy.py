@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, emit, with_output, write_new
+from lakelog.cli.render.output import OutputTarget, emit, with_output, write_new
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm
 from lakelog.deploy import deployment as deployments
@@ -192,7 +192,7 @@ def render(
 @_NAMESPACE
 @_CONTEXT
 @with_output
-def revisions(app: App, name: str, namespace: str, context: str, target: Target) -> None:
+def revisions(app: App, name: str, namespace: str, context: str, target: OutputTarget) -> None:
     """List the revisions of a deployment, the newest first.
 
     With the newest state that was saved in each, if the lake has it.

@@ -18,7 +18,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, emit_words, with_output
+from lakelog.cli.render.output import OutputTarget, emit_words, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, paint, size, width
 from lakelog.cli.schema import breaches
@@ -46,7 +46,7 @@ _CLOCK_SLACK = 2_000_000
 
 
 @dataclass(frozen=True)
-class Check:
+class DoctorCheck:
     """One check; `state` is OK, warning or failed."""
 
     check: str
@@ -61,7 +61,7 @@ class Check:
 """
 )
 @with_output
-def doctor(app: App, target: Target) -> None:
+def doctor(app: App, target: OutputTarget) -> None:
     """Check this machine, and the lake if there is one.
 
     Exits with 1 if a check failed; warnings do not count. `lakelog verify` reads every byte.
@@ -71,21 +71,21 @@ def doctor(app: App, target: Target) -> None:
         checks += lake_checks(app.path, app.branch)
     else:
         root = os.path.abspath(app.path)
-        checks.append(Check("lake", OK, f"none at {root}: only the machine was checked"))
+        checks.append(DoctorCheck("lake", OK, f"none at {root}: only the machine was checked"))
     people = "".join(f"{_check_line(check, target)}\n" for check in checks)
     emit_words(of_records([asdict(c) for c in checks]), target, lambda: people)
     if any(check.state == FAILED for check in checks):
         click.get_current_context().exit(exits.FAILED)
 
 
-def environment() -> Iterator[Check]:
+def environment() -> Iterator[DoctorCheck]:
     """Check the interpreter and the libraries."""
     system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     recent = sys.version_info >= (3, 11)
-    yield Check("python", OK if recent else FAILED, system)
+    yield DoctorCheck("python", OK if recent else FAILED, system)
     package = sys.modules[__name__.partition(".")[0]]
     where = os.path.dirname(str(package.__file__))
-    yield Check("lakelog", OK, f"{package.__version__} at {where}")
+    yield DoctorCheck("lakelog", OK, f"{package.__version__} at {where}")
     missing = []
     versions = []
     for name in _LIBRARIES:
@@ -94,23 +94,23 @@ def environment() -> Iterator[Check]:
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        yield Check("libraries", FAILED, f"not installed: {', '.join(missing)}")
-    yield Check("libraries", OK, ", ".join(versions))
+        yield DoctorCheck("libraries", FAILED, f"not installed: {', '.join(missing)}")
+    yield DoctorCheck("libraries", OK, ", ".join(versions))
 
 
-def lake_checks(path: str, branch: str) -> Iterator[Check]:
+def lake_checks(path: str, branch: str) -> Iterator[DoctorCheck]:
     """Check a lake; what cannot be read is a failed check, never an exception."""
     try:
         store = bootstrap.load(path)
     except (LakelogError, OSError) as error:
-        yield Check("lake", FAILED, exits.words_of(error))
+        yield DoctorCheck("lake", FAILED, exits.words_of(error))
         return
-    yield Check("lake", OK, f"{store.paths.root} opens")
+    yield DoctorCheck("lake", OK, f"{store.paths.root} opens")
     for name, look in _LOOKS.items():
         try:
-            yield from (Check(name, state, words) for state, words in look(store, branch))
+            yield from (DoctorCheck(name, state, words) for state, words in look(store, branch))
         except (LakelogError, OSError) as error:
-            yield Check(name, FAILED, exits.words_of(error))
+            yield DoctorCheck(name, FAILED, exits.words_of(error))
 
 
 Findings = Iterator[tuple[str, str]]
@@ -225,7 +225,7 @@ _LOOKS: dict[str, Callable[[Store, str], Findings]] = {
 }
 
 
-def _check_line(check: Check, target: Target) -> str:
+def _check_line(check: DoctorCheck, target: OutputTarget) -> str:
     """Return a check as a line; a long text continues below its beginning."""
     state = f"{check.state:<8}"
     if target.path is None:

@@ -12,13 +12,13 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, choose, emit, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, choose, emit, emit_record, with_output
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.compat import omega, sqlite_import
 from lakelog.compat.lookups import Lookups
-from lakelog.render.formats import Result, of_records
+from lakelog.render.formats import QueryResult, of_records
 from lakelog.render.values import clock, micros
 
 _TYPES = 12
@@ -41,7 +41,7 @@ def events(app: App, db: str | None) -> None:
 
 @verb(examples="lakelog events --db lake stats --json")
 @with_output
-def stats(app: App, target: Target) -> None:
+def stats(app: App, target: OutputTarget) -> None:
     """Count the events by type, and the bytes of the store."""
     with app.open() as lake:
         counts = Lookups(lake).stats()
@@ -64,7 +64,7 @@ _of_hours = click.option(
 @_of_hours
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
 @with_output
-def list_events(app: App, hours: float | None, limit: int, target: Target) -> None:
+def list_events(app: App, hours: float | None, limit: int, target: OutputTarget) -> None:
     """List the newest events, newest first."""
     _write(app, omega.newest_sql(_since(hours), limit), {}, target)
 
@@ -73,7 +73,7 @@ def list_events(app: App, hours: float | None, limit: int, target: Target) -> No
 @click.argument("text")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
 @with_output
-def search(app: App, text: str, limit: int, target: Target) -> None:
+def search(app: App, text: str, limit: int, target: OutputTarget) -> None:
     """Find events that hold a text, newest first.
 
     It may stand in data, type, source, subject or message; case makes no difference.
@@ -117,7 +117,7 @@ def _since(hours: float | None) -> str:
     return f"time >= make_timestamptz({round(since * 1e6)})"
 
 
-def _write(app: App, query: str, params: dict[str, Any], target: Target) -> None:
+def _write(app: App, query: str, params: dict[str, Any], target: OutputTarget) -> None:
     """Write the rows of a query."""
     with app.open() as lake:
         relation = lake.sql(query, params or None)
@@ -127,7 +127,7 @@ def _write(app: App, query: str, params: dict[str, Any], target: Target) -> None
             emit(result_of(relation, target.format), target)
 
 
-def _table_rows(relation: Any) -> Result:
+def _table_rows(relation: Any) -> QueryResult:
     """Return the rows of a table: time, type, action, source and data."""
     rows = relation.select("timestamp, event_type, action, source, data_json").fetchall()
     names = ("time", "event_type", "action", "source", "data_json")
@@ -161,7 +161,7 @@ def _summary(counts: dict[str, Any]) -> str:
 )
 @click.argument("file", type=click.Path())
 @with_output
-def import_sqlite(app: App, file: str, target: Target) -> None:
+def import_sqlite(app: App, file: str, target: OutputTarget) -> None:
     """Load an SQLite database of the older event store, each row once.
 
     Its events, patterns and statistics become events, also those packed with gzip, and

@@ -8,7 +8,7 @@ import click
 
 from lakelog.cli.app import App, complete_ref, complete_table, verb
 from lakelog.cli.pairs import pair_of, value_of
-from lakelog.cli.render.output import FormatChoice, Target, emit_record
+from lakelog.cli.render.output import FormatChoice, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many, size
 from lakelog.errors import ExportRefused
 from lakelog.export import export as rows
@@ -105,4 +105,4 @@ def export(
     app.say(f"{out}: {words}")
     if as_json:
         record = {"path": out, "rows": result.rows, "files": result.files}
-        emit_record(record, Target("json"), lambda: "")
+        emit_record(record, OutputTarget("json"), lambda: "")

@@ -10,7 +10,7 @@ import click
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.behaviour import behaviour_lines, behaviour_record
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
 from lakelog.cli.render.tables import ROWS_MAX, Count, cell
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.render.formats import of_records
@@ -36,7 +36,7 @@ SMALL = 1_000_000
     "-n", "limit", type=click.IntRange(min=0), metavar="N", help="List at most the newest N."
 )
 @with_output
-def log(app: App, limit: int | None, target: Target) -> None:
+def log(app: App, limit: int | None, target: OutputTarget) -> None:
     """List the moves of the branch, newest first.
 
     A move is one numbered step: publishing, a rollback, an undo. @N names the state it made.
@@ -60,7 +60,7 @@ def log(app: App, limit: int | None, target: Target) -> None:
 )
 @click.argument("ref", required=False, shell_complete=complete_ref)
 @with_output
-def show(app: App, ref: str | None, target: Target) -> None:
+def show(app: App, ref: str | None, target: OutputTarget) -> None:
     """Describe one state of the lake: who made it, when, and what it holds.
 
     Without REF, the newest published state of the branch.
@@ -99,7 +99,12 @@ def show(app: App, ref: str | None, target: Target) -> None:
 )
 @with_output
 def diff(
-    app: App, a: str, b: str | None, exit_code: bool, with_behaviour: bool | None, target: Target
+    app: App,
+    a: str,
+    b: str | None,
+    exit_code: bool,
+    with_behaviour: bool | None,
+    target: OutputTarget,
 ) -> None:
     """Compare states A and B: events by type, segments, and behaviour.
 

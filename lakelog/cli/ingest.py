@@ -22,7 +22,7 @@ from lakelog import lake as lakes
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat, with_pattern, with_selection
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import arrival, confirm, many
 from lakelog.cli.rounds import stop_at_signals
@@ -31,7 +31,7 @@ from lakelog.files.scan import Selection
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.ingest import IngestReport, expand
-from lakelog.render.formats import Result, of_records
+from lakelog.render.formats import QueryResult, of_records
 from lakelog.store import bootstrap
 
 _LIST = "SELECT origin, position, reason{} FROM quarantine ORDER BY ingested_at, origin, position"
@@ -105,7 +105,7 @@ def ingest(
     # On stderr and before the records, so that a pipe gets nothing but those.
     _report(app, report, time.monotonic() - started, dry_run)
     if as_json:
-        emit(of_records([f.record() for f in report.files]), Target("json"))
+        emit(of_records([f.record() for f in report.files]), OutputTarget("json"))
     # Quarantined lines are safe, but a script has to notice them.
     if any(f.error for f in report.files) or report.quarantined:
         click.get_current_context().exit(exits.FAILED)
@@ -131,7 +131,7 @@ def quarantine(
     type_: str | None,
     dry_run: bool,
     yes: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Show lines that could not be parsed, try them again, or drop them.
 
@@ -209,14 +209,14 @@ def _exists(path: str) -> bool:
     return path == "-" or os.path.lexists(path) or bool(glob.glob(path, recursive=True))
 
 
-def _list_quarantine(lake: Any, action: str, target: Target) -> None:
+def _list_quarantine(lake: Any, action: str, target: OutputTarget) -> None:
     """Show quarantined lines, or count them by file and reason."""
     files = lines.names(lake.store, lake.branch_name)
     if action == "show":
         # In batches, because a quarantine may hold more lines than memory.
         read = iter(lake.sql(_LIST.format(", line")).iter_rows(_BATCH))
         batches = iter(lambda: [(files.get(o, o), *rest) for o, *rest in islice(read, _BATCH)], [])
-        emit(Result(["file", "offset", "reason", "line"], batches), target)
+        emit(QueryResult(["file", "offset", "reason", "line"], batches), target)
         return
     counts: dict[tuple[str, str], tuple[int, int]] = {}
     for origin, position, reason in lake.sql(_LIST.format("")):

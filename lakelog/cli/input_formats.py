@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lakelog.cli.app import DEFAULT_LAKE, App
-from lakelog.cli.rounds import Span
+from lakelog.cli.rounds import SpanParam
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.formats import custom, definition, registry
 from lakelog.formats.definition import Definition
@@ -82,7 +82,7 @@ def with_selection(older: str = "") -> Callable[[Callable[..., Any]], Callable[.
         )
         ignored = click.option(
             "--ignore-older",
-            type=Span(),
+            type=SpanParam(),
             metavar="TIME",
             help=f"Leave out files that were last written longer ago, such as 7d{older}.",
         )

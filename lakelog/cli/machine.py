@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, emit, with_output
+from lakelog.cli.render.output import OutputTarget, emit, with_output
 from lakelog.cli.render.terminal import confirm, many
 from lakelog.errors import UnknownRef
 from lakelog.render.formats import of_records
@@ -37,7 +37,7 @@ def machine() -> None:
 
 @verb(examples="lakelog machine show --json")
 @with_output
-def show(app: App, target: Target) -> None:
+def show(app: App, target: OutputTarget) -> None:
     """List the machines that saved states here; one is this one."""
     with app.open() as lake:
         found, states = machines.read(lake.store.paths), _by_machine(list_states(lake))

@@ -15,7 +15,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import Target, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, emit_record, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, size, width
 from lakelog.cli.signatures import UNSIGNED, with_signatures
@@ -72,7 +72,7 @@ def verify(
     signed_by: tuple[str, ...],
     signed_in: tuple[str, ...],
     yes: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Read every byte again and name each damaged file.
 
@@ -114,7 +114,7 @@ def verify(
 @click.option("--dry-run", is_flag=True, help="Only report what is damaged.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
-def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: Target) -> None:
+def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: OutputTarget) -> None:
     """Make a damaged lake work again, and list what is lost.
 
     Damaged files are fetched from a copy or moved to cache/damaged; nothing is deleted. What
@@ -158,7 +158,7 @@ def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: Target)
 @click.argument("source", metavar="LAKE", type=click.Path())
 @click.argument("to", type=click.Path())
 @with_output
-def backup(app: App, source: str, to: str, target: Target) -> None:
+def backup(app: App, source: str, to: str, target: OutputTarget) -> None:
     """Copy a lake while it is in use; later runs copy only what is new.
 
     TO is a lake as well: query it with --lake TO, verify it, copy it back to restore. Do not write
@@ -184,7 +184,7 @@ def backup(app: App, source: str, to: str, target: Target) -> None:
     "--every", default="60s", show_default=True, metavar="SPAN", help="How often with --watch."
 )
 @with_output
-def compact(app: App, smallest: bool, watch: bool, every: str, target: Target) -> None:
+def compact(app: App, smallest: bool, watch: bool, every: str, target: OutputTarget) -> None:
     """Publish what is pending, then merge small segments and sort them.
 
     Queries get faster and the lake gets smaller. No event changes, and no other process
@@ -216,7 +216,7 @@ def compact(app: App, smallest: bool, watch: bool, every: str, target: Target) -
 @click.option("--dry-run", is_flag=True, help="Only report what would be deleted now.")
 @click.option("--yes", is_flag=True, help="Accepted for scripts: gc never asks.")
 @with_output
-def gc(app: App, dry_run: bool, yes: bool, target: Target) -> None:
+def gc(app: App, dry_run: bool, yes: bool, target: OutputTarget) -> None:
     """Delete files that no tag, branch or kept move refers to.
 
     A file is deleted once it has been unreferenced for gc_grace_hours, counted from the
@@ -241,7 +241,7 @@ def gc(app: App, dry_run: bool, yes: bool, target: Target) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
 def retention(
-    app: App, older_than: str, apply: bool, dry_run: bool, yes: bool, target: Target
+    app: App, older_than: str, apply: bool, dry_run: bool, yes: bool, target: OutputTarget
 ) -> None:
     """Remove events older than a time span from the branch.
 
@@ -275,7 +275,7 @@ def retention(
 @click.option("--dry-run", is_flag=True, help="Only report what would be deleted.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
-def expire(app: App, message: str, dry_run: bool, yes: bool, target: Target) -> None:
+def expire(app: App, message: str, dry_run: bool, yes: bool, target: OutputTarget) -> None:
     """Give up all earlier states of the branch, and delete their files now.
 
     What retention, dedupe or a rollback removed is then gone for good, and its space is free.
@@ -433,7 +433,7 @@ def _compaction_line(result: Compaction) -> str:
     return f"{into}, {size(result.bytes_before)} -> {size(result.bytes_after)}"
 
 
-def _emit_compaction(result: Compaction, target: Target) -> None:
+def _emit_compaction(result: Compaction, target: OutputTarget) -> None:
     emit_record(dataclasses.asdict(result), target, lambda: f"{_compaction_line(result)}\n")
 
 

@@ -8,7 +8,7 @@ import click
 
 from lakelog.cli import deploy, exits
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.cli.signatures import with_signatures
@@ -73,7 +73,7 @@ def snapshot(
     message: str,
     no_pause: bool,
     engine: str | None,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Save containers and their state as one snapshot.
 
@@ -107,7 +107,7 @@ def snapshot(
 
 @verb("list-snapshots", examples="lakelog omega list-snapshots --json")
 @with_output
-def list_snapshots(app: App, target: Target) -> None:
+def list_snapshots(app: App, target: OutputTarget) -> None:
     """List the snapshots of containers, newest first."""
     with app.open() as lake:
         found = snapshots.list_snapshots(lake)
@@ -119,7 +119,7 @@ def list_snapshots(app: App, target: Target) -> None:
 @click.argument("id", shell_complete=complete_ref)
 @click.argument("tag")
 @with_output
-def tag_snapshot(app: App, id: str, tag: str, target: Target) -> None:
+def tag_snapshot(app: App, id: str, tag: str, target: OutputTarget) -> None:
     """Give a snapshot one more name."""
     with app.open() as lake:
         found = snapshots.tag_snapshot(lake, id, tag)
@@ -138,7 +138,7 @@ def tag_snapshot(app: App, id: str, tag: str, target: Target) -> None:
     "--signed-by", multiple=True, metavar="KEY", help="It must be signed by this public key."
 )
 @with_output
-def verify_snapshot(app: App, id: str, signed_by: tuple[str, ...], target: Target) -> None:
+def verify_snapshot(app: App, id: str, signed_by: tuple[str, ...], target: OutputTarget) -> None:
     """Compare every byte of a snapshot with its digests.
 
     Exits with 3 if a byte differs, or a signature that was asked for is missing.
@@ -173,7 +173,9 @@ def verify_snapshot(app: App, id: str, signed_by: tuple[str, ...], target: Targe
 @click.argument("repository", metavar="REGISTRY/REPO")
 @_ENGINE
 @with_output
-def push_snapshot(app: App, id: str, repository: str, engine: str | None, target: Target) -> None:
+def push_snapshot(
+    app: App, id: str, repository: str, engine: str | None, target: OutputTarget
+) -> None:
     """Send the images of a snapshot to a registry.
 
     They are tagged by its id. If the address is that of a remote, the snapshot is
@@ -213,7 +215,7 @@ def restore_snapshot(
     no_state: bool,
     yes: bool,
     engine: str | None,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Start the containers of a snapshot, one as NAME.
 

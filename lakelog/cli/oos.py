@@ -14,7 +14,7 @@ import orjson
 
 from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, verb
-from lakelog.cli.render.output import Target, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, emit_record, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals
@@ -67,7 +67,7 @@ def views(
     view: str | None,
     window: str,
     now: str | None,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Show the views: states, throughput, errors, sources, health.
 
@@ -169,7 +169,7 @@ def process(
     batch_size: int,
     max_batches: int | None,
     database: str | None,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Find the new episodes of feeds and process them, each once.
 
@@ -223,7 +223,7 @@ def demo(app: App, results: str) -> None:
 
 @verb(examples="lakelog oos validate\nlakelog oos validate --json")
 @with_output
-def validate(app: App, target: Target) -> None:
+def validate(app: App, target: OutputTarget) -> None:
     """Check every component; exit code 3 if one does not hold.
 
     Loggers, processing, views, and a lake are used in a temporary directory.

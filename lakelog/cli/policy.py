@@ -6,7 +6,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, emit, with_output
+from lakelog.cli.render.output import OutputTarget, emit, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.render.formats import of_records
 from lakelog.store import bootstrap, disk
@@ -34,7 +34,7 @@ def policy() -> None:
 
 @verb(examples="lakelog policy show --json")
 @with_output
-def show(app: App, target: Target) -> None:
+def show(app: App, target: OutputTarget) -> None:
     """List the operations, and whether you may do them."""
     store, user = bootstrap.load(app.path), author()
     rules = policies.load(store.paths)

@@ -13,8 +13,8 @@ from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.pairs import pair_of, value_of
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
-from lakelog.cli.shell.statements import Statement, StatementRunner
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.shell.statements import ShellStatement, StatementRunner
 from lakelog.render.formats import BINARY
 from lakelog.runtime.lazy import Lazy
 
@@ -60,7 +60,7 @@ def sql(
     params: tuple[str, ...],
     at: str | None,
     explain: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Run SQL over the events, including those just appended.
 
@@ -115,7 +115,9 @@ def _query(query: str | None, path: str | None) -> str:
     return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
 
 
-def _check_statements(statements: list[Statement], values: dict[str, Any], explain: bool) -> None:
+def _check_statements(
+    statements: list[ShellStatement], values: dict[str, Any], explain: bool
+) -> None:
     """Raise UsageError for options and statements that do not fit together."""
     if not statements:
         raise click.UsageError("the query is empty")
@@ -137,10 +139,10 @@ def _check_statements(statements: list[Statement], values: dict[str, Any], expla
 def _answer(
     app: App,
     runner: StatementRunner,
-    statements: list[Statement],
+    statements: list[ShellStatement],
     values: dict[str, Any],
     digest: str | None,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Run the statements in turn; write the rows of each, or of the last where only one table
     fits."""
@@ -161,7 +163,7 @@ def _answer(
                 emit(replace(result, batches=monitor.over(result.batches)), target)
 
 
-def _explain(opened: int, segments: int, relation: Any, target: Target) -> None:
+def _explain(opened: int, segments: int, relation: Any, target: OutputTarget) -> None:
     plan = _plan(relation)
     record = {"segments_opened": opened, "segments": segments, "plan": plan}
     words = f"opens {opened:,} of {terminal.many(segments, 'segment')}\n\n{plan}\n"

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, emit, with_output
+from lakelog.cli.render.output import OutputTarget, emit, with_output
 from lakelog.cli.render.terminal import many
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
@@ -120,7 +120,7 @@ def recent(
     count: int,
     rebuild: bool,
     redis_url: str | None,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Show the newest entries, from Redis where `watch --redis-url` keeps them.
 

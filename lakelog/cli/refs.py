@@ -11,8 +11,8 @@ from lakelog import lake as lakes
 from lakelog.cli import signatures
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.history import snapshot_record
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
-from lakelog.cli.render.tables import Count, Name
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.render.tables import Count, FullName
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, InUse
 from lakelog.proofs import keys, signing
@@ -32,7 +32,7 @@ _BRANCH = ("branch", "move", "time", "op", "events", "snapshot")
 )
 @click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
 @with_output
-def snapshot(app: App, message: str, target: Target) -> None:
+def snapshot(app: App, message: str, target: OutputTarget) -> None:
     """Record the present state as a move with a message.
 
     Publishes what is pending. You can return to any state; a snapshot only makes one stand out.
@@ -72,7 +72,7 @@ def tag(
     key: str | None,
     listing: bool,
     delete: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Name the present state, or REF, permanently. A tag does not move.
 
@@ -124,7 +124,7 @@ def branch(
     message: str,
     listing: bool,
     delete: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Create a branch at the present state, or at REF.
 
@@ -177,7 +177,7 @@ def _tag_record(tag: Tag) -> dict[str, Any]:
 
 def _tag_row(tag: Tag) -> dict[str, Any]:
     return {
-        "tag": Name(tag.name),
+        "tag": FullName(tag.name),
         "snapshot": tag.snapshot[:SHORT],
         "time": second(tag.time),
         "message": tag.message,

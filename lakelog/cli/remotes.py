@@ -11,7 +11,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_ref, verb
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import DamagedRef, LakelogError, UnknownRef
 from lakelog.remotes import known
@@ -71,7 +71,7 @@ def remote(
     grace: str | None,
     dry_run: bool,
     yes: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Name other places of this lake; list, check, prune or forget them.
 
@@ -151,7 +151,7 @@ def push(
     read_data: bool,
     dry_run: bool,
     yes: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Bring the branch to a remote: what is missing there, then its new state.
 
@@ -199,7 +199,13 @@ def push(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
 def pull(
-    app: App, name: str | None, no_tags: bool, force: bool, dry_run: bool, yes: bool, target: Target
+    app: App,
+    name: str | None,
+    no_tags: bool,
+    force: bool,
+    dry_run: bool,
+    yes: bool,
+    target: OutputTarget,
 ) -> None:
     """Bring the branch up to date with a remote.
 
@@ -227,7 +233,7 @@ def pull(
 @click.option("--no-tags", is_flag=True, help="Leave out the remote's tags.")
 @click.option("--dry-run", is_flag=True, help="Say what would be received.")
 @with_output
-def fetch(app: App, name: str | None, no_tags: bool, dry_run: bool, target: Target) -> None:
+def fetch(app: App, name: str | None, no_tags: bool, dry_run: bool, target: OutputTarget) -> None:
     """Receive the states of a remote's branches, and its tags.
 
     No branch changes: the states are named REMOTE/BRANCH. A tag that names
@@ -254,7 +260,9 @@ def fetch(app: App, name: str | None, no_tags: bool, dry_run: bool, target: Targ
     help="Only where no lake is yet; what the remote does not have yet begins empty.",
 )
 @with_output
-def clone(app: App, url: str, directory: str | None, if_missing: bool, target: Target) -> None:
+def clone(
+    app: App, url: str, directory: str | None, if_missing: bool, target: OutputTarget
+) -> None:
     """Make a lake with all branches and tags of a remote, named origin there.
 
     DIRECTORY is by default the last part of URL. The clone is a lake of its own:
@@ -268,7 +276,7 @@ def clone(app: App, url: str, directory: str | None, if_missing: bool, target: T
     _tell(app, result, target, "received")
 
 
-def _check(app: App, lake: Lake, name: str, read_data: bool, target: Target) -> None:
+def _check(app: App, lake: Lake, name: str, read_data: bool, target: OutputTarget) -> None:
     with app.progress("reading", "bytes") as progress:
         found = checking.check(lake, name, read_data=read_data, progress=progress)
     refs, objects = (
@@ -286,7 +294,7 @@ def _check(app: App, lake: Lake, name: str, read_data: bool, target: Target) -> 
 
 
 def _prune(
-    app: App, lake: Lake, name: str, grace: int, dry_run: bool, yes: bool, target: Target
+    app: App, lake: Lake, name: str, grace: int, dry_run: bool, yes: bool, target: OutputTarget
 ) -> None:
     if not dry_run and not confirm(f"delete at {name} what nothing there needs?", yes):
         raise click.Abort
@@ -312,7 +320,7 @@ def _the_remote(store: Store, name: str | None) -> str:
     raise UnknownRef("no remotes: add one with `lakelog remote add NAME URL`")
 
 
-def _tell(app: App, result: Pushed | Fetched, target: Target, verb: str) -> None:
+def _tell(app: App, result: Pushed | Fetched, target: OutputTarget, verb: str) -> None:
     """Write what was done: words to people, an object to programs."""
     done = result.carried
     for ref, word in result.refs.items():

@@ -7,7 +7,7 @@ from click.shell_completion import CompletionItem
 
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.history import snapshot_record
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, width
 from lakelog.errors import StateRefused
@@ -86,7 +86,7 @@ def rollback(
     timeout: int,
     why: str,
     yes: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Return to a state. Nothing is deleted, and `lakelog undo` reverts it.
 
@@ -171,7 +171,7 @@ def undo(
     timeout: int,
     why: str,
     yes: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Undo the last rollback, undo, snapshot, retention, dedupe or repair.
 
@@ -189,7 +189,7 @@ def _undo(
     why: str,
     yes: bool,
     dry_run: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     with app.open() as lake:
         # How far it got is not known before it is finished or taken back, so there is no plan.
@@ -226,7 +226,7 @@ def _ask(app: App, plan: Preflight, question: str, yes: bool) -> None:
         raise click.ClickException("nothing was changed")
 
 
-def _show_plan(app: App, plan: Preflight, target: Target) -> None:
+def _show_plan(app: App, plan: Preflight, target: OutputTarget) -> None:
     """Print a plan as the result; one that would be refused ends with an error."""
     rows = [{name: getattr(each, name) for name in _COLUMNS} for each in plan.findings]
     if target.format == "table":
@@ -261,7 +261,7 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…" if most else ""
 
 
-def _report_move(app: App, result: RolledBack, target: Target, words: str) -> None:
+def _report_move(app: App, result: RolledBack, target: OutputTarget, words: str) -> None:
     """Say where a branch is now; for programs, the state itself is the result."""
     for note in result.notes:
         app.say(cell(note), fg="yellow")

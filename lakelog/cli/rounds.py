@@ -64,14 +64,14 @@ class Round(Protocol):
         ...
 
 
-Result = TypeVar("Result", bound=Round)
+RoundResult = TypeVar("RoundResult", bound=Round)
 
 
 def repeat(
-    work: Callable[[threading.Event], Result],
-    report: Callable[[Result, float], None],
+    work: Callable[[threading.Event], RoundResult],
+    report: Callable[[RoundResult, float], None],
     every: float | None,
-) -> Result:
+) -> RoundResult:
     """Work once, or every so many seconds until a signal; return the last round's result.
 
     `work` ends early once its event is set. `report` gets each result that did something, and the
@@ -87,7 +87,7 @@ def repeat(
                 return result
 
 
-class Span(click.ParamType[float]):
+class SpanParam(click.ParamType[float]):
     """A time such as 500ms, 1s or 5m, as seconds."""
 
     name = "span"

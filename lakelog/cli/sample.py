@@ -64,14 +64,14 @@ OUTAGE_LOGS = [
     ("scheduler", "FATAL", "dead letter queue is full, job {n} dropped"),
 ]
 
-Event = dict[str, Any]
-Story = Iterator[tuple[datetime, Event]]
+SampleEvent = dict[str, Any]
+Story = Iterator[tuple[datetime, SampleEvent]]
 
 
-def generate(count: int, seed: int) -> list[Event]:
+def generate(count: int, seed: int) -> list[SampleEvent]:
     """Return `count` events in order of time; the same seed gives the same events."""
     rng = random.Random(seed)
-    steps: list[tuple[datetime, Event]] = []
+    steps: list[tuple[datetime, SampleEvent]] = []
     number = 0
     while len(steps) < count:
         number += 1
@@ -95,7 +95,7 @@ def episode(rng: random.Random, number: int, at: datetime) -> Story:
     show, subject = rng.choice(SHOWS), f"ep_{number:06d}"
     envelope = {"category": "podcast", "source": show, "subject": subject}
     url = f"https://{rng.choice(HOSTS)}.example.com/{show.lower()}/{subject}.mp3"
-    discovery: Event = {
+    discovery: SampleEvent = {
         "url": url,
         "title": f"On {rng.choice(TOPICS)}",
         "minutes": rng.randint(12, 95),
@@ -158,11 +158,13 @@ STORIES: list[Callable[[random.Random, int, datetime], Story]] = [episode, agent
 STORY_TOTALS = list(accumulate([8, 3, 5]))
 
 
-def _event(name: str, envelope: Event, data: Event, **more: str) -> Event:
+def _event(name: str, envelope: SampleEvent, data: SampleEvent, **more: str) -> SampleEvent:
     return {"type": name, **envelope, **more, "data": data}
 
 
-def _failure(rng: random.Random, envelope: Event, latency_ms: int, attempt: int, key: str) -> Event:
+def _failure(
+    rng: random.Random, envelope: SampleEvent, latency_ms: int, attempt: int, key: str
+) -> SampleEvent:
     error = "HTTP 503" if rng.random() < 0.3 else rng.choice(ERRORS)
     text = ERROR_TEXTS[error].format(host=rng.choice(HOSTS), n=rng.randrange(400, 8000))
     data = {"error": error, "latency_ms": latency_ms, "attempt": attempt}
@@ -173,7 +175,7 @@ def _failure_rate(at: datetime) -> float:
     return 0.7 if OUTAGE[0] <= at < OUTAGE[1] else 0.05
 
 
-def _model_call(rng: random.Random) -> Event:
+def _model_call(rng: random.Random) -> SampleEvent:
     model, prompt = rng.choice(list(MODELS)), rng.choice(list(PROMPTS))
     dollars_in, dollars_out, token_ms = MODELS[model]
     tokens_in = int(PROMPTS[prompt] * rng.lognormvariate(0, 0.3))

@@ -13,7 +13,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import Target, emit, emit_words, with_output
+from lakelog.cli.render.output import OutputTarget, emit, emit_words, with_output
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import ROWS_MAX, cell
 from lakelog.cli.render.terminal import many, paint, say, width
@@ -64,7 +64,7 @@ def schema(
     type_: str | None,
     at: str | None,
     compared: tuple[str, str] | None,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """List the fields of payloads by type of event.
 
@@ -151,7 +151,7 @@ def unpin(app: App, type_: str | None) -> None:
 @_TYPE
 @_AT
 @with_output
-def check(app: App, type_: str | None, at: str | None, target: Target) -> None:
+def check(app: App, type_: str | None, at: str | None, target: OutputTarget) -> None:
     """List the breaches of contracts among the events.
 
     Exits with 3 if there are any.
@@ -184,7 +184,7 @@ for _command in (pin, unpin, check):
     schema.add_command(_command)
 
 
-def _emit_diff(lake: Lake, a: str, b: str, type_: str | None, target: Target) -> None:
+def _emit_diff(lake: Lake, a: str, b: str, type_: str | None, target: OutputTarget) -> None:
     changes = ledger.diff(*(ledger.fields_of(state_of(lake, r).schema(type_)) for r in (a, b)))
     emit(of_records([asdict(change) for change in changes], _CHANGE), target)
 

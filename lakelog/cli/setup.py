@@ -15,7 +15,7 @@ from lakelog import settings as settings
 from lakelog.cli.app import App, complete_pair, complete_setting, everywhere, verb
 from lakelog.cli.pairs import pair_of
 from lakelog.cli.render import terminal
-from lakelog.cli.render.output import Target, emit_words, with_output
+from lakelog.cli.render.output import OutputTarget, emit_words, with_output
 from lakelog.cli.render.tables import Count
 from lakelog.render.formats import of_records
 from lakelog.store import bootstrap
@@ -35,7 +35,7 @@ _HINTS = {
 )
 @with_output
 @click.pass_context
-def config(ctx: click.Context, target: Target) -> None:
+def config(ctx: click.Context, target: OutputTarget) -> None:
     """Show and set the settings of the lake.
 
     Without a verb: each setting with its value, its default and what it means. Programs that

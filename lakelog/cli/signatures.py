@@ -12,7 +12,7 @@ import orjson
 
 from lakelog import lake as lakes
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import Target, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, emit_record, with_output
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, NotProven, UnknownRef
 from lakelog.export import folder
@@ -39,7 +39,7 @@ _PROOF_MAX = 1 << 28
 @click.argument("file", type=click.Path())
 @click.option("--comment", default="", metavar="TEXT", help="Written into both files.")
 @with_output
-def key(app: App, action: str, file: str, comment: str, target: Target) -> None:
+def key(app: App, action: str, file: str, comment: str, target: OutputTarget) -> None:
     """Make an Ed25519 key for signatures, or show one.
 
     FILE gets the private key, readable by its owner only, and FILE.pub the public key, for those
@@ -68,7 +68,7 @@ def key(app: App, action: str, file: str, comment: str, target: Target) -> None:
 )
 @click.option("--expires", metavar="SPAN", help="The signature is valid for 365d, 12h, 4w.")
 @with_output
-def sign(app: App, ref: str, key: str, expires: str | None, target: Target) -> None:
+def sign(app: App, ref: str, key: str, expires: str | None, target: OutputTarget) -> None:
     """Sign a tag, or the state that another REF names.
 
     The signature covers the lake, the tag, the state and the root of a Merkle tree over its events.
@@ -144,7 +144,7 @@ def prove(
     "--signed-by", multiple=True, required=True, metavar="KEY", help="An accepted public key."
 )
 @with_output
-def check_proof(app: App, path: str, signed_by: tuple[str, ...], target: Target) -> None:
+def check_proof(app: App, path: str, signed_by: tuple[str, ...], target: OutputTarget) -> None:
     """Check a proof of `lakelog prove`; needs no lake.
 
     Prints the event and what was signed. Exits with 3 if the proof does not show what it claims.

@@ -13,8 +13,8 @@ import click
 
 from lakelog import state as saved_state
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import Target, emit, emit_record, with_output, write_new
-from lakelog.cli.render.tables import Count, Name, cell
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output, write_new
+from lakelog.cli.render.tables import Count, FullName, cell
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import StateRefused
 from lakelog.render.formats import of_records
@@ -125,7 +125,7 @@ def save(
     keep_monthly: int,
     keep_yearly: int,
     exclude: tuple[str, ...],
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Save directories as one state, named NAME or by its time.
 
@@ -170,7 +170,7 @@ def save(
 
 @verb("list", examples="lakelog state list --json")
 @with_output
-def list_(app: App, target: Target) -> None:
+def list_(app: App, target: OutputTarget) -> None:
     """List the states, newest first."""
     with app.open() as lake:
         states = list_states(lake)
@@ -181,7 +181,7 @@ def list_(app: App, target: Target) -> None:
 @verb(examples="lakelog state info latest")
 @click.argument("name", default="latest", shell_complete=complete_ref)
 @with_output
-def info(app: App, name: str, target: Target) -> None:
+def info(app: App, name: str, target: OutputTarget) -> None:
     """Show the directories of a state; of the newest without NAME."""
     with app.open() as lake:
         found = find_state(lake, name)
@@ -209,12 +209,12 @@ def info(app: App, name: str, target: Target) -> None:
 )
 @_FROM
 @with_output
-def latest(app: App, source: str, target: Target) -> None:
+def latest(app: App, source: str, target: OutputTarget) -> None:
     """Print the name of the newest state of this machine."""
     with app.open() as lake:
         found = find_state(lake, "latest", source)
     # For scripts: a name is what they pass on.
-    if target == Target("ndjson"):
+    if target == OutputTarget("ndjson"):
         click.echo(found.name)
     else:
         emit_record(_record(found), target, lambda: f"{found.name}\n")
@@ -256,7 +256,7 @@ def restore(
     skip: bool,
     why: str,
     yes: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Put the directories of a state back where they were.
 
@@ -320,7 +320,7 @@ def _ask(
         raise click.ClickException("nothing was changed")
 
 
-def _show_restored(app: App, result: Restored, target: Target) -> None:
+def _show_restored(app: App, result: Restored, target: OutputTarget) -> None:
     for note in result.notes:
         app.say(cell(note), fg="yellow")
     if result.backup:
@@ -362,7 +362,7 @@ def clean(
     dry_run: bool,
     why: str,
     yes: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Delete all but the newest N states that have no name of yours.
 
@@ -385,7 +385,7 @@ def clean(
 @click.argument("a", shell_complete=complete_ref)
 @click.argument("b", default="latest", shell_complete=complete_ref)
 @with_output
-def diff(app: App, a: str, b: str, target: Target) -> None:
+def diff(app: App, a: str, b: str, target: OutputTarget) -> None:
     """List what was added, removed or changed from state A to state B.
 
     Files are compared by their content, too, and by mode, owner, time and attributes;
@@ -476,7 +476,7 @@ def _row(found: SavedState, with_machine: bool) -> dict[str, Any]:
     labels = ", ".join(record.label for record in found.directories)
     machine = {"machine": "this" if found.is_own else short(found.machine)} if with_machine else {}
     return {
-        "state": Name(found.name),
+        "state": FullName(found.name),
         "time": second(found.time),
         "size": Count(found.bytes),
         "directories": labels,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
 from lakelog.cli.render.tables import Count, Share, cell
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.render.formats import of_records
@@ -45,7 +45,7 @@ _BARS = 20
     help="Use a tag, branch, snapshot or time instead of now.",
 )
 @with_output
-def stats(app: App, columns: bool, at: str | None, target: Target) -> None:
+def stats(app: App, columns: bool, at: str | None, target: OutputTarget) -> None:
     """Count what the lake holds: events, segments, bytes.
 
     Reads only manifests and directory listings, so that it is fast at any size.

@@ -34,7 +34,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True)
-class Line:
+class InputLine:
     """One line, or one element of a document, whose `value` is then parsed already."""
 
     number: int
@@ -63,7 +63,7 @@ class Line:
         return self.text if self.unit == LINE else orjson.dumps(self.value)
 
 
-Lines = Iterator[Line | None]
+Lines = Iterator[InputLine | None]
 """None means that no more input is waiting."""
 
 
@@ -129,7 +129,7 @@ class _LineSplitter:
         self._buffer = bytearray()
         self._number, self._offset, self._parts, self.length = 1, 0, 0, 0
 
-    def add(self, piece: bytes) -> Iterator[Line]:
+    def add(self, piece: bytes) -> Iterator[InputLine]:
         """Append to the line; yield parts of one that has become too long."""
         self.length += len(piece)
         self._buffer += piece
@@ -138,12 +138,12 @@ class _LineSplitter:
             while len(self._buffer) > PART:
                 yield self._part(between_characters(self._buffer, PART))
 
-    def line(self) -> Line:
+    def line(self) -> InputLine:
         """Return the line, or its last part, and begin the next."""
         if self.length > LINE_MAX:
             line = self._part(len(self._buffer))
         else:
-            line = Line(self._number, self._offset, bytes(self._buffer))
+            line = InputLine(self._number, self._offset, bytes(self._buffer))
             # A byte order mark counts in the offsets, but is no part of the JSON.
             if self._number == 1:
                 line.text = line.text.removeprefix(_BOM)
@@ -153,10 +153,10 @@ class _LineSplitter:
         self._buffer, self._parts, self.length = bytearray(), 0, 0
         return line
 
-    def _part(self, stop: int) -> Line:
+    def _part(self, stop: int) -> InputLine:
         self._parts += 1
         reason = f"a line of over {LINE_MAX:,} bytes is too long: part {self._parts:,}"
-        part = Line(self._number, self._offset, bytes(self._buffer[:stop]), reason)
+        part = InputLine(self._number, self._offset, bytes(self._buffer[:stop]), reason)
         del self._buffer[:stop]
         self._offset += stop
         return part
@@ -169,7 +169,7 @@ def _chunks_of_stream() -> Iterator[bytes]:
         yield chunk
 
 
-def _may_open_document(line: Line) -> bool:
+def _may_open_document(line: InputLine) -> bool:
     """Whether a first line may begin, or be, a document that is more than one event."""
     if line.fault or line.text.lstrip()[:1] not in (b"{", b"["):
         return False
@@ -180,7 +180,7 @@ def _may_open_document(line: Line) -> bool:
     return _elements(value) is not None
 
 
-def _collect_document(first: Line, lines: Lines) -> Lines:
+def _collect_document(first: InputLine, lines: Lines) -> Lines:
     """Buffer a document; give up as soon as no document can begin like this."""
     buffered, size = [first], len(first.text)
     is_complete = closed = _is_json(first.text)
@@ -206,7 +206,7 @@ def _collect_document(first: Line, lines: Lines) -> Lines:
     yield from buffered if parts is None else parts
 
 
-def _document_events(buffered: list[Line]) -> list[Line | None] | None:
+def _document_events(buffered: list[InputLine]) -> list[InputLine | None] | None:
     """Return a document's events, or None if the lines are no document."""
     text = b"\n".join(line.text for line in buffered)
     if not _is_json(text):
@@ -215,9 +215,9 @@ def _document_events(buffered: list[Line]) -> list[Line | None] | None:
     elements = _elements(value)
     first = buffered[0]
     if elements is None:
-        return [Line(first.number, first.offset, b"", "", value, DOCUMENT)]
+        return [InputLine(first.number, first.offset, b"", "", value, DOCUMENT)]
     return [
-        Line(number, first.offset, b"", "", element, ELEMENT)
+        InputLine(number, first.offset, b"", "", element, ELEMENT)
         for number, element in enumerate(elements, 1)
     ]
 

@@ -14,9 +14,9 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
 from lakelog.cli.render.terminal import many
-from lakelog.cli.rounds import Span, stop_at_signals
+from lakelog.cli.rounds import SpanParam, stop_at_signals
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros
 from lakelog.sync import check as checking
@@ -97,7 +97,7 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
 @click.option("--once", is_flag=True, help="Bring the table up to date, then exit.")
 @click.option(
     "--every",
-    type=Span(),
+    type=SpanParam(),
     default="1s",
     show_default=True,
     metavar="TIME",
@@ -129,7 +129,7 @@ def sync(
     metrics: str | None,
     print_unit: bool,
     repair: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Keep a table of a database up to date with the events.
 
@@ -210,7 +210,7 @@ def _report(app: App, result: SyncResult, seconds: float) -> None:
     app.say(f"{result.target} {result.table}: {words}")
 
 
-def _show_status(app: App, url: str, target: Target) -> None:
+def _show_status(app: App, url: str, target: OutputTarget) -> None:
     with app.open() as lake:
         found = syncing.status(lake, url)
     records = [
@@ -230,14 +230,14 @@ def _show_status(app: App, url: str, target: Target) -> None:
     _emit_tables(records, target)
 
 
-def _emit_tables(records: list[dict[str, Any]], target: Target) -> None:
+def _emit_tables(records: list[dict[str, Any]], target: OutputTarget) -> None:
     """Show a record of each table of a target; that there is none is a mistake."""
     if not records:
         raise click.ClickException("no table of this target was synced yet")
     emit(of_records(records, tuple(records[0])), target, of_records(records))
 
 
-def _check(app: App, url: str, table: str | None, target: Target, *, repair: bool) -> None:
+def _check(app: App, url: str, table: str | None, target: OutputTarget, *, repair: bool) -> None:
     with app.open() as lake:
         found = checking.check(lake, url, table, repair=repair)
     records = [

@@ -16,7 +16,7 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.moments import moment
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
-from lakelog.cli.render.output import FormatChoice, Target, write_text
+from lakelog.cli.render.output import FormatChoice, OutputTarget, write_text
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.engine import messages
@@ -24,9 +24,9 @@ from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.event.exact import parse_value
 from lakelog.query import follow as following
 from lakelog.query.follow import BranchRewound, Follower
-from lakelog.render.formats import Result, encode
+from lakelog.render.formats import QueryResult, encode
 from lakelog.render.values import text
-from lakelog.render.vectors import Columns
+from lakelog.render.vectors import ColumnBatch
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.history import SHORT
 
@@ -171,8 +171,8 @@ class _Writer:
             return
         out = sys.stdout.buffer
         if self._as_json:
-            batches = map(Columns, table.to_batches(16_384))
-            for piece in encode(Result(list(following.COLUMNS), batches, (_DATA,)), "ndjson"):
+            batches = map(ColumnBatch, table.to_batches(16_384))
+            for piece in encode(QueryResult(list(following.COLUMNS), batches, (_DATA,)), "ndjson"):
                 out.write(piece)
             out.flush()
             return
@@ -180,7 +180,7 @@ class _Writer:
         # Written in parts, so that the first lines of a long look back appear at once.
         for batch in table.to_batches(1000):
             made = "".join(self._event_lines(event, width, colour) for event in batch.to_pylist())
-            write_text(made, out, Target("table"))
+            write_text(made, out, OutputTarget("table"))
 
     def _event_lines(self, event: dict[str, Any], width: int, colour: bool) -> str:
         """Return an event's line, after a line with the day where that changes."""

@@ -12,7 +12,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, emit, emit_record, with_output, write_new
+from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output, write_new
 from lakelog.cli.render.terminal import many
 from lakelog.render.formats import of_records
 from lakelog.runtime.lazy import Lazy
@@ -132,7 +132,7 @@ def export(app: App, recipe: str, out: str, as_json: bool) -> None:
     for words in result.warnings:
         app.say(f"warning: {words}")
     if as_json:
-        emit_record(record, Target("json"), lambda: "")
+        emit_record(record, OutputTarget("json"), lambda: "")
     # Last, because a leak ends the verb with its exit code.
     _report_leaks(app, result.certificate)
 
@@ -169,7 +169,9 @@ def _report_leaks(app: App, certificate: leaks.Certificate) -> None:
     help="The Jaccard similarity of near duplicates; by default the recipe's.",
 )
 @with_output
-def check(app: App, path: str, against: str | None, near: float | None, target: Target) -> None:
+def check(
+    app: App, path: str, against: str | None, near: float | None, target: OutputTarget
+) -> None:
     """Look for leaks in the files of an export; no lake is needed.
 
     Leaks are equal or nearly equal rows in two splits, groups in two splits, rows on the
@@ -213,7 +215,7 @@ def _words_of(certificate: leaks.Certificate) -> str:
 )
 @click.option("--logical", is_flag=True, help="Compare rows by digests, not files by bytes.")
 @with_output
-def rebuild(app: App, path: str, out: str | None, logical: bool, target: Target) -> None:
+def rebuild(app: App, path: str, out: str | None, logical: bool, target: OutputTarget) -> None:
     """Rebuild an export from its snapshot and compare the two.
 
     With the same library versions the files are identical; otherwise the versions that
@@ -251,7 +253,7 @@ def _words_of_rebuild(result: rebuilding.RebuildResult) -> str:
 """,
 )
 @with_output
-def list_(app: App, target: Target) -> None:
+def list_(app: App, target: OutputTarget) -> None:
     """List the exports of this lake, oldest first.
 
     Those whose files are gone are listed too, and marked. A terminal shows what fits 80
@@ -287,7 +289,7 @@ def _export_record(facts: dict[str, Any]) -> dict[str, Any]:
 @click.argument("a", type=click.Path(), metavar="DIR")
 @click.argument("b", type=click.Path(), metavar="DIR2")
 @with_output
-def diff(app: App, a: str, b: str, target: Target) -> None:
+def diff(app: App, a: str, b: str, target: OutputTarget) -> None:
     """Compare two exports: recipes, rows, and groups that changed splits."""
     comparison = compare.diff(a, b)
     emit_record(dataclasses.asdict(comparison), target, lambda: _words_of_diff(comparison))
@@ -317,7 +319,7 @@ def _words_of_diff(comparison: compare.ExportDiff) -> str:
 )
 @click.argument("wanted", metavar="EVENT|SUBJECT")
 @with_output
-def where(app: App, wanted: str, target: Target) -> None:
+def where(app: App, wanted: str, target: OutputTarget) -> None:
     """List the exports that hold an event or a subject.
 
     An event is named by its id or its seq. Rows are counted by split.

@@ -13,9 +13,9 @@ from lakelog.cli.app import App, complete_ref, complete_view, verb
 from lakelog.cli.moments import moment
 from lakelog.cli.pairs import pair_of
 from lakelog.cli.render import terminal
-from lakelog.cli.render.output import Target, emit, open_output, with_output, write_text
+from lakelog.cli.render.output import OutputTarget, emit, open_output, with_output, write_text
 from lakelog.cli.render.results import result_of
-from lakelog.render.formats import Result, of_records
+from lakelog.render.formats import QueryResult, of_records
 from lakelog.render.values import micros
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
@@ -46,7 +46,7 @@ _LISTED = ("view", "about", "params", "version", "from")
     help="List the views of a tag, branch or time.",
 )
 @with_output
-def views(app: App, at: str | None, target: Target) -> None:
+def views(app: App, at: str | None, target: OutputTarget) -> None:
     """List the views: the built-in ones and the lake's own.
 
     Each is also a table in SQL, its parameters at their defaults.
@@ -98,7 +98,7 @@ def view(
     at: str | None,
     watch: bool,
     replace: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     """Query the view NAME, or create, drop or show the definition of one.
 
@@ -155,7 +155,7 @@ def _answer(
     values: dict[str, str],
     window: _Window,
     watch: bool,
-    target: Target,
+    target: OutputTarget,
 ) -> None:
     start = time.monotonic()
     state = lake.at(window.at) if window.at else lake
@@ -179,7 +179,7 @@ def _answer(
         emit(_result(lake, rows, target, main), target)
 
 
-def _result(lake: Lake, rows: Any, target: Target, main: tuple[str, ...]) -> Result:
+def _result(lake: Lake, rows: Any, target: OutputTarget, main: tuple[str, ...]) -> QueryResult:
     result = result_of(lake.engine().cursor().from_arrow(rows), target.format)
     return dataclasses.replace(result, main=main)
 

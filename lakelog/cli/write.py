@@ -13,7 +13,7 @@ from lakelog.cli.app import App, complete_pair, verb
 from lakelog.cli.pairs import event_of, pair_of
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import cell
-from lakelog.cli.stdin_lines import Line, chunks, documents, split
+from lakelog.cli.stdin_lines import InputLine, chunks, documents, split
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import TYPE_HINTS, encode
 from lakelog.lake import Lake
@@ -110,8 +110,8 @@ class Intake:
     ) -> None:
         self._app, self._lake, self._dedupe = app, lake, dedupe
         self._kind, self._source = kind, source
-        self._accepted: list[tuple[Line, dict[str, Any]]] = []
-        self._rejected: list[tuple[Line, str]] = []
+        self._accepted: list[tuple[InputLine, dict[str, Any]]] = []
+        self._rejected: list[tuple[InputLine, str]] = []
         self._bytes = 0
         self.stored = self.quarantined = 0
 
@@ -136,7 +136,7 @@ class Intake:
         finally:
             self._sum_up(time.monotonic() - start)
 
-    def take(self, line: Line) -> None:
+    def take(self, line: InputLine) -> None:
         """Add one line to the next batch."""
         if line.is_blank:
             return
@@ -176,7 +176,7 @@ class Intake:
             self._report(rejected)
             self.quarantined += len(rejected)
 
-    def _report(self, bad: list[tuple[Line, str]]) -> None:
+    def _report(self, bad: list[tuple[InputLine, str]]) -> None:
         for line, reason in bad[: max(REPORTED_MAX - self.quarantined, 0)]:
             self._app.say(f"lakelog: {line.unit} {line.number}: {cell(reason)}")
 
@@ -207,8 +207,8 @@ def _has_type(event: dict[str, Any]) -> bool:
 
 
 def _sift(
-    accepted: list[tuple[Line, dict[str, Any]]],
-) -> tuple[list[tuple[Line, dict[str, Any]]], list[tuple[Line, str]]]:
+    accepted: list[tuple[InputLine, dict[str, Any]]],
+) -> tuple[list[tuple[InputLine, dict[str, Any]]], list[tuple[InputLine, str]]]:
     """Separate events that can be stored from those that cannot, with the reason."""
     good, refused = [], []
     for line, event in accepted:

@@ -22,12 +22,12 @@ from lakelog.render.formats import (
     BINARY,
     ENDINGS,
     SYNONYMS,
-    LineEncoder,
+    TextLineEncoder,
     compressor,
     ending_of,
     header,
 )
-from lakelog.render.vectors import Columns
+from lakelog.render.vectors import ColumnBatch
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _NAME = re.compile(r'\s*(?:(?:\w+|"[^"]+")\.)?(?:\w+|"[^"]+")\s*')
 
 
 @dataclass(frozen=True)
-class Destination:
+class ExportDestination:
     """Where rows go: path, format, one file or a directory, and the partition columns."""
 
     path: str
@@ -64,20 +64,20 @@ class Destination:
 
 def destination(
     out: str | os.PathLike[str], format: str | None = None, partition_by: Sequence[str] = ()
-) -> Destination:
+) -> ExportDestination:
     """Derive the output from the path. Raises ExportRefused for an unknown extension."""
     path = os.fspath(out)
     ending, packing = ending_of(path)
     is_named = path.endswith("/")
     form = _format(format, "" if is_named else ending, packing)
     is_file = bool(ending) and not partition_by and not is_named and not _PLAIN_NAME.search(path)
-    return Destination(path, form, is_file, tuple(partition_by))
+    return ExportDestination(path, form, is_file, tuple(partition_by))
 
 
 def export(
     ask: Ask,
     query: str,
-    to: Destination,
+    to: ExportDestination,
     *,
     params: Any = None,
     shard_rows: int = SHARD_ROWS,
@@ -162,7 +162,7 @@ def _with_date(query: str, columns: Sequence[str], ask: Ask, params: Any) -> str
 
 def _write_file(
     reader: pa.RecordBatchReader,
-    to: Destination,
+    to: ExportDestination,
     is_json: bool,
     progress: Callable[[int], None] | None,
 ) -> ExportResult:
@@ -208,13 +208,13 @@ class TextPart:
         self._file = compressor(self._out, name)
         names = list(schema.names)
         nested = tuple(i for i, name in enumerate(names) if name == "data")
-        self._lines = LineEncoder(form, names, nested, is_json)
+        self._lines = TextLineEncoder(form, names, nested, is_json)
         self._file.write(header(form, names))
 
     def write(self, table: pa.Table) -> None:
         """Add rows."""
         for batch in table.to_batches():
-            for piece in self._lines.add(Columns(batch)):
+            for piece in self._lines.add(ColumnBatch(batch)):
                 self._file.write(piece)
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ _SAMPLE_ROWS = 8_192
 """Rows by which columns of few values are told."""
 
 
-class Part(Protocol):
+class PartFile(Protocol):
     """One file being written."""
 
     def write(self, table: pa.Table) -> None:
@@ -48,7 +48,7 @@ class Part(Protocol):
         """Finish the file."""
 
 
-Opener = Callable[[str, Any], Part]
+Opener = Callable[[str, Any], PartFile]
 """Opens (path, or a file where it is no text, and schema) as a Part."""
 
 
@@ -270,7 +270,7 @@ class _Partition:
         self._ending, self._shard_rows = ending, shard_rows
         self._pending: list[pa.Table] = []
         self._pending_rows = self._in_file = self._files = 0
-        self._part: Part | None = None
+        self._part: PartFile | None = None
         self.bytes = 0
 
     @property
@@ -300,7 +300,7 @@ class _Partition:
             if self._in_file >= self._shard_rows:
                 self.close_file()
 
-    def _open(self) -> Part:
+    def _open(self) -> PartFile:
         if self._part is None:
             path = f"{self._directory}/part-{self._files:05d}.{self._ending}"
             self._part, self._files, self._in_file = (

@@ -15,7 +15,7 @@ from IPython.core.completer import (
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from lakelog.cli.shell.complete import Names, SqlCompleter
+from lakelog.cli.shell.complete import CompletionNames, SqlCompleter
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
@@ -78,7 +78,7 @@ def sql_after(text: str, position: int, line: int) -> str:
 
 def _completer(lake: Lake) -> SqlCompleter:
     runner = StatementRunner(lake.store, lake.branch_name)
-    return SqlCompleter(Names(lake.store, lake.branch_name, runner), {})
+    return SqlCompleter(CompletionNames(lake.store, lake.branch_name, runner), {})
 
 
 def _result(typed: str, words: list[str]) -> SimpleMatcherResult:

@@ -188,7 +188,7 @@ class Relation:
         return plots.plot(self, x, y, color, kind, title)
 
     @LazyProperty
-    def head(self) -> display.Head:
+    def head(self) -> display.DisplayHead:
         """The first rows as text, for people; they are read once."""
         shown = self.limit(display.ROWS_MAX + 1).project(display.head_sql(self.columns))
         return display.head_of(self.columns, self.types, shown.fetchall())

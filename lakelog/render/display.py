@@ -43,7 +43,7 @@ def is_number(kind: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Head:
+class DisplayHead:
     """The first rows: each value as text or None. `is_all` if there are no more rows."""
 
     columns: list[str]
@@ -75,11 +75,13 @@ def head_sql(columns: list[str]) -> str:
     )
 
 
-def head_of(columns: list[str], types: list[Any], rows: list[tuple[str | None, ...]]) -> Head:
+def head_of(
+    columns: list[str], types: list[Any], rows: list[tuple[str | None, ...]]
+) -> DisplayHead:
     """Return the head of an answer from the rows of `head_sql`, of which one more was asked for
     than is shown."""
     kinds = [str(kind) for kind in types]
-    return Head(columns, kinds, rows[:ROWS_MAX], len(rows) <= ROWS_MAX)
+    return DisplayHead(columns, kinds, rows[:ROWS_MAX], len(rows) <= ROWS_MAX)
 
 
 def visible(text: str) -> str:
@@ -88,7 +90,7 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", line)
 
 
-def to_html(head: Head) -> str:
+def to_html(head: DisplayHead) -> str:
     """Return the rows as an HTML table, which needs no style sheet and no script."""
     shown, more = head.columns[:_COLUMNS_MAX], len(head.columns) - _COLUMNS_MAX
     rows = ([None if v is None else _cut(v, VALUE_MAX) for v in row] for row in head.rows)
@@ -118,7 +120,7 @@ def row_html(row: Sequence[str | None], right: Sequence[bool]) -> str:
     return f"<tr>{''.join(cells)}</tr>\n"
 
 
-def to_text(head: Head) -> str:
+def to_text(head: DisplayHead) -> str:
     """Return the rows as a table of plain text."""
     lines = [tuple(head.columns[:_COLUMNS_MAX]), *head.rows]
     cells = [["NULL" if v is None else _cut(visible(v), _TEXT_MAX) for v in r] for r in lines]

@@ -17,8 +17,8 @@ import zstandard
 
 from lakelog.render.display import TABLE_END, row_html, table_start
 from lakelog.render.ordered import OrderedCalls
-from lakelog.render.values import Row, dumps, records, text
-from lakelog.render.vectors import Columns, csv_lines, json_lines
+from lakelog.render.values import ValueRow, dumps, records, text
+from lakelog.render.vectors import ColumnBatch, csv_lines, json_lines
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ PACKED = (".gz", ".zst")
 BINARY = ("parquet", "arrow")
 LINES = ("csv", "ndjson")
 """Formats with a line for each row."""
-Batches = Iterable[Sequence[Row]]
-Piece = bytes | memoryview
+RowBatches = Iterable[Sequence[ValueRow]]
+EncodedPiece = bytes | memoryview
 _LARGE = 4_096
 """Rows from which a batch is worth a thread."""
 
@@ -77,25 +77,25 @@ def compressor(out: BinaryIO, path: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Result:
+class QueryResult:
     """Columns and batches of rows, read once. `nested` columns hold JSON text; `arrow` gives the
     same rows as a record batch reader where the engine can. `main` are the columns that a narrow
     table shows first."""
 
     columns: list[str]
-    batches: Batches
+    batches: RowBatches
     nested: tuple[int, ...] = ()
     arrow: Callable[[], Any] | None = None
     main: tuple[str, ...] = ()
 
 
-def of_records(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Result:
+def of_records(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> QueryResult:
     """Return dicts with equal keys as a result; `columns` names them where there may be none."""
     names = list(rows[0]) if rows else list(columns)
-    return Result(names, [[[record[n] for n in names] for record in rows]])
+    return QueryResult(names, [[[record[n] for n in names] for record in rows]])
 
 
-def encode(result: Result, format: str) -> Iterator[Piece]:
+def encode(result: QueryResult, format: str) -> Iterator[EncodedPiece]:
     """Return the pieces of a text format other than table."""
     if format in LINES:
         return _lines(result, format)
@@ -103,9 +103,9 @@ def encode(result: Result, format: str) -> Iterator[Piece]:
     return makers[format](result)
 
 
-def _lines(result: Result, format: str) -> Iterator[Piece]:
+def _lines(result: QueryResult, format: str) -> Iterator[EncodedPiece]:
     yield header(format, result.columns)
-    lines = LineEncoder(format, result.columns, result.nested)
+    lines = TextLineEncoder(format, result.columns, result.nested)
     try:
         for batch in result.batches:
             yield from lines.add(batch)
@@ -119,7 +119,7 @@ def header(format: str, columns: list[str]) -> bytes:
     return _csv_line(columns) if format == "csv" else b""
 
 
-class LineEncoder:
+class TextLineEncoder:
     """Encodes batches of rows as lines of CSV or NDJSON, several at a time. The methods yield the
     pieces that are due, in the order of the rows."""
 
@@ -136,12 +136,12 @@ class LineEncoder:
         self._by_column = len(columns) == names and (not self._is_csv or names > 1)
         self._calls = OrderedCalls(self._encode)
 
-    def add(self, batch: Sequence[Row]) -> Iterator[Piece]:
+    def add(self, batch: Sequence[ValueRow]) -> Iterator[EncodedPiece]:
         """Encode a batch."""
-        for part in batch.parts() if isinstance(batch, Columns) else (batch,):
+        for part in batch.parts() if isinstance(batch, ColumnBatch) else (batch,):
             yield from self._calls.add(part, is_large=len(part) >= _LARGE)
 
-    def rest(self) -> Iterator[Piece]:
+    def rest(self) -> Iterator[EncodedPiece]:
         """Yield what is still to come."""
         return self._calls.rest()
 
@@ -149,8 +149,8 @@ class LineEncoder:
         """Let go of rows that are not encoded yet."""
         self._calls.cancel()
 
-    def _encode(self, batch: Sequence[Row]) -> Piece:
-        if isinstance(batch, Columns) and self._by_column:
+    def _encode(self, batch: Sequence[ValueRow]) -> EncodedPiece:
+        if isinstance(batch, ColumnBatch) and self._by_column:
             if self._is_csv:
                 return csv_lines(batch)
             return json_lines(batch, self._columns, self._nested, is_json=self._is_json)
@@ -159,7 +159,7 @@ class LineEncoder:
         return b"".join(dumps(self._record(row)) + b"\n" for row in batch)
 
 
-def _json(result: Result) -> Iterator[bytes]:
+def _json(result: QueryResult) -> Iterator[bytes]:
     record = records(result.columns, result.nested)
     mark = b"[\n"
     for batch in result.batches:
@@ -169,7 +169,7 @@ def _json(result: Result) -> Iterator[bytes]:
     yield b"[]\n" if mark == b"[\n" else b"\n]\n"
 
 
-def _csv_line(row: Row) -> bytes:
+def _csv_line(row: ValueRow) -> bytes:
     """A line of cells: null is empty, an empty text is quoted."""
     cells = ["" if v is None else _csv_cell(text(v)) for v in row]
     line = ",".join(cells) or '""'  # a blank line would be no row
@@ -181,7 +181,7 @@ def _csv_cell(cell: str) -> str:
     return '"' + cell.replace('"', '""') + '"' if quoted else cell
 
 
-def _markdown(result: Result) -> Iterator[bytes]:
+def _markdown(result: QueryResult) -> Iterator[bytes]:
     """Columns that are numeric in the first row are aligned right."""
     head: list[str] | None = None
     for batch in result.batches:
@@ -194,7 +194,7 @@ def _markdown(result: Result) -> Iterator[bytes]:
         yield "".join(_markdown_head(result.columns, result.columns)).encode()
 
 
-def _markdown_head(columns: list[str], row: Row) -> list[str]:
+def _markdown_head(columns: list[str], row: ValueRow) -> list[str]:
     numeric = [hasattr(v, "real") and not isinstance(v, bool) for v in row]
     return [_markdown_line(columns), _markdown_line(["--:" if n else "---" for n in numeric])]
 
@@ -207,7 +207,7 @@ def _markdown_cell(cell: str) -> str:
     return "<br>".join(cell.replace("\\", "\\\\").replace("|", "\\|").splitlines())
 
 
-def _html(result: Result) -> Iterator[bytes]:
+def _html(result: QueryResult) -> Iterator[bytes]:
     """A table without a page around it, for notebooks and mails."""
     right: list[bool] | None = None
     for batch in result.batches:
@@ -248,7 +248,7 @@ class Sink(io.RawIOBase):
         self._out.flush()
 
 
-def write_arrow(result: Result, out: BinaryIO, format: str, stream: bool) -> None:
+def write_arrow(result: QueryResult, out: BinaryIO, format: str, stream: bool) -> None:
     """Write Parquet or Arrow. Raises pyarrow's errors for types a format cannot hold."""
     reader = result.arrow() if result.arrow else _reader(result)
     schema = pa.schema([f.with_name(n) for f, n in zip(reader.schema, result.columns, strict=True)])
@@ -263,7 +263,7 @@ def _arrow_writer(sink: Sink, schema: pa.Schema, format: str, stream: bool) -> A
     return pa.ipc.new_stream(sink, schema) if stream else pa.ipc.new_file(sink, schema)
 
 
-def _reader(result: Result) -> Any:
+def _reader(result: QueryResult) -> Any:
     """Return Python rows as Arrow; nested values as JSON text."""
     rows = [row for batch in result.batches for row in batch]
     columns = [[_flat(row[i]) for row in rows] for i in range(len(result.columns))]

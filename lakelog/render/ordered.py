@@ -22,21 +22,21 @@ else:
     futures = Lazy("concurrent.futures")
 
 WORKERS_MAX = 4
-Item = TypeVar("Item")
-Made = TypeVar("Made")
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 
-class OrderedCalls(Generic[Item, Made]):
+class OrderedCalls(Generic[Input, Output]):
     """Calls of one function; each method yields the results that are due, in order.
 
     An exception of a call is raised where its result would be.
     """
 
-    def __init__(self, make: Callable[[Item], Made]) -> None:
+    def __init__(self, make: Callable[[Input], Output]) -> None:
         self._make = make
-        self._pending: deque[futures.Future[Made]] = deque()
+        self._pending: deque[futures.Future[Output]] = deque()
 
-    def add(self, item: Item, *, is_large: bool) -> Iterator[Made]:
+    def add(self, item: Input, *, is_large: bool) -> Iterator[Output]:
         """Call the function; for a small item at once, unless others are waiting."""
         workers = _workers()
         # A thread would cost more than a few rows do, and a live stream is not to wait for more.
@@ -47,7 +47,7 @@ class OrderedCalls(Generic[Item, Made]):
         while self._pending and (self._pending[0].done() or len(self._pending) > 2 * workers):
             yield self._pending.popleft().result()
 
-    def rest(self) -> Iterator[Made]:
+    def rest(self) -> Iterator[Output]:
         """Yield what is still to come."""
         while self._pending:
             yield self._pending.popleft().result()

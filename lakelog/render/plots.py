@@ -44,7 +44,7 @@ _SPANS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 
 """Widths of a time bucket in seconds; beyond them, whole days."""
 
 
-class Rows(Protocol):
+class PlotSource(Protocol):
     """What a plot needs of a relation."""
 
     @property
@@ -55,19 +55,19 @@ class Rows(Protocol):
     def types(self) -> list[Any]:
         """The engine's types of the columns."""
 
-    def limit(self, count: int, offset: int = 0) -> Rows:
+    def limit(self, count: int, offset: int = 0) -> PlotSource:
         """Some of the rows."""
 
-    def filter(self, condition: str) -> Rows:
+    def filter(self, condition: str) -> PlotSource:
         """The rows for which SQL holds."""
 
-    def order(self, by: str) -> Rows:
+    def order(self, by: str) -> PlotSource:
         """The rows in the order of some SQL."""
 
-    def project(self, columns: str) -> Rows:
+    def project(self, columns: str) -> PlotSource:
         """Other columns of the rows."""
 
-    def aggregate(self, expressions: str, by: str = "") -> Rows:
+    def aggregate(self, expressions: str, by: str = "") -> PlotSource:
         """Aggregates of the rows, for each value of `by`."""
 
     def fetchall(self) -> list[tuple[Any, ...]]:
@@ -87,7 +87,7 @@ class Axes:
 
 
 def plot(
-    relation: Rows,
+    relation: PlotSource,
     x: str | None = None,
     y: str | None = None,
     color: str | None = None,
@@ -170,7 +170,7 @@ def label(name: str, kind: str) -> str:
     return f"{visible(stem)} ({unit})" if stem and unit else visible(name)
 
 
-def _line(relation: Rows, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
+def _line(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
     rows, note = _few(relation, types, axes), ""
     if rows is None:
         rows, note = _bucketed(relation, types, axes)
@@ -178,7 +178,7 @@ def _line(relation: Rows, types: dict[str, str], axes: Axes) -> tuple[alt.Chart,
     return _encoded(marks, types, axes).properties(height=_HEIGHT), note
 
 
-def _points(relation: Rows, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
+def _points(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
     rows, note = _few(relation, types, axes), ""
     if rows is None:
         # Equal for equal rows, whereas a random sample would be another one each time.
@@ -199,7 +199,7 @@ def _encoded(marks: alt.Chart, types: dict[str, str], axes: Axes) -> alt.Chart:
     return marks.encode(**channels)
 
 
-def _bar(relation: Rows, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
+def _bar(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
     value = f"sum({_number(axes.y)})" if axes.y else "count(*)::DOUBLE"
     # The order of the first row of each: what the query has ordered stays so.
     placed = relation.project("*, row_number() OVER () AS lakelog_place")
@@ -225,7 +225,7 @@ def _bar(relation: Rows, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, 
     return chart.properties(height=max(len(rows), 2) * _BAR_HEIGHT), note
 
 
-def _histogram(relation: Rows, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
+def _histogram(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
     is_time = bool(_TIME.match(types[axes.x]))
     value = _value_of(axes.x, types[axes.x])
     finite = relation.project(f"{value} AS v").filter("isfinite(v)")
@@ -248,7 +248,7 @@ def _histogram(relation: Rows, types: dict[str, str], axes: Axes) -> tuple[alt.C
     return chart.properties(height=_HEIGHT), note
 
 
-def _few(relation: Rows, types: dict[str, str], axes: Axes) -> list[dict[str, Any]] | None:
+def _few(relation: PlotSource, types: dict[str, str], axes: Axes) -> list[dict[str, Any]] | None:
     """Return all points, None if there are too many."""
     found = relation.project(_selected(types, axes)).limit(POINTS_MAX + 1)
     rows = _fetched(found, axes)
@@ -258,7 +258,7 @@ def _few(relation: Rows, types: dict[str, str], axes: Axes) -> list[dict[str, An
 
 
 def _bucketed(
-    relation: Rows, types: dict[str, str], axes: Axes
+    relation: PlotSource, types: dict[str, str], axes: Axes
 ) -> tuple[list[dict[str, Any]], str]:
     """Return the mean of each bucket, and of the lines with most rows."""
     if not _TIME.match(types[axes.x]) and not is_number(types[axes.x]):
@@ -291,7 +291,7 @@ def _selected(types: dict[str, str], axes: Axes) -> str:
     return ", ".join([*parts, f"{_text(axes.color)} AS c"] if axes.color else parts)
 
 
-def _fetched(relation: Rows, axes: Axes) -> list[dict[str, Any]]:
+def _fetched(relation: PlotSource, axes: Axes) -> list[dict[str, Any]]:
     names = ("x", "y", "c") if axes.color else ("x", "y")
     rows = [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
     for row in rows:

@@ -19,7 +19,7 @@ from lakelog.event.exact import spell_numbers
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-Row = Sequence[Any]
+ValueRow = Sequence[Any]
 
 
 def dumps(value: Any, indent: bool = False) -> bytes:
@@ -107,11 +107,11 @@ def payload(value: Any) -> Any:
     return orjson.Fragment(value)
 
 
-def records(columns: list[str], nested: Iterable[int]) -> Callable[[Row], dict[str, Any]]:
+def records(columns: list[str], nested: Iterable[int]) -> Callable[[ValueRow], dict[str, Any]]:
     """Return a function from a row to a JSON object; `nested` columns hold JSON text."""
     places = tuple(nested)
 
-    def record(row: Row) -> dict[str, Any]:
+    def record(row: ValueRow) -> dict[str, Any]:
         fields = dict(zip(columns, row, strict=True))
         for place in places:
             fields[columns[place]] = payload(row[place])

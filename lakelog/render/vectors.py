@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import orjson
 
-from lakelog.render.values import Row, dumps, payload, text
+from lakelog.render.values import ValueRow, dumps, payload, text
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _PLAIN_MAX = 1_000
 """Bytes of JSON up to which a regular expression is faster than a parser."""
 
 
-class Columns(Sequence[Row]):
+class ColumnBatch(Sequence[ValueRow]):
     """The rows of a record batch."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
@@ -55,20 +55,20 @@ class Columns(Sequence[Row]):
     def __len__(self) -> int:
         return self._count
 
-    def parts(self) -> Iterator[Columns]:
+    def parts(self) -> Iterator[ColumnBatch]:
         """Yield the same rows, about PART_BYTES at a time."""
         rows = max(self._count * PART_BYTES // max(self._batch.nbytes, 1), 1)
         for at in range(0, self._count, rows):
-            yield Columns(self._batch.slice(at, rows))
+            yield ColumnBatch(self._batch.slice(at, rows))
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[ValueRow]:
         return zip(*map(values, self.columns), strict=True)
 
     @overload
-    def __getitem__(self, at: int) -> Row: ...
+    def __getitem__(self, at: int) -> ValueRow: ...
     @overload
-    def __getitem__(self, at: slice) -> Sequence[Row]: ...
-    def __getitem__(self, at: int | slice) -> Row | Sequence[Row]:
+    def __getitem__(self, at: slice) -> Sequence[ValueRow]: ...
+    def __getitem__(self, at: int | slice) -> ValueRow | Sequence[ValueRow]:
         if isinstance(at, slice):
             return list(zip(*(values(c[at]) for c in self.columns), strict=True))
         return [values(c[at : at + 1 or None])[0] for c in self.columns]
@@ -82,11 +82,11 @@ def values(column: pa.Array) -> list[Any]:
     return python_values
 
 
-Part = Any
+LinePart = Any
 """A part of every line: an Arrow array of texts, or one `str` for all."""
 
 
-def csv_lines(rows: Columns) -> bytes | memoryview:
+def csv_lines(rows: ColumnBatch) -> bytes | memoryview:
     """Return rows of two columns or more as CSV."""
     cells = [_csv_cell(column) for column in rows.columns]
     cells[-1] = _ended(cells[-1])
@@ -94,18 +94,18 @@ def csv_lines(rows: Columns) -> bytes | memoryview:
 
 
 def json_lines(
-    rows: Columns, names: list[str], nested: Sequence[int], *, is_json: bool = False
+    rows: ColumnBatch, names: list[str], nested: Sequence[int], *, is_json: bool = False
 ) -> bytes | memoryview:
     """Return rows as NDJSON; `nested` columns hold JSON text, with `is_json` nothing else."""
     write_nested = _json_texts if is_json else _nested_parts
-    parts: list[Part] = []
+    parts: list[LinePart] = []
     for place, (name, column) in enumerate(zip(names, rows.columns, strict=True)):
         parts.append(("," if place else "{") + dumps(name).decode() + ":")
         parts += _parts(column, write_nested if place in nested else _json_parts)
     return _join([*parts, "}\n"], len(rows))
 
 
-def _parts(column: pa.Array, write: Callable[[pa.Array], Sequence[Part]]) -> Sequence[Part]:
+def _parts(column: pa.Array, write: Callable[[pa.Array], Sequence[LinePart]]) -> Sequence[LinePart]:
     """Return the parts that `write` makes of a column, of equal values only once."""
     kind = column.type
     is_simple = _is_string(kind) or pa.types.is_timestamp(kind) or pa.types.is_integer(kind)
@@ -116,11 +116,11 @@ def _parts(column: pa.Array, write: Callable[[pa.Array], Sequence[Part]]) -> Seq
     return (str(_join(write(column[:1]), 1), "utf-8"),)
 
 
-def _join(parts: Sequence[Part], count: int, comma: str = "") -> bytes | memoryview:
+def _join(parts: Sequence[LinePart], count: int, comma: str = "") -> bytes | memoryview:
     """Join the parts of `count` lines into one text, with `comma` between them; a null is empty."""
     # Each cell costs time per row, so neighbours that all lines share become one. A comma costs
     # none.
-    cells: list[Part] = []
+    cells: list[LinePart] = []
     for part in (p for p in parts if not isinstance(p, str) or p or comma):
         if cells and isinstance(part, str) and isinstance(cells[-1], str):
             cells[-1] += comma + part
@@ -147,7 +147,7 @@ def _content(texts: pa.Array) -> memoryview:
     return memoryview(data)[int(start) : int(stop)]
 
 
-def _csv_cell(column: pa.Array) -> Part:
+def _csv_cell(column: pa.Array) -> LinePart:
     """Return the cells of a column, of equal values only one."""
     if column.null_count == len(column):
         return ""
@@ -155,7 +155,7 @@ def _csv_cell(column: pa.Array) -> Part:
     return cell
 
 
-def _csv_parts(column: pa.Array) -> Sequence[Part]:
+def _csv_parts(column: pa.Array) -> Sequence[LinePart]:
     texts = _texts(column)
     if texts is None:
         texts = pa.array([None if v is None else text(v) for v in values(column)], pa.string())
@@ -190,14 +190,14 @@ def _quoted(texts: pa.Array) -> pa.Array:
     return pc.binary_replace_slice(array, -1, _END, "")
 
 
-def _ended(cell: Part) -> Part:
+def _ended(cell: LinePart) -> LinePart:
     """Return the last cell of lines, and their end."""
     if isinstance(cell, str):
         return cell + "\r\n"
     return pc.binary_replace_slice(pc.fill_null(cell, ""), _END, _END, "\r\n")
 
 
-def _json_parts(column: pa.Array) -> Sequence[Part]:
+def _json_parts(column: pa.Array) -> Sequence[LinePart]:
     if column.null_count == len(column):
         return ("null",)
     texts = _texts(column)
@@ -226,11 +226,11 @@ def _json_strings(texts: pa.Array) -> pa.Array:
     return pc.replace_with_mask(plain, escaped, pa.array(lines, plain.type))
 
 
-def _json_texts(column: pa.Array) -> Sequence[Part]:
+def _json_texts(column: pa.Array) -> Sequence[LinePart]:
     return ("null",) if column.null_count == len(column) else (pc.fill_null(column, "null"),)
 
 
-def _nested_parts(column: pa.Array) -> Sequence[Part]:
+def _nested_parts(column: pa.Array) -> Sequence[LinePart]:
     """Return JSON text as it is; any other text becomes a JSON string."""
     if column.null_count == len(column):
         return ("null",)

@@ -20,7 +20,7 @@ else:
     Loader = object
 
 _PATIENCE = 10.0
-Value = TypeVar("Value")
+LazyValue = TypeVar("LazyValue")
 
 
 class Lazy:
@@ -37,14 +37,14 @@ class Lazy:
         return getattr(module, attribute)
 
 
-class LazyProperty(Generic[Value]):
+class LazyProperty(Generic[LazyValue]):
     """Decorates a method: a property that is computed at its first use, maybe by several threads.
 
     For functools.cached_property of CPython 3.11 holds one lock for all objects of a class while it
     computes: a child that is forked meanwhile would wait for it for ever.
     """
 
-    def __init__(self, compute: Callable[[Any], Value]) -> None:
+    def __init__(self, compute: Callable[[Any], LazyValue]) -> None:
         self._compute, self._name = compute, compute.__name__
         self.__doc__ = compute.__doc__
 
@@ -52,7 +52,7 @@ class LazyProperty(Generic[Value]):
     def __get__(self, instance: None, owner: type) -> Self: ...
 
     @overload
-    def __get__(self, instance: object, owner: type | None = None) -> Value: ...
+    def __get__(self, instance: object, owner: type | None = None) -> LazyValue: ...
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:  # asked of the class, as by whoever makes documents of it

@@ -19,7 +19,7 @@ import lakelog
 from lakelog.cli.app import App
 from lakelog.cli.render import terminal
 from lakelog.cli.shell import screen, shell
-from lakelog.cli.shell.complete import Names, SqlCompleter, open_token
+from lakelog.cli.shell.complete import CompletionNames, SqlCompleter, open_token
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.errors import QueryFailed
 from lakelog.maintain import compact
@@ -445,7 +445,7 @@ def test_words_of_the_engine_cannot_command_the_terminal(
 @pytest.fixture
 def words(lake: lakelog.Lake, asker: StatementRunner) -> SqlCompleter:
     """What completes in a shell over the lake."""
-    names = Names(lake.store, lake.branch_name, asker)
+    names = CompletionNames(lake.store, lake.branch_name, asker)
     return SqlCompleter(names, shell.Shell(App(lake.path), lake, asker, {}).offers())
 
 

@@ -132,7 +132,7 @@ def test_history_that_cannot_be_kept_is_no_trouble(
 @pytest.mark.parametrize("query", [ENDLESS, f"CREATE TABLE t AS {ENDLESS}"])
 def test_ctrl_c_stops_the_engine(asker: StatementRunner, query: str) -> None:
     """A signal interrupts a statement that would run for hours, and the session goes on."""
-    progress = terminal.Progress("running", "s")
+    progress = terminal.ProgressLine("running", "s")
     sender = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     try:
         with QueryMonitor(asker.interrupt, progress):

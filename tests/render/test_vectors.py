@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lakelog.render import formats
-from lakelog.render.formats import Result
-from lakelog.render.vectors import Columns
+from lakelog.render.formats import QueryResult
+from lakelog.render.vectors import ColumnBatch
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
     [
@@ -79,8 +79,8 @@ def test_lines_are_those_of_single_values(
 ) -> None:
     """Whatever the columns hold, nulls, quotes, long numbers or JSON, both ways write the same."""
     names = batch.schema.names
-    fast = Result(names, [Columns(batch)], tuple(nested))
-    slow = Result(names, [list(Columns(batch))], tuple(nested))
+    fast = QueryResult(names, [ColumnBatch(batch)], tuple(nested))
+    slow = QueryResult(names, [list(ColumnBatch(batch))], tuple(nested))
     assert b"".join(formats.encode(fast, form)) == b"".join(formats.encode(slow, form))
 
 
@@ -105,9 +105,9 @@ def almost_json(draw: st.DrawFn) -> str:
 def test_only_json_is_written_as_it_is(texts: list[str]) -> None:
     """Payload text that is JSON is spliced as it is, all else becomes a JSON string."""
     batch = pa.record_batch([pa.array(texts)], ["data"])
-    fast = b"".join(formats.encode(Result(["data"], [Columns(batch)], (0,)), "ndjson"))
+    fast = b"".join(formats.encode(QueryResult(["data"], [ColumnBatch(batch)], (0,)), "ndjson"))
     assert fast == b"".join(
-        formats.encode(Result(["data"], [[[t] for t in texts]], (0,)), "ndjson")
+        formats.encode(QueryResult(["data"], [[[t] for t in texts]], (0,)), "ndjson")
     )
 
 
@@ -128,9 +128,9 @@ def test_batches_encoded_concurrently_keep_their_order(form: str) -> None:
     }
     table = pa.table(columns)
     names, nested = table.column_names, (5,)
-    batches = [Columns(batch) for batch in table.to_batches(6_000)]
-    fast = b"".join(formats.encode(Result(names, batches, nested), form))
-    slow = formats.encode(Result(names, [list(rows) for rows in batches], nested), form)
+    batches = [ColumnBatch(batch) for batch in table.to_batches(6_000)]
+    fast = b"".join(formats.encode(QueryResult(names, batches, nested), form))
+    slow = formats.encode(QueryResult(names, [list(rows) for rows in batches], nested), form)
     assert fast == b"".join(slow)
 
 
@@ -150,7 +150,7 @@ def test_times_have_a_fraction_where_they_need_one(digits: int, zone: str | None
     kind = pa.timestamp({0: "s", 3: "ms", 6: "us", 9: "ns"}[digits], zone)
     for some in (moments, moments[:3], [None, *moments], moments[:1] * 20, moments[4:5] * 20):
         batch = pa.record_batch([pa.array(some, kind), pa.nulls(len(some))], ["t", "n"])
-        lines = b"".join(formats.encode(Result(["t", "n"], [Columns(batch)]), "csv"))
+        lines = b"".join(formats.encode(QueryResult(["t", "n"], [ColumnBatch(batch)]), "csv"))
         assert lines.decode().split("\r\n")[1:-1] == [f"{iso(each)}," for each in some]
 
 
@@ -163,15 +163,15 @@ def test_quotes_are_doubled_in_every_column(texts: list[str | None], kind: pa.Da
     for order in ([0, 1, 2], [1, 0], [0, 1]):
         batch = pa.record_batch([columns[n] for n in order], [f"c{n}" for n in order])
         for part in (batch, batch.slice(1)):
-            result = Result(part.schema.names, [Columns(part)])
-            slow = Result(part.schema.names, [list(Columns(part))])
+            result = QueryResult(part.schema.names, [ColumnBatch(part)])
+            slow = QueryResult(part.schema.names, [list(ColumnBatch(part))])
             assert b"".join(formats.encode(result, "csv")) == b"".join(formats.encode(slow, "csv"))
 
 
 @given(batch=batches())
 def test_a_batch_is_a_sequence_of_rows(batch: pa.RecordBatch) -> None:
     """Rows are counted, iterated, indexed and sliced alike."""
-    rows = Columns(batch)
+    rows = ColumnBatch(batch)
     whole = [list(row) for row in rows]
     assert len(rows) == len(whole) == batch.num_rows
     assert repr([list(row) for row in rows[1:]]) == repr(whole[1:])

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from lakelog.cli.render.terminal import Progress
+from lakelog.cli.render.terminal import ProgressLine
 from lakelog.engine import messages
 
 _PAUSE_MS = 200
@@ -28,7 +28,7 @@ class QueryMonitor:
     `interrupt` is called repeatedly, from the first Ctrl-C to the end of the context.
     """
 
-    def __init__(self, interrupt: Callable[[], None], progress: Progress) -> None:
+    def __init__(self, interrupt: Callable[[], None], progress: ProgressLine) -> None:
         self._interrupt, self._progress = interrupt, progress
         self._counts, self.rows = True, 0
         self._thread = threading.Thread(target=self._watch, daemon=True)

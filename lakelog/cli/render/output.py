@@ -24,7 +24,7 @@ from lakelog.render.formats import (
     ENDINGS,
     FORMATS,
     SYNONYMS,
-    Result,
+    QueryResult,
     compressor,
     encode,
     ending_of,
@@ -41,7 +41,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Target:
+class OutputTarget:
     """A format, and a file or None for stdout."""
 
     format: str
@@ -61,7 +61,7 @@ class FormatChoice(click.Choice[str]):
         return SYNONYMS.get(name, name)
 
 
-def choose(format: str | None, as_json: bool, path: str | None) -> Target:
+def choose(format: str | None, as_json: bool, path: str | None) -> OutputTarget:
     """Decide how and where to write. Raises UsageError."""
     path = None if path == "-" else path
     if as_json and format not in (None, "json"):
@@ -78,7 +78,7 @@ def choose(format: str | None, as_json: bool, path: str | None) -> Target:
     format = format or ("table" if on_terminal else "ndjson")
     if format in BINARY and on_terminal:
         raise click.UsageError(f"{format} is not for a terminal: add -o FILE")
-    return Target(format, path)
+    return OutputTarget(format, path)
 
 
 def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,7 +112,7 @@ def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def emit(result: Result, target: Target, shown: Result | None = None) -> None:
+def emit(result: QueryResult, target: OutputTarget, shown: QueryResult | None = None) -> None:
     """Write rows; `shown` replaces them in a table."""
     with open_output(target.path) as out:
         if target.format == "table":
@@ -130,7 +130,7 @@ def emit(result: Result, target: Target, shown: Result | None = None) -> None:
                 out.flush()
 
 
-def emit_record(record: dict[str, Any], target: Target, people: Callable[[], str]) -> None:
+def emit_record(record: dict[str, Any], target: OutputTarget, people: Callable[[], str]) -> None:
     """Write one object: as it is in JSON, as text in a table, else as one row."""
     if target.format == "json":
         with open_output(target.path) as out:
@@ -139,7 +139,7 @@ def emit_record(record: dict[str, Any], target: Target, people: Callable[[], str
         emit_words(of_records([record]), target, people)
 
 
-def emit_words(result: Result, target: Target, people: Callable[[], str]) -> None:
+def emit_words(result: QueryResult, target: OutputTarget, people: Callable[[], str]) -> None:
     """Write rows; text instead of a table."""
     if target.format == "table":
         with open_output(target.path) as out:
@@ -151,7 +151,7 @@ def emit_words(result: Result, target: Target, people: Callable[[], str]) -> Non
         emit(result, target)
 
 
-def write_text(text: str, out: BinaryIO, target: Target) -> None:
+def write_text(text: str, out: BinaryIO, target: OutputTarget) -> None:
     """Write text in the terminal's encoding."""
     # A file is always UTF-8, a terminal may not be: what it cannot show becomes a question mark.
     encoding = (getattr(sys.stdout, "encoding", None) if target.path is None else None) or "utf-8"
@@ -186,7 +186,7 @@ def write_new(path: str, text: str, advice: str) -> None:
         raise ExportRefused(f"{path} exists: {advice}") from None
 
 
-def _emit_table(result: Result, out: BinaryIO, target: Target) -> None:
+def _emit_table(result: QueryResult, out: BinaryIO, target: OutputTarget) -> None:
     rows: list[Any] = []
     for batch in result.batches:
         rows += batch

@@ -12,9 +12,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lakelog.cli.render.tables import ROWS_MAX
-from lakelog.render.formats import BINARY, Result
-from lakelog.render.values import Row
-from lakelog.render.vectors import Columns
+from lakelog.render.formats import BINARY, QueryResult
+from lakelog.render.values import ValueRow
+from lakelog.render.vectors import ColumnBatch
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def result_of(
     *,
     payload: bool = True,
     complete: Callable[[], bool] = bool,
-) -> Result:
+) -> QueryResult:
     """Return a relation as a streaming result.
 
     `rerun` runs its query once more and returns the cursor, which streams every type there is. A
@@ -51,7 +51,7 @@ def result_of(
     nested = tuple(i for i, kind in enumerate(relation.types) if _is_json(payload, names[i], kind))
     if format in BINARY:
         complete()
-        return Result(names, (), nested, lambda: relation.to_arrow_reader(131_072))
+        return QueryResult(names, (), nested, lambda: relation.to_arrow_reader(131_072))
     limit = ROWS_MAX if format == "table" else PROBE
     # One more than is shown says whether there are others.
     try:
@@ -61,14 +61,14 @@ def result_of(
             raise
         first = relation.limit(limit + 1).fetchall()
     if len(first) <= limit or format == "table":
-        return Result(names, [first], nested)
+        return QueryResult(names, [first], nested)
     complete()
-    return Result(names, _stream(relation, rerun), nested)
+    return QueryResult(names, _stream(relation, rerun), nested)
 
 
-def _stream(relation: Any, rerun: Callable[[], Any] | None) -> Iterator[Sequence[Row]]:
+def _stream(relation: Any, rerun: Callable[[], Any] | None) -> Iterator[Sequence[ValueRow]]:
     if all(map(_is_lossless, relation.types)):
-        yield from map(Columns, relation.to_arrow_reader(_ARROW_BATCH))
+        yield from map(ColumnBatch, relation.to_arrow_reader(_ARROW_BATCH))
     elif rerun is not None:
         cursor = rerun()
         while batch := cursor.fetchmany(BATCH):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakelog.render.display import visible
-from lakelog.render.values import Row, iso, text
+from lakelog.render.values import ValueRow, iso, text
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ _BOOKKEEPING = ("ingested_at", "origin", "position", "seq")
 _NUMBERS = (int, float, Decimal)
 
 
-class Name(str):
+class FullName(str):
     """A name that people pass on to another verb, which a table never cuts."""
 
 
-_RIGID = (Name, *_NUMBERS, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
+_RIGID = (FullName, *_NUMBERS, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
 
 
 class Count(int):
@@ -53,7 +53,7 @@ class Share(float):
 
 def render(
     columns: Sequence[str],
-    rows: Sequence[Row],
+    rows: Sequence[ValueRow],
     width: int,
     colour: bool,
     *,

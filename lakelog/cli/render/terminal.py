@@ -77,7 +77,7 @@ def confirm(question: str, yes: bool) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-class Progress:
+class ProgressLine:
     """A line on stderr that is overwritten; nothing where stderr is not a terminal.
 
     Use it as a context manager and call it with (done, total); total 0 means unknown.
@@ -116,7 +116,7 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -55,7 +55,7 @@ Named = tuple[str, str]
 """What is offered, and what kind of thing it is."""
 
 
-class Names:
+class CompletionNames:
     """The names in a lake and its engine."""
 
     def __init__(self, store: Store, branch: str, runner: StatementRunner) -> None:
@@ -146,7 +146,9 @@ class Names:
 class SqlCompleter(Completer):
     """Completes SQL, and the shell's own commands with the arguments in `commands`."""
 
-    def __init__(self, names: Names, commands: dict[str, Callable[[], Iterable[str]]]) -> None:
+    def __init__(
+        self, names: CompletionNames, commands: dict[str, Callable[[], Iterable[str]]]
+    ) -> None:
         self._names, self._commands = names, commands
         self._files = PathCompleter(expanduser=True)
 

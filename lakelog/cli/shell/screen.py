@@ -15,18 +15,18 @@ from collections.abc import Callable
 from lakelog.cli import exits
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import is_cancelled
-from lakelog.cli.render.output import Target, write_text
+from lakelog.cli.render.output import OutputTarget, write_text
 from lakelog.cli.render.tables import ROWS_MAX, cell, render
 from lakelog.cli.render.terminal import many
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
-from lakelog.render.formats import Result
+from lakelog.render.formats import QueryResult
 
 _BELOW = 3
 """Lines that follow a table: its count, and the prompt."""
 
 
-def draw(result: Result) -> tuple[str, str, str]:
+def draw(result: QueryResult) -> tuple[str, str, str]:
     """Return (the table, the number of rows, what is left out)."""
     rows = [row for batch in result.batches for row in batch]
     colour = terminal.has_colour(sys.stdout)
@@ -46,7 +46,7 @@ def show(text: str) -> None:
     if words:
         page(text.encode(sys.stdout.encoding or "utf-8", "replace"), words)
     else:
-        write_text(text, sys.stdout.buffer, Target("table"))
+        write_text(text, sys.stdout.buffer, OutputTarget("table"))
 
 
 def pager(text: str) -> list[str]:

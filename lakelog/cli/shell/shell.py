@@ -17,13 +17,13 @@ import click
 from lakelog.cli.app import App
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
-from lakelog.cli.render.output import Target, emit
+from lakelog.cli.render.output import OutputTarget, emit
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
-from lakelog.cli.shell.complete import Names, SqlCompleter
+from lakelog.cli.shell.complete import CompletionNames, SqlCompleter
 from lakelog.cli.shell.editor import Editor, history_path
 from lakelog.cli.shell.screen import complain, draw, duration, show
-from lakelog.cli.shell.statements import Statement, StatementRunner
+from lakelog.cli.shell.statements import ShellStatement, StatementRunner
 from lakelog.compat.omega import TABLES as OMEGA_TABLES
 from lakelog.lake import Lake
 from lakelog.query.sql.tree import TYPES
@@ -94,7 +94,7 @@ class Shell:
         form: str = "table",
     ) -> None:
         self._app, self._lake, self._runner, self._params = app, lake, runner, params
-        self.names = Names(lake.store, lake.branch_name, runner)
+        self.names = CompletionNames(lake.store, lake.branch_name, runner)
         self.format, self.is_timed, self.is_over = form, True, False
         self._ref = ""
         self._digest: str | None = None
@@ -163,7 +163,7 @@ class Shell:
 
     # --- statements ---
 
-    def _run(self, statement: Statement) -> None:
+    def _run(self, statement: ShellStatement) -> None:
         start = time.monotonic()
         params = {k: v for k, v in self._params.items() if k in statement.params}
         with QueryMonitor(self._runner.interrupt, self._app.progress("running", "s")) as monitor:
@@ -179,7 +179,7 @@ class Shell:
             terminal.say(note, dim=True)
 
     def _outcome(
-        self, statement: Statement, relation: Any, monitor: QueryMonitor
+        self, statement: ShellStatement, relation: Any, monitor: QueryMonitor
     ) -> tuple[str, str, str]:
         """Return (text to show, how many rows, what to know); other formats are written at once."""
         if not statement.gives_rows(relation):
@@ -193,7 +193,7 @@ class Shell:
         result = self._runner.result(relation, statement.text, self.format)
         if self.format == "table":
             return draw(result)
-        emit(replace(result, batches=monitor.over(result.batches)), Target(self.format))
+        emit(replace(result, batches=monitor.over(result.batches)), OutputTarget(self.format))
         return "", many(monitor.rows, "row"), ""
 
     # --- commands ---

@@ -20,7 +20,7 @@ from lakelog.query import type_tables
 from lakelog.query.session import Session
 from lakelog.query.sql import listings, payload, prune
 from lakelog.query.sql.qualifiers import TABLES
-from lakelog.render.formats import Result
+from lakelog.render.formats import QueryResult
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.views.tables import ViewTables
@@ -42,7 +42,7 @@ _NO_ROWS = (["Count"], ["Success"])
 
 
 @dataclass(frozen=True)
-class Statement:
+class ShellStatement:
     """One statement of a text. `params` are the $names in it."""
 
     text: str
@@ -84,13 +84,13 @@ class StatementRunner:
         if self._cursor is not None:
             self._cursor.interrupt()
 
-    def statements(self, text: str) -> list[Statement]:
+    def statements(self, text: str) -> list[ShellStatement]:
         """Split a text into statements. Raises QueryFailed where it does not parse."""
         try:
             parsed = self._parse(text)
         except duckdb.Error as error:
             raise QueryFailed(str(error)) from None
-        return [Statement(s.sql, s.kind, s.parameters) for s in parsed]
+        return [ShellStatement(s.sql, s.kind, s.parameters) for s in parsed]
 
     def _parse(self, text: str) -> list[syntax.ParsedStatement]:
         """Parse statements, with those for tables that the engine cannot parse."""
@@ -198,7 +198,7 @@ class StatementRunner:
         scan.complete(cursor)
         return True
 
-    def result(self, relation: Any, query: str, format: str) -> Result:
+    def result(self, relation: Any, query: str, format: str) -> QueryResult:
         """Return the answer of the last statement as a streaming result."""
         is_payload = prune.gives_payload(self.session.connect().cursor(), query)
         return result_of(relation, format, self.again, payload=is_payload, complete=self.complete)
