@@ -442,7 +442,7 @@ class Lake:
             raise LakeClosed("the lake is closed: open it again")
 
     def _described(self, head: Head) -> history.Snapshot:
-        return history.describe(self.store.manifests.load(head.move.snapshot))
+        return history.describe(self.store.manifests.of(head.move))
 
     def __enter__(self) -> Lake:
         return self

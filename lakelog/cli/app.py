@@ -162,7 +162,7 @@ def _views(ctx: click.Context) -> tuple[list[str], list[str]]:
     with contextlib.suppress(LakelogError, OSError):
         store = bootstrap.load(params.get("lake") or DEFAULT_LAKE)
         head = store.refs.head(params.get("branch") or "main")
-        own = sorted(catalog.own(store, store.manifests.load(head.move.snapshot)))
+        own = sorted(catalog.own(store, store.manifests.of(head.move)))
     return sorted(catalog.BUILT_IN), own
 
 

@@ -129,7 +129,7 @@ def _disk(store: Store, _: str) -> Findings:
 
 def _head(store: Store, branch: str) -> Findings:
     head = store.refs.head(branch)
-    state = store.manifests.load(head.move.snapshot)
+    state = store.manifests.of(head.move)
     segments = len(store.manifests.segments(state))
     held = f"{many(state.totals.events, 'event')} in {many(segments, 'segment')}"
     yield OK, f"{branch} is at move {head.move.number}: {held}"

@@ -189,7 +189,7 @@ def _branch_record(lake: lakes.Lake, name: str) -> dict[str, Any]:
     """Return the head of a branch as an object; a damaged one is marked as such."""
     try:
         move = lake.store.refs.head(name).move
-        events = lake.store.manifests.load(move.snapshot).totals.events
+        events = lake.store.manifests.of(move).totals.events
     # One damaged branch must not hide the others.
     except Damaged:
         return dict.fromkeys(_BRANCH) | {"branch": name, "op": "damaged"}

@@ -55,7 +55,7 @@ def _maintain(lake: Lake) -> None:
         lake.sealer().merge_ids()
     with contextlib.suppress(LakelogError, OSError):
         head = store.refs.head(lake.branch_name)
-        entries = store.manifests.segments(store.manifests.load(head.move.snapshot))
+        entries = store.manifests.segments(store.manifests.of(head.move))
         if compact.is_due(entries, store.settings):
             compact.compact(store, lake.branch_name)
     with contextlib.suppress(LakelogError, OSError):

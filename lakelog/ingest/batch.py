@@ -135,7 +135,7 @@ class Job:
     def state(self, head: Head) -> Manifest:
         """The state of the branch after a move; its formats and contracts apply to what is read
         next."""
-        state = self.store.manifests.load(head.move.snapshot)
+        state = self.store.manifests.of(head.move)
         self.formats = definitions.formats_of(self.store, state)
         contracts = definitions.contracts_of(self.store, state)
         if contracts != self.conformance.contracts:

@@ -109,7 +109,7 @@ def replay(
     # other lines and other ids.
     while True:
         head = store.refs.head(branch)
-        state = store.manifests.load(head.move.snapshot)
+        state = store.manifests.of(head.move)
         rules = _rules(store, state, form)
         bad = _entries(store, state)
         if not bad:

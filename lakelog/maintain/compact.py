@@ -139,7 +139,7 @@ def _merge_all(
     failures, again = list[Damaged](), True
     while again:
         head = store.refs.head(branch)
-        entries = store.manifests.segments(store.manifests.load(head.move.snapshot))
+        entries = store.manifests.segments(store.manifests.of(head.move))
         groups = choose(entries, store.settings)
         # Groups cut short by the number of files leave some that can be merged once more.
         again = not failures and any(len(group) == FILES_MAX for group in groups)

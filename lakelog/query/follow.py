@@ -83,7 +83,7 @@ class Follower:
         Raises QueryFailed, Damaged, UnknownRef.
         """
         pending = self._tail.collect()
-        state = self._store.manifests.load(pending.head.move.snapshot)
+        state = self._store.manifests.of(pending.head.move)
         fresh = self._of_tail(pending, state)
         fresh = fresh.slice(max(fresh.num_rows - count, 0))
         parts = [*self._back(state, count - fresh.num_rows), fresh]
@@ -102,7 +102,7 @@ class Follower:
             return
         if moved:
             yield from self._published(pending.head)
-        state = self._store.manifests.load(pending.head.move.snapshot)
+        state = self._store.manifests.of(pending.head.move)
         fresh = self._of_tail(pending, state) if grown else self._none
         self._stand(pending, state)
         if fresh.num_rows:
@@ -160,11 +160,11 @@ class Follower:
                 move = self._store.refs.read(self._branch, number)
                 if move.generation != generation:
                     yield from self._since(self._store.manifests.load(before.snapshot))
-                    state = self._store.manifests.load(move.snapshot)
+                    state = self._store.manifests.of(move)
                     self._bound, generation = state.next_seq, move.generation
                     yield BranchRewound(move.op, move.snapshot, state.totals.events)
                 before = move
-        yield from self._since(self._store.manifests.load(head.move.snapshot))
+        yield from self._since(self._store.manifests.of(head.move))
 
     def _since(self, state: Manifest) -> Iterator[pa.Table]:
         """Yield a state's events from the bound on, those given from the tail left out."""

@@ -123,10 +123,10 @@ class RefSchemas:
         except InvalidName:
             return None
         if tagged:
-            return store.manifests.load(store.refs.tag(name).snapshot), None
+            return store.manifests.of(store.refs.tag(name)), None
         if name in store.refs.branches():
             pending = self._session.tail(name).collect()
-            return store.manifests.load(pending.head.move.snapshot), pending
+            return store.manifests.of(pending.head.move), pending
         # SQL does not tell V1 from v1: take the only ref that is spelled so in another case.
         names = {*store.refs.tag_names(), *store.refs.branches()}
         alike = [n for n in names if n != name and n.lower() == name.lower()]

@@ -399,7 +399,7 @@ class Session:
             return self.store.manifests.load(at), None
         pending = self.tail(self._branch).collect()
         self._sealing.meet(pending)
-        return self.store.manifests.load(pending.head.move.snapshot), pending
+        return self.store.manifests.of(pending.head.move), pending
 
     def choose(self, state: Manifest, mentions: prune.TableRefs) -> list[SegmentEntry]:
         """Return the event segments that a query can need."""

@@ -235,7 +235,7 @@ class RecentFeeder:
 
     def _newest(self) -> tuple[Head, Manifest]:
         head = self._store.refs.head(self._lake.branch_name)
-        return head, self._store.manifests.load(head.move.snapshot)
+        return head, self._store.manifests.of(head.move)
 
     def _round(self) -> int:
         head = self._store.refs.head(self._lake.branch_name)
@@ -244,7 +244,7 @@ class RecentFeeder:
         if is_same and time.monotonic() - self._checked < _CHECK:
             return 0
         began = time.monotonic()
-        state = self._store.manifests.load(head.move.snapshot)
+        state = self._store.manifests.of(head.move)
         mark, keep, ttl = self._mark()
         if mark is None or self._differs(keep, ttl):
             written = self._rebuild(head, state)

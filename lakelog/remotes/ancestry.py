@@ -129,5 +129,5 @@ def _is_named(site: Site, snapshot: str, remote: Move) -> bool:
 
 def _is_empty(store: Store, local: Move) -> bool:
     """Whether nothing was ever published on the local branch."""
-    state = store.manifests.load(local.snapshot)
+    state = store.manifests.of(local)
     return not (state.next_seq or state.pages or state.recent or state.ids)

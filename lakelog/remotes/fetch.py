@@ -238,7 +238,7 @@ class _Fetch:
             start_branch(self._store, branch, seen.snapshot, f"clone of {self._site.url}")
         local = self._store.refs.head(branch).move
         if local.snapshot != seen.snapshot:
-            if self._store.manifests.load(local.snapshot).next_seq:
+            if self._store.manifests.of(local).next_seq:
                 return  # it was continued since an earlier run cloned it
             head = self._move(branch, local, seen.snapshot, rewind=False)
             local = head.move if head else local

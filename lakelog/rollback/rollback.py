@@ -364,4 +364,4 @@ def _finished(
 
 
 def _described(lake: Lake, head: Head) -> Snapshot:
-    return history.describe(lake.store.manifests.load(head.move.snapshot))
+    return history.describe(lake.store.manifests.of(head.move))

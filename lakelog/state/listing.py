@@ -67,7 +67,7 @@ def list_states(lake: Lake, op: str = "state") -> list[SavedState]:
         # One that is pruned meanwhile is none any more.
         with contextlib.suppress(Damaged, UnknownRef):
             tag = store.refs.tag(name)
-            manifest = store.manifests.load(tag.snapshot)
+            manifest = store.manifests.of(tag)
             if manifest.op == op:
                 held = state_files.records(store.manifests, manifest)
                 states.append(saved_state(tag, held, origins, manifest.commit))
@@ -105,7 +105,7 @@ def find_state(lake: Lake, name: str, source: str = "") -> SavedState:
     of the machine `source`, which may be ANY. Raises UnknownRef, Damaged."""
     if name != "latest":
         tag = lake.store.refs.tag(name)
-        manifest = lake.store.manifests.load(tag.snapshot)
+        manifest = lake.store.manifests.of(tag)
         if manifest.op not in OPS:
             raise UnknownRef(f"tag {name!r} names no saved state: see `lakelog state list`")
         held = state_files.records(lake.store.manifests, manifest)

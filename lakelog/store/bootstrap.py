@@ -43,7 +43,7 @@ class Store:
 
     def state(self, branch: str) -> Manifest:
         """Return the newest published state of a branch. Raises UnknownRef, Damaged."""
-        return self.manifests.load(self.refs.head(branch).move.snapshot)
+        return self.manifests.of(self.refs.head(branch).move)
 
 
 def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> Store:

@@ -146,7 +146,7 @@ def _totals(store: Store, move: Move) -> Totals:
     path = store.paths.object("manifests", move.snapshot)
     if not move.carried and not disk.exists(path):
         raise DamagedManifest(path, "the manifest is missing")
-    return store.manifests.load(move.snapshot).totals
+    return store.manifests.of(move).totals
 
 
 def diff(store: Store, a: str, b: str, look: Callable[[Diff], Any] | None = None) -> Diff:
@@ -173,7 +173,7 @@ def snapshot(store: Store, branch: str, settle: Settle, message: str) -> Snapsho
     settle()
     head = publish(store, branch, lambda *_: Change("snapshot", message))
     assert head is not None
-    return describe(store.manifests.load(head.move.snapshot))
+    return describe(store.manifests.of(head.move))
 
 
 def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, message: str) -> Tag:
@@ -379,8 +379,8 @@ def undo(
         check(store, previous.snapshot)
         # Pending events count as later ones, and only a published state can be put on a branch.
         head = settle()
-        next_seq = store.manifests.load(head.move.snapshot).next_seq
-        later = max(next_seq - store.manifests.load(last.snapshot).next_seq, 0)
+        next_seq = store.manifests.of(head.move).next_seq
+        later = max(next_seq - store.manifests.of(last).next_seq, 0)
         if later and not force and to_branch is None:
             raise WouldDropEvents(
                 f"{later} event{'s' * (later != 1)} came after the {last.op} and would be dropped"

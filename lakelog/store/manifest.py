@@ -132,6 +132,18 @@ class Carriers(Protocol):
         """The text of a manifest that a ref on disk carries now."""
 
 
+class Ref(Protocol):
+    """A move or tag: it names a state, and perhaps carries the text of its manifest."""
+
+    @property
+    def snapshot(self) -> str:
+        """The digest of the state."""
+
+    @property
+    def carried(self) -> bytes:
+        """The text of the manifest, b"" where it has a file."""
+
+
 def of_json(body: Members, digest: str) -> Manifest:
     """Return the manifest of a JSON object; any error of types and values for another object."""
     members = {k: v for k, v in body.items() if k not in ("format", "tail")} | {
@@ -159,6 +171,14 @@ class Manifests:
             manifest = self.decode(self._state(digest), digest)
             _cache(self._manifests, digest, manifest)
         return manifest
+
+    def of(self, ref: Ref) -> Manifest:
+        """Return the state that a ref names. Raises DamagedManifest when missing or not intact."""
+        # What carries the text need not be looked for among all the moves of the lake.
+        if ref.carried and ref.snapshot not in self._manifests:
+            body = self._parse(ref.carried, ref.snapshot)
+            _cache(self._manifests, ref.snapshot, self.decode(body, ref.snapshot))
+        return self.load(ref.snapshot)
 
     def is_there(self, digest: str) -> bool:
         """Whether a manifest is on disk now, as a file or in a move or tag."""
@@ -394,86 +414,6 @@ def add_up(totals: Totals, entries: Iterable[Entry]) -> Totals:
         else:
             quarantined += sign * entry.events
     return Totals(events, size, segments, quarantined)
-
-
-def spill(
-    manifests: Manifests, pages: tuple[Page, ...], recent: tuple[Entry, ...], commit: str
-) -> tuple[tuple[Page, ...], tuple[Entry, ...]]:
-    """Move recent entries beyond 16 into pages, and merge small pages; at most 256 entries are
-    merged here, larger merges are maintenance."""
-    biggest = FAN ** (LEVEL_MAX + 1)
-    while len(recent) > FAN:
-        cut = len(recent) - len(recent) % FAN or FAN
-        cut = min(cut, biggest)
-        pages = (*pages, manifests.write_page(recent[:cut], commit))
-        recent = recent[cut:]
-    # Level 0 alone: this is on the path of every commit, and a merge reads what it merges.
-    start = mergeable(pages, 0)
-    if start is not None:
-        pages = merge_from(manifests, pages, start, commit)
-    return pages, recent
-
-
-def mergeable(pages: tuple[Page, ...], level: int) -> int | None:
-    """Return where the newest pages of at most this level begin, if sixteen of them have it."""
-    start, full = len(pages), 0
-    while start and pages[start - 1].level <= level:
-        start -= 1
-        full += pages[start].level == level
-    return start if full >= FAN else None
-
-
-def merge_from(
-    manifests: Manifests, pages: tuple[Page, ...], start: int, commit: str
-) -> tuple[Page, ...]:
-    """Merge the pages from `start` on into as few as their entries need."""
-    merged = fold([manifests.page(p) for p in pages[start:]], oldest=start == 0)
-    size = FAN ** (LEVEL_MAX + 1)
-    # Newer pages of lower levels come along, so this may be more than the largest page takes.
-    parts = [merged[i : i + size] for i in range(0, len(merged), size)]
-    manifests.drop_pages(pages[start:])
-    return (*pages[:start], *(manifests.write_page(part, commit) for part in parts))
-
-
-def is_mergeable(pages: tuple[Page, ...]) -> bool:
-    """Whether maintenance has pages to merge."""
-    return _is_stale(pages) or any(mergeable(pages, n) is not None for n in range(LEVEL_MAX))
-
-
-def merge_pages(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> tuple[Page, ...]:
-    """Merge the newest pages of levels that are full, or all pages where many entries may be
-    dead."""
-    if _is_stale(pages):
-        return _merge_all(manifests, pages, commit)
-    for level in range(LEVEL_MAX):
-        start = mergeable(pages, level)
-        if start is not None:
-            pages = merge_from(manifests, pages, start, commit)
-    return pages
-
-
-def _is_stale(pages: tuple[Page, ...]) -> bool:
-    """Whether the pages above the bottom level have enough entries to rewrite all pages."""
-    bottom = sum(page.entries for page in pages if page.level == BOTTOM)
-    upper = sum(page.entries for page in pages) - bottom
-    # Merges by level never drop dead entries of level 2, however many there are. At half the bottom
-    # a page is written about three times in its life; a small tree is not worth it at all.
-    return upper > max(bottom // 2, int(FAN ** (LEVEL_MAX + 1)))
-
-
-def _merge_all(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> tuple[Page, ...]:
-    """Write the live entries of all pages as pages of the bottom level; keeps live entries alone in
-    memory, as there may be a hundred times as many dead ones."""
-    live: dict[tuple[str, str], Entry] = {}
-    for page in pages:
-        for entry in manifests.peek(page):
-            live.pop(key := (entry.what, entry.key), None)
-            if not isinstance(entry, Removal):
-                live[key] = entry
-    entries, size = tuple(live.values()), FAN ** (LEVEL_MAX + 1)
-    parts = (entries[at : at + size] for at in range(0, len(entries), size))
-    manifests.drop_pages(pages)
-    return tuple(manifests.write_page(part, commit, BOTTOM) for part in parts)
 
 
 def _apply(live: dict[str, Any], entries: Iterable[Entry], what: str) -> None:

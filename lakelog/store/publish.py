@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lakelog.errors import OutcomeUnknown, StaleFiles
-from lakelog.store import clock, disk, manifest
+from lakelog.store import clock, disk, manifest, page_tree
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
 from lakelog.store.entry import Entry, IdRun, Retention, SegmentEntry, assign_seq
 from lakelog.store.manifest import Manifest
@@ -116,7 +116,7 @@ def publish(
     commit, rewrites = commit or disk.random_hex(), 0
     for attempt in range(_RETRIES):
         head = store.refs.head(branch)
-        state = store.manifests.load(head.move.snapshot)
+        state = store.manifests.of(head.move)
         change = plan(head, state)
         if change is None or not change.is_right():
             return None
@@ -247,10 +247,10 @@ def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -
     entries, next_seq = assign_seq(change.entries, state.next_seq)
     pages = state.pages
     if change.merge_pages:
-        pages = manifest.merge_pages(store.manifests, pages, commit)
+        pages = page_tree.merge_pages(store.manifests, pages, commit)
     # Folded with the recent ones first: an entry and its tombstone meet here before a page is made.
     recent = manifest.fold([(*state.recent, *entries)], oldest=not pages)
-    pages, recent = manifest.spill(store.manifests, pages, recent, commit)
+    pages, recent = page_tree.spill(store.manifests, pages, recent, commit)
     runs = tuple(run for run in state.ids if run.digest not in change.ids_drop)
     return Manifest(
         parent=state.digest,
@@ -342,11 +342,11 @@ def _read_back(store: Store, move: Move) -> Head | None:
 def run_maintenance(store: Store, branch: str) -> None:
     """Merge pages that are too many, in a move of its own: no commit has to wait for it."""
     state = store.state(branch)
-    if not manifest.is_mergeable(state.pages):
+    if not page_tree.is_mergeable(state.pages):
         return
 
     def plan(_: Head, now: Manifest) -> Change | None:
-        return Change("maintain", merge_pages=True) if manifest.is_mergeable(now.pages) else None
+        return Change("maintain", merge_pages=True) if page_tree.is_mergeable(now.pages) else None
 
     publish(store, branch, plan)
 

@@ -42,7 +42,7 @@ def _is_sealed(file: WalFile, mark: int | None) -> bool:
 
 def _segments_present(store: Store, head: Head) -> bool:
     """Whether the segments of the recent entries are on disk; the newest seal is among them."""
-    state = store.manifests.load(head.move.snapshot)
+    state = store.manifests.of(head.move)
     adds = [e for e in state.recent if isinstance(e, SegmentEntry)]
     return all(disk.exists(store.paths.object("segments", e.key)) for e in adds)
 

@@ -43,7 +43,7 @@ def status_of(
         note = "the table is of another lake or branch"
     else:
         head = lake.store.refs.head(lake.branch_name)
-        state = lake.store.manifests.load(head.move.snapshot)
+        state = lake.store.manifests.of(head.move)
         with contextlib.closing(lake.engine().cursor()) as cursor:
             change = delta.compare(lake.store, cursor, mark, state, head.move.generation)
             lacking = sum(delta.size(lake.store, cursor, step) for step in change.steps)

@@ -289,7 +289,7 @@ class Syncer:
             self._target.connect()
             self._is_connected = True
         self._target.recover(self._table)
-        state = self._store.manifests.load(head.move.snapshot)
+        state = self._store.manifests.of(head.move)
         mark = self._target.watermarks().get(self._table)
         shape = self._target.shape(self._table)
         create, extend = self._schema_changes(mark, shape)

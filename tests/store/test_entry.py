@@ -12,7 +12,7 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedManifest
 from lakelog.files import cursors
-from lakelog.store import manifest
+from lakelog.store import manifest, page_tree
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import (
     UNNUMBERED,
@@ -140,7 +140,7 @@ def test_a_page_merge_keeps_what_it_does_not_know(lake: lakelog.Lake) -> None:
         for bodies in ([known], [{"add": "later", "key": "k", "x": 1}])
     )
     manifests.forget()
-    (page,) = manifest.merge_from(manifests, pages, 0, COMMIT)
+    (page,) = page_tree.merge_from(manifests, pages, 0, COMMIT)
     manifests.forget()
     assert [orjson.loads(text(entry)) for entry in manifests.page(page)] == [
         known,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import DamagedManifest
-from lakelog.store import disk, manifest, publish
+from lakelog.store import bootstrap, disk, manifest, page_tree, publish
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import (
     UNNUMBERED,
@@ -164,9 +164,9 @@ def grow_to(store: Store, count: int, upkeep: bool) -> tuple[tuple[Page, ...], t
     recent: tuple[Entry, ...] = ()
     for number in range(count):
         recent = (*recent, segment(f"{number:06d}", number))
-        pages, recent = manifest.spill(store.manifests, pages, recent, COMMIT)
+        pages, recent = page_tree.spill(store.manifests, pages, recent, COMMIT)
         if upkeep:
-            pages = manifest.merge_pages(store.manifests, pages, COMMIT)
+            pages = page_tree.merge_pages(store.manifests, pages, COMMIT)
             assert len(pages) <= 15 + 15 + number // 4096
         assert len(recent) <= manifest.FAN
     return pages, recent
@@ -240,6 +240,22 @@ def test_removals_leave_once_nothing_older_is_left(lake: lakelog.Lake) -> None:
     assert store.manifests.segments(state) == []
     assert state.totals == Totals()
     assert (state.pages, state.recent) == ((), ())
+
+
+def test_a_state_is_read_from_the_ref_that_names_it(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many moves were read since, a head's state is not looked for among all of them."""
+    for number in range(80):
+        lake.append({"type": "A", "n": number})
+        lake.settle()
+    store = bootstrap.load(lake.path)
+    head = store.refs.head("main")
+    assert head.move.carried
+    for number in range(2, 80):
+        store.refs.read("main", number)
+    monkeypatch.setattr(store.refs, "states", lambda: pytest.fail("all moves were read"))
+    assert store.manifests.of(head.move).totals.events == 80
 
 
 def test_fold_keeps_the_newest_of_each_key() -> None:

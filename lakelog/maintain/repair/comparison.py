@@ -196,7 +196,7 @@ class Comparison:
 
     def _events_of(self, store: Store, move: Move | None) -> int:
         with contextlib.suppress(Damaged):
-            return store.manifests.load(move.snapshot).totals.events if move else 0
+            return store.manifests.of(move).totals.events if move else 0
         return 0
 
     def _link_moves(self, branch: str, ahead: _Ahead, outcome: RepairOutcome) -> None:
@@ -261,7 +261,7 @@ class Comparison:
     def _entries(self, store: Store, move: Move | None) -> dict[str, SegmentEntry]:
         with contextlib.suppress(Damaged):
             if move is not None:
-                state = store.manifests.load(move.snapshot)
+                state = store.manifests.of(move)
                 return {e.key: e for e in store.manifests.segments(state, "events")}
         return {}
 

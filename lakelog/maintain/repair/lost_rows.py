@@ -128,7 +128,7 @@ def _has_same_seq(store: Store, branch: str, copy: Store, entry: SegmentEntry) -
     for _, (move, _) in sorted(here.items(), reverse=True):
         if move.generation == newest.move.generation:
             with contextlib.suppress(Damaged):
-                segments = store.manifests.segments(store.manifests.load(move.snapshot))
+                segments = store.manifests.segments(store.manifests.of(move))
                 if any(e.key == entry.key for e in segments):
                     return True
     return False
@@ -143,7 +143,7 @@ def _seals(store: Store, keys: set[str]) -> dict[str, _Seal]:
         for _, (move, _) in sorted(recover.moves(store, branch)[0].items()):
             state, before = None, previous
             with contextlib.suppress(Damaged):
-                manifest = store.manifests.load(move.snapshot)
+                manifest = store.manifests.of(move)
                 state = {e.key for e in store.manifests.segments(manifest)}, set(manifest.ids)
             if move.op == "seal" and state is not None and before is not None:
                 ranges = {

@@ -102,7 +102,7 @@ def _is_present(
 ) -> bool:
     """Whether an event of a seal, or one with its id, is in the state or was taken back already: it
     was compacted, or one of the two was rolled back."""
-    state = store.manifests.load(base.snapshot)
+    state = store.manifests.of(base)
     present = [e.key for e in store.manifests.segments(state, "events")]
     present = [key for key in present if recover.is_intact(store, "segments", key)]
     present += [key for batch in adopted for key in _events(store, batch)]

@@ -297,7 +297,7 @@ def _earlier_states(store: Store, branch: str, state: Manifest) -> Iterator[Mani
         yield state
     for _, (move, _) in sorted(moves(store, branch)[0].items(), reverse=True):
         if opens(store, move.snapshot):
-            yield store.manifests.load(move.snapshot)
+            yield store.manifests.of(move)
 
 
 def rebuild_entry(store: Store, digest: str) -> SegmentEntry:

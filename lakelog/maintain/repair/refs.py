@@ -187,7 +187,7 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: RepairOu
     # writer was sealed when it was made, and which segments on disk follow on that.
     moves = [move for move, _ in recover.moves(store, branch)[0].values()]
     base = _newest_open(store, moves)
-    state = store.manifests.load(base.snapshot)
+    state = store.manifests.of(base)
     segment_branches = recover.named_segments(store)
     sealed, elsewhere = _sealed_before(store, moves, base, segment_branches)
     is_doubtful = _is_doubtful(moves, base)
@@ -223,7 +223,7 @@ def _rebuild_page(store: Store, head: Head, outcome: RepairOutcome) -> bool:
     """Rebuild a page of the head's state from the states before it, if the totals prove it."""
     if not recover.is_intact(store, "manifests", head.move.snapshot):
         return False
-    replayed = recover.replay(store, store.manifests.load(head.move.snapshot))
+    replayed = recover.replay(store, store.manifests.of(head.move))
     if replayed is None:
         return False
     base, entries = replayed
@@ -341,7 +341,7 @@ def _newest_open(store: Store, moves: list[Move]) -> Move:
             # A stand-in whose own state is not known names the state before it, or an empty one:
             # then the older move is the base, and what the lost one did is reported.
             guess = previous.snapshot if previous else ""
-            is_empty = not previous and not store.manifests.load(move.snapshot).parent
+            is_empty = not previous and not store.manifests.of(move).parent
             if move.op != "lost" or not (move.snapshot == guess or is_empty):
                 return move
     empty = manifest.empty(disk.random_hex(), disk.now_us(), author())

@@ -103,7 +103,7 @@ def _used_branches(store: Store) -> set[str]:
 def _describe(store: Store, branch: str) -> str:
     """Describe what a branch has now."""
     pending = Tail(store.paths, store.refs, branch).collect()
-    totals = store.manifests.load(pending.head.move.snapshot).totals
+    totals = store.manifests.of(pending.head.move).totals
     events = f"{totals.events:,} event{'s' * (totals.events != 1)}"
     segments = f"{totals.segments:,} segment{'s' * (totals.segments != 1)}"
     return f"branch {branch}: {events} in {segments}, up to {pending.events:,} in WALs"
