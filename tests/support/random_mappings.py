@@ -86,12 +86,16 @@ def random_mapping(random: Random) -> str:
         else:
             name = random.choice(("w", "events"))
             before, source = f"WITH {name} AS ({inner}) ", f"{name} e"
+    is_single = "UNION" not in before + source
     if random.random() < 0.25:
-        source += f" {random.choice(_JOINED)}"
+        source, is_single = f"{source} {random.choice(_JOINED)}", False
     listed = [random.choice(_KEYS)] if random.random() < 0.7 else []
     count = random.randint(1, 3)
-    values = _VALUES if random.random() < 0.85 else _WHOLE
-    listed += [f"{_of(value)} AS c{n}" for n, value in enumerate(random.sample(values, count))]
+    # Of several rows of one event none is the first: a window over them is chance.
+    whole = _WHOLE if is_single else _WHOLE[:2]
+    values = _VALUES if random.random() < 0.85 else whole
+    chosen = random.sample(values, min(count, len(values)))
+    listed += [f"{_of(value)} AS c{number}" for number, value in enumerate(chosen)]
     if "rank" in source and random.random() < 0.7:
         listed.append("rank")
     if random.random() < 0.1:
@@ -100,7 +104,8 @@ def random_mapping(random: Random) -> str:
     tests = [_of(random.choice(_TESTS))] if random.random() < 0.5 else []
     tests += [random.choice(_OVER_ALL)] if random.random() < 0.15 else []
     where = f" WHERE {' AND '.join(tests)}" if tests else ""
-    end = f" {random.choice(_ENDS)}" if random.random() < 0.1 else ""
+    is_ended = random.random() < 0.1 and not distinct
+    end = f" {random.choice(_ENDS)}" if is_ended else ""
     end += random.choice(("", "", " -- all of it", ";"))
     return f"{before}SELECT {distinct}{', '.join(listed)} FROM {source}{where}{end}"
 
