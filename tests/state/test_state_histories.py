@@ -177,10 +177,13 @@ class History:
             check(machine, "rolled back")
             undo(machine.lake, force=True)
             machine.content, machine.held = before
-            # What was in no state is in that of the safety tag, which the branch holds now.
+            # What was in no state, or in that of a save that died without a name, is in that of the
+            # safety tag, which the branch holds now.
             if read_of(machine.lake, done.safety) is not None:
-                state = find_state(machine.lake, done.safety)
-                if all(record.before for record in state.directories):
+                safety = find_state(machine.lake, done.safety)
+                named = [s for s in list_states(machine.lake) if not s.name.startswith(SAFETY)]
+                saves = {record.save for state in named for record in state.directories}
+                if not saves.intersection(record.save for record in safety.directories):
                     machine.held = Saved(done.safety, machine.content, is_automatic=False)
 
     def clean(self, machine: Machine) -> None:
