@@ -55,7 +55,6 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "remote": ("remotes", "name other places of this lake; list and remove them"),
         "push": ("remotes", "bring a branch and tags to a remote"),
         "pull": ("remotes", "bring a branch up to date with a remote"),
-        "fetch": ("remotes", "receive a remote's states; no branch changes"),
         "clone": ("remotes", "make a lake with all that a remote has"),
     },
     "Maintenance": {
@@ -75,7 +74,6 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "oos": ("oos", "the views of the OOS log stream"),
         "events": ("events", "the verbs of the older event store"),
         "omega": ("omega", "container snapshots and deployments of the older system"),
-        "import-sqlite": ("events", "load a database of the older event store"),
     },
     "Setup and help": {
         "help": ("help", "show the help of a verb"),
@@ -88,7 +86,13 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "completion": ("setup", "print the completion script for a shell"),
     },
 }
-HIDDEN = {"seal": "seal", "follow-log": "follow"}
+HIDDEN = {
+    "seal": "seal",
+    "follow-log": "follow",
+    # Older words for `pull --fetch` and `events import-sqlite`.
+    "fetch": "remotes",
+    "import-sqlite": "events",
+}
 VERSION: str = importlib.import_module("lakelog").__version__
 MODULES = {v: m for verbs in SECTIONS.values() for v, (m, _) in verbs.items()} | HIDDEN
 

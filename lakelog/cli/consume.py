@@ -13,7 +13,7 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat
 from lakelog.cli.render.output import OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import many
-from lakelog.cli.rounds import SpanParam, repeat
+from lakelog.cli.rounds import repeat, with_every
 from lakelog.clients.redis_config import SCHEMES
 from lakelog.consume import consume as consuming
 from lakelog.consume.consume import Consumer, ConsumeResult
@@ -54,14 +54,7 @@ def complete_source(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     "--config", metavar="FILE", help="Settings of Kafka, NAME=VALUE by librdkafka's names."
 )
 @click.option("--once", is_flag=True, help="Store what is there now, then exit.")
-@click.option(
-    "--every",
-    type=SpanParam(),
-    default="1s",
-    show_default=True,
-    metavar="TIME",
-    help="Time between rounds, such as 500ms, 1s or 5m.",
-)
+@with_every
 @click.option(
     "--batch",
     type=click.IntRange(1),

@@ -86,9 +86,10 @@ def search(app: App, text: str, limit: int, target: OutputTarget) -> None:
 @click.argument("file", type=click.Path())
 @_of_hours
 def export(app: App, file: str, hours: float | None) -> None:
-    """Write events to FILE, oldest first; its extension sets the format.
+    """Write events to FILE, oldest first, in its format.
 
-    json, jsonl, csv, parquet, arrow or md; - is standard output.
+    Its extension names the format: json, jsonl, csv, parquet, arrow or md. FILE - is
+    standard output, as JSON.
     """
     has_known_extension = os.path.splitext(file)[1].lower() in (
         ".json",
@@ -155,14 +156,14 @@ def _summary(counts: dict[str, Any]) -> str:
 @verb(
     "import-sqlite",
     examples="""
-    lakelog import-sqlite events.db
-    lakelog --lake archive import-sqlite old/events.db --json
+    lakelog events import-sqlite events.db
+    lakelog --lake archive events import-sqlite old/events.db --json
 """,
 )
 @click.argument("file", type=click.Path())
 @with_output
 def import_sqlite(app: App, file: str, target: OutputTarget) -> None:
-    """Load an SQLite database of the older event store, each row once.
+    """Load a database of the older event store, each row once.
 
     Its events, patterns and statistics become events, also those packed with gzip, and
     its marks are kept. A second run loads what is new. Rows that cannot be events go to
@@ -189,5 +190,5 @@ def import_sqlite(app: App, file: str, target: OutputTarget) -> None:
         click.get_current_context().exit(exits.FAILED)
 
 
-for command in (stats, list_events, search, export):
+for command in (stats, list_events, search, export, import_sqlite):
     events.add_command(command)

@@ -1,4 +1,4 @@
-"""remote, push, pull, fetch, clone: states that travel between lakes."""
+"""remote, push, pull, clone: states that travel between lakes."""
 
 from __future__ import annotations
 
@@ -190,10 +190,11 @@ def push(
     lakelog pull
     lakelog --branch try-it pull origin
     lakelog pull --dry-run
+    lakelog pull --fetch && lakelog diff main origin/main
 """
 )
 @click.argument("name", required=False, metavar="[REMOTE]", shell_complete=complete_remote)
-@click.option("--no-tags", is_flag=True, help="Leave out the remote's tags.")
+@click.option("--fetch", "only_fetch", is_flag=True, help="Receive the states; change no branch.")
 @click.option("--force", is_flag=True, help="Drop what is only here; asks first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be received.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -201,7 +202,7 @@ def push(
 def pull(
     app: App,
     name: str | None,
-    no_tags: bool,
+    only_fetch: bool,
     force: bool,
     dry_run: bool,
     yes: bool,
@@ -210,38 +211,39 @@ def pull(
     """Bring the branch up to date with a remote.
 
     Refused if the branch has events that the remote lacks. `lakelog undo` undoes
-    a pull, a forced one, too. REMOTE may be left out if there is one.
+    a pull, a forced one, too. With --fetch no branch changes: the states are named
+    REMOTE/BRANCH. A tag that names another state here is kept. REMOTE may be left
+    out if there is one.
     """
+    if only_fetch and (force or yes):
+        raise click.UsageError("--fetch changes no branch: --force and --yes are not for it")
+    if only_fetch:
+        _fetch(app, name, dry_run, target)
+        return
     with app.open() as lake:
-        place = _the_remote(lake.store, name)
-        if force and not dry_run and not confirm(f"drop what {place} lacks?", yes):
+        remote_name = _the_remote(lake.store, name)
+        if force and not dry_run and not confirm(f"drop what {remote_name} lacks?", yes):
             raise click.Abort
         with app.progress("pulling", "bytes") as progress:
             result = fetching.pull(
-                lake, place, force=force, tags=not no_tags, dry_run=dry_run, progress=progress
+                lake, remote_name, force=force, dry_run=dry_run, progress=progress
             )
     _tell(app, result, target, "received")
 
 
-@verb(
-    examples="""
-    lakelog fetch
-    lakelog fetch origin && lakelog diff main origin/main
-"""
-)
+@verb(hidden=True)
 @click.argument("name", required=False, metavar="[REMOTE]", shell_complete=complete_remote)
-@click.option("--no-tags", is_flag=True, help="Leave out the remote's tags.")
 @click.option("--dry-run", is_flag=True, help="Say what would be received.")
 @with_output
-def fetch(app: App, name: str | None, no_tags: bool, dry_run: bool, target: OutputTarget) -> None:
-    """Receive the states of a remote's branches, and its tags.
+def fetch(app: App, name: str | None, dry_run: bool, target: OutputTarget) -> None:
+    """Receive the states of a remote: the older word for `lakelog pull --fetch`."""
+    _fetch(app, name, dry_run, target)
 
-    No branch changes: the states are named REMOTE/BRANCH. A tag that names
-    another state here is kept. REMOTE may be left out if there is one.
-    """
+
+def _fetch(app: App, name: str | None, dry_run: bool, target: OutputTarget) -> None:
     with app.open() as lake, app.progress("fetching", "bytes") as progress:
-        place = _the_remote(lake.store, name)
-        result = fetching.fetch(lake, place, tags=not no_tags, dry_run=dry_run, progress=progress)
+        remote_name = _the_remote(lake.store, name)
+        result = fetching.fetch(lake, remote_name, dry_run=dry_run, progress=progress)
     _tell(app, result, target, "received")
 
 

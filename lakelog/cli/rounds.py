@@ -87,6 +87,18 @@ def repeat(
                 return result
 
 
+def with_every(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --every, the time between rounds."""
+    return click.option(
+        "--every",
+        type=SpanParam(),
+        default="1s",
+        show_default=True,
+        metavar="TIME",
+        help="Time between rounds, such as 500ms, 1s or 5m.",
+    )(command)
+
+
 class SpanParam(click.ParamType[float]):
     """A time such as 500ms, 1s or 5m, as seconds."""
 

@@ -16,7 +16,7 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
 from lakelog.cli.render.terminal import many
-from lakelog.cli.rounds import SpanParam, stop_at_signals
+from lakelog.cli.rounds import stop_at_signals, with_every
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros
 from lakelog.sync import check as checking
@@ -95,14 +95,7 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     help="If TARGET refuses a row: stop, or put it into the quarantine.",
 )
 @click.option("--once", is_flag=True, help="Bring the table up to date, then exit.")
-@click.option(
-    "--every",
-    type=SpanParam(),
-    default="1s",
-    show_default=True,
-    metavar="TIME",
-    help="Time between rounds, such as 500ms, 1s or 5m.",
-)
+@with_every
 @click.option(
     "--batch-rows",
     type=click.IntRange(1),

@@ -162,16 +162,8 @@ def _report_leaks(app: App, certificate: leaks.Certificate) -> None:
     metavar="DIR2",
     help="Compare train here with validation and test there, and vice versa.",
 )
-@click.option(
-    "--near",
-    type=click.FloatRange(0.5, 1),
-    metavar="J",
-    help="The Jaccard similarity of near duplicates; by default the recipe's.",
-)
 @with_output
-def check(
-    app: App, path: str, against: str | None, near: float | None, target: OutputTarget
-) -> None:
+def check(app: App, path: str, against: str | None, target: OutputTarget) -> None:
     """Look for leaks in the files of an export; no lake is needed.
 
     Leaks are equal or nearly equal rows in two splits, groups in two splits, rows on the
@@ -180,7 +172,7 @@ def check(
     """
     with app.progress("checking") as progress:
         progress(0)
-        certificate = sandbox.check(path, against, near=near)
+        certificate = sandbox.check(path, against)
     record = {"path": path, "against": against, **certificate.record()}
     emit_record(record, target, lambda: _words_of(certificate))
     if not certificate.clean:

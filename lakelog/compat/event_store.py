@@ -48,7 +48,8 @@ class EventDatabase:
     """The events of a lake under the names of the older store. Threads and processes may share it.
 
     `db_path` is a lake's directory, which is created, or an open lake. Use it as a context manager,
-    or call `close`. Raises LakeNotFound for an SQLite database: `lakelog import-sqlite` reads it.
+    or call `close`. Raises LakeNotFound for an SQLite database: `lakelog events import-sqlite`
+    reads it.
     """
 
     def __init__(self, db_path: str | os.PathLike[str] | Lake = DEFAULT_PATH) -> None:
@@ -152,7 +153,7 @@ def open_lake(path: str) -> Lake:
         with open(path, "rb") as file:
             is_sqlite = file.read(len(_SQLITE)) == _SQLITE
         what = "an SQLite database" if is_sqlite else "a file"
-        how = f": import it with `lakelog import-sqlite {path}`," if is_sqlite else ":"
+        how = f": import it with `lakelog events import-sqlite {path}`," if is_sqlite else ":"
         raise LakeNotFound(f"{path} is {what}, not a lake{how} name a directory for the lake")
     return lakes.open(path)
 

@@ -339,7 +339,9 @@ class _Fetch:
             known.save(self._store, self._known)
 
     def _no_branch(self, branch: str) -> UnknownRef:
-        return UnknownRef(f"{self._site.url}: no branch {branch!r} there: see `lakelog fetch`")
+        return UnknownRef(
+            f"{self._site.url}: no branch {branch!r} there: see `lakelog pull --fetch`"
+        )
 
 
 def _silent(done: int, total: int) -> None:

@@ -276,7 +276,7 @@ def test_mistakes_are_one_line(database: EventDatabase, tmp_path: Path) -> None:
     old = sqlite3.connect(tmp_path / "events.db")
     old.execute("CREATE TABLE events (id INTEGER)")
     old.close()
-    with pytest.raises(LakeNotFound, match="import it with `lakelog import-sqlite"):
+    with pytest.raises(LakeNotFound, match="import it with `lakelog events import-sqlite"):
         EventDatabase(tmp_path / "events.db")
     assert database.mark_processed([]) == 0
     assert omega.PROCESSED not in database.get_database_stats()["event_types"]

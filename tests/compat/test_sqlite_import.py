@@ -190,9 +190,12 @@ def test_a_damaged_database_is_read_up_to_the_damage(lake: lakelog.Lake, tmp_pat
     assert done.events == lake.count()
 
 
-def test_the_verb(old: sqlite3.Connection, home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words_of_verb", [["events", "import-sqlite"], ["import-sqlite"]])
+def test_the_verb(
+    words_of_verb: list[str], old: sqlite3.Connection, home: Path, tmp_path: Path
+) -> None:
     """It creates the lake, says what was loaded, and fails where something was quarantined."""
-    words = ["--lake", str(home / "lake"), "import-sqlite", str(tmp_path / "events.db")]
+    words = ["--lake", str(home / "lake"), *words_of_verb, str(tmp_path / "events.db")]
     first = CliRunner().invoke(cli, [*words, "--json"])
     assert first.exit_code == 0, first.output
     assert json.loads(first.stdout)["events"] == 6

@@ -214,6 +214,15 @@ def test_render_writes_files_and_never_over_one(tmp_path: Path) -> None:
     assert shown == (out / "kubernetes.yaml").read_text()
 
 
+def test_render_of_one_kind_with_a_volume_of_its_own(tmp_path: Path) -> None:
+    """--kind chooses the recipe, --size and --storage-class the volume of the lake."""
+    render_api = ["deploy", "render", "api", "--image", "api:1"]
+    recipe = run(tmp_path, *render_api, "--size", "50Gi", "--storage-class", "fast").stdout
+    assert 'storage: "50Gi"' in recipe
+    assert 'storageClassName: "fast"' in recipe
+    assert "services:" in run(tmp_path, *render_api, "--kind", "compose").stdout
+
+
 def test_revisions_are_those_of_the_deployment(cluster: Cluster) -> None:
     found = Kubectl("production").revisions("api")
     assert [(each.number, each.hash, each.images, each.ready) for each in found] == [

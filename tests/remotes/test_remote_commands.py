@@ -1,4 +1,4 @@
-"""The commands remote, push, pull, fetch and clone, as a user types them."""
+"""The commands remote, push, pull and clone, as a user types them."""
 
 from __future__ import annotations
 
@@ -36,6 +36,22 @@ def test_push_clone_and_pull(lake: Path, home: Path) -> None:
     assert count.split() == ["count_star()", "7"]
     (row,) = answer(lake, "remote", "list")
     assert (row["remote"], row["url"]) == ("origin", str(home / "there"))
+
+
+@pytest.mark.parametrize("words", [["pull", "--fetch"], ["fetch"]])
+def test_a_fetch_changes_no_branch(lake: Path, home: Path, words: list[str]) -> None:
+    """The states at the remote get names here; `fetch` is the older word for `pull --fetch`."""
+    run(lake, "push")
+    clone = home / "clone"
+    run(clone, "clone", str(home / "there"), str(clone))
+    run(clone, "append", input=lines(2, "MORE"))
+    run(clone, "push")
+    assert answer(lake, *words, "--dry-run")["refs"]
+    run(lake, *words)
+    count = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM 'origin/main'.events)"
+    count = count.replace("'", '"')
+    assert run(lake, "sql", count, "--format", "csv").stdout.split()[-1] == "5,7"
+    assert "--fetch changes no branch" in run(lake, "pull", "--fetch", "--force", code=2).stderr
 
 
 def test_removal_says_how_to_take_it_back(lake: Path, home: Path) -> None:
