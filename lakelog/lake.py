@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from lakelog.store.refs import Head, Tag
     from lakelog.store.writer import Writer
     from lakelog.views import ledger, tables
-    from lakelog.views.definition import Definition
 else:
     batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
     tables = Lazy("lakelog.views.tables")
@@ -203,7 +202,7 @@ class Lake:
 
     def view(
         self,
-        name: str | Definition,
+        name: str,
         params: Mapping[str, Any] | None = None,
         *,
         since: Any = None,
@@ -211,7 +210,7 @@ class Lake:
     ) -> pa.Table:
         """Answer a view as an Arrow table, with values of its parameters: see `lakelog.views`.
 
-        A `Definition` is answered without being stored in the lake; its state is kept likewise.
+        In the place of a name may stand the text of a definition, which is not stored in the lake.
         """
         return self._views.view(name, params, since=since, until=until)
 

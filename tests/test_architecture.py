@@ -65,9 +65,9 @@ ORDER = {
         stream_cursor stored_messages messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
     "export": "folder tables export",
-    "clients": """failure backoff loopback address download http_client redis_config redis_pool
-        redis_client redis_metrics kafka_config""",
-    "collect": "followed_file successors old_files status turns watch loop",
+    "clients": """connection address download http_client redis_config redis_pool redis_client
+        redis_metrics kafka_config""",
+    "collect": "followed_file successors status turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",
     "loggers": """exits buffer queue values destination recorder exceptions handler adapters
         otel spans genai_fields genai_streams genai_calls genai

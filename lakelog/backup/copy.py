@@ -107,19 +107,21 @@ def read_document(path: str) -> Backup:
         raise document.NotIntact("it is no document of a backup") from None
 
 
-def name_of(name: str, created: int, ordinal: int, packed: bool) -> str:
+def name_of(name: str, created: int, ordinal: int, is_packed: bool) -> str:
     """Return the name of a copy: app.log.1 becomes app_20261120_140619.log.1."""
     stem, suffix = _split_name(name)
     moment = datetime.datetime.fromtimestamp(created // 1_000_000, datetime.UTC)
-    again = f"-{ordinal}" if ordinal else ""
-    copy_name = f"{stem}_{moment:%Y%m%d_%H%M%S}{again}{suffix}{PACKED if packed else ''}"
+    ordinal_suffix = f"-{ordinal}" if ordinal else ""
+    copy_name = (
+        f"{stem}_{moment:%Y%m%d_%H%M%S}{ordinal_suffix}{suffix}{PACKED if is_packed else ''}"
+    )
     # A name that begins with a dot counts as a temporary one, which a scan of the directory skips.
     copy_name = f"dot{copy_name}" if copy_name.startswith(".") else copy_name
     # Else the copy of a file with this ending would be read as the document of another copy.
     return f"{copy_name}.copy" if copy_name.endswith(DOCUMENT) else copy_name
 
 
-def copy(path: str, folder: str, packed: bool, stop: Stop) -> VerifiedCopy:
+def copy(path: str, folder: str, is_packed: bool, stop: Stop) -> VerifiedCopy:
     """Copy a regular file to a temporary name in `folder`, and verify it by reading it again.
 
     A file that only grows is copied as far as it was long at the start. Raises FileChanged if it
@@ -135,13 +137,13 @@ def copy(path: str, folder: str, packed: bool, stop: Stop) -> VerifiedCopy:
             # Each try starts from the size of this moment, so that a file which only grows always
             # succeeds.
             with contextlib.suppress(FileChanged):
-                return _copy(fd, status, folder, packed, stop)
+                return _copy(fd, status, folder, is_packed, stop)
     finally:
         os.close(fd)
     raise FileChanged(errno.EAGAIN, "it changed while it was copied", path)
 
 
-def contents(path: str, packed: bool) -> Iterator[bytes]:
+def contents(path: str, is_packed: bool) -> Iterator[bytes]:
     """Yield the bytes of a copy, decompressed. Raises OSError, zstandard.ZstdError."""
     with open(path, "rb", buffering=0) as file:
         with contextlib.suppress(OSError, AttributeError):  # read the medium, not what we just had
@@ -149,7 +151,7 @@ def contents(path: str, packed: bool) -> Iterator[bytes]:
         # python-zstandard 0.25 stops after the first frame unless told otherwise: bytes behind it
         # would go unnoticed.
         unpack = zstandard.ZstdDecompressor().stream_reader
-        reader: Any = unpack(file, read_across_frames=True) if packed else file
+        reader: Any = unpack(file, read_across_frames=True) if is_packed else file
         while block := reader.read(_BLOCK):
             yield block
 
@@ -159,16 +161,18 @@ def fault_of(backup: Backup, stop: Stop = lambda: False) -> str:
     return _fault_in(backup.path, backup.packed, backup.sha256, backup.size, stop)
 
 
-def _copy(fd: int, status: os.stat_result, folder: str, packed: bool, stop: Stop) -> VerifiedCopy:
+def _copy(
+    fd: int, status: os.stat_result, folder: str, is_packed: bool, stop: Stop
+) -> VerifiedCopy:
     # What is compressed already would not get smaller.
-    packed = packed and not compression(os.pread(fd, MAGIC_MAX, 0))
+    is_packed = is_packed and not compression(os.pread(fd, MAGIC_MAX, 0))
     digest = hashlib.sha256()
-    read = _read_blocks(fd, status.st_size, digest, stop)
+    blocks = _read_blocks(fd, status.st_size, digest, stop)
     # The document has the file's own mode, for restoring it. The copy must stay readable for its
     # owner, and is nothing to execute.
     mode = stat.S_IMODE(status.st_mode) & 0o666 | 0o600
     temporary = disk.write_pieces(
-        folder, _compress(read, status.st_size) if packed else read, mode=mode
+        folder, _compress(blocks, status.st_size) if is_packed else blocks, mode=mode
     )
     try:
         # The size and time change as well when lines were only appended. Only if the bytes that
@@ -181,42 +185,42 @@ def _copy(fd: int, status: os.stat_result, folder: str, packed: bool, stop: Stop
             if second_digest.digest() != digest.digest():
                 raise FileChanged(errno.EAGAIN, "it changed while it was copied")
         # The last check before the copy gets a name: what has a name counts as whole.
-        fault = _fault_in(temporary, packed, digest.hexdigest(), status.st_size, stop)
+        fault = _fault_in(temporary, is_packed, digest.hexdigest(), status.st_size, stop)
         if fault:
             raise OSError(errno.EIO, f"the copy is not what was written: {fault}", temporary)
         os.utime(temporary, ns=(status.st_mtime_ns, status.st_mtime_ns))
     except BaseException:
         disk.unlink(temporary)
         raise
-    return VerifiedCopy(temporary, digest.hexdigest(), status.st_size, packed, status)
+    return VerifiedCopy(temporary, digest.hexdigest(), status.st_size, is_packed, status)
 
 
 def _read_blocks(fd: int, size: int, digest: Any, stop: Stop) -> Iterator[bytes]:
     """Yield the first `size` bytes of an open file, hashing them. Raises as `copy` does."""
-    at = 0
-    while at < size:
+    offset = 0
+    while offset < size:
         if stop():
             raise CopyStopped
-        block = os.pread(fd, min(size - at, _BLOCK), at)
+        block = os.pread(fd, min(size - offset, _BLOCK), offset)
         if not block:
             raise FileChanged(errno.EAGAIN, "it was truncated while it was copied")
         digest.update(block)
-        at += len(block)
+        offset += len(block)
         yield block
 
 
-def _compress(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+def _compress(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
     # The checksum of the frame lets `zstd -t` verify a backup where there is no lakelog.
     packer = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj(size=size)
-    for block in pieces:
+    for block in blocks:
         yield packer.compress(block)
     yield packer.flush()
 
 
-def _fault_in(path: str, packed: bool, sha256: str, size: int, stop: Stop) -> str:
+def _fault_in(path: str, is_packed: bool, sha256: str, size: int, stop: Stop) -> str:
     digest, length = hashlib.sha256(), 0
     try:
-        for block in contents(path, packed):
+        for block in contents(path, is_packed):
             if stop():
                 raise CopyStopped
             digest.update(block)
@@ -239,8 +243,8 @@ def _split_name(name: str) -> tuple[str, str]:
     """Split a name where the time goes: before .log, or before its last extension."""
     # Before the first .log, so that app.log.1 keeps the ending by which it is known as rotated.
     # From the second character on: a file that is called .log has no other stem.
-    at = name.find(".log", 1)
-    stem, suffix = (name[:at], name[at:]) if at > 0 else os.path.splitext(name)
+    dot = name.find(".log", 1)
+    stem, suffix = (name[:dot], name[dot:]) if dot > 0 else os.path.splitext(name)
     if len(os.fsencode(suffix)) > _SUFFIX_MAX:
         stem, suffix = name, ""
     if len(os.fsencode(stem)) > _STEM_MAX:

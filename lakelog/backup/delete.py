@@ -97,10 +97,10 @@ def _unlink(fd: int, path: str, before: os.stat_result) -> str:
     """Remove the name, if it still names this very file, unchanged."""
     # Both are asked again: the name may lead to another file, and without a lease somebody may have
     # written since `before`.
-    now, current = os.fstat(fd), os.stat(path, follow_symlinks=False)
-    if not os.path.samestat(now, current):
+    status, current = os.fstat(fd), os.stat(path, follow_symlinks=False)
+    if not os.path.samestat(status, current):
         return "another file has its name now"
-    if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+    if (status.st_size, status.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         return "it changed just now"
     disk.unlink(path)
     # If a crash brings the name back, the next round removes it again.
@@ -114,10 +114,10 @@ def _matches(status: os.stat_result, newest: Backup) -> bool:
 
 
 def _digest(fd: int, stop: Stop) -> str:
-    digest, at = hashlib.sha256(), 0
-    while block := os.pread(fd, _BLOCK, at):
+    digest, offset = hashlib.sha256(), 0
+    while block := os.pread(fd, _BLOCK, offset):
         if stop():
             raise copy.CopyStopped
         digest.update(block)
-        at += len(block)
+        offset += len(block)
     return digest.hexdigest()

@@ -122,14 +122,14 @@ class BackupDirectory:
         folder = os.path.dirname(backup.path)
         # A second, temporary name: if this process dies once the document is gone, the sweep finds
         # the copy by it.
-        second = disk.temporary_path(folder)
+        new_name = disk.temporary_path(folder)
         with contextlib.suppress(FileNotFoundError):
-            disk.link(backup.path, second)
+            disk.link(backup.path, new_name)
         # The document first: without it the copy is no backup any more, while a document without a
         # copy would be reported as damage.
         disk.unlink(backup.path + DOCUMENT)
         disk.unlink(backup.path)
-        disk.unlink(second)
+        disk.unlink(new_name)
         disk.sync_dir(folder)
         self._documents.pop(backup.path, None)
 
@@ -148,14 +148,14 @@ class BackupDirectory:
             status = os.stat(path)
             # Only a copy between its two steps has another name (`put` and `drop`).
             for name in names if status.st_nlink > 1 else ():
-                other = f"{folder}/{name}"
+                entry_path = f"{folder}/{name}"
                 if name.startswith(disk.TEMPORARY) or name.endswith(DOCUMENT):
                     continue
                 with contextlib.suppress(FileNotFoundError):
-                    if os.path.samestat(os.stat(other), status) and not disk.exists(
-                        other + DOCUMENT
+                    if os.path.samestat(os.stat(entry_path), status) and not disk.exists(
+                        entry_path + DOCUMENT
                     ):
-                        disk.unlink(other)
+                        disk.unlink(entry_path)
             disk.unlink(path)
 
     def _name(self, verified: copy.VerifiedCopy, folder: str, name: str, created: int) -> str:

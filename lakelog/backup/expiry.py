@@ -34,6 +34,8 @@ def select_expired(
         if age_us is not None:
             # A file that has not changed for longer than the age gets no new backup: without its
             # last one it would have none.
-            last = backups_of_file[-1] if backups_of_file[-1].origin in present else None
-            deletable.update(b for b in backups_of_file if now - b.made > age_us and b is not last)
+            newest = backups_of_file[-1] if backups_of_file[-1].origin in present else None
+            deletable.update(
+                b for b in backups_of_file if now - b.made > age_us and b is not newest
+            )
     return sorted(deletable, key=lambda b: b.number)

@@ -49,7 +49,6 @@ SWEEP = 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # In cache/, for it only tells `audit` and `backups` where to look, and can be named again.
 _DIRECTORIES = "backups.json"
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -86,11 +85,11 @@ class BackupScheduler:
         plan: BackupPlan,
         *,
         label: str | None = None,
-        say: Say | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self._lake, self._plan, self._label = lake, plan, label
         self._roots = [os.path.abspath(root) for root in roots]
-        self._say = say or (lambda text: None)
+        self._say = say or (lambda message: None)
         self._directory = BackupDirectory(plan.directory)
         _refuse_nested(self._directory.root, self._roots)
         self._complaints: dict[str, str] = {}
@@ -146,24 +145,24 @@ class BackupScheduler:
 
     def summary(self) -> str:
         """Return what was done, in one line."""
-        words = [f"{self.copies:,} backed up"]
-        words += [f"{self.removals:,} removed after it"] if self.removals else []
+        phrases = [f"{self.copies:,} backed up"]
+        phrases += [f"{self.removals:,} removed after it"] if self.removals else []
         backups = "backup" if self.expirations == 1 else "backups"
-        words += [f"{self.expirations:,} old {backups} deleted"] if self.expirations else []
-        return ", ".join(words)
+        phrases += [f"{self.expirations:,} old {backups} deleted"] if self.expirations else []
+        return ", ".join(phrases)
 
     def _is_due(self, listing: Scan) -> bool:
         """Whether a file is new, changed and not backed up for an interval, or to be looked at
         again; or whether old backups may have expired."""
         # Asked after every scan, so it compares what is in memory and does not touch the disk.
-        now = time.monotonic()
-        if now >= self._swept:
+        clock = time.monotonic()
+        if clock >= self._swept:
             return True
         for path, file in listing.files.items():
             last_look = self._last_looks.get(path)
             if last_look is None:
                 return True
-            if now >= last_look.ready and (not last_look.is_settled or last_look.file != file):
+            if clock >= last_look.ready and (not last_look.is_settled or last_look.file != file):
                 return True
         return False
 
@@ -174,14 +173,14 @@ class BackupScheduler:
         newest: dict[str, Backup] = {b.raw: b for b in backups}
         # A file that was only renamed has a backup under its old name: inode, size and time are the
         # same.
-        alike = {(b.device, b.inode, b.size, b.mtime_ns): b for b in backups}
+        by_state = {(b.device, b.inode, b.size, b.mtime_ns): b for b in backups}
         # Numbers order the backups, whatever the clock says.
         number, full = max((b.number for b in backups), default=0), ""
         looks: dict[str, _LastLook] = {}
         for path, file in listing.files.items():
-            last = newest.get(os.fsencode(path).hex())
-            same = alike.get((file.device, file.inode, file.size, file.mtime_ns))
-            wait = self._wait(file, last)
+            newest_backup = newest.get(os.fsencode(path).hex())
+            same = by_state.get((file.device, file.inode, file.size, file.mtime_ns))
+            wait = self._wait(file, newest_backup)
             # A full disk ends the copying of this round, not the removals below, which need no
             # space.
             if same is None and file.size and not full and wait <= 0:
@@ -207,14 +206,14 @@ class BackupScheduler:
         else:
             self._clear_complaint(self._directory.root)
 
-    def _wait(self, file: FileState, last: Backup | None) -> float:
+    def _wait(self, file: FileState, newest: Backup | None) -> float:
         """Return the seconds until a file may be backed up again; 0 if its last backup lies in the
         future, because then the clock was set."""
         # A finished file will not change any more: it is copied at once, because its removal waits
         # for it.
-        if last is None or delete.is_finished(file, time.time(), None):
+        if newest is None or delete.is_finished(file, time.time(), None):
             return 0.0
-        since = (disk.now_us() - last.made) / 1e6
+        since = (disk.now_us() - newest.made) / 1e6
         return self._plan.interval - since if since >= 0 else 0.0
 
     def _back_up(self, file: FileState, number: int) -> Backup | None:
@@ -246,8 +245,8 @@ class BackupScheduler:
 
     def _stops_all_backups(self, error: OSError) -> bool:
         """Whether no other file can be backed up either."""
-        where = os.fsdecode(error.filename) if error.filename else ""
-        return error.errno in _FULL or where.startswith(self._directory.root)
+        path = os.fsdecode(error.filename) if error.filename else ""
+        return error.errno in _FULL or path.startswith(self._directory.root)
 
     def _cursor(self, path: str) -> tuple[str, int]:
         """Return the key under which the lake knows a file, and how many bytes of it are
@@ -349,7 +348,7 @@ def backup_directories(lake: Lake) -> list[BackupDirectory]:
 
 def remember_directory(lake: Lake, root: str) -> None:
     """Record a directory of backups in the lake's cache."""
-    roots = [root, *(other for other in _remembered_roots(lake) if other != root)]
+    roots = [root, *(remembered for remembered in _remembered_roots(lake) if remembered != root)]
     data = orjson.dumps([os.fsencode(path).hex() for path in roots])
     with contextlib.suppress(OSError):
         disk.replace_whole(f"{lake.store.paths.cache}/{_DIRECTORIES}", data, sync=False)
@@ -384,6 +383,8 @@ def _reason(error: Exception, root: str) -> str:
         return (
             "the disk of the backups is full: free space there; nothing is lost, watching goes on"
         )
-    words = getattr(error, "strerror", None) or error
+    reason = getattr(error, "strerror", None) or error
     is_expected = isinstance(error, (OSError, LakelogError))
-    return f"no backups: {words}" if is_expected else f"no backups: {type(error).__name__}: {words}"
+    return (
+        f"no backups: {reason}" if is_expected else f"no backups: {type(error).__name__}: {reason}"
+    )

@@ -14,7 +14,7 @@ from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.cli.signatures import with_signatures
 from lakelog.cli.state import chosen_directories
 from lakelog.compat import container_snapshots as snapshots
-from lakelog.compat.container_snapshots import Snapshot
+from lakelog.compat.container_snapshots import ContainerSnapshot
 from lakelog.deploy.container import ENGINES, Engine
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.proofs.keys import load_public
@@ -270,7 +270,7 @@ omega.add_command(deploy.revisions, "list-revisions")
 omega.add_command(deploy.status, "rollout-status")
 
 
-def _record(found: Snapshot) -> dict[str, Any]:
+def _record(found: ContainerSnapshot) -> dict[str, Any]:
     return {
         "id": found.id,
         "time": micros(found.state.time),
@@ -283,7 +283,7 @@ def _record(found: Snapshot) -> dict[str, Any]:
     }
 
 
-def _row(found: Snapshot) -> dict[str, Any]:
+def _row(found: ContainerSnapshot) -> dict[str, Any]:
     return {
         "id": found.id,
         "time": second(found.state.time),

@@ -237,7 +237,7 @@ def validate(app: App, target: OutputTarget) -> None:
         click.get_current_context().exit(exits.WRONG)
 
 
-def _play(app: App, answers: dict[str, Any]) -> list[oos_demo.Check]:
+def _play(app: App, answers: dict[str, Any]) -> list[oos_demo.DemoCheck]:
     """Use the components, and say of each whether it works."""
     checks = []
     with (

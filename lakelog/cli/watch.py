@@ -35,7 +35,7 @@ from lakelog.collect.followed_file import raise_descriptor_limit
 from lakelog.collect.status import (
     JournalReporter,
     Say,
-    Totals,
+    WatchTotals,
     journal_path,
     lock_path,
     status_path,
@@ -340,7 +340,7 @@ def _close(
         feeder.close(seconds)
 
 
-def _sum_up(app: App, totals: Totals, backups: BackupScheduler | None) -> None:
+def _sum_up(app: App, totals: WatchTotals, backups: BackupScheduler | None) -> None:
     words = f"{many(totals.events, 'new event')} from {many(totals.files, 'file')};"
     words += f" {totals.quarantined:,} quarantined"
     words += f"; {arrival(totals.arrivals)}" if totals.arrivals else ""

@@ -61,12 +61,12 @@ class Address:
         ports = [int(host["port"]) if host and host["port"] else None for host in hosts]
         if None in hosts or any(port is not None and not 0 < port < 65536 for port in ports):
             raise InvalidSetting(f"{example}; {ESCAPES}" if "@" in url else example)
-        pairs = [part.partition("=") for part in (match["query"] or "").split("&") if part]
-        given = {_decoded(name): _decoded(value) for name, _, value in pairs}
-        if options is not None and given.keys() - set(options):
+        pairs = [option.partition("=") for option in (match["query"] or "").split("&") if option]
+        values = {_decoded(name): _decoded(value) for name, _, value in pairs}
+        if options is not None and values.keys() - set(options):
             # Not which: it may be what follows an `&` in a password.
-            known = ", ".join(options) or "none"
-            raise InvalidSetting(f"{example}; its options are {known}; & is written as %26")
+            allowed = ", ".join(options) or "none"
+            raise InvalidSetting(f"{example}; its options are {allowed}; & is written as %26")
         names = [host["name"].strip("[]") for host in hosts if host]
         return cls(
             match["scheme"].lower(),
@@ -74,7 +74,7 @@ class Address:
             _decoded(user),
             _decoded(password),
             match["path"],
-            given,
+            values,
         )
 
     @property
@@ -92,14 +92,14 @@ class Address:
         return [_decoded(name) for name in self.path.removeprefix("/").split("/")]
 
 
-def quoted(text: str) -> str:
+def quoted(value: str) -> str:
     """Return a part of an address with all escaped that needs it."""
-    return quote(text, safe="", errors="surrogateescape")
+    return quote(value, safe="", errors="surrogateescape")
 
 
-def _decoded(part: str) -> str:
+def _decoded(value: str) -> str:
     # Bytes that are no text stay what they are, as in what Python reads of the environment.
-    return unquote(part, errors="surrogateescape")
+    return unquote(value, errors="surrogateescape")
 
 
 def shown(host: str, port: int | None = None) -> str:
@@ -108,7 +108,7 @@ def shown(host: str, port: int | None = None) -> str:
     return f"{name}:{port}" if port else name
 
 
-def without_secrets(words: str, secrets: Iterable[str]) -> str:
+def without_secrets(message: str, secrets: Iterable[str]) -> str:
     """Return the words of a server or a library without secrets, in whatever spelling."""
     spelled = {
         form
@@ -117,5 +117,5 @@ def without_secrets(words: str, secrets: Iterable[str]) -> str:
     }
     # The longest first: one may be a part of another.
     for form in sorted(filter(None, spelled), key=len, reverse=True):
-        words = words.replace(form, "***")
-    return words
+        message = message.replace(form, "***")
+    return message

@@ -38,7 +38,7 @@ _IDLE = 30.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """Bounds of one request: bytes in all, seconds in all, redirects."""
 
     bytes: int = 20_000_000
@@ -47,7 +47,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Document:
     """What a server answered; `content` is empty if it says that nothing has changed."""
 
     url: str
@@ -88,68 +88,70 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def fetch(url: str, *, etag: str = "", modified: str = "", limits: Limits | None = None) -> Answer:
+def fetch(
+    url: str, *, etag: str = "", modified: str = "", limits: RequestLimits | None = None
+) -> Document:
     """Fetch a document, if it has changed since `etag` or `modified`. Raises DownloadFailed."""
-    limits = limits or Limits()
+    limits = limits or RequestLimits()
     url, login = divide_login(url)
     headers = {"Accept-Encoding": "gzip, deflate"}
     headers |= {"If-None-Match": etag} if etag else {}
     headers |= {"If-Modified-Since": modified} if modified else {}
     response = _open(url, login, headers, limits)
     if response is None:
-        return Answer(url, b"", False, etag, modified)
+        return Document(url, b"", False, etag, modified)
     with response:
-        pieces = _unpacked(_pieces(response, url, limits), response, url, limits)
-        content = b"".join(pieces)
-        given = response.headers
-        return Answer(
+        blocks = _unpacked(_pieces(response, url, limits), response, url, limits)
+        content = b"".join(blocks)
+        received = response.headers
+        return Document(
             response.url,
             content,
             True,
-            given.get("ETag", ""),
-            given.get("Last-Modified", ""),
-            given.get("Content-Type", ""),
+            received.get("ETag", ""),
+            received.get("Last-Modified", ""),
+            received.get("Content-Type", ""),
         )
 
 
-def download(url: str, path: str, limits: Limits | None = None) -> Download:
+def download(url: str, path: str, limits: RequestLimits | None = None) -> Download:
     """Fetch a file to a path, where it appears whole; go on where an earlier call ended.
 
     What is not complete stays beside it as PATH.part, with what tells whether the server still has
     the same file. Raises DownloadFailed, OSError.
     """
-    limits = limits or Limits(bytes=2_000_000_000, seconds=3600.0)
+    limits = limits or RequestLimits(bytes=2_000_000_000, seconds=3600.0)
     url, login = divide_login(url)
-    part, note = f"{path}.part", f"{path}.part.json"
-    begun = os.path.getsize(part) if os.path.exists(part) else 0
-    validator = _validator(note, url) if begun else ""
+    partial_path, note = f"{path}.part", f"{path}.part.json"
+    partial_size = os.path.getsize(partial_path) if os.path.exists(partial_path) else 0
+    validator = _validator(note, url) if partial_size else ""
     headers = {"Accept-Encoding": "identity"}
     if validator:
-        headers |= {"Range": f"bytes={begun}-", "If-Range": validator}
+        headers |= {"Range": f"bytes={partial_size}-", "If-Range": validator}
     response = _open(url, login, headers, limits)
     if response is None:
         raise DownloadFailed(f"{url}: 304 without having been asked")
     with response:
         start = _start_of(response) if validator else 0
-        if start != begun:
+        if start != partial_size:
             start = 0  # the file is another one now, or the server does not resume
         digest = hashlib.sha256()
-        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(partial_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             os.ftruncate(fd, start)
-            for piece in regular_file.pieces(part):
-                digest.update(piece)
+            for block in regular_file.pieces(partial_path):
+                digest.update(block)
             os.lseek(fd, start, os.SEEK_SET)
             _remember(note, url, response)
             size = start
-            for piece in _pieces(response, url, limits, start):
-                disk.write_all(fd, piece)
-                digest.update(piece)
-                size += len(piece)
+            for block in _pieces(response, url, limits, start):
+                disk.write_all(fd, block)
+                digest.update(block)
+                size += len(block)
             disk.sync_file(fd)
         finally:
             os.close(fd)
-    disk.rename(part, path)
+    disk.rename(partial_path, path)
     disk.sync_dir(os.path.dirname(os.path.abspath(path)))
     os.unlink(note)
     return Download(path, size, digest.hexdigest(), start)
@@ -162,18 +164,20 @@ def divide_login(url: str) -> tuple[str, str]:
     match = _AUTHORITY.match(url)
     if match is None:
         return url, ""
-    userinfo, at, place = match[2].rpartition("@")
+    userinfo, separator, place = match[2].rpartition("@")
     # A port with an @ behind it may be the beginning of a password.
-    is_doubtful = not at and ":" in place and "@" in url[match.end() :]
+    is_doubtful = not separator and ":" in place and "@" in url[match.end() :]
     if not _PLACE.fullmatch(place) or is_doubtful:
         raise DownloadFailed(f"an address of HTTP looks like https://HOST/PATH; {ESCAPES}")
     user, _, password = userinfo.partition(":")
     bytes_ = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
-    login = f"Basic {base64.b64encode(bytes_).decode()}" if at else ""
+    login = f"Basic {base64.b64encode(bytes_).decode()}" if separator else ""
     return f"{match[1]}{place}{url[match.end() :]}", login
 
 
-def _open(url: str, login: str, headers: dict[str, str], limits: Limits) -> Any:
+def _open(
+    url: str, login: str, headers: dict[str, str], limits: RequestLimits
+) -> http.client.HTTPResponse | None:
     """Return the open response, or None for 304."""
     _check(url)
     opener = urllib.request.build_opener(_Redirects(limits.redirects))
@@ -181,7 +185,10 @@ def _open(url: str, login: str, headers: dict[str, str], limits: Limits) -> Any:
     if login:
         request.add_unredirected_header("Authorization", login)
     try:
-        return opener.open(request, timeout=min(_IDLE, limits.seconds))
+        response: http.client.HTTPResponse = opener.open(
+            request, timeout=min(_IDLE, limits.seconds)
+        )
+        return response
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 304:
@@ -193,7 +200,9 @@ def _open(url: str, login: str, headers: dict[str, str], limits: Limits) -> Any:
         raise DownloadFailed(f"{url}: {getattr(error, 'reason', None) or error}") from None
 
 
-def _pieces(response: Any, url: str, limits: Limits, start: int = 0) -> Iterator[bytes]:
+def _pieces(
+    response: http.client.HTTPResponse, url: str, limits: RequestLimits, start: int = 0
+) -> Iterator[bytes]:
     """Yield what a response holds. Raises DownloadFailed where it is too long, or cut short."""
     until, size = time.monotonic() + limits.seconds, start
     announced = response.headers.get("Content-Length", "")
@@ -205,29 +214,31 @@ def _pieces(response: Any, url: str, limits: Limits, start: int = 0) -> Iterator
             raise DownloadFailed(f"{url} takes longer than {limits.seconds:g} s")
         try:
             # Not read: that waits until so many bytes are there, however slowly they come.
-            piece = response.read1(_PIECE)
+            block = response.read1(_PIECE)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise DownloadFailed(f"{url}: {error or type(error).__name__}") from None
-        if not piece:
+        if not block:
             break
-        size += len(piece)
+        size += len(block)
         if size > limits.bytes:
             raise DownloadFailed(f"{url} has more than {limits.bytes:,} bytes")
-        yield piece
+        yield block
     if whole is not None and size != whole:
         raise DownloadFailed(f"{url} ended after {size:,} of {whole:,} bytes")
 
 
-def _unpacked(pieces: Iterator[bytes], response: Any, url: str, limits: Limits) -> Iterator[bytes]:
+def _unpacked(
+    blocks: Iterator[bytes], response: http.client.HTTPResponse, url: str, limits: RequestLimits
+) -> Iterator[bytes]:
     """Undo the encoding of a response, within the same limit of bytes."""
     encoding = response.headers.get("Content-Encoding", "").lower()
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        yield from pieces
+        yield from blocks
         return
     unpacker, size = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0
     try:
-        for piece in pieces:
-            plain = unpacker.decompress(piece, limits.bytes + 1)
+        for block in blocks:
+            plain = unpacker.decompress(block, limits.bytes + 1)
             size += len(plain)
             if size > limits.bytes:
                 raise DownloadFailed(f"{url} unpacks to more than {limits.bytes:,} bytes")
@@ -237,24 +248,24 @@ def _unpacked(pieces: Iterator[bytes], response: Any, url: str, limits: Limits) 
         raise DownloadFailed(f"{url}: {encoding} does not unpack: {error}") from None
 
 
-def _start_of(response: Any) -> int:
+def _start_of(response: http.client.HTTPResponse) -> int:
     """Return the first byte that a response holds."""
-    given = response.headers.get("Content-Range", "")
-    first = given.removeprefix("bytes ").partition("-")[0].strip()
-    return int(first) if response.status == 206 and first.isdecimal() else 0
+    content_range = response.headers.get("Content-Range", "")
+    offset = content_range.removeprefix("bytes ").partition("-")[0].strip()
+    return int(offset) if response.status == 206 and offset.isdecimal() else 0
 
 
 def _validator(note: str, url: str) -> str:
     """Return what a server said of the file that was begun, if it was that of this address."""
     try:
         with open(note, "rb") as file:
-            said = json.load(file)
-        return str(said["validator"]) if said["url"] == url else ""
+            saved_note = json.load(file)
+        return str(saved_note["validator"]) if saved_note["url"] == url else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-def _remember(note: str, url: str, response: Any) -> None:
+def _remember(note: str, url: str, response: http.client.HTTPResponse) -> None:
     etag = response.headers.get("ETag", "")
     # A weak one says that the content means the same, not that its bytes are.
     strong = etag if etag and not etag.startswith("W/") else ""

@@ -11,10 +11,9 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from lakelog.clients import backoff
+from lakelog.clients import connection
 from lakelog.clients.address import Address, shown
-from lakelog.clients.failure import ConnectionLost
-from lakelog.clients.loopback import is_loopback
+from lakelog.clients.connection import ConnectionLost, is_loopback
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 
 TIMEOUT = 30.0
@@ -45,22 +44,22 @@ class Endpoint:
     @classmethod
     def parse(cls, url: str, port: int, example: str, options: tuple[str, ...]) -> Endpoint:
         """Divide a URL. Raises InvalidSetting, which does not repeat it."""
-        words = f"a target of this kind looks like {example}"
-        to = Address.parse(url, words, (*options, "ca_cert"))
+        usage = f"a target of this kind looks like {example}"
+        parsed = Address.parse(url, usage, (*options, "ca_cert"))
         # A suffix such as +http says how; without it only this machine is spoken to in the clear.
-        _, _, how = to.scheme.partition("+")
-        path, host, port = unquote(to.path.strip("/")), to.host, to.port or port
-        if not host or "/" in path or how not in ("", "http", "https") or len(to.hosts) > 1:
-            raise InvalidSetting(words)
+        _, _, how = parsed.scheme.partition("+")
+        path, host, port = unquote(parsed.path.strip("/")), parsed.host, parsed.port or port
+        if not host or "/" in path or how not in ("", "http", "https") or len(parsed.hosts) > 1:
+            raise InvalidSetting(usage)
         return cls(
-            f"{to.scheme}://{shown(host, port)}{'/' * bool(path)}{path}",
+            f"{parsed.scheme}://{shown(host, port)}{'/' * bool(path)}{path}",
             host,
             port,
             how == "https" or (not how and not is_loopback(host)),
             path,
-            to.user,
-            to.password,
-            dict(to.options),
+            parsed.user,
+            parsed.password,
+            dict(parsed.options),
         )
 
 
@@ -76,8 +75,8 @@ class Reply:
 class HttpConnection:
     """A connection that is kept open between requests. One thread uses it."""
 
-    def __init__(self, to: Endpoint, headers: dict[str, str]) -> None:
-        self._to, self._headers = to, headers
+    def __init__(self, endpoint: Endpoint, headers: dict[str, str]) -> None:
+        self._to, self._headers = endpoint, headers
         self._link: http.client.HTTPConnection | None = None
         self._used = 0.0
 
@@ -150,28 +149,30 @@ class HttpConnection:
             ) from None
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise ConnectionLost(f"{self._to.address}: {words}") from None
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise ConnectionLost(f"{self._to.address}: {reason}") from None
         self._used = time.monotonic()
         return Reply(response.status, content, response.headers)
 
     def _open(self) -> http.client.HTTPConnection:
-        to = self._to
-        if not to.is_tls:
-            return http.client.HTTPConnection(to.host, to.port, timeout=TIMEOUT)
-        authority = to.options.get("ca_cert")
+        endpoint = self._to
+        if not endpoint.is_tls:
+            return http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=TIMEOUT)
+        authority = endpoint.options.get("ca_cert")
         if authority and not os.path.isfile(authority):
             raise InvalidSetting(f"ca_cert: there is no file {authority}")
         context = ssl.create_default_context(cafile=authority)
-        return http.client.HTTPSConnection(to.host, to.port, timeout=TIMEOUT, context=context)
+        return http.client.HTTPSConnection(
+            endpoint.host, endpoint.port, timeout=TIMEOUT, context=context
+        )
 
 
 def _pause(reply: Reply, attempt: int) -> float:
     """The seconds that a server asks for, or growing ones."""
-    given = reply.headers.get("Retry-After", "")
-    return min(float(given), _WAIT_MAX) if given.isdecimal() else backoff.pause(attempt)
+    requested = reply.headers.get("Retry-After", "")
+    return min(float(requested), _WAIT_MAX) if requested.isdecimal() else connection.pause(attempt)
 
 
 def _words(reply: Reply) -> str:
-    text = " ".join(reply.body[:500].decode("utf-8", "replace").split())
-    return f"HTTP {reply.status} {text[:200]}".rstrip()
+    body = " ".join(reply.body[:500].decode("utf-8", "replace").split())
+    return f"HTTP {reply.status} {body[:200]}".rstrip()

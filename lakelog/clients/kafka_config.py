@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.clients.address import without_secrets
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused, Unreachable
 from lakelog.runtime.lazy import Lazy
 
@@ -64,37 +64,42 @@ class KafkaConfig:
         """Hosts and topic, for messages."""
         return f"kafka://{self.hosts}/{self.topic}"
 
-    def client(self, kind: str, **settings: Any) -> KafkaClient:
+    def client(self, role: str, **settings: Any) -> KafkaClient:
         """Return a client of a class of confluent_kafka. Raises MissingPackage, InvalidSetting."""
-        return KafkaClient(self, kind, settings)
+        return KafkaClient(self, role, settings)
 
-    def hide(self, words: str) -> str:
+    def hide(self, message: str) -> str:
         """Return words without any secret of the settings, on one line."""
         secrets = [value for name, value in self.settings.items() if _SECRET.search(name)]
-        return " ".join(without_secrets(words, secrets).split())
+        return " ".join(without_secrets(message, secrets).split())
 
 
 class KafkaClient:
     """A consumer or producer, and what its threads report of the connection."""
 
-    def __init__(self, config: KafkaConfig, kind: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, config: KafkaConfig, role: str, settings: Mapping[str, Any]) -> None:
         self._config = config
         self._fault: Any = None
         self._mutex = threading.Lock()
         try:
-            make = getattr(kafka, kind)
+            make = getattr(kafka, role)
         except ModuleNotFoundError:
             raise MissingPackage(
                 "Kafka is reached by confluent-kafka: pip install 'lakelog[kafka]'"
             ) from None
-        given = {"log_level": 0, "client.id": "lakelog", **config.settings}
+        properties = {"log_level": 0, "client.id": "lakelog", **config.settings}
         try:
             self.raw: Any = make(
-                {**given, **settings, "bootstrap.servers": config.hosts, "error_cb": self._note}
+                {
+                    **properties,
+                    **settings,
+                    "bootstrap.servers": config.hosts,
+                    "error_cb": self._note,
+                }
             )
         except kafka.KafkaException as error:
-            words = config.hide(error.args[0].str())
-            raise InvalidSetting(f"the settings of Kafka: {words}") from None
+            reason = config.hide(error.args[0].str())
+            raise InvalidSetting(f"the settings of Kafka: {reason}") from None
 
     def metadata(self) -> Any:
         """What the cluster says of the topic. Raises ConnectionLost, Unreachable, SyncRefused."""

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from lakelog.clients import backoff
+from lakelog.clients import connection
 from lakelog.clients.address import without_secrets
-from lakelog.clients.redis_config import Credentials, RedisConfig
+from lakelog.clients.redis_config import RedisConfig, RedisLogin
 from lakelog.clients.redis_pool import disconnect_idle, pool_of
 from lakelog.errors import LakelogError, Unreachable
 from lakelog.runtime.lazy import Lazy
@@ -41,7 +41,7 @@ class RedisClient:
     def __init__(
         self,
         config: RedisConfig,
-        credentials: Callable[[], Credentials] | None = None,
+        credentials: Callable[[], RedisLogin] | None = None,
         watch: Watch | None = None,
     ) -> None:
         """Connect. Raises Unreachable, MissingPackage, InvalidSetting.
@@ -70,7 +70,7 @@ class RedisClient:
 
         Raises Unreachable, and redis.ResponseError for what the server says of the command.
         """
-        attempt, refused = 0, set[Credentials]()
+        attempt, refused = 0, set[RedisLogin]()
         while True:
             began, credentials = time.perf_counter(), self._credentials
             try:
@@ -96,7 +96,7 @@ class RedisClient:
                 may_repeat = repeatable or _is_unsent(error)
                 if attempt > self.config.retries or _is_final(error) or not may_repeat:
                     raise Unreachable(self._words(error)) from None
-                time.sleep(backoff.pause(attempt))
+                time.sleep(connection.pause(attempt))
             except Exception as error:
                 self._note(command, began, error)
                 raise
@@ -134,14 +134,14 @@ class RedisClient:
         with contextlib.suppress(Exception):
             self.pool.disconnect()
 
-    def _adopt(self, credentials: Credentials) -> None:
+    def _adopt(self, credentials: RedisLogin) -> None:
         with self._mutex:
             pool, self._credentials = self.pool, credentials
             self.pool = pool_of(self.config, credentials)
             self.client = redis.Redis(connection_pool=self.pool)
         disconnect_idle(pool)
 
-    def _renew(self, refused: set[Credentials]) -> bool:
+    def _renew(self, refused: set[RedisLogin]) -> bool:
         """Ask for credentials again; whether there are others than the refused ones."""
         for fresh in (self._credentials, self._source(), self._rotated):
             if fresh not in refused:
@@ -151,11 +151,11 @@ class RedisClient:
         return False
 
     def _expiry(self) -> datetime | None:
-        connection = self.pool.get_connection()
+        link = self.pool.get_connection()
         try:
-            peer: dict[str, Any] = getattr(connection._sock, "getpeercert", dict)() or {}
+            peer: dict[str, Any] = getattr(link._sock, "getpeercert", dict)() or {}
         finally:
-            self.pool.release(connection)
+            self.pool.release(link)
         if "notAfter" not in peer:
             return None
         return datetime.fromtimestamp(ssl.cert_time_to_seconds(peer["notAfter"]), UTC)
@@ -166,41 +166,45 @@ class RedisClient:
 
     def _words(self, error: Exception) -> str:
         """Say in one line what is wrong, without a secret."""
-        where, text = self.config.address, self._without_secrets(_text(error))
-        found = _CERTIFICATE.search(text)
-        if found:
-            words = f"the certificate of {where} is refused: {found[1].strip()}; see REDIS_CERT"
+        server, reply = self.config.address, self._without_secrets(_text(error))
+        fault = _CERTIFICATE.search(reply)
+        if fault:
+            message = f"the certificate of {server} is refused: {fault[1].strip()}; see REDIS_CERT"
         elif _is_refusal(error):
-            words = f"{where} refuses user or password: see REDIS_USERNAME and REDIS_PASSWORD"
-        elif self.config.socket and ("No such file" in text or "refused" in text):
-            words = f"{where} does not answer: is the server running, and is that its socket?"
-        elif isinstance(error, FileNotFoundError) or "No such file" in text:
-            named = "REDIS_CERT or REDIS_CLIENT_CERT" if self.config.client_cert else "REDIS_CERT"
-            words = f"{named} names a file that is not there"
-        elif "CERTIFICATE_REQUIRED" in text:
-            words = f"{where} wants a certificate of ours: see REDIS_CLIENT_CERT"
-        elif "SSL" in text or "wrong version" in text:
-            words = f"no TLS with {where}: {text}; see REDIS_USE_TLS"
-        elif isinstance(error, redis.TimeoutError) or "No connection available" in text:
-            words = f"{where} did not answer within {self.config.timeout:g} s"
+            message = f"{server} refuses user or password: see REDIS_USERNAME and REDIS_PASSWORD"
+        elif self.config.socket and ("No such file" in reply or "refused" in reply):
+            message = f"{server} does not answer: is the server running, and is that its socket?"
+        elif isinstance(error, FileNotFoundError) or "No such file" in reply:
+            variables = (
+                "REDIS_CERT or REDIS_CLIENT_CERT" if self.config.client_cert else "REDIS_CERT"
+            )
+            message = f"{variables} names a file that is not there"
+        elif "CERTIFICATE_REQUIRED" in reply:
+            message = f"{server} wants a certificate of ours: see REDIS_CLIENT_CERT"
+        elif "SSL" in reply or "wrong version" in reply:
+            message = f"no TLS with {server}: {reply}; see REDIS_USE_TLS"
+        elif isinstance(error, redis.TimeoutError) or "No connection available" in reply:
+            message = f"{server} did not answer within {self.config.timeout:g} s"
         elif isinstance(error, redis.exceptions.NoPermissionError):
-            words = f"{where} does not let this user connect: {text}; give it +ping, and +select"
-            words += " for another database than 0"
+            message = (
+                f"{server} does not let this user connect: {reply}; give it +ping, and +select"
+            )
+            message += " for another database than 0"
         elif isinstance(error, _answers()):
-            words = f"{where} answers: {text}"
+            message = f"{server} answers: {reply}"
         else:
-            words = f"{where} does not answer: {text}; is the server running?"
+            message = f"{server} does not answer: {reply}; is the server running?"
             if self.config.use_tls and not self.config.client_cert:
-                words += " Or does it want a certificate of ours, see REDIS_CLIENT_CERT?"
-        return words
+                message += " Or does it want a certificate of ours, see REDIS_CLIENT_CERT?"
+        return message
 
-    def _without_secrets(self, text: str) -> str:
+    def _without_secrets(self, message: str) -> str:
         """Return the text of an error without passwords. Where it names the host it stays: to hide
         a word of it would hide the address, and show which word is the password."""
         config = self.config
         secrets = (self._credentials[1], config.password, config.sentinel_password)
-        parts = text.split(self.config.host)
-        return self.config.host.join(without_secrets(part, secrets) for part in parts)
+        fragments = message.split(self.config.host)
+        return self.config.host.join(without_secrets(fragment, secrets) for fragment in fragments)
 
 
 def _answers() -> tuple[type[Exception], ...]:

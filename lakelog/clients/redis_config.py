@@ -37,7 +37,7 @@ from urllib.parse import quote, unquote, urlencode
 from lakelog.clients.address import Address, quoted, shown
 from lakelog.errors import InvalidSetting
 
-Credentials = tuple[str, str]
+RedisLogin = tuple[str, str]
 """A user name and a password; empty ones are not sent."""
 _TRUTH = {
     word: word in ("1", "true", "yes", "on") for word in "1 true yes on 0 false no off".split()
@@ -101,8 +101,10 @@ class RedisConfig:
         if secure and secure not in _TRUTH:
             raise InvalidSetting("REDIS_USE_TLS has to be true or false")
         sentinels: tuple[tuple[str, int], ...] = ()
-        if listed := env.get("REDIS_SENTINELS"):
-            hosts = Address.parse(f"x://{listed}/", "REDIS_SENTINELS: HOST:PORT,HOST:PORT").hosts
+        if sentinel_list := env.get("REDIS_SENTINELS"):
+            hosts = Address.parse(
+                f"x://{sentinel_list}/", "REDIS_SENTINELS: HOST:PORT,HOST:PORT"
+            ).hosts
             sentinels = tuple((name, port or SENTINEL_PORT) for name, port in hosts)
             host = env.get("REDIS_HOST") or sentinels[0][0]
         return cls(
@@ -130,8 +132,8 @@ class RedisConfig:
         What it does not say of user, password and certificates comes from the environment. Raises
         InvalidSetting, which does not repeat the URL.
         """
-        config, rest = cls.divide(Address.parse(url, _EXAMPLE, OPTIONS), environ)
-        if any(rest):
+        config, names = cls.divide(Address.parse(url, _EXAMPLE, OPTIONS), environ)
+        if any(names):
             raise InvalidSetting(_EXAMPLE)
         return config
 
@@ -197,17 +199,17 @@ class RedisConfig:
 
     def url(self) -> str:
         """The address with user and options, for a command line: without a password."""
-        scheme, _, rest = self.address.partition("://")
-        named = {"ssl_certfile": self.client_cert, "ssl_keyfile": self.client_key}
+        scheme, _, location = self.address.partition("://")
+        certificates = {"ssl_certfile": self.client_cert, "ssl_keyfile": self.client_key}
         if not self.cert.lstrip().startswith("-----BEGIN"):
-            named["ssl_ca_certs"] = self.cert
+            certificates["ssl_ca_certs"] = self.cert
         if self.timeout != type(self).timeout:
-            named["socket_timeout"] = f"{self.timeout:g}"
-        options = urlencode({k: v for k, v in named.items() if v}, quote_via=quote)
+            certificates["socket_timeout"] = f"{self.timeout:g}"
+        options = urlencode({k: v for k, v in certificates.items() if v}, quote_via=quote)
         user = f"{quoted(self.username)}@" if self.username else ""
-        return f"{scheme}://{user}{rest}{'&' if '?' in rest else '?'}{options}".rstrip("?&")
+        return f"{scheme}://{user}{location}{'&' if '?' in location else '?'}{options}".rstrip("?&")
 
-    def credentials(self) -> Credentials:
+    def credentials(self) -> RedisLogin:
         """Return user and password, read again from the password file if there is one.
 
         Raises InvalidSetting if that cannot be read.
@@ -220,17 +222,17 @@ class RedisConfig:
                 return self.username, file.read().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "no text"
-            words = f"REDIS_PASSWORD_FILE {self.password_file} cannot be read: {reason}"
-            raise InvalidSetting(words) from None
+            problem = f"REDIS_PASSWORD_FILE {self.password_file} cannot be read: {reason}"
+            raise InvalidSetting(problem) from None
 
 
 def _number(env: Mapping[str, str], name: str, default: int) -> int:
-    text = env.get(name, "").strip()
-    if not text:
+    value = env.get(name, "").strip()
+    if not value:
         return default
-    if not text.isdecimal():
-        raise InvalidSetting(f"{name} has to be a number, not {text[:40]!r}")
-    return int(text)
+    if not value.isdecimal():
+        raise InvalidSetting(f"{name} has to be a number, not {value[:40]!r}")
+    return int(value)
 
 
 def _variable(name: str) -> str:

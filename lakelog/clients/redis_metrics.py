@@ -29,8 +29,8 @@ class RedisMetrics:
             if error is not None:
                 self._errors[type(error).__name__] += 1
                 return
-            kept = self._latencies.setdefault(command, deque(maxlen=_LATENCIES))
-            kept.append(seconds * 1000)
+            latencies = self._latencies.setdefault(command, deque(maxlen=_LATENCIES))
+            latencies.append(seconds * 1000)
 
     def access(self, key: str) -> None:
         """Count an access by the key's prefix: what is before its last colon."""
@@ -59,7 +59,9 @@ class RedisMetrics:
                 "error_rate": failed / calls if calls else None,
                 "cache": {"hits": self._hits, "misses": self._misses},
                 "hit_rate": self._hits / lookups if lookups else None,
-                "latency_ms": {name: _summary(kept) for name, kept in self._latencies.items()},
+                "latency_ms": {
+                    name: _summary(latencies) for name, latencies in self._latencies.items()
+                },
                 "access_patterns": dict(self._prefixes.most_common(10)),
             }
 

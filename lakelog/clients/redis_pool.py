@@ -11,13 +11,13 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from lakelog.clients.redis_config import Credentials, RedisConfig
+from lakelog.clients.redis_config import RedisConfig, RedisLogin
 from lakelog.errors import MissingPackage
 from lakelog.runtime.lazy import Lazy
 
 redis = Lazy("redis")
 NAME = "lakelog"
-Place = tuple[str, int]
+ServerAddress = tuple[str, int]
 
 
 def require_package() -> None:
@@ -25,26 +25,26 @@ def require_package() -> None:
     try:
         _ = redis.Redis
     except ModuleNotFoundError:
-        words = "Redis is reached by redis-py: pip install 'lakelog[redis]'"
-        raise MissingPackage(words) from None
+        problem = "Redis is reached by redis-py: pip install 'lakelog[redis]'"
+        raise MissingPackage(problem) from None
 
 
-def pool_of(config: RedisConfig, credentials: Credentials, size: int = 0) -> Any:
+def pool_of(config: RedisConfig, credentials: RedisLogin, size: int = 0) -> Any:
     """Return a pool of redis-py, not connected. Raises MissingPackage."""
     require_package()
-    kind, options = redis.Connection, _shared(config)
+    connection_class, options = redis.Connection, _shared(config)
     if config.socket:
-        kind = redis.UnixDomainSocketConnection
+        connection_class = redis.UnixDomainSocketConnection
         options["path"] = config.socket
     else:
         options |= {"host": config.host, "port": config.port, "socket_keepalive": True}
         options["socket_connect_timeout"] = config.timeout
     if config.use_tls and not config.socket:
-        kind = redis.SSLConnection
+        connection_class = redis.SSLConnection
         options |= _tls(config)
     username, password = credentials
     return redis.BlockingConnectionPool(
-        connection_class=_connection_class(kind, _discovery(config)),
+        connection_class=_connection_class(connection_class, _discovery(config)),
         max_connections=size or config.pool_size,
         timeout=config.timeout,
         db=config.db,
@@ -85,7 +85,7 @@ def _tls(config: RedisConfig) -> dict[str, Any]:
     return options
 
 
-def _discovery(config: RedisConfig) -> Callable[[], Place] | None:
+def _discovery(config: RedisConfig) -> Callable[[], ServerAddress] | None:
     """What asks the Sentinels for the primary, where there are some."""
     if not config.sentinels:
         return None
@@ -94,22 +94,22 @@ def _discovery(config: RedisConfig) -> Callable[[], Place] | None:
         options |= {"ssl": True, **_tls(config)}
     options |= {"username": config.sentinel_username or None}
     options |= {"password": config.sentinel_password or None}
-    asked = redis.sentinel.Sentinel(list(config.sentinels), sentinel_kwargs=options)
+    finder = redis.sentinel.Sentinel(list(config.sentinels), sentinel_kwargs=options)
 
-    def discover() -> Place:
+    def discover() -> ServerAddress:
         try:
-            place: Place = asked.discover_master(config.master)
+            place: ServerAddress = finder.discover_master(config.master)
         finally:
             # Asked seldom: no connection waits for the next time.
-            for sentinel in asked.sentinels:
+            for sentinel in finder.sentinels:
                 sentinel.connection_pool.disconnect()
         return place
 
     return discover
 
 
-def _connection_class(kind: Any, discover: Callable[[], Place] | None) -> Any:
-    class Connection(kind):  # type: ignore[misc]
+def _connection_class(base_class: Any, discover: Callable[[], ServerAddress] | None) -> Any:
+    class Connection(base_class):  # type: ignore[misc]
         """A connection that introduces itself, and looks for the primary first."""
 
         def __init__(self, **options: Any) -> None:

@@ -1,15 +1,21 @@
-"""What a watcher knows of a file that it follows, and its open descriptor."""
+"""What a watcher knows of a file that it follows, its open descriptor, and which files are too old
+to be followed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import resource
+import time
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from lakelog.files import lease
-from lakelog.files.scan import FileState, seen_as
+from lakelog.files.cursors import CursorIndex
+from lakelog.files.scan import FileState, Scan, seen_as
 
+FileIdentity = tuple[int, int]
+"""Device and inode of a file."""
 OPEN_FILES_MAX = 256
 """The most files that stay open, those that changed last."""
 
@@ -82,3 +88,32 @@ def raise_descriptor_limit() -> None:
     with contextlib.suppress(OSError, ValueError):
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class OldFiles:
+    """Leaves out files that were last written more than `seconds` ago, unless they are known: what
+    was followed before may not be read to its end."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._mtimes: dict[FileIdentity, int] = {}
+
+    def leave_out(
+        self, listing: Scan, followed: Container[FileIdentity], index: Callable[[], CursorIndex]
+    ) -> None:
+        """Take them out of a scan; their inodes stay in it."""
+        if self._seconds is None:
+            return
+        oldest = int((time.time() - self._seconds) * 1e9)
+        old = [f for f in listing.files.values() if f.mtime_ns < oldest]
+        cursors: CursorIndex | None = None
+        for file in old:
+            if file.identity in followed:
+                continue
+            # Cursors are looked up once for each file, as there may be thousands.
+            if self._mtimes.get(file.identity) != file.mtime_ns:
+                cursors = cursors or index()
+                if cursors.of_inode(file.identity):
+                    continue
+                self._mtimes[file.identity] = file.mtime_ns
+            del listing.files[file.path]

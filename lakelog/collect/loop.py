@@ -61,7 +61,7 @@ class RestartRequested(Exception):
         self.memory = memory
 
 
-class Compaction:
+class CompactionRuns:
     """Runs compaction and other maintenance that is due in a process of its own, from time to
     time."""
 
@@ -114,15 +114,15 @@ def run(
     # A notification brings the next round forward; the scan remains, because notifications can be
     # lost.
     interval *= RELAXED if observer else 1.0
-    compaction, rounds = Compaction(watcher), _RetryingRounds(watcher, say)
-    last, resting = time.monotonic(), False
+    compaction, rounds = CompactionRuns(watcher), _RetryingRounds(watcher, say)
+    active_at, resting = time.monotonic(), False
     try:
         while not stop.is_set():
             new = rounds.round()
             if new:
-                last = time.monotonic()
+                active_at = time.monotonic()
                 compaction.run_if_due()
-            elif renew and _may_rest(watcher, compaction, last):
+            elif renew and _may_rest(watcher, compaction, active_at):
                 # The descriptors stay open over the exec, so that files which lose their names
                 # meanwhile are read to their ends.
                 resting = True
@@ -181,7 +181,7 @@ def _wait(
     wake.clear()
 
 
-def _may_rest(watcher: Watcher, compaction: Compaction, last: float) -> bool:
+def _may_rest(watcher: Watcher, compaction: CompactionRuns, active_at: float) -> bool:
     """Whether no line arrived for a while, nothing is in progress, and a restart would free
     memory."""
     idle = not (
@@ -193,7 +193,7 @@ def _may_rest(watcher: Watcher, compaction: Compaction, last: float) -> bool:
     )
     # Without the engine loaded a new process would be as large as this one.
     quiet = idle and not compaction.running
-    return quiet and "duckdb" in sys.modules and time.monotonic() - last > REST_AFTER
+    return quiet and "duckdb" in sys.modules and time.monotonic() - active_at > REST_AFTER
 
 
 class _RetryingRounds:

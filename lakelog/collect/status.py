@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class Totals:
+class WatchTotals:
     """What a watcher did since it started; times are seconds since 1970."""
 
     pid: int = field(default_factory=os.getpid)
@@ -62,7 +62,7 @@ class Reporter:
 
     def __init__(self, lake: Lake, roots: list[str], say: Say) -> None:
         self._lake, self.say = lake, say
-        self.totals = Totals(roots=roots)
+        self.totals = WatchTotals(roots=roots)
         self.complaints: dict[str, str] = {}
         """The problem of each path that has one."""
         self._written = 0.0
@@ -105,15 +105,15 @@ class Reporter:
         self.say(f"{path}: {message}")
         self._written = 0.0  # the next round writes the status
 
-    def lose(self, lost: LostFile) -> None:
+    def lose(self, file: LostFile) -> None:
         """Report a file that went before it was read to its end, unless an earlier watcher did."""
-        id_ = f"lost:{lost.key}:{lost.unread}" if lost.key else ""
+        id_ = f"lost:{file.key}:{file.unread}" if file.key else ""
         if id_ and self._lake.sql(_HAS_EVENT, [id_]).fetchall():
             return
         self.totals.lost_files += 1
-        self.totals.lost_bytes += lost.unread
-        message = f"it went with {lost.unread:,} bytes that nobody read"
-        self.tell(lost.path, message, id_=id_, lost_bytes=lost.unread)
+        self.totals.lost_bytes += file.unread
+        message = f"it went with {file.unread:,} bytes that nobody read"
+        self.tell(file.path, message, id_=id_, lost_bytes=file.unread)
 
     def repeat(self, path: str, lines: int) -> None:
         """Report lines that are stored twice, of which the lake has an event already."""
@@ -144,25 +144,25 @@ class JournalReporter:
     """Keeps the totals of who follows the journal, for others to read."""
 
     def __init__(self, lake: Lake) -> None:
-        self._path, self._totals = journal_path(lake), Totals()
+        self._path, self._totals = journal_path(lake), WatchTotals()
         self._written = 0.0
 
     def count(self, start: float, events: int, quarantined: int) -> None:
         """Count a round that began at `start` and stored so many events and bad lines."""
-        totals, now = self._totals, time.time()
+        totals, clock = self._totals, time.time()
         totals.rounds += 1
         totals.events += events
         totals.quarantined += quarantined
-        totals.last_round = now
-        totals.last_event = now if events else totals.last_event
+        totals.last_round = clock
+        totals.last_event = clock if events else totals.last_event
         totals.slowest_round = max(totals.slowest_round, time.monotonic() - start)
-        if events or quarantined or abs(now - self._written) > _STATUS_EVERY:
-            self._written = now
+        if events or quarantined or abs(clock - self._written) > _STATUS_EVERY:
+            self._written = clock
             with contextlib.suppress(OSError):
                 write(self._path, totals)
 
 
-def write(path: str, totals: Totals) -> None:
+def write(path: str, totals: WatchTotals) -> None:
     """Write totals to where others read them. Raises OSError."""
     body = asdict(totals) | {"roots": [*map(printable, totals.roots)]}
     data = orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
-from lakelog.collect.followed_file import FollowedFile
+from lakelog.collect.followed_file import FileIdentity, FollowedFile
 from lakelog.files import content, cursors
 from lakelog.files.cursors import Cursor, CursorIndex
 from lakelog.files.exclusions import is_apart
@@ -29,7 +29,6 @@ ENTRIES_MAX = 20_000
 """Names that are looked at beside the watched directories, at most."""
 OPENED_MAX = 200
 """Files whose content is looked at in one search, at most; those that changed last."""
-Identity = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ class Successors:
 
     def __init__(self, roots: list[str], label: str | None, selection: Selection) -> None:
         self._roots, self._label, self._selection = roots, label, selection
-        self._paths: dict[Identity, str] = {}
-        self._missing: dict[Identity, _MissingFile] = {}
+        self._paths: dict[FileIdentity, str] = {}
+        self._missing: dict[FileIdentity, _MissingFile] = {}
         self._truncated: set[str] = set()
         self._scans = 0
 
@@ -75,7 +74,7 @@ class Successors:
     def update(
         self,
         listing: Scan,
-        known: Mapping[Identity, FollowedFile],
+        followed_files: Mapping[FileIdentity, FollowedFile],
         index: Callable[[], CursorIndex],
     ) -> None:
         """Add to a scan what the `known` files became. In the first one that holds for all files
@@ -84,17 +83,19 @@ class Successors:
         self._keep(listing)
         missing = [
             followed
-            for identity, followed in known.items()
+            for identity, followed in followed_files.items()
             if identity not in listing.inodes and not followed.is_sought
         ]
         if not (missing or self._truncated or self._scans == 1):
             return
         all_cursors = index()
-        gone = [c for f in missing for c in all_cursors.of_inode(f.file.identity) if not c.is_copy]
-        gone += _released(all_cursors, self._truncated)
+        old_cursors = [
+            c for f in missing for c in all_cursors.of_inode(f.file.identity) if not c.is_copy
+        ]
+        old_cursors += _released(all_cursors, self._truncated)
         self._truncated.clear()
         earlier = _gone(all_cursors, listing, self._roots, self._label) if self._scans == 1 else []
-        self._find(listing, missing, gone + earlier, all_cursors)
+        self._find(listing, missing, old_cursors + earlier, all_cursors)
         for followed in missing:
             followed.is_sought = followed.file.identity not in listing.inodes
         for cursor in earlier:
@@ -114,7 +115,7 @@ class Successors:
     def lost(self, index: CursorIndex) -> list[LostFile]:
         """Return the missing files that no later scan found, once each; `index` are the cursors of
         now."""
-        found = []
+        losses = []
         for identity, missing in list(self._missing.items()):
             # What it became may have come after the scan that missed it.
             if missing.scan >= self._scans:
@@ -122,8 +123,8 @@ class Successors:
             del self._missing[identity]
             unread = self._unread(identity, missing, index)
             if unread > 0:
-                found.append(LostFile(missing.path, unread, missing.key))
-        return found
+                losses.append(LostFile(missing.path, unread, missing.key))
+        return losses
 
     def _keep(self, listing: Scan) -> None:
         """Add the files that were found before and are still there."""
@@ -136,21 +137,25 @@ class Successors:
         for identity in self._missing.keys() & listing.inodes:
             del self._missing[identity]
 
-    def _miss(self, identity: Identity, path: str, size: int, key: str) -> None:
+    def _miss(self, identity: FileIdentity, path: str, size: int, key: str) -> None:
         self._missing.setdefault(identity, _MissingFile(path, size, key, self._scans))
 
     def _find(
-        self, listing: Scan, missing: list[FollowedFile], gone: list[Cursor], index: CursorIndex
+        self,
+        listing: Scan,
+        missing: list[FollowedFile],
+        old_cursors: list[Cursor],
+        index: CursorIndex,
     ) -> None:
         """Find what files became: by inode those that were followed until now, and by their
         content, too, those of the cursors `gone`, which nobody can read any more."""
-        by_inode = {cursor.identity: cursor for cursor in gone}
-        wanted = {*by_inode, *(followed.file.identity for followed in missing)}
-        inodes = {inode for _, inode in wanted}
-        others = list(itertools.chain(listing.others.items(), self._beside()))
-        for inode, path in others:
+        by_inode = {cursor.identity: cursor for cursor in old_cursors}
+        identities = {*by_inode, *(followed.file.identity for followed in missing)}
+        inodes = {inode for _, inode in identities}
+        other_files = list(itertools.chain(listing.others.items(), self._beside()))
+        for inode, path in other_files:
             state = _state_of(path) if inode in inodes else None
-            if state is None or state.identity not in wanted:
+            if state is None or state.identity not in identities:
                 continue
             cursor = by_inode.get(state.identity)
             # A number may be used again: then the file holds something else.
@@ -158,12 +163,14 @@ class Successors:
                 self._follow(state, listing)
         # What is open is read to its end without looking for copies of it.
         is_open = {followed.file.identity for followed in missing if followed.fd >= 0}
-        left = [c for c in gone if c.bytes and c.identity not in listing.inodes | is_open]
-        if left:
+        candidates = [
+            c for c in old_cursors if c.bytes and c.identity not in listing.inodes | is_open
+        ]
+        if candidates:
             new = [f.path for f in listing.files.values() if not index.of_inode(f.identity)]
-            self._find_content(listing, new, [path for _, path in others], left)
+            self._find_content(listing, new, [path for _, path in other_files], candidates)
 
-    def _unread(self, identity: Identity, missing: _MissingFile, index: CursorIndex) -> int:
+    def _unread(self, identity: FileIdentity, missing: _MissingFile, index: CursorIndex) -> int:
         """Return how many bytes of a missing file were seen and never read."""
         if not missing.key:
             # It went before it was read at all; somebody else may have read it meanwhile.
@@ -175,25 +182,28 @@ class Successors:
         return missing.size - cursor.bytes - cursor.unfinished
 
     def _find_content(
-        self, listing: Scan, new: list[str], others: list[str], gone: list[Cursor]
+        self, listing: Scan, new: list[str], other_files: list[str], old_cursors: list[Cursor]
     ) -> None:
         """Add files that hold what was consumed of others and more, and changed since."""
-        since, left = min(cursor.looked for cursor in gone), {cursor.key: cursor for cursor in gone}
+        since, unmatched = (
+            min(cursor.looked for cursor in old_cursors),
+            {cursor.key: cursor for cursor in old_cursors},
+        )
         # What is followed anyway comes first: a copy elsewhere holds the same lines.
         for path in _changed(new, since):
-            for cursor in self._held(left.values(), path):
-                del left[cursor.key]
-        for path in _changed(others, since) if left else ():
+            for cursor in self._held(unmatched.values(), path):
+                del unmatched[cursor.key]
+        for path in _changed(other_files, since) if unmatched else ():
             state = _state_of(path)
-            for cursor in self._held(left.values(), path, goes_on=True):
-                del left[cursor.key]
+            for cursor in self._held(unmatched.values(), path, goes_on=True):
+                del unmatched[cursor.key]
                 if state:
                     self._follow(state, listing)
 
     def _held(self, some: Iterable[Cursor], path: str, *, goes_on: bool = False) -> list[Cursor]:
         """Return the cursors of which a file holds what was consumed, and that is no file's
         beginning but its own; with `goes_on` also more."""
-        found = []
+        held_cursors = []
         with suppress(OSError), closing(Source(path)) as source:
             head = cursors.read_head(source)
             source.limit = None
@@ -204,8 +214,8 @@ class Successors:
                     continue
                 if compared(source, cursor, head, self._label) is not None:
                     source.seek(cursor.bytes)
-                    found += [cursor] if not goes_on or source.read(1) else []
-        return found
+                    held_cursors += [cursor] if not goes_on or source.read(1) else []
+        return held_cursors
 
     def _follow(self, state: FileState, listing: Scan) -> None:
         if listing.add(state):
@@ -213,8 +223,8 @@ class Successors:
 
     def _beside(self) -> Iterator[tuple[int, str]]:
         """The files of directories beside the watched ones, and beside watched files."""
-        found = itertools.chain.from_iterable(map(_files_beside, self._roots))
-        for inode, path in itertools.islice(found, ENTRIES_MAX):
+        neighbours = itertools.chain.from_iterable(map(_files_beside, self._roots))
+        for inode, path in itertools.islice(neighbours, ENTRIES_MAX):
             if not self._selection.is_excluded(path):
                 yield inode, path
 
@@ -252,11 +262,13 @@ def _changed(paths: list[str], since: int) -> list[str]:
 
 def _released(index: CursorIndex, paths: set[str]) -> list[Cursor]:
     """Return the last cursor of what each of these paths held before it was truncated."""
-    last: dict[str, Cursor] = {}
+    newest: dict[str, Cursor] = {}
     for cursor in index if paths else ():
         if cursor.inode == cursors.RELEASED and cursor.name in paths:
-            last[cursor.name] = max(cursor, last.get(cursor.name, cursor), key=lambda c: c.looked)
-    return list(last.values())
+            newest[cursor.name] = max(
+                cursor, newest.get(cursor.name, cursor), key=lambda c: c.looked
+            )
+    return list(newest.values())
 
 
 def _is_below(path: str, root: str) -> bool:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from lakelog.collect.followed_file import FileIdentity
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.ingest import Reading
 
@@ -26,15 +27,14 @@ OPEN_MAX = 2
 """Files that stay open between two turns."""
 # What a report adds up over all turns of a file; totals must count each event once.
 _COUNTS = ("events", "quarantined", "arrivals", "nuls")
-Identity = tuple[int, int]
-Begin = Callable[[str, str, str, Identity, int | None], Reading]
+Begin = Callable[[str, str, str, FileIdentity, int | None], Reading]
 
 
 @dataclass(frozen=True)
 class TurnReport:
     """What was ingested in one turn of a file, and whether the file is read to its end."""
 
-    identity: Identity
+    identity: FileIdentity
     report: FileReport
     is_last: bool
     mode: str
@@ -46,7 +46,7 @@ class TurnReport:
 class _QueuedFile:
     """A file that is read in turns; of one that lost its name `fd` is still open."""
 
-    identity: Identity
+    identity: FileIdentity
     path: str
     name: str
     mode: str
@@ -69,15 +69,15 @@ class Turns:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def __contains__(self, identity: Identity) -> bool:
+    def __contains__(self, identity: FileIdentity) -> bool:
         return any(entry.identity == identity for entry in self._waiting)
 
-    def add(self, identity: Identity, path: str, name: str, mode: str) -> None:
+    def add(self, identity: FileIdentity, path: str, name: str, mode: str) -> None:
         """Queue a file for turns until it is read to its end."""
         if identity not in self:
             self._waiting.append(_QueuedFile(identity, path, name, mode))
 
-    def mark_unlinked(self, identity: Identity, fd: int) -> bool:
+    def mark_unlinked(self, identity: FileIdentity, fd: int) -> bool:
         """Keep reading a file that lost its name through `fd`; False if it is not queued, or was
         never opened and cannot be any more."""
         entry = next((entry for entry in self._waiting if entry.identity == identity), None)
@@ -95,7 +95,7 @@ class Turns:
         entry.fd = fd
         return True
 
-    def unlinked_paths(self) -> dict[Identity, str]:
+    def unlinked_paths(self) -> dict[FileIdentity, str]:
         """Return paths to files that lost their names and are not read to their ends."""
         return {entry.identity: f"/dev/fd/{entry.fd}" for entry in self._waiting if entry.fd >= 0}
 
@@ -165,16 +165,16 @@ class Turns:
     def _requeue(self, entry: _QueuedFile) -> None:
         """Queue a file that is not at its end behind those that stay open with it, or at the end of
         all that wait."""
-        others = sum(other.had_turn for other in self._waiting)
+        turns_taken = sum(job.had_turn for job in self._waiting)
         # Its chunks are given back: the cursor says where its next turn begins.
-        if not entry.had_turn and others >= OPEN_MAX:
+        if not entry.had_turn and turns_taken >= OPEN_MAX:
             _end_reading(entry)
-            place = others
+            place = turns_taken
         else:
-            place = min(others, OPEN_MAX - 1)
+            place = min(turns_taken, OPEN_MAX - 1)
         # The sort is stable, so it only moves the files that stay open to the front.
         entry.had_turn = True
-        self._waiting.sort(key=lambda other: not other.had_turn)
+        self._waiting.sort(key=lambda job: not job.had_turn)
         self._waiting.insert(place, entry)
 
 

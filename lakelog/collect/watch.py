@@ -18,11 +18,10 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.collect import followed_file
-from lakelog.collect.followed_file import FollowedFile
-from lakelog.collect.old_files import OldFiles
-from lakelog.collect.status import Reporter, Say, Totals
+from lakelog.collect.followed_file import FileIdentity, FollowedFile, OldFiles
+from lakelog.collect.status import Reporter, Say, WatchTotals
 from lakelog.collect.successors import Successors
-from lakelog.collect.turns import Identity, Turns
+from lakelog.collect.turns import Turns
 from lakelog.files import cursors
 from lakelog.files.rotation import PACKED, is_rotated
 from lakelog.files.scan import IGNORED, FileState, Scan, Selection, look_again, scan
@@ -65,14 +64,14 @@ class Watcher:
         self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
         self.selection = Selection(patterns, excluded)
         self._old_files, self._from_end = OldFiles(ignore_older), from_end
-        self._reporter = Reporter(lake, self._roots, say or (lambda text: None))
+        self._reporter = Reporter(lake, self._roots, say or (lambda message: None))
         self._has_moved = False
         self._begun: dict[str, bool] = {}
         self._successors = Successors(self._roots, source, self.selection)
         self._job = Job(lake.store, lake.branch_name, lake.engine, form, source, follows=True)
         # In the order of their last change, which decides whose descriptors are closed.
-        self._known: dict[Identity, FollowedFile] = {}
-        self._inodes: dict[Identity, str] = {}
+        self._known: dict[FileIdentity, FollowedFile] = {}
+        self._inodes: dict[FileIdentity, str] = {}
         self._unseen: set[str] = set()
         self._turns = Turns(self._begin)
         self._open_files_max = followed_file.open_files_max()
@@ -138,8 +137,8 @@ class Watcher:
             self._reporter.complain(path, reason)
         self._reporter.forget(listing)
         if self._successors.is_unsettled and not self.has_arriving_files:
-            for lost in self._successors.lost(self._index()):
-                self._reporter.lose(lost)
+            for lost_file in self._successors.lost(self._index()):
+                self._reporter.lose(lost_file)
         self._tell_repeats()
         if new:
             self._lake.sealer().maintain()
@@ -150,7 +149,7 @@ class Watcher:
         return new
 
     @property
-    def totals(self) -> Totals:
+    def totals(self) -> WatchTotals:
         """What this watcher did since it started."""
         return self._reporter.totals
 
@@ -212,14 +211,14 @@ class Watcher:
 
     def remember(self, memory: dict[str, Any]) -> None:
         """Continue where another watcher of this process, before its restart, had got to."""
-        self._reporter.totals = Totals(**memory["totals"])
+        self._reporter.totals = WatchTotals(**memory["totals"])
         self._reporter.complaints = memory["told"]
         for *values, fd, has_open_end, has_partial_line, is_copy in memory["files"]:
             if fd >= 0:
                 os.set_inheritable(fd, False)
-            file, now = FileState(*values), time.monotonic()
+            file, clock = FileState(*values), time.monotonic()
             self._known[file.identity] = FollowedFile(
-                file, fd, now, has_open_end, has_partial_line, is_copy
+                file, fd, clock, has_open_end, has_partial_line, is_copy
             )
 
     def close(self) -> None:
@@ -259,9 +258,9 @@ class Watcher:
     def _tell_repeats(self) -> None:
         """Report lines of files read from their beginnings that are in the lake twice now."""
         if self._begun and not self._turns:
-            begun, self._begun = self._begun, {}
-            for found in repeats.report(self._job, begun, self._reporter.store):
-                self._reporter.repeat(found.path, found.lines)
+            started_files, self._begun = self._begun, {}
+            for repeated in repeats.report(self._job, started_files, self._reporter.store):
+                self._reporter.repeat(repeated.path, repeated.lines)
 
     def _note_inodes(self, listing: Scan) -> None:
         """Record where each inode can be read, for the decision which file is which."""
@@ -326,8 +325,8 @@ class Watcher:
         """
         new, any_truncated = 0, False
         # In groups, so that memory is bounded however many files changed at once.
-        for at in range(0, len(due), FILES_MAX):
-            reports = self._take_together(due[at : at + FILES_MAX], final=final)
+        for start in range(0, len(due), FILES_MAX):
+            reports = self._take_together(due[start : start + FILES_MAX], final=final)
             new += sum(report.events for report in reports)
             any_truncated = any_truncated or any(report.released for report in reports)
         return new, any_truncated
@@ -363,12 +362,14 @@ class Watcher:
                 continue
             # Not before: an undecided file gets no descriptor.
             fd = followed.fd if followed.fd >= 0 else followed_file.open_file(file)
-            now = FollowedFile(file, fd, time.monotonic(), mode == "follow", is_copy=report.is_copy)
-            results.append((now, report))
+            current = FollowedFile(
+                file, fd, time.monotonic(), mode == "follow", is_copy=report.is_copy
+            )
+            results.append((current, report))
             # Taken out first: a dict keeps an old place, and the order is by last change
             # (_limit_open_files).
             self._known.pop(file.identity, None)
-            self._known[file.identity] = now
+            self._known[file.identity] = current
             # All that is known is gone through: now and then, not for each of many files.
             if len(results) % max(self._open_files_max // 2, 1) == 0:
                 self._limit_open_files()
@@ -403,7 +404,7 @@ class Watcher:
         age = time.time() - file.mtime_ns / 1e9
         return followed.file.size >= 0 or waited > _ARRIVAL_MAX or age > STABLE or waited > STABLE
 
-    def _take_turns(self) -> tuple[int, dict[Identity, tuple[int, int]]]:
+    def _take_turns(self) -> tuple[int, dict[FileIdentity, tuple[int, int]]]:
         """Continue with the large files, each for a while; return the number of new events, and
         which files are at their ends, with the size and mtime that they had then."""
         turns = self._turns.run()
@@ -423,7 +424,7 @@ class Watcher:
         return self._worker(mode).take(path, name)
 
     def _begin(
-        self, path: str, name: str, mode: str, identity: Identity, limit: int | None
+        self, path: str, name: str, mode: str, identity: FileIdentity, limit: int | None
     ) -> Reading:
         return self._worker(mode).begin(path, name, limit, identity)
 
@@ -469,15 +470,15 @@ class Watcher:
         if not file.path.endswith(PACKED) or time.time() - file.mtime_ns / 1e9 > STABLE:
             return False
         waiting = self._known.get(file.identity)
-        now = time.monotonic()
+        clock = time.monotonic()
         state = file.size, file.mtime_ns
         if waiting is None or waiting.arrival != state:
-            self._known[file.identity] = FollowedFile(file.unread, read_at=now, arrival=state)
+            self._known[file.identity] = FollowedFile(file.unread, read_at=clock, arrival=state)
             return True
         # Whoever packs a file keeps it open until it is complete. Where the system cannot say
         # whether it is, only time tells.
         return (
-            now - waiting.read_at < STABLE
+            clock - waiting.read_at < STABLE
             and followed_file.is_open_for_writing(waiting) is not False
         )
 

@@ -28,7 +28,7 @@ from lakelog.errors import ContainerFailed, Damaged, StateRefused, TransferRefus
 from lakelog.lake import Lake
 from lakelog.remotes import known
 from lakelog.remotes.push import push
-from lakelog.state.capture import Progress
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.state.extract import Extraction
 from lakelog.state.listing import SavedState, find_state, list_states
 from lakelog.state.restore import check_restore, restore_state
@@ -46,7 +46,7 @@ _OCI = "oci://"
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ContainerSnapshot:
     """A snapshot of containers: its id, further names, and what was captured."""
 
     id: str
@@ -90,7 +90,7 @@ def snapshot_containers(
     message: str = "",
     pause: bool = True,
     engine: Engine | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> SaveResult:
     """Save containers and their state as one snapshot, and return it. `directories` are saved with
     them, by their labels. Running containers are paused until all is saved, unless `pause` is off.
@@ -102,58 +102,60 @@ def snapshot_containers(
     id = _free_id(lake)
     with _staging(lake) as folder, contextlib.ExitStack() as stack:
         # All are paused before the first is read, so that they are saved at one moment.
-        for each in containers:
-            if pause and each.is_running:
-                stack.enter_context(engine.paused(each.name))
-        chosen = dict(directories or {})
-        for number, each in enumerate(containers):
-            state = _state_of(each)
-            chosen |= {label: source for label, source in state.items() if label not in chosen}
-            saved = _Saved(each, _image(each.name, id, number), _labels(each, state))
-            _stage(engine, saved, f"{folder}/{number}")
-            chosen[_PREFIX + each.name] = f"{folder}/{number}"
+        for container in containers:
+            if pause and container.is_running:
+                stack.enter_context(engine.paused(container.name))
+        labelled = dict(directories or {})
+        for number, container in enumerate(containers):
+            state = _state_of(container)
+            labelled |= {label: source for label, source in state.items() if label not in labelled}
+            saved_container = _Saved(
+                container, _image(container.name, id, number), _labels(container, state)
+            )
+            _stage(engine, saved_container, f"{folder}/{number}")
+            labelled[_PREFIX + container.name] = f"{folder}/{number}"
         result = save_state(
-            lake, chosen, name=id, message=message, keep=None, progress=progress, op=OP
+            lake, labelled, name=id, message=message, keep=None, progress=progress, op=OP
         )
     if tag is not None:
         tag_snapshot(lake, id, tag)
     return result
 
 
-def list_snapshots(lake: Lake) -> list[Snapshot]:
+def list_snapshots(lake: Lake) -> list[ContainerSnapshot]:
     """Return the snapshots of containers, newest first; those whose manifest is damaged are left
     out, which `verify` names."""
     states: dict[str, list[SavedState]] = {}
     for state in list_states(lake, OP):
         states.setdefault(state.snapshot, []).append(state)
-    return [_snapshot(each) for each in states.values()]
+    return [_snapshot(snapshot_states) for snapshot_states in states.values()]
 
 
-def _snapshot(states: list[SavedState]) -> Snapshot:
+def _snapshot(states: list[SavedState]) -> ContainerSnapshot:
     # The id is the tag that was made first.
-    first, *others = sorted(states, key=lambda state: (state.time, state.name))
-    return Snapshot(first.name, tuple(state.name for state in others), first)
+    newest, *older = sorted(states, key=lambda state: (state.time, state.name))
+    return ContainerSnapshot(newest.name, tuple(state.name for state in older), newest)
 
 
-def find_snapshot(lake: Lake, name: str) -> Snapshot:
+def find_snapshot(lake: Lake, name: str) -> ContainerSnapshot:
     """Return the snapshot of an id or tag, `latest` being the newest. Raises UnknownRef."""
     snapshots = list_snapshots(lake)
-    for each in snapshots:
-        if name in (each.id, *each.tags) or name == "latest":
-            return each
+    for snapshot in snapshots:
+        if name in (snapshot.id, *snapshot.tags) or name == "latest":
+            return snapshot
     if name != "latest" and snapshots:
         find_state(lake, name)  # says if it is damaged, or if there is none
     raise UnknownRef(f"no snapshot of containers is named {name!r}: see `omega list-snapshots`")
 
 
-def tag_snapshot(lake: Lake, name: str, tag: str) -> Snapshot:
+def tag_snapshot(lake: Lake, name: str, tag: str) -> ContainerSnapshot:
     """Give a snapshot one more name. Raises UnknownRef, AlreadyExists, InvalidName."""
     snapshot = find_snapshot(lake, name)
     lake.tag(tag, snapshot.state.snapshot, f"of snapshot {snapshot.id}")
     return find_snapshot(lake, snapshot.id)
 
 
-def verify_snapshot(lake: Lake, snapshot: Snapshot) -> list[tuple[str, str]]:
+def verify_snapshot(lake: Lake, snapshot: ContainerSnapshot) -> list[tuple[str, str]]:
     """Read every byte of a snapshot; return (path, reason) of what is damaged or missing."""
     problems: dict[str, str] = {}
     for record in snapshot.state.directories:
@@ -183,8 +185,13 @@ def push_snapshot(
     if "/" not in repository or repository.endswith("/"):
         raise ContainerFailed(f"{repository!r} is not like registry.example.com/team/app")
     snapshot, engine = find_snapshot(lake, name), engine or Engine()
-    remotes = [known.load(lake.store, each) for each in tracking.remote_names(lake.store)]
-    remote = next((each.name for each in remotes if each.url == _OCI + repository), None)
+    remotes = [
+        known.load(lake.store, known_remote) for known_remote in tracking.remote_names(lake.store)
+    ]
+    remote = next(
+        (known_remote.name for known_remote in remotes if known_remote.url == _OCI + repository),
+        None,
+    )
     if remote is None and address != repository:
         raise TransferRefused(
             f"no remote has the address {address}: `lakelog remote add NAME {address}` first"
@@ -194,17 +201,17 @@ def push_snapshot(
     if remote is not None:
         push(lake, remote, tags=[snapshot.id])
         pushed.append(f"{_OCI}{repository} {snapshot.id}")
-    for saved in _load(lake, snapshot, snapshot.containers, engine):
+    for saved_container in _load(lake, snapshot, snapshot.containers, engine):
         # A repository that holds a lake holds nothing else.
         is_shared = len(snapshot.containers) > 1 or remote is not None
-        part = f"/{_repository(saved.container.name)}" if is_shared else ""
-        image = f"{repository}{part}:{snapshot.id}"
-        engine.tag(saved.image, image)
+        path_suffix = f"/{_repository(saved_container.container.name)}" if is_shared else ""
+        image = f"{repository}{path_suffix}:{snapshot.id}"
+        engine.tag(saved_container.image, image)
         try:
             engine.push(image)
         finally:
             engine.untag(image)
-            engine.untag(saved.image)
+            engine.untag(saved_container.image)
         pushed.append(image)
     return pushed
 
@@ -219,7 +226,7 @@ def restore_snapshot(
     replace: bool = False,
     options: Sequence[str] = (),
     engine: Engine | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Started]:
     """Start the containers of a snapshot, one of them under another name if one is given; their
     state goes back where it was, or, under another name, to new places with that name.
@@ -231,48 +238,53 @@ def restore_snapshot(
     policy.require(lake.store.paths, "restore")
     # Names and every byte before the first container: a restore of several has no way back.
     snapshot, engine = find_snapshot(lake, name), engine or Engine()
-    chosen = _chosen(snapshot, only, new_name)
+    names = _chosen(snapshot, only, new_name)
     _refuse_damaged(lake, snapshot)
-    for each in chosen:
-        if engine.exists(new_name or each) and not replace:
+    for container_name in names:
+        if engine.exists(new_name or container_name) and not replace:
             raise StateRefused(
-                f"a container {new_name or each} is there: choose another name, or --replace it"
+                f"a container {new_name or container_name} is there: choose another name, or"
+                " --replace it"
             )
     started = []
-    for saved in _load(lake, snapshot, chosen, engine):
-        started.append(_start(lake, snapshot, saved, new_name, state, options, engine, progress))
+    for saved_container in _load(lake, snapshot, names, engine):
+        started.append(
+            _start(lake, snapshot, saved_container, new_name, state, options, engine, progress)
+        )
     return started
 
 
-def _chosen(snapshot: Snapshot, only: Sequence[str], new_name: str | None) -> tuple[str, ...]:
-    if missing := [each for each in only if each not in snapshot.containers]:
-        known = ", ".join(snapshot.containers)
-        raise UnknownRef(f"{snapshot.id} holds no container {missing[0]!r}, but {known}")
-    chosen = tuple(only) or snapshot.containers
-    if new_name is not None and len(chosen) != 1:
+def _chosen(
+    snapshot: ContainerSnapshot, only: Sequence[str], new_name: str | None
+) -> tuple[str, ...]:
+    if missing := [name for name in only if name not in snapshot.containers]:
+        available = ", ".join(snapshot.containers)
+        raise UnknownRef(f"{snapshot.id} holds no container {missing[0]!r}, but {available}")
+    names = tuple(only) or snapshot.containers
+    if new_name is not None and len(names) != 1:
         raise StateRefused(
-            f"{snapshot.id} holds {', '.join(chosen)}: name one of them to give it another name"
+            f"{snapshot.id} holds {', '.join(names)}: name one of them to give it another name"
         )
-    return chosen
+    return names
 
 
-def _refuse_damaged(lake: Lake, snapshot: Snapshot) -> None:
+def _refuse_damaged(lake: Lake, snapshot: ContainerSnapshot) -> None:
     for path, reason in verify_snapshot(lake, snapshot)[:1]:
         raise Damaged(path, reason)
 
 
 def _start(
     lake: Lake,
-    snapshot: Snapshot,
-    saved: _Saved,
+    snapshot: ContainerSnapshot,
+    saved_container: _Saved,
     new_name: str | None,
     with_state: bool,
     options: Sequence[str],
     engine: Engine,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> Started:
-    name = new_name or saved.container.name
-    like, targets = _placed(saved, name, engine)
+    name = new_name or saved_container.container.name
+    like, targets = _placed(saved_container, name, engine)
     targets = targets if with_state else {}
     _refuse_foreign_paths(snapshot, like)
     if targets:
@@ -287,7 +299,7 @@ def _start(
             )
             backup = restored.backup or ""
         try:
-            engine.run(name, saved.image, like, options)
+            engine.run(name, saved_container.image, like, options)
         except ContainerFailed as error:
             if not backup:
                 raise
@@ -295,10 +307,10 @@ def _start(
                 f"{error}; its state was restored before: `lakelog state restore {backup}` brings"
                 " back what was there"
             ) from None
-    return Started(name, saved.image, targets, backup, replaced)
+    return Started(name, saved_container.image, targets, backup, replaced)
 
 
-def _refuse_foreign_paths(snapshot: Snapshot, container: Container) -> None:
+def _refuse_foreign_paths(snapshot: ContainerSnapshot, container: Container) -> None:
     """Raise StateRefused where another machine has chosen directories of this host."""
     # A volume is the engine's; with slashes its name would be a path to it.
     paths = [m.source for m in container.mounts if not _VOLUME.fullmatch(m.name)]
@@ -317,29 +329,29 @@ def _set_aside(engine: Engine, name: str) -> Iterator[str]:
         yield ""
         return
     old = engine.inspect(name)
-    other = f"{name}-before-{_stamp(disk.now_us())}"
+    backup_name = f"{name}-before-{_stamp(disk.now_us())}"
     if old.is_running:
         engine.stop(name)
-    engine.rename(name, other)
+    engine.rename(name, backup_name)
     try:
-        yield other
+        yield backup_name
     except BaseException:
         # What `run` created before it failed has the name.
         if engine.exists(name):
             engine.remove(name)
-        engine.rename(other, name)
+        engine.rename(backup_name, name)
         if old.is_running:
             engine.start(name)
         raise
 
 
-def _placed(saved: _Saved, name: str, engine: Engine) -> tuple[Container, dict[str, str]]:
+def _placed(saved_container: _Saved, name: str, engine: Engine) -> tuple[Container, dict[str, str]]:
     """Return the container with the mounts that it gets under a name, and where the state of each
     label goes: a container beside the first one must not share its state."""
-    is_same = name == saved.container.name
+    is_same = name == saved_container.container.name
     mounts, targets = [], {}
-    for mount in saved.container.mounts:
-        label = saved.volumes.get(mount.destination)
+    for mount in saved_container.container.mounts:
+        label = saved_container.volumes.get(mount.destination)
         volume, source = mount.name, mount.source
         if label is not None and not is_same:
             volume = volume and f"{name}-{volume}"
@@ -349,7 +361,7 @@ def _placed(saved: _Saved, name: str, engine: Engine) -> tuple[Container, dict[s
         if label is not None:
             targets[label] = source
         mounts.append(type(mount)(volume, source, mount.destination, mount.is_writable))
-    values = {**saved.container.__dict__, "mounts": tuple(mounts)}
+    values = {**saved_container.container.__dict__, "mounts": tuple(mounts)}
     # Two containers cannot have one port of the host.
     return Container(**(values if is_same else {**values, "ports": ()})), targets
 
@@ -374,26 +386,28 @@ def _staging(lake: Lake) -> Iterator[str]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _stage(engine: Engine, saved: _Saved, folder: str) -> None:
+def _stage(engine: Engine, saved_container: _Saved, folder: str) -> None:
     """Write the archive and the description of a container; the image is only in the archive."""
     os.mkdir(folder)
-    engine.commit(saved.container.name, saved.image)
+    engine.commit(saved_container.container.name, saved_container.image)
     try:
-        engine.save(saved.image, f"{folder}/{_ARCHIVE}")
+        engine.save(saved_container.image, f"{folder}/{_ARCHIVE}")
     finally:
-        engine.untag(saved.image)
+        engine.untag(saved_container.image)
     body = {
         "format": _FORMAT,
         "engine": engine.name,
-        "image": saved.image,
-        "container": saved.container.to_json(),
-        "state": saved.volumes,
+        "image": saved_container.image,
+        "container": saved_container.container.to_json(),
+        "state": saved_container.volumes,
     }
     with open(f"{folder}/{_DESCRIPTION}", "wb") as file:
         file.write(orjson.dumps(body, option=orjson.OPT_INDENT_2))
 
 
-def _load(lake: Lake, snapshot: Snapshot, names: Sequence[str], engine: Engine) -> Iterator[_Saved]:
+def _load(
+    lake: Lake, snapshot: ContainerSnapshot, names: Sequence[str], engine: Engine
+) -> Iterator[_Saved]:
     """Load the images of containers into the engine, and yield each container."""
     for record in snapshot.state.directories:
         if record.label.removeprefix(_PREFIX) not in names or not record.label.startswith(_PREFIX):
@@ -405,22 +419,22 @@ def _load(lake: Lake, snapshot: Snapshot, names: Sequence[str], engine: Engine) 
                 with open(f"{folder}/0/{_DESCRIPTION}", "rb") as file:
                     body = orjson.loads(file.read())
                 container = from_json(body["container"])
-                saved = _Saved(container, str(body["image"]), dict(body["state"]))
+                saved_container = _Saved(container, str(body["image"]), dict(body["state"]))
             except (OSError, KeyError, TypeError, ValueError):
                 path = lake.store.paths.state_file(record.index, INDEX)
                 raise Damaged(path, f"it describes no container {record.label}") from None
             engine.load(f"{folder}/0/{_ARCHIVE}")
-        yield saved
+        yield saved_container
 
 
 def _state_of(container: Container) -> dict[str, str]:
     """Return the state directories of a container on this host, by label: what it names in
     STATE_DIRECTORY, or without that its volumes, as they are its own."""
-    named = [path for path in container.variables.get(_STATE, "").split(":") if path]
+    state_paths = [path for path in container.variables.get(_STATE, "").split(":") if path]
     state = {}
     for mount in container.mounts:
-        is_state = any(contains(mount.destination, each) for each in named)
-        if mount.is_writable and (is_state if named else mount.name):
+        is_state = any(contains(mount.destination, state_path) for state_path in state_paths)
+        if mount.is_writable and (is_state if state_paths else mount.name):
             if not os.path.isdir(mount.source):
                 raise StateRefused(
                     f"the state of {container.name} in {mount.source} cannot be read here: run this"
@@ -431,10 +445,10 @@ def _state_of(container: Container) -> dict[str, str]:
 
 
 def _labels(container: Container, state: dict[str, str]) -> dict[str, str]:
-    found = {
+    labels = {
         mount.destination: _label(container.name, mount.destination) for mount in container.mounts
     }
-    return {destination: label for destination, label in found.items() if label in state}
+    return {destination: label for destination, label in labels.items() if label in state}
 
 
 def _label(name: str, destination: str) -> str:

@@ -81,11 +81,11 @@ class BatchDatabaseSync:
         is_lake = isinstance(log, Lake) or bootstrap.is_lake(os.fspath(log))
         if is_lake and cleanup != "keep":
             raise InvalidSetting("cleanup is for a log file: a lake has `lakelog retention`")
-        given = log if is_lake else lake or os.environ.get("LAKELOG_LAKE") or "lake"
+        lake_source = log if is_lake else lake or os.environ.get("LAKELOG_LAKE") or "lake"
         self.log = "" if isinstance(log, Lake) or is_lake else os.path.abspath(log)
         self.cleanup, self.backup_dir = cleanup, os.fspath(backup_dir)
-        self._retries, self._is_given = retries, isinstance(given, Lake)
-        self.lake = given if isinstance(given, Lake) else lakes.open(given)
+        self._retries, self._is_given = retries, isinstance(lake_source, Lake)
+        self.lake = lake_source if isinstance(lake_source, Lake) else lakes.open(lake_source)
         self._views: OOSViews = get_views(self.lake)
 
     def sync_completed_transcripts(self, batch_size: int = BATCH_SIZE) -> int:
@@ -162,12 +162,12 @@ class BatchDatabaseSync:
         with contextlib.closing(syncer):
             return syncer.run()
 
-    def _stats(self) -> dict[str, Any]:
+    def _stats(self) -> dict[str, object]:
         errors = self._views.error_analysis_view()
         outcomes = self._views.source_reliability_view().values()
-        total = sum(each["total_processed"] for each in outcomes)
-        where = bookkeeping.IS_DATA
-        rows = self.lake.sql(f"SELECT count(*) AS n FROM events WHERE {where}").to_arrow_table()
+        total = sum(outcome["total_processed"] for outcome in outcomes)
+        condition = bookkeeping.IS_DATA
+        rows = self.lake.sql(f"SELECT count(*) AS n FROM events WHERE {condition}").to_arrow_table()
         return {
             "events": rows["n"][0].as_py(),
             **self._views.podcast_status_view(),
@@ -178,8 +178,8 @@ class BatchDatabaseSync:
     def _rotated(self) -> list[str]:
         """The log's rotated files, the oldest first."""
         stem, ending = os.path.splitext(self.log)
-        found = glob.glob(f"{glob.escape(stem)}_*{glob.escape(ending)}")
-        return sorted(p for p in found if base_name(p) == os.path.basename(self.log))
+        paths = glob.glob(f"{glob.escape(stem)}_*{glob.escape(ending)}")
+        return sorted(p for p in paths if base_name(p) == os.path.basename(self.log))
 
     def _rotate(self) -> str | None:
         """Give the log another name, unless it has lines that are not published; return it."""

@@ -41,7 +41,7 @@ LOGS, BACKUPS, LAKE = "logs", "backups", "lake"
 SCAN = 1.0
 _AWAY = 5.0
 """Seconds for which a Redis that did not answer is not asked again."""
-Moment = datetime | str | int | float
+EntryTime = datetime | str | int | float
 _ENTRY = (
     "time",
     "source",
@@ -69,7 +69,7 @@ class LogEntry:
     source: str
     content: str
     level: str = "INFO"
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.timestamp, datetime) or self.timestamp.tzinfo is None:
@@ -152,7 +152,7 @@ class OMEGALogManager:
         self._client: RedisClient | None = None
         self._away_until = 0.0
         self._given, self._patterns = lake, tuple(patterns)
-        self._say = say or (lambda text: None)
+        self._say = say or (lambda message: None)
         self._lake: lakes.Lake | None = lake if isinstance(lake, lakes.Lake) else None
         self._watcher: Watcher | None = None
         self._thread: threading.Thread | None = None
@@ -226,8 +226,8 @@ class OMEGALogManager:
 
     def query(
         self,
-        start_time: Moment | None = None,
-        end_time: Moment | None = None,
+        start_time: EntryTime | None = None,
+        end_time: EntryTime | None = None,
         source: str | None = None,
         level: str | None = None,
         limit: int = 1000,
@@ -238,7 +238,7 @@ class OMEGALogManager:
         the event says, or the name or path of a file. Raises InvalidEvent for a time that is none.
         """
         names = self._names()
-        conditions, values = ["true"], list[Any]()
+        conditions, values = ["true"], list[object]()
         for moment, sign in ((start_time, ">="), (end_time, "<")):
             if moment is not None:
                 values.append(parse_time(moment))
@@ -253,8 +253,10 @@ class OMEGALogManager:
                 o for o, p in names.items() if source in (p, os.path.basename(p), base_name(p))
             ]
             values += [source, of_files]
-            at = len(values)
-            conditions.append(f"(source = ${at - 1} OR list_contains(${at}::VARCHAR[], origin))")
+            place = len(values)
+            conditions.append(
+                f"(source = ${place - 1} OR list_contains(${place}::VARCHAR[], origin))"
+            )
         # The newest first, so that LIMIT keeps them; the caller gets them the right way round.
         query = f"""SELECT {", ".join(_ENTRY)} FROM events WHERE {" AND ".join(conditions)}
             ORDER BY time DESC, origin DESC, position DESC LIMIT {max(int(limit), 0)}"""
@@ -339,11 +341,11 @@ def _logged(entry: RecentEntry) -> LogEntry:
     return LogEntry(entry.timestamp, entry.source, entry.content, entry.level, entry.metadata)
 
 
-def _parse_data(text: str | None) -> Any:
+def _parse_data(payload: str | None) -> object:
     try:
-        return orjson.loads(text) if text is not None else None
+        return orjson.loads(payload) if payload is not None else None
     except orjson.JSONDecodeError:
-        return text
+        return payload
 
 
 def _is_utc(moment: datetime) -> bool:

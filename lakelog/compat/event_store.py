@@ -23,6 +23,7 @@ import orjson
 
 from lakelog import lake as lakes
 from lakelog.compat import omega
+from lakelog.compat.omega import EventRow
 from lakelog.errors import InvalidEvent, InvalidSetting, LakeNotFound
 from lakelog.event.encode import EncodedBatch, encode, gather, parse_time
 from lakelog.event.exact import kind, spell_numbers, to_json
@@ -37,8 +38,7 @@ else:
 
 DEFAULT_PATH = "events"
 RETENTION_DAYS = 30
-Moment = datetime | str | float | None
-Row = dict[str, Any]
+EventTime = datetime | str | float | None
 _NAMES = {"timestamp": "time", "event_type": "type"}
 _COLUMNS = frozenset(("timestamp", "event_type", "source"))
 _SQLITE = b"SQLite format 3\0"
@@ -57,14 +57,14 @@ class EventDatabase:
         self.lake: Lake = db_path if isinstance(db_path, Lake) else open_lake(os.fspath(db_path))
         self._lookups: lookups.Lookups | None = None
 
-    def store_event(self, event: Mapping[str, Any]) -> int:
+    def store_event(self, event: Mapping[str, object]) -> int:
         """Store an event durably and return its number; an equal one is stored once.
 
         Raises InvalidEvent, OSError.
         """
         return self.store_events_batch([event])[0]
 
-    def store_events_batch(self, events: Iterable[Mapping[str, Any]]) -> list[int]:
+    def store_events_batch(self, events: Iterable[Mapping[str, object]]) -> list[int]:
         """Store events durably and return their numbers; if one is invalid, none is stored.
 
         Raises InvalidEvent with the place of the event at fault, OSError.
@@ -74,17 +74,17 @@ class EventDatabase:
             self.lake.append_encoded(batch)
         return [
             # Of an odd source the column has the text that was written.
-            omega.number_of(_source(row, line), given, None, None)
-            for row, line, given in zip(rows, batch.lines, batch.ids, strict=True)
+            omega.number_of(_source(row, line), id_, None, None)
+            for row, line, id_ in zip(rows, batch.lines, batch.ids, strict=True)
         ]
 
     def get_events(
         self,
-        start_time: Moment = None,
-        end_time: Moment = None,
+        start_time: EventTime = None,
+        end_time: EventTime = None,
         event_type: str | None = None,
         limit: int = 1000,
-    ) -> list[Row]:
+    ) -> list[EventRow]:
         """Return the newest events of a time and a type, newest first.
 
         A row has the columns of `omega.events`, and `data`, which is `data_json` parsed. Raises
@@ -96,7 +96,7 @@ class EventDatabase:
         rows = self._table().between(start, end, event_type, limit=limit)
         return [row | {"data": _parsed(row["data_json"])} for row in rows]
 
-    def get_event(self, number: int) -> Row | None:
+    def get_event(self, number: int) -> EventRow | None:
         """Return the event of a number, or None."""
         row = self._table().find(number)
         return None if row is None else row | {"data": _parsed(row["data_json"])}
@@ -152,13 +152,15 @@ def open_lake(path: str) -> Lake:
     if os.path.isfile(path) and not bootstrap.is_lake(path):
         with open(path, "rb") as file:
             is_sqlite = file.read(len(_SQLITE)) == _SQLITE
-        what = "an SQLite database" if is_sqlite else "a file"
+        kind_of_file = "an SQLite database" if is_sqlite else "a file"
         how = f": import it with `lakelog events import-sqlite {path}`," if is_sqlite else ":"
-        raise LakeNotFound(f"{path} is {what}, not a lake{how} name a directory for the lake")
+        raise LakeNotFound(
+            f"{path} is {kind_of_file}, not a lake{how} name a directory for the lake"
+        )
     return lakes.open(path)
 
 
-def encode_events(events: list[Any]) -> tuple[EncodedBatch, list[Row]]:
+def encode_events(events: list[object]) -> tuple[EncodedBatch, list[EventRow]]:
     """Return events as lines for a writer, and their rows. Raises InvalidEvent."""
     rows = []
     for index, event in enumerate(events):
@@ -169,7 +171,7 @@ def encode_events(events: list[Any]) -> tuple[EncodedBatch, list[Row]]:
     return encode(rows), rows
 
 
-def identified(event: Any) -> Row:
+def identified(event: object) -> EventRow:
     """Return an event under lakelog's names, with its id or one of its content.
 
     Raises InvalidEvent for what is no mapping, or cannot be JSON.
@@ -205,40 +207,40 @@ def identified(event: Any) -> Row:
     return row
 
 
-def content_id(row: Row) -> str:
+def content_id(row: EventRow) -> str:
     """Return 32 hex digits of an event's content."""
     try:
-        text = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+        canonical = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
         # Also what orjson makes of NaN: it must not equal a null.
-        if b"null" in text:
-            text = orjson.dumps(spell_numbers(row), option=orjson.OPT_SORT_KEYS)
+        if b"null" in canonical:
+            canonical = orjson.dumps(spell_numbers(row), option=orjson.OPT_SORT_KEYS)
     except TypeError:
         try:
-            text = orjson.dumps(to_json(row), option=orjson.OPT_SORT_KEYS)
+            canonical = orjson.dumps(to_json(row), option=orjson.OPT_SORT_KEYS)
         except RecursionError:
             raise InvalidEvent("data is nested too deeply") from None
         except TypeError as error:
             raise InvalidEvent(f"not JSON: {error}") from None
-    return hashlib.sha256(text).hexdigest()[:32]
+    return hashlib.sha256(canonical).hexdigest()[:32]
 
 
-def _source(row: Row, line: bytes) -> str | None:
+def _source(row: EventRow, line: bytes) -> str | None:
     source = row.get("source")
     if source is None or type(source) is str:
         return source
-    written: str | None = orjson.loads(line).get("source")
-    return written
+    event_source: str | None = orjson.loads(line).get("source")
+    return event_source
 
 
-def _parsed(text: str | None) -> Any:
+def _parsed(payload: str | None) -> object:
     # Not orjson, which makes a float of an integer beyond 64 bits.
     try:
-        return None if text is None else json.loads(text)
+        return None if payload is None else json.loads(payload)
     except ValueError:
-        return text
+        return payload
 
 
-def _number(value: Any) -> int:
+def _number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise InvalidEvent(f"{value!r} is no number of an event: store_event returns it")
     return value

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.compat import omega, packs
+from lakelog.compat.omega import EventRow
 from lakelog.compat.packs import Pack
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
@@ -42,7 +43,6 @@ else:
 # Answers hold until the branch moves; a page that asks for ever new ones must not fill the memory.
 _ANSWERS = 256
 _LIVE = "live"
-Row = dict[str, Any]
 Ids = tuple["np.ndarray", "np.ndarray"]
 
 
@@ -59,22 +59,22 @@ class Lookups:
         self._entries: list[SegmentEntry] = []
         self._by_key: dict[str, SegmentEntry] = {}
         self._live: tuple[pa.Table | None, Pack | None] = None, None
-        self._state: tuple[str, Any] = "", None
-        self._answers: dict[Any, Any] = {}
+        self._state: tuple[str, object] = "", None
+        self._answers: dict[object, Any] = {}
         # A quarter of the lake's limit: the engine of the same process needs the rest.
         self._memory_max = store.settings.task_memory // 4
         # Reentrant: an answer asks for others, such as the processed ids.
         self._mutex = threading.RLock()
 
-    def recent(self, limit: int = 1000) -> list[Row]:
+    def recent(self, limit: int = 1000) -> list[EventRow]:
         """Return the newest events."""
         return self.between(limit=limit)
 
-    def by_type(self, event_type: str, limit: int = 1000) -> list[Row]:
+    def by_type(self, event_type: str, limit: int = 1000) -> list[EventRow]:
         """Return the newest events of a type."""
         return self.between(event_type=event_type, limit=limit)
 
-    def by_source(self, source: str, limit: int = 1000) -> list[Row]:
+    def by_source(self, source: str, limit: int = 1000) -> list[EventRow]:
         """Return the newest events of a source."""
         return self.between(source=source, limit=limit)
 
@@ -85,7 +85,7 @@ class Lookups:
         event_type: str | None = None,
         source: str | None = None,
         limit: int = 1000,
-    ) -> list[Row]:
+    ) -> list[EventRow]:
         """Return the newest events from a start up to an end, seconds since 1970.
 
         Raises InvalidSetting for a limit below 1.
@@ -96,21 +96,24 @@ class Lookups:
         low = LOWEST if start_time is None else round(start_time * 1e6)
         high = HIGHEST if end_time is None else round(end_time * 1e6)
 
-        def look() -> list[Row]:
+        def look() -> list[EventRow]:
             # All rows of a segment are decoded together, and then put back in the order of their
             # time.
             places_by_segment = self._newest(limit, low, high, event_type, source)
             places: dict[str, list[int]] = {}
             for key, place in places_by_segment:
                 places.setdefault(key, []).append(place)
-            made = {key: iter(self._pack(key).rows(of)) for key, of in places.items()}
-            return [self._old_row(next(made[key])) for key, _ in places_by_segment]
+            rows_by_segment = {
+                key: iter(self._pack(key).rows(segment_places))
+                for key, segment_places in places.items()
+            }
+            return [self._old_row(next(rows_by_segment[key])) for key, _ in places_by_segment]
 
-        rows: list[Row] = self._answer((low, high, event_type, source, limit), look)
+        rows: list[EventRow] = self._answer((low, high, event_type, source, limit), look)
         # Copies: the answer stays here, and callers change what they are given.
         return [dict(row) for row in rows]
 
-    def find(self, number: int) -> Row | None:
+    def find(self, number: int) -> EventRow | None:
         """Return the event of an id, or None."""
         with self._mutex:
             self._refresh()
@@ -118,9 +121,9 @@ class Lookups:
                 # Sorted ids, so a look-up is a binary search for each segment, without decoding a
                 # row.
                 values, rows = self._identities(key)
-                at = int(values.searchsorted(number))
-                if at < len(values) and values[at] == number:
-                    return self._old_row(self._pack(key).row(int(rows[at])))
+                index = int(values.searchsorted(number))
+                if index < len(values) and values[index] == number:
+                    return self._old_row(self._pack(key).row(int(rows[index])))
         return None
 
     def stats(self) -> dict[str, Any]:
@@ -131,7 +134,7 @@ class Lookups:
         size = round(stats.disk_bytes(self._store) / 1e6, 3)
         return {**counts, "event_types": dict(counts["event_types"]), "database_size_mb": size}
 
-    def _answer(self, question: Any, look: Callable[[], Any]) -> Any:
+    def _answer(self, question: object, look: Callable[[], object]) -> Any:
         """Return an answer for the present state, computed once."""
         with self._mutex:
             self._refresh()
@@ -160,8 +163,8 @@ class Lookups:
             self._entries.sort(key=lambda e: -e.time[1])
             present = {e.key for e in self._entries}
             # Segments are immutable: packs of those that are still there remain valid.
-            for gone in self._packs.keys() - present:
-                del self._packs[gone]
+            for removed in self._packs.keys() - present:
+                del self._packs[removed]
             self._ids = {key: ids for key, ids in self._ids.items() if key in present}
             self._by_key = {e.key: e for e in self._entries}
         # Live rows change with each append, published segments do not: only the former are thrown
@@ -230,7 +233,7 @@ class Lookups:
                 self._ids[key] = packs.identities(self._store, self._by_key[key], engine)
         return self._ids[key]
 
-    def _old_row(self, row: Row) -> Row:
+    def _old_row(self, row: EventRow) -> EventRow:
         """Return an event as a row of the old table."""
         time, data = row["time"], row["data"]
         number = omega.number_of(row["source"], row["id"], row["origin"], row["position"])
@@ -260,7 +263,7 @@ class Lookups:
         result: set[int] = self._answers["processed"]
         return result
 
-    def _measure(self) -> dict[str, Any]:
+    def _measure(self) -> dict[str, object]:
         """Count from the statistics of segments, and the tail."""
         types: dict[str, int] = {}
         # A segment with too many types only says so: then the engine has to count.

@@ -27,6 +27,8 @@ import orjson
 if TYPE_CHECKING:
     import duckdb
 
+EventRow = dict[str, Any]
+"""A row of `omega.events`, by its columns."""
 SCHEMA = "omega"
 TABLES = ("events", "patterns", "system_stats")
 PROCESSED, PATTERN, STATS = "omega.processed", "omega.pattern", "omega.system_stats"
@@ -67,10 +69,10 @@ _CREATED = f"""coalesce(CASE WHEN starts_with(id, '{IMPORTED}:')
 _ENGINE_WRITES = re.compile(rb"[0-9][eE][-+]?[0-9]")
 
 
-def newest_sql(where: str, limit: int) -> str:
+def newest_sql(condition: str, limit: int) -> str:
     """Return SQL of the newest rows of `omega.events`, of those events for which a condition on
     the lake's columns holds; only theirs are worked out."""
-    newest = f"""(SELECT * FROM events WHERE type NOT IN ({_quoted_list(OWN)}) AND ({where})
+    newest = f"""(SELECT * FROM events WHERE type NOT IN ({_quoted_list(OWN)}) AND ({condition})
         ORDER BY time DESC, seq DESC NULLS FIRST, position DESC LIMIT {limit})"""
     return f"{rows_sql(newest, marks='events')} ORDER BY timestamp DESC, id"
 
@@ -95,8 +97,8 @@ def number_of(source: str | None, id: str | None, origin: str | None, position: 
 
 def hash_of(time: int, type: str, source: str | None, data: str | None) -> str:
     """Return the hash of an event's content; `time` in us."""
-    parts = [part for part in (str(time), type, source, data) if part is not None]
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    members = [member for member in (str(time), type, source, data) if member is not None]
+    return hashlib.sha256("\0".join(members).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def imported_id(table: str, row: int, created: int | None, content: str) -> str:
@@ -107,9 +109,9 @@ def imported_id(table: str, row: int, created: int | None, content: str) -> str:
 def created_of(id: str | None, ingested: int) -> float:
     """Return created_at of an event in seconds; `ingested` in us."""
     if id is not None and id.startswith(f"{IMPORTED}:"):
-        first = id.split(":")[3:4]
-        if first and re.fullmatch(r"-?[0-9]+", first[0]):
-            return int(first[0]) / 1e6
+        stamps = id.split(":")[3:4]
+        if stamps and re.fullmatch(r"-?[0-9]+", stamps[0]):
+            return int(stamps[0]) / 1e6
     return ingested / 1e6
 
 
@@ -118,26 +120,26 @@ def action_and_data(data: str | None, connect: Any) -> tuple[str | None, str | N
 
     `connect` returns the engine, which is asked only where numbers have several spellings.
     """
-    text = data.encode("utf-8", "surrogatepass") if data else b""
-    if b'"action"' not in text and b"\\u" not in text:
+    encoded = data.encode("utf-8", "surrogatepass") if data else b""
+    if b'"action"' not in encoded and b"\\u" not in encoded:
         return None, data
     try:
-        payload = orjson.loads(text)
+        payload = orjson.loads(encoded)
     except orjson.JSONDecodeError:
         payload = None
     # Of repeated keys orjson keeps one, the engine all; and numbers may be written in other ways.
-    if payload is None or _ENGINE_WRITES.search(text) or orjson.dumps(payload) != text:
+    if payload is None or _ENGINE_WRITES.search(encoded) or orjson.dumps(payload) != encoded:
         query = f"SELECT {_JSON}->>'$.action', {DATA_JSON} FROM (SELECT $1::VARCHAR AS data)"
         with connect().cursor() as cursor:
-            action, rest = cursor.execute(query, [data]).fetchone()
-        return action, rest
+            action, remainder = cursor.execute(query, [data]).fetchone()
+        return action, remainder
     if not isinstance(payload, dict) or "action" not in payload:
         return None, data
     action = payload.pop("action")
-    rest = payload["data"] if payload.keys() == {"data"} else payload
+    remainder = payload["data"] if payload.keys() == {"data"} else payload
     if not isinstance(action, str) and action is not None:
         action = orjson.dumps(action).decode()
-    return action, None if rest is None else orjson.dumps(rest).decode()
+    return action, None if remainder is None else orjson.dumps(remainder).decode()
 
 
 def attach(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -153,10 +155,10 @@ def attach(cursor: duckdb.DuckDBPyConnection) -> None:
 
 
 def _patterns(table: str) -> str:
-    own = f"CASE WHEN type <> '{PATTERN}' THEN {NUMBER} END"
-    return f"""SELECT {NUMBER} AS id, coalesce(try_cast({_field("event_id")} AS BIGINT), {own})
-        AS event_id, coalesce({_field("pattern_type")}, {_field("pattern")}, {_field("name")})
-        AS pattern_type,
+    own_number = f"CASE WHEN type <> '{PATTERN}' THEN {NUMBER} END"
+    return f"""SELECT {NUMBER} AS id,
+        coalesce(try_cast({_field("event_id")} AS BIGINT), {own_number}) AS event_id,
+        coalesce({_field("pattern_type")}, {_field("pattern")}, {_field("name")}) AS pattern_type,
         try_cast({_field("confidence")} AS DOUBLE) AS confidence,
         coalesce({_field("pattern_data")}, {_field("data")}) AS pattern_data,
         {_field("embryo_id")} AS embryo_id, epoch_us(time) / 1e6 AS created_at
@@ -172,7 +174,7 @@ def _stats(table: str) -> str:
         "storage_mb": "DOUBLE",
     }
     fields = ", ".join(
-        f"try_cast({_field(name)} AS {kind}) AS {name}" for name, kind in kinds.items()
+        f"try_cast({_field(name)} AS {sql_type}) AS {name}" for name, sql_type in kinds.items()
     )
     return f"""SELECT {NUMBER} AS id, epoch_us(time) / 1e6 AS timestamp, {fields},
         {_CREATED} AS created_at FROM {table} WHERE type IN ({_quoted_list(STATISTICS)})"""

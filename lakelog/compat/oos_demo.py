@@ -20,7 +20,7 @@ from lakelog.compat.oos_views import get_views
 from lakelog.compat.podcasts import PodcastProcessor, SimpleLogProcessor
 from lakelog.loggers.ai import get_ai_logger
 from lakelog.loggers.oos import get_logger
-from lakelog.pipeline.work_queue import Progress
+from lakelog.runtime.progress import ProgressCallback
 
 PODCASTS = ("TechPodcast", "NewsPodcast", "SciencePodcast")
 EPISODES = 8  # of each podcast
@@ -28,7 +28,7 @@ _BAD = f"{PODCASTS[1]}_003"
 
 
 @dataclass(frozen=True)
-class Check:
+class DemoCheck:
     """What was checked, how long it took in ms, and what is wrong: nothing, as a rule."""
 
     component: str
@@ -36,7 +36,9 @@ class Check:
     fault: str = ""
 
 
-def play(directory: str, progress: Progress | None = None) -> Iterator[tuple[Check, Any]]:
+def play(
+    directory: str, progress: ProgressCallback | None = None
+) -> Iterator[tuple[DemoCheck, Any]]:
     """Use each component; yield whether it did what it promises, and what it answered.
 
     `progress` is called with how many episodes are processed, and how many there are.
@@ -52,14 +54,14 @@ def play(directory: str, progress: Progress | None = None) -> Iterator[tuple[Che
     yield _checked("database sync", lambda: _sync(os.path.join(directory, "oos.db"), log, lake))
 
 
-def _checked(component: str, use: Callable[[], Any]) -> tuple[Check, Any]:
+def _checked(component: str, use: Callable[[], object]) -> tuple[DemoCheck, object]:
     """Use a component; whatever it raises is its fault."""
     started, answer, fault = time.perf_counter(), None, ""
     try:
         answer = use()
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"
-    return Check(component, round((time.perf_counter() - started) * 1000, 1), fault), answer
+    return DemoCheck(component, round((time.perf_counter() - started) * 1000, 1), fault), answer
 
 
 def _log(path: str) -> dict[str, int]:
@@ -76,7 +78,7 @@ def _log(path: str) -> dict[str, int]:
     return {"events": len(lines)}
 
 
-def _process(path: str, progress: Progress | None) -> dict[str, Any]:
+def _process(path: str, progress: ProgressCallback | None) -> dict[str, object]:
     calls: list[str] = []
 
     def transcribe(url: str, podcast: str, id: str) -> dict[str, int]:
@@ -96,7 +98,7 @@ def _process(path: str, progress: Progress | None) -> dict[str, Any]:
     return {"completed": report.completed, "failed_attempts": report.failed, "dead": report.dead}
 
 
-def _view(path: str) -> dict[str, Any]:
+def _view(path: str) -> dict[str, object]:
     views = get_views(path)
     whole = len(PODCASTS) * EPISODES
     standing = {"discovered": 0, "processing": 0, "completed": whole - 1, "failed": 1}
@@ -110,7 +112,7 @@ def _view(path: str) -> dict[str, Any]:
     return {"podcast_status": standing, "source_reliability": rates}
 
 
-def _summarize(path: str) -> dict[str, Any]:
+def _summarize(path: str) -> dict[str, object]:
     processor = SimpleLogProcessor(feeds=[], log=path, processor=lambda *_: None)
     summary = processor.run_continuous_processing(batch_size=5, max_batches=3)
     _expect(summary["podcast_status"]["completed"], len(PODCASTS) * EPISODES - 1, "completed")
@@ -140,12 +142,12 @@ def _load(path: str, logs: list[str]) -> dict[str, int]:
         _expect(lake.ingest(logs).events, 0, "events of a second ingest")
         standing = get_views(lake).podcast_status_view()
         _expect(standing["completed"], len(PODCASTS) * EPISODES - 1, "completed episodes")
-        (found,) = lake.sql("SELECT count(*) FROM omega.patterns").fetchall()
-        _expect(found[0], 1, "patterns")
+        (count,) = lake.sql("SELECT count(*) FROM omega.patterns").fetchall()
+        _expect(count[0], 1, "patterns")
         return {"events": report.events}
 
 
-def _sync(database: str, log: str, lake: str) -> dict[str, Any]:
+def _sync(database: str, log: str, lake: str) -> dict[str, object]:
     completed = len(PODCASTS) * EPISODES - 1
     with BatchDatabaseSync(database, log, lake=lake) as sync:
         result = sync.full_sync()
@@ -158,6 +160,6 @@ def _sync(database: str, log: str, lake: str) -> dict[str, Any]:
     return {"transcripts": result["transcripts"], "stats": result["stats"]}
 
 
-def _expect(value: Any, right: Any, what: str) -> None:
+def _expect(value: object, right: object, subject: str) -> None:
     if value != right:
-        raise AssertionError(f"{what}: {value!r} instead of {right!r}")
+        raise AssertionError(f"{subject}: {value!r} instead of {right!r}")

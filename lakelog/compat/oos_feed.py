@@ -15,22 +15,16 @@ import ctypes
 import os
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import orjson
 
-from lakelog.compat.oos_state import FAILURES, HOUR, STATES, Failure, LogEvent, LogState
+from lakelog.compat.oos_state import FAILURES, HOUR, STATES, LogEvent, LoggedFailure, LogState
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import EPOCH, parse_time
 from lakelog.lake import Lake
 from lakelog.loggers.destination import flush_lake
 from lakelog.loggers.logfile import flush_file
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    from lakelog.views import definition
-else:
-    definition = Lazy("lakelog.views.definition")
 
 CHUNK = 1 << 18
 _LARGE = 1 << 24
@@ -86,7 +80,7 @@ class Answers(Protocol):
         ...
 
     @property
-    def failures(self) -> list[Failure]:
+    def failures(self) -> list[LoggedFailure]:
         """The newest failures, the oldest first."""
         ...
 
@@ -195,7 +189,6 @@ class LakeFeed:
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
-        self._standing = definition.parse(_STANDING)
 
     def state(self) -> Answers:
         """The branch as it is now, with live events, and what loggers of this process wrote."""
@@ -204,7 +197,7 @@ class LakeFeed:
 
     def standing(self) -> dict[str, int]:
         """Return how many items are in each state."""
-        counts = {row["status"]: row["items"] for row in self._rows(self._standing)}
+        counts = {row["status"]: row["items"] for row in self._rows(_STANDING)}
         return {state: counts.get(name, 0) for name, state in STATES.items()}
 
     def active(self, low: int, high: int) -> int:
@@ -231,10 +224,10 @@ class LakeFeed:
         return {row["error"]: row["failures"] for row in self._rows("errors")}
 
     @property
-    def failures(self) -> list[Failure]:
+    def failures(self) -> list[LoggedFailure]:
         """The newest failures, the oldest first."""
         return [
-            Failure(row["time"], row["source"], row["subject"], row["error"])
+            LoggedFailure(row["time"], row["source"], row["subject"], row["error"])
             for row in reversed(self._rows("failures", {"limit": FAILURES}))
         ]
 
@@ -250,21 +243,18 @@ class LakeFeed:
         return {row["bucket"] // HOUR: row["events"] for row in rows}
 
     def _rows(
-        self,
-        view: str | definition.Definition,
-        params: Mapping[str, Any] | None = None,
-        **window: int,
+        self, view: str, params: Mapping[str, Any] | None = None, **window: int
     ) -> list[dict[str, Any]]:
         """Return the rows of a view; times are numbers of us, which need no pandas."""
         table = self._lake.view(view, params, **window)
         for place, column in enumerate(table.schema):
             if str(column.type).startswith("timestamp"):
                 table = table.set_column(place, column.name, table.column(place).cast("int64"))
-        rows: list[dict[str, Any]] = table.to_pylist()
+        rows: list[dict[str, object]] = table.to_pylist()
         return rows
 
 
-Feed = FileFeed | LakeFeed
+OosFeed = FileFeed | LakeFeed
 
 
 def _return_memory() -> None:
@@ -273,10 +263,10 @@ def _return_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _is_json(text: str) -> bool:
+def _is_json(payload: str) -> bool:
     """Whether the text of a last line is whole."""
     try:
-        orjson.loads(text)
+        orjson.loads(payload)
     except ValueError:
         return False
     return True

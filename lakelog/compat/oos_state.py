@@ -54,7 +54,7 @@ class LogEvent(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class LoggedFailure:
     """One failure."""
 
     time: int
@@ -108,7 +108,7 @@ class LogState:
     completions: list[int] = field(default_factory=list)
     sources: dict[str, tuple[int, int]] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[LoggedFailure] = field(default_factory=list)
     first: int | None = None
     archive: Archive | None = None
 
@@ -134,8 +134,8 @@ class LogState:
             if event.item:
                 # A hash, keyed by this process, instead of the text: items are only counted.
                 key, value = hash(event.item), event.time << _CODE_BITS | code
-                known = self.latest.get(key)
-                if known is None or event.time >= known >> _CODE_BITS:
+                earlier = self.latest.get(key)
+                if earlier is None or event.time >= earlier >> _CODE_BITS:
                     self.latest[key] = value
             if event.type == "COMPLETE":
                 self.completions.append(event.time)
@@ -144,7 +144,7 @@ class LogState:
                 error = error_of(event.data)
                 self._count_outcome(event.source, failed=1)
                 self.errors[error] = self.errors.get(error, 0) + 1
-                self.failures.append(Failure(event.time, event.source, event.item, error))
+                self.failures.append(LoggedFailure(event.time, event.source, event.item, error))
         self.times += [event.time for event in events]
         # Nearly in order as a rule: then sorting is one pass, and counting is a search.
         self.times.sort()
@@ -197,10 +197,10 @@ class LogState:
         self.sources[source] = before[0] + completed, before[1] + failed
 
 
-def error_of(text: str) -> str:
+def error_of(payload: str) -> str:
     """Return what a payload calls the error, or UNKNOWN."""
     try:
-        data = orjson.loads(text) if text else None
+        data = orjson.loads(payload) if payload else None
     except orjson.JSONDecodeError:
         data = None
     error = data.get("error") if isinstance(data, dict) else None

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from lakelog import lake as lakes
-from lakelog.compat.oos_feed import Feed, FileFeed, LakeFeed
+from lakelog.compat.oos_feed import FileFeed, LakeFeed, OosFeed
 from lakelog.compat.oos_state import HOUR
 from lakelog.errors import InvalidSetting, LakeNotFound
 from lakelog.event.encode import from_micros, parse_time, to_micros
@@ -52,7 +52,7 @@ def get_views(
 class OOSViews:
     """Views of one log. Every answer holds all that was written before it was asked for."""
 
-    def __init__(self, feed: Feed, now: Now = None) -> None:
+    def __init__(self, feed: OosFeed, now: Now = None) -> None:
         self._feed = feed
         fixed = None if now is None else to_micros(parse_time(now))
         self._now: Callable[[], int] = lambda: time.time_ns() // 1000 if fixed is None else fixed
@@ -72,8 +72,8 @@ class OOSViews:
         {'total_completed', 'hourly_breakdown': {hour: completions}, 'average_per_hour'}; hours are
         ISO 8601 in UTC. Raises InvalidSetting.
         """
-        span, now = _window(window), self._now()
-        counts = self._feed.state().completed(now - span, now)
+        span, end = _window(window), self._now()
+        counts = self._feed.state().completed(end - span, end)
         total = sum(counts.values())
         return {
             "total_completed": total,
@@ -120,19 +120,19 @@ class OOSViews:
     def system_health_view(self) -> dict[str, Any]:
         """Return {'recent_activity_1h', 'podcast_status', 'system_uptime'}: events of the last
         hour, items by state, and the time since the first event as `2d 5h 30m`."""
-        state, now = self._feed.state(), self._now()
-        first = state.first
+        state, end = self._feed.state(), self._now()
+        start = state.first
         return {
-            "recent_activity_1h": state.active(now - HOUR, now),
+            "recent_activity_1h": state.active(end - HOUR, end),
             "podcast_status": state.standing(),
-            "system_uptime": _uptime(0 if first is None else max(now - first, 0)),
+            "system_uptime": _uptime(0 if start is None else max(end - start, 0)),
         }
 
 
-def _window(text: str) -> int:
-    span = span_us(text)
+def _window(duration: str) -> int:
+    span = span_us(duration)
     if not span:
-        raise InvalidSetting(f"{text!r} is not a window: write it as 30m, 1h or 7d")
+        raise InvalidSetting(f"{duration!r} is not a window: write it as 30m, 1h or 7d")
     return span
 
 

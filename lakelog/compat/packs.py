@@ -38,7 +38,7 @@ _DENSE = 4
 """Rows this near to each other are decoded together with those between."""
 COLUMNS = ["time", "type", "source", "data", "id", "ingested_at", "origin", "position"]
 IDENTITY = ["source", "id", "origin", "position"]
-Place = tuple[int, int]
+PackRow = tuple[int, int]
 """(time in us, row) of an event in a pack."""
 
 
@@ -58,26 +58,28 @@ class Pack:
         self._decoded: OrderedDict[int, pa.RecordBatch] = OrderedDict()
         time = table["time"].cast("int64").to_numpy()
         # By time, and of equal times by the order of arrival.
-        by = np.lexsort((order, time))
-        self._rows, self._times = by.astype(np.int32), time[by]
-        self._codes = {name: _dictionary_codes(table[name], by) for name in ("type", "source")}
+        time_order = np.lexsort((order, time))
+        self._rows, self._times = time_order.astype(np.int32), time[time_order]
+        self._codes = {
+            name: _dictionary_codes(table[name], time_order) for name in ("type", "source")
+        }
         # Events of the older system's own bookkeeping were no events there: they are left out
         # unless their type is asked for.
         self._own = np.isin(self._codes["type"][0], [self._code("type", n) for n in omega.OWN])
         arrays = (self._rows, self._times, *(codes for codes, _ in self._codes.values()))
         self.bytes = buffer.size + sum(array.nbytes for array in arrays)
-        self.newest = int(self._times[-1]) if len(by) else -(2**63)
+        self.newest = int(self._times[-1]) if len(time_order) else -(2**63)
 
     def newest_places(
         self, limit: int, low: int, high: int, type: str | None, source: str | None
-    ) -> list[Place]:
+    ) -> list[PackRow]:
         """Return the newest rows with a time from `low` up to `high`, newest first."""
         start = int(np.searchsorted(self._times, low))
         stop = int(np.searchsorted(self._times, high, "right"))
         fits = ~self._own[start:stop] if type is None else np.ones(stop - start, bool)
-        for name, wanted in (("type", type), ("source", source)):
-            if wanted is not None:
-                fits &= self._codes[name][0][start:stop] == self._code(name, wanted)
+        for name, value in (("type", type), ("source", source)):
+            if value is not None:
+                fits &= self._codes[name][0][start:stop] == self._code(name, value)
         # Times are ascending, so the newest are at the end.
         matches = np.flatnonzero(fits)[-limit:] + start
         times, rows = self._times[matches].tolist(), self._rows[matches].tolist()
@@ -99,12 +101,12 @@ class Pack:
             # Converting a slice at once is faster than row by row, as long as few of its rows are
             # superfluous.
             if high - low < _DENSE * len(offsets):
-                cut = [c.slice(low, high + 1 - low).to_pylist() for c in columns.values()]
-                rows = ([values[at - low] for values in cut] for at in offsets)
+                slices = [c.slice(low, high + 1 - low).to_pylist() for c in columns.values()]
+                rows = ([values[offset - low] for values in slices] for offset in offsets)
             else:
-                rows = ([c[at].as_py() for c in columns.values()] for at in offsets)
-            for at, row in zip(offsets, rows, strict=True):
-                by_place[number * BLOCK + at] = dict(zip(columns, row, strict=True))
+                rows = ([c[offset].as_py() for c in columns.values()] for offset in offsets)
+            for offset, row in zip(offsets, rows, strict=True):
+                by_place[number * BLOCK + offset] = dict(zip(columns, row, strict=True))
         return [by_place[place] for place in places]
 
     def _block(self, number: int) -> Any:
@@ -152,14 +154,16 @@ def numbers(table: pa.Table, connection: Any) -> tuple[np.ndarray, np.ndarray]:
         ids = cursor.sql(f"SELECT {number} FROM identities").to_arrow_table()[0].to_numpy()
     finally:
         cursor.close()
-    by = np.argsort(ids, kind="stable")
-    return ids[by], by.astype(np.int32)
+    id_order = np.argsort(ids, kind="stable")
+    return ids[id_order], id_order.astype(np.int32)
 
 
-def _dictionary_codes(column: pa.ChunkedArray, by: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
+def _dictionary_codes(
+    column: pa.ChunkedArray, time_order: np.ndarray
+) -> tuple[np.ndarray, dict[str, int]]:
     """Codes of a column's values in order of time, and what they stand for; null is -1."""
     encoded = column.combine_chunks().dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     names = {name: code for code, name in enumerate(encoded.dictionary.to_pylist())}
     # Most columns have few values: two bytes a row instead of four.
-    return codes[by].astype(np.int16 if len(names) < 2**15 else np.int32), names
+    return codes[time_order].astype(np.int16 if len(names) < 2**15 else np.int32), names

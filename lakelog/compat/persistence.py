@@ -28,7 +28,8 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, overload
 
-from lakelog.compat.event_store import EventDatabase, Row, encode_events, open_lake
+from lakelog.compat.event_store import EventDatabase, encode_events, open_lake
+from lakelog.compat.omega import EventRow
 from lakelog.errors import InvalidEvent, InvalidSetting, LakelogError, WriterClosed
 from lakelog.event.encode import EncodedBatch
 from lakelog.lake import Lake
@@ -57,7 +58,7 @@ _ORIGIN = "persistence"
 _CLEANUP = """import sys, lakelog
 with lakelog.open(sys.argv[1], create=False) as lake:
     lake.retention(sys.argv[2], apply=True)"""
-Line = tuple[bytes, str | None]
+EncodedLine = tuple[bytes, str | None]
 
 
 class EventPersistenceManager:
@@ -67,9 +68,9 @@ class EventPersistenceManager:
     may also stand beside it; other members are ignored. Raises InvalidSetting.
     """
 
-    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, config: Mapping[str, object] | None = None) -> None:
         self.config, self.enabled = _settings(config or {})
-        self._queue: deque[Line] = deque()
+        self._queue: deque[EncodedLine] = deque()
         self._rejected: deque[tuple[str, str]] = deque()
         self._bytes = self._unstored = self._refused = self._stored = self._calls = 0
         self._since, self._last_error, self._is_draining = 0.0, "", False
@@ -81,7 +82,7 @@ class EventPersistenceManager:
         self._database: EventDatabase | None = None
         self._thread: threading.Thread | None = None
         self._pool = ThreadPoolExecutor(1, "lakelog-events")
-        self._measured: dict[str, Any] = {"total_events": 0, "database_size_mb": 0.0}
+        self._measured: dict[str, object] = {"total_events": 0, "database_size_mb": 0.0}
         self._cleanup: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
@@ -103,18 +104,18 @@ class EventPersistenceManager:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(None, self._stop)
 
-    def queue_event(self, event: Mapping[str, Any]) -> Answer:
+    def queue_event(self, event: Mapping[str, object]) -> QueueReply:
         """Queue an event; awaiting it waits for room in the queue. Return whether it will be
         stored: False if it was quarantined, or persistence is not enabled.
 
         Raises WriterClosed after `stop`.
         """
         if not self.enabled:
-            return Answer(False)
+            return QueueReply(False)
         try:
             batch, _ = encode_events([event])
         except InvalidEvent as error:
-            return Answer(self._reject(error.reason, event))
+            return QueueReply(self._reject(error.reason, event))
         with self._changed:
             self._require_open()
             self._queue.append((batch.lines[0], batch.ids[0]))
@@ -127,27 +128,27 @@ class EventPersistenceManager:
             if len(self._queue) in (1, self.config["batch_size"]) or self._bytes > _TAKEN_BYTES_MAX:
                 self._changed.notify()
         if self._has_room():
-            return Answer(True, None if self._calls % _TURN else _pause)
-        return Answer(True, self._wait_for_room())
+            return QueueReply(True, None if self._calls % _TURN else _pause)
+        return QueueReply(True, self._wait_for_room())
 
-    def queue_events_batch(self, events: Iterable[Mapping[str, Any]]) -> Awaitable[int]:
+    def queue_events_batch(self, events: Iterable[Mapping[str, object]]) -> Awaitable[int]:
         """Queue events, in turns with other tasks; return how many will be stored."""
-        listed = list(events)
+        batch = list(events)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return Answer(sum(bool(self.queue_event(event)) for event in listed))
+            return QueueReply(sum(bool(self.queue_event(event)) for event in batch))
         # A task, so that the events are queued even if the caller does not wait for it.
-        task = loop.create_task(self._queue_all(listed))
+        task = loop.create_task(self._queue_all(batch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def get_stats(self) -> Stats:
+    def get_stats(self) -> PersistenceStats:
         """Return enabled, running, total_stored (events written by this manager, equal ones
         included), queue_size, refused, last_error, and database_stats {total_events,
         database_size_mb, database_path}, which is some seconds old. It may be awaited."""
-        return Stats(
+        return PersistenceStats(
             enabled=self.enabled,
             running=self._state == "running",
             total_stored=self._stored,
@@ -157,7 +158,7 @@ class EventPersistenceManager:
             database_stats={**self._measured, "database_path": self.config["database_path"]},
         )
 
-    def get_events(self, **filters: Any) -> StoredEvents:
+    def get_events(self, **filters: object) -> StoredEvents:
         """Return stored events as `EventDatabase.get_events` does; a thread looks them up.
 
         Await them, or use them as a list, which waits. After `stop` the lake is opened for that.
@@ -167,14 +168,14 @@ class EventPersistenceManager:
             raise WriterClosed("the persistence manager is not running: start it")
         return StoredEvents(self._pool.submit(self._look_up, filters))
 
-    def _look_up(self, filters: dict[str, Any]) -> list[Row]:
+    def _look_up(self, filters: dict[str, Any]) -> list[EventRow]:
         database = self._database
         if database is not None:
             return database.get_events(**filters)
-        with EventDatabase(self.config["database_path"]) as stored:
-            return stored.get_events(**filters)
+        with EventDatabase(self.config["database_path"]) as closed_database:
+            return closed_database.get_events(**filters)
 
-    async def _queue_all(self, events: list[Mapping[str, Any]]) -> int:
+    async def _queue_all(self, events: list[Mapping[str, object]]) -> int:
         return sum([bool(await self.queue_event(event)) for event in events])
 
     def _require_open(self) -> None:
@@ -188,7 +189,7 @@ class EventPersistenceManager:
             return True
         return self._unstored <= self.config["queue_size"] and self._bytes <= _BYTES_MAX
 
-    def _wait_for_room(self) -> Callable[[], Generator[Any, None, None]]:
+    def _wait_for_room(self) -> Callable[[], Generator[object, None, None]]:
         """Wait in a thread without an event loop; else return what awaiting does."""
         try:
             loop = asyncio.get_running_loop()
@@ -201,15 +202,17 @@ class EventPersistenceManager:
             self._waiting.append((loop, future))
         return lambda: future.__await__()
 
-    def _reject(self, reason: str, event: Any) -> bool:
+    def _reject(self, reason: str, event: object) -> bool:
         """Keep for the quarantine what is no event."""
         try:
-            text = json.dumps(event, default=repr)
+            shown_event = json.dumps(event, default=repr)
         except (ValueError, TypeError, RecursionError):
-            text = repr(event)
+            shown_event = repr(event)
         with self._changed:
             self._require_open()
-            self._rejected.append((reason, text.encode("utf-8", "backslashreplace").decode()))
+            self._rejected.append(
+                (reason, shown_event.encode("utf-8", "backslashreplace").decode())
+            )
             self._refused += 1
         return False
 
@@ -230,7 +233,7 @@ class EventPersistenceManager:
         if self._thread is not None:
             self._thread.join()
         atexit.unregister(self._stop_at_exit)
-        self._state, left = "stopped", self._unstored
+        self._state, unstored = "stopped", self._unstored
         self._wake()
         self._pool.shutdown()
         self._pool = ThreadPoolExecutor(1, "lakelog-events")
@@ -240,8 +243,8 @@ class EventPersistenceManager:
             self._measure()
             self._lake.close()
             self._lake = self._database = None
-        if left:
-            raise OSError(f"{left} events are not stored yet: {self._last_error}")
+        if unstored:
+            raise OSError(f"{unstored} events are not stored yet: {self._last_error}")
 
     def _stop_at_exit(self, process: int) -> None:
         # A forked child has a copy of the queue, which is not its own to store.
@@ -270,15 +273,15 @@ class EventPersistenceManager:
                 time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
                 continue
-            now = time.monotonic()
-            if now - measured > _MEASURED_EVERY and batch:
+            clock = time.monotonic()
+            if clock - measured > _MEASURED_EVERY and batch:
                 self._measure()
-                measured = now
+                measured = clock
             if self._state == "stopping" and not self._queue and not self._rejected:
                 return
-            if self.config["retention_days"] and now > cleanup:
+            if self.config["retention_days"] and clock > cleanup:
                 self._clean_up()
-                cleanup = now + self.config["cleanup_interval_hours"] * 3600
+                cleanup = clock + self.config["cleanup_interval_hours"] * 3600
 
     def _is_due(self) -> bool:
         """Whether something has to be stored now; the lock is held."""
@@ -292,12 +295,12 @@ class EventPersistenceManager:
         )
 
     def _until_due(self) -> float:
-        left = self._since + self.config["batch_timeout"] - time.monotonic()
-        return max(min(left, 1.0), 0.001) if self._queue else 1.0
+        seconds = self._since + self.config["batch_timeout"] - time.monotonic()
+        return max(min(seconds, 1.0), 0.001) if self._queue else 1.0
 
-    def _take(self) -> list[Line]:
+    def _take(self) -> list[EncodedLine]:
         """Take the oldest events; the lock is held."""
-        batch: list[Line] = []
+        batch: list[EncodedLine] = []
         size = 0
         while self._queue and len(batch) < _TAKEN_MAX and size <= _TAKEN_BYTES_MAX:
             batch.append(self._queue.popleft())
@@ -305,13 +308,13 @@ class EventPersistenceManager:
         self._since = time.monotonic()
         return batch
 
-    def _store(self, batch: list[Line]) -> None:
+    def _store(self, batch: list[EncodedLine]) -> None:
         """Store lines, and what was rejected. Raises OSError, LakelogError."""
         lake = self._lake
         assert lake is not None
         while self._rejected:
-            reason, text = self._rejected[0]
-            lake.quarantine([(_ORIGIN, time.time_ns() // 1000, reason, text)])
+            reason, rejected_line = self._rejected[0]
+            lake.quarantine([(_ORIGIN, time.time_ns() // 1000, reason, rejected_line)])
             self._rejected.popleft()
         if not batch:
             return
@@ -325,7 +328,7 @@ class EventPersistenceManager:
         if self._has_room():
             self._wake()
 
-    def _put_back(self, batch: list[Line], error: Exception) -> None:
+    def _put_back(self, batch: list[EncodedLine], error: Exception) -> None:
         with self._changed:
             self._queue.extendleft(reversed(batch))
             self._last_error = str(error)
@@ -367,11 +370,11 @@ class EventPersistenceManager:
             )
 
 
-class Answer:
+class QueueReply:
     """A value that is there at once; awaiting it may wait for something else."""
 
     def __init__(
-        self, value: int, wait: Callable[[], Generator[Any, None, None]] | None = None
+        self, value: int, wait: Callable[[], Generator[object, None, None]] | None = None
     ) -> None:
         self._value, self._wait = value, wait
 
@@ -387,31 +390,31 @@ class Answer:
         return self._value
 
 
-class Stats(dict[str, Any]):
+class PersistenceStats(dict[str, object]):
     """Statistics; awaiting them gives them as they are."""
 
-    def __await__(self) -> Generator[Any, None, dict[str, Any]]:
+    def __await__(self) -> Generator[Any, None, dict[str, object]]:
         yield
         return self
 
 
-class StoredEvents(Sequence[Row]):
+class StoredEvents(Sequence[EventRow]):
     """Rows that a thread looks up: a list, or something to await."""
 
-    def __init__(self, rows: Future[list[Row]]) -> None:
+    def __init__(self, rows: Future[list[EventRow]]) -> None:
         self._rows = rows
 
-    def __await__(self) -> Generator[Any, None, list[Row]]:
+    def __await__(self) -> Generator[object, None, list[EventRow]]:
         return asyncio.wrap_future(self._rows).__await__()
 
     @overload
-    def __getitem__(self, at: int) -> Row: ...
+    def __getitem__(self, index: int) -> EventRow: ...
 
     @overload
-    def __getitem__(self, at: slice) -> list[Row]: ...
+    def __getitem__(self, index: slice) -> list[EventRow]: ...
 
-    def __getitem__(self, at: int | slice) -> Row | list[Row]:
-        return self._rows.result()[at]
+    def __getitem__(self, index: int | slice) -> EventRow | list[EventRow]:
+        return self._rows.result()[index]
 
     def __len__(self) -> int:
         return len(self._rows.result())
@@ -423,7 +426,7 @@ class StoredEvents(Sequence[Row]):
         return repr(self._rows.result())
 
 
-def create_event_persistence(config: Mapping[str, Any] | None = None) -> EventPersistenceManager:
+def create_event_persistence(config: Mapping[str, object] | None = None) -> EventPersistenceManager:
     """Return a manager for a configuration; `start` it. Raises InvalidSetting."""
     return EventPersistenceManager(config)
 
@@ -438,7 +441,7 @@ def _release(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def _settings(config: Mapping[str, object]) -> tuple[dict[str, Any], bool]:
     """Return the settings and whether persistence is enabled. Raises InvalidSetting."""
     nested = config.get("persistence")
     if not isinstance(nested, (Mapping, type(None))):

@@ -35,7 +35,8 @@ from lakelog.lake import Lake
 from lakelog.pipeline import fact_log, feeds
 from lakelog.pipeline.fact_log import FETCH, Fact
 from lakelog.pipeline.standing import Item
-from lakelog.pipeline.work_queue import Progress, RunReport, WorkQueue
+from lakelog.pipeline.work_queue import RunReport, WorkQueue
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk
 
 FEEDS_FILE = "feeds.toml"
@@ -51,8 +52,8 @@ _EXTENSIONS = {
     "text/plain": ".txt",
 }
 Log = Lake | str | os.PathLike[str]
-Episode = Mapping[str, Any]
-Processor = Callable[[str, str, str], Any] | str | Sequence[str]
+Episode = Mapping[str, object]
+EpisodeProcessor = Callable[[str, str, str], object] | str | Sequence[str]
 
 
 class PodcastProcessor:
@@ -68,20 +69,20 @@ class PodcastProcessor:
     def __init__(
         self,
         log: Log = DEFAULT_LOG,
-        processor: Processor | None = None,
+        processor: EpisodeProcessor | None = None,
         *,
         directory: str | os.PathLike[str] = DOWNLOADS,
         attempts: int = 3,
         timeout: float = 3600.0,
         backoff: float = 1.0,
-        limits: http.Limits | None = None,
-        progress: Progress | None = None,
+        limits: http.RequestLimits | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
         self.progress = progress
         self.log, self.processor, self.directory = log, processor, os.fspath(directory)
         self.queue = WorkQueue(log, _QUEUE, attempts=attempts, timeout=timeout, backoff=backoff)
         self._timeout = timeout
-        self._limits = limits or http.Limits(bytes=2_000_000_000, seconds=timeout)
+        self._limits = limits or http.RequestLimits(bytes=2_000_000_000, seconds=timeout)
 
     def process_episode(self, url: str, podcast: str, id: str) -> bool:
         """Process an episode; return whether it is completed now, or was before."""
@@ -111,22 +112,28 @@ class PodcastProcessor:
             return result
         return _run(self.processor, [url, item.source, item.id], self._timeout)
 
-    def _download(self, item: Item, url: str) -> dict[str, Any]:
+    def _download(self, item: Item, url: str) -> dict[str, object]:
         """Fetch an episode and its transcript."""
         directory = os.path.join(self.directory, _file_name(item.source))
         disk.make_dirs(os.path.abspath(directory))
         stem = os.path.join(directory, _file_name(item.id))
         ending = os.path.splitext(urllib.parse.urlsplit(url).path)[1]
         ending = ending if re.fullmatch(r"\.\w{1,8}", ending) else ""
-        done = http.download(url, stem + ending, self._limits)
-        result: dict[str, Any] = {"file": done.path, "bytes": done.bytes, "sha256": done.sha256}
-        result |= {"resumed_at": done.resumed_at} if done.resumed_at else {}
+        downloaded = http.download(url, stem + ending, self._limits)
+        result: dict[str, Any] = {
+            "file": downloaded.path,
+            "bytes": downloaded.bytes,
+            "sha256": downloaded.sha256,
+        }
+        result |= {"resumed_at": downloaded.resumed_at} if downloaded.resumed_at else {}
         offered = item.data.get("transcript")
         if isinstance(offered, dict) and offered.get("url"):
-            kind = str(offered.get("type") or "").partition(";")[0].strip().lower()
-            path = f"{stem}.transcript{_EXTENSIONS.get(kind, '.txt')}"
+            media_type = str(offered.get("type") or "").partition(";")[0].strip().lower()
+            path = f"{stem}.transcript{_EXTENSIONS.get(media_type, '.txt')}"
             try:
-                result["transcript"] = http.download(offered["url"], path, http.Limits()).path
+                result["transcript"] = http.download(
+                    offered["url"], path, http.RequestLimits()
+                ).path
             except DownloadFailed as error:  # the episode is there all the same
                 result["transcript_error"] = str(error)
         return result
@@ -146,9 +153,9 @@ class SimpleLogProcessor:
         self,
         feeds: Mapping[str, str] | Iterable[str] | str | os.PathLike[str] | None = None,
         log: Log = DEFAULT_LOG,
-        processor: Processor | None = None,
+        processor: EpisodeProcessor | None = None,
         *,
-        limits: http.Limits | None = None,
+        limits: http.RequestLimits | None = None,
         database: str | os.PathLike[str] | None = None,
         stop: threading.Event | None = None,
         **options: Any,
@@ -160,9 +167,9 @@ class SimpleLogProcessor:
         self.queue, self.log = self.processor.queue, log
         self.problems: dict[str, str] = {}
         """What was wrong with feeds at the last look, by address."""
-        self._limits = limits or http.Limits()
+        self._limits = limits or http.RequestLimits()
         self._facts = fact_log.open_log(log)
-        self._seen: dict[str, dict[str, Any]] = {}
+        self._seen: dict[str, dict[str, object]] = {}
         self._stop = stop or threading.Event()
 
     def discover_new_episodes(self, max_episodes: int | None = None) -> list[dict[str, Any]]:
@@ -175,11 +182,11 @@ class SimpleLogProcessor:
         self.problems.clear()
         if not self._has_file:
             self.problems[FEEDS_FILE] = f"there is no {FEEDS_FILE}: {_HOW_TO_NAME}"
-        episodes: list[dict[str, Any]] = []
+        episodes: list[dict[str, object]] = []
         for name, url in self.feeds:
-            left = None if max_episodes is None else max_episodes - len(episodes)
-            if left is None or left > 0:
-                episodes += self._look(name, url, left)
+            remaining = None if max_episodes is None else max_episodes - len(episodes)
+            if remaining is None or remaining > 0:
+                episodes += self._look(name, url, remaining)
         return episodes
 
     def process_episodes_batch(
@@ -256,12 +263,12 @@ class SimpleLogProcessor:
             if fact["type"] == FETCH and isinstance(fact.get("data"), dict):
                 self._seen[str(fact.get("subject"))] = fact["data"]
 
-    def _look(self, name: str, url: str, most: int | None) -> list[dict[str, Any]]:
+    def _look(self, name: str, url: str, limit: int | None) -> list[dict[str, object]]:
         """Fetch a feed and add its new episodes."""
         # What is stored of a feed, such as its address, has no password.
         address = _without_login(url).replace("|", "%7C")
-        seen = self._seen.get(address, {})
-        etag, modified = str(seen.get("etag") or ""), str(seen.get("modified") or "")
+        earlier = self._seen.get(address, {})
+        etag, modified = str(earlier.get("etag") or ""), str(earlier.get("modified") or "")
         try:
             answer = http.fetch(url, etag=etag, modified=modified, limits=self._limits)
         except DownloadFailed as error:
@@ -275,25 +282,25 @@ class SimpleLogProcessor:
             self.problems[url] = feed.problem
         podcast = _field(name or feed.title or urllib.parse.urlsplit(address).netloc)
         # By address as well: an older program numbered its episodes.
-        known = {
+        known_ids = {
             name
             for i in self.queue.items()
             if i.source == podcast
             for name in (i.id, i.data.get("url"))
         }
         episodes = [self._episode(podcast, entry, answer.url) for entry in feed.entries]
-        new = [e for e in episodes if e is not None and known.isdisjoint((e["id"], e["url"]))]
-        chosen = new if most is None else new[:most]
-        self.queue.add(_item(episode) for episode in chosen)
+        new = [e for e in episodes if e is not None and known_ids.isdisjoint((e["id"], e["url"]))]
+        selected = new if limit is None else new[:limit]
+        self.queue.add(_item(episode) for episode in selected)
         # After its episodes: a feed that was marked as read too early would hide them. The same if
         # some were left out.
-        data: dict[str, Any] = {"entries": len(feed.entries), "new": len(chosen)}
-        if len(chosen) == len(new) and not feed.problem.startswith("no feed"):
+        data: dict[str, object] = {"entries": len(feed.entries), "new": len(selected)}
+        if len(selected) == len(new) and not feed.problem.startswith("no feed"):
             data |= {"etag": answer.etag, "modified": answer.modified}
         self._report(podcast, address, data | ({"problem": feed.problem} if feed.problem else {}))
-        return chosen
+        return selected
 
-    def _episode(self, podcast: str, entry: feeds.Entry, base: str) -> dict[str, Any] | None:
+    def _episode(self, podcast: str, entry: feeds.Entry, base: str) -> dict[str, object] | None:
         """Return an entry as an episode, or None if it names nothing to process."""
         played = [e for e in entry.enclosures if e.type.startswith(("audio/", "video/"))]
         enclosure = next(iter([*played, *entry.enclosures]), None)
@@ -303,7 +310,7 @@ class SimpleLogProcessor:
         if not address:
             return None
         digest = hashlib.sha256(entry.id.encode("utf-8", "replace")).hexdigest()[:12]
-        episode: dict[str, Any] = {
+        episode: dict[str, object] = {
             "url": urllib.parse.urljoin(base, address),
             "podcast_name": podcast,
             "id": f"{podcast}_{digest}",
@@ -312,8 +319,8 @@ class SimpleLogProcessor:
             "published": None if entry.published is None else entry.published.isoformat(),
         }
         for offered in entry.transcripts[:1]:
-            there = urllib.parse.urljoin(base, offered.url)
-            episode["transcript"] = {"url": there, "type": offered.type}
+            enclosure_url = urllib.parse.urljoin(base, offered.url)
+            episode["transcript"] = {"url": enclosure_url, "type": offered.type}
         return episode
 
     def _report(self, name: str, address: str, data: dict[str, Any]) -> None:
@@ -373,44 +380,48 @@ def _of_file(path: str) -> list[tuple[str, str]]:
     return [_feed(table.get("name", ""), table.get("url"), path) for table in tables]
 
 
-def _feed(name: Any, url: Any, where: str) -> tuple[str, str]:
+def _feed(name: object, url: object, place: str) -> tuple[str, str]:
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        raise InvalidSetting(f"{where}: the url of a feed begins with http, not {url!r}")
+        raise InvalidSetting(f"{place}: the url of a feed begins with http, not {url!r}")
     return str(name), url
 
 
-def _run(command: str | Sequence[str], arguments: list[str], timeout: float) -> dict[str, Any]:
+def _run(command: str | Sequence[str], arguments: list[str], timeout: float) -> dict[str, object]:
     """Run a command; return the JSON object that it prints last. Raises RuntimeError."""
-    words = [command] if isinstance(command, str) else list(command)
-    words = [sys.executable, *words] if words[0].endswith(".py") else words
+    program = [command] if isinstance(command, str) else list(command)
+    program = [sys.executable, *program] if program[0].endswith(".py") else program
     try:
-        done = subprocess.run(
-            [*words, *arguments], capture_output=True, text=True, errors="replace", timeout=timeout
+        process = subprocess.run(
+            [*program, *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
         )
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{words[-1]} timed out after {timeout:g} s") from None
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise RuntimeError(": ".join([f"exit code {done.returncode}", *last]))
+        raise RuntimeError(f"{program[-1]} timed out after {timeout:g} s") from None
+    if process.returncode:
+        last_line = (process.stderr.strip() or process.stdout.strip()).splitlines()[-1:]
+        raise RuntimeError(": ".join([f"exit code {process.returncode}", *last_line]))
     try:
-        result = json.loads(done.stdout.strip().splitlines()[-1])
+        result = json.loads(process.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
         return {}
     return result if isinstance(result, dict) else {}
 
 
-def _summary(completed: int, failed: int) -> dict[str, Any]:
+def _summary(completed: int, failed: int) -> dict[str, object]:
     return {"processed": completed + failed, "completed": completed, "failed": failed}
 
 
-def _field(text: str) -> str:
+def _field(value: str) -> str:
     """Return text as a field of an OOS line."""
-    return re.sub(r"\s*\|\s*|[\r\n]+", " - ", text).strip()
+    return re.sub(r"\s*\|\s*|[\r\n]+", " - ", value).strip()
 
 
-def _file_name(text: str) -> str:
+def _file_name(name: str) -> str:
     """Return a text as a name of a file; two texts have two."""
-    plain = re.sub(r"[^\w.-]+", "_", text).strip(".")[:100]
-    if plain == text:
+    plain = re.sub(r"[^\w.-]+", "_", name).strip(".")[:100]
+    if plain == name:
         return plain
-    return f"{plain}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"

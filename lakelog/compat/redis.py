@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 
 from lakelog.clients.redis_client import RedisClient, is_of_other_type
-from lakelog.clients.redis_config import Credentials, RedisConfig
+from lakelog.clients.redis_config import RedisConfig, RedisLogin
 from lakelog.clients.redis_metrics import RedisMetrics
 from lakelog.errors import LakelogError, Unreachable
 from lakelog.loggers import exits
@@ -35,8 +35,8 @@ from lakelog.runtime.lazy import Lazy
 
 redis = Lazy("redis")
 Scalar = str | int | float | bool | None
-Schema = Mapping[str, type | tuple[type, ...]]
-_KINDS: dict[str, Callable[[Any, str], Any]] = {
+ValueSchema = Mapping[str, type | tuple[type, ...]]
+_KINDS: dict[str, Callable[[Any, str], object]] = {
     "string": lambda client, key: _typed(client.get(key)),
     "hash": lambda client, key: {n: _typed(text) for n, text in client.hgetall(key).items()},
     "list": lambda client, key: client.lrange(key, 0, -1),
@@ -57,7 +57,7 @@ class RedisManager:
         self,
         config: RedisConfig | None = None,
         *,
-        credentials: Callable[[], Credentials] | None = None,
+        credentials: Callable[[], RedisLogin] | None = None,
         lake: LakeOrPath | None = None,
         record_seconds: float = 60.0,
     ) -> None:
@@ -84,7 +84,7 @@ class RedisManager:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exception_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
@@ -102,31 +102,31 @@ class RedisManager:
         except Unreachable:
             return False
 
-    def set_cached(self, key: str, value: Any, ttl: float | None = None) -> bool:
+    def set_cached(self, key: str, value: object, ttl: float | None = None) -> bool:
         """Store any JSON value, for `ttl` seconds or until it is invalidated.
 
         Raises ValueError for what JSON does not have and for a `ttl` that is not above 0,
         Unreachable.
         """
         try:
-            text = orjson.dumps(value)
+            encoded = orjson.dumps(value)
             # It writes NaN and infinities as null, which would come back as None.
-            if b"null" in text and _has_no_number(value):
+            if b"null" in encoded and _has_no_number(value):
                 raise TypeError("NaN and infinities are not JSON serializable")
         except TypeError as error:
             raise ValueError(f"{key}: {error}") from None
         if ttl is not None and not ttl > 0:
             raise ValueError(f"{key}: a ttl is a number of seconds above 0, not {ttl!r}")
         milliseconds = None if ttl is None else max(1, math.ceil(ttl * 1000))
-        return bool(self._on("SET", key, lambda client: client.set(key, text, px=milliseconds)))
+        return bool(self._on("SET", key, lambda client: client.set(key, encoded, px=milliseconds)))
 
     def get_cached(self, key: str) -> Any:
         """Return what `set_cached` stored; None if it is absent, expired or no JSON."""
-        text = self._of_kind("GET", key, lambda client: client.get(key))
+        encoded = self._of_kind("GET", key, lambda client: client.get(key))
         value = None
         with contextlib.suppress(orjson.JSONDecodeError, UnicodeEncodeError):
-            value = orjson.loads(text) if text is not None else None
-        self._metrics.cached(text is not None)
+            value = orjson.loads(encoded) if encoded is not None else None
+        self._metrics.cached(encoded is not None)
         return value
 
     def invalidate(self, pattern: str) -> int:
@@ -136,12 +136,12 @@ class RedisManager:
 
         def run(client: Any) -> int:
             # By cursor, a thousand at a time: KEYS would hold up the server.
-            found, batch = 0, []
+            count, batch = 0, []
             for key in client.scan_iter(match=pattern, count=1000):
                 batch.append(key)
                 if len(batch) == 1000:
-                    found, batch = found + client.unlink(*batch), []
-            return int(found + (client.unlink(*batch) if batch else 0))
+                    count, batch = count + client.unlink(*batch), []
+            return int(count + (client.unlink(*batch) if batch else 0))
 
         return int(self._on("SCAN", pattern, run))
 
@@ -154,7 +154,7 @@ class RedisManager:
         return list(items or [])
 
     def set_with_validation(
-        self, key: str, value: Mapping[str, Scalar], schema: Schema | None = None
+        self, key: str, value: Mapping[str, Scalar], schema: ValueSchema | None = None
     ) -> bool:
         """Replace a hash, whole. `schema` names the fields it has to have, and their types.
 
@@ -192,19 +192,19 @@ class RedisManager:
         def run(client: Any) -> Any:
             return client.zrange(key, start, end, withscores=withscores)
 
-        found = self._of_kind("ZRANGE", key, run) or []
-        return [tuple(pair) for pair in found] if withscores else list(found)
+        members = self._of_kind("ZRANGE", key, run) or []
+        return [tuple(pair) for pair in members] if withscores else list(members)
 
     def get_key_with_type_detection(self, key: str) -> Any:
         """Return a string or hash with the types that were stored, a list, a set, or a sorted set
         as pairs (member, score); None if the key is absent or of another kind. Text of a string or
         of a field that is JSON is what it stands for. Raises Unreachable."""
-        kind = self._on("TYPE", key, lambda client: client.type(key))
-        read = _KINDS.get(kind)
-        if read is None:
+        redis_type = self._on("TYPE", key, lambda client: client.type(key))
+        reader = _KINDS.get(redis_type)
+        if reader is None:
             return None
-        found = self._of_kind(kind.upper(), key, lambda client: read(client, key))
-        return [tuple(pair) for pair in found] if kind == "zset" and found else found
+        value = self._of_kind(redis_type.upper(), key, lambda client: reader(client, key))
+        return [tuple(pair) for pair in value] if redis_type == "zset" and value else value
 
     def rotate_credentials(self, username: str, password: str) -> None:
         """Use another user or password from now on, if the server accepts them.
@@ -283,7 +283,7 @@ class RedisManager:
         }
         self._recorder.record(event)
 
-    def _on(self, command: str, key: str, run: Callable[[Any], Any]) -> Any:
+    def _on(self, command: str, key: str, run: Callable[[Any], object]) -> Any:
         self._metrics.access(key)
         return self._redis.call(command, run)
 
@@ -297,7 +297,7 @@ class RedisManager:
             return None
 
 
-def _checked(key: str, value: Any, schema: Schema | None) -> dict[str, str]:
+def _checked(key: str, value: object, schema: ValueSchema | None) -> dict[str, str]:
     """Return the fields of a hash as texts. Raises ValueError."""
     if not isinstance(value, Mapping) or not value:
         raise ValueError(f"{key}: a dict with at least one field is wanted")
@@ -308,8 +308,10 @@ def _checked(key: str, value: Any, schema: Schema | None) -> dict[str, str]:
         if not isinstance(name, str):
             raise ValueError(f"{key}: the name of a field is text, not {name!r}")
         if item is not None and not isinstance(item, str | int | float | bool):
-            kind = type(item).__name__
-            raise ValueError(f"{key}: {name} is text, a number, true, false or null, no {kind}")
+            type_name = type(item).__name__
+            raise ValueError(
+                f"{key}: {name} is text, a number, true, false or null, no {type_name}"
+            )
         if schema is not None and not _is_of(item, schema[name]):
             raise ValueError(f"{key}: the schema allows no {type(item).__name__} as {name}")
         fields[name] = _spelled(item)
@@ -323,7 +325,7 @@ def _spelled(item: Scalar) -> str:
     return json.dumps(item)
 
 
-def _has_no_number(value: Any) -> bool:
+def _has_no_number(value: object) -> bool:
     """Whether a float that JSON does not have is somewhere in a value."""
     if isinstance(value, float):
         return not math.isfinite(value)
@@ -332,13 +334,13 @@ def _has_no_number(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(map(_has_no_number, value))
 
 
-def _typed(text: str | None) -> Any:
+def _typed(encoded: str | None) -> Any:
     """Return what a text stands for as JSON; one that is no JSON as it is."""
     try:
         # Not orjson: integers of any size, NaN and infinity are written, too.
-        return None if text is None else json.loads(text)
+        return None if encoded is None else json.loads(encoded)
     except (ValueError, RecursionError):
-        return text
+        return encoded
 
 
 def _is_of(item: Scalar, kinds: type | Sequence[type]) -> bool:

@@ -15,17 +15,19 @@ import os
 import sqlite3
 import urllib.parse
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from lakelog.compat import omega
-from lakelog.compat.event_store import Row, content_id, identified
+from lakelog.compat.event_store import content_id, identified
+from lakelog.compat.omega import EventRow
 from lakelog.errors import InvalidEvent, LakelogError
 from lakelog.event.encode import encode, parse_time, to_micros
 from lakelog.event.exact import parse_value
 from lakelog.lake import Lake
+from lakelog.runtime.progress import ProgressCallback
 
 TABLES = {
     "events": (
@@ -45,7 +47,6 @@ TABLES = {
 _ROWS, _BYTES = 500, 8_000_000  # stored at once
 _DATA_MAX = 64_000_000
 """Bytes of the data of one row; a stream that unpacks to more is not unpacked."""
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class SqliteImport:
     damage: str = ""
 
 
-def load(lake: Lake, path: str, progress: Progress | None = None) -> SqliteImport:
+def load(lake: Lake, path: str, progress: ProgressCallback | None = None) -> SqliteImport:
     """Load a database into a lake; `progress` is called with rows done and rows in all.
 
     Raises FileNotFoundError, LakelogError for what is no database of the older event store.
@@ -75,24 +76,24 @@ def load(lake: Lake, path: str, progress: Progress | None = None) -> SqliteImpor
         columns = _columns(database, path)
         totals = {table: _count(database, table) for table in columns}
         before = _counts(lake)
-        read = quarantined = 0
+        row_count = quarantined = 0
         damage = ""
         for table in columns:
             try:
                 for rows in _batches(database, table, columns):
                     quarantined += _store(lake, path, table, rows)
-                    read += len(rows)
+                    row_count += len(rows)
                     if progress is not None:
-                        progress(read, sum(totals.values()))
+                        progress(row_count, sum(totals.values()))
             except sqlite3.DatabaseError as error:
                 damage = damage or f"{path}: {error}, in table {table}; what precedes it is loaded"
     after = _counts(lake)
     new = {table: after[table] - before[table] for table in TABLES}
-    known = read - quarantined - sum(new.values())
+    known_count = row_count - quarantined - sum(new.values())
     # A row that was quarantined before is known as well.
     return SqliteImport(
         **new,
-        known=max(known, 0),
+        known=max(known_count, 0),
         processed=after["processed"] - before["processed"],
         quarantined=after["quarantined"] - before["quarantined"],
         damage=damage,
@@ -113,9 +114,9 @@ def _columns(database: sqlite3.Connection, path: str) -> dict[str, list[str]]:
     present: dict[str, list[str]] = {}
     try:
         for table, names in TABLES.items():
-            there = {row[1].decode() for row in database.execute(f"PRAGMA table_info({table})")}
-            if there:
-                present[table] = [name if name in there else "NULL" for name in names]
+            existing = {row[1].decode() for row in database.execute(f"PRAGMA table_info({table})")}
+            if existing:
+                present[table] = [name if name in existing else "NULL" for name in names]
     except sqlite3.DatabaseError as error:
         raise LakelogError(f"{path} is no SQLite database that can be read: {error}") from None
     if "events" not in present or "event_type" not in present["events"]:
@@ -143,19 +144,19 @@ def _counts(lake: Lake) -> dict[str, int]:
 
 def _batches(
     database: sqlite3.Connection, table: str, columns: dict[str, list[str]]
-) -> Iterator[list[Row | InvalidRow]]:
+) -> Iterator[list[EventRow | InvalidRow]]:
     """Yield the rows of a table as events, or what is wrong with them."""
     query = f"""SELECT rowid, {", ".join(columns[table])} FROM {table}
         WHERE rowid > ? ORDER BY rowid LIMIT {_ROWS}"""
-    last, names = -(2**63), TABLES[table]
+    last_id, names = -(2**63), TABLES[table]
     while True:
-        rows: list[Row | InvalidRow] = []
+        rows: list[EventRow | InvalidRow] = []
         size = 0
         # Closed before the rows are stored: an open query would keep the database's writer waiting.
-        with closing(database.execute(query, [last])) as cursor:
+        with closing(database.execute(query, [last_id])) as cursor:
             for values in cursor:
-                last, record = values[0], dict(zip(names, values[1:], strict=True))
-                record["id"] = last if record["id"] is None else record["id"]
+                last_id, record = values[0], dict(zip(names, values[1:], strict=True))
+                record["id"] = last_id if record["id"] is None else record["id"]
                 size += sum(len(v) for v in record.values() if isinstance(v, bytes))
                 rows.append(_event(database, table, record, columns))
                 if size > _BYTES:
@@ -175,8 +176,8 @@ class InvalidRow:
 
 
 def _event(
-    database: sqlite3.Connection, table: str, record: Row, columns: dict[str, list[str]]
-) -> Row | InvalidRow:
+    database: sqlite3.Connection, table: str, record: EventRow, columns: dict[str, list[str]]
+) -> EventRow | InvalidRow:
     """Return a row as an event with its id; `marked` says whether it was processed."""
     try:
         if table == "events":
@@ -187,17 +188,17 @@ def _event(
             plain["pattern_data"] = _loose_json(plain["pattern_data"])
         created = plain.pop("created_at")
         time = created if table == "patterns" else plain.pop("timestamp")
-        kind = omega.PATTERN if table == "patterns" else omega.STATS
+        event_type = omega.PATTERN if table == "patterns" else omega.STATS
         row = plain.pop("id")
         data = {name: value for name, value in plain.items() if value is not None}
-        return _numbered(table, row, created, {"time": time, "type": kind, "data": data})
+        return _numbered(table, row, created, {"time": time, "type": event_type, "data": data})
     except InvalidEvent as error:
-        text = json.dumps({k: _readable(v) for k, v in record.items()})
+        line = json.dumps({k: _readable(v) for k, v in record.items()})
         number = record["id"] if isinstance(record["id"], int) else 0
-        return InvalidRow(number, f"row {_readable(record['id'])} of {table}: {error.reason}", text)
+        return InvalidRow(number, f"row {_readable(record['id'])} of {table}: {error.reason}", line)
 
 
-def _event_of(record: Row) -> Row:
+def _event_of(record: EventRow) -> EventRow:
     """Return a row of `events` as an event. Raises InvalidEvent."""
     names = ("id", "timestamp", "event_type", "action", "source", "created_at")
     row = {name: _text(name, record[name]) for name in names}
@@ -209,46 +210,46 @@ def _event_of(record: Row) -> Row:
     return {**_numbered("events", number, created, row), "marked": marked}
 
 
-def _numbered(table: str, number: Any, created: Any, row: Row) -> Row:
+def _numbered(table: str, number: Any, created: object, row: EventRow) -> EventRow:
     """Return an event with the id of a row."""
-    when = None if created is None else to_micros(parse_time(created))
+    created_us = None if created is None else to_micros(parse_time(created))
     event = identified({name: value for name, value in row.items() if value is not None})
     content = content_id({name: value for name, value in event.items() if name != "id"})
-    event["id"] = omega.imported_id(table, number, when, content[:16])
+    event["id"] = omega.imported_id(table, number, created_us, content[:16])
     encode([event])  # here it concerns one row only, later the whole batch
     return event
 
 
-def _data(record: Row) -> Any:
+def _data(record: EventRow) -> Any:
     """Return the data of a row: packed where it is, else text. Raises InvalidEvent."""
-    packed, text = record["data_compressed"], record["data_json"]
-    if packed:
-        text = _unpack(packed)
-    if text is None or text == b"":
+    compressed, plain = record["data_compressed"], record["data_json"]
+    if compressed:
+        plain = _unpack(compressed)
+    if plain is None or plain == b"":
         return None
-    if not isinstance(text, bytes):
-        return text  # of a number SQLite may have made one
+    if not isinstance(plain, bytes):
+        return plain  # of a number SQLite may have made one
     try:
-        return parse_value(text)
+        return parse_value(plain)
     except InvalidEvent as error:
         raise InvalidEvent(f"data is not JSON: {error.reason}") from None
 
 
-def _unpack(packed: Any) -> bytes:
+def _unpack(compressed: Any) -> bytes:
     """Return what gzip or zlib packed. Raises InvalidEvent."""
     try:
         unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # either header
-        text = unpacker.decompress(packed, _DATA_MAX)
+        plain = unpacker.decompress(compressed, _DATA_MAX)
     except (zlib.error, TypeError) as error:
         raise InvalidEvent(f"data_compressed does not unpack: {error}") from None
     if not unpacker.eof:
-        long = len(text) >= _DATA_MAX
+        long = len(plain) >= _DATA_MAX
         why = f"unpacks to more than {_DATA_MAX:,} bytes" if long else "is cut short"
         raise InvalidEvent(f"data_compressed {why}")
-    return text
+    return plain
 
 
-def _number(database: sqlite3.Connection, event: Any, columns: list[str]) -> int | None:
+def _number(database: sqlite3.Connection, event: object, columns: list[str]) -> int | None:
     """Return the number that the event of a row has now; None if there is none."""
     if event is None:
         return None
@@ -263,25 +264,25 @@ def _number(database: sqlite3.Connection, event: Any, columns: list[str]) -> int
     return omega.number_of(row.get("source"), row["id"], None, None)
 
 
-def _text(name: str, value: Any) -> Any:
+def _text(name: str, value: object) -> object:
     """Return a value of SQLite, text decoded. Raises InvalidEvent."""
     if not isinstance(value, bytes):
         return value
     try:
-        text = value.decode()
+        decoded = value.decode()
     except UnicodeDecodeError:
         raise InvalidEvent(f"{name} is not UTF-8") from None
-    return text if text or name not in ("timestamp", "created_at") else None
+    return decoded if decoded or name not in ("timestamp", "created_at") else None
 
 
-def _loose_json(text: Any) -> Any:
+def _loose_json(loose: object) -> object:
     try:
-        return parse_value(text.encode()) if isinstance(text, str) else text
+        return parse_value(loose.encode()) if isinstance(loose, str) else loose
     except InvalidEvent:
-        return text
+        return loose
 
 
-def _readable(value: Any) -> Any:
+def _readable(value: object) -> object:
     """Return a value of SQLite as JSON can hold it: bytes that are no text in base64."""
     if not isinstance(value, bytes):
         return value
@@ -291,7 +292,7 @@ def _readable(value: Any) -> Any:
         return base64.b64encode(value).decode()
 
 
-def _store(lake: Lake, path: str, table: str, rows: list[Row | InvalidRow]) -> int:
+def _store(lake: Lake, path: str, table: str, rows: list[EventRow | InvalidRow]) -> int:
     """Store rows, mark those that were processed, quarantine the others; return how many."""
     events = [row for row in rows if isinstance(row, dict)]
     invalid = [row for row in rows if isinstance(row, InvalidRow)]
@@ -308,9 +309,11 @@ def _store(lake: Lake, path: str, table: str, rows: list[Row | InvalidRow]) -> i
         lake.append({"type": omega.PROCESSED, "id": name, "data": {"ids": numbers}})
     if invalid:
         query = "SELECT line FROM quarantine WHERE list_contains($1::VARCHAR[], line)"
-        known = {text for (text,) in lake.sql(query, [[row.text for row in invalid]]).fetchall()}
+        known_lines = {
+            line for (line,) in lake.sql(query, [[row.text for row in invalid]]).fetchall()
+        }
         origin = f"{os.path.abspath(path)}#{table}"
-        lines = [(origin, r.number, r.reason, r.text) for r in invalid if r.text not in known]
+        lines = [(origin, r.number, r.reason, r.text) for r in invalid if r.text not in known_lines]
         if lines:
             lake.quarantine(lines)
     return len(invalid)

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from lakelog.clients import backoff
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients import connection
+from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.redis_config import SCHEMES
 from lakelog.consume.kafka_source import KafkaTopic
 from lakelog.consume.redis_stream import RedisStream
@@ -124,7 +124,7 @@ class Consumer:
         self._lake, self._start, self._limit = lake, start, batch
         self._source = source_of(source, config) if isinstance(source, str) else source
         self._retries = retries
-        self._progress, self._say = progress or (lambda count: None), say or (lambda text: None)
+        self._progress, self._say = progress or (lambda count: None), say or (lambda message: None)
         store, branch = lake.store, lake.branch_name
         self._job = Job(store, branch, lake.engine, form, self._source.name)
         # The group is only for others to see; it is the same for all consumers of a branch.
@@ -152,7 +152,7 @@ class Consumer:
                 if attempt > self._retries or (stop is not None and stop.is_set()):
                     raise Unreachable(f"{error} (tried {attempt} times)") from None
                 self._say(f"{error}; trying again")
-                time.sleep(backoff.pause(attempt))
+                time.sleep(connection.pause(attempt))
         if self._result.commits:
             self._lake.sealer().maintain()
         return self._result
@@ -256,9 +256,9 @@ class Consumer:
                 f"{self._source.address}: {state.name} ends before {cursor.position}, where"
                 " reading was: it was created again, and is read from its beginning"
             )
-            again = StreamCursor(state.key, state.name, state.first, disk.random_hex()[:8])
+            recreated = StreamCursor(state.key, state.name, state.first, disk.random_hex()[:8])
             skipped = 0 if state.added is None else state.added - state.kept
-            return replace(again, skipped=skipped, missing=cursor.missing)
+            return replace(recreated, skipped=skipped, missing=cursor.missing)
         gap = order(state.first) - order(cursor.position) if state.added is None else 0
         if gap <= 0:
             return cursor
@@ -270,40 +270,44 @@ class Consumer:
         is_shorter = order(cursor.position) > order(state.end)
         if not is_shorter and (not marks or self._is_intact(cursor, state)):
             return cursor
-        found = {
+        fingerprints = {
             m.position: m.fingerprint() for m in self._source.find([m.position for m in marks])
         }
-        known = [mark for mark in marks if found.get(mark.position) == mark.fingerprint]
-        place = known[-1].position if known else state.first
-        if not known and marks and marks[0].number == 0:
+        present_marks = [
+            mark for mark in marks if fingerprints.get(mark.position) == mark.fingerprint
+        ]
+        place = present_marks[-1].position if present_marks else state.first
+        if not present_marks and marks and marks[0].number == 0:
             # Consuming began at the end of then: what is older was not asked for.
             place = min(state.end, marks[0].position, key=order)
-        what = (
+        explanation = (
             f"no longer has all that was read after {place}, as after a crash or a fail-over: what"
             " is new since then is read"
-            if known
+            if present_marks
             else "is another stream than the one that was read, or it was created again: it is read"
             f" from {'its beginning' if place == state.first else place}, and what the lake has of"
             " it is not stored again"
         )
         # One that was taken out of the middle is looked into as well, but is no news.
         if is_shorter or not state.deleted or order(marks[-1].position) > order(state.deleted):
-            self._say(f"{self._source.address}: {state.name} {what}")
+            self._say(f"{self._source.address}: {state.name} {explanation}")
         return replace(
             cursor,
             position=place,
             # What came since may stand where other rows do: it gets an origin of its own.
             incarnation=disk.random_hex()[:8],
-            marks=tuple(known),
+            marks=tuple(present_marks),
             seen=max(cursor.position, cursor.seen or cursor.position, key=order),
         )
 
     def _is_intact(self, cursor: StreamCursor, state: StreamState) -> bool:
         """Whether the last message that was read is there, or all up to it was trimmed."""
-        order, last = self._source.order, cursor.marks[-1]
+        order, newest_mark = self._source.order, cursor.marks[-1]
         if not state.oldest or order(state.oldest) > order(cursor.position):
             return True
-        return [m.fingerprint() for m in self._source.find([last.position])] == [last.fingerprint]
+        return [m.fingerprint() for m in self._source.find([newest_mark.position])] == [
+            newest_mark.fingerprint
+        ]
 
     def _add(self, batch: MessageBatch, messages: list[Message]) -> None:
         """Add messages to a batch, with marks of them where they may be needed."""
@@ -311,27 +315,31 @@ class Consumer:
             batch.add(messages, self._source.name)
             return
         order, key = self._source.order, messages[0].stream
-        seen = order(_cursor(batch, key).seen or messages[0].position)
-        again = sum(order(m.position) <= seen for m in messages) if _cursor(batch, key).seen else 0
-        for part, is_again in ((messages[:again], True), (messages[again:], False)):
-            if not part:
+        newest_seen = order(_cursor(batch, key).seen or messages[0].position)
+        repeat_count = (
+            sum(order(m.position) <= newest_seen for m in messages)
+            if _cursor(batch, key).seen
+            else 0
+        )
+        for chunk, is_again in ((messages[:repeat_count], True), (messages[repeat_count:], False)):
+            if not chunk:
                 continue
-            batch.add(part, self._source.name, again=is_again)
+            batch.add(chunk, self._source.name, again=is_again)
             cursor = _cursor(batch, key)
-            places = [len(part) - (1 << n) for n in range(len(part).bit_length())]
+            places = [len(chunk) - (1 << n) for n in range(len(chunk).bit_length())]
             fresh = [
-                Mark(m.position, m.fingerprint(), cursor.messages - (len(part) - 1 - at))
-                for at, m in ((at, part[at]) for at in sorted({0, *places}))
+                Mark(m.position, m.fingerprint(), cursor.messages - (len(chunk) - 1 - index))
+                for index, m in ((index, chunk[index]) for index in sorted({0, *places}))
             ]
-            is_past = order(cursor.position) >= seen
+            is_past = order(cursor.position) >= newest_seen
             marks = thinned([*cursor.marks, *fresh])
             batch.move(replace(cursor, marks=marks, seen="" if is_past else cursor.seen))
 
     def _lies_beyond(self, batch: MessageBatch, states: dict[str, StreamState]) -> bool:
         """Whether the lake was read further than these states go."""
         order, cursors = self._source.order, batch.cursors
-        known = [(cursors[key], state) for key, state in states.items() if key in cursors]
-        return any(order(cursor.position) > order(state.end) for cursor, state in known)
+        consumed = [(cursors[key], state) for key, state in states.items() if key in cursors]
+        return any(order(cursor.position) > order(state.end) for cursor, state in consumed)
 
     def _count(self, batch: MessageBatch, messages: int, missing: int) -> None:
         was = self._result
@@ -355,23 +363,25 @@ class Consumer:
             self._lake.sealer().maintain()
 
     def _lag(self, state: StreamState, cursor: StreamCursor | None) -> StreamLag:
-        at = cursor or StreamCursor(state.key, state.name, state.first)
+        current = cursor or StreamCursor(state.key, state.name, state.first)
         if state.added is not None:
             # Below 0 until the next round where the server has lost what was read.
-            behind = max(0, state.added - _total(at)) if cursor else state.kept
+            lag = max(0, state.added - _total(current)) if cursor else state.kept
         else:
             order = self._source.order
             first, end = order(state.first), order(state.end)
             # A stream that ends before where reading was is another one, read from its beginning.
-            start = first if order(at.position) > end else max(first, order(at.position))
-            behind = max(0, end - start)
-        return StreamLag(state.name, at.position, state.end, at.messages, at.missing, behind)
+            start = first if order(current.position) > end else max(first, order(current.position))
+            lag = max(0, end - start)
+        return StreamLag(
+            state.name, current.position, state.end, current.messages, current.missing, lag
+        )
 
 
 def _cursor(batch: MessageBatch, key: str) -> StreamCursor:
-    found = batch.cursor(key)
-    assert found is not None
-    return found
+    cursor = batch.cursor(key)
+    assert cursor is not None
+    return cursor
 
 
 def _missing(batch: MessageBatch, key: str) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.consume.source import StreamState
 from lakelog.errors import Unreachable
 from lakelog.formats import journal
@@ -116,9 +116,9 @@ class JournalSource:
         """The process that gives what follows a position."""
         if self._process is None or self._position != position:
             self.close()
-            words = [f"--after-cursor={position}"] if position else []
-            words += ["--follow", "--no-tail"] if self._follows else []
-            self._process = _started(words)
+            arguments = [f"--after-cursor={position}"] if position else []
+            arguments += ["--follow", "--no-tail"] if self._follows else []
+            self._process = _started(arguments)
             self._position, self._rest = position, b""
         return self._process
 
@@ -144,28 +144,30 @@ class JournalSource:
     def _end_process(self, process: subprocess.Popen[bytes]) -> None:
         """Say why the process ended. Raises ConnectionLost, Unreachable."""
         assert process.stderr is not None
-        words = process.stderr.read().decode("utf-8", "replace").strip()
+        complaint = process.stderr.read().decode("utf-8", "replace").strip()
         code = process.wait()
         self.close()
-        if code and "cursor" in words.lower():
-            raise Unreachable(f"{PROGRAM}: {words}")
+        if code and "cursor" in complaint.lower():
+            raise Unreachable(f"{PROGRAM}: {complaint}")
         if code or self._follows:
-            raise ConnectionLost(f"{PROGRAM} ended with {code}{f': {words}' if words else ''}")
+            raise ConnectionLost(
+                f"{PROGRAM} ended with {code}{f': {complaint}' if complaint else ''}"
+            )
 
     def _last(self) -> bytes:
         """The newest entry; empty where there is none. Raises Unreachable."""
         process = _started(["--lines=1"])
-        data, words = process.communicate()
+        data, complaint = process.communicate()
         if process.returncode and not data:
-            message = words.decode("utf-8", "replace").strip()
+            message = complaint.decode("utf-8", "replace").strip()
             raise Unreachable(f"{PROGRAM} ended with {process.returncode}: {message}")
         entries, _ = journal.split(data, is_end=True)
         return entries[-1] if entries else b""
 
 
-def _started(words: list[str]) -> subprocess.Popen[bytes]:
+def _started(arguments: list[str]) -> subprocess.Popen[bytes]:
     """Start `journalctl`. Raises Unreachable."""
-    command: list[Any] = [PROGRAM, "--output=export", "--no-pager", "--quiet", *words]
+    command: list[Any] = [PROGRAM, "--output=export", "--no-pager", "--quiet", *arguments]
     try:
         # In a session of its own: Ctrl-C ends us in order, and then it.
         return subprocess.Popen(

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
 from lakelog.consume.source import StreamState
 from lakelog.errors import SyncRefused
@@ -91,16 +91,16 @@ class KafkaTopic:
         """Return messages after the positions, and whether all partitions are at their ends."""
         assert self._client is not None
         places = {self._partition(key): int(position) for key, position in positions.items()}
-        left = {p for p, place in places.items() if place < int(ends[f"{self._prefix}{p}"])}
-        if not left:
+        unfinished = {p for p, place in places.items() if place < int(ends[f"{self._prefix}{p}"])}
+        if not unfinished:
             return [], True
-        self._assign(places, left)
+        self._assign(places, unfinished)
         messages, size, until = list[Message](), 0, time.monotonic() + TIMEOUT
-        while left and len(messages) < limit and size < _BYTES_MAX:
-            found = self._client.raw.consume(min(limit - len(messages), _FETCHED), _WAIT)
-            if found:
+        while unfinished and len(messages) < limit and size < _BYTES_MAX:
+            records = self._client.raw.consume(min(limit - len(messages), _FETCHED), _WAIT)
+            if records:
                 until = time.monotonic() + TIMEOUT
-            for raw in found:
+            for raw in records:
                 partition = raw.partition()
                 if (error := raw.error()) is None:
                     messages.append(self._message(raw))
@@ -108,17 +108,17 @@ class KafkaTopic:
                     self._next[partition] = raw.offset() + 1
                     self._at_end.discard(partition)
                     if self._next[partition] >= int(ends[f"{self._prefix}{partition}"]):
-                        left.discard(partition)
+                        unfinished.discard(partition)
                 elif error.name() == "_PARTITION_EOF":
                     # Before the end where the rest is a transaction that is open or was aborted.
-                    left.discard(partition)
+                    unfinished.discard(partition)
                     self._at_end.add(partition)
                 else:
                     raise self._client.failure(error)
             self._client.check()
             if time.monotonic() > until:
                 raise ConnectionLost(f"{self.address} did not answer within {TIMEOUT:g} s")
-        return messages, not left
+        return messages, not unfinished
 
     def acknowledge(self, cursors: Sequence[StreamCursor]) -> None:
         """Commit the offsets of the group, without waiting for the answer."""
@@ -147,10 +147,10 @@ class KafkaTopic:
             f"{self._prefix}{partition}", f"{self.name}/{partition}", str(low), str(high)
         )
 
-    def _assign(self, places: dict[int, int], left: set[int]) -> None:
+    def _assign(self, places: dict[int, int], unfinished: set[int]) -> None:
         """Let the client read from these offsets, as far as it does not."""
         assert self._client is not None
-        if self._next == places and not left & self._at_end:
+        if self._next == places and not unfinished & self._at_end:
             return
         # Also where it was at the end and nothing came since: it says so again.
         try:
@@ -167,9 +167,9 @@ class KafkaTopic:
 
     def _message(self, raw: Any) -> Message:
         partition, offset, key = raw.partition(), raw.offset(), raw.key()
-        kind, milliseconds = raw.timestamp()
+        timestamp_type, milliseconds = raw.timestamp()
         details: dict[str, Any] = {"topic": self.name, "partition": partition, "offset": offset}
-        is_timed = kind != kafka.TIMESTAMP_NOT_AVAILABLE and milliseconds >= 0
+        is_timed = timestamp_type != kafka.TIMESTAMP_NOT_AVAILABLE and milliseconds >= 0
         if is_timed:
             details["timestamp"] = milliseconds
         if key is not None:
@@ -190,5 +190,5 @@ class KafkaTopic:
 
 def _listed(headers: list[tuple[str, bytes | None]]) -> Any:
     """Headers as an object; as a list of pairs where a name is repeated."""
-    listed = [(name, None if value is None else text_or_base64(value)) for name, value in headers]
-    return dict(listed) if len({name for name, _ in listed}) == len(listed) else listed
+    pairs = [(name, None if value is None else text_or_base64(value)) for name, value in headers]
+    return dict(pairs) if len({name for name, _ in pairs}) == len(pairs) else pairs

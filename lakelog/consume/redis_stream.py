@@ -42,13 +42,13 @@ class RedisStream:
 
     def __init__(self, url: str) -> None:
         """Read the URL; raises InvalidSetting, which does not repeat it."""
-        to = Address.parse(url, _EXAMPLE, (*OPTIONS, "stream"))
+        parsed = Address.parse(url, _EXAMPLE, (*OPTIONS, "stream"))
         try:
-            config, names = RedisConfig.divide(to)
+            config, names = RedisConfig.divide(parsed)
         except InvalidSetting:
             raise InvalidSetting(_EXAMPLE) from None
-        self.name = "/".join(names) or to.options.get("stream", "")
-        if not self.name or (any(names) and "stream" in to.options):
+        self.name = "/".join(names) or parsed.options.get("stream", "")
+        if not self.name or (any(names) and "stream" in parsed.options):
             raise InvalidSetting(_EXAMPLE)
         self.address = f"{config.address}{'&stream=' if config.socket else '/'}{self.name}"
         self.absence = f"{self.address}: there is no such stream: its first XADD creates it"
@@ -70,16 +70,16 @@ class RedisStream:
 
     def find(self, positions: Sequence[str]) -> Sequence[Message]:
         """The entries with these ids."""
-        found = list[Message]()
+        messages = list[Message]()
         for position in positions:
             entries = self._send("XRANGE ", self.name, position, position, "COUNT", 1)
-            found += [self._message(*entry)[0] for entry in entries]
-        return found
+            messages += [self._message(*entry)[0] for entry in entries]
+        return messages
 
     def states(self) -> Sequence[StreamState]:
         """The stream as it is now."""
         try:
-            found = self._call("XINFO", lambda client: client.xinfo_stream(self.name))
+            info = self._call("XINFO", lambda client: client.xinfo_stream(self.name))
         except SyncRefused as error:
             if "no such key" in str(error):
                 return []
@@ -89,11 +89,11 @@ class RedisStream:
                 self._key,
                 self.name,
                 "0-0",
-                found["last-generated-id"],
-                found.get("entries-added"),  # from Redis 7 on
-                found["length"],
-                (found.get("first-entry") or ("",))[0] or "",
-                found.get("max-deleted-entry-id"),  # so, too
+                info["last-generated-id"],
+                info.get("entries-added"),  # from Redis 7 on
+                info["length"],
+                (info.get("first-entry") or ("",))[0] or "",
+                info.get("max-deleted-entry-id"),  # so, too
             )
         ]
 
@@ -106,21 +106,21 @@ class RedisStream:
         self, positions: Mapping[str, str], ends: Mapping[str, str], limit: int
     ) -> tuple[list[Message], bool]:
         """Return entries after the position, and whether there are no more up to the end."""
-        at, end = positions[self._key], ends[self._key]
-        messages, size, asked = list[Message](), 0, min(limit, _ENTRIES)
-        while asked > 0:
-            entries = self._entries(at, end, asked)
+        position, end = positions[self._key], ends[self._key]
+        messages, size, count = list[Message](), 0, min(limit, _ENTRIES)
+        while count > 0:
+            entries = self._entries(position, end, count)
             for entry in entries:
                 message, length = self._message(*entry)
                 messages.append(message)
                 size += length
-            if len(entries) < asked:
+            if len(entries) < count:
                 return messages, True
-            at = messages[-1].position
+            position = messages[-1].position
             if size > _BYTES_MAX:
                 break
-            most = _BYTES * len(messages) // max(size, 1) + 1
-            asked = min(limit - len(messages), most)
+            estimate = _BYTES * len(messages) // max(size, 1) + 1
+            count = min(limit - len(messages), estimate)
         return messages, False
 
     def acknowledge(self, cursors: Sequence[StreamCursor]) -> None:
@@ -149,10 +149,10 @@ class RedisStream:
         reply: list[Any] = self._send("XRANGE ", self.name, f"({after}", upto, "COUNT", count)
         return reply
 
-    def _send(self, command: str, *words: str | int) -> Any:
+    def _send(self, command: str, *arguments: str | int) -> Any:
         """Send a command; return its answer, in bytes."""
         return self._call(
-            command, lambda client: client.execute_command(command, *words, NEVER_DECODE=True)
+            command, lambda client: client.execute_command(command, *arguments, NEVER_DECODE=True)
         )
 
     def _call(self, command: str, run: Callable[[Any], Any]) -> Any:
@@ -160,18 +160,18 @@ class RedisStream:
         try:
             return self._client.call(command, run)
         except redis.ResponseError as error:
-            words = " ".join(str(error).split())
-            if words.startswith("WRONGTYPE"):
-                words = "that key holds no stream: name another one"
-            raise SyncRefused(f"{self.address}: {words}") from None
+            reason = " ".join(str(error).split())
+            if reason.startswith("WRONGTYPE"):
+                reason = "that key holds no stream: name another one"
+            raise SyncRefused(f"{self.address}: {reason}") from None
 
     def _message(self, raw_id: bytes, raw: list[bytes]) -> tuple[Message, int]:
         """The message of an entry, and its size in bytes."""
         position = raw_id.decode()
         milliseconds, number = map(int, position.split("-"))
         pairs = list(zip(raw[::2], raw[1::2], strict=True))
-        value, rest = _split(pairs)
-        details = {"stream": self.name, "id": position, **rest}
+        value, extra = _split(pairs)
+        details = {"stream": self.name, "id": position, **extra}
         era = f"/{milliseconds >> _ERA}" + (f".{number >> _IN_MS}" if number >> _IN_MS else "")
         place = (milliseconds & (1 << _ERA) - 1) << _IN_MS | number & (1 << _IN_MS) - 1
         message = Message(
@@ -197,11 +197,11 @@ def _split(pairs: list[tuple[bytes, bytes]]) -> tuple[bytes, dict[str, Any]]:
     if len(pairs) == 1:
         return pairs[0][1], {"field": text_or_base64(pairs[0][0])}
     names = [name for name, _ in pairs]
-    found = [name for name in VALUE_FIELDS if names.count(name) == 1]
-    if found:
-        value = next(value for name, value in pairs if name == found[0])
-        others = [pair for pair in pairs if pair[0] != found[0]]
-        return value, {"field": found[0].decode(), "fields": _listed(others)}
+    value_fields = [name for name in VALUE_FIELDS if names.count(name) == 1]
+    if value_fields:
+        value = next(value for name, value in pairs if name == value_fields[0])
+        other_pairs = [pair for pair in pairs if pair[0] != value_fields[0]]
+        return value, {"field": value_fields[0].decode(), "fields": _listed(other_pairs)}
     try:
         fields = {name.decode(): value.decode() for name, value in pairs}
     except UnicodeDecodeError:
@@ -213,8 +213,8 @@ def _split(pairs: list[tuple[bytes, bytes]]) -> tuple[bytes, dict[str, Any]]:
 
 def _listed(pairs: list[tuple[bytes, bytes]]) -> Any:
     """Fields as an object; as a list of pairs where a name is repeated or no text."""
-    listed = [(text_or_base64(name), text_or_base64(value)) for name, value in pairs]
-    names = [name for name, _ in listed]
+    decoded = [(text_or_base64(name), text_or_base64(value)) for name, value in pairs]
+    names = [name for name, _ in decoded]
     if all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
-        return dict(listed)
-    return listed
+        return dict(decoded)
+    return decoded

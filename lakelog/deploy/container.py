@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.clients.loopback import is_loopback
+from lakelog.clients.connection import is_loopback
 from lakelog.deploy import program
 from lakelog.errors import ContainerFailed, MissingPackage
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lakelog.clients import backoff
+from lakelog.clients import connection
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.clients.redis_pool import require_package
@@ -42,7 +42,7 @@ from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Head
 from lakelog.sync import delta
-from lakelog.sync.delta import Step
+from lakelog.sync.delta import DeltaStep
 from lakelog.sync.target import Watermark, WatermarkMoved
 from lakelog.views.lineage import Part
 
@@ -131,7 +131,7 @@ class RecentFeeder:
         self._config = dataclasses.replace(config, retries=0, pool_size=2)
         self._given = keep, None if ttl is None else int(ttl * 1000)
         self._keep, self._ttl = keep or KEEP, int((ttl or 0) * 1000)
-        self._prefix, self._say = prefix_of(lake), say or (lambda text: None)
+        self._prefix, self._say = prefix_of(lake), say or (lambda message: None)
         self._client: RedisClient | None = None
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._thread: threading.Thread | None = None
@@ -176,19 +176,19 @@ class RecentFeeder:
             is_last = self._stop.is_set()
             began = time.monotonic()
             try:
-                written = self._round()
+                count = self._round()
                 attempt = 0
                 if self._trouble:
                     self._say(f"{self._config.address} has the recent entries again")
                     self._trouble = self.figures["trouble"] = ""
                 took = time.monotonic() - began
-                pause = min(max(took * _REST, _EVERY), _EVERY_MAX) if written else _EVERY
+                pause = min(max(took * _REST, _EVERY), _EVERY_MAX) if count else _EVERY
             except (WatermarkMoved, _Stopped):
                 pause = _EVERY
             except Exception as error:  # a thread that died of it would be missed by nobody
                 attempt += 1
                 self._note_trouble(error)
-                pause = max(backoff.pause(attempt), _EVERY)
+                pause = max(connection.pause(attempt), _EVERY)
             if is_last:
                 return
             self._stop.wait(pause)
@@ -196,12 +196,14 @@ class RecentFeeder:
     def _note_trouble(self, error: Exception) -> None:
         """Say what is wrong once; that a server is away has many words, and is one trouble."""
         self._disconnect()
-        text = words_of(self._config, error) if _is_reply(error) else " ".join(str(error).split())
-        trouble = "away" if " not answer" in text else text
+        message = (
+            words_of(self._config, error) if _is_reply(error) else " ".join(str(error).split())
+        )
+        trouble = "away" if " not answer" in message else message
         if trouble != self._trouble:
-            self._say(f"{text}; the lake goes on, Redis gets it later")
+            self._say(f"{message}; the lake goes on, Redis gets it later")
         self._trouble = trouble
-        self.figures["trouble"] = text
+        self.figures["trouble"] = message
         with contextlib.suppress(Exception):
             self._note_behind(None)
 
@@ -247,32 +249,32 @@ class RecentFeeder:
         state = self._store.manifests.of(head.move)
         mark, keep, ttl = self._mark()
         if mark is None or self._differs(keep, ttl):
-            written = self._rebuild(head, state)
+            count = self._rebuild(head, state)
         else:
-            written = self._advance(head, state, mark)
+            count = self._advance(head, state, mark)
         # Limits count once: of two feeders that differ, the one that started later decides.
         self._given = None, None
         self._number, self._checked = head.move.number, time.monotonic()
-        if written:
+        if count:
             self.figures["rounds"] += 1
             self.figures["seconds"] += round(time.monotonic() - began, 3)
-        return written
+        return count
 
     def _mark(self) -> tuple[Watermark | None, int, int]:
         """Read the watermark (None where there is none), and the limits of what is there."""
-        found = self._call("HGETALL", self._prefix)
-        self._generation = found.get("generation", "")
-        self._version = found.get("version", "0")
-        if "watermark" not in found:
+        fields = self._call("HGETALL", self._prefix)
+        self._generation = fields.get("generation", "")
+        self._version = fields.get("version", "0")
+        if "watermark" not in fields:
             return None, 0, 0
-        mark = Watermark.parse(found["watermark"], self._config.address)
-        return mark, int(found["keep"]), int(found["ttl"])
+        mark = Watermark.parse(fields["watermark"], self._config.address)
+        return mark, int(fields["keep"]), int(fields["ttl"])
 
     def _differs(self, keep: int, ttl: int) -> bool:
         """Whether what is there was kept by other limits than ours."""
-        wanted = (self._given[0] or keep, ttl if self._given[1] is None else self._given[1])
-        self._keep, self._ttl = wanted
-        return wanted != (keep, ttl)
+        limits = (self._given[0] or keep, ttl if self._given[1] is None else self._given[1])
+        self._keep, self._ttl = limits
+        return limits != (keep, ttl)
 
     def _advance(self, head: Head, state: Manifest, mark: Watermark) -> int:
         """Write what a state has beyond the watermark, or fill all again if it lost something."""
@@ -281,9 +283,9 @@ class RecentFeeder:
             return 0
         cursor = self._engine()
         change = delta.compare(self._store, cursor, mark, state, head.move.generation)
-        parts = tuple(part for step in change.steps for part in step.added)
-        first = change.steps[0] if change.steps else Step((), state.next_seq)
-        step = Step(parts, state.next_seq, first.removed, first.below)
+        added = tuple(segment_part for step in change.steps for segment_part in step.added)
+        removal = change.steps[0] if change.steps else DeltaStep((), state.next_seq)
+        step = DeltaStep(added, state.next_seq, removal.removed, removal.below)
         if change.clear or self._is_rewound(cursor, step, mark.upto):
             return self._rebuild(head, state)
         try:
@@ -291,13 +293,13 @@ class RecentFeeder:
         except _Evicted:
             return self._rebuild(head, state)
 
-    def _is_rewound(self, cursor: duckdb.DuckDBPyConnection, step: Step, upto: int) -> bool:
+    def _is_rewound(self, cursor: duckdb.DuckDBPyConnection, step: DeltaStep, upto: int) -> bool:
         """Whether entries left the lake, or came between those that are in Redis."""
         if step.removed:
             query = f"SELECT 1 FROM ({delta.keys_sql(self._store, step)}) LIMIT 1"
             if cursor.execute(query).fetchall():
                 return True
-        if all(part.entry.seq[0] >= upto for part in step.added):
+        if all(added.entry.seq[0] >= upto for added in step.added):
             return False
         query = f"SELECT 1 FROM ({delta.rows_sql(self._store, step)}) WHERE seq < {upto} LIMIT 1"
         return bool(cursor.execute(query).fetchall())
@@ -307,11 +309,11 @@ class RecentFeeder:
         generation = secrets.token_hex(4)
         generations = f"{self._prefix}:generations"
         entries = self._store.manifests.segments(state, "events")
-        step = Step(tuple(Part(entry, {}) for entry in entries), state.next_seq)
+        step = DeltaStep(tuple(Part(entry, {}) for entry in entries), state.next_seq)
         fresh = Watermark(self._store.lake_id, self._lake.branch_name, _MAPPING, "append")
         try:
             self._call("SADD", generations, generation)
-            written = self._write(head, state, fresh, step, generation)
+            count = self._write(head, state, fresh, step, generation)
         except (redis.RedisError, WatermarkMoved, _Stopped, _Evicted) as error:
             # Not after a lost connection: it may be the one that is read now. If it is not, the
             # next round is a rebuild again, which drops all others.
@@ -322,23 +324,23 @@ class RecentFeeder:
                     self._call("DEL", self._prefix)
                     drop(self._call, self._prefix, self._generation)
             if isinstance(error, _Evicted):
-                words = "evicts entries while they are written: raise its maxmemory"
-                raise SyncRefused(f"{self._config.address} {words}, or keep fewer") from None
+                advice = "evicts entries while they are written: raise its maxmemory"
+                raise SyncRefused(f"{self._config.address} {advice}, or keep fewer") from None
             raise
         self.figures["rebuilds"] += 1
         for name in self._call("SMEMBERS", generations):
             if name != generation:
                 drop(self._call, self._prefix, name)
-        return written
+        return count
 
     def _write(
-        self, head: Head, state: Manifest, mark: Watermark, step: Step, generation: str
+        self, head: Head, state: Manifest, mark: Watermark, step: DeltaStep, generation: str
     ) -> int:
         """Write the entries of a step by ranges of seq, each with the watermark it leads to.
 
         Of another generation than the one that is read only the last range has one.
         """
-        is_new, version, written = generation != self._generation, int(self._version), 0
+        is_new, version, total = generation != self._generation, int(self._version), 0
         cursor = self._engine()
         chunk = _REBUILT if is_new else _CHUNK
         edges = self._pick(cursor, state, step, chunk) if step.added else []
@@ -346,7 +348,7 @@ class RecentFeeder:
         for low, high in zip([-1, *edges], [*edges, step.upto - 1], strict=True):
             is_last = high == step.upto - 1
             lists = self._chunk(cursor, low, high) if step.added else []
-            count = sum(each.size for each in lists)
+            count = sum(addition.size for addition in lists)
             mark = dataclasses.replace(
                 mark,
                 move=moved.number,
@@ -360,21 +362,21 @@ class RecentFeeder:
                 synced_at=disk.now_us(),
                 tip=delta.tip_of(self._store, cursor, entries) if is_last else "",
             )
-            *first, final = _parts(lists, _CHUNK if is_new else count)
-            for part in first:
-                self._send(version, generation, None, part)
+            *batches, final = _parts(lists, _CHUNK if is_new else count)
+            for batch in batches:
+                self._send(version, generation, None, batch)
             self._send(version, generation, mark if is_last or not is_new else None, final)
             version += is_last or not is_new
-            written += count
+            total += count
             self.figures["entries_written"] += count
             if self._stop.is_set() and time.monotonic() > self._until and not is_last:
                 raise _Stopped
         cursor.execute(_CLEAN)
         self._note_behind(mark)
-        return written
+        return total
 
     def _pick(
-        self, cursor: duckdb.DuckDBPyConnection, state: Manifest, step: Step, chunk: int
+        self, cursor: duckdb.DuckDBPyConnection, state: Manifest, step: DeltaStep, chunk: int
     ) -> list[int]:
         """Choose the newest rows of each list; return where to divide them by seq."""
         self._view(cursor, step)
@@ -387,10 +389,10 @@ class RecentFeeder:
             seqs = cursor.execute("SELECT DISTINCT seq FROM recent_picks ORDER BY seq")
             self._view(cursor, _with_any(step, seqs.fetchnumpy()["seq"]))
         cursor.execute(_TEXTS.format(entry=ENTRY))
-        found = cursor.execute(_EDGES.format(chunk=chunk)).fetchall()
-        return sorted({int(row[0]) for row in found} - {step.upto - 1})
+        edges = cursor.execute(_EDGES.format(chunk=chunk)).fetchall()
+        return sorted({int(row[0]) for row in edges} - {step.upto - 1})
 
-    def _view(self, cursor: duckdb.DuckDBPyConnection, step: Step) -> None:
+    def _view(self, cursor: duckdb.DuckDBPyConnection, step: DeltaStep) -> None:
         rows = delta.rows_sql(self._store, step)
         cursor.execute(f"CREATE OR REPLACE TEMPORARY VIEW recent_rows AS {rows}")
 
@@ -400,8 +402,8 @@ class RecentFeeder:
             "SELECT DISTINCT origin::VARCHAR FROM recent_rows WHERE origin <> ''"
         ).fetchall()
         if any(origin not in self._names for (origin,) in origins):
-            known = cursors.of_state(self._store, state)
-            self._names = {cursor.origin: cursor.name for cursor in known}
+            all_cursors = cursors.of_state(self._store, state)
+            self._names = {cursor.origin: cursor.name for cursor in all_cursors}
         names = {origin: self._names[origin] for (origin,) in origins if origin in self._names}
         cursor.register("recent_names", names_table(names))
 
@@ -410,12 +412,12 @@ class RecentFeeder:
         rows = cursor.execute(_RANGE, [low, high]).fetchall()
         return [
             _Addition(
-                key_of(None if kind & 1 else source, None if kind & 2 else level),
+                key_of(None if grouping & 1 else source, None if grouping & 2 else level),
                 arrived,
                 entries,
                 count,
             )
-            for kind, source, level, arrived, entries, count in rows
+            for grouping, source, level, arrived, entries, count in rows
         ]
 
     def _send(
@@ -423,8 +425,8 @@ class RecentFeeder:
     ) -> None:
         values: list[Any] = [version, generation, self._keep, self._ttl]
         values += [mark.to_json() if mark else "", version + 1]
-        for each in lists:
-            values += each[:3]
+        for addition in lists:
+            values += addition[:3]
         answer = self._call("EVAL", WRITE, 1, self._prefix, *values)
         if answer == 2:
             raise _Evicted
@@ -460,26 +462,26 @@ class RecentFeeder:
         )
 
 
-def _with_any(step: Step, seqs: np.ndarray) -> Step:
+def _with_any(step: DeltaStep, seqs: np.ndarray) -> DeltaStep:
     """Return a step with those segments alone that may have one of these rows, given in order."""
     if not len(seqs):
         return step
-    firsts, lasts = zip(*(part.entry.seq for part in step.added), strict=True)
+    firsts, lasts = zip(*(segment_part.entry.seq for segment_part in step.added), strict=True)
     counts = np.searchsorted(seqs, lasts, "right") - np.searchsorted(seqs, firsts)
-    added = [part for part, count in zip(step.added, counts, strict=True) if count]
+    added = [segment_part for segment_part, count in zip(step.added, counts, strict=True) if count]
     return dataclasses.replace(step, added=tuple(added))
 
 
-def _parts(lists: list[_Addition], most: int) -> list[list[_Addition]]:
+def _parts(lists: list[_Addition], limit: int) -> list[list[_Addition]]:
     """Divide additions into parts of about so many entries; there is at least one part."""
-    parts, count = [list[_Addition]()], 0
-    for each in lists:
-        if count >= most:
-            parts.append([])
+    batches, count = [list[_Addition]()], 0
+    for addition in lists:
+        if count >= limit:
+            batches.append([])
             count = 0
-        parts[-1].append(each)
-        count += each.size
-    return parts
+        batches[-1].append(addition)
+        count += addition.size
+    return batches
 
 
 def _is_reply(error: Exception) -> bool:

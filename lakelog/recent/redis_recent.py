@@ -209,13 +209,13 @@ class RecentEntries:
                 keys = [key_of(name, level) for name in self.sources(source)]
         if match is None and len(keys) < 2:
             return self._read(keys, limit)
-        found: list[RecentEntry] = []
+        matches: list[RecentEntry] = []
         # A few at a time: that bounds what is held, and Redis answers others between.
-        for at in range(0, len(keys), 16):
+        for start in range(0, len(keys), 16):
             count = limit if match is None else KEEP_MAX
-            found += filter(_matcher(match), self._read(keys[at : at + 16], count))
-            found = sorted(found, key=lambda each: -(each.seq or 0))[:limit]
-        return found
+            matches += filter(_matcher(match), self._read(keys[start : start + 16], count))
+            matches = sorted(matches, key=lambda entry: -(entry.seq or 0))[:limit]
+        return matches
 
     def sources(self, pattern: str = "*") -> list[str]:
         """Return the sources that match a glob, those with the newest entries first."""
@@ -230,13 +230,13 @@ class RecentEntries:
 
     def status(self) -> RecentStatus:
         """Compare what is in Redis with the published events of the lake."""
-        found = self._client.call("HGETALL", lambda client: client.hgetall(self._prefix))
+        fields = self._client.call("HGETALL", lambda client: client.hgetall(self._prefix))
         state = self._lake.store.state(self._lake.branch_name)
-        if "watermark" not in found:
+        if "watermark" not in fields:
             return RecentStatus(0, 0, 0, None)
-        mark = Watermark.parse(found["watermark"], self._client.config.address)
-        behind = events_behind(self._lake, mark, state)
-        return RecentStatus(mark.version, int(found["keep"]), int(found["ttl"]) / 1000, behind)
+        mark = Watermark.parse(fields["watermark"], self._client.config.address)
+        lag = events_behind(self._lake, mark, state)
+        return RecentStatus(mark.version, int(fields["keep"]), int(fields["ttl"]) / 1000, lag)
 
     def _read(self, keys: list[str], limit: int) -> list[RecentEntry]:
         if limit < 1 or not keys:
@@ -246,11 +246,11 @@ class RecentEntries:
             for key in keys:
                 pipe.lrange(f"{base}:{key}", 0, limit - 1)
 
-        found = self._ask(lists)
-        missing = [key for key, texts in zip(keys, found, strict=True) if not texts]
+        lists_of_lines = self._ask(lists)
+        missing = [key for key, lines in zip(keys, lists_of_lines, strict=True) if not lines]
         if missing:
             self._require_expired(missing)
-        return parse_entries([text for texts in found for text in texts])
+        return parse_entries([line for lines in lists_of_lines for line in lines])
 
     def _require_expired(self, keys: list[str]) -> None:
         """Lists that the index has are there, or expired: else Redis evicted them, or the index."""
@@ -262,11 +262,13 @@ class RecentEntries:
                 pipe.zscore(f"{base}:index:{key[0]}", key[2:])
             pipe.time()
 
-        *found, (now, _) = self._ask(scores)
-        for size, names, arrived in zip(found[::3], found[1::3], found[2::3], strict=True):
+        *scores_of_lists, (clock, _) = self._ask(scores)
+        for size, names, arrived in zip(
+            scores_of_lists[::3], scores_of_lists[1::3], scores_of_lists[2::3], strict=True
+        ):
             self._require_index(size, names)
             # A second more: the list may have expired between the two looks.
-            if arrived and (not self._ttl or arrived + self._ttl > (now + 1) * 1000):
+            if arrived and (not self._ttl or arrived + self._ttl > (clock + 1) * 1000):
                 raise self._absence("all ", "it evicted some")
 
     def _require_index(self, size: str | None, names: int) -> None:
@@ -313,14 +315,14 @@ def from_lake(
 ) -> list[RecentEntry]:
     """Return what `RecentEntries.search` does, from the lake: all of it, live events included."""
     state = lake.store.state(lake.branch_name)
-    known = cursors.of_state(lake.store, state)
-    names = names_table({cursor.origin: cursor.name for cursor in known})
+    all_cursors = cursors.of_state(lake.store, state)
+    names = names_table({cursor.origin: cursor.name for cursor in all_cursors})
     conditions, values = ["true"], list[Any]()
-    for text, column in ((source, SOURCE), (match, _CONTENT)):
-        if text is None:
+    for pattern, column in ((source, SOURCE), (match, _CONTENT)):
+        if pattern is None:
             continue
-        values.append(text)
-        if _is_glob(text):
+        values.append(pattern)
+        if _is_glob(pattern):
             conditions.append(f"{column} GLOB ${len(values)}")
         elif column == _CONTENT:
             conditions.append(f"contains({column}, ${len(values)})")
@@ -337,38 +339,38 @@ def from_lake(
     return parse_entries([row[0] for row in rows])
 
 
-def parse_entries(texts: list[str]) -> list[RecentEntry]:
+def parse_entries(lines: list[str]) -> list[RecentEntry]:
     """Return the entries of texts in JSON."""
     try:
-        records = orjson.loads(f"[{','.join(texts)}]")
+        records = orjson.loads(f"[{','.join(lines)}]")
     except orjson.JSONDecodeError:
-        records = [_parse(text) for text in texts]
+        records = [_parse(line) for line in lines]
     # Not by the class: its constructor, written in Python, takes a tenth of a look-up.
     new, moment = tuple.__new__, datetime.fromisoformat
     return [
         new(
             RecentEntry,
             (
-                each["seq"],
-                moment(each["timestamp"]),
-                each["source"],
-                each["content"],
-                each["level"],
-                each["metadata"],
+                record["seq"],
+                moment(record["timestamp"]),
+                record["source"],
+                record["content"],
+                record["level"],
+                record["metadata"],
             ),
         )
-        for each in records
+        for record in records
     ]
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _parse(line: str) -> dict[str, Any]:
     """Return an entry; data that the engine accepts and no JSON reader does stays text."""
     record: dict[str, Any]
     try:
-        record = orjson.loads(text)
+        record = orjson.loads(line)
     except orjson.JSONDecodeError:
         # No earlier string has this text in it, for its quotes would be escaped.
-        head, _, data = text.partition('"data":')
+        head, _, data = line.partition('"data":')
         record = orjson.loads(f"{head.rstrip(',')}}}}}")
         record["metadata"]["data"] = data[:-2]
     return record
@@ -383,19 +385,19 @@ def key_of(source: str | None, level: str | None) -> str:
     return f"p:{len(level.encode('utf-8', 'surrogateescape'))}:{level}:{source}"
 
 
-def size_of(base: str, kind: str) -> str:
+def size_of(base: str, index: str) -> str:
     """Return the field that says how many names an index of a generation has."""
-    return f"size:{base.rpartition(':')[2]}:{kind}"
+    return f"size:{base.rpartition(':')[2]}:{index}"
 
 
 def drop(call: Callable[..., Any], prefix: str, generation: str) -> None:
     """Delete the lists of a generation, then what names them; `call` sends a command."""
     base, is_whole = f"{prefix}:{generation}", True
-    for kind in "aslp":
-        index = f"{base}:index:{kind}"
-        is_whole &= call("ZCARD", index) >= int(call("HGET", prefix, size_of(base, kind)) or 0)
+    for letter in "aslp":
+        index = f"{base}:index:{letter}"
+        is_whole &= call("ZCARD", index) >= int(call("HGET", prefix, size_of(base, letter)) or 0)
         while names := call("ZRANGE", index, 0, _DROPPED - 1):
-            call("UNLINK", *(f"{base}:{kind}:{name}" for name in names))
+            call("UNLINK", *(f"{base}:{letter}:{name}" for name in names))
             call("ZREM", index, *names)
     cursor: Any = None
     # Of an index that was evicted the lists are found among all keys.
@@ -404,12 +406,12 @@ def drop(call: Callable[..., Any], prefix: str, generation: str) -> None:
         cursor, keys = call("SCAN", cursor or 0, "MATCH", pattern, "COUNT", _DROPPED)
         if keys:
             call("UNLINK", *keys)
-    call("HDEL", prefix, *(size_of(base, kind) for kind in "aslp"))
+    call("HDEL", prefix, *(size_of(base, letter) for letter in "aslp"))
     call("SREM", f"{prefix}:generations", generation)
 
 
-def _is_glob(text: str) -> bool:
-    return any(mark in text for mark in "*?[")
+def _is_glob(pattern: str) -> bool:
+    return any(mark in pattern for mark in "*?[")
 
 
 def _matcher(match: str | None) -> Callable[[RecentEntry], bool]:
@@ -453,7 +455,7 @@ def is_full(error: Exception) -> bool:
 
 def words_of(config: RedisConfig, error: Exception) -> str:
     """Return in one line what the server says of a command, and what to do about it."""
-    text = " ".join(str(error).split())[:200]
+    message = " ".join(str(error).split())[:200]
     if is_full(error):
         return f"{config.address} is full: raise its maxmemory, or keep fewer entries"
     if isinstance(error, redis.exceptions.NoPermissionError):
@@ -461,4 +463,4 @@ def words_of(config: RedisConfig, error: Exception) -> str:
             f"{config.address} does not let this user write recent entries: give it"
             " ~lakelog:* +@read +@write +@scripting +ping +time +select"
         )
-    return f"{config.address}: {text}"
+    return f"{config.address}: {message}"

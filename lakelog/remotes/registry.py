@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from lakelog.clients.loopback import is_loopback
+from lakelog.clients.connection import is_loopback
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.remotes import docker_config
 from lakelog.remotes.remote import Interrupted, Pace

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from lakelog.clients import backoff
+from lakelog.clients import connection
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.runtime.lazy import Lazy
 
@@ -175,7 +175,7 @@ def give_up_or_wait(number: int, error: Interrupted) -> None:
     """Wait after the nth attempt that was interrupted. Raises Unreachable after the last one."""
     if number >= TRIES:
         raise Unreachable(f"{error}: run it again, it goes on where it was") from None
-    time.sleep(backoff.pause(number))
+    time.sleep(connection.pause(number))
 
 
 def in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[tuple[_T, _R]]:

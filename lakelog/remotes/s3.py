@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lakelog.clients.loopback import is_loopback
+from lakelog.clients.connection import is_loopback
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
 from lakelog.remotes import aws_config
 from lakelog.remotes import remote as remotes

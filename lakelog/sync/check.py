@@ -13,7 +13,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
@@ -67,23 +67,28 @@ def check(
     With `repair` what differs is written again. Raises SyncRefused, also for a target that is not
     a SQL database, InvalidSetting, Unreachable, MissingPackage, Damaged.
     """
-    to = target_of(target)
-    if not isinstance(to, SqlTarget):
-        raise SyncRefused(f"{to.address}: only tables of SQL databases can be compared")
-    if not to.exists():
-        raise SyncRefused(f"{to.address}: it is not there")
+    sync_target = target_of(target)
+    if not isinstance(sync_target, SqlTarget):
+        raise SyncRefused(f"{sync_target.address}: only tables of SQL databases can be compared")
+    if not sync_target.exists():
+        raise SyncRefused(f"{sync_target.address}: it is not there")
     try:
-        with contextlib.closing(to):
-            to.connect()
-            marks = to.watermarks()
+        with contextlib.closing(sync_target):
+            sync_target.connect()
+            marks = sync_target.watermarks()
             if table is not None and table not in marks:
-                raise SyncRefused(f"{to.address}: no sync has written a table {table}")
+                raise SyncRefused(f"{sync_target.address}: no sync has written a table {table}")
             names = marks if table is None else (table,)
             ours = lake.store.lake_id, lake.branch_name
-            own = [n for n in names if (marks[n].lake_id, marks[n].branch) == ours]
-            if table is not None and not own:
-                raise SyncRefused(f"{to.address}: table {table} is of another lake or branch")
-            return [_Comparison(lake, to, each, marks[each]).run(repair=repair) for each in own]
+            own_tables = [n for n in names if (marks[n].lake_id, marks[n].branch) == ours]
+            if table is not None and not own_tables:
+                raise SyncRefused(
+                    f"{sync_target.address}: table {table} is of another lake or branch"
+                )
+            return [
+                _Comparison(lake, sync_target, table_name, marks[table_name]).run(repair=repair)
+                for table_name in own_tables
+            ]
     except (ConnectionLost, WatermarkMoved) as error:
         raise Unreachable(str(error)) from None
 
@@ -124,20 +129,24 @@ class _Comparison:
         """SQL for the events of the state that the watermark names. Raises DamagedManifest."""
         store = self._lake.store
         entries = store.manifests.segments(store.manifests.load(self._mark.snapshot), "events")
-        step = delta.Step(delta.parts_of(entries), self._mark.upto)
+        step = delta.DeltaStep(delta.parts_of(entries), self._mark.upto)
         return f"SELECT * FROM ({delta.rows_sql(store, step)}) WHERE {KEY} < {self._mark.upto}"
 
     def _skipped(self, shape: TableShape) -> tuple[str, ...]:
-        plain = {name: kind.lower().split("(")[0] for name, kind in shape.types.items()}
-        names = (name for name, kind in plain.items() if kind in _INEXACT or kind.endswith("[]"))
+        plain = {name: sql_type.lower().split("(")[0] for name, sql_type in shape.types.items()}
+        names = (
+            name
+            for name, sql_type in plain.items()
+            if sql_type in _INEXACT or sql_type.endswith("[]")
+        )
         ours = {column.name for column in self._mapping.columns}
         return tuple(sorted(ours.intersection(names)))
 
     def _digest(self, name: str, batches: object, columns: list[str]) -> None:
         """Make a table of keys and digests of rows, equal ones counted."""
-        texts = (f"coalesce({sql.identifier(column)}::VARCHAR, chr(30))" for column in columns)
+        values = (f"coalesce({sql.identifier(column)}::VARCHAR, chr(30))" for column in columns)
         key = KEY if self._mapping.is_keyed else "0"
-        row = f"{key} AS k, md5(concat_ws(chr(31), {', '.join(texts)})) AS d"
+        row = f"{key} AS k, md5(concat_ws(chr(31), {', '.join(values)})) AS d"
         self._cursor.execute(f"CREATE OR REPLACE TEMP TABLE {name} (k BIGINT, d VARCHAR)")
         for batch in batches:  # type: ignore[attr-defined]
             self._cursor.register("lakelog_batch", batch)
@@ -182,16 +191,16 @@ class _Comparison:
         try:
             if is_keyed and keys.num_rows <= _KEYS_MAX:
                 self._target.delete(self._table, keys)
-                listed = ", ".join(str(key) for key in keys[KEY].to_pylist())
-                events = f"SELECT * FROM ({events}) WHERE {KEY} IN ({listed})"
+                key_list = ", ".join(str(key) for key in keys[KEY].to_pylist())
+                events = f"SELECT * FROM ({events}) WHERE {KEY} IN ({key_list})"
             else:
                 self._target.clear(self._table)
             for batch in self._reader.mapped(events):
                 self._target.write(self._table, batch, keyed)
-            wanted = self._cursor.sql(f"SELECT count(*) FROM {_WANTED}").fetchall()[0][0]
+            expected = self._cursor.sql(f"SELECT count(*) FROM {_WANTED}").fetchall()[0][0]
             mark = dataclasses.replace(
                 self._mark,
-                rows=int(wanted),
+                rows=int(expected),
                 version=self._mark.version + 1,
                 synced_at=disk.now_us(),
             )

@@ -39,7 +39,7 @@ OTHER_HISTORY = (
 
 
 @dataclass(frozen=True)
-class Step:
+class DeltaStep:
     """Rows to add, and with the first step rows to remove; afterwards all below `upto` is there.
 
     Rows of `removed` from `below` on are not in the table.
@@ -53,7 +53,7 @@ class Step:
     @property
     def events(self) -> int:
         """At least so many events are read for it."""
-        return sum(part.entry.events for part in self.added)
+        return sum(source_part.entry.events for source_part in self.added)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Delta:
     """The steps to a state. With `clear` the table is emptied first, and they are one; `reason` is
     why."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[DeltaStep, ...]
     clear: bool = False
     reason: str = ""
 
@@ -82,7 +82,7 @@ def compare(
     try:
         before = store.manifests.segments(store.manifests.load(old.snapshot), "events")
         removed, added = _differences(store, before, entries, old.upto, state)
-        compact.check(store, [part.entry for part in removed])
+        compact.check(store, [removed_part.entry for removed_part in removed])
     except Damaged:  # collected meanwhile, or never there
         if not is_in_history(store, cursor, old, entries):
             return everything(entries, state, OTHER_HISTORY)
@@ -94,7 +94,7 @@ def compare(
 
 def everything(entries: list[SegmentEntry], state: Manifest, reason: str = "") -> Delta:
     """Return the delta that fills an emptied table."""
-    steps = (Step(parts_of(entries), state.next_seq),)
+    steps = (DeltaStep(parts_of(entries), state.next_seq),)
     return Delta(steps, clear=True, reason=reason)
 
 
@@ -117,18 +117,18 @@ def is_in_history(
 
 def tip_of(store: Store, cursor: duckdb.DuckDBPyConnection, entries: list[SegmentEntry]) -> str:
     """Return the seq of the last event and a digest of it; nothing where there is none."""
-    last = max(entries, key=lambda e: e.seq[1], default=None)
-    return _tip(store, cursor, [last], last.seq[1]) if last else ""
+    newest = max(entries, key=lambda e: e.seq[1], default=None)
+    return _tip(store, cursor, [newest], newest.seq[1]) if newest else ""
 
 
 def _tip(
     store: Store, cursor: duckdb.DuckDBPyConnection, entries: list[SegmentEntry], seq: int
 ) -> str:
     values = "epoch_us(time), type, source, id, message, data"
-    text = ", ".join(f"coalesce(({each})::VARCHAR, '')" for each in values.split(", "))
-    query = f"SELECT md5(concat_ws(chr(31), {text})) FROM ({_rows(store, parts_of(entries))})"
-    found = cursor.execute(f"{query} WHERE {KEY} = {seq}").fetchall()
-    return f"{seq}:{found[0][0]}" if len(found) == 1 else ""
+    expression = ", ".join(f"coalesce(({value})::VARCHAR, '')" for value in values.split(", "))
+    query = f"SELECT md5(concat_ws(chr(31), {expression})) FROM ({_rows(store, parts_of(entries))})"
+    rows = cursor.execute(f"{query} WHERE {KEY} = {seq}").fetchall()
+    return f"{seq}:{rows[0][0]}" if len(rows) == 1 else ""
 
 
 def parts_of(entries: list[SegmentEntry]) -> tuple[Part, ...]:
@@ -136,19 +136,19 @@ def parts_of(entries: list[SegmentEntry]) -> tuple[Part, ...]:
     return tuple(Part(entry, {}) for entry in entries)
 
 
-def joined(steps: list[Step]) -> list[Step]:
+def joined(steps: list[DeltaStep]) -> list[DeltaStep]:
     """Return steps of one transaction as few: many segments are read faster than one by one."""
     whole = [step for step in steps if not step.removed]
     if len(whole) < 2:
         return steps
-    added = tuple(part for step in whole for part in step.added)
-    first = [step for step in steps if step.removed]
-    return [*first, Step(added, whole[-1].upto, below=whole[-1].below)]
+    added = tuple(step_part for step in whole for step_part in step.added)
+    removing = [step for step in steps if step.removed]
+    return [*removing, DeltaStep(added, whole[-1].upto, below=whole[-1].below)]
 
 
-def size(store: Store, cursor: duckdb.DuckDBPyConnection, step: Step) -> int:
+def size(store: Store, cursor: duckdb.DuckDBPyConnection, step: DeltaStep) -> int:
     """Return how many events a step adds or removes."""
-    if not step.removed and not any(part.without for part in step.added):
+    if not step.removed and not any(step_part.without for step_part in step.added):
         return step.events
     queries = [rows_sql(store, step)] if step.added else []
     queries += [keys_sql(store, step)] if step.removed else []
@@ -156,7 +156,7 @@ def size(store: Store, cursor: duckdb.DuckDBPyConnection, step: Step) -> int:
     return sum(int(rows[0][0]) for rows in counts)
 
 
-def rows_sql(store: Store, step: Step) -> str:
+def rows_sql(store: Store, step: DeltaStep) -> str:
     """Return SQL for the events that a step adds, their segments verified. Raises Damaged."""
     added = _rows(store, step.added)
     if not step.removed:
@@ -164,15 +164,15 @@ def rows_sql(store: Store, step: Step) -> str:
     return f"SELECT * FROM ({added}) EXCEPT SELECT * FROM ({_held(store, step)})"
 
 
-def keys_sql(store: Store, step: Step) -> str:
+def keys_sql(store: Store, step: DeltaStep) -> str:
     """Return SQL for the keys of events that a step removes. Raises Damaged."""
-    gone = f"SELECT * FROM ({_held(store, step)})"
+    query = f"SELECT * FROM ({_held(store, step)})"
     if step.added:
-        gone += f" EXCEPT SELECT * FROM ({_rows(store, step.added)})"
-    return f"SELECT {KEY} FROM ({gone})"
+        query += f" EXCEPT SELECT * FROM ({_rows(store, step.added)})"
+    return f"SELECT {KEY} FROM ({query})"
 
 
-def _held(store: Store, step: Step) -> str:
+def _held(store: Store, step: DeltaStep) -> str:
     return f"SELECT * FROM ({_rows(store, step.removed)}) WHERE {KEY} < {step.below}"
 
 
@@ -203,12 +203,12 @@ def _differences(
 
 def _from(entries: list[SegmentEntry], upto: int) -> list[Part]:
     """Segments from a seq on."""
-    parts = []
+    remaining = []
     for entry in entries:
         if entry.seq[1] >= upto:
-            below = ((0, upto - 1),) if entry.seq[0] < upto else ()
-            parts.append(Part(entry, {}, below))
-    return parts
+            excluded = ((0, upto - 1),) if entry.seq[0] < upto else ()
+            remaining.append(Part(entry, {}, excluded))
+    return remaining
 
 
 def _count(
@@ -224,43 +224,43 @@ def _count(
 
 
 def _steps(
-    added: list[Part], below: int, end: int, removed: list[Part] | None = None
-) -> tuple[Step, ...]:
+    added: list[Part], low: int, end: int, removed: list[Part] | None = None
+) -> tuple[DeltaStep, ...]:
     """Divide segments where no seq range of one reaches over the next one's first."""
-    groups = list(_disjoint(added, below))
+    groups = list(_disjoint(added, low))
     if not groups:
-        return (Step((), end, tuple(removed or ()), below),)
+        return (DeltaStep((), end, tuple(removed or ()), low),)
     # What is below the watermark belongs with the removals: seq of both may be the same.
-    if removed and groups[0][0].entry.seq[0] >= below:
+    if removed and groups[0][0].entry.seq[0] >= low:
         groups.insert(0, [])
-    starts = [min(part.entry.seq[0] for part in group) for group in groups[1:]]
+    starts = [min(step_part.entry.seq[0] for step_part in group) for group in groups[1:]]
     return tuple(
-        Step(tuple(group), upto, () if n else tuple(removed or ()), below)
+        DeltaStep(tuple(group), upto, () if n else tuple(removed or ()), low)
         for n, (group, upto) in enumerate(zip(groups, [*starts, end], strict=True))
     )
 
 
-def _disjoint(parts: list[Part], below: int) -> Iterator[list[Part]]:
+def _disjoint(overlapping: list[Part], low: int) -> Iterator[list[Part]]:
     group: list[Part] = []
-    reach = below - 1
-    for part in sorted(parts, key=lambda p: p.entry.seq[0]):
-        if group and part.entry.seq[0] > reach:
+    reach = low - 1
+    for candidate in sorted(overlapping, key=lambda p: p.entry.seq[0]):
+        if group and candidate.entry.seq[0] > reach:
             yield group
             group = []
-        group.append(part)
-        reach = max(reach, part.entry.seq[1])
+        group.append(candidate)
+        reach = max(reach, candidate.entry.seq[1])
     if group:
         yield group
 
 
-def _rows(store: Store, parts: tuple[Part, ...]) -> str:
+def _rows(store: Store, segment_parts: tuple[Part, ...]) -> str:
     """SQL for the rows of segments, each verified before."""
-    compact.check(store, [part.entry for part in parts])
-    whole = [part.entry for part in parts if not part.without]
+    compact.check(store, [segment_part.entry for segment_part in segment_parts])
+    whole = [segment_part.entry for segment_part in segment_parts if not segment_part.without]
     queries = [segment_sql.rows_sql(store.paths, whole)] if whole else []
-    for part in parts:
-        if part.without:
-            rest = " OR ".join(f"{KEY} BETWEEN {a} AND {b}" for a, b in part.without)
-            rows = segment_sql.rows_sql(store.paths, [part.entry])
-            queries.append(f"SELECT * FROM ({rows}) WHERE NOT ({rest})")
+    for segment_part in segment_parts:
+        if segment_part.without:
+            condition = " OR ".join(f"{KEY} BETWEEN {a} AND {b}" for a, b in segment_part.without)
+            rows = segment_sql.rows_sql(store.paths, [segment_part.entry])
+            queries.append(f"SELECT * FROM ({rows}) WHERE NOT ({condition})")
     return " UNION ALL ".join(queries)

@@ -33,7 +33,7 @@ class Dependent(Exception):
 
 
 @dataclass(frozen=True)
-class Source:
+class RowSource:
     """A part of a query that gives rows of events: its name, and whether it hands up their KEY."""
 
     name: str
@@ -49,7 +49,7 @@ class RowMapping:
     is_several: bool
 
 
-_Scope = dict[str, "Source | None"]
+_Scope = dict[str, "RowSource | None"]
 
 
 def row_mapping(tree: Node) -> RowMapping:
@@ -59,131 +59,135 @@ def row_mapping(tree: Node) -> RowMapping:
     source = _select(node, {})
     if source is None:
         raise Dependent("rows that come from no event")
-    names = {call[0] for each in nodes(node) if (call := called(each))}
-    is_joined = any(each.get("type") == "JOIN" for each in nodes(node))
+    names = {call[0] for child in nodes(node) if (call := called(child))}
+    is_joined = any(child.get("type") == "JOIN" for child in nodes(node))
     return RowMapping(source.has_key, is_joined or bool(names & _SEVERAL))
 
 
 def tables(tree: Node) -> set[str]:
     """Return what a query reads but `events` and its own subqueries: tables, and functions."""
-    below = list(nodes(tree["statements"][0]["node"]))
-    own = {
+    all_nodes = list(nodes(tree["statements"][0]["node"]))
+    cte_names = {
         entry["key"].lower()
-        for each in below
-        for entry in (each.get("cte_map") or {}).get("map", ())
+        for child in all_nodes
+        for entry in (child.get("cte_map") or {}).get("map", ())
     }
-    read = set()
-    for each in below:
-        if each.get("type") == "BASE_TABLE" and not is_events(each):
-            name = ".".join(filter(None, (each["schema_name"], each["table_name"])))
-            read |= {name} if each["schema_name"] or name.lower() not in own | {"events"} else set()
-        if each.get("type") == "TABLE_FUNCTION":
-            name = str(each["function"].get("function_name", "")).lower()
-            read |= {f"{name}()"} if name not in TABLE_FUNCTIONS else set()
-        if each.get("type") == "SHOW_REF":
-            read.add("the catalog")
-    return read
+    names = set()
+    for child in all_nodes:
+        if child.get("type") == "BASE_TABLE" and not is_events(child):
+            name = ".".join(filter(None, (child["schema_name"], child["table_name"])))
+            names |= (
+                {name}
+                if child["schema_name"] or name.lower() not in cte_names | {"events"}
+                else set()
+            )
+        if child.get("type") == "TABLE_FUNCTION":
+            name = str(child["function"].get("function_name", "")).lower()
+            names |= {f"{name}()"} if name not in TABLE_FUNCTIONS else set()
+        if child.get("type") == "SHOW_REF":
+            names.add("the catalog")
+    return names
 
 
 def _require_plain(node: Node) -> None:
     """Refuse what makes a row of several at any depth. Raises Dependent."""
-    for each in nodes(node):
-        kind, calls = each.get("type"), called(each)
-        if kind in ("LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"):
+    for child in nodes(node):
+        node_type, calls = child.get("type"), called(child)
+        if node_type in ("LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"):
             raise Dependent("LIMIT")
-        if kind == "DISTINCT_MODIFIER":
+        if node_type == "DISTINCT_MODIFIER":
             raise Dependent("DISTINCT")
-        if each.get("class") == "WINDOW":
+        if child.get("class") == "WINDOW":
             raise Dependent("a window")
         if calls and is_aggregate(calls[0]):
             raise Dependent(f"{calls[0]}()")
-        if kind == "SELECT_NODE":
+        if node_type == "SELECT_NODE":
             for name in ("group_expressions", "having", "qualify", "sample"):
-                if each.get(name) or (name == "group_expressions" and each.get("group_sets")):
+                if child.get(name) or (name == "group_expressions" and child.get("group_sets")):
                     raise Dependent(name.split("_")[0].upper().replace("GROUP", "GROUP BY"))
             # GROUP BY ALL has no expressions.
-            if each.get("aggregate_handling") != "STANDARD_HANDLING":
+            if child.get("aggregate_handling") != "STANDARD_HANDLING":
                 raise Dependent("GROUP BY")
-        elif kind in ("SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"):
+        elif node_type in ("SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"):
             raise Dependent("UNION or another operation on sets")
-        elif kind in ("PIVOT", "SHOW_REF", "COLUMN_DATA", "DELIM_GET"):
-            raise Dependent(f"{kind}")
-        if each.get("class") == "SUBQUERY" and _reads_tables(each):
+        elif node_type in ("PIVOT", "SHOW_REF", "COLUMN_DATA", "DELIM_GET"):
+            raise Dependent(f"{node_type}")
+        if child.get("class") == "SUBQUERY" and _reads_tables(child):
             raise Dependent("a subquery over a table")
 
 
-def _reads_tables(part: Any) -> bool:
-    return any(each.get("type") == "BASE_TABLE" for each in nodes(part))
+def _reads_tables(tree: Any) -> bool:
+    return any(child.get("type") == "BASE_TABLE" for child in nodes(tree))
 
 
-def _select(node: Node, scope: _Scope) -> Source | None:
+def _select(node: Node, scope: _Scope) -> RowSource | None:
     """Return what a SELECT gives, None where it reads no event. Raises Dependent."""
     if node.get("type") != "SELECT_NODE":
         raise Dependent(str(node.get("type")))
     scope = dict(scope)
     for entry in (node.get("cte_map") or {}).get("map", ()):
         value = entry["value"]
-        found = _select(value.get("query_node") or value["query"]["node"], scope)
-        if found and value.get("aliases"):
-            found = Source(found.name, False)
-        scope[entry["key"].lower()] = found
+        origin = _select(value.get("query_node") or value["query"]["node"], scope)
+        if origin and value.get("aliases"):
+            origin = RowSource(origin.name, False)
+        scope[entry["key"].lower()] = origin
     source = _table(node.get("from_table") or {}, scope)
     if source is None:
         return None
     is_joined = node["from_table"]["type"] == "JOIN"
-    return Source("", _hands_up_key(node["select_list"], source, is_joined=is_joined))
+    return RowSource("", _hands_up_key(node["select_list"], source, is_joined=is_joined))
 
 
-def _table(table: Node, scope: _Scope) -> Source | None:
+def _table(table: Node, scope: _Scope) -> RowSource | None:
     """Return what a part of FROM gives. Raises Dependent."""
-    kind, name = table.get("type"), str(table.get("alias") or "").lower()
+    table_type, name = table.get("type"), str(table.get("alias") or "").lower()
     if table.get("sample"):
         raise Dependent("a sample")
     renames = bool(table.get("column_name_alias"))
-    if kind == "BASE_TABLE":
+    if table_type == "BASE_TABLE":
         plain = table["table_name"].lower()
         if table["schema_name"] or table["catalog_name"] or table.get("at_clause"):
             raise Dependent(f"the table {table['schema_name']}.{table['table_name']}")
         if plain in scope:
-            known = scope[plain]
-            return known and Source(name or plain, known.has_key and not renames)
+            source = scope[plain]
+            return source and RowSource(name or plain, source.has_key and not renames)
         if plain != "events":
             raise Dependent(f"the table {table['table_name']}")
-        return Source(name or plain, not renames)
-    if kind == "SUBQUERY":
-        found = _select(table["subquery"]["node"], scope)
-        return found and Source(name, found.has_key and not renames)
-    if kind == "TABLE_FUNCTION":
+        return RowSource(name or plain, not renames)
+    if table_type == "SUBQUERY":
+        origin = _select(table["subquery"]["node"], scope)
+        return origin and RowSource(name, origin.has_key and not renames)
+    if table_type == "TABLE_FUNCTION":
         called_name = str(table["function"].get("function_name", "")).lower()
         if called_name not in TABLE_FUNCTIONS:
             raise Dependent(f"{called_name}()")
         return None
-    if kind == "JOIN":
+    if table_type == "JOIN":
         return _join(table, scope)
-    if kind in ("EMPTY", "EXPRESSION_LIST"):
+    if table_type in ("EMPTY", "EXPRESSION_LIST"):
         return None
-    raise Dependent(f"{kind}")
+    raise Dependent(f"{table_type}")
 
 
-def _join(table: Node, scope: _Scope) -> Source | None:
-    left, right = _table(table["left"], scope), _table(table["right"], scope)
-    if left and right:
+def _join(table: Node, scope: _Scope) -> RowSource | None:
+    left_source, right = _table(table["left"], scope), _table(table["right"], scope)
+    if left_source and right:
         raise Dependent("a join of events with others")
-    if not left and not right:
+    if not left_source and not right:
         return None
     how = table["join_type"]
-    keeps = how in _LEFT if left else how in ("INNER", "RIGHT")
+    keeps = how in _LEFT if left_source else how in ("INNER", "RIGHT")
     if table["ref_type"] not in _JOINS or not keeps:
         raise Dependent(f"a {table['ref_type']} {how} JOIN")
-    return left or right
+    return left_source or right
 
 
-def _hands_up_key(items: list[Node], source: Source, *, is_joined: bool) -> bool:
+def _hands_up_key(items: list[Node], source: RowSource, *, is_joined: bool) -> bool:
     """Whether the column KEY of a SELECT is that of its source, as far as it has one."""
     has_key = False
     for item in items:
-        kind, alias = item.get("class"), str(item.get("alias") or "").lower()
-        if kind == "STAR":
+        expression_class, alias = item.get("class"), str(item.get("alias") or "").lower()
+        if expression_class == "STAR":
             # COLUMNS(...) may choose one of the other side.
             if not _is_plain_star(item, alias) or (is_joined and item.get("columns")):
                 return False
@@ -193,7 +197,7 @@ def _hands_up_key(items: list[Node], source: Source, *, is_joined: bool) -> bool
                 return False
             has_key = True
         # An expression of COLUMNS(...) has the names of the columns, and other values.
-        elif any(each.get("class") == "STAR" for each in nodes(item)):
+        elif any(child.get("class") == "STAR" for child in nodes(item)):
             return False
     return has_key
 
@@ -204,24 +208,24 @@ def _is_plain_star(item: Node, alias: str) -> bool:
     return not alias and not any(KEY in str(item.get(name) or "").lower() for name in changes)
 
 
-def _is_of_another(item: Node, source: Source) -> bool:
-    of = str(item.get("relation_name") or "").lower()
-    return bool(of) and of != source.name
+def _is_of_another(item: Node, source: RowSource) -> bool:
+    relation = str(item.get("relation_name") or "").lower()
+    return bool(relation) and relation != source.name
 
 
 def _name(item: Node) -> str:
     return str(item["column_names"][-1]).lower() if item.get("class") == "COLUMN_REF" else ""
 
 
-def _is_key(item: Node, source: Source) -> bool:
+def _is_key(item: Node, source: RowSource) -> bool:
     """Whether an expression is KEY of a source, perhaps cast to another integer."""
     if item.get("class") == "CAST":
         # As DuckDB 2.0 names the type, and as earlier ones did.
-        kind = item.get("type_expr") or item.get("cast_type") or {}
-        if (kind.get("type_name") or kind.get("id")) not in _INTEGERS:
+        sql_type = item.get("type_expr") or item.get("cast_type") or {}
+        if (sql_type.get("type_name") or sql_type.get("id")) not in _INTEGERS:
             return False
         item = item["child"]
     if item.get("class") != "COLUMN_REF":
         return False
-    *owner, name = (str(each).lower() for each in item["column_names"])
+    *owner, name = (str(level).lower() for level in item["column_names"])
     return name == KEY and owner in ([], [source.name])

@@ -13,7 +13,7 @@ from lakelog.sync.databases.sqlite import SqliteTarget
 from lakelog.sync.services.elasticsearch import ElasticsearchTarget
 from lakelog.sync.services.influxdb import InfluxTarget
 from lakelog.sync.services.kafka_sink import KafkaTarget
-from lakelog.sync.target import Target
+from lakelog.sync.target import SyncTarget
 
 
 def _over_http(*names: str) -> list[str]:
@@ -21,7 +21,7 @@ def _over_http(*names: str) -> list[str]:
     return [f"{name}{ending}" for name in names for ending in ("", "+http", "+https")]
 
 
-_TARGETS: dict[str, Callable[[str], Target]] = {
+_TARGETS: dict[str, Callable[[str], SyncTarget]] = {
     "postgresql": PostgresTarget,
     "postgres": lambda url: PostgresTarget("postgresql:" + url.partition(":")[2]),
     "mysql": MysqlTarget,
@@ -34,14 +34,14 @@ _TARGETS: dict[str, Callable[[str], Target]] = {
 }
 
 
-def target_of(url: str) -> Target:
+def target_of(url: str) -> SyncTarget:
     """Return the target of a URL, not connected. Raises InvalidSetting, without the URL."""
     scheme = url.partition(":")[0].lower()
     if scheme not in _TARGETS or ":" not in url:
-        known = (
+        examples = (
             "postgresql://USER@HOST/DATABASE, mysql://…, sqlite:PATH, duckdb:PATH,"
             " elasticsearch://HOST/INDEX, influxdb://HOST/BUCKET?org=ORG or kafka://HOST/TOPIC"
         )
         hint = did_you_mean(scheme, list(_TARGETS)) if ":" in url else ""
-        raise InvalidSetting(f"a target is {known}{f'; {hint}' if hint else ''}")
+        raise InvalidSetting(f"a target is {examples}{f'; {hint}' if hint else ''}")
     return _TARGETS[scheme](url)

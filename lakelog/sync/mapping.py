@@ -22,7 +22,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.sync.dependence import Dependent, RowMapping, row_mapping, tables
-from lakelog.sync.target import KEY, REPLACE, Column
+from lakelog.sync.target import KEY, REPLACE, TargetColumn
 
 if TYPE_CHECKING:
     import duckdb
@@ -51,7 +51,7 @@ class Mapping:
     """A checked query over `events` and the columns that it yields."""
 
     query: str
-    columns: tuple[Column, ...]
+    columns: tuple[TargetColumn, ...]
     nested: frozenset[str]
     """Columns of lists and structs, which are stored as JSON text."""
     is_several: bool = False
@@ -67,17 +67,17 @@ def read_mapping(
     cursor: duckdb.DuckDBPyConnection, query: str | None, mode: str = "upsert"
 ) -> Mapping:
     """Check a query, by the engine's own parser. Raises QueryFailed."""
-    text = ALL_EVENTS if query is None else query.strip().rstrip(";")
+    query_text = ALL_EVENTS if query is None else query.strip().rstrip(";")
     set_events(cursor, NO_ROWS)
     try:
-        tree = _parsed(cursor, text)
+        tree = _parsed(cursor, query_text)
         rows = None if mode == REPLACE else _row_mapping(tree)
-        text = _wrappable(cursor, text, tree)
-        described = cursor.execute(f"DESCRIBE {text}").fetchall()
+        query_text = _wrappable(cursor, query_text, tree)
+        described = cursor.execute(f"DESCRIBE {query_text}").fetchall()
         has_key = KEY in [row[0] for row in described]
         if rows and not has_key and _reads_events_alone(tree):
-            text = _keyed(cursor, tree)
-            described = cursor.execute(f"DESCRIBE {text}").fetchall()
+            query_text = _keyed(cursor, tree)
+            described = cursor.execute(f"DESCRIBE {query_text}").fetchall()
         elif rows and has_key and not rows.has_key:
             raise QueryFailed(
                 f"the mapping has a column {KEY} that is not the one of the event: name it"
@@ -88,9 +88,11 @@ def read_mapping(
     names = [str(row[0]).lower() for row in described]
     if twice := {name for name in names if names.count(name) > 1}:
         raise QueryFailed(f"the mapping has two columns {min(twice)!r}: rename one with AS")
-    columns = tuple(_column(str(name), str(kind)) for name, kind, *_ in described)
-    nested = frozenset(str(name) for name, kind, *_ in described if _NESTED.search(str(kind)))
-    return Mapping(text, columns, nested, rows is not None and rows.is_several)
+    columns = tuple(_column(str(name), str(sql_type)) for name, sql_type, *_ in described)
+    nested = frozenset(
+        str(name) for name, sql_type, *_ in described if _NESTED.search(str(sql_type))
+    )
+    return Mapping(query_text, columns, nested, rows is not None and rows.is_several)
 
 
 def set_events(cursor: duckdb.DuckDBPyConnection, rows: str) -> None:
@@ -98,34 +100,36 @@ def set_events(cursor: duckdb.DuckDBPyConnection, rows: str) -> None:
     cursor.execute(f"CREATE OR REPLACE TEMPORARY VIEW events AS {rows}")
 
 
-def _column(name: str, kind: str) -> Column:
-    plain, _, rest = kind.partition("(")
-    scale = rest.rstrip(")").split(",")[-1].strip() if plain == "DECIMAL" else "0"
-    found = _KIND.get(kind) or _KIND.get(plain, "text")
-    is_json = kind == "JSON" or _NESTED.search(kind) is not None
-    return Column(name, "text" if is_json else found, int(scale), is_json, kind.endswith("]"))
+def _column(name: str, sql_type: str) -> TargetColumn:
+    plain, _, arguments = sql_type.partition("(")
+    scale = arguments.rstrip(")").split(",")[-1].strip() if plain == "DECIMAL" else "0"
+    column_kind = _KIND.get(sql_type) or _KIND.get(plain, "text")
+    is_json = sql_type == "JSON" or _NESTED.search(sql_type) is not None
+    return TargetColumn(
+        name, "text" if is_json else column_kind, int(scale), is_json, sql_type.endswith("]")
+    )
 
 
-def _parsed(cursor: duckdb.DuckDBPyConnection, text: str) -> Node:
+def _parsed(cursor: duckdb.DuckDBPyConnection, query_text: str) -> Node:
     """Return the syntax tree of a query that depends on events alone. Raises QueryFailed."""
     try:
-        tree = parse(cursor, text)
+        tree = parse(cursor, query_text)
     except SyntaxFault as fault:
-        words = messages.gist(str(fault))
-        raise QueryFailed(f"the mapping is one SELECT over events: {words}") from None
+        problem = messages.gist(str(fault))
+        raise QueryFailed(f"the mapping is one SELECT over events: {problem}") from None
     if len(tree["statements"]) != 1:
         raise QueryFailed(f"the mapping is one SELECT over events, not {len(tree['statements'])}")
-    if others := tables(tree):
+    if other_tables := tables(tree):
         raise QueryFailed(
-            f"the mapping reads {min(others)}, where it may read `events` alone: choose events"
-            " with WHERE, such as WHERE type = 'login', and fields with data->>'name'"
+            f"the mapping reads {min(other_tables)}, where it may read `events` alone: choose"
+            " events with WHERE, such as WHERE type = 'login', and fields with data->>'name'"
         )
     # Functions may be called at any depth.
-    calls = [call for each in nodes(tree["statements"][0]["node"]) if (call := called(each))]
-    changing = [name for name, of in calls if of is not Volatility.IMMUTABLE]
+    calls = [call for child in nodes(tree["statements"][0]["node"]) if (call := called(child))]
+    changing = [name for name, volatility in calls if volatility is not Volatility.IMMUTABLE]
     if changing:
-        words = f"the mapping calls {min(changing)}(), which is another value at each sync"
-        raise QueryFailed(words)
+        problem = f"the mapping calls {min(changing)}(), which is another value at each sync"
+        raise QueryFailed(problem)
     return tree
 
 
@@ -141,13 +145,13 @@ def _row_mapping(tree: Node) -> RowMapping:
         ) from None
 
 
-def _wrappable(cursor: duckdb.DuckDBPyConnection, text: str, tree: Node) -> str:
+def _wrappable(cursor: duckdb.DuckDBPyConnection, query_text: str, tree: Node) -> str:
     """Return the query as it can stand in parentheses: a comment may end it, after a semicolon."""
     try:
-        parse(cursor, f"SELECT * FROM ({text}\n)")
+        parse(cursor, f"SELECT * FROM ({query_text}\n)")
     except SyntaxFault:
         return sql_of(cursor, tree)
-    return text
+    return query_text
 
 
 def _reads_events_alone(tree: Node) -> bool:

@@ -76,29 +76,29 @@ def public(url: str) -> tuple[str, str]:
     The path of a file becomes absolute. Raises InvalidSetting.
     """
     target_of(url)
-    scheme, _, rest = url.partition(":")
+    scheme, _, location = url.partition(":")
     match = _URL.fullmatch(url)
     if scheme in ("sqlite", "duckdb") or match is None:
-        path = rest[3:] if rest.startswith("///") else rest
+        path = location[3:] if location.startswith("///") else location
         return f"{scheme}:{os.path.abspath(path)}", ""
-    userinfo, at, hosts = match[2].rpartition("@")
+    userinfo, separator, hosts = match[2].rpartition("@")
     options = [o for o in (match[4] or "").split("&") if not _SECRET.fullmatch(o.split("=")[0])]
-    asked = f"?{'&'.join(options)}" if any(options) else ""
-    named = f"{match[1]}://{userinfo.partition(':')[0]}{at}{hosts}{match[3]}{asked}"
+    suffix = f"?{'&'.join(options)}" if any(options) else ""
+    public_url = f"{match[1]}://{userinfo.partition(':')[0]}{separator}{hosts}{match[3]}{suffix}"
     variables = (name for start, name in _VARIABLES.items() if scheme.startswith(start))
-    return named, next(variables, "")
+    return public_url, next(variables, "")
 
 
-def _plan(where: str, given: dict[str, Any]) -> SyncPlan:
-    for name, value in given.items():
+def _plan(place: str, values: dict[str, Any]) -> SyncPlan:
+    for name, value in values.items():
         if name not in _KINDS:
             hint = did_you_mean(name, list(_KINDS)) or f"it is one of {', '.join(_KINDS)}"
-            raise InvalidSetting(f"{where}: there is no setting {name!r}: {hint}")
+            raise InvalidSetting(f"{place}: there is no setting {name!r}: {hint}")
         if not isinstance(value, _KINDS[name]) or isinstance(value, bool):
-            raise InvalidSetting(f"{where}: {name} is {_KINDS[name].__name__} in TOML")
-    if not given.get("target"):
-        raise InvalidSetting(f"{where}: it needs a target, such as sqlite:events.db")
-    plan = SyncPlan(**{**given, "every": span_us(given["every"]) / 1e6})
+            raise InvalidSetting(f"{place}: {name} is {_KINDS[name].__name__} in TOML")
+    if not values.get("target"):
+        raise InvalidSetting(f"{place}: it needs a target, such as sqlite:events.db")
+    plan = SyncPlan(**{**values, "every": span_us(values["every"]) / 1e6})
     if plan.every < 0.01:
-        raise InvalidSetting(f"{where}: every is 10ms or more, such as 5s")
+        raise InvalidSetting(f"{place}: every is 10ms or more, such as 5s")
     return dataclasses.replace(plan)

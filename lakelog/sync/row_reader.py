@@ -12,7 +12,7 @@ from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.mapping import NO_ROWS, Mapping, set_events
-from lakelog.sync.target import KEY, Target
+from lakelog.sync.target import KEY, SyncTarget
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +28,7 @@ _CHUNK_ROWS, _CHUNK_BYTES = 8_192, 64 << 20
 class RowReader:
     """Reads rows of one mapping for one target, so many at a time as a batch has."""
 
-    def __init__(self, lake: Lake, mapping: Mapping, target: Target, batch_rows: int) -> None:
+    def __init__(self, lake: Lake, mapping: Mapping, target: SyncTarget, batch_rows: int) -> None:
         self._lake, self._mapping, self._target = lake, mapping, target
         self._rows = min(batch_rows, target.write_rows)
 
@@ -51,15 +51,15 @@ class RowReader:
             cursor.close()
 
     def _query(self) -> str:
-        listed = []
+        expressions = []
         for column in self._mapping.columns:
             name = sql.identifier(column.name)
-            listed.append(f"{self._target.value_sql(column)} AS {name}")
+            expressions.append(f"{self._target.value_sql(column)} AS {name}")
         nested = [sql.identifier(name) for name in sorted(self._mapping.nested)]
         as_json = ", ".join(f"to_json({name}) AS {name}" for name in nested)
         source = f"SELECT * REPLACE ({as_json})" if nested else "SELECT *"
         # The query may end in a comment.
-        return f"SELECT {', '.join(listed)} FROM ({source} FROM ({self._mapping.query}\n))"
+        return f"SELECT {', '.join(expressions)} FROM ({source} FROM ({self._mapping.query}\n))"
 
     def require_one_row(self, events: str) -> None:
         """Refuse events of which one has several rows. Raises QueryFailed."""
@@ -81,9 +81,9 @@ class RowReader:
             tables = _gathered(reader, self._rows)
             # The next rows are read and mapped while the target writes these.
             with ThreadPoolExecutor(1, "lakelog-sync") as pool:
-                ahead = pool.submit(next, tables, None)
-                while (rows := ahead.result()) is not None:
-                    ahead = pool.submit(next, tables, None)
+                next_batch = pool.submit(next, tables, None)
+                while (rows := next_batch.result()) is not None:
+                    next_batch = pool.submit(next, tables, None)
                     yield rows
         # Arrow raises OSError for what the engine says while it reads on.
         except (duckdb.Error, pa.ArrowException, OSError) as error:
@@ -103,6 +103,6 @@ def _gathered(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
             table = pa.Table.from_batches(waiting)
             yield table.slice(0, rows)
             waiting = table.slice(rows).to_batches()
-            count, size = max(0, count - rows), sum(rest.nbytes for rest in waiting)
+            count, size = max(0, count - rows), sum(chunk.nbytes for chunk in waiting)
     if waiting:
         yield pa.Table.from_batches(waiting)

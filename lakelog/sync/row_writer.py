@@ -13,7 +13,7 @@ import orjson
 
 from lakelog.errors import InvalidSetting, SyncRefused
 from lakelog.lake import Lake
-from lakelog.sync.target import KEY, RowRefused, Target
+from lakelog.sync.target import KEY, RowRefused, SyncTarget
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +27,7 @@ class RowWriter:
     """Writes rows of one table; with `sets_aside` refused ones are kept for the quarantine."""
 
     def __init__(
-        self, lake: Lake, target: Target, table: str, *, keyed: bool, sets_aside: bool
+        self, lake: Lake, target: SyncTarget, table: str, *, keyed: bool, sets_aside: bool
     ) -> None:
         if sets_aside and not target.can_set_aside:
             raise InvalidSetting(

@@ -127,9 +127,9 @@ class Runner:
             if self._once or stop.wait(pause):
                 return result
 
-    def _hear(self, words: str) -> None:
+    def _hear(self, message: str) -> None:
         """Pass on what a sync says: one that waits for a server is not up meanwhile."""
-        self._say(words)
+        self._say(message)
         for _, syncer, figures in self._jobs:
             if syncer.is_away and figures.values["up"]:
                 self._note(figures, None)
@@ -154,14 +154,14 @@ class Runner:
 
     def _text(self) -> str:
         lines = []
-        for name, (kind, words) in _HELP.items():
+        for name, (metric_type, description) in _HELP.items():
             full = f"lakelog_sync_{name}"
-            lines += [f"# HELP {full} {words}", f"# TYPE {full} {kind}"]
+            lines += [f"# HELP {full} {description}", f"# TYPE {full} {metric_type}"]
             for _, _, figures in self._jobs:
                 labels = f'target="{_label(figures.target)}",table="{_label(figures.table)}"'
                 lines.append(f"{full}{{{labels}}} {figures.values[name]:.15g}")
         return "\n".join(lines) + "\n"
 
 
-def _label(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _label(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -52,8 +52,8 @@ def status_of(
         events = lacking + max(0, lake.count() - state.totals.events)
         note = note or change.reason
         is_same = mark.snapshot == state.digest and not note
-        behind = max(0.0, (disk.now_us() - mark.state_time) / 1e6)
-        seconds = 0.0 if is_same and not events else behind
+        age = max(0.0, (disk.now_us() - mark.state_time) / 1e6)
+        seconds = 0.0 if is_same and not events else age
     return SyncStatus(address, table, mark.mode, rows, mark.synced_at, events, seconds, note)
 
 

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.clients import backoff
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients import connection
+from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.store import disk
@@ -27,7 +27,7 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Head
 from lakelog.store.tail import Tail
 from lakelog.sync import delta
-from lakelog.sync.delta import Delta, Step
+from lakelog.sync.delta import Delta, DeltaStep
 from lakelog.sync.known import target_of
 from lakelog.sync.mapping import read_mapping
 from lakelog.sync.row_reader import RowReader
@@ -37,9 +37,9 @@ from lakelog.sync.target import (
     KEY,
     REPLACE,
     WATERMARKS,
-    Column,
+    SyncTarget,
     TableShape,
-    Target,
+    TargetColumn,
     Watermark,
     WatermarkMoved,
 )
@@ -80,7 +80,7 @@ class SyncResult:
 
 def sync(
     lake: Lake,
-    target: str | Target,
+    target: str | SyncTarget,
     *,
     table: str | None = None,
     query: str | None = None,
@@ -113,19 +113,22 @@ def sync(
         return syncer.run()
 
 
-def status(lake: Lake, target: str | Target) -> list[SyncStatus]:
+def status(lake: Lake, target: str | SyncTarget) -> list[SyncStatus]:
     """Return the tables of a target and how far each is behind. Raises as `sync` does."""
-    to = target_of(target) if isinstance(target, str) else target
-    if not to.exists():
+    sync_target = target_of(target) if isinstance(target, str) else target
+    if not sync_target.exists():
         return []
     try:
-        to.connect()
-        shapes = [(table, mark, to.shape(table)) for table, mark in to.watermarks().items()]
+        sync_target.connect()
+        shapes = [
+            (table, mark, sync_target.shape(table))
+            for table, mark in sync_target.watermarks().items()
+        ]
     except ConnectionLost as error:
         raise Unreachable(str(error)) from None
     finally:
-        to.close()
-    return [status_of(lake, to.address, *each) for each in shapes]
+        sync_target.close()
+    return [status_of(lake, sync_target.address, *entry) for entry in shapes]
 
 
 class Syncer:
@@ -134,7 +137,7 @@ class Syncer:
     def __init__(
         self,
         lake: Lake,
-        target: str | Target,
+        target: str | SyncTarget,
         table: str | None = None,
         query: str | None = None,
         *,
@@ -167,7 +170,7 @@ class Syncer:
         self._lake, self._store = lake, lake.store
         self._table, self._mode, self._refuses = table, mode, on_rewind == "refuse"
         self._batch_rows, self._retries = batch_rows, retries
-        self._progress, self._say = progress or (lambda rows: None), say or (lambda text: None)
+        self._progress, self._say = progress or (lambda rows: None), say or (lambda message: None)
         # Of its own: the mapping sees other `events` than the lake's queries do.
         self._cursor: duckdb.DuckDBPyConnection = lake.engine().cursor()
         self._mapping = read_mapping(self._cursor, query, mode)
@@ -244,27 +247,27 @@ class Syncer:
             self._quarantined,
         )
 
-    def _may_wait(self, words: str, attempt: int, stop: threading.Event) -> bool:
+    def _may_wait(self, problem: str, attempt: int, stop: threading.Event) -> bool:
         """Wait before another attempt, unless it was the last one. Raises Unreachable."""
         if self._continuous:
             self.is_away = attempt >= self._retries
             # Once: a server may be away for days.
             if attempt in (1, self._retries):
-                self._say(f"{words}; {'trying again' if attempt == 1 else 'waiting for it'}")
-            wait = backoff.pause(attempt) if attempt <= self._retries else _WAIT
+                self._say(f"{problem}; {'trying again' if attempt == 1 else 'waiting for it'}")
+            wait = connection.pause(attempt) if attempt <= self._retries else _WAIT
             return not stop.wait(wait)
         if attempt > self._retries or stop.is_set():
-            raise Unreachable(f"{words} (tried {attempt} times)") from None
-        self._say(f"{words}; trying again")
-        time.sleep(backoff.pause(attempt))
+            raise Unreachable(f"{problem} (tried {attempt} times)") from None
+        self._say(f"{problem}; trying again")
+        time.sleep(connection.pause(attempt))
         return True
 
     def _head(self) -> Head:
         """Return the state to go to: the newest published one, with everything else published
         before, but seldom in a sync that goes on: each time is a segment."""
-        now = time.monotonic()
-        self._seals = min(_SEALS, self._seals + (now - self._looked_at) / _SEAL_EVERY)
-        self._looked_at = now
+        clock = time.monotonic()
+        self._seals = min(_SEALS, self._seals + (clock - self._looked_at) / _SEAL_EVERY)
+        self._looked_at = clock
         if self._continuous and self._seals < 1:
             pending = self._tail.collect()
             if pending.bytes < _SEAL_BYTES:
@@ -331,14 +334,14 @@ class Syncer:
                 mark = dataclasses.replace(mark, rows=0)
             self._writer.begin()
             deleted = sum(self._remove(step) for step in group)
-            written = sum(self._add(step, self._written) for step in group)
+            rows_written = sum(self._add(step, self._written) for step in group)
             self._quarantined += self._writer.flush()
             # With the rows, in one transaction: whoever reads it knows what is there.
             mark = dataclasses.replace(
                 mark,
                 upto=group[-1].upto,
                 events=state.totals.events if is_last else -1,
-                rows=mark.rows + written - deleted,
+                rows=mark.rows + rows_written - deleted,
                 version=mark.version + 1,
                 synced_at=disk.now_us(),
                 tip=delta.tip_of(self._store, self._cursor, entries) if is_last else "",
@@ -346,7 +349,7 @@ class Syncer:
             self._target.commit(self._table, mark)
             create, extend = False, ()
             self._commits += 1
-            self._written, self._deleted = self._written + written, self._deleted + deleted
+            self._written, self._deleted = self._written + rows_written, self._deleted + deleted
             self._is_rebuilt |= bool(change.reason)
             if stop.is_set():
                 break
@@ -366,9 +369,11 @@ class Syncer:
         else:
             generation = head.move.generation
             change = delta.compare(self._store, self._cursor, mark, state, generation)
-            first = change.steps[0] if change.steps else None
+            first_step = change.steps[0] if change.steps else None
             # Compaction alone may also differ; only rows that are gone change the table.
-            has_lost = bool(first and first.removed) and self._has_removals(change.steps[0])
+            has_lost = bool(first_step and first_step.removed) and self._has_removals(
+                change.steps[0]
+            )
             if has_lost and self._refuses:
                 raise self._refusal(_REMOVED)
             if has_lost and not self._mapping.is_keyed:
@@ -389,64 +394,64 @@ class Syncer:
     def _require_same_lake(self, mark: Watermark) -> None:
         ours = self._store.lake_id, self._lake.branch_name
         if (mark.lake_id, mark.branch) != ours:
-            what = "lake" if mark.lake_id != ours[0] else f"branch, {mark.branch}"
+            difference = "lake" if mark.lake_id != ours[0] else f"branch, {mark.branch}"
             raise SyncRefused(
-                f"{self._target.address}: table {self._table} is synced from another {what}:"
+                f"{self._target.address}: table {self._table} is synced from another {difference}:"
                 " choose another table with --table"
             )
 
     def _schema_changes(
         self, mark: Watermark | None, shape: TableShape | None
-    ) -> tuple[bool, tuple[Column, ...]]:
+    ) -> tuple[bool, tuple[TargetColumn, ...]]:
         """Whether to create the table, and columns to add. Raises SyncRefused."""
-        where = f"{self._target.address}, table {self._table}"
+        place = f"{self._target.address}, table {self._table}"
         if shape is None:
             if mark is not None:
                 raise SyncRefused(
-                    f"{where}: the table is gone: delete its row in {WATERMARKS} to rebuild it"
+                    f"{place}: the table is gone: delete its row in {WATERMARKS} to rebuild it"
                 )
             return True, ()
         if mark is None and not shape.is_empty:
             raise SyncRefused(
-                f"{where}: it has rows that no sync wrote: empty it, or choose another with --table"
+                f"{place}: it has rows that no sync wrote: empty it, or choose another with --table"
             )
         # Names are compared as SQL does it where a user created the table.
-        declared = {name.lower(): kind for name, kind in shape.types.items()}
+        declared = {name.lower(): sql_type for name, sql_type in shape.types.items()}
         for column in self._mapping.columns:
-            given = declared.get(column.name.lower())
-            wanted = given is not None and self._target.mismatch(column, given)
-            if wanted:
+            declared_type = declared.get(column.name.lower())
+            required = declared_type is not None and self._target.mismatch(column, declared_type)
+            if required:
                 raise SyncRefused(
-                    f"{where}: column {column.name} is {given}, where {wanted} is needed: change it"
-                    " with ALTER TABLE, or cast the column in the mapping"
+                    f"{place}: column {column.name} is {declared_type}, where {required} is needed:"
+                    " change it with ALTER TABLE, or cast the column in the mapping"
                 )
         if self._mode == "upsert" and not shape.is_keyed:
             raise SyncRefused(
-                f"{where}: {KEY} is not a unique key: add one, or use the mode append"
+                f"{place}: {KEY} is not a unique key: add one, or use the mode append"
             )
         columns = () if shape.is_schemaless else self._mapping.columns
         added = (c for c in columns if c.name.lower() not in declared)
         return False, tuple(added)
 
-    def _has_removals(self, step: Step) -> bool:
+    def _has_removals(self, step: DeltaStep) -> bool:
         query = f"SELECT 1 FROM ({delta.keys_sql(self._store, step)}) LIMIT 1"
         return bool(self._cursor.execute(query).fetchall())
 
-    def _remove(self, step: Step) -> int:
+    def _remove(self, step: DeltaStep) -> int:
         """Delete the rows of events that are gone; return how many."""
         if not step.removed or not self._mapping.is_keyed:
             return 0
         keys = self._reader.batches(delta.keys_sql(self._store, step))
         return sum(self._target.delete(self._table, batch) for batch in keys)
 
-    def _add(self, step: Step, before: int) -> int:
+    def _add(self, step: DeltaStep, before: int) -> int:
         """Write the mapped rows of a step; return how many."""
         if not step.added:
             return 0
-        events, written = delta.rows_sql(self._store, step), 0
+        events, rows_written = delta.rows_sql(self._store, step), 0
         if self._mapping.is_several and self._mode == "upsert":
             self._reader.require_one_row(events)
         for batch in self._reader.mapped(events):
-            written += self._writer.write(batch)
-            self._progress(before + written)
-        return written
+            rows_written += self._writer.write(batch)
+            self._progress(before + rows_written)
+        return rows_written

@@ -69,18 +69,18 @@ class Watermark:
         return orjson.dumps(dataclasses.asdict(self)).decode()
 
     @classmethod
-    def parse(cls, text: str, where: str) -> Watermark:
+    def parse(cls, record: str, place: str) -> Watermark:
         """Return the watermark of a text. Raises LakelogError where a later version wrote it."""
         try:
-            return cls(**orjson.loads(text))
+            return cls(**orjson.loads(record))
         except (TypeError, ValueError):
             raise LakelogError(
-                f"{where}: the watermark in {WATERMARKS} cannot be read: upgrade lakelog"
+                f"{place}: the watermark in {WATERMARKS} cannot be read: upgrade lakelog"
             ) from None
 
 
 @dataclass(frozen=True)
-class Column:
+class TargetColumn:
     """A column of the mapping: `kind` is text, bigint, double, boolean, timestamptz, timestamp,
     date, blob or numeric; `scale` is that of a numeric. Text may be JSON, perhaps of a list."""
 
@@ -103,7 +103,7 @@ class TableShape:
     expires: bool = False
 
 
-class Target(Protocol):
+class SyncTarget(Protocol):
     """A database that a sync writes to. One thread uses it.
 
     Every method raises ConnectionLost when the connection breaks, and SyncRefused for what the
@@ -167,11 +167,11 @@ class Target(Protocol):
         """A table as it is, None where there is none."""
         ...
 
-    def value_sql(self, column: Column) -> str:
+    def value_sql(self, column: TargetColumn) -> str:
         """The SQL by which DuckDB turns a column into what `write` takes."""
         ...
 
-    def mismatch(self, column: Column, declared: str) -> str:
+    def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The type that a column has to have, where the declared one does not fit; or nothing."""
         ...
 
@@ -179,11 +179,11 @@ class Target(Protocol):
         """Start a transaction. Raises WatermarkMoved if the table has another version (0: none)."""
         ...
 
-    def create(self, table: str, columns: Sequence[Column], keyed: bool) -> None:
+    def create(self, table: str, columns: Sequence[TargetColumn], keyed: bool) -> None:
         """Create the table, with KEY as its primary key if `keyed`."""
         ...
 
-    def extend(self, table: str, columns: Sequence[Column]) -> None:
+    def extend(self, table: str, columns: Sequence[TargetColumn]) -> None:
         """Add columns."""
         ...
 
@@ -220,9 +220,9 @@ class Target(Protocol):
 
 def path_of(url: str, scheme: str) -> str:
     """Return the path of `SCHEME:PATH` or `SCHEME:///PATH`. Raises InvalidSetting for none."""
-    rest = url.removeprefix(f"{scheme}:")
+    location = url.removeprefix(f"{scheme}:")
     # As SQLAlchemy has it: three slashes before a relative path, four before an absolute one.
-    path = urllib.parse.unquote(rest[3:]) if rest.startswith("///") else rest
+    path = urllib.parse.unquote(location[3:]) if location.startswith("///") else location
     if not path or path.startswith("//") or path == ":memory:" or "\0" in path:
         raise InvalidSetting(f"a target of {scheme} is a file, such as {scheme}:events.db")
     return path

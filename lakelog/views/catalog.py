@@ -71,7 +71,12 @@ def own(store: Store, state: Manifest) -> dict[str, StoredView]:
 
 
 def find(name: str, views: dict[str, StoredView]) -> Definition:
-    """Return a view's definition. Raises InvalidView where there is none of the name."""
+    """Return the definition of a view of this name, or with this text, which has several lines.
+
+    Raises InvalidView where there is none of the name.
+    """
+    if "\n" in name:
+        return parse(name)
     if name in views:
         return parse(views[name].sql, name)
     if name in built_in():

@@ -41,7 +41,7 @@ else:
         for name in "catalog engine file_table guard ledger params type_columns".split()
     )
 
-_STATES = 16
+_STATES, _DEFINITIONS = 16, 256
 _OFFERED = "lakelog_view_"
 _HIGHEST = 2**62
 
@@ -75,7 +75,7 @@ class ViewTables:
 
     def view(
         self,
-        name: str | Definition,
+        name: str,
         given: Mapping[str, Any] | None = None,
         at: str | None = None,
         *,
@@ -92,7 +92,7 @@ class ViewTables:
     def _view_of(
         self,
         pinned: Pinned,
-        name: str | Definition,
+        name: str,
         given: Mapping[str, Any] | None,
         of: str | Schema | None,
         since: Any = None,
@@ -101,9 +101,7 @@ class ViewTables:
     ) -> pa.Table:
         """Answer a view of a state that was looked up before; `of` is where it is found again."""
         state, pending = pinned
-        definition = (
-            self._definition(name, self.own_views(state)) if isinstance(name, str) else name
-        )
+        definition = self._definition(name, self.own_views(state))
         values = params.values(definition.name, definition.params, given)
         moment = disk.now_us() if now is None else _micros("now", now)
         window = _window(since, until)
@@ -164,8 +162,12 @@ class ViewTables:
 
     def _definition(self, name: str, own: dict[str, catalog.StoredView]) -> Definition:
         definition = catalog.find(name, own)
-        if name in own and self._checked.get(name) != definition:
+        is_built_in = name not in own and name in catalog.BUILT_IN
+        if not is_built_in and self._checked.get(name) != definition:
             guard.check(definition, self.session.connect().cursor())
+            # Names are few, texts of definitions may be ever others.
+            if len(self._checked) >= _DEFINITIONS:
+                self._checked.clear()
             self._checked[name] = definition
         return definition
 

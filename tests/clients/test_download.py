@@ -18,7 +18,7 @@ from lakelog.errors import DownloadFailed
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 from tests.support.odd_passwords import PASSWORDS, is_told
 
-SMALL = http.Limits(bytes=1_000_000, seconds=240.0, redirects=3)
+SMALL = http.RequestLimits(bytes=1_000_000, seconds=240.0, redirects=3)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_what_changed_is_fetched_from_its_start(
 
 def test_a_file_that_is_too_large(server: FeedServer, tmp_path: Path) -> None:
     """It is refused before anything of it is fetched."""
-    limits = http.Limits(bytes=511_999)
+    limits = http.RequestLimits(bytes=511_999)
     with pytest.raises(DownloadFailed, match="has 512,000 bytes; at most 511,999"):
         http.download(f"{server.base}/audio/1.mp3", str(tmp_path / "1.mp3"), limits)
     assert not (tmp_path / "1.mp3").exists()

@@ -18,7 +18,7 @@ import pytest
 
 import lakelog
 from lakelog import PodcastProcessor, SimpleLogProcessor, get_views
-from lakelog.clients.download import Limits
+from lakelog.clients.download import RequestLimits
 from lakelog.errors import InvalidSetting
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 from tests.support.processes import environment
@@ -107,7 +107,7 @@ def test_feeds_that_are_broken_stop_nothing(server: FeedServer, tmp_path: Path) 
     config = "".join(f'[[feed]]\nname = "{p}"\nurl = "{server.base}/{p}"\n' for p in pages)
     (tmp_path / "feeds.toml").write_text(config)
     log = tmp_path / "oos.log"
-    limits = Limits(bytes=500_000, seconds=240)
+    limits = RequestLimits(bytes=500_000, seconds=240)
     processor = SimpleLogProcessor(tmp_path / "feeds.toml", log, print, limits=limits)
     found = Counter(episode["podcast_name"] for episode in processor.discover_new_episodes())
     assert found == {"broken.xml": 2, "feed.xml": 5}

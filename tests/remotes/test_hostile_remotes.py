@@ -105,7 +105,7 @@ def test_hostile_sftp_servers_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     """Whatever the other side of ssh says, a clone ends with one line and leaves nothing."""
-    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.0)
     if case == "endless words":
         monkeypatch.setattr("lakelog.remotes.sftp._ANSWER", 0.2)
     script = [sys.executable, hostile_sftp.__file__, "--case", case.replace(" ", "_")]
@@ -138,7 +138,7 @@ def test_hostile_stores_are_one_line(
 ) -> None:
     """Whatever a store serves, a clone ends with one line and leaves nothing."""
     need_module("obstore")
-    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.0)
     monkeypatch.setattr("lakelog.remotes.s3._CHUNKS_MAX", 1)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

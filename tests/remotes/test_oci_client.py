@@ -38,7 +38,7 @@ Headers = dict[str, str]
 def config(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty Docker configuration."""
     monkeypatch.setenv("DOCKER_CONFIG", str(home))
-    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.0)
     monkeypatch.setattr(oci, "SETTLING", 0.0)
     return home / "config.json"
 

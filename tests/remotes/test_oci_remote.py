@@ -321,7 +321,7 @@ def test_one_lost_request_is_made_again_and_uploads_go_on(
 def test_a_dead_registry_and_wrong_addresses_are_one_line(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.0)
     monkeypatch.setenv("DOCKER_CONFIG", str(home))
     with pytest.raises(Unreachable, match="run it again"):
         fetching.clone("oci://127.0.0.1:9/x", "/nonexistent/x")

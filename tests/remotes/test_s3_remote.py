@@ -39,7 +39,7 @@ def endpoint() -> Iterator[str]:
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials, and no waiting between attempts."""
-    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.0)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
@@ -82,7 +82,7 @@ class TestS3(RemoteSuite):
 def test_a_missing_bucket_and_a_dead_server_are_one_line(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.0)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)

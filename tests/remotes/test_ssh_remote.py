@@ -161,7 +161,7 @@ def lake_at(home: Path, url: str) -> str:
 @pytest.fixture
 def plain(server: SshServer, monkeypatch: pytest.MonkeyPatch) -> SshServer:
     """The server, to which each connection is made anew."""
-    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.0)
     monkeypatch.setenv("LAKELOG_SSH", server.command())
     return server
 

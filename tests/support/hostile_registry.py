@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
-from lakelog.clients import backoff
+from lakelog.clients import connection
 from lakelog.remotes import fetch as fetching
 from tests.support.fake_registry import Reply
 from tests.support.hostile_remotes import most_memory, outcome
@@ -139,7 +139,7 @@ def main(address: str, home: Path) -> None:
     """Clone from each case."""
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     # Retries wait for a network that comes back.
-    backoff.pause = lambda attempt: 0.0
+    connection.pause = lambda attempt: 0.0
     found = {}
     for number, case in enumerate(CASES):
         copy = home / "clone"

@@ -204,7 +204,7 @@ class RemoteSuite:
     @pytest.fixture
     def path(self, home: Path, grown: str, url: str, monkeypatch: pytest.MonkeyPatch) -> str:
         """A lake of 20 segments with a tag, and a remote."""
-        monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.0)
+        monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.0)
         path = str(home / "lake")
         shutil.copytree(grown, path)
         with opened(path) as lake:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.consume.consume import Consumer, ConsumeResult, source_of
 from lakelog.consume.source import MessageSource
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused, Unreachable

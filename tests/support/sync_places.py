@@ -21,7 +21,7 @@ import duckdb
 
 import lakelog
 from lakelog.sync.sync import Syncer, SyncResult, target_of
-from lakelog.sync.target import Target
+from lakelog.sync.target import SyncTarget
 from tests.support.redis_server import free_port
 from tests.support.requirements import find, need, need_module
 
@@ -45,7 +45,7 @@ class Place:
         """The rows of a table by seq."""
         return self.ask(f"SELECT {columns} FROM {table} ORDER BY seq")
 
-    def target(self) -> Target:
+    def target(self) -> SyncTarget:
         """A fresh target of this place."""
         return target_of(self.url)
 
@@ -166,7 +166,12 @@ class Faulty:
     """A target at which something happens before or after the nth call of a method."""
 
     def __init__(
-        self, inner: Target, method: str, moment: str, number: int, fault: Callable[[Target], None]
+        self,
+        inner: SyncTarget,
+        method: str,
+        moment: str,
+        number: int,
+        fault: Callable[[SyncTarget], None],
     ) -> None:
         self._inner, self._method, self._moment = inner, method, moment
         self._left, self._fault = number, fault
@@ -193,7 +198,7 @@ class Faulty:
         return call
 
 
-def kill(_: Target) -> None:
+def kill(_: SyncTarget) -> None:
     """Kill this process: nothing of it runs any more."""
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -213,7 +218,7 @@ def forked(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def synced(path: str, target: str | Target, **options: Any) -> SyncResult:
+def synced(path: str, target: str | SyncTarget, **options: Any) -> SyncResult:
     """Sync a lake by its path, in small batches."""
     say = options.pop("say", None)
     with lakelog.open(path, create=False) as lake:

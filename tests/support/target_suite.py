@@ -18,14 +18,14 @@ import pytest
 
 import lakelog
 from lakelog.analyze import dedupe
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import QueryFailed, SyncRefused, Unreachable
 from lakelog.maintain import retention
 from lakelog.store import document
 from lakelog.store.move_pack import encode_packed
 from lakelog.sync.check import check
 from lakelog.sync.sync import status
-from lakelog.sync.target import Target
+from lakelog.sync.target import SyncTarget
 from tests.support.lakes import EXOTIC, copied, opened
 from tests.support.sync_places import Faulty, Place, expected, forked, kill, synced
 
@@ -113,7 +113,7 @@ def drop_move(path: str, number: int) -> None:
         os.remove(paths.object("manifests", gone))
 
 
-def lose(target: Target) -> None:
+def lose(target: SyncTarget) -> None:
     """Break the connection, as a server does that goes away."""
     target.close()
     raise ConnectionLost("the connection broke")
@@ -511,7 +511,7 @@ class TargetSuite:
         """Another sync commits between the reading of the watermark and the transaction."""
         ran = []
 
-        def meanwhile(target: Target) -> None:
+        def meanwhile(target: SyncTarget) -> None:
             if not ran:
                 ran.append(True)
                 target.close()

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.sync.sync import Syncer
-from lakelog.sync.target import Target
+from lakelog.sync.target import SyncTarget
 from tests.support.sync_places import DuckdbPlace, SqlitePlace, expected
 from tests.support.target_suite import add
 
@@ -22,7 +22,7 @@ from tests.support.target_suite import add
 class Away:
     """A target that cannot be reached at first."""
 
-    def __init__(self, inner: Target, times: int) -> None:
+    def __init__(self, inner: SyncTarget, times: int) -> None:
         self._inner, self.left = inner, times
 
     def __getattr__(self, name: str) -> Any:
@@ -37,7 +37,7 @@ class Away:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.001)
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.001)
     monkeypatch.setattr("lakelog.sync.sync._WAIT", 0.001)
 
 

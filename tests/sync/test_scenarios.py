@@ -237,7 +237,7 @@ STEPS_OF_TARGET: tuple[Callable[[Scenario], None], ...] = (
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.001)
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.001)
 
 
 @pytest.mark.parametrize("number", range(COUNT))

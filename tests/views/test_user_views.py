@@ -61,6 +61,19 @@ def test_totals_are_added_and_taken_away(make_lake: MakeLake) -> None:
     assert rows(lake, "spread") == [(2, 4), (4, 1)]
 
 
+def test_a_text_is_answered_and_not_stored(make_lake: MakeLake) -> None:
+    """The text of a definition may stand in the place of a name: it is checked likewise, answered
+    with live events, and the lake has no view of it."""
+    lake = make_lake()
+    lake.append([event(n, "PING", source="a") for n in range(3)])
+    assert rows(lake, projection()) == [("a", 3)]
+    lake.append(event(4, "PING", source="a"))
+    assert rows(lake, projection()) == [("a", 4)]
+    assert not [definition for definition, is_own in user_views.listed(lake) if is_own]
+    with pytest.raises(InvalidView, match="reads only segment"):
+        lake.view(projection(map="SELECT source, count(*) AS n FROM quarantine GROUP BY source"))
+
+
 def test_a_projection_is_kept_and_answers(make_lake: MakeLake) -> None:
     """A view that was made answers live, by parameters, as a table, and from another process."""
     lake = make_lake()

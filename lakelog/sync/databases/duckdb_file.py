@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.engine import catalog, messages
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.databases.sql_target import SqlTarget
-from lakelog.sync.target import KEY, Column, path_of
+from lakelog.sync.target import KEY, TargetColumn, path_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,22 +70,22 @@ class DuckdbTarget(SqlTarget):
         connection.execute("SET TimeZone = 'UTC'")
         return connection
 
-    def _definition(self, column: Column, keyed: bool) -> str:
+    def _definition(self, column: TargetColumn, keyed: bool) -> str:
         defined = super()._definition(column, keyed)
         # What the engine would choose for JSON is larger and takes twice as long to make.
         return f"{defined} USING COMPRESSION zstd" if column.is_json else defined
 
-    def _type(self, column: Column) -> str:
-        kind = self.TYPES[column.kind]
-        return f"{kind}(38, {column.scale})" if column.kind == "numeric" else kind
+    def _type(self, column: TargetColumn) -> str:
+        sql_type = self.TYPES[column.kind]
+        return f"{sql_type}(38, {column.scale})" if column.kind == "numeric" else sql_type
 
     def _fetch(self, statement: str) -> list[tuple[Any, ...]]:
-        found = self._connection.execute(statement)
-        return list(found.fetchall()) if found.description else []
+        result = self._connection.execute(statement)
+        return list(result.fetchall()) if result.description else []
 
     def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
-        found = self._connection.execute(statement)
-        while rows := found.fetchmany(self.write_rows):
+        result = self._connection.execute(statement)
+        while rows := result.fetchmany(self.write_rows):
             yield rows
 
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
@@ -97,16 +97,16 @@ class DuckdbTarget(SqlTarget):
         self._load(pa.concat_tables(groups), f"{into} SELECT {names} FROM {_LOADED}{ending}")
 
     def _delete(self, table: str, keys: pa.Table) -> int:
-        where = f"WHERE {KEY} IN (SELECT {KEY} FROM {_LOADED})"
-        rows = self._load(keys, f"DELETE FROM {self._name(table)} {where}")
+        condition = f"WHERE {KEY} IN (SELECT {KEY} FROM {_LOADED})"
+        rows = self._load(keys, f"DELETE FROM {self._name(table)} {condition}")
         return int(rows[0][0])
 
     def _load(self, rows: pa.Table, statement: str) -> list[tuple[Any, ...]]:
         self._connection.register(_LOADED, rows)
-        found = self._fetch(statement)
+        result = self._fetch(statement)
         # Not after an error: in the aborted transaction this would fail, too, and hide it.
         self._connection.unregister(_LOADED)
-        return found
+        return result
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
         name = sql.literal(table)
@@ -115,13 +115,13 @@ class DuckdbTarget(SqlTarget):
         return dict(rows), [KEY] in [list(row[0]) for row in keys]
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
-        words = messages.gist(str(error))
-        if messages.is_locked(words):
+        reason = messages.gist(str(error))
+        if messages.is_locked(reason):
             return ConnectionLost(f"{self.address} is open in another process: close it there")
-        where = f"{self.address}, table {table}" if table else self.address
+        place = f"{self.address}, table {table}" if table else self.address
         advice = ": change the row or the constraint and run it again; this batch was not written"
-        if messages.is_full(words):
+        if messages.is_full(reason):
             advice = ": free space and run it again; nothing of this batch was written"
-        elif not messages.is_of_row(words):
+        elif not messages.is_of_row(reason):
             advice = ""
-        return SyncRefused(f"{where}: {words}{advice}")
+        return SyncRefused(f"{place}: {reason}{advice}")

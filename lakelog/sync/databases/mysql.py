@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lakelog.clients.address import Address, shown
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.databases.sql_target import SqlTarget
-from lakelog.sync.target import KEY, WATERMARKS, Column, RowRefused, Watermark
+from lakelog.sync.target import KEY, WATERMARKS, RowRefused, TargetColumn, Watermark
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,26 +79,26 @@ class MysqlTarget(SqlTarget):
     def __init__(self, url: str) -> None:
         """Take the target of a URL. Raises InvalidSetting, which does not repeat it."""
         super().__init__()
-        to = Address.parse(url, _SHAPE, _OPTIONS)
-        database, *more = to.names()
-        if not to.host or not database or more or len(to.hosts) > 1:
+        parsed = Address.parse(url, _SHAPE, _OPTIONS)
+        database, *surplus = parsed.names()
+        if not parsed.host or not database or surplus or len(parsed.hosts) > 1:
             raise InvalidSetting(_SHAPE)
-        user, port = to.user or os.environ.get("USER", ""), to.port or 3306
-        self.address = f"mysql://{user}@{shown(to.host, port)}/{database}"
+        user, port = parsed.user or os.environ.get("USER", ""), parsed.port or 3306
+        self.address = f"mysql://{user}@{shown(parsed.host, port)}/{database}"
         self._options: dict[str, Any] = {
-            **to.options,
-            "host": to.host,
+            **parsed.options,
+            "host": parsed.host,
             "port": port,
             "user": user,
             # As bytes: the driver would take text for Latin-1.
-            "password": (to.password or os.environ.get("MYSQL_PWD", "")).encode(
+            "password": (parsed.password or os.environ.get("MYSQL_PWD", "")).encode(
                 errors="surrogateescape"
             ),
             "database": database,
-            "ssl_verify_identity": True if to.options else None,
+            "ssl_verify_identity": True if parsed.options else None,
         }
 
-    def value_sql(self, column: Column) -> str:
+    def value_sql(self, column: TargetColumn) -> str:
         """Times without a zone, and numbers as far as there are such."""
         name = sql.identifier(column.name)
         if column.kind == "double":
@@ -106,7 +106,7 @@ class MysqlTarget(SqlTarget):
         return f"{name}::TIMESTAMP" if column.kind == "timestamptz" else super().value_sql(column)
 
     def begin(self, table: str, version: int) -> None:
-        """Start a transaction on a table of this version; see Target."""
+        """Start a transaction on a table of this version; see SyncTarget."""
         with self._errors(table):
             # Not a lock of rows: statements such as CREATE TABLE end a transaction.
             if self._fetch(f"SELECT GET_LOCK('{_LOCK}', {_SECONDS})") != [(1,)]:
@@ -119,13 +119,13 @@ class MysqlTarget(SqlTarget):
                 )
         super().begin(table, version)
 
-    def create(self, table: str, columns: Sequence[Column], keyed: bool) -> None:
+    def create(self, table: str, columns: Sequence[TargetColumn], keyed: bool) -> None:
         """Create the table; the transaction begins after it, so an empty one may be left."""
         super().create(table, columns, keyed)
         with self._errors(table):
             self._fetch(self.BEGIN)
 
-    def extend(self, table: str, columns: Sequence[Column]) -> None:
+    def extend(self, table: str, columns: Sequence[TargetColumn]) -> None:
         """Add columns; the transaction begins after them."""
         super().extend(table, columns)
         with self._errors(table):
@@ -138,7 +138,7 @@ class MysqlTarget(SqlTarget):
             self._fetch(f"SELECT RELEASE_LOCK('{_LOCK}')")
 
     def commit(self, table: str, watermark: Watermark) -> None:
-        """End the transaction with the watermark; see Target."""
+        """End the transaction with the watermark; see SyncTarget."""
         super().commit(table, watermark)
         with self._errors(table):
             self._fetch(f"SELECT RELEASE_LOCK('{_LOCK}')")
@@ -148,9 +148,9 @@ class MysqlTarget(SqlTarget):
             connect = pymysql.connect
         except ImportError:
             raise MissingPackage("MySQL needs a driver: pip install 'lakelog[mysql]'") from None
-        given = {name: value for name, value in self._options.items() if value is not None}
+        options = {name: value for name, value in self._options.items() if value is not None}
         connection = connect(
-            charset="utf8mb4", autocommit=True, connect_timeout=_SECONDS // 3, **given
+            charset="utf8mb4", autocommit=True, connect_timeout=_SECONDS // 3, **options
         )
         self._connection = connection
         self._fetch(_SESSION)
@@ -179,47 +179,47 @@ class MysqlTarget(SqlTarget):
             self._connection.query(into + values)
 
     def _delete(self, table: str, keys: pa.Table) -> int:
-        listed, count = [str(int(key)) for key in keys[KEY].to_pylist()], 0
+        key_texts, count = [str(int(key)) for key in keys[KEY].to_pylist()], 0
         with self._connection.cursor() as cursor:
-            for start in range(0, len(listed), _BATCH_KEYS):
-                some = ", ".join(listed[start : start + _BATCH_KEYS])
-                where = f"WHERE {KEY} IN ({some})"
-                count += cursor.execute(f"DELETE FROM {self._name(table)} {where}")
+            for start in range(0, len(key_texts), _BATCH_KEYS):
+                some = ", ".join(key_texts[start : start + _BATCH_KEYS])
+                condition = f"WHERE {KEY} IN ({some})"
+                count += cursor.execute(f"DELETE FROM {self._name(table)} {condition}")
         return count
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
-        where = f"WHERE table_schema = database() AND table_name = {sql.literal(table)}"
+        condition = f"WHERE table_schema = database() AND table_name = {sql.literal(table)}"
         rows = self._fetch(
-            f"SELECT column_name, column_type FROM information_schema.columns {where}"
+            f"SELECT column_name, column_type FROM information_schema.columns {condition}"
             " ORDER BY ordinal_position"
         )
         keys = self._fetch(
             "SELECT group_concat(column_name) FROM information_schema.statistics"
-            f" {where} AND non_unique = 0 GROUP BY index_name"
+            f" {condition} AND non_unique = 0 GROUP BY index_name"
         )
         return dict(rows), (KEY,) in keys
 
-    def _definition(self, column: Column, keyed: bool) -> str:
+    def _definition(self, column: TargetColumn, keyed: bool) -> str:
         defined = super()._definition(column, keyed)
         # Of the database's own collation, two texts may be equal that differ in case.
         is_text = column.kind == "text"
         return f"{defined} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" if is_text else defined
 
-    def _type(self, column: Column) -> str:
-        kind = self.TYPES[column.kind]
-        return f"{kind}(38, {column.scale})" if column.kind == "numeric" else kind
+    def _type(self, column: TargetColumn) -> str:
+        sql_type = self.TYPES[column.kind]
+        return f"{sql_type}(38, {column.scale})" if column.kind == "numeric" else sql_type
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
         number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-        words = " ".join(str(error.args[-1] if error.args else error).split())
+        reason = " ".join(str(error.args[-1] if error.args else error).split())
         if number in _LOST or number in _CLIENT or isinstance(error, (OSError, EOFError)):
-            if re.search(r"certificate|SSL is required", words):
-                words = f"{words}: check ssl_ca, and that the certificate names this host"
-                return SyncRefused(f"{self.address}: {words}")
-            return ConnectionLost(f"{self.address}: {words}")
-        where = f"{self.address}, table {table}" if table else self.address
-        kind = RowRefused if number in _OF_ROW else SyncRefused
-        return kind(f"{where}: {words[:400]}{_ADVICE.get(number, '')}")
+            if re.search(r"certificate|SSL is required", reason):
+                reason = f"{reason}: check ssl_ca, and that the certificate names this host"
+                return SyncRefused(f"{self.address}: {reason}")
+            return ConnectionLost(f"{self.address}: {reason}")
+        place = f"{self.address}, table {table}" if table else self.address
+        error_class = RowRefused if number in _OF_ROW else SyncRefused
+        return error_class(f"{place}: {reason[:400]}{_ADVICE.get(number, '')}")
 
 
 def _literals(rows: pa.Table) -> pa.Array:
@@ -231,16 +231,18 @@ def _literals(rows: pa.Table) -> pa.Array:
 
 def _literal(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as SQL literals."""
-    kind = column.type
-    if pa.types.is_binary(kind):
+    value_type = column.type
+    if pa.types.is_binary(value_type):
         # A blob has no literal in UTF-8 but its hexadecimal digits.
-        listed = [None if value is None else f"x'{value.hex()}'" for value in column.to_pylist()]
-        return pc.fill_null(pa.chunked_array([pa.array(listed, pa.string())]), "NULL")
-    text = pc.cast(pc.cast(column, pa.int8()) if pa.types.is_boolean(kind) else column, pa.string())
-    if pa.types.is_string(kind) or pa.types.is_temporal(kind):
-        quoted = pc.replace_substring(text, "'", "''")
-        text = pc.binary_join_element_wise("'", quoted, "'", "")
-    return pc.fill_null(text, "NULL")
+        literals = [None if value is None else f"x'{value.hex()}'" for value in column.to_pylist()]
+        return pc.fill_null(pa.chunked_array([pa.array(literals, pa.string())]), "NULL")
+    encoded = pc.cast(
+        pc.cast(column, pa.int8()) if pa.types.is_boolean(value_type) else column, pa.string()
+    )
+    if pa.types.is_string(value_type) or pa.types.is_temporal(value_type):
+        quoted = pc.replace_substring(encoded, "'", "''")
+        encoded = pc.binary_join_element_wise("'", quoted, "'", "")
+    return pc.fill_null(encoded, "NULL")
 
 
 def _statements(rows: pa.ChunkedArray) -> Iterator[bytes]:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlencode
 
 from lakelog.clients.address import Address, quoted, shown, without_secrets
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.databases.adbc import AdbcConnection
 from lakelog.sync.databases.sql_target import SqlTarget
-from lakelog.sync.target import KEY, Column, RowRefused
+from lakelog.sync.target import KEY, RowRefused, TargetColumn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,31 +91,35 @@ class PostgresTarget(SqlTarget):
         """Take the target of a URL. Raises InvalidSetting, which does not repeat it."""
         super().__init__()
         self._declared: dict[str, str] | None = None
-        words = "a PostgreSQL URL looks like postgresql://USER@HOST:PORT/DATABASE"
-        to = Address.parse(url, words)
-        database, *more = to.names()
-        if more:
-            raise InvalidSetting(words)
-        secrets = (to.password, to.options.get("password"), to.options.get("sslpassword"))
-        self._secrets = [each for each in (*secrets, os.environ.get("PGPASSWORD")) if each]
-        hosts = ",".join(shown(*host) for host in to.hosts)
-        user = f"{to.user}@" if to.user else ""
+        usage = "a PostgreSQL URL looks like postgresql://USER@HOST:PORT/DATABASE"
+        parsed = Address.parse(url, usage)
+        database, *surplus = parsed.names()
+        if surplus:
+            raise InvalidSetting(usage)
+        secrets = (
+            parsed.password,
+            parsed.options.get("password"),
+            parsed.options.get("sslpassword"),
+        )
+        self._secrets = [secret for secret in (*secrets, os.environ.get("PGPASSWORD")) if secret]
+        hosts = ",".join(shown(*host) for host in parsed.hosts)
+        user = f"{parsed.user}@" if parsed.user else ""
         self.address = f"postgresql://{user}{hosts}/{database}"
         # Each part escaped: libpq lets the first @ end the password, and repeats what it cannot
         # decode, which may be the password.
-        user, password, path = map(quoted, (to.user, to.password, database))
+        user, password, path = map(quoted, (parsed.user, parsed.password, database))
         login = f"{user}{f':{password}' if password else ''}@" if user or password else ""
         query = urlencode(
-            _DEFAULTS | dict(to.options), quote_via=quote, safe="", errors="surrogateescape"
+            _DEFAULTS | dict(parsed.options), quote_via=quote, safe="", errors="surrogateescape"
         )
         self._url = f"postgresql://{login}{hosts}/{path}?{query}"
 
-    def value_sql(self, column: Column) -> str:
+    def value_sql(self, column: TargetColumn) -> str:
         """Text without NUL characters; all else as it is."""
         value = super().value_sql(column)
         return f"replace({value}, chr(0), chr(65533))" if column.kind == "text" else value
 
-    def mismatch(self, column: Column, declared: str) -> str:
+    def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The type that a column has to have; a list may be an array of the database."""
         if declared.endswith("[]"):
             return "" if column.is_list else self._type(column)
@@ -138,7 +142,7 @@ class PostgresTarget(SqlTarget):
         yield from self._connection.fetch_batches(statement)
 
     def begin(self, table: str, version: int) -> None:
-        """Start a transaction on a table of this version; see Target."""
+        """Start a transaction on a table of this version; see SyncTarget."""
         super().begin(table, version)
         self._declared = None
 
@@ -182,31 +186,31 @@ class PostgresTarget(SqlTarget):
             " AND indpred IS NULL"
         )
         is_keyed = str(numbers.get(KEY)) in [row[0] for row in keys]
-        return {name: kind for name, kind, _ in rows}, is_keyed
+        return {name: sql_type for name, sql_type, _ in rows}, is_keyed
 
     def _name(self, table: str) -> str:
-        return ".".join(sql.identifier(_fitting(part)) for part in table.split("."))
+        return ".".join(sql.identifier(_fitting(name)) for name in table.split("."))
 
-    def _definition(self, column: Column, keyed: bool) -> str:
+    def _definition(self, column: TargetColumn, keyed: bool) -> str:
         _fitting(column.name)
         return super()._definition(column, keyed)
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
         state = getattr(error, "sqlstate", None) or ""
-        words = without_secrets(str(error), self._secrets)
-        fatal = _FATAL.search(words)
+        message = without_secrets(str(error), self._secrets)
+        fatal = _FATAL.search(message)
         if state[:2] in ("08", "40", "57") or state == "55P03":
-            return ConnectionLost(f"{self.address}: {_line(words)}")
-        if not state and _PERMANENT.search(words):
-            what = fatal[1] if fatal else _line(words)
-            return SyncRefused(f"{self.address}: {what.strip()}{_ADVICE['28']}")
-        if not state and (fatal or _LOST.search(words)):
-            return ConnectionLost(f"{self.address}: {_line(words)}")
-        where = f"{self.address}, table {table}" if table else self.address
+            return ConnectionLost(f"{self.address}: {_line(message)}")
+        if not state and _PERMANENT.search(message):
+            reason = fatal[1] if fatal else _line(message)
+            return SyncRefused(f"{self.address}: {reason.strip()}{_ADVICE['28']}")
+        if not state and (fatal or _LOST.search(message)):
+            return ConnectionLost(f"{self.address}: {_line(message)}")
+        place = f"{self.address}, table {table}" if table else self.address
         advice = _ADVICE.get(state) or _ADVICE.get(state[:2], "")
         # Data exceptions, and violated constraints.
-        kind = RowRefused if state[:2] in ("22", "23") else SyncRefused
-        return kind(f"{where}: {_line(words)}{advice}")
+        error_class = RowRefused if state[:2] in ("22", "23") else SyncRefused
+        return error_class(f"{place}: {_line(message)}{advice}")
 
 
 @dataclass(frozen=True)
@@ -221,16 +225,16 @@ class _Staged:
     @classmethod
     def of(cls, field: pa.Field, declared: dict[str, str]) -> _Staged:
         """Return the column of an Arrow field for a table with these types."""
-        name, kind = sql.identifier(field.name), declared.get(field.name, "")
+        name, sql_type = sql.identifier(field.name), declared.get(field.name, "")
         base = "text" if pa.types.is_string(field.type) else ""
         base = "bigint" if pa.types.is_int64(field.type) else base
-        plain = kind.split("(")[0]
+        plain = sql_type.split("(")[0]
         if not base or plain in (base, "character varying", ""):
             return cls(name, name)
         cast = name
-        if kind.endswith("[]"):
+        if sql_type.endswith("[]"):
             elements = f"SELECT value FROM jsonb_array_elements_text({name}::jsonb)"
-            cast = f"CASE WHEN {name} IS NOT NULL THEN ARRAY({elements})::{kind} END"
+            cast = f"CASE WHEN {name} IS NOT NULL THEN ARRAY({elements})::{sql_type} END"
         # All else is cast as in an assignment, which refuses what does not fit.
         elif plain in _TEXTUAL:
             cast = f"{name}::{plain}"
@@ -262,15 +266,15 @@ _ADVICE = {
 """What to do next, by SQLSTATE or its class."""
 
 
-def _line(words: str) -> str:
+def _line(message: str) -> str:
     """What PostgreSQL says, in one line: the error, its first detail, and where."""
-    kept = []
+    lines = []
     for mark in ("ERROR", "FATAL", "DETAIL", "CONTEXT"):
-        if found := re.search(rf"{mark}:\s+(.*)", words):
+        if match := re.search(rf"{mark}:\s+(.*)", message):
             # The values of a row can be long, and say little that its key does not.
-            kept.append(found[1].strip()[:200].rstrip("."))
-    text = "; ".join(kept) or words.split("\n")[0].split("failed: ")[-1]
-    return " ".join(text.split())
+            lines.append(match[1].strip()[:200].rstrip("."))
+    summary = "; ".join(lines) or message.split("\n")[0].split("failed: ")[-1]
+    return " ".join(summary.split())
 
 
 def _require_version(number: int, address: str) -> None:

@@ -7,16 +7,16 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.target import (
     KEY,
     WATERMARKS,
-    Column,
     RowRefused,
     TableShape,
+    TargetColumn,
     Watermark,
     WatermarkMoved,
 )
@@ -32,7 +32,7 @@ _POINT = "lakelog_attempt"
 
 
 class SqlTarget(abc.ABC):
-    """A Target by SQL. Subclasses connect, run statements, load Arrow, and explain errors."""
+    """A SyncTarget by SQL. Subclasses connect, run statements, load Arrow, and explain errors."""
 
     address: str
     write_rows = 65_536
@@ -90,7 +90,7 @@ class SqlTarget(abc.ABC):
         return True
 
     def connect(self) -> None:
-        """Connect, or connect again; see Target."""
+        """Connect, or connect again; see SyncTarget."""
         self.close()
         try:
             self._connection = self._open()
@@ -110,7 +110,7 @@ class SqlTarget(abc.ABC):
             if not self._columns(WATERMARKS)[0]:
                 return {}
             rows = self._fetch(f"SELECT name, watermark FROM {WATERMARKS} ORDER BY name")
-        return {name: Watermark.parse(text, f"{self.address} {name}") for name, text in rows}
+        return {name: Watermark.parse(record, f"{self.address} {name}") for name, record in rows}
 
     def shape(self, table: str) -> TableShape | None:
         """A table as it is, None where there is none."""
@@ -120,7 +120,7 @@ class SqlTarget(abc.ABC):
                 return None
             return TableShape(types, is_keyed, not self._has_rows(table))
 
-    def value_sql(self, column: Column) -> str:
+    def value_sql(self, column: TargetColumn) -> str:
         """By default what Arrow carries as it is."""
         name = sql.identifier(column.name)
         if column.kind == "numeric":
@@ -128,13 +128,13 @@ class SqlTarget(abc.ABC):
         # The engine's JSON is text with another name, and its nested values have a JSON form.
         return f"{name}::{_CASTS[column.kind]}"
 
-    def mismatch(self, column: Column, declared: str) -> str:
+    def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The type that a column has to have, where the declared one does not fit; or nothing."""
         plain = declared.lower().split("(")[0].strip()
         return "" if plain in self.ACCEPTED[column.kind] else self._type(column)
 
     def begin(self, table: str, version: int) -> None:
-        """Start a transaction on a table of this version; see Target."""
+        """Start a transaction on a table of this version; see SyncTarget."""
         self._free_from = None
         with self._errors(table):
             self._fetch(self.BEGIN)
@@ -142,25 +142,25 @@ class SqlTarget(abc.ABC):
                 self._fetch(self.LOCK)
             # Not IF NOT EXISTS: PostgreSQL asks for the right to create tables all the same.
             if not self._columns(WATERMARKS)[0]:
-                text = self.TYPES["text"]
+                text_type = self.TYPES["text"]
                 self._fetch(
-                    f"CREATE TABLE {WATERMARKS} (name {text} PRIMARY KEY,"
-                    f" version BIGINT NOT NULL, watermark {text} NOT NULL)"
+                    f"CREATE TABLE {WATERMARKS} (name {text_type} PRIMARY KEY,"
+                    f" version BIGINT NOT NULL, watermark {text_type} NOT NULL)"
                 )
-            found = self._fetch(
+            versions = self._fetch(
                 f"SELECT version FROM {WATERMARKS} WHERE name = {sql.literal(table)}"
             )
-        if (int(found[0][0]) if found else 0) != version:
+        if (int(versions[0][0]) if versions else 0) != version:
             self.rollback()
             raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
 
-    def create(self, table: str, columns: Sequence[Column], keyed: bool) -> None:
+    def create(self, table: str, columns: Sequence[TargetColumn], keyed: bool) -> None:
         """Create the table, with KEY as its primary key if `keyed`."""
         defined = [self._definition(column, keyed) for column in columns]
         with self._errors(table):
             self._fetch(f"CREATE TABLE {self._name(table)} ({', '.join(defined)})")
 
-    def extend(self, table: str, columns: Sequence[Column]) -> None:
+    def extend(self, table: str, columns: Sequence[TargetColumn]) -> None:
         """Add columns."""
         with self._errors(table):
             for column in columns:
@@ -185,7 +185,7 @@ class SqlTarget(abc.ABC):
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator[None]:
-        """Undo what is written within if a row of it is refused; see Target."""
+        """Undo what is written within if a row of it is refused; see SyncTarget."""
         with self._errors():
             self._fetch(f"SAVEPOINT {_POINT}")
         self._is_attempt = True
@@ -217,7 +217,7 @@ class SqlTarget(abc.ABC):
         yield self._fetch(statement)
 
     def commit(self, table: str, watermark: Watermark) -> None:
-        """End the transaction with the watermark; see Target."""
+        """End the transaction with the watermark; see SyncTarget."""
         values = f"{sql.literal(table)}, {watermark.version}, {sql.literal(watermark.to_json())}"
         with self._errors(table):
             self._fetch(self.SAVE.format(table=WATERMARKS, values=values))
@@ -243,26 +243,26 @@ class SqlTarget(abc.ABC):
         DuckDB more than the rows: it keeps what it has looked at apart, and writes it twice.
         """
         bounds = pc.min_max(rows[KEY]).as_py()
-        first, last = bounds["min"], bounds["max"]
-        if self._free_from is not None and first >= self._free_from:
+        lowest, highest = bounds["min"], bounds["max"]
+        if self._free_from is not None and lowest >= self._free_from:
             return ""
-        if not self._has_rows(table, f"WHERE {KEY} >= {first}"):
-            self._free_from = first
+        if not self._has_rows(table, f"WHERE {KEY} >= {lowest}"):
+            self._free_from = lowest
             return ""
-        if not self._has_rows(table, f"WHERE {KEY} BETWEEN {first} AND {last}"):
+        if not self._has_rows(table, f"WHERE {KEY} BETWEEN {lowest} AND {highest}"):
             return ""
         changed = [sql.identifier(name) for name in rows.column_names if name != KEY]
-        listed = ", ".join(f"{name} = excluded.{name}" for name in changed)
-        return f" ON CONFLICT ({KEY}) DO " + (f"UPDATE SET {listed}" if changed else "NOTHING")
+        assignments = ", ".join(f"{name} = excluded.{name}" for name in changed)
+        return f" ON CONFLICT ({KEY}) DO " + (f"UPDATE SET {assignments}" if changed else "NOTHING")
 
-    def _has_rows(self, table: str, where: str = "") -> bool:
-        return bool(self._fetch(f"SELECT 1 FROM {self._name(table)} {where} LIMIT 1"))
+    def _has_rows(self, table: str, condition: str = "") -> bool:
+        return bool(self._fetch(f"SELECT 1 FROM {self._name(table)} {condition} LIMIT 1"))
 
-    def _definition(self, column: Column, keyed: bool) -> str:
+    def _definition(self, column: TargetColumn, keyed: bool) -> str:
         ending = " PRIMARY KEY" if keyed and column.name == KEY else ""
         return f"{sql.identifier(column.name)} {self._type(column)}{ending}"
 
-    def _type(self, column: Column) -> str:
+    def _type(self, column: TargetColumn) -> str:
         return self.TYPES[column.kind]
 
     def _name(self, table: str) -> str:
@@ -278,28 +278,28 @@ class SqlTarget(abc.ABC):
         # Drivers raise classes of their own, and an ADBC call on a closed handle a plain one.
         except Exception as error:
             is_gone = self._connection is None
-            words = f"{self.address}: the connection is closed"
-            explained = ConnectionLost(words) if is_gone else self._explained(error, table)
+            problem = f"{self.address}: the connection is closed"
+            explained = ConnectionLost(problem) if is_gone else self._explained(error, table)
             is_undone = self._is_attempt and isinstance(explained, RowRefused)
             if not isinstance(explained, ConnectionLost) and not is_undone:
                 self.rollback()
             raise explained from None
 
 
-def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+def _array(values: list[Any], value_type: pa.DataType) -> pa.Array:
     """Values of a column as Arrow of a type; those that cannot be are null."""
     try:
         # As wholly as it may be: a time zone and a smaller integer are others there.
         return (
-            pa.array(values).cast(kind)
+            pa.array(values).cast(value_type)
             if any(v is not None for v in values)
-            else pa.nulls(len(values), kind)
+            else pa.nulls(len(values), value_type)
         )
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         if len(values) > 1:
-            parts = (_array([value], kind) for value in values)
-            return pa.concat_arrays(list(parts))
-        return pa.nulls(len(values), kind)
+            chunks = (_array([value], value_type) for value in values)
+            return pa.concat_arrays(list(chunks))
+        return pa.nulls(len(values), value_type)
 
 
 _CASTS = {

@@ -14,13 +14,13 @@ import sqlite3
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.databases.adbc import AdbcConnection
 from lakelog.sync.databases.sql_target import SqlTarget
-from lakelog.sync.target import KEY, Column, RowRefused, path_of
+from lakelog.sync.target import KEY, RowRefused, TargetColumn, path_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,10 +58,10 @@ class SqliteTarget(SqlTarget):
         super().__init__()
         self._path = path_of(url, "sqlite")
         self.address = f"sqlite:{self._path}"
-        found = importlib.util.find_spec("adbc_driver_sqlite") is not None
-        self._adbc = found if use_adbc is None else use_adbc
+        has_driver = importlib.util.find_spec("adbc_driver_sqlite") is not None
+        self._adbc = has_driver if use_adbc is None else use_adbc
 
-    def value_sql(self, column: Column) -> str:
+    def value_sql(self, column: TargetColumn) -> str:
         """Times and numbers that SQLite has no type for, as text."""
         name = sql.identifier(column.name)
         if column.kind in ("timestamptz", "timestamp"):
@@ -70,10 +70,10 @@ class SqliteTarget(SqlTarget):
             return f"{name}::VARCHAR"
         return f"{name}::BIGINT" if column.kind == "boolean" else super().value_sql(column)
 
-    def mismatch(self, column: Column, declared: str) -> str:
+    def mismatch(self, column: TargetColumn, declared: str) -> str:
         """By SQLite's rules of affinity, from the declared type."""
-        wanted = self._type(column)
-        return "" if _affinity(declared) in (_affinity(wanted), "BLOB") else wanted
+        expected = self._type(column)
+        return "" if _affinity(declared) in (_affinity(expected), "BLOB") else expected
 
     def exists(self) -> bool:
         """Whether the file is there."""
@@ -123,45 +123,45 @@ class SqliteTarget(SqlTarget):
         """Whether there is a unique index of KEY alone."""
         for row in self._fetch(f"PRAGMA index_list({sql.identifier(table)})"):
             if row[2]:
-                named = self._fetch(f"PRAGMA index_info({sql.identifier(row[1])})")
-                if [name for _, _, name in named] == [KEY]:
+                indexed = self._fetch(f"PRAGMA index_info({sql.identifier(row[1])})")
+                if [name for _, _, name in indexed] == [KEY]:
                     return True
         return False
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
-        words = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0]
         for mark in ("Failed to reset statement: ", "Failed to step query: ", "INTERNAL: ", "IO: "):
-            words = words.split(mark)[-1]
-        if any(text in words for text in _LOCKED):
+            reason = reason.split(mark)[-1]
+        if any(phrase in reason for phrase in _LOCKED):
             return ConnectionLost(f"{self.address} is locked by another program")
-        where = f"{self.address}, table {table}" if table else self.address
-        kind = RowRefused if re.search(_OF_ROW, words) else SyncRefused
-        return kind(f"{where}: {words.strip()}{_advice(words)}")
+        place = f"{self.address}, table {table}" if table else self.address
+        error_class = RowRefused if re.search(_OF_ROW, reason) else SyncRefused
+        return error_class(f"{place}: {reason.strip()}{_advice(reason)}")
 
 
-def _advice(words: str) -> str:
+def _advice(reason: str) -> str:
     """What to do about an error, as the end of its line."""
-    text = words.lower()
-    if "disk is full" in text:
+    lowered = reason.lower()
+    if "disk is full" in lowered:
         return ": free space and run it again; nothing of this batch was written"
-    if "constraint failed" in text:
+    if "constraint failed" in lowered:
         return ": change the row or the constraint and run it again; this batch was not written"
-    if "readonly" in text:
+    if "readonly" in lowered:
         return ": make it writable"
-    if "not a database" in text:
+    if "not a database" in lowered:
         return ": choose another file"
-    if "unable to open" in text or "failed to open" in text:
+    if "unable to open" in lowered or "failed to open" in lowered:
         return ": the directory has to exist and be writable"
     return ""
 
 
 def _affinity(declared: str) -> str:
     """SQLite's affinity of a declared type (https://sqlite.org/datatype3.html, section 3.1)."""
-    text = declared.upper()
-    if "INT" in text:
+    name = declared.upper()
+    if "INT" in name:
         return "INTEGER"
-    if any(word in text for word in ("CHAR", "CLOB", "TEXT")):
+    if any(word in name for word in ("CHAR", "CLOB", "TEXT")):
         return "TEXT"
-    if "BLOB" in text or not text:
+    if "BLOB" in name or not name:
         return "BLOB"
-    return "REAL" if any(word in text for word in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
+    return "REAL" if any(word in name for word in ("REAL", "FLOA", "DOUB")) else "NUMERIC"

@@ -23,18 +23,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
-from lakelog.clients import backoff
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients import connection
+from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.segments import sql
-from lakelog.sync.services.intent import IntentTarget, Record
+from lakelog.sync.services.intent import IntentRecord, IntentTarget
 from lakelog.sync.target import (
     KEY,
     WATERMARKS,
-    Column,
     RowRefused,
     TableShape,
+    TargetColumn,
     Watermark,
     WatermarkMoved,
 )
@@ -65,7 +65,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "blob": {"type": "binary"},
 }
 _NAME = re.compile(r"(?![-_+.])[^A-Z\\/*?\"<>| ,#:]{1,255}")
-Item = tuple[str, bytes]
+BulkItem = tuple[str, bytes]
 """The `_id` of a document and its lines in a request."""
 
 
@@ -96,11 +96,11 @@ class ElasticsearchTarget(IntentTarget):
         """The type of objects, and how deep they may be to be indexed as such."""
 
     def connect(self) -> None:
-        """Connect, and ask which server it is; see Target."""
+        """Connect, and ask which server it is; see SyncTarget."""
         self.close()
         version = self._json("GET", "/").get("version", {})
         number = str(version.get("number", "0"))
-        major, minor, *_ = (int(part) for part in re.findall(r"\d+", number + ".0.0"))
+        major, minor, *_ = (int(digits) for digits in re.findall(r"\d+", number + ".0.0"))
         if version.get("distribution") == "opensearch":
             self._object = "flat_object" if (major, minor) >= (2, 7) else "object"
         elif (major, minor) < (7, 3):
@@ -112,30 +112,32 @@ class ElasticsearchTarget(IntentTarget):
     def watermarks(self) -> dict[str, Watermark]:
         """The watermarks of all indices, by name."""
         self._link.request("POST", f"/{WATERMARKS}/_refresh", accept=(404,))
-        found = self._json("GET", f"/{WATERMARKS}/_search?size=10000", accept=(404,))
-        hits = found.get("hits", {}).get("hits", [])
+        reply = self._json("GET", f"/{WATERMARKS}/_search?size=10000", accept=(404,))
+        hits = reply.get("hits", {}).get("hits", [])
         records = ((hit["_id"], hit["_source"].get("watermark")) for hit in hits)
         return {
-            name: Watermark.parse(text, self._where(name)) for name, text in sorted(records) if text
+            name: Watermark.parse(record, self._where(name))
+            for name, record in sorted(records)
+            if record
         }
 
     def shape(self, table: str) -> TableShape | None:
         """An index as it is, None where there is none."""
         _require_name(table)
-        found = self._json("GET", f"/{_quoted(table)}/_mapping", accept=(404,))
-        if "error" in found:
+        mappings = self._json("GET", f"/{_quoted(table)}/_mapping", accept=(404,))
+        if "error" in mappings:
             return None
-        if len(found) != 1:
+        if len(mappings) != 1:
             raise SyncRefused(f"{self._where(table)}: it is an alias of several: name an index")
-        fields = next(iter(found.values())).get("mappings", {}).get("properties", {})
-        types = {name: str(each.get("type", "object")) for name, each in fields.items()}
-        given = fields.get(_JSON, {})
-        if given.get("type") == "flattened":
-            self._depth = int(given.get("depth_limit", _DEPTH_OF_USERS))
+        fields = next(iter(mappings.values())).get("mappings", {}).get("properties", {})
+        types = {name: str(definition.get("type", "object")) for name, definition in fields.items()}
+        json_field = fields.get(_JSON, {})
+        if json_field.get("type") == "flattened":
+            self._depth = int(json_field.get("depth_limit", _DEPTH_OF_USERS))
         # Every document has KEY as its `_id`.
         return TableShape(types, True, not self._count(table))
 
-    def value_sql(self, column: Column) -> str:
+    def value_sql(self, column: TargetColumn) -> str:
         """Times and exact numbers as text."""
         name = sql.identifier(column.name)
         if column.kind == "timestamptz":
@@ -145,14 +147,14 @@ class ElasticsearchTarget(IntentTarget):
         casts = {"date": "VARCHAR", "numeric": "VARCHAR", "text": "VARCHAR", "blob": "BLOB"}
         return f"{name}::{casts.get(column.kind) or column.kind.upper()}"
 
-    def mismatch(self, column: Column, declared: str) -> str:
+    def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The type that a field has to have, where the declared one does not fit; or nothing."""
         accepted = self.ACCEPTED[column.kind]
         if column.name == _JSON:
             accepted += _OBJECTS
         return "" if declared in accepted else str(self._field(column)["type"])
 
-    def create(self, table: str, columns: Sequence[Column], keyed: bool) -> None:
+    def create(self, table: str, columns: Sequence[TargetColumn], keyed: bool) -> None:
         """Create the index, with a field for each column."""
         self._require_key(table, [column.name for column in columns])
         fields = {column.name: self._field(column) for column in columns}
@@ -166,27 +168,27 @@ class ElasticsearchTarget(IntentTarget):
                 raise WatermarkMoved(f"{self.address}: another sync has created {table}")
             raise SyncRefused(f"{self._where(table)}: {_reason(reply)}")
 
-    def extend(self, table: str, columns: Sequence[Column]) -> None:
+    def extend(self, table: str, columns: Sequence[TargetColumn]) -> None:
         """Add fields."""
         fields = {"properties": {column.name: self._field(column) for column in columns}}
         self._json("PUT", f"/{_quoted(table)}/_mapping", orjson.dumps(fields))
 
-    def _field(self, column: Column) -> dict[str, Any]:
+    def _field(self, column: TargetColumn) -> dict[str, Any]:
         if column.name == _JSON and column.kind == "text":
             if self._object == "flattened":
                 return {"type": "flattened", "ignore_above": 8191, "depth_limit": _DEPTH}
             return {"type": self._object} | ({"enabled": False} if self._object == "object" else {})
         return {"type": "text"} if column.name == "message" else _FIELDS[column.kind]
 
-    def _load(self, table: str) -> Record | None:
+    def _load(self, table: str) -> IntentRecord | None:
         path = f"/{WATERMARKS}/_doc/{_quoted(table)}"
-        found = self._json("GET", path, accept=(404,))
-        if not found.get("found"):
+        reply = self._json("GET", path, accept=(404,))
+        if not reply.get("found"):
             return None
-        token = found["_seq_no"], found["_primary_term"]
-        return Record(**{**found["_source"], "token": token})
+        token = reply["_seq_no"], reply["_primary_term"]
+        return IntentRecord(**{**reply["_source"], "token": token})
 
-    def _store(self, table: str, record: Record) -> Record:
+    def _store(self, table: str, record: IntentRecord) -> IntentRecord:
         if record.token is None:
             self._create_records()
             path = f"/{WATERMARKS}/_create/{_quoted(table)}"
@@ -202,9 +204,11 @@ class ElasticsearchTarget(IntentTarget):
         reply = self._link.request("PUT", path, orjson.dumps(fields), accept=(409,))
         if reply.status == 409:
             raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
-        given = orjson.loads(reply.body)
-        token = given["_seq_no"], given["_primary_term"]
-        return Record(record.version, record.watermark, record.start, record.owner, token=token)
+        answer = orjson.loads(reply.body)
+        token = answer["_seq_no"], answer["_primary_term"]
+        return IntentRecord(
+            record.version, record.watermark, record.start, record.owner, token=token
+        )
 
     def _create_records(self) -> None:
         """Have the index of the records. Its fields are not searched."""
@@ -235,7 +239,7 @@ class ElasticsearchTarget(IntentTarget):
             self._bulk(table, chunk)
             self._touch(int(chunk[0][0]))
 
-    def _bulk(self, table: str, items: list[Item]) -> int:
+    def _bulk(self, table: str, items: list[BulkItem]) -> int:
         """Send items, those again that the server is too busy for; return how many it changed."""
         changed = 0
         for attempt in range(1, _TRIES + 1):
@@ -250,9 +254,9 @@ class ElasticsearchTarget(IntentTarget):
                 half = len(items) // 2
                 return changed + self._bulk(table, items[:half]) + self._bulk(table, items[half:])
             if reply.status >= 400:
-                where = f"{self._where(table)}, document {items[0][0]}"
-                raise SyncRefused(f"{where}: {_reason(reply)}: this batch was not written")
-            results = [next(iter(each.values())) for each in _parsed(reply)["items"]]
+                place = f"{self._where(table)}, document {items[0][0]}"
+                raise SyncRefused(f"{place}: {_reason(reply)}: this batch was not written")
+            results = [next(iter(outcome.values())) for outcome in _parsed(reply)["items"]]
             if len(results) != len(items):
                 raise ConnectionLost(f"{self._where(table)}: the answer is not complete")
             busy = []
@@ -266,18 +270,18 @@ class ElasticsearchTarget(IntentTarget):
             if not busy:
                 return changed
             items = busy
-            time.sleep(backoff.pause(attempt))
+            time.sleep(connection.pause(attempt))
         raise ConnectionLost(f"{self._where(table)}: the server is too busy")
 
     def _refused(self, table: str, key: str, result: dict[str, Any]) -> RowRefused:
         """What a document is refused for, in one line."""
         error = result.get("error") or {}
-        said = [error.get("reason", f"status {result['status']}")]
+        reasons = [error.get("reason", f"status {result['status']}")]
         while error := error.get("caused_by") or {}:
-            said.append(error.get("reason", ""))
-        words = "; ".join(dict.fromkeys(filter(None, said)))
+            reasons.append(error.get("reason", ""))
+        summary = "; ".join(dict.fromkeys(filter(None, reasons)))
         return RowRefused(
-            f"{self._where(table)}, document {key}: {' '.join(words.split())[:400]}: change the"
+            f"{self._where(table)}, document {key}: {' '.join(summary.split())[:400]}: change the"
             " mapping of the index, or the column in the query; this batch was not written"
         )
 
@@ -299,21 +303,21 @@ class ElasticsearchTarget(IntentTarget):
 
 def _parsed(reply: Reply) -> dict[str, Any]:
     try:
-        found = orjson.loads(reply.body)
+        answer = orjson.loads(reply.body)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        answer = None
+    if not isinstance(answer, dict):
         raise LakelogError("the server does not answer as Elasticsearch does: check host and port")
-    return found
+    return answer
 
 
-def _credentials(to: Endpoint) -> dict[str, str]:
+def _credentials(endpoint: Endpoint) -> dict[str, str]:
     """The header that tells who we are."""
     key = os.environ.get("ELASTICSEARCH_API_KEY")
-    if key and not to.user:
+    if key and not endpoint.user:
         return {"Authorization": f"ApiKey {key}"}
-    user = to.user or os.environ.get("ELASTICSEARCH_USERNAME", "")
-    password = to.password or os.environ.get("ELASTICSEARCH_PASSWORD", "")
+    user = endpoint.user or os.environ.get("ELASTICSEARCH_USERNAME", "")
+    password = endpoint.password or os.environ.get("ELASTICSEARCH_PASSWORD", "")
     if not user:
         return {}
     login = f"{user}:{password}".encode(errors="surrogateescape")
@@ -328,7 +332,7 @@ def _require_name(table: str) -> None:
         )
 
 
-def _documents(rows: pa.Table, depth: int) -> Iterator[Item]:
+def _documents(rows: pa.Table, depth: int) -> Iterator[BulkItem]:
     """Rows as items; a null is a field that is not there."""
     names = rows.column_names
     for values in zip(*(column.to_pylist() for column in rows.columns), strict=True):
@@ -340,31 +344,31 @@ def _documents(rows: pa.Table, depth: int) -> Iterator[Item]:
         yield str(key), b'{"index":{"_id":"%d"}}\n%b\n' % (key, line)
 
 
-def _object(text: str, depth: int) -> Any:
+def _object(payload: str, depth: int) -> Any:
     """JSON text as an object that the server accepts: what is none, or too deep, is the field
     `value` of one.
 
     A repeated name keeps its last value.
     """
-    encoded = text.encode()
+    encoded = payload.encode()
     try:
         value = orjson.loads(encoded)
-        if isinstance(value, dict) and "\\u0000" not in text and not _is_deep(text, depth):
+        if isinstance(value, dict) and "\\u0000" not in payload and not _is_deep(payload, depth):
             # What is written again as it was has nothing that a strict parser refuses.
             if len(orjson.dumps(value)) == len(encoded) and b"\n" not in encoded:
                 return orjson.Fragment(encoded)
             # Unlike orjson's, these integers are exact.
-            return orjson.Fragment(json.dumps(json.loads(text), allow_nan=False).encode())
+            return orjson.Fragment(json.dumps(json.loads(payload), allow_nan=False).encode())
     except (ValueError, RecursionError):
         pass
-    return {"value": text}
+    return {"value": payload}
 
 
-def _is_deep(text: str, depth: int) -> bool:
+def _is_deep(payload: str, depth: int) -> bool:
     """Whether JSON may be nested as deep: by its brackets, those in strings included."""
     deepest = level = 0
-    if text.count("{") + text.count("[") >= depth:
-        for mark in re.findall(r"[\[{\]}]", text):
+    if payload.count("{") + payload.count("[") >= depth:
+        for mark in re.findall(r"[\[{\]}]", payload):
             level += 1 if mark in "[{" else -1
             deepest = max(deepest, level)
     return deepest >= depth
@@ -374,9 +378,9 @@ def _text_of_bytes(value: Any) -> str:
     return base64.b64encode(value).decode()
 
 
-def _chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
+def _chunks(items: Iterator[BulkItem]) -> Iterator[list[BulkItem]]:
     """Divide items into requests."""
-    chunk: list[Item] = []
+    chunk: list[BulkItem] = []
     size = 0
     for item in items:
         chunk.append(item)
@@ -392,10 +396,10 @@ def _reason(reply: Reply) -> str:
     """What a server says of a whole request."""
     try:
         error = orjson.loads(reply.body)["error"]
-        words = error["reason"] if isinstance(error, dict) else str(error)
+        reason = error["reason"] if isinstance(error, dict) else str(error)
     except (ValueError, KeyError, TypeError):
-        words = reply.body[:300].decode("utf-8", "replace")
-    return f"HTTP {reply.status} {' '.join(words.split())[:300]}"
+        reason = reply.body[:300].decode("utf-8", "replace")
+    return f"HTTP {reply.status} {' '.join(reason.split())[:300]}"
 
 
 def _quoted(name: str) -> str:

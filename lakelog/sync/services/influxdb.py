@@ -27,17 +27,17 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.segments import sql
-from lakelog.sync.services.intent import IntentTarget, Record
+from lakelog.sync.services.intent import IntentRecord, IntentTarget
 from lakelog.sync.target import (
     KEY,
     WATERMARKS,
-    Column,
     RowRefused,
     TableShape,
+    TargetColumn,
     Watermark,
     WatermarkMoved,
 )
@@ -54,7 +54,7 @@ _GRAIN = {"us": 1, "ms": 1_000, "s": 1_000_000}
 """Microseconds of a unit of time, in which seq tells points apart."""
 _TRIES = 4
 _CONTROLS = dict.fromkeys([*range(32), 127], "\ufffd")
-Line = tuple[int, bytes]
+PointLine = tuple[int, bytes]
 Point = tuple[int, dict[str, str], int]
 """Time in ns, tags and seq."""
 
@@ -83,7 +83,7 @@ class InfluxTarget(IntentTarget):
         """The seq of each point of this batch."""
 
     def connect(self) -> None:
-        """Connect; see Target."""
+        """Connect; see SyncTarget."""
         self.close()
         self._link.request("GET", "/ping")
         self._own()
@@ -91,10 +91,10 @@ class InfluxTarget(IntentTarget):
     def watermarks(self) -> dict[str, Watermark]:
         """The watermarks of all measurements, by name."""
         query = f'SELECT * FROM "{WATERMARKS}" GROUP BY "table" ORDER BY time DESC LIMIT 1'
-        found = {tags["table"]: row for tags, rows in self._query(query) for row in rows}
+        rows_by_table = {tags["table"]: row for tags, rows in self._query(query) for row in rows}
         return {
             name: Watermark.parse(row["watermark"], self._where(name))
-            for name, row in sorted(found.items())
+            for name, row in sorted(rows_by_table.items())
             if row.get("watermark")
         }
 
@@ -113,7 +113,7 @@ class InfluxTarget(IntentTarget):
             return None
         return TableShape(record.columns if record else {}, True, is_empty)
 
-    def value_sql(self, column: Column) -> str:
+    def value_sql(self, column: TargetColumn) -> str:
         """The time in us; other times and dates as text."""
         name = sql.identifier(column.name)
         if column.kind == "timestamptz":
@@ -125,16 +125,16 @@ class InfluxTarget(IntentTarget):
         casts = {"date": "VARCHAR", "numeric": "DOUBLE", "text": "VARCHAR"}
         return f"{name}::{casts.get(column.kind) or column.kind.upper()}"
 
-    def mismatch(self, column: Column, declared: str) -> str:
+    def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The kind that a field has to have, where it was written as another; or nothing."""
         return "" if declared == column.kind else column.kind
 
     def begin(self, table: str, version: int) -> None:
-        """Announce a batch; see Target."""
+        """Announce a batch; see SyncTarget."""
         self._points.clear()
         super().begin(table, version)
 
-    def create(self, table: str, columns: Sequence[Column], keyed: bool) -> None:
+    def create(self, table: str, columns: Sequence[TargetColumn], keyed: bool) -> None:
         """Remember the columns: a measurement is there with its first point."""
         kinds = {column.name: column.kind for column in columns}
         self._require_key(table, list(kinds))
@@ -145,12 +145,12 @@ class InfluxTarget(IntentTarget):
             )
         self._remember(kinds)
 
-    def extend(self, table: str, columns: Sequence[Column]) -> None:
+    def extend(self, table: str, columns: Sequence[TargetColumn]) -> None:
         """Remember more columns."""
         self._remember({column.name: column.kind for column in columns})
 
     def commit(self, table: str, watermark: Watermark) -> None:
-        """Acknowledge the batch with its watermark; see Target."""
+        """Acknowledge the batch with its watermark; see SyncTarget."""
         super().commit(table, watermark)
         # Each step has left a point, of which only the newest is read.
         if watermark.version % 64 == 0:
@@ -161,9 +161,9 @@ class InfluxTarget(IntentTarget):
         table, record = self._batch
         columns = {**record.columns, **kinds}
         fields = {**vars(record), "columns": columns}
-        self._batch = table, self._store(table, Record(**fields))
+        self._batch = table, self._store(table, IntentRecord(**fields))
 
-    def _load(self, table: str) -> Record | None:
+    def _load(self, table: str) -> IntentRecord | None:
         query = (
             f'SELECT * FROM "{WATERMARKS}" WHERE "table" = {_literal(table)}'
             " ORDER BY time DESC LIMIT 1"
@@ -172,7 +172,7 @@ class InfluxTarget(IntentTarget):
         if not rows:
             return None
         row = rows[0]
-        return Record(
+        return IntentRecord(
             row["version"],
             row["watermark"],
             row["start"] if row["start"] >= 0 else None,
@@ -181,9 +181,9 @@ class InfluxTarget(IntentTarget):
             row["time"],
         )
 
-    def _store(self, table: str, record: Record) -> Record:
-        now = self._load(table)
-        if (now.token if now else None) != record.token:
+    def _store(self, table: str, record: IntentRecord) -> IntentRecord:
+        present = self._load(table)
+        if (present.token if present else None) != record.token:
             raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
         # The newest counts, also where a clock was set back.
         moment = max(time.time_ns(), (record.token or 0) + 1)
@@ -194,10 +194,10 @@ class InfluxTarget(IntentTarget):
             "owner": record.owner,
             "columns": orjson.dumps(record.columns).decode(),
         }
-        written = ",".join(f"{name}={_field(value)}" for name, value in fields.items())
-        line = f"{WATERMARKS},table={_tag(table)} {written} {moment}".encode()
+        field_set = ",".join(f"{name}={_field(value)}" for name, value in fields.items())
+        line = f"{WATERMARKS},table={_tag(table)} {field_set} {moment}".encode()
         self._send(table, [(-1, line)])
-        return Record(**{**vars(record), "token": moment})
+        return IntentRecord(**{**vars(record), "token": moment})
 
     def _write(self, table: str, rows: pa.Table) -> None:
         lines = self._lines(table, rows)
@@ -205,49 +205,55 @@ class InfluxTarget(IntentTarget):
             self._send(table, chunk)
             self._touch(chunk[0][0])
 
-    def _lines(self, table: str, rows: pa.Table) -> Iterator[Line]:
+    def _lines(self, table: str, rows: pa.Table) -> Iterator[PointLine]:
         """Rows as lines; a null is a tag or field that is not there."""
         columns = {name: rows[name].to_pylist() for name in rows.column_names}
         seqs, times = columns[KEY], columns.pop(_TIME)
-        named = [columns.pop(name, [None] * len(seqs)) for name in self._tags]
+        tag_columns = [columns.pop(name, [None] * len(seqs)) for name in self._tags]
         # By column: a call for each value would take most of the time.
-        written = zip(*(_fields(_key(name), each) for name, each in columns.items()), strict=True)
-        known: dict[tuple[Any, ...], bytes] = {}
+        field_sets = zip(
+            *(_fields(_key(name), values) for name, values in columns.items()), strict=True
+        )
+        series_of_tags: dict[tuple[Any, ...], bytes] = {}
         for seq, micros, tags, fields in zip(
-            seqs, times, zip(*named, strict=True) if named else repeat(()), written, strict=False
+            seqs,
+            times,
+            zip(*tag_columns, strict=True) if tag_columns else repeat(()),
+            field_sets,
+            strict=False,
         ):
-            series = known.get(tags)
+            series = series_of_tags.get(tags)
             if series is None:
-                series = known[tags] = self._series(table, tags)
-            at = self._moment(table, micros, seq)
-            if (other := self._points.setdefault((series, at), seq)) != seq:
+                series = series_of_tags[tags] = self._series(table, tags)
+            timestamp = self._moment(table, micros, seq)
+            if (occupant := self._points.setdefault((series, timestamp), seq)) != seq:
                 raise RowRefused(
-                    f"{self._where(table)}: events {other} and {seq} have one time and the same"
+                    f"{self._where(table)}: events {occupant} and {seq} have one time and the same"
                     " tags, and would be one point: add ?resolution=ms or s to the target, or"
                     " another tag with ?tags=..."
                 )
-            text = "".join(fields)[1:]
-            yield seq, b"%b %b %d" % (series, text.encode("utf-8", "replace"), at)
+            field_set = "".join(fields)[1:]
+            yield seq, b"%b %b %d" % (series, field_set.encode("utf-8", "replace"), timestamp)
 
     def _series(self, table: str, values: tuple[Any, ...]) -> bytes:
         """What a line begins with."""
         pairs = zip(self._tags, values, strict=True)
-        given = [(_key(name), _tag(str(v))) for name, v in pairs if v not in (None, "")]
-        text = _measurement(table) + "".join(f",{name}={value}" for name, value in given)
-        return text.encode("utf-8", "replace")
+        tag_pairs = [(_key(name), _tag(str(v))) for name, v in pairs if v not in (None, "")]
+        series = _measurement(table) + "".join(f",{name}={value}" for name, value in tag_pairs)
+        return series.encode("utf-8", "replace")
 
     def _moment(self, table: str, micros: int | None, seq: int) -> int:
         """The time of a point in ns."""
         span = self._grain * 1000
-        at = None if micros is None else micros // self._grain * span + seq % span
-        if at is None or abs(at) > _TIME_MAX:
+        timestamp = None if micros is None else micros // self._grain * span + seq % span
+        if timestamp is None or abs(timestamp) > _TIME_MAX:
             raise RowRefused(
                 f"{self._where(table)}: event {seq} has no time between 1677 and 2262, which"
                 f" InfluxDB could store: leave it out with --query ... WHERE {_TIME} > '1700-01-01'"
             )
-        return at
+        return timestamp
 
-    def _send(self, table: str, lines: list[Line]) -> None:
+    def _send(self, table: str, lines: list[PointLine]) -> None:
         """Write lines. Raises SyncRefused, which names the first that the server refuses."""
         bucket = urllib.parse.quote(self._to.path, safe="")
         org = urllib.parse.quote(self._org, safe="")
@@ -275,9 +281,9 @@ class InfluxTarget(IntentTarget):
         )
 
     def _delete(self, table: str, keys: list[int]) -> int:
-        gone = frozenset(keys)
-        where = f'"{KEY}" >= {min(keys)} AND "{KEY}" <= {max(keys)}'
-        return self._remove(table, where, gone.__contains__)
+        doomed = frozenset(keys)
+        condition = f'"{KEY}" >= {min(keys)} AND "{KEY}" <= {max(keys)}'
+        return self._remove(table, condition, doomed.__contains__)
 
     def _truncate(self, table: str, start: int) -> int:
         if not start:
@@ -289,11 +295,13 @@ class InfluxTarget(IntentTarget):
         ]
         return int(rows[0]["count"]) if rows else 0
 
-    def _remove(self, table: str, where: str, is_gone: Callable[[int], bool]) -> int:
+    def _remove(self, table: str, condition: str, is_gone: Callable[[int], bool]) -> int:
         """Delete points by seq, which InfluxDB deletes by time and tags alone; return how many."""
         removed = 0
         for attempt in range(_TRIES):
-            times = [at for at, _, seq in self._select(table, where) if is_gone(seq)]
+            times = [
+                timestamp for timestamp, _, seq in self._select(table, condition) if is_gone(seq)
+            ]
             removed = removed or len(times)
             if not times:
                 return removed
@@ -303,18 +311,20 @@ class InfluxTarget(IntentTarget):
             self._remove_ranges(table, [(a, b + attempt % 2, tags) for a, b, tags in ranges])
         raise ConnectionLost(f"{self._where(table)}: points are written while they are deleted")
 
-    def _select(self, table: str, where: str) -> list[Point]:
-        query = f'SELECT "{KEY}" FROM {_name(table)} WHERE {where} GROUP BY *'
-        found = self._query(query)
-        return [(row["time"], tags, row[KEY]) for tags, rows in found for row in rows]
+    def _select(self, table: str, condition: str) -> list[Point]:
+        query = f'SELECT "{KEY}" FROM {_name(table)} WHERE {condition} GROUP BY *'
+        results = self._query(query)
+        return [(row["time"], tags, row[KEY]) for tags, rows in results for row in rows]
 
     def _remove_ranges(self, table: str, ranges: list[tuple[int, int, dict[str, str]]]) -> None:
         """Delete the points between two times, both included, of some tags."""
         if self._org:
             org, bucket = (urllib.parse.quote(x, safe="") for x in (self._org, self._to.path))
             for start, end, tags in ranges:
-                named = {"_measurement": table, **{k: v for k, v in tags.items() if v}}
-                conditions = (f'"{k}"={orjson.dumps(v).decode()}' for k, v in named.items())
+                predicate_tags = {"_measurement": table, **{k: v for k, v in tags.items() if v}}
+                conditions = (
+                    f'"{k}"={orjson.dumps(v).decode()}' for k, v in predicate_tags.items()
+                )
                 body = {
                     "start": _rfc3339(start),
                     "stop": _rfc3339(end),
@@ -329,8 +339,8 @@ class InfluxTarget(IntentTarget):
             statements.append(
                 f"DELETE FROM {_name(table)} WHERE time >= {start} AND time <= {end}{equal}"
             )
-        for first in range(0, len(statements), _DELETES):
-            self._query("; ".join(statements[first : first + _DELETES]))
+        for offset in range(0, len(statements), _DELETES):
+            self._query("; ".join(statements[offset : offset + _DELETES]))
 
     def _query(self, query: str) -> list[tuple[dict[str, str], list[dict[str, Any]]]]:
         """Run InfluxQL, which 2.x has too; return the tags and rows of each series."""
@@ -346,20 +356,20 @@ class InfluxTarget(IntentTarget):
             results = orjson.loads(reply.body)["results"] if reply.status == 200 else []
         except (ValueError, KeyError):
             raise LakelogError(f"{self.address}: it does not answer as InfluxDB does") from None
-        errors = [each["error"] for each in results if "error" in each]
+        errors = [result["error"] for result in results if "error" in result]
         if reply.status != 200 or errors:
-            words = errors[0] if errors else _reason(reply)
+            reason = errors[0] if errors else _reason(reply)
             # A measurement without points is none.
-            if "measurement not found" in words:
+            if "measurement not found" in reason:
                 return []
-            raise SyncRefused(f"{self.address}: {words}: check the name, or create it")
+            raise SyncRefused(f"{self.address}: {reason}: check the name, or create it")
         return [
             (
                 {k: v for k, v in series.get("tags", {}).items() if v},
                 [dict(zip(series["columns"], row, strict=True)) for row in series["values"]],
             )
-            for each in results
-            for series in each.get("series", [])
+            for result in results
+            for series in result.get("series", [])
         ]
 
     def _disconnect(self) -> None:
@@ -372,26 +382,26 @@ def _ranges(
     """The fewest ranges of time that have all points to be deleted, and no other."""
     ranges: list[tuple[int, int, dict[str, str]]] = []
     is_running = False
-    for at, group in groupby(sorted(points, key=lambda p: p[0]), key=lambda p: p[0]):
+    for timestamp, group in groupby(sorted(points, key=lambda p: p[0]), key=lambda p: p[0]):
         same = list(group)
-        gone = [tags for _, tags, seq in same if is_gone(seq)]
-        if len(gone) == len(same):
-            start = ranges.pop()[0] if is_running else at
-            ranges.append((start, at, {}))
+        doomed = [tags for _, tags, seq in same if is_gone(seq)]
+        if len(doomed) == len(same):
+            start = ranges.pop()[0] if is_running else timestamp
+            ranges.append((start, timestamp, {}))
         else:
             # Of one time, only tags tell them apart.
-            ranges += [(at, at, tags) for tags in gone]
-        is_running = len(gone) == len(same)
+            ranges += [(timestamp, timestamp, tags) for tags in doomed]
+        is_running = len(doomed) == len(same)
     return ranges
 
 
-def _credentials(to: Endpoint) -> dict[str, str]:
+def _credentials(endpoint: Endpoint) -> dict[str, str]:
     """The header that tells who we are."""
-    token = to.options.get("token") or os.environ.get("INFLUX_TOKEN", "")
-    if token and not to.user:
+    token = endpoint.options.get("token") or os.environ.get("INFLUX_TOKEN", "")
+    if token and not endpoint.user:
         return {"Authorization": f"Token {token}"}
-    user = to.user or os.environ.get("INFLUX_USERNAME", "")
-    password = to.password or os.environ.get("INFLUX_PASSWORD", "")
+    user = endpoint.user or os.environ.get("INFLUX_USERNAME", "")
+    password = endpoint.password or os.environ.get("INFLUX_PASSWORD", "")
     if not user:
         return {}
     login = f"{user}:{password}".encode(errors="surrogateescape")
@@ -432,34 +442,36 @@ def _fields(key: str, values: list[Any]) -> list[str]:
     if all(value is None or isinstance(value, str) for value in values):
         start += '"'
         return [
-            "" if text is None else start + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-            for text in values
+            ""
+            if encoded is None
+            else start + encoded.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            for encoded in values
         ]
-    written = map(_field, values)
-    return ["" if value is None else start + value for value in written]
+    encoded_values = map(_field, values)
+    return ["" if value is None else start + value for value in encoded_values]
 
 
-def _name(text: str) -> str:
+def _name(name: str) -> str:
     """A name in InfluxQL."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def _literal(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _rfc3339(nanos: int) -> str:
     """A time with all its digits."""
-    seconds, rest = divmod(nanos, 10**9)
+    seconds, fraction = divmod(nanos, 10**9)
     moment = time.gmtime(seconds)
-    return f"{moment.tm_year:04}-{time.strftime('%m-%dT%H:%M:%S', moment)}.{rest:09}Z"
+    return f"{moment.tm_year:04}-{time.strftime('%m-%dT%H:%M:%S', moment)}.{fraction:09}Z"
 
 
 def _reason(reply: Reply) -> str:
     """What a server says of a request."""
     try:
-        found = orjson.loads(reply.body)
-        words = str(found.get("error") or found.get("message"))
+        answer = orjson.loads(reply.body)
+        reason = str(answer.get("error") or answer.get("message"))
     except (ValueError, AttributeError):
-        words = reply.body[:300].decode("utf-8", "replace")
-    return f"HTTP {reply.status} {' '.join(words.split())[:300]}"
+        reason = reply.body[:300].decode("utf-8", "replace")
+    return f"HTTP {reply.status} {' '.join(reason.split())[:300]}"

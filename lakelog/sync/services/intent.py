@@ -42,7 +42,7 @@ _active: set[str] = set()
 
 
 @dataclass(frozen=True)
-class Record:
+class IntentRecord:
     """What a target stores of a table. `start` is None where no batch is under way.
 
     `token` is what tells two states of the record apart: a compare-and-swap needs it.
@@ -57,7 +57,7 @@ class Record:
 
 
 class IntentTarget(abc.ABC):
-    """A Target by intents. Subclasses store records and rows."""
+    """A SyncTarget by intents. Subclasses store records and rows."""
 
     address: str
     table: str
@@ -69,15 +69,15 @@ class IntentTarget(abc.ABC):
     batch_rows = 250_000
 
     def __init__(self) -> None:
-        self._owner, self._batch = "", ("", Record())
+        self._owner, self._batch = "", ("", IntentRecord())
         self._renewed = 0.0
 
     @abc.abstractmethod
-    def _load(self, table: str) -> Record | None:
+    def _load(self, table: str) -> IntentRecord | None:
         """Return the record of a table."""
 
     @abc.abstractmethod
-    def _store(self, table: str, record: Record) -> Record:
+    def _store(self, table: str, record: IntentRecord) -> IntentRecord:
         """Store a record and return it with its new token. Raises WatermarkMoved if the one of its
         token was changed."""
 
@@ -112,16 +112,16 @@ class IntentTarget(abc.ABC):
         until = time.monotonic() + LEASE
         while not _is_gone(record.owner) and time.monotonic() < until:
             time.sleep(_POLL)
-            now = self._load(table)
-            if now is None or now.token != record.token:
+            present = self._load(table)
+            if present is None or present.token != record.token:
                 raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
         # First the record: from now on the earlier owner cannot commit.
         self._batch = table, self._store(table, dataclasses.replace(record, owner=self._owner))
         self._undo()
 
     def begin(self, table: str, version: int) -> None:
-        """Announce a batch; see Target."""
-        record = self._load(table) or Record()
+        """Announce a batch; see SyncTarget."""
+        record = self._load(table) or IntentRecord()
         if record.version != version or record.start is not None:
             raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
         mark = self._mark(table, record)
@@ -152,7 +152,7 @@ class IntentTarget(abc.ABC):
         return contextlib.nullcontext()
 
     def commit(self, table: str, watermark: Watermark) -> None:
-        """Acknowledge the batch with its watermark; see Target."""
+        """Acknowledge the batch with its watermark; see SyncTarget."""
         record = dataclasses.replace(
             self._batch[1],
             version=watermark.version,
@@ -167,12 +167,12 @@ class IntentTarget(abc.ABC):
         if self._batch[1].start is not None:
             with contextlib.suppress(LakelogError, OSError):
                 self._undo()
-        self._batch = "", Record()
+        self._batch = "", IntentRecord()
 
     def close(self) -> None:
         """Close the connection; never raises."""
         _active.discard(self._owner)
-        self._batch = "", Record()
+        self._batch = "", IntentRecord()
         self._disconnect()
 
     def _own(self) -> None:
@@ -194,7 +194,7 @@ class IntentTarget(abc.ABC):
         table, record = self._batch
         start = record.start or 0
         rows, mark = self._truncate(table, start), self._mark(table, record)
-        done = dataclasses.replace(record, start=None, owner="")
+        cleared = dataclasses.replace(record, start=None, owner="")
         if mark is not None:
             mark = dataclasses.replace(
                 mark,
@@ -204,10 +204,10 @@ class IntentTarget(abc.ABC):
                 version=mark.version + 1,
                 synced_at=disk.now_us(),
             )
-            done = dataclasses.replace(done, version=mark.version, watermark=mark.to_json())
-        self._batch = table, self._store(table, done)
+            cleared = dataclasses.replace(cleared, version=mark.version, watermark=mark.to_json())
+        self._batch = table, self._store(table, cleared)
 
-    def _mark(self, table: str, record: Record) -> Watermark | None:
+    def _mark(self, table: str, record: IntentRecord) -> Watermark | None:
         return Watermark.parse(record.watermark, self._where(table)) if record.watermark else None
 
     def _where(self, table: str) -> str:
@@ -238,11 +238,11 @@ def _process(number: int) -> str:
 def _is_gone(owner: str) -> bool:
     """Whether the owner of an intent is known to work on it no more."""
     process, _, _ = owner.rpartition(":")
-    parts = process.split(":")
-    mine = _process(os.getpid())
+    fields = process.split(":")
+    own_process = _process(os.getpid())
     # Only of a process that can be seen from here.
-    if len(parts) != 4 or parts[:2] != mine.split(":")[:2] or not parts[0]:
+    if len(fields) != 4 or fields[:2] != own_process.split(":")[:2] or not fields[0]:
         return False
-    if process == mine:
+    if process == own_process:
         return owner not in _active
-    return _process(int(parts[2])) != process
+    return _process(int(fields[2])) != process

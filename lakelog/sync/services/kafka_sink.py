@@ -19,12 +19,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lakelog.clients.failure import ConnectionLost
+from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
-from lakelog.sync.target import KEY, WATERMARKS, Column, TableShape, Watermark, WatermarkMoved
+from lakelog.sync.target import KEY, WATERMARKS, TableShape, TargetColumn, Watermark, WatermarkMoved
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,14 +88,14 @@ class KafkaTarget:
 
     def watermarks(self) -> dict[str, Watermark]:
         """The watermarks of this topic's tables: the last message of each key counts."""
-        prefix, found = f"{self._config.topic}/", dict(self._marks)
+        prefix, marks = f"{self._config.topic}/", dict(self._marks)
         for key, value in self._read_on(WATERMARKS):
             name = key.decode("utf-8", "replace")
             if name.startswith(prefix):
-                text = (value or b"").decode("utf-8", "replace")
-                found[name.removeprefix(prefix)] = Watermark.parse(text, self.address)
-        self._marks = found
-        return found
+                record = (value or b"").decode("utf-8", "replace")
+                marks[name.removeprefix(prefix)] = Watermark.parse(record, self.address)
+        self._marks = marks
+        return marks
 
     def shape(self, table: str) -> TableShape | None:
         """The topic, which takes whatever columns there are."""
@@ -105,12 +105,12 @@ class KafkaTarget:
         is_empty = all(low == high for low, high in map(self._offsets, places))
         return TableShape({}, True, is_empty, is_schemaless=True, expires=True)
 
-    def value_sql(self, column: Column) -> str:
+    def value_sql(self, column: TargetColumn) -> str:
         """The SQL of a column as JSON has it; numbers that JSON has not are text."""
         name = sql.identifier(column.name)
         return _VALUES.get(column.kind, "{0}").format(name)
 
-    def mismatch(self, column: Column, declared: str) -> str:
+    def mismatch(self, column: TargetColumn, declared: str) -> str:
         """Nothing: a topic declares no types."""
         return ""
 
@@ -130,11 +130,11 @@ class KafkaTarget:
         if (mark.version if mark else 0) != version:
             raise WatermarkMoved(f"{self.address}: another sync writes to the topic")
 
-    def create(self, table: str, columns: Sequence[Column], keyed: bool) -> None:
+    def create(self, table: str, columns: Sequence[TargetColumn], keyed: bool) -> None:
         """Create the topic."""
         self._create(self._config.topic)
 
-    def extend(self, table: str, columns: Sequence[Column]) -> None:
+    def extend(self, table: str, columns: Sequence[TargetColumn]) -> None:
         """Nothing: a topic declares no columns."""
 
     def clear(self, table: str) -> None:
@@ -163,15 +163,19 @@ class KafkaTarget:
             column = sql.identifier(name)
             is_double = str(rows.schema.field(name).type) in ("double", "float")
             members.append(f"{column} := {_FINITE.format(column) if is_double else column}")
-        text = f"to_json(struct_pack({', '.join(members)}))"
+        expression = f"to_json(struct_pack({', '.join(members)}))"
         if _DATA in rows.column_names:
             # As it is and not parsed, which would change numbers that no double can hold.
             data = f"CASE WHEN json_valid({_DATA}) THEN {_DATA} ELSE to_json({_DATA}) END"
-            text = f"""left({text}, -1) || ',"data":' || coalesce({data}, 'null') || '}}'"""
+            expression = (
+                f"""left({expression}, -1) || ',"data":' || coalesce({data}, 'null') || '}}'"""
+            )
         with duckdb.connect() as connection:
             connection.register("lakelog_rows", rows)
-            found = connection.sql(f"SELECT {KEY}::VARCHAR, {text} FROM lakelog_rows").fetchall()
-        self._waiting += [(key.encode(), value.encode()) for key, value in found]
+            lines = connection.sql(
+                f"SELECT {KEY}::VARCHAR, {expression} FROM lakelog_rows"
+            ).fetchall()
+        self._waiting += [(key.encode(), value.encode()) for key, value in lines]
 
     def attempt(self) -> contextlib.AbstractContextManager[None]:
         """Nothing: a topic refuses no row for its values."""
@@ -239,14 +243,18 @@ class KafkaTarget:
         """The partitions of a topic, none where there is no such topic."""
         reader = self._connected()
         try:
-            found = reader.raw.list_topics(topic, timeout=TIMEOUT / 2).topics.get(topic)
+            topic_metadata = reader.raw.list_topics(topic, timeout=TIMEOUT / 2).topics.get(topic)
         except kafka.KafkaException as error:
             raise reader.failure(error.args[0]) from None
-        if found is None or (found.error and "UNKNOWN_TOPIC" in found.error.name()):
+        if topic_metadata is None or (
+            topic_metadata.error and "UNKNOWN_TOPIC" in topic_metadata.error.name()
+        ):
             return []
-        if found.error:
-            raise reader.failure(found.error)
-        return [kafka.TopicPartition(topic, number, 0) for number in sorted(found.partitions)]
+        if topic_metadata.error:
+            raise reader.failure(topic_metadata.error)
+        return [
+            kafka.TopicPartition(topic, number, 0) for number in sorted(topic_metadata.partitions)
+        ]
 
     def _offsets(self, place: Any) -> tuple[int, int]:
         """The first offset of a partition, and the next."""
@@ -266,30 +274,30 @@ class KafkaTarget:
         """The committed messages of a topic since the last call, as keys and values, in the order
         of each key: it may hold the watermarks of many syncs."""
         reader, places = self._connected(), self._partitions(topic)
-        left, found = {place.partition for place in places}, list[tuple[bytes, bytes | None]]()
+        unread, records = {place.partition for place in places}, list[tuple[bytes, bytes | None]]()
         for place in places:
             place.offset = self._places.get(place.partition, kafka.OFFSET_BEGINNING)
-        read = dict(self._places)
+        positions = dict(self._places)
         reader.raw.assign(places)
         until = time.monotonic() + TIMEOUT
-        while left:
+        while unread:
             for raw in reader.raw.consume(1000, 0.05):
                 until = time.monotonic() + TIMEOUT
                 if (error := raw.error()) is None:
-                    found.append((raw.key() or b"", raw.value()))
-                    read[raw.partition()] = raw.offset() + 1
+                    records.append((raw.key() or b"", raw.value()))
+                    positions[raw.partition()] = raw.offset() + 1
                 elif error.name() == "_PARTITION_EOF":
-                    left.discard(raw.partition())
+                    unread.discard(raw.partition())
                     # Behind the marks of transactions, too, which are no messages.
-                    read[raw.partition()] = raw.offset()
+                    positions[raw.partition()] = raw.offset()
                 else:
                     raise reader.failure(error)
             reader.check()
             if time.monotonic() > until:
                 raise ConnectionLost(f"{self.address} did not answer within {TIMEOUT:g} s")
         reader.raw.unassign()
-        self._places = read
-        return found
+        self._places = positions
+        return records
 
     def _create(self, topic: str) -> None:
         """Create a topic: by asking for it, where a cluster creates topics so. That of watermarks
@@ -307,9 +315,9 @@ class KafkaTarget:
         except kafka.KafkaException as error:
             is_there = error.args[0].name() == "TOPIC_ALREADY_EXISTS"
             if not is_there and not self._asked(topic):
-                words = self._config.hide(error.args[0].str())
+                reason = self._config.hide(error.args[0].str())
                 raise SyncRefused(
-                    f"{self.address}: the topic {topic} cannot be created: {words}"
+                    f"{self.address}: the topic {topic} cannot be created: {reason}"
                 ) from None
 
     def _asked(self, topic: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.sync.sync import target_of
-from lakelog.sync.target import Target
+from lakelog.sync.target import SyncTarget
 from tests.support.cli import run
 from tests.support.effort import share
 from tests.support.lakes import copied, opened
@@ -94,7 +94,7 @@ def test_crash_recovery_of_the_server(
     synced(path, place.url)
     rewind(path)
 
-    def crash(_: Target) -> None:
+    def crash(_: SyncTarget) -> None:
         place.server.stop()
         place.server.start()
 
@@ -116,7 +116,7 @@ def test_revoked_right(path: str, place: MysqlPlace, right: str) -> None:
     if right == "ACCOUNT":
         off, on = f"ALTER USER {user} ACCOUNT LOCK", f"ALTER USER {user} ACCOUNT UNLOCK"
 
-    def revoke(target: Target) -> None:
+    def revoke(target: SyncTarget) -> None:
         place.ask(off)
         target.close()
 

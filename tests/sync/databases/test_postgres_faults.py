@@ -14,7 +14,7 @@ from lakelog.analyze import dedupe
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.sync.databases import postgres
 from lakelog.sync.sync import target_of
-from lakelog.sync.target import Target
+from lakelog.sync.target import SyncTarget
 from tests.support.cli import run
 from tests.support.effort import share
 from tests.support.lakes import copied, opened
@@ -98,7 +98,7 @@ def test_crash_recovery_of_the_server(
     synced(path, place.url)
     rewind(path)
 
-    def crash(_: Target) -> None:
+    def crash(_: SyncTarget) -> None:
         place.server.stop()
         place.server.start()
 
@@ -117,7 +117,7 @@ def test_retry_after_a_terminated_session(
     synced(path, place.url)
     rewind(path)
 
-    def terminate(_: Target) -> None:
+    def terminate(_: SyncTarget) -> None:
         place.ask(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             f" WHERE datname = '{place.database}' AND pid <> pg_backend_pid()"
@@ -150,7 +150,7 @@ def test_revoked_right(path: str, place: PostgresPlace, right: str) -> None:
     if right == "LOGIN":
         off, on = f"ALTER USER {user} NOLOGIN", f"ALTER USER {user} LOGIN"
 
-    def revoke(target: Target) -> None:
+    def revoke(target: SyncTarget) -> None:
         place.ask(off)
         if right == "LOGIN":
             target.close()

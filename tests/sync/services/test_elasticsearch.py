@@ -34,7 +34,7 @@ def server() -> Iterator[ElasticServer]:
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let retries not wait."""
-    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.001)
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.001)
 
 
 @pytest.mark.matrix

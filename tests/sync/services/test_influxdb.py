@@ -43,7 +43,7 @@ NASTY = [
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let retries not wait."""
-    monkeypatch.setattr("lakelog.clients.backoff.pause", lambda attempt: 0.001)
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.001)
 
 
 @pytest.fixture(params=["", "?org=acme"], ids=["v1", "v2"])
