@@ -119,7 +119,9 @@ class Verbs(click.Group):
         widest = max(map(len, MODULES))
         for section, verbs in SECTIONS.items():
             with formatter.section(section):
-                formatter.write_dl([(f"{v:{widest}}", words) for v, (_, words) in verbs.items()])
+                formatter.write_dl(
+                    [(f"{v:{widest}}", summary) for v, (_, summary) in verbs.items()]
+                )
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; a reader that closed our pipe is no error (click would make it one)."""

@@ -48,19 +48,19 @@ class App:
         self.say(f"created a lake at {lake.path}")
         return lake
 
-    def say(self, text: str, **style: Any) -> None:
+    def say(self, message: str, **style: Any) -> None:
         """Write a message to stderr unless --quiet."""
         if not self.quiet:
-            terminal.say(text, **style)
+            terminal.say(message, **style)
 
-    def detail(self, text: str) -> None:
+    def detail(self, message: str) -> None:
         """Write a message to stderr only with --verbose."""
         if self.verbose:
-            terminal.say(text, dim=True)
+            terminal.say(message, dim=True)
 
-    def progress(self, what: str, unit: str = "") -> terminal.ProgressLine:
+    def progress(self, activity: str, unit: str = "") -> terminal.ProgressLine:
         """Return a progress line for stderr, if that is a terminal."""
-        return terminal.ProgressLine(what, unit, self.quiet)
+        return terminal.ProgressLine(activity, unit, self.quiet)
 
 
 def verb(
@@ -91,17 +91,21 @@ def everywhere() -> list[click.Parameter]:
     ]
 
 
-def complete_ref(ctx: click.Context, _: click.Parameter, typed: str) -> list[CompletionItem]:
+def complete_ref(ctx: click.Context, _: click.Parameter, prefix: str) -> list[CompletionItem]:
     """Tags and branches that begin with what was typed."""
-    return [CompletionItem(name, help=kind) for name, kind in _refs(ctx) if name.startswith(typed)]
+    return [
+        CompletionItem(name, help=ref_kind)
+        for name, ref_kind in _refs(ctx)
+        if name.startswith(prefix)
+    ]
 
 
-def complete_branch(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+def complete_branch(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """Branches that begin with what was typed."""
-    return [n for n, kind in _refs(ctx) if kind == "branch" and n.startswith(typed)]
+    return [n for n, ref_kind in _refs(ctx) if ref_kind == "branch" and n.startswith(prefix)]
 
 
-def complete_verb(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+def complete_verb(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """Verbs that begin with what was typed, after those of `lakelog help VERB`."""
     context = ctx.find_root()
     for word in ctx.params.get("words") or ():
@@ -112,38 +116,40 @@ def complete_verb(ctx: click.Context, _: click.Parameter, typed: str) -> list[st
         context = click.Context(command, context, info_name=word)
     group = context.command
     names = group.list_commands(context) if isinstance(group, click.Group) else []
-    return [name for name in names if name.startswith(typed)]
+    return [name for name in names if name.startswith(prefix)]
 
 
-def complete_view(ctx: click.Context, _: click.Parameter, typed: str) -> list[CompletionItem]:
+def complete_view(ctx: click.Context, _: click.Parameter, prefix: str) -> list[CompletionItem]:
     """Views that begin with what was typed; FILE where `view create NAME` wants one."""
-    words: tuple[str, ...] = ctx.params.get("words") or ()
-    if words[:1] == ("create",):
-        return [CompletionItem(typed, type="file")] if len(words) == 2 else []
-    is_first = not words
-    if not is_first and (len(words) > 1 or words[0] not in ("drop", "show")):
+    arguments: tuple[str, ...] = ctx.params.get("words") or ()
+    if arguments[:1] == ("create",):
+        return [CompletionItem(prefix, type="file")] if len(arguments) == 2 else []
+    is_first = not arguments
+    if not is_first and (len(arguments) > 1 or arguments[0] not in ("drop", "show")):
         return []
-    built_in, own = _views(ctx)
-    names = own if words[:1] == ("drop",) else [*built_in, *own]
+    built_in, own_views = _views(ctx)
+    names = own_views if arguments[:1] == ("drop",) else [*built_in, *own_views]
     items = [CompletionItem(name, help="view") for name in names]
     items += [CompletionItem(word) for word in ("create", "drop", "show") if is_first]
-    return [item for item in items if item.value.startswith(typed)]
+    return [item for item in items if item.value.startswith(prefix)]
 
 
-def complete_table(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+def complete_table(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """Tables and views that begin with what was typed."""
-    built_in, own = _views(ctx)
-    return [name for name in ("events", "quarantine", *built_in, *own) if name.startswith(typed)]
+    built_in, own_views = _views(ctx)
+    return [
+        name for name in ("events", "quarantine", *built_in, *own_views) if name.startswith(prefix)
+    ]
 
 
-def complete_setting(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+def complete_setting(_: click.Context, __: click.Parameter, prefix: str) -> list[str]:
     """Names of settings that begin with what was typed."""
-    return [name for name in NAMES if name.startswith(typed)]
+    return [name for name in NAMES if name.startswith(prefix)]
 
 
-def complete_pair(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+def complete_pair(_: click.Context, __: click.Parameter, prefix: str) -> list[str]:
     """Settings as `name=`."""
-    return [f"{name}=" for name in NAMES if name.startswith(typed)]
+    return [f"{name}=" for name in NAMES if name.startswith(prefix)]
 
 
 def _refs(ctx: click.Context) -> list[tuple[str, str]]:
@@ -158,12 +164,12 @@ def _refs(ctx: click.Context) -> list[tuple[str, str]]:
 def _views(ctx: click.Context) -> tuple[list[str], list[str]]:
     """Return the names of the built-in views and of the lake's own."""
     params = ctx.find_root().params
-    own: list[str] = []
+    own_views: list[str] = []
     with contextlib.suppress(LakelogError, OSError):
         store = bootstrap.load(params.get("lake") or DEFAULT_LAKE)
         head = store.refs.head(params.get("branch") or "main")
-        own = sorted(catalog.own(store, store.manifests.of(head.move)))
-    return sorted(catalog.BUILT_IN), own
+        own_views = sorted(catalog.own(store, store.manifests.of(head.move)))
+    return sorted(catalog.BUILT_IN), own_views
 
 
 def _examples_epilog(examples: str) -> str | None:
@@ -173,7 +179,7 @@ def _examples_epilog(examples: str) -> str | None:
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)]) if examples else None
 
 
-def _hidden_option(names: list[str], attribute: str, **rest: Any) -> click.Option:
+def _hidden_option(names: list[str], attribute: str, **attributes: Any) -> click.Option:
     return click.Option(
         names,
         hidden=True,
@@ -182,7 +188,7 @@ def _hidden_option(names: list[str], attribute: str, **rest: Any) -> click.Optio
         # take it for given.
         allow_from_autoenv=False,
         callback=functools.partial(_set, attribute),
-        **rest,
+        **attributes,
     )
 
 

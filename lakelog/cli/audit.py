@@ -104,11 +104,11 @@ def audit(
     # Files without anything to compare are left out of the table, not of the records.
     table = of_records([_table_row(f) for f in result.files if f.seen or f.wrong])
     emit(of_records([record(f) for f in result.files], _COLUMNS), target, table)
-    for words in problems(result):
-        app.say(words, fg="red")
+    for message in problems(result):
+        app.say(message, fg="red")
     app.say(summary(result))
-    for words in reported:
-        app.say(words)
+    for message in reported:
+        app.say(message)
     # A missing line outweighs a file that could not be read: the code says the worst.
     if result.wrong or result.failed or result.gone:
         click.get_current_context().exit(exits.WRONG if result.wrong else exits.FAILED)
@@ -127,12 +127,12 @@ def problems(result: auditing.Audit) -> Iterator[str]:
     for file in result.files:
         name = cell(file.source)
         for fault in _FAULTS:
-            count, first = getattr(file, fault), file.first.get(fault, [])
+            count, offsets = getattr(file, fault), file.first.get(fault, [])
             if count:
-                at = ", ".join(f"{place:,}" for place in first)
-                more = ", ..." if first and count > len(first) else ""
-                where = f": at byte {at}{more}" if first else ""
-                yield f"{name}: {_fault_words(fault, count)}{where}"
+                listing = ", ".join(f"{place:,}" for place in offsets)
+                ellipsis = ", ..." if offsets and count > len(offsets) else ""
+                place_note = f": at byte {listing}{ellipsis}" if offsets else ""
+                yield f"{name}: {_fault_words(fault, count)}{place_note}"
         # Without the file nothing is proven about its lines, only that what is stored fits
         # together.
         if file.error or file.gone:
@@ -145,27 +145,29 @@ def problems(result: auditing.Audit) -> Iterator[str]:
 def summary(result: auditing.Audit) -> str:
     """Return what is proven, in one line."""
     # A copy has the lines of its original: to count both would prove them twice.
-    read = [f for f in result.files if f.seen and not (f.gone or f.copy_of)]
-    lines, seen = sum(f.lines for f in read), sum(f.seen for f in read)
-    what = f"{many(lines, 'line')} of {many(len(read), 'file')} read again ({size(seen)})"
+    files_read = [f for f in result.files if f.seen and not (f.gone or f.copy_of)]
+    lines, bytes_read = sum(f.lines for f in files_read), sum(f.seen for f in files_read)
+    scope = (
+        f"{many(lines, 'line')} of {many(len(files_read), 'file')} read again ({size(bytes_read)})"
+    )
     faults = sum(f.wrong for f in result.files)
     if faults:
-        return f"{many(faults, 'fault')} in {many(len(result.wrong), 'file')}; {what}"
+        return f"{many(faults, 'fault')} in {many(len(result.wrong), 'file')}; {scope}"
     # Said apart, because "0 lines are stored exactly once" would read as a proof.
-    if not read:
+    if not files_read:
         proven = not (result.failed or result.gone)
         return "nothing to read again" if proven else f"nothing was proven{_unproven_note(result)}"
-    words = f"{what}: each is stored exactly once"
-    known_ids, let_go = sum(f.known for f in read), sum(f.let_go for f in read)
-    words += f", {known_ids:,} by ids known before" if known_ids else ""
-    arrived = sum(f.arrival for f in read)
-    words += f"; {arrival(arrived)}" if arrived else ""
-    words += f"; {let_go:,} removed by retention or dedupe" if let_go else ""
+    message = f"{scope}: each is stored exactly once"
+    known_ids, let_go = sum(f.known for f in files_read), sum(f.let_go for f in files_read)
+    message += f", {known_ids:,} by ids known before" if known_ids else ""
+    arrived = sum(f.arrival for f in files_read)
+    message += f"; {arrival(arrived)}" if arrived else ""
+    message += f"; {let_go:,} removed by retention or dedupe" if let_go else ""
     from_backups = sum(bool(f.backup) for f in result.files)
-    words += f"; {from_backups:,} read from their backups" if from_backups else ""
+    message += f"; {from_backups:,} read from their backups" if from_backups else ""
     copies = sum(bool(f.copy_of) for f in result.files)
-    words += f"; {many(copies, 'file')} copied from others" if copies else ""
-    return words + _unproven_note(result)
+    message += f"; {many(copies, 'file')} copied from others" if copies else ""
+    return message + _unproven_note(result)
 
 
 def _reported(lake: Lake) -> list[str]:
@@ -173,11 +175,13 @@ def _reported(lake: Lake) -> list[str]:
     files, unread, repeated = lake.sql(_REPORTED).fetchall()[0]
     reported = []
     if files:
-        lost = f"{unread:,.0f} bytes of {many(files, 'file')} that went before they were read"
-        reported.append(f"watchers reported {lost}")
+        unread_note = (
+            f"{unread:,.0f} bytes of {many(files, 'file')} that went before they were read"
+        )
+        reported.append(f"watchers reported {unread_note}")
     if repeated:
         reported.append(f"{many(int(repeated), 'line')} reported as perhaps stored twice")
-    return [f"{words} (events of the type lakelog.watch)" for words in reported]
+    return [f"{message} (events of the type lakelog.watch)" for message in reported]
 
 
 def _unproven_note(result: auditing.Audit) -> str:

@@ -57,7 +57,7 @@ def with_backups(command: Callable[..., Any], directory: str | None = None) -> C
         backup_zstd: bool,
         remove_processed: bool,
         remove_after: str | None,
-        **rest: Any,
+        **options: Any,
     ) -> Any:
         plan = None
         if backup_dir is not None:
@@ -70,7 +70,7 @@ def with_backups(command: Callable[..., Any], directory: str | None = None) -> C
         # Refused and not ignored: who asks for removal expects a backup first.
         elif remove_processed or remove_after or backup_age or backup_zstd:
             raise click.UsageError("there are no backups without --backup-dir DIR")
-        return command(*args, plan=plan, **rest)
+        return command(*args, plan=plan, **options)
 
     # click lists the outermost decorator first: reversed, the order is that of _OPTIONS.
     for option in reversed(_OPTIONS):
@@ -130,13 +130,13 @@ def option_words(plan: BackupPlan | None) -> list[str]:
         return []
     # Only what differs from its default, so that the unit stays readable; absolute, because systemd
     # starts it in /.
-    words = ["--backup-dir", os.path.abspath(plan.directory)]
-    words += ["--backup-interval", f"{plan.interval:g}"] if plan.interval != INTERVAL else []
-    words += ["--backup-keep", str(plan.keep or 0)] if plan.keep != KEEP else []
-    words += ["--backup-age", f"{plan.age_us}us"] if plan.age_us is not None else []
-    words += ["--backup-zstd"] * plan.packed + ["--remove-processed"] * plan.remove
+    arguments = ["--backup-dir", os.path.abspath(plan.directory)]
+    arguments += ["--backup-interval", f"{plan.interval:g}"] if plan.interval != INTERVAL else []
+    arguments += ["--backup-keep", str(plan.keep or 0)] if plan.keep != KEEP else []
+    arguments += ["--backup-age", f"{plan.age_us}us"] if plan.age_us is not None else []
+    arguments += ["--backup-zstd"] * plan.packed + ["--remove-processed"] * plan.remove
     after = plan.remove_after
-    return words + (["--remove-after", f"{after * 1e6:.0f}us"] if after is not None else [])
+    return arguments + (["--remove-after", f"{after * 1e6:.0f}us"] if after is not None else [])
 
 
 @verb(
@@ -191,8 +191,8 @@ def backups(
     if names and not selection:
         raise click.ClickException(f"no backup of {', '.join(map(printable, names))}")
     if action == "list":
-        shown = of_records([_row(b) for b in selection])
-        emit(of_records([record(b) for b in selection], _LIST), target, shown)
+        table = of_records([_row(b) for b in selection])
+        emit(of_records([record(b) for b in selection], _LIST), target, table)
         stored_size = size(sum(b.stored for b in selection))
         app.say(f"{many(len(selection), 'backup')}, {stored_size}{_others(listing)}")
     else:
@@ -262,11 +262,9 @@ def _restore(
 ) -> None:
     records = []
     for backup in selection:
-        where = restore(backup, to, force=force)
-        records.append({**record(backup), "restored": printable(where)})
-        app.say(
-            f"{cell(printable(where))}: restored, {size(backup.size)} as of {micros(backup.made)}"
-        )
+        destination = printable(restore(backup, to, force=force))
+        records.append({**record(backup), "restored": destination})
+        app.say(f"{cell(destination)}: restored, {size(backup.size)} as of {micros(backup.made)}")
     if target.format != "table" or target.path:
         emit(of_records(records), target)
 
@@ -290,9 +288,9 @@ def _verify(
         rows += [(printable(p), "", "damaged", why) for p, why in listing.damaged.items()]
     records = [dict(zip(_VERIFY, row, strict=True)) for row in rows]
     bad = [r for r in records if r["state"] != "sound"]
-    shown = of_records([{n: r[n] for n in ("state", "source", "reason")} for r in bad])
+    table = of_records([{n: r[n] for n in ("state", "source", "reason")} for r in bad])
     if target.format != "table" or target.path or bad:
-        emit(of_records(records, _VERIFY), target, shown)
+        emit(of_records(records, _VERIFY), target, table)
     for row in bad:
         app.say(f"{cell(row['backup'])}: {row['reason']}", fg="red")
     read_size = size(sum(b.size for b in selection))

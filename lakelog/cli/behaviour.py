@@ -17,8 +17,8 @@ _SHOWN = 12
 def behaviour_record(behaviour: Behaviour) -> dict[str, Any]:
     """Return the changes as an object; times as ISO 8601, data as nested JSON."""
     record = dataclasses.asdict(behaviour)
-    for side in (record["before"], record["after"]):
-        side["time"] = side["time"] and [micros(t) for t in side["time"]]
+    for totals in (record["before"], record["after"]):
+        totals["time"] = totals["time"] and [micros(t) for t in totals["time"]]
     for finding in (*record["types"], *record["fields"], *record["sources"]):
         example = finding["example"]
         # The payload as JSON and not as a string of JSON, as in all other output.
@@ -29,8 +29,8 @@ def behaviour_record(behaviour: Behaviour) -> dict[str, Any]:
 def behaviour_lines(behaviour: Behaviour) -> Iterator[str]:
     """Yield the changes as text, an example below each."""
     sides = (
-        f"{'all ' if side['whole'] else ''}{many(side['events'], 'event')} {words}"
-        for side, words in ((behaviour.before, "of a"), (behaviour.after, "of b"))
+        f"{'all ' if totals['whole'] else ''}{many(totals['events'], 'event')} {label}"
+        for totals, label in ((behaviour.before, "of a"), (behaviour.after, "of b"))
     )
     yield f"\nbehaviour: {' against '.join(sides)}"
     if not behaviour:
@@ -60,21 +60,21 @@ def _words(finding: Finding) -> str:
     if finding.change == "vanished":
         return f"- {name}, in {many(finding.before, 'event')} before"
     if finding.change == "changed":
-        kinds = (" or ".join(detail[f"kinds_{when}"]) for when in ("before", "after"))
+        kinds = (" or ".join(detail[f"kinds_{moment}"]) for moment in ("before", "after"))
         return f"~ {name}: {' -> '.join(kinds)}, in {many(detail['other'], 'event')}"
     if finding.change == "rate":
-        rates = (f"{detail[f'rate_{when}']:,.1f}" for when in ("before", "after"))
+        rates = (f"{detail[f'rate_{moment}']:,.1f}" for moment in ("before", "after"))
         return f"~ {name}: {' -> '.join(rates)} events an hour"
-    shares = (f"{detail[f'failed_{when}']:.1%}" for when in ("before", "after"))
+    shares = (f"{detail[f'failed_{moment}']:.1%}" for moment in ("before", "after"))
     return f"~ {name}: {' -> '.join(shares)} of {detail['outcomes_after']:,} failed"
 
 
 def _example(event: dict[str, Any]) -> str:
     """One event in a line."""
     moment = clock(int(event["time"].timestamp() * 1e6))
-    named = [event[k] for k in ("type", "source", "subject", "message") if event[k]]
+    facts = [event[k] for k in ("type", "source", "subject", "message") if event[k]]
     data = dumps(payload(event["data"])).decode() if event["data"] else ""
-    return " ".join([moment, *map(cell, named), cell(data)])
+    return " ".join([moment, *map(cell, facts), cell(data)])
 
 
 def _cut(line: str) -> str:

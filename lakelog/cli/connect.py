@@ -84,8 +84,8 @@ def script(lake: Lake, state: Manifest, ref: str | None = None) -> str:
     entries = lake.store.manifests.segments(state)
     name = f", {ref}" if ref else ""
     views = [
-        f"CREATE OR REPLACE VIEW {kind} AS\n{view(lake.store.paths, kind, entries)};\n"
-        for kind in ("events", "quarantine")
+        f"CREATE OR REPLACE VIEW {table} AS\n{view(lake.store.paths, table, entries)};\n"
+        for table in ("events", "quarantine")
     ]
     notes = [
         f"The lake {lake.path}{name}: {many(state.totals.events, 'event')},",
@@ -103,34 +103,34 @@ def files(lake: Lake, state: Manifest) -> list[str]:
     return [paths.object("segments", e.key) for e in entries if e.kind == "events"]
 
 
-def view(paths: Paths, kind: str, entries: list[SegmentEntry]) -> str:
+def view(paths: Paths, table: str, entries: list[SegmentEntry]) -> str:
     """Return the SELECT over a state's segments of one kind; seq is as lakelog gives it."""
-    columns = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
-    parts = []
-    for scan in segment_sql.scans(paths, [e for e in entries if e.kind == kind]):
+    columns = EVENT_COLUMNS if table == "events" else QUARANTINE_COLUMNS
+    selects = []
+    for scan in segment_sql.scans(paths, [e for e in entries if e.kind == table]):
         names = [paths.object("segments", e.key) for e in scan.entries]
         seq, options = "", list[str]()
         # Only sorted segments have a column seq; in others a row's number follows from its place.
-        if kind == "events":
+        if table == "events":
             seq = ", seq"
             if scan.layout == "arrival":
                 seq, options = _seq(scan.entries), ["filename = true", "file_row_number = true"]
-        text = "data" if scan.schema is None else f"{scan.data_sql()} AS data"
-        column_list = ", ".join(text if name == "data" else name for name in columns)
+        payload = "data" if scan.schema is None else f"{scan.data_sql()} AS data"
+        column_list = ", ".join(payload if name == "data" else name for name in columns)
         files = sql.parquet(names, *options, between=",\n    ")
-        parts.append(f"  SELECT {column_list}{seq}\n  FROM {files}")
+        selects.append(f"  SELECT {column_list}{seq}\n  FROM {files}")
     # A view over no files: read_parquet([]) is an error in DuckDB.
-    if not parts:
-        names = [*columns, "seq"] if kind == "events" else [*columns]
-        parts.append(f"  {sql.no_rows(names)}")
-    return "\nUNION ALL\n".join(parts)
+    if not selects:
+        names = [*columns, "seq"] if table == "events" else [*columns]
+        selects.append(f"  {sql.no_rows(names)}")
+    return "\nUNION ALL\n".join(selects)
 
 
-def snippet(text: str) -> str:
+def snippet(code: str) -> str:
     """Return Python that runs the SQL and shows how to go on."""
     # A path may hold a backslash or quotes; then only repr is safe.
-    plain = "\\" not in text and '"""' not in text
-    return _SNIPPET.replace("{sql}", f'"""\n{text}"""' if plain else repr(text))
+    plain = "\\" not in code and '"""' not in code
+    return _SNIPPET.replace("{sql}", f'"""\n{code}"""' if plain else repr(code))
 
 
 def guide(lake: Lake) -> str:

@@ -20,12 +20,12 @@ from lakelog.consume.consume import Consumer, ConsumeResult
 from lakelog.render.formats import of_records
 
 
-def complete_source(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+def complete_source(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """The word `status`, and the beginnings of sources."""
-    words = ["kafka://", *(f"{scheme}://" for scheme in SCHEMES)]
+    candidates = ["kafka://", *(f"{scheme}://" for scheme in SCHEMES)]
     if not ctx.params.get("words"):
-        words.insert(0, "status")
-    return [word for word in words if word.startswith(typed)]
+        candidates.insert(0, "status")
+    return [word for word in candidates if word.startswith(prefix)]
 
 
 @verb(
@@ -89,8 +89,8 @@ def consume(
     source = consuming.source_of(words[-1], config)
     target = OutputTarget("json") if as_json else OutputTarget("table")
     # A lake is created only once the source is known to be one.
-    opened = app.open() if is_status else app.open_or_create()
-    with opened as lake, app.progress("consuming", "messages") as progress:
+    opening = app.open() if is_status else app.open_or_create()
+    with opening as lake, app.progress("consuming", "messages") as progress:
         consumer = Consumer(
             lake, source, form=form, start=start, batch=batch, progress=progress, say=app.say
         )
@@ -110,9 +110,9 @@ def consume(
 
 def report_consumed(app: App, result: ConsumeResult, seconds: float) -> None:
     """Say what a round stored."""
-    words = f"{many(result.messages, 'message')}, {many(result.events, 'event')}"
+    message = f"{many(result.messages, 'message')}, {many(result.events, 'event')}"
     if result.known:
-        words += f", {result.known:,} known by id"
+        message += f", {result.known:,} known by id"
     if result.quarantined:
-        words += f", {result.quarantined:,} quarantined (lakelog quarantine list)"
-    app.say(f"{result.source}: {words}; {result.messages / max(seconds, 1e-3):,.0f} messages/s")
+        message += f", {result.quarantined:,} quarantined (lakelog quarantine list)"
+    app.say(f"{result.source}: {message}; {result.messages / max(seconds, 1e-3):,.0f} messages/s")

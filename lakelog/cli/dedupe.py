@@ -106,15 +106,15 @@ def _remove(
     target: OutputTarget,
 ) -> None:
     """List the rows of a plan, or remove them from the branch."""
-    words = f"{many(len(plan), 'event')} of {many(plan.events, 'event')}"
-    words = f"{words} of {app.branch}, duplicates of {many(plan.keys, 'key')}"
+    message = f"{many(len(plan), 'event')} of {many(plan.events, 'event')}"
+    message = f"{message} of {app.branch}, duplicates of {many(plan.keys, 'key')}"
     if dry_run:
         emit(result_of(duplicate.rows(lake, plan, limit), target.format), target)
-        app.say(f"{words}; --apply removes them")
+        app.say(f"{message}; --apply removes them")
         return
     # Asked with the plan's own numbers, and what is applied is that plan: events that come
     # meanwhile are not touched.
-    if len(plan) and not confirm(f"remove {words}?", yes):
+    if len(plan) and not confirm(f"remove {message}?", yes):
         raise click.ClickException("nothing was removed")
     with app.progress("rewriting", "segments") as progress:
         removal = duplicate.apply(lake, plan, progress)
@@ -126,7 +126,7 @@ def _remove(
         **dataclasses.asdict(removal),
         "left": lake.count(),
     }
-    sentence = f"removed {words}; `lakelog undo` reverts it"
+    sentence = f"removed {message}; `lakelog undo` reverts it"
     # Nothing to remove is no failure, so a nightly job may run it blindly.
     if not len(plan):
         sentence = f"no event of {app.branch} is there twice by {', '.join(plan.by)}"

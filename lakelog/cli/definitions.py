@@ -97,8 +97,8 @@ def list_formats(app: App, target: OutputTarget) -> None:
         for name, form in registry.FORMATS.items()
     ]
     has_own = any(record["for"] for record in records)
-    shown = [{k: r[k] for k in ("format", *(["for"] if has_own else []), "about")} for r in records]
-    emit(of_records(records), target, of_records(shown))
+    table = [{k: r[k] for k in ("format", *(["for"] if has_own else []), "about")} for r in records]
+    emit(of_records(records), target, of_records(table))
 
 
 @verb(
@@ -224,8 +224,8 @@ def add_format(
         definitions.add(lake.store, lake.branch_name, lake_format, overwrite=overwrite)
     if definition.pattern and not custom.form(lake_format.definition.spelled()).has_time:
         app.say(NO_TIME)
-    where = f"for {_files(lake_format)}" if globs or sources else f"used only with --format {name}"
-    app.say(f"added format {name} to {app.path}, {where}")
+    scope = f"for {_files(lake_format)}" if globs or sources else f"used only with --format {name}"
+    app.say(f"added format {name} to {app.path}, {scope}")
 
 
 @verb("show", examples="lakelog formats show shop")
@@ -271,16 +271,16 @@ def _about(form: Format) -> str:
 def _command(form: LakeFormat) -> str:
     """The command that adds a format."""
     definition = form.definition
-    words = [
+    arguments = [
         f"{option} {shlex.quote(getattr(definition, name))}"
         for name, option in _OPTIONS.items()
         if getattr(definition, name)
     ]
-    words += [f"--level {shlex.quote(f'{word}={level}')}" for word, level in definition.levels]
-    words += [f"--define {shlex.quote(f'{name}={regex}')}" for name, regex in definition.define]
-    words += [f"--for {shlex.quote(glob)}" for glob in form.globs]
-    words += [f"--source {shlex.quote(name)}" for name in form.sources]
-    return " \\\n  ".join([f"lakelog formats add {form.name}", *words])
+    arguments += [f"--level {shlex.quote(f'{word}={level}')}" for word, level in definition.levels]
+    arguments += [f"--define {shlex.quote(f'{name}={regex}')}" for name, regex in definition.define]
+    arguments += [f"--for {shlex.quote(glob)}" for glob in form.globs]
+    arguments += [f"--source {shlex.quote(name)}" for name in form.sources]
+    return " \\\n  ".join([f"lakelog formats add {form.name}", *arguments])
 
 
 def _record(result: Preview) -> dict[str, Any]:
@@ -312,22 +312,22 @@ def _record(result: Preview) -> dict[str, Any]:
 def _words(result: Preview) -> list[str]:
     """Return the result as text, no line wider than the terminal."""
     room = width()
-    words = [f"{cell(result.file)}: {cell(result.format)}"[:room], f"  {result.why}"[:room]]
-    words += [*([_cut(f"  {result.note}", room)] if result.note else []), ""]
+    lines = [f"{cell(result.file)}: {cell(result.format)}"[:room], f"  {result.why}"[:room]]
+    lines += [*([_cut(f"  {result.note}", room)] if result.note else []), ""]
     if result.scores:
-        words += [" fits  format"]
+        lines += [" fits  format"]
         for name, score in _best(result):
             mark = "  <- chosen" if name == result.format else ""
-            words.append(_cut(f"{score:5.0%}  {cell(name)}", room - len(mark)) + mark)
-        words.append("")
+            lines.append(_cut(f"{score:5.0%}  {cell(name)}", room - len(mark)) + mark)
+        lines.append("")
     if result.groups:
-        words += [_cut(f"  {name} -> {place}", room) for name, place in result.groups] + [""]
+        lines += [_cut(f"  {name} -> {place}", room) for name, place in result.groups] + [""]
     for outcome in result.outcomes:
-        words += [*_outcome_words(outcome, room), ""]
+        lines += [*_outcome_words(outcome, room), ""]
     bad = f", {many(result.quarantined, 'record')} to quarantine" if result.quarantined else ""
     bad += f"; {arrival(result.arrivals)}" if result.arrivals else ""
     total = f"of the first {many(result.lines, 'line')}: {many(result.events, 'event')}{bad}"
-    return [*words, _cut(total, room)]
+    return [*lines, _cut(total, room)]
 
 
 def _best(result: Preview) -> list[tuple[str, float]]:
@@ -337,14 +337,14 @@ def _best(result: Preview) -> list[tuple[str, float]]:
 
 
 def _outcome_words(outcome: Outcome, room: int) -> list[str]:
-    words = [_cut(f"line {outcome.line}  {cell(outcome.text)}", room)]
+    lines = [_cut(f"line {outcome.line}  {cell(outcome.text)}", room)]
     if outcome.event is None:
-        words.append(_cut(f"  quarantine      {outcome.reason}", room))
+        lines.append(_cut(f"  quarantine      {outcome.reason}", room))
         if outcome.then:
             fits = f"only up to: {cell(outcome.fits)}" if outcome.fits else "not its beginning"
-            words.append(_cut(f"  fits            {fits}", room))
-            words.append(_cut(f"  stops at        {cell(outcome.then)}", room))
-        return words
+            lines.append(_cut(f"  fits            {fits}", room))
+            lines.append(_cut(f"  stops at        {cell(outcome.then)}", room))
+        return lines
     fields = {name: _field_text(value) for name, value in outcome.event.items()}
     if outcome.timeless:
         fields["time"] += "  (time of ingest)"
@@ -358,14 +358,14 @@ def _outcome_words(outcome: Outcome, room: int) -> list[str]:
         fields["level"] += "  (a level of its own: see --level)"
     # At most half of the line: one long name must not leave no room for the values.
     wide = min(max([_NAMES, *map(len, fields)]), room // 2)
-    return words + [_cut(f"  {name:{wide}}  {value}", room) for name, value in fields.items()]
+    return lines + [_cut(f"  {name:{wide}}  {value}", room) for name, value in fields.items()]
 
 
 def _field_text(value: Any) -> str:
     return iso(value).replace("T", " ") if hasattr(value, "isoformat") else cell(value)
 
 
-def _cut(text: str, room: int) -> str:
-    if rich_cells.cell_len(text) <= room:
-        return text
-    return rich_cells.set_cell_size(text, room - 1) + "…"
+def _cut(line: str, room: int) -> str:
+    if rich_cells.cell_len(line) <= room:
+        return line
+    return rich_cells.set_cell_size(line, room - 1) + "…"

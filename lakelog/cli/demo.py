@@ -93,16 +93,16 @@ class Tour:
 
     def run(self) -> None:
         """Run all steps."""
-        first = len(self._lines) - len(self._lines) // LATER
-        self._title(f"{WRITERS} processes append {first:,} events, while another one queries")
-        self._collect(self._lines[:first])
+        split_at = len(self._lines) - len(self._lines) // LATER
+        self._title(f"{WRITERS} processes append {split_at:,} events, while another one queries")
+        self._collect(self._lines[:split_at])
         self._title("Query with SQL; the newest events are included")
         self._show("sql", _BY_TYPE)
         self._show("sql", _WORST)
         self._title("Give this state a name, then go on")
         self._show("tag", "before", "-m", "all is well")
         self._title("Load a file at bulk speed, each row once; a bad line does not stop it")
-        self._ingest(self._lines[first:])
+        self._ingest(self._lines[split_at:])
         self._show("quarantine", "list")
         self._show("sql", _OF_ONE)
         self._show("snapshot", "-m", "the last sixth")
@@ -120,14 +120,14 @@ class Tour:
     def _collect(self, lines: list[bytes]) -> None:
         """Feed the writers slice by slice, and count from this process in between."""
         self._command("append < slice-N.jsonl, by each of them")
-        parts = [lines[i::WRITERS] for i in range(WRITERS)]
-        sizes = [-(-len(part) // _ROUNDS) for part in parts]
+        shares = [lines[i::WRITERS] for i in range(WRITERS)]
+        sizes = [-(-len(share) // _ROUNDS) for share in shares]
         # Opened before the writers start, so that they do not create the lake all at once.
         with lakes.open(self._path) as lake, self._writers() as writers:
             with ProgressLine("collecting", "events", self._app.quiet) as progress:
                 for turn in range(_ROUNDS):
-                    for writer, part, size in zip(writers, parts, sizes, strict=True):
-                        _feed(writer, part[turn * size : (turn + 1) * size])
+                    for writer, share, size in zip(writers, shares, sizes, strict=True):
+                        _feed(writer, share[turn * size : (turn + 1) * size])
                     # Spread over some seconds, or the counts in between would show no growth.
                     time.sleep(_SECONDS / _ROUNDS)
                     progress(lake.count(), len(lines))
@@ -203,17 +203,25 @@ class Tour:
         self._show("verify")
 
     def _show(
-        self, *words: str, lake: str | None = None, display: str = "", fine: tuple[int, ...] = (0,)
+        self,
+        *arguments: str,
+        lake: str | None = None,
+        display: str = "",
+        fine: tuple[int, ...] = (0,),
     ) -> None:
         """Show a command, run it, and show its output."""
-        self._command(" ".join(f'"{w}"' if " " in w else w for w in words), display)
-        self._run(lake or self._path, *words, "--format", "table", fine=fine)
+        self._command(" ".join(f'"{w}"' if " " in w else w for w in arguments), display)
+        self._run(lake or self._path, *arguments, "--format", "table", fine=fine)
 
     def _run(
-        self, lake: str, *words: str, stdin: Any = subprocess.DEVNULL, fine: tuple[int, ...] = (0,)
+        self,
+        lake: str,
+        *arguments: str,
+        stdin: Any = subprocess.DEVNULL,
+        fine: tuple[int, ...] = (0,),
     ) -> None:
         completed = subprocess.run(
-            self._program(*words, lake=lake),
+            self._program(*arguments, lake=lake),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -221,24 +229,30 @@ class Tour:
             text=True,
             errors="replace",
             # A short name for the file reads better in the output.
-            cwd=self._scratch if words[0] == "ingest" else None,
+            cwd=self._scratch if arguments[0] == "ingest" else None,
         )
         for line in completed.stdout.splitlines():
             _print(f"    {line}".rstrip())
         if completed.returncode not in fine:
-            raise click.ClickException(f"`lakelog {words[0]}` exited with {completed.returncode}")
+            raise click.ClickException(
+                f"`lakelog {arguments[0]}` exited with {completed.returncode}"
+            )
 
-    def _program(self, *words: str, lake: str | None = None) -> list[str]:
-        return [sys.executable, "-m", "lakelog", "--lake", lake or self._path, *words]
+    def _program(self, *arguments: str, lake: str | None = None) -> list[str]:
+        return [sys.executable, "-m", "lakelog", "--lake", lake or self._path, *arguments]
 
-    def _title(self, text: str) -> None:
+    def _title(self, title: str) -> None:
         self._step += 1
-        _print("\n" + paint(f"{self._step}. {text}", sys.stdout, bold=True))
+        _print("\n" + paint(f"{self._step}. {title}", sys.stdout, bold=True))
 
-    def _command(self, words: str, lake: str = "") -> None:
-        line = f"  $ lakelog {f'--lake {lake} ' if lake else ''}{words}"
-        for part in textwrap.wrap(line, width() - 2, subsequent_indent=" " * 6):
-            _print(paint(part if part[:1] == " " else f"  {part}", sys.stdout, fg="cyan"))
+    def _command(self, command: str, lake: str = "") -> None:
+        line = f"  $ lakelog {f'--lake {lake} ' if lake else ''}{command}"
+        for line_part in textwrap.wrap(line, width() - 2, subsequent_indent=" " * 6):
+            _print(
+                paint(
+                    line_part if line_part[:1] == " " else f"  {line_part}", sys.stdout, fg="cyan"
+                )
+            )
 
 
 def _feed(writer: Any, lines: list[bytes]) -> None:
@@ -254,10 +268,10 @@ def _end(writer: Any) -> None:
     """Close a writer's input and wait for it; bad lines are no failure here."""
     with contextlib.suppress(BrokenPipeError):
         writer.stdin.close()
-    words = writer.stderr.read().decode(errors="replace").strip()
+    message = writer.stderr.read().decode(errors="replace").strip()
     # Exit code 1 says that lines were quarantined, which is part of the tour.
-    if writer.wait() not in (0, 1) or "stored" not in words:
-        raise click.ClickException(f"a writer failed: {words or writer.returncode}")
+    if writer.wait() not in (0, 1) or "stored" not in message:
+        raise click.ClickException(f"a writer failed: {message or writer.returncode}")
 
 
 def _lines(path: str | None) -> list[bytes]:
@@ -265,8 +279,8 @@ def _lines(path: str | None) -> list[bytes]:
     if path is None:
         return [line.encode() for line in sample.lines(EVENTS, 7)]
     with open(path, "rb") as file:
-        taken = [line for line in islice(file, 10 * EVENTS) if line.strip()]
-    return [line if line.endswith(b"\n") else line + b"\n" for line in taken]
+        sample_lines = [line for line in islice(file, 10 * EVENTS) if line.strip()]
+    return [line if line.endswith(b"\n") else line + b"\n" for line in sample_lines]
 
 
 def _environment() -> dict[str, str]:
@@ -281,5 +295,5 @@ def _environment() -> dict[str, str]:
     return variables
 
 
-def _print(text: str) -> None:
-    click.echo(text, color=has_colour(sys.stdout))
+def _print(message: str) -> None:
+    click.echo(message, color=has_colour(sys.stdout))

@@ -165,7 +165,7 @@ def render(
     two during a rollout. It is a plain user whose image cannot be written to.
     What follows -- are arguments of the program.
     """
-    wanted = Deployment(
+    deployment = Deployment(
         *(name, image, namespace, args, port, size, storage_class, grace, retention, schedule),
         *(user, known.checked_url(remote) if remote else "", secret, push_schedule, probe, rolling),
     )
@@ -173,12 +173,12 @@ def render(
     if out is None:
         if kind == "all":
             raise click.UsageError("several recipes are files: give -o DIR")
-        click.echo(deployments.render(wanted, kind or deployments.KINDS[0]), nl=False)
+        click.echo(deployments.render(deployment, kind or deployments.KINDS[0]), nl=False)
         return
     os.makedirs(out, exist_ok=True)
-    for each in deployments.KINDS if kind in (None, "all") else (kind,):
-        path, text = os.path.join(out, f"{each}.yaml"), deployments.render(wanted, each)
-        write_new(path, text, "remove it, or name another directory")
+    for recipe in deployments.KINDS if kind in (None, "all") else (kind,):
+        path, content = os.path.join(out, f"{recipe}.yaml"), deployments.render(deployment, recipe)
+        write_new(path, content, "remove it, or name another directory")
         app.say(f"wrote {path}")
 
 
@@ -200,16 +200,16 @@ def revisions(app: App, name: str, namespace: str, context: str, target: OutputT
     live = _live_states(app, name, namespace)
     records = [
         {
-            "revision": each.number,
-            "current": each.is_current,
-            "created": each.created,
-            "ready": each.ready,
-            "images": ", ".join(each.images),
-            "state": live.get(each.hash),
-            "cause": each.cause,
-            "hash": each.hash,
+            "revision": revision.number,
+            "current": revision.is_current,
+            "created": revision.created,
+            "ready": revision.ready,
+            "images": ", ".join(revision.images),
+            "state": live.get(revision.hash),
+            "cause": revision.cause,
+            "hash": revision.hash,
         }
-        for each in Kubectl(namespace, context).revisions(name)
+        for revision in Kubectl(namespace, context).revisions(name)
     ]
     emit(of_records(records, _COLUMNS), target, of_records(records, _COLUMNS[:6]))
 
@@ -245,18 +245,18 @@ def rollback(
     returns all of them.
     """
     cluster = Kubectl(namespace, context)
-    chosen = cluster.choose(name, revision)
-    if chosen.is_current:
-        app.say(f"deployment {name} has revision {chosen.number} already")
+    earlier = cluster.choose(name, revision)
+    if earlier.is_current:
+        app.say(f"deployment {name} has revision {earlier.number} already")
         return
-    images = ", ".join(chosen.images)
-    if not confirm(f"return {name} to revision {chosen.number} ({images})?", yes):
+    images = ", ".join(earlier.images)
+    if not confirm(f"return {name} to revision {earlier.number} ({images})?", yes):
         raise click.ClickException("nothing was changed")
     # Asked first, then opened: nobody else waits for the lake while a person thinks.
     with _lake(app) as lake:
-        return_to(lake, cluster, name, chosen, why=why, seconds=timeout)
-    app.say(f"deployment {name} has revision {chosen.number} again: {images}")
-    if state := _live_states(app, name, namespace).get(chosen.hash):
+        return_to(lake, cluster, name, earlier, why=why, seconds=timeout)
+    app.say(f"deployment {name} has revision {earlier.number} again: {images}")
+    if state := _live_states(app, name, namespace).get(earlier.hash):
         app.say(f"the newest state that was saved in it is {cell(state)}")
 
 
@@ -287,5 +287,5 @@ def status(app: App, name: str, namespace: str, context: str, timeout: int) -> N
     click.echo(Kubectl(namespace, context).wait(name, timeout))
 
 
-for each in (render, revisions, rollback, status):
-    deploy.add_command(each)
+for command in (render, revisions, rollback, status):
+    deploy.add_command(command)

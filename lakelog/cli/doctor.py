@@ -84,8 +84,8 @@ def environment() -> Iterator[DoctorCheck]:
     recent = sys.version_info >= (3, 11)
     yield DoctorCheck("python", OK if recent else FAILED, system)
     package = sys.modules[__name__.partition(".")[0]]
-    where = os.path.dirname(str(package.__file__))
-    yield DoctorCheck("lakelog", OK, f"{package.__version__} at {where}")
+    package_dir = os.path.dirname(str(package.__file__))
+    yield DoctorCheck("lakelog", OK, f"{package.__version__} at {package_dir}")
     missing = []
     versions = []
     for name in _LIBRARIES:
@@ -108,7 +108,7 @@ def lake_checks(path: str, branch: str) -> Iterator[DoctorCheck]:
     yield DoctorCheck("lake", OK, f"{store.paths.root} opens")
     for name, look in _LOOKS.items():
         try:
-            yield from (DoctorCheck(name, state, words) for state, words in look(store, branch))
+            yield from (DoctorCheck(name, state, message) for state, message in look(store, branch))
         except (LakelogError, OSError) as error:
             yield DoctorCheck(name, FAILED, exits.words_of(error))
 
@@ -131,19 +131,19 @@ def _head(store: Store, branch: str) -> Findings:
     head = store.refs.head(branch)
     state = store.manifests.of(head.move)
     segments = len(store.manifests.segments(state))
-    held = f"{many(state.totals.events, 'event')} in {many(segments, 'segment')}"
-    yield OK, f"{branch} is at move {head.move.number}: {held}"
+    contents = f"{many(state.totals.events, 'event')} in {many(segments, 'segment')}"
+    yield OK, f"{branch} is at move {head.move.number}: {contents}"
 
 
 def _tail(store: Store, branch: str) -> Findings:
     pending = Tail(store.paths, store.refs, branch).collect()
     groups = pending.files.values()
     torn = [group[-1] for group in groups if group[-1].torn and not disk.is_locked(group[-1].path)]
-    words = f"{many(pending.events, 'event')}, {size(pending.bytes)}, wait to be published"
+    message = f"{many(pending.events, 'event')}, {size(pending.bytes)}, wait to be published"
     if pending.bytes > _TAIL_MAX:
-        yield WARNING, f"{words}; queries get slower: `lakelog compact` publishes them"
+        yield WARNING, f"{message}; queries get slower: `lakelog compact` publishes them"
     else:
-        yield OK, words if pending.events else "nothing waits to be published"
+        yield OK, message if pending.events else "nothing waits to be published"
     for file in torn:
         name = os.path.basename(file.path)
         yield WARNING, f"{name} ends in {many(file.torn, 'torn byte')}; they are kept when cut"
@@ -152,12 +152,12 @@ def _tail(store: Store, branch: str) -> Findings:
 
 
 def _saved_files(store: Store, _: str) -> Findings:
-    cut, aside = disk.listing(store.paths.cut), disk.listing(store.paths.damaged)
-    if cut:
-        yield WARNING, f"{many(len(cut), 'torn frame')} of dead writers, saved in cache/cut"
-    if aside:
-        yield WARNING, f"{many(len(aside), 'damaged file')} set aside in cache/damaged"
-    if not cut and not aside:
+    cut_files, damaged_files = disk.listing(store.paths.cut), disk.listing(store.paths.damaged)
+    if cut_files:
+        yield WARNING, f"{many(len(cut_files), 'torn frame')} of dead writers, saved in cache/cut"
+    if damaged_files:
+        yield WARNING, f"{many(len(damaged_files), 'damaged file')} set aside in cache/damaged"
+    if not cut_files and not damaged_files:
         yield OK, "no torn frames, nothing set aside"
 
 
@@ -181,34 +181,37 @@ def _pending(store: Store, _: str) -> Findings:
     if intent is None:
         yield OK, "no rollback is pending"
     elif not rewind.is_here(store, intent):
-        words = "the next save, restore or rollback sets it aside"
-        yield WARNING, f"a {intent.op} was interrupted in another lake, {intent.lake!r}: {words}"
+        advice = "the next save, restore or rollback sets it aside"
+        yield WARNING, f"a {intent.op} was interrupted in another lake, {intent.lake!r}: {advice}"
     elif disk.is_locked(store.paths.restore_lock):
         yield OK, f"a {intent.op} is at work: {intent.message}"
     else:
-        words = "`lakelog rollback --continue` finishes it, `lakelog undo` takes it back"
-        yield WARNING, f"a {intent.op} {intent.message!r} was interrupted: {words}"
+        advice = "`lakelog rollback --continue` finishes it, `lakelog undo` takes it back"
+        yield WARNING, f"a {intent.op} {intent.message!r} was interrupted: {advice}"
 
 
 def _clock(store: Store, branch: str) -> Findings:
-    last = store.refs.head(branch).move.time
-    ahead = last - disk.now_us()
-    if ahead > _CLOCK_SLACK:
-        yield WARNING, f"this clock is {ahead / 1e6:,.0f} s behind the last move, {clock(last)}"
+    newest_time = store.refs.head(branch).move.time
+    lead_us = newest_time - disk.now_us()
+    if lead_us > _CLOCK_SLACK:
+        yield (
+            WARNING,
+            f"this clock is {lead_us / 1e6:,.0f} s behind the last move, {clock(newest_time)}",
+        )
     else:
-        yield OK, f"{clock(time.time_ns() // 1000)}, the last move was {clock(last)}"
+        yield OK, f"{clock(time.time_ns() // 1000)}, the last move was {clock(newest_time)}"
 
 
 def _schema(store: Store, branch: str) -> Findings:
     contracts = contract.of_state(store, store.state(branch))
     if not contracts:
         return
-    with lake.open(store.paths.root, create=False, branch=branch) as opened:
-        found = breaches(opened, contracts)
-    types = many(len({each.type for each in found}), "type")
-    if found:
-        words = f"{many(len(found), 'breach', 'breaches')} of the contracts of {types}"
-        yield WARNING, f"{words}: `lakelog schema check` lists them"
+    with lake.open(store.paths.root, create=False, branch=branch) as open_lake:
+        breach_list = breaches(open_lake, contracts)
+    types = many(len({breach.type for breach in breach_list}), "type")
+    if breach_list:
+        message = f"{many(len(breach_list), 'breach', 'breaches')} of the contracts of {types}"
+        yield WARNING, f"{message}: `lakelog schema check` lists them"
     else:
         yield OK, f"events are as {many(len(contracts), 'contract')} say"
 
@@ -232,5 +235,5 @@ def _check_line(check: DoctorCheck, target: OutputTarget) -> str:
         state = paint(state, sys.stdout, fg=_COLOURS[check.state])
     indent = 8 + 1 + 10 + 1
     room = max(width() - indent, 40)
-    words = textwrap.wrap(cell(check.words), room, break_on_hyphens=False) or [""]
-    return f"{state} {check.check:<10} " + f"\n{' ' * indent}".join(words)
+    lines = textwrap.wrap(cell(check.words), room, break_on_hyphens=False) or [""]
+    return f"{state} {check.check:<10} " + f"\n{' ' * indent}".join(lines)

@@ -78,8 +78,8 @@ def search(app: App, text: str, limit: int, target: OutputTarget) -> None:
 
     It may stand in data, type, source, subject or message; case makes no difference.
     """
-    where = " OR ".join(f"contains(lower({name}), lower($text))" for name in _SEARCHED)
-    _write(app, omega.newest_sql(f"coalesce({where}, false)", limit), {"text": text}, target)
+    condition = " OR ".join(f"contains(lower({name}), lower($text))" for name in _SEARCHED)
+    _write(app, omega.newest_sql(f"coalesce({condition}, false)", limit), {"text": text}, target)
 
 
 @verb(examples="lakelog events export last-day.json --hours 24")
@@ -142,8 +142,8 @@ def _summary(counts: dict[str, Any]) -> str:
     """Return the counts as text."""
     lines = [f"{many(counts['total_events'], 'event')}, {counts['database_size_mb']:,.1f} MB"]
     if counts["oldest"] is not None:
-        first, last = (micros(round(counts[name] * 1e6))[:19] for name in ("oldest", "newest"))
-        lines.append(f"{first}Z to {last}Z")
+        oldest, newest = (micros(round(counts[name] * 1e6))[:19] for name in ("oldest", "newest"))
+        lines.append(f"{oldest}Z to {newest}Z")
     if counts["processed"]:
         lines.append(f"{counts['processed']:,} marked as processed")
     for name, count in list(counts["event_types"].items())[:_TYPES]:
@@ -173,20 +173,20 @@ def import_sqlite(app: App, file: str, target: OutputTarget) -> None:
     if not os.path.isfile(file):
         raise click.ClickException(f"there is no database {file}")
     with app.open_or_create() as lake, app.progress("import", "rows") as progress:
-        done = sqlite_import.load(lake, file, lambda n, total: progress(n, total, f"{n:,} rows"))
-    record = {**dataclasses.asdict(done), "damage": done.damage or None}
-    words = [f"{many(done.events, 'new event')}, {done.known:,} rows known"]
-    words += [f"{n:,} {what}" for n, what in ((done.patterns, "patterns"),) if n]
-    words += [f"{done.system_stats:,} statistics"] if done.system_stats else []
-    words += [f"{done.processed:,} marked as processed"] if done.processed else []
-    words += [f"{done.quarantined:,} quarantined"] if done.quarantined else []
-    app.say("; ".join(words))
+        result = sqlite_import.load(lake, file, lambda n, total: progress(n, total, f"{n:,} rows"))
+    record = {**dataclasses.asdict(result), "damage": result.damage or None}
+    messages = [f"{many(result.events, 'new event')}, {result.known:,} rows known"]
+    messages += [f"{n:,} {noun}" for n, noun in ((result.patterns, "patterns"),) if n]
+    messages += [f"{result.system_stats:,} statistics"] if result.system_stats else []
+    messages += [f"{result.processed:,} marked as processed"] if result.processed else []
+    messages += [f"{result.quarantined:,} quarantined"] if result.quarantined else []
+    app.say("; ".join(messages))
     if target.format != "table" or target.path:
-        emit_record(record, target, lambda: "; ".join(words) + "\n")
-    if done.damage:
-        app.say(done.damage)
+        emit_record(record, target, lambda: "; ".join(messages) + "\n")
+    if result.damage:
+        app.say(result.damage)
     # What was not loaded is safe, but a script has to notice it.
-    if done.damage or done.quarantined:
+    if result.damage or result.quarantined:
         click.get_current_context().exit(exits.FAILED)
 
 

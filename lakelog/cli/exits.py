@@ -161,7 +161,9 @@ def guard(run: Callable[[], Any]) -> int:
 
 def code_of(error: BaseException) -> int:
     """Return the exit code of an error."""
-    return next((code for kind, code in CODES.items() if isinstance(error, kind)), FAILED)
+    return next(
+        (code for error_type, code in CODES.items() if isinstance(error, error_type)), FAILED
+    )
 
 
 def _report(error: BaseException) -> int:
@@ -181,15 +183,15 @@ def words_of(error: BaseException) -> str:
     """Return one line that says what is wrong, where, and what to do."""
     if isinstance(error, click.UsageError):
         # click's own hint is for options; ours is for verbs and values, which it does not look at.
-        words = messages.gist(error.format_message())
-        if hint := _other_words(error, words):
+        message = messages.gist(error.format_message())
+        if hint := _other_words(error, message):
             return hint
-        if "did you mean" in words.lower():
-            return words
-        if hint := _suggestion(error, words):
-            return f"{words.rstrip('.')}: {hint}"
+        if "did you mean" in message.lower():
+            return message
+        if hint := _suggestion(error, message):
+            return f"{message.rstrip('.')}: {hint}"
         path = error.ctx.command_path if error.ctx else "lakelog"
-        return f"{words.rstrip('.')} (see {path} -h)"
+        return f"{message.rstrip('.')} (see {path} -h)"
     if isinstance(error, click.ClickException):
         return messages.gist(error.format_message())
     # Before LakelogError, of which the next two are kinds: their words are made differently.
@@ -203,36 +205,36 @@ def words_of(error: BaseException) -> str:
         return _words_of_disk(error)
     if isinstance(error, MemoryError):
         return "not enough memory: take less at once, or lower the setting memory_bytes"
-    text = messages.gist(str(error)) or type(error).__name__
+    message = messages.gist(str(error)) or type(error).__name__
     # Rows are fetched while they are written, so the engine's error may come without a QueryFailed
     # around it.
     if is_engine(error):
-        return text
+        return message
     # What nobody foresaw is a fault of ours: the class and the way to a traceback belong into a
     # report.
-    return f"{type(error).__name__}: {text}; LAKELOG_DEBUG=1 shows where"
+    return f"{type(error).__name__}: {message}; LAKELOG_DEBUG=1 shows where"
 
 
-def _other_words(error: click.UsageError, words: str) -> str:
+def _other_words(error: click.UsageError, message: str) -> str:
     """Return a line that names the verb for a word of another tool, or what to do instead of an
     option."""
     name = error.ctx.info_name if error.ctx else None
-    verb = _NO_VERB.search(words)
-    if verb and name == "lakelog" and (here := OTHER_WORDS.get(verb[1].lower())):
-        return f"there is no verb {verb[1]!r}: use lakelog {here}"
-    option = _NO_OPTION.search(words)
+    verb = _NO_VERB.search(message)
+    if verb and name == "lakelog" and (replacement := OTHER_WORDS.get(verb[1].lower())):
+        return f"there is no verb {verb[1]!r}: use lakelog {replacement}"
+    option = _NO_OPTION.search(message)
     hint = ELSEWHERE.get((name or "", option[1])) if option else None
     return f"{name} has no {option[1]}: {hint}" if option and hint else ""
 
 
-def _suggestion(error: click.UsageError, words: str) -> str:
+def _suggestion(error: click.UsageError, message: str) -> str:
     """Return `did you mean ...?` for a mistyped verb or value of an option."""
     context = error.ctx
-    if context is not None and (verb := _NO_VERB.search(words)):
+    if context is not None and (verb := _NO_VERB.search(message)):
         group = context.command
         names = group.list_commands(context) if isinstance(group, click.Group) else ()
         return did_you_mean(verb[1], names)
-    value = _NO_CHOICE.search(words)
+    value = _NO_CHOICE.search(message)
     return did_you_mean(value[1], _QUOTED.findall(value[2])) if value else ""
 
 
@@ -250,11 +252,11 @@ def _is_interrupted(error: BaseException) -> bool:
 
 
 def _words_of_disk(error: OSError) -> str:
-    where = error.filename2 or error.filename
+    path = error.filename2 or error.filename
     reason = _DISK_WORDS.get(error.errno or 0) or messages.gist(error.strerror or str(error))
-    words = f"{os.fsdecode(where)}: {reason}" if isinstance(where, (str, bytes)) else reason
+    message = f"{os.fsdecode(path)}: {reason}" if isinstance(path, (str, bytes)) else reason
     # What was interrupted by it, and who goes on.
-    return "; ".join([words, *getattr(error, "__notes__", [])])
+    return "; ".join([message, *getattr(error, "__notes__", [])])
 
 
 def _flush() -> None:

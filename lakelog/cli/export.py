@@ -86,7 +86,7 @@ def export(
     try:
         # What cannot be written is refused before the lake is opened; here it is a mistake in the
         # options.
-        to = destination(out, form, columns)
+        goal = destination(out, form, columns)
     except ExportRefused as error:
         raise click.UsageError(str(error)) from None
     started = time.monotonic()
@@ -95,14 +95,18 @@ def export(
         # A pinned lake answers as the lake does, so the export knows nothing of states.
         ask = (lake.at(at) if at else lake).sql
         result = rows.export(
-            ask, query, to, params=values, shard_rows=shard_rows, progress=progress
+            ask, query, goal, params=values, shard_rows=shard_rows, progress=progress
         )
     seconds = time.monotonic() - started
     # A pipe or a device is no file, and has no size.
-    kept = f" in {many(len(result.files), 'file')}, {size(result.bytes)}" if result.files else ""
-    words = f"{many(result.rows, 'row')}{kept}, {result.rows / max(seconds, 1e-3):,.0f} rows/s"
+    size_note = (
+        f" in {many(len(result.files), 'file')}, {size(result.bytes)}" if result.files else ""
+    )
+    message = (
+        f"{many(result.rows, 'row')}{size_note}, {result.rows / max(seconds, 1e-3):,.0f} rows/s"
+    )
     # On stderr, also with --json: stdout stays free for the record.
-    app.say(f"{out}: {words}")
+    app.say(f"{out}: {message}")
     if as_json:
         record = {"path": out, "rows": result.rows, "files": result.files}
         emit_record(record, OutputTarget("json"), lambda: "")

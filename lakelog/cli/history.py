@@ -47,8 +47,8 @@ def log(app: App, limit: int | None, target: OutputTarget) -> None:
         limit = ROWS_MAX + 1
     with app.open() as lake:
         entries = lake.log(limit)
-    shown = of_records([_log_row(e) for e in entries])
-    emit(of_records([_log_record(e) for e in entries], _LOG), target, shown)
+    table = of_records([_log_row(e) for e in entries])
+    emit(of_records([_log_record(e) for e in entries], _LOG), target, table)
 
 
 @verb(
@@ -130,14 +130,14 @@ def diff(
         "removed": [_segment_record(e) for e in comparison.removed],
         "behaviour": None if behaviour is None else behaviour_record(behaviour),
     }
-    words = [
+    lines = [
         *_diff_lines(comparison),
         *(behaviour_lines(behaviour) if behaviour is not None else ()),
     ]
     if differs and behaviour is None and with_behaviour is None:
         # Left out by size and not by request: without a word nobody would know that there is more.
-        words.append("\n--behaviour says what changed in types, fields and sources")
-    emit_record(record, target, lambda: "\n".join(words) + "\n")
+        lines.append("\n--behaviour says what changed in types, fields and sources")
+    emit_record(record, target, lambda: "\n".join(lines) + "\n")
     # After the output, because the exit ends the verb.
     if exit_code and differs:
         click.get_current_context().exit(exits.WRONG)
@@ -161,10 +161,10 @@ def snapshot_record(state: Snapshot) -> dict[str, Any]:
 
 def _log_record(entry: LogEntry) -> dict[str, Any]:
     move = entry.move
-    when = micros(move.time) if move.time else None
+    moved_at = micros(move.time) if move.time else None
     values = (
         move.number,
-        when,
+        moved_at,
         move.op,
         entry.events,
         entry.segments,
@@ -197,8 +197,8 @@ def _panel(state: Snapshot, tags: list[str], counts: Stats) -> Iterator[str]:
         yield f"  {'message':<12}{cell(state.message)}"
     if tags:
         yield f"  {'tags':<12}{', '.join(map(cell, tags))}"
-    stored = f"{size(state.bytes)} in {many(state.segments, 'segment')}"
-    yield f"  {'events':<12}{state.events:,}; {stored}"
+    size_note = f"{size(state.bytes)} in {many(state.segments, 'segment')}"
+    yield f"  {'events':<12}{state.events:,}; {size_note}"
     if counts.time:
         yield f"  {'time':<12}{clock(counts.time[0])} to {clock(counts.time[1])}"
     if state.quarantined:
@@ -212,8 +212,8 @@ def _panel(state: Snapshot, tags: list[str], counts: Stats) -> Iterator[str]:
 
 def _diff_lines(comparison: Diff) -> Iterator[str]:
     for mark, state in (("a", comparison.a), ("b", comparison.b)):
-        words = cell(state.message or state.op)
-        line = f"{mark}  {state.short}  {clock(state.time)}  {state.events:>11,} events  {words}"
+        message = cell(state.message or state.op)
+        line = f"{mark}  {state.short}  {clock(state.time)}  {state.events:>11,} events  {message}"
         yield line if len(line) <= width() else f"{line[: width() - 1]}…"
     if not comparison.added and not comparison.removed:
         yield "\nthe two states are equal: they have the same segments"

@@ -95,9 +95,9 @@ def ingest(
         _stopping(paths) as stop,
     ):
 
-        def show(done: int, total: int, events: int) -> None:
+        def show(bytes_done: int, total: int, events: int) -> None:
             rate = events / max(time.monotonic() - started, 0.001)
-            progress(done, total, f"{events:,} events, {rate:,.0f}/s")
+            progress(bytes_done, total, f"{events:,} events, {rate:,.0f}/s")
 
         report = lake.ingest(
             selected, format=form, source=source, dry_run=dry_run, progress=show, stop=stop
@@ -151,8 +151,8 @@ def quarantine(
                 lake.store, lake.branch_name, connect, form=form, type_=type_, dry_run=dry_run
             )
             record = dataclasses.asdict(result)
-            words = f"{many(result.stored, 'line')} stored"
-            words += f", {result.skipped:,} known, {result.left:,} left"
+            message = f"{many(result.stored, 'line')} stored"
+            message += f", {result.skipped:,} known, {result.left:,} left"
         else:
             count = lake.sql("SELECT count(*) FROM quarantine").fetchall()[0][0]
             question = f"Drop {many(count, 'quarantined line')}?"
@@ -161,10 +161,10 @@ def quarantine(
             if count and not dry_run and not confirm(question, yes):
                 return
             dropped = count if dry_run else lines.drop(lake.store, lake.branch_name)
-            record, words = {"dropped": dropped}, f"{many(dropped, 'line')} dropped"
-    app.say(f"{words}{' (nothing was changed)' if dry_run else ''}")
+            record, message = {"dropped": dropped}, f"{many(dropped, 'line')} dropped"
+    app.say(f"{message}{' (nothing was changed)' if dry_run else ''}")
     if target.format != "table" or target.path:
-        emit_record(record, target, lambda: f"{words}\n")
+        emit_record(record, target, lambda: f"{message}\n")
 
 
 def _selected(paths: tuple[str, ...], selection: Selection, seconds: float | None) -> list[str]:
@@ -214,19 +214,21 @@ def _list_quarantine(lake: Any, action: str, target: OutputTarget) -> None:
     files = lines.names(lake.store, lake.branch_name)
     if action == "show":
         # In batches, because a quarantine may hold more lines than memory.
-        read = iter(lake.sql(_LIST.format(", line")).iter_rows(_BATCH))
-        batches = iter(lambda: [(files.get(o, o), *rest) for o, *rest in islice(read, _BATCH)], [])
+        stream = iter(lake.sql(_LIST.format(", line")).iter_rows(_BATCH))
+        batches = iter(
+            lambda: [(files.get(o, o), *columns) for o, *columns in islice(stream, _BATCH)], []
+        )
         emit(QueryResult(["file", "offset", "reason", "line"], batches), target)
         return
     counts: dict[tuple[str, str], tuple[int, int]] = {}
     for origin, position, reason in lake.sql(_LIST.format("")):
         # Counted without the places and values in it, or each line would have a reason of its own.
-        kind = _VARYING.sub(lambda m: f"{m[1]} N" if m[1] else "'…'", reason)
-        count, first = counts.get((files.get(origin, origin), kind), (0, position))
-        counts[files.get(origin, origin), kind] = count + 1, min(first, position)
+        pattern = _VARYING.sub(lambda m: f"{m[1]} N" if m[1] else "'…'", reason)
+        count, position_of_first = counts.get((files.get(origin, origin), pattern), (0, position))
+        counts[files.get(origin, origin), pattern] = count + 1, min(position_of_first, position)
     rows = [
-        {"file": f, "reason": r, "lines": Count(count), "first_offset": Count(first)}
-        for (f, r), (count, first) in counts.items()
+        {"file": f, "reason": r, "lines": Count(count), "first_offset": Count(position_of_first)}
+        for (f, r), (count, position_of_first) in counts.items()
     ]
     emit(of_records(rows, ("file", "reason", "lines", "first_offset")), target)
 
@@ -243,11 +245,11 @@ def _report(app: App, report: IngestReport, seconds: float, dry_run: bool) -> No
         if file.nuls:
             app.say(f"{file.path}: {many(file.nuls, 'NUL byte')} skipped")
         if file.left:
-            words = "left: the last line has no newline yet"
-            app.say(f"{file.path}: {many(file.left, 'byte')} {words}")
+            message = "left: the last line has no newline yet"
+            app.say(f"{file.path}: {many(file.left, 'byte')} {message}")
         if file.same_as:
-            words = f"skipped: the same content was ingested from {file.same_as}"
-            app.say(f"{file.path}: {words} (`--source NAME` keeps both)")
+            message = f"skipped: the same content was ingested from {file.same_as}"
+            app.say(f"{file.path}: {message} (`--source NAME` keeps both)")
         if file.repeated:
             app.say(f"{file.path}: {bookkeeping.repeated_words(file.repeated)}", fg="red")
         if file.note:
@@ -255,14 +257,14 @@ def _report(app: App, report: IngestReport, seconds: float, dry_run: bool) -> No
         # Only with --verbose: of a thousand files those without trouble are not worth a line.
         app.detail(_file_words(file))
     rate = report.events / max(seconds, 0.001)
-    words = f"{many(report.events, 'new event')} from {many(len(report.files), 'file')}"
+    message = f"{many(report.events, 'new event')} from {many(len(report.files), 'file')}"
     speed = f", {rate:,.0f}/s" if report.events else ""
-    words += f" in {seconds:.1f} s{speed}; {report.skipped:,} known"
+    message += f" in {seconds:.1f} s{speed}; {report.skipped:,} known"
     if report.arrivals:
-        words += f"; {arrival(report.arrivals)}"
+        message += f"; {arrival(report.arrivals)}"
     if report.quarantined:
-        words += f"; {report.quarantined:,} quarantined (`lakelog quarantine list`)"
-    app.say(f"{words}{' (nothing was stored)' if dry_run else ''}")
+        message += f"; {report.quarantined:,} quarantined (`lakelog quarantine list`)"
+    app.say(f"{message}{' (nothing was stored)' if dry_run else ''}")
 
 
 def _file_words(file: FileReport) -> str:

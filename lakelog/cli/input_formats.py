@@ -37,15 +37,15 @@ class InputFormat(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value. Fails with a one-line reason where no lake could know it."""
-        text = str(value)
+        name = str(value)
         try:
             # Only what no lake could define is checked here; a plain name may be a format of the
             # lake, which is not open yet.
-            if definition.is_pattern(text) or ":" in text or "@" in text:
-                registry.by_name(text)
+            if definition.is_pattern(name) or ":" in name or "@" in name:
+                registry.by_name(name)
         except InvalidSetting as error:
             self.fail(str(error), param, ctx)
-        return text
+        return name
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -56,9 +56,9 @@ class InputFormat(click.ParamType[str]):
         return [CompletionItem(n, help=about) for n, about in names if n.startswith(incomplete)]
 
 
-def complete_own(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+def complete_own(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """Formats of the lake that begin with what was typed."""
-    return [name for name in _names(ctx) if name.startswith(typed)]
+    return [name for name in _names(ctx) if name.startswith(prefix)]
 
 
 def formats_at(app: App) -> Formats:
@@ -95,8 +95,8 @@ def with_pattern(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --format and the pattern options to a verb; it gets them as `form`, checked."""
 
     @functools.wraps(command)
-    def run(app: App, *args: Any, form: str | None, **rest: Any) -> Any:
-        rules = definition_of(form, rest)
+    def run(app: App, *args: Any, form: str | None, **options: Any) -> Any:
+        rules = definition_of(form, options)
         if rules is not None:
             definition = definitions.resolve(rules.spelled(), formats_at(app))
             # A plain name stays one, so that the lake's own format of that name is still found.
@@ -104,7 +104,7 @@ def with_pattern(command: Callable[..., Any]) -> Callable[..., Any]:
             # A pattern without a time is allowed but rarely meant.
             if definition.pattern and not custom.form(definition.spelled()).has_time:
                 app.say(NO_TIME)
-        return command(app, *args, form=form, **rest)
+        return command(app, *args, form=form, **options)
 
     return click.option(
         "--format",
@@ -185,12 +185,12 @@ def definition_of(form: str | None, options: dict[str, Any]) -> Definition | Non
     return None if result == Definition() else result
 
 
-def _pairs(option: str, shape: str, texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def _pairs(option: str, shape: str, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
+    for pair in values:
+        name, equals, value = pair.partition("=")
         if not (name and equals and value):
-            raise click.UsageError(f"{option} is {shape}, not {text!r}")
+            raise click.UsageError(f"{option} is {shape}, not {pair!r}")
         pairs[name] = value
     # Sorted, so that the same options in another order make the same definition.
     return tuple(sorted(pairs.items()))

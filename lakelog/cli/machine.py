@@ -40,28 +40,28 @@ def machine() -> None:
 def show(app: App, target: OutputTarget) -> None:
     """List the machines that saved states here; one is this one."""
     with app.open() as lake:
-        found, states = machines.read(lake.store.paths), _by_machine(list_states(lake))
+        machine, states = machines.read(lake.store.paths), _by_machine(list_states(lake))
     rows: list[dict[str, Any]] = []
-    for id in dict.fromkeys([*([found.id] if found.id else []), *states]):
-        saved = states.get(id, [])
-        word = "this" if id == found.id else "former" if id in found.former else "other"
-        is_adopted = id != found.id and (id in found.keys or id in found.trusted)
+    for id in dict.fromkeys([*([machine.id] if machine.id else []), *states]):
+        saved_states = states.get(id, [])
+        word = "this" if id == machine.id else "former" if id in machine.former else "other"
+        is_adopted = id != machine.id and (id in machine.keys or id in machine.trusted)
         rows.append(
             {
                 "machine": id,
                 "is": "adopted" if is_adopted else word,
-                "states": len(saved),
-                "last": micros(saved[0].time) if saved else None,
-                "author": saved[0].author if saved else "",
+                "states": len(saved_states),
+                "last": micros(saved_states[0].time) if saved_states else None,
+                "author": saved_states[0].author if saved_states else "",
             }
         )
-    shown = [
+    table = [
         {**r, "machine": short(r["machine"]), "last": second(states[r["machine"]][0].time)}
         if r["states"]
         else {**r, "machine": short(r["machine"]), "last": ""}
         for r in rows
     ]
-    emit(of_records(rows, _COLUMNS), target, of_records(shown, _COLUMNS))
+    emit(of_records(rows, _COLUMNS), target, of_records(table, _COLUMNS))
 
 
 def _by_machine(states: list[SavedState]) -> dict[str, list[SavedState]]:
@@ -88,27 +88,27 @@ def adopt(app: App, id: str | None, yes: bool) -> None:
     """
     with app.open() as lake:
         paths, states = lake.store.paths, _by_machine(list_states(lake))
-        found = machines.read(paths)
-        known = (set(states) | set(found.former)) - {*found.keys, *found.trusted}
+        machine = machines.read(paths)
+        known_ids = (set(states) | set(machine.former)) - {*machine.keys, *machine.trusted}
         if id is None or id == machines.ANY:
-            chosen = _only(known, found.former)
+            adopted_id = _only(known_ids, machine.former)
         else:
-            chosen = machines.find(id, known)
-        count = many(len(states.get(chosen, [])), "saved state")
-        if not confirm(f"be machine {short(chosen)}, with its {count}?", yes):
+            adopted_id = machines.find(id, known_ids)
+        count = many(len(states.get(adopted_id, [])), "saved state")
+        if not confirm(f"be machine {short(adopted_id)}, with its {count}?", yes):
             raise click.ClickException("nothing was changed")
-        now = machines.adopt(paths, chosen)
-    app.say(f"this is machine {short(now.id)} now; {count} more of it")
+        adoption = machines.adopt(paths, adopted_id)
+    app.say(f"this is machine {short(adoption.id)} now; {count} more of it")
 
 
-def _only(known: set[str], former: dict[str, str]) -> str:
-    chosen = known.intersection(former) or known
-    if len(chosen) != 1:
-        names = ", ".join(sorted(map(short, chosen)))
+def _only(candidates: set[str], former: dict[str, str]) -> str:
+    remaining = candidates.intersection(former) or candidates
+    if len(remaining) != 1:
+        names = ", ".join(sorted(map(short, remaining)))
         raise UnknownRef(
-            f"name one of the machines {names}" if chosen else "no other machine has states here"
+            f"name one of the machines {names}" if remaining else "no other machine has states here"
         )
-    return chosen.pop()
+    return remaining.pop()
 
 
 for _command in (show, adopt):

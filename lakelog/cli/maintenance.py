@@ -83,16 +83,16 @@ def verify(
         raise click.UsageError("--repair takes the whole lake, no REF and no --signed-by")
     if signed_in and not signed_by:
         raise click.UsageError("--signed-in goes with --signed-by KEY")
-    public = [load_public(text) for text in signed_by]
-    store, first = open_for_check(app.path)
-    report = verify_with_progress(app, store, first, ref)
+    public = [load_public(key_text) for key_text in signed_by]
+    store, opening_problem = open_for_check(app.path)
+    report = verify_with_progress(app, store, opening_problem, ref)
     if public:
         report = with_signatures(app, store, report, ref, public, signed_in)
     record = report_record(store, report)
     emit_record(record, target, lambda: "\n".join(_report_lines(store, report)) + "\n")
     # The report comes first: the question is answered by who has read it.
     if with_repair and report.problems:
-        report = _confirm_and_repair(store, first, report, None, yes).after or report
+        report = _confirm_and_repair(store, opening_problem, report, None, yes).after or report
     if not report.intact:
         click.get_current_context().exit(exits.WRONG)
 
@@ -122,12 +122,12 @@ def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: OutputT
     left as it is.
     """
     _refuse_no_lake(copy)
-    store, first = open_for_check(app.path)
-    report = verify_with_progress(app, store, first)
+    store, opening_problem = open_for_check(app.path)
+    report = verify_with_progress(app, store, opening_problem)
     connect = functools.partial(connection.connect, store.paths, store.settings)
-    if copy is not None and first is None:
-        if other := Comparison.with_copy(store, copy, connect):
-            report = other.added_to(report)
+    if copy is not None and opening_problem is None:
+        if comparison := Comparison.with_copy(store, copy, connect):
+            report = comparison.added_to(report)
         else:
             app.say(f"{copy} is no copy of this lake: only damaged files are sought in it")
     # An intact lake is left as it is, and nothing is asked.
@@ -140,7 +140,7 @@ def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: OutputT
     for problem in report.problems[:_LISTED_MAX]:
         # On stderr, so that the damage is read before the question.
         app.say(_wrap(_problem_line(store, problem)))
-    outcome = _confirm_and_repair(store, first, report, copy, yes)
+    outcome = _confirm_and_repair(store, opening_problem, report, copy, yes)
     after = outcome.after or report
     lists = {k: getattr(outcome, k) for k in ("fetched", "aside", "done", "lost", "kept")}
     record = {**lists, "after": report_record(store, after)}
@@ -296,12 +296,12 @@ def expire(app: App, message: str, dry_run: bool, yes: bool, target: OutputTarge
 
 
 def verify_with_progress(
-    app: App, store: Store, first: Problem | None, ref: str | None = None
+    app: App, store: Store, opening_problem: Problem | None, ref: str | None = None
 ) -> Report:
     """Verify a lake or a state of it with progress; a ref that cannot be read is a problem."""
     with app.progress("verifying", "bytes") as progress:
         if ref is None:
-            return verify_store(store, progress, first)
+            return verify_store(store, progress, opening_problem)
         try:
             return verify_snapshot(store, resolve(store, app.branch, ref), progress)
         # A damaged state is what verify is there to find, so it is a finding and no failure.
@@ -329,7 +329,7 @@ def report_record(store: Store, report: Report) -> dict[str, Any]:
 
 
 def _confirm_and_repair(
-    store: Store, first: Problem | None, report: Report, copy: str | None, yes: bool
+    store: Store, opening_problem: Problem | None, report: Report, copy: str | None, yes: bool
 ) -> RepairOutcome:
     files = many(len({p.path for p in report.problems}), "file")
     source = f"fetch {files} from {copy}, or set them aside" if copy else f"set {files} aside"
@@ -337,7 +337,7 @@ def _confirm_and_repair(
         raise click.ClickException("nothing was changed")
     # A factory: repair opens the engine only where rows have to be read.
     connect = functools.partial(connection.connect, store.paths, store.settings)
-    return repair_store(store, connect, copy, first)
+    return repair_store(store, connect, copy, opening_problem)
 
 
 def _refuse_no_lake(copy: str | None) -> None:
@@ -347,10 +347,10 @@ def _refuse_no_lake(copy: str | None) -> None:
 
 
 def _report_lines(store: Store, report: Report) -> Iterator[str]:
-    read = f"{many(report.files, 'file')}, {size(report.bytes)} read"
+    volume = f"{many(report.files, 'file')}, {size(report.bytes)} read"
     # Derived files are rebuilt when they are needed, so their damage is no loss.
     damaged = [p for p in report.problems if p.kind != "derived"]
-    yield f"intact: {read}" if not damaged else f"{many(len(damaged), 'problem')}: {read}"
+    yield f"intact: {volume}" if not damaged else f"{many(len(damaged), 'problem')}: {volume}"
     for problem in report.problems[:_LISTED_MAX]:
         line = f"  {_problem_line(store, problem)}"
         yield line if len(line) <= width() else line.replace(": ", ":\n      ", 1)
@@ -363,10 +363,10 @@ def _report_lines(store: Store, report: Report) -> Iterator[str]:
 
 
 def _problem_line(store: Store, problem: Problem) -> str:
-    where = cell(_relative_path(store, problem.path))
-    at = "" if problem.offset is None else f" at byte {problem.offset:,}"
+    path = cell(_relative_path(store, problem.path))
+    offset_note = "" if problem.offset is None else f" at byte {problem.offset:,}"
     note = {"torn": " (torn)", "derived": " (derived, no loss)"}.get(problem.kind, "")
-    return f"{where}{at}: {cell(problem.reason)}{note}"
+    return f"{path}{offset_note}: {cell(problem.reason)}{note}"
 
 
 def _repair_lines(store: Store, outcome: RepairOutcome, copy: str | None) -> Iterator[str]:
@@ -398,10 +398,10 @@ def _repair_lines(store: Store, outcome: RepairOutcome, copy: str | None) -> Ite
 def _next_steps(outcome: RepairOutcome, copy: str | None) -> Iterator[str]:
     if outcome.after is not None and not outcome.after.intact:
         yield "close the writers of the files named below, then run `lakelog repair` again"
-    lost = "\n".join(outcome.lost)
-    if "do it again" in lost:
+    lost_lines = "\n".join(outcome.lost)
+    if "do it again" in lost_lines:
         yield "do again what LOST says; `lakelog log` shows what was done when"
-    if re.search("events|lines|group commits|sealed|do it again|jsonl", lost):
+    if re.search("events|lines|group commits|sealed|do it again|jsonl", lost_lines):
         yield "append or ingest lost events again: ids that are still there stay as they are"
     if outcome.aside:
         yield "keep cache/damaged until you need none of it, then delete it"
@@ -469,8 +469,8 @@ def _retention_line(app: App, result: RetentionResult, apply: bool) -> str:
         return f"no event of {app.branch} is older than {line}"
     if result.applied:
         return f"removed {many(result.events, 'event')} before {line}; `lakelog undo` reverts it"
-    again = "" if apply else "; --apply removes them"
-    return f"{_event_count(result)} of {app.branch} before {line}{again}"
+    advice = "" if apply else "; --apply removes them"
+    return f"{_event_count(result)} of {app.branch} before {line}{advice}"
 
 
 def _event_count(result: RetentionResult) -> str:

@@ -110,9 +110,9 @@ def snapshot(
 def list_snapshots(app: App, target: OutputTarget) -> None:
     """List the snapshots of containers, newest first."""
     with app.open() as lake:
-        found = snapshots.list_snapshots(lake)
-    rows = [_row(each) for each in found]
-    emit(of_records([_record(each) for each in found], _LIST), target, of_records(rows))
+        entries = snapshots.list_snapshots(lake)
+    rows = [_row(entry) for entry in entries]
+    emit(of_records([_record(entry) for entry in entries], _LIST), target, of_records(rows))
 
 
 @verb("tag-snapshot", examples="lakelog omega tag-snapshot 20250403-123456 stable")
@@ -122,8 +122,8 @@ def list_snapshots(app: App, target: OutputTarget) -> None:
 def tag_snapshot(app: App, id: str, tag: str, target: OutputTarget) -> None:
     """Give a snapshot one more name."""
     with app.open() as lake:
-        found = snapshots.tag_snapshot(lake, id, tag)
-    emit_record(_record(found), target, lambda: f"{found.id} is tagged {tag}\n")
+        entry = snapshots.tag_snapshot(lake, id, tag)
+    emit_record(_record(entry), target, lambda: f"{entry.id} is tagged {tag}\n")
 
 
 @verb(
@@ -143,21 +143,21 @@ def verify_snapshot(app: App, id: str, signed_by: tuple[str, ...], target: Outpu
 
     Exits with 3 if a byte differs, or a signature that was asked for is missing.
     """
-    public = [load_public(text) for text in signed_by]
+    public = [load_public(key_text) for key_text in signed_by]
     with app.open() as lake:
-        found = snapshots.find_snapshot(lake, id)
-        damage = tuple(Problem(*each) for each in snapshots.verify_snapshot(lake, found))
+        entry = snapshots.find_snapshot(lake, id)
+        damage = tuple(Problem(*problem) for problem in snapshots.verify_snapshot(lake, entry))
         report = Report(damage, 0, 0)
         if public:
             report = with_signatures(app, lake.store, report, id, public, ())
-    problems = [{"path": each.path, "reason": each.reason} for each in report.problems]
+    problems = [{"path": problem.path, "reason": problem.reason} for problem in report.problems]
     for problem in problems:
         app.say(f"{problem['path']}: {problem['reason']}", fg="red")
-    record = {"id": found.id, "intact": not problems, "problems": problems}
-    words = (
-        f"{many(len(problems), 'problem')}" if problems else f"intact, {size(found.state.bytes)}"
+    record = {"id": entry.id, "intact": not problems, "problems": problems}
+    message = (
+        f"{many(len(problems), 'problem')}" if problems else f"intact, {size(entry.state.bytes)}"
     )
-    emit_record(record, target, lambda: f"{found.id}: {words}\n")
+    emit_record(record, target, lambda: f"{entry.id}: {message}\n")
     if problems:
         click.get_current_context().exit(exits.WRONG)
 
@@ -229,10 +229,12 @@ def restore_snapshot(
         options, name = (name, *options), None
     used = Engine(engine)
     with app.open() as lake:
-        found = snapshots.find_snapshot(lake, id)
-        names = name or ", ".join(only or found.containers)
-        what = "" if no_state else " and replace its state"
-        if not confirm(f"start {names} of {found.id} of {second(found.state.time)}{what}?", yes):
+        entry = snapshots.find_snapshot(lake, id)
+        names = name or ", ".join(only or entry.containers)
+        state_note = "" if no_state else " and replace its state"
+        if not confirm(
+            f"start {names} of {entry.id} of {second(entry.state.time)}{state_note}?", yes
+        ):
             raise click.ClickException("nothing was changed")
         with app.progress("restoring", "bytes") as progress:
             started = snapshots.restore_snapshot(
@@ -246,12 +248,12 @@ def restore_snapshot(
                 engine=used,
                 progress=progress,
             )
-    for each in started:
-        if each.replaced:
-            app.say(f"the container that was {each.name} is {each.replaced}, stopped")
-        if each.backup:
-            app.say(f"the state that was there is saved as {each.backup}")
-    rows: list[dict[str, Any]] = [vars(each) for each in started]
+    for launch in started:
+        if launch.replaced:
+            app.say(f"the container that was {launch.name} is {launch.replaced}, stopped")
+        if launch.backup:
+            app.say(f"the state that was there is saved as {launch.backup}")
+    rows: list[dict[str, Any]] = [vars(launch) for launch in started]
     lines = "".join(f"started {x.name} of {x.image}\n" for x in started)
     emit_record({"started": rows}, target, lambda: lines)
 
@@ -270,25 +272,25 @@ omega.add_command(deploy.revisions, "list-revisions")
 omega.add_command(deploy.status, "rollout-status")
 
 
-def _record(found: ContainerSnapshot) -> dict[str, Any]:
+def _record(entry: ContainerSnapshot) -> dict[str, Any]:
     return {
-        "id": found.id,
-        "time": micros(found.state.time),
-        "containers": list(found.containers),
-        "tags": list(found.tags),
-        "bytes": found.state.bytes,
-        "author": found.state.author,
-        "message": found.state.message,
-        "snapshot": found.state.snapshot,
+        "id": entry.id,
+        "time": micros(entry.state.time),
+        "containers": list(entry.containers),
+        "tags": list(entry.tags),
+        "bytes": entry.state.bytes,
+        "author": entry.state.author,
+        "message": entry.state.message,
+        "snapshot": entry.state.snapshot,
     }
 
 
-def _row(found: ContainerSnapshot) -> dict[str, Any]:
+def _row(entry: ContainerSnapshot) -> dict[str, Any]:
     return {
-        "id": found.id,
-        "time": second(found.state.time),
-        "containers": ", ".join(found.containers),
-        "tags": ", ".join(found.tags),
-        "size": Count(found.state.bytes),
-        "message": found.state.message,
+        "id": entry.id,
+        "time": second(entry.state.time),
+        "containers": ", ".join(entry.containers),
+        "tags": ", ".join(entry.tags),
+        "size": Count(entry.state.bytes),
+        "message": entry.state.message,
     }

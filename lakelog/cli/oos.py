@@ -185,8 +185,8 @@ def process(
             progress=progress,
         )
         summary = run.run_continuous_processing(batch_size, max_batches)
-    for where, problem in run.problems.items():
-        app.say(f"{where}: {problem}", fg="yellow")
+    for place, problem in run.problems.items():
+        app.say(f"{place}: {problem}", fg="yellow")
     names = {"podcast_status": "status", "source_reliability": "sources", "system_health": "health"}
     record = {names.get(name, name): value for name, value in summary.items()}
     emit_record(summary, target, lambda: "\n".join(_lines(record, "24h")) + "\n")
@@ -231,8 +231,8 @@ def validate(app: App, target: OutputTarget) -> None:
     checks = _play(app, {})
     failed = sum(bool(check.fault) for check in checks)
     record = {"passed": not failed, "checks": list(map(asdict, checks))}
-    words = f"{len(checks) - failed} of {many(len(checks), 'component')} work"
-    emit_record(record, target, lambda: f"{words}\n")
+    message = f"{len(checks) - failed} of {many(len(checks), 'component')} work"
+    emit_record(record, target, lambda: f"{message}\n")
     if failed:
         click.get_current_context().exit(exits.WRONG)
 

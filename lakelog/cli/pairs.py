@@ -16,7 +16,7 @@ def event_of(pairs: tuple[str, ...]) -> dict[str, Any]:
     event: dict[str, Any] = {}
     for pair in pairs:
         key, value = pair_of(pair)
-        *path, last = key.split(".") if "." in key.strip(".") else [key]
+        *path, leaf = key.split(".") if "." in key.strip(".") else [key]
         # Dots nest only inside data: `a.b=1` means data.a.b, as a column has no members.
         if path and path[0] != "data":
             path = ["data", *path]
@@ -26,24 +26,24 @@ def event_of(pairs: tuple[str, ...]) -> dict[str, Any]:
             if not isinstance(place, dict):
                 raise click.UsageError(f"{key}: {name} has a value of its own already")
         # Refused and not overwritten: which of two values was meant cannot be known.
-        if last in place:
+        if leaf in place:
             raise click.UsageError(f"{key} is given twice")
-        place[last] = value_of(value)
+        place[leaf] = value_of(value)
     return event
 
 
-def pair_of(text: str) -> tuple[str, str]:
+def pair_of(argument: str) -> tuple[str, str]:
     """Split KEY=VALUE. Raises UsageError."""
-    key, equals, value = text.partition("=")
+    key, equals, value = argument.partition("=")
     if not equals or not key:
-        raise click.UsageError(f"{text!r} is not KEY=VALUE; a file is read with < FILE")
+        raise click.UsageError(f"{argument!r} is not KEY=VALUE; a file is read with < FILE")
     return key, value
 
 
-def value_of(text: str) -> Any:
+def value_of(argument: str) -> Any:
     """Return VALUE as JSON if it parses, else as text."""
     try:
-        orjson.loads(text)
-        return parse_value(text.encode())
+        orjson.loads(argument)
+        return parse_value(argument.encode())
     except (orjson.JSONDecodeError, InvalidEvent, UnicodeEncodeError):
-        return text
+        return argument

@@ -52,8 +52,8 @@ def show(app: App, target: OutputTarget) -> None:
     emit(of_records(rows), target, of_records([{n: r[n] for n in _COLUMNS[:3]} for r in rows]))
 
 
-def _complete_operation(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
-    return [name for name in policies.OPERATIONS if name.startswith(typed)]
+def _complete_operation(_: click.Context, __: click.Parameter, prefix: str) -> list[str]:
+    return [name for name in policies.OPERATIONS if name.startswith(prefix)]
 
 
 @verb(
@@ -78,8 +78,8 @@ def check(app: App, operation: str | None, user: str | None) -> None:
     paths = bootstrap.load(app.path).paths
     rules, name = policies.load(paths), user or author()
     if operation is None:
-        there = disk.exists(paths.policy)
-        app.say("the policy is valid" if there else f"there is no policy at {paths.policy}")
+        has_policy = disk.exists(paths.policy)
+        app.say("the policy is valid" if has_policy else f"there is no policy at {paths.policy}")
     elif rules.allows(operation, name):
         app.say(f"{cell(name)} may {policies.OPERATIONS[operation]}")
     else:

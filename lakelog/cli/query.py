@@ -77,16 +77,18 @@ def sql(
             raise click.UsageError("--explain and -o need a query")
         shell.start(app, at, values, target.format)
         return
-    text = _query(query, path)
+    query_text = _query(query, path)
     with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as runner:
         # A ref is resolved once, so that all statements see the same state though the branch moves.
         digest = lake.at(at).id if at else None
-        statements = runner.statements(text)
+        statements = runner.statements(query_text)
         # All of them before the first runs: a mistake in the last must not leave half an output.
         _check_statements(statements, values, explain)
         if explain:
-            opened, segments = runner.session.plan(text, values or None, digest)
-            _explain(opened, segments, runner.sql(text, values or None, digest), target)
+            opened_segments, segments = runner.session.plan(query_text, values or None, digest)
+            _explain(
+                opened_segments, segments, runner.sql(query_text, values or None, digest), target
+            )
         else:
             _answer(app, runner, statements, values, digest, target)
     app.detail(f"{time.monotonic() - start:.2f} s")
@@ -163,11 +165,11 @@ def _answer(
                 emit(replace(result, batches=monitor.over(result.batches)), target)
 
 
-def _explain(opened: int, segments: int, relation: Any, target: OutputTarget) -> None:
+def _explain(opened_segments: int, segments: int, relation: Any, target: OutputTarget) -> None:
     plan = _plan(relation)
-    record = {"segments_opened": opened, "segments": segments, "plan": plan}
-    words = f"opens {opened:,} of {terminal.many(segments, 'segment')}\n\n{plan}\n"
-    emit_record(record, target, lambda: words)
+    record = {"segments_opened": opened_segments, "segments": segments, "plan": plan}
+    message = f"opens {opened_segments:,} of {terminal.many(segments, 'segment')}\n\n{plan}\n"
+    emit_record(record, target, lambda: message)
 
 
 def _plan(relation: Any) -> str:

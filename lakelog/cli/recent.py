@@ -58,11 +58,11 @@ class RedisPlan:
         """Return what keeps it, not started. Raises InvalidSetting."""
         return RecentFeeder(lake, self.config, keep=self.keep, ttl=self.ttl, say=say)
 
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """Return the options that produce it, without a password."""
-        words = ["--redis-url", self.config.url()]
-        words += ["--redis-keep", str(self.keep)] if self.keep is not None else []
-        return words + (["--redis-ttl", f"{self.ttl:g}s"] if self.ttl is not None else [])
+        arguments = ["--redis-url", self.config.url()]
+        arguments += ["--redis-keep", str(self.keep)] if self.keep is not None else []
+        return arguments + (["--redis-ttl", f"{self.ttl:g}s"] if self.ttl is not None else [])
 
 
 def with_redis(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,7 +74,7 @@ def with_redis(run: Callable[..., Any]) -> Callable[..., Any]:
         redis_url: str | None,
         redis_keep: int | None,
         redis_ttl: str | None,
-        **rest: Any,
+        **options: Any,
     ) -> Any:
         plan = None
         if redis_url is not None:
@@ -82,7 +82,7 @@ def with_redis(run: Callable[..., Any]) -> Callable[..., Any]:
             plan = RedisPlan(RedisConfig.from_url(redis_url), redis_keep, ttl)
         elif redis_keep is not None or redis_ttl is not None:
             raise click.UsageError("nothing is kept in Redis without --redis-url URL")
-        return run(*args, recent=plan, **rest)
+        return run(*args, recent=plan, **options)
 
     # click lists the outermost decorator first: reversed, the order is that of _OPTIONS.
     for option in reversed(_OPTIONS):
@@ -132,15 +132,15 @@ def recent(
     with app.open() as lake:
         if rebuild:
             with contextlib.closing(RecentFeeder(lake, config, say=app.say)) as feeder:
-                written = feeder.rebuild()
-            app.say(f"{config.address}: {many(written, 'entry', 'entries')} written")
+                rebuilt_entries = feeder.rebuild()
+            app.say(f"{config.address}: {many(rebuilt_entries, 'entry', 'entries')} written")
             return
         records = [
             _record(entry) for entry in _look_up(app, lake, config, source, level, match, count)
         ]
     columns = RecentEntry._fields
-    shown = of_records([{k: r[k] for k in columns[1:5]} for r in records], columns[1:5])
-    emit(of_records(records, columns), target, shown)
+    table = of_records([{k: r[k] for k in columns[1:5]} for r in records], columns[1:5])
+    emit(of_records(records, columns), target, table)
 
 
 def _look_up(
@@ -157,14 +157,14 @@ def _look_up(
     try:
         with contextlib.closing(RedisClient(hasty)) as client:
             entries = RecentEntries(lake, client)
-            found = entries.search(source, level, match, count)
-            behind = entries.status().entries_behind
+            matches = entries.search(source, level, match, count)
+            lag = entries.status().entries_behind
     except Unreachable as error:
         app.say(f"{error}; these are from the lake")
         return from_lake(lake, source, level, match, count)
-    if behind:
-        app.say(f"Redis is {many(behind, 'event')} behind the lake")
-    return found
+    if lag:
+        app.say(f"Redis is {many(lag, 'event')} behind the lake")
+    return matches
 
 
 def _record(entry: RecentEntry) -> dict[str, Any]:

@@ -86,12 +86,12 @@ def tag(
     with app.open() as lake:
         if name is None or listing:
             tags = lake.store.refs.tags()
-            shown = of_records([_tag_row(t) for t in tags])
-            emit(of_records([_tag_record(t) for t in tags], _TAG), target, shown)
+            table = of_records([_tag_row(t) for t in tags])
+            emit(of_records([_tag_record(t) for t in tags], _TAG), target, table)
         elif delete:
             # The id goes into the message, because after the deletion only the log still has it.
-            gone = delete_tag(lake.store, name, app.branch, message).snapshot[:SHORT]
-            app.say(f"deleted tag {name}; `lakelog tag {name} {gone}` recreates it")
+            snapshot_id = delete_tag(lake.store, name, app.branch, message).snapshot[:SHORT]
+            app.say(f"deleted tag {name}; `lakelog tag {name} {snapshot_id}` recreates it")
         else:
             new_tag = lake.tag(name, ref, message)
             app.say(f"tag {name} names {new_tag.snapshot[:SHORT]}")
@@ -165,8 +165,8 @@ def _delete_branch(app: App, lake: lakes.Lake, name: str) -> None:
         raise InUse(f"{name!r} is the branch in use: choose another with --branch first")
     lake.store.refs.head(name)
     # Its pending events are published first, so that the log of the branch has them.
-    with lakes.open(lake.path, create=False, branch=name) as other:
-        delete_branch(lake.store, name, other.settle)
+    with lakes.open(lake.path, create=False, branch=name) as branch_lake:
+        delete_branch(lake.store, name, branch_lake.settle)
     app.say(f"deleted branch {name}; `lakelog branch {name} {name}@N` recreates it at move N")
 
 

@@ -37,11 +37,11 @@ else:
 _REMOTE = ("remote", "url", "lake", "branches")
 
 
-def complete_remote(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+def complete_remote(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """Remotes that begin with what was typed."""
     path = ctx.find_root().params.get("lake") or DEFAULT_LAKE
     with contextlib.suppress(LakelogError, OSError):
-        return [n for n in tracking.remote_names(bootstrap.load(path)) if n.startswith(typed)]
+        return [n for n in tracking.remote_names(bootstrap.load(path)) if n.startswith(prefix)]
     return []
 
 
@@ -83,14 +83,14 @@ def remote(
     Removing a remote forgets its address and the tags NAME/BRANCH; nothing is
     deleted there.
     """
-    given = {"add": 2, "list": 0, "check": 1, "prune": 1, "remove": 1}[action]
+    argument_count = {"add": 2, "list": 0, "check": 1, "prune": 1, "remove": 1}[action]
     if (grace or dry_run or yes) and action != "prune":
         raise click.UsageError("--grace, --dry-run and --yes go with remote prune")
     if read_data and action != "check":
         raise click.UsageError("--read-data goes with remote check and push --repair")
-    if given != (name is not None) + (url is not None):
-        wanted = {"add": "NAME and URL", "list": "nothing else"}.get(action, "NAME")
-        raise click.UsageError(f"remote {action} takes {wanted}")
+    if argument_count != (name is not None) + (url is not None):
+        usage = {"add": "NAME and URL", "list": "nothing else"}.get(action, "NAME")
+        raise click.UsageError(f"remote {action} takes {usage}")
     with app.open() as lake:
         if action == "list":
             records = [_record(lake.store, n) for n in tracking.remote_names(lake.store)]
@@ -111,8 +111,8 @@ def remote(
             with contextlib.suppress(DamagedRef):
                 address = known.load(lake.store, str(name)).url
             known.remove(lake.store, str(name))
-            again = f"`lakelog remote add {name} {address}` brings it back"
-            app.say(f"removed remote {name}; what it holds stays there; {again}")
+            advice = f"`lakelog remote add {name} {address}` brings it back"
+            app.say(f"removed remote {name}; what it holds stays there; {advice}")
 
 
 @verb(
@@ -280,18 +280,18 @@ def clone(
 
 def _check(app: App, lake: Lake, name: str, read_data: bool, target: OutputTarget) -> None:
     with app.progress("reading", "bytes") as progress:
-        found = checking.check(lake, name, read_data=read_data, progress=progress)
+        result = checking.check(lake, name, read_data=read_data, progress=progress)
     refs, objects = (
-        many(found.refs, "branch or tag", "branches and tags"),
-        many(found.objects, "object"),
+        many(result.refs, "branch or tag", "branches and tags"),
+        many(result.objects, "object"),
     )
     verb = "read" if read_data else "looked at"
-    state = many(len(found.faults), "problem") if found.faults else "intact"
-    app.say(f"{state}: {refs}, {objects}, {size(found.bytes)} {verb}")
-    if found.faults:
-        emit(of_records([asdict(fault) for fault in found.faults], ("path", "reason")), target)
-        read = " --read-data" if read_data else ""
-        app.say(f"`lakelog push {name} --repair{read}` sends again what this lake has of it")
+    state = many(len(result.faults), "problem") if result.faults else "intact"
+    app.say(f"{state}: {refs}, {objects}, {size(result.bytes)} {verb}")
+    if result.faults:
+        emit(of_records([asdict(fault) for fault in result.faults], ("path", "reason")), target)
+        flag = " --read-data" if read_data else ""
+        app.say(f"`lakelog push {name} --repair{flag}` sends again what this lake has of it")
         click.get_current_context().exit(exits.WRONG)
 
 
@@ -300,14 +300,14 @@ def _prune(
 ) -> None:
     if not dry_run and not confirm(f"delete at {name} what nothing there needs?", yes):
         raise click.Abort
-    done = pruning.prune(lake, name, grace=grace, dry_run=dry_run)
-    if done.waits:
-        app.say(f"pushes take notice of prunes from now on; deletes from {done.waits:,} s on")
-    young = f"; {many(done.young, 'younger one')} kept" if done.young else ""
+    result = pruning.prune(lake, name, grace=grace, dry_run=dry_run)
+    if result.waits:
+        app.say(f"pushes take notice of prunes from now on; deletes from {result.waits:,} s on")
+    young = f"; {many(result.young, 'younger one')} kept" if result.young else ""
     would = "would be deleted" if dry_run else "deleted"
-    app.say(f"{many(done.objects, 'object')}, {size(done.bytes)} {would}{young}")
+    app.say(f"{many(result.objects, 'object')}, {size(result.bytes)} {would}{young}")
     if target.format != "table" or target.path:
-        emit_record(asdict(done), target, lambda: "")
+        emit_record(asdict(result), target, lambda: "")
 
 
 def _the_remote(store: Store, name: str | None) -> str:
@@ -324,13 +324,15 @@ def _the_remote(store: Store, name: str | None) -> str:
 
 def _tell(app: App, result: Pushed | Fetched, target: OutputTarget, verb: str) -> None:
     """Write what was done: words to people, an object to programs."""
-    done = result.carried
+    carried = result.carried
     for ref, word in result.refs.items():
         app.say(f"{ref}: {'would be ' if result.dry_run and ' ' not in word else ''}{word}")
     would = f"would be {verb}" if result.dry_run else verb
-    kept = f"; {many(done.kept, 'was there', 'were there')}" if done.kept else ""
-    signed = f", {many(done.signatures, 'signature')}" if done.signatures else ""
-    app.say(f"{many(done.objects, 'object')}, {size(done.bytes)}{signed} {would}{kept}")
+    existing_note = f"; {many(carried.kept, 'was there', 'were there')}" if carried.kept else ""
+    signed = f", {many(carried.signatures, 'signature')}" if carried.signatures else ""
+    app.say(
+        f"{many(carried.objects, 'object')}, {size(carried.bytes)}{signed} {would}{existing_note}"
+    )
     if target.format != "table" or target.path:
         emit_record(_flat(result), target, lambda: "")
 
@@ -343,6 +345,6 @@ def _flat(result: Pushed | Fetched) -> dict[str, Any]:
 
 def _record(store: Store, name: str) -> dict[str, Any]:
     place = known.load(store, name)
-    seen = {n: f"@{b.seen.number}" for n, b in place.branches.items() if b.seen}
-    branches = ", ".join(f"{n} {number}" for n, number in seen.items())
+    moves_seen = {n: f"@{b.seen.number}" for n, b in place.branches.items() if b.seen}
+    branches = ", ".join(f"{n} {number}" for n, number in moves_seen.items())
     return dict(zip(_REMOTE, (name, place.url, place.lake, branches), strict=True))

@@ -31,12 +31,12 @@ _TIMEOUT = click.option(
 )
 
 
-def _complete_parts(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
+def _complete_parts(_: click.Context, __: click.Parameter, prefix: str) -> list[CompletionItem]:
     """Parts that are not in the list yet."""
-    given = typed.split(",")
-    before = "".join(f"{part}," for part in given[:-1])
-    left = [part for part in PARTS if part.startswith(given[-1]) and part not in given[:-1]]
-    return [CompletionItem(before + part) for part in left]
+    names = prefix.split(",")
+    before = "".join(f"{name}," for name in names[:-1])
+    candidates = [name for name in PARTS if name.startswith(names[-1]) and name not in names[:-1]]
+    return [CompletionItem(before + name) for name in candidates]
 
 
 def _parse_parts(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
@@ -99,24 +99,24 @@ def rollback(
         raise click.UsageError("name a state, or give --continue or --undo alone")
     if going_on:
         with app.open() as lake:
-            done = rollbacks.finish(lake, app.say)
-        app.say(f"finished: {done}" if done else "nothing was interrupted")
+            outcome = rollbacks.finish(lake, app.say)
+        app.say(f"finished: {outcome}" if outcome else "nothing was interrupted")
         return
     if undoing:
         _undo(app, False, None, timeout, why, yes, dry_run, target)
         return
-    chosen = tuple(part for part in parts if part != "cursors" or not keep_cursors)
+    selection = tuple(name for name in parts if name != "cursors" or not keep_cursors)
     with app.open() as lake:
-        if words := rollbacks.pending(lake):
+        if message := rollbacks.pending(lake):
             if dry_run:
-                app.say(f"interrupted, and finished before the next rollback: {words}")
+                app.say(f"interrupted, and finished before the next rollback: {message}")
             else:
                 app.say(f"finished first, as it was interrupted: {rollbacks.finish(lake, app.say)}")
         # Before the rollback: afterwards only the events of the state are counted.
         was = lake.count()
         snapshot = str(ref)
-        if dry_run or not set(chosen) <= set(rollbacks.DEFAULT):
-            plan = rollbacks.preview(lake, str(ref), chosen, context=context)
+        if dry_run or not set(selection) <= set(rollbacks.DEFAULT):
+            plan = rollbacks.preview(lake, str(ref), selection, context=context)
             if dry_run:
                 _show_plan(app, plan, target)
                 return
@@ -127,7 +127,7 @@ def rollback(
             result = rollbacks.rollback(
                 lake,
                 snapshot,
-                chosen,
+                selection,
                 name=str(ref) if ref != snapshot else "",
                 verify=verify,
                 context=context,
@@ -136,11 +136,11 @@ def rollback(
                 progress=progress,
             )
     events = many(result.snapshot.events, "event")
-    words = f"{app.branch} is at {ref} again: {events} (was {was:,})"
-    if "data" not in chosen:
-        words = f"{', '.join(chosen)} of {ref} again; {app.branch} stays as it is"
-    words += f"\n`lakelog undo` reverts it; the state before is tagged {result.safety}"
-    _report_move(app, result, target, words)
+    message = f"{app.branch} is at {ref} again: {events} (was {was:,})"
+    if "data" not in selection:
+        message = f"{', '.join(selection)} of {ref} again; {app.branch} stays as it is"
+    message += f"\n`lakelog undo` reverts it; the state before is tagged {result.safety}"
+    _report_move(app, result, target, message)
 
 
 @verb(
@@ -193,11 +193,11 @@ def _undo(
 ) -> None:
     with app.open() as lake:
         # How far it got is not known before it is finished or taken back, so there is no plan.
-        if words := rollbacks.pending(lake):
+        if message := rollbacks.pending(lake):
             if dry_run:
-                app.say(f"the interrupted {words} would be undone, as far as it got")
+                app.say(f"the interrupted {message} would be undone, as far as it got")
                 return
-            if not confirm(f"undo the interrupted {words}?", yes):
+            if not confirm(f"undo the interrupted {message}?", yes):
                 raise click.ClickException("nothing was changed")
             plan = None
         else:
@@ -211,8 +211,8 @@ def _undo(
             result = rollbacks.undo(
                 lake, force=force, to_branch=to_branch, why=why, seconds=timeout, progress=progress
             )
-    words = f"undone: {result.message.removeprefix('of ')}"
-    _report_move(app, result, target, f"{words}; {many(result.snapshot.events, 'event')} now")
+    message = f"undone: {result.message.removeprefix('of ')}"
+    _report_move(app, result, target, f"{message}; {many(result.snapshot.events, 'event')} now")
 
 
 def _ask(app: App, plan: Preflight, question: str, yes: bool) -> None:
@@ -228,7 +228,7 @@ def _ask(app: App, plan: Preflight, question: str, yes: bool) -> None:
 
 def _show_plan(app: App, plan: Preflight, target: OutputTarget) -> None:
     """Print a plan as the result; one that would be refused ends with an error."""
-    rows = [{name: getattr(each, name) for name in _COLUMNS} for each in plan.findings]
+    rows = [{name: getattr(finding, name) for name in _COLUMNS} for finding in plan.findings]
     if target.format == "table":
         emit_record({}, target, lambda: "\n".join(_lines(plan)) + "\n")
     else:
@@ -240,11 +240,11 @@ def _lines(plan: Preflight) -> list[str]:
     """A table of what a rollback changes, which directories it writes, then what is missing."""
     head = dict(zip(_COLUMNS, _COLUMNS, strict=True))
     lines = [_LINE.format(**head, word="")]
-    for each in plan.findings:
+    for finding in plan.findings:
         fields = {
-            n: _cut(cell(getattr(each, n)), w) for n, w in zip(_COLUMNS, _WIDTHS, strict=True)
+            n: _cut(cell(getattr(finding, n)), w) for n, w in zip(_COLUMNS, _WIDTHS, strict=True)
         }
-        lines.append(_LINE.format(**fields, word="missing" if each.problem else "ok"))
+        lines.append(_LINE.format(**fields, word="missing" if finding.problem else "ok"))
     lines = [line.rstrip()[: width()] for line in lines]
     # Where a state came from a remote, the remote has named the directory.
     copied = [record for record in plan.records if record.label in plan.copied]
@@ -257,15 +257,15 @@ def _lines(plan: Preflight) -> list[str]:
 _WIDTHS = (10, 16, 18, 18, 0)
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…" if most else ""
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else f"{line[: width - 1]}…" if width else ""
 
 
-def _report_move(app: App, result: RolledBack, target: OutputTarget, words: str) -> None:
+def _report_move(app: App, result: RolledBack, target: OutputTarget, message: str) -> None:
     """Say where a branch is now; for programs, the state itself is the result."""
     for note in result.notes:
         app.say(cell(note), fg="yellow")
-    app.say(words)
+    app.say(message)
     if target.format != "table" or target.path:
         record = snapshot_record(result.snapshot)
-        emit_record(record, target, lambda: f"{words}\n")
+        emit_record(record, target, lambda: f"{message}\n")

@@ -110,11 +110,11 @@ class SpanParam(click.ParamType[float]):
         """Return the seconds that a text names."""
         if isinstance(value, float):
             return value
-        text = str(value).strip()
+        span_text = str(value).strip()
         seconds = 0.0
         with contextlib.suppress(InvalidSetting):
             # A bare number is one of seconds, as of `sleep`; in settings it is an error.
-            seconds = span_us(f"{text}s" if text[-1:].isdigit() else text) / 1e6
+            seconds = span_us(f"{span_text}s" if span_text[-1:].isdigit() else span_text) / 1e6
         if seconds < 0.01:
             self.fail(f"{value!r} is no time from 10ms on, such as 500ms, 1s or 5m", param, ctx)
         return seconds

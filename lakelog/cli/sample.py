@@ -90,7 +90,7 @@ def lines(count: int, seed: int) -> Iterator[str]:
     return (encode(event) + "\n" for event in generate(count, seed))
 
 
-def episode(rng: random.Random, number: int, at: datetime) -> Story:
+def episode(rng: random.Random, number: int, moment: datetime) -> Story:
     """One episode: discovered, processed up to three times, completed or given up."""
     show, subject = rng.choice(SHOWS), f"ep_{number:06d}"
     envelope = {"category": "podcast", "source": show, "subject": subject}
@@ -100,23 +100,27 @@ def episode(rng: random.Random, number: int, at: datetime) -> Story:
         "title": f"On {rng.choice(TOPICS)}",
         "minutes": rng.randint(12, 95),
     }
-    yield at, _event("DISCOVER", envelope, discovery, id=f"{subject}-discover")
+    yield moment, _event("DISCOVER", envelope, discovery, id=f"{subject}-discover")
     for attempt in (1, 2, 3):
-        at += timedelta(seconds=rng.expovariate(1 / 45) * attempt + 0.2)
+        moment += timedelta(seconds=rng.expovariate(1 / 45) * attempt + 0.2)
         work = {"attempt": attempt, "worker": rng.randrange(16)}
-        yield at, _event("PROCESS", envelope, work, id=f"{subject}-process-{attempt}")
+        yield moment, _event("PROCESS", envelope, work, id=f"{subject}-process-{attempt}")
         latency_ms = int(rng.lognormvariate(9.2, 0.7))
-        at += timedelta(milliseconds=latency_ms)
+        moment += timedelta(milliseconds=latency_ms)
         # After the latency was drawn: the order of the draws is part of the sample.
-        if rng.random() >= _failure_rate(at):
-            words = int(discovery["minutes"] * rng.gauss(150, 12))
-            done = {"latency_ms": latency_ms, "words": words, "confidence": _confidence(rng)}
-            yield at, _event("COMPLETE", envelope, done, id=f"{subject}-complete")
+        if rng.random() >= _failure_rate(moment):
+            word_count = int(discovery["minutes"] * rng.gauss(150, 12))
+            outcome = {
+                "latency_ms": latency_ms,
+                "words": word_count,
+                "confidence": _confidence(rng),
+            }
+            yield moment, _event("COMPLETE", envelope, outcome, id=f"{subject}-complete")
             return
-        yield at, _failure(rng, envelope, latency_ms, attempt, f"{subject}-fail-{attempt}")
+        yield moment, _failure(rng, envelope, latency_ms, attempt, f"{subject}-fail-{attempt}")
 
 
-def agent_run(rng: random.Random, number: int, at: datetime) -> Story:
+def agent_run(rng: random.Random, number: int, moment: datetime) -> Story:
     """One run of the agent: a few model calls, then what it decided."""
     envelope = {
         "category": "ai",
@@ -125,20 +129,20 @@ def agent_run(rng: random.Random, number: int, at: datetime) -> Story:
     }
     for call in range(rng.randint(1, 3)):
         answer = _model_call(rng)
-        at += timedelta(milliseconds=answer["latency_ms"])
-        yield at, _event("llm.call", envelope, answer, id=f"req_{number:06d}_{call}")
-        at += timedelta(milliseconds=rng.randint(40, 900))
-    chosen = rng.choices(list(AGENT_SHARE), weights=list(AGENT_SHARE.values()))[0]
-    decision = {"options": list(AGENT_SHARE), "chosen": chosen, "confidence": _confidence(rng)}
-    yield at, _event("decision", envelope, decision, message=f"chose {chosen}")
+        moment += timedelta(milliseconds=answer["latency_ms"])
+        yield moment, _event("llm.call", envelope, answer, id=f"req_{number:06d}_{call}")
+        moment += timedelta(milliseconds=rng.randint(40, 900))
+    tool = rng.choices(list(AGENT_SHARE), weights=list(AGENT_SHARE.values()))[0]
+    decision = {"options": list(AGENT_SHARE), "chosen": tool, "confidence": _confidence(rng)}
+    yield moment, _event("decision", envelope, decision, message=f"chose {tool}")
 
 
-def service_logs(rng: random.Random, _number: int, at: datetime) -> Story:
+def service_logs(rng: random.Random, _number: int, moment: datetime) -> Story:
     """A handful of log lines from one moment; more of them, and worse, during the outage."""
     host = f"node-{rng.randrange(5)}"
-    away = OUTAGE[0] <= at < OUTAGE[1]
+    away = OUTAGE[0] <= moment < OUTAGE[1]
     for _ in range(rng.randint(2, 9) + 4 * away):
-        at += timedelta(milliseconds=rng.expovariate(1 / 700))
+        moment += timedelta(milliseconds=rng.expovariate(1 / 700))
         if away and rng.random() < 0.4:
             source, level, template = rng.choice(OUTAGE_LOGS)
         else:
@@ -151,28 +155,28 @@ def service_logs(rng: random.Random, _number: int, at: datetime) -> Story:
             few=rng.randint(1, 12),
         )
         pid = {"pid": 1000 + rng.randrange(40)}
-        yield at, _event("log", envelope, pid, level=level, message=message)
+        yield moment, _event("log", envelope, pid, level=level, message=message)
 
 
 STORIES: list[Callable[[random.Random, int, datetime], Story]] = [episode, agent_run, service_logs]
 STORY_TOTALS = list(accumulate([8, 3, 5]))
 
 
-def _event(name: str, envelope: SampleEvent, data: SampleEvent, **more: str) -> SampleEvent:
-    return {"type": name, **envelope, **more, "data": data}
+def _event(name: str, envelope: SampleEvent, data: SampleEvent, **members: str) -> SampleEvent:
+    return {"type": name, **envelope, **members, "data": data}
 
 
 def _failure(
     rng: random.Random, envelope: SampleEvent, latency_ms: int, attempt: int, key: str
 ) -> SampleEvent:
     error = "HTTP 503" if rng.random() < 0.3 else rng.choice(ERRORS)
-    text = ERROR_TEXTS[error].format(host=rng.choice(HOSTS), n=rng.randrange(400, 8000))
+    error_text = ERROR_TEXTS[error].format(host=rng.choice(HOSTS), n=rng.randrange(400, 8000))
     data = {"error": error, "latency_ms": latency_ms, "attempt": attempt}
-    return _event("FAIL", envelope, data, level="ERROR", message=text, id=key)
+    return _event("FAIL", envelope, data, level="ERROR", message=error_text, id=key)
 
 
-def _failure_rate(at: datetime) -> float:
-    return 0.7 if OUTAGE[0] <= at < OUTAGE[1] else 0.05
+def _failure_rate(moment: datetime) -> float:
+    return 0.7 if OUTAGE[0] <= moment < OUTAGE[1] else 0.05
 
 
 def _model_call(rng: random.Random) -> SampleEvent:

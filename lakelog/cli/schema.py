@@ -120,13 +120,14 @@ def pin(app: App, type_: str | None, at: str | None, is_open: bool, on_breach: s
         types = sorted({name for name, _ in fields if name is not None})
         if not types:
             raise UnknownRef(f"no events of type {type_!r}" if type_ else "no events yet")
-        made = [
+        pinned_contracts = [
             contract.of_ledger(name, fields.values(), is_open=is_open, on_breach=on_breach)
             for name in types
         ]
-        contract.pin(lake.store, lake.branch_name, made)
-    paths = sum(len(each.fields) for each in made)
-    app.say(f"pinned {many(paths, 'field')} of {many(len(made), 'type')}: {on_breach} on a breach")
+        contract.pin(lake.store, lake.branch_name, pinned_contracts)
+    paths = sum(len(entry.fields) for entry in pinned_contracts)
+    pinned = f"{many(paths, 'field')} of {many(len(pinned_contracts), 'type')}"
+    app.say(f"pinned {pinned}: {on_breach} on a breach")
 
 
 @verb(
@@ -159,12 +160,12 @@ def check(app: App, type_: str | None, at: str | None, target: OutputTarget) -> 
     with app.open() as lake:
         contracts = contracts_of(lake, at)
         if type_ is not None:
-            contracts = {name: each for name, each in contracts.items() if name == type_}
-        found = breaches(lake, contracts, at) if contracts else []
-    emit(of_records([asdict(each) for each in found], _BREACH), target)
+            contracts = {name: contract for name, contract in contracts.items() if name == type_}
+        breaches_now = breaches(lake, contracts, at) if contracts else []
+    emit(of_records([asdict(breach) for breach in breaches_now], _BREACH), target)
     if not contracts:
         app.say("there is no contract: lakelog schema pin makes one")
-    if found:
+    if breaches_now:
         click.get_current_context().exit(exits.WRONG)
 
 
@@ -198,22 +199,22 @@ def panel(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the fields of each type below a line about it; of a long list only the beginning."""
     is_one_day = len({r[n].date() for r in rows for n in ("first_seen", "last_seen")}) == 1
     moment = "%H:%M:%S" if is_one_day else "%Y-%m-%d"
-    taken = 2 + _KIND + _SHARE + 2 * _DAY + 4 * 2
+    fixed_width = 2 + _KIND + _SHARE + 2 * _DAY + 4 * 2
     names = [rich_cells.cell_len(cell(row["path"])) for row in rows[:ROWS_MAX]]
-    room = max(min(max(names, default=0), width() - taken), _PATH_MIN)
-    shown = 0
+    room = max(min(max(names, default=0), width() - fixed_width), _PATH_MIN)
+    line_count = 0
     for type_, fields in groupby(rows, lambda row: row["type"]):
-        if shown >= ROWS_MAX:
+        if line_count >= ROWS_MAX:
             break
-        head, *rest = fields
-        if shown:
+        head, *tail = fields
+        if line_count:
             yield ""
         yield _heading(type_, head)
         # Payloads that are all objects need no line, and those of others one that says what.
-        members = rest if head["kind"] == "object" else [head, *rest]
-        for row in members[: ROWS_MAX - shown]:
+        members = tail if head["kind"] == "object" else [head, *tail]
+        for row in members[: ROWS_MAX - line_count]:
             yield _line(row, room, moment)
-        shown += len(members) + 1
+        line_count += len(members) + 1
     if len(rows) > ROWS_MAX:
         yield f"\n{len(rows):,} fields in all: --type T, -o or --format csv gives the others"
 
@@ -226,21 +227,21 @@ def _heading(type_: str | None, payload: dict[str, Any]) -> str:
 
 
 def _line(row: dict[str, Any], room: int, moment: str) -> str:
-    path, kind = cell(row["path"]), row["kind"]
+    path, kind_cell = cell(row["path"]), row["kind"]
     if rich_cells.cell_len(path) > room:
         # The end says more: what a field is in stands in the lines above.
         while rich_cells.cell_len(path) >= room:
             path = path[1:]
         path = f"…{path}"
-    kind = kind if len(kind) <= _KIND else kind[: _KIND - 1] + "…"
-    kind = f"{kind:{_KIND}}"
+    kind_cell = kind_cell if len(kind_cell) <= _KIND else kind_cell[: _KIND - 1] + "…"
+    kind_cell = f"{kind_cell:{_KIND}}"
     if row["drift"] == "conflict":
-        kind = paint(kind, sys.stdout, fg="red")
-    seen = (f"{row[name].strftime(moment):{_DAY}}" for name in ("first_seen", "last_seen"))
+        kind_cell = paint(kind_cell, sys.stdout, fg="red")
+    days = (f"{row[name].strftime(moment):{_DAY}}" for name in ("first_seen", "last_seen"))
     path = rich_cells.set_cell_size(path, room)
-    return "  ".join((f"  {path}", kind, f"{row['share']:6.1%}", *seen)).rstrip()
+    return "  ".join((f"  {path}", kind_cell, f"{row['share']:6.1%}", *days)).rstrip()
 
 
-def clock(when: datetime.datetime) -> str:
+def clock(moment: datetime.datetime) -> str:
     """Return a time as people read it, to the second."""
-    return f"{when:%Y-%m-%d %H:%M:%S}Z"
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z"

@@ -48,12 +48,12 @@ def key(app: App, action: str, file: str, comment: str, target: OutputTarget) ->
     if action == "show" and comment:
         raise click.UsageError("--comment is for `lakelog key generate`")
     public = keys.generate(file, comment) if action == "generate" else keys.load_public(file)
-    kind = "private" if keys.is_private(file) else "public"
-    record = {"id": public.id, "kind": kind, "comment": public.comment, "public": public.pem}
-    text = f"key {public.id}{f' ({public.comment})' if public.comment else ''}\n"
+    key_kind = "private" if keys.is_private(file) else "public"
+    record = {"id": public.id, "kind": key_kind, "comment": public.comment, "public": public.pem}
+    line = f"key {public.id}{f' ({public.comment})' if public.comment else ''}\n"
     if action == "generate":
         app.say(f"wrote {file} (keep it private) and {file}.pub")
-    emit_record(record, target, lambda: text)
+    emit_record(record, target, lambda: line)
 
 
 @verb(
@@ -79,8 +79,8 @@ def sign(app: App, ref: str, key: str, expires: str | None, target: OutputTarget
     with app.open() as lake:
         if ref == lake.branch_name:
             lake.settle()  # who signs a branch signs all that was appended to it
-        what = signing.target(lake.store, lake.branch_name, ref)
-        statement = sign_target(app, lake, what, private, span)
+        signed_target = signing.target(lake.store, lake.branch_name, ref)
+        statement = sign_target(app, lake, signed_target, private, span)
     if target.format != "table" or target.path:
         emit_record(_statement_record(statement), target, lambda: f"{statement.root}\n")
 
@@ -120,17 +120,17 @@ def prove(
         store = lake.store
         # A proof is worth what its state is signed with, and the newest state seldom is signed.
         if ref is None:
-            what = signing.last_signed(store)
+            signed_target = signing.last_signed(store)
         else:
-            what = signing.target(store, lake.branch_name, ref)
-        number = seq if id is None else _seq_of(store, what, id, source)
-        data = proof.prove(store, what, number or 0, accepted)
+            signed_target = signing.target(store, lake.branch_name, ref)
+        number = seq if id is None else _seq_of(store, signed_target, id, source)
+        data = proof.prove(store, signed_target, number or 0, accepted)
     if output is None:
         sys.stdout.buffer.write(data)
         return
     with folder.atomic_file(output) as file:
         file.write(data)
-    app.say(f"wrote {output}: the event is in {what}")
+    app.say(f"wrote {output}: the event is in {signed_target}")
 
 
 @verb(
@@ -149,7 +149,7 @@ def check_proof(app: App, path: str, signed_by: tuple[str, ...], target: OutputT
 
     Prints the event and what was signed. Exits with 3 if the proof does not show what it claims.
     """
-    public = [keys.load_public(text) for text in signed_by]
+    public = [keys.load_public(key_text) for key_text in signed_by]
     try:
         # A file without end is refused before it fills the memory.
         with click.open_file(path, "rb") as file:
@@ -159,12 +159,12 @@ def check_proof(app: App, path: str, signed_by: tuple[str, ...], target: OutputT
         proven = proof.check(data, public)
     except NotProven as error:
         raise NotProven(f"{path}: {error}") from None
-    said = proven.signed.statement
+    claim = proven.signed.statement
     record = {
         "proven": True,
         "index": proven.index,
         "key": proven.signed.key.id,
-        "statement": _statement_record(said),
+        "statement": _statement_record(claim),
         "event": proven.event,
     }
     emit_record(record, target, lambda: _proven_line(proven))
@@ -173,15 +173,19 @@ def check_proof(app: App, path: str, signed_by: tuple[str, ...], target: OutputT
 def sign_target(
     app: App,
     lake: lakes.Lake,
-    what: signing.Target,
+    signed_target: signing.Target,
     private: keys.PrivateKey,
     expires_in: int | None = None,
 ) -> Statement:
     """Sign a tag or a state with progress, and say so."""
     with app.progress("hashing", "events") as progress:
-        said = signing.sign(lake.store, lake.branch_name, what, private, expires_in, progress)
-    app.say(f"{what}: {many(said.events, 'event')} signed by {private.public.id[:_SHORT]}")
-    return said
+        claim = signing.sign(
+            lake.store, lake.branch_name, signed_target, private, expires_in, progress
+        )
+    app.say(
+        f"{signed_target}: {many(claim.events, 'event')} signed by {private.public.id[:_SHORT]}"
+    )
+    return claim
 
 
 def with_signatures(
@@ -197,49 +201,51 @@ def with_signatures(
     with app.progress("hashing", "events") as progress:
         try:
             if ref is None:
-                found = signing.check_tags(store, accepted, progress, lakes)
-                found += signing.check_branches(store, accepted, progress, lakes)
+                faults = signing.check_tags(store, accepted, progress, lakes)
+                faults += signing.check_branches(store, accepted, progress, lakes)
             else:
-                what = signing.target(store, app.branch, ref)
-                found = signing.check(store, what, accepted, progress, lakes=lakes)
-                if ref in store.refs.branches() and not what.tag:
-                    found += signing.check_pending(store, ref)
+                signed_target = signing.target(store, app.branch, ref)
+                faults = signing.check(store, signed_target, accepted, progress, lakes=lakes)
+                if ref in store.refs.branches() and not signed_target.tag:
+                    faults += signing.check_pending(store, ref)
         # Damage was named by verify, but what cannot be read has no signature, either.
         except Damaged as error:
-            found = [(error.path, error.reason)]
-    known = {(p.path, p.reason) for p in report.problems}
-    more = [Problem(*each, UNSIGNED) for each in found if each not in known]
-    return dataclasses.replace(report, problems=(*report.problems, *more))
+            faults = [(error.path, error.reason)]
+    reported = {(p.path, p.reason) for p in report.problems}
+    added = [Problem(*fault, UNSIGNED) for fault in faults if fault not in reported]
+    return dataclasses.replace(report, problems=(*report.problems, *added))
 
 
-def _seq_of(store: Store, what: signing.Target, id: str, source: str | None) -> int:
+def _seq_of(store: Store, signed_target: signing.Target, id: str, source: str | None) -> int:
     """Return the seq of the event with an id. Raises UnknownRef, and UsageError for several."""
-    found = snapshot_tree.find(store, what.snapshot, id, source)
-    if not found:
-        where = "" if source is None else f" of source {source!r}"
-        raise UnknownRef(f"{what} has no event with id {id!r}{where}")
-    if len(found) > 1:
-        listed = ", ".join(f"--seq {seq} (source {name!r})" for seq, name in found[:3])
-        raise click.UsageError(f"{many(len(found), 'event')} have the id {id!r}: choose {listed}")
-    return found[0][0]
+    matches = snapshot_tree.find(store, signed_target.snapshot, id, source)
+    if not matches:
+        source_note = "" if source is None else f" of source {source!r}"
+        raise UnknownRef(f"{signed_target} has no event with id {id!r}{source_note}")
+    if len(matches) > 1:
+        choices = ", ".join(f"--seq {seq} (source {name!r})" for seq, name in matches[:3])
+        raise click.UsageError(
+            f"{many(len(matches), 'event')} have the id {id!r}: choose {choices}"
+        )
+    return matches[0][0]
 
 
-def _statement_record(said: Statement) -> dict[str, Any]:
-    expires = None if said.expires is None else micros(said.expires)
-    return dataclasses.asdict(said) | {"time": micros(said.time), "expires": expires}
+def _statement_record(claim: Statement) -> dict[str, Any]:
+    expires = None if claim.expires is None else micros(claim.expires)
+    return dataclasses.asdict(claim) | {"time": micros(claim.time), "expires": expires}
 
 
 def _proven_line(proven: proof.Proven) -> str:
-    said, key = proven.signed.statement, proven.signed.key
-    name = f"tag {said.tag}, snapshot" if said.tag else "snapshot"
+    claim, key = proven.signed.statement, proven.signed.key
+    name = f"tag {claim.tag}, snapshot" if claim.tag else "snapshot"
     times = {
         "time": micros(proven.event["time"]),
         "ingested_at": micros(proven.event["ingested_at"]),
     }
-    shown = {name: value for name, value in (proven.event | times).items() if value is not None}
-    event = orjson.dumps(shown).decode()
+    members = {name: value for name, value in (proven.event | times).items() if value is not None}
+    event = orjson.dumps(members).decode()
     return (
-        f"proven: event {proven.index + 1:,} of {said.events:,} of {name} {said.snapshot[:12]}\n"
-        f"lake {said.lake}, signed {clock(said.time)} by {key.id[:_SHORT]}"
+        f"proven: event {proven.index + 1:,} of {claim.events:,} of {name} {claim.snapshot[:12]}\n"
+        f"lake {claim.lake}, signed {clock(claim.time)} by {key.id[:_SHORT]}"
         f"{f' ({key.comment})' if key.comment else ''}\n{event}\n"
     )

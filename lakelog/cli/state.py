@@ -47,10 +47,10 @@ _INFO = (
 
 
 def _keep(unit: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    words = f"Keep also the newest state of each of the last N {unit}s that have one."
+    help_text = f"Keep also the newest state of each of the last N {unit}s that have one."
     count = click.IntRange(0)
     names = {"day": "daily", "week": "weekly", "month": "monthly", "year": "yearly"}
-    return click.option(f"--keep-{names[unit]}", type=count, default=0, metavar="N", help=words)
+    return click.option(f"--keep-{names[unit]}", type=count, default=0, metavar="N", help=help_text)
 
 
 def _with_periods(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,14 +137,14 @@ def save(
     if not is_enabled("SNAPSHOT_ENABLED"):
         app.say("not saved: SNAPSHOT_ENABLED is off")
         return
-    chosen = chosen_directories(directories)
+    selection = chosen_directories(directories)
     # Before a lake is created: a mistyped path must not leave an empty one behind.
-    for path in chosen.values():
+    for path in selection.values():
         os.stat(path)
     with app.open_or_create() as lake, app.progress("saving", "bytes") as progress:
         result = save_state(
             lake,
-            chosen,
+            selection,
             name=name,
             message=message,
             keep=Retention(keep, keep_daily, keep_weekly, keep_monthly, keep_yearly)
@@ -161,9 +161,9 @@ def save(
         app.say(cell(note), fg="yellow")
     if result.pruned:
         app.say(f"pruned {many(len(result.pruned), 'older state')}")
-    saved = result.state
-    line = f"{saved.name}: {many(saved.files, 'file')}, {size(saved.bytes)}"
-    record = {**_record(saved), "written": result.written, "skipped": result.skipped}
+    new_state = result.state
+    line = f"{new_state.name}: {many(new_state.files, 'file')}, {size(new_state.bytes)}"
+    record = {**_record(new_state), "written": result.written, "skipped": result.skipped}
     record |= {"changed": result.changed, "pruned": result.pruned}
     emit_record(record, target, lambda: f"{line}; {size(result.written)} written\n")
 
@@ -174,8 +174,8 @@ def list_(app: App, target: OutputTarget) -> None:
     """List the states, newest first."""
     with app.open() as lake:
         states = list_states(lake)
-    shown = of_records([_row(each, not all(each.is_own for each in states)) for each in states])
-    emit(of_records([_record(each) for each in states], _LIST), target, shown)
+    table = of_records([_row(entry, not all(entry.is_own for entry in states)) for entry in states])
+    emit(of_records([_record(entry) for entry in states], _LIST), target, table)
 
 
 @verb(examples="lakelog state info latest")
@@ -184,21 +184,21 @@ def list_(app: App, target: OutputTarget) -> None:
 def info(app: App, name: str, target: OutputTarget) -> None:
     """Show the directories of a state; of the newest without NAME."""
     with app.open() as lake:
-        found = find_state(lake, name)
+        entry = find_state(lake, name)
     rows = [
         {
-            "state": found.name,
-            **dataclasses.asdict(each),
-            "captured_at": micros(each.captured_at),
-            "own": found.is_own,
+            "state": entry.name,
+            **dataclasses.asdict(directory),
+            "captured_at": micros(directory.captured_at),
+            "own": entry.is_own,
         }
-        for each in found.directories
+        for directory in entry.directories
     ]
     rows = [{name: row[name] for name in _INFO} for row in rows]
-    shown = [{"label": r["label"], "path": r["path"], "bytes": Count(r["bytes"])} for r in rows]
-    for row, each in zip(shown, found.directories, strict=True):
-        row |= {"files": Count(each.files), "captured": second(each.captured_at)}
-    emit(of_records(rows, _INFO), target, of_records(shown))
+    table = [{"label": r["label"], "path": r["path"], "bytes": Count(r["bytes"])} for r in rows]
+    for row, directory in zip(table, entry.directories, strict=True):
+        row |= {"files": Count(directory.files), "captured": second(directory.captured_at)}
+    emit(of_records(rows, _INFO), target, of_records(table))
 
 
 @verb(
@@ -212,12 +212,12 @@ def info(app: App, name: str, target: OutputTarget) -> None:
 def latest(app: App, source: str, target: OutputTarget) -> None:
     """Print the name of the newest state of this machine."""
     with app.open() as lake:
-        found = find_state(lake, "latest", source)
+        entry = find_state(lake, "latest", source)
     # For scripts: a name is what they pass on.
     if target == OutputTarget("ndjson"):
-        click.echo(found.name)
+        click.echo(entry.name)
     else:
-        emit_record(_record(found), target, lambda: f"{found.name}\n")
+        emit_record(_record(entry), target, lambda: f"{entry.name}\n")
 
 
 @verb(
@@ -311,11 +311,11 @@ def _needless(app: App, name: str, to: str | None, labels: tuple[str, ...], sour
 
 
 def _ask(
-    found: SavedState, targets: dict[str, str], yes: bool, paths: tuple[str, ...] = ()
+    entry: SavedState, targets: dict[str, str], yes: bool, paths: tuple[str, ...] = ()
 ) -> None:
     present = [path for path in targets.values() if os.path.isdir(path)]
-    what = f"{', '.join(paths)} in " if paths else ""
-    question = f"replace {what}{', '.join(present)} by {found.name} of {second(found.time)}?"
+    scope = f"{', '.join(paths)} in " if paths else ""
+    question = f"replace {scope}{', '.join(present)} by {entry.name} of {second(entry.time)}?"
     if present and not confirm(question, yes):
         raise click.ClickException("nothing was changed")
 
@@ -377,8 +377,8 @@ def clean(
             if not confirm(f"delete {many(len(names), 'state')}?", yes):
                 raise click.ClickException("nothing was changed")
             names = clean_states(lake, retention, why, source)
-    words = "would delete" if dry_run else "deleted"
-    emit_record({"deleted": names}, target, lambda: f"{words} {many(len(names), 'state')}\n")
+    verb = "would delete" if dry_run else "deleted"
+    emit_record({"deleted": names}, target, lambda: f"{verb} {many(len(names), 'state')}\n")
 
 
 @verb(examples="lakelog state diff state-20261120-031500 latest")
@@ -393,18 +393,18 @@ def diff(app: App, a: str, b: str, target: OutputTarget) -> None:
     """
     with app.open() as lake:
         changes = diff_states(lake, a, b)
-    rows = [{**vars(each), "what": list(each.what)} for each in changes]
-    shown = [
+    rows = [{**vars(change), "what": list(change.what)} for change in changes]
+    table = [
         {
-            "change": each.change,
-            "path": each.path,
-            "before": "" if each.before is None else Count(each.before),
-            "after": "" if each.after is None else Count(each.after),
-            "what": ", ".join(each.what),
+            "change": change.change,
+            "path": change.path,
+            "before": "" if change.before is None else Count(change.before),
+            "after": "" if change.after is None else Count(change.after),
+            "what": ", ".join(change.what),
         }
-        for each in changes
+        for change in changes
     ]
-    emit(of_records(rows, _DIFF), target, of_records(shown, _DIFF))
+    emit(of_records(rows, _DIFF), target, of_records(table, _DIFF))
 
 
 @verb(examples="lakelog state cat latest app/config.json")
@@ -416,8 +416,8 @@ def cat(app: App, name: str, path: str) -> None:
     PATH may begin with the label of a directory.
     """
     with app.open() as lake:
-        for piece in read_file(lake, name, path):
-            sys.stdout.buffer.write(piece)
+        for chunk in read_file(lake, name, path):
+            sys.stdout.buffer.write(chunk)
 
 
 @verb(examples="lakelog state scripts bin/")
@@ -430,9 +430,9 @@ def scripts(app: App, directory: str) -> None:
     """
     os.makedirs(directory, exist_ok=True)
     for name in _SCRIPTS:
-        text = (Path(saved_state.__file__).parent / name).read_text()
+        script = (Path(saved_state.__file__).parent / name).read_text()
         path = os.path.join(directory, name)
-        write_new(path, text, "remove it, or name another directory")
+        write_new(path, script, "remove it, or name another directory")
         os.chmod(path, 0o755)
         app.say(f"wrote {path}")
 
@@ -441,51 +441,51 @@ for _command in (save, list_, info, latest, restore, clean, diff, cat, scripts):
     state.add_command(_command)
 
 
-def chosen_directories(given: tuple[str, ...]) -> dict[str, str]:
+def chosen_directories(values: tuple[str, ...]) -> dict[str, str]:
     """Return the directories to save by label: as given, or else of STATE_DIRECTORY."""
     # systemd separates several by colons.
-    words = given or tuple(filter(None, os.environ.get("STATE_DIRECTORY", "").split(":")))
-    chosen: dict[str, str] = {}
-    for word in words:
+    arguments = values or tuple(filter(None, os.environ.get("STATE_DIRECTORY", "").split(":")))
+    selection: dict[str, str] = {}
+    for word in arguments:
         label, mark, path = word.partition("=")
         if not mark or "/" in label:
             label, path = os.path.basename(os.path.realpath(word)), word
-        if label in chosen:
+        if label in selection:
             raise StateRefused(f"two directories are labelled {label!r}: write --dir LABEL=PATH")
-        chosen[label] = path
-    return chosen
+        selection[label] = path
+    return selection
 
 
-def _record(found: SavedState) -> dict[str, Any]:
+def _record(entry: SavedState) -> dict[str, Any]:
     return {
-        "state": found.name,
-        "time": micros(found.time),
-        "bytes": found.bytes,
-        "files": found.files,
-        "directories": [record.path for record in found.directories],
-        "author": found.author,
-        "message": found.message,
-        "snapshot": found.snapshot,
-        "machine": found.machine,
-        "own": found.is_own,
-        "before": found.before,
+        "state": entry.name,
+        "time": micros(entry.time),
+        "bytes": entry.bytes,
+        "files": entry.files,
+        "directories": [record.path for record in entry.directories],
+        "author": entry.author,
+        "message": entry.message,
+        "snapshot": entry.snapshot,
+        "machine": entry.machine,
+        "own": entry.is_own,
+        "before": entry.before,
     }
 
 
-def _row(found: SavedState, with_machine: bool) -> dict[str, Any]:
-    labels = ", ".join(record.label for record in found.directories)
-    machine = {"machine": "this" if found.is_own else short(found.machine)} if with_machine else {}
+def _row(entry: SavedState, with_machine: bool) -> dict[str, Any]:
+    labels = ", ".join(record.label for record in entry.directories)
+    machine = {"machine": "this" if entry.is_own else short(entry.machine)} if with_machine else {}
     return {
-        "state": FullName(found.name),
-        "time": second(found.time),
-        "size": Count(found.bytes),
+        "state": FullName(entry.name),
+        "time": second(entry.time),
+        "size": Count(entry.bytes),
         "directories": labels,
-        "message": found.message,
-        "files": Count(found.files),
+        "message": entry.message,
+        "files": Count(entry.files),
         **machine,
     }
 
 
 def _few(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-    return ", ".join(map(cell, names[:5])) + more
+    remainder = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(map(cell, names[:5])) + remainder

@@ -70,10 +70,10 @@ def as_record(counts: Stats) -> dict[str, Any]:
 
 def panel(counts: Stats, past: bool) -> Iterator[str]:
     """Yield the counts as text, line by line."""
-    where = "state" if past else "branch"
-    yield f"{cell(counts.path)}, {where} {counts.snapshot[:12] if past else counts.branch}"
+    heading = "state" if past else "branch"
+    yield f"{cell(counts.path)}, {heading} {counts.snapshot[:12] if past else counts.branch}"
     yield ""
-    yield from (f"  {label:<12}{words}" for label, words in _facts(counts, past))
+    yield from (f"  {label:<12}{fact}" for label, fact in _facts(counts, past))
     for title, values in (
         ("type", counts.types),
         ("source", counts.sources),
@@ -91,8 +91,8 @@ def _facts(counts: Stats, past: bool) -> Iterator[tuple[str, str]]:
     yield "events", f"{counts.events:,} in {many(counts.segments, 'segment')}{tail}"
     if counts.time:
         yield "time", f"{clock(counts.time[0])} to {clock(counts.time[1])}"
-    each = f", {counts.bytes / counts.events:.1f} bytes an event" if counts.events else ""
-    yield "stored", f"{size(counts.bytes)}{each}"
+    average = f", {counts.bytes / counts.events:.1f} bytes an event" if counts.events else ""
+    yield "stored", f"{size(counts.bytes)}{average}"
     if not past:
         files = many(counts.wal_files, "file")
         yield "WAL", f"{size(counts.wal_bytes)} in {files} of {many(counts.writers, 'writer')}"
@@ -120,8 +120,8 @@ def _ranking(title: str, counts: dict[str, int]) -> Iterator[str]:
         bar = "▪" * max(round(count / total * _BARS), 1)
         yield f"  {label:<{room}}{count:>12,}  {count / total:6.1%}  {bar}".rstrip()
     if len(counts) > len(top):
-        rest = sum(list(counts.values())[len(top) :])
-        yield f"  {many(len(counts) - len(top), 'other'):<{room}}{rest:>12,}"
+        remainder = sum(list(counts.values())[len(top) :])
+        yield f"  {many(len(counts) - len(top), 'other'):<{room}}{remainder:>12,}"
 
 
 def column_sizes(store: Store, stats: Stats) -> list[dict[str, Any]]:

@@ -91,18 +91,18 @@ def chunks() -> Iterator[bytes | None]:
             yield None
 
 
-def split(pieces: Iterable[bytes | None]) -> Lines:
+def split(stream: Iterable[bytes | None]) -> Lines:
     """Cut bytes into lines; one beyond LINE_MAX comes in parts, each with a fault."""
     cutter = _LineSplitter()
-    for piece in pieces:
-        if piece is None:
+    for chunk in stream:
+        if chunk is None:
             yield None
             continue
-        *whole, rest = piece.split(b"\n")
-        for part in whole:
-            yield from cutter.add(part)
+        *whole, tail = chunk.split(b"\n")
+        for line_part in whole:
+            yield from cutter.add(line_part)
             yield cutter.line()
-        yield from cutter.add(rest)
+        yield from cutter.add(tail)
     if cutter.length:
         yield cutter.line()
 
@@ -129,10 +129,10 @@ class _LineSplitter:
         self._buffer = bytearray()
         self._number, self._offset, self._parts, self.length = 1, 0, 0, 0
 
-    def add(self, piece: bytes) -> Iterator[InputLine]:
+    def add(self, chunk: bytes) -> Iterator[InputLine]:
         """Append to the line; yield parts of one that has become too long."""
-        self.length += len(piece)
-        self._buffer += piece
+        self.length += len(chunk)
+        self._buffer += chunk
         # Before its newline comes: input without any must not fill the memory.
         if self.length > LINE_MAX:
             while len(self._buffer) > PART:
@@ -156,10 +156,10 @@ class _LineSplitter:
     def _part(self, stop: int) -> InputLine:
         self._parts += 1
         reason = f"a line of over {LINE_MAX:,} bytes is too long: part {self._parts:,}"
-        part = InputLine(self._number, self._offset, bytes(self._buffer[:stop]), reason)
+        oversized = InputLine(self._number, self._offset, bytes(self._buffer[:stop]), reason)
         del self._buffer[:stop]
         self._offset += stop
-        return part
+        return oversized
 
 
 def _chunks_of_stream() -> Iterator[bytes]:
@@ -180,10 +180,10 @@ def _may_open_document(line: InputLine) -> bool:
     return _elements(value) is not None
 
 
-def _collect_document(first: InputLine, lines: Lines) -> Lines:
+def _collect_document(opening: InputLine, lines: Lines) -> Lines:
     """Buffer a document; give up as soon as no document can begin like this."""
-    buffered, size = [first], len(first.text)
-    is_complete = closed = _is_json(first.text)
+    buffered, size = [opening], len(opening.text)
+    is_complete = closed = _is_json(opening.text)
     for line in lines:
         if line is None:
             continue
@@ -202,22 +202,22 @@ def _collect_document(first: InputLine, lines: Lines) -> Lines:
             yield from buffered
             return
         closed = start == b"{" and _is_json(line.text)
-    parts = _document_events(buffered)
-    yield from buffered if parts is None else parts
+    events = _document_events(buffered)
+    yield from buffered if events is None else events
 
 
 def _document_events(buffered: list[InputLine]) -> list[InputLine | None] | None:
     """Return a document's events, or None if the lines are no document."""
-    text = b"\n".join(line.text for line in buffered)
-    if not _is_json(text):
+    document = b"\n".join(line.text for line in buffered)
+    if not _is_json(document):
         return None
-    value = parse_value(text)
+    value = parse_value(document)
     elements = _elements(value)
-    first = buffered[0]
+    opening = buffered[0]
     if elements is None:
-        return [InputLine(first.number, first.offset, b"", "", value, DOCUMENT)]
+        return [InputLine(opening.number, opening.offset, b"", "", value, DOCUMENT)]
     return [
-        InputLine(number, first.offset, b"", "", element, ELEMENT)
+        InputLine(number, opening.offset, b"", "", element, ELEMENT)
         for number, element in enumerate(elements, 1)
     ]
 
@@ -231,9 +231,9 @@ def _elements(value: Any) -> list[Any] | None:
     return None
 
 
-def _is_json(text: bytes) -> bool:
+def _is_json(document: bytes) -> bool:
     try:
-        orjson.loads(text)
+        orjson.loads(document)
     except orjson.JSONDecodeError:
         return False
     return True

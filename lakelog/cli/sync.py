@@ -47,13 +47,13 @@ EnvironmentFile=-/etc/lakelog/sync.env
 """
 
 
-def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+def complete_target(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """The words `status` and `check`, and the beginnings of targets."""
-    words = ["postgresql://", "mysql://", "sqlite:", "duckdb:", "elasticsearch://"]
-    words += ["opensearch://", "influxdb://", "kafka://"]
+    candidates = ["postgresql://", "mysql://", "sqlite:", "duckdb:", "elasticsearch://"]
+    candidates += ["opensearch://", "influxdb://", "kafka://"]
     if not ctx.params.get("words"):
-        words[:0] = ["status", "check"]
-    return [word for word in words if word.startswith(typed)]
+        candidates[:0] = ["status", "check"]
+    return [word for word in candidates if word.startswith(prefix)]
 
 
 @verb(
@@ -147,12 +147,12 @@ def sync(
         raise click.UsageError("--repair belongs to `lakelog sync check TARGET`")
     if len(words) != (config is None) or words[:1] in (("status",), ("check",)):
         raise click.UsageError("one target is needed, such as sqlite:events.db, or --config FILE")
-    given = SyncPlan(words[0] if words else "", table, query, mode, on_rewind, on_error)
-    given = dataclasses.replace(given, batch_rows=batch_rows, every=every)
+    requested = SyncPlan(words[0] if words else "", table, query, mode, on_rewind, on_error)
+    requested = dataclasses.replace(requested, batch_rows=batch_rows, every=every)
     if print_unit:
-        click.echo(_unit(app, given, config, metrics), nl=False)
+        click.echo(_unit(app, requested, config, metrics), nl=False)
         return
-    plans = [given] if config is None else read_plans(config)
+    plans = [requested] if config is None else read_plans(config)
     with app.open() as lake, app.progress("syncing", "rows") as progress:
         report = functools.partial(_report, app)
         runner = Runner(
@@ -177,48 +177,48 @@ def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> 
         plans, options = [plan], [url]
     else:
         plans, options = read_plans(config), ["--config", os.path.abspath(config)]
-        variable = ", ".join(sorted({public(each.target)[1] for each in plans} - {""}))
+        variable = ", ".join(sorted({public(entry.target)[1] for entry in plans} - {""}))
     for field in dataclasses.fields(plan) if config is None else ():
         value = getattr(plan, field.name)
         # Only what differs from its default: the unit then keeps to those of later versions.
         if field.name != "target" and value != field.default:
-            text = f"{value:g}s" if field.name == "every" else str(value)
-            options += [f"--{field.name.replace('_', '-')}", text]
+            option_value = f"{value:g}s" if field.name == "every" else str(value)
+            options += [f"--{field.name.replace('_', '-')}", option_value]
     options += ["--metrics", os.path.abspath(metrics)] if metrics else []
     options += ["-q"] * app.quiet + ["-v"] * app.verbose
     # % begins a specifier in a systemd unit, and $ a variable.
     command = shlex.join([*program, "sync", *options]).replace("%", "%%").replace("$", "$$")
-    where = ", ".join(public(each.target)[0] for each in plans).replace("%", "%%")
+    places = ", ".join(public(entry.target)[0] for entry in plans).replace("%", "%%")
     secrets = _SECRETS.format(variable=variable) if variable else ""
-    return _UNIT.format(where=where, command=command, secrets=secrets)
+    return _UNIT.format(where=places, command=command, secrets=secrets)
 
 
 def _report(app: App, result: SyncResult, seconds: float) -> None:
-    words = f"{many(result.written, 'row')} written, {result.deleted:,} deleted"
-    words += f"; {result.total:,} in all, {result.written / max(seconds, 1e-3):,.0f} rows/s"
+    message = f"{many(result.written, 'row')} written, {result.deleted:,} deleted"
+    message += f"; {result.total:,} in all, {result.written / max(seconds, 1e-3):,.0f} rows/s"
     if result.quarantined:
-        words += f"; {result.quarantined:,} refused (`lakelog quarantine list`)"
+        message += f"; {result.quarantined:,} refused (`lakelog quarantine list`)"
     if result.is_rebuilt:
-        words += "; the table was rebuilt"
-    app.say(f"{result.target} {result.table}: {words}")
+        message += "; the table was rebuilt"
+    app.say(f"{result.target} {result.table}: {message}")
 
 
 def _show_status(app: App, url: str, target: OutputTarget) -> None:
     with app.open() as lake:
-        found = syncing.status(lake, url)
+        tables = syncing.status(lake, url)
     records = [
         {
-            "table": each.table,
-            "mode": each.mode,
-            "rows": each.rows,
-            "synced_at": micros(each.synced_at),
-            "events_behind": each.events_behind,
+            "table": table.table,
+            "mode": table.mode,
+            "rows": table.rows,
+            "synced_at": micros(table.synced_at),
+            "events_behind": table.events_behind,
             "seconds_behind": None
-            if each.seconds_behind is None
-            else round(each.seconds_behind, 3),
-            "note": each.note,
+            if table.seconds_behind is None
+            else round(table.seconds_behind, 3),
+            "note": table.note,
         }
-        for each in found
+        for table in tables
     ]
     _emit_tables(records, target)
 
@@ -232,19 +232,19 @@ def _emit_tables(records: list[dict[str, Any]], target: OutputTarget) -> None:
 
 def _check(app: App, url: str, table: str | None, target: OutputTarget, *, repair: bool) -> None:
     with app.open() as lake:
-        found = checking.check(lake, url, table, repair=repair)
+        tables = checking.check(lake, url, table, repair=repair)
     records = [
         {
-            "table": each.table,
-            "rows": each.rows,
-            "missing": each.missing,
-            "extra": each.extra,
-            "different": each.different,
-            "repaired": each.is_repaired,
-            "not_compared": ", ".join(each.skipped),
+            "table": compared.table,
+            "rows": compared.rows,
+            "missing": compared.missing,
+            "extra": compared.extra,
+            "different": compared.different,
+            "repaired": compared.is_repaired,
+            "not_compared": ", ".join(compared.skipped),
         }
-        for each in found
+        for compared in tables
     ]
     _emit_tables(records, target)
-    if not all(each.is_equal or each.is_repaired for each in found):
+    if not all(compared.is_equal or compared.is_repaired for compared in tables):
         click.get_current_context().exit(exits.WRONG)

@@ -116,11 +116,11 @@ def tail(
             # Without new events nothing is written, so a closed pipe would not be noticed for
             # hours.
             _check_reader()
-            for part in follower.more():
-                if isinstance(part, BranchRewound):
-                    app.say(_rewind_words(part), fg="yellow")
+            for batch in follower.more():
+                if isinstance(batch, BranchRewound):
+                    app.say(_rewind_words(batch), fg="yellow")
                 else:
-                    write(part)
+                    write(batch)
             time.sleep(PAUSE)
 
 
@@ -130,19 +130,21 @@ def line(event: dict[str, Any], width: int, colour: bool) -> str:
     moment, level = event["time"], cell(event["level"] or "")
     clock = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
     names = [_cut(cell(event[n]), _NAME_MAX) for n in ("source", "type") if event[n]]
-    texts = [event["message"] or event["subject"], _pairs(event["data"])]
-    words = " ".join(cell(t[:_WIDTH_MAX]) for t in texts if t)
+    columns = [event["message"] or event["subject"], _pairs(event["data"])]
+    content = " ".join(cell(t[:_WIDTH_MAX]) for t in columns if t)
     head = " ".join([clock, f"{_cut(level, 5):5}", *names])
     room = width - rich_cells.cell_len(head) - 2
-    if rich_cells.cell_len(words) > room:
-        words = rich_cells.set_cell_size(words, max(room - 1, 0)).rstrip() + "…" if room > 0 else ""
+    if rich_cells.cell_len(content) > room:
+        content = (
+            rich_cells.set_cell_size(content, max(room - 1, 0)).rstrip() + "…" if room > 0 else ""
+        )
     if not colour:
-        return f"{head}  {words}".rstrip()
+        return f"{head}  {content}".rstrip()
     shade = _COLOURS.get(level.upper())
     # Painted last: escape sequences would count as columns.
     painted = click.style(f"{_cut(level, 5):5}", fg=shade, bold=True) if shade else f"{level:5.5}"
     names[-1:] = [click.style(name, bold=True) for name in names[-1:]]
-    return " ".join([click.style(clock, dim=True), painted, *names]) + f"  {words}".rstrip()
+    return " ".join([click.style(clock, dim=True), painted, *names]) + f"  {content}".rstrip()
 
 
 def _pairs(data: str | None) -> str:
@@ -172,15 +174,15 @@ class _Writer:
         out = sys.stdout.buffer
         if self._as_json:
             batches = map(ColumnBatch, table.to_batches(16_384))
-            for piece in encode(QueryResult(list(following.COLUMNS), batches, (_DATA,)), "ndjson"):
-                out.write(piece)
+            for chunk in encode(QueryResult(list(following.COLUMNS), batches, (_DATA,)), "ndjson"):
+                out.write(chunk)
             out.flush()
             return
         width, colour = terminal.width(), terminal.has_colour(sys.stdout)
         # Written in parts, so that the first lines of a long look back appear at once.
         for batch in table.to_batches(1000):
-            made = "".join(self._event_lines(event, width, colour) for event in batch.to_pylist())
-            write_text(made, out, OutputTarget("table"))
+            output = "".join(self._event_lines(event, width, colour) for event in batch.to_pylist())
+            write_text(output, out, OutputTarget("table"))
 
     def _event_lines(self, event: dict[str, Any], width: int, colour: bool) -> str:
         """Return an event's line, after a line with the day where that changes."""
@@ -192,14 +194,14 @@ class _Writer:
 
 
 def _rewind_words(rewound: BranchRewound) -> str:
-    where = f"{rewound.snapshot[:SHORT]} ({many(rewound.events, 'event')})"
-    return f"history was rewound by {rewound.op} to {where}; what follows came after it"
+    place = f"{rewound.snapshot[:SHORT]} ({many(rewound.events, 'event')})"
+    return f"history was rewound by {rewound.op} to {place}; what follows came after it"
 
 
-def _cut(text: str, width: int) -> str:
-    if rich_cells.cell_len(text) <= width:
-        return text
-    return rich_cells.set_cell_size(text, width - 1).rstrip() + "…"
+def _cut(line: str, width: int) -> str:
+    if rich_cells.cell_len(line) <= width:
+        return line
+    return rich_cells.set_cell_size(line, width - 1).rstrip() + "…"
 
 
 def _check_reader() -> None:

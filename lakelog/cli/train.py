@@ -72,11 +72,11 @@ def init(app: App, kind: str, out: str | None) -> None:
     sequence; text by default.
     """
     name = os.path.splitext(os.path.basename(out))[0] if out and out != "-" else kind
-    text = template.template(kind, name)
+    recipe_text = template.template(kind, name)
     if out is None or out == "-":
-        click.echo(text, nl=False)
+        click.echo(recipe_text, nl=False)
         return
-    write_new(out, text, "name another file")
+    write_new(out, recipe_text, "name another file")
     app.say(f"wrote {out}; next: lakelog train export {out} -o {name}/")
 
 
@@ -123,14 +123,14 @@ def export(app: App, recipe: str, out: str, as_json: bool) -> None:
     app.say(f"{out}: {many(sum(result.rows.values()), 'row')} ({splits})")
     # What is not in the set is said as loudly as what is: rows that vanish silently are a wrong
     # set.
-    for what, counts in (("left out", "left_out"), ("redacted", "redacted")):
+    for action, counts in (("left out", "left_out"), ("redacted", "redacted")):
         counted = ", ".join(f"{n:,} {why}" for why, n in record[counts].items() if n)
         if counted:
-            app.say(f"{what}: {counted}")
-    if lost := losses.sentence(record["losses"]):
-        app.say(f"not kept: {lost}")
-    for words in result.warnings:
-        app.say(f"warning: {words}")
+            app.say(f"{action}: {counted}")
+    if loss_note := losses.sentence(record["losses"]):
+        app.say(f"not kept: {loss_note}")
+    for warning in result.warnings:
+        app.say(f"warning: {warning}")
     if as_json:
         emit_record(record, OutputTarget("json"), lambda: "")
     # Last, because a leak ends the verb with its exit code.
@@ -184,14 +184,14 @@ def _words_of(certificate: leaks.Certificate) -> str:
     lines = []
     for name, description in certificate.checks.items():
         leaked = [leak.words for leak in certificate.leaks if leak.kind == name]
-        found = "; ".join(leaked) or ("none" if not description.startswith("not ") else "")
-        lines.append(f"{name:{width}}  {description}{found and f': {found}'}")
+        finding = "; ".join(leaked) or ("none" if not description.startswith("not ") else "")
+        lines.append(f"{name:{width}}  {description}{finding and f': {finding}'}")
     # a file that was edited tells nothing about the splits: it is a finding and no leak
-    others = sum(leak.kind in inspection.NAMES for leak in certificate.leaks)
-    count = len(certificate.leaks) - others
+    other_leaks = sum(leak.kind in inspection.NAMES for leak in certificate.leaks)
+    count = len(certificate.leaks) - other_leaks
     total = many(count, "leak") if count else "no leak found"
-    if others:
-        total += f", but {many(others, 'finding')} about files and manifest"
+    if other_leaks:
+        total += f", but {many(other_leaks, 'finding')} about files and manifest"
     return "\n".join([*lines, total, ""])
 
 
@@ -228,7 +228,10 @@ def rebuild(app: App, path: str, out: str | None, logical: bool, target: OutputT
 
 
 def _words_of_rebuild(result: rebuilding.RebuildResult) -> str:
-    lines = [f"{name} was {then} and is {now}" for name, (then, now) in result.versions.items()]
+    lines = [
+        f"{name} was {previous} and is {current}"
+        for name, (previous, current) in result.versions.items()
+    ]
     lines += [f"{name} differs" for name in result.differing]
     lines += [
         f"rows of {split}: {'the same' if same else 'not the same'}"
@@ -256,11 +259,11 @@ def list_(app: App, target: OutputTarget) -> None:
     columns = ["export", "name", "shape", "created", "rows", "clean", "snapshot", "path", "here"]
     # Eighty columns have no room for all: the id and the path can be copied, the rest is in JSON.
     brief = ["export", "shape", "created", "rows", "clean", "path"]
-    shown = [{name: row[name] for name in brief} for row in rows]
-    for row, full in zip(shown, rows, strict=True):
+    table = [{name: row[name] for name in brief} for row in rows]
+    for row, full in zip(table, rows, strict=True):
         row["created"] = f"{row['created'][:16]}Z".replace("T", " ")
         row["path"] = "gone: " * (not full["here"]) + os.path.relpath(row["path"])
-    emit(of_records(rows, columns), target, of_records(shown, brief))
+    emit(of_records(rows, columns), target, of_records(table, brief))
 
 
 def _export_record(facts: dict[str, Any]) -> dict[str, Any]:

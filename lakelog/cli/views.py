@@ -54,8 +54,8 @@ def views(app: App, at: str | None, target: OutputTarget) -> None:
     with app.open() as lake:
         definitions = user_views.listed(lake.at(at) if at else lake)
     records = [_record(definition, is_own) for definition, is_own in definitions]
-    shown = [{k: r[k] for k in ("view", "about", "params")} for r in records]
-    emit(of_records(records, _LISTED), target, of_records(shown))
+    table = [{k: r[k] for k in ("view", "about", "params")} for r in records]
+    emit(of_records(records, _LISTED), target, of_records(table))
 
 
 @verb(
@@ -124,8 +124,8 @@ def view(
     with app.open() as lake:
         if action == "create":
             definition = user_views.create(lake, words[1], _text(words[2]), values, replace=replace)
-            kind = "incremental view" if definition.is_projection else "view"
-            app.say(f"created {kind} {definition.name}, version {definition.version}")
+            view_kind = "incremental view" if definition.is_projection else "view"
+            app.say(f"created {view_kind} {definition.name}, version {definition.version}")
         elif action == "drop":
             user_views.drop(lake, words[1])
             app.say(f"dropped view {words[1]}; earlier states still have it")

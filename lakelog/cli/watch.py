@@ -158,7 +158,7 @@ def watch(
         options += ["--interval", f"{interval:g}"] if interval != INTERVAL else []
         options += ["--poll"] * poll + ["--once"] * once + ["--journal"] * journal
         options += ["-q"] * app.quiet + ["-v"] * app.verbose + option_words(plan)
-        options += recent.words() if recent else []
+        options += recent.arguments() if recent else []
         click.echo(_unit(app, roots, options), nl=False)
         return
     if journal:
@@ -224,10 +224,10 @@ def follow(
 
         # Before the files are opened: from here on a signal ends the round in order.
         previous_handlers = {s: signal.signal(s, end) for s in SIGNALS}
-        renewed, kept = _resume(watcher, backups)
+        renewed, descriptor = _resume(watcher, backups)
         watcher.totals.redis = feeder.figures if feeder else {}
         try:
-            with _alone(lake, roots, kept):
+            with _alone(lake, roots, descriptor):
                 if feeder:
                     feeder.start()
                 if once:
@@ -301,11 +301,11 @@ _JOURNAL_MEMBERS = (
 
 
 @contextlib.contextmanager
-def _alone(lake: Lake, roots: list[str], kept: int) -> Iterator[None]:
+def _alone(lake: Lake, roots: list[str], descriptor: int) -> Iterator[None]:
     """Hold the lock of these directories, over a restart, too. Raises ClickException."""
     # Two watchers would both read each new line. The cursor would keep them from being stored
     # twice, but not from being read twice.
-    with disk.claim(lock_path(lake, roots), kept) as lock:
+    with disk.claim(lock_path(lake, roots), descriptor) as lock:
         if not lock:
             raise click.ClickException(f"another process is watching {', '.join(roots)}")
         try:
@@ -341,10 +341,10 @@ def _close(
 
 
 def _sum_up(app: App, totals: WatchTotals, backups: BackupScheduler | None) -> None:
-    words = f"{many(totals.events, 'new event')} from {many(totals.files, 'file')};"
-    words += f" {totals.quarantined:,} quarantined"
-    words += f"; {arrival(totals.arrivals)}" if totals.arrivals else ""
-    app.say(f"{words}; {backups.summary()}" if backups else words)
+    message = f"{many(totals.events, 'new event')} from {many(totals.files, 'file')};"
+    message += f" {totals.quarantined:,} quarantined"
+    message += f"; {arrival(totals.arrivals)}" if totals.arrivals else ""
+    app.say(f"{message}; {backups.summary()}" if backups else message)
 
 
 def _restart_process(memory: dict[str, Any], backups: BackupScheduler | None) -> None:
@@ -382,9 +382,9 @@ def _resume(watcher: following.Watcher, backups: BackupScheduler | None) -> tupl
 def _reporter(app: App) -> Say:
     """Return a function that writes messages to stderr, with the time unless it is a terminal."""
 
-    def tell(text: str) -> None:
+    def tell(message: str) -> None:
         stamp = "" if is_terminal(sys.stderr) else f"{micros(disk.now_us())} "
-        app.say(f"{stamp}{text}")
+        app.say(f"{stamp}{message}")
 
     return tell
 
@@ -394,12 +394,12 @@ def _show_status(app: App, as_json: bool) -> None:
         status, journal = _status_of(status_path(lake)), _status_of(journal_path(lake))
     if not (status or journal):
         raise click.ClickException("no watcher has run on this lake yet")
-    words = _status_lines(status) if status else ""
+    lines = _status_lines(status) if status else ""
     if journal:
-        words += _journal_lines(journal)
+        lines += _journal_lines(journal)
         status["journal"] = {name: journal[name] for name in _JOURNAL_MEMBERS}
     target = choose(None if as_json else "table", as_json, None)
-    emit_record(status, target, lambda: words)
+    emit_record(status, target, lambda: lines)
 
 
 def _status_of(path: str) -> dict[str, Any]:
@@ -453,9 +453,9 @@ def _status_lines(status: dict[str, Any]) -> str:
             f"  repeated     {many(status['repeated_lines'], 'line')} that may be stored twice"
         )
     if redis := status.get("redis"):
-        behind = "?" if redis["entries_behind"] is None else f"{redis['entries_behind']:,}"
+        lag = "?" if redis["entries_behind"] is None else f"{redis['entries_behind']:,}"
         lines.append(
-            f"  Redis        {redis['address']}: {behind} events behind;"
+            f"  Redis        {redis['address']}: {lag} events behind;"
             f" {redis['entries_written']:,} entries in {redis['seconds']:.1f} s"
         )
         lines += [f"  fault        {redis['trouble']}"] if redis["trouble"] else []
@@ -469,8 +469,8 @@ def _unit(app: App, roots: tuple[str, ...], options: list[str]) -> str:
     program += ["--branch", app.branch] if app.branch != "main" else []
     # % begins a specifier in a systemd unit.
     command = shlex.join([*program, "watch", *places, *options]).replace("%", "%%")
-    where = ", ".join(places).replace("%", "%%") or "the journal"
-    return _UNIT.format(where=where, command=command)
+    sources = ", ".join(places).replace("%", "%%") or "the journal"
+    return _UNIT.format(where=sources, command=command)
 
 
 def _is_alive(pid: int) -> bool:

@@ -49,8 +49,8 @@ def init(app: App, path: str | None, settings: tuple[str, ...]) -> None:
     Without DIR, the directory is that of --lake. `append`, `ingest` and `watch` create a
     lake if there is none.
     """
-    wanted = parse(dict(pair_of(s) for s in settings))
-    store = bootstrap.create(path or app.path, wanted)
+    chosen_settings = parse(dict(pair_of(s) for s in settings))
+    store = bootstrap.create(path or app.path, chosen_settings)
     app.say(f"created a lake at {store.paths.root}")
 
 
@@ -106,10 +106,10 @@ class Intake:
     """Stores lines in batches, each durable before more is read."""
 
     def __init__(
-        self, app: App, lake: Lake, dedupe: str | None, kind: str | None, source: str | None
+        self, app: App, lake: Lake, dedupe: str | None, default_type: str | None, source: str | None
     ) -> None:
         self._app, self._lake, self._dedupe = app, lake, dedupe
-        self._kind, self._source = kind, source
+        self._kind, self._source = default_type, source
         self._accepted: list[tuple[InputLine, dict[str, Any]]] = []
         self._rejected: list[tuple[InputLine, str]] = []
         self._bytes = 0
@@ -181,21 +181,21 @@ class Intake:
             self._app.say(f"lakelog: {line.unit} {line.number}: {cell(reason)}")
 
     def _sum_up(self, seconds: float) -> None:
-        more = self.quarantined - REPORTED_MAX
-        if more > 0:
-            self._app.say(f"lakelog: and {terminal.many(more, 'more bad line')}")
-        words = f"stored {terminal.many(self.stored, 'event')}"
+        unreported = self.quarantined - REPORTED_MAX
+        if unreported > 0:
+            self._app.say(f"lakelog: and {terminal.many(unreported, 'more bad line')}")
+        message = f"stored {terminal.many(self.stored, 'event')}"
         if self.quarantined:
-            terminal.say(f"{words}, {self.quarantined:,} quarantined ({_SHOWN_BY})")
-            words = terminal.many(self.stored + self.quarantined, "line")
+            terminal.say(f"{message}, {self.quarantined:,} quarantined ({_SHOWN_BY})")
+            message = terminal.many(self.stored + self.quarantined, "line")
         rate = (self.stored + self.quarantined) / max(seconds, 1e-6)
-        self._app.say(f"{words} in {seconds:.1f} s, {rate:,.0f}/s")
+        self._app.say(f"{message} in {seconds:.1f} s, {rate:,.0f}/s")
 
 
-def with_defaults(event: dict[str, Any], kind: str | None, source: str | None) -> None:
+def with_defaults(event: dict[str, Any], default_type: str | None, source: str | None) -> None:
     """Fill in the type and source of an event that has none."""
-    if kind is not None and not _has_type(event):
-        event["type"] = kind
+    if default_type is not None and not _has_type(event):
+        event["type"] = default_type
     if source is not None and event.get("source") in (None, ""):
         event["source"] = source
 

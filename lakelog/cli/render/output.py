@@ -52,8 +52,8 @@ class FormatChoice(click.Choice[str]):
     """A format by its name or a synonym."""
 
     def __init__(self, formats: Iterable[str]) -> None:
-        named = [*formats]
-        super().__init__([*named, *(word for word, name in SYNONYMS.items() if name in named)])
+        choices = [*formats]
+        super().__init__([*choices, *(word for word, name in SYNONYMS.items() if name in choices)])
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the format that a name or synonym means. Raises BadParameter."""
@@ -86,8 +86,10 @@ def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
 
     # The target is chosen before the verb runs: a mistake in it must not come after the work.
     @functools.wraps(command)
-    def run(*args: Any, format: str | None, as_json: bool, output: str | None, **rest: Any) -> Any:
-        return command(*args, target=choose(format, as_json, output), **rest)
+    def run(
+        *args: Any, format: str | None, as_json: bool, output: str | None, **options: Any
+    ) -> Any:
+        return command(*args, target=choose(format, as_json, output), **options)
 
     options = [
         click.option(
@@ -112,11 +114,11 @@ def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def emit(result: QueryResult, target: OutputTarget, shown: QueryResult | None = None) -> None:
+def emit(result: QueryResult, target: OutputTarget, table: QueryResult | None = None) -> None:
     """Write rows; `shown` replaces them in a table."""
     with open_output(target.path) as out:
         if target.format == "table":
-            _emit_table(shown if shown and shown.columns else result, out, target)
+            _emit_table(table if table and table.columns else result, out, target)
         elif target.format in BINARY:
             ending = os.path.splitext(target.path or "")[1].lower()
             # Arrow's stream format where the name does not ask for a file: it can be written to a
@@ -124,9 +126,9 @@ def emit(result: QueryResult, target: OutputTarget, shown: QueryResult | None = 
             write_arrow(result, out, target.format, ending in ("", ".arrows"))
         else:
             # A page is for people, too.
-            rows = shown if shown and shown.columns and target.format == "html" else result
-            for piece in encode(rows, target.format):
-                out.write(piece)
+            rows = table if table and table.columns and target.format == "html" else result
+            for chunk in encode(rows, target.format):
+                out.write(chunk)
                 out.flush()
 
 
@@ -151,11 +153,11 @@ def emit_words(result: QueryResult, target: OutputTarget, people: Callable[[], s
         emit(result, target)
 
 
-def write_text(text: str, out: BinaryIO, target: OutputTarget) -> None:
+def write_text(content: str, out: BinaryIO, target: OutputTarget) -> None:
     """Write text in the terminal's encoding."""
     # A file is always UTF-8, a terminal may not be: what it cannot show becomes a question mark.
     encoding = (getattr(sys.stdout, "encoding", None) if target.path is None else None) or "utf-8"
-    out.write(text.encode(encoding, "replace"))
+    out.write(content.encode(encoding, "replace"))
     out.flush()
 
 
@@ -176,12 +178,12 @@ def open_output(path: str | None) -> Iterator[BinaryIO]:
             stream.close()
 
 
-def write_new(path: str, text: str, advice: str) -> None:
+def write_new(path: str, content: str, advice: str) -> None:
     """Write a file that people go on to edit. Raises ExportRefused, with the advice, if there is
     one, also one that appears at this moment."""
     try:
         with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
+            file.write(content)
     except FileExistsError:
         raise ExportRefused(f"{path} exists: {advice}") from None
 

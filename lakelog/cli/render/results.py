@@ -48,20 +48,24 @@ def result_of(
     """
     # Without a row: `columns` of a DuckDB relation may run the query.
     names = list(relation.limit(0).columns)
-    nested = tuple(i for i, kind in enumerate(relation.types) if _is_json(payload, names[i], kind))
+    nested = tuple(
+        i
+        for i, column_type in enumerate(relation.types)
+        if _is_json(payload, names[i], column_type)
+    )
     if format in BINARY:
         complete()
         return QueryResult(names, (), nested, lambda: relation.to_arrow_reader(131_072))
     limit = ROWS_MAX if format == "table" else PROBE
     # One more than is shown says whether there are others.
     try:
-        first = relation.limit(limit + 1).fetchall()
+        head = relation.limit(limit + 1).fetchall()
     except (duckdb.DataError, duckdb.ProgrammingError, duckdb.IOException):
         if not complete():
             raise
-        first = relation.limit(limit + 1).fetchall()
-    if len(first) <= limit or format == "table":
-        return QueryResult(names, [first], nested)
+        head = relation.limit(limit + 1).fetchall()
+    if len(head) <= limit or format == "table":
+        return QueryResult(names, [head], nested)
     complete()
     return QueryResult(names, _stream(relation, rerun), nested)
 
@@ -79,12 +83,14 @@ def _stream(relation: Any, rerun: Callable[[], Any] | None) -> Iterator[Sequence
             yield batch
 
 
-def _is_lossless(kind: Any) -> bool:
+def _is_lossless(column_type: Any) -> bool:
     """Whether Arrow gives the same Python values as the engine itself."""
-    if kind.id in _NESTED_TYPES:
-        return all(_is_lossless(child) for _, child in kind.children if hasattr(child, "id"))
-    return kind.id in _PLAIN_TYPES
+    if column_type.id in _NESTED_TYPES:
+        return all(_is_lossless(child) for _, child in column_type.children if hasattr(child, "id"))
+    return column_type.id in _PLAIN_TYPES
 
 
-def _is_json(payload: bool, name: str, kind: Any) -> bool:
-    return str(kind) == "JSON" or (payload and name == "data" and str(kind) == "VARCHAR")
+def _is_json(payload: bool, name: str, column_type: Any) -> bool:
+    return str(column_type) == "JSON" or (
+        payload and name == "data" and str(column_type) == "VARCHAR"
+    )

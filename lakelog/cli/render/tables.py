@@ -68,40 +68,40 @@ def render(
     cells = [[cell(v) for v in column] for column in values]
     # In columns of the terminal and not characters: wide ones take two.
     natural = [max(map(rich_cells.cell_len, [n, *c])) for n, c in zip(names, cells, strict=True)]
-    least = [_least(n, v) for n, v in zip(natural, values, strict=True)]
+    least_widths = [_least(n, v) for n, v in zip(natural, values, strict=True)]
     empty = [bool(rows) and all(v is None for v in column) for column in values]
     spare = [i for i, n in enumerate(columns) if empty[i] or n in _BOOKKEEPING]
     # Whole events were asked for, not these columns: they make room for the payload.
     if set(_BOOKKEEPING) <= set(columns):
-        good = [max(low, min(n, _TEXT_GOOD)) for low, n in zip(least, natural, strict=True)]
+        good = [max(low, min(n, _TEXT_GOOD)) for low, n in zip(least_widths, natural, strict=True)]
         columns_kept = drop_columns(good, spare, width)
     else:
         columns_kept = list(range(len(columns)))
     minor = [i for i in columns_kept if main and columns[i] not in main]
     minor += [i for i in columns_kept if empty[i] and columns[i] not in main]
-    widths = fit_columns(natural, least, minor, columns_kept, width)
+    widths = fit_columns(natural, least_widths, minor, columns_kept, width)
     # By values and not by the column's type, because computed columns have any.
     right = {i for i in widths if _is_number(values[i])}
 
-    def line(texts: list[str], styles: list[str]) -> str:
-        parts = [_pad(t, w, i in right) for t, (i, w) in zip(texts, widths.items(), strict=True)]
+    def line(cells: list[str], styles: list[str]) -> str:
+        padded = [_pad(t, w, i in right) for t, (i, w) in zip(cells, widths.items(), strict=True)]
         # Before painting, which would end the line with an escape sequence.
-        parts[-1] = parts[-1].rstrip()
-        painted = [_paint(p, s) if colour else p for p, s in zip(parts, styles, strict=True)]
+        padded[-1] = padded[-1].rstrip()
+        painted = [_paint(p, s) if colour else p for p, s in zip(padded, styles, strict=True)]
         return (" " * GAP).join(painted).rstrip()
 
     table_lines = [line([names[i] for i in widths], ["bold"] * len(widths))]
     table_lines.append("─" * _total(list(widths.values()), list(range(len(widths)))))
-    for at in range(len(rows)):
-        styles = ["dim" if values[i][at] is None else "" for i in widths]
-        table_lines.append(line([cells[i][at] for i in widths], styles))
+    for index in range(len(rows)):
+        styles = ["dim" if values[i][index] is None else "" for i in widths]
+        table_lines.append(line([cells[i][index] for i in widths], styles))
     return "\n".join(table_lines) + "\n", [
         columns[i] for i in range(len(columns)) if i not in widths
     ]
 
 
 def fit_columns(
-    natural: list[int], least: list[int], minor: list[int], remaining: list[int], width: int
+    natural: list[int], least_widths: list[int], minor: list[int], remaining: list[int], width: int
 ) -> dict[int, int]:
     """Return {column: width} of the columns that fit, from their least to natural width.
 
@@ -109,17 +109,17 @@ def fit_columns(
     beyond the least widths is shared evenly.
     """
     # Such as columns without a value, since nothing is lost with them.
-    remaining = drop_columns(least, minor, width, remaining)
-    remaining = drop_columns(least, remaining[1:], width, remaining)
-    widths = {i: min(least[i], width) for i in remaining}
-    spare = width - _total(least, remaining)
+    remaining = drop_columns(least_widths, minor, width, remaining)
+    remaining = drop_columns(least_widths, remaining[1:], width, remaining)
+    widths = {i: min(least_widths[i], width) for i in remaining}
+    spare = width - _total(least_widths, remaining)
     while spare > 0 and (hungry := [i for i in remaining if widths[i] < natural[i]]):
         # Evenly, but never to a column that is wide enough already; what it leaves goes round
         # again.
         share = max(spare // len(hungry), 1)
         for i in hungry[:spare]:
-            more = min(share, natural[i] - widths[i])
-            widths[i], spare = widths[i] + more, spare - more
+            growth = min(share, natural[i] - widths[i])
+            widths[i], spare = widths[i] + growth, spare - growth
     return widths
 
 
@@ -128,9 +128,9 @@ def drop_columns(
 ) -> list[int]:
     """Drop droppable columns, the last first, until the others fit or none is left to drop."""
     remaining = list(range(len(widths))) if remaining is None else list(remaining)
-    for last in reversed(droppable):
-        if len(remaining) > 1 and last in remaining and _total(widths, remaining) > width:
-            remaining.remove(last)
+    for column in reversed(droppable):
+        if len(remaining) > 1 and column in remaining and _total(widths, remaining) > width:
+            remaining.remove(column)
     return remaining
 
 
@@ -161,15 +161,15 @@ def _is_number(values: list[Any]) -> bool:
     return bool(some) and all(isinstance(v, _NUMBERS) and not isinstance(v, bool) for v in some)
 
 
-def _pad(text: str, width: int, right: bool) -> str:
-    length = rich_cells.cell_len(text)
+def _pad(value: str, width: int, right: bool) -> str:
+    length = rich_cells.cell_len(value)
     if length > width:
-        return rich_cells.set_cell_size(text, width - 1) + "…"
-    return " " * (width - length) + text if right else text + " " * (width - length)
+        return rich_cells.set_cell_size(value, width - 1) + "…"
+    return " " * (width - length) + value if right else value + " " * (width - length)
 
 
-def _paint(text: str, style: str) -> str:
-    return click.style(text, **{style: True}) if style else text
+def _paint(value: str, style: str) -> str:
+    return click.style(value, **{style: True}) if style else value
 
 
 def _total(widths: list[int], places: list[int]) -> int:

@@ -46,14 +46,14 @@ def width() -> int:
     return max(shutil.get_terminal_size((80, 24)).columns, 20)
 
 
-def paint(text: str, stream: Any, **style: Any) -> str:
+def paint(message: str, stream: Any, **style: Any) -> str:
     """Return text with a style (`fg`, `bold`, `dim`) if the stream shows colours."""
-    return click.style(text, **style) if has_colour(stream) else text
+    return click.style(message, **style) if has_colour(stream) else message
 
 
-def say(text: str, **style: Any) -> None:
+def say(message: str, **style: Any) -> None:
     """Write a message to stderr."""
-    painted = paint(text, sys.stderr, **style) if style else text
+    painted = paint(message, sys.stderr, **style) if style else message
     click.echo(painted, err=True, color=has_colour(sys.stderr))
 
 
@@ -83,32 +83,32 @@ class ProgressLine:
     Use it as a context manager and call it with (done, total); total 0 means unknown.
     """
 
-    def __init__(self, what: str, unit: str = "", quiet: bool = False) -> None:
+    def __init__(self, activity: str, unit: str = "", quiet: bool = False) -> None:
         dumb = os.environ.get("TERM") == "dumb"
         self._shown = is_terminal(sys.stderr) and not dumb and not quiet
-        self._what, self._unit = what, unit
+        self._what, self._unit = activity, unit
         self._next = self._last = 0.0
 
-    def __call__(self, done: int, total: int = 0, note: str = "") -> None:
+    def __call__(self, count: int, total: int = 0, note: str = "") -> None:
         """Show the progress, ten times a second at most."""
-        now = time.monotonic()
-        if not self._shown or (now < self._next and not 0 < total <= done):
+        time_now = time.monotonic()
+        if not self._shown or (time_now < self._next and not 0 < total <= count):
             return
-        self._next = now + _PAUSE
-        line = f"{self._what}  {self._measure(done, total)}  {note}".rstrip()
+        self._next = time_now + _PAUSE
+        line = f"{self._what}  {self._measure(count, total)}  {note}".rstrip()
         # One column less than there are: a full line would wrap, and could not be written over.
         sys.stderr.write(f"\r\x1b[K{line[: width() - 1]}")
         sys.stderr.flush()
 
-    def _measure(self, done: int, total: int) -> str:
+    def _measure(self, count_done: int, total: int) -> str:
         is_size = self._unit == "bytes"
         if not total:
-            return size(done) if is_size else f"{done:,} {self._unit}".rstrip()
-        part = min(done / total, 1.0)
-        count = size(done) if is_size else f"{done:,}"
+            return size(count_done) if is_size else f"{count_done:,} {self._unit}".rstrip()
+        share = min(count_done / total, 1.0)
+        count = size(count_done) if is_size else f"{count_done:,}"
         whole = size(total) if is_size else f"{total:,} {self._unit}".rstrip()
-        bar = "#" * int(part * _BAR)
-        return f"[{bar:<{_BAR}}] {part:4.0%}  {count} of {whole}"
+        bar = "#" * int(share * _BAR)
+        return f"[{bar:<{_BAR}}] {share:4.0%}  {count} of {whole}"
 
     def wipe(self) -> None:
         """Erase the line, before other output takes its place."""

@@ -88,8 +88,10 @@ class CompletionNames:
     @LazyProperty
     def functions(self) -> list[Named]:
         """Functions of the engine."""
-        named = self._ask(catalog.FUNCTIONS)
-        return sorted((name, kind) for name, kind in named if _PLAIN.fullmatch(name))
+        rows = self._ask(catalog.FUNCTIONS)
+        return sorted(
+            (name, function_kind) for name, function_kind in rows if _PLAIN.fullmatch(name)
+        )
 
     @LazyProperty
     def keywords(self) -> list[str]:
@@ -104,9 +106,9 @@ class CompletionNames:
             for schema in segment_sql.schemas(self._store.paths, entries):
                 inside = schema.members
                 for name in path:
-                    inside = next((each.members for each in inside if each.name == name), ())
-                members |= {each.name: each.kind for each in inside if each.name}
-        return [(_written(name), kind) for name, kind in members.items()]
+                    inside = next((member.members for member in inside if member.name == name), ())
+                members |= {member.name: member.kind for member in inside if member.name}
+        return [(_written(name), type_name) for name, type_name in members.items()]
 
     def types(self) -> list[Named]:
         """Types of the published events, as tables `types.NAME`."""
@@ -158,86 +160,90 @@ class SqlCompleter(Completer):
         if before.lstrip().startswith("."):
             yield from self._command(before.lstrip())
             return
-        kind, at = open_token(before)
-        if kind == "text":
-            yield from self._values_or_files(before[:at], before[at + 1 :], event)
-        elif kind == "name" and before[:at].lower().endswith(f"{TYPES}."):
+        token_kind, start = open_token(before)
+        if token_kind == "text":
+            yield from self._values_or_files(before[:start], before[start + 1 :], event)
+        elif token_kind == "name" and before[:start].lower().endswith(f"{TYPES}."):
             names = [(identifier(name)[1:], name) for name in self._names.values("type")]
-            yield from _matching(before[at + 1 :], names)
-        elif kind == "name":
-            yield from self._refs(before[at + 1 :])
-        elif kind == "":
+            yield from _matching(before[start + 1 :], names)
+        elif token_kind == "name":
+            yield from self._refs(before[start + 1 :])
+        elif token_kind == "":
             yield from self._word(before, types)
 
-    def _command(self, typed: str) -> Iterator[Completion]:
-        name, space, argument = typed[1:].partition(" ")
+    def _command(self, prefix: str) -> Iterator[Completion]:
+        name, space, argument = prefix[1:].partition(" ")
         if not space:
             yield from _matching(name, [(n, "command") for n in self._commands])
         elif name in self._commands:
-            words = [(word, "") for word in self._commands[name]()]
-            yield from _matching(argument.lstrip(), words)
+            candidates = [(word, "") for word in self._commands[name]()]
+            yield from _matching(argument.lstrip(), candidates)
 
     def _values_or_files(
-        self, before: str, typed: str, event: CompleteEvent
+        self, before: str, prefix: str, event: CompleteEvent
     ) -> Iterator[Completion]:
         """Complete a value where a column is compared, else a file name."""
         column = _VALUE_COMES.search(before)
         if column is None:
-            yield from self._files.get_completions(Document(typed), event)
+            yield from self._files.get_completions(Document(prefix), event)
             return
         for value in self._names.values(column[1].lower()):
-            if value.startswith(typed):
+            if value.startswith(prefix):
                 # Escaped as SQL wants it, without the first quote, which is typed already.
-                yield Completion(sql.literal(value)[1:], -len(typed), display=value)
+                yield Completion(sql.literal(value)[1:], -len(prefix), display=value)
 
-    def _refs(self, typed: str, quote: str = "") -> Iterator[Completion]:
+    def _refs(self, prefix: str, quote: str = "") -> Iterator[Completion]:
         """Complete tags and branches as schemas; `quote` where none is typed yet."""
-        for name, kind in self._names.refs():
-            if name.startswith(typed):
-                text = identifier(name).removeprefix('"')  # the quote may be typed already
-                yield Completion(f"{quote}{text}.", -len(typed), display=name, display_meta=kind)
+        for name, ref_kind in self._names.refs():
+            if name.startswith(prefix):
+                spelling = identifier(name).removeprefix('"')  # the quote may be typed already
+                yield Completion(
+                    f"{quote}{spelling}.", -len(prefix), display=name, display_meta=ref_kind
+                )
 
-    def _word(self, text: str, types: list[str]) -> Iterator[Completion]:
+    def _word(self, token: str, type_names: list[str]) -> Iterator[Completion]:
         """Complete a word; `types` are those whose tables the statement reads."""
-        if field := _FIELD_COMES.search(text):
+        if field := _FIELD_COMES.search(token):
             path = [quoted or plain for quoted, plain in _STEP.findall(field[1])]
             yield from _matching(field[2], self._names.fields(path))
             return
-        match = _WORD.search(text)
-        owner, typed = (match[1], match[2]) if match else (None, "")
+        match = _WORD.search(token)
+        owner, prefix = (match[1], match[2]) if match else (None, "")
         if owner is not None:
-            yield from _matching(typed, self._members(owner.strip('"'), types))
+            yield from _matching(prefix, self._members(owner.strip('"'), type_names))
             return
         tables = self._names.tables()
-        table_comes = bool(_TABLE_COMES.search(text[: len(text) - len(typed)]))
+        table_comes = bool(_TABLE_COMES.search(token[: len(token) - len(prefix)]))
         columns = dict.fromkeys(c for names in tables.values() for c in names)
         offers: list[Named] = [] if table_comes else [(c, "column") for c in columns]
         if not table_comes:
-            of_types = (each for type_ in types for each in self._names.type_columns(type_))
+            of_types = (
+                column for type_ in type_names for column in self._names.type_columns(type_)
+            )
             offers = [*{**dict(of_types), **dict(offers)}.items()]
         offers += [(table, "table") for table in tables]
         if table_comes:
             offers += [(name, "view") for name, _ in self._names.views() if name not in tables]
             offers += [(f"{TYPES}.", "the events of one type")]
             offers += [(f"{omega.SCHEMA}.", "the older event store")]
-        yield from _matching(typed, offers)
-        yield from self._refs(typed, quote='"')
-        if typed:  # there are hundreds of them
-            yield from self._engine_names(typed, {name for name, _ in offers}, table_comes)
+        yield from _matching(prefix, offers)
+        yield from self._refs(prefix, quote='"')
+        if prefix:  # there are hundreds of them
+            yield from self._engine_names(prefix, {name for name, _ in offers}, table_comes)
 
     def _engine_names(
-        self, typed: str, taken_names: set[str], table_comes: bool
+        self, prefix: str, taken_names: set[str], table_comes: bool
     ) -> Iterator[Completion]:
         """Complete keywords and functions; where a table is expected, only table functions."""
         if not table_comes:
-            words = [w.lower() if typed.islower() else w for w in self._names.keywords]
-            yield from _matching(typed, [(w, "keyword") for w in words if w not in taken_names])
+            keywords = [w.lower() if prefix.islower() else w for w in self._names.keywords]
+            yield from _matching(prefix, [(w, "keyword") for w in keywords if w not in taken_names])
         functions = [
-            (f"{name}(", kind)
-            for name, kind in self._names.functions
-            if not table_comes or kind.startswith("table")
+            (f"{name}(", function_kind)
+            for name, function_kind in self._names.functions
+            if not table_comes or function_kind.startswith("table")
         ]
-        yield from _matching(typed, functions)
+        yield from _matching(prefix, functions)
 
     def _members(self, owner: str, types: list[str]) -> list[Named]:
         """Return what may follow a name and a dot: types, a ref's tables, a table's columns, any
@@ -254,14 +260,14 @@ class SqlCompleter(Completer):
         # An unknown name before the dot is probably an alias: any column may be meant.
         candidates = {owner: tables[owner]} if owner in tables else tables
         of_types = types if owner not in tables else []
-        columns = dict(each for type_ in of_types for each in self._names.type_columns(type_))
+        columns = dict(column for type_ in of_types for column in self._names.type_columns(type_))
         columns |= {column: "column" for names in candidates.values() for column in names}
         return [*columns.items()]
 
 
-def _types_in(text: str) -> list[str]:
+def _types_in(query: str) -> list[str]:
     """Return the types whose tables a statement names."""
-    return [quoted.replace('""', '"') or plain for quoted, plain in _TYPE_TABLE.findall(text)]
+    return [quoted.replace('""', '"') or plain for quoted, plain in _TYPE_TABLE.findall(query)]
 
 
 def _written(name: str) -> str:
@@ -269,19 +275,19 @@ def _written(name: str) -> str:
     return name if _NAME.fullmatch(name) else identifier(name)
 
 
-def open_token(text: str) -> tuple[str, int]:
+def open_token(query: str) -> tuple[str, int]:
     """Return (`text`, `name`, `line`, `block` or nothing, place) of what is still open at the end.
 
     `text` is a string, `name` a quoted name, the others are comments.
     """
-    for token in _TOKEN.finditer(text):
-        kind = token.lastgroup or ""
-        if token.end() == len(text) and not token[kind]:
-            return kind, token.start()
-    return "", len(text)
+    for token in _TOKEN.finditer(query):
+        token_kind = token.lastgroup or ""
+        if token.end() == len(query) and not token[token_kind]:
+            return token_kind, token.start()
+    return "", len(query)
 
 
-def _matching(typed: str, words: Iterable[Named]) -> Iterator[Completion]:
-    for word, kind in words:
-        if word.lower().startswith(typed.lower()):
-            yield Completion(word, -len(typed), display_meta=kind)
+def _matching(prefix: str, candidates: Iterable[Named]) -> Iterator[Completion]:
+    for word, note in candidates:
+        if word.lower().startswith(prefix.lower()):
+            yield Completion(word, -len(prefix), display_meta=note)

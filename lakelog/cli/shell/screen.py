@@ -30,51 +30,51 @@ def draw(result: QueryResult) -> tuple[str, str, str]:
     """Return (the table, the number of rows, what is left out)."""
     rows = [row for batch in result.batches for row in batch]
     colour = terminal.has_colour(sys.stdout)
-    text, left_out = render(result.columns, rows[:ROWS_MAX], terminal.width(), colour)
+    drawing, left_out = render(result.columns, rows[:ROWS_MAX], terminal.width(), colour)
     is_cut = len(rows) > ROWS_MAX
     count_words = f"the first {ROWS_MAX} rows" if is_cut else many(len(rows), "row")
     note = ".format csv shows all" if is_cut or left_out else ""
     if left_out:
         shown_columns = f"{len(result.columns) - len(left_out)} of {len(result.columns)} columns"
         note = f"{shown_columns}, not {', '.join(map(cell, left_out))}; {note}"
-    return text, count_words, note
+    return drawing, count_words, note
 
 
-def show(text: str) -> None:
+def show(content: str) -> None:
     """Write a text to stdout, or to a pager if it is taller than the screen."""
-    words = pager(text)
-    if words:
-        page(text.encode(sys.stdout.encoding or "utf-8", "replace"), words)
+    command = pager(content)
+    if command:
+        page(content.encode(sys.stdout.encoding or "utf-8", "replace"), command)
     else:
-        write_text(text, sys.stdout.buffer, OutputTarget("table"))
+        write_text(content, sys.stdout.buffer, OutputTarget("table"))
 
 
-def pager(text: str) -> list[str]:
+def pager(content: str) -> list[str]:
     """Return the command of a pager for a text on stdout; nothing where none is needed or
     installed.
 
     PAGER="" turns it off.
     """
     try:
-        words = shlex.split(os.environ.get("PAGER", "less"))
+        command = shlex.split(os.environ.get("PAGER", "less"))
     except ValueError:
         return []
-    tall = text.count("\n") > shutil.get_terminal_size((80, 24)).lines - _BELOW
-    usable = bool(words) and tall and terminal.is_terminal(sys.stdout)
-    return words if usable and shutil.which(words[0]) else []
+    tall = content.count("\n") > shutil.get_terminal_size((80, 24)).lines - _BELOW
+    usable = bool(command) and tall and terminal.is_terminal(sys.stdout)
+    return command if usable and shutil.which(command[0]) else []
 
 
-def page(text: bytes, words: list[str]) -> None:
+def page(content: bytes, command: list[str]) -> None:
     """Show a text in a pager. Ctrl-C then belongs to the pager, which may end before it read
     everything."""
     # F, R, X: end at once if all fits, keep colours, leave the text on the screen. The user's own
     # LESS wins.
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, env={"LESS": "FRX", **os.environ})
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env={"LESS": "FRX", **os.environ})
     # Ctrl-C belongs to the pager; the shell must survive it.
     previous_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with contextlib.suppress(BrokenPipeError):
-            process.communicate(text)
+            process.communicate(content)
         process.wait()
     finally:
         signal.signal(signal.SIGINT, previous_handler)
@@ -87,15 +87,15 @@ def complain(error: BaseException, query: str = "", as_typed: Callable[[str], st
         return
     if os.environ.get("LAKELOG_DEBUG"):
         traceback.print_exception(error)
-    own = isinstance(error, QueryFailed) or exits.is_engine(error)
-    text = (
+    is_query_error = isinstance(error, QueryFailed) or exits.is_engine(error)
+    message = (
         messages.renumbered(as_typed(str(error)), query)
-        if own
+        if is_query_error
         else f"error: {exits.words_of(error)}"
     )
-    first, *rest = [cell(line) for line in text.splitlines()] or [type(error).__name__]
-    terminal.say(first, fg="red")
-    for line in rest:
+    headline, *details = [cell(line) for line in message.splitlines()] or [type(error).__name__]
+    terminal.say(headline, fg="red")
+    for line in details:
         terminal.say(line)
 
 

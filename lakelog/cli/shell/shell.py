@@ -103,33 +103,33 @@ class Shell:
     def prompt(self) -> str:
         """The prompt: the branch if it is not main, and the state that is queried."""
         branch = self._lake.branch_name
-        where = "" if branch == "main" else f"/{branch}"
+        branch_note = "" if branch == "main" else f"/{branch}"
         state = f"@{self._ref}" if self._ref else ""
-        return f"{cell(f'lakelog{where}{state}')}> "
+        return f"{cell(f'lakelog{branch_note}{state}')}> "
 
-    def talk(self, read: Callable[[str], str]) -> None:
+    def talk(self, read_line: Callable[[str], str]) -> None:
         """Run what `read` returns, until it raises EOFError or the user leaves."""
         while not self.is_over:
             try:
-                self.answer(read(self.prompt))
+                self.answer(read_line(self.prompt))
             # Ctrl-C at the prompt drops the line that was typed.
             except KeyboardInterrupt:
                 continue
             except EOFError:
                 return
 
-    def is_whole(self, text: str) -> bool:
+    def is_whole(self, query: str) -> bool:
         """Whether Enter runs what was typed."""
-        return _command_in(text) is not None or self._runner.is_whole(text)
+        return _command_in(query) is not None or self._runner.is_whole(query)
 
-    def answer(self, text: str) -> None:
+    def answer(self, line: str) -> None:
         """Run statements, or a command; report an error, and skip what comes after it."""
-        command, running = _command_in(text), text
+        command, running = _command_in(line), line
         try:
             if command is not None:
                 self._obey(command)
                 return
-            for statement in self._runner.statements(text):
+            for statement in self._runner.statements(line):
                 running = statement.text
                 self._run(statement)
         # Nothing that goes wrong in a statement ends the shell.
@@ -168,11 +168,11 @@ class Shell:
         params = {k: v for k, v in self._params.items() if k in statement.params}
         with QueryMonitor(self._runner.interrupt, self._app.progress("running", "s")) as monitor:
             relation = self._runner.sql(statement.text, params or None, self._digest)
-            text, count_words, note = self._outcome(statement, relation, monitor)
+            output, count_words, note = self._outcome(statement, relation, monitor)
         # Before the pager opens: reading is not running.
         seconds = time.monotonic() - start
-        if text:
-            show(text)
+        if output:
+            show(output)
         if self.is_timed:
             note = "; ".join(filter(None, [f"{count_words}, {duration(seconds)}", note]))
         if note:
@@ -199,12 +199,14 @@ class Shell:
     # --- commands ---
 
     def _obey(self, line: str) -> None:
-        typed, _, argument = line.partition(" ")
+        command, _, argument = line.partition(" ")
         # A beginning is enough, as in sqlite3's shell, if it means one command only.
-        matches = [typed] if typed in COMMANDS else [n for n in COMMANDS if n.startswith(typed)]
+        matches = (
+            [command] if command in COMMANDS else [n for n in COMMANDS if n.startswith(command)]
+        )
         if len(matches) != 1:
-            display = typed if typed.startswith("\\") else f".{typed}"
-            hint = did_you_mean(typed, COMMANDS) or ".help lists them"
+            display = command if command.startswith("\\") else f".{command}"
+            hint = did_you_mean(command, COMMANDS) or ".help lists them"
             raise click.ClickException(f"no command {display}: {hint}")
         getattr(self, f"_{matches[0]}")(argument.strip())
 
@@ -221,9 +223,9 @@ class Shell:
         terminal.say(f"the format is {self.format}", dim=True)
 
     def _help(self, _: str) -> None:
-        usages = {f".{name} {words}": what for name, (words, what) in COMMANDS.items()}
+        usages = {f".{name} {usage}": summary for name, (usage, summary) in COMMANDS.items()}
         widest = max(map(len, usages))
-        lines = [f"{words:{widest}}  {what}" for words, what in usages.items()]
+        lines = [f"{usage:{widest}}  {summary}" for usage, summary in usages.items()]
         show("\n".join([*lines, _HELP, ""]))
 
     def _quit(self, _: str) -> None:
@@ -237,8 +239,8 @@ class Shell:
         rows = []
         for table, quoted in tables.items():
             relation = self._runner.sql(f"SELECT * FROM {quoted}", None, self._digest)
-            for name, kind in zip(relation.columns, relation.types, strict=True):
-                rows.append({"table": table, "column": name, "type": str(kind)})
+            for name, column_type in zip(relation.columns, relation.types, strict=True):
+                rows.append({"table": table, "column": name, "type": str(column_type)})
         show(draw(of_records(rows))[0])
 
     def _tables(self, _: str) -> None:
@@ -254,8 +256,8 @@ class Shell:
         if len(types) > _TYPES_MAX:
             tables[f"{TYPES}.NAME"] = f"{many(len(types), 'type')} in all"
         tables |= {f"omega.{name}": "the older event store" for name in OMEGA_TABLES}
-        for name, kind in self.names.refs():
-            tables[f"{sql.identifier(name)}.events"] = kind
+        for name, ref_kind in self.names.refs():
+            tables[f"{sql.identifier(name)}.events"] = ref_kind
         show(draw(of_records([{"table": t, "what": w} for t, w in tables.items()]))[0])
 
     def _timer(self, argument: str) -> None:
@@ -265,14 +267,14 @@ class Shell:
         terminal.say(f"the timer is {'on' if self.is_timed else 'off'}", dim=True)
 
 
-def _command_in(text: str) -> str | None:
+def _command_in(line: str) -> str | None:
     """Return a command of the shell without its dot, or None; see SYNONYMS."""
-    line = text.strip().rstrip("; ")
+    line = line.strip().rstrip("; ")
     if line.startswith("."):
         return line[1:]
-    typed, _, argument = line.partition(" ")
-    if typed.startswith("\\"):
-        typed = typed.removesuffix("+")
-        name = "tables" if typed == "\\d" and not argument else SYNONYMS.get(typed, typed)
+    command, _, argument = line.partition(" ")
+    if command.startswith("\\"):
+        command = command.removesuffix("+")
+        name = "tables" if command == "\\d" and not argument else SYNONYMS.get(command, command)
         return f"{name} {argument}".strip()
     return SYNONYMS.get(line.lower())

@@ -84,43 +84,43 @@ class StatementRunner:
         if self._cursor is not None:
             self._cursor.interrupt()
 
-    def statements(self, text: str) -> list[ShellStatement]:
+    def statements(self, script: str) -> list[ShellStatement]:
         """Split a text into statements. Raises QueryFailed where it does not parse."""
         try:
-            parsed = self._parse(text)
+            parsed = self._parse(script)
         except duckdb.Error as error:
             raise QueryFailed(str(error)) from None
         return [ShellStatement(s.sql, s.kind, s.parameters) for s in parsed]
 
-    def _parse(self, text: str) -> list[syntax.ParsedStatement]:
+    def _parse(self, script: str) -> list[syntax.ParsedStatement]:
         """Parse statements, with those for tables that the engine cannot parse."""
         try:
-            return syntax.statements(self.cursor(), text)
+            return syntax.statements(self.cursor(), script)
         except duckdb.Error:
-            known = listings.parsable(text)
-            if known != text:
+            parsable = listings.parsable(script)
+            if parsable != script:
                 with contextlib.suppress(duckdb.Error):  # then the error is of what was typed
-                    return syntax.statements(self.cursor(), known)
+                    return syntax.statements(self.cursor(), parsable)
             raise
 
-    def is_whole(self, text: str) -> bool:
+    def is_whole(self, script: str) -> bool:
         """Whether a text is ready to run: it ends with a semicolon, outside strings and comments.
 
         A text that cannot be parsed is ready too, for no more words would mend it.
         """
         cursor = self.cursor()
         try:
-            count = len(syntax.statements(cursor, text))
+            count = len(syntax.statements(cursor, script))
         except duckdb.Error as error:
             # What can never parse is run at its semicolon, so that the error appears; an open
             # string is not over at one.
-            return text.rstrip().endswith(";") and not messages.is_unfinished(str(error))
+            return script.rstrip().endswith(";") and not messages.is_unfinished(str(error))
         if not count:
-            return not text.strip() or ";" in _COMMENT.sub("", text)
+            return not script.strip() or ";" in _COMMENT.sub("", script)
         try:
             # With a statement behind it: only if that one is counted apart did the text end with a
             # semicolon.
-            return len(syntax.statements(cursor, f"{text}\nSELECT 1")) > count
+            return len(syntax.statements(cursor, f"{script}\nSELECT 1")) > count
         except duckdb.Error:
             return False
 
@@ -148,18 +148,18 @@ class StatementRunner:
             except duckdb.Error as error:
                 if payload.WIDE not in self._query:
                     raise
-                first = error
+                original = error
             # An error shows the statement as it was typed.
             try:
                 return self._bound(cursor, query, params, at, is_as_asked=True)
             except duckdb.BinderException as error:
-                raise duckdb.BinderException(clearer(str(first), str(error))) from None
+                raise duckdb.BinderException(clearer(str(original), str(error))) from None
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
             session = self.session
-            words = with_suggestion(str(error), session.table_names, session.store.refs)
-            raise QueryFailed(self.as_typed(words)) from None
+            message = with_suggestion(str(error), session.table_names, session.store.refs)
+            raise QueryFailed(self.as_typed(message)) from None
 
     def _bound(
         self, cursor: Any, query: str, params: Any, at: str | None, *, is_as_asked: bool = False
@@ -179,8 +179,8 @@ class StatementRunner:
         session = self.session
         with session.mutex.hold():
             mentions = prune.analyze(session.connect().cursor(), query, session=cursor)
-            is_counted, named = mentions.counts_all is not None, mentions.own_tables(TABLES)
-            if session.hides_tables or is_counted or named != {"events"}:
+            is_counted, tables = mentions.counts_all is not None, mentions.own_tables(TABLES)
+            if session.hides_tables or is_counted or tables != {"events"}:
                 return False
             # Where gc was faster, who makes the tables looks again.
             with contextlib.suppress(SnapshotGone):
@@ -191,10 +191,10 @@ class StatementRunner:
     def complete(self) -> bool:
         """Give the last statement its tables whole: before, they have what its first rows need, and
         a payload that the engine cannot parse is an error. Return whether they were not whole."""
-        made, self._scan = self._scan, None
-        if made is None:
+        pending_scan, self._scan = self._scan, None
+        if pending_scan is None:
             return False
-        scan, cursor = made
+        scan, cursor = pending_scan
         scan.complete(cursor)
         return True
 
@@ -225,10 +225,10 @@ class StatementRunner:
             return error
         return error
 
-    def as_typed(self, words: str) -> str:
+    def as_typed(self, message: str) -> str:
         """Return the engine's message with refs as they were typed instead of their schemas."""
-        words = type_tables.as_written(words)
-        return _SCHEMA.sub(lambda schema: self.session.in_one_line(schema[0]), words)
+        message = type_tables.as_written(message)
+        return _SCHEMA.sub(lambda schema: self.session.in_one_line(schema[0]), message)
 
     def close(self) -> None:
         """Close the database, with everything that statements created in it."""
