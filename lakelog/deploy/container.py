@@ -66,10 +66,12 @@ class Engine:
 
     def __init__(self, name: str | None = None) -> None:
         """Use the engine of this name, or the first that answers. Raises MissingPackage."""
-        names = [each for each in ([name] if name else ENGINES) if shutil.which(each)]
+        names = [
+            candidate for candidate in ([name] if name else ENGINES) if shutil.which(candidate)
+        ]
         if not names:
-            wanted = name or " or ".join(ENGINES)
-            raise MissingPackage(f"{wanted} is not installed: install it, or run this where it is")
+            choice = name or " or ".join(ENGINES)
+            raise MissingPackage(f"{choice} is not installed: install it, or run this where it is")
         reasons = []
         for self.name in names:
             try:
@@ -87,7 +89,7 @@ class Engine:
         restart = policy.get("Name") or "no"
         if restart == "on-failure" and policy.get("MaximumRetryCount"):
             restart += f":{policy['MaximumRetryCount']}"
-        variables = (text.partition("=") for text in body["Config"].get("Env") or ())
+        variables = (assignment.partition("=") for assignment in body["Config"].get("Env") or ())
         return Container(
             body["Name"].removeprefix("/"),
             str(body.get("ImageName") or body["Config"].get("Image") or body["Image"]),
@@ -100,8 +102,8 @@ class Engine:
 
     def exists(self, name: str) -> bool:
         """Whether there is a container of this name, running or not."""
-        said = self._run("ps", "--all", "--format", "{{.Names}}")
-        return name in said.replace(",", "\n").split()
+        output = self._run("ps", "--all", "--format", "{{.Names}}")
+        return name in output.replace(",", "\n").split()
 
     @contextlib.contextmanager
     def paused(self, name: str) -> Iterator[None]:
@@ -154,13 +156,13 @@ class Engine:
 
     def run(self, name: str, image: str, like: Container, options: Sequence[str] = ()) -> None:
         """Start a container of an image, mounted, published and restarted like another one."""
-        words = ["--detach", "--name", name, "--restart", like.restart]
+        arguments = ["--detach", "--name", name, "--restart", like.restart]
         for port in like.ports:
-            words += ["--publish", port]
+            arguments += ["--publish", port]
         for mount in like.mounts:
             mode = "" if mount.is_writable else ":ro"
-            words += ["--volume", f"{mount.name or mount.source}:{mount.destination}{mode}"]
-        self._run("run", *words, *options, image)
+            arguments += ["--volume", f"{mount.name or mount.source}:{mount.destination}{mode}"]
+        self._run("run", *arguments, *options, image)
 
     def stop(self, name: str) -> None:
         """End a container; it stays."""
@@ -185,15 +187,15 @@ class Engine:
             self._run("volume", "create", name)
         return str(self._json("volume", "inspect", name)[0]["Mountpoint"])
 
-    def _json(self, *words: str) -> Any:
+    def _json(self, *arguments: str) -> Any:
         try:
-            return orjson.loads(self._run(*words))
+            return orjson.loads(self._run(*arguments))
         except orjson.JSONDecodeError:
-            message = f"{self.name} {words[0]}: what it printed is no JSON"
+            message = f"{self.name} {arguments[0]}: what it printed is no JSON"
             raise ContainerFailed(message) from None
 
-    def _run(self, *words: str, seconds: int = _SECONDS) -> str:
-        return program.run([self.name], words, ContainerFailed, seconds)
+    def _run(self, *arguments: str, seconds: int = _SECONDS) -> str:
+        return program.run([self.name], arguments, ContainerFailed, seconds)
 
 
 def _mount(body: dict[str, Any]) -> Mount:
@@ -205,8 +207,8 @@ def _ports(bindings: dict[str, Any]) -> list[str]:
     """Return published ports as `run --publish` takes them."""
     ports = []
     for inner, outer in sorted(bindings.items()):
-        for each in outer or ():
-            host = each.get("HostIp") or ""
+        for binding in outer or ():
+            host = binding.get("HostIp") or ""
             host = f"[{host}]:" if ":" in host else f"{host}:" if host else ""
-            ports.append(f"{host}{each.get('HostPort') or ''}:{inner}")
+            ports.append(f"{host}{binding.get('HostPort') or ''}:{inner}")
     return ports

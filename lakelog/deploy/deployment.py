@@ -69,7 +69,7 @@ class Deployment:
     rolling: bool = False
 
     def __post_init__(self) -> None:
-        for what, value, pattern, example in (
+        for noun, value, pattern, example in (
             ("name", self.name, _NAME, "api-server, of at most 50 lower-case letters and digits"),
             ("namespace", self.namespace, _NAME, "production"),
             ("image", self.image, _IMAGE, "registry.example.com/app:1.4"),
@@ -80,7 +80,7 @@ class Deployment:
             ("probe", self.probe or "/", _PROBE, "/healthz"),
         ):
             if not pattern.fullmatch(value):
-                raise InvalidSetting(f"the {what} {value!r} is not like {example}")
+                raise InvalidSetting(f"the {noun} {value!r} is not like {example}")
         # Not repeated: it may hold a password.
         if self.remote and not _REMOTE.fullmatch(self.remote):
             raise InvalidSetting("the remote is not like s3://bucket/lakes/api, without a password")
@@ -89,14 +89,14 @@ class Deployment:
         if self.secret and not self.remote:
             raise InvalidSetting("a secret is for a remote: name it by --remote")
         # As root a container could change what its image protects.
-        for what, number, most in (
+        for noun, number, maximum in (
             ("user", self.user, 2**31 - 1),
             ("grace", self.grace, 24 * 3600),
             ("retention", self.retention, 10_000),
             ("port", self.port if self.port is not None else 1, 65_535),
         ):
-            if not 1 <= number <= most:
-                raise InvalidSetting(f"the {what} {number} is not from 1 to {most:,}")
+            if not 1 <= number <= maximum:
+                raise InvalidSetting(f"the {noun} {number} is not from 1 to {maximum:,}")
 
 
 def running_in(environment: Mapping[str, str]) -> dict[str, str]:
@@ -105,16 +105,16 @@ def running_in(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: environment[name] for key, name in _RUNNING.items() if environment.get(name)}
 
 
-def render(deployment: Deployment, kind: str) -> str:
+def render(deployment: Deployment, recipe: str) -> str:
     """Return the recipe of a kind of KINDS, as YAML."""
-    if kind == "compose":
-        return _filled(kind, _compose(deployment))
+    if recipe == "compose":
+        return _filled(recipe, _compose(deployment))
     values = _kubernetes(deployment)
-    parts = {"clone": ""}
+    pieces_by_name = {"clone": ""}
     if deployment.remote:
-        parts = {"clone": _filled("kubernetes_clone", values).rstrip("\n")}
-    text = _filled(kind, values | parts)
-    return text + _filled("kubernetes_push", values) if deployment.remote else text
+        pieces_by_name = {"clone": _filled("kubernetes_clone", values).rstrip("\n")}
+    content = _filled(recipe, values | pieces_by_name)
+    return content + _filled("kubernetes_push", values) if deployment.remote else content
 
 
 def _filled(name: str, values: Mapping[str, str]) -> str:
@@ -122,73 +122,80 @@ def _filled(name: str, values: Mapping[str, str]) -> str:
     return template.substitute(values)
 
 
-def _kubernetes(of: Deployment) -> dict[str, str]:
+def _kubernetes(deployment: Deployment) -> dict[str, str]:
     # $(NAME) is a variable there.
-    args = [arg.replace("$(", "$$(") for arg in of.args]
+    args = [arg.replace("$(", "$$(") for arg in deployment.args]
     return {
-        **_shared(of),
-        "claim": _json(f"{of.name}-data"),
-        "namespace": _json(of.namespace),
-        "storage_class": _line("  storageClassName", of.storage_class),
-        "size": _json(of.size),
-        "grace": str(of.grace),
-        "user": str(of.user),
+        **_shared(deployment),
+        "claim": _json(f"{deployment.name}-data"),
+        "namespace": _json(deployment.namespace),
+        "storage_class": _line("  storageClassName", deployment.storage_class),
+        "size": _json(deployment.size),
+        "grace": str(deployment.grace),
+        "user": str(deployment.user),
         "args": _line("          args", args),
-        "ports": _line("          ports", [{"containerPort": of.port}] if of.port else []),
-        "retention_job": _json(f"{of.name}-retention"),
-        "schedule": _json(of.schedule),
-        "strategy": _json(_ROLLING if of.rolling else {"type": "Recreate"}),
-        "strategy_reason": _REASONS[of.rolling],
-        "probe": _line("          readinessProbe", _probe(of)),
-        "secret": _line("          envFrom", _secret(of)),
-        "job_secret": _line("              envFrom", _secret(of)),
-        "stop": _json(_stop(of)),
-        "remote": _json(of.remote),
-        "push_job": _json(f"{of.name}-push"),
-        "push_schedule": _json(of.push_schedule),
+        "ports": _line(
+            "          ports", [{"containerPort": deployment.port}] if deployment.port else []
+        ),
+        "retention_job": _json(f"{deployment.name}-retention"),
+        "schedule": _json(deployment.schedule),
+        "strategy": _json(_ROLLING if deployment.rolling else {"type": "Recreate"}),
+        "strategy_reason": _REASONS[deployment.rolling],
+        "probe": _line("          readinessProbe", _probe(deployment)),
+        "secret": _line("          envFrom", _secret(deployment)),
+        "job_secret": _line("              envFrom", _secret(deployment)),
+        "stop": _json(_stop(deployment)),
+        "remote": _json(deployment.remote),
+        "push_job": _json(f"{deployment.name}-push"),
+        "push_schedule": _json(deployment.push_schedule),
     }
 
 
-def _probe(of: Deployment) -> dict[str, Any] | None:
-    if of.port is None:
+def _probe(deployment: Deployment) -> dict[str, Any] | None:
+    if deployment.port is None:
         return None
-    asked = {"httpGet": {"path": of.probe, "port": of.port}}
-    return {**(asked if of.probe else {"tcpSocket": {"port": of.port}}), "periodSeconds": 5}
+    request = {"httpGet": {"path": deployment.probe, "port": deployment.port}}
+    return {
+        **(request if deployment.probe else {"tcpSocket": {"port": deployment.port}}),
+        "periodSeconds": 5,
+    }
 
 
-def _secret(of: Deployment) -> list[Any] | None:
-    return [{"secretRef": {"name": of.secret}}] if of.secret else None
+def _secret(deployment: Deployment) -> list[Any] | None:
+    return [{"secretRef": {"name": deployment.secret}}] if deployment.secret else None
 
 
-def _stop(of: Deployment) -> list[str]:
+def _stop(deployment: Deployment) -> list[str]:
     """What runs before the program is told to end."""
     save = ["lakelog", "--lake", LAKE, "state", "save"]
-    if not of.remote:
+    if not deployment.remote:
         return save
     # Events travel also where the state could not be saved, which the pod's events then say.
     push = f"lakelog --lake {LAKE} push origin --tags"
     return ["sh", "-c", f"{' '.join(save)}; saved=$?; {push} && exit $saved"]
 
 
-def _compose(of: Deployment) -> dict[str, str]:
+def _compose(deployment: Deployment) -> dict[str, str]:
     values = {
-        **_shared(of),
-        "user": _json(f"{of.user}:{of.user}"),
-        "grace": _json(f"{of.grace}s"),
-        "args": _line("    command", list(of.args)),
-        "ports": _line("    ports", [f"{of.port}:{of.port}"] if of.port else []),
+        **_shared(deployment),
+        "user": _json(f"{deployment.user}:{deployment.user}"),
+        "grace": _json(f"{deployment.grace}s"),
+        "args": _line("    command", list(deployment.args)),
+        "ports": _line(
+            "    ports", [f"{deployment.port}:{deployment.port}"] if deployment.port else []
+        ),
     }
     # Compose replaces $NAME by a variable of its own, also in what a program gets.
     return {name: value.replace("$", "$$") for name, value in values.items()}
 
 
-def _shared(of: Deployment) -> dict[str, str]:
+def _shared(deployment: Deployment) -> dict[str, str]:
     return {
-        "name": _json(of.name),
-        "image": _json(of.image),
+        "name": _json(deployment.name),
+        "image": _json(deployment.image),
         "lake": _json(LAKE),
         "state": _json(STATE),
-        "retention": _json(str(of.retention)),
+        "retention": _json(str(deployment.retention)),
     }
 
 

@@ -43,10 +43,10 @@ class Kubectl:
 
     def __init__(self, namespace: str = "default", context: str = "") -> None:
         """Find the program. Raises MissingPackage."""
-        found = shutil.which("kubectl")
-        if found is None:
+        command = shutil.which("kubectl")
+        if command is None:
             raise MissingPackage("kubectl is not installed: see kubernetes.io/docs/tasks/tools")
-        self._command = [found, f"--namespace={namespace}"]
+        self._command = [command, f"--namespace={namespace}"]
         self._command += [f"--context={context}"] if context else []
 
     def revisions(self, name: str) -> list[Revision]:
@@ -54,31 +54,41 @@ class Kubectl:
         deployment = self._json("get", f"deployment/{name}")
         labels = deployment["spec"]["selector"].get("matchLabels", {})
         selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-        found = self._json("get", "replicasets", f"--selector={selector}")["items"]
+        replica_sets = self._json("get", "replicasets", f"--selector={selector}")["items"]
         current = _annotation(deployment, _REVISION)
         # Several deployments may have pods with these labels.
-        owned = [each for each in found if _owner(each) == deployment["metadata"]["uid"]]
-        revisions = [_revision(each, current) for each in owned if _annotation(each, _REVISION)]
+        owned = [
+            replica_set
+            for replica_set in replica_sets
+            if _owner(replica_set) == deployment["metadata"]["uid"]
+        ]
+        revisions = [
+            _revision(replica_set, current)
+            for replica_set in owned
+            if _annotation(replica_set, _REVISION)
+        ]
         return sorted(revisions, key=lambda revision: revision.number, reverse=True)
 
     def choose(self, name: str, number: int | None) -> Revision:
         """Return the revision of this number, or the one before the current."""
         revisions = self.revisions(name)
-        current = next((each.number for each in revisions if each.is_current), 0)
+        current = next((entry.number for entry in revisions if entry.is_current), 0)
         if number is None:
-            earlier = [each for each in revisions if each.number < current]
+            earlier = [entry for entry in revisions if entry.number < current]
             if not earlier:
                 raise DeploymentFailed(f"deployment {name} has no revision before the current one")
             return earlier[0]
-        for each in revisions:
-            if each.number == number:
-                return each
-        known = ", ".join(str(each.number) for each in revisions) or "none"
-        raise DeploymentFailed(f"deployment {name} has no revision {number}; there are: {known}")
+        for entry in revisions:
+            if entry.number == number:
+                return entry
+        numbers = ", ".join(str(entry.number) for entry in revisions) or "none"
+        raise DeploymentFailed(f"deployment {name} has no revision {number}; there are: {numbers}")
 
     def find(self, name: str, digest: str) -> Revision | None:
         """Return the revision whose pods have this hash; its number changes with every rollback."""
-        return next((each for each in self.revisions(name) if each.hash == digest), None)
+        return next(
+            (revision for revision in self.revisions(name) if revision.hash == digest), None
+        )
 
     def undo(self, name: str, revision: Revision, seconds: int = 300) -> None:
         """Let a deployment have this revision, and wait until its pods are ready."""
@@ -91,31 +101,31 @@ class Kubectl:
 
     def wait(self, name: str, seconds: int = 300) -> str:
         """Wait until a rollout is complete; return what is said of it."""
-        words = ["rollout", "status", f"deployment/{name}", f"--timeout={seconds}s"]
-        said = self._run(*words, seconds=seconds + _SECONDS).strip()
-        return said.splitlines()[-1] if said else ""
+        arguments = ["rollout", "status", f"deployment/{name}", f"--timeout={seconds}s"]
+        output = self._run(*arguments, seconds=seconds + _SECONDS).strip()
+        return output.splitlines()[-1] if output else ""
 
     def execute(self, name: str, *command: str, seconds: int = 600) -> str:
         """Run a command in the container `app` of a pod of a deployment; return its output."""
         target = ["exec", f"deployment/{name}", "--container=app", "--"]
         return self._run(*target, *command, seconds=seconds)
 
-    def _json(self, *words: str) -> Any:
+    def _json(self, *arguments: str) -> Any:
         try:
-            return orjson.loads(self._run(*words, "--output=json"))
+            return orjson.loads(self._run(*arguments, "--output=json"))
         except orjson.JSONDecodeError:
-            raise DeploymentFailed(f"kubectl {words[0]}: what it printed is no JSON") from None
+            raise DeploymentFailed(f"kubectl {arguments[0]}: what it printed is no JSON") from None
 
-    def _run(self, *words: str, seconds: int = _SECONDS) -> str:
+    def _run(self, *arguments: str, seconds: int = _SECONDS) -> str:
         hint = ": is the cluster reachable?"
         return program.run(
-            self._command, words, DeploymentFailed, seconds, hint=hint, said=_without_log
+            self._command, arguments, DeploymentFailed, seconds, hint=hint, message_of=_without_log
         )
 
 
-def _without_log(text: str) -> str:
+def _without_log(output: str) -> str:
     """Return a message without the log of the client that stands before it."""
-    lines = text.splitlines()
+    lines = output.splitlines()
     return "\n".join([x for x in lines if x.strip() and not _LOGGED.match(x)] or lines)
 
 

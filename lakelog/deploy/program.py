@@ -13,19 +13,19 @@ _SHOWN_MAX = 300
 
 def run(
     command: Sequence[str],
-    words: Sequence[str],
+    arguments: Sequence[str],
     failure: type[LakelogError],
     seconds: int,
     *,
     hint: str = "",
-    said: Callable[[str], str] = str,
+    message_of: Callable[[str], str] = str,
 ) -> str:
     """Return what `command` with `words` printed. Raises `failure` if it fails, with what `said`
     leaves of its standard error, or does not end in `seconds`, with the `hint`."""
-    title = f"{os.path.basename(command[0])} {words[0]}"
+    title = f"{os.path.basename(command[0])} {arguments[0]}"
     try:
-        done = subprocess.run(
-            [*command, *words],
+        completed = subprocess.run(
+            [*command, *arguments],
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -35,9 +35,9 @@ def run(
         )
     except subprocess.TimeoutExpired:
         raise failure(f"{title} did not answer in {seconds:,} s{hint}") from None
-    if done.returncode:
-        line = " ".join(said(done.stderr).split())
+    if completed.returncode:
+        line = " ".join(message_of(completed.stderr).split())
         # podman and kubectl begin what they say with this word, each in its own case.
         line = line.removeprefix("Error: ").removeprefix("error: ")
         raise failure(f"{title}: {line[:_SHOWN_MAX] or 'it failed'}")
-    return done.stdout
+    return completed.stdout

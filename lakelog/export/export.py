@@ -77,7 +77,7 @@ def destination(
 def export(
     ask: Ask,
     query: str,
-    to: ExportDestination,
+    goal: ExportDestination,
     *,
     params: Any = None,
     shard_rows: int = SHARD_ROWS,
@@ -92,22 +92,22 @@ def export(
         raise ExportRefused(f"shard_rows is the most rows of a file, at least 1, not {shard_rows}")
     # The reader is opened before the destination is touched: a query that fails leaves nothing
     # behind.
-    text = _with_date(_query(query), to.partition_by, ask, params)
-    reader = ask(text, params).to_arrow_reader(_BATCH)
+    query_text = _with_date(_query(query), goal.partition_by, ask, params)
+    reader = ask(query_text, params).to_arrow_reader(_BATCH)
     is_events = _is_events(query, reader.schema.names)
     if is_events:
         reader = _data_only(reader)
     # One file needs no sharding and no partitions, and may be a pipe or a device.
-    if to.is_file:
-        return _write_file(reader, to, is_events, progress)
-    opener = _opener(to.format, "", is_events)
+    if goal.is_file:
+        return _write_file(reader, goal, is_events, progress)
+    opener = _opener(goal.format, "", is_events)
     return tables.write(
         reader,
-        to.path,
+        goal.path,
         opener,
-        to.extension,
+        goal.extension,
         shard_rows=shard_rows,
-        partition_by=to.partition_by,
+        partition_by=goal.partition_by,
         progress=progress,
     )
 
@@ -162,30 +162,30 @@ def _with_date(query: str, columns: Sequence[str], ask: Ask, params: Any) -> str
 
 def _write_file(
     reader: pa.RecordBatchReader,
-    to: ExportDestination,
+    goal: ExportDestination,
     is_json: bool,
     progress: Callable[[int], None] | None,
 ) -> ExportResult:
     """Write one file that appears once it is complete."""
-    if os.path.isdir(to.path):
-        raise ExportRefused(f"{to.path} is a directory: name a file")
+    if os.path.isdir(goal.path):
+        raise ExportRefused(f"{goal.path} is a directory: name a file")
     rows = 0
     # Parts open their file by its name. It stays open here meanwhile: whoever reads a pipe would
     # take it for the end if nobody had it open for a moment.
-    with folder.atomic_file(to.path) as file:
+    with folder.atomic_file(goal.path) as file:
         # What is no file cannot be asked for its place, as Arrow does of one that it opens.
-        where: Any = file if to.format in BINARY and not file.seekable() else file.name
-        part = _opener(to.format, to.path, is_json)(where, reader.schema)
+        destination_file: Any = file if goal.format in BINARY and not file.seekable() else file.name
+        writer = _opener(goal.format, goal.path, is_json)(destination_file, reader.schema)
         for batch in reader:
-            part.write(pa.Table.from_batches([batch]))
+            writer.write(pa.Table.from_batches([batch]))
             rows += batch.num_rows
             if progress:
                 progress(rows)
-        part.close()
+        writer.close()
     # A pipe or a device has no size: 0 would say that nothing was written.
-    is_kept = os.path.isfile(to.path)
-    sizes = {os.path.basename(to.path): os.path.getsize(to.path)} if is_kept else {}
-    return ExportResult(to.path, rows, sizes)
+    is_kept = os.path.isfile(goal.path)
+    sizes = {os.path.basename(goal.path): os.path.getsize(goal.path)} if is_kept else {}
+    return ExportResult(goal.path, rows, sizes)
 
 
 def _opener(form: str, name: str, is_json: bool) -> Opener:
@@ -214,12 +214,12 @@ class TextPart:
     def write(self, table: pa.Table) -> None:
         """Add rows."""
         for batch in table.to_batches():
-            for piece in self._lines.add(ColumnBatch(batch)):
-                self._file.write(piece)
+            for chunk in self._lines.add(ColumnBatch(batch)):
+                self._file.write(chunk)
 
     def close(self) -> None:
         """Finish the file."""
-        for piece in self._lines.rest():
-            self._file.write(piece)
+        for chunk in self._lines.rest():
+            self._file.write(chunk)
         self._file.close()
         self._out.close()

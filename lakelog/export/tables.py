@@ -70,9 +70,9 @@ class ExportResult:
 class _Output:
     """Where a file is written: Arrow itself takes no path that is not UTF-8."""
 
-    def __init__(self, where: str | BinaryIO) -> None:
-        self.file = open(where, "wb") if isinstance(where, str) else where  # noqa: SIM115
-        self._is_own = isinstance(where, str)
+    def __init__(self, file: str | BinaryIO) -> None:
+        self.file = open(file, "wb") if isinstance(file, str) else file  # noqa: SIM115
+        self._is_own = isinstance(file, str)
 
     def close(self) -> None:
         """Close the file, if it was opened here."""
@@ -83,16 +83,16 @@ class _Output:
 class ParquetPart:
     """A Parquet file, zstd, a row group for each table written."""
 
-    def __init__(self, where: str | BinaryIO, schema: pa.Schema) -> None:
-        self._out, self._schema = _Output(where), schema
+    def __init__(self, file: str | BinaryIO, schema: pa.Schema) -> None:
+        self._out, self._schema = _Output(file), schema
         self._writer: Any = None
 
     def write(self, table: pa.Table) -> None:
         """Add a row group."""
         if self._writer is None:
-            few = _repeating(table)
+            repeating = _repeating(table)
             self._writer = pq.ParquetWriter(
-                self._out.file, self._schema, use_dictionary=few, **COMPRESSION
+                self._out.file, self._schema, use_dictionary=repeating, **COMPRESSION
             )
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
@@ -107,11 +107,13 @@ class ParquetPart:
 def _repeating(table: pa.Table) -> bool | list[str]:
     """Return the columns that are worth a dictionary. That of any other one grows to its limit and
     is in the file besides the values, which takes a third of the time and a fifth of the space."""
-    few = table.slice(0, _SAMPLE_ROWS)
+    sample = table.slice(0, _SAMPLE_ROWS)
     # Leaves of nested columns have names of their own.
     if any(pa.types.is_nested(field.type) for field in table.schema):
         return True
-    return [n for n, each in zip(few.column_names, few.columns, strict=True) if _repeats(each)]
+    return [
+        n for n, column in zip(sample.column_names, sample.columns, strict=True) if _repeats(column)
+    ]
 
 
 def _repeats(values: pa.ChunkedArray) -> bool:
@@ -125,10 +127,8 @@ def _repeats(values: pa.ChunkedArray) -> bool:
 class ArrowPart:
     """An Arrow file (IPC file format), or a stream."""
 
-    def __init__(
-        self, where: str | BinaryIO, schema: pa.Schema, *, is_stream: bool = False
-    ) -> None:
-        self._out = _Output(where)
+    def __init__(self, file: str | BinaryIO, schema: pa.Schema, *, is_stream: bool = False) -> None:
+        self._out = _Output(file)
         self._writer = (pa.ipc.new_stream if is_stream else pa.ipc.new_file)(self._out.file, schema)
 
     def write(self, table: pa.Table) -> None:
@@ -194,10 +194,10 @@ class _Sink:
         opener: Opener,
         ending: str,
         shard_rows: int,
-        by: Sequence[str],
+        columns: Sequence[str],
     ) -> None:
         self._root, self._opener, self._ending = root, opener, ending
-        self._by, self._shard_rows = list(by), shard_rows
+        self._by, self._shard_rows = list(columns), shard_rows
         self._schema = pa.schema([f for f in schema if f.name not in self._by])
         self._partitions: dict[str, _Partition] = {}
 
@@ -215,8 +215,8 @@ class _Sink:
             return
         codes, names = np.zeros(table.num_rows, dtype=np.int64), [""]
         for column in self._by:
-            texts = pc.cast(table.column(column), pa.string()).combine_chunks()
-            coded = texts.dictionary_encode(null_encoding="encode")
+            strings = pc.cast(table.column(column), pa.string()).combine_chunks()
+            coded = strings.dictionary_encode(null_encoding="encode")
             values = [f"{column}={_encode(v)}" for v in coded.dictionary.to_pylist()]
             # A mixed-radix code per row: one filter per partition instead of one per column and
             # value.

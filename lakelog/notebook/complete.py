@@ -27,7 +27,7 @@ _REF = re.compile(r"--at[ =](\S*)$")
 
 def matcher(lake: Callable[[], Lake]) -> Any:
     """Return a matcher of IPython over the lake that `lake` gives."""
-    known: dict[str, SqlCompleter] = {}
+    completers: dict[str, SqlCompleter] = {}
 
     @context_matcher(identifier=_IDENTIFIER)  # type: ignore[untyped-decorator]
     def complete(context: CompletionContext) -> SimpleMatcherResult:
@@ -35,21 +35,21 @@ def matcher(lake: Callable[[], Lake]) -> Any:
         if before is None:
             return {"completions": []}
         try:
-            opened = lake()
+            open_lake = lake()
         except LakelogError:
             return {"completions": []}
         if match := _REF.search(before):
-            refs = [*opened.branches(), *(tag.name for tag in opened.tags())]
+            refs = [*open_lake.branches(), *(tag.name for tag in open_lake.tags())]
             return _result(match[1], [ref for ref in refs if ref.startswith(match[1])])
-        completer = known.get(opened.path)
+        completer = completers.get(open_lake.path)
         if completer is None:
-            known.clear()
-            completer = known[opened.path] = _completer(opened)
+            completers.clear()
+            completer = completers[open_lake.path] = _completer(open_lake)
         after = sql_after(context.full_text, context.cursor_position, context.cursor_line)
         document = Document(before + after, len(before))
-        found = [*completer.get_completions(document, CompleteEvent())]
-        typed = before[len(before) + found[0].start_position :] if found else ""
-        return _result(typed, [each.text for each in found])
+        completions = [*completer.get_completions(document, CompleteEvent())]
+        prefix = before[len(before) + completions[0].start_position :] if completions else ""
+        return _result(prefix, [completion.text for completion in completions])
 
     return complete
 
@@ -59,21 +59,21 @@ def is_ours(matcher: Any) -> bool:
     return getattr(matcher, "matcher_identifier", "") == _IDENTIFIER
 
 
-def sql_before(text: str, position: int, line: int) -> str | None:
+def sql_before(cell: str, position: int, line: int) -> str | None:
     """Return the SQL before the cursor, None where the cursor is not in SQL."""
-    lines = text.split("\n")
+    lines = cell.split("\n")
     before = "\n".join([*lines[:line], lines[line][:position]])
-    if text.lstrip().startswith("%%sql"):
+    if cell.lstrip().startswith("%%sql"):
         return before.lstrip().removeprefix("%%sql")
     match = _LINE.search(before.split("\n")[-1])
     return match[1] if match else None
 
 
-def sql_after(text: str, position: int, line: int) -> str:
+def sql_after(cell: str, position: int, line: int) -> str:
     """Return the SQL behind a cursor that is in SQL."""
-    lines = text.split("\n")
-    rest = lines[line + 1 :] if text.lstrip().startswith("%%sql") else []
-    return "\n".join([lines[line][position:], *rest])
+    lines = cell.split("\n")
+    remainder = lines[line + 1 :] if cell.lstrip().startswith("%%sql") else []
+    return "\n".join([lines[line][position:], *remainder])
 
 
 def _completer(lake: Lake) -> SqlCompleter:
@@ -81,6 +81,6 @@ def _completer(lake: Lake) -> SqlCompleter:
     return SqlCompleter(CompletionNames(lake.store, lake.branch_name, runner), {})
 
 
-def _result(typed: str, words: list[str]) -> SimpleMatcherResult:
-    offers = [SimpleCompletion(text=word, type="sql") for word in words]
-    return {"completions": offers, "matched_fragment": typed, "suppress": bool(offers)}
+def _result(prefix: str, candidates: list[str]) -> SimpleMatcherResult:
+    offers = [SimpleCompletion(text=word, type="sql") for word in candidates]
+    return {"completions": offers, "matched_fragment": prefix, "suppress": bool(offers)}

@@ -70,15 +70,15 @@ class Live:
     def _follow(self) -> None:
         while not self._stopped.wait(self._seconds):
             try:
-                shown = self._ask()
+                answer = self._ask()
             except Exception as error:
                 # Whatever it is, as what stands still without a word looks true. It stays below the
                 # last answer, which is still true for its time.
                 self._show({"text/plain": f"stopped: {visible(str(error))}"})
                 return
-            if shown != self._shown:
-                self._shown = shown
-                self._show(shown)
+            if answer != self._shown:
+                self._shown = answer
+                self._show(answer)
 
     def _show(self, bundle: dict[str, Any]) -> None:
         with contextlib.suppress(Exception):  # the kernel may be gone

@@ -79,9 +79,9 @@ class LakelogMagics(Magics):
     def _lake_among(self, variables: Mapping[str, Any]) -> Lake:
         if self._lake is not None:
             return self._lake
-        given = variables.get("lake")
-        if isinstance(given, Lake):
-            return given
+        candidate = variables.get("lake")
+        if isinstance(candidate, Lake):
+            return candidate
         self._lake = lakes.open(os.environ.get("LAKELOG_LAKE", _PATH), create=False)
         return self._lake
 
@@ -100,13 +100,15 @@ class LakelogMagics(Magics):
         %lakelog log         what `lakelog log` shows; any other verb, too
         """
         with _explained():
-            words = _split(line)
-            if words and words[0] in cli.cli.list_commands(_context()):
-                return _run_verb(words, self._lake_among(self._visible(local_ns)))
-            if len(words) > 1:
-                raise UsageError(f"{words[0]} is no verb: `%lakelog PATH` or `%lakelog VERB ...`")
-            if words:
-                self._lake = lakes.open(os.path.expanduser(words[0]), create=False)
+            arguments = _split(line)
+            if arguments and arguments[0] in cli.cli.list_commands(_context()):
+                return _run_verb(arguments, self._lake_among(self._visible(local_ns)))
+            if len(arguments) > 1:
+                raise UsageError(
+                    f"{arguments[0]} is no verb: `%lakelog PATH` or `%lakelog VERB ...`"
+                )
+            if arguments:
+                self._lake = lakes.open(os.path.expanduser(arguments[0]), create=False)
             return self._lake_among(self._visible(local_ns))
 
     @no_var_expand
@@ -122,13 +124,13 @@ class LakelogMagics(Magics):
         %%sql name <<                    keep the answer in a variable, show nothing
         $variable                        the value of a variable, bound as a parameter
         """
-        at, name, query = _parsed(line, body)
+        ref, name, query = _parsed(line, body)
         if name and local_ns is not None and local_ns is not self._variables:
             raise UsageError(f"`{name} <<` is for cells: in a function write `{name} = %sql ...`")
         variables = self._visible(local_ns)
         with _explained(query):
             lake = self._lake_among(variables)
-            source = lake if at is None else lake.at(at)
+            source = lake if ref is None else lake.at(ref)
             params = _params(lake, query, variables)
             relation = source.sql(query, params, variables=variables)
             if name:
@@ -161,11 +163,11 @@ def _params(lake: Lake, query: str, variables: Mapping[str, Any]) -> dict[str, A
 
 def _parsed(line: str, body: str | None) -> tuple[str | None, str, str]:
     """Return (ref, variable, query) of a magic's line and cell."""
-    at, name, rest = None, "", line
-    while match := _OPTION.match(rest):
-        at, name = match["at"] or at, match["name"] or name
-        rest = rest[match.end() :]
-    return at, name, "\n".join(filter(str.strip, (rest, body or "")))
+    ref, name, remainder = None, "", line
+    while match := _OPTION.match(remainder):
+        ref, name = match["at"] or ref, match["name"] or name
+        remainder = remainder[match.end() :]
+    return ref, name, "\n".join(filter(str.strip, (remainder, body or "")))
 
 
 @contextlib.contextmanager
@@ -185,17 +187,17 @@ def _explained(query: str = "") -> Iterator[None]:
 
 def _place(details: str, query: str) -> list[str]:
     """Return the line of a query that the engine complains of, and a caret below the place."""
-    if shown := messages.picture(messages.renumbered(details, query)):
-        return shown
+    if picture := messages.picture(messages.renumbered(details, query)):
+        return picture
     # While it binds names it does not say where: only a name that is there once is sure.
     name = re.escape(messages.missing_name(details))
-    found = [*re.finditer(rf"(?<!\w){name}(?!\w)", query, re.I)] if name else []
-    if len(found) != 1:
+    matches = [*re.finditer(rf"(?<!\w){name}(?!\w)", query, re.I)] if name else []
+    if len(matches) != 1:
         return []
-    before = query[: found[0].start()].split("\n")
+    before = query[: matches[0].start()].split("\n")
     line = query.split("\n")[len(before) - 1]
     start = f"LINE {len(before)}: "
-    return [f"{start}{line}", " " * (len(start) + len(before[-1])) + "^" * len(found[0][0])]
+    return [f"{start}{line}", " " * (len(start) + len(before[-1])) + "^" * len(matches[0][0])]
 
 
 def _context() -> click.Context:
@@ -210,38 +212,38 @@ def _split(line: str) -> list[str]:
         raise UsageError(f"{str(error).lower()} in: {line}") from None
 
 
-def _command(words: list[str]) -> click.Command | None:
+def _command(arguments: list[str]) -> click.Command | None:
     """Return the command that words name, which `state list` does with two of them."""
-    command = cli.cli.get_command(_context(), words[0])
+    command = cli.cli.get_command(_context(), arguments[0])
     # Options of a group, if it has any, do not come before the name of its command.
-    for word in words[1:]:
+    for word in arguments[1:]:
         if command is None or not hasattr(command, "get_command"):
             break
         command = command.get_command(_context(), word)
     return command
 
 
-def _run_verb(words: list[str], lake: Lake) -> HTML | None:
+def _run_verb(arguments: list[str], lake: Lake) -> HTML | None:
     """Run a verb as the command line does; its table becomes one of the notebook."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-    command = _command(words)
+    command = _command(arguments)
     makes_tables = command is not None and any(p.name == "format" for p in command.params)
-    is_chosen = any(word in ("--json", "-h", "--help") or "--format" in word for word in words)
-    more = ["--format", "html"] if makes_tables and not is_chosen else []
-    given = ["--lake", lake.path, "--branch", lake.branch_name, *words, *more]
+    is_chosen = any(word in ("--json", "-h", "--help") or "--format" in word for word in arguments)
+    format_options = ["--format", "html"] if makes_tables and not is_chosen else []
+    command_line = ["--lake", lake.path, "--branch", lake.branch_name, *arguments, *format_options]
     code = 0
     # Messages are part of the answer here: what is on stderr looks like a warning.
     with contextlib.redirect_stderr(sys.stdout), contextlib.redirect_stdout(out):
         try:
-            cli.cli.main(given, "lakelog")
+            cli.cli.main(command_line, "lakelog")
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
-    text = out.buffer.getvalue().decode("utf-8", "replace")
-    if text.startswith(("<table", "<pre>")):
-        return HTML(text)
-    sys.stdout.write(text)
+    output = out.buffer.getvalue().decode("utf-8", "replace")
+    if output.startswith(("<table", "<pre>")):
+        return HTML(output)
+    sys.stdout.write(output)
     if code:
-        raise MagicFailed(f"lakelog {words[0]} ended with {code}")
+        raise MagicFailed(f"lakelog {arguments[0]} ended with {code}")
     return None
 
 

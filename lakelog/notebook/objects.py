@@ -70,26 +70,28 @@ def list_html(records: Sequence[Any]) -> str | None:
     """Return a list of our dataclasses as a table, None for any other list."""
     some = records[:_ROWS_MAX]
     ours = some and all(
-        dataclasses.is_dataclass(each)
-        and not isinstance(each, type)
-        and type(each) is type(some[0])
-        and type(each).__module__.startswith("lakelog.")
-        for each in some
+        dataclasses.is_dataclass(record)
+        and not isinstance(record, type)
+        and type(record) is type(some[0])
+        and type(record).__module__.startswith("lakelog.")
+        for record in some
     )
     if not ours:
         return None
-    rows = [_flat(each) for each in some]
+    rows = [_flat(record) for record in some]
     columns = list(rows[0])
     right = [isinstance(rows[0][name], (int, float)) for name in columns]
     body = "".join(row_html([_shown(row.get(name)) for name in columns], right) for row in rows)
-    more = len(records) - len(some)
-    return table_start(columns, right) + body + TABLE_END + (f"{more} more" if more else "")
+    remaining = len(records) - len(some)
+    return (
+        table_start(columns, right) + body + TABLE_END + (f"{remaining} more" if remaining else "")
+    )
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    left = (False, False)
-    rows = "".join(row_html([name, _shown(value)], left) for name, value in values.items())
-    return table_start(("", ""), left) + rows + TABLE_END
+    alignment = (False, False)
+    rows = "".join(row_html([name, _shown(value)], alignment) for name, value in values.items())
+    return table_start(("", ""), alignment) + rows + TABLE_END
 
 
 def _flat(record: Any) -> dict[str, Any]:
@@ -117,14 +119,14 @@ def _shown(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, dict):
-        return _cut("\n".join(f"{name}: {_shown(each)}" for name, each in value.items()))
+        return _cut("\n".join(f"{name}: {_shown(member)}" for name, member in value.items()))
     if isinstance(value, (list, tuple)):
-        return _cut(", ".join(_shown(each) or "" for each in value[:_ROWS_MAX]))
+        return _cut(", ".join(_shown(member) or "" for member in value[:_ROWS_MAX]))
     if dataclasses.is_dataclass(value):
         fields = _fields(value).items()
-        return _cut(", ".join(f"{name} {_shown(each)}" for name, each in fields if each))
+        return _cut(", ".join(f"{name} {_shown(member)}" for name, member in fields if member))
     return _cut(text(value))
 
 
-def _cut(words: str) -> str:
-    return words if len(words) <= VALUE_MAX else f"{words[:VALUE_MAX]}…"
+def _cut(line: str) -> str:
+    return line if len(line) <= VALUE_MAX else f"{line[:VALUE_MAX]}…"

@@ -35,7 +35,7 @@ def register() -> None:
         data, metadata = drawn if isinstance(drawn, tuple) else (drawn, {})
         image: bytes = vl_convert.vegalite_to_png(spec, scale=_SCALE)
         # Altair 6 ends the type in `.json`, which notebooks do not take for JSON, nor save.
-        data = {re.sub(r"\.json$", "+json", kind): value for kind, value in data.items()}
+        data = {re.sub(r"\.json$", "+json", mime_type): value for mime_type, value in data.items()}
         return {**data, "image/png": base64.b64encode(image).decode()}, metadata
 
     renderers.register(_NAME, bundle)

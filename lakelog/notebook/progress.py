@@ -15,25 +15,25 @@ _AFTER, _EVERY = 1.0, 0.5
 @contextlib.contextmanager
 def progress(share: Callable[[], float | None]) -> Iterator[None]:
     """Show the seconds and, where the engine knows it, the share that is done, after a second."""
-    done = threading.Event()
-    shown = threading.Thread(target=_show, args=(share, done), daemon=True)
-    shown.start()
+    finished = threading.Event()
+    display = threading.Thread(target=_show, args=(share, finished), daemon=True)
+    display.start()
     try:
         yield
     finally:
-        done.set()
-        shown.join(_EVERY * 4)
+        finished.set()
+        display.join(_EVERY * 4)
 
 
-def _show(share: Callable[[], float | None], done: threading.Event) -> None:
+def _show(share: Callable[[], float | None], finished: threading.Event) -> None:
     started, handle = time.monotonic(), None
-    while not done.wait(_EVERY if handle else _AFTER):
-        seconds, part = time.monotonic() - started, share()
-        words = f"{seconds:.0f} s" + (f", {part:.0%}" if part is not None else "")
+    while not finished.wait(_EVERY if handle else _AFTER):
+        seconds, fraction = time.monotonic() - started, share()
+        note = f"{seconds:.0f} s" + (f", {fraction:.0%}" if fraction is not None else "")
         if handle is None:
             handle = DisplayHandle()
-            handle.display({"text/plain": words}, raw=True)
+            handle.display({"text/plain": note}, raw=True)
         else:
-            handle.update({"text/plain": words}, raw=True)
+            handle.update({"text/plain": note}, raw=True)
     if handle is not None:
         handle.update({"text/plain": ""}, raw=True)

@@ -37,9 +37,9 @@ _PLAIN = "tex2jax_ignore mathjax_ignore"
 """Classes by which notebooks know that two dollar signs are no formula."""
 
 
-def is_number(kind: str) -> bool:
+def is_number(type_name: str) -> bool:
     """Whether a type, by the engine's name, is one of numbers."""
-    return _NUMBER.fullmatch(kind) is not None
+    return _NUMBER.fullmatch(type_name) is not None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class DisplayHead:
     @property
     def right(self) -> list[bool]:
         """Whether a column is of numbers, which are aligned to the right."""
-        return [is_number(kind) for kind in self.types]
+        return [is_number(type_name) for type_name in self.types]
 
     @property
     def footer(self) -> str:
@@ -68,10 +68,10 @@ class DisplayHead:
 def head_sql(columns: list[str]) -> str:
     """SQL expressions for columns as the text that is shown of them."""
     # One character more than is shown tells what was cut.
-    shown = columns[:_COLUMNS_MAX]
+    head_columns = columns[:_COLUMNS_MAX]
     return ", ".join(
         f"left(CAST(#{place} AS VARCHAR), {VALUE_MAX + 1}) AS {sql.identifier(f'c{place}')}"
-        for place, _ in enumerate(shown, 1)
+        for place, _ in enumerate(head_columns, 1)
     )
 
 
@@ -80,23 +80,23 @@ def head_of(
 ) -> DisplayHead:
     """Return the head of an answer from the rows of `head_sql`, of which one more was asked for
     than is shown."""
-    kinds = [str(kind) for kind in types]
+    kinds = [str(column_type) for column_type in types]
     return DisplayHead(columns, kinds, rows[:ROWS_MAX], len(rows) <= ROWS_MAX)
 
 
-def visible(text: str) -> str:
+def visible(value: str) -> str:
     """Return text as one line in which characters that act on a terminal are seen."""
-    line = text.replace("\r\n", "↵").replace("\n", "↵").replace("\t", " ")
+    line = value.replace("\r\n", "↵").replace("\n", "↵").replace("\t", " ")
     return _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", line)
 
 
 def to_html(head: DisplayHead) -> str:
     """Return the rows as an HTML table, which needs no style sheet and no script."""
-    shown, more = head.columns[:_COLUMNS_MAX], len(head.columns) - _COLUMNS_MAX
+    head_columns, remaining = head.columns[:_COLUMNS_MAX], len(head.columns) - _COLUMNS_MAX
     rows = ([None if v is None else _cut(v, VALUE_MAX) for v in row] for row in head.rows)
     body = "".join(row_html(row, head.right) for row in rows)
-    footer = head.footer + (f", {more} more columns" if more > 0 else "")
-    top = table_start(shown, head.right, head.types)
+    footer = head.footer + (f", {remaining} more columns" if remaining > 0 else "")
+    top = table_start(head_columns, head.right, head.types)
     return f'{top}{body}{TABLE_END}<small style="{_DIM}">{footer}</small>'
 
 
@@ -104,8 +104,10 @@ def table_start(columns: Sequence[str], right: Sequence[bool], types: Sequence[s
     """Return an HTML table up to its first row."""
     kinds = [f'<br><small style="{_DIM};font-weight:normal">{_escape(k)}</small>' for k in types]
     heads = "".join(
-        f'<th style="{_CELL};{_LINE};text-align:{_side(is_right)}">{_escape(name)}{kind}</th>'
-        for name, is_right, kind in zip(columns, right, kinds or [""] * len(columns), strict=False)
+        f'<th style="{_CELL};{_LINE};text-align:{_side(is_right)}">{_escape(name)}{type_name}</th>'
+        for name, is_right, type_name in zip(
+            columns, right, kinds or [""] * len(columns), strict=False
+        )
     )
     table = f'<table class="{_PLAIN}" style="border-collapse:collapse">'
     return f"{table}<thead><tr>{heads}</tr></thead><tbody>\n"
@@ -122,18 +124,18 @@ def row_html(row: Sequence[str | None], right: Sequence[bool]) -> str:
 
 def to_text(head: DisplayHead) -> str:
     """Return the rows as a table of plain text."""
-    lines = [tuple(head.columns[:_COLUMNS_MAX]), *head.rows]
-    cells = [["NULL" if v is None else _cut(visible(v), _TEXT_MAX) for v in r] for r in lines]
+    rows = [tuple(head.columns[:_COLUMNS_MAX]), *head.rows]
+    cells = [["NULL" if v is None else _cut(visible(v), _TEXT_MAX) for v in r] for r in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    shown = [
+    lines = [
         "  ".join(
             value.rjust(width) if right else value.ljust(width)
             for value, width, right in zip(line, widths, head.right, strict=False)
         ).rstrip()
         for line in cells
     ]
-    shown.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join([*shown, head.footer])
+    lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join([*lines, head.footer])
 
 
 def _wrap(value: str | None) -> str:
@@ -147,12 +149,12 @@ def _value(value: str | None) -> str:
     return "<br>".join(_escape(line) for line in value.split("\n"))
 
 
-def _escape(text: str) -> str:
-    return html.escape(visible(text))
+def _escape(value: str) -> str:
+    return html.escape(visible(value))
 
 
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _cut(value: str, length: int) -> str:
+    return value if len(value) <= length else f"{value[: length - 1]}…"
 
 
 def _side(is_right: bool) -> str:

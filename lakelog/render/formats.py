@@ -60,8 +60,8 @@ _LARGE = 4_096
 
 def ending_of(path: str) -> tuple[str, str]:
     """Return the extension that gives the format, and the compression extension after it."""
-    stem, last = os.path.splitext(path.lower())
-    return (os.path.splitext(stem)[1], last) if last in PACKED else (last, "")
+    stem, extension = os.path.splitext(path.lower())
+    return (os.path.splitext(stem)[1], extension) if extension in PACKED else (extension, "")
 
 
 def compressor(out: BinaryIO, path: str) -> Any:
@@ -138,8 +138,8 @@ class TextLineEncoder:
 
     def add(self, batch: Sequence[ValueRow]) -> Iterator[EncodedPiece]:
         """Encode a batch."""
-        for part in batch.parts() if isinstance(batch, ColumnBatch) else (batch,):
-            yield from self._calls.add(part, is_large=len(part) >= _LARGE)
+        for rows in batch.parts() if isinstance(batch, ColumnBatch) else (batch,):
+            yield from self._calls.add(rows, is_large=len(rows) >= _LARGE)
 
     def rest(self) -> Iterator[EncodedPiece]:
         """Yield what is still to come."""

@@ -61,13 +61,13 @@ class PlotSource(Protocol):
     def filter(self, condition: str) -> PlotSource:
         """The rows for which SQL holds."""
 
-    def order(self, by: str) -> PlotSource:
+    def order(self, expression: str) -> PlotSource:
         """The rows in the order of some SQL."""
 
     def project(self, columns: str) -> PlotSource:
         """Other columns of the rows."""
 
-    def aggregate(self, expressions: str, by: str = "") -> PlotSource:
+    def aggregate(self, expressions: str, grouping: str = "") -> PlotSource:
         """Aggregates of the rows, for each value of `by`."""
 
     def fetchall(self) -> list[tuple[Any, ...]]:
@@ -124,18 +124,18 @@ def choose(
     free = [name for name in types if name not in (x, y, color)]
     times = [name for name in free if _TIME.match(types[name])]
     numbers = [name for name in free if is_number(types[name])]
-    texts = [name for name in free if name not in times and name not in numbers]
+    labels = [name for name in free if name not in times and name not in numbers]
     # Most answers are about time; a number is an axis only where a plot compares numbers.
     if x is None:
         single = [name for name in numbers if name != y][:1]
-        found = times or texts or single
+        candidates = times or labels or single
         if kind == "histogram":
-            found = single or times
+            candidates = single or times
         elif kind in ("line", "point"):
-            found = times or single or texts
-        if not found:
+            candidates = times or single or labels
+        if not candidates:
             raise QueryFailed("there is nothing to plot: the answer has no columns left")
-        x = found[0]
+        x = candidates[0]
     if y is None and kind != "histogram":
         y = next((name for name in numbers if name != x), None)
     if kind is None:
@@ -143,7 +143,7 @@ def choose(
     if kind in ("line", "point") and y is None:
         raise QueryFailed(f"a {kind} plot needs a column of numbers beside {x}")
     if color is None and kind in ("line", "point"):
-        color = next((name for name in texts if name != x), None)
+        color = next((name for name in labels if name != x), None)
     return Axes(kind, x, y or "", color or "")
 
 
@@ -161,9 +161,9 @@ def _kind_of(type_of_x: str, y: str | None) -> str:
     return "bar"
 
 
-def label(name: str, kind: str) -> str:
+def label(name: str, type_name: str) -> str:
     """Return the title of an axis, with the unit that the column's name or type tells."""
-    if _TIME.match(kind):
+    if _TIME.match(type_name):
         return f"{visible(name)} (UTC)"
     stem, _, ending = name.rpartition("_")
     unit = _UNITS.get(ending.lower())
@@ -250,8 +250,8 @@ def _histogram(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple
 
 def _few(relation: PlotSource, types: dict[str, str], axes: Axes) -> list[dict[str, Any]] | None:
     """Return all points, None if there are too many."""
-    found = relation.project(_selected(types, axes)).limit(POINTS_MAX + 1)
-    rows = _fetched(found, axes)
+    points = relation.project(_selected(types, axes)).limit(POINTS_MAX + 1)
+    rows = _fetched(points, axes)
     if len(rows) > POINTS_MAX or len({row.get("c") for row in rows}) > _LINES_MAX:
         return None
     return sorted(rows, key=lambda row: row["x"]) if axes.kind == "line" else rows
@@ -263,32 +263,32 @@ def _bucketed(
     """Return the mean of each bucket, and of the lines with most rows."""
     if not _TIME.match(types[axes.x]) and not is_number(types[axes.x]):
         raise QueryFailed(f"{axes.x} has more values than a line can have: try kind='bar'")
-    chosen = relation.project(_selected(types, axes)).filter("isfinite(x) AND y IS NOT NULL")
+    points = relation.project(_selected(types, axes)).filter("isfinite(x) AND y IS NOT NULL")
     notes = []
     if axes.color:
-        counts = chosen.aggregate("c, count(*) AS n", "c").order("n DESC, c")
+        counts = points.aggregate("c, count(*) AS n", "c").order("n DESC, c")
         lines = counts.limit(_LINES_MAX).fetchall()
         if (total := len(counts)) > _LINES_MAX:
             notes.append(f"the {_LINES_MAX} lines with most rows of {total:,}")
             names = ", ".join("NULL" if c is None else sql.literal(c) for c, _ in lines)
             nulls = " OR c IS NULL" if any(c is None for c, _ in lines) else ""
-            chosen = chosen.filter(f"c IN ({names}){nulls}")
+            points = points.filter(f"c IN ({names}){nulls}")
     # Buckets begin at multiples of a round step, so that a later answer has the same ones.
-    low, high = chosen.aggregate("min(x), max(x)").fetchall()[0]
+    low, high = points.aggregate("min(x), max(x)").fetchall()[0]
     if low is None:
         raise QueryFailed(f"there is no value of {axes.y} to plot")
     is_time = bool(_TIME.match(types[axes.x]))
     step = _step(high - low, is_time, _BUCKETS)
     bucket, line = f"floor(x / {step!r}) * {step!r}", ", c" if axes.color else ""
-    means = chosen.aggregate(f"{bucket} AS x, avg(y) AS y{line}", f"{bucket}{line}").order("x")
+    means = points.aggregate(f"{bucket} AS x, avg(y) AS y{line}", f"{bucket}{line}").order("x")
     width = _words(step / 1000) if is_time else f"{step:g}"
     notes.insert(0, f"mean of each {width}")
     return _fetched(means, axes), "; ".join(notes)
 
 
 def _selected(types: dict[str, str], axes: Axes) -> str:
-    parts = [f"{_value_of(axes.x, types[axes.x])} AS x", f"{_number(axes.y)} AS y"]
-    return ", ".join([*parts, f"{_text(axes.color)} AS c"] if axes.color else parts)
+    selects = [f"{_value_of(axes.x, types[axes.x])} AS x", f"{_number(axes.y)} AS y"]
+    return ", ".join([*selects, f"{_text(axes.color)} AS c"] if axes.color else selects)
 
 
 def _fetched(relation: PlotSource, axes: Axes) -> list[dict[str, Any]]:
@@ -300,11 +300,11 @@ def _fetched(relation: PlotSource, axes: Axes) -> list[dict[str, Any]]:
     return [row for row in rows if row["x"] is not None]
 
 
-def _value_of(name: str, kind: str) -> str:
+def _value_of(name: str, type_name: str) -> str:
     """SQL for a place on the x axis: times as milliseconds since 1970, text as it is."""
-    if _TIME.match(kind):
+    if _TIME.match(type_name):
         return f"(epoch_us({sql.identifier(name)}::TIMESTAMPTZ) / 1000.0)"
-    return _number(name) if is_number(kind) else _text(name)
+    return _number(name) if is_number(type_name) else _text(name)
 
 
 def _number(name: str) -> str:
@@ -317,31 +317,31 @@ def _text(name: str) -> str:
     return f"left({sql.identifier(name)}::VARCHAR, {_LABEL_MAX})"
 
 
-def _shown(text: str | None) -> str:
-    return "NULL" if text is None else visible(text)
+def _shown(value: str | None) -> str:
+    return "NULL" if value is None else visible(value)
 
 
-def _x(name: str, kind: str) -> alt.X:
-    if _TIME.match(kind):
+def _x(name: str, type_name: str) -> alt.X:
+    if _TIME.match(type_name):
         axis = alt.Axis(labelExpr=_CLOCK)
-        return alt.X("x:T", title=label(name, kind), scale=alt.Scale(type="utc"), axis=axis)
-    return alt.X("x:Q" if is_number(kind) else "x:N", title=label(name, kind))
+        return alt.X("x:T", title=label(name, type_name), scale=alt.Scale(type="utc"), axis=axis)
+    return alt.X("x:Q" if is_number(type_name) else "x:N", title=label(name, type_name))
 
 
 def _values(rows: Sequence[dict[str, Any]]) -> alt.InlineData:
     return alt.InlineData(values=list(rows))
 
 
-def _step(width: float, is_time: bool, parts: int) -> float:
+def _step(width: float, is_time: bool, count: int) -> float:
     """Return a round width, of which about `parts` make the whole; of times in milliseconds."""
-    wanted = width / parts
+    target = width / count
     if is_time:
-        found = next((span for span in _SPANS if span * 1000 >= wanted), None)
-        return 1000.0 * (found or math.ceil(wanted / 86_400_000) * 86_400)
-    if wanted <= 0 or not math.isfinite(wanted):
+        interval = next((span for span in _SPANS if span * 1000 >= target), None)
+        return 1000.0 * (interval or math.ceil(target / 86_400_000) * 86_400)
+    if target <= 0 or not math.isfinite(target):
         return 1.0
-    power = 10.0 ** math.floor(math.log10(wanted))
-    return next(n * power for n in _NICE if n * power >= wanted * 0.999)
+    power = 10.0 ** math.floor(math.log10(target))
+    return next(n * power for n in _NICE if n * power >= target * 0.999)
 
 
 def _words(seconds: float) -> str:

@@ -60,10 +60,10 @@ def text(value: Any) -> str:
 
 def iso(moment: datetime.datetime) -> str:
     """Return a time as ISO 8601; one with a zone in UTC with Z."""
-    text = moment.isoformat()
-    if moment.tzinfo is not None and not text.endswith("+00:00"):
-        text = moment.astimezone(datetime.UTC).isoformat()
-    return text.removesuffix("+00:00") + ("Z" if moment.tzinfo is not None else "")
+    stamp = moment.isoformat()
+    if moment.tzinfo is not None and not stamp.endswith("+00:00"):
+        stamp = moment.astimezone(datetime.UTC).isoformat()
+    return stamp.removesuffix("+00:00") + ("Z" if moment.tzinfo is not None else "")
 
 
 def micros(time_us: int) -> str:
@@ -84,8 +84,8 @@ def clock(time_us: int) -> str:
 def duration(span: datetime.timedelta) -> str:
     """Return an ISO 8601 duration: P1DT2H, PT0.5S, -PT3S."""
     sign, span = ("-", -span) if span < datetime.timedelta(0) else ("", span)
-    hours, rest = divmod(span.seconds, 3600)
-    minutes, seconds = divmod(rest, 60)
+    hours, seconds = divmod(span.seconds, 3600)
+    minutes, seconds = divmod(seconds, 60)
     exact = f"{seconds}.{span.microseconds:06d}".rstrip("0").rstrip(".")
     clock = "".join(f"{n}{unit}" for n, unit in ((hours, "H"), (minutes, "M")) if n)
     clock += f"{exact}S" if exact != "0" else ""

@@ -58,20 +58,20 @@ class ColumnBatch(Sequence[ValueRow]):
     def parts(self) -> Iterator[ColumnBatch]:
         """Yield the same rows, about PART_BYTES at a time."""
         rows = max(self._count * PART_BYTES // max(self._batch.nbytes, 1), 1)
-        for at in range(0, self._count, rows):
-            yield ColumnBatch(self._batch.slice(at, rows))
+        for start in range(0, self._count, rows):
+            yield ColumnBatch(self._batch.slice(start, rows))
 
     def __iter__(self) -> Iterator[ValueRow]:
         return zip(*map(values, self.columns), strict=True)
 
     @overload
-    def __getitem__(self, at: int) -> ValueRow: ...
+    def __getitem__(self, index: int) -> ValueRow: ...
     @overload
-    def __getitem__(self, at: slice) -> Sequence[ValueRow]: ...
-    def __getitem__(self, at: int | slice) -> ValueRow | Sequence[ValueRow]:
-        if isinstance(at, slice):
-            return list(zip(*(values(c[at]) for c in self.columns), strict=True))
-        return [values(c[at : at + 1 or None])[0] for c in self.columns]
+    def __getitem__(self, index: slice) -> Sequence[ValueRow]: ...
+    def __getitem__(self, index: int | slice) -> ValueRow | Sequence[ValueRow]:
+        if isinstance(index, slice):
+            return list(zip(*(values(c[index]) for c in self.columns), strict=True))
+        return [values(c[index : index + 1 or None])[0] for c in self.columns]
 
 
 def values(column: pa.Array) -> list[Any]:
@@ -98,17 +98,21 @@ def json_lines(
 ) -> bytes | memoryview:
     """Return rows as NDJSON; `nested` columns hold JSON text, with `is_json` nothing else."""
     write_nested = _json_texts if is_json else _nested_parts
-    parts: list[LinePart] = []
+    fragments: list[LinePart] = []
     for place, (name, column) in enumerate(zip(names, rows.columns, strict=True)):
-        parts.append(("," if place else "{") + dumps(name).decode() + ":")
-        parts += _parts(column, write_nested if place in nested else _json_parts)
-    return _join([*parts, "}\n"], len(rows))
+        fragments.append(("," if place else "{") + dumps(name).decode() + ":")
+        fragments += _parts(column, write_nested if place in nested else _json_parts)
+    return _join([*fragments, "}\n"], len(rows))
 
 
 def _parts(column: pa.Array, write: Callable[[pa.Array], Sequence[LinePart]]) -> Sequence[LinePart]:
     """Return the parts that `write` makes of a column, of equal values only once."""
-    kind = column.type
-    is_simple = _is_string(kind) or pa.types.is_timestamp(kind) or pa.types.is_integer(kind)
+    column_type = column.type
+    is_simple = (
+        _is_string(column_type)
+        or pa.types.is_timestamp(column_type)
+        or pa.types.is_integer(column_type)
+    )
     if len(column) < 2 or column.null_count or not is_simple:
         return write(column)
     if column[0] != column[-1] or not pc.all(pc.equal(column, column[0])).as_py():
@@ -116,34 +120,38 @@ def _parts(column: pa.Array, write: Callable[[pa.Array], Sequence[LinePart]]) ->
     return (str(_join(write(column[:1]), 1), "utf-8"),)
 
 
-def _join(parts: Sequence[LinePart], count: int, comma: str = "") -> bytes | memoryview:
+def _join(fragments: Sequence[LinePart], count: int, comma: str = "") -> bytes | memoryview:
     """Join the parts of `count` lines into one text, with `comma` between them; a null is empty."""
     # Each cell costs time per row, so neighbours that all lines share become one. A comma costs
     # none.
     cells: list[LinePart] = []
-    for part in (p for p in parts if not isinstance(p, str) or p or comma):
-        if cells and isinstance(part, str) and isinstance(cells[-1], str):
-            cells[-1] += comma + part
+    for fragment in (p for p in fragments if not isinstance(p, str) or p or comma):
+        if cells and isinstance(fragment, str) and isinstance(cells[-1], str):
+            cells[-1] += comma + fragment
         else:
-            cells.append(part)
+            cells.append(fragment)
     if not count or all(isinstance(cell, str) for cell in cells):
         return comma.join(cells).encode() * count
     # One row may exceed 2 GiB of text, the limit of 32-bit offsets.
     size = sum(len(c) * count if isinstance(c, str) else c.nbytes for c in cells)
-    kind = pa.large_string() if size > _LARGE_BYTES else pa.string()
-    cells = [pa.scalar(c, kind) if isinstance(c, str) else c.cast(kind) for c in cells]
-    lines = pc.binary_join_element_wise(*cells, pa.scalar(comma, kind), null_handling="replace")
+    string_type = pa.large_string() if size > _LARGE_BYTES else pa.string()
+    cells = [
+        pa.scalar(c, string_type) if isinstance(c, str) else c.cast(string_type) for c in cells
+    ]
+    lines = pc.binary_join_element_wise(
+        *cells, pa.scalar(comma, string_type), null_handling="replace"
+    )
     return _content(lines)
 
 
-def _content(texts: pa.Array) -> memoryview:
+def _content(strings: pa.Array) -> memoryview:
     """Return the bytes of all texts, from the Arrow buffer: a string per row would cost more than
     all else. Where a text is null there may be any bytes."""
-    _, offsets, data = texts.buffers()
-    if not len(texts) or data is None:
+    _, offsets, data = strings.buffers()
+    if not len(strings) or data is None:
         return memoryview(b"")
-    ends = np.frombuffer(offsets, np.int64 if pa.types.is_large_string(texts.type) else np.int32)
-    start, stop = ends[texts.offset], ends[texts.offset + len(texts)]
+    ends = np.frombuffer(offsets, np.int64 if pa.types.is_large_string(strings.type) else np.int32)
+    start, stop = ends[strings.offset], ends[strings.offset + len(strings)]
     return memoryview(data)[int(start) : int(stop)]
 
 
@@ -156,37 +164,39 @@ def _csv_cell(column: pa.Array) -> LinePart:
 
 
 def _csv_parts(column: pa.Array) -> Sequence[LinePart]:
-    texts = _texts(column)
-    if texts is None:
-        texts = pa.array([None if v is None else text(v) for v in values(column)], pa.string())
+    strings = _texts(column)
+    if strings is None:
+        strings = pa.array([None if v is None else text(v) for v in values(column)], pa.string())
     elif not _is_text(column.type):
-        return (texts,)
-    content = bytes(_content(texts))
+        return (strings,)
+    content = bytes(_content(strings))
     # A search of all bytes at once takes a hundredth of the time of a pattern.
     has_mark = any(mark in content for mark in (b",", b'"', b"\r", b"\n"))
-    if not has_mark and pc.min(pc.binary_length(texts)).as_py():
-        return (texts,)
+    if not has_mark and pc.min(pc.binary_length(strings)).as_py():
+        return (strings,)
     has_quote = b'"' in content
-    if has_quote and b"\n" not in content and pc.all(pc.match_substring(texts, '"')).as_py():
-        return (_quoted(texts),)
-    doubled = pc.replace_substring(texts, '"', '""') if has_quote else texts
-    quoted = pc.match_substring_regex(texts, _CSV_QUOTED)
+    if has_quote and b"\n" not in content and pc.all(pc.match_substring(strings, '"')).as_py():
+        return (_quoted(strings),)
+    doubled = pc.replace_substring(strings, '"', '""') if has_quote else strings
+    quoted = pc.match_substring_regex(strings, _CSV_QUOTED)
     in_quotes = pc.binary_join_element_wise('"', doubled, '"', "")
-    return (pc.if_else(pc.fill_null(quoted, False), in_quotes, texts),)
+    return (pc.if_else(pc.fill_null(quoted, False), in_quotes, strings),)
 
 
-def _quoted(texts: pa.Array) -> pa.Array:
+def _quoted(strings: pa.Array) -> pa.Array:
     """Return texts of single lines in quotes, those in them doubled, and nulls as empty texts.
 
     Arrow's writer of CSV takes half the time of its kernel that replaces a part of a text.
     """
     sink = pa.BufferOutputStream()
-    options = csv.WriteOptions(include_header=False, quoting_style="needed", batch_size=len(texts))
-    csv.write_csv(pa.table({"": texts}), sink, options)
+    options = csv.WriteOptions(
+        include_header=False, quoting_style="needed", batch_size=len(strings)
+    )
+    csv.write_csv(pa.table({"": strings}), sink, options)
     lines = sink.getvalue()
     ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")) + 1
     offsets = np.append(0, ends).astype(np.int64)
-    array = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), lines)
+    array = pa.LargeStringArray.from_buffers(len(strings), pa.py_buffer(offsets), lines)
     return pc.binary_replace_slice(array, -1, _END, "")
 
 
@@ -200,25 +210,25 @@ def _ended(cell: LinePart) -> LinePart:
 def _json_parts(column: pa.Array) -> Sequence[LinePart]:
     if column.null_count == len(column):
         return ("null",)
-    texts = _texts(column)
-    if texts is None:
+    strings = _texts(column)
+    if strings is None:
         return (pa.array([dumps(v).decode() for v in values(column)], pa.string()),)
     if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
-        return (pc.fill_null(texts, "null"),)
-    content = bytes(_content(texts))
+        return (pc.fill_null(strings, "null"),)
+    content = bytes(_content(strings))
     has_control = bool((np.frombuffer(content, np.uint8) < ord(" ")).any())
     if has_control or b'"' in content or b"\\" in content:
-        return (_json_strings(texts),)
-    if not texts.null_count:
-        return '"', texts, '"'
-    return (pc.fill_null(pc.binary_join_element_wise('"', texts, '"', ""), "null"),)
+        return (_json_strings(strings),)
+    if not strings.null_count:
+        return '"', strings, '"'
+    return (pc.fill_null(pc.binary_join_element_wise('"', strings, '"', ""), "null"),)
 
 
-def _json_strings(texts: pa.Array) -> pa.Array:
+def _json_strings(strings: pa.Array) -> pa.Array:
     """Return texts as JSON strings, escaped where they need it."""
-    escaped = pc.fill_null(pc.match_substring_regex(texts, _JSON_ESCAPED), False)
-    plain = pc.fill_null(pc.binary_join_element_wise('"', texts, '"', ""), "null")
-    singles = texts.filter(escaped).to_pylist()
+    escaped = pc.fill_null(pc.match_substring_regex(strings, _JSON_ESCAPED), False)
+    plain = pc.fill_null(pc.binary_join_element_wise('"', strings, '"', ""), "null")
+    singles = strings.filter(escaped).to_pylist()
     if not singles:
         return plain
     # All at once, each on a line of its own: in JSON strings there are no line ends.
@@ -234,16 +244,16 @@ def _nested_parts(column: pa.Array) -> Sequence[LinePart]:
     """Return JSON text as it is; any other text becomes a JSON string."""
     if column.null_count == len(column):
         return ("null",)
-    texts = _texts(column) if _is_text(column.type) else None
-    if texts is None or len(_content(texts)) > _PLAIN_MAX * len(texts):
+    strings = _texts(column) if _is_text(column.type) else None
+    if strings is None or len(_content(strings)) > _PLAIN_MAX * len(strings):
         return (pa.array([_nested_text(v) for v in values(column)], pa.string()),)
-    is_plain = pc.match_substring_regex(texts, _plain_json())
-    is_plain = pc.and_(is_plain, pc.less_equal(pc.binary_length(texts), _PLAIN_MAX))
+    is_plain = pc.match_substring_regex(strings, _plain_json())
+    is_plain = pc.and_(is_plain, pc.less_equal(pc.binary_length(strings), _PLAIN_MAX))
     parsed = pc.invert(pc.fill_null(is_plain, False))
     if not pc.any(parsed).as_py():
-        return (texts,)
-    singles = [_nested_text(v) for v in texts.filter(parsed).to_pylist()]
-    return (pc.replace_with_mask(texts, parsed, pa.array(singles, texts.type)),)
+        return (strings,)
+    singles = [_nested_text(v) for v in strings.filter(parsed).to_pylist()]
+    return (pc.replace_with_mask(strings, parsed, pa.array(singles, strings.type)),)
 
 
 def _nested_text(value: Any) -> str:
@@ -271,20 +281,24 @@ def _plain_json() -> str:
     return rf"\A(?:{value})\z"
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return _is_string(kind) or bool(pa.types.is_string_view(kind))
+def _is_text(column_type: pa.DataType) -> bool:
+    return _is_string(column_type) or bool(pa.types.is_string_view(column_type))
 
 
-def _is_string(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _is_string(column_type: pa.DataType) -> bool:
+    return bool(pa.types.is_string(column_type) or pa.types.is_large_string(column_type))
 
 
 def _texts(column: pa.Array) -> pa.Array | None:
     """Return a column as text, null where it is, or None for types with special rules."""
-    kind = column.type
-    if pa.types.is_timestamp(kind):
+    column_type = column.type
+    if pa.types.is_timestamp(column_type):
         return _times(column)
-    if _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+    if (
+        _is_text(column_type)
+        or pa.types.is_integer(column_type)
+        or pa.types.is_boolean(column_type)
+    ):
         return column.cast(pa.string())
     return None
 
@@ -293,12 +307,12 @@ def _times(column: pa.Array) -> pa.Array:
     """Return times as ISO 8601, without a fraction of zeros."""
     unit, zone = column.type.unit, "Z" if column.type.tz else ""
     naive = column.cast(pa.timestamp(unit))
-    texts = _times_of_runs(naive, zone) if column.null_count < len(column) else None
-    if texts is not None:
-        return texts
+    stamps = _times_of_runs(naive, zone) if column.null_count < len(column) else None
+    if stamps is not None:
+        return stamps
     # Some year has not four digits, or all are null.
-    texts = pc.strftime(naive, format=f"%Y-%m-%dT%H:%M:%S{zone}")
-    return pc.replace_substring_regex(texts, r"\.0+(Z?)$", r"\1")
+    stamps = pc.strftime(naive, format=f"%Y-%m-%dT%H:%M:%S{zone}")
+    return pc.replace_substring_regex(stamps, r"\.0+(Z?)$", r"\1")
 
 
 def _times_of_runs(naive: pa.Array, zone: str) -> pa.Array | None:
@@ -310,28 +324,28 @@ def _times_of_runs(naive: pa.Array, zone: str) -> pa.Array | None:
     starts = np.append(True, counts[1:] != counts[:-1])
     if np.count_nonzero(starts) * 8 > len(counts):
         return _regular_times(naive, zone)
-    texts = _regular_times(naive.take(pa.array(np.flatnonzero(starts))), zone)
-    return None if texts is None else texts.take(pa.array(np.cumsum(starts) - 1))
+    stamps = _regular_times(naive.take(pa.array(np.flatnonzero(starts))), zone)
+    return None if stamps is None else stamps.take(pa.array(np.cumsum(starts) - 1))
 
 
 def _regular_times(naive: pa.Array, zone: str) -> pa.Array | None:
     """Return times as ISO 8601, or None if some year has not four digits."""
-    texts, parts = _fixed_times(naive, zone), _FRACTIONS.get(naive.type.unit)
-    if texts is None or parts is None:
-        return texts
-    is_whole = np.asarray(pc.fill_null(naive.cast(pa.int64()), 1)) % parts == 0
+    stamps, fraction = _fixed_times(naive, zone), _FRACTIONS.get(naive.type.unit)
+    if stamps is None or fraction is None:
+        return stamps
+    is_whole = np.asarray(pc.fill_null(naive.cast(pa.int64()), 1)) % fraction == 0
     if not is_whole.any():
-        return texts
+        return stamps
     short = _fixed_times(naive.cast(pa.timestamp("s"), safe=False), zone)
-    return pc.if_else(pa.array(is_whole), short, texts)
+    return pc.if_else(pa.array(is_whole), short, stamps)
 
 
 def _fixed_times(naive: pa.Array, zone: str) -> pa.Array | None:
     """Return times with their whole fraction, or None if their texts differ in length."""
-    texts = naive.cast(pa.string())
-    lengths, length = pc.min_max(pc.binary_length(texts)).as_py(), _LENGTHS[naive.type.unit]
+    stamps = naive.cast(pa.string())
+    lengths, length = pc.min_max(pc.binary_length(stamps)).as_py(), _LENGTHS[naive.type.unit]
     # Years outside 1000 to 9999 have another length; a character is replaced at a fixed position.
     if not lengths["min"] == lengths["max"] == length:
         return None
-    texts = pc.binary_replace_slice(texts, 10, 11, "T")
-    return pc.binary_replace_slice(texts, length, length, zone) if zone else texts
+    stamps = pc.binary_replace_slice(stamps, 10, 11, "T")
+    return pc.binary_replace_slice(stamps, length, length, zone) if zone else stamps

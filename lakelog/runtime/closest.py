@@ -15,7 +15,7 @@ else:
 
 def closest(name: str, names: Iterable[str]) -> str | None:
     """Return the name that is most like a mistyped one, or None where none is close."""
-    by_lower = {known.lower(): known for known in names}
+    by_lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(name.lower(), by_lower, 1)
     return by_lower[near[0]] if near else None
 

@@ -34,8 +34,8 @@ def never_free(*objects: object) -> None:
     """Keep what belongs to the parent for ever: freeing it would wait for threads, or crash."""
     import ctypes  # here: only the child of a fork needs it, and most processes have none
 
-    for each in objects:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+    for item in objects:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(item))
 
 
 def _call_hooks() -> None:

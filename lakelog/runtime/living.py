@@ -18,9 +18,9 @@ class Living(Generic[T]):
     def __init__(self) -> None:
         self._known: set[weakref.ref[T]] = set()
 
-    def add(self, one: T) -> None:
+    def add(self, member: T) -> None:
         """Add an object."""
-        self._known.add(weakref.ref(one, self._known.discard))
+        self._known.add(weakref.ref(member, self._known.discard))
 
     def clear(self) -> None:
         """Forget all."""
@@ -28,4 +28,4 @@ class Living(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         # A copy in one step of the interpreter; each object lives while it is looked at.
-        return (one for known in self._known.copy() if (one := known()) is not None)
+        return (member for reference in self._known.copy() if (member := reference()) is not None)

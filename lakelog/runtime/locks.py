@@ -118,14 +118,14 @@ def is_past(rank: Rank) -> bool:
     )
 
 
-class _Taken(threading.local):
+class _ThreadLocks(threading.local):
     """The locks that a thread took, those among them that it has let go included."""
 
     def __init__(self) -> None:
         self.locks: list[OrderedLock] = []
 
 
-_taken = _Taken()
+_thread_locks = _ThreadLocks()
 _report: Callable[[str], object] | None = None
 
 
@@ -137,19 +137,19 @@ def report_breaches(report: Callable[[str], object] | None) -> None:
 
 
 def _require_order(lock: OrderedLock) -> None:
-    held = _taken.locks = [each for each in _taken.locks if each.is_held()]
-    if lock in held:
+    held_locks = _thread_locks.locks = [entry for entry in _thread_locks.locks if entry.is_held()]
+    if lock in held_locks:
         return
-    last = max(held, key=lambda each: each.rank, default=None)
-    is_other = last is not None and last.rank == lock.rank and lock.rank in _SEVERAL
-    is_above = last is None or last.rank < lock.rank or is_other
-    if last is not None and not is_above and _report is not None:
-        _report(f"a thread that holds {last.rank.name} takes {lock.rank.name}, which comes first")
-    held.append(lock)
+    latest = max(held_locks, key=lambda entry: entry.rank, default=None)
+    is_other = latest is not None and latest.rank == lock.rank and lock.rank in _SEVERAL
+    is_above = latest is None or latest.rank < lock.rank or is_other
+    if latest is not None and not is_above and _report is not None:
+        _report(f"a thread that holds {latest.rank.name} takes {lock.rank.name}, which comes first")
+    held_locks.append(lock)
 
 
 def _after_fork() -> None:
-    _taken.locks.clear()
+    _thread_locks.locks.clear()
     for lock in _LOCKS:
         lock._lock = threading.RLock()
 
