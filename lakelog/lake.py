@@ -22,6 +22,7 @@ from lakelog.settings import Settings, parse, span_us, to_dict
 # signal handler, or from a thread beside one that forks, and neither may meet half a module.
 from lakelog.store import bootstrap, disk, writer
 from lakelog.store.bootstrap import Store
+from lakelog.store.branch_life import life_of
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Lake:
 
     def __init__(self, store: Store, branch: str) -> None:
         self.store, self.branch_name = store, branch
-        self._life = store.refs.life(branch)
+        self._life = life_of(store.refs, branch)
         self._view_tables: tables.ViewTables | None = None
         self._writer: Writer | None = None
         self._async_appends: async_append.AsyncAppends | None = None

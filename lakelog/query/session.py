@@ -156,7 +156,9 @@ class Session:
         """
         with self.mutex.hold():
             is_first = self._base is None and at is None and any(t in query.lower() for t in TABLES)
-            with self.tail(self._branch).read_ahead(wanted=is_first):  # the database takes as long
+            with self.tail(self._branch).read_ahead(
+                is_wanted=is_first
+            ):  # the database takes as long
                 mentions = prune.analyze(self._database().cursor(), query)
             named = mentions.own_tables(TABLES)
             if named is None or self.hides_tables or listings.asks_for_tables(query):

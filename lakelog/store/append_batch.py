@@ -11,9 +11,9 @@ class AppendBatch:
 
     __slots__ = ("done", "error", "events", "flags", "leads", "lock", "position", "size", "text")
 
-    def __init__(self, text: bytes, events: int, flags: int) -> None:
-        self.text, self.events, self.flags = text, events, flags
-        self.size = len(text) + 1
+    def __init__(self, payload: bytes, events: int, flags: int) -> None:
+        self.text, self.events, self.flags = payload, events, flags
+        self.size = len(payload) + 1
         self.lock: Any = None
         self.done, self.leads, self.position = False, False, 0
         self.error: BaseException | None = None

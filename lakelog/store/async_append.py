@@ -93,9 +93,9 @@ def _settle(future: asyncio.Future[Receipt], outcome: Any) -> None:
 def _merged(batches: list[EncodedBatch]) -> EncodedBatch:
     if len(batches) == 1:
         return batches[0]
-    text = b"\n".join([batch.text for batch in batches if batch.ids])
-    ids = [given for batch in batches for given in batch.ids]
-    return EncodedBatch(text, ids, any(batch.keyed for batch in batches))
+    payload = b"\n".join([batch.text for batch in batches if batch.ids])
+    ids = [event_id for batch in batches for event_id in batch.ids]
+    return EncodedBatch(payload, ids, any(batch.keyed for batch in batches))
 
 
 def _split(receipt: Receipt, batches: list[EncodedBatch]) -> list[Receipt]:

@@ -87,12 +87,12 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
 
 def _lake_above(root: str) -> str:
     """The lake that a directory is inside of, or ""."""
-    above = os.path.dirname(os.path.realpath(root))
-    while not is_lake(above):
-        above, below = os.path.dirname(above), above
-        if above == below:
+    folder = os.path.dirname(os.path.realpath(root))
+    while not is_lake(folder):
+        folder, child = os.path.dirname(folder), folder
+        if folder == child:
             return ""
-    return above
+    return folder
 
 
 def create_or_load(root: str, settings: Settings) -> Store:
@@ -225,9 +225,9 @@ def require_same_lake(store: Store, path: str, fds: Iterable[int]) -> None:
         lake = document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX)).get("lake")
     except (OSError, document.NotIntact):
         return  # it was removed, moved or damaged, and nothing else is in its place
-    opened = [fd for fd in fds if fd >= 0]
+    open_fds = [fd for fd in fds if fd >= 0]
     # Of a copy nobody knows which frames it lacks: later ones of this writer would not follow.
-    is_copy = bool(opened) and not any(disk.is_same(path, fd) for fd in opened)
+    is_copy = bool(open_fds) and not any(disk.is_same(path, fd) for fd in open_fds)
     if lake != store.lake_id or is_copy:
         raise LakeReplaced(
             f"{store.paths.root} is not the lake that was opened, but another one or a copy of it:"
@@ -242,15 +242,25 @@ def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "
     """
     raise_format(store)
     make_branch_dirs(store, branch)
-    commit, now, who = disk.random_hex(), disk.now_us(), author()
+    commit, now_us, creator = disk.random_hex(), disk.now_us(), author()
     op = "branch" if snapshot else "init"
     if snapshot:
-        text = store.manifests.text_to_carry(snapshot)
+        carried = store.manifests.text_to_carry(snapshot)
     else:
-        state, text = store.manifests.settle(empty(commit, now, who), [])
+        state, carried = store.manifests.settle(empty(commit, now_us, creator), [])
         snapshot = state.digest
     move = Move(
-        1, branch, "", commit, now, who, op, escape_text(message), snapshot, 0, carried=text
+        1,
+        branch,
+        "",
+        commit,
+        now_us,
+        creator,
+        op,
+        escape_text(message),
+        snapshot,
+        0,
+        carried=carried,
     )
     store.refs.link(move)
     disk.sync_dir(store.paths.head_dir(branch))
@@ -269,12 +279,12 @@ def probe(root: str) -> None:
     """Refuse a file system without create-if-absent `link` or excluding `flock`."""
     refuse_remote(root)
     path = disk.write_temporary(root, b"probe\n")
-    other = disk.temporary_path(root)
+    second_name = disk.temporary_path(root)
     try:
-        disk.link(path, other)
+        disk.link(path, second_name)
         # Publishing is decided by this very refusal, so it is tried rather than believed.
         try:
-            disk.link(path, other)
+            disk.link(path, second_name)
             raise UnsupportedStore(f"{root}: link does not refuse a taken name; use a local disk")
         except FileExistsError:
             pass
@@ -285,7 +295,7 @@ def probe(root: str) -> None:
         ) from None
     finally:
         disk.unlink(path)
-        disk.unlink(other)
+        disk.unlink(second_name)
 
 
 def _probe_lock(path: str, root: str) -> None:
@@ -303,7 +313,7 @@ def refuse_remote(root: str) -> None:
         mounts = disk.read("/proc/self/mounts").decode("utf-8", "surrogateescape").splitlines()
     except OSError:
         return
-    best, kind, path = "", "", os.path.realpath(root)
+    best, fs_type, path = "", "", os.path.realpath(root)
     for line in mounts:
         _, point, name, *_ = line.split(" ")
         # The kernel writes spaces and backslashes of a mount point as octal escapes.
@@ -311,6 +321,6 @@ def refuse_remote(root: str) -> None:
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         # The longest mount point holds the path; of equal ones the later mount is on top.
         if inside and len(point) >= len(best):
-            best, kind = point, name
-    if kind in _REMOTE_TYPES or kind.startswith("fuse."):
-        raise UnsupportedStore(f"{root} is on {kind}: lakelog appends on local disks only")
+            best, fs_type = point, name
+    if fs_type in _REMOTE_TYPES or fs_type.startswith("fuse."):
+        raise UnsupportedStore(f"{root} is on {fs_type}: lakelog appends on local disks only")

@@ -81,17 +81,17 @@ class Clock:
             self._map[_STAMP.size :] = boot
 
 
-def following(last: int, now: int) -> int:
-    """The time of a move after one of time `last`, both in microseconds: later, unless that came
-    from a clock that was far ahead."""
-    return now if last > now + AHEAD else max(now, last + 1)
+def following(previous_us: int, now_us: int) -> int:
+    """The time of a move after one of time `previous_us`, both in microseconds: later, unless that
+    came from a clock that was far ahead."""
+    return now_us if previous_us > now_us + AHEAD else max(now_us, previous_us + 1)
 
 
 @functools.cache
 def _boot() -> bytes:
     """What identifies this boot of the machine; empty where the system does not say."""
     try:
-        text = disk.read("/proc/sys/kernel/random/boot_id")
+        boot_id = disk.read("/proc/sys/kernel/random/boot_id")
     except OSError:
-        text = b""
-    return hashlib.sha256(text).digest()[:_BOOT]
+        boot_id = b""
+    return hashlib.sha256(boot_id).digest()[:_BOOT]

@@ -44,12 +44,12 @@ def random_hex(size: int = 16) -> str:
 
 def write_all(fd: int, data: bytes) -> None:
     """Write every byte, or raise OSError."""
-    written = os.write(fd, data)
+    count = os.write(fd, data)
     # A nearly full disk or a signal makes `write` stop short without an error.
-    if written != len(data):
+    if count != len(data):
         view = memoryview(data)
-        while written < len(data):
-            written += os.write(fd, view[written:])
+        while count < len(data):
+            count += os.write(fd, view[count:])
 
 
 def write_blocks(fd: int, data: bytes, zeros: int = 0) -> None:
@@ -58,12 +58,12 @@ def write_blocks(fd: int, data: bytes, zeros: int = 0) -> None:
     What one call writes Linux may cache as one piece (from 6.16 on for ext4), of which every later
     write and sync checks each block.
     """
-    first = min(zeros, -len(data) % _BLOCK)
-    data += _ZEROS[:first]
+    padding = min(zeros, -len(data) % _BLOCK)
+    data += _ZEROS[:padding]
     for start in range(0, len(data), _BLOCK):
         write_all(fd, data[start : start + _BLOCK])
     # Of one block, which stays in the processor's cache: a megabyte of them has to be made first.
-    for start in range(first, zeros, _BLOCK):
+    for start in range(padding, zeros, _BLOCK):
         write_all(fd, _ZEROS[: zeros - start])
 
 
@@ -181,15 +181,15 @@ def write_temporary(directory: str, data: bytes) -> str:
 
 
 def write_pieces(
-    directory: str, pieces: Iterable[bytes], *, sync: bool = True, mode: int = 0o644
+    directory: str, chunks: Iterable[bytes], *, sync: bool = True, mode: int = 0o644
 ) -> str:
     """Write a file piece by piece, so that it need not fit in memory; return its temporary path."""
     # In the directory of its later name: `link` does not cross file systems.
     path = temporary_path(directory)
     fd = create(path, mode)
     try:
-        for piece in pieces:
-            write_all(fd, piece)
+        for chunk in chunks:
+            write_all(fd, chunk)
         if sync:
             sync_file(fd)
     except BaseException:
@@ -266,12 +266,12 @@ def begin_object(path: str, data: bytes) -> Begun:
 def finish(files: list[Begun]) -> None:
     """Make files durable, then the names that they get; the list is empty then. An error leaves
     none of the temporary files, and some of the names."""
-    named = [file for file in files if file.path]
+    placed = [file for file in files if file.path]
     try:
         for file in files:
             sync_file(file.fd)
         # As in `put_object`: a name that is taken means the same bytes.
-        for file in named:
+        for file in placed:
             with contextlib.suppress(FileExistsError):
                 link(file.temporary, file.path)
     except BaseException:
@@ -280,9 +280,9 @@ def finish(files: list[Begun]) -> None:
     # Taken from the list first: if this is interrupted, nobody closes the same number twice.
     while files:
         close(files.pop().fd)
-    for file in named:
+    for file in placed:
         unlink(file.temporary)
-    for directory in sorted({os.path.dirname(file.path) for file in named}):
+    for directory in sorted({os.path.dirname(file.path) for file in placed}):
         sync_dir(directory)
 
 
@@ -313,18 +313,18 @@ def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:
         sync_dir(directory)
 
 
-def memory_file(pieces: Sequence[bytes | memoryview]) -> int:
-    """Return the descriptor of a file without a name, in memory, that holds `pieces`.
+def memory_file(buffers: Sequence[bytes | memoryview]) -> int:
+    """Return the descriptor of a file without a name, in memory, that holds `buffers`.
 
     Raises AttributeError where the system has no such files, OSError.
     """
     fd = os.memfd_create("lakelog")
     try:
-        for start in range(0, len(pieces), _VECTOR):
-            some = pieces[start : start + _VECTOR]
+        for start in range(0, len(buffers), _VECTOR):
+            some = buffers[start : start + _VECTOR]
             size = sum(map(len, some))
-            if (written := os.writev(fd, some)) < size:
-                write_all(fd, b"".join(some)[written:])
+            if (count := os.writev(fd, some)) < size:
+                write_all(fd, b"".join(some)[count:])
     except BaseException:
         os.close(fd)
         raise
@@ -365,10 +365,10 @@ def read(path: str, longest: int = -1) -> bytes:
         data = os.read(fd, size + 1)  # one more, so that a file that grew is noticed
         if len(data) == size and size:
             return data
-        parts = [data]  # it grew, is larger than one read takes, or has no size, as in /proc
-        while parts[-1]:
-            parts.append(os.read(fd, _BLOCK))
-        return b"".join(parts)
+        blocks = [data]  # it grew, is larger than one read takes, or has no size, as in /proc
+        while blocks[-1]:
+            blocks.append(os.read(fd, _BLOCK))
+        return b"".join(blocks)
     finally:
         os.close(fd)
 
@@ -462,17 +462,17 @@ class Claim:
         """Return a descriptor with which the lock outlives an exec of this process."""
         if self.fd < 0:
             return -1
-        kept = os.dup(self.fd)
-        os.set_inheritable(kept, True)
-        return kept
+        duplicate = os.dup(self.fd)
+        os.set_inheritable(duplicate, True)
+        return duplicate
 
 
 @contextlib.contextmanager
-def claim(path: str, kept: int = -1) -> Iterator[Claim]:
+def claim(path: str, kept_fd: int = -1) -> Iterator[Claim]:
     """Hold the lock of a claim file, which only saves double work; yields what is false if another
     process holds it. Where the file cannot be created, as in a read-only cache, the work is done
-    anyway. `kept` is the descriptor that was kept over an exec, if there was one."""
-    fd = kept
+    anyway. `kept_fd` is the descriptor that was kept over an exec, if there was one."""
+    fd = kept_fd
     try:
         if fd < 0:
             fd = _open_lock(path)

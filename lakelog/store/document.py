@@ -21,23 +21,23 @@ TAIL = len(_MARK) + 64 + len(b'"}\n')
 
 def encode(body: dict[str, Any]) -> bytes:
     """Return the bytes of a document with at least one member."""
-    text = orjson.dumps(body)
-    return text[:-1] + ending(text)
+    line = orjson.dumps(body)
+    return line[:-1] + ending(line)
 
 
-def ending(text: bytes) -> bytes:
-    """Return the last bytes of the document whose body is `text`."""
-    return _MARK + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
+def ending(line: bytes) -> bytes:
+    """Return the last bytes of the document whose body is `line`."""
+    return _MARK + hashlib.sha256(line).hexdigest().encode() + b'"}\n'
 
 
 def decode(data: bytes) -> dict[str, Any]:
     """Return the body. Raises NotIntact unless every byte is as written."""
     # Over the bytes as they are: to serialize the JSON again would need a canonical form (F2.2).
-    text = data[:-TAIL] + b"}"
-    if len(data) <= TAIL or data[-TAIL:] != ending(text):
+    line = data[:-TAIL] + b"}"
+    if len(data) <= TAIL or data[-TAIL:] != ending(line):
         raise NotIntact("its checksum does not match")
     try:
-        body: dict[str, Any] = orjson.loads(text)
+        body: dict[str, Any] = orjson.loads(line)
     except orjson.JSONDecodeError:
         raise NotIntact("it is not a JSON object") from None
     return body  # a JSON value that ends with a brace is an object
@@ -45,8 +45,8 @@ def decode(data: bytes) -> dict[str, Any]:
 
 def split(data: bytes) -> tuple[bytes, bytes]:
     """Return the line of a document and the bytes after it."""
-    at = data.find(b"\n") + 1 or len(data)
-    return data[:at], data[at:]
+    end = data.find(b"\n") + 1 or len(data)
+    return data[:end], data[end:]
 
 
 def digest(data: bytes) -> str:

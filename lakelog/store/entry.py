@@ -107,7 +107,7 @@ class Retention:
 # Constructing a frozen dataclass takes twice as long as one that is not, and a large lake has ten
 # thousand segments: so each is constructed as this twin, of the same slots, and then made frozen.
 _Draft: Any = dataclasses.make_dataclass(
-    "_Draft", [each.name for each in dataclasses.fields(SegmentEntry)], slots=True
+    "_Draft", [column.name for column in dataclasses.fields(SegmentEntry)], slots=True
 )
 _QUARANTINE = frozenset("add key bytes kind events layout time".split())
 _EVENTS = _QUARANTINE | frozenset("types sources levels subject seq from fields texts".split())
@@ -125,38 +125,38 @@ def parse(bodies: Iterable[Members]) -> tuple[Entry, ...]:
 
 
 def _from_json(body: Members) -> Entry:
-    what = body.get("add")
-    if what == "segment":
+    entry_type = body.get("add")
+    if entry_type == "segment":
         return _segment(body)
-    if what is None:
+    if entry_type is None:
         return _removal(body)
     del body["add"]
-    return Record(intern(what), body.pop("key"), body)
+    return Record(intern(entry_type), body.pop("key"), body)
 
 
 def _segment(body: Members) -> SegmentEntry:
-    key, kind, size, events = body["key"], body["kind"], body["bytes"], body["events"]
+    key, rows_kind, size, events = body["key"], body["kind"], body["bytes"], body["events"]
     if not (isinstance(key, str) and isinstance(size, int) and isinstance(events, int)):
         raise TypeError("key, bytes or events")
     low, high = body["time"]
     # One look-up by name after the other: a loop over the fields takes several times as long.
-    if kind == "events":
-        first, last = body["seq"]
+    if rows_kind == "events":
+        oldest, newest = body["seq"]
         types, sources, levels = body["types"], body["sources"], body["levels"]
-        subject, made_from, known = body["subject"], body.get("from", ()), _EVENTS
+        subject, made_from, members = body["subject"], body.get("from", ()), _EVENTS
         fields = body.get("fields", "")
-        texts = body["texts"] if fields else 0
+        text_bytes = body["texts"] if fields else 0
         is_known = len(body) == len(_EVENTS) - (not made_from) - 2 * (not fields)
     else:
-        first, last = UNNUMBERED
+        oldest, newest = UNNUMBERED
         types, sources, levels = {}, {}, {}
-        subject, made_from, known = None, (), _QUARANTINE
-        fields, texts = "", 0
+        subject, made_from, members = None, (), _QUARANTINE
+        fields, text_bytes = "", 0
         is_known = len(body) == len(_QUARANTINE)
     entry = _Draft(
         key,
         size,
-        intern(kind),
+        intern(rows_kind),
         events,
         intern(body["layout"]),
         (low, high),
@@ -164,27 +164,27 @@ def _segment(body: Members) -> SegmentEntry:
         sources,
         levels,
         subject and (subject[0], subject[1]),
-        (first, last),
+        (oldest, newest),
         tuple(made_from),
         intern(fields),
-        texts,
-        None if is_known else _others(body, known),
+        text_bytes,
+        None if is_known else _others(body, members),
     )
     entry.__class__ = SegmentEntry
     return entry  # type: ignore[no-any-return]
 
 
 def _removal(body: Members) -> Removal:
-    what = intern(body["del"])
-    if what != "segment":
-        return Removal(what, body["key"], other=_others(body, _REMOVAL))
+    entry_type = intern(body["del"])
+    if entry_type != "segment":
+        return Removal(entry_type, body["key"], other=_others(body, _REMOVAL))
     counts = body["events"], body["bytes"], intern(body["kind"])
-    return Removal(what, body["key"], *counts, _others(body, _SEGMENT_REMOVAL))
+    return Removal(entry_type, body["key"], *counts, _others(body, _SEGMENT_REMOVAL))
 
 
-def _others(body: Members, known: frozenset[str]) -> Members | None:
+def _others(body: Members, members: frozenset[str]) -> Members | None:
     """The members that this version does not know, None for none."""
-    return None if body.keys() <= known else {k: v for k, v in body.items() if k not in known}
+    return None if body.keys() <= members else {k: v for k, v in body.items() if k not in members}
 
 
 def to_json(entry: Entry) -> Members:
@@ -228,11 +228,11 @@ def tombstone(entry: SegmentEntry | Record) -> Removal:
     return Removal(entry.what, entry.key)
 
 
-def add_counts(sums: dict[str, int] | None, more: Counts, sign: int) -> dict[str, int] | None:
+def add_counts(sums: dict[str, int] | None, added: Counts, sign: int) -> dict[str, int] | None:
     """Add counts to sums, or with -1 take them away; None where either is not known."""
-    if sums is None or isinstance(more, str):
+    if sums is None or isinstance(added, str):
         return None
-    for name, count in more.items():
+    for name, count in added.items():
         sums[name] = sums.get(name, 0) + sign * count
     return sums
 

@@ -213,16 +213,15 @@ _SCHEMAS = ("omega", "information_schema", "pg_catalog")
 """Schemas of SQL besides those of tags and branches."""
 
 
-def _refuse_taken(name: str, kind: str, names: list[str]) -> None:
+def _refuse_taken(name: str, ref_type: str, names: list[str]) -> None:
     """Refuse a name that a ref of the other kind has: SQL, diff and rollback could mean either.
 
     SQL ignores case, so this does too.
     """
     if name.lower() in _SCHEMAS:
         raise InvalidName(f"{name!r} cannot be a name: SQL has a schema of that name")
-    for taken in names:
-        if taken.lower() == name.lower():
-            raise AlreadyExists(f"{kind} {taken!r} has that name: choose another for this one")
+    for twin in filter(lambda ref_name: ref_name.lower() == name.lower(), names):
+        raise AlreadyExists(f"{ref_type} {twin!r} has that name: choose another for this one")
 
 
 def delete_tag(store: Store, name: str, branch: str = "", why: str = "") -> Tag:
@@ -231,8 +230,8 @@ def delete_tag(store: Store, name: str, branch: str = "", why: str = "") -> Tag:
     policy.require(store.paths, "delete-tag")
     deleted = remove_tag(store, name)
     if branch:
-        words = f"deleted tag {name} ({deleted.snapshot[:SHORT]})"
-        note(store, branch, "untag", with_reason(words, why))
+        message = f"deleted tag {name} ({deleted.snapshot[:SHORT]})"
+        note(store, branch, "untag", with_reason(message, why))
     return deleted
 
 
@@ -288,7 +287,7 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
     # A process that opened the branch before and wrote its first file since may not have seen the
     # move. It looks after it linked its file, we look after we linked ours: one of us notices.
     marks = deleted.move.wal
-    if any(last > marks.get(writer, -1) for writer, last in _last_frames(store, name).items()):
+    if any(frame > marks.get(writer, -1) for writer, frame in _last_frames(store, name).items()):
         _revive(store, name, deleted.move.snapshot, "it was written to", {})
         raise InUse(f"branch {name!r} was written to just now: it stays; delete it again")
 
@@ -320,25 +319,25 @@ def rollback(
 
 
 def rewind(
-    store: Store, now: Manifest, target: str, op: str, message: str, cursors: bool = True
+    store: Store, state: Manifest, target: str, op: str, message: str, cursors: bool = True
 ) -> Change:
     """Return the change that goes back to a state; a new state is written where it needs one."""
-    snapshot = _apply_formats(store, now, target, cursors)
+    snapshot = _apply_formats(store, state, target, cursors)
     return Change(op, message, snapshot=snapshot, rewind=True)
 
 
-def _apply_formats(store: Store, now: Manifest, target: str, cursors: bool = True) -> str:
+def _apply_formats(store: Store, present_state: Manifest, target: str, cursors: bool = True) -> str:
     """Return the digest of the target with the present formats, which say how files are read from
     now on, and unless `cursors` with the present cursors. It is the target itself if that has them;
     otherwise a new state is written."""
     state = store.manifests.load(target)
-    present = {e.key: e for e in store.manifests.records(now, "format")}
+    present = {e.key: e for e in store.manifests.records(present_state, "format")}
     former = {e.key: e for e in store.manifests.records(state, "format")}
-    gone = (entry for key, entry in former.items() if key not in present)
-    changes: list[Entry] = [tombstone(entry) for entry in gone]
+    removals = (entry for key, entry in former.items() if key not in present)
+    changes: list[Entry] = [tombstone(entry) for entry in removals]
     changes += [entry for key, entry in present.items() if former.get(key) != entry]
-    for what in () if cursors else ("cursor", "stream"):
-        changes += store.manifests.records(now, what)
+    for entry_type in () if cursors else ("cursor", "stream"):
+        changes += store.manifests.records(present_state, entry_type)
     if not changes:
         return target
     message = "with present cursors" if not cursors else "with present formats"
@@ -365,36 +364,36 @@ def undo(
     """
     policy.require(store.paths, "undo")
 
-    def step(last: Move, previous: Move, only: int | None) -> Head | None:
+    def step(undone: Move, previous: Move, only: int | None) -> Head | None:
         return publish(
-            store, branch, lambda _, now: _step_back(store, last, previous, now, only, why)
+            store, branch, lambda _, now: _step_back(store, undone, previous, now, only, why)
         )
 
     rescued: Head | None = None
     while True:
-        last, previous = last_user_move(store, branch)
+        undone, previous = last_user_move(store, branch)
         # All that can fail comes first, then the question what to do with later events: nobody is
         # asked about an undo that cannot be done.
-        require_kept(store, previous.snapshot, f"the state before the {last.op}")
+        require_kept(store, previous.snapshot, f"the state before the {undone.op}")
         check(store, previous.snapshot)
         # Pending events count as later ones, and only a published state can be put on a branch.
         head = settle()
         next_seq = store.manifests.of(head.move).next_seq
-        later = max(next_seq - store.manifests.of(last).next_seq, 0)
+        later = max(next_seq - store.manifests.of(undone).next_seq, 0)
         if later and not force and to_branch is None:
             raise WouldDropEvents(
-                f"{later} event{'s' * (later != 1)} came after the {last.op} and would be dropped"
+                f"{later} event{'s' * (later != 1)} came after the {undone.op} and would be dropped"
                 f" from {branch!r}:"
                 " undo --force drops them (the log still has them), --to-branch NAME keeps them on"
                 " a new branch",
                 later,
             )
         if to_branch is not None:
-            rescued = _rescue(store, to_branch, head, rescued, f"kept by undo of {last.op}")
+            rescued = _rescue(store, to_branch, head, rescued, f"kept by undo of {undone.op}")
         # What is published from here on was neither counted nor put on the branch: then the move is
         # not made, and all of this is done again.
         only = None if force and to_branch is None else next_seq
-        moved = (carry_out or step)(last, previous, only)
+        moved = (carry_out or step)(undone, previous, only)
         if moved is not None:
             return moved
 
@@ -410,20 +409,20 @@ def _rescue(store: Store, name: str, head: Head, rescued: Head | None, message: 
 
 
 def _step_back(
-    store: Store, last: Move, previous: Move, now: Manifest, only: int | None, why: str
+    store: Store, undone: Move, previous: Move, state: Manifest, only: int | None, why: str
 ) -> Change | None:
     """Return the undo, or None if more events were published than the user was told of, or another
     user moved the branch meanwhile."""
-    if only is not None and now.next_seq != only:
+    if only is not None and state.next_seq != only:
         return None
-    if last_user_move(store, last.branch)[0].number != last.number:
+    if last_user_move(store, undone.branch)[0].number != undone.number:
         return None
-    return rewind(store, now, previous.snapshot, "undo", undo_message(last, why))
+    return rewind(store, state, previous.snapshot, "undo", undo_message(undone, why))
 
 
-def undo_message(last: Move, why: str) -> str:
+def undo_message(undone: Move, why: str) -> str:
     """Return the message of the undo of a move."""
-    return with_reason(f"of {last.op} {last.message}".strip(), why)
+    return with_reason(f"of {undone.op} {undone.message}".strip(), why)
 
 
 def check(store: Store, digest: str) -> Manifest:
@@ -458,22 +457,22 @@ def settle_ref(store: Store, branch: str, settle: Settle, ref: str | None) -> st
 def _last_frames(store: Store, branch: str) -> dict[str, int]:
     """The last sequence that is in a branch's WAL files, by writer."""
     files = Tail(store.paths, store.refs, branch).scan()
-    last = {writer: max(file.last for file in group) for writer, group in files.items()}
-    return {writer: sequence for writer, sequence in last.items() if sequence >= 0}
+    last_frame = {writer: max(file.last for file in group) for writer, group in files.items()}
+    return {writer: sequence for writer, sequence in last_frame.items() if sequence >= 0}
 
 
 def _revive(store: Store, name: str, target: str, message: str, watermarks: dict[str, int]) -> Head:
     """Append the next move to a deleted branch; frames up to `watermarks` count as sealed."""
     number = store.refs.head_number(name)
     old = store.refs.read_head(name, number)
-    now = clock.following(old.move.time, disk.now_us())
+    now_us = clock.following(old.move.time, disk.now_us())
     # One more generation: what a consumer has read of the branch before may not be in this one.
     move = Move(
         number + 1,
         name,
         old.digest,
         disk.random_hex(),
-        now,
+        now_us,
         author(),
         "branch",
         escape_text(message),
@@ -491,10 +490,10 @@ def _revive(store: Store, name: str, target: str, message: str, watermarks: dict
 
 def last_user_move(store: Store, branch: str) -> tuple[Move, Move]:
     """Return the newest move a user made and the move before it."""
-    last: Move | None = None
+    latest: Move | None = None
     for move in moves(store, branch):
-        if last is not None and move.snapshot:  # a damaged move has none
-            return last, move
-        if last is None and move.op in USER_OPS:
-            last = move
+        if latest is not None and move.snapshot:  # a damaged move has none
+            return latest, move
+        if latest is None and move.op in USER_OPS:
+            latest = move
     raise NothingToUndo(f"nothing to undo on {branch!r}: no rollback, snapshot or other user move")

@@ -10,7 +10,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.thinning import HOUR, KEEP_MOVES, window
 
 
-def require_kept(store: Store, digest: str, text: str) -> None:
+def require_kept(store: Store, digest: str, reference: str) -> None:
     """Refuse a state that gc deleted or may delete any moment. Raises UnknownRef.
 
     One that was condemned lately is accepted: the caller makes its move long before the grace is
@@ -24,19 +24,19 @@ def require_kept(store: Store, digest: str, text: str) -> None:
     if (is_gone or late) and not _is_in_window(store, digest):
         days = store.settings.history_days
         raise UnknownRef(
-            f"{text!r} names a state outside the kept history, which gc deletes: choose a tag, or a"
-            f" state of the last {days} days or {KEEP_MOVES} moves (see `lakelog log`)"
+            f"{reference!r} names a state outside the kept history, which gc deletes: choose a tag,"
+            f" or a state of the last {days} days or {KEEP_MOVES} moves (see `lakelog log`)"
         )
 
 
 def _is_in_window(store: Store, digest: str) -> bool:
     """Whether a tag or a move within the window names a state, so that it has to be there."""
-    now = disk.now_us()
+    now_us = disk.now_us()
     if any(tag.snapshot == digest for tag in store.refs.tags()):
         return True
     branches = store.refs.all_branches()
-    kept = (window(store.settings, store.refs.newest_first(name), now) for name in branches)
-    return any(move.snapshot == digest for moves in kept for move in moves)
+    windows = (window(store.settings, store.refs.newest_first(name), now_us) for name in branches)
+    return any(move.snapshot == digest for moves in windows for move in moves)
 
 
 def read_condemned(store: Store) -> dict[str, int]:

@@ -66,62 +66,66 @@ def _mac(key: str, facts: tuple[str | int, ...]) -> str:
 
 def read(paths: Paths) -> Machine:
     """Return whose lake this is, as far as that is settled; writes nothing."""
-    found = _read(paths)
-    if _is_bound(found, paths):
-        return found
-    trusted = dict.fromkeys(filter(None, found.trusted), "")
-    return Machine(former={**trusted, **found.former, **found.keys})
+    machine = _read(paths)
+    if _is_bound(machine, paths):
+        return machine
+    trusted = dict.fromkeys(filter(None, machine.trusted), "")
+    return Machine(former={**trusted, **machine.former, **machine.keys})
 
 
 def settle(paths: Paths) -> Machine:
     """Return whose lake this is; a new machine where nobody's, or that of a copy, was named.
     Raises OSError."""
-    found = read(paths)
-    if found.id:
-        return found
+    machine = read(paths)
+    if machine.id:
+        return machine
     with _locked(paths):
-        found = read(paths)
-        if not found.id:
+        machine = read(paths)
+        if not machine.id:
             id = disk.random_hex()
-            found = replace(found, id=id, keys={id: disk.random_hex(32)})
-            found = _write(paths, replace(found, bound=(_binding(paths.config),)))
-    return found
+            machine = replace(machine, id=id, keys={id: disk.random_hex(32)})
+            machine = _write(paths, replace(machine, bound=(_binding(paths.config),)))
+    return machine
 
 
 def adopt(paths: Paths, machine: str) -> Machine:
     """Be another machine from now on, whose states then count as made here, beside those of this
     one; with "", only let those count that name none. Raises OSError."""
-    now = settle(paths)
+    present = settle(paths)
     with _locked(paths):
-        now = read(paths) if read(paths).id else now
+        present = read(paths) if read(paths).id else present
         if not machine:
-            return _write(paths, replace(now, trusted=(*now.trusted, "")))
-        key, trusted = now.keys.get(machine) or now.former.get(machine, ""), now.trusted
+            return _write(paths, replace(present, trusted=(*present.trusted, "")))
+        key, trusted = present.keys.get(machine) or present.former.get(machine, ""), present.trusted
         if not key:
             # Of a machine that is gone; what names it is believed.
             key, trusted = disk.random_hex(32), (*trusted, machine)
-        former = {id: key for id, key in now.former.items() if id != machine}
+        former = {id: key for id, key in present.former.items() if id != machine}
         return _write(
             paths,
             replace(
-                now, id=machine, keys={**now.keys, machine: key}, trusted=trusted, former=former
+                present,
+                id=machine,
+                keys={**present.keys, machine: key},
+                trusted=trusted,
+                former=former,
             ),
         )
 
 
-def find(given: str, known: set[str]) -> str:
+def find(prefix: str, ids: set[str]) -> str:
     """Return the id that a user means, which may be its first digits; ANY stays. Raises
     UnknownRef."""
-    if given == ANY:
+    if prefix == ANY:
         return ANY
-    if given == UNKNOWN and "" in known:
+    if prefix == UNKNOWN and "" in ids:
         return ""
-    close = [id for id in sorted(known) if id and id.startswith(given.lower())]
-    if given.lower() in known:
-        return given.lower()
-    if len(given) < _PREFIX_MIN or len(close) != 1:
-        names = ", ".join(id[:SHORT] or UNKNOWN for id in sorted(known)) or "none"
-        raise UnknownRef(f"{given!r} is no machine, or several; known: {names}")
+    close = [id for id in sorted(ids) if id and id.startswith(prefix.lower())]
+    if prefix.lower() in ids:
+        return prefix.lower()
+    if len(prefix) < _PREFIX_MIN or len(close) != 1:
+        names = ", ".join(id[:SHORT] or UNKNOWN for id in sorted(ids)) or "none"
+        raise UnknownRef(f"{prefix!r} is no machine, or several; known: {names}")
     return close[0]
 
 
@@ -129,18 +133,18 @@ def find(given: str, known: set[str]) -> str:
 def rebinding(paths: Paths) -> Iterator[Callable[[str], None]]:
     """Keep the id while lakelog.json is replaced: yields what is to be called with the path of the
     file that will take its place."""
-    found = _read(paths)
-    if not _is_bound(found, paths):
+    machine = _read(paths)
+    if not _is_bound(machine, paths):
         yield lambda _: None
         return
 
     def bind(path: str) -> None:
         # To both: whoever dies before or after the file is replaced leaves the id as it was.
-        _write(paths, replace(found, bound=(*found.bound, _binding(path))))
+        _write(paths, replace(machine, bound=(*machine.bound, _binding(path))))
 
     yield bind
     # To one: the inode of the other is free for anybody's file now.
-    _write(paths, replace(found, bound=(_binding(paths.config),)))
+    _write(paths, replace(machine, bound=(_binding(paths.config),)))
 
 
 def _read(paths: Paths) -> Machine:
@@ -154,15 +158,17 @@ def _read(paths: Paths) -> Machine:
             tuple(id and _hex(id, 16) for id in body["trusted"]),
             {_hex(id, 16): key and _hex(key, 32) for id, key in body["former"].items()},
             str(body["path"]),
-            tuple((int(inode), int(device), int(kind)) for inode, device, kind in body["bound"]),
+            tuple(
+                (int(inode), int(device), int(fs_type)) for inode, device, fs_type in body["bound"]
+            ),
         )
     return Machine()
 
 
-def _hex(text: str, size: int) -> str:
-    if len(bytes.fromhex(text)) != size:
-        raise ValueError(f"{text!r} has not {size} bytes")
-    return text
+def _hex(value: str, size: int) -> str:
+    if len(bytes.fromhex(value)) != size:
+        raise ValueError(f"{value!r} has not {size} bytes")
+    return value
 
 
 def _write(paths: Paths, machine: Machine) -> Machine:
@@ -182,14 +188,15 @@ def _is_bound(machine: Machine, paths: Paths) -> bool:
     if not machine.bound or machine.id not in machine.keys:
         return False
     try:
-        inode, device, kind = _binding(paths.config)
+        inode, device, fs_type = _binding(paths.config)
     except OSError:
         return False
     # Devices may be numbered anew when a machine starts; a file system keeps its own number.
     is_here = machine.path == place(paths)
     return any(
-        number == inode and (on == device or (is_here and kind and kind == of))
-        for number, on, of in machine.bound
+        number == inode
+        and (device_number == device or (is_here and fs_type and fs_type == bound_type))
+        for number, device_number, bound_type in machine.bound
     )
 
 

@@ -191,10 +191,10 @@ class Manifests:
         path = self._paths.object("manifests", digest)
         if disk.exists(path):
             return b""
-        text = self._carriers.find_text(digest)
-        if text is None:
+        carried = self._carriers.find_text(digest)
+        if carried is None:
             raise DamagedManifest(path, "the manifest is missing")
-        return text
+        return carried
 
     def page(self, page: Page) -> tuple[Entry, ...]:
         """Return a page's entries. Raises DamagedManifest when missing or not intact."""
@@ -213,11 +213,11 @@ class Manifests:
                 entries = parse(body["entries"])
         return entries
 
-    def outline(self, digest: str, text: bytes = b"") -> Outline:
-        """Return the outline of a manifest, from its file or the `text` that a ref carries, without
+    def outline(self, digest: str, carried: bytes = b"") -> Outline:
+        """Return the outline of a manifest, from its file or from what a ref has `carried`, without
         caching. Raises DamagedManifest."""
         # From the JSON as it is: gc reads every state of a long history, and values take long.
-        body = orjson.loads(text) if text else self._state(digest)
+        body = orjson.loads(carried) if carried else self._state(digest)
         with self._refusing_malformed(digest):
             pages = [(page["digest"], page["bytes"]) for page in body["pages"]]
             runs = [run["digest"] for run in body["ids"]]
@@ -235,20 +235,20 @@ class Manifests:
         """Write a manifest durably and return it with its digest."""
         return self._with_digest(manifest, self._write(_encode(manifest))[0])
 
-    def settle(self, new: Manifest, begun: list[disk.Begun]) -> tuple[Manifest, bytes]:
+    def settle(self, new: Manifest, pending_files: list[disk.Begun]) -> tuple[Manifest, bytes]:
         """Return a manifest with its digest, and the text that its move is to carry; a longer one
-        is written durably, after the files in `begun`, which it names, and nothing is carried."""
+        is written durably, after `pending_files`, which it names, and nothing is carried."""
         # Carried text costs no file and no sync; a long one would be read and packed with its move.
-        text = _encode(new)
-        if len(text) > CARRIED_MAX:
-            disk.finish(begun)
-            return self._with_digest(new, self._write(text)[0]), b""
-        return self._with_digest(new, document.digest(text)), text
+        encoded = _encode(new)
+        if len(encoded) > CARRIED_MAX:
+            disk.finish(pending_files)
+            return self._with_digest(new, self._write(encoded)[0]), b""
+        return self._with_digest(new, document.digest(encoded)), encoded
 
     def _with_digest(self, manifest: Manifest, digest: str) -> Manifest:
-        named = dataclasses.replace(manifest, digest=digest)
-        _cache(self._manifests, digest, named)
-        return named
+        complete = dataclasses.replace(manifest, digest=digest)
+        _cache(self._manifests, digest, complete)
+        return complete
 
     def write_page(self, entries: tuple[Entry, ...], commit: str, level: int | None = None) -> Page:
         """Write a page durably, of the level that its length makes unless one is given."""
@@ -269,11 +269,11 @@ class Manifests:
         self._manifests.clear()
         self._pages.clear()
 
-    def segments(self, manifest: Manifest, kind: str = "") -> list[SegmentEntry]:
+    def segments(self, manifest: Manifest, rows_kind: str = "") -> list[SegmentEntry]:
         """Return the live segments, or those of one kind, oldest first; opens every page."""
         live = self.paged_segments(manifest)
         _apply(live, manifest.recent, "segment")
-        return [e for e in live.values() if not kind or e.kind == kind]
+        return [e for e in live.values() if not rows_kind or e.kind == rows_kind]
 
     def paged_segments(self, manifest: Manifest) -> dict[str, SegmentEntry]:
         """Return the segments that the pages alone leave alive, by key."""
@@ -282,20 +282,22 @@ class Manifests:
             _apply(live, self.page(page), "segment")
         return live
 
-    def records(self, manifest: Manifest, what: str) -> list[Record]:
+    def records(self, manifest: Manifest, entry_type: str) -> list[Record]:
         """Return the live records of one kind, oldest first; opens the pages that have some."""
         live: dict[str, Record] = {}
         for page in manifest.pages:
-            if page.what is None or what in page.what:
-                _apply(live, self.page(page), what)
-        _apply(live, manifest.recent, what)
+            if page.what is None or entry_type in page.what:
+                _apply(live, self.page(page), entry_type)
+        _apply(live, manifest.recent, entry_type)
         return list(live.values())
 
-    def read_records(self, manifest: Manifest, what: str, read: Callable[[Record], _T]) -> list[_T]:
-        """Return the live records of one kind as `read`, which knows their members, has them.
+    def read_records(
+        self, manifest: Manifest, entry_type: str, decode: Callable[[Record], _T]
+    ) -> list[_T]:
+        """Return the live records of one kind as `decode`, which knows their members, has them.
         Raises DamagedManifest where a member is missing or of the wrong type."""
         with self._refusing_malformed(manifest.digest):
-            return [read(record) for record in self.records(manifest, what)]
+            return [decode(record) for record in self.records(manifest, entry_type)]
 
     def segments_between(self, manifest: Manifest, low: int, high: int) -> list[SegmentEntry]:
         """Return the live event segments that may hold a time in [low, high] (us)."""
@@ -324,11 +326,11 @@ class Manifests:
 
     def _state(self, digest: str) -> dict[str, Any]:
         """A manifest's body, of its file or of a ref that carries it."""
-        text = self._carriers.recent_text(digest)
+        carried = self._carriers.recent_text(digest)
         # The file comes before the search, which may have to read every move of the lake.
-        if text is None and not disk.exists(self._paths.object("manifests", digest)):
-            text = self._carriers.find_text(digest)
-        return self._read(digest, None) if text is None else self._parse(text, digest)
+        if carried is None and not disk.exists(self._paths.object("manifests", digest)):
+            carried = self._carriers.find_text(digest)
+        return self._read(digest, None) if carried is None else self._parse(carried, digest)
 
     def _read(self, digest: str, size: int | None) -> dict[str, Any]:
         path = self._paths.object("manifests", digest)
@@ -341,15 +343,15 @@ class Manifests:
             raise DamagedManifest(path, "the content does not match its name")
         return self._parse(_decompressor().decompress(data), digest)
 
-    def _parse(self, text: bytes, digest: str) -> dict[str, Any]:
-        body: dict[str, Any] = orjson.loads(text)
+    def _parse(self, encoded: bytes, digest: str) -> dict[str, Any]:
+        body: dict[str, Any] = orjson.loads(encoded)
         if body["format"] > FILE_FORMAT:
             path = self._paths.object("manifests", digest)
             raise FormatTooNew(f"{path} has format {body['format']}: upgrade lakelog")
         return body
 
-    def _write(self, text: bytes) -> tuple[str, int]:
-        data = zstandard.ZstdCompressor(level=3).compress(text)
+    def _write(self, encoded: bytes) -> tuple[str, int]:
+        data = zstandard.ZstdCompressor(level=3).compress(encoded)
         digest = document.digest(data)
         disk.put_object(self._paths.object("manifests", digest), data)
         return digest, len(data)
@@ -382,16 +384,16 @@ def describe(entries: tuple[Entry, ...], digest: str, size: int, level: int) -> 
     times = [e.time for e in adds if e.kind == "events"]
     span = [min(t[0] for t in times), max(t[1] for t in times)] if times else None
     removals, events = sum(isinstance(e, Removal) for e in entries), sum(e.events for e in adds)
-    what = sorted({e.what for e in entries})
-    return Page(digest, size, level, len(entries), removals, events, span, what)
+    entry_types = sorted({e.what for e in entries})
+    return Page(digest, size, level, len(entries), removals, events, span, entry_types)
 
 
-def fold(parts: list[tuple[Entry, ...]], oldest: bool) -> tuple[Entry, ...]:
+def fold(runs: list[tuple[Entry, ...]], oldest: bool) -> tuple[Entry, ...]:
     """Merge runs of entries, oldest first: the newest entry of a key wins. The `oldest` run of a
     manifest needs no tombstones."""
     newest: dict[tuple[str, str], Entry] = {}
-    for part in parts:
-        for entry in part:
+    for run in runs:
+        for entry in run:
             key = (entry.what, entry.key)
             # A dict keeps the place of a key that is set again; live entries go by the last `add`.
             newest.pop(key, None)
@@ -416,9 +418,9 @@ def add_up(totals: Totals, entries: Iterable[Entry]) -> Totals:
     return Totals(events, size, segments, quarantined)
 
 
-def _apply(live: dict[str, Any], entries: Iterable[Entry], what: str) -> None:
+def _apply(live: dict[str, Any], entries: Iterable[Entry], entry_type: str) -> None:
     for entry in entries:
-        if entry.what == what:
+        if entry.what == entry_type:
             live.pop(entry.key, None)
             if not isinstance(entry, Removal):
                 live[entry.key] = entry
@@ -426,7 +428,7 @@ def _apply(live: dict[str, Any], entries: Iterable[Entry], what: str) -> None:
 
 def _encode(manifest: Manifest) -> bytes:
     # Not asdict, which copies every entry and so takes longer than all else here.
-    names = (each.name for each in dataclasses.fields(manifest) if each.name != "digest")
+    names = (member.name for member in dataclasses.fields(manifest) if member.name != "digest")
     body = {_ON_DISK.get(name, name): getattr(manifest, name) for name in names}
     body["tail"] = [to_json(entry) for entry in manifest.recent]
     return orjson.dumps({"format": FILE_FORMAT, **body})

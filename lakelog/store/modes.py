@@ -21,15 +21,15 @@ def follow(path: str) -> None:
     if lake is None:
         return
     with contextlib.suppress(OSError):
-        made = os.stat(path, follow_symlinks=False)
-        if os.geteuid() not in (0, made.st_uid):
+        status = os.stat(path, follow_symlinks=False)
+        if os.geteuid() not in (0, status.st_uid):
             return
-        if (made.st_uid, made.st_gid) != (lake.st_uid, lake.st_gid):
+        if (status.st_uid, status.st_gid) != (lake.st_uid, lake.st_gid):
             with contextlib.suppress(OSError):  # only root gives away what is its own
                 os.chown(path, lake.st_uid, lake.st_gid, follow_symlinks=False)
-        is_dir = stat.S_ISDIR(made.st_mode)
+        is_dir = stat.S_ISDIR(status.st_mode)
         mode = lake.st_mode & (0o2777 if is_dir else 0o666)
-        if not stat.S_ISLNK(made.st_mode) and mode != stat.S_IMODE(made.st_mode):
+        if not stat.S_ISLNK(status.st_mode) and mode != stat.S_IMODE(status.st_mode):
             os.chmod(path, mode)
 
 

@@ -35,37 +35,37 @@ def own_bytes(paths: Paths, branch: str, number: int) -> bytes:
         raise DamagedRef(path, f"the move is damaged: {error}") from None
 
 
-def encode_packed(branch: str, first: int, last: int, moves: dict[int, bytes]) -> bytes:
+def encode_packed(branch: str, low: int, high: int, moves: dict[int, bytes]) -> bytes:
     """Return the bytes of a packed file; where numbers of its span are left out, it says so."""
-    text = b"".join(moves.values())
+    content = b"".join(moves.values())
     # A pack without gaps stays as format 1 has it.
-    if len(moves) <= last - first:
-        text = document.encode({"branch": branch, "first": first, "last": last}) + text
+    if len(moves) <= high - low:
+        content = document.encode({"branch": branch, "first": low, "last": high}) + content
     # Written once and rarely read: level 9 is worth its time.
-    data = zstandard.ZstdCompressor(level=9).compress(text) + _SEAL
+    data = zstandard.ZstdCompressor(level=9).compress(content) + _SEAL
     return data + hashlib.sha256(data).digest()
 
 
 def read_packed(path: str) -> dict[int, bytes]:
     """Return {number: file bytes} of a packed file. Raises DamagedRef, FileNotFoundError."""
     branch = decode_name(os.path.basename(os.path.dirname(path)))
-    first, last = parse_packed(os.path.basename(path)) or (0, 0)
+    low, high = parse_packed(os.path.basename(path)) or (0, 0)
     try:
-        return decode_packed(disk.read(path, regular_file.DOCUMENT_MAX), branch, first, last)
+        return decode_packed(disk.read(path, regular_file.DOCUMENT_MAX), branch, low, high)
     except document.NotIntact as error:
         raise DamagedRef(path, f"packed moves are damaged: {error}") from None
 
 
-def decode_packed(data: bytes, branch: str, first: int, last: int) -> dict[int, bytes]:
+def decode_packed(data: bytes, branch: str, low: int, high: int) -> dict[int, bytes]:
     """Return {number: file bytes} of the bytes of a packed file. Raises NotIntact."""
     if len(data) < 44 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
         raise document.NotIntact("its checksum does not match")
     try:
-        text = zstandard.ZstdDecompressor().decompress(data[:-44])
+        content = zstandard.ZstdDecompressor().decompress(data[:-44])
     except zstandard.ZstdError as error:
         raise document.NotIntact(str(error)) from None
     head, numbers, moves = b"", list[int](), dict[int, bytes]()
-    for line in text.splitlines(keepends=True):
+    for line in content.splitlines(keepends=True):
         if match := _NUMBER.match(line):
             numbers.append(int(match[1]))
             moves[numbers[-1]] = line
@@ -75,11 +75,11 @@ def decode_packed(data: bytes, branch: str, first: int, last: int) -> dict[int, 
             head += line
     # The checksum is right, so this is about a file under a wrong name, or with moves of another
     # branch: a list of numbers in ascending order within the span, without gaps unless it says so.
-    expected = list(range(first, last + 1))
+    expected = list(range(low, high + 1))
     if head:
-        span = {"branch": branch, "first": first, "last": last}
+        span = {"branch": branch, "first": low, "last": high}
         expected = sorted(set(numbers)) if document.decode(head) == span else []
-        expected = [number for number in expected if first <= number <= last]
+        expected = [number for number in expected if low <= number <= high]
     if numbers != expected:
         raise document.NotIntact("it holds other moves than its name says")
     return moves
@@ -113,9 +113,9 @@ def is_thinned(data: bytes) -> bool:
 
 def _beginning(data: bytes) -> bytes:
     """Decompress the bytes before the first damage."""
-    reader, text = zstandard.ZstdDecompressor().decompressobj(), bytearray()
+    reader, content = zstandard.ZstdDecompressor().decompressobj(), bytearray()
     with contextlib.suppress(zstandard.ZstdError):
         # In small pieces: zstd gives out nothing of the piece in which it meets the damage.
-        for at in range(0, len(data), 64):
-            text += reader.decompress(data[at : at + 64])
-    return bytes(text)
+        for start in range(0, len(data), 64):
+            content += reader.decompress(data[start : start + 64])
+    return bytes(content)

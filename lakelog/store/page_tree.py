@@ -18,10 +18,10 @@ def spill(
     merged here, larger merges are maintenance."""
     biggest = manifest.FAN ** (manifest.LEVEL_MAX + 1)
     while len(recent) > manifest.FAN:
-        cut = len(recent) - len(recent) % manifest.FAN or manifest.FAN
-        cut = min(cut, biggest)
-        pages = (*pages, manifests.write_page(recent[:cut], commit))
-        recent = recent[cut:]
+        count = len(recent) - len(recent) % manifest.FAN or manifest.FAN
+        count = min(count, biggest)
+        pages = (*pages, manifests.write_page(recent[:count], commit))
+        recent = recent[count:]
     # Level 0 alone: this is on the path of every commit, and a merge reads what it merges.
     start = mergeable(pages, 0)
     if start is not None:
@@ -42,12 +42,12 @@ def merge_from(
     manifests: Manifests, pages: tuple[Page, ...], start: int, commit: str
 ) -> tuple[Page, ...]:
     """Merge the pages from `start` on into as few as their entries need."""
-    merged = fold([manifests.page(p) for p in pages[start:]], oldest=start == 0)
+    entries = fold([manifests.page(p) for p in pages[start:]], oldest=start == 0)
     size = manifest.FAN ** (manifest.LEVEL_MAX + 1)
     # Newer pages of lower levels come along, so this may be more than the largest page takes.
-    parts = [merged[i : i + size] for i in range(0, len(merged), size)]
+    page_entries = [entries[i : i + size] for i in range(0, len(entries), size)]
     manifests.drop_pages(pages[start:])
-    return (*pages[:start], *(manifests.write_page(part, commit) for part in parts))
+    return (*pages[:start], *(manifests.write_page(chunk, commit) for chunk in page_entries))
 
 
 def is_mergeable(pages: tuple[Page, ...]) -> bool:
@@ -88,6 +88,6 @@ def _merge_all(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> tu
             if not isinstance(entry, Removal):
                 live[key] = entry
     entries, size = tuple(live.values()), manifest.FAN ** (manifest.LEVEL_MAX + 1)
-    parts = (entries[at : at + size] for at in range(0, len(entries), size))
+    page_entries = (entries[start : start + size] for start in range(0, len(entries), size))
     manifests.drop_pages(pages)
-    return tuple(manifests.write_page(part, commit, manifest.BOTTOM) for part in parts)
+    return tuple(manifests.write_page(chunk, commit, manifest.BOTTOM) for chunk in page_entries)

@@ -72,30 +72,30 @@ def encode_name(name: str) -> str:
         raw = name.encode()
     except UnicodeEncodeError:
         raise InvalidName(f"{name!r} cannot be a name: not valid Unicode") from None
-    text = _escaped(raw)
+    encoded = _escaped(raw)
     # File names may have 255 bytes, and a suffix has to fit.
-    if len(text) > 200:
+    if len(encoded) > 200:
         raise InvalidName(f"{name[:30]!r}... cannot be a name: too long")
-    return text
+    return encoded
 
 
 def _escaped(raw: bytes) -> str:
     # Upper case is escaped too: on a file system that ignores case `Main` and `main` stay apart.
     safe = b"abcdefghijklmnopqrstuvwxyz0123456789._-"
-    text = "".join(chr(c) if c in safe else f"%{c:02x}" for c in raw)
+    escaped = "".join(chr(c) if c in safe else f"%{c:02x}" for c in raw)
     # A leading dot would look like a temporary file, or be `..`.
-    return "%2e" + text[1:] if text.startswith(".") else text
+    return "%2e" + escaped[1:] if escaped.startswith(".") else escaped
 
 
-def is_encoded(text: str) -> bool:
+def is_encoded(name: str) -> bool:
     """Whether a file name can be that of a branch or tag; `lost+found` cannot, nor `.DS_Store`."""
-    return _escaped(decode_name(text).encode()) == text
+    return _escaped(decode_name(name).encode()) == name
 
 
-def decode_name(text: str) -> str:
+def decode_name(encoded: str) -> str:
     """Return the name of a branch or tag from its file name."""
     # Latin-1 maps each byte to the character of its number, so the UTF-8 can be put together again.
-    raw = re.sub(r"%([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), text)
+    raw = re.sub(r"%([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), encoded)
     return raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
@@ -141,7 +141,7 @@ class Paths:
             self.cache,
             self.states,
         ]
-        return [*top, *(f"{self.root}/{kind}" for kind in OBJECTS)]
+        return [*top, *(f"{self.root}/{object_type}" for object_type in OBJECTS)]
 
     def wal_dir(self, branch: str) -> str:
         """The folder of a branch's WAL files."""
@@ -151,9 +151,9 @@ class Paths:
         """File `n` of a writer."""
         return f"{self.wal_dir(branch)}/{writer}-{n:06d}.jsonl.zst"
 
-    def object(self, kind: str, digest: str) -> str:
+    def object(self, object_type: str, digest: str) -> str:
         """The path of a segment, id run, manifest or page."""
-        return f"{self.root}/{kind}/{digest[:2]}/{digest}{OBJECTS[kind]}"
+        return f"{self.root}/{object_type}/{digest[:2]}/{digest}{OBJECTS[object_type]}"
 
     def state_file(self, digest: str, ending: str) -> str:
         """The path of a chunk or an index of state directories."""
@@ -171,9 +171,9 @@ class Paths:
         """One move of a branch."""
         return f"{self.head_dir(branch)}/{number:012d}.json"
 
-    def packed(self, branch: str, first: int, last: int) -> str:
+    def packed(self, branch: str, low: int, high: int) -> str:
         """A file of packed moves."""
-        return f"{self.head_dir(branch)}/packed-{first:012d}-{last:012d}.jsonl.zst"
+        return f"{self.head_dir(branch)}/packed-{low:012d}-{high:012d}.jsonl.zst"
 
     def hint(self, branch: str) -> str:
         """The hint of a branch."""

@@ -29,11 +29,10 @@ from lakelog.store.entry import Entry, IdRun, Retention, SegmentEntry, assign_se
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import parse_wal
 from lakelog.store.refs import (
-    NEW,
     Head,
     IsSafe,
-    Made,
     Move,
+    PreparedFile,
     author,
     digest_of,
     encode_ref,
@@ -131,12 +130,12 @@ def publish(
             discard()
             continue
         if moved is not None:
-            made = follow.made if follow else None
+            follow_up = follow.made if follow else None
             # The hint comes after the move is durable: a hint above the newest move means damage.
-            store.refs.note(moved, hint=hint and made is None)
-            if made is not None:
-                store.refs.note(made)
-            return made or moved
+            store.refs.note(moved, hint=hint and follow_up is None)
+            if follow_up is not None:
+                store.refs.note(follow_up)
+            return follow_up or moved
         # Somebody else moved the branch. The wait grows, else publishers would starve each other.
         time.sleep(min(0.0002 * attempt, 0.01))
     raise OutcomeUnknown(f"branch {branch!r} moved {_RETRIES} times while publishing; try again")
@@ -162,41 +161,43 @@ def try_move(
 ) -> Head | None:
     """Steps 3 to 6 against one head; None if another process took the number, or this one slept.
     Raises StaleFiles."""
-    began, begun, written = disk.now_us(), change.begun, list[Made]()
+    started_at, pending_files, prepared = disk.now_us(), change.begun, list[PreparedFile]()
     try:
         # Before anything that an older reader would misread is written (F15.3).
         raise_format(store)
         # The sync after that move may have failed: a power cut must not take it and leave the next.
         store.refs.sync(head.move.branch, head.digest)
-        move, successor = _next_move(store, head, state, change, commit, began)
-        written.append(_begin(store, move, begun))
-        done = Head(move, digest_of(written[0][1]))
-        second = _second_move(store, done, successor, follow) if follow else None
-        if second is not None:
-            written.append(_begin(store, second, begun))
+        move, successor = _next_move(store, head, state, change, commit, started_at)
+        prepared.append(_begin(store, move, pending_files))
+        head_after = Head(move, digest_of(prepared[0].data))
+        follow_up = _second_move(store, head_after, successor, follow) if follow else None
+        if follow_up is not None:
+            prepared.append(_begin(store, follow_up, pending_files))
         # All are durable before the first link, and what a move names has its name by then.
-        disk.finish(begun)
+        disk.finish(pending_files)
 
         # A move to an existing state adds no files whose age could matter.
         def is_safe(path: str) -> bool:
-            is_whole = change.snapshot is not None or _is_safe(store, change, move, began, path)
+            is_whole = change.snapshot is not None or _is_safe(
+                store, change, move, started_at, path
+            )
             return is_whole and change.is_right()
 
-        made = link_move(store, move, is_safe, written.pop(0))
-        if made is not None and second is not None and follow is not None:
-            follow.made = link_move(store, second, made=written.pop())
-        return made
+        linked = link_move(store, move, is_safe, prepared.pop(0))
+        if linked is not None and follow_up is not None and follow is not None:
+            follow.made = link_move(store, follow_up, prepared=prepared.pop())
+        return linked
     finally:
-        disk.abandon(begun)
-        for path, _ in written:
-            disk.unlink(path)
+        disk.abandon(pending_files)
+        for file in prepared:
+            disk.unlink(file.temporary)
 
 
-def _begin(store: Store, move: Move, begun: list[disk.Begun]) -> Made:
-    """Write the file of a move, to be finished with others; return its temporary path and bytes."""
+def _begin(store: Store, move: Move, pending_files: list[disk.Begun]) -> PreparedFile:
+    """Write the file of a move, to be finished with others."""
     directory, data = store.paths.head_dir(move.branch), encode_ref(move)
-    begun.append(disk.begin_file(directory, data))
-    return begun[-1].temporary, data
+    pending_files.append(disk.begin_file(directory, data))
+    return PreparedFile(pending_files[-1].temporary, data)
 
 
 def _second_move(store: Store, head: Head, state: Manifest, follow: Follow) -> Move | None:
@@ -209,14 +210,14 @@ def _second_move(store: Store, head: Head, state: Manifest, follow: Follow) -> M
 
 
 def _next_move(
-    store: Store, head: Head, state: Manifest, change: Change, commit: str, began: int
+    store: Store, head: Head, state: Manifest, change: Change, commit: str, started_at: int
 ) -> tuple[Move, Manifest]:
     """Return the move that makes a change, and the state before it or the new one that it makes;
     pages and a long manifest are written by then."""
-    now = clock.following(head.move.time, began)
+    now_us = clock.following(head.move.time, started_at)
     if change.snapshot is None:
         state, carried = store.manifests.settle(
-            grow(store, state, change, commit, now), change.begun
+            grow(store, state, change, commit, now_us), change.begun
         )
         snapshot = state.digest
     else:
@@ -230,7 +231,7 @@ def _next_move(
         branch=head.move.branch,
         prev=head.digest,
         commit=commit,
-        time=now,
+        time=now_us,
         author=author(),
         op=change.op,
         message=escape_text(change.message),
@@ -242,7 +243,7 @@ def _next_move(
     return move, state
 
 
-def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -> Manifest:
+def grow(store: Store, state: Manifest, change: Change, commit: str, now_us: int) -> Manifest:
     """Return the next manifest; its pages are written by then."""
     entries, next_seq = assign_seq(change.entries, state.next_seq)
     pages = state.pages
@@ -255,7 +256,7 @@ def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -
     return Manifest(
         parent=state.digest,
         commit=commit,
-        time=now,
+        time=now_us,
         author=author(),
         op=change.op,
         message=escape_text(change.message),
@@ -271,27 +272,27 @@ def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -
 def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, int]:
     """Return the move's watermarks: raised by what was sealed, without writers whose files are
     gone. The directory is synced first: else a power cut could bring such a file back (F9.7)."""
-    merged = dict(move.wal)
+    raised = dict(move.wal)
     for writer, sequence in sealed.items():
         # Never lowered: frames below were removed from the WAL, and would be missing.
-        merged[writer] = max(sequence, merged.get(writer, -1))
+        raised[writer] = max(sequence, raised.get(writer, -1))
     directory = store.paths.wal_dir(move.branch)
     present = {p[0] for p in map(parse_wal, disk.listing(directory)) if p}
-    absent = merged.keys() - present
+    absent = raised.keys() - present
     if absent:
         make_branch_dirs(store, move.branch)  # a copy may have left out what was empty
         disk.sync_dir(directory)
         for writer in absent:
-            del merged[writer]
-    return merged
+            del raised[writer]
+    return raised
 
 
 def link_move(
-    store: Store, move: Move, is_safe: IsSafe = lambda _: True, made: Made = NEW
+    store: Store, move: Move, is_safe: IsSafe = lambda _: True, prepared: PreparedFile | None = None
 ) -> Head | None:
     """Link a move and make it durable; None if another move has that number, or not `is_safe`,
-    which is called right before, with the path of the move's temporary file: of `made`, if that is
-    durable already.
+    which is called right before, with the path of the move's temporary file. That is `prepared`,
+    which is durable by now, or is written here.
 
     The directory is synced before, too: the sync after the move before may have failed, and a power
     cut must not take that move and leave this one. If this process synced it, this costs nothing.
@@ -300,8 +301,8 @@ def link_move(
         store.refs.sync(move.branch, move.prev)
     for _ in range(3):
         try:
-            written, made = made, NEW  # what failed once is written again
-            head = store.refs.link(move, is_safe, written)
+            file, prepared = prepared, None  # what failed once is written again
+            head = store.refs.link(move, is_safe, file)
             if head is None:
                 return None
         except FileExistsError:
@@ -345,13 +346,15 @@ def run_maintenance(store: Store, branch: str) -> None:
     if not page_tree.is_mergeable(state.pages):
         return
 
-    def plan(_: Head, now: Manifest) -> Change | None:
-        return Change("maintain", merge_pages=True) if page_tree.is_mergeable(now.pages) else None
+    def plan(_: Head, present: Manifest) -> Change | None:
+        return (
+            Change("maintain", merge_pages=True) if page_tree.is_mergeable(present.pages) else None
+        )
 
     publish(store, branch, plan)
 
 
-def _is_safe(store: Store, change: Change, move: Move, began: int, temporary: str) -> bool:
+def _is_safe(store: Store, change: Change, move: Move, started_at: int, temporary: str) -> bool:
     """Whether the manifest of this publish is there and too young for gc (F9.3, step 6).
 
     So must be the segments and id runs that it adds, else this raises StaleFiles: a process may be
@@ -363,20 +366,20 @@ def _is_safe(store: Store, change: Change, move: Move, began: int, temporary: st
     needed = [paths.object("segments", key) for key in added]
     needed += [paths.object("ids", run.digest) for run in change.ids_add]
     try:
-        written = _stamp(temporary if move.carried else paths.object("manifests", move.snapshot))
+        stamp = _stamp(temporary if move.carried else paths.object("manifests", move.snapshot))
     except FileNotFoundError:
         return False
     # With a grace of 0 no file would be young enough: then only presence is checked.
     checks_age = bool(half) and change.op != "repair"
     for path in needed:
         try:
-            then = _stamp(path)
+            added_stamp = _stamp(path)
         except FileNotFoundError:
             raise StaleFiles(f"{path}: gone before it was published; try again") from None
-        if checks_age and written - then >= half:
+        if checks_age and stamp - added_stamp >= half:
             raise StaleFiles(f"{path}: too old to be published, gc may take it; try again")
     # The link follows at once, but this process may have slept since it read the head.
-    return not checks_age or disk.now_us() - began < half
+    return not checks_age or disk.now_us() - started_at < half
 
 
 def _stamp(path: str) -> int:

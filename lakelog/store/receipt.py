@@ -19,8 +19,8 @@ class Receipt:
         """One id per event, in order."""
         places = itertools.chain.from_iterable(self.places)
         return [
-            given if given is not None else f"{self.origin}:{place}"
-            for given, place in zip(self._given, places, strict=True)
+            own_id if own_id is not None else f"{self.origin}:{place}"
+            for own_id, place in zip(self._given, places, strict=True)
         ]
 
     def __repr__(self) -> str:

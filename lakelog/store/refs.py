@@ -14,13 +14,12 @@ alone, so that gc can drop the text of a state that is not kept, and the chain s
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.runtime.closest import did_you_mean
@@ -34,11 +33,7 @@ _STAMP_NS = 50_000_000
 _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
 _LOOKS = 20
 """How often a directory is listed again because its files were packed meanwhile."""
-Place = tuple[str, int]
-Life = tuple[int, int]
 IsSafe = Callable[[str], bool]
-Made = tuple[str, bytes]  # of a move that is to be linked: its temporary file, and what is in it
-NEW: Made = ("", b"")
 _HINT = {"branch", "number"}
 
 
@@ -85,6 +80,21 @@ class Tag:
     carried: bytes = field(default=b"", repr=False, compare=False)
 
 
+@dataclass(frozen=True)
+class PreparedFile:
+    """The file of a move before it is linked: where it is until then, and its bytes."""
+
+    temporary: str
+    data: bytes
+
+
+class MoveLocation(NamedTuple):
+    """A move of a branch, or a tag, whose number is 0."""
+
+    name: str
+    number: int
+
+
 class Refs:
     """Reads and links the refs of one lake; caches the last head of each branch."""
 
@@ -94,7 +104,7 @@ class Refs:
         self._packed: dict[str, dict[int, bytes]] = {}
         self._texts: dict[str, tuple[bytes, str]] = {}
         self._durable: dict[str, str] = {}
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, MoveLocation] = {}
         self._places_of: tuple[int, object] = (0, None)
 
     def head(self, branch: str) -> Head:
@@ -142,9 +152,9 @@ class Refs:
         following = 0
         # gc packs, then unlinks: so moves in files of their own are read first, and those that
         # vanish meanwhile are in a packed file that is listed afterwards.
-        own = sorted(self._own(branch), reverse=True)
+        numbers = sorted(self._own(branch), reverse=True)
         with contextlib.suppress(FileNotFoundError):  # packed since it was listed: so is the rest
-            for number in own:
+            for number in numbers:
                 data = own_bytes(self._paths, branch, number)
                 if following and number < following - 1:
                     break  # those between may have been packed since
@@ -174,27 +184,31 @@ class Refs:
         is 0, and the first number of its span. Of several the one that begins first."""
         for _ in range(_LOOKS):
             packs = self.packs(branch)
-            last = following - 1 if following else max((pack[1] for pack in packs), default=0)
+            limit = following - 1 if following else max((pack[1] for pack in packs), default=0)
             with contextlib.suppress(FileNotFoundError):  # packed again since it was listed
-                for first, final, path in packs:
-                    if first <= last <= final:
-                        return first, read_packed(path)
+                for low, final, path in packs:
+                    if low <= limit <= final:
+                        return low, read_packed(path)
                 return None
         return None
 
-    def link(self, move: Move, is_safe: IsSafe = lambda _: True, made: Made = NEW) -> Head | None:
+    def link(
+        self, move: Move, is_safe: IsSafe = lambda _: True, prepared: PreparedFile | None = None
+    ) -> Head | None:
         """Link the next move; None unless `is_safe`, called right before with the path of its
-        temporary file (`made`, or a new one). FileExistsError if it is taken. The caller syncs."""
-        path, data = self._paths.move(move.branch, move.number), made[1] or encode_ref(move)
-        temporary = made[0] or disk.write_temporary(os.path.dirname(path), data)
+        temporary file. FileExistsError if it is taken. The caller syncs the directory."""
+        path = self._paths.move(move.branch, move.number)
+        if prepared is None:
+            data = encode_ref(move)
+            prepared = PreparedFile(disk.write_temporary(os.path.dirname(path), data), data)
         try:
             # Between the check and the link there is no write or sync that could take long.
-            if not is_safe(temporary):
+            if not is_safe(prepared.temporary):
                 return None
-            disk.link(temporary, path)
+            disk.link(prepared.temporary, path)
         finally:
-            disk.unlink(temporary)
-        return Head(move, digest_of(data))
+            disk.unlink(prepared.temporary)
+        return Head(move, digest_of(prepared.data))
 
     def sync(self, branch: str, digest: str) -> None:
         """Make a move that is there durable, by its digest; costs nothing if this process did."""
@@ -209,9 +223,9 @@ class Refs:
         self._heads[branch] = head
         self._remember(head.move, self._paths.move(branch, number))
         if hint:
-            text = document.encode({"branch": branch, "number": number})
+            hint_document = document.encode({"branch": branch, "number": number})
             with contextlib.suppress(OSError):
-                disk.replace_whole(self._paths.hint(branch), text, sync=False)
+                disk.replace_whole(self._paths.hint(branch), hint_document, sync=False)
 
     def forget(self) -> None:
         """Clear the caches (after a fork, or a repair)."""
@@ -231,25 +245,25 @@ class Refs:
 
     def all_branches(self) -> list[str]:
         """Names of all branches that ever had moves; what is no branch's is passed over."""
-        texts = filter(is_encoded, disk.listing(self._paths.heads))
-        return sorted(decode_name(t) for t in texts if not disk.is_file(f"{self._paths.heads}/{t}"))
+        names = filter(is_encoded, disk.listing(self._paths.heads))
+        return sorted(decode_name(t) for t in names if not disk.is_file(f"{self._paths.heads}/{t}"))
 
     def numbers(self, branch: str) -> list[int]:
         """All kept move numbers of a branch, packed ones too, ascending."""
         for _ in range(_LOOKS):
             numbers = set(self._own(branch))
             with contextlib.suppress(FileNotFoundError):  # packed again since it was listed
-                for first, last, path in self.packs(branch):
+                for low, high, path in self.packs(branch):
                     try:
                         numbers.update(self._pack(path))
                     # Its moves count as kept: reading one of them names the damaged file. A damaged
                     # name must not make billions of numbers.
                     except DamagedRef:
-                        numbers.update(range(first, last + 1)[-PACKED:])
+                        numbers.update(range(low, high + 1)[-PACKED:])
                 break
         return sorted(numbers)
 
-    def states(self) -> dict[str, Place]:
+    def states(self) -> dict[str, MoveLocation]:
         """Return the states that readable moves name, and of each a move (branch, number) that
         names it, one that carries it if there is one; (tag, 0) for those that a tag carries."""
         branches = self.all_branches()
@@ -261,19 +275,20 @@ class Refs:
         if key_then == key and read_at > max(stamp for _, stamp in key) + _STAMP_NS:
             return self._places
         began = time.time_ns()
-        plain, carrying = dict[str, Place](), dict[str, Place]()
+        plain, carrying = dict[str, MoveLocation](), dict[str, MoveLocation]()
         for branch in branches:
             for number, data in self._readable_moves(branch):
                 # By pattern: parsing and hashing millions of moves would take minutes, and who
                 # reads the move that is found checks it.
-                match, text = _SNAPSHOT.search(data), document.split(data)[1]
+                match, carried = _SNAPSHOT.search(data), document.split(data)[1]
                 if match:
-                    (carrying if text else plain)[match[1].decode()] = (branch, number)
+                    states = carrying if carried else plain
+                    states[match[1].decode()] = MoveLocation(branch, number)
         for name in self.tag_names():
             with contextlib.suppress(DamagedRef, UnknownRef):
                 tag = self.tag(name)
                 if tag.carried:
-                    carrying.setdefault(tag.snapshot, (name, 0))
+                    carrying.setdefault(tag.snapshot, MoveLocation(name, 0))
         self._places, self._places_of = plain | carrying, (began, key)
         return self._places
 
@@ -298,13 +313,14 @@ class Refs:
 
     def find_text(self, digest: str) -> bytes | None:
         """The text of a manifest that some move or tag on disk carries now; may read them all."""
-        if text := self.carried_text(digest):
-            return text
+        if carried := self.carried_text(digest):
+            return carried
         # First by what was read before; again because gc packs moves while they are looked for.
         for look in range(3):
-            name, number = (self.states() if look else self._places).get(digest, ("", 0))
-            if not name:
+            location = (self.states() if look else self._places).get(digest)
+            if location is None:
                 continue
+            name, number = location
             with contextlib.suppress(DamagedRef, UnknownRef):
                 ref = self.read(name, number) if number else self.tag(name)
                 if ref.snapshot == digest and ref.carried:
@@ -313,11 +329,11 @@ class Refs:
 
     def tags(self) -> list[Tag]:
         """All tags by name. Raises DamagedRef."""
-        found = list[Tag]()
+        tags = list[Tag]()
         for name in self.tag_names():
             with contextlib.suppress(UnknownRef):  # deleted since it was listed
-                found.append(self.tag(name))
-        return found
+                tags.append(self.tag(name))
+        return tags
 
     def tag_names(self) -> list[str]:
         """Names of all tags, damaged ones included."""
@@ -333,8 +349,8 @@ class Refs:
         """One tag. Raises UnknownRef, DamagedRef."""
         path = self._paths.tag(name)
         try:
-            body, text = open_ref(disk.read(path, regular_file.DOCUMENT_MAX))
-            tag = Tag(**body, carried=text)
+            body, carried = open_ref(disk.read(path, regular_file.DOCUMENT_MAX))
+            tag = Tag(**body, carried=carried)
             # An intact file under another name would give another state.
             if tag.name != name:
                 raise document.NotIntact(f"it is the tag {tag.name!r}")
@@ -357,29 +373,13 @@ class Refs:
 
     def is_alive(self, branch: str) -> bool:
         """Whether the branch is there and not deleted; a damaged one is there."""
-        return self.life(branch) is not None
-
-    def life(self, branch: str) -> Life | None:
-        """The number of a branch's newest move and its generation, (0, 0) if that is damaged; None
-        where the branch is not there."""
         try:
-            move = self.head(branch).move
+            self.head(branch)
         except UnknownRef:
-            return None
-        except DamagedRef:
-            return 0, 0
-        return move.number, move.generation
-
-    def is_same_life(self, branch: str, life: Life) -> bool:
-        """Whether a branch is alive and was not deleted since, either."""
-        now = self.life(branch)
-        if now is None:
             return False
-        # It is damaged, or was not rewound: a deleted branch comes back with another generation.
-        if not now[0] or not life[0] or now[1] == life[1]:
-            return True
-        since = itertools.takewhile(lambda m: m.number > life[0], self.newest_first(branch))
-        return all(move.op != "delete" for move in since)
+        except DamagedRef:
+            pass
+        return True
 
     def hint_number(self, branch: str) -> int:
         """The number that the hint names, 0 for none; that move was durable before the hint."""
@@ -418,8 +418,8 @@ class Refs:
         """Return the move that a file's bytes hold. Raises DamagedRef."""
         path = self._paths.move(branch, number)
         try:
-            body, text = open_ref(data)
-            move = Move(**body, carried=text)
+            body, carried = open_ref(data)
+            move = Move(**body, carried=carried)
         except (document.NotIntact, TypeError) as error:
             raise DamagedRef(path, f"the move is damaged: {error}") from None
         if move.number != number or move.branch != branch:
@@ -439,8 +439,8 @@ class Refs:
         """The bytes of a packed move, or None."""
         for _ in range(_LOOKS):
             with contextlib.suppress(FileNotFoundError):  # packed again since it was listed
-                for first, last, path in self.packs(branch):
-                    if first <= number <= last and number in (moves := self._pack(path)):
+                for low, high, path in self.packs(branch):
+                    if low <= number <= high and number in (moves := self._pack(path)):
                         return moves[number]
                 return None
         return None
@@ -479,11 +479,11 @@ def open_ref(data: bytes) -> tuple[dict[str, Any], bytes]:
     carries, which has to be the one it names; other documents carry nothing. Raises NotIntact.
     """
     line, carried = document.split(data)
-    body, text = document.decode(line), carried[:-1]
+    body, manifest = document.decode(line), carried[:-1]
     # The checksum of the document does not cover this line: its digest is in the document.
-    if carried and (carried[-1:] != b"\n" or document.digest(text) != body.get("snapshot")):
+    if carried and (carried[-1:] != b"\n" or document.digest(manifest) != body.get("snapshot")):
         raise document.NotIntact("the manifest in it is not the one that it names")
-    return body, text
+    return body, manifest
 
 
 def author() -> str:
@@ -495,6 +495,6 @@ def author() -> str:
     return escape_text(name)
 
 
-def escape_text(text: str) -> str:
+def escape_text(value: str) -> str:
     """Text of a user, with what is not valid Unicode escaped: documents are UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return value.encode("utf-8", "backslashreplace").decode()

@@ -38,8 +38,8 @@ def open_file(path: str) -> int:
     mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode):
         os.close(fd)
-        words = "it is a directory" if stat.S_ISDIR(mode) else "it is no regular file"
-        raise NotRegular(EINVAL, words, path)
+        reason = "it is a directory" if stat.S_ISDIR(mode) else "it is no regular file"
+        raise NotRegular(EINVAL, reason, path)
     return fd
 
 
@@ -52,8 +52,8 @@ def has_holes(fd: int) -> bool:
 def pieces(path: str, size: int = 1 << 22) -> Iterator[bytes]:
     """Yield the bytes of a file."""
     with open(open_file(path), "rb", buffering=0) as file:
-        while piece := file.read(size):
-            yield piece
+        while chunk := file.read(size):
+            yield chunk
 
 
 def identity(path: str) -> Identity | None:

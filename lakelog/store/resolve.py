@@ -26,26 +26,27 @@ from lakelog.store.thinning import DAY, HOUR, MINUTE
 _ID, _RECENT = 64, 3
 
 
-def resolve(store: Store, branch: str, text: str) -> str:
-    """Return the manifest digest that `text` names. Raises UnknownRef, InvalidName, Damaged."""
-    text = text.strip()
-    base, _, back = text.rpartition("~")
+def resolve(store: Store, branch: str, reference: str) -> str:
+    """Return the manifest digest that a reference names. Raises UnknownRef, InvalidName,
+    Damaged."""
+    reference = reference.strip()
+    base, _, back = reference.rpartition("~")
     if base and back.isdecimal():
-        return _ancestor(store, branch, resolve(store, branch, base), int(back), text)
+        return _ancestor(store, branch, resolve(store, branch, base), int(back), reference)
     # Names first: `encode_name` refuses those that read like an id or a time.
     digest = (
-        _resolve_name(store, text)
-        or _resolve_number(store, branch, text)
-        or _resolve_id(store, text)
+        _resolve_name(store, reference)
+        or _resolve_number(store, branch, reference)
+        or _resolve_id(store, reference)
     )
-    digest = digest or _resolve_time(store, branch, text)
+    digest = digest or _resolve_time(store, branch, reference)
     if not digest:
-        near = did_you_mean(text, [*store.refs.tag_names(), *store.refs.branches()])
+        near = did_you_mean(reference, [*store.refs.tag_names(), *store.refs.branches()])
         raise UnknownRef(
-            f"no tag, branch, snapshot or time {text!r}:"
+            f"no tag, branch, snapshot or time {reference!r}:"
             f" {near or 'see `lakelog log` and `lakelog tag --list`'}"
         )
-    require_kept(store, digest, text)
+    require_kept(store, digest, reference)
     return digest
 
 
@@ -59,7 +60,7 @@ def moves(store: Store, branch: str, newest_first: bool = True) -> Iterator[Move
             yield Move(number, branch, "", "", 0, "", "damaged", error.reason, "", 0)
 
 
-def _ancestor(store: Store, branch: str, digest: str, back: int, text: str) -> str:
+def _ancestor(store: Store, branch: str, digest: str, back: int, reference: str) -> str:
     """The state that is `back` parents before one; reads the moves of the branch as far back as
     needed. Where the parent was thinned out it is the newest kept state before it (F7.13)."""
     # Whether a parent is kept is found by going through the kept states, each once for all parents.
@@ -76,67 +77,71 @@ def _ancestor(store: Store, branch: str, digest: str, back: int, text: str) -> s
         if not digest and state.parent:
             digest = _state_before(store, branch, state.time)
         if not digest:
-            raise UnknownRef(f"{text!r} goes back before the first kept snapshot")
-        require_kept(store, digest, text)
+            raise UnknownRef(f"{reference!r} goes back before the first kept snapshot")
+        require_kept(store, digest, reference)
     return digest
 
 
 def _state_before(store: Store, branch: str, moment: int) -> str:
     """The newest kept state that a branch had before a time (us), or ""."""
     numbers = store.refs.numbers(branch)
-    at = _until(store, branch, numbers, moment - 1)
-    return _newest_kept(store, branch, numbers, at) if at else ""
+    index = _until(store, branch, numbers, moment - 1)
+    return _newest_kept(store, branch, numbers, index) if index else ""
 
 
 def _kept_states(store: Store, branch: str) -> Iterator[str]:
     """States that moves and tags name, those of the branch first, newest first."""
-    others = [name for name in store.refs.branches() if name != branch]
-    for name in (branch, *others):
+    other_branches = [name for name in store.refs.branches() if name != branch]
+    for name in (branch, *other_branches):
         yield from (move.snapshot for move in moves(store, name))
     yield from (tag.snapshot for tag in store.refs.tags())
 
 
-def _resolve_name(store: Store, text: str) -> str | None:
+def _resolve_name(store: Store, reference: str) -> str | None:
     """A tag or a branch of exactly that name."""
     try:
-        encode_name(text)
+        encode_name(reference)
     except ValueError:
         return None
-    if disk.exists(store.paths.tag(text)):
-        return store.refs.tag(text).snapshot
-    if disk.exists(store.paths.head_dir(text)):
+    if disk.exists(store.paths.tag(reference)):
+        return store.refs.tag(reference).snapshot
+    if disk.exists(store.paths.head_dir(reference)):
         try:
-            return store.refs.head(text).move.snapshot
+            return store.refs.head(reference).move.snapshot
         except UnknownRef:
             return None
     return None
 
 
-def _resolve_number(store: Store, branch: str, text: str) -> str | None:
-    name, at, number = text.rpartition("@")
-    if not at or not number.isdecimal():
+def _resolve_number(store: Store, branch: str, reference: str) -> str | None:
+    name, separator, number = reference.rpartition("@")
+    if not separator or not number.isdecimal():
         return None
     return store.refs.read(name or branch, int(number)).snapshot
 
 
-def _resolve_id(store: Store, text: str) -> str | None:
+def _resolve_id(store: Store, reference: str) -> str | None:
     """A snapshot id or a unique beginning of one, among kept moves of all branches and tags."""
-    if not re.fullmatch(r"[0-9a-f]{8,64}", text):
+    if not re.fullmatch(r"[0-9a-f]{8,64}", reference):
         return None
     # Of a whole id there are no others to be told from. Most are of a move that was read lately.
-    if len(text) == _ID and (store.refs.carried_text(text) or _has_move(store, text)):
-        return text
-    digests = {t.snapshot for t in store.refs.tags() if t.snapshot.startswith(text)}
-    files = disk.listing(f"{store.paths.root}/manifests/{text[:2]}")
-    there = {digest for name in files if (digest := parse_object(name)) and name.startswith(text)}
+    if len(reference) == _ID and (
+        store.refs.carried_text(reference) or _has_move(store, reference)
+    ):
+        return reference
+    digests = {t.snapshot for t in store.refs.tags() if t.snapshot.startswith(reference)}
+    files = disk.listing(f"{store.paths.root}/manifests/{reference[:2]}")
+    matching = {
+        digest for name in files if (digest := parse_object(name)) and name.startswith(reference)
+    }
     # One candidate whose move is found by its time: then not all moves have to be read.
-    if len(there | digests) == 1 and _has_move(store, next(iter(there | digests))):
-        return (there | digests).pop()
+    if len(matching | digests) == 1 and _has_move(store, next(iter(matching | digests))):
+        return (matching | digests).pop()
     # A file alone proves nothing, it may be a page or the state of a lost race: what moves name
     # does.
-    digests.update(name for name in store.refs.states() if name.startswith(text))
+    digests.update(name for name in store.refs.states() if name.startswith(reference))
     if len(digests) > 1:
-        raise UnknownRef(f"{text!r} begins {len(digests)} snapshot ids: give more digits")
+        raise UnknownRef(f"{reference!r} begins {len(digests)} snapshot ids: give more digits")
     return digests.pop() if digests else None
 
 
@@ -153,32 +158,36 @@ def _has_move(store: Store, digest: str) -> bool:
             newest = reversed(numbers[-_RECENT:])
             if any(store.refs.read(branch, n).snapshot == digest for n in newest):
                 return True
-            at = _until(store, branch, numbers, moment)
-            if at and store.refs.read(branch, numbers[at - 1]).snapshot == digest:
+            index = _until(store, branch, numbers, moment)
+            if index and store.refs.read(branch, numbers[index - 1]).snapshot == digest:
                 return True
     return False
 
 
-def _resolve_time(store: Store, branch: str, text: str) -> str | None:
+def _resolve_time(store: Store, branch: str, reference: str) -> str | None:
     """The state a branch had at a time: the newest move not later than it."""
     try:
-        moment = to_micros(parse_time(text))
+        moment = to_micros(parse_time(reference))
     except InvalidEvent:
         return None
     numbers = store.refs.numbers(branch)
-    at = _until(store, branch, numbers, moment)
-    if at == 0:
-        first = store.refs.read(branch, numbers[0]).time if numbers else 0
-        raise UnknownRef(f"{text!r} is before the first kept move of {branch!r}, {_iso(first)}")
-    return _newest_kept(store, branch, numbers, at)
+    index = _until(store, branch, numbers, moment)
+    if index == 0:
+        oldest = store.refs.read(branch, numbers[0]).time if numbers else 0
+        raise UnknownRef(
+            f"{reference!r} is before the first kept move of {branch!r}, {_iso(oldest)}"
+        )
+    return _newest_kept(store, branch, numbers, index)
 
 
-def _newest_kept(store: Store, branch: str, numbers: list[int], at: int) -> str:
-    """The state of the newest of the first `at` moves, or if it was thinned out the newest kept
+def _newest_kept(store: Store, branch: str, numbers: list[int], index: int) -> str:
+    """The state of the newest of the first `index` moves, or if it was thinned out the newest kept
     state before it: of the minute, hour or day before."""
-    newest = store.refs.read(branch, numbers[at - 1])
+    newest = store.refs.read(branch, numbers[index - 1])
     for span in (0, MINUTE, HOUR, DAY):
-        before = at if not span else _until(store, branch, numbers, newest.time // span * span - 1)
+        before = (
+            index if not span else _until(store, branch, numbers, newest.time // span * span - 1)
+        )
         for number in reversed(numbers[max(before - 2, 0) : before]):
             move = store.refs.read(branch, number)
             if move.carried or disk.exists(store.paths.object("manifests", move.snapshot)):
@@ -191,17 +200,17 @@ def _until(store: Store, branch: str, numbers: list[int], moment: int) -> int:
 
     Moves of a clock that was far ahead are as old as the first one after them that is not.
     """
-    now = disk.now_us()
-    newest = store.refs.read(branch, numbers[-1]).time if numbers else now
+    now_us = disk.now_us()
+    newest = store.refs.read(branch, numbers[-1]).time if numbers else now_us
     # Beyond this a time is of a clock that was wrong; F7.3 lets later moves go back to the right
     # one.
-    latest = now if newest > now + AHEAD else max(now, newest)
+    latest = now_us if newest > now_us + AHEAD else max(now_us, newest)
 
-    def time(at: int) -> int:
-        for later in range(at, len(numbers)):
+    def time(index: int) -> int:
+        for later in range(index, len(numbers)):
             if (stamp := store.refs.read(branch, numbers[later]).time) <= latest:
                 return stamp
-        return now
+        return now_us
 
     return bisect.bisect_right(range(len(numbers)), moment, key=time)
 

@@ -41,8 +41,8 @@ def is_worth_it(store: Store, branch: str) -> bool:
     """Whether the WAL files of short-lived writers have become many, and no helper is at work."""
     try:
         count = len(disk.listing(store.paths.wal_dir(branch)))
-        many = count >= FILES and count % _AGAIN == 0
-        return many and not disk.is_locked(lock_path(store, branch))
+        is_many = count >= FILES and count % _AGAIN == 0
+        return is_many and not disk.is_locked(lock_path(store, branch))
     except OSError:
         return False  # what was appended is durable all the same
 

@@ -163,8 +163,8 @@ class Tail:
             return self._scan()
 
     @contextlib.contextmanager
-    def read_ahead(self, *, wanted: bool) -> Iterator[None]:
-        """Read the files, if `wanted`, while this thread does what takes as long in native code.
+    def read_ahead(self, *, is_wanted: bool) -> Iterator[None]:
+        """Read the files, if `is_wanted`, while this thread does what takes as long in native code.
 
         What goes wrong meanwhile `collect` meets again.
         """
@@ -175,7 +175,7 @@ class Tail:
 
         thread = threading.Thread(target=read, daemon=True)
         with contextlib.suppress(RuntimeError):  # the system has no more threads
-            if wanted:
+            if is_wanted:
                 thread.start()
         try:
             yield
@@ -221,7 +221,9 @@ class Tail:
                 grouped.setdefault(file.writer, []).append(file)
         self._files, self._grouped, self._listed = files, grouped, names
         self._growing = [file for file in files.values() if not _is_complete(file)]
-        self._selections = {w: chosen for w, chosen in self._selections.items() if w in grouped}
+        self._selections = {
+            w: selection for w, selection in self._selections.items() if w in grouped
+        }
         self._changes += 1
 
     def _pick(self, writer: str, files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
@@ -232,8 +234,10 @@ class Tail:
         key = (mark, len(files), newest.inode, newest.damage)
         if previous is not None and previous.key == key and previous.frames is newest.frames:
             fresh = newest.frames[previous.count :]
-            last = previous.pending[-1].sequence if previous.pending else mark
-            if [f.sequence for f in fresh] == list(range(last + 1, last + 1 + len(fresh))):
+            newest_frame = previous.pending[-1].sequence if previous.pending else mark
+            if [f.sequence for f in fresh] == list(
+                range(newest_frame + 1, newest_frame + 1 + len(fresh))
+            ):
                 pending, whole = [*previous.pending, *fresh] if fresh else previous.pending, True
                 self._selections[writer] = _Selection(
                     key, newest.frames, len(newest.frames), pending
@@ -274,15 +278,15 @@ class Tail:
 
     def start_is_known(self, files: list[WalFile], head: Head) -> bool:
         """Whether some kept move says that all before a writer's oldest file was sealed (F12.4)."""
-        first = required_watermark(files)
-        start = (files[0].writer, first)
-        if start[0] in head.move.wal or first < 0 or start in self._sealed_starts:
+        watermark = required_watermark(files)
+        start = (files[0].writer, watermark)
+        if start[0] in head.move.wal or watermark < 0 or start in self._sealed_starts:
             return True
         # Newest first: the watermark was omitted only a few moves ago. A damaged move is skipped,
         # as any other one may say it too.
         for number in reversed(self._refs.numbers(self._branch)):
             with contextlib.suppress(DamagedRef, UnknownRef):
-                if self._refs.read(self._branch, number).wal.get(start[0], -1) >= first:
+                if self._refs.read(self._branch, number).wal.get(start[0], -1) >= watermark:
                     self._sealed_starts.add(start)
                     return True
         return False
@@ -351,29 +355,29 @@ def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
         if file.damage is not None and not file.resumed:
             unknown = max(mark, file.last, file.header.first - 1) + 1
             highest = max(highest, unknown if file.final is None else file.final)
-    taken, last = _contiguous(frames, mark, doubtful)
-    return taken, last >= max([highest, *frames])
+    chosen_frames, newest = _contiguous(frames, mark, doubtful)
+    return chosen_frames, newest >= max([highest, *frames])
 
 
 def required_watermark(files: list[WalFile]) -> int:
     """Return the last sequence that must have been sealed before a writer's oldest file, or -1."""
     header = files[0].header
-    last = header.first - 1 if header is not None else -1
+    watermark = header.first - 1 if header is not None else -1
     # A doubtful frame may never have been written, so no watermark has to reach it.
-    while header is not None and last in header.doubtful:
-        last -= 1
-    return last
+    while header is not None and watermark in header.doubtful:
+        watermark -= 1
+    return watermark
 
 
 def _contiguous(
     frames: dict[int, wal.Frame], mark: int, doubtful: set[int]
 ) -> tuple[list[wal.Frame], int]:
-    run, at = [], mark + 1
-    while at in frames or at in doubtful:
-        if at in frames:
-            run.append(frames[at])
-        at += 1
-    return run, at - 1
+    run, sequence = [], mark + 1
+    while sequence in frames or sequence in doubtful:
+        if sequence in frames:
+            run.append(frames[sequence])
+        sequence += 1
+    return run, sequence - 1
 
 
 def _is_complete(file: WalFile) -> bool:
@@ -385,17 +389,17 @@ def _read_on(file: WalFile, fd: int, size: int) -> None:
     """Read what was written after what was read before, up to byte `size`."""
     # The space of a file that did not grow was looked at before: it is not read as far as it goes.
     is_known = file.header is not None and file.size == size and file.damage is None
-    piece = _PIECE if is_known else size
+    length = _PIECE if is_known else size
     while file.end < size and not file.ended:
         if is_known and wal.is_space(os.pread(fd, wal.SPACE_BYTES, file.end)):
             file.torn = 0
             break
         start = file.end
-        _take(file, os.pread(fd, min(piece, size - start), start))
-        if start + piece >= size:
+        _take(file, os.pread(fd, min(length, size - start), start))
+        if start + length >= size:
             break
         if file.end == start:
-            piece *= 8
+            length *= 8
     # Frames that were written while a reader passed over them look as if one before were damaged.
     # All of them are there at the next look, which begins after the last of them was seen.
     suspected = -1
@@ -408,11 +412,11 @@ def _read_on(file: WalFile, fd: int, size: int) -> None:
 def _take(file: WalFile, data: bytes) -> None:
     """Add newly read bytes to what was read of a file before."""
     if file.header is None:
-        opened = wal.decode_header(data)
+        decoded = wal.decode_header(data)
         # Damage, which `pick` reports: a file appears with its header (F3.11).
-        if opened is None or not is_header_of(opened[0], file.path):
+        if decoded is None or not is_header_of(decoded[0], file.path):
             return
-        file.header, file.end = opened
+        file.header, file.end = decoded
         scan = wal.scan(data, 0, file.writer, file.end)
     else:
         scan = wal.scan(data, file.end, file.writer)

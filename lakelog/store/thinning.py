@@ -34,7 +34,7 @@ _DROPPING = 2
 MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 
 
-def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterator[Move]:
+def window(settings: Settings, newest_first: Iterable[Move], now_us: int) -> Iterator[Move]:
     """Yield the moves whose states are kept (F10.1), back to the last `expire`: the newest hundred,
     unless the branch was deleted since, or its retention ran before the days of history; within
     these days those of users, and the moves before these, which undo goes back to; and the others
@@ -44,23 +44,23 @@ def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterat
     or else the newest. A span ages as a whole and longer spans consist of shorter ones, so what is
     kept later was kept before.
     """
-    limit = now - settings.history_days * DAY
+    limit = now_us - settings.history_days * DAY
     if settings.history_days:  # a day goes as a whole, else another state would stand for it
         limit -= limit % DAY
-    least, spare = KEEP_MOVES, dict[tuple[int, int], Move]()
-    follower, time = "", now
+    required, spare = KEEP_MOVES, dict[tuple[int, int], Move]()
+    follower, time = "", now_us
     for age, move in enumerate(newest_first):
         time = min(time, move.time)  # no move is younger than those after it, whatever it says
         if move.op == "delete":
-            least = 0
-        recent = age < least
+            required = 0
+        recent = age < required
         # Retention removed events to free their space: in a branch that rarely moves the newest
         # hundred states before it would keep it for good.
         if move.op == "retention" and time < limit:
-            least = 0
+            required = 0
         if not recent and time < limit:
             break
-        span = _span(settings, time, now)
+        span = _span(settings, time, now_us)
         if recent or not span or {move.op, follower} - AUTOMATIC_OPS - {""}:
             yield move
         else:
@@ -84,21 +84,21 @@ def _thin_span(
         spare[bucket] = move
 
 
-def _span(settings: Settings, time: int, now: int) -> int:
+def _span(settings: Settings, time: int, now_us: int) -> int:
     """The length of the span of which one state is kept at this age; 0 where all are kept."""
     for span, age in ((DAY, 7 * DAY), (HOUR, DAY), (MINUTE, 0)):
         # By the end of the span, so that all moves of it become old together.
         ended = time // span * span + span
-        if ended <= now - max(age, settings.history_dense_hours * HOUR):
+        if ended <= now_us - max(age, settings.history_dense_hours * HOUR):
             return span
     return 0
 
 
-def pack(store: Store, branch: str, now: int, tagged: set[str]) -> Iterator[int]:
+def pack(store: Store, branch: str, now_us: int, tagged: set[str]) -> Iterator[int]:
     """Pack moves before the newest hundred, and in a lake of this format drop from packed files
     what is not kept; yield the numbers of the moves that were packed. Raises Damaged."""
     newest = store.refs.newest_first(branch)
-    retained = {move.number for move in window(store.settings, newest, now)}
+    retained = {move.number for move in window(store.settings, newest, now_us)}
     yield from _pack(store, branch, retained)
     # A version that knows only format 1 would take a dropped move for a lost one.
     if store.format >= _DROPPING:
@@ -108,45 +108,45 @@ def pack(store: Store, branch: str, now: int, tagged: set[str]) -> Iterator[int]
 def _pack(store: Store, branch: str, retained: set[int]) -> Iterator[int]:
     """Pack moves before the newest hundred into files of at most PACKED; yield their numbers."""
     paths = store.paths
-    own = sorted(filter(None, map(parse_move, disk.listing(paths.head_dir(branch)))))
+    numbers = sorted(filter(None, map(parse_move, disk.listing(paths.head_dir(branch)))))
     # A run before this one may have died before it unlinked; and a process that slept through a
     # hundred moves links one that is packed already. The packed ones count.
     packs = store.refs.packs(branch)
-    packed_up_to = max((last for _, last, _ in packs), default=0)
-    old = own[:-UNPACKED]
-    again, old = [n for n in old if n <= packed_up_to], [n for n in old if n > packed_up_to]
-    for first, last, path in packs:
-        if any(first <= n <= last for n in again):
+    packed_up_to = max((high for _, high, _ in packs), default=0)
+    old = numbers[:-UNPACKED]
+    repeated, old = [n for n in old if n <= packed_up_to], [n for n in old if n > packed_up_to]
+    for low, high, path in packs:
+        if any(low <= n <= high for n in repeated):
             read_packed(path)  # raises if it is damaged, while the moves still have their files
-    _unlink_moves(store, branch, again)
-    yield from again
+    _unlink_moves(store, branch, repeated)
+    yield from repeated
     # Fewer are packed as soon as the state of one is not kept: in its own file it would carry it
     # on.
     while len(old) >= UNPACKED or (store.format >= _DROPPING and not retained.issuperset(old)):
-        part = _read_fitting(store, branch, old)
-        old = old[len(part) :]
-        first, last = min(part), max(part)
-        if last - first + 1 != len(part):
-            missing = min(set(range(first, last)) - part.keys())
+        moves = _read_fitting(store, branch, old)
+        old = old[len(moves) :]
+        low, high = min(moves), max(moves)
+        if high - low + 1 != len(moves):
+            missing = min(set(range(low, high)) - moves.keys())
             raise DamagedRef(paths.move(branch, missing), "the move is missing")
-        path = paths.packed(branch, first, last)
-        disk.create_whole(path, encode_packed(branch, first, last, part))
+        path = paths.packed(branch, low, high)
+        disk.create_whole(path, encode_packed(branch, low, high, moves))
         disk.sync_dir(paths.head_dir(branch))
         read_packed(path)  # what was written is read back before the only other copy is removed
-        _unlink_moves(store, branch, list(part))
-        yield from part
+        _unlink_moves(store, branch, list(moves))
+        yield from moves
 
 
 def _read_fitting(store: Store, branch: str, numbers: list[int]) -> dict[int, bytes]:
     """Read the first of these moves, as many as one packed file takes."""
-    part, size = dict[int, bytes](), 0
+    moves, size = dict[int, bytes](), 0
     for number in numbers[:PACKED]:
         data = disk.read(store.paths.move(branch, number), regular_file.DOCUMENT_MAX)
-        if part and size + len(data) > PACKED_BYTES:
+        if moves and size + len(data) > PACKED_BYTES:
             break
         store.refs.decode(branch, number, data)
-        part[number], size = data, size + len(data)
-    return part
+        moves[number], size = data, size + len(data)
+    return moves
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,11 @@ def _thin(store: Store, branch: str, retained: set[int], tagged: set[str]) -> No
     files = store.refs.packs(branch)
     if not files:
         return
-    follower = store.refs.read(branch, max(last for _, last, _ in files) + 1)
+    follower = store.refs.read(branch, max(high for _, high, _ in files) + 1)
     packs: list[_Pack] = []
     # From the newest on, as what stays depends on the move that follows.
-    for first, last, path in reversed(files):
-        pack, follower = _judge(store, branch, (first, last, path), follower, retained, tagged)
+    for low, high, path in reversed(files):
+        pack, follower = _judge(store, branch, (low, high, path), follower, retained, tagged)
         packs.insert(0, pack)
     group: list[_Pack] = []
     for pack in packs:
@@ -195,7 +195,7 @@ def _judge(
 ) -> tuple[_Pack, Move]:
     """Decide which moves of a packed file stay, given the move after them; return its oldest move,
     too."""
-    first, last, path = file
+    low, high, path = file
     moves = read_packed(path)
     stays: dict[int, bool] = {}
     size = 0
@@ -207,30 +207,30 @@ def _judge(
         # What a user did stays, and the move before it. So does the last one with a watermark of a
         # writer, as repair asks all moves how far each was sealed, and the last move of the file,
         # as the next one names its digest.
-        named = number == last or not {move.op, follower.op} <= AUTOMATIC_OPS
-        if carries or named or not move.wal.keys() <= follower.wal.keys():
+        is_named = number == high or not {move.op, follower.op} <= AUTOMATIC_OPS
+        if carries or is_named or not move.wal.keys() <= follower.wal.keys():
             stays[number] = carries
             size += len(data if carries else document.split(data)[0])
         follower = move
     is_whole = len(stays) == len(moves) and size == sum(map(len, moves.values()))
-    return _Pack(first, last, path, stays, size, is_whole), follower
+    return _Pack(low, high, path, stays, size, is_whole), follower
 
 
 def _rewrite(store: Store, branch: str, group: list[_Pack]) -> None:
     """Replace consecutive packed files by one with the moves that stay."""
     if len(group) == 1 and group[0].is_whole:
         return
-    first, last = min(p.first for p in group), max(p.last for p in group)
-    merged: dict[int, bytes] = {}
+    low, high = min(p.first for p in group), max(p.last for p in group)
+    all_moves: dict[int, bytes] = {}
     for pack in group:
         moves = read_packed(pack.path)
         for number in sorted(pack.stays):
-            merged[number] = (
+            all_moves[number] = (
                 moves[number] if pack.stays[number] else document.split(moves[number])[0]
             )
-    data = encode_packed(branch, first, last, merged)
-    decode_packed(data, branch, first, last)  # before it replaces anything
-    path, directory = store.paths.packed(branch, first, last), store.paths.head_dir(branch)
+    data = encode_packed(branch, low, high, all_moves)
+    decode_packed(data, branch, low, high)  # before it replaces anything
+    path, directory = store.paths.packed(branch, low, high), store.paths.head_dir(branch)
     # A file of the same span is replaced in one step: both are right, the new one has less.
     disk.replace_whole(path, data)
     read_packed(path)

@@ -71,8 +71,8 @@ def _remove(store: Store, file: WalFile, newest: bool) -> bool:
 
 def _has_grown(file: WalFile, fd: int) -> bool:
     """Whether anything stands after the frames of a file that did not when it was read."""
-    rest = os.pread(fd, os.fstat(fd).st_size - file.end, file.end)
-    scan = wal.scan(rest, file.end, file.writer)
+    ending = os.pread(fd, os.fstat(fd).st_size - file.end, file.end)
+    scan = wal.scan(ending, file.end, file.writer)
     return bool(scan.frames) or scan.ended or scan.torn != file.torn
 
 

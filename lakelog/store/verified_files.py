@@ -75,10 +75,10 @@ class VerifiedFiles:
         if self._stamps is None:
             self._stamps = {}
             try:
-                text = disk.read(self._paths.verified, regular_file.DOCUMENT_MAX)
+                lines = disk.read(self._paths.verified, regular_file.DOCUMENT_MAX)
             except OSError:
-                text = b""
-            for line in text.splitlines():
+                lines = b""
+            for line in lines.splitlines():
                 parsed = parse(line)
                 if parsed:
                     self._stamps[parsed[0]] = parsed[1]
@@ -87,18 +87,18 @@ class VerifiedFiles:
 
 def _line(digest: str, stamp: tuple[int, int, int, int]) -> str:
     # With a checksum: a flipped bit in the digest would make another file count as verified.
-    text = " ".join([digest, *map(str, stamp)])
-    return f"{text} {zlib.crc32(text.encode())}\n"
+    fields = " ".join([digest, *map(str, stamp)])
+    return f"{fields} {zlib.crc32(fields.encode())}\n"
 
 
 def parse(line: bytes) -> tuple[str, tuple[int, int, int, int]] | None:
     """Return (digest, stat) of a line, or None if it is not intact."""
-    text, _, crc = line.rpartition(b" ")
-    parts = text.split(b" ")
-    if len(parts) != 5 or crc != str(zlib.crc32(text)).encode():
+    fields, _, crc = line.rpartition(b" ")
+    members = fields.split(b" ")
+    if len(members) != 5 or crc != str(zlib.crc32(fields)).encode():
         return None
-    size, inode, mtime, ctime = (int(p) for p in parts[1:])
-    return parts[0].decode(), (size, inode, mtime, ctime)
+    size, inode, mtime, ctime = (int(p) for p in members[1:])
+    return members[0].decode(), (size, inode, mtime, ctime)
 
 
 def hash_file(path: str) -> str:

@@ -98,18 +98,18 @@ class Frame:
     def lines(self) -> bytes:
         """The frame's JSON lines, each ended by a newline. Raises ValueError if they do not fit the
         header."""
-        text = self.text()
-        if text.count(b"\n") != self.events or text[-1:] not in (b"\n", b""):
+        content = self.text()
+        if content.count(b"\n") != self.events or content[-1:] not in (b"\n", b""):
             raise ValueError(_MISFIT)
-        return text
+        return content
 
     def text(self) -> bytes:
         """Like `lines`, for who counts them: their number may not be that of the header."""
         # Bounded by the header, so that a forged frame cannot fill the memory.
-        text = zstandard.ZstdDecompressor().decompress(self.payload, max_output_size=self.raw)
-        if len(text) != self.raw:
+        content = zstandard.ZstdDecompressor().decompress(self.payload, max_output_size=self.raw)
+        if len(content) != self.raw:
             raise ValueError(_MISFIT)
-        return text
+        return content
 
 
 class Scan(NamedTuple):
@@ -134,8 +134,13 @@ class Scan(NamedTuple):
 def encode_header(header: Header) -> bytes:
     """Return the header of a file."""
     body = {name: getattr(header, name) for name in Header._fields}
-    text = orjson.dumps({"format": WAL_FORMAT, **body})
-    return _SKIP.pack(_HEADER_MAGIC, 8 + len(text)) + b"LKW1" + _CRC.pack(zlib.crc32(text)) + text
+    body_json = orjson.dumps({"format": WAL_FORMAT, **body})
+    return (
+        _SKIP.pack(_HEADER_MAGIC, 8 + len(body_json))
+        + b"LKW1"
+        + _CRC.pack(zlib.crc32(body_json))
+        + body_json
+    )
 
 
 def decode_header(data: bytes) -> tuple[Header, int] | None:
@@ -143,12 +148,12 @@ def decode_header(data: bytes) -> tuple[Header, int] | None:
     if len(data) < 16:
         return None
     magic, size = _SKIP.unpack_from(data)
-    text = data[16 : 8 + size]
-    if magic != _HEADER_MAGIC or size < 8 or size != len(text) + 8 or data[8:12] != b"LKW1":
+    body_json = data[16 : 8 + size]
+    if magic != _HEADER_MAGIC or size < 8 or size != len(body_json) + 8 or data[8:12] != b"LKW1":
         return None
-    if zlib.crc32(text) != _CRC.unpack_from(data, 12)[0]:
+    if zlib.crc32(body_json) != _CRC.unpack_from(data, 12)[0]:
         return None
-    body = orjson.loads(text)
+    body = orjson.loads(body_json)
     if body["format"] > WAL_FORMAT:
         raise FormatTooNew(
             f"a WAL of {body['writer']} has format {body['format']}: upgrade lakelog"
@@ -157,12 +162,12 @@ def decode_header(data: bytes) -> tuple[Header, int] | None:
     return Header(**{**values, "doubtful": tuple(values["doubtful"])}), 8 + size
 
 
-def split_text(text: bytes, events: int) -> list[tuple[bytes, int]]:
+def split_text(lines: bytes, events: int) -> list[tuple[bytes, int]]:
     """Cut lines, with newlines between them, into the texts of frames, and count their events."""
     # Nearly every batch is one frame: it is not even taken apart then.
-    if events <= FRAME_EVENTS_MAX and len(text) < FRAME_RAW_MAX:
-        return [(text, events)] if events else []
-    return [(b"\n".join(part), len(part)) for part in split_batch(text.split(b"\n"))]
+    if events <= FRAME_EVENTS_MAX and len(lines) < FRAME_RAW_MAX:
+        return [(lines, events)] if events else []
+    return [(b"\n".join(batch), len(batch)) for batch in split_batch(lines.split(b"\n"))]
 
 
 def split_batch(lines: list[bytes]) -> list[list[bytes]]:
@@ -203,41 +208,44 @@ def encode_frame(
     cursor: dict[str, Any] | None = None,
 ) -> bytes:
     """Return one frame, its header and its zstd frame, of lines with newlines between them."""
-    text = lines + b"\n"
-    payload = compressor.compress(text) if len(text) >= _COMPRESSED_MIN else _stored(text)
-    where = orjson.dumps(cursor) if cursor else b""
+    content = lines + b"\n"
+    payload = compressor.compress(content) if len(content) >= _COMPRESSED_MIN else _stored(content)
+    position_json = orjson.dumps(cursor) if cursor else b""
     # The head has a checksum of its own: a reader can then tell where a frame with damaged lines
     # ends, and so whether anything comes after it, which makes it damage and not a torn write.
     head = (
         _FRAME.pack(
             _FRAME_MAGIC,
-            _FRAME.size + len(where) + 4 - 8,  # with the CRC, without magic and size themselves
+            _FRAME.size
+            + len(position_json)
+            + 4
+            - 8,  # with the CRC, without magic and size themselves
             b"LKF1",
             sequence,
             len(payload),
-            len(text),
+            len(content),
             events,
             flags,
             position,
             ingested_at,
             _checksum(payload),
-            len(where),
+            len(position_json),
         )
-        + where
+        + position_json
     )
     return head + _CRC.pack(zlib.crc32(head)) + payload
 
 
-def _stored(text: bytes) -> bytes:
+def _stored(content: bytes) -> bytes:
     """Return a zstd frame of one block that is not compressed, of at most 64 KiB (RFC 8878)."""
-    size = len(text)
+    size = len(content)
     sizes = bytes((0x20, size)) if size < 256 else b"\x60" + (size - 256).to_bytes(2, "little")
-    return _ZSTD_MAGIC + sizes + (size << 3 | 1).to_bytes(3, "little") + text
+    return _ZSTD_MAGIC + sizes + (size << 3 | 1).to_bytes(3, "little") + content
 
 
-def encode_end(last: int) -> bytes:
+def encode_end(sequence: int) -> bytes:
     """Return the frame that says a file is finished."""
-    head = _END.pack(_END_MAGIC, _END.size + 4 - 8, b"LKE1", last)
+    head = _END.pack(_END_MAGIC, _END.size + 4 - 8, b"LKE1", sequence)
     return head + _CRC.pack(zlib.crc32(head))
 
 
@@ -249,11 +257,11 @@ def space_after(stop: int, size: int, frame: int) -> tuple[bytes, int]:
         return _SKIP.pack(_SPACE_MAGIC, room - SPACE_BYTES), 0  # what follows is zeros already
     if room == 0 or (room < 0 and frame > _SPACED_FRAME_MAX):
         return b"", 0
-    ahead = SPACE_BYTES
+    space = SPACE_BYTES
     if frame <= _SPACED_FRAME_MAX:
-        wanted = stop + min(max(stop, _PAGE), _SPACE_MAX)
-        ahead = wanted + -wanted % _PAGE - stop
-    return _SKIP.pack(_SPACE_MAGIC, ahead - SPACE_BYTES), ahead - SPACE_BYTES
+        target = stop + min(max(stop, _PAGE), _SPACE_MAX)
+        space = target + -target % _PAGE - stop
+    return _SKIP.pack(_SPACE_MAGIC, space - SPACE_BYTES), space - SPACE_BYTES
 
 
 def is_space(data: bytes) -> bool:
@@ -261,102 +269,104 @@ def is_space(data: bytes) -> bool:
     return data[:4] in (_SPACE_START, bytes(4), b"")
 
 
-def scan(data: bytes, base: int, writer: str, at: int = 0) -> Scan:
-    """Read frames from byte `at` of `data`, where one starts; `data` starts at byte `base` of a
+def scan(data: bytes, base: int, writer: str, offset: int = 0) -> Scan:
+    """Read frames from byte `offset` of `data`, where one starts; `data` starts at byte `base` of a
     file. The frames share its memory if they are most of it."""
     frames: list[Frame] = []
     view = memoryview(data)
-    while at < len(data):
-        match = frame_at(view, at, base, writer)
+    while offset < len(data):
+        match = frame_at(view, offset, base, writer)
         if match is None:
             break
-        frame, at = match
+        frame, offset = match
         frames.append(frame)
-    if at * 2 < len(data):  # else what is kept of a few would be the space after them
+    if offset * 2 < len(data):  # else what is kept of a few would be the space after them
         frames = [frame.alone() for frame in frames]
-    if is_end(data, at):
-        return Scan(tuple(frames), base + at, True, _written(data, at + END_BYTES))
-    torn = _written(data, at)
+    if is_end(data, offset):
+        return Scan(tuple(frames), base + offset, True, _written(data, offset + END_BYTES))
+    torn = _written(data, offset)
     if not torn:
-        return Scan(tuple(frames), base + at, False, 0)
+        return Scan(tuple(frames), base + offset, False, 0)
     # A bad frame at the very end is an append that nobody acknowledged (F14.1). Good frames or END
     # after it, or bytes beyond its known end, prove that it was synced once: then it is damage.
-    resumed = resume(data, at + 1, base, writer)
+    resumed = resume(data, offset + 1, base, writer)
     final = _final(data)
-    followed = resumed or final is not None or _is_followed(data, at)
-    damage = base + at if followed else None
-    return Scan(tuple(frames), base + at, False, torn, damage, resumed, final)
+    followed = resumed or final is not None or _is_followed(data, offset)
+    damage = base + offset if followed else None
+    return Scan(tuple(frames), base + offset, False, torn, damage, resumed, final)
 
 
-def _written(data: bytes, at: int) -> int:
-    """Return how many bytes from `at` on are not space, zeros at the end left out."""
-    rest = data[at:].rstrip(b"\0")
-    return 0 if len(rest) <= SPACE_BYTES and rest[:4] == _SPACE_START else len(rest)
+def _written(data: bytes, offset: int) -> int:
+    """Return how many bytes from `offset` on are not space, zeros at the end left out."""
+    remainder = data[offset:].rstrip(b"\0")
+    return 0 if len(remainder) <= SPACE_BYTES and remainder[:4] == _SPACE_START else len(remainder)
 
 
-def head_at(data: Bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
+def head_at(data: Bytes, offset: int) -> tuple[tuple[Any, ...], int, int] | None:
     """Return the fields of an intact frame header, where its zstd frame begins, and ends."""
-    if len(data) - at < _FRAME.size + 4:
+    if len(data) - offset < _FRAME.size + 4:
         return None
-    fields = _FRAME.unpack_from(data, at)
-    head_end = at + _FRAME.size + fields[11]
+    fields = _FRAME.unpack_from(data, offset)
+    head_end = offset + _FRAME.size + fields[11]
     if fields[0] != _FRAME_MAGIC or fields[2] != b"LKF1" or fields[11] > _CURSOR_MAX:
         return None
     # Only now may the length of the cursor be believed as far as to compute a checksum over it.
-    if fields[1] != head_end + 4 - at - 8 or head_end + 4 > len(data):
+    if fields[1] != head_end + 4 - offset - 8 or head_end + 4 > len(data):
         return None
-    if zlib.crc32(data[at:head_end]) != _CRC.unpack_from(data, head_end)[0]:
+    if zlib.crc32(data[offset:head_end]) != _CRC.unpack_from(data, head_end)[0]:
         return None
     return fields, head_end + 4, head_end + 4 + fields[4]
 
 
-def frame_at(data: Bytes, at: int, base: int, writer: str) -> tuple[Frame, int] | None:
-    """Return the frame at `at` and where it ends, if it is whole and its checksums hold."""
-    head = head_at(data, at)
+def frame_at(data: Bytes, offset: int, base: int, writer: str) -> tuple[Frame, int] | None:
+    """Return the frame at `offset` and where it ends, if it is whole and its checksums hold."""
+    head = head_at(data, offset)
     if head is None or head[2] > len(data):
         return None
     fields, body, stop = head
-    _, _, _, sequence, _, raw, events, flags, position, when, crc, extra = fields
+    _, _, _, sequence, _, raw, events, flags, position, time, crc, extra = fields
     payload = data[body:stop]
     if zlib.crc32(payload) != crc:
         return None
-    cursor = orjson.loads(data[at + _FRAME.size : body - 4]) if extra else None
-    frame = Frame(writer, sequence, events, flags, position, when, raw, payload, base + at, cursor)
+    cursor = orjson.loads(data[offset + _FRAME.size : body - 4]) if extra else None
+    frame = Frame(
+        writer, sequence, events, flags, position, time, raw, payload, base + offset, cursor
+    )
     return frame, stop
 
 
-def _is_followed(data: bytes, at: int) -> bool:
+def _is_followed(data: bytes, offset: int) -> bool:
     """Whether a bad frame is not the last: its end is known, and something comes after it."""
-    head = head_at(data, at)
+    head = head_at(data, offset)
     # The head of the space that was written with it may be there, and whole or torn.
     return head is not None and bool(data[head[2] + SPACE_BYTES :].strip(b"\0"))
 
 
-def is_end(data: bytes, at: int) -> bool:
+def is_end(data: bytes, offset: int) -> bool:
     """Whether an intact END stands at a byte."""
-    if len(data) - at < _END.size + 4:
+    if len(data) - offset < _END.size + 4:
         return False
-    magic, size, tag, _ = _END.unpack_from(data, at)
+    magic, size, tag, _ = _END.unpack_from(data, offset)
     whole = magic == _END_MAGIC and tag == b"LKE1" and size == _END.size + 4 - 8
-    crc = _CRC.unpack_from(data, at + _END.size)[0]
-    return bool(whole and zlib.crc32(data[at : at + _END.size]) == crc)
+    crc = _CRC.unpack_from(data, offset + _END.size)[0]
+    return bool(whole and zlib.crc32(data[offset : offset + _END.size]) == crc)
 
 
 def _final(data: bytes) -> int | None:
     """Return the last sequence, if the data ends with an intact END, zeros left out."""
-    at = data.rfind(b"LKE1") - _SKIP.size
-    if at < 0 or not is_end(data, at) or data[at + END_BYTES :].strip(b"\0"):
+    offset = data.rfind(b"LKE1") - _SKIP.size
+    if offset < 0 or not is_end(data, offset) or data[offset + END_BYTES :].strip(b"\0"):
         return None
-    return int(_END.unpack_from(data, at)[3])
+    return int(_END.unpack_from(data, offset)[3])
 
 
-def resume(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, ...]:
+def resume(data: bytes, offset: int, base: int, writer: str) -> tuple[Frame, ...]:
     """Find good frames from a byte on, wherever they begin."""
     frames = []
-    while (at := data.find(_FRAME_START, at)) >= 0:
-        match = frame_at(data, at, base, writer)
+    while (offset := data.find(_FRAME_START, offset)) >= 0:
+        match = frame_at(data, offset, base, writer)
         if match:
             frames.append(match[0])
         # Compressed bytes may contain the magic by chance: then the search goes on after it.
-        at = match[1] if match else at + 1
+        offset = match[1] if match else offset + 1
     return tuple(frames)

@@ -26,10 +26,10 @@ from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import disk, regular_file, wal
 from lakelog.store.append_batch import AppendBatch, own_error
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
+from lakelog.store.branch_life import BranchLife, is_same_life
 from lakelog.store.clock import Clock
 from lakelog.store.paths import parse_wal
 from lakelog.store.receipt import Receipt
-from lakelog.store.refs import Life
 from lakelog.store.sealer_process import is_worth_it, start_sealer
 from lakelog.store.tail import newest_stamp
 
@@ -41,7 +41,7 @@ _WRITERS: Living[Writer] = Living()
 class Writer:
     """One process's writer on one branch; safe for threads. Make one per open lake."""
 
-    def __init__(self, store: Store, branch: str, life: Life | None = None) -> None:
+    def __init__(self, store: Store, branch: str, life: BranchLife | None = None) -> None:
         self._store, self._branch, self._life = store, branch, life
         # Reentrant: a signal handler may run in the thread that holds it.
         self._mutex = OrderedLock(Rank.WRITER)
@@ -67,8 +67,8 @@ class Writer:
             self._inside.add(me)
             places = []
             # Each frame is durable by itself: of a long batch that fails the beginning may stay.
-            for text, events in wal.split_text(encoded.text, len(encoded.ids)):
-                batch = AppendBatch(text, events, flags)
+            for content, events in wal.split_text(encoded.text, len(encoded.ids)):
+                batch = AppendBatch(content, events, flags)
                 self._commit(batch)
                 if batch.error is not None:
                     raise batch.error
@@ -181,10 +181,10 @@ class Writer:
         else:
             self._busy = False
 
-    def _lead(self, own: AppendBatch) -> None:
+    def _lead(self, batch: AppendBatch) -> None:
         """Commit a group (ours is in it), let the next leader start, then wake the group."""
         # If this fails before a group is taken, our own caller gets the error.
-        group = [own]
+        group = [batch]
         failed: BaseException | None = None
         try:
             if not self._leader:
@@ -198,20 +198,20 @@ class Writer:
         try:
             # Before the group is woken: the next frame can be written while these callers return.
             with self._mutex.hold():
-                self._call_next(own)
-            self._wake(group, own, failed)
+                self._call_next(batch)
+            self._wake(group, batch, failed)
         except BaseException:
-            self._wake(group, own, failed)  # an interrupt must not leave the others asleep
+            self._wake(group, batch, failed)  # an interrupt must not leave the others asleep
             raise
 
     def _wake(
-        self, group: list[AppendBatch], own: AppendBatch, failed: BaseException | None
+        self, group: list[AppendBatch], leader: AppendBatch, failed: BaseException | None
     ) -> None:
         """Let the callers of a group go on, each with its outcome; may be done twice."""
         for batch in group:
-            batch.error = failed and own_error(failed, batch is own)
+            batch.error = failed and own_error(failed, batch is leader)
             batch.done = True
-            if batch is not own and batch.lock.locked():
+            if batch is not leader and batch.lock.locked():
                 batch.lock.release()
 
     def _take_group(self) -> list[AppendBatch]:
@@ -361,7 +361,7 @@ class Writer:
 
         Raises UnknownRef.
         """
-        if self._life and not self._store.refs.is_same_life(self._branch, self._life):
+        if self._life and not is_same_life(self._store.refs, self._branch, self._life):
             raise UnknownRef(
                 f"branch {self._branch!r} was deleted since this lake was opened: nothing was"
                 " stored; open the lake again"

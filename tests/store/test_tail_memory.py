@@ -64,7 +64,7 @@ def test_to_read_ahead_leaves_no_thread(make_lake: MakeLake) -> None:
     for _ in range(20):
         lake.append([{"type": "A", "data": TEXT}] * 20)
     before, reader = set(threading.enumerate()), tail_of(lake)
-    with reader.read_ahead(wanted=True):
+    with reader.read_ahead(is_wanted=True):
         pass
     assert set(threading.enumerate()) <= before
     assert reader.collect().events == 400
