@@ -157,11 +157,17 @@ def latest_of(lake: Lake, states: list[SavedState]) -> SavedState:
         parent = saves.get(held.parent)
         found = parent if held.before == BEFORE_RESTORE or not (parent and parent.before) else None
     # To what was held when that was saved, and so on: each is an earlier one, or it is forged.
-    while found is not None and found.before == BEFORE_RESTORE:
+    while found is not None and _is_backup(found):
         parent = saves.get(found.directories[0].parent)
         found = parent if parent is not None and parent.place < found.place else None
     meant = [state for state in states if not state.before]
     return found or (meant or states)[0]
+
+
+def _is_backup(state: SavedState) -> bool:
+    """Whether a state was saved before a restore, perhaps named by a safety tag, too."""
+    records = [record.before for record in state.directories]
+    return BEFORE_RESTORE in (state.before, *records)
 
 
 def _key(record: StateRecord) -> tuple[str, str, str, str, tuple[int, int]]:
