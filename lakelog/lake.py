@@ -16,6 +16,7 @@ from lakelog.event.types import Event, Events
 from lakelog.pinned import PinnedLake
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import Settings, parse, span_us, to_dict
 
 # `event` and `writer` are loaded by whoever opens a lake: the first append may come from a
@@ -59,7 +60,6 @@ else:
     )
     async_append = Lazy("lakelog.store.async_append")
 
-Progress = Callable[[int, int], None]
 Path = str | os.PathLike[str]
 
 
@@ -365,7 +365,9 @@ class Lake:
         old, new = (resolve.resolve(self.store, self.branch_name, r) for r in (a, b))
         return history.diff(self.store, old, new, behaviour.looking(self.store, self.engine))
 
-    def verify(self, ref: str | None = None, progress: Progress | None = None) -> verify.Report:
+    def verify(
+        self, ref: str | None = None, progress: ProgressCallback | None = None
+    ) -> verify.Report:
         """Read every byte again and check names, chains and sums; of one state with `ref`."""
         if ref is None:
             return verify.verify(self.store, progress)
@@ -377,7 +379,7 @@ class Lake:
         Raises NotAllowed."""
         return repair.repair(self.store, self._session.connect, copy)
 
-    def backup(self, to: Path, progress: Progress | None = None) -> hotcopy.HotCopy:
+    def backup(self, to: Path, progress: ProgressCallback | None = None) -> hotcopy.HotCopy:
         """Copy this lake to a directory, while it is in use; later calls copy what is new.
 
         Raises AlreadyExists where something else is there, Damaged, OSError.
@@ -385,7 +387,7 @@ class Lake:
         return hotcopy.copy(self.store, os.fspath(to), progress)
 
     def compact(
-        self, progress: Progress | None = None, *, smallest: bool = False
+        self, progress: ProgressCallback | None = None, *, smallest: bool = False
     ) -> compact.Compaction:
         """Settle, then merge small segments and sort by type and time.
 
@@ -406,7 +408,7 @@ class Lake:
         connect = self._session.connect
         return retention.apply(self.store, self.branch_name, cutoff, connect)
 
-    def expire(self, message: str = "", *, progress: Progress | None = None) -> gc.GcResult:
+    def expire(self, message: str = "", *, progress: ProgressCallback | None = None) -> gc.GcResult:
         """Give up the states of the branch before the present one, and delete at once what only
         they needed: nothing before can be gone back to, but for tags. Raises GcRefused, NotAllowed.
         """
@@ -417,7 +419,7 @@ class Lake:
         trim.trim(self.store, self.branch_name, self._session.tail(self.branch_name))
         return gc.expire(self.store, self.branch_name, message, progress=progress)
 
-    def gc(self, *, dry_run: bool = False, progress: Progress | None = None) -> gc.GcResult:
+    def gc(self, *, dry_run: bool = False, progress: ProgressCallback | None = None) -> gc.GcResult:
         """Delete what no ref has reached for the grace. Raises GcRefused, NotAllowed."""
         if not dry_run:
             policy.require(self.store.paths, "gc")

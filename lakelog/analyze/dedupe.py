@@ -25,6 +25,7 @@ from lakelog.maintain import compact, row_removal
 from lakelog.pinned import PinnedLake
 from lakelog.query.sql.keys import Key, key_of
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
 from lakelog.segments.sql import identifier
 from lakelog.store import disk
@@ -161,7 +162,7 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
 
 
 def apply(
-    lake: Lake, chosen: Plan, progress: compact.Progress | None = None
+    lake: Lake, chosen: Plan, progress: ProgressCallback | None = None
 ) -> row_removal.RowRemoval:
     """Remove exactly the rows of a plan from the branch; events appended since are kept.
 

@@ -41,7 +41,7 @@ _MAINTAIN_EVERY = 32
 """Files between two rounds of maintenance: merging the entries that each publish adds."""
 _PAUSE = 0.1
 """Seconds between two reports of progress after files."""
-Progress = Callable[[int, int, int], None]
+IngestProgress = Callable[[int, int, int], None]
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Ingester:
         job: Job,
         sealer: Sealer,
         *,
-        progress: Progress | None = None,
+        progress: IngestProgress | None = None,
         stop: Callable[[], bool] = lambda: False,
         append: Callable[[Sequence[Event]], object] = lambda events: None,
     ) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import arrays, bloom, column_encoding, segment, segment_sql, typed, typed_rows
 from lakelog.segments.connection import connect
 from lakelog.settings import Settings
@@ -57,7 +58,6 @@ takes this many bytes besides its long texts."""
 _ROW_GROUP_BYTES = 32_000_000
 _TRIED = 8_192
 """Encodings of texts are tried on so many rows."""
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _is_worth_it(group: list[SegmentEntry]) -> bool:
 
 
 def compact(
-    store: Store, branch: str, progress: Progress | None = None, level: int = LEVEL
+    store: Store, branch: str, progress: ProgressCallback | None = None, level: int = LEVEL
 ) -> Compaction:
     """Merge the groups of `choose`. One that cannot be read does not stop the others: the first
     DamagedSegment is raised at the end. Raises OSError at once.
@@ -134,7 +134,7 @@ def compact(
 
 
 def _merge_all(
-    store: Store, branch: str, merging: _Merging, progress: Progress | None
+    store: Store, branch: str, merging: _Merging, progress: ProgressCallback | None
 ) -> Compaction:
     failures, again = list[Damaged](), True
     while again:

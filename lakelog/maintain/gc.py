@@ -16,7 +16,7 @@ import contextlib
 import errno
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from lakelog.chunks import state_files
 from lakelog.errors import GcRefused
 from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
 from lakelog.maintain.repair import lost_moves
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments.connection import SPILL
 from lakelog.store import disk, document, history_window, signatures
 from lakelog.store.bootstrap import Store
@@ -45,7 +46,6 @@ BATCH = 500
 _EVERY = HOUR
 # A manifest without its segments would be damage; a segment without manifest is garbage again.
 _ORDER = ("manifests", "ids", "segments")
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class GcResult:
     dry_run: bool
 
 
-def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None) -> GcResult:
+def gc(
+    store: Store, *, dry_run: bool = False, progress: ProgressCallback | None = None
+) -> GcResult:
     """Collect garbage; works on a full disk. Raises GcRefused, having deleted nothing, OSError."""
     with _alone(store) as previous:
         now = history_window.lake_time(store)
@@ -101,7 +103,7 @@ def expire(
     why: str = "",
     *,
     dry_run: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> GcResult:
     """Give up the states of a branch before its present one, by a move, and delete at once what
     only they needed. Tags and other branches keep what they name. Raises GcRefused, OSError."""
@@ -300,7 +302,7 @@ def _sorted(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda n: (rank.get(n.split("/")[0], 9), n))
 
 
-def _delete(store: Store, due: list[str], marker: Marker, progress: Progress | None) -> int:
+def _delete(store: Store, due: list[str], marker: Marker, progress: ProgressCallback | None) -> int:
     """Delete in batches, each after marking what new refs reach; return the bytes freed."""
     others = [name for name in due if not name.startswith("states/")]
     freed = _delete_batches(store, others, marker, progress)
@@ -336,7 +338,9 @@ def _is_leased(store: Store, name: str, now: int) -> bool:
     return False
 
 
-def _delete_batches(store: Store, due: list[str], marker: Marker, progress: Progress | None) -> int:
+def _delete_batches(
+    store: Store, due: list[str], marker: Marker, progress: ProgressCallback | None
+) -> int:
     freed = 0
     for start in range(0, len(due), BATCH):
         marker.refresh()

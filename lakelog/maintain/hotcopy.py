@@ -18,6 +18,7 @@ from typing import Any
 
 from lakelog.chunks import state_files
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk, document, regular_file, wal
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
 from lakelog.store.paths import (
@@ -32,8 +33,6 @@ from lakelog.store.paths import (
 from lakelog.store.refs import Head
 from lakelog.store.tail import ATTEMPTS, Tail, WalFile, pick
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass
 class HotCopy:
@@ -44,7 +43,7 @@ class HotCopy:
     kept: int = 0
 
 
-def copy(store: Store, target: str, progress: Progress | None = None) -> HotCopy:
+def copy(store: Store, target: str, progress: ProgressCallback | None = None) -> HotCopy:
     """Bring the copy of a lake at `target` up to date, or make it, after other runs that do so.
 
     Raises AlreadyExists where something else is there, Damaged for a damaged file of the source
@@ -58,7 +57,7 @@ def copy(store: Store, target: str, progress: Progress | None = None) -> HotCopy
         return _copy(store, there, progress)
 
 
-def _copy(store: Store, there: Paths, progress: Progress | None) -> HotCopy:
+def _copy(store: Store, there: Paths, progress: ProgressCallback | None) -> HotCopy:
     result = HotCopy()
     heads: dict[str, Head] = {}
     staged: dict[str, dict[str, str]] = {}
@@ -244,7 +243,7 @@ def _copy_objects(
     there: Paths,
     is_settled: Callable[[str], bool],
     result: HotCopy,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> list[str]:
     """Copy the settled objects that are not there yet; return the paths of damaged ones."""
     damaged, missing = [], []

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import StalePlan
 from lakelog.maintain import compact
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
@@ -111,7 +112,7 @@ def apply(
     note: DedupeNote,
     message: str,
     connect: Callable[[], Any],
-    progress: compact.Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> RowRemoval:
     """Remove the rows of the sorted seqs `chosen` from a branch, as one `dedupe` move.
 

@@ -33,6 +33,7 @@ from lakelog.lake import Lake
 from lakelog.pipeline import fact_log
 from lakelog.pipeline.fact_log import COMPLETE, DISCOVER, FAIL, PROCESS, Fact, FactLog
 from lakelog.pipeline.standing import Item, Key, Standing, key_of, state_of
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk
 
 _GRACE = 30.0
@@ -40,8 +41,6 @@ _GRACE = 30.0
 _LOOK = 0.5
 """Seconds between two looks at claims of other workers, and at `stop`."""
 Processor = Callable[["Item"], Any]
-Progress = Callable[[int, int], None]
-"""Called with how many items of a run are completed or dead, and how many there are in all."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ class WorkQueue:
         stop: threading.Event | None = None,
         forever: bool = False,
         only: Iterable[Item] | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> RunReport:
         """Process items until none is left, or until `stop`; then those that run are finished.
 
@@ -256,7 +255,7 @@ class _Worker:
     left = float("inf")
     forever = False
     only: set[Key] | None = None
-    progress: Progress | None = None
+    progress: ProgressCallback | None = None
 
     def __init__(self, work: WorkQueue, process: Processor, concurrency: int, batch: int) -> None:
         if concurrency < 1 or batch < 1:

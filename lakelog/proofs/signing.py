@@ -11,7 +11,7 @@ from lakelog.event.encode import from_micros
 from lakelog.proofs import envelope, snapshot_tree
 from lakelog.proofs.envelope import Signed, Statement
 from lakelog.proofs.keys import PrivateKey, PublicKey
-from lakelog.proofs.snapshot_tree import Progress
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk, signatures
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import encode_name
@@ -51,7 +51,7 @@ def sign(
     what: Target,
     key: PrivateKey,
     expires_in: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Statement:
     """Sign a tag or a state, for a time in us or for ever; replaces an older signature of the same
     key. Raises Damaged, OSError."""
@@ -81,7 +81,7 @@ def check(
     store: Store,
     what: Target,
     keys: Sequence[PublicKey],
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     trusted: set[str] | None = None,
     lakes: Collection[str] = (),
 ) -> list[tuple[str, str]]:
@@ -112,7 +112,7 @@ def check(
 def check_tags(
     store: Store,
     keys: Sequence[PublicKey],
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     lakes: Collection[str] = (),
 ) -> list[tuple[str, str]]:
     """Return what `check` finds of every tag but those of remotes' branches and unsigned ones that
@@ -132,7 +132,7 @@ def check_tags(
 def check_branches(
     store: Store,
     keys: Sequence[PublicKey],
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     lakes: Collection[str] = (),
 ) -> list[tuple[str, str]]:
     """Return (path, reason) of each branch that shows events which are in no signed state: of a
@@ -174,7 +174,7 @@ def _has_signed_events(
     store: Store,
     snapshot: str,
     keys: Sequence[PublicKey],
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     trusted: set[str],
     lakes: Collection[str],
 ) -> bool:

@@ -15,13 +15,13 @@ import contextlib
 import itertools
 import struct
 import zlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedSegment, UnknownRef
 from lakelog.proofs import event_tree
 from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, Step
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import bloom, segment
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
@@ -36,7 +36,6 @@ else:
     pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")
 
-Progress = Callable[[int, int], None]
 Event = dict[str, Any]
 _HEAD = struct.Struct("<4sI16sqq")
 _CHECKED = 8
@@ -52,7 +51,7 @@ def seq_range(store: Store, digest: str) -> tuple[int, int] | None:
 def root(
     store: Store,
     digest: str,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     trusted: set[str] | None = None,
     lake: str = "",
 ) -> tuple[str, int]:
@@ -113,7 +112,11 @@ def _entries(store: Store, digest: str) -> list[SegmentEntry]:
 
 
 def _levels(
-    store: Store, digest: str, progress: Progress | None, trusted: set[str] | None, lake: str
+    store: Store,
+    digest: str,
+    progress: ProgressCallback | None,
+    trusted: set[str] | None,
+    lake: str,
 ) -> Levels:
     """Return the peaks of all segments of a state by height."""
     entries = _entries(store, digest)

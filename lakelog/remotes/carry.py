@@ -22,6 +22,7 @@ from lakelog.remotes.objects import STATES, Name, Sizes, path_of
 from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.remotes.site import key_of
 from lakelog.remotes.untrusted import NotBelieved
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk, document, regular_file
 from lakelog.store.bootstrap import Store
 
@@ -34,7 +35,6 @@ _SPARE = 64 << 20
 """Bytes that a download leaves free on the disk."""
 _UNPACKING = threading.BoundedSemaphore(2)
 """Files of states are decompressed to be checked: two at a time, so that memory is bounded."""
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -79,7 +79,9 @@ def _listing(remote: Remote, folder: str) -> list[tuple[str, int]]:
     return remotes.retrying(lambda: list(remote.lengths(folder)))
 
 
-def damaged_at(remote: Remote, objects: Sizes, progress: Progress) -> Iterator[tuple[Name, str]]:
+def damaged_at(
+    remote: Remote, objects: Sizes, progress: ProgressCallback
+) -> Iterator[tuple[Name, str]]:
     """Read objects at a remote; yield those that are not what they should be, with a reason."""
     total, done = sum(objects.values()), 0
     for name, reason in remotes.in_parallel(
@@ -107,7 +109,9 @@ def _read_back(remote: Remote, name: Name, size: int) -> str:
     return ""
 
 
-def upload(store: Store, remote: Remote, objects: Sizes, done: Carried, progress: Progress) -> None:
+def upload(
+    store: Store, remote: Remote, objects: Sizes, done: Carried, progress: ProgressCallback
+) -> None:
     """Send objects, then make them durable there. Raises Damaged for one that is not intact."""
     total = done.bytes + sum(objects.values())
     for name, _ in remotes.in_parallel(lambda name: _send(store, remote, name), objects):
@@ -156,7 +160,7 @@ def _state_file(path: str, name: Name) -> bytes:
 
 
 def download(
-    store: Store, remote: Remote, objects: Sizes, done: Carried, progress: Progress
+    store: Store, remote: Remote, objects: Sizes, done: Carried, progress: ProgressCallback
 ) -> None:
     """Receive objects that are not here. Raises TransferRefused for one that is not intact."""
     missing = missing_here(store, objects)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from lakelog.errors import TransferRefused
 from lakelog.lake import Lake
 from lakelog.remotes import carry, known
-from lakelog.remotes.carry import Carried, Progress
+from lakelog.remotes.carry import Carried
 from lakelog.remotes.objects import STATES, Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
 
 
@@ -40,7 +41,7 @@ class Checked:
 
 
 def check(
-    lake: Lake, name: str, *, read_data: bool = False, progress: Progress = lambda *_: None
+    lake: Lake, name: str, *, read_data: bool = False, progress: ProgressCallback = lambda *_: None
 ) -> Checked:
     """Compare the lengths of all objects that a remote's branches and tags need, or with
     `read_data` each byte. Raises UnknownRef, Unreachable, OSError, TransferRefused where no lake
@@ -96,7 +97,9 @@ def _named(site: Site, result: Checked) -> Iterator[tuple[str, str, bytes]]:
             result.faults.append(_fault(site, f"refs/tags/{name}", error))
 
 
-def _faults(site: Site, objects: Sizes, read_data: bool, progress: Progress) -> Iterator[Fault]:
+def _faults(
+    site: Site, objects: Sizes, read_data: bool, progress: ProgressCallback
+) -> Iterator[Fault]:
     there = carry.lengths_at(site.remote, objects)
     whole: Sizes = {}
     for name, size in objects.items():

@@ -15,12 +15,13 @@ from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.lake import Lake
 from lakelog.remotes import carry, known
 from lakelog.remotes.ancestry import is_ahead, is_contained, same_lake, settled
-from lakelog.remotes.carry import Carried, Progress
+from lakelog.remotes.carry import Carried
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.signature_files import SignedThere
 from lakelog.remotes.site import Site
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import bootstrap, disk, policy, tracking
 from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.manifest import Manifest
@@ -49,7 +50,7 @@ def fetch(
     branches: Sequence[str] | None = None,
     tags: bool = True,
     dry_run: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = lambda *_: None,
 ) -> Fetched:
     """Bring the states of a remote's branches here, and the tags that are not here.
 
@@ -73,7 +74,7 @@ def pull(
     force: bool = False,
     tags: bool = True,
     dry_run: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = lambda *_: None,
 ) -> Fetched:
     """Fetch the branch and make its state the newest here. Raises Diverged if the branch has events
     that the remote lacks, unless `force` drops them; and as `fetch`."""
@@ -91,7 +92,7 @@ def pull(
 
 
 def clone(
-    url: str, path: str, *, if_missing: bool = False, progress: Progress = lambda *_: None
+    url: str, path: str, *, if_missing: bool = False, progress: ProgressCallback = lambda *_: None
 ) -> Fetched:
     """Make a lake at `path` with all branches and tags of a remote; one that was interrupted goes
     on. Raises AlreadyExists where something else is there; and as `fetch`.
@@ -164,7 +165,12 @@ class _Fetch:
     """One fetch from one remote."""
 
     def __init__(
-        self, store: Store, remote: KnownRemote, site: Site, result: Fetched, progress: Progress
+        self,
+        store: Store,
+        remote: KnownRemote,
+        site: Site,
+        result: Fetched,
+        progress: ProgressCallback,
     ) -> None:
         self._store, self._site, self._result = store, site, result
         self._known, self._progress = remote, progress

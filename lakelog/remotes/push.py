@@ -16,10 +16,11 @@ from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.remotes import carry, known, signature_files
 from lakelog.remotes.ancestry import is_contained, same_lake, settled
-from lakelog.remotes.carry import Carried, Progress
+from lakelog.remotes.carry import Carried
 from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk, policy, regular_file
 from lakelog.store.refs import Head, Move
 
@@ -47,7 +48,7 @@ def push(
     dry_run: bool = False,
     repair: bool = False,
     read_data: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = lambda *_: None,
 ) -> Pushed:
     """Bring branches and tags to a remote. With `repair` all that they need there is looked at, and
     with `read_data` read, and sent again where it is not whole. Raises Diverged, UnknownRef,
@@ -77,7 +78,7 @@ class _Push:
         site: Site,
         result: Pushed,
         force: bool,
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> None:
         self._store, self._site, self._result = lake.store, site, result
         self._lake, self._known = lake, remote

@@ -25,8 +25,8 @@ from lakelog.errors import (
 )
 from lakelog.lake import Lake
 from lakelog.rollback.preflight import PARTS, Preflight, examine
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, origin, rewind
-from lakelog.state.capture import Progress
 from lakelog.state.listing import BEFORE_ROLLBACK
 from lakelog.state.parts import extract, lay_out
 from lakelog.state.restore import require_enabled, undeleted
@@ -114,7 +114,7 @@ def rollback(
     context: str = "",
     why: str = "",
     seconds: int = SECONDS,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> RolledBack:
     """Return to a snapshot with some PARTS: all of them or none. `verify` reads every byte of the
     snapshot first; `context` is the cluster, by its name in kubectl's settings; `name` is what the
@@ -156,7 +156,7 @@ def undo(
     to_branch: str | None = None,
     why: str = "",
     seconds: int = SECONDS,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> RolledBack:
     """Undo the last move that a user made, with the directories and the deployment if a rollback
     moved these as well. Raises as `rollback`, NothingToUndo, WouldDropEvents."""
@@ -264,7 +264,7 @@ def _perform(
     message: str,
     target: str,
     only: int | None,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> tuple[Intent, tuple[str, ...], Head | None]:
     """Carry out a rollback while nobody saves or restores its directories; return its intent, what
     could not be done, and as `rewind.carry_out`."""
@@ -282,7 +282,7 @@ def _prepare(
     message: str,
     target: str,
     only: int | None,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> tuple[Intent, tuple[str, ...]]:
     """Make everything that can fail before the first effect; return the intent, not yet written,
     and what could not be set."""

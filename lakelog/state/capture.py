@@ -28,6 +28,7 @@ from typing import Protocol
 from lakelog.chunks.chunker import cut
 from lakelog.chunks.state_index import EXTENTS_MAX, LINKABLE, Extent, StateEntry, StateIndex
 from lakelog.errors import StateRefused
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
 from lakelog.state.chunk_writer import Piece
 from lakelog.state.exchange import STAGING
@@ -42,7 +43,6 @@ _SHOWN, _SHOWN_CHARACTERS = 5, 80
 _PATH_MAX, _RANDOM = 4095, 16
 """Bytes of a path that the system takes, and of what follows STAGING in a name."""
 _KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
-Progress = Callable[[int, int], None]
 Chunk = tuple[str, int]
 
 
@@ -132,7 +132,7 @@ class Capture:
         previous: StateIndex | None = None,
         began_us: int = 0,
         exclude: tuple[str, ...] = (),
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
         self._root, self._writer, self._exclude = os.fsencode(root), writer, exclude
         self._previous, self._progress = _Previous(previous, began_us), progress

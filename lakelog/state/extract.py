@@ -14,18 +14,18 @@ import os
 import stat
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lakelog.chunks import state_files
 from lakelog.chunks.state_index import StateEntry, StateIndex
 from lakelog.errors import DamagedState, StateRefused
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
 from lakelog.state.changes import Place, is_inside, located
 from lakelog.store.paths import INDEX, Paths
 
-Progress = Callable[[int, int], None]
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL_BITS = 0o6000
 _NODES = {"pipe": stat.S_IFIFO, "socket": stat.S_IFSOCK}
@@ -56,7 +56,7 @@ class Extraction:
         paths: Paths,
         digest: str,
         index: StateIndex,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         *,
         live: Live | None = None,
         only: tuple[bytes, ...] = (),
@@ -319,7 +319,7 @@ class _Chunks:
         index: StateIndex,
         digest: str,
         places: list[Place],
-        progress: Progress | None,
+        progress: ProgressCallback | None,
     ) -> None:
         self._paths, self._progress = paths, progress
         self._sizes = dict(index.chunks)

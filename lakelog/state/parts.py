@@ -17,10 +17,11 @@ from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
 from lakelog.chunks.state_index import StateEntry, StateIndex
 from lakelog.errors import StateRefused
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange
 from lakelog.state.changes import Changes, compare, is_inside
 from lakelog.state.exchange import Stamp, Step
-from lakelog.state.extract import Extraction, Live, Progress, shown, unmade
+from lakelog.state.extract import Extraction, Live, shown, unmade
 from lakelog.store.bootstrap import Store
 
 _NOTHING = -(1 << 62)
@@ -158,7 +159,7 @@ def is_exchangeable(path: str) -> bool:
 
 
 def extract(
-    store: Store, parts: Sequence[Part], progress: Progress | None
+    store: Store, parts: Sequence[Part], progress: ProgressCallback | None
 ) -> tuple[tuple[str, ...], list[Step]]:
     """Make the fresh trees of parts durably; return what could not be set, and the steps with their
     inodes, not noted yet. An error leaves nothing. Raises Damaged, StateRefused, OSError."""
@@ -178,7 +179,7 @@ def extract(
 
 
 def _extract(
-    store: Store, part: Part, progress: Progress | None
+    store: Store, part: Part, progress: ProgressCallback | None
 ) -> tuple[tuple[str, ...], list[Step]]:
     extraction = Extraction(
         store.paths,

@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from lakelog.chunks.state_files import StateRecord
 from lakelog.errors import StateRefused, UnknownRef
 from lakelog.lake import Lake
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, rewind
-from lakelog.state.capture import Progress
 from lakelog.state.exchange import Step
 from lakelog.state.listing import (
     BEFORE_RESTORE,
@@ -60,7 +60,7 @@ def restore_state(
     source: str = "",
     why: str = "",
     skip: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Restored:
     """Put the directories of a state, or those of some `labels`, where they were, or to the
     directory `to` (in directories of their labels where there are several, or each to its own);
@@ -125,7 +125,7 @@ def undeleted(steps: Iterable[Step]) -> list[str]:
 
 
 def undo_restore(
-    lake: Lake, progress: Progress | None = None, why: str = "", *, skip: bool = False
+    lake: Lake, progress: ProgressCallback | None = None, why: str = "", *, skip: bool = False
 ) -> Restored:
     """Restore what the last restore of this machine overwrote. Raises UnknownRef where there is
     nothing."""

@@ -28,8 +28,9 @@ from lakelog.errors import (
     UnknownRef,
 )
 from lakelog.lake import Lake
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, rewind
-from lakelog.state.capture import Capture, Progress
+from lakelog.state.capture import Capture
 from lakelog.state.chunk_writer import ChunkWriter
 from lakelog.state.contents import Contents
 from lakelog.state.listing import (
@@ -96,7 +97,7 @@ def save_state(
     message: str = "",
     keep: int | Retention | None = RETENTION,
     exclude: tuple[str, ...] = (),
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     deployment: Mapping[str, str] | None = None,
     op: str = "state",
 ) -> SaveResult:
@@ -171,7 +172,7 @@ def capturing(
     lake: Lake,
     directories: Mapping[str, str],
     exclude: tuple[str, ...] = (),
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     deployment: Mapping[str, str] | None = None,
 ) -> Iterator[Captured]:
     """Read directories, and keep gc from their chunks until the body has published them. Raises as

@@ -53,7 +53,7 @@ else:
 
 _BATCH = 65_536
 _STAGE = ".stage"
-Progress = Callable[[str], None]
+StageCallback = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class TrainingExport:
 
 
 def export(
-    lake: Lake, recipe: Any, out: str, *, progress: Progress | None = None
+    lake: Lake, recipe: Any, out: str, *, progress: StageCallback | None = None
 ) -> TrainingExport:
     """Export the training set of a recipe (a path, TOML text, dict or Recipe) to a directory.
 
@@ -135,7 +135,11 @@ def _requirements(recipe: Recipe) -> tokenizer.Tokenizer | None:
 
 
 def export_again(
-    lake: Lake, recipe: Recipe, manifest: dict[str, Any], out: str, progress: Progress | None = None
+    lake: Lake,
+    recipe: Recipe,
+    manifest: dict[str, Any],
+    out: str,
+    progress: StageCallback | None = None,
 ) -> TrainingExport:
     """Repeat an export from the snapshot, time, branch and predecessor that its manifest names."""
     key = redact.key_of(recipe)
@@ -172,7 +176,7 @@ def _make(
     created: str | None,
     branch: str,
     counter: tokenizer.Tokenizer | None,
-    progress: Progress | None,
+    progress: StageCallback | None,
     sign: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainingExport:
     """Build an export; `sign` is called when it is complete, just before the rename."""

@@ -38,6 +38,7 @@ from lakelog.ingest.audit.account import Account
 from lakelog.ingest.audit.file_audit import FileAudit
 from lakelog.ingest.audit.stored_rows import StoredRows
 from lakelog.ingest.ingest import expand
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 
@@ -45,7 +46,6 @@ PIPE = "-"
 LABELS_MAX = 50
 """Sources of the lake that are tried as the one a file was ingested with."""
 _ORIGIN = r"[0-9a-f]{32}-\d+-\d+"
-Progress = Callable[[int, int], None]
 Backups = Callable[[str, set[str]], Iterable[str]]
 """Gives verified copies of a file, newest first, by the name and the keys of its cursor."""
 
@@ -81,7 +81,7 @@ def audit(
     *,
     label: str | None = None,
     form: str | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     backups: Backups | None = None,
 ) -> Audit:
     """Audit files, directories and patterns; without any, all files that cursors remember.
@@ -124,7 +124,7 @@ class _Work:
         self._claimed: dict[str, str] = {}
         self._paths: list[str] = []
 
-    def run(self, paths: list[str], progress: Progress | None) -> Audit:
+    def run(self, paths: list[str], progress: ProgressCallback | None) -> Audit:
         """Audit each file, then decide which of the lines without a row are known."""
         files_to_read = list(dict.fromkeys(expand(paths))) if paths else self._remembered()
         self._paths = files_to_read

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from lakelog.chunks import state_files
 from lakelog.errors import Damaged
 from lakelog.maintain.reachability import lost_names
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk, document, regular_file, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.refs import open_ref
 
-Progress = Callable[[int, int], None]
 Body = dict[str, Any]
 
 
@@ -56,7 +55,7 @@ class Report:
 class Checker:
     """Collects problems, counting files and bytes as they are read."""
 
-    def __init__(self, store: Store, progress: Progress | None = None) -> None:
+    def __init__(self, store: Store, progress: ProgressCallback | None = None) -> None:
         self.store, self._progress = store, progress
         self.problems: list[Problem] = []
         self.files = self.bytes = 0

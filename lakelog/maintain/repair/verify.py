@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from lakelog.chunks import state_files
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.maintain.repair import lost_moves
-from lakelog.maintain.repair.checker import Checker, Problem, Progress, Report
+from lakelog.maintain.repair.checker import Checker, Problem, Report
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import DEFAULTS
 from lakelog.store import (
     bootstrap,
@@ -62,7 +63,9 @@ def open_for_check(root: str) -> tuple[Store, Problem | None]:
         return Store(root, "", DEFAULTS), Problem(error.path, error.reason)
 
 
-def verify(store: Store, progress: Progress | None = None, first: Problem | None = None) -> Report:
+def verify(
+    store: Store, progress: ProgressCallback | None = None, first: Problem | None = None
+) -> Report:
     """Check a whole lake: refs, tags, every object on disk, WALs, sums and chains."""
     store.manifests.forget()  # of the disk, not of what was read before
     checker = Checker(store, progress)
@@ -110,7 +113,7 @@ def verify(store: Store, progress: Progress | None = None, first: Problem | None
     return checker.report()
 
 
-def verify_snapshot(store: Store, digest: str, progress: Progress | None = None) -> Report:
+def verify_snapshot(store: Store, digest: str, progress: ProgressCallback | None = None) -> Report:
     """Check one snapshot: its manifest, pages, id runs and segments."""
     store.manifests.forget()
     checker = Checker(store, progress)
