@@ -244,8 +244,10 @@ class Cursor:
             values = dict(parameters) if isinstance(parameters, Mapping) else parameters
             self._relation = self.connection._run(operation, values or None)
             self.description = [
-                _column_description(name, kind)
-                for name, kind in zip(self._relation.columns, self._relation.types, strict=True)
+                _column_description(name, column_type)
+                for name, column_type in zip(
+                    self._relation.columns, self._relation.types, strict=True
+                )
             ]
         return self
 
@@ -350,13 +352,13 @@ class Cursor:
 _WRITES = "a lake is read through SQL, not written: append events with lakelog.open(path).append"
 
 
-def _column_description(name: str, kind: Any) -> Row:
+def _column_description(name: str, column_type: Any) -> Row:
     """A column as PEP 249 describes it; its type code is a name without parameters."""
     precision = scale = None
-    if kind.id == "decimal":
-        precision, scale = (value for _, value in kind.children)
+    if column_type.id == "decimal":
+        precision, scale = (value for _, value in column_type.children)
     # JSON is an alias of VARCHAR in the engine, so its id says VARCHAR.
-    code = "JSON" if str(kind) == "JSON" else str(kind.id).upper()
+    code = "JSON" if str(column_type) == "JSON" else str(column_type.id).upper()
     return (name, code, None, None, precision, scale, None)
 
 
@@ -381,9 +383,9 @@ def _class_of(error: Exception) -> type[Error]:
     if isinstance(error, (UnknownRef, InvalidName)):
         return ProgrammingError
     # A failed query hides the engine's own error, whose class says more.
-    first = error.__context__ if isinstance(error, QueryFailed) else error
-    names = [kind.__name__ for kind in type(first).__mro__]
-    for kind in DatabaseError.__subclasses__():
-        if kind.__name__ in names:
-            return kind
+    cause = error.__context__ if isinstance(error, QueryFailed) else error
+    names = [error_type.__name__ for error_type in type(cause).__mro__]
+    for error_type in DatabaseError.__subclasses__():
+        if error_type.__name__ in names:
+            return error_type
     return ProgrammingError if isinstance(error, QueryFailed) else OperationalError

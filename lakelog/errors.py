@@ -250,8 +250,8 @@ class Damaged(LakelogError):
 
     def __init__(self, path: object, reason: str, offset: int | None = None) -> None:
         self.path, self.reason, self.offset = str(path), reason, offset
-        where = f"{path}" if offset is None else f"{path} at byte {offset}"
-        super().__init__(f"{where}: {reason}; see `lakelog verify`, then `lakelog repair`")
+        location = f"{path}" if offset is None else f"{path} at byte {offset}"
+        super().__init__(f"{location}: {reason}; see `lakelog verify`, then `lakelog repair`")
 
 
 class DamagedLake(Damaged):

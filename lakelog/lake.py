@@ -79,8 +79,8 @@ def open(
     if not isinstance(path, str):
         raise TypeError(f"the path of a lake is text, not {type(path).__name__}: use os.fsdecode")
     if create and not bootstrap.is_lake(path):
-        wanted = to_dict(settings) if isinstance(settings, Settings) else settings or {}
-        store = bootstrap.create_or_load(path, parse(wanted))
+        chosen_settings = to_dict(settings) if isinstance(settings, Settings) else settings or {}
+        store = bootstrap.create_or_load(path, parse(chosen_settings))
     else:
         store = bootstrap.load(path)
     lake = Lake(store, branch)
@@ -153,8 +153,8 @@ class Lake:
         worker = ingest.Ingester(
             job, self.sealer(), progress=progress, stop=stop, append=self.append
         )
-        listed = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-        return worker.run([os.fspath(path) for path in listed])
+        path_list = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+        return worker.run([os.fspath(path) for path in path_list])
 
     def writer(self) -> Writer:
         """This process's writer, created by the first append."""
@@ -241,7 +241,7 @@ class Lake:
         # Here, not in the function below: the query may name tables in variables of our caller.
         scope = frames.scope_of(sys._getframe(1))
         return export.export(
-            lambda text, given: self._session.ask(text, given, None, scope),
+            lambda query, values: self._session.ask(query, values, None, scope),
             query,
             export.destination(out, format, partition_by),
             params=frames.parameters(params),

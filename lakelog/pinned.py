@@ -56,7 +56,7 @@ class PinnedLake:
         # Here and not deeper: variables of the caller's frame may be named as tables.
         scope = frames.scope_of(sys._getframe(1))
         return export.export(
-            lambda text, values: self._session.ask(text, values, self.id, scope),
+            lambda query, values: self._session.ask(query, values, self.id, scope),
             query,
             export.destination(out, format, partition_by),
             params=frames.parameters(params),

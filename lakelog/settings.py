@@ -80,11 +80,11 @@ def to_dict(settings: Settings) -> dict[str, object]:
     return {n: getattr(settings, n) for n in NAMES if getattr(settings, n) != getattr(DEFAULTS, n)}
 
 
-def span_us(text: str) -> int:
+def span_us(span: str) -> int:
     """Parse a duration such as `30d`, `12h`, `15m`, `90s` into microseconds."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)\s*", text)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)\s*", span)
     if not match:
-        raise InvalidSetting(f"{text!r} is not a duration: write it as 30d, 12h, 15m or 90s")
+        raise InvalidSetting(f"{span!r} is not a duration: write it as 30d, 12h, 15m or 90s")
     return int(float(match[1]) * _SPANS[match[2]])
 
 

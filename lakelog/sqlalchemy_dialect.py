@@ -76,8 +76,8 @@ class _Compiler(compiler.SQLCompiler):
         left, right = (self.process(side, **kwargs) for side in (binary.left, binary.right))
         if isinstance(binary.type, types.JSON):
             return f"({left} -> {right})"
-        kind = self.dialect.type_compiler_instance.process(binary.type)
-        return f"CAST({left} ->> {right} AS {kind})"
+        type_sql = self.dialect.type_compiler_instance.process(binary.type)
+        return f"CAST({left} ->> {right} AS {type_sql})"
 
     visit_json_path_getitem_op_binary = visit_json_getitem_op_binary
 

@@ -108,7 +108,7 @@ def complete_branch(ctx: click.Context, _: click.Parameter, prefix: str) -> list
 def complete_verb(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """Verbs that begin with what was typed, after those of `lakelog help VERB`."""
     context = ctx.find_root()
-    for word in ctx.params.get("words") or ():
+    for word in ctx.params.get("arguments") or ():
         group = context.command
         command = group.get_command(context, word) if isinstance(group, click.Group) else None
         if command is None:
@@ -121,7 +121,7 @@ def complete_verb(ctx: click.Context, _: click.Parameter, prefix: str) -> list[s
 
 def complete_view(ctx: click.Context, _: click.Parameter, prefix: str) -> list[CompletionItem]:
     """Views that begin with what was typed; FILE where `view create NAME` wants one."""
-    arguments: tuple[str, ...] = ctx.params.get("words") or ()
+    arguments: tuple[str, ...] = ctx.params.get("arguments") or ()
     if arguments[:1] == ("create",):
         return [CompletionItem(prefix, type="file")] if len(arguments) == 2 else []
     is_first = not arguments

@@ -23,7 +23,7 @@ from lakelog.render.formats import of_records
 def complete_source(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """The word `status`, and the beginnings of sources."""
     candidates = ["kafka://", *(f"{scheme}://" for scheme in SCHEMES)]
-    if not ctx.params.get("words"):
+    if not ctx.params.get("arguments"):
         candidates.insert(0, "status")
     return [word for word in candidates if word.startswith(prefix)]
 
@@ -37,7 +37,7 @@ def complete_source(ctx: click.Context, _: click.Parameter, prefix: str) -> list
 """
 )
 @click.argument(
-    "words", nargs=-1, required=True, metavar="[status] SOURCE", shell_complete=complete_source
+    "arguments", nargs=-1, required=True, metavar="[status] SOURCE", shell_complete=complete_source
 )
 @click.option(
     "--format", "form", type=InputFormat(), help="The format of messages; detected by default."
@@ -65,7 +65,7 @@ def complete_source(ctx: click.Context, _: click.Parameter, prefix: str) -> list
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def consume(
     app: App,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     form: str | None,
     start: str,
     config: str | None,
@@ -83,10 +83,10 @@ def consume(
     behind the lake is. Passwords come from --config FILE or variables such as
     KAFKA_SASL_PASSWORD and REDIS_PASSWORD.
     """
-    is_status = words[0] == "status" and len(words) == 2
-    if not is_status and (len(words) != 1 or words[0] == "status"):
+    is_status = arguments[0] == "status" and len(arguments) == 2
+    if not is_status and (len(arguments) != 1 or arguments[0] == "status"):
         raise click.UsageError("one source is needed, such as redis://localhost:6379/0/events")
-    source = consuming.source_of(words[-1], config)
+    source = consuming.source_of(arguments[-1], config)
     target = OutputTarget("json") if as_json else OutputTarget("table")
     # A lake is created only once the source is known to be one.
     opening = app.open() if is_status else app.open_or_create()

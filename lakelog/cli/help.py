@@ -15,11 +15,11 @@ from lakelog.runtime.closest import did_you_mean
     lakelog help train check
 """
 )
-@click.argument("words", nargs=-1, metavar="[VERB]...", shell_complete=complete_verb)
-def help(app: App, words: tuple[str, ...]) -> None:
+@click.argument("arguments", nargs=-1, metavar="[VERB]...", shell_complete=complete_verb)
+def help(app: App, arguments: tuple[str, ...]) -> None:
     """Show the help of a verb, as `lakelog VERB -h` does."""
     context = click.get_current_context().find_root()
-    for word in words:
+    for word in arguments:
         group = context.command
         command = group.get_command(context, word) if isinstance(group, click.Group) else None
         if command is None:

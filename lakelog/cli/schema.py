@@ -169,15 +169,15 @@ def check(app: App, type_: str | None, at: str | None, target: OutputTarget) -> 
         click.get_current_context().exit(exits.WRONG)
 
 
-def contracts_of(lake: Lake, at: str | None = None) -> dict[str, Contract]:
+def contracts_of(lake: Lake, ref: str | None = None) -> dict[str, Contract]:
     """Return the contracts of the branch, or of a state."""
-    pinned = lake.at(at or lake.branch_name)
+    pinned = lake.at(ref or lake.branch_name)
     return contract.of_state(lake.store, lake.store.manifests.load(pinned.id))
 
 
-def breaches(lake: Lake, contracts: dict[str, Contract], at: str | None = None) -> list[Breach]:
+def breaches(lake: Lake, contracts: dict[str, Contract], ref: str | None = None) -> list[Breach]:
     """Return what breaches contracts among the events of the branch, or of a state."""
-    state = lake.at(at) if at else lake
+    state = lake.at(ref) if ref else lake
     return contract.breaches(contracts, ledger.fields_of(state.schema()))
 
 

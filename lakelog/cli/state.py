@@ -16,23 +16,15 @@ from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output, write_new
 from lakelog.cli.render.tables import Count, FullName, cell
 from lakelog.cli.render.terminal import confirm, many, size
+from lakelog.cli.state_restore import OF_MACHINE, restore
 from lakelog.errors import StateRefused
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros, second
 from lakelog.state.listing import SavedState, find_state, list_states
 from lakelog.state.origin import short
-from lakelog.state.restore import (
-    Restored,
-    check_restore,
-    is_enabled,
-    overwritten,
-    require_enabled,
-    restore_state,
-    undo_restore,
-)
+from lakelog.state.restore import is_enabled
 from lakelog.state.retention import Retention
 from lakelog.state.state import RETENTION, clean_states, diff_states, read_file, save_state
-from lakelog.store import bootstrap
 
 _LIST = (
     *("state", "time", "bytes", "files", "directories", "author", "message", "snapshot"),
@@ -58,15 +50,6 @@ def _with_periods(function: Callable[..., Any]) -> Callable[..., Any]:
     for unit in ("year", "month", "week", "day"):
         function = _keep(unit)(function)
     return function
-
-
-_FROM = click.option(
-    "--from",
-    "source",
-    default="",
-    metavar="ID",
-    help="Of this machine, as `state list` shows it, or ANY; by default of this one.",
-)
 
 
 @click.group(
@@ -207,7 +190,7 @@ def info(app: App, name: str, target: OutputTarget) -> None:
     lakelog state latest --from ANY
 """
 )
-@_FROM
+@OF_MACHINE
 @with_output
 def latest(app: App, source: str, target: OutputTarget) -> None:
     """Print the name of the newest state of this machine."""
@@ -222,123 +205,6 @@ def latest(app: App, source: str, target: OutputTarget) -> None:
 
 @verb(
     examples="""
-    lakelog state restore state-20261120-031500
-    lakelog state restore latest --to /tmp/look
-    lakelog state restore latest app/config.json app/data
-    lakelog state restore latest --from ANY --to /var/lib/app
-    lakelog state restore --undo --yes
-"""
-)
-@click.argument("name", required=False, shell_complete=complete_ref)
-@click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("--to", type=click.Path(), metavar="PATH", help="Restore to this directory instead.")
-@click.option("--dir", "labels", multiple=True, metavar="LABEL", help="Only this directory.")
-@_FROM
-@click.option("--undo", is_flag=True, help="Bring back what the last restore overwrote.")
-@click.option(
-    "--if-empty",
-    is_flag=True,
-    help="Only where nothing is there yet, and if there is such a state.",
-)
-@click.option("--skip", is_flag=True, help="Leave out what cannot be made, such as devices.")
-@click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@with_output
-def restore(
-    app: App,
-    name: str | None,
-    paths: tuple[str, ...],
-    to: str | None,
-    labels: tuple[str, ...],
-    source: str,
-    undo: bool,
-    if_empty: bool,
-    skip: bool,
-    why: str,
-    yes: bool,
-    target: OutputTarget,
-) -> None:
-    """Put the directories of a state back where they were.
-
-    What differs is checked first, and what is there is saved as a state. Then it is
-    exchanged; what is equal stays. With PATHs, only these files or directories are
-    restored; a PATH may begin with the label. States of another machine go where --to
-    says.
-    RESTORE_ENABLED=false turns restoring off.
-    """
-    require_enabled()
-    if undo == (name is not None) or (undo and (to or labels or if_empty)):
-        raise click.UsageError("name a state, or give --undo alone")
-    if source and name != "latest":
-        raise click.UsageError("--from says whose `latest` is meant: another name is one state")
-    # Before anything is opened: what starts a pod with this finds no lake the first time.
-    if if_empty and name is not None and (reason := _needless(app, name, to, labels, source)):
-        app.say(f"nothing was restored: {reason}")
-        return
-    with app.open() as lake:
-        if name is not None:
-            _ask(*check_restore(lake, name, to, labels, source, paths), yes, paths)
-        else:
-            _ask(*check_restore(lake, overwritten(lake).name), yes)
-        with app.progress("restoring", "bytes") as progress:
-            if name is None:
-                result = undo_restore(lake, progress, why, skip=skip)
-            else:
-                result = restore_state(
-                    lake,
-                    name,
-                    to=to,
-                    labels=labels,
-                    paths=paths,
-                    source=source,
-                    why=why,
-                    skip=skip,
-                    progress=progress,
-                )
-    _show_restored(app, result, target)
-
-
-def _needless(app: App, name: str, to: str | None, labels: tuple[str, ...], source: str) -> str:
-    """Say why --if-empty has nothing to do, "" if it has."""
-    if not bootstrap.is_lake(app.path):
-        return f"there is no lake at {app.path} yet"
-    with app.open() as lake:
-        if not list_states(lake):
-            return "no state was saved yet"
-        _, targets = check_restore(lake, name, to, labels, source)
-    filled = [path for path in targets.values() if os.path.isdir(path) and os.listdir(path)]
-    return f"{filled[0]} is not empty" if filled else ""
-
-
-def _ask(
-    entry: SavedState, targets: dict[str, str], yes: bool, paths: tuple[str, ...] = ()
-) -> None:
-    present = [path for path in targets.values() if os.path.isdir(path)]
-    scope = f"{', '.join(paths)} in " if paths else ""
-    question = f"replace {scope}{', '.join(present)} by {entry.name} of {second(entry.time)}?"
-    if present and not confirm(question, yes):
-        raise click.ClickException("nothing was changed")
-
-
-def _show_restored(app: App, result: Restored, target: OutputTarget) -> None:
-    for note in result.notes:
-        app.say(cell(note), fg="yellow")
-    if result.backup:
-        app.say(
-            f"what was there is saved as {result.backup}; `state restore --undo` brings it back"
-        )
-    paths = ", ".join(map(cell, result.targets.values()))
-    record = {
-        "state": result.state.name,
-        "targets": result.targets,
-        "backup": result.backup,
-        "notes": result.notes,
-    }
-    emit_record(record, target, lambda: f"{result.state.name} restored to {paths}\n")
-
-
-@verb(
-    examples="""
     lakelog state clean 7 -m "the disk is small"
     lakelog state clean 7 --keep-weekly 8 --keep-monthly 12
     lakelog state clean 3 --from ANY --dry-run
@@ -346,7 +212,7 @@ def _show_restored(app: App, result: Restored, target: OutputTarget) -> None:
 )
 @click.argument("keep", type=click.IntRange(0), metavar="N")
 @_with_periods
-@_FROM
+@OF_MACHINE
 @click.option("--dry-run", is_flag=True, help="Only name them.")
 @click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import shlex
-import sys
 from typing import Any
 
 import click
@@ -17,6 +15,7 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals, with_every
+from lakelog.cli.units import unit
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros
 from lakelog.sync import check as checking
@@ -51,7 +50,7 @@ def complete_target(ctx: click.Context, _: click.Parameter, prefix: str) -> list
     """The words `status` and `check`, and the beginnings of targets."""
     candidates = ["postgresql://", "mysql://", "sqlite:", "duckdb:", "elasticsearch://"]
     candidates += ["opensearch://", "influxdb://", "kafka://"]
-    if not ctx.params.get("words"):
+    if not ctx.params.get("arguments"):
         candidates[:0] = ["status", "check"]
     return [word for word in candidates if word.startswith(prefix)]
 
@@ -68,7 +67,9 @@ def complete_target(ctx: click.Context, _: click.Parameter, prefix: str) -> list
     lakelog sync check postgresql://app@db/logs --repair
 """
 )
-@click.argument("words", nargs=-1, metavar="[status|check] TARGET", shell_complete=complete_target)
+@click.argument(
+    "arguments", nargs=-1, metavar="[status|check] TARGET", shell_complete=complete_target
+)
 @click.option("--table", metavar="NAME", help="The table; by default what TARGET names, or events.")
 @click.option(
     "--query", metavar="SQL", help="Which rows: SQL over `events`; all columns by default."
@@ -109,7 +110,7 @@ def complete_target(ctx: click.Context, _: click.Parameter, prefix: str) -> list
 @with_output
 def sync(
     app: App,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     table: str | None,
     query: str | None,
     mode: str,
@@ -137,17 +138,17 @@ def sync(
     compares each row of them with the lake.
     """
     # No command of its own: a group could not have targets as its arguments.
-    if words[:1] == ("status",) and len(words) == 2:
-        _show_status(app, words[1], target)
+    if arguments[:1] == ("status",) and len(arguments) == 2:
+        _show_status(app, arguments[1], target)
         return
-    if words[:1] == ("check",) and len(words) == 2:
-        _check(app, words[1], table, target, repair=repair)
+    if arguments[:1] == ("check",) and len(arguments) == 2:
+        _check(app, arguments[1], table, target, repair=repair)
         return
     if repair:
         raise click.UsageError("--repair belongs to `lakelog sync check TARGET`")
-    if len(words) != (config is None) or words[:1] in (("status",), ("check",)):
+    if len(arguments) != (config is None) or arguments[:1] in (("status",), ("check",)):
         raise click.UsageError("one target is needed, such as sqlite:events.db, or --config FILE")
-    requested = SyncPlan(words[0] if words else "", table, query, mode, on_rewind, on_error)
+    requested = SyncPlan(arguments[0] if arguments else "", table, query, mode, on_rewind, on_error)
     requested = dataclasses.replace(requested, batch_rows=batch_rows, every=every)
     if print_unit:
         click.echo(_unit(app, requested, config, metrics), nl=False)
@@ -170,8 +171,6 @@ def sync(
 
 def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> str:
     """A unit with what was asked for on the command line, but for passwords."""
-    program = [sys.executable, "-m", "lakelog", "--lake", os.path.abspath(app.path)]
-    program += ["--branch", app.branch] if app.branch != "main" else []
     if config is None:
         url, variable = public(plan.target)
         plans, options = [plan], [url]
@@ -186,11 +185,9 @@ def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> 
             options += [f"--{field.name.replace('_', '-')}", option_value]
     options += ["--metrics", os.path.abspath(metrics)] if metrics else []
     options += ["-q"] * app.quiet + ["-v"] * app.verbose
-    # % begins a specifier in a systemd unit, and $ a variable.
-    command = shlex.join([*program, "sync", *options]).replace("%", "%%").replace("$", "$$")
-    places = ", ".join(public(entry.target)[0] for entry in plans).replace("%", "%%")
+    targets = ", ".join(public(entry.target)[0] for entry in plans)
     secrets = _SECRETS.format(variable=variable) if variable else ""
-    return _UNIT.format(where=places, command=command, secrets=secrets)
+    return unit(_UNIT, app, ["sync", *options], targets, secrets=secrets)
 
 
 def _report(app: App, result: SyncResult, seconds: float) -> None:

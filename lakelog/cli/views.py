@@ -68,7 +68,7 @@ def views(app: App, at: str | None, target: OutputTarget) -> None:
 """
 )
 @click.argument(
-    "words",
+    "arguments",
     nargs=-1,
     metavar="NAME | create NAME FILE | drop NAME | show NAME",
     shell_complete=complete_view,
@@ -91,7 +91,7 @@ def views(app: App, at: str | None, target: OutputTarget) -> None:
 @with_output
 def view(
     app: App,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     params: tuple[str, ...],
     since: str | None,
     until: str | None,
@@ -108,29 +108,31 @@ def view(
     checked on a sample before they are stored.
     """
     values = dict(map(pair_of, params))
-    action = words[0] if words and words[0] in _ACTIONS else None
+    action = arguments[0] if arguments and arguments[0] in _ACTIONS else None
     count = {None: 1, "create": 3, "drop": 2, "show": 2}[action]
-    if len(words) != count:
-        near = did_you_mean(words[0], _ACTIONS) if len(words) > 1 and action is None else ""
+    if len(arguments) != count:
+        near = did_you_mean(arguments[0], _ACTIONS) if len(arguments) > 1 and action is None else ""
         usage = "give NAME, create NAME FILE, drop NAME, or show NAME"
-        raise click.UsageError(f"{words[0]!r} takes no name: {near}" if near else usage)
+        raise click.UsageError(f"{arguments[0]!r} takes no name: {near}" if near else usage)
     if action is None:
         with app.open() as lake:
-            _answer(app, lake, words[0], values, _Window(since, until, at), watch, target)
+            _answer(app, lake, arguments[0], values, _Window(since, until, at), watch, target)
         return
     # Refused and not ignored: a definition has no time.
     if since or until or watch or (at and action != "show"):
         raise click.UsageError(f"--since, --until, --at and --watch are not for {action}")
     with app.open() as lake:
         if action == "create":
-            definition = user_views.create(lake, words[1], _text(words[2]), values, replace=replace)
+            definition = user_views.create(
+                lake, arguments[1], _text(arguments[2]), values, replace=replace
+            )
             view_kind = "incremental view" if definition.is_projection else "view"
             app.say(f"created {view_kind} {definition.name}, version {definition.version}")
         elif action == "drop":
-            user_views.drop(lake, words[1])
-            app.say(f"dropped view {words[1]}; earlier states still have it")
+            user_views.drop(lake, arguments[1])
+            app.say(f"dropped view {arguments[1]}; earlier states still have it")
         else:
-            definition = user_views.definition(lake.at(at) if at else lake, words[1])
+            definition = user_views.definition(lake.at(at) if at else lake, arguments[1])
             # The text as it was stored, whatever the format: it can be given to `view create`
             # again.
             with open_output(target.path) as out:
@@ -140,8 +142,8 @@ def view(
 class _Window:
     """The times and the state that a view is queried for."""
 
-    def __init__(self, since: str | None, until: str | None, at: str | None) -> None:
-        self.since, self.until, self.at = since, until, at
+    def __init__(self, since: str | None, until: str | None, ref: str | None) -> None:
+        self.since, self.until, self.at = since, until, ref
 
     def times(self) -> dict[str, int | None]:
         """`since` and `until` in microseconds, spans counted back from now."""

@@ -7,7 +7,6 @@ import functools
 import json
 import math
 import os
-import shlex
 import signal
 import sys
 import tempfile
@@ -17,7 +16,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
-import orjson
 
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler
 from lakelog.cli import exits
@@ -26,20 +24,14 @@ from lakelog.cli.backups import option_words, with_backups
 from lakelog.cli.consume import report_consumed
 from lakelog.cli.input_formats import with_pattern, with_selection
 from lakelog.cli.recent import RedisPlan, with_redis
-from lakelog.cli.render.output import choose, emit_record
 from lakelog.cli.render.terminal import arrival, is_terminal, many
 from lakelog.cli.rounds import SIGNALS, StopEvent, repeat
+from lakelog.cli.units import unit
+from lakelog.cli.watch_status import show_status
 from lakelog.collect import loop
 from lakelog.collect import watch as following
 from lakelog.collect.followed_file import raise_descriptor_limit
-from lakelog.collect.status import (
-    JournalReporter,
-    Say,
-    WatchTotals,
-    journal_path,
-    lock_path,
-    status_path,
-)
+from lakelog.collect.status import JournalReporter, Say, WatchTotals, lock_path
 from lakelog.consume.consume import Consumer, ConsumeResult
 from lakelog.consume.journal_source import JournalSource
 from lakelog.files.scan import scan
@@ -140,7 +132,7 @@ def watch(
     content, so that nothing is ingested twice. It runs until Ctrl-C or SIGTERM.
     """
     if status:
-        _show_status(app, as_json)
+        show_status(app, as_json)
         return
     if journal and roots:
         raise click.UsageError("--journal is followed by itself: watch directories with another")
@@ -294,10 +286,6 @@ def _refuse_lakes(path: str, roots: list[str]) -> None:
 
 
 _MEMORY = "LAKELOG_WATCH_MEMORY"
-_JOURNAL_MEMBERS = (
-    *("running", "pid", "started", "rounds", "events", "quarantined"),
-    *("last_round", "last_event", "slowest_round"),
-)
 
 
 @contextlib.contextmanager
@@ -389,95 +377,6 @@ def _reporter(app: App) -> Say:
     return tell
 
 
-def _show_status(app: App, as_json: bool) -> None:
-    with app.open() as lake:
-        status, journal = _status_of(status_path(lake)), _status_of(journal_path(lake))
-    if not (status or journal):
-        raise click.ClickException("no watcher has run on this lake yet")
-    lines = _status_lines(status) if status else ""
-    if journal:
-        lines += _journal_lines(journal)
-        status["journal"] = {name: journal[name] for name in _JOURNAL_MEMBERS}
-    target = choose(None if as_json else "table", as_json, None)
-    emit_record(status, target, lambda: lines)
-
-
-def _status_of(path: str) -> dict[str, Any]:
-    """Return what a watcher wrote of itself, and whether it is running; nothing if none did."""
-    try:
-        status: dict[str, Any] = orjson.loads(disk.read(path))
-    except (FileNotFoundError, orjson.JSONDecodeError):
-        return {}
-    # By its last round as well, because the process id may belong to another process by now.
-    status["running"] = _is_alive(status["pid"]) and time.time() - status["last_round"] < 120
-    for name in ("started", "last_round", "last_event"):
-        status[name] = micros(int(status[name] * 1e6)) if status[name] else None
-    return status
-
-
-def _running(status: dict[str, Any]) -> str:
-    if status["running"]:
-        return f"running since {status['started']}, process {status['pid']}"
-    return f"not running; last started {status['started']}"
-
-
-def _journal_lines(status: dict[str, Any]) -> str:
-    lines = [
-        f"the journal: {_running(status)}",
-        f"  events       {status['events']:,}; {status['quarantined']:,} entries quarantined",
-        f"  last round   {status['last_round']}, the slowest took {status['slowest_round']:.2f} s",
-        f"  last event   {status['last_event'] or '-'}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _status_lines(status: dict[str, Any]) -> str:
-    lines = [
-        _running(status),
-        f"  watches      {', '.join(status['roots'])}",
-        f"  files        {status['files']:,}",
-        f"  events       {status['events']:,}; {status['quarantined']:,} lines quarantined"
-        + (f"; {arrival(status['arrivals'])}" if status.get("arrivals") else ""),
-        f"  last round   {status['last_round']}, the slowest took {status['slowest_round']:.2f} s",
-        f"  last event   {status['last_event'] or '-'}",
-    ]
-    if status.get("nuls"):
-        lines.append(f"  skipped      {status['nuls']:,} NUL bytes, where nobody wrote text")
-    if status.get("lost_files"):
-        lines.append(
-            f"  lost         {many(status['lost_files'], 'file')} that went with"
-            f" {status['lost_bytes']:,} bytes unread"
-        )
-    if status.get("repeated_lines"):
-        lines.append(
-            f"  repeated     {many(status['repeated_lines'], 'line')} that may be stored twice"
-        )
-    if redis := status.get("redis"):
-        lag = "?" if redis["entries_behind"] is None else f"{redis['entries_behind']:,}"
-        lines.append(
-            f"  Redis        {redis['address']}: {lag} events behind;"
-            f" {redis['entries_written']:,} entries in {redis['seconds']:.1f} s"
-        )
-        lines += [f"  fault        {redis['trouble']}"] if redis["trouble"] else []
-    lines += [f"  fault        {path}: {reason}" for path, reason in status["faults"].items()]
-    return "\n".join(lines) + "\n"
-
-
 def _unit(app: App, roots: tuple[str, ...], options: list[str]) -> str:
     places = [os.path.abspath(root) for root in roots]
-    program = [sys.executable, "-m", "lakelog", "--lake", os.path.abspath(app.path)]
-    program += ["--branch", app.branch] if app.branch != "main" else []
-    # % begins a specifier in a systemd unit.
-    command = shlex.join([*program, "watch", *places, *options]).replace("%", "%%")
-    sources = ", ".join(places).replace("%", "%%") or "the journal"
-    return _UNIT.format(where=sources, command=command)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return unit(_UNIT, app, ["watch", *places, *options], ", ".join(places) or "the journal")

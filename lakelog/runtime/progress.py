@@ -8,5 +8,5 @@ from typing import Protocol
 class ProgressCallback(Protocol):
     """Receives the units that are done and how many there are; a total of 0 means unknown."""
 
-    def __call__(self, done: int, total: int, /) -> None:
+    def __call__(self, count: int, total: int, /) -> None:
         """Report once more."""

@@ -66,12 +66,12 @@ Ctrl-C clears the line, or stops the statement that runs. Tables, views, macros
 and variables that you create last until you leave."""
 
 
-def start(app: App, at: str | None, params: dict[str, Any], form: str) -> None:
+def start(app: App, ref: str | None, params: dict[str, Any], form: str) -> None:
     """Run the shell until the user leaves. `params` are values of $names in any statement."""
     with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as runner:
         shell = Shell(app, lake, runner, params, form)
-        if at:
-            shell.look_at(at)
+        if ref:
+            shell.look_at(ref)
         editor = Editor(
             shell.is_whole, SqlCompleter(shell.names, shell.offers()), path=history_path()
         )

@@ -128,7 +128,7 @@ class StatementRunner:
         self,
         query: str,
         params: Any = None,
-        at: str | None = None,
+        ref: str | None = None,
         cursor: Any = None,
         scope: Any = None,
     ) -> Any:
@@ -140,18 +140,18 @@ class StatementRunner:
                 return cursor.sql(query)
             for name in (*TABLES, payload.WIDE):  # cut to what the statement before needed
                 cursor.execute(f"DROP VIEW IF EXISTS temp.{name}")
-            if not params and at is None and self._has_scan(cursor, query):
+            if not params and ref is None and self._has_scan(cursor, query):
                 self._query, self._params, self._asked = query, None, (query, None, None)
                 return cursor.sql(query)
             try:
-                return self._bound(cursor, query, params, at)
+                return self._bound(cursor, query, params, ref)
             except duckdb.Error as error:
                 if payload.WIDE not in self._query:
                     raise
                 original = error
             # An error shows the statement as it was typed.
             try:
-                return self._bound(cursor, query, params, at, is_as_asked=True)
+                return self._bound(cursor, query, params, ref, is_as_asked=True)
             except duckdb.BinderException as error:
                 raise duckdb.BinderException(clearer(str(original), str(error))) from None
         except UnicodeEncodeError as error:
@@ -162,11 +162,11 @@ class StatementRunner:
             raise QueryFailed(self.as_typed(message)) from None
 
     def _bound(
-        self, cursor: Any, query: str, params: Any, at: str | None, *, is_as_asked: bool = False
+        self, cursor: Any, query: str, params: Any, ref: str | None, *, is_as_asked: bool = False
     ) -> Any:
-        self._query, self._asked = query, (query, params, at)
+        self._query, self._asked = query, (query, params, ref)
         self._query, self._params = self.session.bind(
-            cursor, query, params or None, at, is_as_asked=is_as_asked
+            cursor, query, params or None, ref, is_as_asked=is_as_asked
         )
         if _PREPARES.search(query):
             self.session.disable_pruning()
@@ -213,9 +213,9 @@ class StatementRunner:
         and failed by a value."""
         if payload.WIDE not in self._query or not isinstance(error, duckdb.DataError):
             return error
-        cursor, (query, params, at) = self.cursor(), self._asked
+        cursor, (query, params, ref) = self.cursor(), self._asked
         try:
-            self._bound(cursor, query, params, at, is_as_asked=True)
+            self._bound(cursor, query, params, ref, is_as_asked=True)
             self.again()
             while cursor.fetchmany(_FETCHED):
                 pass
