@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 
-from lakelog.formats import consoles, daemons, frameworks, programs, runtime
+from lakelog.formats import programs, runtime
 from lakelog.formats.format import Traits
 from lakelog.formats.line_starts import OTHERS
 from lakelog.formats.pattern import CLOCK, COLOURS, MESSAGE, MONTH, REST, WORD, Pattern, graded
@@ -299,5 +299,5 @@ FORM = PatternFormat(
     PATTERNS,
     "a line that continues another",
     Traits(begins=_BEGINS, continues=_CONTINUES, prose=True, by_line=True),
-    rivals=(*programs.PROGRAMS, *frameworks.LAYOUTS, *daemons.DAEMONS, *consoles.CONSOLES),
+    rivals=programs.PROGRAMS,
 )

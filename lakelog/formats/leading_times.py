@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import severity, with_word
-from lakelog.formats import pattern
+from lakelog.formats import pattern, windows_1252
 from lakelog.formats.format import Event
 from lakelog.formats.line_starts import WORDS
 from lakelog.formats.pattern import COLOURS, MONTH, Pattern
@@ -422,7 +422,7 @@ def _where(lines: Any, fits: Any, *, indented: bool = True) -> Any:
 
 
 def _found(head: bytes | None, indented: bool) -> LeadingTime | None:
-    text = pattern.as_utf8(head or b"").decode("utf-8", "ignore")
+    text = windows_1252.as_utf8(head or b"").decode("utf-8", "ignore")
     if not indented and text[:1] in pattern.SPACE:
         return None
     return find(text.strip(pattern.SPACE))

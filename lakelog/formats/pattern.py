@@ -9,7 +9,6 @@ Lines are looked at without the white space around them.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import re
 from collections.abc import Callable, Sequence
@@ -49,15 +48,6 @@ COLOURS = r"(?:\x1b\[[\d;]*[A-Za-z])*"
 """ANSI colour codes; they may precede a record, and stay in messages."""
 ESCAPE = r'\\(["\\])'
 """A quote or a backslash with a backslash before it."""
-MARK, _HANDLER = "windows-1252", "lakelog-windows-1252"
-"""The value of `data.encoding` for lines that are not UTF-8."""
-# All 256 characters, so that every byte sequence decodes, and encodes back to the same bytes.
-_OLDER = "".join(
-    bytes([b]).decode("cp1252") if b not in b"\x81\x8d\x8f\x90\x9d" else chr(b) for b in range(256)
-)
-_BYTES = {char: bytes([byte]) for byte, char in enumerate(_OLDER)}
-_NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-"""Controls that no text holds."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +69,15 @@ def _severity_sql(text: str) -> str:
     return f"CASE {text}::INT % 8 {arms} END"
 
 
-def graded(levels: dict[str, str]) -> Level:
-    """A level by the words or letters of one program."""
+def graded(levels: dict[str, str], group: str = "level", otherwise: str = "") -> Level:
+    """A level by the words or letters of one program, else by `otherwise` if that is set."""
     arms = " ".join(f"WHEN '{word}' THEN '{level}'" for word, level in levels.items())
-    return Level("level", lambda text: f"CASE {text} {arms} END", levels.__getitem__)
+    default = f"ELSE '{otherwise}' " if otherwise else ""
+    return Level(
+        group,
+        lambda text: f"CASE {text} {arms} {default}END",
+        lambda word: levels.get(word, otherwise or None),
+    )
 
 
 WORD = Level("level", sqltext.level_sql, str)
@@ -238,36 +233,6 @@ def _coloured(text: str, message: str) -> str:
     return message if end else text[at:]
 
 
-def recoded(data: bytes) -> bytes | None:
-    """Return text of an older encoding as UTF-8, None where it is UTF-8 already or no text.
-
-    Bytes that are no UTF-8 are read as Windows-1252, the five it leaves undefined as the controls
-    of their numbers. No byte is lost: a character of Windows-1252 stands for its byte there, any
-    other for its UTF-8. Where that would not hold, all bytes are Windows-1252.
-    """
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        if _NO_TEXT.search(data):
-            return None
-        text = data.decode("utf-8", _HANDLER)
-        # Mixed text: a real character of Windows-1252 in UTF-8 would come back as one byte.
-        if len(text) != len(data) and original(text) != data:
-            text = codecs.charmap_decode(data, "strict", _OLDER)[0]
-        return text.encode()
-    return None
-
-
-def as_utf8(data: bytes) -> bytes:
-    """Return text of an older encoding as UTF-8, all else as it is."""
-    return recoded(data) or data
-
-
-def original(text: str) -> bytes:
-    """Return the bytes of text that was marked as Windows-1252."""
-    return b"".join(_BYTES.get(char) or char.encode() for char in text)
-
-
 def decoded(line: bytes) -> str:
     """A line as text without the white space around it. Raises InvalidEvent if it is none."""
     try:
@@ -397,16 +362,6 @@ PLAIN = "NOT starts_with(text, chr(65279))"
 def now() -> datetime:
     """The time of ingest, for lines that are decided one by one."""
     return datetime.now(UTC)
-
-
-def _older(error: UnicodeError) -> tuple[str, int]:
-    """Decode bytes that are not UTF-8 as Windows-1252."""
-    assert isinstance(error, UnicodeDecodeError)
-    bad = error.object[error.start : error.end]
-    return "".join(_OLDER[byte] for byte in bad), error.end
-
-
-codecs.register_error(_HANDLER, _older)
 
 
 def _timed(line: bytes, read: Callable[[bytes], dict[str, Any]]) -> bool:

@@ -1,6 +1,6 @@
 """Formats that patterns describe: one declaration of a line gives its SQL and its exact rule.
 
-Those of single programs are declared in `programs`, `frameworks` and `daemons`.
+Those of single programs are declared in `programs.toml`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,12 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.levels import severity
 from lakelog.formats import line_starts, pattern, sqltext
 from lakelog.formats.format import Event, Format, FormatWrapper, Traits
-from lakelog.formats.pattern import COLOURS, Level, Pattern, graded
+from lakelog.formats.pattern import COLOURS, Level, Pattern
 from lakelog.runtime.lazy import LazyProperty
 
 UNTIMED_SCORE = 0.9
 """The score of a line without a time, of formats that know their lines by more than a time."""
 
-_JAVA = {
-    "SEVERE": "ERROR",
-    "WARNING": "WARN",
-    "INFO": "INFO",
-    "CONFIG": "INFO",
-    "FINE": "DEBUG",
-    "FINER": "DEBUG",
-    "FINEST": "TRACE",
-}
-JAVA_LEVEL = replace(graded(_JAVA), of=_JAVA.get)
-"""A level by the words of java.util.logging."""
 ANY_WORD = Level("level", sqltext.level_sql, severity)
 """A level by any of its names; none by another word."""
 _FIRST_WORD = "^([A-Za-z]{3,9}):"

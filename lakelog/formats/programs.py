@@ -1,495 +1,156 @@
 """The logs of single programs that no common style covers, each declared by its lines.
 
-BIND 9, CouchDB, FreeSWITCH, Gin, AWS Lambda, MySQL's general log, OpenStack, vaultwarden, vsftpd,
-the cluster nodes of HPC, and programs under docker compose.
+`programs.toml` holds a table for each format:
+
+- `about` says what it is, and `begins` how its records begin; `leads`, `is_alone` and `word_levels`
+  are the options of `program`.
+- `lines` are its patterns, of which the first that fits decides. Groups go to the column of their
+  name (`time` out of `stamp`); `message`, `source` and `subject` name other groups, and an empty
+  text none. Groups that no column takes are the payload, unless `data` lists it.
+- `levels` are the words of a program for levels, of all its lines or of one; without them levels
+  have their common names. `level` names the group that holds the level: `status` of HTTP, `pri` of
+  syslog, or a group of words; `other_level` is that of all other words.
+- `fragments` are parts of regexes that others use as `%{name}`.
 """
 
 from __future__ import annotations
 
-from lakelog.formats.line_starts import SLOW_QUERY, SLOW_TIME
+import re
+from pathlib import Path
+from string import Formatter
+from typing import TYPE_CHECKING, Any
+
+from lakelog.formats.line_starts import SLOW_QUERY
 from lakelog.formats.pattern import (
     CLOCK,
+    COLOURS,
     MESSAGE,
     MONTH,
+    PRI,
     REST,
+    SEVERITY,
     STATUS,
     WORD,
     Level,
     Pattern,
     graded,
 )
-from lakelog.formats.pattern_format import program
+from lakelog.formats.pattern_format import PatternFormat, program
 from lakelog.formats.zones import TZ
+from lakelog.runtime.lazy import Lazy
 
-_WORDS = "trace debug info notice warn warning error err severe fatal critical crit alert emergency"
-LEVEL = "|".join(f"{w.upper()}|{w}|{w.title()}" for w in _WORDS.split())
-ZONE = r"(?:Z|[+-]\d\d:?\d\d)"
-DATE = r"\d{4}-\d\d-\d\d"
-_LOCAL = rf"(?P<stamp>{DATE}[ T]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?)"
-STAMP = rf"(?P<stamp>{DATE}[ T]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?{ZONE}?)"
-CTIME = rf"[A-Z][a-z][a-z] {MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<year>\d{{4}})"
-CTIME_ISO = "{year}-{mon}-{day}T{clock}"
-UNTIMED = "-"
-ANY_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
-_SHORT_DAY = r"(?P<yy>\d\d)(?P<month>\d\d)(?P<day>\d\d)"
-_COMMAND = r"\t *(?P<thread>\d+) (?P<command>[A-Z][A-Za-z]*(?: [A-Za-z]+)*)(?:\t(?P<message>.*))?"
+if TYPE_CHECKING:
+    import tomllib
+else:
+    tomllib = Lazy("tomllib")
+
+_TABLE = Path(__file__).with_suffix(".toml")
+_FRAGMENTS = {
+    "clock": CLOCK,
+    "colours": COLOURS,
+    "message": MESSAGE,
+    "month": MONTH,
+    "pri": PRI,
+    "rest": REST,
+    "slow_query": SLOW_QUERY,
+    "tz": TZ,
+}
+_SCALES = {"status": STATUS, "pri": SEVERITY}
+"""Levels by the numbers that a group of this name holds."""
+_REFERENCE = re.compile(r"%\{(\w+)\}")
+_GROUP = re.compile(r"\(\?P<(\w+)>")
+_RANGE = re.compile(r"(.*?)(\d+)\.\.(\d+)")
+"""A word with a number, as `debug 0..99`."""
+_LISTS = ("numbers", "dashes", "doubled")
 
 
-def record(
-    regex: str,
-    *data: str,
-    time: str = "{stamp}",
-    type: str = "log",
-    level: Level | None = WORD,
-    message: str = "message",
-    source: str = "",
-    subject: str = "",
-    numbers: tuple[str, ...] = (),
-    dashes: tuple[str, ...] = (),
-    doubled: tuple[str, ...] = (),
-) -> Pattern:
-    """A line whose payload is the groups `data`."""
-    # Keyword defaults for logs of programs: most declarations below differ from them in one or two.
-    return Pattern(
-        regex,
-        time,
-        type,
-        level,
-        message=message,
-        source=source,
-        subject=subject,
-        data=data,
-        numbers=numbers,
-        dashes=dashes,
-        doubled=doubled,
+def read_table(path: Path) -> tuple[PatternFormat, ...]:
+    """Return the formats that a table declares."""
+    tables = tomllib.loads(path.read_text("utf-8"))
+    fragments = _with_fragments(_FRAGMENTS, tables.pop("fragments"))
+    return tuple(_format(name, table, fragments) for name, table in tables.items())
+
+
+def _format(name: str, table: dict[str, Any], fragments: dict[str, str]) -> PatternFormat:
+    fragments = _with_fragments(fragments, table.get("fragments", {}))
+    levels = _graded(table["levels"]) if "levels" in table else WORD
+    return program(
+        name,
+        table["about"],
+        _expanded(table["begins"], fragments),
+        tuple(_pattern(line, levels, fragments) for line in table["lines"]),
+        is_alone=table.get("is_alone", False),
+        word_level=_graded(table["word_levels"]) if "word_levels" in table else None,
+        leads=table.get("leads", ""),
     )
 
 
-_NAMED = graded(
-    {
-        "critical": "FATAL",
-        "error": "ERROR",
-        "warning": "WARN",
-        "notice": "INFO",
-        "info": "INFO",
-        **{f"debug {n}": "DEBUG" for n in range(100)},
-    }
-)
-_NAMED_LEVEL = r"(?:critical|error|warning|notice|info|debug \d{1,2})"
-_NAMED_TIMES = (
-    (rf"(?P<day>\d\d)-{MONTH}-(?P<year>\d{{4}}) {CLOCK}", "{year}-{mon}-{day}T{clock}"),
-    (STAMP, "{stamp}"),
-)
-_CATEGORY = (
-    r"(?:client|cname|config|database|default|delegation-only|dispatch|dnssec|dnstap|edns-disabled"
-    "|general|lame-servers|network|notify|nsid|queries|query-errors|rate-limit|resolver|responses"
-    "|rpz|rpz-passthru|security|serve-stale|spill|sslkeylog|trust-anchor-telemetry|unmatched"
-    "|update|update-security|xfer-in|xfer-out|zoneload)"
-)
-_QUERY = (
-    rf"(?:(?P<category>{_CATEGORY}): )?(?:(?P<level>{_NAMED_LEVEL}): )?(?P<message>client"
-    r" (?:@0x[0-9a-f]+ )?(?P<client>[^ #]+)#(?P<port>\d{1,5}) \([^)]*\):"
-    r" (?:view (?P<view>[^ :]+): )?query: (?P<name>[^ ]+) (?P<class>[^ ]+) (?P<record>[^ ]+)"
-    r" (?P<flags>[+-][^ ]*)(?: \((?P<server>[^)]*)\))?.*)"
-)
-BIND = program(
-    "bind",
-    "BIND 9: query logs and named's own log files.",
-    rf"(?:\d\d-[A-Z][a-z][a-z]-\d{{4}} |{DATE}T)\d\d:\d\d:\d\d(?:\.\d{{1,9}})?{ZONE}?"
-    rf" (?:(?:[a-z][a-z-]*: )?{_NAMED_LEVEL}:|{_CATEGORY}: |client [@\d:a-f])",
-    tuple(
-        line
-        for stamp, time in _NAMED_TIMES
-        for line in (
-            record(
-                f"{stamp} {_QUERY}",
-                "client",
-                "port",
-                "view",
-                "name",
-                "class",
-                "record",
-                "flags",
-                "server",
-                time=time,
-                type="query",
-                level=_NAMED,
-                source="category",
-                subject="name",
-                numbers=("port",),
-            ),
-            record(
-                rf"{stamp} (?:(?P<category>[a-z][a-z-]*): )?(?P<level>{_NAMED_LEVEL}):{REST}",
-                time=time,
-                level=_NAMED,
-                source="category",
-            ),
-            record(
-                rf"{stamp} (?P<category>{_CATEGORY}):{REST}",
-                time=time,
-                level=None,
-                source="category",
-            ),
-            record(rf"{stamp} (?P<message>client .*)", time=time, level=None),
+def _pattern(line: dict[str, Any], levels: Level, fragments: dict[str, str]) -> Pattern:
+    regex = _expanded(line["regex"], fragments)
+    groups = _GROUP.findall(regex)
+    time = line.get("time", "{stamp}")
+    message = line.get("message", "message")
+    source = line.get("source", "source" if "source" in groups else "")
+    level = _level(line, levels, groups)
+    taken = {name for _, name, _, _ in Formatter().parse(time)} | {message, source, "half"}
+    if level and level.group == "level":
+        taken.add("level")  # the word goes into the payload by a rule of its own
+    return Pattern(
+        regex,
+        time,
+        line.get("type", "log"),
+        level,
+        message=message,
+        source=source,
+        subject=line.get("subject", ""),
+        data=tuple(line.get("data", (group for group in groups if group not in taken))),
+        **{name: tuple(line[name]) for name in _LISTS if name in line},
+    )
+
+
+def _level(line: dict[str, Any], levels: Level, groups: list[str]) -> Level | None:
+    """How a line gives the level; None if it does not."""
+    group = line.get("level", "level" if "level" in groups else "")
+    words = line.get("levels")
+    if not group:
+        return None
+    if words is None:
+        return _SCALES.get(group, levels)
+    return WORD if words == "word" else _graded(words, group, line.get("other_level", ""))
+
+
+def _graded(table: dict[str, list[str]], group: str = "level", otherwise: str = "") -> Level:
+    """A level by the words that a table lists for each."""
+    levels = {word: level for level, words in table.items() for word in _words(words)}
+    return graded(levels, group, otherwise)
+
+
+def _words(words: list[str]) -> list[str]:
+    ranges = [(word, _RANGE.fullmatch(word)) for word in words]
+    return [
+        text
+        for word, span in ranges
+        for text in (
+            (f"{span[1]}{number}" for number in range(int(span[2]), int(span[3]) + 1))
+            if span
+            else (word,)
         )
-    ),
-)
-"""named's own files with print-time, perhaps with print-severity and print-category; `source` is
-the category, `subject` the name that was asked for."""
+    ]
 
-_COUCH = rf"\[(?P<level>{LEVEL})\] {STAMP} (?P<node>[^ @]+@[^ ]+) (?P<pid><[\d.]+>|[\w-]+)"
-COUCHDB = program(
-    "couchdb",
-    "CouchDB 1, 2 and 3.",
-    rf"\[(?:{LEVEL})\] {DATE}T[^ ]+ [^ @]+@[^ ]+ [<\w-]"
-    rf"|\[[A-Z][a-z][a-z], \d\d {ANY_MONTH} \d{{4}} ",
-    (
-        record(
-            rf"{_COUCH} (?P<request_id>[0-9a-f]{{10}}) (?P<host>[^ ]+) (?P<client>[^ ]+)"
-            r" (?P<user>[^ ]+) (?P<request>(?P<method>[A-Z]+) (?P<path>[^ ]+))"
-            r" (?P<status>\d{3}) (?P<result>[^ ]+) (?P<duration_ms>\d{1,18})",
-            "pid",
-            "request_id",
-            "host",
-            "client",
-            "user",
-            "method",
-            "path",
-            "status",
-            "result",
-            "duration_ms",
-            type="access",
-            message="request",
-            source="node",
-            numbers=("status", "duration_ms"),
-        ),
-        record(
-            rf"{_COUCH} (?:-{{8}}|(?P<request_id>[0-9a-f]{{10}})){REST}",
-            "pid",
-            "request_id",
-            source="node",
-        ),
-        record(
-            rf"\[[A-Z][a-z][a-z], (?P<day>\d\d) {MONTH} (?P<year>\d{{4}}) {CLOCK} {TZ}\]"
-            rf" \[(?P<level>{LEVEL})\] \[(?P<pid><[\d.]+>)\]{REST}",
-            "pid",
-            time="{year}-{mon}-{day}T{clock}{tz}",
-        ),
-    ),
-)
-"""CouchDB 2 and 3, whose `source` is the node, and 1."""
 
-_SWITCH = graded(
-    {
-        "CONSOLE": "INFO",
-        "ALERT": "FATAL",
-        "CRIT": "FATAL",
-        "ERR": "ERROR",
-        "WARNING": "WARN",
-        "NOTICE": "INFO",
-        "INFO": "INFO",
-        "DEBUG": "DEBUG",
-    }
-)
-FREESWITCH = program(
-    "freeswitch",
-    "FreeSWITCH.",
-    rf"(?:[0-9a-f]{{8}}-[0-9a-f-]{{27}} )?{DATE} \d\d:\d\d:\d\d\.\d{{6}}(?: \d+\.\d+%)?"
-    r" \[[A-Z]+\] [\w./-]+:\d+(?: |$)",
-    (
-        record(
-            rf"(?:(?P<session>[0-9a-f]{{8}}-[0-9a-f-]{{27}}) )?{STAMP}(?: (?P<idle>\d+\.\d+)%)?"
-            r" \[(?P<level>CONSOLE|ALERT|CRIT|ERR|WARNING|NOTICE|INFO|DEBUG)\]"
-            rf" (?P<source>[\w./-]+:\d+){REST}",
-            "session",
-            "idle",
-            source="source",
-            level=_SWITCH,
-        ),
-    ),
-)
-"""FreeSWITCH; `source` is the place in its code, `idle` how many percent of the time it idled."""
+def _with_fragments(known: dict[str, str], table: dict[str, Any]) -> dict[str, str]:
+    """Return fragments with those of a table, each of which may use the ones before it."""
+    fragments = dict(known)
+    for name, pieces in table.items():
+        fragments[name] = _expanded(pieces, fragments)
+    return fragments
 
-GIN = program(
-    "gin",
-    "Gin, the web framework for Go.",
-    r"\[GIN(?:-debug)?\] ",
-    (
-        record(
-            r"\[GIN\] (?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d) - (?P<clock>\d\d:\d\d:\d\d) +\|"
-            r" *(?P<status>\d{3}) *\| *(?P<latency>[^ |]+) *\| *(?P<client>[^ |]+) *\|"
-            r' *(?P<request>(?P<method>[A-Z]+) +"?(?P<path>[^ "?]+)(?:\?(?P<query>[^ "]*))?"?)',
-            "status",
-            "latency",
-            "client",
-            "method",
-            "path",
-            "query",
-            time="{year}-{month}-{day}T{clock}",
-            type="access",
-            level=STATUS,
-            message="request",
-            numbers=("status",),
-        ),
-        record(rf"\[GIN-debug\](?: \[(?P<level>WARNING|ERROR)\])?{REST}", time=UNTIMED),
-    ),
-)
-"""The web framework of Go: requests, and what it says as it starts."""
 
-HPC = program(
-    "hpc",
-    "Node events of HPC clusters at Los Alamos.",
-    r"\d+ [^ ]+ [^ ]+ [^ ]+ \d{10} \d ",
-    (
-        record(
-            r"(?P<log_id>\d+) (?P<node>[^ ]+) (?P<component>[^ ]+) (?P<state>[^ ]+)"
-            rf" (?P<stamp>\d{{10}}) (?P<flag>\d) {MESSAGE}",
-            "log_id",
-            "node",
-            "state",
-            "flag",
-            level=None,
-            source="component",
-            subject="node",
-        ),
-    ),
-)
-"""Events of a cluster's nodes (HPC at Los Alamos): `source` is the component."""
+def _expanded(pieces: str | list[str], fragments: dict[str, str]) -> str:
+    """A regex with its fragments; a long one is written in pieces."""
+    regex = pieces if isinstance(pieces, str) else "".join(pieces)
+    return _REFERENCE.sub(lambda reference: fragments[reference[1]], regex)
 
-_ASKS = (
-    "Binlog Dump|Change user|Close stmt|Connect(?: Out)?|Create DB|Daemon|Debug|Drop DB|Execute"
-    "|Fetch|Field List|Init DB|Kill|Long Data|Ping|Prepare|Processlist|Query|Quit|Refresh"
-    "|Register Slave|Reset stmt|Set option|Shutdown|Sleep|Statistics|Table Dump|Time"
-)
-MYSQL = program(
-    "mysql-general",
-    "The general query log of MySQL and MariaDB.",
-    rf"(?:{DATE}T\d\d:\d\d:\d\d\.\d{{6}}{ZONE}|\d{{6}} [ \d]\d:\d\d:\d\d)\t *\d+ [A-Z][A-Za-z ]+"
-    rf"(?:[\t\r\n]|$)|(?:\t\t)? *\d+ (?:{_ASKS})(?:[\t\r\n]|$)"
-    rf"|[^ ]+, Version: [^ ]+ .*\. started with:|{SLOW_QUERY}",
-    (
-        record(rf"{STAMP}{_COMMAND}", "thread", "command", type="query", level=None),
-        record(
-            rf"{_SHORT_DAY} +(?P<hour>\d\d?):(?P<minute>\d\d:\d\d){_COMMAND}",
-            "thread",
-            "command",
-            time="20{yy}-{month}-{day}T{hour}:{minute}",
-            type="query",
-            level=None,
-        ),
-        record(
-            rf"(?P<thread>\d+) (?P<command>{_ASKS})(?:\t(?P<message>.*))?",
-            "thread",
-            "command",
-            time=UNTIMED,
-            type="query",
-            level=None,
-        ),
-        record(
-            r"(?P<message>(?P<program>[^ ]+), Version: (?P<version>[^ ]+) .*\. started with:)",
-            "program",
-            "version",
-            time=UNTIMED,
-            level=None,
-        ),
-    ),
-    leads=SLOW_TIME,
-)
-"""What clients ask of MySQL and MariaDB; statements may take several lines. Of several within one
-second the first has the time, and two tabs stand before the others. A log of slow queries begins as
-this one does, and may be taken for one as long as there is no query."""
 
-_OSLO = graded(
-    {
-        "TRACE": "TRACE",
-        "DEBUG": "DEBUG",
-        "INFO": "INFO",
-        "AUDIT": "INFO",
-        "WARNING": "WARN",
-        "WARN": "WARN",
-        "ERROR": "ERROR",
-        "CRITICAL": "FATAL",
-    }
-)
-_OSLO_LEVEL = "TRACE|DEBUG|INFO|AUDIT|WARNING|WARN|ERROR|CRITICAL"
-OPENSTACK = program(
-    "openstack",
-    "Services of OpenStack.",
-    rf"(?:[\w.-]+\.log[\w.:-]* )?{DATE} \d\d:\d\d:\d\d\.\d{{3}} \d+ (?:{_OSLO_LEVEL})"
-    r" [\w.-]+ \[(?:-?\]|None |req-|[0-9a-f-]+ )",
-    (
-        record(
-            rf"(?:(?P<file>[\w.-]+\.log[\w.:-]*) )?{STAMP} (?P<pid>\d+) (?P<level>{_OSLO_LEVEL})"
-            r" (?P<source>[\w.-]+) \[(?P<context>[^\]]*)\](?: \[instance: (?P<instance>[^\]]*)\])?"
-            rf"{REST}",
-            "file",
-            "pid",
-            "context",
-            "instance",
-            level=_OSLO,
-            source="source",
-            subject="instance",
-            dashes=("context",),
-        ),
-    ),
-)
-"""Services of OpenStack, perhaps with the name of their file before each line; `subject` is the
-instance, `context` the request with its user and project."""
-
-VAULTWARDEN = program(
-    "vaultwarden",
-    "vaultwarden.",
-    rf"\[{DATE} \d\d:\d\d:\d\d(?:\.\d{{1,9}})?\]\[[A-Za-z_][\w:.-]*\]\[(?:{LEVEL})\]",
-    (
-        record(
-            rf"\[{STAMP}\]\[(?P<source>[A-Za-z_][\w:.-]*)\]\[(?P<level>{LEVEL})\]{REST}",
-            source="source",
-        ),
-    ),
-)
-
-_RUN = r"(?P<request_id>[0-9a-z]{8}-[0-9a-z]{4}-[0-9a-z]{4}-[0-9a-z]{4}-[0-9a-z]{12})"
-_INSTANT = rf"{DATE}T\d\d:\d\d:\d\d\.\d{{3,9}}Z"
-LAMBDA = program(
-    "aws-lambda",
-    "AWS Lambda functions, exported from CloudWatch to S3.",
-    rf"{_INSTANT} (?:(?:START|END|REPORT) RequestId: |INIT_START Runtime Version: "
-    rf"|{_INSTANT}\t[0-9a-z-]{{36}}\t|\[(?:{LEVEL})\]\t{_INSTANT}\t)",
-    (
-        record(
-            rf"(?P<stamp>{_INSTANT}) (?P<message>(?P<phase>START|END|REPORT) RequestId: {_RUN}.*)",
-            "phase",
-            "request_id",
-            level=None,
-        ),
-        record(
-            rf"(?P<stamp>{_INSTANT}) (?P<message>(?P<phase>INIT_START) .*)", "phase", level=None
-        ),
-        record(
-            rf"{_INSTANT} (?P<stamp>{_INSTANT})\t{_RUN}\t(?P<level>{LEVEL})\t{MESSAGE}",
-            "request_id",
-        ),
-        record(
-            rf"{_INSTANT} \[(?P<level>{LEVEL})\]\t(?P<stamp>{_INSTANT})\t{_RUN}\t{MESSAGE}",
-            "request_id",
-        ),
-    ),
-)
-"""What Lambda says of each run, and the lines of its runtimes for Node.js and Python."""
-
-_FTP = graded({"OK": "INFO", "FAIL": "WARN"})
-_XFER = graded({"c": "INFO", "i": "WARN"})
-_FTP_DATA = ("pid", "user", "result", "action", "client", "path", "bytes", "rate")
-VSFTPD = program(
-    "vsftpd",
-    "vsftpd, and transfer logs in the style of wu-ftpd.",
-    rf"[A-Z][a-z][a-z] {ANY_MONTH} +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}}"
-    r" (?:\[pid \d+\] |\d+ [^ ]+ \d+ /)",
-    (
-        record(
-            rf"{CTIME} \[pid (?P<pid>\d+)\] (?P<message>(?:\[(?P<user>[^\]]*)\] )?"
-            r'(?P<action>FTP (?:command|response)): Client "(?P<client>[^"]*)", "(?P<text>.*)")',
-            "pid",
-            "user",
-            "action",
-            "client",
-            "text",
-            time=CTIME_ISO,
-            level=None,
-        ),
-        record(
-            rf"{CTIME} \[pid (?P<pid>\d+)\] (?P<message>(?:\[(?P<user>[^\]]*)\] )?"
-            r'(?:(?P<result>OK|FAIL) )?(?P<action>[A-Z][A-Za-z ]*): Client "(?P<client>[^"]*)"'
-            r'(?:, "(?P<path>[^"]*)")?(?:, (?P<bytes>\d{1,18}) bytes)?'
-            r"(?:, (?P<rate>[\d.]+Kbyte/sec))?.*)",
-            *_FTP_DATA,
-            time=CTIME_ISO,
-            level=Level("result", _FTP.sql, _FTP.of),
-            subject="path",
-            numbers=("bytes",),
-        ),
-        record(rf"{CTIME} \[pid (?P<pid>\d+)\]{REST}", "pid", time=CTIME_ISO, level=None),
-        record(
-            rf"{CTIME} (?P<duration_s>\d{{1,18}}) (?P<client>[^ ]+) (?P<bytes>\d{{1,18}})"
-            r" (?P<path>[^ ]+) (?P<mode>[ab]) (?P<special>[CUT_]+) (?P<direction>[oid])"
-            r" (?P<access>[agr]) (?P<user>[^ ]+) (?P<service>[^ ]+) (?P<authentication>[01])"
-            r" (?P<authenticated>[^ ]+) (?P<completion>[ci])",
-            "duration_s",
-            "client",
-            "bytes",
-            "path",
-            "mode",
-            "special",
-            "direction",
-            "access",
-            "user",
-            "service",
-            "authentication",
-            "authenticated",
-            "completion",
-            time=CTIME_ISO,
-            type="access",
-            message="path",
-            subject="path",
-            level=Level("completion", _XFER.sql, _XFER.of),
-            numbers=("duration_s", "bytes"),
-            dashes=("authenticated",),
-        ),
-    ),
-)
-"""vsftpd, and the transfers that it and others log as wu-ftpd did; `subject` is the file."""
-
-_SERVICE = r"(?P<service>[\w.-]+) +\| +"
-COMPOSE = program(
-    "compose",
-    "Programs under docker compose that log a time of their own.",
-    rf"[\w.-]+ +\| +\[?{DATE}(?: \d\d:\d\d:\d\d|T\d\d:\d\d:\d\d,)",
-    (
-        record(
-            rf"{_SERVICE}{STAMP} - (?P<logger>[^ ]+) - (?P<level>{LEVEL}) -{REST}",
-            "logger",
-            source="service",
-        ),
-        record(
-            rf"{_SERVICE}\[{STAMP}\] (?P<level>{LEVEL}) in (?P<logger>[\w.]+):{REST}",
-            "logger",
-            source="service",
-        ),
-        record(
-            rf"{_SERVICE}\[?{STAMP}\]?:? +\[?(?P<level>{LEVEL})\]?:?"
-            rf"(?: +(?P<logger>\w+(?:\.\w+)+):?)?{REST}",
-            "logger",
-            source="service",
-        ),
-        record(
-            rf"{_SERVICE}\[?{_LOCAL} {TZ}\]?:? +\[?(?P<level>{LEVEL})\]?:?{REST}",
-            "tz",
-            time="{stamp}{tz}",
-            source="service",
-        ),
-        record(
-            rf"{_SERVICE}\[?{_LOCAL} {TZ}\]?:?{REST}",
-            "tz",
-            time="{stamp}{tz}",
-            level=None,
-            source="service",
-        ),
-        record(rf"{_SERVICE}\[?{STAMP}\]?{REST}", level=None, source="service"),
-    ),
-)
-"""Programs under docker compose that say the time themselves; `source` is the service."""
-
-PROGRAMS = (
-    BIND,
-    COUCHDB,
-    FREESWITCH,
-    GIN,
-    HPC,
-    LAMBDA,
-    MYSQL,
-    OPENSTACK,
-    VAULTWARDEN,
-    VSFTPD,
-    COMPOSE,
-)
+PROGRAMS = read_table(_TABLE)
 """All of them; no two are sure of the same line."""

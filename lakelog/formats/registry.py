@@ -33,12 +33,12 @@ from lakelog.formats import (
     mixture,
     oos,
     otlp,
-    pattern,
     plain,
     runtime,
     syslog,
     traffic,
     w3c,
+    windows_1252,
     winevent,
     zeek,
 )
@@ -185,14 +185,14 @@ def surest(part: bytes) -> tuple[Format, float]:
 def _first_lines(part: bytes) -> list[bytes]:
     lines = part.removeprefix(_BOM).split(b"\n")[:_SNIFFED]
     lines = lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
-    return [pattern.as_utf8(line) for line in lines]
+    return [windows_1252.as_utf8(line) for line in lines]
 
 
 def specialize(form: Format, head: bytes) -> Format:
     """Return a format as a file's first bytes define it, where they do."""
-    if not form.traits.encoding and pattern.recoded(head):
+    if not form.traits.encoding and windows_1252.recoded(head):
         *lines, last = head.split(b"\n")  # that may be cut amid a character
-        head = b"\n".join([*map(pattern.as_utf8, lines), last])
+        head = b"\n".join([*map(windows_1252.as_utf8, lines), last])
     return form.specialize(head)
 
 

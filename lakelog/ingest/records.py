@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.files.source import LINE_MAX, Chunk
-from lakelog.formats import bulk, leading_times, pattern
+from lakelog.formats import bulk, leading_times, windows_1252
 from lakelog.formats.format import Format
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays
@@ -95,7 +95,7 @@ def is_cut(text: bytes, form: Format) -> bool:
     # Waiting cannot mend it, and would keep the file unfinished for ever.
     if _NO_TEXT.search(text):
         return False
-    text = text if is_text(text) else pattern.as_utf8(text)
+    text = text if is_text(text) else windows_1252.as_utf8(text)
     if form.complete is not None:
         return not form.complete(text)
     if not _is_event(text, form):
@@ -125,7 +125,7 @@ def _is_event(text: bytes, form: Format) -> bool:
 def _is_taken(text: bytes, form: Format) -> bool:
     """Whether a line becomes an event in any way, also of another style or as text."""
     try:
-        form.parse(pattern.as_utf8(text))
+        form.parse(windows_1252.as_utf8(text))
     except InvalidEvent:
         return False
     return True

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lakelog.formats import encoded, pattern
+from lakelog.formats import encoded, windows_1252
 from lakelog.ingest.records import Records
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import wal
@@ -113,7 +113,7 @@ def _recoded(parts: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array | N
         if _is_whole(record):
             continue
         # Blanked, a record gives no row, and so is left to the exact rule.
-        text = b"" if blank else pattern.recoded(record) or b""
+        text = b"" if blank else windows_1252.recoded(record) or b""
         older += [index] if text else []
         if len(raw) > 1:
             raw[0][index], raw[1][index] = _split(text)
@@ -131,7 +131,7 @@ def mark_encoding(table: pa.Table, places: set[int]) -> pa.Table:
         data = column[row] or "{}"
         if data.startswith("{") and not ('"encoding"' in data and "encoding" in json.loads(data)):
             comma = "" if data == "{}" else ","
-            column[row] = f'{data[:-1]}{comma}"encoding":"{pattern.MARK}"}}'
+            column[row] = f'{data[:-1]}{comma}"encoding":"{windows_1252.MARK}"}}'
     at = table.schema.get_field_index("data")
     return table.set_column(at, "data", pa.array(column, table["data"].type))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time, to_micros
 from lakelog.files.source import Chunk
-from lakelog.formats import leading_times, pattern
+from lakelog.formats import leading_times, windows_1252
 from lakelog.formats.format import Format
 from lakelog.formats.leading_times import DateOrders
 from lakelog.ingest import stripes
@@ -131,7 +131,7 @@ class TimeCarry:
             # The first of these lines may be cut at its beginning, for `before` is a window.
             for line in reversed(before.split(b"\n")[1:]):
                 try:
-                    event = self._form.events(pattern.as_utf8(line.strip()))[-1]
+                    event = self._form.events(windows_1252.as_utf8(line.strip()))[-1]
                     return to_micros(parse_time(event["time"]))
                 except (InvalidEvent, KeyError, IndexError):
                     continue

@@ -18,7 +18,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
 from lakelog.files.holes import visible
 from lakelog.files.source import CHUNK, SHORT, Chunk
-from lakelog.formats import bulk, mixture, pattern, sqltext
+from lakelog.formats import bulk, mixture, sqltext, windows_1252
 from lakelog.formats.format import Format
 from lakelog.formats.uniform_lines import TEXT_BYTES, UniformLines
 from lakelog.ingest import stripes
@@ -434,7 +434,7 @@ class Transformer:
         try:
             return self._form.events(line), False
         except InvalidEvent:
-            text = None if self._traits.encoding else pattern.recoded(line)
+            text = None if self._traits.encoding else windows_1252.recoded(line)
             places = self._form.places
             if text is None or (places is not None and places(line) != [0]):
                 raise

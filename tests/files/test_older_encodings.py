@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.formats import pattern, registry
+from lakelog.formats import registry, windows_1252
 from lakelog.ingest import records, transform
 from lakelog.ingest.audit.audit import audit
 
@@ -97,9 +97,9 @@ def test_a_line_of_an_older_encoding(
 )
 def test_every_byte_can_be_had_back(data: bytes) -> None:
     """Text of an older encoding gives its bytes again; UTF-8 and what is no text stay."""
-    text = pattern.recoded(data)
+    text = windows_1252.recoded(data)
     if text is not None:
-        assert pattern.original(text.decode()) == data
+        assert windows_1252.original(text.decode()) == data
     controls = any((b < 32 and b not in b"\t\n\v\f\r\x1b") or b == 127 for b in data)
     valid = data.decode("utf-8", "ignore").encode() == data
     assert (text is None) == (valid or controls)
@@ -130,11 +130,11 @@ def test_ingesting_a_file_again_is_idempotent(lake: lakelog.Lake, tmp_path: Path
     """A lake whose ingest quarantined such lines keeps them; the file goes on behind them."""
     path = tmp_path / "x.log"
     path.write_bytes(b"one\ncaf\xe9\n")
-    mended, pattern.recoded = pattern.recoded, lambda _: None
+    mended, windows_1252.recoded = windows_1252.recoded, lambda _: None
     try:
         assert lake.ingest(str(path)).quarantined == 1
     finally:
-        pattern.recoded = mended
+        windows_1252.recoded = mended
     with path.open("ab") as file:
         file.write(b"th\xe9\n")
     report = lake.ingest(str(path))
