@@ -86,8 +86,8 @@ ORDER = {
     "remotes": """remote directory aws_config s3 sftp ssh docker_config registry oci_descriptors
         oci_names oci conditions known objects untrusted site ancestry carry signature_files push
         fetch check prune""",
-    "state": """filesystems chunk_writer origin retention exchange rewind capture contents listing
-        state changes extract parts restore""",
+    "state": """filesystems chunk_writer origin retention exchange rewind capture present contents
+        listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
     "sync": """target databases services known dependence mapping delta row_reader row_writer check
         status sync plan runner""",

@@ -31,8 +31,9 @@ from lakelog.remotes.push import push
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state.extract import Extraction
 from lakelog.state.listing import SavedState, find_state, list_states
+from lakelog.state.present import contains
 from lakelog.state.restore import check_restore, restore_state
-from lakelog.state.state import SaveResult, contains, save_state
+from lakelog.state.state import SaveResult, save_state
 from lakelog.store import disk, policy, tracking
 from lakelog.store.paths import INDEX
 

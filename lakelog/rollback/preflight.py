@@ -7,13 +7,12 @@ state directories the index is read, and every chunk that is to be written back.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import itertools
 import os
 import time
 import weakref
-from collections.abc import Iterable
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +29,8 @@ from lakelog.errors import (
     StateRefused,
 )
 from lakelog.lake import Lake
-from lakelog.state.capture import Capture
+from lakelog.state import present
 from lakelog.state.changes import compare
-from lakelog.state.chunk_writer import Piece
 from lakelog.state.extract import shown, unmade
 from lakelog.state.origin import Origins, newest
 from lakelog.state.restore import check_apart, check_target
@@ -77,19 +75,17 @@ class Finding:
 
 @dataclass
 class Preflight:
-    """What a rollback to `target` (a snapshot) would do. `records` are its state directories,
-    `copied` the labels of those that have to be written; `unsaved` those whose present content is
-    in no state yet; `indices` say what those hold that are there at all; `read`
-    are indices of the lake."""
+    """What a rollback to `target` (a snapshot) would do. `records` are its state directories;
+    `indices` say what the snapshot has of them, by label. `copied` are the labels of those that
+    would have to be written as they were at a look, and `seen` are indices that it read."""
 
     target: str
     parts: tuple[str, ...]
     findings: list[Finding] = field(default_factory=list)
     records: list[StateRecord] = field(default_factory=list)
     copied: set[str] = field(default_factory=set)
-    unsaved: set[str] = field(default_factory=set)
     indices: dict[str, StateIndex] = field(default_factory=dict)
-    read: list[StateIndex] = field(default_factory=list)
+    seen: list[StateIndex] = field(default_factory=list)
     cluster: ClusterStep | None = None
 
     @property
@@ -118,7 +114,8 @@ def examine(
     labels: tuple[str, ...] | None = None,
     cluster: ClusterStep | None = None,
 ) -> Preflight:
-    """Look at everything that a rollback to a snapshot needs; changes nothing.
+    """Look at everything that a rollback to a snapshot needs, but at what directories hold now;
+    changes nothing.
 
     State directories are those of the snapshot `source` (by default the target), of some `labels`
     if given; the revision is that in which these were saved, or that of `cluster`. Raises Damaged
@@ -133,8 +130,6 @@ def examine(
             _examine_data(lake, (now, then), live, result)
             if "cursors" in parts:
                 _examine_cursors(live, result)
-        # Those of the present state say what of a directory is in some state already.
-        known = {record.label: record for record in _states(lake, now, live[1])}
         saved = _states(lake, then, live[2])
         if source:
             held = lake.store.manifests.load(source)
@@ -151,7 +146,7 @@ def examine(
         except StateRefused as error:
             result.add("state", "-", "-", "-", str(error))
         for record in result.records:
-            _examine_directory(lake, record, known.get(record.label), result)
+            _examine_directory(lake, record, result)
     if "deployment" in parts:
         origins = Origins(lake.store)
         _examine_deployment(list(filter(origins.is_own, saved)), cluster, context, result)
@@ -280,81 +275,69 @@ def _many(count: int, noun: str) -> str:
 # --- state directories ---------------------------------------------------------------------------
 
 
-class _Digests:
-    """Takes chunks only to learn their digests."""
-
-    def has(self, digest: str) -> bool:
-        """Whether a chunk need not be read: of the save before, no."""
-        return bool(digest)
-
-    def add(self, content: bytes) -> Piece:
-        """Return the digest and length."""
-        piece: Piece = Future()
-        piece.set_result((hashlib.sha256(content).hexdigest(), len(content)))
-        return piece
-
-
-def _examine_directory(
-    lake: Lake, record: StateRecord, known: StateRecord | None, result: Preflight
-) -> None:
-    """Compare a directory with its record; `known` is that of the present state of the branch."""
-    problem, now, then = "", "none", _many(record.files, "file")
-    try:
+def _examine_directory(lake: Lake, record: StateRecord, plan: Preflight) -> None:
+    """Look whether a directory can be put where its record says, and its content is there."""
+    with _named(record, plan):
         Origins(lake.store).require_own(record)
         check_target(lake, record.path, record.label)
         index = state_files.read_index(lake.store.paths, record.index)
-        base = None
-        if known is not None and known.path == record.path:
-            is_same = known.index == record.index
-            base = index if is_same else state_files.read_index(lake.store.paths, known.index)
-        # Kept, so that whoever rolls back need not read them again.
-        result.read += [index, *([base] if base else [])]
-        present = _captured(record.path, base, known.captured_at if known else 0)
-        if present is not None:
-            result.indices[record.label] = present
-            now = _many(sum(entry.kind in ("file", "hard") for entry in present.entries), "file")
-            # What is in no state yet is saved before anything overwrites it.
-            if present != base:
-                result.unsaved.add(record.label)
-        needed = {digest for digest, _ in index.chunks}
-        if present is not None:
-            changes = compare(lake.store.paths, present, index, is_stored=present == base)
-            needed = changes.chunks
-        if present is None or changes.paths or changes.stale:
-            result.copied.add(record.label)
-            if devices := _devices(index) - _devices(present):
-                raise StateRefused(
-                    f"{unmade([f'{shown(each)}, a device,' for each in sorted(devices)])}; roll"
-                    " back without state, then restore the state by itself"
-                )
-            then += ", replaced" if present else ", created"
-        else:
-            then = "as it is"
-        _check_chunks(lake, index, needed)
+        for digest, _ in index.chunks:
+            if not disk.exists(lake.store.paths.state_file(digest, CHUNK)):
+                state_files.read_chunk(lake.store.paths, digest)
+        plan.indices[record.label] = index
+
+
+@contextlib.contextmanager
+def _named(record: StateRecord, plan: Preflight) -> Iterator[None]:
+    """Add to a plan why a directory cannot go back."""
+    problem = ""
+    try:
+        yield
     except (StateRefused, Damaged) as error:
         problem = str(error)
     except OSError as error:
         problem = f"{error.filename or record.path}: {error.strerror}"
-    result.add("state", record.label, now, then, problem)
+    if problem:
+        plan.add("state", record.label, "-", _many(record.files, "file"), problem)
 
 
-def _captured(path: str, base: StateIndex | None, since: int) -> StateIndex | None:
-    """Return what a directory holds now, None if it is not there; reads what changed since `base`
-    was saved."""
-    if not os.path.isdir(path):
-        return None
-    return Capture(path, _Digests(), base, since).run().index
+def look_at_directories(lake: Lake, plan: Preflight) -> None:
+    """Add to a plan what would be written to its directories as they are now. Whoever carries it
+    out looks again, when nobody else saves or restores them."""
+    for record in plan.records:
+        if record.label in plan.indices:
+            with _named(record, plan):
+                _look_at(lake, record, plan)
+    plan.findings.sort(key=lambda finding: PARTS.index(finding.part))
+
+
+def _look_at(lake: Lake, record: StateRecord, plan: Preflight) -> None:
+    index, now, then = plan.indices[record.label], "none", _many(record.files, "file")
+    held = present.look(lake, record.label, record.path) if os.path.isdir(record.path) else None
+    needed, is_equal = {digest for digest, _ in index.chunks}, False
+    if held is not None:
+        # Kept, so that whoever rolls back need not read them again.
+        plan.seen += [held.base] if held.base else []
+        now = _many(present.count_files(held.index), "file")
+        changes = compare(lake.store.paths, held.index, index, is_stored=held.is_saved)
+        needed, is_equal = changes.chunks, not (changes.paths or changes.stale)
+    if is_equal:
+        then = "as it is"
+    else:
+        plan.copied.add(record.label)
+        if devices := _devices(index) - _devices(held.index if held else None):
+            raise StateRefused(
+                f"{unmade([f'{shown(each)}, a device,' for each in sorted(devices)])}; roll"
+                " back without state, then restore the state by itself"
+            )
+        then += ", replaced" if held else ", created"
+    for digest in needed:
+        state_files.read_chunk(lake.store.paths, digest)
+    plan.add("state", record.label, now, then)
 
 
 def _devices(index: StateIndex | None) -> set[bytes]:
     return {entry.path for entry in index.entries if entry.kind == "device"} if index else set()
-
-
-def _check_chunks(lake: Lake, index: StateIndex, needed: set[str]) -> None:
-    """Read the chunks of an index that are needed, and look for the others. Raises DamagedState."""
-    for digest, _ in index.chunks:
-        if digest in needed or not disk.exists(lake.store.paths.state_file(digest, CHUNK)):
-            state_files.read_chunk(lake.store.paths, digest)
 
 
 # --- deployment ----------------------------------------------------------------------------------

@@ -1,37 +1,42 @@
 """One rollback for all: the branch, its cursors, state directories and the deployment together.
 
-    1 look at everything (preflight); refuse if a piece is missing or damaged
-    2 extract directories next to their targets; those that equal the snapshot are left as they are
-    3 save what will be overwritten, and tag the present state: the safety tag
-    4 write the intent; carry it out (rewind)
+    1 look at everything (preflight) but directories; refuse if a piece is missing or damaged
+    2 read the directories, now that nobody else saves or restores them; those that equal the
+      snapshot are left as they are
+    3 extract the others next to their targets
+    4 save what was read, unless the branch has it, and tag the present state: the safety tag
+    5 write the intent; carry it out (rewind)
 
-Up to 4 nothing has changed. From then on whoever comes next finishes it. An undo is a rollback to
+Up to 5 nothing has changed. From then on whoever comes next finishes it. An undo is a rollback to
 what the safety tag names, with a safety tag of its own, so it can be undone as well.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lakelog.deploy.kubectl import Kubectl
 from lakelog.errors import (
     AlreadyExists,
+    Damaged,
     DeploymentFailed,
     MissingPackage,
     RollbackRefused,
     StateRefused,
 )
 from lakelog.lake import Lake
-from lakelog.rollback.preflight import PARTS, Preflight, examine
+from lakelog.rollback.preflight import PARTS, Preflight, examine, look_at_directories
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, origin, rewind
 from lakelog.state.listing import BEFORE_ROLLBACK
-from lakelog.state.parts import extract, lay_out
+from lakelog.state.parts import Part, extract, lay_out
+from lakelog.state.present import Present, capturing
 from lakelog.state.restore import require_enabled, undeleted
 from lakelog.state.rewind import ClusterStep, Intent
-from lakelog.state.state import Captured, capturing, publish_captured
+from lakelog.state.state import publish_captured
 from lakelog.store import disk, history, policy
 from lakelog.store.history import SHORT, Snapshot
 from lakelog.store.publish import with_reason
@@ -72,10 +77,15 @@ def preview(
 
     Raises UnknownRef, RollbackRefused, Damaged.
     """
-    chosen = check_parts(parts)
+    plan = _plan(lake, ref, check_parts(parts), context)
+    look_at_directories(lake, plan)
+    return plan
+
+
+def _plan(lake: Lake, ref: str, parts: tuple[str, ...], context: str) -> Preflight:
     target = history.settle_ref(lake.store, lake.branch_name, lake.settle, ref)
     lake.settle()
-    return examine(lake, target, chosen, context=context)
+    return examine(lake, target, parts, context=context)
 
 
 def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
@@ -84,9 +94,11 @@ def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
     lake.settle()
     last, previous = history.last_user_move(lake.store, lake.branch_name)
     done = _record_of(lake, last)
-    if done is not None:
-        return _examine_undo(lake, done, previous.snapshot)
-    return examine(lake, previous.snapshot, DEFAULT) if always else None
+    if done is None:
+        return examine(lake, previous.snapshot, DEFAULT) if always else None
+    plan = _examine_undo(lake, done, previous.snapshot)
+    look_at_directories(lake, plan)
+    return plan
 
 
 def _record_of(lake: Lake, move: Move) -> Intent | None:
@@ -128,15 +140,13 @@ def rollback(
     with exchange.alone(lake.store) as is_alone:
         _refuse_other(is_alone)
         told = rewind.recover(lake.store).notes
-        plan = preview(lake, ref, chosen, context=context)
+        plan = _plan(lake, ref, chosen, context)
         plan.require()
-        if plan.copied:
-            require_enabled()
         if verify:
             lake.verify(plan.target).require()
         name = name or (ref if ref != plan.target else ref[:SHORT])
         if set(chosen) <= set(DEFAULT):  # one move, which is atomic by itself
-            safety, _ = _save_present(lake, plan, None, f"before rollback to {name}")
+            safety, _ = _save_present(lake, None, f"before rollback to {name}")
             store, branch, cursors = lake.store, lake.branch_name, "cursors" in chosen
             settle = lake.sealer().settle
             head = history.rollback(store, branch, settle, plan.target, cursors, why, name)
@@ -181,8 +191,6 @@ def undo(
                 raise RollbackRefused(f"branch {branch!r} was moved meanwhile: undo again")
             plan = _examine_undo(lake, done, before.snapshot)
             plan.require()
-            if plan.copied:
-                require_enabled()
             target = before.snapshot if "data" in done.parts else ""
             # A revision that was told cannot be taken back because an event came meanwhile.
             only = None if plan.cluster else only
@@ -287,18 +295,17 @@ def _prepare(
     """Make everything that can fail before the first effect; return the intent, not yet written,
     and what could not be set."""
     store = lake.store
-    records = [record for record in plan.records if record.label in plan.copied]
+    paths = {record.label: record.path for record in plan.records if os.path.isdir(record.path)}
     with contextlib.ExitStack() as stack:
-        indices, captured = plan.indices, None
-        if plan.unsaved:
-            paths = {r.label: r.path for r in plan.records if r.label in plan.indices}
-            ran = _running(plan.cluster)
-            captured = stack.enter_context(capturing(lake, paths, deployment=ran))
-            indices = captured.indices
-        parts = [lay_out(store, r, r.path, indices.get(r.label)) for r in records]
-        notes, steps = extract(store, parts, progress)
+        captured = None
+        if paths:
+            running = _running(plan.cluster)
+            captured = stack.enter_context(capturing(lake, paths, deployment=running))
+        parts = _lay_out(lake, plan, captured)
+        with _refusing():
+            notes, steps = extract(store, parts, progress)
         try:
-            safety, before = _save_present(lake, plan, captured, f"before {op} {message}")
+            safety, before = _save_present(lake, captured, f"before {op} {message}")
         except BaseException:
             exchange.discard(store, steps)
             raise
@@ -313,7 +320,7 @@ def _prepare(
         before=before,
         safety=safety,
         only=only,
-        labels=tuple(sorted(plan.indices)),
+        labels=tuple(sorted(paths)),
         steps=tuple(steps),
         cluster=plan.cluster,
         **origin.place(store),
@@ -321,13 +328,32 @@ def _prepare(
     return intent, notes
 
 
-def _save_present(
-    lake: Lake, plan: Preflight, captured: Captured | None, message: str
-) -> tuple[str, str]:
-    """Tag the present state, with directories that are in none; return the tag and snapshot."""
+def _lay_out(lake: Lake, plan: Preflight, captured: Present | None) -> list[Part]:
+    """Return how each directory is replaced that differs from its record."""
+    indices = captured.indices if captured else {}
+    with _refusing():
+        parts = [lay_out(lake.store, r, r.path, indices.get(r.label)) for r in plan.records]
+    parts = [part for part in parts if part.steps]
+    if parts:
+        require_enabled()
+    return parts
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Say of what cannot be extracted that nothing was changed."""
+    try:
+        yield
+    except (StateRefused, Damaged) as error:
+        raise RollbackRefused(f"{error}; nothing was changed") from None
+
+
+def _save_present(lake: Lake, captured: Present | None, message: str) -> tuple[str, str]:
+    """Tag the present state, with directories that the branch does not have so; return the tag and
+    snapshot."""
     for name in rewind.safety_names(lake.store, disk.now_us()):
         try:
-            if captured is None:
+            if captured is None or not captured.unsaved:
                 snapshot = lake.tag(name, None, message).snapshot
             else:
                 saved = publish_captured(lake, captured, name, message, before=BEFORE_ROLLBACK)

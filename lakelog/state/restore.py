@@ -34,7 +34,8 @@ from lakelog.state.listing import (
 )
 from lakelog.state.origin import Origins
 from lakelog.state.parts import extract, is_exchangeable, is_writable, lay_out
-from lakelog.state.state import capturing, check_label, contains, locate, publish_captured
+from lakelog.state.present import capturing, check_label, contains
+from lakelog.state.state import locate, publish_captured
 from lakelog.store import policy
 from lakelog.store.publish import note, with_reason
 

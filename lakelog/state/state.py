@@ -11,27 +11,22 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
-from lakelog.chunks.state_index import StateEntry, StateIndex
-from lakelog.deploy.deployment import running_in
+from lakelog.chunks.state_index import StateEntry
 from lakelog.errors import (
     AlreadyExists,
-    Damaged,
     DeploymentFailed,
     InvalidPolicy,
     MissingPackage,
     NotAllowed,
-    StateRefused,
     UnknownRef,
 )
 from lakelog.lake import Lake
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, rewind
-from lakelog.state.capture import Capture
-from lakelog.state.chunk_writer import ChunkWriter
 from lakelog.state.contents import Contents
 from lakelog.state.listing import (
     BEFORE_RESTORE,
@@ -43,8 +38,9 @@ from lakelog.state.listing import (
     states_of,
 )
 from lakelog.state.origin import OPS, Origins, newest, stamps, suffix
+from lakelog.state.present import Present, capturing, check_directories, contains
 from lakelog.state.retention import Retention, select_expired
-from lakelog.store import disk, history, machine, policy
+from lakelog.store import disk, history, policy
 from lakelog.store.machine import Machine
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, note, publish, with_reason
@@ -109,7 +105,7 @@ def save_state(
     Raises StateRefused where a file cannot be read or a directory cannot be saved, AlreadyExists
     for a taken name, OSError.
     """
-    _check_directories(lake, directories)
+    check_directories(lake, directories)
     _refuse_taken(lake, name)
     with (
         _undisturbed(lake, directories) as notes,
@@ -154,58 +150,9 @@ def _overlap(one: str, other: str) -> bool:
     return contains(one, other) or contains(other, one)
 
 
-@dataclass
-class Captured:
-    """Directories as they were read, whose chunks are written: their records, their indices by
-    label, and as in SaveResult."""
-
-    began: int
-    records: list[StateRecord] = field(default_factory=list)
-    indices: dict[str, StateIndex] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    written: int = 0
-
-
-@contextlib.contextmanager
-def capturing(
-    lake: Lake,
-    directories: Mapping[str, str],
-    exclude: tuple[str, ...] = (),
-    progress: ProgressCallback | None = None,
-    deployment: Mapping[str, str] | None = None,
-) -> Iterator[Captured]:
-    """Read directories, and keep gc from their chunks until the body has published them. Raises as
-    save_state."""
-    _check_directories(lake, directories)
-    store, result = lake.store, Captured(disk.now_us())
-    revision = running_in(os.environ) if deployment is None else dict(deployment)
-    lake.settle()
-    machine.settle(store.paths)
-    origins = Origins(store)
-    previous = {
-        r.label: r for r in state_files.records(store.manifests, store.state(lake.branch_name))
-    }
-    disk.make_dirs(store.paths.cache)
-    with disk.hold(store.paths.states_lock, shared=True), ChunkWriter(store.paths) as writer:
-        for label, given in directories.items():
-            path = os.path.realpath(given)
-            base, since = _base(lake, origins, previous.get(label), path)
-            captured = Capture(path, writer, base, since, exclude, progress).run()
-            result.skipped += [f"{label}/{each}" for each in captured.skipped]
-            result.changed += [f"{label}/{each}" for each in captured.changed]
-            result.indices[label] = captured.index
-            result.records.append(
-                _record(label, path, captured.index, writer, result.began, revision)
-            )
-        writer.finish()
-        result.written = writer.written
-        yield result
-
-
 def publish_captured(
     lake: Lake,
-    captured: Captured,
+    captured: Present,
     name: str | None,
     message: str,
     op: str = "state",
@@ -267,55 +214,6 @@ class _Plan:
         """The highest number of one's own, and of others as far as it can be true."""
         is_own = self._origins.is_own
         return max((r.number for r in records if r.number < _NUMBER_MAX or is_own(r)), default=0)
-
-
-def _check_directories(lake: Lake, directories: Mapping[str, str]) -> None:
-    """Raises StateRefused for labels and directories that cannot be."""
-    if not directories:
-        raise StateRefused("no directory to save: name one with --dir, or in STATE_DIRECTORY")
-    root = os.path.realpath(lake.path)
-    for label, path in directories.items():
-        check_label(label)
-        if contains(os.path.realpath(path), root):
-            raise StateRefused(f"{path} holds the lake itself: keep the lake outside of its state")
-
-
-def check_label(label: str) -> None:
-    """Raise StateRefused for the label of a directory that is no file name."""
-    if label in ("", ".", "..") or "/" in label or not label.isprintable():
-        raise StateRefused(f"{label!r} cannot label a directory: choose a name without slashes")
-
-
-def contains(directory: str, path: str) -> bool:
-    """Whether a path is a directory or lies in it; both are real paths."""
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
-
-
-def _base(
-    lake: Lake, origins: Origins, record: StateRecord | None, path: str
-) -> tuple[StateIndex | None, int]:
-    """The index of the save before and when that began, to tell what did not change since."""
-    # The times and inodes of another machine say nothing about the files here.
-    if record is None or record.path != path or not origins.is_own(record):
-        return None, 0
-    # A damaged one only costs time: everything is read, and its chunks are written again.
-    with contextlib.suppress(Damaged):
-        return state_files.read_index(lake.store.paths, record.index), record.captured_at
-    return None, 0
-
-
-def _record(
-    label: str,
-    path: str,
-    index: StateIndex,
-    writer: ChunkWriter,
-    began: int,
-    revision: dict[str, str],
-) -> StateRecord:
-    size = sum(length for _, length in index.chunks)
-    files = sum(entry.kind in ("file", "hard") for entry in index.entries)
-    digest = writer.add_index(index)
-    return StateRecord(label, digest, path, size, files, began, revision)
 
 
 def _tag(

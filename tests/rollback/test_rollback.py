@@ -150,6 +150,34 @@ def test_undo_asks_what_happens_to_later_events(world: World) -> None:
     assert world.facts() == new
 
 
+@pytest.mark.parametrize("step", ["rollback", "undo"])
+def test_change_between_the_plan_and_the_lock_is_saved(world: World, step: str) -> None:
+    """All was saved when the plan was made, and a file changes before its directory is locked: an
+    undo brings the change back."""
+    home = world.homes["app"]
+    changed: list[str] = []
+
+    def change(path: str) -> None:
+        # Locking a directory opens it by its name, as nothing before does.
+        if path == str(home) and not changed:
+            changed.append(path)
+            (home / "a").write_text("late")
+
+    directories = {name: str(path) for name, path in world.homes.items()}
+    with world.open() as lake:
+        save_state(lake, directories, name="v2")
+        if step == "undo":
+            rollback(lake, "v1", ("state",))
+            rollback(lake, "v2", ("state",))
+            save_state(lake, directories, name="v3")
+        with seam.opens_watched(change):
+            undo(lake) if step == "undo" else rollback(lake, "v1", ("state",))
+        assert changed
+        assert (home / "a").read_text() == "old app"
+        undo(lake)
+    assert (home / "a").read_text() == "late"
+
+
 # --- what is missing -----------------------------------------------------------------------------
 
 

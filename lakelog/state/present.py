@@ -1,0 +1,176 @@
+"""Present: what directories hold now, captured into a lake while gc leaves its chunks alone, or
+only looked at to learn the digests.
+
+Both begin with the state that the branch holds of a directory: what did not change since is not
+read again. What is equal to that state as a whole is saved already, under the index that it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from lakelog.chunks import state_files
+from lakelog.chunks.state_files import StateRecord
+from lakelog.chunks.state_index import StateIndex
+from lakelog.deploy.deployment import running_in
+from lakelog.errors import Damaged, StateRefused
+from lakelog.lake import Lake
+from lakelog.runtime.progress import ProgressCallback
+from lakelog.state.capture import Capture
+from lakelog.state.chunk_writer import ChunkWriter, Piece
+from lakelog.state.origin import Origins
+from lakelog.store import disk, machine
+
+
+@dataclass
+class Present:
+    """Directories as they were read, whose chunks are written: their records, their indices by
+    label, `unsaved` labels of which the branch has another content or none, and as in
+    SaveResult."""
+
+    began: int
+    records: list[StateRecord] = field(default_factory=list)
+    indices: dict[str, StateIndex] = field(default_factory=dict)
+    unsaved: set[str] = field(default_factory=set)
+    skipped: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    written: int = 0
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The state that the branch holds of a directory: the digest of its index, what that says, and
+    when its save began, to tell what did not change since."""
+
+    digest: str = ""
+    index: StateIndex | None = None
+    began: int = 0
+
+
+@contextlib.contextmanager
+def capturing(
+    lake: Lake,
+    directories: Mapping[str, str],
+    exclude: tuple[str, ...] = (),
+    progress: ProgressCallback | None = None,
+    deployment: Mapping[str, str] | None = None,
+) -> Iterator[Present]:
+    """Read directories, and keep gc from their chunks until the body has published them. Raises as
+    save_state."""
+    check_directories(lake, directories)
+    store, result = lake.store, Present(disk.now_us())
+    revision = running_in(os.environ) if deployment is None else dict(deployment)
+    lake.settle()
+    machine.settle(store.paths)
+    disk.make_dirs(store.paths.cache)
+    with disk.hold(store.paths.states_lock, shared=True), ChunkWriter(store.paths) as writer:
+        # Under the lock: what the branch holds now, no gc deletes before this is published.
+        bases = _bases(lake, directories)
+        for label, directory in directories.items():
+            path, base = os.path.realpath(directory), bases[label]
+            captured = Capture(path, writer, base.index, base.began, exclude, progress).run()
+            result.skipped += [f"{label}/{each}" for each in captured.skipped]
+            result.changed += [f"{label}/{each}" for each in captured.changed]
+            result.indices[label] = captured.index
+            digest = base.digest
+            if captured.index != base.index:
+                result.unsaved.add(label)
+                digest = writer.add_index(captured.index)
+            size = sum(length for _, length in captured.index.chunks)
+            result.records.append(
+                StateRecord(
+                    label, digest, path, size, count_files(captured.index), result.began, revision
+                )
+            )
+        writer.finish()
+        result.written = writer.written
+        yield result
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a directory holds now, and the `base`: what the branch has of it, None for nothing."""
+
+    index: StateIndex
+    base: StateIndex | None
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the branch has just that, so that its chunks are there."""
+        return self.index == self.base
+
+
+def look(lake: Lake, label: str, path: str) -> Look:
+    """Read a directory and write nothing. Raises StateRefused, OSError."""
+    base = _bases(lake, {label: path})[label]
+    return Look(Capture(path, _Digests(), base.index, base.began).run().index, base.index)
+
+
+def count_files(index: StateIndex) -> int:
+    """Return how many names of files an index has."""
+    return sum(entry.kind in ("file", "hard") for entry in index.entries)
+
+
+class _Digests:
+    """Takes chunks only to learn their digests."""
+
+    def has(self, digest: str) -> bool:
+        """Whether a chunk need not be read: of the save before, no."""
+        return bool(digest)
+
+    def add(self, content: bytes) -> Piece:
+        """Return the digest and length."""
+        piece: Piece = Future()
+        piece.set_result((hashlib.sha256(content).hexdigest(), len(content)))
+        return piece
+
+
+def _bases(lake: Lake, directories: Mapping[str, str]) -> dict[str, _Base]:
+    """Return what the branch holds of directories, by label."""
+    origins, state = Origins(lake.store), lake.store.state(lake.branch_name)
+    records = {r.label: r for r in state_files.records(lake.store.manifests, state)}
+    return {
+        label: _base(lake, origins, records.get(label), os.path.realpath(path))
+        for label, path in directories.items()
+    }
+
+
+def _base(lake: Lake, origins: Origins, record: StateRecord | None, path: str) -> _Base:
+    # The times and inodes of another machine say nothing about the files here.
+    if record is None or record.path != path or not origins.is_own(record):
+        return _Base()
+    # A damaged one only costs time: everything is read, and its chunks are written again.
+    with contextlib.suppress(Damaged):
+        index = state_files.read_index(lake.store.paths, record.index)
+        return _Base(record.index, index, record.captured_at)
+    return _Base()
+
+
+# --- what can be captured ------------------------------------------------------------------------
+
+
+def check_directories(lake: Lake, directories: Mapping[str, str]) -> None:
+    """Raise StateRefused for labels and directories that cannot be."""
+    if not directories:
+        raise StateRefused("no directory to save: name one with --dir, or in STATE_DIRECTORY")
+    root = os.path.realpath(lake.path)
+    for label, path in directories.items():
+        check_label(label)
+        if contains(os.path.realpath(path), root):
+            raise StateRefused(f"{path} holds the lake itself: keep the lake outside of its state")
+
+
+def check_label(label: str) -> None:
+    """Raise StateRefused for the label of a directory that is no file name."""
+    if label in ("", ".", "..") or "/" in label or not label.isprintable():
+        raise StateRefused(f"{label!r} cannot label a directory: choose a name without slashes")
+
+
+def contains(directory: str, path: str) -> bool:
+    """Whether a path is a directory or lies in it; both are real paths."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
