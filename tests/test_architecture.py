@@ -93,7 +93,7 @@ ORDER = {
         status sync plan runner""",
     "sync/databases": "adbc sql_target sqlite duckdb_file postgres mysql",
     "sync/services": "intent elasticsearch influxdb kafka_sink",
-    "recent": "redis_recent redis_feed",
+    "recent": "redis_recent newest_entries redis_feed",
     "consume": "source redis_stream kafka_source journal_source consume",
     "compat": """omega packs lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis

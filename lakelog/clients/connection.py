@@ -6,8 +6,11 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import random
+import threading
+import time
+from collections.abc import Callable
 
-from lakelog.errors import LakelogError
+from lakelog.errors import LakelogError, Unreachable
 
 _SHORTEST, _LONGEST = 0.05, 2.0
 
@@ -30,3 +33,26 @@ def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
+
+
+class Attempts:
+    """The attempts in a row to do something that a lost connection cuts off."""
+
+    def __init__(self, limit: int, say: Callable[[str], None]) -> None:
+        """`limit` is how many may be made again; `say` is called with each problem."""
+        self.limit, self._say = limit, say
+        self.count = self._commits = 0
+
+    def fail(self, commits: int) -> None:
+        """Count a failure after so many commits of the whole job."""
+        # Whoever gets on has not failed so many times in a row.
+        self.count = 1 if commits > self._commits else self.count + 1
+        self._commits = commits
+
+    def wait(self, problem: str, stop: threading.Event) -> None:
+        """Wait before the next attempt. Raises Unreachable after the last one, or if told to
+        stop."""
+        if self.count > self.limit or stop.is_set():
+            raise Unreachable(f"{problem} (tried {self.count} times)") from None
+        self._say(f"{problem}; trying again")
+        time.sleep(pause(self.count))

@@ -212,11 +212,6 @@ def _answers() -> tuple[type[Exception], ...]:
     return redis.ResponseError, redis.BusyLoadingError, redis.ReadOnlyError
 
 
-def is_of_other_type(error: Exception) -> bool:
-    """Whether a key holds another kind of value than a command is for."""
-    return str(error).startswith("WRONGTYPE")
-
-
 def _text(error: Exception) -> str:
     return " ".join(str(error).split())
 

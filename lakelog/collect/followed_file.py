@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from typing import Any
 
 from lakelog.files import lease
 from lakelog.files.cursors import CursorIndex
@@ -37,6 +38,33 @@ class FollowedFile:
     """Whether it is missing and was looked for under other names."""
     arrival: tuple[int, int] = (0, 0)
     """Size and mtime of a packed file that waits to be read, at `read_at`."""
+
+    def mode(self, file: FileState, *, final: bool) -> str:
+        """Return what becomes of the end of the file as it is now: see Job."""
+        if final:
+            return "once"
+        if self.file != file:
+            return "follow"
+        # Nothing changed since the last round. The end that was left is taken now, because nothing
+        # was written behind it; a partial line is taken once nobody will complete it.
+        if self.has_open_end:
+            return "settled"
+        return "last" if self.has_partial_line else "follow"
+
+    def hand_over(self) -> list[object]:
+        """Return what `take_over` needs in the process that replaces this one."""
+        if self.fd >= 0:
+            # Python opens descriptors as not inheritable (PEP 446); these have to survive the exec.
+            os.set_inheritable(self.fd, True)
+        return [*self.file, self.fd, self.has_open_end, self.has_partial_line, self.is_copy]
+
+    @classmethod
+    def take_over(cls, values: list[Any]) -> FollowedFile:
+        """Return the file that the process before handed over, with its descriptor."""
+        *state, fd, has_open_end, has_partial_line, is_copy = values
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+        return cls(FileState(*state), fd, time.monotonic(), has_open_end, has_partial_line, is_copy)
 
 
 def is_open_for_writing(followed: FollowedFile) -> bool | None:

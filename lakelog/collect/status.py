@@ -19,10 +19,15 @@ from lakelog.event import bookkeeping
 from lakelog.event.types import Event
 from lakelog.files.cursors import printable
 from lakelog.files.scan import Scan
+from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 
 if TYPE_CHECKING:
+    from lakelog.ingest import ingest
+    from lakelog.ingest.file_report import FileReport
     from lakelog.lake import Lake
+else:
+    ingest = Lazy("lakelog.ingest.ingest")
 
 _STATUS_EVERY = 10.0
 _HAS_EVENT = f"SELECT 1 FROM events WHERE type = '{bookkeeping.WATCH}' AND id = ?"
@@ -75,6 +80,26 @@ class Reporter:
             return
         self.complaints[path] = self.totals.faults[path] = reason
         self.tell(path, reason)
+
+    def note(self, report: FileReport, *, is_last: bool) -> None:
+        """Count what was read of a file, and say what is wrong with it; `is_last` at its end."""
+        totals = self.totals
+        totals.events += report.events
+        totals.quarantined += report.quarantined
+        totals.arrivals += report.arrivals
+        if report.nuls:
+            totals.nuls += report.nuls
+            self.tell(report.path, f"{report.nuls:,} NUL bytes skipped")
+        if report.error == ingest.WENT:
+            return  # it was renamed or removed since the scan
+        if report.error:
+            self.complain(report.path, report.error)
+        elif is_last:
+            self.complaints.pop(report.path, None)
+        if report.note:
+            self.say(f"{report.path}: {report.note}")
+        if report.quarantined:
+            self.say(f"{report.path}: {report.quarantined} lines to quarantine: {report.reason}")
 
     def forget(self, listing: Scan) -> None:
         """Drop complaints about paths that no longer exist: compressed, or removed."""

@@ -198,28 +198,16 @@ class Watcher:
 
         Open files are handed over by descriptor number.
         """
-        files = [
-            [*f.file, f.fd, f.has_open_end, f.has_partial_line, f.is_copy]
-            for f in self._known.values()
-        ]
-        for followed in self._known.values():
-            if followed.fd >= 0:
-                # Python opens descriptors as not inheritable (PEP 446); these have to survive the
-                # exec.
-                os.set_inheritable(followed.fd, True)
+        files = [followed.hand_over() for followed in self._known.values()]
         return {"totals": asdict(self.totals), "told": self._complaints, "files": files}
 
     def remember(self, memory: dict[str, Any]) -> None:
         """Continue where another watcher of this process, before its restart, had got to."""
         self._reporter.totals = WatchTotals(**memory["totals"])
         self._reporter.complaints = memory["told"]
-        for *values, fd, has_open_end, has_partial_line, is_copy in memory["files"]:
-            if fd >= 0:
-                os.set_inheritable(fd, False)
-            file, clock = FileState(*values), time.monotonic()
-            self._known[file.identity] = FollowedFile(
-                file, fd, clock, has_open_end, has_partial_line, is_copy
-            )
+        for values in memory["files"]:
+            followed = FollowedFile.take_over(values)
+            self._known[followed.file.identity] = followed
 
     def close(self) -> None:
         """Close the files."""
@@ -344,7 +332,7 @@ class Watcher:
         results: list[tuple[FollowedFile, FileReport]] = []
         for file in due:
             followed = self._known.get(file.identity) or FollowedFile(file.unread)
-            mode = self._mode(followed, file, final=final)
+            mode = followed.mode(file, final=final)
             report = group.take(
                 file.path,
                 file.path,
@@ -382,18 +370,6 @@ class Watcher:
             if followed.file.identity not in self._turns:
                 self._note(report)
         return [report for _, report in results]
-
-    def _mode(self, followed: FollowedFile, file: FileState, *, final: bool) -> str:
-        """Return what becomes of a file's end: see Job."""
-        if final:
-            return "once"
-        if followed.file != file:
-            return "follow"
-        # Nothing changed since the last round. The end that was left is taken now, because nothing
-        # was written behind it; a partial line is taken once nobody will complete it (_is_ended).
-        if followed.has_open_end:
-            return "settled"
-        return "last" if followed.has_partial_line else "follow"
 
     def _is_settled(self, followed: FollowedFile, file: FileState) -> bool:
         """Whether a new file was left alone longer than one that is still being moved into
@@ -434,31 +410,14 @@ class Watcher:
         return Ingester(job, self._lake.sealer())
 
     def _note(self, report: FileReport, *, is_last: bool = True) -> None:
-        totals = self.totals
         if report.begun:
             self._begun[report.begun] = report.is_doubtful
         if report.released:
             self._successors.truncate(report.path)
-        totals.events += report.events
-        totals.quarantined += report.quarantined
-        totals.arrivals += report.arrivals
-        if report.nuls:
-            totals.nuls += report.nuls
-            self._reporter.tell(report.path, f"{report.nuls:,} NUL bytes skipped")
         # Its new name, or its absence, is in the next scan.
         if report.error == WENT:
             self._has_moved = True
-            return  # it was renamed or removed since the scan
-        if report.error:
-            self._reporter.complain(report.path, report.error)
-        elif is_last:
-            self._complaints.pop(report.path, None)
-        if report.note:
-            self._reporter.say(f"{report.path}: {report.note}")
-        if report.quarantined:
-            self._reporter.say(
-                f"{report.path}: {report.quarantined} lines to quarantine: {report.reason}"
-            )
+        self._reporter.note(report, is_last=is_last)
 
     def _is_arriving(self, file: FileState) -> bool:
         """Whether a new compressed file is still being written: it is read once it has not changed

@@ -17,13 +17,11 @@ again.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from lakelog.clients import connection
-from lakelog.clients.connection import ConnectionLost
+from lakelog.clients.connection import Attempts, ConnectionLost
 from lakelog.clients.redis_config import SCHEMES
 from lakelog.consume.kafka_source import KafkaTopic
 from lakelog.consume.redis_stream import RedisStream
@@ -139,20 +137,15 @@ class Consumer:
         Raises SyncRefused, Unreachable, MissingPackage, Damaged.
         """
         self._result = ConsumeResult(self._source.address, 0, 0, 0, 0, 0, 0)
-        attempt, commits = 0, 0
+        stop, attempts = stop or threading.Event(), Attempts(self._retries, self._say)
         while True:
             try:
-                self._round(stop or threading.Event())
+                self._round(stop)
                 break
             except ConnectionLost as error:
                 self._disconnect()
-                # Whoever gets on has not failed so many times in a row.
-                attempt = 1 if self._result.commits > commits else attempt + 1
-                commits = self._result.commits
-                if attempt > self._retries or (stop is not None and stop.is_set()):
-                    raise Unreachable(f"{error} (tried {attempt} times)") from None
-                self._say(f"{error}; trying again")
-                time.sleep(connection.pause(attempt))
+                attempts.fail(self._result.commits)
+                attempts.wait(str(error), stop)
         if self._result.commits:
             self._lake.sealer().maintain()
         return self._result
@@ -237,8 +230,8 @@ class Consumer:
         order = self._source.order
         if cursor is None:
             is_first = self._start == "beginning"
-            skipped = 0 if state.added is None else state.added - (state.kept if is_first else 0)
-            position = state.first if is_first else state.end
+            skipped = 0 if state.added is None else state.added - (state.present if is_first else 0)
+            position = state.start if is_first else state.end
             marks = self._source.find([position]) if self._source.may_rewind else []
             return StreamCursor(
                 state.key,
@@ -256,13 +249,13 @@ class Consumer:
                 f"{self._source.address}: {state.name} ends before {cursor.position}, where"
                 " reading was: it was created again, and is read from its beginning"
             )
-            recreated = StreamCursor(state.key, state.name, state.first, disk.random_hex()[:8])
-            skipped = 0 if state.added is None else state.added - state.kept
+            recreated = StreamCursor(state.key, state.name, state.start, disk.random_hex()[:8])
+            skipped = 0 if state.added is None else state.added - state.present
             return replace(recreated, skipped=skipped, missing=cursor.missing)
-        gap = order(state.first) - order(cursor.position) if state.added is None else 0
+        gap = order(state.start) - order(cursor.position) if state.added is None else 0
         if gap <= 0:
             return cursor
-        return replace(cursor, position=state.first, missing=cursor.missing + gap)
+        return replace(cursor, position=state.start, missing=cursor.missing + gap)
 
     def _rejoined(self, cursor: StreamCursor, state: StreamState) -> StreamCursor:
         """The cursor; of a stream that is not what was read, one at the last mark that it has."""
@@ -276,7 +269,7 @@ class Consumer:
         present_marks = [
             mark for mark in marks if fingerprints.get(mark.position) == mark.fingerprint
         ]
-        place = present_marks[-1].position if present_marks else state.first
+        place = present_marks[-1].position if present_marks else state.start
         if not present_marks and marks and marks[0].number == 0:
             # Consuming began at the end of then: what is older was not asked for.
             place = min(state.end, marks[0].position, key=order)
@@ -285,7 +278,7 @@ class Consumer:
             " is new since then is read"
             if present_marks
             else "is another stream than the one that was read, or it was created again: it is read"
-            f" from {'its beginning' if place == state.first else place}, and what the lake has of"
+            f" from {'its beginning' if place == state.start else place}, and what the lake has of"
             " it is not stored again"
         )
         # One that was taken out of the middle is looked into as well, but is no news.
@@ -363,16 +356,15 @@ class Consumer:
             self._lake.sealer().maintain()
 
     def _lag(self, state: StreamState, cursor: StreamCursor | None) -> StreamLag:
-        current = cursor or StreamCursor(state.key, state.name, state.first)
+        current = cursor or StreamCursor(state.key, state.name, state.start)
         if state.added is not None:
             # Below 0 until the next round where the server has lost what was read.
-            lag = max(0, state.added - _total(current)) if cursor else state.kept
+            lag = max(0, state.added - _total(current)) if cursor else state.present
         else:
             order = self._source.order
-            first, end = order(state.first), order(state.end)
+            start, end, position = map(order, (state.start, state.end, current.position))
             # A stream that ends before where reading was is another one, read from its beginning.
-            start = first if order(current.position) > end else max(first, order(current.position))
-            lag = max(0, end - start)
+            lag = max(0, end - (start if position > end else max(start, position)))
         return StreamLag(
             state.name, current.position, state.end, current.messages, current.missing, lag
         )

@@ -13,12 +13,11 @@ import re
 import select
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import orjson
 
 from lakelog.clients.connection import ConnectionLost
-from lakelog.consume.source import StreamState
+from lakelog.consume.source import LastingPositions, StreamState
 from lakelog.errors import Unreachable
 from lakelog.formats import journal
 from lakelog.ingest.messages import Message
@@ -35,7 +34,7 @@ _CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+)")
 _NUMBER_MAX = (1 << 51) - 1
 
 
-class JournalSource:
+class JournalSource(LastingPositions):
     """This machine's journal. With `follows` what is written later is read by the same process."""
 
     address, name = "the journal", "journal"
@@ -54,16 +53,6 @@ class JournalSource:
         fields = journal.values_of(entry) if entry else {}
         self._key = f"{URL}{fields.get('_MACHINE_ID', '')}" if entry else ""
         self._end = str(fields.get("__CURSOR", ""))
-
-    @property
-    def may_rewind(self) -> bool:
-        """Not with its names: a journal that begins again has another."""
-        return False
-
-    def find(self, positions: Sequence[str]) -> Sequence[Message]:
-        """Nothing: no position is given twice."""
-        del positions
-        return []
 
     def states(self) -> Sequence[StreamState]:
         """The journal, whose end is known when it is connected to and is open once it is read."""
@@ -167,7 +156,7 @@ class JournalSource:
 
 def _started(arguments: list[str]) -> subprocess.Popen[bytes]:
     """Start `journalctl`. Raises Unreachable."""
-    command: list[Any] = [PROGRAM, "--output=export", "--no-pager", "--quiet", *arguments]
+    command = [PROGRAM, "--output=export", "--no-pager", "--quiet", *arguments]
     try:
         # In a session of its own: Ctrl-C ends us in order, and then it.
         return subprocess.Popen(

@@ -15,7 +15,7 @@ import orjson
 
 from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
-from lakelog.consume.source import StreamState
+from lakelog.consume.source import LastingPositions, StreamState
 from lakelog.errors import SyncRefused
 from lakelog.ingest.messages import Message, text_or_base64
 from lakelog.ingest.stream_cursor import StreamCursor
@@ -37,7 +37,7 @@ _OWN = {
 """What the lake decides, whatever the settings say."""
 
 
-class KafkaTopic:
+class KafkaTopic(LastingPositions):
     """One topic: `kafka://HOST:PORT[,HOST2:PORT]/TOPIC`."""
 
     def __init__(self, url: str, file: str | None = None) -> None:
@@ -57,16 +57,6 @@ class KafkaTopic:
         if self._client is None:
             group = self._config.settings.get("group.id", group)
             self._client = self._config.client("Consumer", **_OWN, **{"group.id": group})
-
-    @property
-    def may_rewind(self) -> bool:
-        """Not among its replicas: what it acknowledged to all is kept."""
-        return False
-
-    def find(self, positions: Sequence[str]) -> Sequence[Message]:
-        """Nothing: no position is given twice."""
-        del positions
-        return []
 
     def states(self) -> Sequence[StreamState]:
         """The partitions as they are now, new ones included."""
@@ -168,7 +158,7 @@ class KafkaTopic:
     def _message(self, raw: Any) -> Message:
         partition, offset, key = raw.partition(), raw.offset(), raw.key()
         timestamp_type, milliseconds = raw.timestamp()
-        details: dict[str, Any] = {"topic": self.name, "partition": partition, "offset": offset}
+        details: dict[str, object] = {"topic": self.name, "partition": partition, "offset": offset}
         is_timed = timestamp_type != kafka.TIMESTAMP_NOT_AVAILABLE and milliseconds >= 0
         if is_timed:
             details["timestamp"] = milliseconds
@@ -188,7 +178,7 @@ class KafkaTopic:
         )
 
 
-def _listed(headers: list[tuple[str, bytes | None]]) -> Any:
+def _listed(headers: list[tuple[str, bytes | None]]) -> object:
     """Headers as an object; as a list of pairs where a name is repeated."""
     pairs = [(name, None if value is None else text_or_base64(value)) for name, value in headers]
     return dict(pairs) if len({name for name, _ in pairs}) == len(pairs) else pairs

@@ -188,7 +188,7 @@ class RedisStream:
         return message, sum(map(len, raw))
 
 
-def _split(pairs: list[tuple[bytes, bytes]]) -> tuple[bytes, dict[str, Any]]:
+def _split(pairs: list[tuple[bytes, bytes]]) -> tuple[bytes, dict[str, object]]:
     """The value of an entry, and what else it has: `field`, that of the value, and `fields`.
 
     It is that of the only field, or of one that is named as in VALUE_FIELDS; else all fields as
@@ -211,7 +211,7 @@ def _split(pairs: list[tuple[bytes, bytes]]) -> tuple[bytes, dict[str, Any]]:
     return b"", {"fields": _listed(pairs)}
 
 
-def _listed(pairs: list[tuple[bytes, bytes]]) -> Any:
+def _listed(pairs: list[tuple[bytes, bytes]]) -> object:
     """Fields as an object; as a list of pairs where a name is repeated or no text."""
     decoded = [(text_or_base64(name), text_or_base64(value)) for name, value in pairs]
     names = [name for name, _ in decoded]

@@ -19,8 +19,8 @@ from lakelog.ingest.stream_cursor import StreamCursor
 class StreamState:
     """What a server has of one stream.
 
-    Reading begins after `first` and was at its end at `end`, both positions. `added` counts the
-    messages that ever were in it up to `end`, `kept` those that still are; None where the server
+    Reading begins after `start` and was at its end at `end`, both positions. `added` counts the
+    messages that ever were in it up to `end`, `present` those that still are; None where the server
     does not count: there positions are numbers without holes. `oldest` is the position of the first
     that still is there ("" for none), and `deleted` the last one at which a message was taken out
     of the middle, None where the server does not say.
@@ -28,10 +28,10 @@ class StreamState:
 
     key: str
     name: str
-    first: str
+    start: str
     end: str
     added: int | None = None
-    kept: int = 0
+    present: int = 0
     oldest: str = ""
     deleted: str | None = None
 
@@ -107,3 +107,18 @@ class MessageSource(Protocol):
     def close(self) -> None:
         """Close the connection; never raises."""
         ...
+
+
+class LastingPositions:
+    """Sources that never give a position to another message: Kafka keeps what all replicas have,
+    and a journal that begins again has another name."""
+
+    @property
+    def may_rewind(self) -> bool:
+        """Whether positions may be given again: they are not."""
+        return False
+
+    def find(self, positions: Sequence[str]) -> Sequence[Message]:
+        """Return nothing: nobody has to look for messages that were read."""
+        del positions
+        return []

@@ -1,9 +1,9 @@
 """Feeding the newest entries of a lake to Redis, in rounds or in a thread beside a watcher.
 
 A round reads the watermark in Redis, finds what is newer by the segments of the two states, and of
-that the newest entries of each list: seq by seq in columns that are small, then their texts, in
-ranges of seq that one script writes. So what is read of a million new events is what stays. While
-Redis is away nothing is collected: the lake has it, and the next round starts at the watermark.
+that the newest entries of each list (newest_entries), in ranges of seq that one script writes. So
+what is read of a million new events is what stays. While Redis is away nothing is collected: the
+lake has it, and the next round starts at the watermark.
 """
 
 from __future__ import annotations
@@ -14,26 +14,22 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from lakelog.clients import connection
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.clients.redis_pool import require_package
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
-from lakelog.files import cursors
 from lakelog.lake import Lake
+from lakelog.recent.newest_entries import Addition, NewestEntries, batches_of
 from lakelog.recent.redis_recent import (
-    ENTRY,
     KEEP,
     KEEP_MAX,
-    SOURCE,
     WRITE,
     drop,
     events_behind,
     is_full,
-    key_of,
-    names_table,
     prefix_of,
     words_of,
 )
@@ -64,37 +60,6 @@ END = 5.0
 """Seconds that the end of a watcher waits for Redis; the next one continues where it stopped."""
 _ATTEMPTS = 6
 _MAPPING = "recent"
-
-_PICKS = """CREATE OR REPLACE TEMPORARY TABLE recent_picks AS
-    SELECT source, level, grouping(source) + 2 * grouping(level) AS kind, max(arrived) AS arrived,
-        unnest(max(seq, {keep})) AS seq
-    FROM (SELECT seq, {source} AS source, upper(nullif(level, '')) AS level,
-            epoch_ms(ingested_at) AS arrived
-        FROM (FROM recent_rows LEFT JOIN recent_names USING (origin)))
-    GROUP BY GROUPING SETS ((), (source), (level), (source, level))"""
-# One look at the texts, whatever the ranges; what does not fit in the engine's memory is on disk.
-_TEXTS = """CREATE OR REPLACE TEMPORARY TABLE recent_texts AS
-    SELECT seq, {entry} AS entry FROM (
-        FROM (FROM recent_rows WHERE seq IN (SELECT seq FROM recent_picks))
-        LEFT JOIN recent_names USING (origin))
-    ORDER BY seq"""
-_EDGES = """SELECT seq FROM (SELECT seq, row_number() OVER (ORDER BY seq) AS place
-    FROM recent_picks) WHERE place % {chunk} = 0"""
-_RANGE = """SELECT kind, source, level, max(arrived) AS arrived,
-        encode(string_agg(entry, chr(10) ORDER BY seq)) AS entries, count(*) AS count
-    FROM (FROM recent_picks WHERE seq > $1 AND seq <= $2)
-    JOIN (FROM recent_texts WHERE seq > $1 AND seq <= $2) USING (seq)
-    GROUP BY ALL"""
-_CLEAN = "DROP TABLE IF EXISTS recent_picks; DROP TABLE IF EXISTS recent_texts"
-
-
-class _Addition(NamedTuple):
-    """Entries of a list from the oldest on, as lines of JSON; the last arrived at `arrived` ms."""
-
-    key: str
-    arrived: int
-    entries: bytes
-    size: int
 
 
 class _Evicted(Exception):
@@ -136,7 +101,7 @@ class RecentFeeder:
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._names: dict[str, str] = {}
+        self._entries = NewestEntries(lake.store)
         self._mark_seen: Watermark | None = None
         self._generation, self._version, self._until = "", "0", 0.0
         self._number, self._checked, self._trouble = -1, 0.0, ""
@@ -228,7 +193,7 @@ class RecentFeeder:
         try:
             mark, keep, ttl = self._mark()
             if mark is not None:
-                self._differs(keep, ttl)
+                self._adopt_limits(keep, ttl)
             return self._rebuild(*self._newest())
         except redis.RedisError as error:
             raise Unreachable(words_of(self._config, error)) from None
@@ -248,7 +213,8 @@ class RecentFeeder:
         began = time.monotonic()
         state = self._store.manifests.of(head.move)
         mark, keep, ttl = self._mark()
-        if mark is None or self._differs(keep, ttl):
+        has_new_limits = mark is not None and self._adopt_limits(keep, ttl)
+        if mark is None or has_new_limits:
             count = self._rebuild(head, state)
         else:
             count = self._advance(head, state, mark)
@@ -270,11 +236,12 @@ class RecentFeeder:
         mark = Watermark.parse(fields["watermark"], self._config.address)
         return mark, int(fields["keep"]), int(fields["ttl"])
 
-    def _differs(self, keep: int, ttl: int) -> bool:
-        """Whether what is there was kept by other limits than ours."""
-        limits = (self._given[0] or keep, ttl if self._given[1] is None else self._given[1])
-        self._keep, self._ttl = limits
-        return limits != (keep, ttl)
+    def _adopt_limits(self, keep: int, ttl: int) -> bool:
+        """Set the limits: those given, else those of what is there; return whether the latter was
+        kept by others."""
+        given_keep, given_ttl = self._given
+        self._keep, self._ttl = given_keep or keep, ttl if given_ttl is None else given_ttl
+        return (self._keep, self._ttl) != (keep, ttl)
 
     def _advance(self, head: Head, state: Manifest, mark: Watermark) -> int:
         """Write what a state has beyond the watermark, or fill all again if it lost something."""
@@ -343,11 +310,11 @@ class RecentFeeder:
         is_new, version, total = generation != self._generation, int(self._version), 0
         cursor = self._engine()
         chunk = _REBUILT if is_new else _CHUNK
-        edges = self._pick(cursor, state, step, chunk) if step.added else []
+        edges = self._entries.pick(cursor, state, step, self._keep, chunk) if step.added else []
         moved, entries = head.move, self._store.manifests.segments(state, "events")
         for low, high in zip([-1, *edges], [*edges, step.upto - 1], strict=True):
             is_last = high == step.upto - 1
-            lists = self._chunk(cursor, low, high) if step.added else []
+            lists = self._entries.additions(cursor, low, high) if step.added else []
             count = sum(addition.size for addition in lists)
             mark = dataclasses.replace(
                 mark,
@@ -362,7 +329,7 @@ class RecentFeeder:
                 synced_at=disk.now_us(),
                 tip=delta.tip_of(self._store, cursor, entries) if is_last else "",
             )
-            *batches, final = _parts(lists, _CHUNK if is_new else count)
+            *batches, final = batches_of(lists, _CHUNK if is_new else count)
             for batch in batches:
                 self._send(version, generation, None, batch)
             self._send(version, generation, mark if is_last or not is_new else None, final)
@@ -371,57 +338,12 @@ class RecentFeeder:
             self.figures["entries_written"] += count
             if self._stop.is_set() and time.monotonic() > self._until and not is_last:
                 raise _Stopped
-        cursor.execute(_CLEAN)
+        self._entries.forget(cursor)
         self._note_behind(mark)
         return total
 
-    def _pick(
-        self, cursor: duckdb.DuckDBPyConnection, state: Manifest, step: DeltaStep, chunk: int
-    ) -> list[int]:
-        """Choose the newest rows of each list; return where to divide them by seq."""
-        self._view(cursor, step)
-        self._register_names(cursor, state)
-        cursor.execute(_PICKS.format(keep=self._keep, source=SOURCE))
-        # A level that is none has no list; the two sets without it hold the same rows.
-        cursor.execute("DELETE FROM recent_picks WHERE level IS NULL AND kind < 2")
-        if not step.removed:
-            # Of many new segments most have only rows that newer ones displace.
-            seqs = cursor.execute("SELECT DISTINCT seq FROM recent_picks ORDER BY seq")
-            self._view(cursor, _with_any(step, seqs.fetchnumpy()["seq"]))
-        cursor.execute(_TEXTS.format(entry=ENTRY))
-        edges = cursor.execute(_EDGES.format(chunk=chunk)).fetchall()
-        return sorted({int(row[0]) for row in edges} - {step.upto - 1})
-
-    def _view(self, cursor: duckdb.DuckDBPyConnection, step: DeltaStep) -> None:
-        rows = delta.rows_sql(self._store, step)
-        cursor.execute(f"CREATE OR REPLACE TEMPORARY VIEW recent_rows AS {rows}")
-
-    def _register_names(self, cursor: duckdb.DuckDBPyConnection, state: Manifest) -> None:
-        """Let the engine know the names of files, read again where rows are of an unknown one."""
-        origins = cursor.execute(
-            "SELECT DISTINCT origin::VARCHAR FROM recent_rows WHERE origin <> ''"
-        ).fetchall()
-        if any(origin not in self._names for (origin,) in origins):
-            all_cursors = cursors.of_state(self._store, state)
-            self._names = {cursor.origin: cursor.name for cursor in all_cursors}
-        names = {origin: self._names[origin] for (origin,) in origins if origin in self._names}
-        cursor.register("recent_names", names_table(names))
-
-    def _chunk(self, cursor: duckdb.DuckDBPyConnection, low: int, high: int) -> list[_Addition]:
-        """Return what a range adds to each list."""
-        rows = cursor.execute(_RANGE, [low, high]).fetchall()
-        return [
-            _Addition(
-                key_of(None if grouping & 1 else source, None if grouping & 2 else level),
-                arrived,
-                entries,
-                count,
-            )
-            for grouping, source, level, arrived, entries, count in rows
-        ]
-
     def _send(
-        self, version: int, generation: str, mark: Watermark | None, lists: list[_Addition]
+        self, version: int, generation: str, mark: Watermark | None, lists: list[Addition]
     ) -> None:
         values: list[Any] = [version, generation, self._keep, self._ttl]
         values += [mark.to_json() if mark else "", version + 1]
@@ -460,28 +382,6 @@ class RecentFeeder:
         return self._client.call(
             command, lambda client: client.execute_command(command, *args), repeatable=False
         )
-
-
-def _with_any(step: DeltaStep, seqs: np.ndarray) -> DeltaStep:
-    """Return a step with those segments alone that may have one of these rows, given in order."""
-    if not len(seqs):
-        return step
-    firsts, lasts = zip(*(segment_part.entry.seq for segment_part in step.added), strict=True)
-    counts = np.searchsorted(seqs, lasts, "right") - np.searchsorted(seqs, firsts)
-    added = [segment_part for segment_part, count in zip(step.added, counts, strict=True) if count]
-    return dataclasses.replace(step, added=tuple(added))
-
-
-def _parts(lists: list[_Addition], limit: int) -> list[list[_Addition]]:
-    """Divide additions into parts of about so many entries; there is at least one part."""
-    batches, count = [list[_Addition]()], 0
-    for addition in lists:
-        if count >= limit:
-            batches.append([])
-            count = 0
-        batches[-1].append(addition)
-        count += addition.size
-    return batches
 
 
 def _is_reply(error: Exception) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.clients import connection
-from lakelog.clients.connection import ConnectionLost
+from lakelog.clients.connection import Attempts, ConnectionLost
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.store import disk
@@ -212,22 +212,22 @@ class Syncer:
         self._written = self._deleted = self._commits = self._quarantined = 0
         self._is_rebuilt = False
         stop, head = stop or threading.Event(), self._head()
-        attempt, commits = 0, 0
+        attempts = Attempts(self._retries, self._say)
         # Of a file nobody else may look for the table meanwhile.
         is_idle = self._done is not None and self._done.snapshot == head.move.snapshot
         while not (self._continuous and self._target.is_exclusive and is_idle):
             try:
                 self._done = self._round(head, stop)
                 self.is_away = False
-                if attempt >= self._retries:
+                if attempts.count >= attempts.limit:
                     self._say(f"{self._target.address} is there again")
                 break
             except (ConnectionLost, WatermarkMoved) as error:
                 self._disconnect()
-                # Whoever gets on has not failed so many times in a row.
-                attempt = 1 if self._commits > commits else attempt + 1
-                commits = self._commits
-                if not self._may_wait(str(error), attempt, stop):
+                attempts.fail(self._commits)
+                if not self._continuous:
+                    attempts.wait(str(error), stop)
+                elif not self._wait_for_server(str(error), attempts.count, stop):
                     break
             except BaseException:
                 self._target.rollback()
@@ -247,20 +247,13 @@ class Syncer:
             self._quarantined,
         )
 
-    def _may_wait(self, problem: str, attempt: int, stop: threading.Event) -> bool:
-        """Wait before another attempt, unless it was the last one. Raises Unreachable."""
-        if self._continuous:
-            self.is_away = attempt >= self._retries
-            # Once: a server may be away for days.
-            if attempt in (1, self._retries):
-                self._say(f"{problem}; {'trying again' if attempt == 1 else 'waiting for it'}")
-            wait = connection.pause(attempt) if attempt <= self._retries else _WAIT
-            return not stop.wait(wait)
-        if attempt > self._retries or stop.is_set():
-            raise Unreachable(f"{problem} (tried {attempt} times)") from None
-        self._say(f"{problem}; trying again")
-        time.sleep(connection.pause(attempt))
-        return True
+    def _wait_for_server(self, problem: str, attempt: int, stop: threading.Event) -> bool:
+        """Wait before another attempt, for as long as the server is away; False if stopped."""
+        self.is_away = attempt >= self._retries
+        # Once: a server may be away for days.
+        if attempt in (1, self._retries):
+            self._say(f"{problem}; {'trying again' if attempt == 1 else 'waiting for it'}")
+        return not stop.wait(connection.pause(attempt) if attempt <= self._retries else _WAIT)
 
     def _head(self) -> Head:
         """Return the state to go to: the newest published one, with everything else published

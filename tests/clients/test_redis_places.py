@@ -186,8 +186,8 @@ def test_no_piece_of_a_password_is_left(home: Path, caplog: pytest.LogCaptureFix
 
 
 def documented_rights() -> list[str]:
-    text = (ROOT / "docs" / "syncing.md").read_text()
-    found = re.search(r"A user needs\s+`([^`]*)`", text)
+    text = (ROOT / "docs" / "sync-redis.md").read_text()
+    found = re.search(r"Give the user\s+`([^`]*)`", text)
     assert found
     return found[1].split()
 
