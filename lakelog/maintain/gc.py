@@ -65,15 +65,15 @@ def gc(
 ) -> GcResult:
     """Collect garbage; works on a full disk. Raises GcRefused, having deleted nothing, OSError."""
     with _alone(store) as previous:
-        now = history_window.lake_time(store)
+        now_us = history_window.lake_time(store)
         # Before marking: what packing drops is then not looked at.
-        packed = 0 if dry_run else _pack_all(store, now)
-        marker = Marker(store, now)
+        packed_files = 0 if dry_run else _pack_all(store, now_us)
+        marker = Marker(store, now_us)
         # These are in no file of their own, so they are condemned, but never deleted here.
         carried = set(_unkept_texts(store, marker.live))
         unreached = itertools.chain(_find_unreached(store, marker.live), carried)
-        condemned = {n: previous.get(n, now) for n in unreached}
-        due = _due(store, {n: t for n, t in condemned.items() if n not in carried}, now)
+        condemned = {n: previous.get(n, now_us) for n in unreached}
+        due = _due(store, {n: t for n, t in condemned.items() if n not in carried}, now_us)
         # Those that wait were judged when they were condemned.
         _refuse_lost_moves(store, {*due, *(condemned.keys() - previous.keys())})
         names: tuple[str, ...] = tuple(due)
@@ -82,19 +82,19 @@ def gc(
             # On a full disk what is due already is deleted all the same: that makes room.
             with _full_disk_suppressed(bool(due)):
                 _write_condemned(store, condemned)
-            with _announced(store, now) if due else nullcontext(True) as no_push:
+            with _announced(store, now_us) if due else nullcontext(True) as no_push:
                 # A push that names objects just now may name these: they wait for the next run.
                 names = names if no_push else ()
                 freed = _delete(store, list(names), marker, progress)
             store.manifests.forget()
             _remove_signatures(store)
-            _sweep_cache(store, marker.live, now)
+            _sweep_cache(store, marker.live, now_us)
             # Again without the deleted names, so that the list says what is on disk.
             condemned = {
                 n: t for n, t in condemned.items() if n in carried or disk.exists(path_of(store, n))
             }
             _write_condemned(store, condemned)
-        return GcResult(len(names), freed, len(condemned), packed, names, dry_run)
+        return GcResult(len(names), freed, len(condemned), packed_files, names, dry_run)
 
 
 def expire(
@@ -108,8 +108,8 @@ def expire(
     """Give up the states of a branch before its present one, by a move, and delete at once what
     only they needed. Tags and other branches keep what they name. Raises GcRefused, OSError."""
     with _alone(store) as previous:
-        now = history_window.lake_time(store)
-        before, marker = Marker(store, now).live, Marker(store, now, branch)
+        now_us = history_window.lake_time(store)
+        before, marker = Marker(store, now_us).live, Marker(store, now_us, branch)
         names = set(_unkept_texts(store, marker.live)) | set(_find_unreached(store, marker.live))
         digests = {n: bytes.fromhex(d) for n in names if (d := digest_of(n))}
         # With what a run before this one, which was killed, had not deleted yet.
@@ -122,15 +122,15 @@ def expire(
         condemned = {**previous, **dict.fromkeys(given_up, 0)}
         _write_condemned(store, condemned)
         publish(store, branch, lambda now, _: Change("expire", why, snapshot=now.move.snapshot))
-        marker = Marker(store, now)
-        with _announced(store, now) as no_push:
+        marker = Marker(store, now_us)
+        with _announced(store, now_us) as no_push:
             freed = _delete(store, due if no_push else [], marker, progress)
         store.manifests.forget()
         _remove_signatures(store)
         deleted = dict.fromkeys(n for n in due if not disk.exists(path_of(store, n)))
         _write_condemned(store, {n: t for n, t in condemned.items() if n not in deleted})
-        left = len(due) - len(deleted)
-        return GcResult(len(deleted), freed, left, 0, tuple(deleted), False)
+        remaining = len(due) - len(deleted)
+        return GcResult(len(deleted), freed, remaining, 0, tuple(deleted), False)
 
 
 def is_due(store: Store) -> bool:
@@ -190,8 +190,10 @@ def _refuse_lost_moves(store: Store, names: set[str]) -> None:
     """Refuse where one of these segments, which nothing reaches, was in a state whose move is lost:
     it may be the only place of events. Raises GcRefused."""
     # Temporary files have one part more.
-    parts = (name.split("/") for name in sorted(names) if name.startswith("segments/"))
-    for trace in lost_moves.find(store, [part[1] for part in parts if len(part) == 2]):
+    split_names = (name.split("/") for name in sorted(names) if name.startswith("segments/"))
+    for trace in lost_moves.find(
+        store, [split_name[1] for split_name in split_names if len(split_name) == 2]
+    ):
         path = store.paths.object("segments", trace.key)
         raise GcRefused(
             f"nothing was deleted: {path}: {trace.reason}; `lakelog repair` takes back what it can"
@@ -200,15 +202,15 @@ def _refuse_lost_moves(store: Store, names: set[str]) -> None:
 
 def _find_unreached(store: Store, live: set[bytes]) -> Iterator[str]:
     """Names on disk that nothing reaches, temporary files included."""
-    for kind in OBJECTS:
-        root = f"{store.paths.root}/{kind}"
+    for object_type in OBJECTS:
+        root = f"{store.paths.root}/{object_type}"
         for folder in hex_dirs(disk.listing(root)):
             for name in disk.listing(f"{root}/{folder}"):
                 digest = parse_object(name)
                 if digest is None and name.startswith(disk.TEMPORARY):
-                    yield f"{kind}/{folder}/{name}"
+                    yield f"{object_type}/{folder}/{name}"
                 elif digest is not None and bytes.fromhex(digest) not in live:
-                    yield f"{kind}/{digest}"
+                    yield f"{object_type}/{digest}"
     for name in state_files.names_on_disk(store.paths):
         digest = state_files.digest_of_name(name)
         unfinished = os.path.basename(name).startswith(disk.TEMPORARY)
@@ -226,7 +228,7 @@ def _unkept_texts(store: Store, live: set[bytes]) -> Iterator[str]:
                 yield f"manifests/{move.snapshot}"
 
 
-def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
+def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
     """Remove from cache/ what is of no use any more: filters and peaks of objects that are gone,
     lines about them, and spill directories and empty buffers of killed processes."""
     paths = store.paths
@@ -235,27 +237,27 @@ def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
             for name in disk.listing(folder):
                 # They may be written before the move that adds their segment: they get a day.
                 is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
-                if not is_alive and now - _stamp(f"{folder}/{name}") >= DAY:
+                if not is_alive and now_us - _stamp(f"{folder}/{name}") >= DAY:
                     disk.unlink(f"{folder}/{name}")
         store.verified.keep(lambda digest: bytes.fromhex(digest) in live)
         for name in disk.listing(paths.cache):
             path = f"{paths.cache}/{name}"
-            if name.startswith(SPILL) and now - _newest(path) >= DAY:
+            if name.startswith(SPILL) and now_us - _newest(path) >= DAY:
                 for file in disk.listing(path):
                     disk.unlink(f"{path}/{file}")
                 disk.remove_dir(path)
         for name in disk.listing(paths.buffers):
             path = f"{paths.buffers}/{name}"
             # What has lines is stored by the next process that logs.
-            is_young = now - _stamp(path) < DAY or disk.size(path) > 0
+            is_young = now_us - _stamp(path) < DAY or disk.size(path) > 0
             if not is_young and not disk.is_locked(path):
                 disk.unlink(path)
 
 
 def _remove_signatures(store: Store) -> None:
     """Remove the signatures of tags and states that are gone."""
-    gone = list(signatures.unowned(store.paths, store.manifests.is_there))
-    signatures.remove(store.paths, gone)
+    unowned = list(signatures.unowned(store.paths, store.manifests.is_there))
+    signatures.remove(store.paths, unowned)
 
 
 def _newest(path: str) -> int:
@@ -282,13 +284,13 @@ def _temporary(store: Store) -> Iterator[str]:
                 yield os.path.relpath(f"{folder}/{name}", paths.root)
 
 
-def _due(store: Store, condemned: dict[str, int], now: int) -> list[str]:
+def _due(store: Store, condemned: dict[str, int], now_us: int) -> list[str]:
     """Names condemned for the grace whose files are older than it, references first."""
     grace = store.settings.gc_grace_hours * HOUR
     # Both: a file that repair put back is young, though its name was condemned long ago.
-    due = [n for n, since in condemned.items() if now - since >= grace]
+    due = [n for n, since in condemned.items() if now_us - since >= grace]
     # Without a grace, too, somebody is about to give a young temporary file its name.
-    return _sorted(n for n in due if now - _mtime(store, n) >= max(grace, _least_age(n)))
+    return _sorted(n for n in due if now_us - _mtime(store, n) >= max(grace, _least_age(n)))
 
 
 def _least_age(name: str) -> int:
@@ -298,15 +300,15 @@ def _least_age(name: str) -> int:
 def _sorted(names: Iterable[str]) -> list[str]:
     """Return names in the order in which they are deleted, references first."""
     # Temporary files before those of states/, which are deleted apart.
-    rank = {kind: i for i, kind in enumerate(_ORDER)} | {"states": 10}
+    rank = {object_type: i for i, object_type in enumerate(_ORDER)} | {"states": 10}
     return sorted(names, key=lambda n: (rank.get(n.split("/")[0], 9), n))
 
 
 def _delete(store: Store, due: list[str], marker: Marker, progress: ProgressCallback | None) -> int:
     """Delete in batches, each after marking what new refs reach; return the bytes freed."""
-    others = [name for name in due if not name.startswith("states/")]
-    freed = _delete_batches(store, others, marker, progress)
-    states = due[len(others) :]
+    objects = [name for name in due if not name.startswith("states/")]
+    freed = _delete_batches(store, objects, marker, progress)
+    states = due[len(objects) :]
     if not states:
         return freed
     # A save that is running relies on chunks that it found there.
@@ -315,23 +317,23 @@ def _delete(store: Store, due: list[str], marker: Marker, progress: ProgressCall
 
 
 @contextlib.contextmanager
-def _announced(store: Store, now: int) -> Iterator[bool]:
+def _announced(store: Store, now_us: int) -> Iterator[bool]:
     """Announce deletions to pushes that can hold no lock; False while one of them has a lease."""
     disk.unlink(store.paths.deleting)  # of a run that was killed: this one holds the lock of gc
     disk.close(disk.create(store.paths.deleting))
     try:
         # After the announcement, so that either a push sees that or its lease is seen here (F9.11).
-        yield not any(_is_leased(store, name, now) for name in disk.listing(store.paths.gc))
+        yield not any(_is_leased(store, name, now_us) for name in disk.listing(store.paths.gc))
     finally:
         disk.unlink(store.paths.deleting)
 
 
-def _is_leased(store: Store, name: str, now: int) -> bool:
+def _is_leased(store: Store, name: str, now_us: int) -> bool:
     """Whether a file in gc/ is the lease of a push; one that is an hour old is taken away."""
     path = f"{store.paths.gc}/{name}"
     if not name.startswith(LEASE):
         return False
-    if abs(now - _stamp(path)) < HOUR:
+    if abs(now_us - _stamp(path)) < HOUR:
         return True
     disk.unlink(path)
     disk.sync_dir(store.paths.gc)
@@ -363,15 +365,15 @@ def _is_live(name: str, live: set[bytes]) -> bool:
     return digest is not None and bytes.fromhex(digest) in live
 
 
-def _pack_all(store: Store, now: int) -> int:
+def _pack_all(store: Store, now_us: int) -> int:
     """Pack the moves of every branch, as far as the disk has room."""
-    packed = 0
+    count = 0
     with _full_disk_suppressed(), refuse_unreadable():
         tagged = {tag.snapshot for tag in store.refs.tags()}
         for branch in store.refs.all_branches():
-            for _ in pack(store, branch, now, tagged):
-                packed += 1
-    return packed
+            for _ in pack(store, branch, now_us, tagged):
+                count += 1
+    return count
 
 
 def _write_condemned(store: Store, condemned: dict[str, int]) -> None:

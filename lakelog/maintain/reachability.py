@@ -39,8 +39,8 @@ class Marker:
     read. Of the branch `expired` only the newest move counts, as if its history ended there.
     """
 
-    def __init__(self, store: Store, now: int, expired: str = "") -> None:
-        self._store, self._now, self._expired = store, now, expired
+    def __init__(self, store: Store, now_us: int, expired: str = "") -> None:
+        self._store, self._now, self._expired = store, now_us, expired
         self.live: set[bytes] = set()
         self._lost = {bytes.fromhex(d) for d in map(digest_of, lost_names(store)) if d}
         self._present: set[bytes] = set()
@@ -69,26 +69,28 @@ class Marker:
 
     def _new_moves(self, branch: str) -> Iterator[Move]:
         """Yield the moves of a branch's window that were not yielded yet, newest first."""
-        refs, last = self._store.refs, self._seen.get(branch, 0)
-        fresh = itertools.takewhile(lambda move: move.number > last, refs.newest_first(branch))
+        refs, seen_number = self._store.refs, self._seen.get(branch, 0)
+        fresh = itertools.takewhile(
+            lambda move: move.number > seen_number, refs.newest_first(branch)
+        )
         newest = next(fresh, None)
         if newest is None:
             # Moves that were lost, or a directory that is not mounted: then all would look
             # unreached.
             was_used = refs.hint_number(branch) or disk.listing(self._store.paths.wal_dir(branch))
-            if was_used and not last:
+            if was_used and not seen_number:
                 raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
             return  # just being created, or its creator died before the first move
         self._seen[branch] = newest.number
         earlier = () if branch == self._expired else fresh
         yield from window(self._store.settings, itertools.chain([newest], earlier), self._now)
 
-    def _reach(self, digest: str, text: bytes) -> None:
+    def _reach(self, digest: str, carried: bytes) -> None:
         """Mark one state, its id runs, pages, and the segments that are alive in it."""
         name = bytes.fromhex(digest)
         if name in self.live or name in self._lost:
             return
-        outline = self._store.manifests.outline(digest, text)
+        outline = self._store.manifests.outline(digest, carried)
         self.live.add(name)
         # A state that lost a page does not open, so it needs nothing; repair has noted that.
         pages = (bytes.fromhex(page) for page, _ in outline.pages)
@@ -156,8 +158,8 @@ def digest_of(name: str) -> str | None:
 
 def _is_object(name: str) -> bool:
     """Whether a condemned name is `kind/digest`, not the path of a temporary file."""
-    kind, _, rest = name.partition("/")
-    return kind in OBJECTS and "/" not in rest
+    object_type, _, name_below = name.partition("/")
+    return object_type in OBJECTS and "/" not in name_below
 
 
 def lost_names(store: Store) -> Names:

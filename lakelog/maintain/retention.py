@@ -90,5 +90,5 @@ def _rest(
     store: Store, connect: Callable[[], Any], entry: SegmentEntry, before: int
 ) -> SegmentEntry | None:
     """Write the rows of a straddling segment that stay."""
-    where = f"epoch_us(time) >= {before}"
-    return compact.rewrite(store, connect(), [entry], where, _LEVEL)
+    condition = f"epoch_us(time) >= {before}"
+    return compact.rewrite(store, connect(), [entry], condition, _LEVEL)

@@ -90,31 +90,31 @@ def dedupes(store: Store, state: Manifest) -> list[DedupeNote]:
 
 
 def segments_with(
-    entries: list[SegmentEntry], chosen: np.ndarray
+    entries: list[SegmentEntry], removed_seqs: np.ndarray
 ) -> list[tuple[SegmentEntry, np.ndarray]]:
     """Return the event segments that have chosen rows, each with its part of them.
 
-    `chosen` is sorted; segments of one state share no seq.
+    `removed_seqs` is sorted; segments of one state share no seq.
     """
-    parts = []
+    affected = []
     for entry in (e for e in entries if e.kind == "events"):
-        low, high = np.searchsorted(chosen, [entry.seq[0], entry.seq[1] + 1])
+        low, high = np.searchsorted(removed_seqs, [entry.seq[0], entry.seq[1] + 1])
         if low < high:
-            parts.append((entry, chosen[low:high]))
-    return parts
+            affected.append((entry, removed_seqs[low:high]))
+    return affected
 
 
 def apply(
     store: Store,
     branch: str,
-    chosen: np.ndarray,
+    removed_seqs: np.ndarray,
     generation: int,
     note: DedupeNote,
     message: str,
     connect: Callable[[], Any],
     progress: ProgressCallback | None = None,
 ) -> RowRemoval:
-    """Remove the rows of the sorted seqs `chosen` from a branch, as one `dedupe` move.
+    """Remove the rows of the sorted seqs `removed_seqs` from a branch, as one `dedupe` move.
 
     `note` says so in the manifest. Raises StalePlan if the branch was
     rewound since `generation` or lacks a chosen row, DamagedSegment, NotAllowed, OSError.
@@ -124,39 +124,42 @@ def apply(
     counts = {"removed": 0, "rewritten": 0}
 
     def plan(head: Head, state: Manifest) -> Change | None:
-        parts = segments_with(store.manifests.segments(state), chosen)
+        affected = segments_with(store.manifests.segments(state), removed_seqs)
         # Ranges of seq may have holes, so this is a first check; `_rest` counts the rows.
-        present = sum(len(part) for _, part in parts)
-        if head.move.generation != generation or present != len(chosen):
+        present = sum(len(removed_part) for _, removed_part in affected)
+        if head.move.generation != generation or present != len(removed_seqs):
             raise StalePlan(f"{branch!r} was rewound, or its rows removed, meanwhile: plan again")
         # Planned again after a lost race: what was rewritten is used again unless it was compacted.
-        for number, (entry, part) in enumerate(parts):
+        for number, (entry, removed_part) in enumerate(affected):
             if entry.key not in rewritten:
-                rewritten[entry.key] = _rest(store, connect, entry, part)
+                rewritten[entry.key] = _rest(store, connect, entry, removed_part)
             if progress:
-                progress(number + 1, len(parts))
-        remainders = [r for e, _ in parts if (r := rewritten[e.key])]
-        counts.update(removed=len(parts) - len(remainders), rewritten=len(remainders))
-        tombstones = (tombstone(e) for e, _ in parts)
+                progress(number + 1, len(affected))
+        remainders = [r for e, _ in affected if (r := rewritten[e.key])]
+        counts.update(removed=len(affected) - len(remainders), rewritten=len(remainders))
+        tombstones = (tombstone(e) for e, _ in affected)
         return Change("dedupe", message, entries=(*tombstones, *remainders, note.entry()))
 
     publish(store, branch, plan, discard=rewritten.clear)
-    return RowRemoval(**counts, events=len(chosen))
+    return RowRemoval(**counts, events=len(removed_seqs))
 
 
 def _rest(
-    store: Store, connect: Callable[[], Any], entry: SegmentEntry, part: np.ndarray
+    store: Store, connect: Callable[[], Any], entry: SegmentEntry, removed_part: np.ndarray
 ) -> SegmentEntry | None:
     """Write the rows of a segment that stay; None if none do. Raises StalePlan."""
     compact.check(store, [entry])
-    removed, query = pa.table({"seq": pa.array(part)}), segment_sql.rows_sql(store.paths, [entry])
+    removed, query = (
+        pa.table({"seq": pa.array(removed_part)}),
+        segment_sql.rows_sql(store.paths, [entry]),
+    )
     cursor = connect().cursor()
     cursor.register("removed", removed)
     with contextlib.closing(cursor):
         query = f"SELECT count(*) FROM ({query}) WHERE seq IN (SELECT seq FROM removed)"
-        if cursor.execute(query).fetchone()[0] != len(part):
+        if cursor.execute(query).fetchone()[0] != len(removed_part):
             raise StalePlan("some of the rows are not on the branch any more: plan again")
-    if len(part) == entry.events:
+    if len(removed_part) == entry.events:
         return None
-    where = "seq NOT IN (SELECT seq FROM removed)"
-    return compact.rewrite(store, connect(), [entry], where, _LEVEL, {"removed": removed})
+    condition = "seq NOT IN (SELECT seq FROM removed)"
+    return compact.rewrite(store, connect(), [entry], condition, _LEVEL, {"removed": removed})

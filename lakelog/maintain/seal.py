@@ -215,9 +215,9 @@ class Sealer:
                 )
             )
 
-    def _remember(self, kind: str, digests: list[str]) -> None:
+    def _remember(self, object_type: str, digests: list[str]) -> None:
         """Note what was just written as verified, so that the next query does not hash it."""
-        paths = [(digest, self._store.paths.object(kind, digest)) for digest in digests]
+        paths = [(digest, self._store.paths.object(object_type, digest)) for digest in digests]
         if paths:
             self._store.verified.add_all(paths)
 
@@ -230,18 +230,18 @@ class Sealer:
         if not runs:
             return False
         paths = self._store.paths
-        merged = identity_run.join(
+        joined = identity_run.join(
             paths, [open_run(self._store, run) for run in runs], disk.random_hex()
         )
-        self._remember("ids", [merged.digest])
+        self._remember("ids", [joined.digest])
         names = tuple(run.digest for run in runs)
 
-        def plan(_: Head, now: Manifest) -> Change | None:
+        def plan(_: Head, present_state: Manifest) -> Change | None:
             # Another process merged them, or a rewind took one away with its events.
-            present = {run.digest for run in now.ids}
+            present = {run.digest for run in present_state.ids}
             if not present.issuperset(names):
                 return None
-            return Change("maintain", ids_add=(merged,), ids_drop=names)
+            return Change("maintain", ids_add=(joined,), ids_drop=names)
 
         try:
             return publish(self._store, self._branch, plan) is not None
@@ -251,7 +251,7 @@ class Sealer:
 
 def _covers(head: Head, goal: dict[str, int]) -> bool:
     """Whether frames up to these are sealed."""
-    return all(head.move.wal.get(writer, -1) >= last for writer, last in goal.items())
+    return all(head.move.wal.get(writer, -1) >= sequence for writer, sequence in goal.items())
 
 
 def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int) -> Frames:
@@ -271,7 +271,9 @@ def first_batch(pending: Frames, starts: dict[str, int], rows_max: int) -> Frame
         # The highest stamp so far, not its own: if a clock was set back, sorting by the stamp alone
         # would take a later frame of the writer before an earlier one.
         stamps = itertools.accumulate((f.ingested_at for f in frames), max)
-        arrivals += [(at, writer, f.sequence, f) for at, f in zip(stamps, frames, strict=True)]
+        arrivals += [
+            (arrival, writer, f.sequence, f) for arrival, f in zip(stamps, frames, strict=True)
+        ]
     batch: Frames = {}
     events = size = 0
     for _, writer, _, frame in sorted(arrivals, key=lambda a: a[:3]):
@@ -287,9 +289,9 @@ def batches(pending: Frames, starts: dict[str, int], rows_max: int) -> Iterator[
     """Yield what each of the next segments would take if nothing else arrived."""
     remaining = {w: frames for w, frames in pending.items() if frames}
     while remaining:
-        taken = first_batch(remaining, starts, rows_max)
-        yield taken
-        remaining = {w: fs[len(taken.get(w, ())) :] for w, fs in remaining.items()}
+        batch = first_batch(remaining, starts, rows_max)
+        yield batch
+        remaining = {w: fs[len(batch.get(w, ())) :] for w, fs in remaining.items()}
         remaining = {w: fs for w, fs in remaining.items() if fs}
 
 
@@ -336,10 +338,10 @@ def precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
     place = np.arange(len(high))
     if "writer" not in table.column_names:
         return np.lexsort((place, low, high))
-    when = arrays.numbers(table["ingested_at"])[keyed]
-    who = np.asarray(table["writer"].cast("string").to_pylist())[keyed]
+    arrived_at = arrays.numbers(table["ingested_at"])[keyed]
+    writers = np.asarray(table["writer"].cast("string").to_pylist())[keyed]
     sequence = arrays.numbers(table["sequence"])[keyed]
-    return np.lexsort((place, sequence, who, when, low, high))
+    return np.lexsort((place, sequence, writers, arrived_at, low, high))
 
 
 def _unmark_repeats(keep: Any, order: Any, high: Any, low: Any) -> None:

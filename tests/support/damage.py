@@ -97,7 +97,7 @@ def read(path: str) -> Rows:
 def checked(path: str) -> Report:
     """Verify a lake whatever is damaged in it."""
     store, first = open_for_check(path)
-    return verify(store, first=first)
+    return verify(store, problem=first)
 
 
 def outcome(path: str) -> Rows | Damaged:

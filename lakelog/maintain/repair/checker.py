@@ -96,26 +96,26 @@ class Checker:
             self.add(path, str(error), kind)
         return None
 
-    def object(self, kind: str, digest: str, listed: bool = False) -> bool:
+    def object(self, object_type: str, digest: str, is_listed: bool = False) -> bool:
         """Whether a content-addressed file is intact; hashed once. Reports one that is damaged, and
-        one that is missing unless it was only `listed`: gc may have deleted it since."""
-        if (kind, digest) not in self._hashed:
-            path = self.store.paths.object(kind, digest)
+        one that is missing unless it was only `is_listed`: gc may have deleted it since."""
+        if (object_type, digest) not in self._hashed:
+            path = self.store.paths.object(object_type, digest)
             try:
                 is_intact = verified_files.hash_file(path) == digest
                 self.count(os.stat(path).st_size)
             except FileNotFoundError:
-                if kind == "manifests" and self.store.manifests.is_there(digest):
+                if object_type == "manifests" and self.store.manifests.is_there(digest):
                     return True  # a move or tag carries it, and is checked itself
-                if not listed and f"{kind}/{digest}" not in self.lost:
+                if not is_listed and f"{object_type}/{digest}" not in self.lost:
                     self.add(path, "it is missing")
                 return False
             if not is_intact:
                 self.add(path, "the content does not match its name")
-            self._hashed[kind, digest] = is_intact
-        return self._hashed[kind, digest]
+            self._hashed[object_type, digest] = is_intact
+        return self._hashed[object_type, digest]
 
-    def state_file(self, name: str, listed: bool = False) -> bool:
+    def state_file(self, name: str, is_listed: bool = False) -> bool:
         """Whether a chunk or index, `states/<2 hex>/<name>`, is intact; read once. Reports as
         `object` does."""
         if name not in self._state_files:
@@ -125,7 +125,7 @@ class Checker:
                 self.count(len(data))
                 state_files.check(data, os.path.basename(name))
             except FileNotFoundError:
-                if not listed and name not in self.lost:
+                if not is_listed and name not in self.lost:
                     self.add(path, "it is missing")
                 return False
             except document.NotIntact as error:
@@ -153,8 +153,10 @@ class Checker:
 
     def report(self) -> Report:
         """Return the result."""
-        cut = tuple(sorted(disk.listing(self.store.paths.cut)))
-        return Report(tuple(self.problems), self.files, self.bytes, cut, tuple(sorted(self.lost)))
+        cut_files = tuple(sorted(disk.listing(self.store.paths.cut)))
+        return Report(
+            tuple(self.problems), self.files, self.bytes, cut_files, tuple(sorted(self.lost))
+        )
 
 
 def _total_bytes(store: Store) -> int:

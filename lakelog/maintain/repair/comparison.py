@@ -59,17 +59,17 @@ class _Ahead:
 class Comparison:
     """A lake beside a copy of it."""
 
-    def __init__(self, store: Store, there: Store, connect: Connect) -> None:
-        self._store, self.there, self._connect = store, there, connect
+    def __init__(self, store: Store, other_store: Store, connect: Connect) -> None:
+        self._store, self.there, self._connect = store, other_store, connect
 
     @classmethod
     def with_copy(cls, store: Store, copy: str, connect: Connect) -> Comparison | None:
         """Return the comparison with a copy; None where that is no lake, another one, or damaged
         so that nobody knows which."""
         with contextlib.suppress(LakeNotFound, FormatTooNew):
-            there, problem = open_for_check(os.path.abspath(copy))
-            if problem is None and there.lake_id == store.lake_id:
-                return cls(store, there, connect)
+            copy_store, problem = open_for_check(os.path.abspath(copy))
+            if problem is None and copy_store.lake_id == store.lake_id:
+                return cls(store, copy_store, connect)
         return None
 
     def added_to(self, report: Report) -> Report:
@@ -79,26 +79,28 @@ class Comparison:
 
     def problems(self) -> list[Problem]:
         """Return what the copy has and the lake lacks, by the paths that it has here."""
-        found: list[Problem] = []
+        problems: list[Problem] = []
         for branch in self._branches():
-            ahead = self._ahead(branch)
-            found += self._move_problems(branch, ahead)
-            for name, _, frames in self._wals(branch, ahead.moves):
+            lead = self._ahead(branch)
+            problems += self._move_problems(branch, lead)
+            for name, _, frames in self._wals(branch, lead.moves):
                 span = f"group commits {frames[0].sequence} to {frames[-1].sequence}"
                 reason = f"the copy has {span} of its writer, which are nowhere here"
-                found.append(self._problem(f"{self._store.paths.wal_dir(branch)}/{name}", reason))
-        return found + [self._problem(path, "the copy has it") for path, _ in self._documents()]
+                problems.append(
+                    self._problem(f"{self._store.paths.wal_dir(branch)}/{name}", reason)
+                )
+        return problems + [self._problem(path, "the copy has it") for path, _ in self._documents()]
 
     def fetch(self, outcome: RepairOutcome) -> bool:
         """Fetch the moves, WALs, tags and rules that lead on from what is here; return whether any
         was fetched."""
         count = len(outcome.fetched)
         for branch in self._branches():
-            ahead = self._ahead(branch)
-            for move in ahead.moves:
+            lead = self._ahead(branch)
+            for move in lead.moves:
                 self._fetch_objects(move.snapshot, outcome)
-            if ahead.names:
-                self._link_moves(branch, ahead, outcome)
+            if lead.names:
+                self._link_moves(branch, lead, outcome)
             for name, whole, _ in list(self._wals(branch, [])):
                 path = f"{self._store.paths.wal_dir(branch)}/{name}"
                 if not disk.is_locked(path):  # a living writer appends to the file that it holds
@@ -117,9 +119,9 @@ class Comparison:
 
     def add_rows(self, branch: str, outcome: RepairOutcome) -> None:
         """Where the branch went another way than the copy, add the rows that the copy alone has."""
-        ahead = self._ahead(branch)
-        tables = self._rows_there(branch, ahead)
-        if not tables or ahead.newest is None:
+        lead = self._ahead(branch)
+        tables = self._rows_there(branch, lead)
+        if not tables or lead.newest is None:
             return
         commit = disk.random_hex()
         entries = [
@@ -130,11 +132,11 @@ class Comparison:
         runs: tuple[IdRun, ...] = ()
         if len(keys[0]):
             runs = (identity_run.write(self._store.paths, *keys, commit),)
-        data.publish_past(self._store, branch, self._marks(branch, ahead), tuple(entries), runs)
+        data.publish_past(self._store, branch, self._marks(branch, lead), tuple(entries), runs)
         events = sum(e.events for e in entries)
         outcome.done.append(
             f"branch {branch}: {events} events of the copy added; it went another way since"
-            f" {_move_name(ahead.fork)}"
+            f" {_move_name(lead.fork)}"
         )
 
     # --- moves ---
@@ -144,52 +146,58 @@ class Comparison:
 
     def _ahead(self, branch: str) -> _Ahead:
         """Compare the moves of a branch."""
-        mine, damaged, _ = recover.moves(self._store, branch)
-        theirs = recover.moves(self.there, branch)[0]
-        top, last = max(mine, default=0), max(theirs, default=0)
-        both = sorted(mine.keys() & theirs.keys())
-        others = [n for n in both if digest_of(mine[n][1]) != digest_of(theirs[n][1])]
-        before = mine[top][0] if mine else None
-        if others:
-            common = [n for n in both if n < others[0]]
-            fork = theirs[common[-1]][0] if common else None
-            return _Ahead(before=before, fork=fork, newest=theirs[last][0], is_older=True)
+        own_moves, damaged, _ = recover.moves(self._store, branch)
+        copy_moves = recover.moves(self.there, branch)[0]
+        top, copy_top = max(own_moves, default=0), max(copy_moves, default=0)
+        both = sorted(own_moves.keys() & copy_moves.keys())
+        differing = [n for n in both if digest_of(own_moves[n][1]) != digest_of(copy_moves[n][1])]
+        before = own_moves[top][0] if own_moves else None
+        if differing:
+            common = [n for n in both if n < differing[0]]
+            fork = copy_moves[common[-1]][0] if common else None
+            return _Ahead(before=before, fork=fork, newest=copy_moves[copy_top][0], is_older=True)
         # Of one that is damaged here nobody knows yet whether it is the copy's.
-        if last <= top or damaged:
-            return _Ahead(before=before, is_older=last < top)
-        names, numbers = self._following(branch, theirs, top)
-        return _Ahead(names, [theirs[n][0] for n in numbers], before)
+        if copy_top <= top or damaged:
+            return _Ahead(before=before, is_older=copy_top < top)
+        names, numbers = self._following(branch, copy_moves, top)
+        return _Ahead(names, [copy_moves[n][0] for n in numbers], before)
 
-    def _following(self, branch: str, theirs: Moves, top: int) -> tuple[list[str], list[int]]:
+    def _following(self, branch: str, copy_moves: Moves, top: int) -> tuple[list[str], list[int]]:
         """Return the copy's files of the moves after a number, as far as none is missing, and the
         numbers of the moves in them."""
         names, end = [], top
-        for first, last, path in self.there.refs.packs(branch):
+        for low, high, path in self.there.refs.packs(branch):
             with contextlib.suppress(Damaged, FileNotFoundError):
-                if last > top and first <= end + 1:
+                if high > top and low <= end + 1:
                     read_packed(path)
                     names.append(os.path.basename(path))
-                    end = max(end, last)
+                    end = max(end, high)
         folder = self.there.paths.head_dir(branch)
-        own = {n: name for name in disk.listing(folder) if (n := parse_move(name)) is not None}
-        while end + 1 in theirs and end + 1 in own:
+        names_by_number = {
+            n: name for name in disk.listing(folder) if (n := parse_move(name)) is not None
+        }
+        while end + 1 in copy_moves and end + 1 in names_by_number:
             end += 1
-            names.append(own[end])
-        return names, [n for n in sorted(theirs) if top < n <= end]
+            names.append(names_by_number[end])
+        return names, [n for n in sorted(copy_moves) if top < n <= end]
 
-    def _move_problems(self, branch: str, ahead: _Ahead) -> Iterator[Problem]:
+    def _move_problems(self, branch: str, lead: _Ahead) -> Iterator[Problem]:
         paths = self._store.paths
-        if ahead.moves:
-            first, newest = ahead.moves[0], ahead.moves[-1]
+        if lead.moves:
+            oldest, newest = lead.moves[0], lead.moves[-1]
             span = (
-                _move_name(first) if first is newest else f"moves {first.number} to {newest.number}"
+                _move_name(oldest)
+                if oldest is newest
+                else f"moves {oldest.number} to {newest.number}"
             )
-            more = self._events_of(self.there, newest) - self._events_of(self._store, ahead.before)
-            events = f", with {more} events more" if more > 0 else ""
+            additional = self._events_of(self.there, newest) - self._events_of(
+                self._store, lead.before
+            )
+            events = f", with {additional} events more" if additional > 0 else ""
             reason = f"the copy has {span} of {branch!r}, which are gone here{events}"
-            yield self._problem(paths.move(branch, first.number), reason)
-        elif tables := self._rows_there(branch, ahead):
-            number = (ahead.fork.number if ahead.fork else 0) + 1
+            yield self._problem(paths.move(branch, oldest.number), reason)
+        elif tables := self._rows_there(branch, lead):
+            number = (lead.fork.number if lead.fork else 0) + 1
             events = sum(table.num_rows for table in tables)
             reason = f"the copy went another way from here on: {events} events in it are not here"
             yield self._problem(paths.move(branch, number), reason)
@@ -199,63 +207,63 @@ class Comparison:
             return store.manifests.of(move).totals.events if move else 0
         return 0
 
-    def _link_moves(self, branch: str, ahead: _Ahead, outcome: RepairOutcome) -> None:
+    def _link_moves(self, branch: str, lead: _Ahead, outcome: RepairOutcome) -> None:
         store = self._store
-        here, there = store.paths.head_dir(branch), self.there.paths.head_dir(branch)
+        own_folder, copy_folder = store.paths.head_dir(branch), self.there.paths.head_dir(branch)
         make_branch_dirs(store, branch)
-        for name in ahead.names:
-            if not disk.exists(f"{here}/{name}"):
-                disk.create_whole(f"{here}/{name}", disk.read(f"{there}/{name}"))
-                outcome.fetched.append(f"{here}/{name}")
-        disk.sync_dir(here)
+        for name in lead.names:
+            if not disk.exists(f"{own_folder}/{name}"):
+                disk.create_whole(f"{own_folder}/{name}", disk.read(f"{copy_folder}/{name}"))
+                outcome.fetched.append(f"{own_folder}/{name}")
+        disk.sync_dir(own_folder)
         store.refs.forget()
         store.refs.note(store.refs.read_head(branch, store.refs.head_number(branch)))
 
     def _fetch_objects(self, digest: str, outcome: RepairOutcome) -> None:
         """Fetch what a state needs and the copy has; what it lacks too is found by verify."""
-        there = self.there
+        copy_store = self.there
         names = [("manifests", digest)]
         with contextlib.suppress(Damaged):
-            state = there.manifests.load(digest)
+            state = copy_store.manifests.load(digest)
             names += [("manifests", page.digest) for page in state.pages]
             names += [("ids", run.digest) for run in state.ids]
-            names += [("segments", entry.key) for entry in there.manifests.segments(state)]
-        for kind, key in names:
-            path = self._store.paths.object(kind, key)
+            names += [("segments", entry.key) for entry in copy_store.manifests.segments(state)]
+        for object_type, key in names:
+            path = self._store.paths.object(object_type, key)
             if disk.exists(path):
                 continue
             with contextlib.suppress(FileNotFoundError):
-                content = disk.read(there.paths.object(kind, key))
+                content = disk.read(copy_store.paths.object(object_type, key))
                 if document.digest(content) == key:
                     disk.put_object(path, content)
                     outcome.fetched.append(path)
 
     # --- rows of a copy that went another way ---
 
-    def _rows_there(self, branch: str, ahead: _Ahead) -> list[pa.Table]:
+    def _rows_there(self, branch: str, lead: _Ahead) -> list[pa.Table]:
         """The rows that the copy got since the fork, and that are neither here nor waiting in a
         WAL; what was there before and is not here any more was removed."""
-        if ahead.newest is None or ahead.before is None:
+        if lead.newest is None or lead.before is None:
             return []
-        old = self._entries(self.there, ahead.fork) | self._entries(self._store, ahead.fork)
-        new = self._entries(self.there, ahead.newest)
-        mine = old | self._entries(self._store, ahead.before)
-        fresh = [key for key in new if key not in mine]
+        old = self._entries(self.there, lead.fork) | self._entries(self._store, lead.fork)
+        new = self._entries(self.there, lead.newest)
+        own_entries = old | self._entries(self._store, lead.before)
+        fresh = [key for key in new if key not in own_entries]
         fresh = [key for key in fresh if recover.is_intact(self.there, "segments", key)]
         if not fresh:
             return []
-        known = [*self._files(self.there, old), *self._files(self._store, mine)]
+        known_files = [*self._files(self.there, old), *self._files(self._store, own_entries)]
         waiting = self._waiting(branch)
         tables = []
         with contextlib.closing(self._connect()) as engine:
             for key in fresh:
                 table = segment.read(self.there.paths, key, engine=engine.cursor())
-                at = _unknown(engine.cursor(), self._files(self.there, [key]), known)
+                missing = _unknown(engine.cursor(), self._files(self.there, [key]), known_files)
                 origins, positions = (table[n].to_pylist() for n in ("origin", "position"))
-                at = [n for n in at if not _holds(waiting, origins[n], positions[n])]
-                if at:
+                missing = [n for n in missing if not _holds(waiting, origins[n], positions[n])]
+                if missing:
                     columns = list(segment.EVENT_COLUMNS)
-                    tables.append(table.select(columns).take(pa.array(at)))
+                    tables.append(table.select(columns).take(pa.array(missing)))
         return tables
 
     def _entries(self, store: Store, move: Move | None) -> dict[str, SegmentEntry]:
@@ -281,15 +289,17 @@ class Comparison:
             for writer, group in files.items()
         }
 
-    def _marks(self, branch: str, ahead: _Ahead) -> dict[str, int]:
+    def _marks(self, branch: str, lead: _Ahead) -> dict[str, int]:
         """Return the copy's watermarks, but those of writers whose WALs have frames below."""
-        here = refs.watermarks_of_all(self._store, branch)
+        own_marks = refs.watermarks_of_all(self._store, branch)
         sequences = orphans.wal_sequences(self._store, branch)
-        there = refs.watermarks_of_all(self.there, branch)
+        copy_marks = refs.watermarks_of_all(self.there, branch)
         return {
             writer: mark
-            for writer, mark in there.items()
-            if sequences.get(writer, set()).isdisjoint(range(here.get(writer, -1) + 1, mark + 1))
+            for writer, mark in copy_marks.items()
+            if sequences.get(writer, set()).isdisjoint(
+                range(own_marks.get(writer, -1) + 1, mark + 1)
+            )
         }
 
     # --- WALs and documents ---
@@ -299,8 +309,8 @@ class Comparison:
         sealed, and which no WAL here has: the name, the bytes that the file has to have here, and
         the frames."""
         store, folder = self._store, self.there.paths.wal_dir(branch)
-        known = [*moves, *(move for move, _ in recover.moves(store, branch)[0].values())]
-        if known and max(known, key=lambda move: move.number).op == "delete":
+        all_moves = [*moves, *(move for move, _ in recover.moves(store, branch)[0].values())]
+        if all_moves and max(all_moves, key=lambda move: move.number).op == "delete":
             return
         marks = refs.watermarks_of_all(store, branch)
         for move in moves:
@@ -311,12 +321,12 @@ class Comparison:
         sequences = orphans.wal_sequences(store, branch)
         for name in sorted(filter(parse_wal, disk.listing(folder))):
             content = disk.read(f"{folder}/{name}")
-            opened = wal.decode_header(content)
+            decoded = wal.decode_header(content)
             path = f"{store.paths.wal_dir(branch)}/{name}"
-            if opened is None or not is_header_of(opened[0], path):
+            if decoded is None or not is_header_of(decoded[0], path):
                 continue
-            writer = opened[0].writer
-            scan = wal.scan(content[opened[1] :], opened[1], writer)
+            writer = decoded[0].writer
+            scan = wal.scan(content[decoded[1] :], decoded[1], writer)
             frames = [
                 f
                 for f in scan.frames
@@ -324,14 +334,14 @@ class Comparison:
                 and f.sequence not in sequences.get(writer, set())
             ]
             if frames:
-                last = self._last_position(branch, writer)
+                last_sequence = self._last_position(branch, writer)
                 frames = [
                     f
                     for f in frames
-                    if f.sequence > published().get(writer, -1) and f.position > last
+                    if f.sequence > published().get(writer, -1) and f.position > last_sequence
                 ]
-            here = disk.read(path) if disk.exists(path) else b""
-            whole = continue_copy(content, here, path) if frames else None
+            content_here = disk.read(path) if disk.exists(path) else b""
+            whole = continue_copy(content, content_here, path) if frames else None
             if whole is not None:
                 yield name, whole, frames
 
@@ -351,8 +361,8 @@ class Comparison:
         rows = sql.parquet(self._files(self._store, keys))
         query = f"SELECT max(position) FROM {rows} WHERE origin = ?"
         with contextlib.closing(self._connect()) as engine:
-            (last,) = engine.cursor().execute(query, [writer]).fetchone()
-        return -1 if last is None else int(last)
+            (position,) = engine.cursor().execute(query, [writer]).fetchone()
+        return -1 if position is None else int(position)
 
     def _make_writers_look(self) -> None:
         """Replace lakelog.json by the same, so that a writer whose WAL has no name any more, and
@@ -364,7 +374,7 @@ class Comparison:
     def _documents(self) -> Iterator[tuple[str, bytes]]:
         """Yield the tags and rules that the copy has and the lake lacks: its path here,
         and the content. A lake that went on may have dropped tags by itself."""
-        store, there = self._store, self.there
+        store, copy_store = self._store, self.there
         is_behind = not any(self._ahead(branch).is_older for branch in store.refs.all_branches())
         untagged = {
             move.message.split()[2]
@@ -372,18 +382,18 @@ class Comparison:
             for move, _ in recover.moves(store, branch)[0].values()
             if move.op == "untag" and len(move.message.split()) > 2
         }
-        for name in sorted(disk.listing(there.paths.tags)) if is_behind else ():
+        for name in sorted(disk.listing(copy_store.paths.tags)) if is_behind else ():
             if name.endswith(".json") and not name.startswith("."):
                 path = f"{store.paths.tags}/{name}"
                 if not disk.exists(path) and decode_name(name[:-5]) not in untagged:
                     with contextlib.suppress(document.NotIntact, FileNotFoundError):
-                        content = disk.read(f"{there.paths.tags}/{name}")
+                        content = disk.read(f"{copy_store.paths.tags}/{name}")
                         if open_ref(content)[0].get("name") == decode_name(name[:-5]):
                             yield path, content
         for name in ("policy.toml",):
             path = f"{store.paths.root}/{name}"
-            if disk.exists(f"{there.paths.root}/{name}") and not disk.exists(path):
-                yield path, disk.read(f"{there.paths.root}/{name}")
+            if disk.exists(f"{copy_store.paths.root}/{name}") and not disk.exists(path):
+                yield path, disk.read(f"{copy_store.paths.root}/{name}")
 
     def _problem(self, path: str, reason: str) -> Problem:
         return Problem(path, reason, _MISSING)
@@ -391,29 +401,29 @@ class Comparison:
 
 def continue_copy(data: bytes, damaged: bytes, path: str) -> bytes | None:
     """Return a copy of a WAL, if it is intact, with what was written here since it was made."""
-    opened = wal.decode_header(data)
-    if opened is None or not is_header_of(opened[0], path):
+    decoded = wal.decode_header(data)
+    if decoded is None or not is_header_of(decoded[0], path):
         return None
-    scan = wal.scan(data[opened[1] :], opened[1], "")
+    scan = wal.scan(data[decoded[1] :], decoded[1], "")
     header = wal.decode_header(damaged)
     # Another file under this name has nothing to add, and neither has one that was ended.
     foreign = header is not None and not is_header_of(header[0], path)
-    rest = b"" if foreign or scan.ended else damaged[scan.end :]
+    ending = b"" if foreign or scan.ended else damaged[scan.end :]
     data = data if scan.ended else data[: scan.end]  # frames take the place of its space
     # The same bytes as here would be "fetched" for ever.
-    return None if scan.torn or data + rest == damaged else data + rest
+    return None if scan.torn or data + ending == damaged else data + ending
 
 
 def _move_name(move: Move | None) -> str:
     return f"move {move.number}" if move else "the first move"
 
 
-def _unknown(cursor: Any, files: list[str], known: list[str]) -> list[int]:
+def _unknown(cursor: Any, files: list[str], known_files: list[str]) -> list[int]:
     """Return the numbers of the rows of a segment whose place is in none of the known files, nor an
     event with their id."""
     rows = sql.parquet(files, "file_row_number = true")
     columns = "origin, position, id, source"
-    union = sql.parquet(known) if known else f"(SELECT * FROM {rows} LIMIT 0)"
+    union = sql.parquet(known_files) if known_files else f"(SELECT * FROM {rows} LIMIT 0)"
     query = f"""WITH k AS (SELECT {columns} FROM {union})
         SELECT file_row_number FROM {rows} AS r
         WHERE NOT EXISTS (FROM k WHERE k.origin = r.origin AND k.position = r.position)

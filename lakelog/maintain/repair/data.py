@@ -41,30 +41,40 @@ def drop_segments(
     bad = [e for e in entries if not recover.is_intact(store, "segments", e.key)]
     if not bad:
         return
-    parts = {e.key: recover.remains(store, branch, state, e) for e in bad}
-    restored = {e.key: e for key in parts for e in parts[key] if _is_here(store, e)}
-    gone = [e for key in parts for e in parts[key] if e.key not in restored]
-    copied = lost_rows.take_from_copy(store, branch, gone, copy, connect) if copy else {}
+    remains_by_key = {e.key: recover.remains(store, branch, state, e) for e in bad}
+    restored = {
+        e.key: e for key in remains_by_key for e in remains_by_key[key] if _is_here(store, e)
+    }
+    removed_entries = [
+        e for key in remains_by_key for e in remains_by_key[key] if e.key not in restored
+    ]
+    copied = lost_rows.take_from_copy(store, branch, removed_entries, copy, connect) if copy else {}
     sources = [store, *([copy] if copy else [])]
-    others = [e for e in gone if e.key not in copied]
-    sealed = lost_rows.seal_again(store, state, others, sources, connect)
-    again = copied | sealed
-    counts = {key: entry.events for key, entry in again.items()}
-    lost = [e for e in gone if counts.get(e.key, 0) < e.events]
+    not_copied = [e for e in removed_entries if e.key not in copied]
+    sealed = lost_rows.seal_again(store, state, not_copied, sources, connect)
+    resealed = copied | sealed
+    counts = {key: entry.events for key, entry in resealed.items()}
+    lost_entries = [e for e in removed_entries if counts.get(e.key, 0) < e.events]
     # Before the files are set aside: the footer of a damaged segment may still name its commit.
-    runs = _runs_of(store, state, lost)
+    runs = _runs_of(store, state, lost_entries)
     # A run that goes has the keys of what comes back, too.
-    rest = [again[e.key].key for e in lost if e.key in again] if runs else []
-    keys_again = orphans.keys_of(store, connect, rest)
+    replacing = [resealed[e.key].key for e in lost_entries if e.key in resealed] if runs else []
+    keys_again = orphans.keys_of(store, connect, replacing)
     added: tuple[IdRun, ...] = ()
     if len(keys_again[0]):
         added = (identity_run.write(store.paths, *keys_again, disk.random_hex()),)
     give_up(store, "segments", [e.key for e in bad], outcome)
     # By the names of the inputs only where some of them are left.
-    left = restored.keys() | again.keys()
-    lost = [p for e in bad for p in (parts[e.key] if _any(parts[e.key], left) else [e])]
-    lost = [e for e in lost if e.key not in restored and counts.get(e.key, 0) < e.events]
-    outcome.lost.extend(_loss(branch, entry, counts.get(entry.key, 0)) for entry in lost)
+    saved_keys = restored.keys() | resealed.keys()
+    lost_entries = [
+        p
+        for e in bad
+        for p in (remains_by_key[e.key] if _any(remains_by_key[e.key], saved_keys) else [e])
+    ]
+    lost_entries = [
+        e for e in lost_entries if e.key not in restored and counts.get(e.key, 0) < e.events
+    ]
+    outcome.lost.extend(_loss(branch, entry, counts.get(entry.key, 0)) for entry in lost_entries)
     if sealed:
         events = sum(e.events for e in sealed.values())
         outcome.done.append(
@@ -80,15 +90,15 @@ def drop_segments(
         outcome.done.append(
             f"branch {branch}: {len(restored)} segments taken back, before compaction"
         )
-    events = sum(e.events - counts.get(e.key, 0) for e in lost)
+    events = sum(e.events - counts.get(e.key, 0) for e in lost_entries)
     message = f"{len(bad)} damaged segment(s) set aside, {events} events lost"
-    keys, found = {e.key for e in bad}, restored | again
+    keys, recovered = {e.key for e in bad}, restored | resealed
 
-    def plan(_: Head, now: Manifest) -> Change | None:
+    def plan(_: Head, present_state: Manifest) -> Change | None:
         # A writer may be at work: the newest head decides what is left to do.
-        present = [e for e in store.manifests.segments(now) if e.key in keys]
-        back = [part.key for e in present for part in parts[e.key]]
-        fresh = [found[key] for key in back if key in found]
+        present = [e for e in store.manifests.segments(present_state) if e.key in keys]
+        back = [remain.key for e in present for remain in remains_by_key[e.key]]
+        fresh = [recovered[key] for key in back if key in recovered]
         entries: tuple[Entry, ...] = (*map(tombstone, present), *fresh)
         change = Change("repair", message, entries=entries, ids_add=added, ids_drop=runs)
         return change if present else None
@@ -125,13 +135,15 @@ def _runs_of(store: Store, state: Manifest, bad: list[SegmentEntry]) -> tuple[st
 
 def _loss(branch: str, entry: SegmentEntry, taken_back: int) -> str:
     low, high = (f"{from_micros(t):%Y-%m-%dT%H:%M:%SZ}" for t in entry.time)
-    kind = "events" if entry.kind == "events" else "quarantined lines"
+    rows_kind = "events" if entry.kind == "events" else "quarantined lines"
     count = f"{entry.events - taken_back} of {entry.events}" if taken_back else f"{entry.events}"
-    text = f"branch {branch}: {count} {kind} of segment {entry.key[:12]}, {low} to {high}"
+    description = (
+        f"branch {branch}: {count} {rows_kind} of segment {entry.key[:12]}, {low} to {high}"
+    )
     if entry.kind != "events":
-        return text
+        return description
     types, sources = _top_values(entry.types), _top_values(entry.sources)
-    return f"{text}, seq {entry.seq[0]} to {entry.seq[1]} (types {types}; sources {sources})"
+    return f"{description}, seq {entry.seq[0]} to {entry.seq[1]} (types {types}; sources {sources})"
 
 
 def _top_values(counts: Counts) -> str:
@@ -139,8 +151,8 @@ def _top_values(counts: Counts) -> str:
     if isinstance(counts, str):
         return counts
     ordered = sorted(counts.items(), key=lambda pair: -pair[1])
-    shown = ", ".join(f"{name or '(none)'} {count}" for name, count in ordered[:_SHOWN])
-    return shown + (f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")
+    listing = ", ".join(f"{name or '(none)'} {count}" for name, count in ordered[:_SHOWN])
+    return listing + (f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")
 
 
 def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
@@ -151,10 +163,10 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcom
         return
     # Both: rows that dedupe or retention removed have keys in a run alone, and keys that a flipped
     # bit has changed are made again from the rows.
-    parts = [_keys_left(store, run) for run in bad]
+    key_tables = [_keys_left(store, run) for run in bad]
     entries = store.manifests.segments(state, "events")
-    parts.append(orphans.keys_of(store, connect, [e.key for e in entries]))
-    high, low = identity_run.merge(parts)
+    key_tables.append(orphans.keys_of(store, connect, [e.key for e in entries]))
+    high, low = identity_run.merge(key_tables)
     rebuilt = (identity_run.write(store.paths, high, low, disk.random_hex()),) if len(high) else ()
     names = tuple(r.digest for r in bad)
     give_up(store, "ids", list(names), outcome)
@@ -164,7 +176,7 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcom
         lambda *_: Change("repair", "id runs rebuilt", ids_add=rebuilt, ids_drop=names),
     )
     outcome.done.append(f"branch {branch}: {len(bad)} id run(s) rebuilt from the events")
-    if any(len(part[0]) < run.count for part, run in zip(parts, bad, strict=False)):
+    if any(len(key_table[0]) < run.count for key_table, run in zip(key_tables, bad, strict=False)):
         outcome.lost.append(f"branch {branch}: keys of content dedupe, if there were any")
 
 
@@ -191,9 +203,11 @@ def take_back(
     sealer = Sealer(store, branch, tail, connect)
     while traces := _traces(store, branch):
         head, keys = store.refs.head(branch), {trace.key for trace in traces}
-        others = set(recover.objects(store, "segments")) - keys
-        known = refs.watermarks_of_all(store, branch)
-        batches, raised = orphans.adopt(store, connect, head.move, others, known, is_doubtful)
+        intact_segments = set(recover.objects(store, "segments")) - keys
+        marks_known = refs.watermarks_of_all(store, branch)
+        batches, raised = orphans.adopt(
+            store, connect, head.move, intact_segments, marks_known, is_doubtful
+        )
         if batches:
             entries = [recover.rebuild_entry(store, k) for b in batches for k in b.segments]
             runs = orphans.identity_runs(store, connect, batches)
@@ -206,18 +220,18 @@ def take_back(
         # Else there may be frames in WALs that come before them.
         elif sealer.seal() is None:
             for trace in traces:
-                for writer, (first, last) in trace.ranges.items():
-                    known[writer] = max(last, known.get(writer, -1))
+                for writer, (low, high) in trace.ranges.items():
+                    marks_known[writer] = max(high, marks_known.get(writer, -1))
                     outcome.lost.append(
-                        f"branch {branch}: group commits {first} to {last} of writer {writer[:12]},"
+                        f"branch {branch}: group commits {low} to {high} of writer {writer[:12]},"
                         f" which segment {trace.key[:12]} has, unless all of them were duplicates"
                     )
-            publish_past(store, branch, known, (), ())
+            publish_past(store, branch, marks_known, (), ())
 
 
 def _traces(store: Store, branch: str) -> list[lost_moves.Trace]:
-    found = lost_moves.find(store, recover.objects(store, "segments"))
-    return [trace for trace in found if trace.ranges and trace.branch == branch]
+    traces = lost_moves.find(store, recover.objects(store, "segments"))
+    return [trace for trace in traces if trace.ranges and trace.branch == branch]
 
 
 def publish_past(
@@ -229,8 +243,8 @@ def publish_past(
 ) -> None:
     """Add segments of lost moves, with watermarks that are never lowered."""
 
-    def plan(now: Head, _: Manifest) -> Change:
-        marks = dict(now.move.wal)
+    def plan(head: Head, _: Manifest) -> Change:
+        marks = dict(head.move.wal)
         for writer, mark in watermarks.items():
             marks[writer] = max(mark, marks.get(writer, -1))
         # As a rewind: consumers may have read other events under the numbers that these get.
@@ -324,18 +338,18 @@ def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:
         later = [f.sequence for g in group for f in (*g.frames, *g.resumed)]
         later += [g.header.first for g in group if g.header]
         later += [g.final + 1 for g in group if g.final is not None]
-        ahead = [s for s in later if s > reached + 1]
-        if ahead:
-            return writer, reached + 1, min(ahead) - 1
+        later_gaps = [s for s in later if s > reached + 1]
+        if later_gaps:
+            return writer, reached + 1, min(later_gaps) - 1
     return None
 
 
 def _pass_over(
-    store: Store, branch: str, writer: str, first: int, last: int, outcome: RepairOutcome
+    store: Store, branch: str, writer: str, low: int, high: int, outcome: RepairOutcome
 ) -> None:
     """Raise a writer's watermark past group commits that cannot be read."""
-    outcome.lost.append(f"branch {branch}: group commits {first} to {last} of writer {writer[:12]}")
-    change = Change("repair", "WAL frames that cannot be read", sealed={writer: last})
+    outcome.lost.append(f"branch {branch}: group commits {low} to {high} of writer {writer[:12]}")
+    change = Change("repair", "WAL frames that cannot be read", sealed={writer: high})
     publish(store, branch, lambda *_: change)
 
 

@@ -47,9 +47,9 @@ class Trace:
         """What it proves."""
         if not self.ranges:
             return "it was published, and no move names it: the newest moves are lost"
-        writer, (first, last) = next(iter(self.ranges.items()))
+        writer, (low, high) = next(iter(self.ranges.items()))
         return (
-            f"no move of branch {self.branch!r} says that its group commits {first} to {last} of"
+            f"no move of branch {self.branch!r} says that its group commits {low} to {high} of"
             f" writer {writer[:12]} were sealed, and no WAL has them: the newest moves are lost"
         )
 
@@ -74,10 +74,10 @@ def find(store: Store, keys: Iterable[str]) -> Iterator[Trace]:
 def branches(store: Store) -> list[str]:
     """All branches, those included of which only WALs are left."""
     paths, names = store.paths, set(store.refs.all_branches())
-    for text in filter(is_encoded, disk.listing(paths.wals)):
-        folder = f"{paths.wals}/{text}"
-        if not disk.is_file(folder) and not disk.is_file(f"{paths.heads}/{text}"):
-            names.update(decode_name(text) for _ in filter(parse_wal, disk.listing(folder)))
+    for encoded in filter(is_encoded, disk.listing(paths.wals)):
+        folder = f"{paths.wals}/{encoded}"
+        if not disk.is_file(folder) and not disk.is_file(f"{paths.heads}/{encoded}"):
+            names.update(decode_name(encoded) for _ in filter(parse_wal, disk.listing(folder)))
     return sorted(names)
 
 
@@ -114,14 +114,14 @@ class _Branch:
 
     def uncovered(self, ranges: Ranges) -> Ranges:
         """The part of what was sealed that is above the watermarks and in no WAL."""
-        found: Ranges = {}
-        for writer, (first, last) in ranges.items():
+        uncovered: Ranges = {}
+        for writer, (first, high) in ranges.items():
             low = max(first, self.marks.get(writer, -1) + 1)
             # The ends are frames for certain; between them doubtful ones may be absent.
-            ends = {last} | ({first} if low == first else set())
-            if low <= last and not ends <= self.sequences.get(writer, set()):
-                found[writer] = low, last
-        return found
+            ends = {high} | ({first} if low == first else set())
+            if low <= high and not ends <= self.sequences.get(writer, set()):
+                uncovered[writer] = low, high
+        return uncovered
 
 
 class _Lake:

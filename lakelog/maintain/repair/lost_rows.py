@@ -53,13 +53,17 @@ class _Seal:
 
 
 def seal_again(
-    store: Store, state: Manifest, lost: list[SegmentEntry], sources: list[Store], connect: Connect
+    store: Store,
+    state: Manifest,
+    lost_entries: list[SegmentEntry],
+    sources: list[Store],
+    connect: Connect,
 ) -> dict[str, SegmentEntry]:
     """Write what WALs of these lakes have of lost segments of a state; return the new segments by
     the keys of the lost ones. One that has all rows, in their order, has the seq of that one."""
-    wanted = {e.key: e for e in lost if e.kind == "events" and not e.made_from}
-    found: dict[str, SegmentEntry] = {}
-    for key, seal in _seals(store, set(wanted)).items() if wanted else ():
+    wanted_entries = {e.key: e for e in lost_entries if e.kind == "events" and not e.made_from}
+    sealed: dict[str, SegmentEntry] = {}
+    for key, seal in _seals(store, set(wanted_entries)).items() if wanted_entries else ():
         frames, is_ordered = _frames(sources, seal)
         if not frames:
             continue
@@ -67,7 +71,7 @@ def seal_again(
             flat = [frame for group in frames.values() for frame in group]
             table = _rows(store, state, seal, flat, engine)
         # More than there were: some had been dropped as duplicates of what nobody knows any more.
-        if 0 < table.num_rows <= wanted[key].events:
+        if 0 < table.num_rows <= wanted_entries[key].events:
             entry = segment.write(
                 store.paths,
                 table,
@@ -78,40 +82,42 @@ def seal_again(
                 branch=seal.branch,
                 lake=store.lake_id,
             )
-            whole = is_ordered and entry.events == wanted[key].events
-            found[key] = dataclasses.replace(entry, seq=wanted[key].seq) if whole else entry
-    return found
+            whole = is_ordered and entry.events == wanted_entries[key].events
+            sealed[key] = (
+                dataclasses.replace(entry, seq=wanted_entries[key].seq) if whole else entry
+            )
+    return sealed
 
 
 def take_from_copy(
-    store: Store, branch: str, lost: list[SegmentEntry], copy: Store, connect: Connect
+    store: Store, branch: str, lost_entries: list[SegmentEntry], copy: Store, connect: Connect
 ) -> dict[str, SegmentEntry]:
     """Write segments with the rows of lost ones that the newest state of a copy has in others;
     return these by the keys of the lost ones. Rows have the seq that they had."""
-    found: dict[str, SegmentEntry] = {}
-    there: list[SegmentEntry] = []
+    copied: dict[str, SegmentEntry] = {}
+    copy_entries: list[SegmentEntry] = []
     with contextlib.suppress(Damaged, UnknownRef):
-        there = copy.manifests.segments(copy.state(branch), "events")
-    for entry in (e for e in lost if e.kind == "events"):
-        first, last = entry.seq
-        group = [e for e in there if e.seq[0] <= last and e.seq[1] >= first]
+        copy_entries = copy.manifests.segments(copy.state(branch), "events")
+    for entry in (e for e in lost_entries if e.kind == "events"):
+        low, high = entry.seq
+        group = [e for e in copy_entries if e.seq[0] <= high and e.seq[1] >= low]
         group = [e for e in group if recover.is_intact(copy, "segments", e.key)]
         if not group:
             continue
         with contextlib.closing(connect()) as engine:
             source = segment_sql.rows_sql(copy.paths, group)
-            query = f"SELECT * FROM ({source}) WHERE seq BETWEEN {first} AND {last}"
+            query = f"SELECT * FROM ({source}) WHERE seq BETWEEN {low} AND {high}"
             table = engine.cursor().sql(query).to_arrow_table()
-            seen = segment.describe("", 0, table, "events", "sorted")
-            is_full = entry.events == last - first + 1 and _has_same_seq(store, branch, copy, entry)
-            if table.num_rows and (_statistics(seen) == _statistics(entry) or is_full):
+            described = segment.describe("", 0, table, "events", "sorted")
+            is_full = entry.events == high - low + 1 and _has_same_seq(store, branch, copy, entry)
+            if table.num_rows and (_statistics(described) == _statistics(entry) or is_full):
                 # Their schemas are in the copy, and none of them is asked for.
                 plain = [dataclasses.replace(e, fields="", texts=0) for e in group]
                 new = compact.write_sorted(store, engine, table, plain, _LEVEL)
                 span = pc.min_max(table["seq"]).as_py()
                 seq = span["min"], span["max"]
-                found[entry.key] = dataclasses.replace(new, seq=seq, made_from=())
-    return found
+                copied[entry.key] = dataclasses.replace(new, seq=seq, made_from=())
+    return copied
 
 
 def _statistics(entry: SegmentEntry) -> tuple[object, ...]:
@@ -121,11 +127,11 @@ def _statistics(entry: SegmentEntry) -> tuple[object, ...]:
 def _has_same_seq(store: Store, branch: str, copy: Store, entry: SegmentEntry) -> bool:
     """Whether the copy's newest move is one of the lake, and a move without a rewind since, or one
     before it, names a segment: then a seq in it means the same row in both."""
-    here, newest = recover.moves(store, branch)[0], copy.refs.head(branch)
+    own_moves, newest = recover.moves(store, branch)[0], copy.refs.head(branch)
     number = newest.move.number
-    if number not in here or here[number][0].commit != newest.move.commit:
+    if number not in own_moves or own_moves[number][0].commit != newest.move.commit:
         return False
-    for _, (move, _) in sorted(here.items(), reverse=True):
+    for _, (move, _) in sorted(own_moves.items(), reverse=True):
         if move.generation == newest.move.generation:
             with contextlib.suppress(Damaged):
                 segments = store.manifests.segments(store.manifests.of(move))
@@ -136,7 +142,7 @@ def _has_same_seq(store: Store, branch: str, copy: Store, entry: SegmentEntry) -
 
 def _seals(store: Store, keys: set[str]) -> dict[str, _Seal]:
     """Return what the moves sealed that added these segments, as far as it is known."""
-    found: dict[str, _Seal] = {}
+    seals: dict[str, _Seal] = {}
     for branch in store.refs.all_branches():
         marks: dict[str, int] = {}
         previous: tuple[set[str], set[IdRun]] | None = set(), set()
@@ -152,12 +158,12 @@ def _seals(store: Store, keys: set[str]) -> dict[str, _Seal]:
                     if mark > marks.get(writer, -1)
                 }
                 for key in keys & state[0] - before[0]:
-                    found.setdefault(key, _Seal(branch, ranges, state[1] - before[1]))
+                    seals.setdefault(key, _Seal(branch, ranges, state[1] - before[1]))
             # After a lost move nobody knows what of the next ranges it had sealed.
             previous = state if move.op != "lost" else None
             for writer, mark in move.wal.items():
                 marks[writer] = max(mark, marks.get(writer, -1))
-    return found
+    return seals
 
 
 def _frames(sources: list[Store], seal: _Seal) -> tuple[dict[str, list[wal.Frame]], bool]:
@@ -165,18 +171,18 @@ def _frames(sources: list[Store], seal: _Seal) -> tuple[dict[str, list[wal.Frame
     whether that order is certain: a writer's first file tells when it started (F12.5)."""
     frames: dict[str, dict[int, wal.Frame]] = {}
     starts: dict[str, int] = {}
-    known: set[str] = set()
+    whole_writers: set[str] = set()
     for source in sources:
         for writer, files in Tail(source.paths, source.refs, seal.branch).scan().items():
-            first, last = seal.ranges.get(writer, (0, -1))
+            low, high = seal.ranges.get(writer, (0, -1))
             starts[writer] = min(start_time(files), starts.get(writer, sys.maxsize))
-            known |= {writer} if files[0].n == 0 else set()
+            whole_writers |= {writer} if files[0].n == 0 else set()
             for frame in (f for file in files for f in (*file.frames, *file.resumed)):
-                if first <= frame.sequence <= last and not frame.flags & wal.QUARANTINED:
+                if low <= frame.sequence <= high and not frame.flags & wal.QUARANTINED:
                     frames.setdefault(writer, {}).setdefault(frame.sequence, frame)
     order = sorted(frames, key=lambda writer: (starts[writer], writer))
     by_writer = {w: [frames[w][n] for n in sorted(frames[w])] for w in order}
-    return by_writer, len(order) == 1 or known.issuperset(order)
+    return by_writer, len(order) == 1 or whole_writers.issuperset(order)
 
 
 def _rows(
@@ -194,10 +200,10 @@ def _rows(
     keys = [key for key in keys if recover.is_intact(store, "segments", key)]
     if not keys or not table.num_rows:
         return table
-    there = sql.parquet(store.paths.object("segments", key) for key in keys)
+    relation = sql.parquet(store.paths.object("segments", key) for key in keys)
     cursor = engine.cursor()
     cursor.register("again", table.append_column("row", pa.array(range(table.num_rows))))
-    query = f"""WITH there AS (SELECT origin, position, id, source FROM {there})
+    query = f"""WITH there AS (SELECT origin, position, id, source FROM {relation})
         SELECT "row" FROM again AS a
         WHERE NOT EXISTS (FROM there AS t WHERE t.origin = a.origin AND t.position = a.position)
         AND NOT EXISTS (FROM there AS t WHERE a.id <> '' AND t.id = a.id

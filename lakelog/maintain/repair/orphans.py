@@ -82,19 +82,19 @@ def wal_sequences(store: Store, branch: str) -> dict[str, set[int]]:
 def _follows(sealed: SealedBatch, watermarks: Watermarks, in_wals: dict[str, set[int]]) -> bool:
     """Whether frames are above the watermarks, and no WAL has any in between: a watermark that is
     raised past those would lose them."""
-    for writer, (first, _) in sealed.ranges.items():
+    for writer, (low, _) in sealed.ranges.items():
         mark = watermarks.get(writer, -1)
-        if first <= mark or not in_wals.get(writer, set()).isdisjoint(range(mark + 1, first)):
+        if low <= mark or not in_wals.get(writer, set()).isdisjoint(range(mark + 1, low)):
             return False
     return True
 
 
 def _gap(sealed: SealedBatch, watermarks: Watermarks) -> int:
-    return sum(first - watermarks.get(w, -1) - 1 for w, (first, _) in sealed.ranges.items())
+    return sum(low - watermarks.get(w, -1) - 1 for w, (low, _) in sealed.ranges.items())
 
 
 def _frames(sealed: SealedBatch) -> int:
-    return sum(last - first + 1 for first, last in sealed.ranges.values())
+    return sum(high - low + 1 for low, high in sealed.ranges.values())
 
 
 def _is_present(
@@ -106,14 +106,14 @@ def _is_present(
     present = [e.key for e in store.manifests.segments(state, "events")]
     present = [key for key in present if recover.is_intact(store, "segments", key)]
     present += [key for batch in adopted for key in _events(store, batch)]
-    own = _events(store, sealed)
-    if not present or not own:
+    own_keys = _events(store, sealed)
+    if not present or not own_keys:
         return False
-    ours, theirs = (sql.parquet(_paths(store, keys)) for keys in (own, present))
+    ours, present_rows = (sql.parquet(_paths(store, keys)) for keys in (own_keys, present))
     # By content, as compaction changes names and digests, but no origin, position or id.
-    query = f"""SELECT EXISTS (SELECT 1 FROM {theirs} AS a JOIN {ours} AS b
+    query = f"""SELECT EXISTS (SELECT 1 FROM {present_rows} AS a JOIN {ours} AS b
         ON a.origin = b.origin AND a.position = b.position)
-        OR EXISTS (SELECT 1 FROM {theirs} AS a JOIN {ours} AS b
+        OR EXISTS (SELECT 1 FROM {present_rows} AS a JOIN {ours} AS b
         ON a.id = b.id AND coalesce(a.source, '') = coalesce(b.source, '') WHERE a.id <> '')"""
     return bool(connect().cursor().execute(query).fetchone()[0])
 
@@ -121,7 +121,7 @@ def _is_present(
 def _events(store: Store, sealed: SealedBatch) -> list[str]:
     """The segments of a seal that have events, not quarantined lines."""
     kinds = {key: segment.metadata(store.paths, key)["kind"] for key in sealed.segments}
-    return [key for key, kind in kinds.items() if kind == "events"]
+    return [key for key, rows_kind in kinds.items() if rows_kind == "events"]
 
 
 def identity_runs(store: Store, connect: Connect, batches: list[SealedBatch]) -> list[IdRun]:

@@ -40,9 +40,11 @@ def replace(store: Store, path: str, data: bytes, outcome: RepairOutcome) -> Non
     disk.replace_whole(path, data)
 
 
-def give_up(store: Store, kind: str, digests: list[str], outcome: RepairOutcome) -> None:
+def give_up(store: Store, object_type: str, digests: list[str], outcome: RepairOutcome) -> None:
     """Set objects aside for good, and note them in gc/lost.json (F8.2)."""
-    names = {f"{kind}/{digest}": store.paths.object(kind, digest) for digest in digests}
+    names = {
+        f"{object_type}/{digest}": store.paths.object(object_type, digest) for digest in digests
+    }
     _give_up_files(store, names, outcome)
 
 

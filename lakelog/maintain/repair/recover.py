@@ -52,14 +52,14 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
     """
     folder = store.paths.head_dir(branch)
     refs = Refs(store.paths)  # fresh, as caches hide what is damaged
-    for left in reversed(range(_LOOKS)):
+    for attempts_left in reversed(range(_LOOKS)):
         try:
-            files, last = _files(folder)
+            files, newest = _files(folder)
             break
         except FileNotFoundError:  # gc packed it since it was listed
-            if not left:
+            if not attempts_left:
                 raise
-    top = max(refs.hint_number(branch), last)
+    top = max(refs.hint_number(branch), newest)
     good: dict[int, tuple[Move, bytes]] = {}
     for number, data in files.items():
         # As a whole, else without the manifest that it carries, whose damage costs only that state.
@@ -73,16 +73,16 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
 
 def _files(folder: str) -> tuple[dict[int, bytes], int]:
     """Return the bytes of moves by number, and the highest that a file of packed ones names."""
-    files, last = dict[int, bytes](), 0
+    files, newest = dict[int, bytes](), 0
     for name in disk.listing(folder):
         if span := parse_packed(name):
-            last = max(last, span[1])
+            newest = max(newest, span[1])
             # A move is in a file of its own too until it is unlinked: that one is preferred.
             files = {**packed_lines(disk.read(f"{folder}/{name}")), **files}
         number = parse_move(name)
         if number is not None:
             files[number] = disk.read(f"{folder}/{name}")
-    return files, last
+    return files, newest
 
 
 def is_whole(data: bytes) -> bool:
@@ -134,17 +134,17 @@ def replay(store: Store, state: Manifest) -> tuple[Manifest, list[Entry]] | None
     except Damaged:
         return None
     base = lineage.pop()
-    parts = [*map(store.manifests.page, base.pages), base.recent]
-    merged = {page.digest for page in base.pages}
+    runs = [*map(store.manifests.page, base.pages), base.recent]
+    replayed_pages = {page.digest for page in base.pages}
     # Each manifest has its newest entries in full, so the ones between the two states have all that
     # a lost page was made of; pages of their own that can be read fill in where gc thinned history.
     for step in reversed(lineage):
         for page in step.pages:
-            if page.digest not in merged and opens_page(store, page):
-                parts.append(store.manifests.page(page))
-            merged.add(page.digest)
-        parts.append(step.recent)
-    entries = list(manifest.fold(parts, oldest=True))
+            if page.digest not in replayed_pages and opens_page(store, page):
+                runs.append(store.manifests.page(page))
+            replayed_pages.add(page.digest)
+        runs.append(step.recent)
+    entries = list(manifest.fold(runs, oldest=True))
     if manifest.add_up(manifest.Totals(), entries) != state.totals:
         return None
     # Numbers that were given must not be given again, whatever the older state says.
@@ -165,8 +165,8 @@ def opens_page(store: Store, page: manifest.Page) -> bool:
 
 def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, ...]:
     """Return what turns the live entries of a state into these."""
-    parts = [*map(store.manifests.page, base.pages), base.recent]
-    old = {(e.what, e.key): e for e in manifest.fold(parts, oldest=True)}
+    runs = [*map(store.manifests.page, base.pages), base.recent]
+    old = {(e.what, e.key): e for e in manifest.fold(runs, oldest=True)}
     new = {(e.what, e.key): e for e in entries}
     deleted = [e for k, e in old.items() if k not in new and not isinstance(e, Removal)]
     return (*map(tombstone, deleted), *(e for k, e in new.items() if old.get(k) != e))
@@ -187,8 +187,8 @@ def marks_of(store: Store, branch: str, keys: set[str]) -> Watermarks:
     """Return the last group commit of each writer in these segments, as far as a branch sealed
     them: how far it was sealed, though the move that said so may be lost."""
     batches = sealed_batches(store, ()) if keys else []
-    own = [b for b in batches if b.branch == branch and not keys.isdisjoint(b.segments)]
-    return raise_watermarks({}, own)
+    own_batches = [b for b in batches if b.branch == branch and not keys.isdisjoint(b.segments)]
+    return raise_watermarks({}, own_batches)
 
 
 def _named_segments(store: Store, states: list[tuple[str, str]]) -> dict[str, set[str]]:
@@ -236,12 +236,12 @@ def _tagged_states(store: Store) -> list[tuple[str, str]]:
     return states
 
 
-def raise_watermarks(watermarks: Watermarks, way: list[SealedBatch]) -> Watermarks:
+def raise_watermarks(watermarks: Watermarks, steps: list[SealedBatch]) -> Watermarks:
     """Return watermarks raised to the last frames of sealed batches."""
     marks = dict(watermarks)
-    for step in way:
-        for writer, (_, last) in step.ranges.items():
-            marks[writer] = max(last, marks.get(writer, -1))
+    for step in steps:
+        for writer, (_, high) in step.ranges.items():
+            marks[writer] = max(high, marks.get(writer, -1))
     return marks
 
 
@@ -271,7 +271,7 @@ def remains(store: Store, branch: str, state: Manifest, entry: SegmentEntry) -> 
     if is_intact(store, "segments", entry.key):
         return [entry]
     originals = _inputs(store, branch, state, entry)
-    return [e for one in originals for e in remains(store, branch, state, one)] or [entry]
+    return [e for original in originals for e in remains(store, branch, state, original)] or [entry]
 
 
 def _inputs(store: Store, branch: str, state: Manifest, entry: SegmentEntry) -> list[SegmentEntry]:
@@ -306,20 +306,20 @@ def rebuild_entry(store: Store, digest: str) -> SegmentEntry:
     table = segment.read(store.paths, digest)
     size = os.stat(store.paths.object("segments", digest)).st_size
     entry = segment.describe(digest, size, table, notes["kind"], notes["layout"])
-    fields, texts = segment.typed_members(store.paths, digest)
-    return dataclasses.replace(entry, fields=fields, texts=texts)
+    fields, text_bytes = segment.typed_members(store.paths, digest)
+    return dataclasses.replace(entry, fields=fields, texts=text_bytes)
 
 
-def objects(store: Store, kind: str) -> list[str]:
+def objects(store: Store, object_type: str) -> list[str]:
     """Digests of the objects of a kind that are on disk."""
-    root = f"{store.paths.root}/{kind}"
+    root = f"{store.paths.root}/{object_type}"
     names = (n for folder in hex_dirs(disk.listing(root)) for n in disk.listing(f"{root}/{folder}"))
     return sorted(filter(None, map(parse_object, names)))
 
 
-def is_intact(store: Store, kind: str, digest: str) -> bool:
+def is_intact(store: Store, object_type: str, digest: str) -> bool:
     """Whether an object is there and its bytes match its name."""
     try:
-        return document.digest(disk.read(store.paths.object(kind, digest))) == digest
+        return document.digest(disk.read(store.paths.object(object_type, digest))) == digest
     except FileNotFoundError:
-        return kind == "manifests" and store.manifests.is_there(digest)
+        return object_type == "manifests" and store.manifests.is_there(digest)

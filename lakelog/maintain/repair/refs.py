@@ -70,8 +70,8 @@ def _packed(store: Store, branch: str) -> tuple[dict[str, range], list[range]]:
     """Return the spans of damaged packed files by path, and the spans of files from which moves
     may have been dropped: nobody can tell these from moves that are lost."""
     torn, thinned = dict[str, range](), list[range]()
-    for first, last, path in store.refs.packs(branch):
-        span = range(first, last + 1)
+    for low, high, path in store.refs.packs(branch):
+        span = range(low, high + 1)
         try:
             read_packed(path)
         except DamagedRef:
@@ -117,7 +117,7 @@ def _stand_in(
     later = [n for n in good if n > number]
     # The state that its own bytes still name; else that before; else that after, as a lost first
     # move has none before; else an empty one.
-    snapshot, text = recover.find_state(store, data)
+    snapshot, carried = recover.find_state(store, data)
     snapshot = snapshot or (previous[0].snapshot if previous else "")
     if not snapshot and later:
         snapshot = good[min(later)][0].snapshot
@@ -125,13 +125,13 @@ def _stand_in(
         empty = manifest.empty(disk.random_hex(), disk.now_us(), author())
         snapshot = store.manifests.write(empty).digest
     # Times ascend (F7.3), so there has to be one left for each number up to the next move.
-    when = disk.now_us() if not later else good[min(later)][0].time - (min(later) - number)
+    time = disk.now_us() if not later else good[min(later)][0].time - (min(later) - number)
     move = Move(
         number=number,
         branch=branch,
         prev=digest_of(previous[1]) if previous and previous[1] else "",
         commit=disk.random_hex(),
-        time=previous[0].time + 1 if previous else when,
+        time=previous[0].time + 1 if previous else time,
         author=author(),
         op="lost",
         message=following[0].prev if following else "",  # so that the chain stays provable
@@ -140,7 +140,7 @@ def _stand_in(
             previous[0] if previous else None, following[0] if following else None, not later
         ),
         wal=_watermarks(store, branch, number, good),
-        carried=text,
+        carried=carried,
     )
     return move, encode_ref(move)
 
@@ -152,9 +152,9 @@ def _watermarks(store: Store, branch: str, number: int, good: Moves) -> Watermar
     later = [n for n in good if n > number]
     if later:
         keys = recover.segments_of(store, [good[min(later)][0]])
-        known = _highest(move for move, _ in good.values())
+        highest = _highest(move for move, _ in good.values())
         for writer, mark in recover.marks_of(store, branch, keys).items():
-            if mark > known.get(writer, -1):
+            if mark > highest.get(writer, -1):
                 marks[writer] = mark
     return marks
 
@@ -162,8 +162,8 @@ def _watermarks(store: Store, branch: str, number: int, good: Moves) -> Watermar
 def _generation(previous: Move | None, following: Move | None, is_newest: bool) -> int:
     """The generation of a lost move, as far as its neighbours tell; of the newest one more, as it
     may have been a rewind."""
-    least = previous.generation + is_newest if previous else 0
-    return max(least, following.generation - (following.op in _REWINDS)) if following else least
+    minimum = previous.generation + is_newest if previous else 0
+    return max(minimum, following.generation - (following.op in _REWINDS)) if following else minimum
 
 
 def _move(store: Store, base: Head, state: Manifest, change: Change) -> None:
@@ -195,13 +195,13 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: RepairOu
     entries = tuple(recover.rebuild_entry(store, key) for b in batches for key in b.segments)
     runs = tuple(orphans.identity_runs(store, connect, batches))
     # Frames that are nowhere any more: without raised watermarks every reader would wait for them.
-    lost, watermarks = _lost_commits(store, branch, moves, watermarks)
+    lost_numbers, watermarks = _lost_commits(store, branch, moves, watermarks)
     number, events = head.move.number, sum(e.events for e in entries)
-    where = "its own state" if base.number == number else f"the state of move {base.number}"
-    where = where if base.number else "an empty state"
+    origin = "its own state" if base.number == number else f"the state of move {base.number}"
+    origin = origin if base.number else "an empty state"
     change = Change(
         "repair",
-        f"past damaged move {number}, on {where}",
+        f"past damaged move {number}, on {origin}",
         entries=entries,
         ids_add=runs,
         rewind=True,  # what consumers have read after the state may be gone
@@ -209,13 +209,13 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: RepairOu
     )
     _move(store, head, state, change)
     outcome.done.append(
-        f"branch {branch}: moved past damaged move {number}, onto {where};"
+        f"branch {branch}: moved past damaged move {number}, onto {origin};"
         f" {events} later events taken back from segments"
     )
     if not base.number:
         outcome.lost.append(f"branch {branch}: every state of it, and what none of its WALs sealed")
     outcome.lost.extend(_list_undone(store, branch, base.number))
-    outcome.lost.extend([*lost, *elsewhere])
+    outcome.lost.extend([*lost_numbers, *elsewhere])
     return True
 
 
@@ -235,10 +235,13 @@ def _rebuild_page(store: Store, head: Head, outcome: RepairOutcome) -> bool:
 
 def _is_doubtful(moves: list[Move], base: Move) -> bool:
     """Whether a lost move up to a state may have sealed rows that a later one up to it removed."""
-    lost = [move.number for move in moves if move.op == "lost" and move.number <= base.number]
+    lost_numbers = [
+        move.number for move in moves if move.op == "lost" and move.number <= base.number
+    ]
     takes = (*_REWINDS, "retention", "dedupe", "lost")
     return any(
-        m.op in takes and min(lost, default=m.number) < m.number <= base.number for m in moves
+        m.op in takes and min(lost_numbers, default=m.number) < m.number <= base.number
+        for m in moves
     )
 
 
@@ -292,7 +295,7 @@ def _lost_commits(
     """List group commits that some move says were sealed, and that are in no state, segment or
     WAL any more; return them, and watermarks that pass over them."""
     in_wals = orphans.wal_sequences(store, branch)
-    marks, lost = dict(watermarks), []
+    marks, lost_numbers = dict(watermarks), []
     # As far as any move says, unless a WAL still has some of the frames: those will be sealed
     # again.
     for move in moves:
@@ -302,11 +305,11 @@ def _lost_commits(
                 marks[writer] = mark
     for writer, mark in sorted(marks.items()):
         if mark > (low := watermarks.get(writer, -1)):
-            lost.append(
+            lost_numbers.append(
                 f"branch {branch}: group commits {low + 1} to {mark} of writer {writer[:12]},"
                 " unless all of them were duplicates"
             )
-    return lost, marks
+    return lost_numbers, marks
 
 
 def watermarks_of_all(store: Store, branch: str) -> Watermarks:
@@ -350,5 +353,5 @@ def _newest_open(store: Store, moves: list[Move]) -> Move:
 
 
 def _move_list(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:10])) + (" and more" if len(numbers) > 10 else "")
-    return f"move{'s' if len(numbers) > 1 else ''} {shown}"
+    listing = ", ".join(map(str, numbers[:10])) + (" and more" if len(numbers) > 10 else "")
+    return f"move{'s' if len(numbers) > 1 else ''} {listing}"

@@ -48,19 +48,19 @@ __all__ = ["RepairOutcome", "repair"]
 
 
 def repair(
-    store: Store, connect: Connect, copy: str | None = None, first: Problem | None = None
+    store: Store, connect: Connect, copy: str | None = None, problem: Problem | None = None
 ) -> RepairOutcome:
     """Make a damaged lake usable again. Raises NotAllowed, OSError, and Damaged where nothing is
     left."""
     policy.require(store.paths, "repair")
     outcome = RepairOutcome()
-    if first:
+    if problem:
         with machine.rebinding(store.paths):
             _renew_config(store, outcome, copy)
     # Time and again: a file that was fetched may name others that are damaged or missing.
     fetched: set[str] = set()
-    other = Comparison.with_copy(store, copy, connect) if copy else None
-    while _bring_back(store, outcome, copy, fetched) or (other and other.fetch(outcome)):
+    comparison = Comparison.with_copy(store, copy, connect) if copy else None
+    while _bring_back(store, outcome, copy, fetched) or (comparison and comparison.fetch(outcome)):
         _clear_caches(store)
     # From the top down: data can only be judged by a state, a state only by the moves.
     used = _used_branches(store)
@@ -68,18 +68,18 @@ def repair(
         refs.mend_moves(store, branch, outcome, was_there=branch in used)
         with contextlib.suppress(UnknownRef):  # one deleted, or never finished, needs no more
             moved = refs.restore_state(store, branch, connect, outcome)
-            copied = other.there if other else None
+            copied = comparison.there if comparison else None
             data.drop_segments(store, branch, connect, outcome, copied)
             data.renew_ids(store, branch, connect, outcome)
-            if other:
-                other.add_rows(branch, outcome)
+            if comparison:
+                comparison.add_rows(branch, outcome)
             data.take_back(store, branch, connect, outcome, is_doubtful=moved)
             data.mend_wals(store, branch, connect, outcome)
     _clear_caches(store)
     _give_up_rest(store, outcome)
     outcome.after = verify(store)
-    if other:
-        outcome.after = other.added_to(outcome.after)
+    if comparison:
+        outcome.after = comparison.added_to(outcome.after)
     if outcome.after.intact:
         outcome.kept += [_describe(store, branch) for branch in store.refs.branches()]
     return outcome
@@ -89,13 +89,13 @@ def _used_branches(store: Store) -> set[str]:
     """Return the branches that segments show to have had moves which are lost, and those of which
     WALs are left and no moves; make the directories of those that have none. A directory alone may
     be of somebody who died before the first move."""
-    there = store.refs.all_branches()
+    existing = store.refs.all_branches()
     traces = lost_moves.find(store, recover.objects(store, "segments"))
     used = {trace.branch for trace in traces if trace.ranges}
-    used |= set(lost_moves.branches(store)).difference(there)
-    if not there and not used:
+    used |= set(lost_moves.branches(store)).difference(existing)
+    if not existing and not used:
         used = {"main"}
-    for name in used.difference(there):
+    for name in used.difference(existing):
         make_branch_dirs(store, name)
     return used
 
@@ -143,9 +143,9 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
     """Return the copy's file if it is intact and is the one that was here."""
     relative = os.path.relpath(path, store.paths.root)
     name = os.path.basename(path)
-    other = os.path.join(os.path.abspath(copy), relative)
+    copy_path = os.path.join(os.path.abspath(copy), relative)
     try:
-        data = disk.read(other)
+        data = disk.read(copy_path)
         # An object proves itself by its name. Everything else may be of a copy that went another
         # way since, so it has to fit what is here.
         if relative.split(os.sep)[0] in OBJECTS:
@@ -156,14 +156,14 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
         elif parse_wal(name):
             return continue_copy(data, damaged, path)
         elif parse_packed(name):
-            fits = _leads_to(store, path, other)
+            fits = _leads_to(store, path, copy_path)
         elif parse_move(name) is not None:
             fits = _is_that_move(store, path, data, damaged)
         elif path.startswith(store.paths.tags):
             body, _ = open_ref(data)
             fits = body["name"] == decode_name(name[:-5])
         elif path.startswith(store.paths.signatures):
-            fits = signatures.read(other).keys() == signatures.MEMBERS
+            fits = signatures.read(copy_path).keys() == signatures.MEMBERS
         else:
             return None
     except (OSError, Damaged, document.NotIntact):
@@ -174,49 +174,51 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
 def _fetch_neighbours(store: Store, path: str, copy: str, outcome: RepairOutcome) -> bool:
     """Fetch files that are missing, which verify cannot name: it names those after them."""
     folder, name = os.path.split(path)
-    other = os.path.join(os.path.abspath(copy), os.path.relpath(folder, store.paths.root))
+    copy_folder = os.path.join(os.path.abspath(copy), os.path.relpath(folder, store.paths.root))
     if parse_wal(name):
-        return _fetch_before(store, folder, name, other, outcome)
+        return _fetch_before(store, folder, name, copy_folder, outcome)
     if parse_move(name) is not None and not disk.exists(path):
-        return _fetch_packed(store, folder, parse_move(name) or 0, other, outcome)
+        return _fetch_packed(store, folder, parse_move(name) or 0, copy_folder, outcome)
     return False
 
 
 def _fetch_packed(
-    store: Store, folder: str, number: int, other: str, outcome: RepairOutcome
+    store: Store, folder: str, number: int, copy_folder: str, outcome: RepairOutcome
 ) -> bool:
     """Fetch the packed file that has a missing move."""
-    for name in disk.listing(other):
+    for name in disk.listing(copy_folder):
         span, path = parse_packed(name), f"{folder}/{name}"
         if span is None or not span[0] <= number <= span[1] or disk.exists(path):
             continue
         with contextlib.suppress(Damaged):
-            if _leads_to(store, path, f"{other}/{name}"):
-                replace(store, path, disk.read(f"{other}/{name}"), outcome)
+            if _leads_to(store, path, f"{copy_folder}/{name}"):
+                replace(store, path, disk.read(f"{copy_folder}/{name}"), outcome)
                 outcome.fetched.append(path)
                 return True
     return False
 
 
-def _leads_to(store: Store, path: str, other: str) -> bool:
+def _leads_to(store: Store, path: str, copy_path: str) -> bool:
     """Whether the moves here continue the packed ones of the copy."""
-    last = max(packed := read_packed(other))
+    high = max(packed_moves := read_packed(copy_path))
     good = recover.moves(store, decode_name(os.path.basename(os.path.dirname(path))))[0]
-    return last + 1 in good and good[last + 1][0].prev == digest_of(packed[last])
+    return high + 1 in good and good[high + 1][0].prev == digest_of(packed_moves[high])
 
 
-def _fetch_before(store: Store, folder: str, name: str, other: str, outcome: RepairOutcome) -> bool:
+def _fetch_before(
+    store: Store, folder: str, name: str, copy_path: str, outcome: RepairOutcome
+) -> bool:
     """Fetch earlier WAL files of a writer that are missing here, if nothing of them was sealed."""
     count = len(outcome.fetched)
     moves = recover.moves(store, decode_name(os.path.basename(folder)))[0].values()
     # Of all moves, as a finished writer has no watermark in the newest: sealed frames must not
     # return.
     sealed = max((move.wal.get(name[:32], -1) for move, _ in moves), default=-1)
-    for earlier in sorted(n for n in disk.listing(other) if n[:32] == name[:32] and n < name):
-        data = disk.read(f"{other}/{earlier}")
-        opened = wal.decode_header(data)
-        wanted = opened is not None and opened[0].first > sealed
-        if wanted and not disk.exists(f"{folder}/{earlier}"):
+    for earlier in sorted(n for n in disk.listing(copy_path) if n[:32] == name[:32] and n < name):
+        data = disk.read(f"{copy_path}/{earlier}")
+        decoded = wal.decode_header(data)
+        is_needed = decoded is not None and decoded[0].first > sealed
+        if is_needed and not disk.exists(f"{folder}/{earlier}"):
             replace(store, f"{folder}/{earlier}", data, outcome)
             outcome.fetched.append(f"{folder}/{earlier}")
     return len(outcome.fetched) > count
@@ -232,8 +234,8 @@ def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
         return good[number + 1][0].prev == digest_of(data)
     # Else by what is left of its bytes: commit and state are random enough to prove it.
     foreign = recover.is_whole(damaged)
-    left = set() if foreign else {m.decode() for m in re.findall(rb"[0-9a-f]{32,64}", damaged)}
-    if left and left.isdisjoint((move.commit, move.snapshot)):
+    legible = set() if foreign else {m.decode() for m in re.findall(rb"[0-9a-f]{32,64}", damaged)}
+    if legible and legible.isdisjoint((move.commit, move.snapshot)):
         return False
     return number - 1 not in good or move.prev == digest_of(good[number - 1][1])
 
@@ -263,26 +265,26 @@ def _id_in_wals(store: Store) -> str:
         if disk.is_file(f"{store.paths.wals}/{branch}"):
             continue
         for name in disk.listing(f"{store.paths.wals}/{branch}"):
-            opened = wal.decode_header(disk.read(f"{store.paths.wals}/{branch}/{name}"))
-            if opened is not None:
-                return opened[0].lake
+            decoded = wal.decode_header(disk.read(f"{store.paths.wals}/{branch}/{name}"))
+            if decoded is not None:
+                return decoded[0].lake
     return ""
 
 
 def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
     """Set aside damaged files that no head needs; rebuild tags where possible."""
-    by_kind: dict[str, list[str]] = {kind: [] for kind in OBJECTS}
+    by_kind: dict[str, list[str]] = {object_type: [] for object_type in OBJECTS}
     states: list[str] = []
     for problem in verify(store).problems:
         relative = os.path.relpath(problem.path, store.paths.root)
         if state_files.digest_of_name(relative):
             states.append(relative)
             continue
-        kind = relative.split(os.sep)[0]
+        object_type = relative.split(os.sep)[0]
         digest = parse_object(os.path.basename(problem.path))
-        if kind in OBJECTS and digest and not recover.is_intact(store, kind, digest):
-            by_kind[kind].append(digest)
-            outcome.lost.append(f"{kind}/{digest[:12]}: older states or tags that need it")
+        if object_type in OBJECTS and digest and not recover.is_intact(store, object_type, digest):
+            by_kind[object_type].append(digest)
+            outcome.lost.append(f"{object_type}/{digest[:12]}: older states or tags that need it")
         elif problem.path.startswith(store.paths.tags):
             _renew_tag(store, problem.path, outcome)
         elif problem.path.startswith(store.paths.signatures):
@@ -294,8 +296,8 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
             with machine.rebinding(store.paths):
                 set_aside(store, problem.path, outcome)
                 change_settings(store, store.settings)
-    for kind, digests in by_kind.items():
-        give_up(store, kind, digests, outcome)
+    for object_type, digests in by_kind.items():
+        give_up(store, object_type, digests, outcome)
     # Its rows are still in the file that they were ingested from: taken back without the cursor,
     # which is lost, they would be doubled by the next ingest.
     for trace in [*lost_moves.find(store, recover.objects(store, "segments"))]:
@@ -336,11 +338,13 @@ def _files_of(store: Store, index: str) -> list[str]:
 def _renew_tag(store: Store, path: str, outcome: RepairOutcome) -> None:
     """Rebuild a damaged tag if its bytes still name a state that opens."""
     name = decode_name(os.path.basename(path)[:-5])
-    snapshot, text = recover.find_state(store, disk.read(path))
+    snapshot, carried = recover.find_state(store, disk.read(path))
     set_aside(store, path, outcome)
     if not snapshot:
         outcome.lost.append(f"tag {name}: name the state again")
         return
-    rebuilt = Tag(name, snapshot, disk.now_us(), author(), "rebuilt", "", disk.random_hex(), text)
+    rebuilt = Tag(
+        name, snapshot, disk.now_us(), author(), "rebuilt", "", disk.random_hex(), carried
+    )
     store.refs.link_tag(rebuilt)
     outcome.done.append(f"tag {name}: rebuilt on {snapshot[:12]}, its message is lost")

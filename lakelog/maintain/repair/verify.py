@@ -64,26 +64,26 @@ def open_for_check(root: str) -> tuple[Store, Problem | None]:
 
 
 def verify(
-    store: Store, progress: ProgressCallback | None = None, first: Problem | None = None
+    store: Store, progress: ProgressCallback | None = None, problem: Problem | None = None
 ) -> Report:
     """Check a whole lake: refs, tags, every object on disk, WALs, sums and chains."""
     store.manifests.forget()  # of the disk, not of what was read before
     checker = Checker(store, progress)
-    if first:
-        checker.problems.append(first)
+    if problem:
+        checker.problems.append(problem)
     elif not disk.exists(store.paths.config):
         checker.add(store.paths.config, "it is missing")
     else:
         checker.document(store.paths.config, {"format", "lake", "settings"})
     # Every object, reached or not. One that is listed and missing was deleted by gc meanwhile.
     segments: list[str] = []
-    for kind in OBJECTS:
-        for digest in _on_disk(store, kind):
-            if checker.object(kind, digest, listed=True) and kind == "segments":
+    for object_type in OBJECTS:
+        for digest in _on_disk(store, object_type):
+            if checker.object(object_type, digest, is_listed=True) and object_type == "segments":
                 segments.append(digest)
     for name in state_files.names_on_disk(store.paths):
         if state_files.digest_of_name(name):
-            checker.state_file(name, listed=True)
+            checker.state_file(name, is_listed=True)
     reached = dict.fromkeys(_check_tags(checker))
     _check_signatures(checker)
     branches = lost_moves.branches(store)
@@ -96,8 +96,8 @@ def verify(
         moves = _check_branch(checker, branch, bool(files))
         _check_wals(checker, branch, files, moves)
         # States outside the window may be gone in part, which is not damage (F10.1).
-        kept = window(store.settings, moves[::-1], disk.now_us())
-        reached |= dict.fromkeys(move.snapshot for move in kept)
+        kept_moves = window(store.settings, moves[::-1], disk.now_us())
+        reached |= dict.fromkeys(move.snapshot for move in kept_moves)
     for digest in reached:
         check_snapshot(checker, digest)
     # Listed before the WALs and moves that are read here, as those of a publish may come meanwhile.
@@ -167,8 +167,8 @@ def _check_states(checker: Checker, state: Manifest) -> None:
                 checker.state_file(state_name(digest, CHUNK))
 
 
-def _on_disk(store: Store, kind: str) -> Iterator[str]:
-    root = f"{store.paths.root}/{kind}"
+def _on_disk(store: Store, object_type: str) -> Iterator[str]:
+    root = f"{store.paths.root}/{object_type}"
     for folder in hex_dirs(disk.listing(root)):
         for name in sorted(disk.listing(f"{root}/{folder}")):
             digest = parse_object(name)
@@ -204,9 +204,9 @@ def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
     paths = checker.store.paths
     refs = Refs(paths)
     hinted = refs.hint_number(branch)
-    own = _own_moves(paths.head_dir(branch))
-    packed, spans = _check_packed(checker, branch)
-    moves_at = {**packed, **own}
+    own_moves = _own_moves(paths.head_dir(branch))
+    packed_moves, spans = _check_packed(checker, branch)
+    moves_at = {**packed_moves, **own_moves}
     # The hint counts: it is written after its move was durable, so a move below it was lost.
     newest = max([hinted, *moves_at], default=0)
     moves: list[Move] = []
@@ -241,8 +241,8 @@ def _numbers(moves_at: MoveBytes, newest: int, spans: list[tuple[int, int]]) -> 
     following = 1
     for number in [*sorted(moves_at), newest + 1]:
         gap = following
-        for first, last in sorted(spans):
-            gap = max(gap, last + 1) if first <= gap else gap
+        for low, high in sorted(spans):
+            gap = max(gap, high + 1) if low <= gap else gap
         if gap < number:
             yield gap
         if number <= newest:
@@ -276,17 +276,19 @@ def _without_manifest(data: bytes) -> tuple[bytes, int]:
 
 def _check_packed(checker: Checker, branch: str) -> tuple[MoveBytes, list[tuple[int, int]]]:
     """Return packed moves, and the spans of packed files, readable or not."""
-    packed: MoveBytes = {}
+    packed_moves: MoveBytes = {}
     spans: list[tuple[int, int]] = []
-    for first, last, path in checker.store.refs.packs(branch):
+    for low, high, path in checker.store.refs.packs(branch):
         with contextlib.suppress(FileNotFoundError):  # packed again: its moves are in that file
             try:
-                packed.update({n: _without_manifest(data) for n, data in read_packed(path).items()})
+                packed_moves.update(
+                    {n: _without_manifest(data) for n, data in read_packed(path).items()}
+                )
                 checker.count(os.stat(path).st_size)
             except DamagedRef as error:
                 checker.add(error.path, error.reason)
-            spans.append((first, last))
-    return packed, spans
+            spans.append((low, high))
+    return packed_moves, spans
 
 
 def _chain_fault(previous: tuple[Move, str] | None, move: Move) -> str | None:
@@ -301,10 +303,13 @@ def _chain_fault(previous: tuple[Move, str] | None, move: Move) -> str | None:
             if move.number == 1 and move.prev
             else None
         )
-    last, digest = previous
-    if move.prev not in (digest, last.message if last.op == "lost" else digest):
+    previous_number, digest = previous
+    if move.prev not in (
+        digest,
+        previous_number.message if previous_number.op == "lost" else digest,
+    ):
         return "it does not name the move before it"
-    back = last.time - move.time  # far back means that a clock was corrected (F7.3)
+    back = previous_number.time - move.time  # far back means that a clock was corrected (F7.3)
     return "its time is not later than the move before it" if 0 <= back <= AHEAD else None
 
 
@@ -316,9 +321,9 @@ def _check_wals(
         # Of all moves: a finished writer has no watermark in the newest.
         sealed = max((m.wal.get(writer, -1) for m in moves), default=-1)
         _check_writer(checker, branch, group, sealed)
-        lost = required_watermark(group)
-        if lost > sealed:
-            reason = f"group commits up to {lost} are neither sealed nor in a file before it"
+        watermark = required_watermark(group)
+        if watermark > sealed:
+            reason = f"group commits up to {watermark} are neither sealed nor in a file before it"
             checker.add(group[0].path, reason)
     for name in disk.listing(paths.wal_dir(branch)):
         if not parse_wal(name) and not name.startswith(disk.TEMPORARY):
@@ -375,9 +380,9 @@ def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
         return True
     for _ in range(3):
         time.sleep(_TORN_WAIT)
-        again = Tail(checker.store.paths, checker.store.refs, branch).scan()
-        now = [f for f in again.get(file.writer, []) if f.n == file.n]
-        if not now or not now[0].torn or now[0].end != file.end:
+        second_scan = Tail(checker.store.paths, checker.store.refs, branch).scan()
+        same_files = [f for f in second_scan.get(file.writer, []) if f.n == file.n]
+        if not same_files or not same_files[0].torn or same_files[0].end != file.end:
             return False
     return True
 
@@ -395,8 +400,8 @@ def _check_rollbacks(checker: Checker) -> None:
     pending = checker.document(paths.rollback, {"commit", "before", "steps"})
     if pending and not disk.is_locked(paths.restore_lock):
         reason = f"a {pending['op']} {pending['message']!r} was interrupted"
-        words = "`lakelog rollback --continue` finishes it, `lakelog undo` takes it back"
-        checker.add(paths.rollback, f"{reason}: {words}", "torn")
+        advice = "`lakelog rollback --continue` finishes it, `lakelog undo` takes it back"
+        checker.add(paths.rollback, f"{reason}: {advice}", "torn")
 
 
 def _check_verified(checker: Checker) -> None:
