@@ -42,12 +42,9 @@ def drop_segments(
     if not bad:
         return
     remains_by_key = {e.key: recover.remains(store, branch, state, e) for e in bad}
-    restored = {
-        e.key: e for key in remains_by_key for e in remains_by_key[key] if _is_here(store, e)
-    }
-    removed_entries = [
-        e for key in remains_by_key for e in remains_by_key[key] if e.key not in restored
-    ]
+    all_remains = [e for remains in remains_by_key.values() for e in remains]
+    restored = {e.key: e for e in all_remains if _is_here(store, e)}
+    removed_entries = [e for e in all_remains if e.key not in restored]
     copied = lost_rows.take_from_copy(store, branch, removed_entries, copy, connect) if copy else {}
     sources = [store, *([copy] if copy else [])]
     not_copied = [e for e in removed_entries if e.key not in copied]
@@ -75,21 +72,7 @@ def drop_segments(
         e for e in lost_entries if e.key not in restored and counts.get(e.key, 0) < e.events
     ]
     outcome.lost.extend(_loss(branch, entry, counts.get(entry.key, 0)) for entry in lost_entries)
-    if sealed:
-        events = sum(e.events for e in sealed.values())
-        outcome.done.append(
-            f"branch {branch}: {events} events of damaged segments taken back from WALs"
-        )
-    if copied:
-        events = sum(e.events for e in copied.values())
-        outcome.done.append(
-            f"branch {branch}: {events} events of damaged segments taken from other segments of"
-            " the copy"
-        )
-    if restored:
-        outcome.done.append(
-            f"branch {branch}: {len(restored)} segments taken back, before compaction"
-        )
+    _tell_recovered(branch, outcome, sealed, copied, len(restored))
     events = sum(e.events - counts.get(e.key, 0) for e in lost_entries)
     message = f"{len(bad)} damaged segment(s) set aside, {events} events lost"
     keys, recovered = {e.key for e in bad}, restored | resealed
@@ -104,6 +87,27 @@ def drop_segments(
         return change if present else None
 
     publish(store, branch, plan)
+
+
+def _tell_recovered(
+    branch: str,
+    outcome: RepairOutcome,
+    sealed: dict[str, SegmentEntry],
+    copied: dict[str, SegmentEntry],
+    inputs: int,
+) -> None:
+    """List what came back, by where it came from."""
+    for entries, origin in (
+        (sealed, "back from WALs"),
+        (copied, "from other segments of the copy"),
+    ):
+        if entries:
+            events = sum(entry.events for entry in entries.values())
+            outcome.done.append(
+                f"branch {branch}: {events} events of damaged segments taken {origin}"
+            )
+    if inputs:
+        outcome.done.append(f"branch {branch}: {inputs} segments taken back, before compaction")
 
 
 def _is_here(store: Store, entry: SegmentEntry) -> bool:
