@@ -32,8 +32,8 @@ ORDER = {
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest signals locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
-    "store": """paths modes regular_file disk document wal entry manifest page_tree move_pack
-        refs branch_life policy signatures verified_files machine bootstrap tracking
+    "store": """paths modes regular_file disk document wal entry manifest page_tree hosts
+        move_pack refs branch_life policy signatures verified_files machine bootstrap tracking
         sealer_process clock tail receipt append_batch writer async_append publish trim thinning
         history_window resolve history stats""",
     "segments": """sql arrays quoted_text payload_layout line_layout connection typed
@@ -59,7 +59,7 @@ ORDER = {
     "query/sql": """extractions tree payload newest moments prune top_rows listings qualifiers keys
         table_sql""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
-        engine ledger type_columns file_table tables contract sample user_views""",
+        engine ledger type_columns file_table origin_table tables contract sample user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance typed_payloads
         transform event_segments tail_keys split_worker batch repeats skip gather group ingest
         stream_cursor stored_messages messages preview quarantine audit""",

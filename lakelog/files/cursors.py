@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import os
 import sys
 import time
 import zlib
@@ -27,6 +26,7 @@ from lakelog.files.key_groups import Groups, join, keys_of, part
 from lakelog.files.places import thin
 from lakelog.files.rotation import base_name
 from lakelog.files.source import Source
+from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
@@ -345,7 +345,7 @@ def new_cursor(source: Source, head: bytes, index: CursorIndex, label: str | Non
 
 def with_status(cursor: Cursor, source: Source) -> Cursor:
     """The cursor with the present name, size, inode and times of its file."""
-    host = os.uname().nodename
+    host = hosts.host_name()
     now = replace(cursor, name=printable(source.name), size=source.size, host=host)
     if source.piped:
         return now

@@ -42,6 +42,7 @@ from lakelog.ingest.stored_messages import drop_stored
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.transform import ChunkResult, RejectedLine, readable
 from lakelog.runtime.lazy import Lazy
+from lakelog.store import hosts
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
@@ -158,6 +159,7 @@ class MessageBatch:
                 bytes=cursor.bytes + sum(len(message.value or b"") for message in read),
                 form=form_name,
                 time=next((m.time for m in reversed(read) if m.time is not None), cursor.time),
+                host=hosts.host_name(),
             )
 
     def move(self, cursor: StreamCursor) -> None:

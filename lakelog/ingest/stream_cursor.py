@@ -7,7 +7,7 @@ of Redis. Its cursor is published with the rows, so that the lake alone says wha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record
@@ -38,7 +38,8 @@ class StreamCursor:
 
     Where a server may lose what it had, `marks` are some of the messages that were read, the oldest
     first, and `seen` is the last position that was ever read, if it lies beyond `position`: what is
-    read up to there may be in the lake.
+    read up to there may be in the lake. `host` is the machine that consumed last; it alone is no
+    change.
     """
 
     key: str
@@ -53,6 +54,7 @@ class StreamCursor:
     time: int = 0
     marks: tuple[Mark, ...] = ()
     seen: str = ""
+    host: str = field(default="", compare=False)
 
     @classmethod
     def from_entry(cls, record: Record) -> StreamCursor:
@@ -66,8 +68,8 @@ class StreamCursor:
         """The manifest entry of the cursor."""
         members = {name: getattr(self, name) for name in _NAMES}
         members["marks"] = [[m.position, m.fingerprint, m.number] for m in self.marks]
-        # Most streams need neither.
-        for name in ("marks", "seen"):
+        # Most streams need neither of the first two, and older ones say no host.
+        for name in ("marks", "seen", "host"):
             if not members[name]:
                 del members[name]
         return Record(WHAT, self.key, members)
@@ -78,7 +80,7 @@ class StreamCursor:
         return f"{self.key}#{self.incarnation}" if self.incarnation else self.key
 
 
-_NAMES = tuple(field.name for field in fields(StreamCursor)[1:])
+_NAMES = tuple(member.name for member in fields(StreamCursor)[1:])
 
 
 def of_state(store: Store, state: Manifest) -> dict[str, StreamCursor]:

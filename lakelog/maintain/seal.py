@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import DamagedIds, StaleFiles
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, identity_run, rows, segment
-from lakelog.store import disk, sealer_process, wal
+from lakelog.store import disk, hosts, sealer_process, wal
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun, SegmentEntry
+from lakelog.store.entry import IdRun, Record, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, Follow, publish, run_maintenance
 from lakelog.store.refs import Head
@@ -49,6 +49,7 @@ class _Attempt:
     frames: Frames
     files: dict[str, list[str]]
     entries: list[SegmentEntry] = field(default_factory=list)
+    hosts: tuple[Record, ...] = ()
     ids: list[IdRun] = field(default_factory=list)
     keys: Any = None
     checked: frozenset[str] = frozenset()
@@ -103,7 +104,7 @@ class Sealer:
             marks = {w: fs[-1].sequence for w, fs in attempt.frames.items()}
             return Change(
                 "seal",
-                entries=tuple(attempt.entries),
+                entries=(*attempt.entries, *attempt.hosts),
                 sealed=marks,
                 ids_add=tuple(attempt.ids),
                 begun=attempt.begun,
@@ -162,13 +163,16 @@ class Sealer:
         frames = [f for fs in selected.values() for f in fs]
         try:
             if frames:
-                self._write(attempt, frames, state)
+                headers = (file.header for w in selected for file in files[w] if file.header)
+                self._write(attempt, frames, state, hosts.named_in(headers))
         except BaseException:
             disk.abandon(attempt.begun)
             raise
         return attempt
 
-    def _write(self, attempt: _Attempt, frames: list[wal.Frame], state: Manifest) -> None:
+    def _write(
+        self, attempt: _Attempt, frames: list[wal.Frame], state: Manifest, named: hosts.Hosts
+    ) -> None:
         # One commit for segment and id run: repair finds the run of a lost segment by it.
         commit, store = disk.random_hex(), self._store
         notes = sealed_ranges(attempt.frames)
@@ -185,6 +189,8 @@ class Sealer:
                     attempt.ids.append(run)
             # All rows may have been duplicates; an empty segment would serve nobody.
             if table.num_rows:
+                known = hosts.of_state(store.manifests, state)
+                attempt.hosts = hosts.records(named, known)
                 attempt.entries.append(
                     segment.write(
                         store.paths,
@@ -195,6 +201,7 @@ class Sealer:
                         wal=notes,
                         branch=self._branch,
                         lake=store.lake_id,
+                        hosts=named,
                         begun=attempt.begun,
                     )
                 )

@@ -111,10 +111,11 @@ def write(
     wal: dict[str, list[int]] | None = None,
     branch: str = "",
     lake: str = "",
+    hosts: dict[str, str] | None = None,
     begun: list[disk.Begun] | None = None,
 ) -> SegmentEntry:
     """Write rows; return their manifest entry, without seq. See `put`."""
-    data = encode(table, kind, layout, commit, level, wal or {}, branch, lake)
+    data = encode(table, kind, layout, commit, level, wal or {}, branch, lake, hosts)
     return put(paths, data, table, kind, layout, begun)
 
 
@@ -153,11 +154,12 @@ def encode(
     wal: dict[str, list[int]],
     branch: str = "",
     lake: str = "",
+    hosts: dict[str, str] | None = None,
 ) -> bytes:
     """Return the bytes of a segment."""
     builder = SegmentEncoder(kind, layout, commit, level, is_short=table.num_rows <= _PLAIN)
     builder.add(table)
-    return builder.finish(wal, branch, lake)
+    return builder.finish(wal, branch, lake, hosts)
 
 
 class SegmentEncoder:
@@ -234,13 +236,18 @@ class SegmentEncoder:
         )
 
     def finish(
-        self, wal: dict[str, list[int]] | None = None, branch: str = "", lake: str = ""
+        self,
+        wal: dict[str, list[int]] | None = None,
+        branch: str = "",
+        lake: str = "",
+        hosts: dict[str, str] | None = None,
     ) -> bytes:
         """Return the bytes; `wal` are the sequences sealed into them, by writer of `branch` of the
-        lake with the id `lake`."""
+        lake with the id `lake`, and `hosts` those of the writers, by their digests."""
         notes = {**self._notes, "lakelog.wal": orjson.dumps(wal or {}).decode()}
         notes |= {"lakelog.branch": branch} if branch else {}
         notes |= {"lakelog.lake": lake} if lake else {}
+        notes |= {"lakelog.hosts": orjson.dumps(hosts).decode()} if hosts else {}
         notes |= {_TEXT_BYTES: str(self._text_bytes)} if typed.NOTE in notes else {}
         writer = self._writer or self._open(self._schema.empty_table())
         writer.add_key_value_metadata(notes)

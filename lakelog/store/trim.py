@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from lakelog.store import disk, regular_file, wal
+from lakelog.store import disk, hosts, regular_file, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.refs import Head
@@ -81,7 +81,7 @@ def _is_abandoned(store: Store, file: WalFile, fd: int) -> bool:
     assert file.header is not None
     # In a container or on a mounted disk of another machine, our flock may not see that of its
     # writer. A writer that wrote nothing for the whole grace is taken for dead.
-    if file.header.host != os.uname().nodename:
+    if file.header.host != hosts.host_name():
         age = disk.now_us() - os.fstat(fd).st_mtime_ns // 1000
         if age < store.settings.gc_grace_hours * 3_600_000_000:
             return False

@@ -23,7 +23,7 @@ from lakelog.runtime import forks
 from lakelog.runtime.lazy import wait_for_imports
 from lakelog.runtime.living import Living
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store import disk, regular_file, wal
+from lakelog.store import disk, hosts, regular_file, wal
 from lakelog.store.append_batch import AppendBatch, own_error
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
 from lakelog.store.branch_life import BranchLife, is_same_life
@@ -122,7 +122,8 @@ class Writer:
                     os.close(fd)
 
     def _reset(self) -> None:
-        self._name = disk.random_hex()
+        self._host = hosts.host_name()
+        self._name = hosts.new_writer(self._host)
         self._n, self._sequence, self._position, self._last = 0, 0, 0, -1
         self._is_protected = False  # whether a file of ours keeps the branch from being deleted
         self._doubtful: list[int] = []
@@ -296,7 +297,7 @@ class Writer:
             self._n,
             self._sequence,
             tuple(self._doubtful),
-            os.uname().nodename,
+            self._host,  # by which the id ends, whatever the machine is called by now
             os.getpid(),
             disk.now_us(),
         )

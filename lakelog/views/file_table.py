@@ -13,6 +13,7 @@ from lakelog.files import cursors
 from lakelog.files.cursors import Cursor
 from lakelog.files.traversal import path_of
 from lakelog.runtime.lazy import Lazy
+from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 
@@ -50,7 +51,7 @@ def _size(cursor: Cursor) -> int:
         status = os.stat(path_of(cursor.name))
     except (OSError, ValueError):
         return cursor.size
-    is_it = cursor.host == os.uname().nodename and cursor.identity == (status.st_dev, status.st_ino)
+    is_it = cursor.host == hosts.host_name() and cursor.identity == (status.st_dev, status.st_ino)
     return status.st_size if is_it else cursor.size
 
 

@@ -29,16 +29,27 @@ if TYPE_CHECKING:
     from lakelog.query.providers import Pinned
     from lakelog.query.sql import extractions
     from lakelog.query.sql.extractions import TypeTable
-    from lakelog.views import catalog, engine, file_table, guard, ledger, params, type_columns
+    from lakelog.views import (
+        catalog,
+        engine,
+        file_table,
+        guard,
+        ledger,
+        origin_table,
+        params,
+        type_columns,
+    )
     from lakelog.views.definition import Definition
     from lakelog.views.engine import Projector
 else:
     duckdb, encode = Lazy("duckdb"), Lazy("lakelog.event.encode")
     extractions = Lazy("lakelog.query.sql.extractions")
     # A query that names no view needs none of them.
-    catalog, engine, file_table, guard, ledger, params, type_columns = (
-        Lazy(f"lakelog.views.{name}")
-        for name in "catalog engine file_table guard ledger params type_columns".split()
+    catalog, engine, file_table, guard, ledger = (
+        Lazy(f"lakelog.views.{name}") for name in "catalog engine file_table guard ledger".split()
+    )
+    origin_table, params, type_columns = (
+        Lazy(f"lakelog.views.{name}") for name in "origin_table params type_columns".split()
     )
 
 _STATES, _DEFINITIONS = 16, 256
@@ -130,8 +141,9 @@ class ViewTables:
         return [(catalog.find(name, own), name in own) for name in names]
 
     def names(self, state: Manifest) -> list[str]:
-        """Names of all views of a state, those that lakelog brings and its own, and `files`."""
-        return [*dict.fromkeys((*catalog.BUILT_IN, *self.own_views(state), file_table.NAME))]
+        """Names of the views of a state, built-in and its own, and of `files` and `origins`."""
+        own = self.own_views(state)
+        return [*dict.fromkeys((*catalog.BUILT_IN, *own, file_table.NAME, origin_table.NAME))]
 
     def definition(self, name: str, at: str | None = None) -> Definition:
         """One view of a state. Raises InvalidView where there is none."""
@@ -215,16 +227,35 @@ class ViewTables:
                 return None
             near = did_you_mean(table, [*TABLES, *views]) or f"see `lakelog views --at {name}`"
             raise QueryFailed(f'"{name}" has no table or view {table}: {near}')
-        if table == file_table.NAME and table not in self.own_views(pinned[0]):
-            answer = file_table.table(self._store, pinned[0], is_present=False)
-        else:
-            answer = self._view_of(pinned, table, None, Schema(events))
+        answer = self._table_of(pinned, table, Schema(events), is_present=False)
         schema = self.session.refs.new_schema(name)
         cursor = self.session.connect().cursor()
         cursor.register("lakelog_answer", answer)
         cursor.execute(f"CREATE TABLE {schema}.{identifier(table)} AS FROM lakelog_answer")
         self.session.refs.drop_old_versions()
         return schema
+
+    def _table_of(
+        self, pinned: Pinned, name: str, of: str | Schema | None, *, is_present: bool
+    ) -> pa.Table:
+        """Return `files`, `origins` or a view of a state, which is found again at `of`."""
+        # A view that a lake has of such a name stays what it was.
+        if name in self.own_views(pinned[0]):
+            return self._view_of(pinned, name, None, of)
+        if name == file_table.NAME:
+            return file_table.table(self._store, pinned[0], is_present=is_present)
+        if name == origin_table.NAME:
+            return self._origins(pinned, of)
+        return self._view_of(pinned, name, None, of)
+
+    def _origins(self, pinned: Pinned, of: str | Schema | None) -> pa.Table:
+        cursor = self.session.connect().cursor()
+        try:
+            query = self._over_events(cursor, origin_table.PRESENT, of)
+            present = cursor.sql(query).to_arrow_table()
+            return origin_table.table(cursor, self._store, *pinned, present)
+        finally:
+            cursor.close()
 
     def type_table(self, pinned: Pinned, name: str) -> TypeTable:
         """Return the events of a type of a state as a table; see TableProvider."""
@@ -296,16 +327,12 @@ class ViewTables:
             return None
         pinned = self.session.state(at)
         own = self.own_views(pinned[0])
-        for name in sorted(names & {*catalog.built_in(), *own, file_table.NAME}):
+        tables = {*catalog.built_in(), *own, file_table.NAME, origin_table.NAME}
+        for name in sorted(names & tables):
             source = f"{_OFFERED}{name}"
             if _is_taken(cursor, name):
                 continue
-            # A view that a lake has of this name stays what it was.
-            if name == file_table.NAME and name not in own:
-                answer = file_table.table(self._store, pinned[0], is_present=at is None)
-            else:
-                answer = self._view_of(pinned, name, None, at)
-            cursor.register(source, answer)
+            cursor.register(source, self._table_of(pinned, name, at, is_present=at is None))
             cursor.execute(
                 f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {source}"
             )

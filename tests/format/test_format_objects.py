@@ -284,12 +284,13 @@ def test_entries(rich: Path, paged: Path) -> None:
         for entry in body.get("tail") or body.get("entries", ()):
             assert ("add" in entry) != ("del" in entry)
             what = entry.get("add") or entry["del"]
-            assert what in ("segment", "cursor", "artifact", "view")
+            assert what in ("segment", "cursor", "artifact", "view", "host")
             assert isinstance(entry["key"], str)
             if entry.get("del") == "segment":
                 assert list(entry) == ["del", "key", "events", "bytes", "kind"]
             seen.add((what, "add" in entry))
-    assert seen == {("segment", True), ("segment", False), ("artifact", True), ("artifact", False)}
+    both = {(what, adds) for what in ("segment", "artifact") for adds in (True, False)}
+    assert seen == {*both, ("host", True)}
 
 
 def test_live_entries(paged: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def test_members(home: Path) -> None:
                     "bytes": 24,
                     "form": "jsonl",
                     "time": 1_800_000_000_000_000,
+                    "host": os.uname().nodename,
                 },
             )
         ]

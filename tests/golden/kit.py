@@ -174,6 +174,26 @@ def rewound(path: str) -> None:
 
 
 @case
+def hosts(path: str) -> None:
+    """Writers on three hosts, of which a state knows those whose events it has: one was sealed and
+    compacted, one sealed only on a branch, and one is in the tail."""
+    with lakes.on_host("web-1"), lakes.opened(path) as lake:
+        lake.append(lakes.events("A", 3))
+        lake.settle()
+        lake.tag("v1")
+    with lakes.on_host("Rechner Ü"), lakes.opened(path) as lake:
+        with lake.branch("other") as other:
+            other.append(lakes.events("B", 2))
+            other.settle()
+        lake.append(lakes.events("C", 2))
+        lake.settle()
+        lake.compact()
+        lake.rollback("v1")
+    with lakes.on_host("db-1"), lakes.opened(path) as lake:
+        lake.append(lakes.events("D", 2))
+
+
+@case
 def deleted(path: str) -> None:
     """A deleted branch, which does not exist, and one that was deleted and came back."""
     with lakes.opened(path) as lake:

@@ -12,6 +12,7 @@ import functools
 import os
 import shutil
 import tempfile
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ EXOTIC: list[dict[str, Any]] = [
 def opened(path: str, **settings: object) -> lakelog.Lake:
     """Open a lake that seals only when told to."""
     return lakelog.open(path, settings={"seal": "never", **settings})
+
+
+def on_host(name: str) -> contextlib.AbstractContextManager[object]:
+    """Let this machine have another name."""
+    return mock.patch.object(os, "uname", return_value=types.SimpleNamespace(nodename=name))
 
 
 def events(name: str, count: int, start: int = 0, **columns: Any) -> list[dict[str, Any]]:

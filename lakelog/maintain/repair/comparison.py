@@ -26,9 +26,9 @@ from lakelog.maintain.repair.outcome import RepairOutcome, replace
 from lakelog.maintain.repair.verify import open_for_check
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, segment, sql
-from lakelog.store import disk, document, wal
+from lakelog.store import disk, document, hosts, wal
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
-from lakelog.store.entry import IdRun, SegmentEntry
+from lakelog.store.entry import Entry, IdRun, SegmentEntry
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import decode_name, parse_move, parse_wal
 from lakelog.store.refs import Move, digest_of, open_ref
@@ -132,7 +132,11 @@ class Comparison:
         runs: tuple[IdRun, ...] = ()
         if len(keys[0]):
             runs = (identity_run.write(self._store.paths, *keys, commit),)
-        data.publish_past(self._store, branch, self._marks(branch, lead), tuple(entries), runs)
+        theirs = self.there.manifests.load(lead.newest.snapshot)
+        hosts_there = hosts.of_state(self.there.manifests, theirs)
+        known = hosts.of_state(self._store.manifests, self._store.state(branch))
+        added: tuple[Entry, ...] = (*entries, *hosts.records(hosts_there, known))
+        data.publish_past(self._store, branch, self._marks(branch, lead), added, runs)
         events = sum(e.events for e in entries)
         outcome.done.append(
             f"branch {branch}: {events} events of the copy added; it went another way since"
@@ -255,7 +259,7 @@ class Comparison:
         known_files = [*self._files(self.there, old), *self._files(self._store, own_entries)]
         waiting = self._waiting(branch)
         tables = []
-        with contextlib.closing(self._connect()) as engine:
+        with contextlib.closing(self._connect().cursor()) as engine:
             for key in fresh:
                 table = segment.read(self.there.paths, key, engine=engine.cursor())
                 missing = _unknown(engine.cursor(), self._files(self.there, [key]), known_files)
@@ -360,7 +364,7 @@ class Comparison:
             return -1
         rows = sql.parquet(self._files(self._store, keys))
         query = f"SELECT max(position) FROM {rows} WHERE origin = ?"
-        with contextlib.closing(self._connect()) as engine:
+        with contextlib.closing(self._connect().cursor()) as engine:
             (position,) = engine.cursor().execute(query, [writer]).fetchone()
         return -1 if position is None else int(position)
 

@@ -12,7 +12,7 @@ from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set
 from lakelog.maintain.seal import Sealer
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, segment
-from lakelog.store import disk, wal
+from lakelog.store import disk, hosts, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
@@ -215,7 +215,8 @@ def take_back(
         if batches:
             entries = [recover.rebuild_entry(store, k) for b in batches for k in b.segments]
             runs = orphans.identity_runs(store, connect, batches)
-            publish_past(store, branch, raised, tuple(entries), tuple(runs))
+            named = orphans.host_records(store, store.state(branch), batches)
+            publish_past(store, branch, raised, (*entries, *named), tuple(runs))
             events = sum(e.events for e in entries)
             outcome.done.append(
                 f"branch {branch}: its newest moves are lost; {events} events taken back from"
@@ -242,10 +243,11 @@ def publish_past(
     store: Store,
     branch: str,
     watermarks: dict[str, int],
-    entries: tuple[SegmentEntry, ...],
+    entries: tuple[Entry, ...],
     runs: tuple[IdRun, ...],
 ) -> None:
-    """Add segments of lost moves, with watermarks that are never lowered."""
+    """Add segments of lost moves and the hosts of their writers, with watermarks that are never
+    lowered."""
 
     def plan(head: Head, _: Manifest) -> Change:
         marks = dict(head.move.wal)
@@ -315,7 +317,7 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
         file.n,
         frames[0].sequence,
         (),
-        os.uname().nodename,
+        hosts.host_name(),
         0,
         frames[0].ingested_at,
     )

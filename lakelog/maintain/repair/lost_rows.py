@@ -67,7 +67,7 @@ def seal_again(
         frames, is_ordered = _frames(sources, seal)
         if not frames:
             continue
-        with contextlib.closing(connect()) as engine:
+        with contextlib.closing(connect().cursor()) as engine:
             flat = [frame for group in frames.values() for frame in group]
             table = _rows(store, state, seal, flat, engine)
         # More than there were: some had been dropped as duplicates of what nobody knows any more.
@@ -104,7 +104,7 @@ def take_from_copy(
         group = [e for e in group if recover.is_intact(copy, "segments", e.key)]
         if not group:
             continue
-        with contextlib.closing(connect()) as engine:
+        with contextlib.closing(connect().cursor()) as engine:
             source = segment_sql.rows_sql(copy.paths, group)
             query = f"SELECT * FROM ({source}) WHERE seq BETWEEN {low} AND {high}"
             table = engine.cursor().sql(query).to_arrow_table()

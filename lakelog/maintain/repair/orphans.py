@@ -15,9 +15,10 @@ from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment, sql
-from lakelog.store import disk, document
+from lakelog.store import disk, document, hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun
+from lakelog.store.entry import IdRun, Record
+from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Move
 from lakelog.store.tail import Tail
 
@@ -134,6 +135,12 @@ def identity_runs(store: Store, connect: Connect, batches: list[SealedBatch]) ->
             if len(high):
                 runs.append(identity_run.write(store.paths, high, low, disk.random_hex()))
     return runs
+
+
+def host_records(store: Store, state: Manifest, batches: list[SealedBatch]) -> tuple[Record, ...]:
+    """Return the entries of the hosts of seals which a state does not know yet."""
+    named = {key: name for batch in batches for key, name in batch.hosts.items()}
+    return hosts.records(named, hosts.of_state(store.manifests, state))
 
 
 def keys_of(store: Store, connect: Connect, keys: list[str]) -> tuple[Any, Any]:

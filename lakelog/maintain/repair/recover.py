@@ -19,7 +19,7 @@ import orjson
 
 from lakelog.errors import Damaged, DamagedRef
 from lakelog.segments import segment
-from lakelog.store import disk, document, manifest
+from lakelog.store import disk, document, hosts, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
@@ -35,13 +35,15 @@ _LOOKS = 100
 
 @dataclass(frozen=True)
 class SealedBatch:
-    """The segments of one seal, the WAL sequences that are in them, and their id runs."""
+    """The segments of one seal, the WAL sequences that are in them, their id runs, and the hosts
+    of the writers, by their digests."""
 
     commit: str
     branch: str
     ranges: dict[str, tuple[int, int]]
     segments: list[str]
     runs: list[IdRun]
+    hosts: hosts.Hosts
 
 
 def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dict[int, bytes], int]:
@@ -252,9 +254,11 @@ def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:
         if digest not in excluded and is_intact(store, "segments", digest):
             notes = segment.metadata(store.paths, digest)
             ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
-            fresh = SealedBatch(notes["commit"], notes.get("branch", ""), ranges, [], [])
+            named = orjson.loads(notes.get("hosts", "{}"))
+            fresh = SealedBatch(notes["commit"], notes.get("branch", ""), ranges, [], [], named)
             group = groups.setdefault(notes["commit"], fresh)
             group.segments.append(digest)
+            group.hosts.update(named)
     # A seal writes its segments and its id run under one commit.
     for digest in objects(store, "ids") if groups else ():
         data = disk.read(store.paths.object("ids", digest))

@@ -202,7 +202,7 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: RepairOu
     change = Change(
         "repair",
         f"past damaged move {number}, on {origin}",
-        entries=entries,
+        entries=(*entries, *orphans.host_records(store, state, batches)),
         ids_add=runs,
         rewind=True,  # what consumers have read after the state may be gone
         watermarks=watermarks,

@@ -1,0 +1,77 @@
+"""The table `origins`: on which host the events of each origin were stored.
+
+Joined by `origin` it gives the host of any event: of a file or stream the machine that read it
+last, of a writer its own. It is computed from the origins that the events of a state have, when a
+query names it; nothing is kept for each writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lakelog.files import cursors
+from lakelog.runtime.lazy import Lazy
+from lakelog.store import hosts
+from lakelog.store.bootstrap import Store
+from lakelog.store.manifest import Manifest
+from lakelog.store.tail import PendingFrames
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+
+NAME = "origins"
+PRESENT = "SELECT DISTINCT origin FROM events WHERE origin IS NOT NULL"
+"""The query for the origins of a state, which `table` gets as a table."""
+# Of a stream's key nothing but an incarnation or a part of the position follows in an origin; where
+# the name of one stream begins with that of another, the longer one is meant (F19.3).
+_QUERY = f"""
+    WITH streamed AS (
+        SELECT origin, arg_max(host, length(key)) AS host
+        FROM (FROM lakelog_present WHERE contains(origin, ':')) JOIN lakelog_streams
+        ON origin = key OR starts_with(origin, key || '#') OR starts_with(origin, key || '/')
+        GROUP BY origin
+    )
+    SELECT origin,
+        CASE WHEN f.key IS NOT NULL THEN 'file' WHEN s.origin IS NOT NULL THEN 'stream'
+            WHEN h.key IS NOT NULL THEN 'writer' END AS kind,
+        nullif(CASE WHEN f.key IS NOT NULL THEN f.host WHEN s.origin IS NOT NULL THEN s.host
+            ELSE h.host END, '') AS host
+    FROM lakelog_present AS o LEFT JOIN lakelog_files AS f ON f.key = o.origin
+    LEFT JOIN streamed AS s USING (origin)
+    LEFT JOIN lakelog_hosts AS h
+    ON length(o.origin) = 32 AND h.key = right(o.origin, {hosts.DIGITS})
+    ORDER BY origin"""
+
+
+def table(
+    cursor: duckdb.DuckDBPyConnection,
+    store: Store,
+    state: Manifest,
+    pending: PendingFrames | None,
+    present: pa.Table,
+) -> pa.Table:
+    """Return the origins that are `present` in the events of a state, and in what is pending."""
+    files = cursors.of_state(store, state)
+    # Of entries that belong to `ingest`, which imports views, this needs one member.
+    streams = store.manifests.read_records(
+        state, "stream", lambda entry: (entry.key, str(entry.members.get("host", "")))
+    )
+    named = hosts.of_state(store.manifests, state)
+    if pending is not None:
+        read = (file.header for group in pending.files.values() for file in group if file.header)
+        named |= hosts.named_in(read)
+    cursor.register("lakelog_present", present)
+    cursor.register("lakelog_files", _pairs((file.origin, file.host) for file in files))
+    cursor.register("lakelog_streams", _pairs(streams))
+    cursor.register("lakelog_hosts", _pairs(named.items()))
+    return cursor.sql(_QUERY).to_arrow_table()
+
+
+def _pairs(hosts_by_key: Iterable[tuple[str, str]]) -> pa.Table:
+    pairs = list(hosts_by_key)
+    columns = {"key": [key for key, _ in pairs], "host": [host for _, host in pairs]}
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
