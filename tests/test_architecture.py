@@ -41,8 +41,8 @@ ORDER = {
         identity_run frame_sql rows segment_sql""",
     "chunks": "state_index state_files chunker",
     "maintain": "seal compact retention row_removal reachability repair gc hotcopy",
-    "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows data
-        comparison repair""",
+    "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows
+        lost_ids data comparison repair""",
     "files": """traversal exclusions rotation inflate holes binary columnar lease splits source
         checksum scan places key_groups spool cursors content identity""",
     "formats": """sqltext uniform_lines format narrow_queries zones local_time encoded

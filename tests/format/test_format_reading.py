@@ -144,6 +144,26 @@ def test_dedupe_of_the_tail(tmp_path: Path) -> None:
         assert a.sql("SELECT count(*) FROM events").fetchall() == [(5,)]
 
 
+def test_overlapping_appends_of_one_id(tmp_path: Path) -> None:
+    """F12.6: of two appends that overlap the one with the lower ingested_at counts, whichever was
+    durable first, unless the other is sealed by then."""
+    for is_sealed, wanted in ((False, "EARLY"), (True, "LATE")):
+        path = str(tmp_path / f"{is_sealed}")
+        with lakes.opened(path) as early, lakes.opened(path) as late:
+            early.append({"type": "n"})
+            stamp = early.writer()._clock.stamp()
+            late.append({"type": "LATE", "id": "x"})
+            if is_sealed:
+                late.settle()
+            with mock.patch.object(early.writer()._clock, "stamp", return_value=stamp):
+                early.append({"type": "EARLY", "id": "x"})
+            for _ in range(2):
+                assert sorted(row["type"] for row in second_reader.rows(path)) == [wanted, "n"]
+                found = early.sql("SELECT type FROM events ORDER BY 1").fetchall()
+                assert found == [(wanted,), ("n",)]
+                late.settle()
+
+
 def test_rows_of_a_manifest(tmp_path: Path) -> None:
     """F12.7: seq is the column of sorted segments, first plus row number in arrival ones."""
     path = str(tmp_path / "lake")

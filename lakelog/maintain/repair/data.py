@@ -7,11 +7,11 @@ from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 from lakelog.event.encode import from_micros
-from lakelog.maintain.repair import lost_moves, lost_rows, orphans, recover, refs
+from lakelog.maintain.repair import lost_ids, lost_moves, lost_rows, orphans, recover, refs
 from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set_aside
 from lakelog.maintain.seal import Sealer
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import identity_run, segment
+from lakelog.segments import identity_run
 from lakelog.store import disk, hosts, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
@@ -52,14 +52,10 @@ def drop_segments(
     resealed = copied | sealed
     counts = {key: entry.events for key, entry in resealed.items()}
     lost_entries = [e for e in removed_entries if counts.get(e.key, 0) < e.events]
-    # Before the files are set aside: the footer of a damaged segment may still name its commit.
-    runs = _runs_of(store, state, lost_entries)
-    # A run that goes has the keys of what comes back, too.
-    replacing = [resealed[e.key].key for e in lost_entries if e.key in resealed] if runs else []
-    keys_again = orphans.keys_of(store, connect, replacing)
-    added: tuple[IdRun, ...] = ()
-    if len(keys_again[0]):
-        added = (identity_run.write(store.paths, *keys_again, disk.random_hex()),)
+    intact = [e for e in entries if e not in bad]
+    present = [*intact, *restored.values(), *resealed.values()]
+    present_keys = [e.key for e in present if e.kind == "events"]
+    freed = lost_ids.free(store, state, lost_entries, present_keys, connect)
     give_up(store, "segments", [e.key for e in bad], outcome)
     # By the names of the inputs only where some of them are left.
     saved_keys = restored.keys() | resealed.keys()
@@ -83,7 +79,9 @@ def drop_segments(
         back = [remain.key for e in present for remain in remains_by_key[e.key]]
         fresh = [recovered[key] for key in back if key in recovered]
         entries: tuple[Entry, ...] = (*map(tombstone, present), *fresh)
-        change = Change("repair", message, entries=entries, ids_add=added, ids_drop=runs)
+        change = Change(
+            "repair", message, entries=entries, ids_add=freed.added, ids_drop=freed.dropped
+        )
         return change if present else None
 
     publish(store, branch, plan)
@@ -116,25 +114,6 @@ def _is_here(store: Store, entry: SegmentEntry) -> bool:
 
 def _any(entries: list[SegmentEntry], keys: Container[str]) -> bool:
     return any(entry.key in keys for entry in entries)
-
-
-def _runs_of(store: Store, state: Manifest, bad: list[SegmentEntry]) -> tuple[str, ...]:
-    """The id runs sealed with lost segments: without them, lost events can be sent again."""
-    commits = set()
-    for entry in bad:
-        try:
-            commits.add(segment.metadata(store.paths, entry.key)["commit"])
-        except Exception:  # whatever Arrow says of a damaged footer: that segment names no commit
-            continue
-    # Not if another segment of the seal is intact: its events would be stored twice.
-    commits -= {group.commit for group in recover.sealed_batches(store, set())}
-    runs = []
-    for run in state.ids:
-        if recover.is_intact(store, "ids", run.digest):
-            data = disk.read(store.paths.object("ids", run.digest))
-            if data[16:32].hex() in commits:
-                runs.append(run.digest)
-    return tuple(runs)
 
 
 def _loss(branch: str, entry: SegmentEntry, taken_back: int) -> str:

@@ -1,0 +1,114 @@
+"""The ids of events that a repair gave up: free again, so that their events can be sent again.
+
+No segment has them any more, so they are those of the id runs that were published with the lost
+segments, without those of events that are in the lake. Such a run is found by the moves, where the
+state before and that after are kept, or by its commit, where the footer of the segment can be read
+(F4.4). It may be merged by now: its keys are taken out of whichever runs have them. Where neither
+tells, the ids stay: what dedupe or retention removed on purpose must not come back (F13.4).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import Damaged
+from lakelog.maintain.repair import orphans, recover
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import identity_run, segment
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import IdRun, SegmentEntry
+from lakelog.store.manifest import Manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Lazy("numpy")
+
+Connect = Callable[[], Any]
+_PUBLISHING = ("seal", "ingest")
+"""Moves that add the ids of the very segments that they add."""
+
+
+@dataclass(frozen=True)
+class Freed:
+    """The id runs of a state that have keys of lost events, and those that take their place."""
+
+    dropped: tuple[str, ...] = ()
+    added: tuple[IdRun, ...] = ()
+
+
+def free(
+    store: Store, state: Manifest, lost: list[SegmentEntry], present: list[str], connect: Connect
+) -> Freed:
+    """Write the id runs of a state without the keys of lost segments, but for those of events in
+    the segments that are `present`. Call it before the files of the lost ones are set aside."""
+    keys = {entry.key for entry in lost if entry.kind == "events"}
+    published = _published_with(store, keys) | _of_commits(store, _commits(store, keys))
+    runs = [run for run in published if recover.is_intact(store, "ids", run.digest)]
+    if not runs:
+        return Freed()
+    keys_lost = identity_run.merge([identity_run.read(store.paths, run) for run in runs])
+    there = identity_run.sort_keys(*orphans.keys_of(store, connect, present))
+    is_there = identity_run.contains(there, *keys_lost)
+    keys_lost = identity_run.sort_keys(keys_lost[0][~is_there], keys_lost[1][~is_there])
+    return _without(store, state, keys_lost)
+
+
+def _without(store: Store, state: Manifest, keys: tuple[Any, Any]) -> Freed:
+    """Write the runs of a state again that have any of these keys, without them."""
+    dropped, added = [], []
+    for run in state.ids:
+        if not recover.is_intact(store, "ids", run.digest):
+            continue  # it is rebuilt from the events and from what can be read of it
+        high, low = identity_run.read(store.paths, run)
+        is_lost = identity_run.contains(keys, high, low)
+        if is_lost.any():
+            dropped.append(run.digest)
+            if not is_lost.all():
+                rest = high[~is_lost], low[~is_lost]
+                added.append(identity_run.write(store.paths, *rest, disk.random_hex()))
+    return Freed(tuple(dropped), tuple(added))
+
+
+def _published_with(store: Store, keys: set[str]) -> set[IdRun]:
+    """Return the runs that moves added together with segments, as far as both states are kept."""
+    runs: set[IdRun] = set()
+    for branch in store.refs.all_branches() if keys else ():
+        moves = [move for _, (move, _) in sorted(recover.moves(store, branch)[0].items())]
+        for previous, move in itertools.pairwise(moves):
+            # Over a gap the runs of other segments would count as well.
+            if move.op not in _PUBLISHING or move.number != previous.number + 1:
+                continue
+            try:
+                before, after = (store.manifests.load(m.snapshot) for m in (previous, move))
+                old, new = ({e.key for e in store.manifests.segments(s)} for s in (before, after))
+            except Damaged:
+                continue
+            if keys & new - old:
+                runs |= set(after.ids) - set(before.ids)
+    return runs
+
+
+def _commits(store: Store, keys: set[str]) -> set[str]:
+    """Return the commits of the attempts that wrote segments, as far as these can tell."""
+    commits = set()
+    for key in keys:
+        try:
+            commits.add(segment.metadata(store.paths, key)["commit"])
+        except Exception:  # whatever Arrow says of a damaged footer: that segment names no commit
+            continue
+    return commits
+
+
+def _of_commits(store: Store, commits: set[str]) -> set[IdRun]:
+    """Return the runs on disk that these attempts wrote."""
+    runs = set()
+    for digest in recover.objects(store, "ids") if commits else ():
+        data = disk.read(store.paths.object("ids", digest))
+        if data[16:32].hex() in commits:
+            runs.add(IdRun(digest, len(data), int.from_bytes(data[8:16], "little")))
+    return runs
