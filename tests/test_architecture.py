@@ -46,7 +46,7 @@ ORDER = {
     "files": """traversal exclusions rotation inflate holes binary columnar lease splits source
         checksum scan places key_groups spool cursors content identity""",
     "formats": """sqltext uniform_lines format narrow_queries zones local_time encoded
-        windows_1252 pattern moments jsonl dialect lakelog_json logger_dialects dialects cloudevents
+        windows_1252 tables pattern moments jsonl dialect lakelog_json dialects cloudevents
         pieces winevent docker journal documents otlpsql otlp oos bulk line_starts
         pattern_format columns hash_headers grok re2 definition custom access logformat
         traffic syslog runtime cef programs logfmt cri auditd compose

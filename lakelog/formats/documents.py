@@ -54,7 +54,11 @@ _FIRST = re.compile(
     rb"\s*(?:\[|\{\s*\"(?:" + _NAMES.encode() + rb")\"\s*:\s*\[)[ \t\r]*\n([ \t]*)\{"
 )
 _OPENED = rf"^(?:\[|(?:\{{\s*|\s*)\"(?:{_NAMES})\"\s*:\s*\[)\s*$"
-_INNER = (lakelog_json.FORM, cloudevents.FORM, *dialects.LINES)
+_INNER: tuple[Dialect | lakelog_json.LakelogJson, ...] = (
+    lakelog_json.FORM,
+    cloudevents.FORM,
+    *dialects.LINES,
+)
 _HEAD = 4096
 _SHIFT = 32
 """Events of a document are counted in so many bits of a position."""
@@ -208,7 +212,7 @@ def _is_answer(value: Any) -> bool:
     """Whether a document is what CloudWatch answers."""
     events = value.get(_ANSWER) if isinstance(value, dict) else None
     first = events[0] if isinstance(events, list) and events else None
-    return isinstance(first, dict) and dialects.CLOUDWATCH.is_one(first)
+    return isinstance(first, dict) and dialects.NAMED["cloudwatch"].is_one(first)
 
 
 def _as_object(element: Any) -> dict[str, Any]:

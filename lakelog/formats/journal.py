@@ -13,7 +13,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import to_json
-from lakelog.formats.dialects import JOURNALD
+from lakelog.formats.dialects import NAMED
 from lakelog.formats.format import Format, Traits
 
 _FIELD = "[A-Za-z_][A-Za-z0-9_]*"
@@ -48,7 +48,7 @@ class JournalExport(Format):
     NAME = "journald-export"
 
     def _query(self) -> str:
-        return JOURNALD.query(_as_json("lines"))
+        return NAMED["journald"].query(_as_json("lines"))
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are entries of the journal."""
@@ -67,7 +67,7 @@ class JournalExport(Format):
         values = values_of(text)
         if "__REALTIME_TIMESTAMP" not in values:
             raise InvalidEvent("not a journal entry: it has no __REALTIME_TIMESTAMP")
-        return JOURNALD.event({k: to_json(v) for k, v in values.items()})
+        return NAMED["journald"].event({k: to_json(v) for k, v in values.items()})
 
 
 FORM = JournalExport(__doc__)

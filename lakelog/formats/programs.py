@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.formats.line_starts import SLOW_QUERY
 from lakelog.formats.pattern import (
@@ -36,13 +36,8 @@ from lakelog.formats.pattern import (
     graded,
 )
 from lakelog.formats.pattern_format import PatternFormat, program
+from lakelog.formats.tables import read_tables
 from lakelog.formats.zones import TZ
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import tomllib
-else:
-    tomllib = Lazy("tomllib")
 
 _TABLE = Path(__file__).with_suffix(".toml")
 _FRAGMENTS = {
@@ -66,7 +61,7 @@ _LISTS = ("numbers", "dashes", "doubled")
 
 def read_table(path: Path) -> tuple[PatternFormat, ...]:
     """Return the formats that a table declares."""
-    tables = tomllib.loads(path.read_text("utf-8"))
+    tables = read_tables(path)
     fragments = _with_fragments(_FRAGMENTS, tables.pop("fragments"))
     return tuple(_format(name, table, fragments) for name, table in tables.items())
 

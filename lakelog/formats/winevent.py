@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
-from lakelog.formats.dialects import EVTX
+from lakelog.formats.dialects import NAMED
 from lakelog.formats.format import Format, Traits
 from lakelog.runtime.lazy import Lazy
 
@@ -71,7 +71,7 @@ class WindowsEvents(Format):
             raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
         bare = re.sub(r"\s*Record \d+\s*$", "", _RECORD.sub("", decoded, count=1))
         if bare.lstrip()[:1] == "{":
-            return [EVTX.event(parse_line(bare.encode()))]
+            return [NAMED["evtx"].event(parse_line(bare.encode()))]
         if not re.fullmatch(_BETWEEN, _EVENT.sub("", decoded)):
             raise InvalidEvent("not a Windows event: text outside of <Event>, or one without end")
         elements = _EVENT.findall(decoded)
@@ -95,13 +95,13 @@ def _event(text: str, *, alone: bool) -> dict[str, Any]:
     """The event of an element; a damaged one among others of its record is kept as text."""
     try:
         members = {"Event": _value(_tree(text))}
-        if not EVTX.is_one(members):
+        if not NAMED["evtx"].is_one(members):
             raise InvalidEvent("not a Windows event: no EventID or no TimeCreated in <System>")
-        return EVTX.event(members)
+        return NAMED["evtx"].event(members)
     except InvalidEvent:
         if alone:
             raise
-        return {"type": EVTX.type, "message": text}
+        return {"type": NAMED["evtx"].type, "message": text}
 
 
 def _tree(text: str) -> _Node:

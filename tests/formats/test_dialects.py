@@ -259,7 +259,7 @@ def test_nothing_is_lost(engine: Any, form: Dialect) -> None:
 
 def test_a_message_that_is_no_text_stays_in_data(engine: Any) -> None:
     """An object cannot be a message; the next member that can is not looked for in it."""
-    found = row(engine, dialects.GOLOG, SEEDS["golog"][0] | {"msg": {"a": 1}})
+    found = row(engine, dialects.NAMED["golog"], SEEDS["golog"][0] | {"msg": {"a": 1}})
     assert "message" not in found
     assert dict(found["data"]["msg"]) == {"a": 1}
 
@@ -279,10 +279,10 @@ def test_a_message_that_is_no_text_stays_in_data(engine: Any) -> None:
 def test_levels_as_numbers(engine: Any, number: int, bunyan: str | None, gelf: str | None) -> None:
     """A number means what the dialect's scale says; beyond the scale it is no level."""
     seed = SEEDS["bunyan"][0] | {"level": number}
-    assert row(engine, dialects.BUNYAN, seed)["level"] == bunyan
-    assert row(engine, dialects.BUNYAN, seed)["data"]["level"] == number
+    assert row(engine, dialects.NAMED["bunyan"], seed)["level"] == bunyan
+    assert row(engine, dialects.NAMED["bunyan"], seed)["data"]["level"] == number
     seed = SEEDS["gelf"][0] | {"level": number}
-    assert row(engine, dialects.GELF, seed).get("level") == gelf
+    assert row(engine, dialects.NAMED["gelf"], seed).get("level") == gelf
 
 
 @pytest.mark.parametrize(
@@ -291,9 +291,9 @@ def test_levels_as_numbers(engine: Any, number: int, bunyan: str | None, gelf: s
 def test_levels_of_syslog_in_json(engine: Any, number: int, level: str) -> None:
     """GELF and the journal count as syslog does, as numbers or as text."""
     seed = SEEDS["gelf"][0] | {"level": number}
-    assert row(engine, dialects.GELF, seed)["level"] == level
+    assert row(engine, dialects.NAMED["gelf"], seed)["level"] == level
     seed = SEEDS["journald"][0] | {"PRIORITY": str(number)}
-    assert row(engine, dialects.JOURNALD, seed)["level"] == level
+    assert row(engine, dialects.NAMED["journald"], seed)["level"] == level
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_levels_of_slog_between_names(engine: Any, word: str, level: str) -> Non
     seed = {"time": "2023-10-11T22:14:15Z", "level": word, "msg": "m"}
     line = f"time=2023-10-11T22:14:15Z level={word} msg=m".encode()
     by_pairs = registry.FORMATS["logfmt"]
-    for form in (dialects.GOLOG, jsonl.FORM):
+    for form in (dialects.NAMED["golog"], jsonl.FORM):
         found = row(engine, form, seed)
         assert (found["level"], found["data"]["level"]) == (level, word)
     (found,) = one_by_one(engine, by_pairs, [line]).values()
@@ -356,7 +356,8 @@ def test_plain_json_lines_stay_plain(line: str) -> None:
 
 def test_lines_of_no_dialect_are_read_as_plain_ones(engine: Any) -> None:
     """A line among those of a dialect that lacks its members is an event all the same."""
-    (found,) = one_by_one(engine, dialects.BUNYAN, [b'{"time":5,"type":"A","x":1}']).values()
+    lines = [b'{"time":5,"type":"A","x":1}']
+    (found,) = one_by_one(engine, dialects.NAMED["bunyan"], lines).values()
     assert (found["type"], dict(found["data"])) == ("A", {"x": 1})
 
 
@@ -389,7 +390,7 @@ TIMES = [
 @pytest.mark.parametrize(("text", "clock", "word"), TIMES)
 def test_times_in_other_spellings(engine: Any, text: str, clock: str, word: str | None) -> None:
     """A time may be written as servers write it, in a dialect or not; a zone's word is kept."""
-    for form, seed in ((dialects.POSTGRES_JSON, POSTGRES), (jsonl.FORM, {"x": 1})):
+    for form, seed in ((dialects.NAMED["postgres-json"], POSTGRES), (jsonl.FORM, {"x": 1})):
         found = row(engine, form, {**seed, "timestamp": text})
         assert found["time"] == dt.datetime.fromisoformat(f"2023-10-11T{clock}+00:00")
         assert found["data"].get("tz") == word
@@ -398,7 +399,7 @@ def test_times_in_other_spellings(engine: Any, text: str, clock: str, word: str 
 def test_an_empty_time_is_none(engine: Any) -> None:
     """It is as a missing one, and another member may have the time."""
     seed = {"level": "info", "msg": "x", "ts": ""}
-    for form in (jsonl.FORM, dialects.GOLOG):
+    for form in (jsonl.FORM, dialects.NAMED["golog"]):
         line = json.dumps(seed).encode()
         assert form.parse(line).get("time") is None
         compare(engine, form, form.QUERY, [line], has_time(form))

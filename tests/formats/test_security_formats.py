@@ -301,7 +301,7 @@ def test_exports_of_every_shape(
 def test_xml_means_what_its_json_means() -> None:
     """An event is the same one from XML and from the JSON of evtx_dump."""
     (found,) = winevent.FORM.parse(SERVICE.encode())
-    assert found == dialects.EVTX.parse(json.dumps(JSON_OF_SERVICE).encode())
+    assert found == dialects.NAMED["evtx"].parse(json.dumps(JSON_OF_SERVICE).encode())
     (dumped,) = winevent.FORM.parse(DUMPED.split("Record 2")[0].encode())
     assert dumped == found
 
