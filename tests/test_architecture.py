@@ -37,7 +37,7 @@ ORDER = {
         sealer_process clock tail receipt append_batch writer async_append publish trim thinning
         history_window resolve history stats""",
     "segments": """sql arrays quoted_text payload_layout line_layout connection typed
-        field_inference column_encoding text_kinds typed_rows payload_columns bloom segment
+        field_inference column_encoding typed_rows payload_columns bloom segment
         identity_run frame_sql rows segment_sql""",
     "chunks": "state_index state_files chunker",
     "maintain": "seal compact retention row_removal reachability repair gc hotcopy",

@@ -33,7 +33,7 @@ from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer
 from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.maintain.seal import drop_duplicates, open_run
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import arrays, identity_run, rows, segment, text_kinds, typed
+from lakelog.segments import arrays, identity_run, rows, segment, typed
 from lakelog.segments.typed import Schema
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
@@ -252,7 +252,7 @@ class Batch:
         for entry in few:
             # What is damaged is found, and said, where it is read.
             with contextlib.suppress(DamagedSegment):
-                found.append(text_kinds.plain(typed.of_entry(self._job.store.paths, entry)))
+                found.append(typed.plain(typed.of_entry(self._job.store.paths, entry)))
         return list(dict.fromkeys(found))
 
     def add_bad(self, bad: list[RejectedLine]) -> None:

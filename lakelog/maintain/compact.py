@@ -338,8 +338,8 @@ class Payloads:
         read = [(entry, *_read_segment(self._store, entry, segment.read_stored)) for entry in group]
         events = Counter[typed.Schema]()
         for entry, _, schema in read:
-            events.update({schema: entry.events} if schema else {})
-        # The schema of most rows: structs of another one become text, unless they differ little.
+            events.update({typed.plain(schema): entry.events} if schema else {})
+        # The schema of most rows, with whole texts: structs of another one become text.
         given = events.most_common(1)[0][0] if events else None
         tables, size = [], 0
         for entry, table, schema in read:
@@ -378,7 +378,7 @@ class Payloads:
         for entry in (*inputs[:1], *beside[:1]):
             # A neighbour that is damaged is not this group's damage.
             with contextlib.suppress(DamagedSegment):
-                near[typed.of_entry(self._store.paths, entry)] = None
+                near[typed.plain(typed.of_entry(self._store.paths, entry))] = None
         return self._typing.choose(rows.table, rows.schema, near, order, sampled=sampled)
 
     def convert(

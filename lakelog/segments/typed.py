@@ -13,11 +13,12 @@ The kinds of members, how DuckDB and Parquet store them, and how they are writte
     number   DOUBLE    whole numbers below 2^53 as digits, others as float
     bool     BOOLEAN   true, false
     json     VARCHAR   the value's own JSON text
-    words    VARCHAR[] a text whose words, between spaces, are few: a dictionary of them is small
+    words    VARCHAR[] a text as its words, between spaces
     numbers  STRUCT    a text that is always spelled alike but for whole numbers, which are members
     object   STRUCT    its members, in the order of the schema
     list     LIST      values of one kind
 
+Segments of earlier versions have texts as words and numbers, which are read and not written.
 NULL means null in a list; elsewhere that the member is absent or null, which the schema says.
 """
 
@@ -113,6 +114,18 @@ def decode(text: str) -> Schema:
         raise ValueError("`spaced` is neither true nor false")
     _require_names(members)
     return Schema(members, spaced)
+
+
+def plain(schema: Schema) -> Schema:
+    """Return a schema with all texts as a whole, as they are written."""
+    return Schema(_plain(schema.members), schema.spaced)
+
+
+def _plain(members: tuple[Member, ...]) -> tuple[Member, ...]:
+    return tuple(
+        Member(m.name, "text" if m.kind in TEXTS else m.kind, m.null, _plain(m.members))
+        for m in members
+    )
 
 
 def structure(schema: Schema) -> str:
@@ -265,7 +278,7 @@ def _structure(member: Member) -> Any:
         return {each.name: _structure(each) for each in member.members}
     if member.kind == "list":
         return [_structure(member.members[0])]
-    return "VARCHAR" if member.kind in TEXTS else SCALARS[member.kind]
+    return SCALARS[member.kind]
 
 
 def _object_sql(members: tuple[Member, ...], value: str, spaced: bool, depth: int = 0) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import arrays, column_encoding, sql, text_kinds, typed
+from lakelog.segments import arrays, column_encoding, sql, typed
 from lakelog.segments.field_inference import infer
 from lakelog.segments.typed import Member, Schema
 
@@ -79,8 +79,6 @@ class PayloadTyping:
         self._shares: dict[str, float] = {}
         """The part of the rows that each schema fitted when it was the best that was found."""
         self._columns: dict[str, FieldColumns] = {}
-        self._refined: dict[str, Schema] = {}
-        """The schema in whose place another is used, as it makes texts smaller."""
         self._is_expected = False
         """Whether the schema was not tried on the rows of this group."""
 
@@ -111,8 +109,7 @@ class PayloadTyping:
         if not len(sample):
             return None
         few, trials = sample.take(_evenly(len(sample), _TRIED)), []
-        for given in dict.fromkeys((*near, *([self._last] if self._last else ()))):
-            schema = self._refined.get(given.key, given)
+        for schema in dict.fromkeys((*near, *([self._last] if self._last else ()))):
             trial = self._try(schema, few)
             # What no schema fitted before is not searched for again in every group.
             if trial.share >= min(_ENOUGH, self._shares.get(schema.key, 1) - _SLACK):
@@ -148,10 +145,15 @@ class PayloadTyping:
         return rows, size
 
     def recast(self, given: Schema, schema: Schema, rows: pa.Table) -> tuple[pa.Table, int]:
-        """Return rows with structs of another schema, text where that does not give it back, and
-        how many more bytes of text they stand for."""
-        new = recast(self._cursor, given, schema, rows)
-        return new, _length(rows["data"]) - _length(new["data"])
+        """Return rows whose payloads are text where their structs are those of another schema, and
+        how many more bytes of text those stand for."""
+        if schema == given:
+            return rows, 0
+        # Only the text tells which members of the other schema a payload has, and in which order.
+        texts = restored(self._cursor, given, rows)
+        structs = pa.nulls(len(rows), arrow_type(schema))
+        size = _length(rows["data"]) - _length(texts["data"])
+        return texts.append_column(typed.COLUMN, structs), size
 
     def _expected(
         self, rows: pa.Table, given: Schema | None, near: dict[Schema, None]
@@ -160,7 +162,7 @@ class PayloadTyping:
         is_first = next(iter(near), None) == given
         if given is None or not is_first or rows["data"].null_count < _ENOUGH * len(rows):
             return None
-        return self._columns.get(self._refined.get(given.key, given).key)
+        return self._columns.get(given.key)
 
     def _sample(
         self, rows: pa.Table, given: Schema | None, order: pa.Array | None
@@ -178,10 +180,9 @@ class PayloadTyping:
         return _Trial(schema, structs, masks, masks.false_count / len(sample))
 
     def _inferred(self, sample: pa.ChunkedArray, start: _Trial | None) -> _Trial | None:
-        """Return the best of some inferred schemas, `start` where none is clearly better; all texts
-        of an inferred one are whole."""
+        """Return the best of some inferred schemas, `start` where none is clearly better."""
         best, payloads = start, sample.take(_evenly(len(sample), _SEEN)).to_pylist()
-        earlier = text_kinds.plain(start.schema) if start else None
+        earlier = start.schema if start else None
         for _ in range(_ROUNDS):
             schema = infer(payloads, earlier)
             if schema is None:
@@ -197,25 +198,12 @@ class PayloadTyping:
         return best
 
     def _chosen(self, trial: _Trial, sample: pa.ChunkedArray, rows: int) -> FieldColumns:
-        if trial.schema.key not in self._columns:
-            trial = self._smaller(trial, sample, rows)
         self._last = trial.schema
         self._shares[trial.schema.key] = trial.share
         if trial.schema.key not in self._columns:
             scale = rows / len(trial.structs)
             self._columns[trial.schema.key] = encodings(trial.schema, trial.structs, scale)
         return self._columns[trial.schema.key]
-
-    def _smaller(self, trial: _Trial, sample: pa.ChunkedArray, rows: int) -> _Trial:
-        """Return a trial of the schema with texts in parts where that is smaller and fits too."""
-        schema = text_kinds.refined(trial.schema, trial.structs, rows / len(trial.structs))
-        if schema == trial.schema:
-            return trial
-        refined = self._try(schema, sample)
-        if refined.share < trial.share - _SLACK / 4:
-            return trial
-        self._refined[trial.schema.key] = schema
-        return refined
 
 
 def encodings(schema: Schema, structs: pa.StructArray, scale: float) -> FieldColumns:
@@ -255,14 +243,10 @@ def prove(
     # Payloads are valid JSON, so the engine is not asked first; one that is not fails the query.
     read = f"CASE WHEN strlen(data) <= {TEXT_MAX} THEN {{}} END"
     failure: Exception | None = None
-    divided = _divided(schema.members, typed.COLUMN)
     for parse in (f"from_json(data, {shape})", f"TRY(from_json(data, {shape}))"):
-        parsed = f"SELECT data, {read.format(parse)} AS fields FROM texts"
-        if divided != typed.COLUMN:
-            parsed = f"SELECT data, {divided} AS fields FROM ({parsed})"
         query = f"""SELECT {_stored(schema)} AS fields,
                 coalesce({built} <> data, true) AS is_text
-            FROM ({parsed})"""
+            FROM (SELECT data, {read.format(parse)} AS fields FROM texts)"""
         try:
             rows = _run(cursor, query, pa.table({"data": _in_pieces(texts)}))
         except duckdb.InvalidInputException as error:
@@ -288,77 +272,6 @@ def restored(cursor: duckdb.DuckDBPyConnection, schema: Schema, rows: pa.Table) 
     plain = rows.drop_columns([typed.COLUMN])
     at = plain.column_names.index("data")
     return plain.set_column(at, "data", pa.chunked_array(chunks, pa.string()))
-
-
-def recast(
-    cursor: duckdb.DuckDBPyConnection, given: Schema, schema: Schema, rows: pa.Table
-) -> pa.Table:
-    """Return rows whose structs are those of another schema; what it does not give back is text.
-
-    Columns that both schemas store alike are not touched.
-    """
-    if schema == given:
-        return rows
-    # Of other members only the text tells whether a payload has them, and in which order.
-    if text_kinds.plain(schema) != text_kinds.plain(given):
-        rows = restored(cursor, given, rows)
-        return rows.append_column(typed.COLUMN, pa.nulls(len(rows), arrow_type(schema)))
-    structs = rows[typed.COLUMN].combine_chunks()
-    is_struct = arrays.truths(structs.is_valid())
-    members, differ = _recast_members(cursor, given.members, schema.members, structs)
-    new = _masked(members, arrays.mask(~is_struct | differ))
-    at = rows.column_names.index(typed.COLUMN)
-    changed = rows.set_column(at, typed.COLUMN, new)
-    lost = np.flatnonzero(is_struct & differ)
-    if not len(lost):
-        return changed
-    texts = restored(cursor, given, rows.take(arrays.integers(lost)))["data"]
-    index = np.arange(len(rows))
-    index[lost] = len(rows) + np.arange(len(lost))
-    both = pa.chunked_array([*rows["data"].chunks, *texts.chunks], pa.string())
-    at = rows.column_names.index("data")
-    return changed.set_column(at, "data", both.take(arrays.integers(index)))
-
-
-def _recast_members(
-    cursor: duckdb.DuckDBPyConnection,
-    given: tuple[Member, ...],
-    wanted: tuple[Member, ...],
-    structs: pa.StructArray,
-) -> tuple[pa.StructArray, np.ndarray]:
-    """Return structs with their texts stored otherwise, and a mask of those that differ then."""
-    children, differ = [], np.zeros(len(structs), bool)
-    for nth, (before, after) in enumerate(zip(given, wanted, strict=True)):
-        child = structs.field(nth)
-        if before != after:
-            if after.kind == "object":
-                new, wrong = _recast_members(cursor, before.members, after.members, child)
-                new = _masked(new, child.is_null())
-            else:
-                new, wrong = _recast_texts(cursor, before, after, child)
-            child, differ = new, differ | wrong
-        children.append(child)
-    kinds = [pa.field(each.name, arrow_member(each)) for each in wanted]
-    return pa.StructArray.from_arrays(children, fields=kinds), differ
-
-
-def _recast_texts(
-    cursor: duckdb.DuckDBPyConnection, before: Member, after: Member, values: pa.Array
-) -> tuple[pa.Array, np.ndarray]:
-    """Return texts stored otherwise, and a mask of those that cannot be."""
-    # NULL stays NULL: the engine is given values alone, as a whole array.
-    rows = np.flatnonzero(arrays.truths(values.is_valid()))
-    query = f"""SELECT value, coalesce({typed.plain_sql(after, "value")} <> text, true) AS differs
-        FROM (SELECT {_in_parts(after, "text")} AS value, text
-            FROM (SELECT {typed.plain_sql(before, "value")} AS text FROM texts))"""
-    found = _run(cursor, query, pa.table({"value": values.take(arrays.integers(rows))}))
-    index = np.full(len(values), -1)
-    index[rows] = np.arange(len(rows))
-    where = arrays.integers(index, index >= 0)
-    differ = np.zeros(len(values), bool)
-    differ[rows] = arrays.truths(found["differs"])
-    new = found["value"].combine_chunks().cast(arrow_member(after)).take(where)
-    return new, differ
 
 
 def _exchanged(rows: pa.Table, masks: pa.Array) -> tuple[pa.Table, int]:
@@ -435,30 +348,6 @@ def arrow_member(member: Member) -> pa.DataType:
     )
 
 
-def _divided(members: tuple[Member, ...], struct: str) -> str:
-    """SQL for a struct with its texts in parts, `struct` itself where it has none of those."""
-    values = [(m, f"struct_extract({struct}, {sql.literal(m.name)})") for m in members]
-    parts = [(member, value, _in_parts(member, value)) for member, value in values]
-    if all(part == value for _, value, part in parts):
-        return struct
-    # A type in place of names, which would not be quoted.
-    types = ", ".join(f"{sql.identifier(m.name)} {_sql_type(m)}" for m, _, _ in parts)
-    row = f"row({', '.join(part for _, _, part in parts)})"
-    return f"CASE WHEN {struct} IS NOT NULL THEN {row}::STRUCT({types}) END"
-
-
-def _in_parts(member: Member, value: str) -> str:
-    if member.kind == "object":
-        return _divided(member.members, value)
-    if member.kind == "words":
-        return f"string_split({value}, ' ')"
-    if member.kind == "numbers":
-        names = ", ".join(f"'{name}'" for name in member.numbers)
-        spelled = sql.literal(text_kinds.pattern(member))
-        return f"TRY_CAST(regexp_extract({value}, {spelled}, [{names}]) AS {_sql_type(member)})"
-    return value
-
-
 def _stored(schema: Schema) -> str:
     """SQL for the structs as they are stored: JSON as text."""
     text = typed.encode(schema)
@@ -474,10 +363,6 @@ def _sql_type(member: Member) -> str:
         return f"STRUCT({', '.join(members)})"
     if member.kind == "list":
         return f"{_sql_type(member.members[0])}[]"
-    if member.kind == "numbers":
-        return f"STRUCT({', '.join(f'{sql.identifier(name)} BIGINT' for name in member.numbers)})"
-    if member.kind == "words":
-        return "VARCHAR[]"
     return typed.SCALARS[member.kind].replace("JSON", "VARCHAR")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -15,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from lakelog.segments import typed
 from tests.golden import kit
-from tests.support import lakes, second_reader, statements
+from tests.support import second_reader, statements
 from tests.support.requirements import give_up, need
 
 READER = statements.ROOT / "docs/reader-node"
@@ -161,30 +159,6 @@ def test_the_javascript_reader_gives_the_answers(
     done = subprocess.run([*program, path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == wanted(name)
-
-
-def test_the_javascript_reader_gives_texts_in_parts(tmp_path: Path, program: list[str]) -> None:
-    """F4.7: it reads payloads whose texts are stored as words and as numbers."""
-    words = "é model latency token cache retry timeout segment audio speech queue worker".split()
-    path, chance = str(tmp_path / "lake"), random.Random(7)
-    with lakes.opened(path) as lake:
-        lake.append(
-            {
-                "type": "t",
-                "data": {
-                    "title": " ".join(chance.choices(words, k=9)),
-                    "url": f"https://example.com/é/{n * 7919 % 1000:03d}?id={n * n}",
-                },
-            }
-            for n in range(2_000)
-        )
-        lake.compact()
-        (entry,) = lake.store.manifests.segments(lake.store.state("main"))
-        members = typed.of_entry(lake.store.paths, entry).members
-    assert [member.kind for member in members] == ["words", "numbers"]
-    done = subprocess.run([*program, path], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == kit.answers(path)
 
 
 def test_the_javascript_reader_is_small_and_pinned() -> None:

@@ -167,6 +167,13 @@ def typed(path: str) -> None:
         texts.clear()
 
 
+CASES["texts-in-parts"] = (
+    "Typed segments of an earlier version: texts as their words and as the numbers in them, and"
+    " those that these do not give back.",
+    None,
+)
+
+
 @case
 def rewound(path: str) -> None:
     """Rollback and undo: the head names an older state; its watermarks and generation are new."""
