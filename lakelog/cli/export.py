@@ -7,7 +7,7 @@ import time
 import click
 
 from lakelog.cli.app import App, complete_ref, complete_table, verb
-from lakelog.cli.pairs import pair_of, value_of
+from lakelog.cli.arguments import pair_of, value_of
 from lakelog.cli.render.output import FormatChoice, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many, size
 from lakelog.errors import ExportRefused

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.pairs import pair_of, value_of
+from lakelog.cli.arguments import pair_of, value_of
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output

@@ -1,17 +1,21 @@
-"""Verbs that work in rounds: once, or again and again until a signal."""
+"""Verbs that work in rounds: once, or again and again until a signal, also as a service."""
 
 from __future__ import annotations
 
 import _thread
 import contextlib
+import os
+import shlex
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import click
 
+from lakelog.cli.app import App
 from lakelog.errors import InvalidSetting
 from lakelog.settings import span_us
 
@@ -118,3 +122,12 @@ class SpanParam(click.ParamType[float]):
         if seconds < 0.01:
             self.fail(f"{value!r} is no time from 10ms on, such as 500ms, 1s or 5m", param, ctx)
         return seconds
+
+
+def unit(template: str, app: App, arguments: Sequence[str], subject: str, **sections: str) -> str:
+    """Return a unit that runs `lakelog` with these arguments on the lake and branch of `app`."""
+    program = [sys.executable, "-m", "lakelog", "--lake", os.path.abspath(app.path)]
+    program += ["--branch", app.branch] if app.branch != "main" else []
+    # % begins a specifier in a systemd unit, and $ a variable.
+    command = shlex.join([*program, *arguments]).replace("%", "%%").replace("$", "$$")
+    return template.format(where=subject.replace("%", "%%"), command=command, **sections)

@@ -13,7 +13,7 @@ from click.shell_completion import get_completion_class
 
 from lakelog import settings as settings
 from lakelog.cli.app import App, complete_pair, complete_setting, everywhere, verb
-from lakelog.cli.pairs import pair_of
+from lakelog.cli.arguments import pair_of
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OutputTarget, emit_words, with_output
 from lakelog.cli.render.tables import Count

@@ -14,8 +14,7 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
 from lakelog.cli.render.terminal import many
-from lakelog.cli.rounds import stop_at_signals, with_every
-from lakelog.cli.units import unit
+from lakelog.cli.rounds import stop_at_signals, unit, with_every
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros
 from lakelog.sync import check as checking

@@ -13,7 +13,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.moments import moment
+from lakelog.cli.arguments import moment
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import FormatChoice, OutputTarget, write_text

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakelog.cli.app import App, complete_ref, complete_view, verb
-from lakelog.cli.moments import moment
-from lakelog.cli.pairs import pair_of
+from lakelog.cli.arguments import moment, pair_of
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OutputTarget, emit, open_output, with_output, write_text
 from lakelog.cli.render.results import result_of

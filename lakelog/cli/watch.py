@@ -25,8 +25,7 @@ from lakelog.cli.consume import report_consumed
 from lakelog.cli.input_formats import with_pattern, with_selection
 from lakelog.cli.recent import RedisPlan, with_redis
 from lakelog.cli.render.terminal import arrival, is_terminal, many
-from lakelog.cli.rounds import SIGNALS, StopEvent, repeat
-from lakelog.cli.units import unit
+from lakelog.cli.rounds import SIGNALS, StopEvent, repeat, unit
 from lakelog.cli.watch_status import show_status
 from lakelog.collect import loop
 from lakelog.collect import watch as following

@@ -10,7 +10,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_pair, verb
-from lakelog.cli.pairs import event_of, pair_of
+from lakelog.cli.arguments import event_of, pair_of
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import cell
 from lakelog.cli.stdin_lines import InputLine, chunks, documents, split

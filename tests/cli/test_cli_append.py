@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lakelog.cli import stdin_lines as cut
-from lakelog.cli.pairs import event_of
+from lakelog.cli.arguments import event_of
 from tests.support.cli import answer, lines, run
 from tests.support.requirements import need
 from tests.support.tree import ROOT

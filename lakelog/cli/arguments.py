@@ -1,4 +1,4 @@
-"""KEY=VALUE arguments: settings, query parameters, and events given on the command line."""
+"""What is typed as an argument: KEY=VALUE for settings, parameters and events; times and spans."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 import click
 import orjson
 
-from lakelog.errors import InvalidEvent
+from lakelog.errors import InvalidEvent, InvalidSetting
+from lakelog.event.encode import parse_time, to_micros
 from lakelog.event.exact import parse_value
+from lakelog.settings import span_us
+from lakelog.store import disk
 
 
 def event_of(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -47,3 +50,20 @@ def value_of(argument: str) -> Any:
         return parse_value(argument.encode())
     except (orjson.JSONDecodeError, InvalidEvent, UnicodeEncodeError):
         return argument
+
+
+def moment(option: str, value: str | None) -> int | None:
+    """Return the time that an option names, in microseconds. Raises UsageError."""
+    if value is None:
+        return None
+    try:
+        # A span first: no time can be taken for one.
+        return disk.now_us() - span_us(value)
+    except InvalidSetting:
+        pass
+    try:
+        return to_micros(parse_time(value))
+    except InvalidEvent:
+        raise click.UsageError(
+            f"{option} is a time such as 2026-11-20T08:00, or a span such as 2h, not {value!r}"
+        ) from None
