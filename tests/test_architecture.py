@@ -53,10 +53,10 @@ ORDER = {
         applog zeek w3c delimited plain leading_times mixture registry""",
     "render": "values vectors ordered display formats plots",
     "query": """sql frames stream relation tail_rows behaviour providers ref_schemas type_tables
-        segment_files cursor_pool segment_choice seal_requests frame_scans cursor_views
+        segment_choice cursor_pool seal_requests frame_scans cursor_views
         top_scans session
         follow""",
-    "query/sql": """extractions tree payload newest moments prune top_rows listings qualifiers keys
+    "query/sql": """extractions tree payload times analysis top_rows listings qualifiers keys
         table_sql""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns file_table origin_table tables contract sample user_views""",

@@ -25,7 +25,7 @@ from lakelog.compat.omega import EventRow
 from lakelog.compat.packs import Pack
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.query.sql.prune import HIGHEST, LOWEST
+from lakelog.query.sql.analysis import HIGHEST, LOWEST
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import stats
 from lakelog.store.entry import Counts, SegmentEntry

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
 from lakelog.maintain import compact
-from lakelog.query.sql import prune
+from lakelog.query.segment_choice import near
+from lakelog.query.sql.analysis import analyze
 from lakelog.query.tail_rows import TailRows
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment_sql, sql
@@ -247,12 +248,10 @@ class Follower:
         entries = self._store.manifests.segments(state, "events")
         if where is None:
             return entries
-        mentions = prune.analyze(
-            self._connect().cursor(), f"SELECT * FROM events WHERE (\n{where}\n)"
-        )
+        mentions = analyze(self._connect().cursor(), f"SELECT * FROM events WHERE (\n{where}\n)")
         if not mentions.parsed or not mentions.needs:
             return entries
-        return mentions.near(entries)
+        return near(entries, mentions.needs)
 
     @property
     def _condition(self) -> str:

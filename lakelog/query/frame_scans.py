@@ -12,11 +12,14 @@ from __future__ import annotations
 import functools
 import os
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from lakelog.query.sql import prune, table_sql
+from lakelog.engine.syntax import Node
+from lakelog.query.sql import table_sql
+from lakelog.query.sql.analysis import TableRefs
 from lakelog.query.sql.table_sql import View, columns
+from lakelog.query.sql.tree import nodes, tree_of
 from lakelog.query.stream import Stream
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import frame_sql
@@ -54,7 +57,7 @@ class Source(Protocol):
     def connect(self) -> duckdb.DuckDBPyConnection:
         """The database of its queries."""
 
-    def choose(self, state: Manifest, mentions: prune.TableRefs) -> list[SegmentEntry]:
+    def choose(self, state: Manifest, mentions: TableRefs) -> list[SegmentEntry]:
         """The segments that a query can need."""
 
     def rows_sql(self, entries: list[SegmentEntry]) -> str:
@@ -110,7 +113,7 @@ class FrameScans:
         self,
         cursor: duckdb.DuckDBPyConnection,
         query: str,
-        mentions: prune.TableRefs,
+        mentions: TableRefs,
         state: Manifest,
         pending: PendingFrames | None,
     ) -> Stream | None:
@@ -131,7 +134,7 @@ class FrameScans:
         self,
         cursor: duckdb.DuckDBPyConnection,
         query: str,
-        mentions: prune.TableRefs,
+        mentions: TableRefs,
         state: Manifest,
         pending: PendingFrames | None,
     ) -> FrameScan | None:
@@ -150,7 +153,7 @@ class FrameScans:
         self,
         cursor: duckdb.DuckDBPyConnection,
         query: str,
-        mentions: prune.TableRefs,
+        mentions: TableRefs,
         state: Manifest,
         pending: PendingFrames | None,
     ) -> FrameScan | None:
@@ -159,7 +162,7 @@ class FrameScans:
             return None
         if mentions.needles:  # others keep the rows of what is asked for again
             return None
-        wanted = columns_read(prune.nodes(cursor, query))
+        wanted = columns_read(nodes(tree_of(cursor, query)["statements"]))
         if wanted is None or not wanted <= frame_sql.SCANNED or not os.path.isdir(_DESCRIPTORS):
             return None
         frames = [f for fs in pending.frames.values() for f in fs if not f.flags & wal.QUARANTINED]
@@ -209,11 +212,12 @@ def _is_bound(cursor: duckdb.DuckDBPyConnection, rows: str, query: str) -> bool:
     return True
 
 
-def columns_read(nodes: list[dict[str, Any]]) -> set[str] | None:
+def columns_read(tree: Iterable[Node]) -> set[str] | None:
     """Return the columns of `events` that the nodes of a query name, None if it may read others."""
-    tables = {node["alias"].lower() for node in nodes if node.get("type") == "BASE_TABLE"}
+    parts = list(tree)
+    tables = {node["alias"].lower() for node in parts if node.get("type") == "BASE_TABLE"}
     named = set[str]()
-    for node in nodes:
+    for node in parts:
         kind = node.get("type")
         if kind in ("STAR", "POSITIONAL_REFERENCE") or node.get("column_name_alias"):
             return None

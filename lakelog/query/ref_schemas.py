@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog.query.providers import Pinned, TableProvider
-    from lakelog.query.sql import payload, prune
+    from lakelog.query.sql import payload
+    from lakelog.query.sql.analysis import Predicate, TableRefs
     from lakelog.query.sql.extractions import Extraction
     from lakelog.store.bootstrap import Store
     from lakelog.store.entry import SegmentEntry
@@ -57,9 +58,7 @@ class Source(Protocol):
     def verified_segments(self, state: Manifest) -> list[SegmentEntry]:
         """All segments of a state."""
 
-    def among(
-        self, entries: list[SegmentEntry], needs: list[prune.Predicate]
-    ) -> list[SegmentEntry]:
+    def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Those of verified segments that can hold what is needed."""
 
     def view_sql(
@@ -91,7 +90,7 @@ class RefSchemas:
         self.states.clear()
         self.versions.clear()
 
-    def requalified(self, query: str, mentions: prune.TableRefs) -> str:
+    def requalified(self, query: str, mentions: TableRefs) -> str:
         """Put the schema of a state where the query names a tag or branch: `"v1".events`."""
         named = {pair for pair in mentions.tables if pair[0]}
         if mentions.parsed and not named:
@@ -139,7 +138,7 @@ class RefSchemas:
             return events
         return self._session.provider.schema(name, pinned, table, events)
 
-    def events(self, query: str, needs: Mapping[str, list[prune.Predicate]]) -> dict[str, View]:
+    def events(self, query: str, needs: Mapping[str, list[Predicate]]) -> dict[str, View]:
         """Return what `events` is in each schema that a query names; under another name if `needs`,
         by ref, leave out some of its segments."""
         named = (match[0] for match in _SCHEMA.finditer(query))

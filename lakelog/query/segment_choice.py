@@ -1,55 +1,163 @@
-"""The segments that a query has to read of a state, remembered while nothing is published."""
+"""The segments that a query has to read of a state, each hashed before it is first read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from typing import TYPE_CHECKING
 
-from lakelog.query.sql.prune import Predicate, TableRefs
+from lakelog.errors import DamagedSegment, SnapshotGone
+from lakelog.query.sql import times
+from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate, TableRefs
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import bloom
+from lakelog.segments.bloom import Filters
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
+from lakelog.store.entry import Counts, SegmentEntry
 from lakelog.store.manifest import Manifest
+from lakelog.store.verified_files import hash_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lakelog.maintain import reachability
+else:
+    pa = Lazy("pyarrow")
+    reachability = Lazy("lakelog.maintain.reachability")
 
 _REMEMBERED = 64
+_NAMES_MAX = 1000
+"""Lists of more ids or subjects are not looked up in filters."""
 
 
 class SegmentChoice:
-    """Chooses by the statistics of the manifest, then by the Bloom filters. Safe for threads."""
+    """Chooses by the statistics of the manifest, then by the Bloom filters; what was chosen by
+    these is remembered while nothing is published. Safe for threads."""
 
-    def __init__(self, store: Store, verify: Callable[[list[SegmentEntry]], None]) -> None:
-        """`verify` hashes segments of which filters are to be made."""
-        self._store, self._verify = store, verify
+    def __init__(self, store: Store, branch: str) -> None:
+        self._store, self._branch = store, branch
         self._filters = bloom.Filters(store.paths)
-        self._known: dict[tuple[object, ...], tuple[SegmentEntry, ...]] = {}
+        self._chosen: dict[tuple[object, ...], tuple[SegmentEntry, ...]] = {}
 
-    def segments(self, state: Manifest, mentions: TableRefs) -> list[SegmentEntry]:
+    def segments(self, state: Manifest, refs: TableRefs) -> list[SegmentEntry]:
         """Return the event segments of a state that a query can need. Raises DamagedSegment,
         SnapshotGone where a filter has to be made."""
-        if not mentions.parsed or not mentions.needs:
+        if not refs.parsed or not refs.needs:
             return self._store.manifests.segments(state, "events")
-        if not mentions.needles:
-            return self._near(state, mentions)
-        key = (state.digest, *(need.key for need in mentions.needs))
-        known = self._known.get(key)
-        if known is None:
-            known = tuple(self._holding(state, mentions))
-            if len(self._known) >= _REMEMBERED:
-                self._known = {}
-            self._known[key] = known
-        return list(known)
+        if not refs.needles:
+            return self._near(state, refs.needs)
+        key = (state.digest, *(need.key for need in refs.needs))
+        chosen = self._chosen.get(key)
+        if chosen is None:
+            chosen = tuple(self._holding(state, refs.needs))
+            if len(self._chosen) >= _REMEMBERED:
+                self._chosen = {}
+            self._chosen[key] = chosen
+        return list(chosen)
 
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that hold what any of some mentions needs."""
-        mentions = TableRefs(parsed=True, needs=needs)
-        near = mentions.near(entries)
-        return mentions.holding(near, self._filters) if mentions.needles else near
+        matches = near(entries, needs)
+        if TableRefs(needs=needs).needles:
+            return holding(matches, needs, self._filters)
+        return matches
 
-    def _near(self, state: Manifest, mentions: TableRefs) -> list[SegmentEntry]:
-        near = self._store.manifests.segments_between(state, mentions.low, mentions.high)
-        return mentions.near([entry for entry in near if entry.kind == "events"])
+    def verify(self, entries: list[SegmentEntry]) -> None:
+        """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
+        store, fresh = self._store, []
+        for entry in entries:
+            path = store.paths.object("segments", entry.key)
+            try:
+                if store.verified.holds(entry.key, path):
+                    continue
+                if hash_file(path) != entry.key:
+                    raise DamagedSegment(path, "the content does not match its name")
+            except FileNotFoundError:
+                raise self._missing(entry, path) from None
+            fresh.append((entry.key, path))
+        if fresh:
+            store.verified.add_all(fresh)
 
-    def _holding(self, state: Manifest, mentions: TableRefs) -> list[SegmentEntry]:
-        near = self._near(state, mentions)
-        if missing := self._filters.missing(entry.key for entry in near):  # filters to be made
-            self._verify([entry for entry in near if entry.key in missing])
-        return mentions.holding(near, self._filters)
+    def _missing(self, entry: SegmentEntry, path: str) -> Exception:
+        """A segment is not there: collected behind a slow reader's back, or lost."""
+        if f"segments/{entry.key}" in reachability.lost_names(self._store):
+            return DamagedSegment(path, "it was lost, and a repair has given it up")
+        state = self._store.state(self._branch)
+        if any(e.key == entry.key for e in self._store.manifests.segments(state)):
+            return DamagedSegment(path, "the segment is missing")
+        return SnapshotGone(f"segment {entry.key[:12]} was collected by gc: run the query again")
+
+    def _near(self, state: Manifest, needs: list[Predicate]) -> list[SegmentEntry]:
+        low, high = min(need.low for need in needs), max(need.high for need in needs)
+        entries = self._store.manifests.segments_between(state, low, high)
+        return near([entry for entry in entries if entry.kind == "events"], needs)
+
+    def _holding(self, state: Manifest, needs: list[Predicate]) -> list[SegmentEntry]:
+        entries = self._near(state, needs)
+        if missing := self._filters.missing(entry.key for entry in entries):
+            # filters to be made of them
+            self.verify([entry for entry in entries if entry.key in missing])
+        return holding(entries, needs, self._filters)
+
+
+def near(entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
+    """Return the segments of which any mention may match a row by their statistics: of all segments
+    of a state, or of those between its times."""
+    return _united(entries, [_near(entries, need) for need in needs])
+
+
+def holding(
+    entries: list[SegmentEntry], needs: list[Predicate], filters: Filters
+) -> list[SegmentEntry]:
+    """Return those of them of which any mention may match a row by their Bloom filters."""
+    return _united(entries, [_holding(_near(entries, need), need, filters) for need in needs])
+
+
+def _united(entries: list[SegmentEntry], parts: list[list[SegmentEntry]]) -> list[SegmentEntry]:
+    if len(parts) == 1:
+        return parts[0]
+    keys = {entry.key for part in parts for entry in part}
+    return [entry for entry in entries if entry.key in keys]
+
+
+def _near(entries: list[SegmentEntry], need: Predicate) -> list[SegmentEntry]:
+    low, high = need.low, need.high
+    if need.before_newest is not None and entries:
+        low = max(low, max(e.time[1] for e in entries) - need.before_newest)
+    if need.extremes and entries:
+        begin, end = min(e.time[0] for e in entries), max(e.time[1] for e in entries)
+        has_first, has_last = times.FIRST in need.extremes, times.LAST in need.extremes
+        return [
+            e
+            for e in entries
+            if (has_first and e.time[0] == begin) or (has_last and e.time[1] == end)
+        ]
+    if low > LOWEST or high < HIGHEST:
+        entries = [e for e in entries if e.time[0] <= high and low <= e.time[1]]
+    if need.types is not None:
+        entries = [e for e in entries if _may(need.types, e.types)]
+    if need.sources is not None:
+        entries = [e for e in entries if _may(need.sources, e.sources)]
+    if need.subjects:
+        lowest, highest = min(need.subjects), max(need.subjects)
+        spans = ((e, e.subject) for e in entries)
+        entries = [e for e, s in spans if s is None or (s[0] <= highest and lowest <= s[1])]
+    return [] if need.subjects == set() or need.ids == set() else entries
+
+
+def _holding(entries: list[SegmentEntry], need: Predicate, filters: Filters) -> list[SegmentEntry]:
+    for column, names in (("id", need.ids), ("subject", need.subjects)):
+        if names is not None and len(names) <= _NAMES_MAX:
+            keys, hashed = (e.key for e in entries), _hashes(tuple(sorted(names)))
+            matches = filters.containing(keys, column, hashed)
+            entries = [e for e in entries if e.key in matches]
+    return entries
+
+
+@functools.lru_cache(64)
+def _hashes(names: tuple[str, ...]) -> list[int]:
+    hashed: list[int] = bloom.hashes(pa.array(names, pa.string())).tolist()
+    return hashed
+
+
+def _may(values: set[str] | None, counts: Counts) -> bool:
+    return values is None or isinstance(counts, str) or not values.isdisjoint(counts)

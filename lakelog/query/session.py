@@ -1,10 +1,10 @@
 """Running SQL: the table `events` is one snapshot plus the live tail, fixed when sql() is called.
 
 Each query gets a cursor with temporary views of its own, over exactly the segments that the
-manifest's statistics leave (prune.py), each verified by length and SHA-256 once. A SELECT over the
-lake's own tables gets one whose views are made, if an earlier query has left it. Every tag and
-branch is also a schema: `"v1".events` reads a schema of its own for each state of that ref, whose
-name is put into the query; a view of it, `"v1".sessions`, gets one for itself.
+manifest's statistics leave, each verified by length and SHA-256 once (segment_choice.py). A SELECT
+over the lake's own tables gets one whose views are made, if an earlier query has left it. Every tag
+and branch is also a schema: `"v1".events` reads a schema of its own for each state of that ref,
+whose name is put into the query; a view of it, `"v1".sessions`, gets one for itself.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.engine import messages, session_settings
 from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
-from lakelog.query import cursor_views, frames, providers, seal_requests, segment_files, type_tables
+from lakelog.query import cursor_views, frames, providers, seal_requests, type_tables
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
 from lakelog.query.ref_schemas import RefSchemas
 from lakelog.query.relation import Failure, Relation, guarded
 from lakelog.query.segment_choice import SegmentChoice
-from lakelog.query.sql import listings, prune, table_sql
+from lakelog.query.sql import listings, table_sql
+from lakelog.query.sql.analysis import TableRefs, analyze
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import Stream
@@ -74,7 +75,7 @@ class Session:
         self._tails: dict[str, Tail] = {}
         self._rows: dict[str, TailRows] = {}
         self._sealing = seal_requests.SealRequests(store, branch)
-        self._choice = SegmentChoice(store, self._verify)
+        self._choice = SegmentChoice(store, branch)
         self.among = self._choice.among
         self._renew_cursors()
         self._prepared: set[str] = set()
@@ -156,10 +157,9 @@ class Session:
         """
         with self.mutex.hold():
             is_first = self._base is None and at is None and any(t in query.lower() for t in TABLES)
-            with self.tail(self._branch).read_ahead(
-                is_wanted=is_first
-            ):  # the database takes as long
-                mentions = prune.analyze(self._database().cursor(), query)
+            # The database takes as long.
+            with self.tail(self._branch).read_ahead(is_wanted=is_first):
+                mentions = analyze(self._database().cursor(), query)
             named = mentions.own_tables(TABLES)
             if named is None or self.hides_tables or listings.asks_for_tables(query):
                 return None
@@ -263,9 +263,9 @@ class Session:
             query, params = self._bind(cursor, query, params, at, is_as_asked=is_as_asked)
             return explain + query, params
         with self.mutex.hold():
-            mentions = prune.analyze(self.connect().cursor(), query, params, cursor)
+            mentions = analyze(self.connect().cursor(), query, params, cursor)
             query = query if mentions.parsed else session_settings.for_session(cursor, query)
-            query = self._types.replaced(cursor, query, mentions)
+            query, mentions = self._types.replaced(cursor, query, mentions)
             query = self.refs.requalified(query, mentions)
             other = self.prepare(cursor, query, mentions, at, params, is_as_asked=is_as_asked)
             # A view made here is read by later queries that do not name `events`.
@@ -281,7 +281,7 @@ class Session:
 
     def plan(self, query: str, params: Any = None, at: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
-        mentions = prune.analyze(self.connect().cursor(), query, params)
+        mentions = analyze(self.connect().cursor(), query, params)
         state, pending = self.state(at)
         of_types = self._types.views(mentions, (state, pending))
         opened = {entry.key for view in of_types for entry in view.entries}
@@ -312,7 +312,7 @@ class Session:
         self,
         cursor: duckdb.DuckDBPyConnection,
         query: str,
-        mentions: prune.TableRefs,
+        mentions: TableRefs,
         at: str | None,
         params: Any = None,
         *,
@@ -337,7 +337,7 @@ class Session:
             if counted := self._counted(mentions, *pinned):
                 return counted
             # What the views of another schema ask of events is not in the query: take them all.
-            views = self._views(named, prune.TableRefs() if extra else mentions, *pinned)
+            views = self._views(named, TableRefs() if extra else mentions, *pinned)
             views += self._types.views(mentions, pinned) if is_of_type else []
         elif not of_refs:
             return None
@@ -362,7 +362,7 @@ class Session:
         self._tops = TopScans(*parts, is_part=self._only is not None)
 
     def _counted(
-        self, mentions: prune.TableRefs, state: Manifest, pending: PendingFrames | None
+        self, mentions: TableRefs, state: Manifest, pending: PendingFrames | None
     ) -> str | None:
         """SQL for the answer to a query that only counts all events."""
         if mentions.counts_all is None or self._only is not None:
@@ -371,11 +371,7 @@ class Session:
         return f"SELECT {total}::BIGINT AS {sql.identifier(mentions.counts_all)}"
 
     def _views(
-        self,
-        named: set[str],
-        mentions: prune.TableRefs,
-        state: Manifest,
-        pending: PendingFrames | None,
+        self, named: set[str], mentions: TableRefs, state: Manifest, pending: PendingFrames | None
     ) -> list[View]:
         """The tables that a query names, of one state."""
         views = []
@@ -403,7 +399,7 @@ class Session:
         self._sealing.meet(pending)
         return self.store.manifests.of(pending.head.move), pending
 
-    def choose(self, state: Manifest, mentions: prune.TableRefs) -> list[SegmentEntry]:
+    def choose(self, state: Manifest, mentions: TableRefs) -> list[SegmentEntry]:
         """Return the event segments that a query can need."""
         if self.hides_tables or (mentions.of_newest and self._only is not None):  # of other events
             return self.store.manifests.segments(state, "events")
@@ -455,7 +451,7 @@ class Session:
 
     def _verify(self, entries: list[SegmentEntry]) -> None:
         """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
-        segment_files.verify(self.store, self._branch, entries)
+        self._choice.verify(entries)
 
     def rows_of(self, branch: str) -> TailRows:
         """What makes rows of the tail of a branch, shared by queries."""

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from lakelog.engine.syntax import SyntaxFault, sql_of
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.ref_schemas import RefSchemas
-from lakelog.query.sql import prune
-from lakelog.query.sql.prune import TableRefs
+from lakelog.query.sql.analysis import TableRefs
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.top_rows import TopRows, top_rows
-from lakelog.query.sql.tree import with_events
+from lakelog.query.sql.tree import tree_of, with_events
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import connection
 from lakelog.store.entry import SegmentEntry
@@ -121,7 +120,7 @@ class TopScans:
         if query not in self._asked:
             if len(self._asked) >= _KEPT:
                 self._asked.clear()
-            tree = prune.tree_of(self._database().cursor(), query)
+            tree = tree_of(self._database().cursor(), query)
             tree = with_events(tree, {schema: "events"}) if schema else tree
             is_one = len(tree.get("statements", ())) == 1
             self._asked[query] = top_rows(tree, table) if is_one else None

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lakelog.engine import catalog
-from lakelog.query.sql.prune import Predicate, TableRefs, TypeRef
+from lakelog.query.sql.analysis import Predicate, TableRefs, TypeRef
 from lakelog.query.sql.qualifiers import Token, tokens
 from lakelog.query.sql.table_sql import Kinds, View
 from lakelog.query.sql.tree import TYPES
@@ -64,26 +64,28 @@ class TypeTables:
         self._session = session
         self._lasting: set[str] = set()
 
-    def replaced(self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: TableRefs) -> str:
-        """Return a query that reads views in the place of tables of types; `mentions` has them.
+    def replaced(
+        self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: TableRefs
+    ) -> tuple[str, TableRefs]:
+        """Return a query that reads views in the place of tables of types, and what it mentions.
 
         Raises QueryFailed for a type of a ref that has no events.
         """
         if TYPES not in query.lower() or self._session.provider is None:
-            return query
-        mentions.types = _found(query, mentions)
-        if mentions.types and self._is_taken(cursor):
-            mentions.types = []
+            return query, mentions
+        types = _found(query, mentions)
+        if types and self._is_taken(cursor):
+            types = []
         names = {}
-        for ref in mentions.types:
+        for ref in types:
             own = _view_name(ref.name)
             names[ref.ref, ref.name] = (
                 self._session.refs.type_view(ref.ref, ref.name, own) if ref.ref else own
             )
         # What a statement makes is read by later ones that do not name the type.
         if not mentions.parsed and _LASTS.search(query):
-            self._lasting |= {ref.name for ref in mentions.types if not ref.ref}
-        return _replaced(query, mentions.types, names)
+            self._lasting |= {ref.name for ref in types if not ref.ref}
+        return _replaced(query, types, names), replace(mentions, types=types)
 
     def views(self, mentions: TableRefs, pinned: Pinned) -> list[View]:
         """Return the views of the tables that a query reads, of one state.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
-from lakelog.query.sql import payload, prune
+from lakelog.query.sql import payload, table_sql
 from lakelog.query.sql.extractions import Extraction, WideColumns
 from lakelog.query.tail_rows import ORDER, begins_with
 from lakelog.runtime.lazy import Lazy
@@ -323,7 +323,7 @@ class Projector:
         self, cursor: duckdb.DuckDBPyConnection, query: str
     ) -> payload.Rewriting | None:
         """Return a map with its extractions from payloads as columns, where it reads no others."""
-        rewriting = prune.rewrite(cursor, query, True, {("", "segment"): payload.WIDE})
+        rewriting = table_sql.rewrite(cursor, query, True, {("", "segment"): payload.WIDE})
         return None if rewriting is None or rewriting.reads_events else rewriting
 
     def _rows(self, parts: list[Part], more: tuple[Extraction, ...] = ()) -> str:

@@ -12,7 +12,7 @@ from lakelog.engine.catalog import has_relation
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.query import providers
 from lakelog.query.session import Session
-from lakelog.query.sql import prune
+from lakelog.query.sql.analysis import TableRefs, analyze
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
@@ -216,7 +216,7 @@ class ViewTables:
             cursor.execute(f"SET search_path = '{of.name}'")
             return query
         with self.session.mutex.hold():
-            mentions = prune.analyze(self.session.connect().cursor(), query)
+            mentions = analyze(self.session.connect().cursor(), query)
             return self.session.prepare(cursor, query, mentions, of) or query
 
     def schema(self, name: str, pinned: Pinned, table: str, events: str) -> str | None:
@@ -314,11 +314,7 @@ class ViewTables:
             )
 
     def offer(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        query: str,
-        mentions: prune.TableRefs,
-        at: str | None,
+        self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: TableRefs, at: str | None
     ) -> Pinned | None:
         """Make a table of each view that a query names and no table hides, all of one state; see
         TableProvider."""
@@ -338,7 +334,7 @@ class ViewTables:
             )
         return pinned
 
-    def _named(self, query: str, mentions: prune.TableRefs) -> set[str]:
+    def _named(self, query: str, mentions: TableRefs) -> set[str]:
         """The names that a query may mean views by."""
         if mentions.parsed:
             named = {t.lower() for schema, t in mentions.tables if not schema}

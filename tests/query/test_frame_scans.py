@@ -15,7 +15,7 @@ from lakelog.cli import cli
 from lakelog.cli.render.results import PROBE
 from lakelog.event import encode
 from lakelog.query.frame_scans import columns_read
-from lakelog.query.sql import prune
+from lakelog.query.sql.tree import nodes, tree_of
 
 MakeLake = Callable[..., lakelog.Lake]
 TYPES = "SELECT type FROM events ORDER BY type"
@@ -116,7 +116,7 @@ def test_columns_are_known_or_taken_for_all(
 ) -> None:
     """A query that could read columns which it does not name is not answered from some."""
     cursor = make_lake()._session.connect().cursor()
-    columns = columns_read(prune.nodes(cursor, query))
+    columns = columns_read(nodes(tree_of(cursor, query)["statements"]))
     assert (len(columns or ()) if isinstance(expected, int) else columns) == expected
 
 

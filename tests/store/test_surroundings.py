@@ -17,7 +17,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import SnapshotGone, UnknownRef, UnsupportedStore
-from lakelog.query.session import Session
+from lakelog.query.segment_choice import SegmentChoice
 from lakelog.store import bootstrap, disk, history, history_window
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -155,16 +155,16 @@ def test_a_reader_that_lost_a_race_retries(
     lake.append({"type": "A"})
     lake.settle()
     verify, calls = (
-        Session._verify,
+        SegmentChoice.verify,
         [SnapshotGone("gone"), None, SnapshotGone("a"), SnapshotGone("b")],
     )
 
-    def gone_once(self: Session, entries: object) -> None:
+    def gone_once(self: SegmentChoice, entries: object) -> None:
         if (error := calls.pop(0)) is not None:
             raise error
         verify(self, entries)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Session, "_verify", gone_once)
+    monkeypatch.setattr(SegmentChoice, "verify", gone_once)
     assert read(lake) == [("A",)]
     lake.append({"type": "A"})
     lake.settle()

@@ -18,7 +18,7 @@ from lakelog.engine.messages import clearer, with_suggestion
 from lakelog.errors import QueryFailed, SnapshotGone
 from lakelog.query import type_tables
 from lakelog.query.session import Session
-from lakelog.query.sql import listings, payload, prune
+from lakelog.query.sql import analysis, listings, payload
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.render.formats import QueryResult
 from lakelog.runtime.lazy import Lazy
@@ -178,7 +178,7 @@ class StatementRunner:
         """Make `events` for the first rows of an answer, where the tail need not become rows."""
         session = self.session
         with session.mutex.hold():
-            mentions = prune.analyze(session.connect().cursor(), query, session=cursor)
+            mentions = analysis.analyze(session.connect().cursor(), query, session=cursor)
             is_counted, tables = mentions.counts_all is not None, mentions.own_tables(TABLES)
             if session.hides_tables or is_counted or tables != {"events"}:
                 return False
@@ -200,7 +200,7 @@ class StatementRunner:
 
     def result(self, relation: Any, query: str, format: str) -> QueryResult:
         """Return the answer of the last statement as a streaming result."""
-        is_payload = prune.gives_payload(self.session.connect().cursor(), query)
+        is_payload = analysis.gives_payload(self.session.connect().cursor(), query)
         return result_of(relation, format, self.again, payload=is_payload, complete=self.complete)
 
     def again(self) -> duckdb.DuckDBPyConnection:

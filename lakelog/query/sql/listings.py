@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from lakelog.query.sql import prune
 from lakelog.segments.sql import literal
 
 _NAME = r'(?:\w+|"[^"]+")'
@@ -16,6 +15,9 @@ _SHOW = re.compile(
     r"(?:\s|--[^\n]*\n)*(?:(?P<all>show\s+tables(?:\s+from\s+main)?|pragma\s+show_tables)"
     rf"|(?:show\s+|{_COLUMNS}){_NAMES})\s*;?\s*",
     re.I,
+)
+_EXPLAIN = re.compile(
+    r"\s*explain\s+(?:analyze\s+|\((?:analyze|format)[^)]*\)\s*)?(?=(?:from|select|with)\b)", re.I
 )
 _COLUMNS_OF = re.compile(
     rf"(?P<before>(?:^|;)(?:\s|--[^\n]*\n)*){_COLUMNS}{_NAMES}(?=\s*(?:;|$))", re.I
@@ -44,4 +46,5 @@ def split(query: str, names: Callable[[], list[str]]) -> tuple[str, str]:
         return "", f"SELECT name FROM (VALUES {listed}) AS t(name) UNION {made} ORDER BY name"
     if match and ("." in match["name"] or match["name"].strip('"').lower() in names()):
         return "", f"DESCRIBE {match['name']}"
-    return prune.split_explain(query)
+    match = _EXPLAIN.match(query)
+    return (match[0], query[match.end() :]) if match else ("", query)

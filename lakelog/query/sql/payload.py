@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.engine.syntax import SyntaxFault, parse, sql_of
+from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
 from lakelog.query.sql.extractions import Extraction, Step, name
-from lakelog.query.sql.tree import Node, nodes, select_one
+from lakelog.query.sql.tree import nodes, select_one
 
 if TYPE_CHECKING:
     import duckdb

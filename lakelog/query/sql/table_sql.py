@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lakelog.query.sql import prune
-from lakelog.query.sql.tree import with_events
+from lakelog.query.sql.tree import tree_of, with_events
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
@@ -27,6 +26,8 @@ else:
 
 Kinds = Callable[[str, tuple[Any, ...]], frozenset[str]]
 """The kinds of the values of a field, by the schema whose `events` have it and its path."""
+_REWRITTEN: dict[tuple[Any, ...], payload.Rewriting | None] = {}
+_REWRITTEN_MAX, _SHORT = 128, 512
 _NAMES = re.compile(r"\s*(?:with\b|--|/\*)", re.I)
 
 
@@ -98,6 +99,21 @@ def can_inline(query: str, views: list[View]) -> bool:
     return len(views) == 1 and views[0].tail is None and not has_names(query)
 
 
+def rewrite(
+    connection: duckdb.DuckDBPyConnection, query: str, typed: bool, tables: payload.Tables
+) -> payload.Rewriting | None:
+    """Return the query with extractions from payloads as columns; see `payload.rewrite`."""
+    key = query, typed, *tables.items()
+    if key not in _REWRITTEN:
+        rewriting = payload.rewrite(connection, tree_of(connection, query), typed, tables)
+        if len(query) > _SHORT:
+            return rewriting
+        if len(_REWRITTEN) >= _REWRITTEN_MAX:
+            _REWRITTEN.clear()
+        _REWRITTEN[key] = rewriting
+    return _REWRITTEN[key]
+
+
 def over_typed_columns(
     connection: duckdb.DuckDBPyConnection,
     query: str,
@@ -123,7 +139,7 @@ def over_typed_columns(
     if not typed and not (events and payload.FIELDS in query.lower()):
         return _over_narrowed(connection, query, views, narrowed)
     tables = {(schema, "events"): f"{payload.WIDE}{schema}" for schema in events}
-    rewriting = prune.rewrite(connection, query, typed, tables)
+    rewriting = rewrite(connection, query, typed, tables)
     if rewriting is None:
         return _over_narrowed(connection, query, views, narrowed)
     wide = [
@@ -146,7 +162,7 @@ def _over_narrowed(
 ) -> tuple[str, list[View]]:
     """Return a query that reads these views in the place of the `events` of their schemas."""
     tree = with_events(
-        prune.tree_of(connection, query),
+        tree_of(connection, query),
         {view.name.removeprefix(payload.WIDE): view.name for view in narrowed},
     )
     text = payload.text_of(connection, tree) if narrowed else None

@@ -15,8 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog.engine.syntax import Node
 from lakelog.engine.volatility import Volatility, called, is_aggregate
-from lakelog.query.sql.tree import Node, column, is_events, nodes
+from lakelog.query.sql.tree import column, is_events, nodes
 from lakelog.segments.sql import identifier
 from lakelog.store.entry import SegmentEntry
 

@@ -1,14 +1,170 @@
-"""Parts of the trees that the engine's parser makes."""
+"""The trees that the engine's parser makes: kept by the text of the query, and read in one go."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
-Node = dict[str, Any]
+from lakelog.engine.syntax import Node, SyntaxFault, parse
+
+if TYPE_CHECKING:
+    import duckdb
+
+LOWER_BOUNDS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO")
+UPPER_BOUNDS = ("COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
+CLOCK_NAMES = {
+    "current_timestamp": "now",
+    "current_date": "today",
+    "localtimestamp": "current_localtimestamp",
+}
+"""Functions that are called by a name alone, which the parser takes for columns, and their like
+with an empty list of arguments."""
+_MIRRORED = dict(zip((*LOWER_BOUNDS, *UPPER_BOUNDS), (*UPPER_BOUNDS, *LOWER_BOUNDS), strict=True))
+_TREES: dict[str, Node] = {}
+_TREES_MAX, _SHORT = 128, 512
+"""A tree takes up to 300 times the bytes of its query."""
 
 TYPES = "types"
 """The schema of tables that have the events of one type."""
+
+
+class TableKind(Enum):
+    """What a table of a query is, by its name."""
+
+    EVENTS = "events"
+    OF_REF = "the events of a tag or branch, or of another schema"
+    OF_TYPE = "the events of one type"
+    OTHER = "any other table"
+
+
+@dataclass(frozen=True)
+class ColumnTest:
+    """A condition that every row of a SELECT meets: a column of its table, compared with values."""
+
+    column: str
+    operator: str
+    values: list[Any]
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A table where a query names it; `select` is the SELECT that reads it alone, if one does."""
+
+    table: Node
+    kind: TableKind
+    select: Node | None = None
+    comparisons: list[ColumnTest] = field(default_factory=list)
+
+
+@dataclass
+class Mentions:
+    """All that a query names, in the order of its text."""
+
+    tables: list[Mention] = field(default_factory=list)
+    ctes: set[str] = field(default_factory=set)
+    has_parameters: bool = False
+    has_clock_names: bool = False
+    has_limit: bool = False
+    runs_text: bool = False
+    """Whether a table function may read `events` without naming it in the tree."""
+
+
+def tree_of(connection: duckdb.DuckDBPyConnection, query: str) -> Node:
+    """The tree of a query, which nobody changes, empty where it has none; those of the last short
+    ones are kept."""
+    tree = _TREES.get(query)
+    if tree is None:
+        try:
+            tree = parse(connection, query)
+        except SyntaxFault:
+            return {}
+        if len(query) <= _SHORT:
+            if len(_TREES) >= _TREES_MAX:
+                _TREES.clear()
+            _TREES[query] = tree
+    return tree
+
+
+def mentions(statement: Node) -> Mentions:
+    """Return what a statement names."""
+    named = Mentions()
+    pending: list[Any] = [statement]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            alone = _note(node, named)
+            children = [value for value in node.values() if value is not alone]
+        else:
+            children = node
+        pending += [child for child in reversed(children) if isinstance(child, (dict, list))]
+    return named
+
+
+def _note(node: Node, named: Mentions) -> Node | None:
+    """Note what one node names; return the table that it reads alone, if it is noted with it."""
+    node_class, node_type = node.get("class"), node.get("type")
+    if node_class == "PARAMETER":
+        named.has_parameters = True
+    elif node_class == "COLUMN_REF":
+        names = node["column_names"]
+        named.has_clock_names |= len(names) == 1 and str(names[0]).lower() in CLOCK_NAMES
+    if (ctes := node.get("cte_map")) is not None:
+        named.ctes.update(cte["key"].lower() for cte in ctes.get("map", ()))
+    if node_type == "BASE_TABLE":
+        named.tables.append(Mention(node, _kind(node)))
+    elif node_type == "TABLE_FUNCTION":
+        function = (node.get("function") or {}).get("function_name")
+        named.runs_text |= function in ("query", "query_table")
+    elif node_type == "LIMIT_MODIFIER":
+        named.has_limit = True
+    elif node_type == "SELECT_NODE":
+        table: Node | None = node.get("from_table")
+        kind = _kind(table) if table and table.get("type") == "BASE_TABLE" else TableKind.OTHER
+        if table is not None and kind is not TableKind.OTHER:
+            comparisons = [*_comparisons(node.get("where_clause"), table)]
+            named.tables.append(Mention(table, kind, node, comparisons))
+            return table
+    return None
+
+
+def _kind(table: Node) -> TableKind:
+    if table["schema_name"].lower() == TYPES:
+        return TableKind.OF_TYPE
+    has_own_names = table["catalog_name"] or table["column_name_alias"]
+    if has_own_names or table["table_name"].lower() != "events":
+        return TableKind.OTHER
+    return TableKind.OF_REF if table["schema_name"] else TableKind.EVENTS
+
+
+def _comparisons(clause: Any, table: Node) -> Iterator[ColumnTest]:
+    """Yield the conditions of a WHERE that AND joins, with the column on the left."""
+    if not isinstance(clause, dict):
+        return
+    operator: str = clause.get("type", "")
+    if operator == "CONJUNCTION_AND":
+        for child in clause["children"]:
+            yield from _comparisons(child, table)
+        return
+    compared: list[tuple[Any, str, list[Any]]] = []
+    if operator == "COMPARE_BETWEEN":
+        compared = [
+            (clause["input"], LOWER_BOUNDS[1], [clause["lower"]]),
+            (clause["input"], UPPER_BOUNDS[1], [clause["upper"]]),
+        ]
+    elif operator == "COMPARE_IN":
+        left, *values = clause["children"]
+        compared = [(left, operator, values)]
+    elif clause.get("class") == "COMPARISON":
+        left, right = clause["left"], clause["right"]
+        if column(left, table) is None:
+            left, right = right, left
+            operator = _MIRRORED.get(operator, operator)
+        compared = [(left, operator, [right])]
+    for value, comparison, values in compared:
+        if (name := column(value, table)) is not None:
+            yield ColumnTest(name, comparison, values)
 
 
 def is_events(table: Any) -> bool:
@@ -30,15 +186,6 @@ def is_events_of_ref(table: Any) -> bool:
         and table.get("type") == "BASE_TABLE"
         and bool(table["schema_name"])
         and is_events({**table, "schema_name": ""})
-    )
-
-
-def is_type(table: Any) -> bool:
-    """Whether a part of a query is a table `types.NAME` or `REF.types.NAME`."""
-    return (
-        isinstance(table, dict)
-        and table.get("type") == "BASE_TABLE"
-        and table["schema_name"].lower() == TYPES
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.query.sql import moments
+from lakelog.query.sql import times
 
 ZONES = ("UTC", "America/New_York", "Asia/Kathmandu")
 TOLD = [
@@ -43,7 +43,7 @@ NOT_TOLD = [
 def _told(engine: duckdb.DuckDBPyConnection, text: str) -> int | None:
     found = engine.execute("SELECT json_serialize_sql($1)", [f"SELECT {text}"]).fetchone()
     assert found
-    return moments.micros(orjson.loads(found[0])["statements"][0]["node"]["select_list"][0])
+    return times.micros(orjson.loads(found[0])["statements"][0]["node"]["select_list"][0])
 
 
 def _said(engine: duckdb.DuckDBPyConnection, text: str) -> int:

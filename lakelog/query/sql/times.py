@@ -2,6 +2,10 @@
 
 To have the engine say what a constant is takes two statements, a millisecond; a short query takes
 not much longer itself. What is not told here may be a constant all the same.
+
+A time may also be that of the newest event: `time > (SELECT max(time) FROM events) - INTERVAL 1
+hour`. The statistics of segments say which of them have the first and last time, so that this reads
+them alone, and of the others those that reach into that hour.
 """
 
 from __future__ import annotations
@@ -11,8 +15,26 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lakelog.query.sql.tree import Node, is_events, is_events_of_ref, mentioned, nodes
+from lakelog.engine.syntax import Node
+from lakelog.query.sql.tree import (
+    CLOCK_NAMES,
+    column,
+    is_events,
+    is_events_of_ref,
+    mentioned,
+    nodes,
+)
 
+FIRST, LAST = "min", "max"
+REFERENCE = "SELECT TIMESTAMPTZ '2020-03-31 00:00:00+00'"
+"""A time before which months are as long as they get."""
+_DAY = 86_400_000_000
+_MONTH, _MONTH_SLACK = 27 * _DAY, 4 * _DAY
+"""Months differ by less than the slack."""
+_CHANGE = _DAY // 8
+"""Clocks are put back by less, and the days in which that happens are longer."""
+_ABSENT = ("where_clause", "having", "sample", "qualify")
+_EMPTY = ("modifiers", "group_expressions", "group_sets")
 _ZONED = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d(?::\d\d)?)")
 """A time that is the same in every time zone of a session."""
 _TYPES = frozenset(("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"))
@@ -21,12 +43,6 @@ _SPANS = {"to_seconds": 1_000_000, "to_minutes": 60_000_000, "to_hours": 3_600_0
 """Intervals that are as long on every day (us): a day is not, where clocks are changed."""
 _NUMBERS = frozenset(("INTEGER", "BIGINT", "DOUBLE"))
 _COUNT = re.compile(r"\d{1,9}")
-_NAMED = {
-    "current_timestamp": "now",
-    "current_date": "today",
-    "localtimestamp": "current_localtimestamp",
-}
-"""Functions that are called by a name alone, and their like with an empty list of arguments."""
 _TABLES = frozenset(("BASE_TABLE", "TABLE_FUNCTION", "EXPRESSION_LIST", "COLUMN_DATA", "PIVOT"))
 _CALL: Node = {
     "class": "FUNCTION",
@@ -44,16 +60,14 @@ _CALL: Node = {
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
-def called(query: str, tree: Node) -> Node:
+def with_clock_calls(tree: Node) -> Node:
     """Return the tree of a query with calls for the names of now, which it takes for columns; as
     it is where some table may have columns of such a name."""
-    if not any(name in query.lower() for name in _NAMED):
-        return tree
     names = {str(text).lower() for key in ("alias", "key") for text in mentioned(tree, key)}
     tables = [node for node in nodes(tree) if node.get("type") in _TABLES]
     are_own = all(is_events(table) or is_events_of_ref(table) for table in tables)
     with_names = [each for node in nodes(tree) for each in node.get("column_name_alias") or ()]
-    return tree if with_names or names & _NAMED.keys() or not are_own else _called(tree)
+    return tree if with_names or names & CLOCK_NAMES.keys() or not are_own else _with_calls(tree)
 
 
 def micros(value: Any) -> int | None:
@@ -85,15 +99,52 @@ def span(value: Any) -> int | None:
     return None if count is None else count * _SPANS[value["function_name"]]
 
 
-def _called(tree: Any) -> Any:
+def extremes(select: Node) -> frozenset[str]:
+    """Return which of the first and last time a SELECT from a table asks for, if for nothing else;
+    none for any other SELECT."""
+    table: Node = select["from_table"]
+    if any(select[key] is not None for key in _ABSENT) or any(select[key] for key in _EMPTY):
+        return frozenset()
+    if select["cte_map"]["map"] or table["sample"] or table.get("at_clause"):
+        return frozenset()
+    times = [_extreme(item, table) for item in select["select_list"]]
+    return frozenset(times) if all(times) else frozenset()
+
+
+def before_newest(value: Any) -> Node | None:
+    """Return the query for the newest time that an expression is, or from which it subtracts."""
+    if not isinstance(value, dict):
+        return None
+    if value.get("class") == "FUNCTION" and value["function_name"] == "-":
+        value = value["arguments"][0]["expression"]
+    if value.get("class") != "SUBQUERY" or value["subquery_type"] != "SCALAR":
+        return None
+    node: Node = value["subquery"]["node"]
+    return node if node.get("type") == "SELECT_NODE" else None
+
+
+def before_reference(value: Node, reference: Node) -> Node:
+    """Return the expression with a time in the place of the newest."""
+    if value["class"] == "SUBQUERY":
+        return reference
+    first, *rest = value["arguments"]
+    return {**value, "arguments": [{**first, "expression": reference}, *rest]}
+
+
+def margin(micros: int) -> int:
+    """Return by how much a time may be before another one, where it is so much before one (us)."""
+    return micros + (_MONTH_SLACK if micros > _MONTH else _CHANGE if micros >= _DAY else 0)
+
+
+def _with_calls(tree: Any) -> Any:
     if isinstance(tree, list):
-        return [_called(child) for child in tree]
+        return [_with_calls(child) for child in tree]
     if not isinstance(tree, dict):
         return tree
     if tree.get("class") == "COLUMN_REF" and len(tree["column_names"]) == 1:
-        function = _NAMED.get(str(tree["column_names"][0]).lower())
+        function = CLOCK_NAMES.get(str(tree["column_names"][0]).lower())
         return tree if function is None else {**_CALL, **_name(function)}
-    return {key: _called(child) for key, child in tree.items()}
+    return {key: _with_calls(child) for key, child in tree.items()}
 
 
 def _name(function: str) -> Node:
@@ -125,3 +176,13 @@ def _count(value: Any) -> int | None:
         value = value["child"] if is_cast else value["arguments"][0]["expression"]
     text = str(value.get("literal", {}).get("text"))
     return int(text) if value.get("class") == "CONSTANT" and _COUNT.fullmatch(text) else None
+
+
+def _extreme(item: Node, table: Node) -> str:
+    """Which time an item of a SELECT is, "" for anything else."""
+    name = str(item.get("function_name"))
+    if item.get("class") != "FUNCTION" or name not in (FIRST, LAST) or item["schema"]:
+        return ""
+    if item["filter"] is not None or len(item["arguments"]) != 1:
+        return ""
+    return name if column(item["arguments"][0]["expression"], table) == "time" else ""

@@ -1,0 +1,346 @@
+"""What a query says of the events that it wants: the tables it names, and for each mention of
+`events` the times, types, sources, ids and subjects that its WHERE leaves.
+
+The query is taken apart by the engine's own parser. Only what is certain is used: comparisons of
+the bare columns with constants, joined by AND, in a SELECT whose FROM is `events` alone. Everything
+else reads every segment. Several mentions of `events` unite.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Container
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lakelog.engine import session_settings
+from lakelog.engine.syntax import SyntaxFault, sql_of
+from lakelog.query.sql import times
+from lakelog.query.sql import tree as trees
+from lakelog.query.sql.tree import (
+    LOWER_BOUNDS,
+    UPPER_BOUNDS,
+    ColumnTest,
+    Mention,
+    Mentions,
+    TableKind,
+    is_events,
+    tree_of,
+)
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from lakelog.event import encode
+else:
+    encode = Lazy("lakelog.event.encode")
+    duckdb = Lazy("duckdb")
+
+LOWEST, HIGHEST = -(2**62), 2**62
+_SLACK = 86_400_000_000
+"""now() is later when the query runs than when it is planned."""
+_CONSTANT = frozenset(("CONSTANT", "CAST", "FUNCTION", "TYPE", "PARAMETER"))
+_CLOCKS = "now current_timestamp get_current_timestamp today current_date current_localtimestamp"
+_SAFE = frozenset(
+    f"{_CLOCKS} - + to_days to_hours to_minutes to_seconds to_milliseconds to_microseconds to_weeks"
+    " to_months to_years to_timestamp trunc date_trunc make_timestamptz make_timestamp make_date"
+    " epoch_ms".split()
+)
+_NOW = frozenset(_CLOCKS.split())
+_NAMED_COLUMNS = frozenset(("type", "source", "id", "subject"))
+
+
+@dataclass
+class Predicate:
+    """What one mention of `events` can match: times in us, and names or None for any."""
+
+    low: int = LOWEST
+    high: int = HIGHEST
+    types: set[str] | None = None
+    sources: set[str] | None = None
+    ids: set[str] | None = None
+    subjects: set[str] | None = None
+    extremes: frozenset[str] = frozenset()
+    """It asks for the first or last time of all events, and nothing else."""
+    before_newest: int | None = None
+    """Its rows are at most so much before the newest event (us)."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What is equal for predicates that match the same."""
+        names = (self.types, self.sources, self.ids, self.subjects)
+        spans = self.low, self.high, self.extremes, self.before_newest
+        return *spans, *(n if n is None else frozenset(n) for n in names)
+
+
+class TypeRef(NamedTuple):
+    """A table `types.NAME`, of the state of `ref` if it has one: its part of the query as bytes,
+    `start` is -1 where the engine does not say; whether it has an alias; what is asked of it."""
+
+    ref: str
+    name: str
+    start: int
+    stop: int
+    has_alias: bool
+    need: Predicate
+
+
+@dataclass(frozen=True)
+class TableRefs:
+    """The tables a query names: needs of the unqualified `events`, other (schema, table) pairs.
+
+    `ctes` are the names that WITH gives, `types` the tables `types.NAME`. `counts_all` is the
+    column name when the query is exactly SELECT count(*) FROM events.
+    """
+
+    parsed: bool = False
+    needs: list[Predicate] = field(default_factory=list)
+    tables: frozenset[tuple[str, str]] = frozenset()
+    ctes: frozenset[str] = frozenset()
+    types: list[TypeRef] = field(default_factory=list)
+    of_refs: dict[str, list[Predicate]] = field(default_factory=dict)
+    """Needs of the `events` of other schemas, by the names of these."""
+    counts_all: str | None = None
+    has_parameters: bool = False
+    has_limit: bool = False
+    """Whether some SELECT of it has a LIMIT."""
+    needles: bool = field(init=False, default=False)
+    """Whether any mention asks for certain ids or subjects."""
+    of_newest: bool = field(init=False, default=False)
+    """Whether any mention goes by the times of the first or newest event."""
+
+    def __post_init__(self) -> None:
+        needs = self.needs
+        needles = any(need.ids is not None or need.subjects is not None for need in needs)
+        of_newest = any(need.extremes or need.before_newest is not None for need in needs)
+        object.__setattr__(self, "needles", needles)
+        object.__setattr__(self, "of_newest", of_newest)
+
+    def own_tables(self, own: Container[str]) -> set[str] | None:
+        """The tables among `own` that a SELECT names, or None if it may read anything else."""
+        named = {table for schema, table in self.tables if not schema}
+        if not self.parsed or self.has_parameters or len(named) != len(self.tables):
+            return None
+        tables = {table for table in named if table in own}
+        return tables if named - tables <= self.ctes else None
+
+
+def analyze(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    params: Any = None,
+    session: duckdb.DuckDBPyConnection | None = None,
+) -> TableRefs:
+    """Take a query apart; one that is no plain SELECT is not `parsed`.
+
+    `connection` is a fresh cursor. `session` is the one that the query will be asked on, where that
+    may have other settings: constants are what they are there.
+    """
+    tree = tree_of(connection, query)
+    if len(tree.get("statements", ())) != 1:
+        return TableRefs()
+    named = trees.mentions(tree["statements"][0]["node"])
+    if named.has_clock_names:
+        tree = times.with_clock_calls(tree)
+        named = trees.mentions(tree["statements"][0]["node"])
+    is_known = session is None or session_settings.adopt_zone(connection, session)
+    # Unknown is what a comparison means under a collation, by which 'a' equals 'A'.
+    constants = _Constants(connection, tree, params) if is_known else None
+    return _refs(named, constants, _counts_all(tree["statements"][0]["node"]))
+
+
+def _refs(named: Mentions, constants: _Constants | None, counts_all: str | None) -> TableRefs:
+    """Unite the mentions of a query; without constants, each may match any event."""
+    needs, types, of_refs = [], [], dict[str, list[Predicate]]()
+    tables = set[tuple[str, str]]()
+    for mention in named.tables:
+        table, name = mention.table, mention.table["table_name"].lower()
+        tables.add((table["schema_name"], name))
+        need = Predicate()
+        if mention.select is not None and constants is not None:
+            need = constants.need(mention)
+        if mention.kind is TableKind.OF_TYPE:
+            types.append(_type_ref(table, need))
+        elif name == "events" and not table["schema_name"]:
+            needs.append(need)
+        elif name == "events":
+            # The newest event of `events` is not that of the ref.
+            need = dataclasses.replace(need, before_newest=None)
+            of_refs.setdefault(table["schema_name"], []).append(need)
+    if named.runs_text:
+        tables |= {("", "events"), ("", "quarantine")}
+        needs.append(Predicate())
+    return TableRefs(
+        parsed=True,
+        needs=needs,
+        tables=frozenset(tables),
+        ctes=frozenset(named.ctes),
+        types=types,
+        of_refs=of_refs if constants is not None else {ref: [Predicate()] for ref in of_refs},
+        counts_all=counts_all,
+        has_parameters=named.has_parameters,
+        has_limit=named.has_limit,
+    )
+
+
+def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
+    """Whether a column `data` of the result is the payload of events: of one of the lake's tables,
+    and not another text that the query calls so. What is no plain SELECT is taken for it."""
+    tree = tree_of(connection, query)
+    if len(tree.get("statements", ())) != 1:
+        return True
+    nodes = list(trees.nodes(tree["statements"][0]["node"]))
+    return any(n.get("type") == "BASE_TABLE" for n in nodes) and not any(map(_renames, nodes))
+
+
+def _renames(node: dict[str, Any]) -> bool:
+    """Whether an expression or a list of columns gives the name `data` to something else."""
+    if any(str(name).lower() == "data" for name in node.get("column_name_alias") or ()):
+        return True
+    if "class" not in node or str(node.get("alias")).lower() != "data":
+        return False
+    return bool(node["class"] != "COLUMN_REF" or node["column_names"][-1].lower() != "data")
+
+
+def _type_ref(table: dict[str, Any], need: Predicate) -> TypeRef:
+    start, length = table["query_location"], table["query_location_length"]
+    start = start if length else -1
+    need = Predicate() if table["column_name_alias"] else need
+    ref, name = table["catalog_name"], table["table_name"]
+    return TypeRef(ref, name, start, start + length, bool(table["alias"]), need)
+
+
+class _Constants:
+    """Evaluates the constant side of comparisons by asking the engine."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, tree: Any, params: Any) -> None:
+        self._connection, self._tree, self._params = connection, tree, params
+
+    def need(self, mention: Mention) -> Predicate:
+        """What the rows of a SELECT can match."""
+        need, select = Predicate(), mention.select or {}
+        if mention.kind is TableKind.EVENTS and select["where_clause"] is None:
+            need.extremes = times.extremes(select)
+        for comparison in mention.comparisons:
+            if comparison.column == "time":
+                for value in comparison.values if comparison.operator != "COMPARE_IN" else ():
+                    self._bound(need, comparison.operator, value)
+            elif comparison.column in _NAMED_COLUMNS:
+                self._names(need, comparison)
+        return need
+
+    def _bound(self, need: Predicate, kind: str, value: Any) -> None:
+        if kind not in (*LOWER_BOUNDS, *UPPER_BOUNDS, "COMPARE_EQUAL"):
+            return
+        micros = self._micros(value)
+        if micros is None and kind not in UPPER_BOUNDS:
+            need.before_newest = self._before_newest(value)
+        if micros is None:
+            return
+        if kind in LOWER_BOUNDS or kind == "COMPARE_EQUAL":
+            need.low = max(need.low, micros)
+        if kind in UPPER_BOUNDS or kind == "COMPARE_EQUAL":
+            late = _SLACK if _NOW & set(trees.mentioned(value, "function_name")) else 0
+            need.high = min(need.high, micros + late)
+
+    def _before_newest(self, value: Any) -> int | None:
+        """How long a time is before that of the newest event (us), None for any other time."""
+        select = times.before_newest(value)
+        if select is None or not is_events(select["from_table"]):
+            return None
+        if times.extremes(select) != {times.LAST} or len(select["select_list"]) != 1:
+            return None
+        (statement,) = tree_of(self._connection, times.REFERENCE)["statements"]
+        reference = statement["node"]["select_list"][0]
+        end = self._micros(reference)
+        start = self._micros(times.before_reference(value, reference))
+        return None if end is None or start is None or start > end else times.margin(end - start)
+
+    def _names(self, need: Predicate, comparison: ColumnTest) -> None:
+        if comparison.operator not in ("COMPARE_IN", "COMPARE_EQUAL"):
+            return
+        names = [self._text(value) for value in comparison.values]
+        if not all(isinstance(name, str) for name in names):
+            return
+        attribute = f"{comparison.column}s"
+        before: set[str] | None = getattr(need, attribute)
+        wanted = {name for name in names if name is not None}
+        setattr(need, attribute, wanted if before is None else before & wanted)
+
+    def _text(self, value: Any) -> str | None:
+        if isinstance(value, dict) and value.get("class") == "CONSTANT":
+            literal = value.get("literal", {})
+            return literal.get("text") if literal.get("kind") == "STRING" else None
+        parameter = self._parameter_value(value)
+        return parameter if isinstance(parameter, str) else None
+
+    def _parameter_value(self, value: Any) -> Any:
+        """The value of a parameter, if it is one."""
+        if not isinstance(value, dict) or value.get("class") != "PARAMETER":
+            return None
+        try:
+            return self._parameter(str(value.get("identifier", "")))
+        except KeyError:
+            return None
+
+    def _parameter(self, name: str) -> Any:
+        """The value of the parameter of a name or number. Raises KeyError."""
+        if isinstance(self._params, dict):
+            return self._params[name]
+        if self._params is not None and name.isdigit() and int(name) <= len(self._params):
+            return self._params[int(name) - 1]
+        raise KeyError(name)
+
+    def _micros(self, value: Any) -> int | None:
+        constant = self._parameter_value(value)
+        # Of a time without a zone the session says which it is.
+        if isinstance(constant, datetime.datetime) and constant.tzinfo is not None:
+            return encode.to_micros(constant)
+        if (known := times.micros(value)) is not None or not _is_constant(value):
+            return known
+        statement = {
+            **self._tree,
+            "statements": [trees.select_one(value, self._tree["statements"][0])],
+        }
+        try:
+            text = sql_of(self._connection, statement)
+            names = dict.fromkeys(trees.mentioned(value, "identifier"))
+            constant = {name: self._parameter(name) for name in names}
+            query = f"SELECT epoch_us(({text})::TIMESTAMPTZ)"
+            row = self._connection.execute(query, constant or None).fetchone()
+        except (duckdb.Error, SyntaxFault, KeyError):
+            return None
+        return None if row is None or row[0] is None else int(row[0])
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_constant, value))
+    if not isinstance(value, dict):
+        return True
+    kind = value.get("class")
+    if kind is not None and kind not in _CONSTANT:
+        return False
+    if kind == "FUNCTION" and value.get("function_name") not in _SAFE:
+        return False
+    return all(map(_is_constant, value.values()))
+
+
+def _counts_all(node: dict[str, Any]) -> str | None:
+    """The result column's name if the node is SELECT count(*) FROM events and nothing else."""
+    empty = ("where_clause", "having", "sample", "qualify")
+    lists = ("modifiers", "group_expressions", "group_sets")
+    plain = node.get("type") == "SELECT_NODE" and is_events(node.get("from_table"))
+    if not plain or node["from_table"]["sample"] or node["from_table"].get("at_clause"):
+        return None
+    if any(node[k] is not None for k in empty) or any(node[k] for k in lists):
+        return None
+    if node["cte_map"]["map"] or len(node["select_list"]) != 1:
+        return None
+    item = node["select_list"][0]
+    counts = item.get("function_name") == "count_star" and not item.get("arguments")
+    if not counts or item["filter"] is not None or item["distinct"]:
+        return None
+    return item["alias"] or "count_star()"
