@@ -135,7 +135,7 @@ def beside(scale: Scale) -> list[Row]:
 def _cold(lake: Any, name: str) -> list[Row]:
     plain = [_ms(lambda: lake.sql(PLAIN[name]).to_arrow_table())]
     cold = _ms(lambda: views.read(lake, name))
-    lake._views.engine.behind.drain()
+    lake._views.engine.background_writer.drain()
     plain.append(_ms(lambda: lake.sql(PLAIN[name]).to_arrow_table()))
     return [
         Row(f"{name}: cold, to plain SQL", "ms", [cold], [median(plain)], Target("<=", 1.3)),

@@ -107,12 +107,14 @@ class Projector:
         self._builder = LayerBuilder(database, self._limits.small)
         self._pieces = Partials(store.paths, self._limits.disk_bytes)
         self._lineage = Lineage()
-        self._held: dict[str, list[_CachedLayer]] = {}
-        self._at: collections.OrderedDict[tuple[str, str], Layer] = collections.OrderedDict()
-        self._over: dict[str, _TailOverlay] = {}
+        self._layers_by_view: dict[str, list[_CachedLayer]] = {}
+        self._layers_by_state: collections.OrderedDict[tuple[str, str], Layer] = (
+            collections.OrderedDict()
+        )
+        self._tail_overlays: dict[str, _TailOverlay] = {}
         self._shapes: dict[str, Shape] = {}
         self._mutex = OrderedLock(Rank.PROJECTOR)
-        self.behind = BackgroundWriter()
+        self.background_writer = BackgroundWriter()
 
     def read(
         self,
@@ -126,7 +128,7 @@ class Projector:
     ) -> pa.Table:
         """Answer a projection over a state and its tail; `window` cuts it to times in us."""
         try:
-            with self.behind.answering():
+            with self.background_writer.answering():
                 with self._mutex.hold_once():
                     if window is None:
                         layer = self._layer(definition, values, state, tail)
@@ -140,13 +142,13 @@ class Projector:
 
     def close(self) -> None:
         """Write what is waiting; then let go of everything. A forked child only lets go."""
-        if not self.behind.is_ours:
+        if not self.background_writer.is_ours:
             return
-        self.behind.drain()
+        self.background_writer.drain()
         with self._mutex.hold_once():
-            self._held.clear()
-            self._at.clear()
-            self._over.clear()
+            self._layers_by_view.clear()
+            self._layers_by_state.clear()
+            self._tail_overlays.clear()
 
     def _layer(
         self, definition: Definition, values: Values, state: Manifest, tail: pa.Table | None
@@ -155,12 +157,12 @@ class Projector:
         cursor = self._builder.cursor()
         try:
             shape = self._shape(cursor, name, definition, values)
-            layer = self._at.get((name, state.digest))
+            layer = self._layers_by_state.get((name, state.digest))
             if layer is None:
                 layer = self._segments(cursor, name, shape, state)
-                self._at[name, state.digest] = layer
+                self._layers_by_state[name, state.digest] = layer
                 self._shed(name)
-            self._at.move_to_end((name, state.digest))
+            self._layers_by_state.move_to_end((name, state.digest))
             if tail is None or not tail.num_rows:
                 return layer
             return self._with_tail(cursor, name, layer, state, tail)
@@ -191,7 +193,7 @@ class Projector:
             self._lineage.note(piece.cover)
         # What was computed is found again under compacted segments only by their lineage; with
         # nothing computed yet there is nothing to find, and older manifests need not be read.
-        if (pieces or self._held.get(name)) and self._lineage.unknown(cover):
+        if (pieces or self._layers_by_view.get(name)) and self._lineage.unknown(cover):
             self._lineage.search(self._store.manifests, state, cover)
         leaves = self._lineage.leaves(cover)
         layer, covered = self._best(cursor, name, shape, leaves, pieces)
@@ -224,7 +226,7 @@ class Projector:
             if len(deltas) > self._limits.pieces:
                 self._write_whole(name, shape, cover, layer)
         events = sum(e.events for e in entries)
-        layers = self._held.setdefault(name, [])
+        layers = self._layers_by_view.setdefault(name, [])
         layers[:] = [h for h in layers if h.leaves != leaves]
         layers.append(_CachedLayer(leaves, events, layer))
         del layers[: -self._limits.layers]
@@ -239,7 +241,7 @@ class Projector:
         pieces: list[Partial],
     ) -> tuple[Layer | None, frozenset[str]]:
         """The layer in memory, or piece on disk, of the most events that a state holds."""
-        layers = self._held.get(name, [])
+        layers = self._layers_by_view.get(name, [])
         for one in layers:  # what was learnt since may name older segments
             one.leaves = self._lineage.leaves(one.leaves)
         near = [h for h in layers if h.leaves <= leaves]
@@ -263,7 +265,7 @@ class Projector:
         tail: pa.Table,
     ) -> Layer:
         """Lay the live tail over a layer; of a tail that grew, only what is new."""
-        over = self._over.get(name)
+        over = self._tail_overlays.get(name)
         under, first = layer, 0
         if over is not None and over.under is layer:
             if over.tail is tail:
@@ -272,7 +274,7 @@ class Projector:
                 under, first = over.layer, over.tail.num_rows
         rows = self._tail_rows(cursor, tail, first, state.next_seq)
         made = self._builder.lay(cursor, under, rows)
-        self._over[name] = _TailOverlay(layer, tail, made)
+        self._tail_overlays[name] = _TailOverlay(layer, tail, made)
         return made
 
     def _cut(
@@ -361,7 +363,7 @@ class Projector:
             finally:
                 cursor.close()
 
-        self.behind.put(save)
+        self.background_writer.put(save)
 
     def _write_whole(self, name: str, shape: Shape, cover: Cover, layer: Layer) -> None:
         """Have a layer written as one piece, in place of the small ones it was read from."""
@@ -376,7 +378,7 @@ class Projector:
                 cursor.close()
             self._pieces.replace(name, shape, cover)
 
-        self.behind.put(save)
+        self.background_writer.put(save)
 
     def _fold(self, layer: Layer) -> None:
         """Have a layer made one table, if much lies over its base."""
@@ -391,26 +393,26 @@ class Projector:
             finally:
                 cursor.close()
 
-        self.behind.put(fold)
+        self.background_writer.put(fold)
 
     def _shed(self, newest: str) -> None:
         """Forget what was not asked for lately, until the rest is no more than memory is for it."""
-        for old in [k for k in self._at if k[0] == newest][: -self._limits.layers]:
-            del self._at[old]
-        while len(self._at) > 1:
+        for old in [k for k in self._layers_by_state if k[0] == newest][: -self._limits.layers]:
+            del self._layers_by_state[old]
+        while len(self._layers_by_state) > 1:
             tables = {
                 # One more: the hashes, and their index.
                 part.table.name: part.table.rows * (len(h.layer.shape.columns) + 1)
-                for held in self._held.values()
+                for held in self._layers_by_view.values()
                 for h in held
                 for part in h.layer.parts
             }
             if sum(tables.values()) <= self._cells:
                 return
-            (name, _), _ = self._at.popitem(last=False)
-            if name != newest and all(kept != name for kept, _ in self._at):
-                self._held.pop(name, None)
-                self._over.pop(name, None)
+            (name, _), _ = self._layers_by_state.popitem(last=False)
+            if name != newest and all(kept != name for kept, _ in self._layers_by_state):
+                self._layers_by_view.pop(name, None)
+                self._tail_overlays.pop(name, None)
 
 
 def shape_of(

@@ -139,7 +139,7 @@ class History:
         shutil.rmtree(self.path / "cache" / "views", ignore_errors=True)
 
     def damage_cache(self) -> None:
-        self.lake._views.engine.behind.drain()
+        self.lake._views.engine.background_writer.drain()
         for file in sorted((self.path / "cache" / "views").rglob("*.piece")):
             data = bytearray(file.read_bytes())
             if self.random.random() < 0.3:

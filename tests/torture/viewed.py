@@ -354,7 +354,7 @@ class Life(History):
 
     def _pieces(self) -> list[Path]:
         """The files of the cache, once all of them are written."""
-        self.lake._views.engine.behind.drain()
+        self.lake._views.engine.background_writer.drain()
         return sorted(self._cache.rglob("*.piece"))
 
 

@@ -120,7 +120,7 @@ def test_the_cache_keeps_to_its_limit(make_lake: MakeLake, home: Path) -> None:
         lake.settle()
         for name in NAMES:
             rows(lake, name)
-        lake._views.engine.behind.drain()
+        lake._views.engine.background_writer.drain()
         newest = max(path.stat().st_size for path in pieces(home))
         assert sum(path.stat().st_size for path in pieces(home)) <= max(20_000, newest)
     assert pieces(home)
@@ -133,7 +133,7 @@ def test_a_cache_that_cannot_be_written_is_no_fault(make_lake: MakeLake, home: P
     lake.append(some(50))
     lake.settle()
     assert rows(lake, "rates") == rows(lake, "rates", since="0001-01-02")
-    lake._views.engine.behind.drain()
+    lake._views.engine.background_writer.drain()
     assert pieces(home) == []
 
 
@@ -144,7 +144,7 @@ def test_many_small_pieces_become_one(make_lake: MakeLake, home: Path) -> None:
         lake.append(some(30, seed))
         lake.settle()
         rows(lake, "status")
-    lake._views.engine.behind.drain()
+    lake._views.engine.background_writer.drain()
     assert len(pieces(home)) == 14
     expected = rows(lake, "status")
     with lakelog.open(str(home / "lake"), create=False) as again:
@@ -162,14 +162,14 @@ def test_what_was_sealed_and_compacted_unseen_costs_only_itself(
     lake.append(some(100, 1))
     lake.settle()
     rows(lake, "status")
-    lake._views.engine.behind.drain()
+    lake._views.engine.background_writer.drain()
     with lakelog.open(lake.path, create=False) as other:
         for seed in (2, 3):
             other.append(some(30, seed))
             other.settle()
         other.compact()
     assert rows(lake, "status") == rows(lake, "status", since="0001-01-02")
-    lake._views.engine.behind.drain()
+    lake._views.engine.background_writer.drain()
     kept = lake._views.engine._pieces
     assert sorted(kept._header(p.parent.name, str(p)).events for p in pieces(home)) == [60, 100]
     assert rows(lake, "status") == answers(home)[0]
@@ -181,12 +181,12 @@ def test_types_that_parquet_would_change_are_kept_exactly(make_lake: MakeLake) -
     lake.append(some(60))
     lake.settle()
     first = rows(lake, "items")
-    lake._views.engine.behind.drain()
+    lake._views.engine.background_writer.drain()
     with lakelog.open(lake.path, create=False) as again:
         held = again._views.engine
         assert rows(again, "items") == first
         assert isinstance(held._pieces, Partials)
-        (layer,) = held._at.values()
+        (layer,) = held._layers_by_state.values()
         assert dict(layer.shape.columns)["place"] == "HUGEINT"
         assert views.read(again, "status").num_rows
 
@@ -241,8 +241,8 @@ def test_totals_outlast_the_folding_of_a_layer(make_lake: MakeLake) -> None:
         lake.append(some(60, seed))
         lake.settle()
         rows(lake, "status")
-        engine.behind.drain()
-    layer = list(engine._at.values())[-1]
+        engine.background_writer.drain()
+    layer = list(engine._layers_by_state.values())[-1]
     assert len(layer.parts) == 1
     assert [table.rows for table, _ in layer.sums.values()] == [len(rows(lake, "status"))]
     assert rows(lake, "status") == rows(lake, "status", **WIDE)
@@ -269,7 +269,7 @@ def test_keyed_views_stay_right_over_many_small_changes(
             lake.settle()
         live = [rows(lake, name) for name in names]
         assert live == [rows(lake, name, **WIDE) for name in names]
-        depth = max([depth, *(len(layer.parts) for layer in engine._at.values())])
+        depth = max([depth, *(len(layer.parts) for layer in engine._layers_by_state.values())])
     assert depth > 2
 
 
