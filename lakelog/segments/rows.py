@@ -12,7 +12,6 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,7 +21,6 @@ from lakelog.event.encode import identity_key
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, sql
 from lakelog.segments.frame_sql import COLUMNS, TIMES
-from lakelog.segments.line_layout import layout_of
 from lakelog.store import wal
 
 if TYPE_CHECKING:
@@ -42,21 +40,12 @@ _TEXT = (
 _HEAD_TYPES = "{" + ",".join(f'"{name}":"VARCHAR"' for name in _TEXT) + "}"
 _KEY = f"""CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id <> ''
     THEN {sql.id_key("j.")} END) END"""
-_COLUMN = {
-    **{name: names[0] for names in COLUMNS for name in names},
-    **dict.fromkeys(TIMES, "time"),
-    "data": "data",
-}
-"""The column that each member of a line names."""
 # Up to here Python is done before the query would be planned.
 _FEW = 500
 _SHAPES = 256
 """So many sets of members are remembered with what reads them."""
 _DECOMPRESSED = 1 << 23
 """Bytes of lines that the engine is given at a time."""
-_THREADS, _LAYOUTS, _WORTH = 2, 8, 0.1
-"""Threads that cut lines; how many layouts are looked for, as long as each has such a part of the
-lines that are left."""
 _SCANNED = 1 << 18
 """Bytes that are searched at a time, so that they stay in the processor's cache."""
 _EVENTS = f"""
@@ -86,7 +75,7 @@ def events(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa
     """Return the rows of event frames, in frame order. Raises DamagedWal."""
     frames = [f for f in frames if not f.flags & wal.QUARANTINED]
     rows = _rows_of_few(frames) if sum(f.events for f in frames) <= _FEW else None
-    return _cut(connection, frames) if rows is None else rows
+    return _run(connection, frames, _EVENTS).cast(_schema()) if rows is None else rows
 
 
 def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
@@ -113,97 +102,6 @@ def _answer(connection: duckdb.DuckDBPyConnection, lines: Any, query: str) -> pa
         return table
     finally:
         cursor.close()
-
-
-def _cut(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
-    """Return the rows of event frames: what is spelled alike is cut, the engine parses the rest."""
-    writers = sorted({f.writer for f in frames})
-    # numpy, Arrow and zstd let other threads have the interpreter while they work.
-    with ThreadPoolExecutor(_THREADS) as pool:
-        parts = pool.map(lambda some: _cut_some(connection, some, writers), _pieces(frames))
-        return pa.concat_tables(parts)
-
-
-def _cut_some(
-    connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], writers: list[str]
-) -> pa.Table:
-    table, text, starts = _lines(frames, writers)
-    keyed = any(f.flags & wal.KEYED for f in frames)
-    parts, places = list[pa.Table](), []
-    # Programs write lines of a few layouts: those of the first line's are cut at once, then those
-    # of the next that is left, while that is faster than the engine.
-    left = np.arange(table.num_rows, dtype=np.int64)
-    for _ in range(_LAYOUTS):
-        if not len(left):
-            break
-        found = _of_layout(text, starts[left], starts[left + 1], keyed)
-        if found is None or len(found[1]) < len(left) * _WORTH:
-            break
-        columns, index = found
-        index = left[index]
-        parts.append(_with_frames(columns, table, index))
-        places.append(index)
-        left = np.setdiff1d(left, index, assume_unique=True)
-    if len(left) or not parts:
-        lines = table if not parts else table.take(arrays.integers(left))
-        parts.append(_answer(connection, lines, _EVENTS).cast(_schema()))
-        places.append(left)
-    if len(parts) == 1:
-        return parts[0]
-    order = np.argsort(np.concatenate(places), kind="stable")
-    return pa.concat_tables(parts).take(arrays.integers(order))
-
-
-def _of_layout(
-    text: bytes, starts: Any, stops: Any, keyed: bool
-) -> tuple[dict[str, pa.Array], Any] | None:
-    """Return the columns of lines that are spelled as the first of them, and their indexes; None
-    where the engine has to parse them."""
-    layout = layout_of(text[int(starts[0]) : int(stops[0])])
-    if layout is None:
-        return None
-    names = [_COLUMN.get(name, "") for name in layout.members]
-    is_known = "" not in names and len({*names}) == len(names) and names[0] == "time"
-    if not is_known or (keyed and {"id", "key"} & {*names}):
-        return None
-    cut = layout.cut(text, starts, stops)
-    columns = dict(zip(names, cut.texts().values(), strict=False))
-    if not len(cut.rows) or _has_null(columns.get("data")):
-        return None
-    try:
-        columns["time"] = columns["time"].cast(pa.timestamp("us", "UTC"))
-    except pa.ArrowInvalid:
-        return None
-    columns.pop("key", None)
-    return columns, cut.rows
-
-
-def _has_null(payloads: pa.Array | None) -> bool:
-    """Whether a payload is JSON's null, which means none."""
-    if payloads is None:
-        return False
-    short = np.flatnonzero(arrays.numbers(pc.binary_length(payloads).cast(pa.int64())) == 4)
-    return "null" in payloads.take(arrays.integers(short)).to_pylist()
-
-
-def _with_frames(columns: dict[str, pa.Array], lines: pa.Table, index: Any) -> pa.Table:
-    """Return rows of these columns with what the frames of their lines say."""
-    lines = lines.drop_columns(["line"])
-    if len(index) < lines.num_rows:
-        lines = lines.take(arrays.integers(index))
-    writer = lines["writer"].cast(pa.string())
-    when = arrays.times(arrays.numbers(lines["ingested_at"]))
-    given = {
-        "ingested_at": when,
-        "origin": writer,
-        "position": lines["position"],
-        "writer": writer,
-        "sequence": lines["sequence"],
-        **columns,
-    }
-    schema, count = _schema(), len(index)
-    empty = pa.nulls(count, pa.string())
-    return pa.Table.from_arrays([given.get(n, empty) for n in schema.names], schema=schema)
 
 
 def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
@@ -356,12 +254,12 @@ def _stream(frames: list[wal.Frame], failed: list[DamagedWal]) -> pa.RecordBatch
     def batches() -> Iterator[pa.RecordBatch]:
         for some in _pieces(frames):
             try:
-                yield from _lines(some, writers)[0].to_batches()
+                yield from _lines(some, writers).to_batches()
             except DamagedWal as error:
                 failed.append(error)
                 raise
 
-    return pa.RecordBatchReader.from_batches(_lines([], writers)[0].schema, batches())
+    return pa.RecordBatchReader.from_batches(_lines([], writers).schema, batches())
 
 
 def _pieces(frames: list[wal.Frame]) -> Iterator[list[wal.Frame]]:
@@ -374,9 +272,8 @@ def _pieces(frames: list[wal.Frame]) -> Iterator[list[wal.Frame]]:
             start, size = stop, 0
 
 
-def _lines(frames: list[wal.Frame], writers: list[str]) -> tuple[pa.Table, bytes, Any]:
-    """Return a row per line with what its frame says of it, the lines' bytes, and where each begins
-    (one more than lines: the end); `writers` are at least theirs."""
+def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
+    """Return a row per line with what its frame says of it; `writers` are at least theirs."""
     text = b"".join(_texts(frames, wal.Frame.text))
     lines, line_starts = split_lines(text)
     counts = np.array([f.events for f in frames], dtype=np.int64)
@@ -398,7 +295,7 @@ def _lines(frames: list[wal.Frame], writers: list[str]) -> tuple[pa.Table, bytes
     place = {writer: index for index, writer in enumerate(writers)}
     index = np.repeat(np.array([place[f.writer] for f in frames], np.int32), counts)
     codes = pa.Array.from_buffers(pa.int32(), len(index), [None, pa.py_buffer(index)])
-    table = pa.table(
+    return pa.table(
         {
             "line": lines,
             "ingested_at": spread([f.ingested_at for f in frames]),
@@ -408,7 +305,6 @@ def _lines(frames: list[wal.Frame], writers: list[str]) -> tuple[pa.Table, bytes
             "keyed": arrays.mask(np.repeat([bool(f.flags & wal.KEYED) for f in frames], counts)),
         }
     )
-    return table, text, line_starts
 
 
 def split_lines(data: bytes) -> tuple[pa.Array, Any]:
