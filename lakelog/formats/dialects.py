@@ -5,15 +5,13 @@ Audit records have no level; one that failed is an ERROR, any other INFO.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from lakelog.event.encode import encode
 from lakelog.formats import dialect, jsonl
 from lakelog.formats.dialect import Dialect, Scale
-from lakelog.formats.tables import read_tables
+from lakelog.formats.tables import path_beside, read_tables
 
-_TABLE = Path(__file__).with_suffix(".toml")
 _SCALES: dict[str, Scale] = {
     "otel": dialect.OTEL,
     "pino": dialect.PINO,
@@ -64,7 +62,10 @@ def _dialect(name: str, members: dict[str, Any]) -> Dialect:
     return Dialect(name, **values)
 
 
-LINES = tuple(_dialect(name, members) for name, members in read_tables(_TABLE).items())
+LINES = tuple(
+    _dialect(name, members)
+    for name, members in read_tables(path_beside(__file__, "dialects.toml")).items()
+)
 """All of them; of those that fit equally well the first is taken."""
 NAMED = {form.NAME: form for form in LINES}
 

@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from string import Formatter
 from typing import Any
 
@@ -36,10 +35,9 @@ from lakelog.formats.pattern import (
     graded,
 )
 from lakelog.formats.pattern_format import PatternFormat, program
-from lakelog.formats.tables import read_tables
+from lakelog.formats.tables import path_beside, read_tables
 from lakelog.formats.zones import TZ
 
-_TABLE = Path(__file__).with_suffix(".toml")
 _FRAGMENTS = {
     "clock": CLOCK,
     "colours": COLOURS,
@@ -59,7 +57,7 @@ _RANGE = re.compile(r"(.*?)(\d+)\.\.(\d+)")
 _LISTS = ("numbers", "dashes", "doubled")
 
 
-def read_table(path: Path) -> tuple[PatternFormat, ...]:
+def read_table(path: str) -> tuple[PatternFormat, ...]:
     """Return the formats that a table declares."""
     tables = read_tables(path)
     fragments = _with_fragments(_FRAGMENTS, tables.pop("fragments"))
@@ -147,5 +145,5 @@ def _expanded(pieces: str | list[str], fragments: dict[str, str]) -> str:
     return _REFERENCE.sub(lambda reference: fragments[reference[1]], regex)
 
 
-PROGRAMS = read_table(_TABLE)
+PROGRAMS = read_table(path_beside(__file__, "programs.toml"))
 """All of them; no two are sure of the same line."""

@@ -6,8 +6,8 @@ two, so that a table is plain TOML for everybody else.
 
 from __future__ import annotations
 
+import os.path
 import re
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,7 +16,7 @@ _STRING = re.compile("'([^']*)'|\"([^\"]*)\"")
 _KEY = re.compile(r"([\w-]+) = ")
 
 
-def read_tables(path: Path) -> dict[str, dict[str, Any]]:
+def read_tables(path: str) -> dict[str, dict[str, Any]]:
     """Return the tables of a file; raises ValueError for what is not of this part of TOML.
 
     Statements begin a line. Values take one, but for arrays of strings: those end with a line `]`.
@@ -24,7 +24,9 @@ def read_tables(path: Path) -> dict[str, dict[str, Any]]:
     tables: dict[str, dict[str, Any]] = {}
     members: dict[str, Any] = {}
     array: list[Any] | None = None
-    for line in path.read_text("utf-8").splitlines():
+    with open(path, encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    for line in lines:
         if array is not None:
             if line == "]":
                 array = None
@@ -35,12 +37,17 @@ def read_tables(path: Path) -> dict[str, dict[str, Any]]:
         elif line and not line.startswith("#"):
             key, sign, value = line.partition(" = ")
             if not sign:
-                raise ValueError(f"{path.name}: no statement: {line}")
+                raise ValueError(f"{os.path.basename(path)}: no statement: {line}")
             if value == "[":
                 array = members[key] = []
             else:
                 members[key] = _value(value)
     return tables
+
+
+def path_beside(module: str, name: str) -> str:
+    """The path of a file beside a module; pathlib would take longer to load than the tables."""
+    return os.path.join(os.path.dirname(module), name)
 
 
 def _table(tables: dict[str, dict[str, Any]], header: str) -> dict[str, Any]:
