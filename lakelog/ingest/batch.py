@@ -183,9 +183,16 @@ class Job:
         become structs."""
         engine = self.connect()
         return Transformer(
-            *(engine, form, origin, self.label, self.mode, before, files, self.conformance),
-            TypedPayloads(engine, schemas) if schemas else None,
-            heads,
+            engine,
+            form,
+            origin,
+            source=self.label,
+            mode=self.mode,
+            before=before,
+            files=files,
+            conformance=self.conformance,
+            payloads=TypedPayloads(engine, schemas) if schemas else None,
+            heads=heads,
         )
 
 

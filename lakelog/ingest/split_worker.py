@@ -43,7 +43,7 @@ class Worker:
         schemas = [typed.decode(text) for text in load["schemas"]]
         payloads = TypedPayloads(engine, lambda: schemas, least=0) if schemas else None
         self._transformer = Transformer(
-            *(engine, jsonl.FORM, load["origin"], load["source"]), payloads=payloads
+            engine, jsonl.FORM, load["origin"], source=load["source"], payloads=payloads
         )
 
     def load(self, base: int, size: int) -> dict[str, Any]:

@@ -211,12 +211,8 @@ class _Merging:
             parts = [group]  # also if it is sorted, where it was chosen to be written anew
         self._useful = self._useful and bool(parts)
         for part in parts:
-            given = self._payloads.rows(part), part, self._level, self._payloads, self._encoding
-            try:
-                # With the schema of the groups before, if it still fits.
-                merged = _sorted_segment(*given, sampled=False)
-            except typed_rows.PoorFit:
-                merged = _sorted_segment(*given)
+            rows = self._payloads.rows(part)
+            merged = _sorted_segment(rows, part, self._level, self._payloads, self._encoding)
             self._publish()
             self._pending = merged
 
@@ -272,20 +268,14 @@ class _SortedSegment:
 
 
 def _sorted_segment(
-    rows: Rows,
-    group: list[SegmentEntry],
-    level: int,
-    payloads: Payloads,
-    encoding: Executor,
-    *,
-    sampled: bool = True,
+    rows: Rows, group: list[SegmentEntry], level: int, payloads: Payloads, encoding: Executor
 ) -> _SortedSegment:
     """Make one sorted segment of the rows of a group, typed where that fits them. All but the
-    encoding is done at once. Unless `sampled`, it may raise PoorFit."""
+    encoding is done at once."""
     table = rows.table
     step = _row_group(table)
     order = sort_order(table, step)
-    fields = payloads.choose(rows, group, order, sampled=sampled)
+    fields = payloads.choose(rows, group, order)
     commit, encodings = disk.random_hex(), _text_encodings(table, order)
     encoder = segment.SegmentEncoder("events", "sorted", commit, level, fields, encodings)
     texts, last, size = 0, None, rows.text_bytes
@@ -365,10 +355,9 @@ class Payloads:
         return Rows(merged, given, size)
 
     def choose(
-        self, rows: Rows, group: list[SegmentEntry], order: pa.Array, *, sampled: bool
+        self, rows: Rows, group: list[SegmentEntry], order: pa.Array
     ) -> typed_rows.FieldColumns | None:
-        """Return how the payloads of a group are stored in an order, None for text; `sampled` as in
-        PayloadTyping."""
+        """Return how the payloads of a group are stored in an order, None for text."""
         if not TYPED:
             return None
         inputs = sorted((e for e in group if e.fields), key=lambda entry: -entry.events)
@@ -379,7 +368,7 @@ class Payloads:
             # A neighbour that is damaged is not this group's damage.
             with contextlib.suppress(DamagedSegment):
                 near[typed.plain(typed.of_entry(self._store.paths, entry))] = None
-        return self._typing.choose(rows.table, rows.schema, near, order, sampled=sampled)
+        return self._typing.choose(rows.table, rows.schema, near, order)
 
     def convert(
         self, fields: typed_rows.FieldColumns | None, rows: pa.Table, given: typed.Schema | None

@@ -56,10 +56,6 @@ class FieldColumns:
     """Parquet's encodings of the others, by path."""
 
 
-class PoorFit(Exception):
-    """Fewer payloads fit a schema than did in the groups before: choose again, by a sample."""
-
-
 @dataclass(frozen=True)
 class _Trial:
     """A schema on a sample: the structs, and the part of the rows that it fits."""
@@ -79,8 +75,6 @@ class PayloadTyping:
         self._shares: dict[str, float] = {}
         """The part of the rows that each schema fitted when it was the best that was found."""
         self._columns: dict[str, FieldColumns] = {}
-        self._is_expected = False
-        """Whether the schema was not tried on the rows of this group."""
 
     def choose(
         self,
@@ -88,8 +82,6 @@ class PayloadTyping:
         given: Schema | None = None,
         near: Iterable[Schema] = (),
         order: pa.Array | None = None,
-        *,
-        sampled: bool = True,
     ) -> FieldColumns | None:
         """Return how to store the payloads of a group's rows; None where text is best.
 
@@ -97,12 +89,10 @@ class PayloadTyping:
         first, in their order, and then that of the group before. `order` are the numbers of the
         rows as they will be stored, where that is another order.
 
-        Unless `sampled`, structs get the schema that those of an earlier group got, and convert may
-        raise PoorFit.
+        Structs keep the schema that they have where an earlier group got it, without a sample.
         """
         near = dict.fromkeys(near)
-        expected = None if sampled else self._expected(rows, given, near)
-        self._is_expected = expected is not None
+        expected = self._expected(rows, given, near)
         if expected:
             return expected
         sample, texts = self._sample(rows, given, order), rows["data"]
@@ -127,15 +117,12 @@ class PayloadTyping:
         """Return rows with their payloads as structs in `fields`, and how many more bytes of text
         those stand for than before; what they do not fit stays in `data`.
 
-        Payloads in a column `fields` are structs of the schema `given` before. Raises PoorFit.
+        Payloads in a column `fields` are structs of the schema `given` before.
         """
         if given is None:
             structs, masks = prove(self._cursor, schema, rows["data"])
             return _exchanged(rows.append_column(typed.COLUMN, structs), masks)
-        nulls = rows["data"].null_count
         rows, size = self.recast(given, schema, rows)
-        if self._is_expected and nulls - rows["data"].null_count > _SLACK * len(rows):
-            raise PoorFit
         at = np.flatnonzero(arrays.truths(rows["data"].is_valid()))
         # Those of other segments were never tried.
         if len(at):
