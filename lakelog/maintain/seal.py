@@ -171,7 +171,7 @@ class Sealer:
         return attempt
 
     def _write(
-        self, attempt: _Attempt, frames: list[wal.Frame], state: Manifest, named: hosts.Hosts
+        self, attempt: _Attempt, frames: list[wal.Frame], state: Manifest, hosts_by_key: hosts.Hosts
     ) -> None:
         # One commit for segment and id run: repair finds the run of a lost segment by it.
         commit, store = disk.random_hex(), self._store
@@ -189,8 +189,8 @@ class Sealer:
                     attempt.ids.append(run)
             # All rows may have been duplicates; an empty segment would serve nobody.
             if table.num_rows:
-                known = hosts.of_state(store.manifests, state)
-                attempt.hosts = hosts.records(named, known)
+                state_hosts = hosts.of_state(store.manifests, state)
+                attempt.hosts = hosts.records(hosts_by_key, state_hosts)
                 attempt.entries.append(
                     segment.write(
                         store.paths,
@@ -201,7 +201,7 @@ class Sealer:
                         wal=notes,
                         branch=self._branch,
                         lake=store.lake_id,
-                        hosts=named,
+                        hosts=hosts_by_key,
                         begun=attempt.begun,
                     )
                 )

@@ -60,14 +60,14 @@ def table(
     streams = store.manifests.read_records(
         state, "stream", lambda entry: (entry.key, str(entry.members.get("host", "")))
     )
-    named = hosts.of_state(store.manifests, state)
+    writers_hosts = hosts.of_state(store.manifests, state)
     if pending is not None:
-        read = (file.header for group in pending.files.values() for file in group if file.header)
-        named |= hosts.named_in(read)
+        headers = (file.header for group in pending.files.values() for file in group if file.header)
+        writers_hosts |= hosts.named_in(headers)
     cursor.register("lakelog_present", present)
     cursor.register("lakelog_files", _pairs((file.origin, file.host) for file in files))
     cursor.register("lakelog_streams", _pairs(streams))
-    cursor.register("lakelog_hosts", _pairs(named.items()))
+    cursor.register("lakelog_hosts", _pairs(writers_hosts.items()))
     return cursor.sql(_QUERY).to_arrow_table()
 
 

@@ -134,8 +134,8 @@ class Comparison:
             runs = (identity_run.write(self._store.paths, *keys, commit),)
         theirs = self.there.manifests.load(lead.newest.snapshot)
         hosts_there = hosts.of_state(self.there.manifests, theirs)
-        known = hosts.of_state(self._store.manifests, self._store.state(branch))
-        added: tuple[Entry, ...] = (*entries, *hosts.records(hosts_there, known))
+        hosts_here = hosts.of_state(self._store.manifests, self._store.state(branch))
+        added: tuple[Entry, ...] = (*entries, *hosts.records(hosts_there, hosts_here))
         data.publish_past(self._store, branch, self._marks(branch, lead), added, runs)
         events = sum(e.events for e in entries)
         outcome.done.append(

@@ -194,8 +194,8 @@ def take_back(
         if batches:
             entries = [recover.rebuild_entry(store, k) for b in batches for k in b.segments]
             runs = orphans.identity_runs(store, connect, batches)
-            named = orphans.host_records(store, store.state(branch), batches)
-            publish_past(store, branch, raised, (*entries, *named), tuple(runs))
+            host_records = orphans.host_records(store, store.state(branch), batches)
+            publish_past(store, branch, raised, (*entries, *host_records), tuple(runs))
             events = sum(e.events for e in entries)
             outcome.done.append(
                 f"branch {branch}: its newest moves are lost; {events} events taken back from"

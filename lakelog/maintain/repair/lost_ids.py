@@ -52,9 +52,9 @@ def free(
     if not runs:
         return Freed()
     keys_lost = identity_run.merge([identity_run.read(store.paths, run) for run in runs])
-    there = identity_run.sort_keys(*orphans.keys_of(store, connect, present))
-    is_there = identity_run.contains(there, *keys_lost)
-    keys_lost = identity_run.sort_keys(keys_lost[0][~is_there], keys_lost[1][~is_there])
+    present_ids = identity_run.sort_keys(*orphans.keys_of(store, connect, present))
+    is_present = identity_run.contains(present_ids, *keys_lost)
+    keys_lost = identity_run.sort_keys(keys_lost[0][~is_present], keys_lost[1][~is_present])
     return _without(store, state, keys_lost)
 
 
@@ -69,8 +69,8 @@ def _without(store: Store, state: Manifest, keys: tuple[Any, Any]) -> Freed:
         if is_lost.any():
             dropped.append(run.digest)
             if not is_lost.all():
-                rest = high[~is_lost], low[~is_lost]
-                added.append(identity_run.write(store.paths, *rest, disk.random_hex()))
+                remaining = high[~is_lost], low[~is_lost]
+                added.append(identity_run.write(store.paths, *remaining, disk.random_hex()))
     return Freed(tuple(dropped), tuple(added))
 
 

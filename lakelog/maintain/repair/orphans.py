@@ -139,8 +139,8 @@ def identity_runs(store: Store, connect: Connect, batches: list[SealedBatch]) ->
 
 def host_records(store: Store, state: Manifest, batches: list[SealedBatch]) -> tuple[Record, ...]:
     """Return the entries of the hosts of seals which a state does not know yet."""
-    named = {key: name for batch in batches for key, name in batch.hosts.items()}
-    return hosts.records(named, hosts.of_state(store.manifests, state))
+    hosts_by_key = {key: name for batch in batches for key, name in batch.hosts.items()}
+    return hosts.records(hosts_by_key, hosts.of_state(store.manifests, state))
 
 
 def keys_of(store: Store, connect: Connect, keys: list[str]) -> tuple[Any, Any]:

@@ -254,11 +254,11 @@ def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:
         if digest not in excluded and is_intact(store, "segments", digest):
             notes = segment.metadata(store.paths, digest)
             ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
-            named = orjson.loads(notes.get("hosts", "{}"))
-            fresh = SealedBatch(notes["commit"], notes.get("branch", ""), ranges, [], [], named)
+            hosts_of = orjson.loads(notes.get("hosts", "{}"))
+            fresh = SealedBatch(notes["commit"], notes.get("branch", ""), ranges, [], [], hosts_of)
             group = groups.setdefault(notes["commit"], fresh)
             group.segments.append(digest)
-            group.hosts.update(named)
+            group.hosts.update(hosts_of)
     # A seal writes its segments and its id run under one commit.
     for digest in objects(store, "ids") if groups else ():
         data = disk.read(store.paths.object("ids", digest))
