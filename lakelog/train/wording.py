@@ -6,7 +6,7 @@ from __future__ import annotations
 def quantity(count: int, noun: str, singular: str = "", plural: str = "") -> str:
     """Return "1 row is there", "2 rows are there": a count, its noun, and what follows.
 
-    `one` follows a count of one, `more` any other; without `more` the same follows both.
+    `singular` follows a count of one, `plural` any other; without `plural` the same follows both.
     """
-    rest = singular if count == 1 or not plural else plural
-    return f"{count:,} {noun}{'' if count == 1 else 's'}{f' {rest}' if rest else ''}"
+    ending = singular if count == 1 or not plural else plural
+    return f"{count:,} {noun}{'' if count == 1 else 's'}{f' {ending}' if ending else ''}"
