@@ -229,3 +229,8 @@ def _is_final(error: Exception) -> bool:
 def _is_unsent(error: Exception) -> bool:
     """Whether a command certainly never arrived: there was no connection to send it on."""
     return "connecting to" in str(error) or isinstance(error, redis.MaxConnectionsError)
+
+
+def is_of_other_type(error: Exception) -> bool:
+    """Whether the server refused a command because the key holds a value of another type."""
+    return str(error).startswith("WRONGTYPE")

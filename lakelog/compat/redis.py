@@ -24,7 +24,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.clients.redis_client import RedisClient
+from lakelog.clients.redis_client import RedisClient, is_of_other_type
 from lakelog.clients.redis_config import RedisConfig, RedisLogin
 from lakelog.clients.redis_metrics import RedisMetrics
 from lakelog.errors import LakelogError, Unreachable
@@ -292,9 +292,7 @@ class RedisManager:
         try:
             return self._on(command, key, run)
         except redis.ResponseError as error:
-            if not str(error).startswith(
-                "WRONGTYPE"
-            ):  # a value of another kind than the command is for
+            if not is_of_other_type(error):
                 raise
             return None
 
