@@ -31,52 +31,55 @@ _FACTORS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB
 
 def cut(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the chunks of content that comes in blocks of any length."""
-    rest = b""
+    pending = b""
     for block in _regroup(blocks):
-        rest += block
-        places = _places(rest)
+        pending += block
+        places = _places(pending)
         start = 0
         while True:
             # By bisection: of content that repeats itself, every byte may be a place.
-            first = int(np.searchsorted(places, start + MIN))
+            index = int(np.searchsorted(places, start + MIN))
             limit = start + MAX
-            if first == len(places) and len(rest) < limit:
+            if index == len(places) and len(pending) < limit:
                 break  # the next block may have a place within the limit
-            end = min(int(places[first]), limit) if first < len(places) else limit
-            yield rest[start:end]
+            end = min(int(places[index]), limit) if index < len(places) else limit
+            yield pending[start:end]
             start = end
-        rest = rest[start:]
-    if rest:
-        yield rest
+        pending = pending[start:]
+    if pending:
+        yield pending
 
 
 def _regroup(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    parts: list[bytes] = []
+    group: list[bytes] = []
     size = 0
     for block in blocks:
-        parts.append(block)
+        group.append(block)
         size += len(block)
         if size >= BLOCK:
-            yield b"".join(parts)
-            parts, size = [], 0
-    if parts:
-        yield b"".join(parts)
+            yield b"".join(group)
+            group, size = [], 0
+    if group:
+        yield b"".join(group)
 
 
 def _places(content: bytes) -> Any:
     """The places where a chunk may end, ascending."""
-    last = len(content) - _WINDOW
-    found = [_promising(content, at, min(at + _STRIPE, last + 1)) for at in range(0, last, _STRIPE)]
-    if not found:
+    end = len(content) - _WINDOW
+    candidates = [
+        _promising(content, start, min(start + _STRIPE, end + 1))
+        for start in range(0, end, _STRIPE)
+    ]
+    if not candidates:
         return np.zeros(0, np.int64)
-    starts = np.sort(np.concatenate(found))
+    starts = np.sort(np.concatenate(candidates))
     # A view of the eight bytes at every place, aligned or not.
     words_at = np.ndarray((len(content) - 7,), "<u8", content, strides=(1,))
     mixed = np.zeros(len(starts), np.uint64)
     for number, factor in enumerate(_FACTORS):
-        words = words_at[starts + 8 * number]
+        values = words_at[starts + 8 * number]
         # The high bits are the well mixed ones, so they are brought down before the next word.
-        mixed = (mixed ^ words ^ (mixed >> np.uint64(29))) * np.uint64(factor)
+        mixed = (mixed ^ values ^ (mixed >> np.uint64(29))) * np.uint64(factor)
     limit = np.uint64((1 << 64) // (AVERAGE >> _FIRST_BITS))
     return starts[mixed < limit] + _WINDOW
 
@@ -85,9 +88,9 @@ def _promising(content: bytes, low: int, high: int) -> Any:
     """Starts of windows in [low, high) whose first four bytes hash high."""
     # High, as four equal bytes do not: long runs of them are common, and would all be places.
     limit = np.uint32(0xFFFFFFFF - (0xFFFFFFFF >> _FIRST_BITS))
-    found = []
+    candidates = []
     # Unaligned views, one for each remainder: every place is looked at without copying.
-    for first in range(low, min(low + 4, high)):
-        words = np.frombuffer(content, "<u4", (high - first + 3) // 4, first)
-        found.append(np.flatnonzero(words * np.uint32(_FACTOR) >= limit) * 4 + first)
-    return np.concatenate(found)
+    for offset in range(low, min(low + 4, high)):
+        values = np.frombuffer(content, "<u4", (high - offset + 3) // 4, offset)
+        candidates.append(np.flatnonzero(values * np.uint32(_FACTOR) >= limit) * 4 + offset)
+    return np.concatenate(candidates)

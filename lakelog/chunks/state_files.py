@@ -171,19 +171,19 @@ def _length(data: bytes, longest: int) -> int:
 
 def _content(data: bytes, digest: str, length: int) -> Iterator[bytes]:
     """Yield the content in parts; it is known to be that of the digest after the last one."""
-    found, left = hashlib.sha256(), length
+    hasher, remaining = hashlib.sha256(), length
     decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_MAX)
     try:
         with decompressor.stream_reader(memoryview(data)[:-_SEAL_BYTES]) as reader:
-            while part := reader.read(PIECE_BYTES):
-                found.update(part)
-                left -= len(part)
-                if left < 0:
+            while block := reader.read(PIECE_BYTES):
+                hasher.update(block)
+                remaining -= len(block)
+                if remaining < 0:
                     break
-                yield part
+                yield block
     except zstandard.ZstdError as error:
         raise document.NotIntact(str(error)) from None
-    if left or found.hexdigest() != digest:
+    if remaining or hasher.hexdigest() != digest:
         raise document.NotIntact("the content does not match its name")
 
 
@@ -222,9 +222,9 @@ def read_chunk(paths: Paths, digest: str) -> bytes:
 
 def read_index(paths: Paths, digest: str) -> StateIndex:
     """Return an index, which is the same object while somebody has it. Raises DamagedState."""
-    known = _READ.get((paths.root, digest))
-    if known is not None:
-        return known
+    cached = _READ.get((paths.root, digest))
+    if cached is not None:
+        return cached
     with _damage(paths.state_file(digest, INDEX)) as path:
         data = read_file(path)
         length = _length(data, _index_max(data))

@@ -104,7 +104,9 @@ def _is_special(entries: Iterable[StateEntry]) -> bool:
     """Whether readers of format 1 would refuse entries."""
     kinds = {entry.path: entry.kind for entry in entries if entry.kind not in ("dir", "file")}
     hard = (entry.target for entry in entries if entry.kind == "hard")
-    return any(kind in _SPECIAL for kind in kinds.values()) or any(t in kinds for t in hard)
+    return any(entry_kind in _SPECIAL for entry_kind in kinds.values()) or any(
+        t in kinds for t in hard
+    )
 
 
 def load(content: Content, length: int) -> StateIndex:
@@ -113,9 +115,9 @@ def load(content: Content, length: int) -> StateIndex:
         _survey(content)
     entries, chunks = list[StateEntry](), list[Chunk]()
     with _malformed():
-        for piece in _pieces(content()):
-            entries += map(_from_json, piece.get("entries", ()))
-            chunks += _chunks(piece)
+        for members in _pieces(content()):
+            entries += map(_from_json, members.get("entries", ()))
+            chunks += _chunks(members)
         _check_tree(entries)
         _check_sums(sum(size for _, size in chunks), sum(entry.stored for entry in entries))
     return StateIndex(tuple(entries), tuple(chunks))
@@ -128,11 +130,11 @@ def check(content: Content, length: int) -> None:
 
 def chunks(content: Content) -> dict[str, int]:
     """Return the chunks that an index names, and no more of it. Raises NotIntact."""
-    found = dict[str, int]()
+    lengths = dict[str, int]()
     with _malformed():
-        for piece in _pieces(content()):
-            found.update(_chunks(piece))
-    return found
+        for members in _pieces(content()):
+            lengths.update(_chunks(members))
+    return lengths
 
 
 @contextlib.contextmanager
@@ -148,28 +150,28 @@ def _malformed() -> Iterator[None]:
 # --- pieces --------------------------------------------------------------------------------------
 
 
-def _pieces(parts: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+def _pieces(blocks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     """Yield an index in objects with some of its entries or chunks each, and check its format."""
     version = None
-    for text in _texts(parts):
-        containers, values = text.count(b"[") + text.count(b"{"), text.count(b",")
+    for line in _texts(blocks):
+        containers, values = line.count(b"[") + line.count(b"{"), line.count(b",")
         if containers > _CONTAINERS_MAX or values > _VALUES_MAX:
             raise ValueError("too many values in one place")
-        piece = orjson.loads(text)
-        version = piece.get("format", version)
-        yield piece
+        members = orjson.loads(line)
+        version = members.get("format", version)
+        yield members
     if type(version) is not int or version < 1:
         raise ValueError("no format")
     if version > _FORMAT:
         raise ValueError(f"format {version} is of a later lakelog: upgrade it")
 
 
-def _texts(parts: Iterator[bytes]) -> Iterator[bytes]:
+def _texts(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the JSON of the pieces. An index with members in another order than that of F21.3, or
     with white space, is one piece."""
     waiting, opening, gap = b"", b"", _ENTRY_GAP
-    for part in parts:
-        waiting += part
+    for block in blocks:
+        waiting += block
         if gap is _ENTRY_GAP and (end := waiting.find(_CHUNKS_OPEN)) >= 0:
             yield opening + waiting[:end] + b"]}"
             waiting = waiting[end + len(_CHUNKS_OPEN) :]
@@ -183,11 +185,11 @@ def _texts(parts: Iterator[bytes]) -> Iterator[bytes]:
     yield opening + waiting
 
 
-def _chunks(piece: dict[str, Any]) -> list[Chunk]:
-    found = [(_digest(name), _count(size)) for name, size in piece.get("chunks", ())]
-    if any(not 0 < size <= CHUNK_MAX for _, size in found):
+def _chunks(members: dict[str, Any]) -> list[Chunk]:
+    listed_chunks = [(_digest(name), _count(size)) for name, size in members.get("chunks", ())]
+    if any(not 0 < size <= CHUNK_MAX for _, size in listed_chunks):
         raise ValueError("a chunk of no possible length")
-    return found
+    return listed_chunks
 
 
 # --- checks --------------------------------------------------------------------------------------
@@ -195,16 +197,16 @@ def _chunks(piece: dict[str, Any]) -> list[Chunk]:
 
 def _survey(content: Content) -> None:
     """Check an index as `load` does, and keep nothing of it."""
-    tree, given, stored = _Tree(), 0, 0
+    tree, chunk_bytes, file_bytes = _Tree(), 0, 0
     with _malformed():
-        for piece in _pieces(content()):
-            for body in piece.get("entries", ()):
+        for members in _pieces(content()):
+            for body in members.get("entries", ()):
                 entry = _from_json(body)
                 tree.add(entry)
-                stored += entry.stored
-            given += sum(size for _, size in _chunks(piece))
+                file_bytes += entry.stored
+            chunk_bytes += sum(size for _, size in _chunks(members))
         tree.check()
-        _check_sums(given, stored)
+        _check_sums(chunk_bytes, file_bytes)
 
 
 class _Tree:
@@ -238,18 +240,20 @@ class _Tree:
         is_dir = np.frombuffer(self._is_dir, dtype=np.bool_)
         is_linkable = np.frombuffer(self._is_linkable, dtype=np.bool_)
         parents = np.frombuffer(self._parents, dtype=np.int64)[1:]
-        at = self._find(parents, ascending, order)
-        if not (is_dir[at] & (paths[at] == parents) & (at <= np.arange(len(at)))).all():
+        indices = self._find(parents, ascending, order)
+        if not (
+            is_dir[indices] & (paths[indices] == parents) & (indices <= np.arange(len(indices)))
+        ).all():
             raise ValueError("an entry is in no directory of it")
         targets = np.frombuffer(self._targets, dtype=np.int64)
-        at = self._find(targets, ascending, order)
-        if not (is_linkable[at] & (paths[at] == targets)).all():
+        indices = self._find(targets, ascending, order)
+        if not (is_linkable[indices] & (paths[indices] == targets)).all():
             raise ValueError("a hard link to no file of it")
 
     @staticmethod
-    def _find(wanted: Any, ascending: Any, order: Any) -> Any:
-        at = np.searchsorted(ascending, wanted).astype(np.uint32)
-        return order[np.minimum(at, len(order) - 1)]
+    def _find(hashes: Any, ascending: Any, order: Any) -> Any:
+        indices = np.searchsorted(ascending, hashes).astype(np.uint32)
+        return order[np.minimum(indices, len(order) - 1)]
 
 
 def _check_tree(entries: Iterable[StateEntry]) -> None:
@@ -281,8 +285,8 @@ def _check_name(entry: StateEntry, *, is_first: bool) -> None:
         raise ValueError(f"{entry.path!r} is a link to nothing")
 
 
-def _check_sums(given: int, stored: int) -> None:
-    if given != stored:
+def _check_sums(chunk_bytes: int, file_bytes: int) -> None:
+    if chunk_bytes != file_bytes:
         raise ValueError("its chunks are not as long as its files")
 
 
@@ -308,29 +312,29 @@ def _to_json(entry: StateEntry) -> dict[str, Any]:
 
 
 def _from_json(body: dict[str, Any]) -> StateEntry:
-    path, kind = _to_bytes(body["path"]), body["kind"]
-    if kind not in _KINDS:
-        raise ValueError(f"an entry of kind {kind!r}")
-    kind = sys.intern(kind)  # a million entries are read as well
-    if kind == "hard":
-        return StateEntry(path, kind, target=_to_bytes(body["target"]))
+    path, entry_kind = _to_bytes(body["path"]), body["kind"]
+    if entry_kind not in _KINDS:
+        raise ValueError(f"an entry of kind {entry_kind!r}")
+    entry_kind = sys.intern(entry_kind)  # a million entries are read as well
+    if entry_kind == "hard":
+        return StateEntry(path, entry_kind, target=_to_bytes(body["target"]))
     mtime = body["mtime"]
     if type(mtime) is not int or abs(mtime) > _SIZE_MAX * 2 or not _count(body["mode"]) <= 0o7777:
         raise ValueError("a mode or time that cannot be")
-    size = _count(body["size"]) if kind == "file" else 0
+    size = _count(body["size"]) if entry_kind == "file" else 0
     return StateEntry(
         path,
-        kind,
+        entry_kind,
         body["mode"],
         _count(body["uid"]),
         _count(body["gid"]),
         mtime,
         size,
-        _extents(body, size) if kind == "file" else (),
-        _to_bytes(body["target"]) if kind == "link" else b"",
+        _extents(body, size) if entry_kind == "file" else (),
+        _to_bytes(body["target"]) if entry_kind == "link" else b"",
         _xattrs(body["xattrs"]) if "xattrs" in body else _NO_XATTRS,
-        body["ctime"] if kind == "file" else 0,
-        _count(body["inode"]) if kind == "file" else 0,
+        body["ctime"] if entry_kind == "file" else 0,
+        _count(body["inode"]) if entry_kind == "file" else 0,
     )
 
 
@@ -342,11 +346,11 @@ def _extents(body: dict[str, Any], size: int) -> tuple[Extent, ...]:
     if "extents" not in body:
         return ((0, size),) if size else ()
     end = 0
-    extents = tuple((_count(at), _count(length)) for at, length in body["extents"])
-    for at, length in extents:
-        if at < end or not length or at + length > size:
+    extents = tuple((_count(offset), _count(length)) for offset, length in body["extents"])
+    for offset, length in extents:
+        if offset < end or not length or offset + length > size:
             raise ValueError("data of a file that overlaps, or lies outside it")
-        end = at + length
+        end = offset + length
     return extents
 
 
@@ -370,5 +374,5 @@ def _to_text(name: bytes) -> str | dict[str, str]:
         return {"hex": name.hex()}
 
 
-def _to_bytes(text: Any) -> bytes:
-    return text.encode() if isinstance(text, str) else bytes.fromhex(text["hex"])
+def _to_bytes(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes.fromhex(value["hex"])

@@ -18,16 +18,16 @@ def events_of(stream: Any) -> Iterator[dict[str, Any]]:
     """Yield the events of what exports an Arrow stream: nulls are left out, JSON text in `data` is
     JSON, and of exported rows what a lake assigns is left out."""
     for batch in pa.RecordBatchReader.from_stream(stream):
-        own = OWN_COLUMNS if is_exported(batch.schema.names) else ()
+        own_columns = OWN_COLUMNS if is_exported(batch.schema.names) else ()
         fields = [f.with_type(_microseconds_type(f.type)) for f in batch.schema]
         for row in batch.cast(pa.schema(fields), safe=False).to_pylist():
-            event = {k: v for k, v in row.items() if v is not None and k not in own}
+            event = {k: v for k, v in row.items() if v is not None and k not in own_columns}
             if "data" in event:
                 event["data"] = payload(event["data"])
             yield event
 
 
-def _microseconds_type(kind: Any) -> Any:
+def _microseconds_type(arrow_type: Any) -> Any:
     """The type of a column without the nanoseconds that Python's datetime cannot hold."""
-    nanos = pa.types.is_timestamp(kind) and kind.unit == "ns"
-    return pa.timestamp("us", kind.tz) if nanos else kind
+    nanos = pa.types.is_timestamp(arrow_type) and arrow_type.unit == "ns"
+    return pa.timestamp("us", arrow_type.tz) if nanos else arrow_type

@@ -32,12 +32,12 @@ IS_DATA = (
 
 def without(events: pa.RecordBatch) -> pa.RecordBatch:
     """Return the events for which IS_DATA holds."""
-    own = pc.equal(events["source"], SOURCE)
-    if not pc.any(own).as_py():  # nearly every batch
+    is_own = pc.equal(events["source"], SOURCE)
+    if not pc.any(is_own).as_py():  # nearly every batch
         return events
     types = events["type"]
     kinds = pc.or_(pc.starts_with(types, "lakelog."), pc.equal(types, EARLIER_TRAIN))
-    return events.filter(pc.invert(pc.fill_null(pc.and_(own, kinds), False)))
+    return events.filter(pc.invert(pc.fill_null(pc.and_(is_own, kinds), False)))
 
 
 def repeated_words(lines: int) -> str:

@@ -55,7 +55,7 @@ def encode(events: list[Any], content: bool = False) -> EncodedBatch:
         batch = encode_alike(events) if len(events) > 1 else encode_one(events[0])
         if batch is not None:
             return batch
-    now = datetime.now(UTC)
+    arrived = datetime.now(UTC)
     lines: list[bytes] = []
     ids: list[str | None] = []
     for index, event in enumerate(events):
@@ -66,7 +66,7 @@ def encode(events: list[Any], content: bool = False) -> EncodedBatch:
             ids.append(event["id"] or None if shape.has_id else None)
             continue
         try:
-            row = _row(event, now)
+            row = _row(event, arrived)
             if content and not row.get("id"):
                 _add_content_key(row, event)
             lines.append(_dump(row))
@@ -81,17 +81,19 @@ def encode(events: list[Any], content: bool = False) -> EncodedBatch:
     # JSON has no NaN, and orjson makes it null.
     is_odd = b"null" in whole or (b"\\" in whole and b"\\u" in whole)
     return EncodedBatch(
-        _settled(events, lines, ids, now, content) if is_odd else whole, ids, content or any(ids)
+        _settled(events, lines, ids, arrived, content) if is_odd else whole,
+        ids,
+        content or any(ids),
     )
 
 
 def _settled(
-    events: list[Any], lines: list[bytes], ids: list[str | None], now: datetime, content: bool
+    events: list[Any], lines: list[bytes], ids: list[str | None], arrived: datetime, content: bool
 ) -> bytes:
     """Return lines some of which have a null or an escape, settled."""
     whole = b"\n".join(lines)
     if b"null" in whole:
-        _spell(events, lines, now, content)
+        _spell(events, lines, arrived, content)
     if b"\\u" in whole:
         _settle_escapes(lines, ids)
     return b"\n".join(lines)
@@ -101,15 +103,15 @@ def _settle_escapes(lines: list[bytes], ids: list[str | None]) -> None:
     """Refuse ids with a NUL, which separates the parts of an identity key; write payloads with
     half of a surrogate pair so that the SQL engine reads them."""
     for index, line in enumerate(lines):
-        given = ids[index]
-        if given is not None and "\0" in given:
+        event_id = ids[index]
+        if event_id is not None and "\0" in event_id:
             raise InvalidEvent("id holds a NUL character: write it without", index)
-        cut = line.find(b',"data":') + 8
-        if cut >= 8 and (b"\\ud" in line or b"\\uD" in line):
-            lines[index] = line[:cut] + replace_surrogates(line[cut:-1]) + b"}"
+        start = line.find(b',"data":') + 8
+        if start >= 8 and (b"\\ud" in line or b"\\uD" in line):
+            lines[index] = line[:start] + replace_surrogates(line[start:-1]) + b"}"
 
 
-def _spell(events: list[Any], lines: list[bytes], now: datetime, content: bool) -> None:
+def _spell(events: list[Any], lines: list[bytes], arrived: datetime, content: bool) -> None:
     """Encode events with NaN or infinities in their payload again, with these as text."""
     for index, line in enumerate(lines):
         event = events[index] if b"null" in line else None
@@ -118,7 +120,7 @@ def _spell(events: list[Any], lines: list[bytes], now: datetime, content: bool) 
         # The null may be a None, or part of a text: then nothing has to be spelled.
         spelled = {k: v if k in _COLUMNS else spell_numbers(v) for k, v in event.items()}
         if any(spelled[k] is not v for k, v in event.items()):
-            row = _row(spelled, now)
+            row = _row(spelled, arrived)
             if content and not row.get("id"):
                 _add_content_key(row, spelled)
             lines[index] = _dump(row)
@@ -139,9 +141,9 @@ def parse_line(line: bytes) -> dict[str, Any]:
     return parse_object(line, PLAIN)
 
 
-def identity_key(source: str | None, given: str) -> str:
+def identity_key(source: str | None, event_id: str) -> str:
     """Return the 24 hex digits that identify an event with a given id."""
-    return hashlib.sha256(f"{source or ''}\0{given}".encode()).hexdigest()[:24]
+    return hashlib.sha256(f"{source or ''}\0{event_id}".encode()).hexdigest()[:24]
 
 
 def to_micros(moment: datetime) -> int:
@@ -175,8 +177,8 @@ def parse_time(value: Any, zone: tzinfo = UTC) -> datetime:
             moment = datetime(value.year, value.month, value.day)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             moment = _time_of_number(value)
-        elif (text := _text_of(value)) is not None:
-            return parse_time(text, zone)
+        elif (spelled := _text_of(value)) is not None:
+            return parse_time(spelled, zone)
         elif isinstance(value, orjson.Fragment):  # more digits than a double holds
             moment = _time_of_text(orjson.dumps(value).decode())
         else:
@@ -188,8 +190,8 @@ def parse_time(value: Any, zone: tzinfo = UTC) -> datetime:
         if isinstance(value, orjson.Fragment):
             value = orjson.dumps(value).decode()
         boxed = isinstance(value, (dict, list, bool))
-        shown = f"({kind(value)})" if boxed else repr(str(value)[:40])
-        raise InvalidEvent(f"time {shown} is not a date from year 1 to 9999") from None
+        described = f"({kind(value)})" if boxed else repr(str(value)[:40])
+        raise InvalidEvent(f"time {described} is not a date from year 1 to 9999") from None
 
 
 def _localized(moment: datetime, zone: tzinfo) -> datetime:
@@ -197,7 +199,7 @@ def _localized(moment: datetime, zone: tzinfo) -> datetime:
     return max(moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
 
 
-def _row(event: Any, now: datetime) -> dict[str, Any]:
+def _row(event: Any, arrived: datetime) -> dict[str, Any]:
     """Return the columns of one event, `data` last."""
     # Mappings such as a row of a database; and keys that are neither columns nor spellings of one.
     if type(event) is not dict:
@@ -210,7 +212,7 @@ def _row(event: Any, now: datetime) -> dict[str, Any]:
         name = _type_of(event)
     time = get("time")
     # `data` is set last, for it has to end the line; so texts that are not plain wait in between.
-    row = {"time": now if time is None else parse_time(time), "type": name}
+    row = {"time": arrived if time is None else parse_time(time), "type": name}
     has_odd = False
     for column in TEXT_COLUMNS:
         value = get(column)
@@ -234,11 +236,11 @@ def _odd_columns(event: dict[str, Any], row: dict[str, Any], data: Any) -> Any:
         value = event.get(column)
         if value is None or column in row:
             continue
-        text, stray = _text(column, value)
+        spelled, stray = _text(column, value)
         if stray:
             strays[column] = value
-        if text is not None:
-            row[column] = text
+        if spelled is not None:
+            row[column] = spelled
     return merge(data, strays) if strays else data
 
 
@@ -279,9 +281,9 @@ def _add_content_key(row: dict[str, Any], event: Any) -> None:
     if not any(event.get(k) is not None for k in ("time", "timestamp", "ts", "@timestamp")):
         del canon["time"]
     # Parsed and written again: equal values in different types then have one spelling.
-    text = orjson.dumps(parse_value(_dump(canon)), option=orjson.OPT_SORT_KEYS)
+    canonical = orjson.dumps(parse_value(_dump(canon)), option=orjson.OPT_SORT_KEYS)
     data = row.pop("data", None)
-    row["key"] = hashlib.sha256(text).hexdigest()[:24]
+    row["key"] = hashlib.sha256(canonical).hexdigest()[:24]
     if data is not None:
         row["data"] = data
 
@@ -345,12 +347,12 @@ def _type_of(event: dict[str, Any]) -> str:
     value = event.get("type")
     if value is None or value == "" or value != value:
         raise InvalidEvent('no type: give each event a "type"')
-    text = _text_of(value)
-    if text is None and isinstance(value, (int, float, orjson.Fragment)):
-        text = orjson.dumps(to_json(value)).decode()
-    if not text:
+    spelled = _text_of(value)
+    if spelled is None and isinstance(value, (int, float, orjson.Fragment)):
+        spelled = orjson.dumps(to_json(value)).decode()
+    if not spelled:
         raise InvalidEvent(f"type is text, not {kind(value)}")
-    return text
+    return spelled
 
 
 def _text_of(value: Any) -> str | None:
@@ -359,32 +361,32 @@ def _text_of(value: Any) -> str | None:
     if type(value) is str:
         return value
     try:
-        written = orjson.dumps(value)
-        return str(orjson.loads(written)) if written[:1] == b'"' else None
+        encoded = orjson.dumps(value)
+        return str(orjson.loads(encoded)) if encoded[:1] == b'"' else None
     except (TypeError, ValueError):  # half of a surrogate pair; what JSON has nothing for
         return str.__str__(value) if isinstance(value, str) else None
 
 
 def _text(column: str, value: Any) -> tuple[str | None, bool]:
     """Return the column's text and whether the original must be kept in data."""
-    text = _text_of(value)
-    if text is None and isinstance(value, orjson.Fragment):
-        text = orjson.dumps(value).decode()
+    spelled = _text_of(value)
+    if spelled is None and isinstance(value, orjson.Fragment):
+        spelled = orjson.dumps(value).decode()
     if column == "level":
-        level = None if text is None else level_of(text)
+        level = None if spelled is None else level_of(spelled)
         return level, level is None
-    if text is None and isinstance(value, (int, float)):
+    if spelled is None and isinstance(value, (int, float)):
         missing = value != value  # what pandas gives for a cell without a value
         return None if missing else orjson.dumps(to_json(value)).decode(), False
-    return text, text is None
+    return spelled, spelled is None
 
 
-def _time_of_text(text: str) -> datetime:
+def _time_of_text(spelled: str) -> datetime:
     # A comma before the milliseconds, as Python's logging writes it.
-    text = text.strip().replace(",", ".")
-    if re.fullmatch(r"-?\d+(\.\d+)?", text) and not re.fullmatch(r"[0-9]{8}", text):
-        return _time_of_number(float(text) if "." in text else int(text))
-    return datetime.fromisoformat(re.sub(r"\s*(UTC|GMT|z)$", "Z", text))
+    spelled = spelled.strip().replace(",", ".")
+    if re.fullmatch(r"-?\d+(\.\d+)?", spelled) and not re.fullmatch(r"[0-9]{8}", spelled):
+        return _time_of_number(float(spelled) if "." in spelled else int(spelled))
+    return datetime.fromisoformat(re.sub(r"\s*(UTC|GMT|z)$", "Z", spelled))
 
 
 def _time_of_number(value: int | float) -> datetime:

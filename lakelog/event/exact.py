@@ -47,9 +47,9 @@ def parse_object(line: bytes, columns: frozenset[str]) -> dict[str, Any]:
     return value
 
 
-def parse_value(text: bytes) -> Any:
+def parse_value(encoded: bytes) -> Any:
     """Parse any JSON value without loss. Raises InvalidEvent with the reason."""
-    value, exact = _parse(text)
+    value, exact = _parse(encoded)
     try:
         return value if exact else _settle(value)
     except RecursionError:
@@ -107,17 +107,17 @@ def spell_numbers(value: Any) -> Any:
     return value
 
 
-def replace_surrogates(text: bytes) -> bytes:
+def replace_surrogates(encoded: bytes) -> bytes:
     """Return a JSON text with U+FFFD for every half of a surrogate pair that stands alone.
 
     Only then, the text itself is added as the string `lakelog_exact`: a member of an object, or
     one beside `data` where the text is no object.
     """
-    replaced = _ESCAPES.sub(lambda match: rb"\ufffd" if match[1] else match[0], text)
-    if replaced == text:
-        return text
+    replaced = _ESCAPES.sub(lambda match: rb"\ufffd" if match[1] else match[0], encoded)
+    if replaced == encoded:
+        return encoded
     # As text of a text, the escapes are characters and break nothing.
-    original = orjson.dumps({EXACT: text.decode()})[1:]
+    original = orjson.dumps({EXACT: encoded.decode()})[1:]
     if not replaced.startswith(b"{"):
         replaced = b'{"data":' + replaced + b"}"
     return replaced[:-1] + (b"," if len(replaced) > 2 else b"") + original
@@ -158,7 +158,7 @@ def _plain_object(pairs: list[tuple[Any, Any]]) -> Any:
     return orjson.Fragment(b"{" + body + b"}")
 
 
-def _parse(text: bytes, end: bytes = b"") -> tuple[Any, bool]:
+def _parse(encoded: bytes, end: bytes = b"") -> tuple[Any, bool]:
     """Return a JSON value, and whether it is exact; if not, its objects are _Pairs.
 
     Text that is not JSON and does not end with `end` is not parsed a second time.
@@ -166,38 +166,38 @@ def _parse(text: bytes, end: bytes = b"") -> tuple[Any, bool]:
     # orjson is much faster than the exact parser, and right for nearly every line: these checks
     # find the lines for which it is not.
     try:
-        value = orjson.loads(text)
-        plain = not (b"\\u00" in text or _has_long(text))
-        if plain and _keeps_keys(text, orjson.dumps(value)):
+        value = orjson.loads(encoded)
+        plain = not (b"\\u00" in encoded or _has_long(encoded))
+        if plain and _keeps_keys(encoded, orjson.dumps(value)):
             return value, True
     except orjson.JSONDecodeError as error:
-        cut = not text.rstrip().endswith(end) and "depth" not in str(error)
-        if cut and _is_text(text):
+        is_cut = not encoded.rstrip().endswith(end) and "depth" not in str(error)
+        if is_cut and _is_text(encoded):
             raise _not_json(error) from None
     except TypeError:  # what orjson read and cannot write: an integer beyond 64 bits
         pass
-    return _parse_exact(text), False
+    return _parse_exact(encoded), False
 
 
-def _has_long(text: bytes) -> bool:
+def _has_long(encoded: bytes) -> bool:
     # Replacing quoted numbers costs a copy of the text, so only if there is something to replace.
-    match = _LONG_NUMBER.search(text)
-    return match is not None and _LONG_NUMBER.search(_NUMBER_TEXT.sub(b'""', text)) is not None
+    match = _LONG_NUMBER.search(encoded)
+    return match is not None and _LONG_NUMBER.search(_NUMBER_TEXT.sub(b'""', encoded)) is not None
 
 
-def _is_text(text: bytes) -> bool:
+def _is_text(encoded: bytes) -> bool:
     try:
-        text.decode()
+        encoded.decode()
     except UnicodeDecodeError:
         return False
     return True
 
 
-def _keeps_keys(text: bytes, written: bytes) -> bool:
+def _keeps_keys(encoded: bytes, spelled: bytes) -> bool:
     """Whether as many keys were written as read: of a repeated key only one is."""
-    if _SPACED.search(text):
-        return len(_KEY_END.findall(text)) == len(_KEY_END.findall(written))
-    return text.count(b'":') == written.count(b'":')
+    if _SPACED.search(encoded):
+        return len(_KEY_END.findall(encoded)) == len(_KEY_END.findall(spelled))
+    return encoded.count(b'":') == spelled.count(b'":')
 
 
 def _parse_exact(line: bytes) -> Any:
@@ -223,9 +223,9 @@ def _not_json(error: ValueError) -> InvalidEvent:
         return InvalidEvent(f"not JSON: {error}")
     line = f"line {error.lineno}, " if error.lineno > 1 else ""
     # Some versions guess what was meant: that a line of words should have been `null`.
-    what = error.msg.partition(", expected")[0].removesuffix(" at")
-    what = what[:1].lower() + what[1:]
-    return InvalidEvent(f"not JSON: {what} at {line}column {error.colno}")
+    reason = error.msg.partition(", expected")[0].removesuffix(" at")
+    reason = reason[:1].lower() + reason[1:]
+    return InvalidEvent(f"not JSON: {reason} at {line}column {error.colno}")
 
 
 def _settle_top(pairs: _Pairs, columns: frozenset[str]) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def _settle_top(pairs: _Pairs, columns: frozenset[str]) -> dict[str, Any]:
         top: dict[str, Any] = {k: v if isinstance(v, str) else _settle(v) for k, v in pairs}
     except RecursionError:
         raise InvalidEvent("nested too deeply") from None
-    twice = {k for k, _ in pairs if sum(k == other for other, _ in pairs) > 1} - columns
+    twice = {k for k, _ in pairs if sum(k == second_key for second_key, _ in pairs) > 1} - columns
     for key in twice:
         top[key] = [_settle(v) for k, v in pairs if k == key]
     return top
@@ -252,18 +252,20 @@ def _settle(value: Any) -> Any:
     return to_json(value)
 
 
-def _exact_float(text: str) -> Any:
-    value = float(text)
+def _exact_float(digits: str) -> Any:
+    value = float(digits)
     try:
-        same = value not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(value))
+        same = value not in (float("inf"), float("-inf")) and Decimal(digits) == Decimal(
+            repr(value)
+        )
     except InvalidOperation:  # an exponent of more digits than a Decimal has
         same = False
-    return value if same else orjson.Fragment(text)
+    return value if same else orjson.Fragment(digits)
 
 
-def _exact_int(text: str) -> Any:
-    return int(text) if len(text) <= _INTEGER_DIGITS else orjson.Fragment(text)
+def _exact_int(digits: str) -> Any:
+    return int(digits) if len(digits) <= _INTEGER_DIGITS else orjson.Fragment(digits)
 
 
-def _no(text: str) -> Any:
-    raise ValueError(f"{text} is not a JSON number")
+def _no(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a JSON number")

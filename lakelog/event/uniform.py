@@ -44,8 +44,8 @@ class EncodedBatch:
 
     __slots__ = ("ids", "keyed", "text")
 
-    def __init__(self, text: bytes, ids: list[str | None], keyed: bool) -> None:
-        self.text, self.ids, self.keyed = text, ids, keyed
+    def __init__(self, lines: bytes, ids: list[str | None], keyed: bool) -> None:
+        self.text, self.ids, self.keyed = lines, ids, keyed
 
     @property
     def lines(self) -> list[bytes]:
@@ -59,8 +59,8 @@ def encode_one(event: Any) -> EncodedBatch | None:
     line = None if shape is None else shape.line(event)
     if shape is None or line is None or b"null" in line or b"\\u" in line or b"\n" in line:
         return None
-    given = event["id"] or None if shape.has_id else None
-    return EncodedBatch(line, [given], given is not None)
+    event_id = event["id"] or None if shape.has_id else None
+    return EncodedBatch(line, [event_id], event_id is not None)
 
 
 def encode_alike(events: list[Any]) -> EncodedBatch | None:
@@ -70,17 +70,17 @@ def encode_alike(events: list[Any]) -> EncodedBatch | None:
     if shape is None or set(map(type, events)) != {dict} or set(map(len, events)) != {shape.size}:
         return None
     try:
-        text = orjson.dumps(events)
+        encoded = orjson.dumps(events)
     except TypeError:
         return None
     # Quotes within texts are escaped, so this stands between two events that begin alike, or in a
     # list of a payload: then there are too many.
     between = b"}," + shape.start
-    is_odd = text.count(between) != len(events) - 1 or b"\n" in text or b"null" in text
+    is_odd = encoded.count(between) != len(events) - 1 or b"\n" in encoded or b"null" in encoded
     # One character is found much faster than two.
-    if is_odd or (b"\\" in text and b"\\u" in text):
+    if is_odd or (b"\\" in encoded and b"\\u" in encoded):
         return None
-    lines = text[1:-1].replace(between, b"}\n" + shape.start)
+    lines = encoded[1:-1].replace(between, b"}\n" + shape.start)
     if not shape.fits(lines):
         return None
     ids: list[str | None] = [None] * len(events)
@@ -125,12 +125,12 @@ class _Shape:
             self._escaped = self._pattern(_ESCAPED_TEXT)
         return self._escaped.fullmatch(lines) is not None
 
-    def _pattern(self, text: bytes) -> re.Pattern[bytes]:
+    def _pattern(self, encoded: bytes) -> re.Pattern[bytes]:
         """What lines are that have such a text between quotes."""
-        values = {"time": _TIME, "type": b'(?!")' + text, "data": rb"[^\n]*+"}
+        values = {"time": _TIME, "type": b'(?!")' + encoded, "data": rb"[^\n]*+"}
         members = [
             b'"%s":' % re.escape(key.encode())
-            + (b'"%s"' if name != "data" else b"%s") % values.get(name, text)
+            + (b'"%s"' if name != "data" else b"%s") % values.get(name, encoded)
             for key, name in zip(self._keys, self._names, strict=True)
         ]
         end = b"" if "data" in self._names else rb"\}"
@@ -151,8 +151,8 @@ def _learn(keys: tuple[Any, ...]) -> _Shape | None:
     names = [NAMES.get(k, "") for k in keys]
     fits = "" not in names and len(set(names)) == len(names) and {"time", "type"} <= set(names)
     # A level has to be normalized, and data is cut out by its place at the end of the line.
-    last = "data" not in names[:-1] and "level" not in names
-    shape = _Shape(keys, names) if fits and last else None
+    is_last_data = "data" not in names[:-1] and "level" not in names
+    shape = _Shape(keys, names) if fits and is_last_data else None
     if len(_SHAPES) >= _SHAPES_MAX:
         _SHAPES.clear()
     _SHAPES[keys] = shape

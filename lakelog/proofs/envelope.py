@@ -68,12 +68,12 @@ def open_signed(envelope: Any, keys: Sequence[PublicKey]) -> Signed:
     accepted key, another signature, not a statement of ours."""
     payload, signatures = _open(envelope)
     accepted = {key.id: key for key in keys}
-    found = [(accepted[name], sig) for name, sig in signatures if name in accepted]
-    if not found:
+    matching = [(accepted[name], sig) for name, sig in signatures if name in accepted]
+    if not matching:
         names = ", ".join(name[:16] for name, _ in signatures)
         raise NotProven(f"it is signed by the key {names}, which is not accepted")
     data = authenticated(PAYLOAD_TYPE, payload)
-    valid = next((key for key, sig in found if key.verifies(sig, data)), None)
+    valid = next((key for key, sig in matching if key.verifies(sig, data)), None)
     if valid is None:
         raise NotProven("the signature does not match the statement")
     return Signed(_from_json(payload), valid)
@@ -84,9 +84,9 @@ def unverified(envelope: Any) -> Statement:
     return _from_json(_open(envelope)[0])
 
 
-def authenticated(kind: str, payload: bytes) -> bytes:
+def authenticated(payload_type: str, payload: bytes) -> bytes:
     """Return DSSE's pre-authentication encoding, the bytes that are signed."""
-    name = kind.encode()
+    name = payload_type.encode()
     return b"DSSEv1 %d %s %d %s" % (len(name), name, len(payload), payload)
 
 
@@ -95,7 +95,10 @@ def _open(envelope: Any) -> tuple[bytes, list[tuple[str, bytes]]]:
     try:
         if envelope["payloadType"] != PAYLOAD_TYPE:
             raise NotProven(f"its payload is of another type than {PAYLOAD_TYPE}")
-        signatures = [(str(each["keyid"]), _decode(each["sig"])) for each in envelope["signatures"]]
+        signatures = [
+            (str(signature["keyid"]), _decode(signature["sig"]))
+            for signature in envelope["signatures"]
+        ]
         payload = _decode(envelope["payload"])
     except (KeyError, TypeError, AttributeError, ValueError):
         raise NotProven("it is no DSSE envelope") from None
@@ -104,10 +107,10 @@ def _open(envelope: Any) -> tuple[bytes, list[tuple[str, bytes]]]:
     return payload, signatures
 
 
-def _decode(text: str) -> bytes:
-    data = base64.b64decode(text, validate=True)
+def _decode(encoded: str) -> bytes:
+    data = base64.b64decode(encoded, validate=True)
     # Bits that pad the last character would otherwise be free to change.
-    if base64.b64encode(data).decode() != text:
+    if base64.b64encode(data).decode() != encoded:
         raise binascii.Error("not canonical")
     return data
 
@@ -140,18 +143,18 @@ def _from_json(payload: bytes) -> Statement:
             raise NotProven("the signed payload is no in-toto statement")
         if body["predicateType"] != PREDICATE_TYPE:
             raise NotProven(f"the statement is not about a snapshot ({PREDICATE_TYPE})")
-        (subject,), said = body["subject"], body["predicate"]
-        first_last = said["seq"]
+        (subject,), predicate = body["subject"], body["predicate"]
+        first_last = predicate["seq"]
         statement = Statement(
-            said["lake"],
-            said["branch"],
-            said["tag"] or "",
+            predicate["lake"],
+            predicate["branch"],
+            predicate["tag"] or "",
             subject["digest"]["sha256"],
             None if first_last is None else (first_last[0], first_last[1]),
-            said["events"],
-            said["root"],
-            to_micros(parse_time(said["time"])),
-            None if said["expires"] is None else to_micros(parse_time(said["expires"])),
+            predicate["events"],
+            predicate["root"],
+            to_micros(parse_time(predicate["time"])),
+            None if predicate["expires"] is None else to_micros(parse_time(predicate["expires"])),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, InvalidEvent):
         raise NotProven("the signed statement lacks a member, or has a malformed one") from None

@@ -74,7 +74,7 @@ Levels = dict[int, Nodes]
 def event_bytes(lake: str, event: dict[str, Any]) -> bytes:
     """Return the bytes of one event with the members of NUMBERS and TEXTS. Raises ValueError,
     TypeError, KeyError or struct.error for one that is no event."""
-    texts = [None if event[name] is None else event[name].encode() for name in TEXTS]
+    values = [None if event[name] is None else event[name].encode() for name in TEXTS]
     position = event["position"]
     head = _HEAD.pack(
         _MARK,
@@ -84,9 +84,9 @@ def event_bytes(lake: str, event: dict[str, Any]) -> bytes:
         event["ingested_at"],
         0 if position is None else position,
         position is not None,
-        *(_NULL if text is None else len(text) for text in texts),
+        *(_NULL if value is None else len(value) for value in values),
     )
-    return head + b"".join(text for text in texts if text is not None)
+    return head + b"".join(value for value in values if value is not None)
 
 
 def leaf(data: bytes) -> bytes:
@@ -94,17 +94,17 @@ def leaf(data: bytes) -> bytes:
     return hashlib.sha256(b"\0" + data).digest()
 
 
-def node(height: int, left: Step, right: Step) -> bytes:
+def node(height: int, first_child: Step, second_child: Step) -> bytes:
     """Return the node above two neighbours of a height."""
-    head = _NODE.pack(1, height, left.count, right.count)
-    return hashlib.sha256(head + left.hash + right.hash).digest()
+    head = _NODE.pack(1, height, first_child.count, second_child.count)
+    return hashlib.sha256(head + first_child.hash + second_child.hash).digest()
 
 
 def leaves(lake: str, rows: pa.Table) -> Nodes:
     """Return the leaves of rows with `seq`, in its order. Raises ValueError for a seq that two
     rows have, or that is out of range."""
-    parts = [_hash_rows(lake, rows.slice(at, BATCH)) for at in range(0, len(rows), BATCH)]
-    hashes = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, 32)
+    slices = [_hash_rows(lake, rows.slice(start, BATCH)) for start in range(0, len(rows), BATCH)]
+    hashes = np.frombuffer(b"".join(slices), np.uint8).reshape(-1, 32)
     places = np.asarray(rows["seq"].combine_chunks(), np.int64)
     if len(places) and np.any(places[1:] <= places[:-1]):
         order = np.argsort(places, kind="stable")
@@ -118,21 +118,25 @@ def leaves(lake: str, rows: pa.Table) -> Nodes:
 
 def _hash_rows(lake: str, rows: pa.Table) -> bytes:
     """Return the leaves of some rows, one after another."""
-    kind = pa.large_binary()
-    texts = [rows[name].combine_chunks().cast(kind) for name in TEXTS]
-    heads = _heads(lake, rows, texts).tobytes()
+    binary = pa.large_binary()
+    columns = [rows[name].combine_chunks().cast(binary) for name in TEXTS]
+    heads = _heads(lake, rows, columns).tobytes()
     ends = np.arange(len(rows) + 1, dtype=np.int64) * (len(heads) // len(rows))
-    column = pa.Array.from_buffers(kind, len(rows), [None, pa.py_buffer(ends), pa.py_buffer(heads)])
+    column = pa.Array.from_buffers(
+        binary, len(rows), [None, pa.py_buffer(ends), pa.py_buffer(heads)]
+    )
     # One contiguous text for all rows: joining them one by one takes five times as long.
     joined = pc.binary_join_element_wise(
-        column, *texts, pa.scalar(b"", kind), null_handling="replace", null_replacement=b""
+        column, *columns, pa.scalar(b"", binary), null_handling="replace", null_replacement=b""
     )
-    at = np.frombuffer(joined.buffers()[1], np.int64)[joined.offset :].tolist()[: len(rows) + 1]
+    offsets = np.frombuffer(joined.buffers()[1], np.int64)[joined.offset :].tolist()[
+        : len(rows) + 1
+    ]
     view, sha256 = memoryview(joined.buffers()[2]), hashlib.sha256
-    return b"".join([sha256(view[a:b]).digest() for a, b in itertools.pairwise(at)])
+    return b"".join([sha256(view[a:b]).digest() for a, b in itertools.pairwise(offsets)])
 
 
-def _heads(lake: str, rows: pa.Table, texts: list[Any]) -> Any:
+def _heads(lake: str, rows: pa.Table, columns: list[Any]) -> Any:
     """Return the prefix of a leaf and the first 92 bytes of each event as a structured array."""
     form = [("prefix", "u1"), ("mark", "u1", 4), ("lake", "u1", 16), *[(n, "<i8") for n in NUMBERS]]
     heads = np.zeros(len(rows), [*form, ("has_position", "<u4"), ("lengths", "<u4", len(TEXTS))])
@@ -142,8 +146,8 @@ def _heads(lake: str, rows: pa.Table, texts: list[Any]) -> Any:
         column = rows[name].combine_chunks().cast(pa.int64())
         heads[name] = np.asarray(column.fill_null(0) if column.null_count else column)
     heads["has_position"] = np.asarray(rows["position"].combine_chunks().is_valid())
-    for index, text in enumerate(texts):
-        lengths = pc.binary_length(text).cast(pa.uint32())
+    for index, values in enumerate(columns):
+        lengths = pc.binary_length(values).cast(pa.uint32())
         heads["lengths"][:, index] = np.asarray(lengths.fill_null(_NULL))
     return heads
 
@@ -194,30 +198,30 @@ def _pick(nodes: Nodes, which: Any) -> Nodes:
     return Nodes(nodes.places[which], nodes.counts[which], nodes.hashes[which])
 
 
-def concat(parts: list[Nodes]) -> Nodes:
+def concat(runs: list[Nodes]) -> Nodes:
     """Return nodes of one height as one, by place."""
-    places = np.concatenate([part.places for part in parts])
+    places = np.concatenate([run.places for run in runs])
     order = np.argsort(places, kind="stable")
-    counts = np.concatenate([part.counts for part in parts])
-    hashes = np.concatenate([part.hashes for part in parts])
+    counts = np.concatenate([run.counts for run in runs])
+    hashes = np.concatenate([run.hashes for run in runs])
     return Nodes(places[order], counts[order], hashes[order])
 
 
-def _merge(rising: Nodes, more: Nodes) -> Nodes:
-    return concat([rising, more]) if len(rising.places) else more
+def _merge(rising: Nodes, added: Nodes) -> Nodes:
+    return concat([rising, added]) if len(rising.places) else added
 
 
 def _neighbour(nodes: Nodes, height: int, seq: int) -> list[Step]:
     """Return the neighbour of the node above a seq, if both have events."""
     place = seq >> height
-    found = {}
-    for each in (place, place ^ 1):
-        at = int(np.searchsorted(nodes.places, each))
-        if at == len(nodes.places) or nodes.places[at] != each:
+    indices = {}
+    for sibling in (place, place ^ 1):
+        index = int(np.searchsorted(nodes.places, sibling))
+        if index == len(nodes.places) or nodes.places[index] != sibling:
             return []
-        found[each] = at
-    at = found[place ^ 1]
-    return [Step(height, int(nodes.counts[at]), nodes.hashes[at].tobytes())]
+        indices[sibling] = index
+    index = indices[place ^ 1]
+    return [Step(height, int(nodes.counts[index]), nodes.hashes[index].tobytes())]
 
 
 def _join(nodes: Nodes, height: int) -> Nodes:
@@ -227,37 +231,37 @@ def _join(nodes: Nodes, height: int) -> Nodes:
         return Nodes(parents, nodes.counts, nodes.hashes)
     # Places ascend, so two children of one parent stand side by side, the left one first.
     is_left = np.append(parents[1:] == parents[:-1], False)
-    left = np.flatnonzero(is_left)
+    left_indices = np.flatnonzero(is_left)
     is_first = np.append(True, parents[1:] != parents[:-1])
     hashes, counts = nodes.hashes.copy(), nodes.counts.copy()
-    hashes[left] = _hash_pairs(nodes, left, height)
-    counts[left] += nodes.counts[left + 1]
+    hashes[left_indices] = _hash_pairs(nodes, left_indices, height)
+    counts[left_indices] += nodes.counts[left_indices + 1]
     return Nodes(parents[is_first], counts[is_first], hashes[is_first])
 
 
-def _hash_pairs(nodes: Nodes, left: Any, height: int) -> Any:
-    """Return the hashes of the nodes above `left` and the nodes after them, as n x 32."""
+def _hash_pairs(nodes: Nodes, left_indices: Any, height: int) -> Any:
+    """Return the hashes of the nodes above `left_indices` and the nodes after them, as n x 32."""
     form = [("prefix", "u1"), ("height", "u1"), ("counts", "<u8", 2), ("hashes", "u1", 64)]
-    records = np.zeros(len(left), form)
+    records = np.zeros(len(left_indices), form)
     records["prefix"], records["height"] = 1, height
-    for side in (0, 1):
-        records["counts"][:, side] = nodes.counts[left + side]
-        records["hashes"][:, 32 * side : 32 * side + 32] = nodes.hashes[left + side]
+    for offset in (0, 1):
+        records["counts"][:, offset] = nodes.counts[left_indices + offset]
+        records["hashes"][:, 32 * offset : 32 * offset + 32] = nodes.hashes[left_indices + offset]
     data, size, sha256 = records.tobytes(), records.itemsize, hashlib.sha256
-    digests = [sha256(data[at : at + size]).digest() for at in range(0, len(data), size)]
+    digests = [sha256(data[start : start + size]).digest() for start in range(0, len(data), size)]
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
 def follow(event: bytes, seq: int, path: list[Step]) -> tuple[bytes, int, int]:
     """Return the root that a path leads to from an event, the number of events below it, and how
     many of them come before the event. Raises ValueError for a path that cannot be."""
-    now, index, height = Step(-1, 1, leaf(event)), 0, -1
+    current, index, height = Step(-1, 1, leaf(event)), 0, -1
     for step in path:
         if not height < step.height < HEIGHT or step.count < 1:
             raise ValueError("its path is not in order")
         height = step.height
         is_right = seq >> height & 1
-        pair = (step, now) if is_right else (now, step)
+        pair = (step, current) if is_right else (current, step)
         index += step.count if is_right else 0
-        now = Step(height, now.count + step.count, node(height, *pair))
-    return now.hash, now.count, index
+        current = Step(height, current.count + step.count, node(height, *pair))
+    return current.hash, current.count, index

@@ -112,23 +112,23 @@ def load_private(path: str) -> PrivateKey:
     return PrivateKey(PublicKey(key.public_key().public_bytes_raw(), _comment(data)), key)
 
 
-def load_public(text: str) -> PublicKey:
+def load_public(encoded: str) -> PublicKey:
     """Read a public key: the name of a PEM file, of a private key too, or the 32 bytes of a key
     in base64. Raises InvalidKey, MissingPackage, OSError."""
-    if not os.path.exists(text) and (raw := _from_base64(text)) is not None:
+    if not os.path.exists(encoded) and (raw := _from_base64(encoded)) is not None:
         return PublicKey(raw)
     ed25519 = _ed25519()
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    data = _read(text)
+    data = _read(encoded)
     if b"PRIVATE KEY" in data:
-        return load_private(text).public
+        return load_private(encoded).public
     try:
         key: Any = load_pem_public_key(data)
     except Exception:  # whatever the library says of what is no key
-        raise InvalidKey(f"{text} is no public key in PEM: give FILE.pub") from None
+        raise InvalidKey(f"{encoded} is no public key in PEM: give FILE.pub") from None
     if not isinstance(key, ed25519.Ed25519PublicKey):
-        raise InvalidKey(f"{text} is no Ed25519 key: see `lakelog key generate`")
+        raise InvalidKey(f"{encoded} is no Ed25519 key: see `lakelog key generate`")
     return PublicKey(key.public_bytes_raw(), _comment(data))
 
 
@@ -141,8 +141,8 @@ def _ed25519() -> Any:
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
-        words = "signatures need the package cryptography: pip install 'lakelog[sign]'"
-        raise MissingPackage(words) from None
+        message = "signatures need the package cryptography: pip install 'lakelog[sign]'"
+        raise MissingPackage(message) from None
     return ed25519
 
 
@@ -184,9 +184,9 @@ def _comment(data: bytes) -> str:
     return next(lines, "").removeprefix(_COMMENT)
 
 
-def _from_base64(text: str) -> bytes | None:
+def _from_base64(encoded: str) -> bytes | None:
     try:
-        raw = base64.b64decode(text, validate=True)
+        raw = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         return None
     return raw if len(raw) == 32 else None

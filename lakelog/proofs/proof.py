@@ -38,15 +38,17 @@ class Proven:
     signed: Signed
 
 
-def prove(store: Store, what: Target, seq: int, keys: Sequence[PublicKey] = ()) -> bytes:
+def prove(store: Store, target: Target, seq: int, keys: Sequence[PublicKey] = ()) -> bytes:
     """Return the proof that the event `seq` is in a signed state. Raises UnknownRef where the
     state has no such event or no signature (of one of the keys, if any), Damaged, NotProven."""
-    signed, said = signing.newest(store, what, keys)
+    signed, statement = signing.newest(store, target, keys)
     # Of the lake that signed it, which is another one in a clone.
-    event, path = snapshot_tree.path_of(store, what.snapshot, seq, said.lake)
-    root, events, index = event_tree.follow(event_tree.event_bytes(said.lake, event), seq, path)
-    if (root.hex(), events) != (said.root, said.events):
-        raise NotProven(f"{what}: its events are not those of the signed Merkle root")
+    event, path = snapshot_tree.path_of(store, target.snapshot, seq, statement.lake)
+    root, events, index = event_tree.follow(
+        event_tree.event_bytes(statement.lake, event), seq, path
+    )
+    if (root.hex(), events) != (statement.root, statement.events):
+        raise NotProven(f"{target}: its events are not those of the signed Merkle root")
     return document.encode(
         {
             "lakelog_proof": VERSION,
@@ -68,19 +70,19 @@ def check(data: bytes, keys: Sequence[PublicKey]) -> Proven:
         raise NotProven(f"the proof is damaged: {error}") from None
     _require_members(body)
     signed = envelope.open_signed(body["envelope"], keys)
-    said = signed.statement
-    if said.expires is not None and said.expires <= disk.now_us():
+    statement = signed.statement
+    if statement.expires is not None and statement.expires <= disk.now_us():
         raise NotProven("the signature has expired")
     event = body["event"]
     try:
-        leaf_data = event_tree.event_bytes(said.lake, event)
-        path = [_step(each) for each in body["path"]]
+        leaf_data = event_tree.event_bytes(statement.lake, event)
+        path = [_step(pair) for pair in body["path"]]
         root, events, index = event_tree.follow(leaf_data, event["seq"], path)
     except (ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
         raise NotProven(f"the proof is malformed: {error}") from None
-    if (root.hex(), events) != (said.root, said.events):
+    if (root.hex(), events) != (statement.root, statement.events):
         raise NotProven("the event and its path do not lead to the signed root")
-    if (body["root"], body["events"], body["index"]) != (said.root, said.events, index):
+    if (body["root"], body["events"], body["index"]) != (statement.root, statement.events, index):
         raise NotProven("its root, events or index are not those that the path gives")
     return Proven(event, index, signed)
 

@@ -57,11 +57,11 @@ def sign(
     key. Raises Damaged, OSError."""
     root, events = snapshot_tree.root(store, what.snapshot, progress)
     seq = snapshot_tree.seq_range(store, what.snapshot)
-    now = disk.now_us()
-    expires = None if expires_in is None else now + expires_in
+    now_us = disk.now_us()
+    expires = None if expires_in is None else now_us + expires_in
     branch = store.refs.tag(what.tag).branch if what.tag else branch
     statement = Statement(
-        store.lake_id, branch, what.tag, what.snapshot, seq, events, root, now, expires
+        store.lake_id, branch, what.tag, what.snapshot, seq, events, root, now_us, expires
     )
     signed = envelope.sign(statement, key)
     signatures.write(store.paths, what.tag, what.snapshot, key.public.id, signed)
@@ -73,8 +73,8 @@ def files(store: Store, what: Target) -> list[SignatureFile]:
     if what.tag:
         return signatures.of_tag(store.paths, what.tag)
     tags = {tag.name for tag in store.refs.tags() if tag.snapshot == what.snapshot}
-    named = [file for file in signatures.listing(store.paths) if file.tag in tags]
-    return signatures.of_state(store.paths, what.snapshot) + named
+    tagged = [file for file in signatures.listing(store.paths) if file.tag in tags]
+    return signatures.of_state(store.paths, what.snapshot) + tagged
 
 
 def check(
@@ -89,22 +89,22 @@ def check(
     nothing if one signature is valid. It has to be made in this lake, or in one of `lakes` (ids),
     as those that came with a clone. The events are hashed again, but not those of the segments in
     `trusted`. Raises Damaged."""
-    found = []
+    faults = []
     trusted = set() if trusted is None else trusted
     for file in files(store, what):
         try:
             signed = open_file(store, file, what, keys, lakes)
         except (Damaged, NotProven) as error:
             reason = error.reason if isinstance(error, Damaged) else str(error)
-            found.append((file.path, f"{what}: {reason}"))
+            faults.append((file.path, f"{what}: {reason}"))
             continue
-        said = signed.statement
-        root = snapshot_tree.root(store, what.snapshot, progress, trusted, said.lake)
-        if root == (said.root, said.events):
+        statement = signed.statement
+        root = snapshot_tree.root(store, what.snapshot, progress, trusted, statement.lake)
+        if root == (statement.root, statement.events):
             return []
-        found.append((file.path, f"{what}: its events are not those of the signed Merkle root"))
-    if found:
-        return found
+        faults.append((file.path, f"{what}: its events are not those of the signed Merkle root"))
+    if faults:
+        return faults
     path = store.paths.tag(what.tag) if what.tag else store.paths.object("manifests", what.snapshot)
     return [(path, _unsigned(what))]
 
@@ -117,16 +117,16 @@ def check_tags(
 ) -> list[tuple[str, str]]:
     """Return what `check` finds of every tag but those of remotes' branches and unsigned ones that
     were made by themselves, and that there is none. A tag that cannot be read is left to verify."""
-    found: list[tuple[str, str]] = []
+    faults: list[tuple[str, str]] = []
     trusted: set[str] = set()
     names = [name for name in store.refs.tag_names() if _wants_signature(store, name)]
     for name in names:
         try:
             what = Target(name, store.refs.tag(name).snapshot)
-            found += check(store, what, keys, progress, trusted, lakes)
+            faults += check(store, what, keys, progress, trusted, lakes)
         except Damaged as error:
-            found.append((error.path, f"tag {name}: {error.reason}"))
-    return found if names else [(store.paths.tags, "the lake has no tag that could be signed")]
+            faults.append((error.path, f"tag {name}: {error.reason}"))
+    return faults if names else [(store.paths.tags, "the lake has no tag that could be signed")]
 
 
 def check_branches(
@@ -137,23 +137,23 @@ def check_branches(
 ) -> list[tuple[str, str]]:
     """Return (path, reason) of each branch that shows events which are in no signed state: of a
     newest state whose events nobody signed, and of a WAL. What cannot be read is left to verify."""
-    found: list[tuple[str, str]] = []
+    faults: list[tuple[str, str]] = []
     trusted: set[str] = set()
     for branch in store.refs.branches():
         try:
             head = store.refs.head(branch).move.snapshot
             if not _has_signed_events(store, head, keys, progress, trusted, lakes):
-                found.append(
+                faults.append(
                     (
                         store.paths.head_dir(branch),
                         f"branch {branch}: its newest state has events that are in no signed one:"
                         f" `lakelog sign {branch} --key KEY` signs it, a TAG is verified alone",
                     )
                 )
-            found += check_pending(store, branch)
+            faults += check_pending(store, branch)
         except Damaged as error:
-            found.append((error.path, f"branch {branch}: {error.reason}"))
-    return found
+            faults.append((error.path, f"branch {branch}: {error.reason}"))
+    return faults
 
 
 def check_pending(store: Store, branch: str) -> list[tuple[str, str]]:
@@ -184,13 +184,17 @@ def _has_signed_events(
     roots: dict[str, tuple[str, int]] = {}
     for file in signatures.listing(store.paths):
         try:
-            of = store.refs.tag(file.tag).snapshot if file.tag else file.state
-            said = open_file(store, file, Target(file.tag, of), keys, lakes).statement
+            state_digest = store.refs.tag(file.tag).snapshot if file.tag else file.state
+            statement = open_file(
+                store, file, Target(file.tag, state_digest), keys, lakes
+            ).statement
         except (Damaged, NotProven, UnknownRef):
             continue
-        if said.lake not in roots:
-            roots[said.lake] = snapshot_tree.root(store, snapshot, progress, trusted, said.lake)
-        if roots[said.lake] == (said.root, said.events):
+        if statement.lake not in roots:
+            roots[statement.lake] = snapshot_tree.root(
+                store, snapshot, progress, trusted, statement.lake
+            )
+        if roots[statement.lake] == (statement.root, statement.events):
             return True
     return False
 
@@ -220,14 +224,18 @@ def open_file(
     return signed
 
 
-def _faults(file: SignatureFile, what: Target, said: Statement) -> Iterator[str]:
-    if said.tag != file.tag:
-        yield f"it is the signature of {_name(said)}, under another name"
-    if said.snapshot != what.snapshot:
-        other = f"{said.snapshot[:12]} was signed, {what.snapshot[:12]} is there now"
-        yield f"the tag was moved: {other}" if file.tag else f"another state was signed: {other}"
-    if said.expires is not None and said.expires <= disk.now_us():
-        yield f"the signature expired on {from_micros(said.expires):%Y-%m-%d %H:%M} UTC"
+def _faults(file: SignatureFile, what: Target, statement: Statement) -> Iterator[str]:
+    if statement.tag != file.tag:
+        yield f"it is the signature of {_name(statement)}, under another name"
+    if statement.snapshot != what.snapshot:
+        difference = f"{statement.snapshot[:12]} was signed, {what.snapshot[:12]} is there now"
+        yield (
+            f"the tag was moved: {difference}"
+            if file.tag
+            else f"another state was signed: {difference}"
+        )
+    if statement.expires is not None and statement.expires <= disk.now_us():
+        yield f"the signature expired on {from_micros(statement.expires):%Y-%m-%d %H:%M} UTC"
 
 
 def _unsigned(what: Target) -> str:
@@ -235,8 +243,10 @@ def _unsigned(what: Target) -> str:
     return f"{what} has no signature: `lakelog sign {name} --key KEY` makes one"
 
 
-def _name(said: Statement) -> str:
-    return f"the tag {said.tag}" if said.tag else f"the snapshot {said.snapshot[:12]}"
+def _name(statement: Statement) -> str:
+    return (
+        f"the tag {statement.tag}" if statement.tag else f"the snapshot {statement.snapshot[:12]}"
+    )
 
 
 def newest(
@@ -244,26 +254,26 @@ def newest(
 ) -> tuple[dict[str, object], Statement]:
     """Return the envelope and statement of the newest signature of a target, of one of the keys if
     any are given. Raises UnknownRef where there is none, Damaged, NotProven."""
-    found = []
+    candidates = []
     for file in files(store, what):
         body = signatures.read(file.path)
         ids = {key.id[: len(file.key)] for key in keys}
         if not keys or file.key in ids:
-            said = envelope.unverified(body)
-            if reason := next(_faults(file, what, said), None):
+            statement = envelope.unverified(body)
+            if reason := next(_faults(file, what, statement), None):
                 raise NotProven(f"{file.path}: {reason}")
-            found.append((said.time, file.path, body, said))
-    if not found:
+            candidates.append((statement.time, file.path, body, statement))
+    if not candidates:
         raise UnknownRef(_unsigned(what))
-    return max(found, key=lambda each: each[:2])[2:]
+    return max(candidates, key=lambda each: each[:2])[2:]
 
 
 def last_signed(store: Store) -> Target:
     """Return what was signed last. Raises UnknownRef where nothing is, Damaged, NotProven."""
-    found = []
+    candidates = []
     for file in signatures.listing(store.paths):
-        said = envelope.unverified(signatures.read(file.path))
-        found.append((said.time, file.path, Target(file.tag, said.snapshot)))
-    if not found:
+        statement = envelope.unverified(signatures.read(file.path))
+        candidates.append((statement.time, file.path, Target(file.tag, statement.snapshot)))
+    if not candidates:
         raise UnknownRef("nothing in this lake is signed: see `lakelog sign --help`")
-    return max(found, key=lambda each: each[:2])[2]
+    return max(candidates, key=lambda each: each[:2])[2]

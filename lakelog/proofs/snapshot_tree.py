@@ -74,13 +74,13 @@ def path_of(store: Store, digest: str, seq: int, lake: str = "") -> tuple[Event,
     for entry in _entries(store, digest):
         if entry.seq[0] <= seq <= entry.seq[1]:
             rows = _rows(store, entry)
-            found = rows.filter(pc.equal(rows["seq"], seq))
-            if not len(found):
+            matches = rows.filter(pc.equal(rows["seq"], seq))
+            if not len(matches):
                 break
             levels = {0: _leaves(store, entry, rows, lake)}
-            _, below = event_tree.climb(levels, *_span(entry), seq)
-            _, _, above = event_tree.root(_levels(store, digest, None, None, lake), seq)
-            return _event(found), below + above
+            _, lower_path = event_tree.climb(levels, *_span(entry), seq)
+            _, _, upper_path = event_tree.root(_levels(store, digest, None, None, lake), seq)
+            return _event(matches), lower_path + upper_path
     raise UnknownRef(f"the state {digest[:12]} has no event with seq {seq}")
 
 
@@ -89,15 +89,15 @@ def find(store: Store, digest: str, id: str, source: str | None) -> list[tuple[i
     Raises Damaged."""
     filters = bloom.Filters(store.paths)
     hashed = [int(value) for value in bloom.hashes(pa.array([id]))]
-    found = []
+    matches = []
     for entry in _entries(store, digest):
         _require_intact(store, entry)
         if filters.may_contain(entry.key, "id", hashed):
             rows = _rows(store, entry)
             rows = rows.filter(pc.equal(rows["id"], id))
             pairs = zip(rows["seq"].to_pylist(), rows["source"].to_pylist(), strict=True)
-            found += [(seq, name) for seq, name in pairs if source is None or name == source]
-    return sorted(found)
+            matches += [(seq, name) for seq, name in pairs if source is None or name == source]
+    return sorted(matches)
 
 
 def _entries(store: Store, digest: str) -> list[SegmentEntry]:
@@ -120,21 +120,21 @@ def _levels(
 ) -> Levels:
     """Return the peaks of all segments of a state by height."""
     entries = _entries(store, digest)
-    parts: dict[int, list[event_tree.Nodes]] = {}
-    done, total = 0, sum(e.events for e in entries)
+    runs_by_height: dict[int, list[event_tree.Nodes]] = {}
+    hashed, total = 0, sum(e.events for e in entries)
     for entry in entries:
         for height, nodes in _peaks(store, entry, trusted, lake).items():
-            parts.setdefault(height, []).append(nodes)
-        done += entry.events
+            runs_by_height.setdefault(height, []).append(nodes)
+        hashed += entry.events
         if progress:
-            progress(done, total)
-    return {height: event_tree.concat(nodes) for height, nodes in parts.items()}
+            progress(hashed, total)
+    return {height: event_tree.concat(nodes) for height, nodes in runs_by_height.items()}
 
 
 def _peaks(store: Store, entry: SegmentEntry, trusted: set[str] | None, lake: str) -> Levels:
     is_trusted = trusted is None or entry.key in trusted
-    if is_trusted and (known := _load(store, entry, lake)) is not None:
-        return known
+    if is_trusted and (stored_peaks := _load(store, entry, lake)) is not None:
+        return stored_peaks
     if trusted is not None:
         trusted.add(entry.key)
     levels = {0: _leaves(store, entry, _rows(store, entry), lake)}
@@ -180,8 +180,8 @@ def _require_intact(store: Store, entry: SegmentEntry) -> None:
 
 def _event(row: pa.Table) -> Event:
     """Return the members of an event, times in us, from a table of one row."""
-    texts = {name: row[name][0].as_py() for name in TEXTS}
-    return {name: row[name].cast(pa.int64())[0].as_py() for name in NUMBERS} | texts
+    values = {name: row[name][0].as_py() for name in TEXTS}
+    return {name: row[name].cast(pa.int64())[0].as_py() for name in NUMBERS} | values
 
 
 def _load(store: Store, entry: SegmentEntry, lake: str) -> Levels | None:
@@ -209,18 +209,20 @@ def _load(store: Store, entry: SegmentEntry, lake: str) -> Levels | None:
 
 def _save(store: Store, entry: SegmentEntry, peaks: Levels, lake: str) -> None:
     """Store the peaks of a segment, if the disk has room."""
-    parts = []
+    arrays = []
     for height, nodes in peaks.items():
-        part = np.zeros(len(nodes.places), _NODE)
-        part["height"], part["place"] = height, nodes.places
-        part["count"], part["hash"] = nodes.counts, nodes.hashes
-        parts.append(part.tobytes())
-    body = b"".join(parts)
-    rest = _HEAD.pack(b"LKT1", 0, *_of(lake, entry))[_CHECKED:] + body
+        array = np.zeros(len(nodes.places), _NODE)
+        array["height"], array["place"] = height, nodes.places
+        array["count"], array["hash"] = nodes.counts, nodes.hashes
+        arrays.append(array.tobytes())
+    body = b"".join(arrays)
+    checked = _HEAD.pack(b"LKT1", 0, *_of(lake, entry))[_CHECKED:] + body
     with contextlib.suppress(OSError):
         disk.make_dir(store.paths.peaks)
         path = f"{store.paths.peaks}/{entry.key}"
-        disk.replace_whole(path, b"LKT1" + struct.pack("<I", zlib.crc32(rest)) + rest, sync=False)
+        disk.replace_whole(
+            path, b"LKT1" + struct.pack("<I", zlib.crc32(checked)) + checked, sync=False
+        )
 
 
 def _of(lake: str, entry: SegmentEntry) -> tuple[bytes, int, int]:

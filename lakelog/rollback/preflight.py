@@ -96,8 +96,10 @@ class Preflight:
     def require(self) -> None:
         """Raise RollbackRefused if something is missing or damaged."""
         if problems := self.problems:
-            more = f" (and {len(problems) - 1:,} more: see --dry-run)" if len(problems) > 1 else ""
-            raise RollbackRefused(f"{problems[0]}{more}; nothing was changed")
+            ending = (
+                f" (and {len(problems) - 1:,} more: see --dry-run)" if len(problems) > 1 else ""
+            )
+            raise RollbackRefused(f"{problems[0]}{ending}; nothing was changed")
 
     def add(self, part: str, name: str, now: str, then: str, problem: str = "") -> None:
         """Add a finding."""
@@ -122,23 +124,23 @@ def examine(
     only where the present state of the branch is.
     """
     result = Preflight(target, parts)
-    now = lake.store.state(lake.branch_name)
+    present_state = lake.store.state(lake.branch_name)
     try:
-        then = history.check(lake.store, target)
-        live = _live(lake, now, then)
+        target_state = history.check(lake.store, target)
+        live = _live(lake, present_state, target_state)
         if "data" in parts:
-            _examine_data(lake, (now, then), live, result)
+            _examine_data(lake, (present_state, target_state), live, result)
             if "cursors" in parts:
                 _examine_cursors(live, result)
-        saved = _states(lake, then, live[2])
+        records = _states(lake, target_state, live[2])
         if source:
-            held = lake.store.manifests.load(source)
-            saved = state_files.records(lake.store.manifests, held)
+            source_state = lake.store.manifests.load(source)
+            records = state_files.records(lake.store.manifests, source_state)
     except Damaged as error:
-        result.add("data", "snapshot", now.digest[:12], target[:12], str(error))
+        result.add("data", "snapshot", present_state.digest[:12], target[:12], str(error))
         return result
     if "state" in parts:
-        result.records = [r for r in saved if labels is None or r.label in labels]
+        result.records = [r for r in records if labels is None or r.label in labels]
         if not result.records and labels is None:
             result.add("state", "-", "-", "none", f"snapshot {target[:12]} has no saved state")
         try:
@@ -149,7 +151,7 @@ def examine(
             _examine_directory(lake, record, result)
     if "deployment" in parts:
         origins = Origins(lake.store)
-        _examine_deployment(list(filter(origins.is_own, saved)), cluster, context, result)
+        _examine_deployment(list(filter(origins.is_own, records)), cluster, context, result)
     return result
 
 
@@ -162,22 +164,26 @@ def _states(lake: Lake, state: Manifest, live: _Entries) -> list[StateRecord]:
         raise DamagedManifest(path, f"a state in it is malformed ({error!r})") from None
 
 
-def _live(lake: Lake, now: Manifest, then: Manifest) -> tuple[_Shared, _Entries, _Entries]:
+def _live(
+    lake: Lake, present_state: Manifest, target_state: Manifest
+) -> tuple[_Shared, _Entries, _Entries]:
     """Return the segments and positions of the pages that two states share, and the live ones of
     each. Pages never change, so what they share is gone through once for several rollbacks."""
-    pairs = zip(now.pages, then.pages, strict=False)
+    pairs = zip(present_state.pages, target_state.pages, strict=False)
     common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
     pages = lake.store.manifests.page
-    digests = tuple(page.digest for page in then.pages[:common])
+    digests = tuple(page.digest for page in target_state.pages[:common])
     shared = _SHARED.get(lake.store)
     if shared is None or shared.pages != digests:
-        shared = _Shared(digests, {what: {} for what in ("segment", "state", *_POSITIONS)})
-        for page in then.pages[:common]:
+        shared = _Shared(
+            digests, {entry_type: {} for entry_type in ("segment", "state", *_POSITIONS)}
+        )
+        for page in target_state.pages[:common]:
             _apply(shared.entries, pages(page))
         _SHARED[lake.store] = shared
     both = []
-    for state in (now, then):
-        live = {what: dict(entries) for what, entries in shared.entries.items()}
+    for state in (present_state, target_state):
+        live = {entry_type: dict(entries) for entry_type, entries in shared.entries.items()}
         for page in state.pages[common:]:
             _apply(live, pages(page))
         _apply(live, state.recent)
@@ -200,32 +206,34 @@ def _examine_data(
     live: tuple[_Shared, _Entries, _Entries],
     plan: Preflight,
 ) -> None:
-    now, then = states
-    paths, wanted = lake.store.paths, live[2]["segment"]
-    gone = _gone(lake, live[0], wanted)
-    problem = f"{paths.object('segments', gone)}: the segment is missing" if gone else ""
-    for key in wanted.keys() - live[1]["segment"].keys():
-        problem = problem or _fault(lake, "segments", key, wanted[key].bytes)
-    runs = {run.digest for run in now.ids}
-    for run in then.ids:
+    present_state, target_state = states
+    paths, needed = lake.store.paths, live[2]["segment"]
+    missing = _gone(lake, live[0], needed)
+    problem = f"{paths.object('segments', missing)}: the segment is missing" if missing else ""
+    for key in needed.keys() - live[1]["segment"].keys():
+        problem = problem or _fault(lake, "segments", key, needed[key].bytes)
+    runs = {run.digest for run in present_state.ids}
+    for run in target_state.ids:
         if run.digest not in runs or not disk.exists(paths.object("ids", run.digest)):
             problem = problem or _fault(lake, "ids", run.digest, run.bytes)
-    known = {page.digest for page in now.pages}
-    for page in then.pages:
+    known_pages = {page.digest for page in present_state.pages}
+    for page in target_state.pages:
         # The length of those that both have was compared when the state was opened.
-        if page.digest not in known:
+        if page.digest not in known_pages:
             problem = problem or _fault(lake, "manifests", page.digest, page.bytes)
-    old, new = (_many(each.totals.events, "event") for each in (now, then))
+    old, new = (_many(state.totals.events, "event") for state in (present_state, target_state))
     plan.add("data", lake.branch_name, old, new, problem)
 
 
-def _gone(lake: Lake, shared: _Shared, wanted: dict[str, Any]) -> str:
+def _gone(lake: Lake, shared: _Shared, needed: dict[str, Any]) -> str:
     """Return a segment that has no file, "" if all have one."""
-    paths, known = lake.store.paths, shared.entries["segment"]
-    for key in wanted.keys() - known.keys():
+    paths, known_segments = lake.store.paths, shared.entries["segment"]
+    for key in needed.keys() - known_segments.keys():
         if not disk.exists(paths.object("segments", key)):
             return key
-    folders = sorted({key[:2] for key in known} if shared.folders is None else shared.folders)
+    folders = sorted(
+        {key[:2] for key in known_segments} if shared.folders is None else shared.folders
+    )
     began = time.time_ns()
     stamps = {folder: _stamp(f"{paths.root}/segments/{folder}") for folder in folders}
     if shared.folders == stamps:
@@ -234,11 +242,11 @@ def _gone(lake: Lake, shared: _Shared, wanted: dict[str, Any]) -> str:
     names: set[str] = set()
     for folder in folders:
         names.update(disk.listing(f"{paths.root}/segments/{folder}"))
-    absent = [key for key in known if f"{key}{_SEGMENT}" not in names]
+    absent = [key for key in known_segments if f"{key}{_SEGMENT}" not in names]
     # A folder that changed within the tick of its last change has the same time.
     if not absent and began - max(stamps.values(), default=0) > _TICK_NS:
         shared.folders = stamps
-    return next((key for key in absent if key in wanted), "")
+    return next((key for key in absent if key in needed), "")
 
 
 def _stamp(folder: str) -> int:
@@ -248,9 +256,9 @@ def _stamp(folder: str) -> int:
         return 0
 
 
-def _fault(lake: Lake, kind: str, digest: str, size: int) -> str:
+def _fault(lake: Lake, object_type: str, digest: str, size: int) -> str:
     """Say what is wrong with an object, "" if it is intact."""
-    path = lake.store.paths.object(kind, digest)
+    path = lake.store.paths.object(object_type, digest)
     try:
         if disk.size(path) != size:
             return f"{path}: it has {disk.size(path):,} bytes instead of {size:,}"
@@ -262,7 +270,9 @@ def _fault(lake: Lake, kind: str, digest: str, size: int) -> str:
 
 
 def _examine_cursors(live: tuple[_Shared, _Entries, _Entries], plan: Preflight) -> None:
-    old, new = ({(w, k): e for w in _POSITIONS for k, e in each[w].items()} for each in live[1:])
+    old, new = (
+        {(w, k): e for w in _POSITIONS for k, e in entries[w].items()} for entries in live[1:]
+    )
     changed = sum(old.get(key) != entry for key, entry in new.items())
     changed += len(old.keys() - new.keys())
     plan.add("cursors", f"{changed:,} change", _many(len(old), "source"), _many(len(new), "source"))
@@ -344,35 +354,35 @@ def _devices(index: StateIndex | None) -> set[bytes]:
 
 
 def _examine_deployment(
-    saved: list[StateRecord], cluster: ClusterStep | None, context: str, result: Preflight
+    records: list[StateRecord], cluster: ClusterStep | None, context: str, result: Preflight
 ) -> None:
-    ran = newest(record for record in saved if record.deployment)
-    wanted = ran.deployment if ran else {}
+    ran = newest(record for record in records if record.deployment)
+    target = ran.deployment if ran else {}
     # An undo goes back to the revision that the rollback left, whatever the states name.
     if cluster is not None:
-        wanted = {"name": cluster.name, "namespace": cluster.namespace, "hash": cluster.was}
+        target = {"name": cluster.name, "namespace": cluster.namespace, "hash": cluster.was}
         context = cluster.context
-    if not wanted.get("name") or not wanted.get("hash"):
+    if not target.get("name") or not target.get("hash"):
         problem = (
             f"snapshot {result.target[:12]} names no revision: no state of this machine in it was"
             " saved by a pod that `lakelog deploy render` describes"
         )
         result.add("deployment", "-", "-", "unknown", problem)
         return
-    name, digest = wanted["name"], wanted["hash"]
-    namespace = wanted.get("namespace", "default")
+    name, digest = target["name"], target["hash"]
+    namespace = target.get("namespace", "default")
     try:
         revisions = Kubectl(namespace, context).revisions(name)
     except (DeploymentFailed, MissingPackage) as error:
         result.add("deployment", name, "unknown", digest, str(error))
         return
-    current = next((each for each in revisions if each.is_current), None)
-    match = next((each for each in revisions if each.hash == digest), None)
-    now = f"{current.number} ({current.hash})" if current else "none"
-    then, problem = f"{match.number} ({digest})" if match else digest, ""
+    current = next((revision for revision in revisions if revision.is_current), None)
+    match = next((revision for revision in revisions if revision.hash == digest), None)
+    running = f"{current.number} ({current.hash})" if current else "none"
+    returned, problem = f"{match.number} ({digest})" if match else digest, ""
     if match is None:
-        known = ", ".join(each.hash for each in revisions) or "none"
-        problem = f"deployment {name} has no revision with pods {digest} any more; it has: {known}"
-    result.add("deployment", name, now, then, problem)
+        hashes = ", ".join(revision.hash for revision in revisions) or "none"
+        problem = f"deployment {name} has no revision with pods {digest} any more; it has: {hashes}"
+    result.add("deployment", name, running, returned, problem)
     was = current.hash if current else ""
     result.cluster = ClusterStep(name, namespace, context, digest, was)

@@ -40,6 +40,6 @@ def return_to(
         policy.require(lake.store.paths, "deploy")
     cluster.begin_undo(name, revision)
     if lake is not None:
-        words = f"{name} to revision {revision.number} ({revision.hash})"
-        note(lake.store, lake.branch_name, "deploy", with_reason(words, why))
+        message = f"{name} to revision {revision.number} ({revision.hash})"
+        note(lake.store, lake.branch_name, "deploy", with_reason(message, why))
     cluster.wait(name, seconds)

@@ -61,13 +61,13 @@ class RolledBack:
 
 def check_parts(parts: Iterable[str]) -> tuple[str, ...]:
     """Return the parts of a rollback in their order. Raises RollbackRefused."""
-    given = set(parts)
-    if unknown := given - set(PARTS):
+    names = set(parts)
+    if unknown := names - set(PARTS):
         raise RollbackRefused(f"there is no part {min(unknown)!r}, only {', '.join(PARTS)}")
-    if not given or ("cursors" in given and "data" not in given):
+    if not names or ("cursors" in names and "data" not in names):
         # The files would be ingested a second time, next to what they gave the first time.
         raise RollbackRefused("cursors go back with data only: name data as well")
-    return tuple(part for part in PARTS if part in given)
+    return tuple(part for part in PARTS if part in names)
 
 
 def preview(
@@ -92,27 +92,27 @@ def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
     """Return what an undo would do; None if it only moves the branch, unless `always`. Raises
     NothingToUndo, Damaged."""
     lake.settle()
-    last, previous = history.last_user_move(lake.store, lake.branch_name)
-    done = _record_of(lake, last)
-    if done is None:
+    undone, previous = history.last_user_move(lake.store, lake.branch_name)
+    record = _record_of(lake, undone)
+    if record is None:
         return examine(lake, previous.snapshot, DEFAULT) if always else None
-    plan = _examine_undo(lake, done, previous.snapshot)
+    plan = _examine_undo(lake, record, previous.snapshot)
     look_at_directories(lake, plan)
     return plan
 
 
 def _record_of(lake: Lake, move: Move) -> Intent | None:
     """What a rollback of this machine moved besides the branch, None if nothing."""
-    done = rewind.find(lake.store, move.commit)
-    if done is None or set(done.parts) <= set(DEFAULT) or not rewind.is_own(lake.store, done):
+    record = rewind.find(lake.store, move.commit)
+    if record is None or set(record.parts) <= set(DEFAULT) or not rewind.is_own(lake.store, record):
         return None
-    return done
+    return record
 
 
 def _left_alone(lake: Lake, move: Move) -> tuple[str, ...]:
     """Say what of a rollback is not undone, as another machine made it."""
-    done = rewind.find(lake.store, move.commit)
-    parts = sorted(set(done.parts) - set(DEFAULT)) if done else []
+    record = rewind.find(lake.store, move.commit)
+    parts = sorted(set(record.parts) - set(DEFAULT)) if record else []
     return (f"another machine moved {' and '.join(parts)} as well: left alone",) if parts else ()
 
 
@@ -139,7 +139,7 @@ def rollback(
     _require(lake, "rollback", chosen)
     with exchange.alone(lake.store) as is_alone:
         _refuse_other(is_alone)
-        told = rewind.recover(lake.store).notes
+        recovered = rewind.recover(lake.store).notes
         plan = _plan(lake, ref, chosen, context)
         plan.require()
         if verify:
@@ -151,12 +151,12 @@ def rollback(
             settle = lake.sealer().settle
             head = history.rollback(store, branch, settle, plan.target, cursors, why, name)
             rewind.prune(lake.store)
-            return RolledBack(_described(lake, head), head.move.message, safety, notes=told)
+            return RolledBack(_described(lake, head), head.move.message, safety, notes=recovered)
         message = with_reason(f"to {name} with {', '.join(chosen)}", why)
         target = plan.target if "data" in chosen else ""
         intent, notes, moved = _perform(lake, plan, "rollback", message, target, None, progress)
     assert moved is not None
-    return _finished(lake, intent, moved, told + notes, seconds)
+    return _finished(lake, intent, moved, recovered + notes, seconds)
 
 
 def undo(
@@ -173,39 +173,39 @@ def undo(
     store, branch = lake.store, lake.branch_name
     with exchange.alone(store) as is_alone:
         _refuse_other(is_alone)
-        words, told = _take_back(lake)
-        if words:
-            return RolledBack(_described(lake, store.refs.head(branch)), words)
+        taken_back, all_notes = _take_back(lake)
+        if taken_back:
+            return RolledBack(_described(lake, store.refs.head(branch)), taken_back)
         lake.settle()
-        last, previous = history.last_user_move(store, branch)
-        done = _record_of(lake, last)
-        if done is None:
+        undone_move, previous = history.last_user_move(store, branch)
+        record = _record_of(lake, undone_move)
+        if record is None:
             head = history.undo(store, branch, lake.settle, force, to_branch, why)
-            told += _left_alone(lake, last)
-            return RolledBack(_described(lake, head), head.move.message, notes=told)
-        _require(lake, "undo", done.parts)
-        made: list[tuple[Intent, tuple[str, ...]]] = []
+            all_notes += _left_alone(lake, undone_move)
+            return RolledBack(_described(lake, head), head.move.message, notes=all_notes)
+        _require(lake, "undo", record.parts)
+        performed: list[tuple[Intent, tuple[str, ...]]] = []
 
         def carry_out(undone: Move, before: Move, only: int | None) -> Head | None:
-            if undone.number != last.number:
+            if undone.number != undone_move.number:
                 raise RollbackRefused(f"branch {branch!r} was moved meanwhile: undo again")
-            plan = _examine_undo(lake, done, before.snapshot)
+            plan = _examine_undo(lake, record, before.snapshot)
             plan.require()
-            target = before.snapshot if "data" in done.parts else ""
+            target = before.snapshot if "data" in record.parts else ""
             # A revision that was told cannot be taken back because an event came meanwhile.
             only = None if plan.cluster else only
             message = history.undo_message(undone, why)
             intent, notes, head = _perform(lake, plan, "undo", message, target, only, progress)
-            made.append((intent, notes))
+            performed.append((intent, notes))
             return head
 
-        if "data" in done.parts:
+        if "data" in record.parts:
             head = history.undo(store, branch, lake.settle, force, to_branch, why, carry_out)
         else:  # no event leaves the branch, so there is nothing to ask
-            moved = carry_out(last, previous, None)
+            moved = carry_out(undone_move, previous, None)
             assert moved is not None
             head = moved
-    return _finished(lake, made[-1][0], head, told + made[-1][1], seconds)
+    return _finished(lake, performed[-1][0], head, all_notes + performed[-1][1], seconds)
 
 
 def pending(lake: Lake) -> str:
@@ -221,17 +221,17 @@ def finish(lake: Lake, tell: Callable[[str], object] = lambda _: None) -> str:
     `tell` gets a line about one of another lake. Raises DeploymentFailed, Damaged, OSError."""
     with exchange.alone(lake.store) as is_alone:
         _refuse_other(is_alone)
-        done = rewind.recover(lake.store)
-    for line in done.notes:
+        recovered = rewind.recover(lake.store)
+    for line in recovered.notes:
         tell(line)
-    return f"{done.intent.op} {done.intent.message}" if done.intent else ""
+    return f"{recovered.intent.op} {recovered.intent.message}" if recovered.intent else ""
 
 
 def _require(lake: Lake, operation: str, parts: tuple[str, ...]) -> None:
     """What a part does by itself has to be allowed as well."""
     policy.require(lake.store.paths, operation)
-    for part, needed in (("state", "restore"), ("deployment", "deploy")):
-        if part in parts:
+    for name, needed in (("state", "restore"), ("deployment", "deploy")):
+        if name in parts:
             policy.require(lake.store.paths, needed)
 
 
@@ -256,12 +256,12 @@ def _take_back(lake: Lake) -> tuple[str, tuple[str, ...]]:
         ), ()
 
 
-def _examine_undo(lake: Lake, done: Intent, target: str) -> Preflight:
-    parts = tuple(PARTS) if "data" in done.parts else done.parts
-    chosen = tuple(p for p in parts if p in done.parts or p == "cursors")
-    target = target if "data" in done.parts else lake.store.refs.head(done.branch).move.snapshot
+def _examine_undo(lake: Lake, record: Intent, target: str) -> Preflight:
+    parts = tuple(PARTS) if "data" in record.parts else record.parts
+    chosen = tuple(p for p in parts if p in record.parts or p == "cursors")
+    target = target if "data" in record.parts else lake.store.refs.head(record.branch).move.snapshot
     return examine(
-        lake, target, chosen, source=done.before, labels=done.labels, cluster=done.cluster
+        lake, target, chosen, source=record.before, labels=record.labels, cluster=record.cluster
     )
 
 
@@ -356,8 +356,8 @@ def _save_present(lake: Lake, captured: Present | None, message: str) -> tuple[s
             if captured is None or not captured.unsaved:
                 snapshot = lake.tag(name, None, message).snapshot
             else:
-                saved = publish_captured(lake, captured, name, message, before=BEFORE_ROLLBACK)
-                snapshot = saved.snapshot
+                published = publish_captured(lake, captured, name, message, before=BEFORE_ROLLBACK)
+                snapshot = published.snapshot
         except AlreadyExists:
             continue
         rewind.note_safety(lake.store, name)
@@ -385,8 +385,8 @@ def _finished(
             raise DeploymentFailed(
                 f"{error}; all parts are back, `lakelog undo` reverts them together"
             ) from None
-    written = tuple(step.target for step in intent.steps)
-    return RolledBack(_described(lake, head), intent.message, intent.safety, written, notes)
+    targets = tuple(step.target for step in intent.steps)
+    return RolledBack(_described(lake, head), intent.message, intent.safety, targets, notes)
 
 
 def _described(lake: Lake, head: Head) -> Snapshot:
