@@ -160,7 +160,7 @@ class Follower:
                     continue
                 move = self._store.refs.read(self._branch, number)
                 if move.generation != generation:
-                    yield from self._since(self._store.manifests.load(before.snapshot))
+                    yield from self._since(self._store.manifests.of(before))
                     state = self._store.manifests.of(move)
                     self._bound, generation = state.next_seq, move.generation
                     yield BranchRewound(move.op, move.snapshot, state.totals.events)

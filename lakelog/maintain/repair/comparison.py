@@ -132,7 +132,7 @@ class Comparison:
         runs: tuple[IdRun, ...] = ()
         if len(keys[0]):
             runs = (identity_run.write(self._store.paths, *keys, commit),)
-        theirs = self.there.manifests.load(lead.newest.snapshot)
+        theirs = self.there.manifests.of(lead.newest)
         hosts_there = hosts.of_state(self.there.manifests, theirs)
         hosts_here = hosts.of_state(self._store.manifests, self._store.state(branch))
         added: tuple[Entry, ...] = (*entries, *hosts.records(hosts_there, hosts_here))

@@ -84,7 +84,7 @@ def _published_with(store: Store, keys: set[str]) -> set[IdRun]:
             if move.op not in _PUBLISHING or move.number != previous.number + 1:
                 continue
             try:
-                before, after = (store.manifests.load(m.snapshot) for m in (previous, move))
+                before, after = map(store.manifests.of, (previous, move))
                 old, new = ({e.key for e in store.manifests.segments(s)} for s in (before, after))
             except Damaged:
                 continue
