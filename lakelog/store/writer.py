@@ -119,7 +119,7 @@ class Writer:
         for fd in (getattr(self, "_fd", -1), *getattr(self, "_abandoned", ())):
             if fd >= 0:
                 with contextlib.suppress(Exception):
-                    os.close(fd)
+                    disk.close(fd)
 
     def _reset(self) -> None:
         self._host = hosts.host_name()

@@ -205,10 +205,9 @@ class Scheduler:
 
     def _hook(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         actor = self._running.get(threading.get_ident())
-        if self.observing or actor is None or actor.done:
-            return real(*args, **kwargs)
         if name == "close":
-            actor.fds.discard(args[0])
+            self._disown(args[0])
+        if name == "close" or self.observing or actor is None or actor.done:
             return real(*args, **kwargs)
         if name == "create_whole":
             actor.linking = "/refs/heads/" in args[0]
@@ -231,6 +230,11 @@ class Scheduler:
             actor.linking = False
         return result
 
+    def _disown(self, fd: int) -> None:
+        """A number that was closed, by whichever thread collected its writer, may be anybody's."""
+        for actor in self.actors:
+            actor.fds.discard(fd)
+
     def _do(self, actor: Actor, name: str, real: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Do it; syncing costs nothing here, but stamps the file with virtual time."""
         result = None
@@ -239,6 +243,7 @@ class Scheduler:
         elif name != "sync_dir":
             result = real(*args, **kwargs)
         if name == "create":
+            self._disown(result)
             actor.fds.add(result)
         if name == "link" and "/refs/heads/" in args[1]:
             self.moved += 1
