@@ -115,6 +115,18 @@ def test_a_file_with_the_inode_number_of_a_removed_copy_is_its_own(workers: Work
     workers.close()
 
 
+def test_a_file_with_the_inode_number_of_a_removed_log_is_its_own(workers: Workers) -> None:
+    """A log is removed; another, that begins with the same banner, is given its inode number."""
+    workers.write("worker.log", BANNER)
+    workers.look()
+    # What it looks like where the number is used again: the same inode, another name, and more.
+    workers.rename("worker.log", "other.log")
+    workers.write("other.log")
+    workers.written[BANNER] += 1
+    workers.look()
+    workers.close()
+
+
 def test_a_copy_of_a_log_that_grows_meanwhile_is_not_stored_again(workers: Workers) -> None:
     """As of a rotation by `cp`, whose original is written on before anybody looks."""
     workers.write("app.log", *LINES)

@@ -1,20 +1,24 @@
 """Whether the tests that `make test` runs notice the bugs of `make torture`.
 
-    python -m tests.support.planting [--bugs N,N-N] [--seconds N] [PATH...]
+    python -m tests.support.planting [--bugs N,N-N] [--seconds N] [--record] [PATH...]
 
 Each bug of tests/torture/mutants.py is planted in a fork of a process that has collected the tests.
-It runs the tests of the packages where the bug is, then all others, and ends with its first
-failure, unless that test fails without the bug, too. A bug is planted in that process and its
-forks, not in programs that tests start.
+It runs the test that noticed the bug before (tests/torture/noticed.toml), those of the packages
+where the bug is, then all others, and ends with its first failure, unless that test fails without
+the bug, too. `--record` keeps which test noticed which bug. A bug is planted in that process and
+its forks, not in programs that tests start.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +36,8 @@ NEAR = {
     "sequence": ["tests/store/", "tests/maintain/", "tests/query/"],
 }
 """Where the tests are that will notice, by row of the torture; else in tests/store/."""
+NOTICED = Path(__file__).parents[1] / "torture/noticed.toml"
+"""The test that noticed each bug when they were played last."""
 PROCESSES = os.cpu_count() or 1
 
 
@@ -40,7 +46,8 @@ class Planting:
 
     def __init__(self, bugs: list[int], seconds: float) -> None:
         self._bugs, self._seconds = bugs, seconds
-        self.noticed = 0
+        self.noticed = dict[str, str]()
+        self._before = tomllib.loads(NOTICED.read_text())
         self._failed, self._flawed = "", set[str]()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -87,8 +94,9 @@ class Planting:
             if number is not None:
                 MUTANTS[number].plant(pytest.MonkeyPatch())
                 near = tuple(NEAR.get(MUTANTS[number].row, ["tests/store/"]))
+                before = self._before.get(MUTANTS[number].what)
                 # The nearest first; what plays the bugs itself is no judge of them.
-                items.sort(key=lambda item: not item.nodeid.startswith(near))
+                items.sort(key=lambda i: (i.nodeid != before, not i.nodeid.startswith(near)))
                 items = [i for i in items if "planted" not in i.nodeid.partition("[")[0]]
             answer = self._first_failure([i for i in items if test in ("", i.nodeid)])
         finally:
@@ -104,9 +112,9 @@ class Planting:
         return self._failed
 
     def _say(self, number: int, test: str, began: float) -> None:
-        self.noticed += bool(test)
-        seconds = time.monotonic() - began
-        what = MUTANTS[number].what
+        seconds, what = time.monotonic() - began, MUTANTS[number].what
+        if test:
+            self.noticed[what] = test
         print(f"{number:3} {what}: {test or 'NOT NOTICED'} ({seconds:.0f} s)", flush=True)
 
 
@@ -122,16 +130,28 @@ def numbers(text: str) -> Iterator[int]:
         yield from range(int(first), int(last or first) + 1)
 
 
+def record(noticed: dict[str, str]) -> None:
+    """Keep which test noticed which bug, beside what is known of the others."""
+    known = tomllib.loads(NOTICED.read_text()) | noticed
+    lines = [
+        f"{json.dumps(m.what)} = {json.dumps(known[m.what])}\n" for m in MUTANTS if m.what in known
+    ]
+    NOTICED.write_text("".join(lines))
+
+
 def main() -> int:
     """Print a line for each bug, and how many are noticed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bugs", default="")
     parser.add_argument("--seconds", type=float, default=1200, help="for each bug")
+    parser.add_argument("--record", action="store_true", help="keep which test noticed which bug")
     parser.add_argument("paths", nargs="*")
     given = parser.parse_args()
     plugin = Planting([*numbers(given.bugs)], given.seconds)
     code = pytest.main(["-q", "-p", "no:xdist", "--capture=no", *given.paths], plugins=[plugin])
-    print(f"{plugin.noticed} of {len([*numbers(given.bugs)])} planted bugs are noticed")
+    if given.record:
+        record(plugin.noticed)
+    print(f"{len(plugin.noticed)} of {len([*numbers(given.bugs)])} planted bugs are noticed")
     return int(code)
 
 
