@@ -14,6 +14,7 @@
     ├── NothingToUndo         no user move is left to undo
     ├── StalePlan             a plan made on a state that the branch has left
     ├── QueryFailed           the SQL is wrong, or failed while running
+    ├── InvalidSearch         a search that cannot be read
     ├── InvalidView           a wrong definition of a view, or wrong parameters
     ├── SnapshotGone          a segment was collected while a reader still wanted it
     ├── OutcomeUnknown        a publish whose result could not be read back
@@ -130,6 +131,10 @@ class QueryFailed(LakelogError):
     def __init__(self, message: str, details: str = "") -> None:
         self.details = details or message
         super().__init__(message)
+
+
+class InvalidSearch(LakelogError, ValueError):
+    """Raised for a search that cannot be read, with the place and what is wrong there."""
 
 
 class InvalidView(LakelogError, ValueError):

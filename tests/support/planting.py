@@ -98,6 +98,8 @@ class Planting:
                 # The nearest first; what plays the bugs itself is no judge of them.
                 items.sort(key=lambda i: (i.nodeid != before, not i.nodeid.startswith(near)))
                 items = [i for i in items if "planted" not in i.nodeid.partition("[")[0]]
+            # The threads of Polars begin when it is imported, and a fork has none of them.
+            items = [i for i in items if "polars" not in i.path.read_text()]
             answer = self._first_failure([i for i in items if test in ("", i.nodeid)])
         finally:
             os.write(writing, answer.encode())
