@@ -16,6 +16,7 @@ from lakelog.cli import cli
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.ingest.audit.audit import audit
+from tests.support.requirements import need
 
 TIMED = "2026-11-24 10:00:{:02} INFO app: request {}\n"
 JSON = '{{"type":"T","subject":"e{}"}}\n'
@@ -31,13 +32,13 @@ def way(change: Callable[[Path], None]) -> Callable[[Path], None]:
 @way
 def sed_first_line(path: Path) -> None:
     """sed -i, which changes the first line."""
-    subprocess.run(["sed", "-i", "1s/./X/", str(path)], check=True)
+    subprocess.run([need("sed"), "-i", "1s/./X/", str(path)], check=True)
 
 
 @way
 def sed_deletes(path: Path) -> None:
     """sed -i, which deletes a line in the middle."""
-    subprocess.run(["sed", "-i", "5d", str(path)], check=True)
+    subprocess.run([need("sed"), "-i", "5d", str(path)], check=True)
 
 
 @way

@@ -10,6 +10,7 @@ and a PATH of PROGRAMS: no uv, no server, no compiler. Then they run again witho
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,7 @@ def main() -> None:
             "PATH": str(place / "bin"),
             "HOME": str(place / "home"),
             "LAKELOG_TEST_SAMPLE": str(arguments.sample),
+            "LAKELOG_TEST_PATIENCE": os.environ.get("LAKELOG_TEST_PATIENCE", "4"),
         }
         try:
             for line in commands():

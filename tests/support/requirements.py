@@ -55,6 +55,7 @@ PROGRAMS = {
     "rsyslogd": "rsyslog",
     "runc": "runc",
     "runuser": "util-linux",
+    "sed": "sed",
     "shellcheck": "shellcheck",
     "skopeo": "skopeo",
     "ssh": "openssh-client",
