@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lakelog.maintain.repair.outcome import RepairOutcome
     from lakelog.query import behaviour, follow, frames, session
     from lakelog.query.relation import Relation
+    from lakelog.search import answers
     from lakelog.store import async_append, history, policy, resolve, stats, trim, wal
     from lakelog.store.publish import Follow
     from lakelog.store.receipt import Receipt
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 else:
     batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
     tables = Lazy("lakelog.views.tables")
-    ledger = Lazy("lakelog.views.ledger")
+    ledger, answers = Lazy("lakelog.views.ledger"), Lazy("lakelog.search.answers")
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
     export = Lazy("lakelog.export.export")
@@ -200,6 +201,23 @@ class Lake:
         """
         scope = frames.among(variables, sys._getframe(1))
         return self._session.ask(query, frames.parameters(params), None, scope)
+
+    def search(
+        self,
+        query: str,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        limit: int | None = None,
+        oldest: bool = False,
+    ) -> Relation:
+        """Find events by words: the newest first, or the `oldest`. docs/search.md has the language.
+
+        `since` and `until` are times, or spans before now such as `2h`. Raises InvalidSearch,
+        SnapshotGone, Damaged.
+        """
+        statement = answers.Search.of(query, since, until).events(limit, oldest=oldest)
+        return self._session.ask(statement)
 
     def view(
         self,

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from lakelog.export.tables import ExportResult
     from lakelog.query import frames
     from lakelog.query.relation import Relation
+    from lakelog.search import answers
     from lakelog.store import history, stats
     from lakelog.views import ledger
     from lakelog.views.tables import ViewTables
 else:
     frames, export = Lazy("lakelog.query.frames"), Lazy("lakelog.export.export")
     history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
-    ledger = Lazy("lakelog.views.ledger")
+    answers, ledger = Lazy("lakelog.search.answers"), Lazy("lakelog.views.ledger")
 
 
 class PinnedLake:
@@ -40,6 +41,19 @@ class PinnedLake:
         """Run SQL over this state; see `Lake.sql`. Raises QueryFailed, SnapshotGone, Damaged."""
         scope = frames.among(variables, sys._getframe(1))
         return self._session.ask(query, frames.parameters(params), self.id, scope)
+
+    def search(
+        self,
+        query: str,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        limit: int | None = None,
+        oldest: bool = False,
+    ) -> Relation:
+        """Find events of this state by words; see `Lake.search`."""
+        statement = answers.Search.of(query, since, until).events(limit, oldest=oldest)
+        return self._session.ask(statement, None, self.id)
 
     def export(
         self,

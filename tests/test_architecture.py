@@ -26,7 +26,7 @@ OWN = "lakelog"
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors runtime engine settings event store segments chunks maintain files formats render
-        query views ingest export pinned lake dbapi sqlalchemy_dialect clients collect backup
+        search query views ingest export pinned lake dbapi sqlalchemy_dialect clients collect backup
         loggers pipeline analyze train proofs deploy remotes state rollback sync recent consume
         compat cli server notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
@@ -52,6 +52,7 @@ ORDER = {
         traffic syslog runtime cef programs logfmt cri auditd compose
         applog zeek w3c delimited plain leading_times mixture registry""",
     "render": "values vectors ordered display formats plots",
+    "search": "language condition calls answers",
     "query": """sql frames stream relation tail_rows behaviour providers ref_schemas type_tables
         segment_choice cursor_pool seal_requests frame_scans cursor_views
         top_scans session
@@ -100,8 +101,8 @@ ORDER = {
         container_snapshots""",
     "cli": """exits render app arguments rounds input_formats stdin_lines sample
         shell connect
-        write definitions ingest audit backups recent consume watch_status watch dump tail query
-        views export sync signatures train stats schema dedupe deploy remotes state_restore
+        write definitions ingest audit backups recent consume watch_status watch dump tail search
+        query views export sync signatures train stats schema dedupe deploy remotes state_restore
         state machine omega oos events follow behaviour history rewind refs policy maintenance
         seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",

@@ -25,6 +25,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Read": {
         "sql": ("query", "run SQL over the events, or open the SQL shell"),
+        "search": ("search", "find events by words; count them, and see when they were"),
         "tail": ("tail", "show the last events; -f follows live ones"),
         "recent": ("recent", "show the newest entries by source and level, from Redis"),
         "views": ("views", "list the views, which are updated incrementally"),

@@ -33,6 +33,7 @@ from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.runtime.locks import OrderedLock, Rank, is_past, require_before
+from lakelog.search import calls
 from lakelog.segments import connection, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -105,6 +106,7 @@ class Session:
         self, query: str, params: Any = None, at: str | None = None, scope: Scope | None = None
     ) -> Relation:
         """Return the answer as a relation whose errors and interrupts are ours; see `_bound`."""
+        query = calls.expanded(query)
         relation = None if params else self._translated(lambda: self._ask_own(query, at))
         if relation is not None:
             return relation
@@ -258,7 +260,7 @@ class Session:
         *,
         is_as_asked: bool = False,
     ) -> tuple[str, Any]:
-        explain, query = listings.split(query, self.table_names)
+        explain, query = listings.split(calls.expanded(query), self.table_names)
         if explain:
             query, params = self._bind(cursor, query, params, at, is_as_asked=is_as_asked)
             return explain + query, params
@@ -281,7 +283,7 @@ class Session:
 
     def plan(self, query: str, params: Any = None, at: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
-        mentions = analyze(self.connect().cursor(), query, params)
+        mentions = analyze(self.connect().cursor(), calls.expanded(query), params)
         state, pending = self.state(at)
         of_types = self._types.views(mentions, (state, pending))
         opened = {entry.key for view in of_types for entry in view.entries}

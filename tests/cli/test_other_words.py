@@ -35,7 +35,7 @@ def said(*words: str) -> str:
         ("checkout", "rollback"),
         ("query", "sql"),
         ("drop", "view drop"),
-        ("grep", "tail --where"),
+        ("grep", "search"),
         ("vacuum", "gc"),
     ],
 )

@@ -49,6 +49,7 @@ def ask(lake: Lake) -> None:
     assert lake.view("status").num_rows >= 0
     assert lake.schema("deploy").num_rows >= 0
     assert_type(lake.explain("FROM events"), tuple[int, int])
+    assert_type(lake.search("note OR level>=WARN", since="2h", limit=5), Relation)
     events: list[Event] = lake.tail(2, where="type = 'note'")
     following: Iterator[Event] = lake.follow(where="type = 'later'")
     assert events
@@ -61,6 +62,7 @@ def look_back(lake: Lake) -> None:
     assert lake.tag("v1").name == "v1"
     state = lake.at("v1")
     assert_type(state, PinnedLake)
+    assert_type(state.search("note", oldest=True), Relation)
     assert state.count() == state.stats().events == lake.count()
     assert state.snapshot().id == state.id
     assert_type(state.sql("FROM events"), Relation)

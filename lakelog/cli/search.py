@@ -1,0 +1,246 @@
+"""search: events by words, with their neighbours; how many, when, and what values they have."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lakelog.cli import tail as lines
+from lakelog.cli.app import App, complete_ref, verb
+from lakelog.cli.render import terminal
+from lakelog.cli.render.output import (
+    FormatChoice,
+    OutputTarget,
+    choose,
+    emit,
+    emit_words,
+    write_text,
+)
+from lakelog.cli.render.results import result_of
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import paint
+from lakelog.render.formats import FORMATS, of_records
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    from lakelog.lake import Lake
+    from lakelog.pinned import PinnedLake
+    from lakelog.query.relation import Relation
+    from lakelog.search import answers, language
+    from lakelog.search.answers import Search
+else:
+    answers, language = Lazy("lakelog.search.answers"), Lazy("lakelog.search.language")
+
+_COUNT = 100
+_BAR = 40
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """How many events of the same source are shown before and behind each that is found."""
+
+    before: int
+    after: int
+
+
+@verb(
+    examples="""
+    lakelog search timeout
+    lakelog search 'level>=WARN "connection refused" -test' --since 2h
+    lakelog search '10.0.0.5 OR user.name:alice' -n 20
+    lakelog search 'deadlock*' -C 3
+    lakelog search 'status>=500' --histogram
+    lakelog search error --fields
+    lakelog search error --count --at v1
+"""
+)
+@click.argument("query", nargs=-1, required=True)
+@click.option(
+    "-n", "count", type=click.IntRange(min=1), metavar="N", help="At most N; 100 by default."
+)
+@click.option("--all", "is_all", is_flag=True, help="All of them, however many.")
+@click.option("--since", metavar="TIME", help="Since TIME: a time, or 2h for two hours ago.")
+@click.option("--until", metavar="TIME", help="Before TIME.")
+@click.option("--oldest", is_flag=True, help="The oldest first.")
+@click.option("--count", "is_count", is_flag=True, help="Only how many there are.")
+@click.option("--histogram", is_flag=True, help="How many there are in each span of time.")
+@click.option(
+    "--fields", "is_fields", is_flag=True, help="The most frequent values of their fields."
+)
+@click.option(
+    "--field", "names", multiple=True, metavar="NAME", help="The same of this field alone."
+)
+@click.option(
+    "-C", "--context", type=click.IntRange(min=0), metavar="N", help="With N events around each."
+)
+@click.option("-B", "--before", type=click.IntRange(min=0), metavar="N", help="With N before each.")
+@click.option("-A", "--after", type=click.IntRange(min=0), metavar="N", help="With N after each.")
+@click.option(
+    "--at",
+    metavar="REF",
+    shell_complete=complete_ref,
+    help="Search a tag, branch, snapshot or time.",
+)
+@click.option(
+    "--format",
+    type=FormatChoice(("lines", *FORMATS)),
+    metavar="FORMAT",
+    help="lines, table, json, ndjson, csv, parquet, arrow, md or html; by default lines on a"
+    " terminal, else ndjson.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
+@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write to FILE atomically.")
+def search(
+    app: App,
+    query: tuple[str, ...],
+    count: int | None,
+    is_all: bool,
+    since: str | None,
+    until: str | None,
+    oldest: bool,
+    is_count: bool,
+    histogram: bool,
+    is_fields: bool,
+    names: tuple[str, ...],
+    context: int | None,
+    before: int | None,
+    after: int | None,
+    at: str | None,
+    format: str | None,
+    as_json: bool,
+    output: str | None,
+) -> None:
+    """Find events by words in their message, their names or their payload.
+
+    Words and "phrases" are found whole, whatever their case; word* also longer ones,
+    and *part* anywhere. FIELD:word looks into one column or member of the payload, and
+    FIELD>=100 compares. All have to match: -word excludes, OR and ( ) combine,
+    /regex/ is a regular expression. Quote the search, for the shell.
+    """
+    modes = [is_count, histogram, is_fields or bool(names)]
+    if sum(modes) > 1:
+        raise click.UsageError("--count, --histogram and --fields are one at a time")
+    is_lines = format == "lines"
+    target = choose(None if is_lines else format, as_json, output)
+    # On a terminal a search reads like a log.
+    is_lines = is_lines or (target.format == "table" and format is None and output is None)
+    query_plan = answers.Search.of(" ".join(query), since, until)
+    with app.open() as lake:
+        state = lake if at is None else lake.at(at)
+        if is_count:
+            (number,) = state.sql(query_plan.count()).fetchone() or (0,)
+            emit_words(of_records([{"count": number}]), target, lambda: f"{number:,}\n")
+        elif histogram:
+            _emit_histogram(state, query_plan, target)
+        elif modes[2]:
+            _emit_fields(state, query_plan, names, target)
+        else:
+            around = _around(context, before, after)
+            limit = None if is_all else count or _COUNT
+            statement = query_plan.events(limit, oldest=oldest)
+            if around is not None:
+                statement = query_plan.neighbours(limit, around.before, around.after)
+            relation = state.sql(statement)
+            if is_lines:
+                _write_lines(app, relation, query_plan, is_grouped=around is not None)
+            else:
+                emit(result_of(relation, target.format), target)
+
+
+def _around(context: int | None, before: int | None, after: int | None) -> Neighbours | None:
+    if context is None and before is None and after is None:
+        return None
+    context = context or 0
+    return Neighbours(context if before is None else before, context if after is None else after)
+
+
+def _write_lines(app: App, relation: Relation, query_plan: Search, *, is_grouped: bool) -> None:
+    """Write events as `lakelog tail` does, with what they were found by in bold; groups of
+    neighbours with a line between them."""
+    width, colour = terminal.width(), terminal.has_colour(sys.stdout)
+    pattern = language.highlighter(query_plan.node)
+    names, day, group, number = relation.columns, "", None, 0
+    for row in relation.iter_rows():
+        event = dict(zip(names, row, strict=True))
+        output_lines = []
+        if is_grouped and group not in (None, event["hit"]):
+            output_lines.append("--")
+        if day != f"{event['time']:%Y-%m-%d}":
+            day = f"{event['time']:%Y-%m-%d}"
+            output_lines.append(paint(f"{day} UTC", sys.stdout, dim=True))
+        line = lines.line(event, width, colour)
+        if is_grouped and not event["found"]:
+            output_lines.append(line)
+        else:
+            output_lines += _found(line, event, width, pattern, is_coloured=colour)
+        write_text("\n".join(output_lines) + "\n", sys.stdout.buffer, OutputTarget("table"))
+        group, number = event.get("hit"), number + 1
+    if not number:
+        app.say("no events", dim=True)
+
+
+def _found(
+    line: str,
+    event: dict[str, Any],
+    width: int,
+    pattern: re.Pattern[str] | None,
+    *,
+    is_coloured: bool,
+) -> list[str]:
+    """Return an event's line with what was found in it reversed; where that was cut off, with a
+    second line of what is around it."""
+    if pattern is None:
+        return [line]
+    shown = [line]
+    if not pattern.search(click.unstyle(line)):
+        columns = (cell(str(event[name] or "")) for name in ("subject", "id", "message", "data"))
+        match, text = next(((m, t) for t in columns if (m := pattern.search(t))), (None, ""))
+        if match:
+            start = max(match.start() - width // 3, 0)
+            shown.append("    " + ("…" if start else "") + text[start : start + width - 6])
+    if not is_coloured:
+        return shown
+    return [pattern.sub(lambda match: f"\x1b[7m{match[0]}\x1b[27m", each) for each in shown]
+
+
+def _emit_histogram(state: Lake | PinnedLake, query_plan: Search, target: OutputTarget) -> None:
+    first, last = state.sql(query_plan.span()).fetchone() or (None, None)
+    bars: list[tuple[Any, ...]] = []
+    if first is not None:
+        bars = state.sql(query_plan.histogram(answers.width_of(first, last))).fetchall()
+    result = of_records([{"time": time, "count": count} for time, count in bars])
+    emit_words(result, target, lambda: "".join(_bars(bars)) or "no events\n")
+
+
+def _bars(bars: list[tuple[Any, ...]]) -> Iterator[str]:
+    highest = max((count for _, count in bars), default=0)
+    for time, count in bars:
+        eighths = max(round(count / highest * _BAR * 8), 1)
+        bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+        yield f"{time:%Y-%m-%d %H:%M:%S}  {bar:{_BAR}}  {count:>9,}\n"
+
+
+def _emit_fields(
+    state: Lake | PinnedLake, query_plan: Search, names: Sequence[str], target: OutputTarget
+) -> None:
+    """Write values of fields: those that are named, or the columns and members of payloads."""
+    if not names:
+        members = [name for (name,) in state.sql(query_plan.names()).fetchall()]
+        names = [*answers.FACETS, *(name for name in members if name not in answers.FACETS)]
+    rows = state.sql(query_plan.fields(names)).fetchall()
+    result = of_records([dict(zip(("field", "value", "count"), r, strict=True)) for r in rows])
+    emit_words(result, target, lambda: "".join(_facets(rows)) or "no events\n")
+
+
+def _facets(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    room = terminal.width() - 14
+    for field, values in groupby(rows, key=lambda row: row[0]):
+        yield paint(f"{cell(field)}\n", sys.stdout, bold=True)
+        for _, value, count in values:
+            yield f"{count:>11,}  {cell(str(value))[:room]}\n"

@@ -1,0 +1,1 @@
+"""Searching events by words: the language, what it means in SQL, and the answers."""

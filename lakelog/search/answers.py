@@ -1,0 +1,131 @@
+"""The answers to a search, as SQL: its events, how many, when they were, and what they have."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lakelog.search.condition import condition, field_text
+from lakelog.search.language import Conjunction, FieldComparison, Operator, SearchNode, parse
+from lakelog.segments import sql
+
+FACETS = ("type", "category", "source", "subject", "level")
+"""The fields whose values are counted unless others are named."""
+VALUES_MAX = 10
+"""How many values of a field are listed."""
+_BARS = 30
+_SECOND = 1_000_000
+_WIDTHS = (
+    *(1_000, 10_000, 100_000, _SECOND, 5 * _SECOND, 15 * _SECOND, 60 * _SECOND, 300 * _SECOND),
+    *(900 * _SECOND, 3_600 * _SECOND, 4 * 3_600 * _SECOND, 12 * 3_600 * _SECOND),
+    *(days * 86_400 * _SECOND for days in (1, 7, 30, 90, 365)),
+)
+_NEWEST, _OLDEST = "time DESC, seq DESC", "time, seq"
+_SEEN = 1_000
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search, and the statements that answer it, over the table `events`."""
+
+    node: SearchNode
+
+    @classmethod
+    def of(cls, query: str, since: str | None = None, until: str | None = None) -> Search:
+        """Read a search; `since` and `until` are times, or spans before now.
+
+        Raises InvalidSearch.
+        """
+        bounds = ((since, Operator.AT_LEAST), (until, Operator.LESS))
+        times = [FieldComparison("time", how, value) for value, how in bounds if value is not None]
+        node = parse(query)
+        return cls(Conjunction((*times, node)) if times else node)
+
+    def events(self, limit: int | None = None, *, oldest: bool = False) -> str:
+        """The events, newest first."""
+        order = _OLDEST if oldest else _NEWEST
+        return f"SELECT * FROM events WHERE {condition(self.node)} ORDER BY {order}" + (
+            "" if limit is None else f" LIMIT {limit}"
+        )
+
+    def count(self) -> str:
+        """How many events it finds."""
+        return f"SELECT count(*) AS count FROM events WHERE {condition(self.node)}"
+
+    def span(self) -> str:
+        """The first and the last time of the events that it finds."""
+        return f"SELECT min(time), max(time) FROM events WHERE {condition(self.node)}"
+
+    def histogram(self, width: datetime.timedelta) -> str:
+        """How many events it finds in each span of time, those without any left out."""
+        bucket = f"time_bucket(to_microseconds({micros(width)}), time, TIMESTAMPTZ 'epoch')"
+        return (
+            f"SELECT {bucket} AS time, count(*) AS count FROM events"
+            f" WHERE {condition(self.node)} GROUP BY 1 ORDER BY 1"
+        )
+
+    def names(self) -> str:
+        """The members of the newest payloads, those of most of them first."""
+        rows = f"SELECT data FROM events WHERE {condition(self.node)} ORDER BY {_NEWEST}"
+        return (
+            "SELECT name FROM (SELECT unnest(json_keys(data)) AS name"
+            f" FROM ({rows} LIMIT {_SEEN}) WHERE json_type(data) = 'OBJECT')"
+            " GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 20"
+        )
+
+    def fields(self, names: Sequence[str] = FACETS) -> str:
+        """The most frequent values of fields, as rows of (field, value, count)."""
+        columns = [f"f{n}" for n in range(len(names))]
+        field_columns = ", ".join(
+            f"{field_text(n)} AS {c}" for n, c in zip(names, columns, strict=True)
+        )
+        sets = ", ".join(f"({column})" for column in columns)
+        fields = " ".join(
+            f"WHEN grouping({c}) = 0 THEN {sql.literal(n)}"
+            for n, c in zip(names, columns, strict=True)
+        )
+        order = f"list_position([{', '.join(map(sql.literal, names))}], field)"
+        return (
+            f"SELECT field, value, count FROM (SELECT CASE {fields} END AS field,"
+            f" coalesce({', '.join(columns)}) AS value, count(*) AS count"
+            f" FROM (SELECT {field_columns} FROM events WHERE {condition(self.node)})"
+            f" GROUP BY GROUPING SETS ({sets})) WHERE value IS NOT NULL"
+            " QUALIFY row_number() OVER (PARTITION BY field ORDER BY count DESC, value)"
+            f" <= {VALUES_MAX} ORDER BY {order}, count DESC, value"
+        )
+
+    def neighbours(self, limit: int | None, before: int, after: int) -> str:
+        """The newest events that it finds, each with those of the same source around it. The column
+        `found` says which are found; `hit` counts the groups from the newest on."""
+        limited = "" if limit is None else f" LIMIT {limit}"
+        return f"""
+            WITH hits AS (
+                SELECT seq AS hit_seq, source AS hit_source,
+                    row_number() OVER (ORDER BY {_NEWEST}) AS hit
+                FROM events WHERE {condition(self.node)} ORDER BY {_NEWEST}{limited}),
+            places AS (
+                SELECT seq, source, row_number() OVER (PARTITION BY source ORDER BY seq) AS place
+                FROM events
+                WHERE coalesce(source, '') IN (SELECT coalesce(hit_source, '') FROM hits)),
+            of_hits AS (
+                SELECT hit, p.source, p.place FROM hits JOIN places p ON p.seq = hit_seq),
+            around AS (
+                SELECT p.seq, min(h.hit) AS hit, bool_or(p.place = h.place) AS found
+                FROM of_hits h JOIN places p ON p.source IS NOT DISTINCT FROM h.source
+                    AND p.place BETWEEN h.place - {before} AND h.place + {after}
+                GROUP BY p.seq)
+            SELECT events.*, around.hit, around.found FROM events JOIN around USING (seq)
+            ORDER BY around.hit, events.seq"""
+
+
+def width_of(earliest: datetime.datetime, latest: datetime.datetime) -> datetime.timedelta:
+    """The width of a histogram's bars, so that there are about thirty of them."""
+    ideal = micros(latest - earliest) / _BARS
+    width = next((width for width in _WIDTHS if width >= ideal), _WIDTHS[-1])
+    return datetime.timedelta(microseconds=width)
+
+
+def micros(span: datetime.timedelta) -> int:
+    """A span in whole microseconds."""
+    return span // datetime.timedelta(microseconds=1)

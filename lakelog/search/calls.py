@@ -1,0 +1,49 @@
+"""The function `search('…')` in SQL: its calls, and the conditions that stand for them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lakelog.errors import QueryFailed
+from lakelog.runtime.lazy import Lazy
+from lakelog.search.language import parse
+
+if TYPE_CHECKING:
+    from lakelog.search import condition
+else:
+    condition = Lazy("lakelog.search.condition")
+
+_MAYBE = re.compile(r"\bsearch\s*\(", re.I)
+_CALL = re.compile(r"\bsearch\s*\(\s*(?:(?P<row>\w+)\s*,\s*)?(?P<text>'(?:[^']|'')*')\s*\)", re.I)
+_APART = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$""", re.S
+)
+
+
+def expanded(query: str) -> str:
+    """Return a query with a condition in the place of each call of `search`.
+
+    Its argument is one text in quotes, behind the alias of a table where there are several:
+    `search(e, 'timeout')`. Raises InvalidSearch; QueryFailed for another argument.
+    """
+    if not _MAYBE.search(query):
+        return query
+    output, place = list[str](), 0
+    while match := _MAYBE.search(query, place):
+        quoted = _APART.search(query, place)
+        if quoted and quoted.start() < match.start():
+            output.append(query[place : quoted.end()])
+            place = quoted.end()
+            continue
+        call = _CALL.match(query, match.start())
+        if call is None:
+            raise QueryFailed(
+                "search() takes one text in quotes, and before it the alias of a table where there"
+                " are several: search(e, 'timeout -debug')"
+            )
+        row = f"{call['row']}." if call["row"] else ""
+        query_text = call["text"][1:-1].replace("''", "'")
+        output += query[place : match.start()], condition.condition(parse(query_text), row)
+        place = call.end()
+    return "".join(output) + query[place:]

@@ -1,0 +1,213 @@
+"""What a search means in SQL: a condition over the columns of `events`.
+
+Letters are compared without their case, by Unicode's simple mapping. A word stands whole where no
+character of a word is beside it; characters of scripts that are written without spaces are words
+of their own. The text of a payload is its JSON, strings without their escapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lakelog.errors import InvalidEvent, InvalidSearch, InvalidSetting
+from lakelog.event import levels
+from lakelog.event.encode import parse_time
+from lakelog.runtime.lazy import Lazy
+from lakelog.search.language import (
+    COLUMNS,
+    Conjunction,
+    Disjunction,
+    FieldComparison,
+    FieldPresence,
+    Negation,
+    Operator,
+    RegexMatch,
+    SearchNode,
+    TextMatch,
+)
+from lakelog.segments import sql
+from lakelog.settings import span_us
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pa, pc = Lazy("pyarrow"), Lazy("pyarrow.compute")
+
+SEVERITIES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+"""Scripts that are written without spaces between words."""
+SEARCHED = ("message", "type", "category", "source", "subject", "id", "data")
+"""The columns that a word without a field is looked for in."""
+_TIMES = frozenset(("time", "ingested_at"))
+_NUMBERS = frozenset(("position", "seq"))
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+_NO_REGEX = re.compile(r"([^\w])", re.ASCII)
+_ASIDE = rf"[^\pL\pN\pM]|[{UNSPACED}]"
+
+
+def condition(node: SearchNode, row: str = "") -> str:
+    """Return the condition of a search, true or false and never NULL. `row` stands before the names
+    of columns, such as `e.`. Raises InvalidSearch."""
+    return _Conditions(row).of(node)
+
+
+def field_text(field: str) -> str:
+    """SQL for the value of a field as text: a column of `events`, or a member of the payload."""
+    return _Conditions("")._as_text(field)
+
+
+class _Conditions:
+    """Makes conditions over the columns of one table."""
+
+    def __init__(self, row: str) -> None:
+        self._row = row
+
+    def of(self, node: SearchNode) -> str:
+        match node:
+            case Conjunction(nodes):
+                return "(" + " AND ".join(map(self.of, nodes)) + ")"
+            case Disjunction(nodes):
+                return "(" + " OR ".join(map(self.of, nodes)) + ")"
+            case Negation(inner):
+                return f"NOT {self.of(inner)}"
+            case FieldComparison():
+                return self._compared(node)
+            case FieldPresence(field):
+                return f"({self._value(field)} IS NOT NULL)" if field else "true"
+            case RegexMatch(field, regex):
+                pattern = sql.literal(_checked(regex))
+                return self._any(field, lambda column: f"regexp_matches({column}, {pattern})")
+            case TextMatch():
+                return self._text(node)
+
+    def _text(self, node: TextMatch) -> str:
+        if node.field == "level" and not (node.is_open_before or node.is_open_behind):
+            return self._compared(FieldComparison("level", Operator.EQUAL, "".join(node.fragments)))
+        fragments = [lowered(fragment) for fragment in node.fragments]
+        contained = [sql.literal(fragment) for fragment in fragments]
+        pattern = sql.literal(whole_words(node, fragments))
+
+        def holds(column: str) -> str:
+            lowercase = f"lower({column})"
+            tests = [f"contains({lowercase}, {fragment})" for fragment in contained]
+            if len(fragments) > 1 or pattern != sql.literal(quoted(fragments[0])):
+                tests.append(f"regexp_matches({lowercase}, {pattern})")
+            return "(" + " AND ".join(tests) + ")"
+
+        return self._any(node.field, holds)
+
+    def _any(self, field: str, test: Callable[[str], str]) -> str:
+        """A test of a field, or of all columns that are searched."""
+        if field:
+            return f"coalesce({test(self._as_text(field))}, false)"
+        columns = (
+            payload_text(self._row + name) if name == "data" else self._row + name
+            for name in SEARCHED
+        )
+        return "(" + " OR ".join(f"coalesce({test(column)}, false)" for column in columns) + ")"
+
+    def _compared(self, node: FieldComparison) -> str:
+        operator, value = node.comparison.value, self._value(node.field)
+        if node.field in _TIMES:
+            return f"coalesce({value} {operator} {_moment(node)}, false)"
+        if node.field == "level":
+            return self._of_level(node)
+        if _NUMBER.fullmatch(node.value):
+            number = f"try_cast({value} AS DOUBLE)"
+            return f"coalesce({number} {operator} {node.value}::DOUBLE, false)"
+        if node.field in _NUMBERS:
+            raise InvalidSearch(f"{node.field!r} is a number, not {node.value!r}")
+        return f"coalesce({self._as_text(node.field)} {operator} {sql.literal(node.value)}, false)"
+
+    def _of_level(self, node: FieldComparison) -> str:
+        level, name = f"{self._row}level", levels.level_of(node.value) or node.value
+        if node.comparison is Operator.EQUAL:
+            return f"coalesce({level} = {sql.literal(name)}, false)"
+        if name not in SEVERITIES:
+            severities = " ".join(SEVERITIES)
+            raise InvalidSearch(f"{node.value!r} has no place among the levels {severities}")
+        place = SEVERITIES.index(name)
+        matches = {
+            Operator.AT_LEAST: SEVERITIES[place:],
+            Operator.MORE: SEVERITIES[place + 1 :],
+            Operator.AT_MOST: SEVERITIES[: place + 1],
+            Operator.LESS: SEVERITIES[:place],
+        }[node.comparison]
+        literals = ", ".join(map(sql.literal, matches))
+        return f"coalesce({level} IN ({literals}), false)" if matches else "false"
+
+    def _value(self, field: str) -> str:
+        """What a field has: a column, or text out of the payload."""
+        if field in COLUMNS:
+            return self._row + field
+        return f"{self._row}data->>{sql.json_path(field.removeprefix('data.').split('.'))}"
+
+    def _as_text(self, field: str) -> str:
+        if field == "data":
+            return payload_text(f"{self._row}data")
+        if field in _TIMES | _NUMBERS:
+            return f"CAST({self._row}{field} AS VARCHAR)"
+        return f"({self._value(field)})"
+
+
+def payload_text(data: str) -> str:
+    """SQL for the text of a payload: its JSON, strings without their escapes."""
+    # One JSON string is made of the text: its own escapes stay, and quotes become escapes. So the
+    # engine's reader of strings takes all escapes out, those of surrogates as well.
+    whole = f"replace(replace(replace({data}, '\\\\', '\\u005c'), '\\\"', '\\u0022'), '\"', '\\\"')"
+    unescaped = f"try(json_extract_string('\"' || {whole} || '\"', '$'))"
+    return f"(CASE WHEN contains({data}, '\\') THEN coalesce({unescaped}, {data}) ELSE {data} END)"
+
+
+def whole_words(term: TextMatch, fragments: list[str]) -> str:
+    """The regular expression that finds a text whole, over letters without their case."""
+    inner = r"[^\s]*?".join(map(quoted, fragments))
+    initial, final = fragments[0][0], fragments[-1][-1]
+    prefix = f"(^|{_ASIDE})" if not term.is_open_before and _is_of_word(initial) else ""
+    suffix = f"($|{_ASIDE})" if not term.is_open_behind and _is_of_word(final) else ""
+    return prefix + inner + suffix
+
+
+def lowered(string: str) -> str:
+    """A text without the case of its letters, as the engine's `lower` makes it."""
+    return str(pc.utf8_lower(pa.scalar(string)).as_py())
+
+
+def quoted(string: str) -> str:
+    """The regular expression of RE2 that finds a text."""
+    return _NO_REGEX.sub(lambda match: match[0] if match[0] > "\x7f" else f"\\{match[0]}", string)
+
+
+def _is_of_word(character: str) -> bool:
+    """Whether a character of a word beside it would make it part of another word."""
+    scalar = pa.scalar(character)
+    if pc.match_substring_regex(scalar, f"[{UNSPACED}]").as_py():
+        return False
+    return bool(pc.match_substring_regex(scalar, r"[\pL\pN\pM]").as_py())
+
+
+def _checked(regex: str) -> str:
+    """A regular expression that RE2 takes. Raises InvalidSearch."""
+    try:
+        pc.match_substring_regex(pa.scalar(""), regex)
+    except pa.ArrowInvalid as error:
+        reason = str(error).partition(": ")[2] or str(error)
+        raise InvalidSearch(f"the regular expression /{regex}/ is wrong: {reason}") from None
+    return regex
+
+
+def _moment(node: FieldComparison) -> str:
+    try:
+        return f"(now() - to_microseconds({span_us(node.value)}))"
+    except InvalidSetting:
+        pass
+    try:
+        return sql.literal(parse_time(node.value).isoformat()) + "::TIMESTAMPTZ"
+    except InvalidEvent:
+        raise InvalidSearch(
+            f"{node.field!r} is a time such as 2026-11-20T08:00, or a span such as 2h,"
+            f" not {node.value!r}"
+        ) from None

@@ -1,0 +1,133 @@
+"""`lakelog search`: events, counts, histograms, values of fields, and neighbours."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+import lakelog
+from lakelog.cli import cli
+
+START = 1_790_000_000
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A lake with 50 requests of each of two servers, every tenth of which failed."""
+    place = tmp_path_factory.mktemp("cli") / "lake"
+    with lakelog.open(place) as lake:
+        lake.append(
+            [
+                {
+                    "type": "request",
+                    "source": f"web-{n % 2}",
+                    "time": START + 60 * n,
+                    "level": "ERROR" if n % 10 == 0 else "INFO",
+                    "message": f"request {n} " + ("refused" if n % 10 == 0 else "answered"),
+                    "data": {"status": 503 if n % 10 == 0 else 200, "note": "x" * 200},
+                }
+                for n in range(100)
+            ]
+        )
+    return str(place)
+
+
+def run(path: str, *words: str, color: bool = False) -> Result:
+    result = CliRunner().invoke(cli, ["--lake", path, "search", *words], color=color)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def events(result: Result) -> list[str]:
+    return [json.loads(line)["message"] for line in result.stdout.splitlines()]
+
+
+def test_events_come_newest_first(path: str) -> None:
+    """As many as are asked for, and the oldest first where that is asked for."""
+    assert events(run(path, "refused", "-n", "2")) == ["request 90 refused", "request 80 refused"]
+    assert events(run(path, "refused", "-n", "1", "--oldest")) == ["request 0 refused"]
+    assert len(events(run(path, "request"))) == 100
+    assert len(events(run(path, "request OR x", "--all"))) == 100
+
+
+def test_words_are_one_search(path: str) -> None:
+    """Several arguments are one search; a shell's quotes are not needed for plain words."""
+    assert events(run(path, "request", "30", "refused")) == ["request 30 refused"]
+
+
+def test_times_bound_a_search(path: str) -> None:
+    """From the first time on, and before the second."""
+    bounds = ("--since", "2026-09-21T14:23:20", "--until", "2026-09-21T14:33:20")
+    assert events(run(path, "refused", *bounds)) == ["request 10 refused"]
+
+
+def test_counts(path: str) -> None:
+    """A number alone for people, a record for programs; at a state as well."""
+    assert json.loads(run(path, "status>=500", "--count").stdout) == {"count": 10}
+    assert run(path, "status>=500", "--count", "--format", "table").stdout == "10\n"
+    lakelog.open(path).tag("all")
+    assert json.loads(run(path, "refused", "--count", "--at", "all").stdout) == {"count": 10}
+
+
+def test_histograms(path: str) -> None:
+    """Spans of time with their counts; in a table as bars within 80 columns."""
+    rows = [json.loads(line) for line in run(path, "request", "--histogram").stdout.splitlines()]
+    assert sum(row["count"] for row in rows) == 100
+    assert 10 <= len(rows) <= 31
+    bars = run(path, "request", "--histogram", "--format", "table").stdout.splitlines()
+    assert len(bars) == len(rows)
+    assert all("█" in bar and len(bar) <= 80 for bar in bars)
+    assert run(path, "nothing", "--histogram", "--format", "table").stdout == "no events\n"
+
+
+def test_values_of_fields(path: str) -> None:
+    """The most frequent values of columns and of members of payloads, or of one alone."""
+    rows = [json.loads(line) for line in run(path, "refused", "--fields").stdout.splitlines()]
+    values = {(row["field"], row["value"]): row["count"] for row in rows}
+    assert values["level", "ERROR"] == 10
+    assert values["status", "503"] == 10
+    assert values["source", "web-0"] == 10
+    shown = run(path, "request", "--field", "status", "--format", "table").stdout
+    assert shown.split() == ["status", "90", "200", "10", "503"]
+
+
+def test_neighbours_are_of_the_same_source(path: str) -> None:
+    """Each event that is found stands between those of its source, and one line parts groups."""
+    rows = run(path, "refused", "-n", "1", "-C", "1").stdout.splitlines()
+    assert [json.loads(row)["message"] for row in rows] == [
+        "request 88 answered",
+        "request 90 refused",
+        "request 92 answered",
+    ]
+    assert [json.loads(row)["found"] for row in rows] == [False, True, False]
+    lines = run(path, "refused", "-n", "2", "-A", "1", "--format", "lines").stdout.splitlines()
+    assert lines[3] == "--"
+    assert len(lines) == 6
+
+
+def test_lines_show_what_was_found(path: str) -> None:
+    """What was found is reversed; where the line of the event cut it off, a second line has it."""
+    shown = run(path, "refused", "-n", "1", "--format", "lines", color=True).stdout
+    assert "refused" in shown
+    lines = run(path, "503", "-n", "1", "--format", "lines").stdout.splitlines()
+    assert any("503" in line for line in lines)
+    assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a", "--count", "--histogram"], "one at a time"),
+        (["(a"], "the closing ) is missing"),
+        (["a", "--since", "yesterday"], "a span such as 2h"),
+        (["a", "--at", "nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(path: str, words: list[str], said: str) -> None:
+    """What is wrong is said in one line."""
+    result = CliRunner().invoke(cli, ["--lake", path, "search", *words])
+    assert result.exit_code != 0
+    text = str(result.exception) if "lakelog.errors" in repr(type(result.exception)) else ""
+    assert said in (result.output + text)

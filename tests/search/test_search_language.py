@@ -1,0 +1,173 @@
+"""The language of searches: what words mean, what is refused, and the same in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog.errors import InvalidSearch, QueryFailed
+from lakelog.search.language import highlighter, parse
+
+EVENTS = [
+    {
+        "type": "log",
+        "source": "web",
+        "level": "ERROR",
+        "message": "Connection to 10.0.0.5:8080 refused",
+        "data": {"path": "/var/log/app.log", "ms": 120, "user": {"name": "Zoë"}},
+    },
+    {
+        "type": "log",
+        "source": "db",
+        "level": "WARN",
+        "message": "Straße 東京 timeout=30 deadlock_detected",
+        "data": {"ms": 5, "text": 'a\nfoo "q" \u00e9t\u00e9 \\ud83d'},
+    },
+    {"type": "DISCOVER", "source": "pod", "subject": "ep_1", "data": {"status": 500}},
+]
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lakelog.Lake]:
+    """A lake with a web server's error, a database's warning and a discovery."""
+    with lakelog.open(tmp_path_factory.mktemp("search") / "lake") as lake:
+        lake.append(EVENTS)
+        yield lake
+
+
+@pytest.mark.parametrize(
+    ("query", "sources"),
+    [
+        ("refused", "web"),
+        ("REFUSED", "web"),
+        ("fused", ""),
+        ("*fused", "web"),
+        ("conn*", "web"),
+        ("*nect*", "web"),
+        ("10.0.0.5", "web"),
+        ("10.0.0.5:8080", "web"),
+        ("0.0.5", "web"),
+        ("8080", "web"),
+        ("/var/log", "web"),
+        ("app.log", "web"),
+        ("deadlock", "db"),
+        ("deadlock_detected", "db"),
+        ("dead*ted", "db"),
+        ("timeout=30", "db"),
+        ("STRASSE", ""),
+        ("straße", "db"),
+        ("京", "db"),
+        ("foo", "db"),
+        ('"q"', "db"),
+        (r'"\"q\""', "db"),
+        ("été", "db"),
+        ("zoë", "web"),
+        ("user.name:zoë", "web"),
+        ("data.user.name:zoë", "web"),
+        ("name:zoë", ""),
+        ("ms>=5", "web db"),
+        ("ms>5", "web"),
+        ("ms:120", "web"),
+        ("ms:=120.0", "web"),
+        ("ms:<=5", "db"),
+        ("status:*", "pod"),
+        ("-status:*", "web db"),
+        ("level>=WARN", "web db"),
+        ("level<error", "db"),
+        ("level:warning", "db"),
+        ("level:(error OR warn)", "web db"),
+        ("type:=log", "web db"),
+        ("refused OR timeout", "web db"),
+        ("(refused OR timeout) source:db", "db"),
+        ("NOT refused", "db pod"),
+        ("-refused -timeout", "pod"),
+        ("refused AND source:web", "web"),
+        ("/time.ut/", "db"),
+        ("message:/^Conn.*d$/", "web"),
+        ("time>=1h", "web db pod"),
+        ("time<2020-01-01", ""),
+        ("*", "web db pod"),
+        ('data:"\\"status\\":500"', "pod"),
+        ("http://nowhere", ""),
+        ("or", ""),
+    ],
+)
+def test_what_is_found(lake: lakelog.Lake, query: str, sources: str) -> None:
+    """Words whole and in any case, their parts with stars, fields, comparisons and logic; alike as
+    a search, in SQL, and in SQL with an alias."""
+    found = [row[3] for row in lake.search(query, oldest=True).fetchall()]
+    assert found == sources.split()
+    quoted = query.replace("'", "''")
+    plain = f"SELECT source FROM events WHERE search('{quoted}') ORDER BY seq"
+    named = f"SELECT e.source FROM events e, (SELECT 1 AS message) WHERE search(e, '{quoted}')"
+    assert [row[0] for row in lake.sql(plain).fetchall()] == sources.split()
+    assert sorted(row[0] for row in lake.sql(named).fetchall()) == sorted(sources.split())
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("", "a word is missing"),
+        ("a OR", "a word is missing: 'a OR', at character 5"),
+        ("NOT", "a word is missing"),
+        ("(a", "the closing ) is missing"),
+        ("a)", "there is no ( to this )"),
+        ('say "hi', 'the closing " is missing'),
+        ('"  "', "a phrase has no words"),
+        ("user: x", "a value of 'user' is missing"),
+        ("/a(/", "the regular expression /a(/ is wrong"),
+        ("/a{1000}{1000}{1000}/", "is wrong"),
+        ("level>=LOUD", "'LOUD' has no place among the levels"),
+        ("time>yesterday", "is a time such as"),
+        ("seq>abc", "'seq' is a number"),
+        ("a" * 70_000, "at most 65,536"),
+        ("(" * 60 + "a" + ")" * 60, "nested more than 50 deep"),
+        ("-" * 200 + "a", "nested more than 50 deep"),
+        ("a " * 1_001, "more than 1,000 terms"),
+        ("a\0b", "a NUL character"),
+    ],
+)
+def test_what_is_refused(lake: lakelog.Lake, query: str, said: str) -> None:
+    """One line that says what is wrong, and where."""
+    with pytest.raises(InvalidSearch) as caught:
+        lake.search(query)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("query", ["- .", '"--"', "... ,", "%%%", "-", "***", "a" * 60_000])
+def test_odd_searches_end(lake: lakelog.Lake, query: str) -> None:
+    """Characters that are no words are looked for as they are; nothing is stuck."""
+    assert len(lake.search(query).fetchall()) in (0, 3)
+
+
+def test_calls_in_strings_and_comments_stay(lake: lakelog.Lake) -> None:
+    """Only a call is one: not a text, a name or a comment."""
+    query = """SELECT 'search(x)' AS a, count(*) AS "search(y)" -- search(
+        FROM events WHERE /* search(z) */ search('it''s OR refused')"""
+    assert lake.sql(query).fetchall() == [("search(x)", 1)]
+    with pytest.raises(QueryFailed, match="takes one text in quotes"):
+        lake.sql("SELECT * FROM events WHERE search(message)")
+
+
+def test_views_exports_and_refs_search(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Every entrance of SQL knows the function: states, exports and plans of a query."""
+    lake.tag("found")
+    query = "SELECT source FROM events WHERE search('refused')"
+    assert lake.at("found").sql(query).fetchall() == [("web",)]
+    assert [row[3] for row in lake.at("found").search("refused").fetchall()] == ["web"]
+    assert lake.sql(query.replace("events", '"found".events')).fetchall() == [("web",)]
+    assert lake.export(query, tmp_path / "found.csv").rows == 1
+    assert lake.explain(query)[0] <= 1
+
+
+def test_what_was_found_is_shown(lake: lakelog.Lake) -> None:
+    """The pattern that marks what was found marks words whole, and nothing that was excluded."""
+    pattern = highlighter(parse('conn* "to 10" -refused level>=WARN'))
+    assert pattern is not None
+    message = str(EVENTS[0]["message"])
+    assert pattern.findall(message) == ["Conn", "to 10"]
+    assert highlighter(parse("level>=WARN -x")) is None
