@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from lakelog.formats import registry
 from lakelog.formats.format import Format
 from tests.support.effort import share
-from tests.support.text_lines import SEEDS
+from tests.support.samples import lines_of
 
+TEXTS = ("access", "syslog", "logfmt", "applog")
 LINES = [
-    *(line.encode("utf-8", "surrogatepass") for lines in SEEDS.values() for line in lines),
+    *(line.encode() for name in TEXTS for line in lines_of(name)),
     b'{"a":1}',
     b'{"time":"2026-01-01T00:00:00Z","level":"info","msg":"x"}',
     b'{"a":',

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from lakelog.formats import dialects, jsonl, registry
 from lakelog.formats.dialect import Dialect
-from tests.support.dialect_seeds import SEEDS
 from tests.support.effort import share
+from tests.support.samples import objects_of
+from tests.support.tree import SHARED
 from tests.support.two_ways import (
     EPOCHS,
     HAZARDS,
@@ -24,6 +25,7 @@ from tests.support.two_ways import (
     decided,
     members,
     one_by_one,
+    parsed,
     string,
 )
 
@@ -100,7 +102,7 @@ def row(engine: Any, form: Any, seed: dict[str, Any]) -> dict[str, Any]:
 @given(data=st.data())
 def test_a_dialect_by_sql_is_that_of_the_exact_rule(engine: Any, form: Dialect, data: Any) -> None:
     """Whatever the query of a dialect decides, it decides as the exact rule does."""
-    lines = data.draw(st.lists(edited(SEEDS[form.NAME]), min_size=8, max_size=20))
+    lines = data.draw(st.lists(edited(objects_of(form.NAME)), min_size=8, max_size=20))
     compare(engine, form, form.QUERY, lines, has_time(form))
 
 
@@ -108,158 +110,56 @@ def test_a_dialect_by_sql_is_that_of_the_exact_rule(engine: Any, form: Dialect, 
 @each_form
 def test_hazards_in_a_line_of_a_dialect(engine: Any, form: Dialect) -> None:
     """Numbers, keys and text that are easily spoilt are not, whatever stands beside them."""
-    seed = json.dumps(SEEDS[form.NAME][0]).encode()[:-1] + b","
+    seed = json.dumps(objects_of(form.NAME)[0]).encode()[:-1] + b","
     lines = [seed + hazard[1:] for hazard in HAZARDS if hazard.startswith(b'{"ts":5,"type":"A",')]
     lines += [seed + b'"n":0.30000000000000001}', seed + b'"o":{"a":null,"b":1,"b":2}}', seed[:-1]]
     compare(engine, form, form.QUERY, lines, has_time(form))
 
 
-@each_form
-def test_every_seed_is_decided_by_sql(engine: Any, form: Dialect) -> None:
-    """Lines as programs write them are not left to the exact rule."""
-    lines = [json.dumps(seed).encode() for seed in SEEDS[form.NAME]]
-    left = 1 if form.NAME == "journald" else len(lines) if form.exact else 0
-    assert compare(engine, form, form.QUERY, lines, has_time(form)) == len(lines) - left
-
-
 # --- what they mean -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "at", "type_", "level", "source", "message", "micros"),
-    [
-        ("journald", 0, "journal", "ERROR", "python", "gone", 1534860261221373),
-        ("journald", 1, "journal", None, "sh", "hié", 1534860261221373),
-        ("cloudtrail", 0, "ListSecrets", "ERROR", "s3.amazonaws.com", "no", 1681300516000000),
-        ("cloudtrail", 1, "ObjectCreated:Put", "INFO", "aws:s3", None, 0),
-        ("zeek-json", 0, "conn", None, None, None, 1588205198899710),
-        ("zeek-json", 1, "dns", None, "host", None, 1588205198899710),
-        ("gelf", 0, "log", "INFO", "example.org", "a short one", 1385053862307200),
-        ("bunyan", 0, "log", "INFO", "myapp", "hi", 1679667976243000),
-        ("bunyan", 1, "log", "ERROR", "D.local", "hello", 1531171074631000),
-        ("kubeaudit", 0, "create", "WARN", "u", "/api", 1684336103100000),
-        ("cloudflare", 0, "access", "ERROR", "a.example", "/x", 1712790000100000),
-        ("nextcloud", 0, "log", "WARN", "core", "Login failed: x", 1642347757000000),
-        ("github", 0, "PushEvent", None, "me/it", None, 1704103200000000),
-        ("ecs", 0, "log", "DEBUG", "app", "m 39", 1736762293631000),
-        ("ecs", 1, "buy", "WARN", "shop", "m", 1736762293631000),
-        ("gcp", 0, "log", "INFO", "projects/p/logs/l", "inside", 1704103200123456),
-        ("gcp", 1, "log", "FATAL", None, "text", 1704103200000000),
-        ("cloudwatch", 0, "log", None, None, "START RequestId: 8", 1396035378988000),
-        ("cloudwatch", 1, "log", None, "/aws/lambda/f", "[ERROR] no", 1510109208016000),
-        ("cloudwatch", 2, "log", None, "1234:/g", "hi", 1682935200123000),
-        ("laurel", 0, "audit", "INFO", "h", None, 1688052525815000),
-        ("laurel", 1, "audit", "WARN", None, None, 1688052526001000),
-        ("laurel", 2, "audit", None, None, None, 1688052527002000),
-        (
-            "evtx",
-            0,
-            "winevent",
-            "INFO",
-            "Microsoft-Windows-Security-Auditing",
-            None,
-            1614775647371669,
-        ),
-        ("evtx", 1, "winevent", "ERROR", "Service Control Manager", None, 1614775648000000),
-        ("github-webhook", 0, "webhook", None, "me/it", None, 1557933621000000),
-        ("github-webhook", 1, "webhook", None, "me/it", None, 1557933657000000),
-        ("github-delivery", 0, "star", None, "me/it", None, 1557933640000000),
-        ("gcp", 2, "log", None, "projects/p/logs/l", "no severity", 1704103200000000),
-        ("otel-log", 0, "log", "WARN", "shop", "hello", 1704103200000000),
-        ("python-json", 0, "log", "WARN", "api.server", "who?", 1675177763351000),
-        ("python-json", 1, "log", "ERROR", "a", "bad", 1675177763351000),
-        ("logstash", 0, "log", "ERROR", "a.b.C", "m", 1704099600000000),
-        ("golog", 0, "log", "ERROR", "http.log.access.log0", "handled request", 1711741827962628),
-        ("golog", 1, "log", "WARN", "a.go:1", "slow", 1714550400000000),
-        ("open-appsec", 0, "Web Request", "ERROR", "HTTP", None, 1680516144702000),
-        ("azure-monitor", 0, "AUOMS_EXECVE", "WARN", "sshd", "m", 1652292621997000),
-        ("azure-monitor", 1, "Sign-in", "INFO", "SignInLogs", "ok", 1652292621997012),
-        ("clef", 0, "log", "WARN", "App.Main", "Hello, {User}", 1465271097853279),
-        ("clef", 1, "log", None, None, "Hello", 1465271097000000),
-        ("postgres-json", 0, "log", "ERROR", "db", "no relation", 1704103200123000),
-        ("postgres-json", 1, "log", "INFO", None, "checkpoint starting", 1704103200123000),
-        ("severity-json", 0, "log", "WARN", "web", "slow", 1704103200123000),
-        ("severity-json", 1, "log", "FATAL", "a.b", "gone", 1704103200500000),
-        ("dotnet-json", 0, "log", "ERROR", "Shop.Pay", "no Ada", 1697055255123000),
-        (
-            "dotnet-json",
-            1,
-            "log",
-            "INFO",
-            "Microsoft.Hosting.Lifetime",
-            "Now listening",
-            1697062455000000,
-        ),
-        ("log4j-json", 0, "log", "INFO", "a.B", "Hello", 1493121664118000),
-        ("log4j-json", 1, "log", "WARN", None, "late", 1493121664118000),
-        ("zap-development", 0, "log", "FATAL", "a/b.go:7", "odd", 1697055255123000),
-        ("zap-development", 1, "log", "WARN", "http", "slow", 1697062455123000),
-        ("structlog", 0, "log", "INFO", "app", "request 7 done in 3 ms", 1697062455000000),
-        ("structlog", 1, "log", "ERROR", None, "it failed", 1697062455500000),
-        ("log15", 0, "log", "ERROR", None, "failed", 1697062455000000),
-        ("log15", 1, "log", "WARN", "com.example", "late", 1697062455000000),
-    ],
-)
-def test_columns(
-    engine: Any,
-    name: str,
-    at: int,
-    type_: str,
-    level: str | None,
-    source: str | None,
-    message: str | None,
-    micros: int,
-) -> None:
-    """Each dialect's members are found in the columns that mean the same."""
-    found = row(engine, registry.FORMATS[name], SEEDS[name][at])
-    columns = (found["type"], found.get("level"), found.get("source"), found.get("message"))
-    assert columns == (type_, level, source, message)
-    assert found["time"] == dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(
-        microseconds=micros
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "at", "category", "subject", "id_"),
-    [
-        ("cloudwatch", 0, None, "2014/03/28/[1]ab", "3" * 56),
-        ("cloudwatch", 1, None, "s", "3" * 56),
-        ("cloudwatch", 2, None, "s", None),
-        ("laurel", 0, None, "1688052525.815:33152", None),
-        ("evtx", 0, "Security", "dc01.example.com", None),
-        ("evtx", 1, "System", None, None),
-        ("github-webhook", 0, "created", "me", None),
-        ("github-webhook", 1, None, "me", None),
-        ("github-delivery", 0, "created", "me", None),
-        ("gcp", 2, None, None, None),
-    ],
-)
-def test_what_else_is_in_columns(
-    engine: Any, name: str, at: int, category: str | None, subject: str | None, id_: str | None
-) -> None:
-    """What an event is about, and its own id where its format defines one."""
-    found = row(engine, registry.FORMATS[name], SEEDS[name][at])
-    assert (found.get("category"), found.get("subject"), found.get("id")) == (
-        category,
-        subject,
-        id_,
-    )
 
 
 @pytest.mark.matrix
 @each_form
 def test_nothing_is_lost(engine: Any, form: Dialect) -> None:
     """All members but the time and the message stay in data, as they are."""
-    for seed in SEEDS[form.NAME]:
+    for seed in objects_of(form.NAME):
         kept = row(engine, form, seed)["data"]
         moved = {form.time[0].partition("=")[0], *form.message[:1]}
         assert set(seed) - set(kept) <= moved
         assert set(kept) <= set(seed)
 
 
+WEBHOOKS = SHARED / "github/webhook_payloads.ndjson"
+
+
+@pytest.mark.needs("../shared")
+@pytest.mark.parametrize(
+    ("line", "time", "columns"),
+    [
+        (9, "2019-05-15T15:20:39", {"type": "commit_comment", "category": "created"}),
+        # the time of its repository, in seconds
+        (64, "2019-05-15T15:20:57", {"type": "push"}),
+    ],
+)
+def test_the_time_of_a_webhook_is_that_of_its_object(
+    engine: Any, line: int, time: str, columns: dict[str, str]
+) -> None:
+    """GitHub sends none of the delivery; all of the payload stays in data."""
+    text = WEBHOOKS.read_bytes().splitlines()[line - 1]
+    form = registry.detect(text[:4096], text + b"\n", "some.log")
+    found = row(engine, form, json.loads(text))
+    assert found.pop("time") == dt.datetime.fromisoformat(f"{time}+00:00")
+    assert dict(found.pop("data")) == dict(parsed(text.decode()))
+    assert (form.NAME, found) == (
+        "github-delivery",
+        {**columns, "source": "Codertocat/Hello-World", "subject": "Codertocat"},
+    )
+
+
 def test_a_message_that_is_no_text_stays_in_data(engine: Any) -> None:
     """An object cannot be a message; the next member that can is not looked for in it."""
-    found = row(engine, dialects.NAMED["golog"], SEEDS["golog"][0] | {"msg": {"a": 1}})
+    found = row(engine, dialects.NAMED["golog"], objects_of("golog")[0] | {"msg": {"a": 1}})
     assert "message" not in found
     assert dict(found["data"]["msg"]) == {"a": 1}
 
@@ -278,10 +178,10 @@ def test_a_message_that_is_no_text_stays_in_data(engine: Any) -> None:
 )
 def test_levels_as_numbers(engine: Any, number: int, bunyan: str | None, gelf: str | None) -> None:
     """A number means what the dialect's scale says; beyond the scale it is no level."""
-    seed = SEEDS["bunyan"][0] | {"level": number}
+    seed = objects_of("bunyan")[0] | {"level": number}
     assert row(engine, dialects.NAMED["bunyan"], seed)["level"] == bunyan
     assert row(engine, dialects.NAMED["bunyan"], seed)["data"]["level"] == number
-    seed = SEEDS["gelf"][0] | {"level": number}
+    seed = objects_of("gelf")[0] | {"level": number}
     assert row(engine, dialects.NAMED["gelf"], seed).get("level") == gelf
 
 
@@ -290,9 +190,9 @@ def test_levels_as_numbers(engine: Any, number: int, bunyan: str | None, gelf: s
 )
 def test_levels_of_syslog_in_json(engine: Any, number: int, level: str) -> None:
     """GELF and the journal count as syslog does, as numbers or as text."""
-    seed = SEEDS["gelf"][0] | {"level": number}
+    seed = objects_of("gelf")[0] | {"level": number}
     assert row(engine, dialects.NAMED["gelf"], seed)["level"] == level
-    seed = SEEDS["journald"][0] | {"PRIORITY": str(number)}
+    seed = objects_of("journald")[0] | {"PRIORITY": str(number)}
     assert row(engine, dialects.NAMED["journald"], seed)["level"] == level
 
 
@@ -319,7 +219,7 @@ def test_levels_of_slog_between_names(engine: Any, word: str, level: str) -> Non
 @each_form
 def test_a_dialect_is_told_by_its_members(form: Dialect) -> None:
     """Lines of a dialect are taken for it, also where a few others are among them."""
-    lines = [json.dumps(seed) for seed in SEEDS[form.NAME]]
+    lines = [json.dumps(seed) for seed in objects_of(form.NAME)]
     for text in ("\n".join(lines), "\n".join([*lines, *lines, '{"x":1}'])):
         assert registry.detect(text.encode(), text.encode(), "x.log").NAME == form.NAME
 
@@ -327,7 +227,7 @@ def test_a_dialect_is_told_by_its_members(form: Dialect) -> None:
 @each_form
 def test_a_dialect_is_told_by_the_beginning_of_a_long_line(form: Dialect) -> None:
     """A first line that goes on beyond what is looked at is known by what is seen of it."""
-    for seed in SEEDS[form.NAME]:
+    for seed in objects_of(form.NAME):
         head = json.dumps(seed | {"long": [{"a": "x, {" * 3000}]}).encode()
         assert registry.detect(head[:4096], head, "x.log").NAME == form.NAME
 
@@ -368,7 +268,7 @@ def test_a_type_may_be_the_number_zero(engine: Any) -> None:
     assert row(engine, form, seed)["type"] == "0"
 
 
-POSTGRES = SEEDS["postgres-json"][0]
+POSTGRES = objects_of("postgres-json")[0]
 TIMES = [
     ("2023-10-11 22:14:15.123 CEST", "20:14:15.123", "CEST"),
     ("2023-10-11 22:14:15.123 +03", "19:14:15.123", None),

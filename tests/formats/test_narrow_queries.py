@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lakelog.formats import access, applog, pattern, syslog
 from tests.support.effort import share
-from tests.support.text_lines import SEEDS, edited, has_time
+from tests.support.samples import lines_of
+from tests.support.text_lines import edited, has_time
 from tests.support.two_ways import NOW, compare
 
 PLAIN: dict[str, list[str]] = {
@@ -35,9 +36,9 @@ def still() -> Iterator[None]:
         yield
 
 
-def lines_of(form: Any) -> st.SearchStrategy[list[bytes]]:
+def some_lines(form: Any) -> st.SearchStrategy[list[bytes]]:
     """Lines of a format, plain ones and all kinds of others, some edited."""
-    seeds = PLAIN.get(form.NAME, []) * 2 + SEEDS[form.NAME]
+    seeds = PLAIN.get(form.NAME, []) * 2 + lines_of(form.NAME)
     return st.lists(edited(seeds), min_size=8, max_size=24)
 
 
@@ -47,8 +48,10 @@ def lines_of(form: Any) -> st.SearchStrategy[list[bytes]]:
 @given(data=st.data())
 def test_plain_lines_are_decided_as_by_the_exact_rule(engine: Any, form: Any, data: Any) -> None:
     """Whatever a cheaper query decides, it decides as the exact rule does."""
-    lines = data.draw(lines_of(form))
-    for query in form.cheaper([line.encode() for line in PLAIN.get(form.NAME, SEEDS[form.NAME])]):
+    lines = data.draw(some_lines(form))
+    for query in form.cheaper(
+        [line.encode() for line in PLAIN.get(form.NAME, lines_of(form.NAME))]
+    ):
         compare(engine, form, query, lines, has_time(form))
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import json
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,23 +21,12 @@ from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.linear_time import assert_linear
+from tests.support.samples import lines_of
 from tests.support.text_facts import SHARED
 from tests.support.text_lines import edited
-from tests.support.tree import ROOT
 from tests.support.two_ways import NOW, compare, one_by_one
 
-TOLD = dict[str, Any]
 NAMES = [form.NAME for form in mixture.PROGRAMS]
-ALL: list[tuple[str, str, str | None, TOLD]] = [
-    (name, line, moment, told)
-    for name, line, moment, told in map(
-        json.loads, (ROOT / "tests/support/program_lines.jsonl").read_text().splitlines()
-    )
-]
-"""Lines of each way to write them with their events; last, lines of other formats like them."""
-SAMPLES = [sample for sample in ALL if sample[0] in NAMES]
-each = pytest.mark.parametrize(("name", "line", "moment", "told"), SAMPLES, ids=range(len(SAMPLES)))
-every = pytest.mark.parametrize(("name", "line", "moment", "told"), ALL, ids=range(len(ALL)))
 
 
 @pytest.fixture(autouse=True)
@@ -47,49 +34,6 @@ def still() -> Iterator[None]:
     """The clock of the exact rule shows what the queries are given."""
     with mock.patch.object(pattern, "now", return_value=NOW):
         yield
-
-
-def lines_of(name: str) -> list[str]:
-    """The samples of a format."""
-    return [line for other, line, _, _ in SAMPLES if other == name]
-
-
-def test_every_format_has_a_sample() -> None:
-    """No format is declared without a line that shows it."""
-    assert {name for name, _, _, _ in SAMPLES} == set(NAMES)
-
-
-@pytest.mark.matrix
-@every
-def test_every_field_of_a_line(
-    engine: Any, name: str, line: str, moment: str | None, told: TOLD
-) -> None:
-    """Time, type, level, source, subject, message and payload, by SQL as by the exact rule."""
-    form = registry.FORMATS[name]
-    (found,) = one_by_one(engine, form, [line.encode()]).values()
-    found = {k: v for k, v in found.items() if v is not None}
-    if moment:
-        assert found["time"] == dt.datetime.fromisoformat(moment).replace(tzinfo=dt.UTC)
-    data = {
-        k: int(v) if isinstance(v, Decimal) else v for k, v in dict(found.get("data", ())).items()
-    }
-    assert {k: v for k, v in data.items() if v is not None} == told.get("data", {})
-    columns = ("type", "category", "level", "source", "subject", "message", "id")
-    assert {k: found[k] for k in columns if k in found} == {
-        k: v for k, v in told.items() if k != "data"
-    }
-    timed = mock.Mock(return_value=moment is not None)
-    assert compare(engine, form, form.QUERY, [line.encode()], timed) == 1
-
-
-@every
-def test_each_line_is_of_its_own_format(name: str, line: str, moment: Any, told: TOLD) -> None:
-    """A line is detected as what it is, in colours of a terminal too; others are less sure."""
-    texts = [line, f"{line}\n", f"{line}\r\n\tat a.b\n", f"\x1b[36m{line}\x1b[0m\n"]
-    for text in texts if name in NAMES else texts[:2]:
-        assert name == registry.detect(text.encode(), text.encode(), "x.log").NAME, text
-    others = {n: f.sniff([line.encode()]) for n, f in registry.FORMATS.items() if n in NAMES}
-    assert [n for n, sure in others.items() if sure] == [name] * (name in NAMES)
 
 
 def test_what_the_journal_says_between_lines() -> None:
@@ -200,20 +144,6 @@ def test_programs_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, dat
     few = data.draw(st.lists(st.sampled_from(seeds), min_size=1, max_size=3))
     for query in (form.QUERY, *form.cheaper([line.encode() for line in few])):
         compare(engine, form, query, lines, lambda line: "time" in form.parse(line.strip()))
-
-
-@each
-def test_what_follows_a_line_stays_with_it(
-    engine: Any, name: str, line: str, moment: Any, told: TOLD
-) -> None:
-    """Lines that begin otherwise are one event with the line before them."""
-    form = registry.FORMATS[name]
-    text = f"{line}\n\tat a.b(C.java:1)\n  more: x\n{line}\n".encode()
-    with mock.patch.object(transform, "FEW", 1000):
-        table = Transformer(engine, form, "o").run(Chunk(text, 0), final=True).table
-    first = told.get("message")
-    whole = "\n".join(filter(None, (first, "\tat a.b(C.java:1)\n  more: x")))
-    assert table["message"].to_pylist() == [whole, first]
 
 
 @pytest.mark.matrix

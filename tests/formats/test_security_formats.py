@@ -12,134 +12,16 @@ from hypothesis import given, settings
 
 import lakelog
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import encode, parse_time
+from lakelog.event.encode import encode
 from lakelog.files.source import Chunk
 from lakelog.formats import cef, dialects, registry, winevent
 from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
+from tests.support.samples import lines_of
 from tests.support.text_facts import SHARED
 from tests.support.text_lines import edited
 
-HEAD = {"vendor": "Acme", "product": "Wall|2", "version": "1.0"}
-LINES: list[tuple[str, str, str | None, dict[str, Any]]] = [
-    (
-        "cef",
-        r"Sep 19 2023 08:26:10 fw1 CEF:0|Acme|Wall\|2|1.0|100|worm stopped|10|src=10.0.0.1"
-        r" rt=Sep 19 2023 08:26:10.123 UTC msg=Detected a\=b \\ and more  act=",
-        "2023-09-19T08:26:10.123",
-        {
-            "type": "cef",
-            "level": "FATAL",
-            "source": "Wall|2",
-            "category": "100",
-            "message": r"Detected a=b \ and more",
-            "data": HEAD
-            | {
-                "class": "100",
-                "name": "worm stopped",
-                "severity": "10",
-                "src": "10.0.0.1",
-                "rt": "Sep 19 2023 08:26:10.123 UTC",
-                "msg": r"Detected a=b \ and more",
-                "act": "",
-            },
-        },
-    ),
-    (
-        "cef",
-        r"<134>1 2023-09-19T08:26:10.5+02:00 fw1 app - - - CEF:1|Acme|Wall\|2|1.0|x|login|Low|"
-        "suser=a b severity=7 severity=8",
-        "2023-09-19T06:26:10.5",
-        {
-            "type": "cef",
-            "level": "INFO",
-            "source": "Wall|2",
-            "category": "x",
-            "message": "login",
-            "data": HEAD
-            | {
-                "class": "x",
-                "name": "login",
-                "severity": "Low",
-                "host": "fw1",
-                "suser": "a b",
-                "severity_": "7",
-                "severity__": "8",
-            },
-        },
-    ),
-    (
-        "cef",
-        r"0|Acme|Wall\|2|1.0|7|scan|5|start=1695111970123",
-        "2023-09-19T08:26:10.123",
-        {
-            "type": "cef",
-            "level": "WARN",
-            "source": "Wall|2",
-            "category": "7",
-            "message": "scan",
-            "data": HEAD
-            | {"class": "7", "name": "scan", "severity": "5", "start": "1695111970123"},
-        },
-    ),
-    (
-        "cef",
-        r"CEF: 0|Acme|Wall\|2|1.0|7|scan||",
-        None,
-        {
-            "type": "cef",
-            "source": "Wall|2",
-            "category": "7",
-            "message": "scan",
-            "data": HEAD | {"class": "7", "name": "scan", "severity": ""},
-        },
-    ),
-    (
-        "leef",
-        "2023-09-19T08:26:10Z qr LEEF:1.0|Acme|Wall\\|2|1.0|41|src=1.2.3.4\tsev=8\tusrName=joe",
-        "2023-09-19T08:26:10",
-        {
-            "type": "leef",
-            "level": "ERROR",
-            "source": "Wall|2",
-            "category": "41",
-            "data": HEAD
-            | {"class": "41", "host": "qr", "src": "1.2.3.4", "sev": "8", "usrName": "joe"},
-        },
-    ),
-    (
-        "leef",
-        r"LEEF:2.0|Acme|Wall\|2|1.0|41|^|cat=anomaly^devTime=1695111970123^url=a=b^x^msg=no",
-        "2023-09-19T08:26:10.123",
-        {
-            "type": "leef",
-            "source": "Wall|2",
-            "category": "41",
-            "message": "no",
-            "data": HEAD
-            | {
-                "class": "41",
-                "cat": "anomaly",
-                "devTime": "1695111970123",
-                "url": "a=b^x",
-                "msg": "no",
-            },
-        },
-    ),
-    (
-        "leef",
-        r"LEEF:2.0|Acme|Wall\|2|1.0|41|0x7C|sev=1|devTime=Sep 19 2023 08:26:10|",
-        "2023-09-19T08:26:10",
-        {
-            "type": "leef",
-            "level": "INFO",
-            "source": "Wall|2",
-            "category": "41",
-            "data": HEAD | {"class": "41", "sev": "1", "devTime": "Sep 19 2023 08:26:10"},
-        },
-    ),
-]
 SCHEMA = "http://schemas.microsoft.com/win/2004/08/events/event"
 SYSTEM = (
     "<System><Provider Name='Microsoft-Windows-Security-Auditing' Guid='{54849625-5478}'/>"
@@ -182,24 +64,8 @@ JSON_OF_SERVICE = {
 DUMPED = "".join(f"Record {n}\n{json.dumps(JSON_OF_SERVICE, indent=2)}\n" for n in (1, 2))
 
 
-@pytest.mark.matrix
-@pytest.mark.parametrize(("name", "line", "moment", "told"), LINES, ids=range(len(LINES)))
-def test_every_field_of_a_line(name: str, line: str, moment: str | None, told: Any) -> None:
-    """Header and pairs give time, level, source, category and message, and all stay in data."""
-    event = registry.FORMATS[name].parse(line.encode())
-    at = event.pop("time", None)
-    assert (at and parse_time(at)) == (
-        moment and dt.datetime.fromisoformat(moment).replace(tzinfo=dt.UTC)
-    )
-    if "host" in event["data"] and "host" not in told["data"]:
-        assert event["data"].pop("host") in line
-    assert event == told
-    for text in (line, f"{line}\r\n{line}\n"):
-        assert name == registry.detect(text.encode(), text.encode(), "x.log").NAME
-
-
 @settings(max_examples=share(100))
-@given(line=edited([line for _, line, _, _ in LINES]))
+@given(line=edited([*lines_of("cef"), *lines_of("leef")]))
 def test_whatever_becomes_of_a_line(line: bytes) -> None:
     """A line is an event that can be stored, or is refused with a reason."""
     for form in (cef.CEF, cef.LEEF):

@@ -12,21 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.files.source import Chunk
 from lakelog.formats import applog, pattern, registry, runtime, syslog, traffic
-from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit
-from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
-from tests.support.style_lines import PG, STYLES
+from tests.support.samples import lines_of, samples_of
 from tests.support.text_facts import FACTS, SHARED
-from tests.support.text_lines import edited, rows_of
-from tests.support.two_ways import NOW, compare, one_by_one
+from tests.support.text_lines import edited, has_time
+from tests.support.two_ways import NOW, compare
 
+PG = "2025-08-13 01:45:01.123 PDT [12345] "
 FORMS = {"applog": applog.FORM, "runtime": runtime.FORM, "traffic": traffic.FORM}
-ALL = [(name, line, told) for name, styles in STYLES.items() for line, told in styles]
-CONTINUED = [each for each in ALL if each[0] != "traffic" and (each[2][0] or each[2][3])]
-"""Those that lines which begin otherwise may follow."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,53 +31,29 @@ def still() -> Iterator[None]:
         yield
 
 
-def timed(form: Any) -> Any:
-    """What says whether a line of a format tells its time."""
-    return lambda line: "time" in form.parse(line.strip())
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_what_each_style_gives(engine: Any, name: str) -> None:
-    """Time, level, source and message of a line of each style, by SQL as well."""
-    form = FORMS[name]
-    told = [(line, facts) for line, facts in STYLES[name] if facts[0] or facts[3]]
-    timed = [line for line, facts in told if facts[0]]
-    rows = dict(zip(timed, rows_of(engine, form, timed), strict=True))
-    # A line without a time has none that a query could agree with.
-    bare = [line for line, facts in told if not facts[0]]
-    exact = one_by_one(engine, form, [line.encode() for line in bare])
-    rows |= zip(bare, (found for _, found in sorted(exact.items())), strict=True)
-    for line, (time, level, source, message) in told:
-        found = rows[line]
-        if time:
-            assert found["time"].isoformat().startswith(time), line
-        assert (found.get("level"), found.get("source")) == (level, source), line
-        assert (found.get("message") or "") == message, line
-        assert name == registry.detect(line.encode(), b"", "x.log").NAME, line
-
-
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", FORMS)
 @settings(max_examples=share(50))
 @given(data=st.data())
 def test_styles_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, data: Any) -> None:
     """Whatever becomes of lines, full and narrowed queries agree with the exact rule."""
-    form, seeds = FORMS[name], [line for line, _ in STYLES[name]]
+    form, seeds = FORMS[name], lines_of(name)
     lines = data.draw(st.lists(edited(seeds), min_size=8, max_size=20))
     few = data.draw(st.lists(st.sampled_from(seeds), min_size=1, max_size=3))
     for query in (form.QUERY, *form.cheaper([line.encode() for line in few])):
-        compare(engine, form, query, lines, timed(form))
+        compare(engine, form, query, lines, has_time(form))
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_each_style_is_seen_in_plain_text(name: str) -> None:
     """In text, lines of every style are events of that style, not text."""
     text = registry.tolerant(registry.by_name("plain"), "x.txt", forced=False)
-    for line, facts in STYLES[name]:
-        if facts[0] or facts[3]:
-            (event,) = text.events(line.encode())
-            assert event.get("source") == facts[2], line
-            assert ("level" in event) == bool(facts[1]), line
+    for sample in samples_of(name):
+        if sample.is_line and not sample.reason:
+            (event,) = text.events(sample.text.encode())
+            (expected,) = sample.events
+            assert event.get("source") == expected.get("source"), sample
+            assert ("level" in event) == ("level" in expected), sample
 
 
 def test_what_postgres_adds_belongs_to_its_message(lake: lakelog.Lake, tmp_path: Path) -> None:
@@ -95,17 +66,6 @@ def test_what_postgres_adds_belongs_to_its_message(lake: lakelog.Lake, tmp_path:
     assert first == ("ERROR", f"no table\n{PG}STATEMENT:  SELECT 1\n\tFROM x")
     assert second == ("INFO", "on")
     assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
-
-
-@pytest.mark.parametrize(("name", "line", "told"), CONTINUED, ids=range(len(CONTINUED)))
-def test_a_trace_stays_with_its_line(engine: Any, name: str, line: str, told: Any) -> None:
-    """Lines that begin otherwise are one event with the line before them."""
-    form = FORMS[name]
-    text = f"{line}\n\tat a.b(C.java:1)\n  more: x\n{line}\n".encode()
-    with mock.patch.object(transform, "FEW", 1000):
-        table = Transformer(engine, form, "o").run(Chunk(text, 0), final=True).table
-    message = f"{told[3]}\n\tat a.b(C.java:1)\n  more: x"
-    assert table["message"].to_pylist() == [message, told[3]]
 
 
 def test_colours_stay_in_messages(engine: Any) -> None:

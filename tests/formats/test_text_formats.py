@@ -24,8 +24,9 @@ from lakelog.ingest import records, transform
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.linear_time import assert_linear
-from tests.support.text_lines import SEEDS, begins_record, edited, has_time, row, rows_of
-from tests.support.two_ways import NOW, compare, decided, one_by_one
+from tests.support.samples import lines_of
+from tests.support.text_lines import begins_record, edited, has_time, rows_of
+from tests.support.two_ways import NOW, compare, decided
 
 FORMS = [access.FORM, syslog.FORM, logfmt.FORM, applog.FORM]
 each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.NAME)
@@ -47,19 +48,8 @@ def still() -> Iterator[None]:
 @given(data=st.data())
 def test_text_by_sql_is_that_of_the_exact_rule(engine: Any, form: Any, data: Any) -> None:
     """Whatever the query of a format of text decides, it decides as the exact rule does."""
-    lines = data.draw(st.lists(edited(SEEDS[form.NAME]), min_size=8, max_size=24))
+    lines = data.draw(st.lists(edited(lines_of(form.NAME)), min_size=8, max_size=24))
     compare(engine, form, form.QUERY, lines, has_time(form))
-
-
-@each_form
-def test_every_kind_of_line_is_decided_by_sql(engine: Any, form: Any) -> None:
-    """The query leaves only escaped values of logfmt and leap days of other years."""
-    lines = [seed.encode() for seed in SEEDS[form.NAME]]
-    exact = one_by_one(engine, form, lines)
-    good = [at for at, row in exact.items() if isinstance(row, dict)]
-    left = 1 if form in (logfmt.FORM, syslog.FORM) else 0
-    assert compare(engine, form, form.QUERY, lines, has_time(form)) == len(good) - left
-    assert len(good) >= len(lines) - 5
 
 
 @pytest.mark.matrix
@@ -68,7 +58,7 @@ def test_every_kind_of_line_is_decided_by_sql(engine: Any, form: Any) -> None:
 @given(data=st.data())
 def test_bytes_of_any_kind_are_stored_or_quarantined(engine: Any, form: Any, data: Any) -> None:
     """However bytes of real lines are changed, each line gives one row or one bad line."""
-    raw = b"\n".join(line.encode() for line in SEEDS[form.NAME]) + b"\n"
+    raw = b"\n".join(line.encode() for line in lines_of(form.NAME)) + b"\n"
     _take_spoilt(engine, form, raw, data)
 
 
@@ -141,44 +131,13 @@ def test_no_line_takes_long(form: Any) -> None:
         "a$.",
         "::",
     ]
-    for seed, sign in itertools.product(SEEDS[form.NAME], signs):
+    for seed, sign in itertools.product(lines_of(form.NAME), signs):
         for part in (1, 2, 3):
             for end in ("", "\0"):
                 assert_linear(parse, seed[: len(seed) * part // 3], sign, end)
 
 
 # --- what lines mean ------------------------------------------------------------------------------
-
-
-def test_an_access_line_gives_all_its_fields(engine: Any) -> None:
-    """Escapes end no field and are undone, dashes are null, the zone is taken into account."""
-    found = row(engine, access.FORM, SEEDS["access"][1])
-    assert found["time"] == dt.datetime(2024, 2, 29, 18, 29, 59, tzinfo=dt.UTC)
-    assert (found["type"], found["level"]) == ("access", "WARN")
-    assert found["message"] == 'GET /x y?q="1" HTTP/2.0'
-    assert found["data"] == {
-        "host": "::1",
-        "ident": None,
-        "user": None,
-        "method": "GET",
-        "path": "/x y",
-        "query": 'q="1"',
-        "protocol": "HTTP/2.0",
-        "status": 404,
-        "bytes": None,
-        "referer": "http://a/\\b",
-        "agent": 'Mozilla "5" \\x22',
-        "more": None,
-    }
-    common = row(engine, access.FORM, SEEDS["access"][0])
-    assert (common["level"], common["data"]["user"], common["data"]["bytes"]) == (
-        "INFO",
-        "frank",
-        2326,
-    )
-    odd = row(engine, access.FORM, SEEDS["access"][4])
-    assert (odd["message"], odd["data"]["method"]) == ("lv|'|'|x", None)
-    assert "message" not in row(engine, access.FORM, SEEDS["access"][2])
 
 
 @pytest.mark.parametrize(
@@ -193,14 +152,6 @@ def test_the_priority_of_a_syslog_line_is_its_level(engine: Any, severity: int, 
     for (pri, _), found in zip(given, every, strict=True):
         assert (found["level"], found["source"], found["message"]) == (level, "a", "x")
         assert (found["data"]["pri"], found["data"]["procid"]) == (pri, "1")
-
-
-def test_structured_data_stays_as_it_is(engine: Any) -> None:
-    """Escaped brackets do not end it, and what follows is the message."""
-    found = row(engine, syslog.FORM, SEEDS["syslog"][1] + " the message")
-    assert found["data"]["structured"] == '[ex@1 a="1\\]" b="x"][y]'
-    assert (found["message"], found["data"]["msgid"]) == ("the message", None)
-    assert found["time"] == dt.datetime(2003, 8, 24, 12, 14, 15, 3, tzinfo=dt.UTC)
 
 
 @pytest.mark.matrix
@@ -289,64 +240,6 @@ def test_number_texts_and_microseconds_stay_as_they_are(lake: lakelog.Lake, tmp_
     assert lake.sql(query).fetchall()[2][0] == 363779
 
 
-def test_pairs_are_text_and_the_known_ones_columns(engine: Any) -> None:
-    """Of several spellings the first that is not empty counts; others stay in data."""
-    found = row(engine, logfmt.FORM, SEEDS["logfmt"][1])
-    assert (found["level"], found["message"]) == ("WARN", "done")
-    assert found["data"] == {"msg": "", "type": "x", "time": "", "level": "WARNING"}
-    found = row(engine, logfmt.FORM, SEEDS["logfmt"][2])
-    assert found["level"] == "LOUD"
-    assert found["data"] == {"severity": "info", "note": 'say "hi" \\u00e9 \\q'}
-    escaped = row(engine, logfmt.FORM, 'ts=5 msg="a \\"b\\" \\u00e9\\n"')
-    assert escaped["message"] == 'a "b" é\n'
-
-
-@pytest.fixture(scope="module")
-def styles(engine: Any) -> list[dict[str, Any]]:
-    """The rows of the first lines of programs, by one query: it takes long to prepare."""
-    return rows_of(engine, applog.FORM, SEEDS["applog"][:16])
-
-
-@pytest.mark.parametrize(
-    ("at", "year", "level", "source", "message"),
-    [
-        (0, 2024, "WARN", "my.name", "a message - with more"),
-        (1, 2016, "INFO", "org.apache.X$Y", "started"),
-        (2, 2016, "ERROR", "c.e.App", "failed: 5"),
-        (3, 2016, "TRACE", "kafka.controller.K", "[Controller 0]: checking (x)"),
-        (4, 2016, "INFO", None, "no class here (at all)"),
-        (5, 2025, "FATAL", "laravel", "Unable to create {}"),
-        (6, 2015, "INFO", "FastLeader", "Note: x"),
-        (7, 2024, "FATAL", "app.db", "gone"),
-        (8, 2024, "DEBUG", None, "http://x/y"),
-        (9, 2012, "DEBUG", None, "foo bar baz"),
-        (10, 2024, "WARN", "a.b", "c"),
-        (11, 2008, "INFO", "dfs.DataNode$PacketResponder", "PacketResponder 1 for block"),
-        (12, 2017, "INFO", "executor.CoarseGrainedExecutorBackend", "Registered [TERM]"),
-        (13, 2005, "INFO", None, "workerEnv.init() ok"),
-        (14, 2021, "ERROR", "core", "[client ::1:3] x"),
-        (15, 2021, "ERROR", None, "*42952950 limiting requests"),
-    ],
-)
-def test_styles_of_programs(
-    styles: list[dict[str, Any]], at: int, year: int, level: str, source: str | None, message: str
-) -> None:
-    """Each style gives time, level, source and message."""
-    found = styles[at]
-    assert (found["level"], found.get("source"), found["message"]) == (level, source, message)
-    assert found["time"].year == year
-
-
-@pytest.mark.parametrize(
-    "line", [seed for seed in SEEDS["applog"] if seed[-2:] in ("- ", ": ", "OR", "FO")]
-)
-def test_a_message_may_be_empty(engine: Any, line: str) -> None:
-    """A line without a message is an event all the same."""
-    found = row(engine, applog.FORM, line)
-    assert "message" not in found
-    assert found["level"] in ("INFO", "ERROR")
-
-
 TRACE = (
     "2024-01-02 03:04:05,678 - a.b - ERROR - failed\nTraceback (most recent call last):\n"
     '  File "x.py", line 1, in <module>\n\nValueError: 2024\n'
@@ -417,8 +310,7 @@ def test_a_record_without_end_is_cut_into_lines(engine: Any) -> None:
 @pytest.mark.parametrize(
     ("lines", "name"),
     [
-        *((seed, name) for name, seeds in SEEDS.items() for seed in seeds[:2]),
-        (SEEDS["applog"][0] + "\n\tat a.b\n\tat c.d\n", "applog"),
+        (lines_of("applog")[0] + "\n\tat a.b\n\tat c.d\n", "applog"),
         ("just text\n", "plain"),
         ("a=1 b=2\n", "plain"),
         ("key=value\n", "plain"),
@@ -444,9 +336,9 @@ def test_json_is_never_taken_for_text(events: list[dict[str, Any]]) -> None:
     """No format of text is sure of JSON lines, nor the formats of JSON of lines of text."""
     lines = [json.dumps(event).encode() for event in events]
     assert [form.sniff(lines) for form in FORMS] == [0.0] * len(FORMS)
-    for name, seeds in SEEDS.items():
-        text = [seed.encode() for seed in seeds]
-        assert registry.FORMATS[name].sniff(text) > 0.3
+    for form in FORMS:
+        text = [line.encode() for line in lines_of(form.NAME)]
+        assert form.sniff(text) > 0.3
         assert [registry.FORMATS[n].sniff(text) for n in ("jsonl", "oos", "bulk")] == [0.0] * 3
 
 
@@ -457,25 +349,6 @@ def test_json_is_never_taken_for_text(events: list[dict[str, Any]]) -> None:
 def test_a_last_line_that_ends_in_digits(form: Any, cut: bool) -> None:
     """More digits may follow a number, but nothing is known of the end of a message."""
     lines = {"access": 0, "syslog": 4, "logfmt": 0, "applog": 1}
-    text = SEEDS[form.NAME][lines[form.NAME]].encode()
+    text = lines_of(form.NAME)[lines[form.NAME]].encode()
     end = b"" if form in (access.FORM, logfmt.FORM) else b" 22"
     assert records.is_cut(text + end, form) is cut
-
-
-def test_a_month_in_digits_stands_where_its_server_writes_it(engine: Any) -> None:
-    """Proxmox, which ends its lines with the bytes, writes the day first, cPanel the month."""
-    dates = [str(row(engine, access.FORM, line)["time"].date()) for line in SEEDS["access"][-3:]]
-    assert dates == ["2023-10-11", "2023-11-10", "2023-11-13"]
-
-
-def test_lines_of_macos_name_their_program(engine: Any) -> None:
-    """Names of several words, services of launchd and levels are no part of the message."""
-    found = [row(engine, syslog.FORM, line) for line in SEEDS["syslog"][-4:]]
-    columns = [(r["source"], r["data"]["procid"], r["message"], r.get("level")) for r in found]
-    assert columns == [
-        ("com.apple.xpc.launchd", "1", "Service exited", None),
-        ("Google Chrome Helper (GPU)", "123", "a thread", None),
-        ("Unknown", "2127", "bad", "ERROR"),
-        ("Microsoft Word", "2127", "good", "INFO"),
-    ]
-    assert found[0]["data"]["service"] == "com.apple.x[123]"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -13,36 +12,6 @@ from click.testing import CliRunner
 import lakelog
 from lakelog.cli import cli
 from lakelog.ingest import transform
-
-TOLD = {
-    "2025-07-12 00:14:12.837 CEST [147] LOG:  ready": ("2025-07-11 22:14:12.837", "CEST"),
-    "2025-07-12 00:14:12.837 CEST [147] words": ("2025-07-11 22:14:12.837", "CEST"),
-    "2025-07-12 00:14:12 PDT INFO words": ("2025-07-12 07:14:12", "PDT"),
-    "[2025-07-12 00:14:12 JST] words": ("2025-07-11 15:14:12", "JST"),
-    "2025/07/12 00:14:12 EST [error] words": ("2025-07-12 05:14:12", "EST"),
-    "2025-07-12 00:14:12 UTC words": ("2025-07-12 00:14:12", "UTC"),
-    "2025-07-12 00:14:12.5 IST words": ("2025-07-12 00:14:12.5", "IST"),
-    "2025-07-12T00:14:12FOO words": ("2025-07-12 00:14:12", "FOO"),
-    "Jul 12 00:14:12 CEST: web app[7]: words": ("-07-11 22:14:12", "CEST"),
-}
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize("few", [0, 500])
-@pytest.mark.parametrize("line", TOLD)
-def test_a_zone_word_is_read_or_kept(
-    lake: lakelog.Lake, tmp_path: Path, line: str, few: int
-) -> None:
-    """The time is that of the zone, and the word stays in data; UTC where it may be several."""
-    path = tmp_path / "some.log"
-    path.write_text(f"{line}\n" * 3)
-    with mock.patch.object(transform, "FEW", few):
-        lake.ingest(str(path))
-    query = "SELECT (time AT TIME ZONE 'UTC')::VARCHAR, data->>'tz' FROM events"
-    rows: list[Any] = lake.sql(query).fetchall()
-    time, word = TOLD[line]
-    assert len(rows) == 3
-    assert all(time in found and tz == word for found, tz in rows), rows
 
 
 def test_a_word_of_several_zones_is_of_the_zone_of_its_source(

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.formats import dialects
 from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit
-from tests.support.dialect_seeds import SEEDS
 from tests.support.document_texts import ENTRY, EVENT, LOG, SPAN, binary, logs, piece, spans
 from tests.support.real_files import DATA, FACTS
+from tests.support.samples import objects_of
 
 real = pytest.mark.needs("../shared")
 
@@ -141,7 +142,8 @@ PAIRS: dict[str, tuple[bytes, bytes, int]] = {
             lines(seeds[0] | dict.fromkeys(("id", "eventID", "eventId"), "9")),
             len(seeds) + 1,
         )
-        for name, seeds in SEEDS.items()
+        for name in dialects.NAMED
+        for seeds in [objects_of(name)]
     },
     "cloudevents": (lines(EVENT), lines(EVENT | {"id": "2"}), 2),
     "docker": (piece("one\n") + piece("tw") + piece("o\n"), piece("oops\n", "stderr"), 3),

@@ -6,9 +6,10 @@ import json
 import struct
 from typing import Any
 
-from tests.support.dialect_seeds import SEEDS
+from lakelog.formats import dialects
+from tests.support.samples import lines_of, objects_of
 
-TRAIL = SEEDS["cloudtrail"]
+TRAIL = objects_of("cloudtrail")
 PLAIN = [{"time": 5, "type": "A", "x": 1}, {"ts": "2024-05-01", "message": "m", "y": [1, {"z": 2}]}]
 EVENT = {
     "specversion": "1.0",
@@ -94,7 +95,7 @@ def binary(name: bytes, value: bytes) -> bytes:
 
 
 POOL: dict[str, list[bytes]] = {
-    **{name: [json.dumps(seed).encode() for seed in seeds] for name, seeds in SEEDS.items()},
+    **{name: [line.encode() for line in lines_of(name)] for name in dialects.NAMED},
     "cloudevents": [json.dumps(EVENT).encode()],
     "docker": [piece("a") + piece("b\n"), piece("x\n", "stderr")],
     "json": [write(TRAIL + PLAIN).encode() for write in WRITTEN.values()],

@@ -32,13 +32,11 @@ from lakelog.ingest.records import BOM, joins, simple
 from lakelog.ingest.transform import Transformer
 from lakelog.store import document, wal
 from tests.support import lakes
-from tests.support.dialect_seeds import SEEDS as DIALECTS
 from tests.support.document_texts import POOL
 from tests.support.feeds import PACKED, feed, keyed
 from tests.support.record_texts import AUDIT, CRI
-from tests.support.style_lines import STYLES
+from tests.support.samples import all_samples
 from tests.support.table_heads import HEADS
-from tests.support.text_lines import SEEDS
 from tests.support.world import warm_engine
 from tests.torture.case import Case, Row
 
@@ -57,7 +55,11 @@ JSON = [
     "{}",
     '{"type":"\\ud800"}',
 ]
+SAMPLED: dict[str, list[Any]] = {}
+for sample in all_samples():
+    SAMPLED.setdefault(sample.name, []).append(sample.text)
 TEXTS: dict[str, list[Any]] = {
+    **SAMPLED,
     "jsonl": JSON,
     "oos": [
         "2026-05-01T12:00:00|A|c|s|x|7",
@@ -80,11 +82,8 @@ TEXTS: dict[str, list[Any]] = {
     "plain": ["some words", "", "  indented", "2026-05-01 12:00:00 words", "\tat java.lang", "=="],
     "cri": CRI,
     "auditd": AUDIT,
-    **{name: [json.dumps(event) for event in events] for name, events in DIALECTS.items()},
     **POOL,
-    **{name: [line for line, _ in styles] for name, styles in STYLES.items()},
     **{name: [header + mark.join(cells)] for name, (_, header, cells, mark) in HEADS.items()},
-    **SEEDS,
 }
 SEEDED = {
     name: [text if isinstance(text, bytes) else text.encode() for text in texts]
