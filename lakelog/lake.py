@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from lakelog.store import async_append, history, policy, resolve, stats, trim, wal
     from lakelog.store.publish import Follow
     from lakelog.store.receipt import Receipt
-    from lakelog.store.refs import Head, Tag
+    from lakelog.store.ref import Head, Tag
     from lakelog.store.writer import Writer
     from lakelog.views import ledger, tables
 else:

@@ -32,8 +32,8 @@ ORDER = {
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest signals locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
-    "store": """paths modes regular_file disk document wal entry manifest page_tree hosts
-        move_pack refs branch_life policy signatures verified_files machine bootstrap tracking
+    "store": """paths modes regular_file disk document volume wal entry manifest page_tree hosts
+        move_pack ref refs branch_life policy signatures verified_files machine bootstrap tracking
         sealer_process clock tail receipt append_batch writer async_append publish trim thinning
         history_window resolve history stats""",
     "segments": """sql arrays quoted_text payload_layout line_layout connection typed

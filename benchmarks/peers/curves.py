@@ -93,7 +93,7 @@ def _lake_of(root: str, size: int) -> None:
     """Make a lake whose one published state names so many segments."""
     from benchmarks import lakes
     from lakelog.store import disk, publish
-    from lakelog.store.refs import author
+    from lakelog.store.ref import author
 
     with lakes.unsynced():
         store = lakes.new(Path(root, "lake"), {"seal": "never"})

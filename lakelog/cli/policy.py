@@ -11,7 +11,7 @@ from lakelog.cli.render.tables import cell
 from lakelog.render.formats import of_records
 from lakelog.store import bootstrap, disk
 from lakelog.store import policy as policies
-from lakelog.store.refs import author
+from lakelog.store.ref import author
 
 _COLUMNS = ("operation", "allowed", "users", "meaning")
 

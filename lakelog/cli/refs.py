@@ -19,7 +19,7 @@ from lakelog.proofs import keys, signing
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros, second
 from lakelog.store.history import SHORT, delete_branch, delete_tag
-from lakelog.store.refs import Tag
+from lakelog.store.ref import Tag
 
 _TAG = ("tag", "snapshot", "time", "author", "message", "branch")
 _BRANCH = ("branch", "move", "time", "op", "events", "snapshot")

@@ -24,7 +24,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, Removal
 from lakelog.store.manifest import Manifest, Page
 from lakelog.store.publish import Change, publish
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 from lakelog.views import contract
 from lakelog.views.contract import Contract
 

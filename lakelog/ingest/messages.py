@@ -46,7 +46,7 @@ from lakelog.store import hosts
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 
 if TYPE_CHECKING:
     import numpy as np

@@ -29,7 +29,7 @@ from lakelog.store.entry import Entry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import Paths
 from lakelog.store.publish import Change, publish
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 
 if TYPE_CHECKING:
     import duckdb

@@ -30,7 +30,7 @@ from lakelog.store.paths import (
     parse_packed,
     parse_wal,
 )
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 from lakelog.store.tail import ATTEMPTS, Tail, WalFile, pick
 
 

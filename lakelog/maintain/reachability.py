@@ -15,7 +15,7 @@ from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import OBJECTS
-from lakelog.store.refs import Move
+from lakelog.store.ref import Move
 from lakelog.store.thinning import window
 
 Names = set[str]

@@ -18,7 +18,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Retention, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 
 EARLIEST_US = -62_135_596_800_000_000
 """The beginning of the year 1, before which there are no events."""

@@ -23,7 +23,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, Follow, publish, run_maintenance
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 from lakelog.store.tail import Tail, WalFile, pick, sealed_ranges, start_time
 from lakelog.store.trim import trim
 

@@ -29,7 +29,7 @@ from lakelog.store import wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 from lakelog.store.tail import PendingFrames, Tail
 
 if TYPE_CHECKING:

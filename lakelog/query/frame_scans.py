@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lakelog.engine.syntax import Node
@@ -38,6 +38,8 @@ else:
     duckdb = Lazy("duckdb")
 
 _TIMES = 3
+_VECTOR = 1024
+"""So many pieces one call writes at most."""
 """So many queries together take about as long as making the rows of the tail once."""
 _FILE_BYTES, _FILES = 1 << 23, 32
 """JSON of the frames of one file, each of which one thread of the engine reads, as long as there
@@ -83,13 +85,31 @@ class FrameFiles:
             part.append(frame.payload)
             size += frame.raw
             if size >= enough or nth == len(frames):
-                self._fds.append(disk.memory_file(part))
+                self._fds.append(_memory_file(part))
                 part, size = [], 0
 
     @property
     def paths(self) -> list[str]:
         """Names by which this process can open them."""
         return [f"{_DESCRIPTORS}/{fd}" for fd in self._fds]
+
+
+def _memory_file(buffers: Sequence[bytes | memoryview]) -> int:
+    """Return the descriptor of a file without a name, in memory, that holds `buffers`.
+
+    Raises AttributeError where the system has no such files, OSError.
+    """
+    fd = os.memfd_create("lakelog")
+    try:
+        for start in range(0, len(buffers), _VECTOR):
+            some = buffers[start : start + _VECTOR]
+            size = sum(map(len, some))
+            if (count := os.writev(fd, some)) < size:
+                disk.write_all(fd, b"".join(some)[count:])
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 class FrameScan(NamedTuple):

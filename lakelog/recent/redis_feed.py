@@ -36,7 +36,7 @@ from lakelog.recent.redis_recent import (
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 from lakelog.sync import delta
 from lakelog.sync.delta import DeltaStep
 from lakelog.sync.target import Watermark, WatermarkMoved

@@ -16,7 +16,7 @@ from lakelog.remotes import known
 from lakelog.remotes.known import KnownBranch, KnownRemote, Place
 from lakelog.remotes.site import Site
 from lakelog.store.bootstrap import Store
-from lakelog.store.refs import Head, Move
+from lakelog.store.ref import Head, Move
 
 MAINTENANCE = {"compact", "maintain"}
 """Moves that change files and no events."""

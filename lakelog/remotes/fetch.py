@@ -26,7 +26,7 @@ from lakelog.store import bootstrap, disk, policy, tracking
 from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
-from lakelog.store.refs import Head, Move
+from lakelog.store.ref import Head, Move
 
 _LOOKS = 10
 

@@ -37,7 +37,7 @@ from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk, document, policy, regular_file
 from lakelog.store.bootstrap import Store
-from lakelog.store.refs import Move, Tag, author
+from lakelog.store.ref import Move, Tag, author
 from lakelog.store.tracking import remote_names
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk, policy, regular_file
-from lakelog.store.refs import Head, Move
+from lakelog.store.ref import Head, Move
 
 _LOOKS = 10
 

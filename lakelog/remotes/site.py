@@ -18,7 +18,7 @@ from lakelog.remotes.untrusted import NotBelieved
 from lakelog.store import disk, document
 from lakelog.store.clock import following
 from lakelog.store.paths import FORMAT, OBJECTS, Paths, encode_name, parse_move
-from lakelog.store.refs import Head, Move, Tag, author, digest_of, encode_ref
+from lakelog.store.ref import Head, Move, Tag, author, digest_of, encode_ref
 
 _NAMES_MAX = 100_000
 """Branches or tags of a remote at most."""

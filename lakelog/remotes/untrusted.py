@@ -21,7 +21,7 @@ from lakelog.store import document, signatures
 from lakelog.store.entry import SegmentEntry, parse
 from lakelog.store.manifest import of_json
 from lakelog.store.paths import CHUNK, FORMAT, INDEX, decode_name, encode_name
-from lakelog.store.refs import Move, Tag, open_ref
+from lakelog.store.ref import Move, Tag, open_ref
 
 if TYPE_CHECKING:
     from lakelog.proofs import envelope

@@ -40,7 +40,7 @@ from lakelog.state.state import publish_captured
 from lakelog.store import disk, history, policy
 from lakelog.store.history import SHORT, Snapshot
 from lakelog.store.publish import with_reason
-from lakelog.store.refs import Head, Move
+from lakelog.store.ref import Head, Move
 
 DEFAULT = ("data", "cursors")
 SECONDS = 300

@@ -16,7 +16,7 @@ from lakelog.lake import Lake
 from lakelog.state.origin import OPS, Origins, newest, short
 from lakelog.store import machine
 from lakelog.store.machine import ANY
-from lakelog.store.refs import Tag
+from lakelog.store.ref import Tag
 from lakelog.store.tracking import is_tracking
 
 BEFORE_RESTORE, BEFORE_ROLLBACK = "restore", "rollback"

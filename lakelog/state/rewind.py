@@ -33,7 +33,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import encode_name
 from lakelog.store.publish import Change, publish
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 
 KEPT = 24
 """So many safety tags are kept, and as many documents of rollbacks."""

@@ -44,7 +44,7 @@ from lakelog.store import disk, history, policy
 from lakelog.store.machine import Machine
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, note, publish, with_reason
-from lakelog.store.refs import Head, Tag
+from lakelog.store.ref import Head, Tag
 
 __all__ = [
     *("SaveResult", "SavedState", "clean_states", "diff_states", "find_state", "list_states"),

@@ -21,8 +21,10 @@ from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document, machine, regular_file
 from lakelog.store.manifest import Manifest, Manifests, empty
 from lakelog.store.paths import FORMAT, Paths, parse_object, parse_wal
-from lakelog.store.refs import Move, Refs, author, escape_text
+from lakelog.store.ref import Move, author, escape_text
+from lakelog.store.refs import Refs
 from lakelog.store.verified_files import VerifiedFiles
+from lakelog.store.volume import DirectoryVolume, Volume
 
 # Shared between kernels: flock and link of one machine may not bind another (F16.1).
 _REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "virtiofs")
@@ -31,14 +33,23 @@ _REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "
 class Store:
     """One open lake directory: its paths, settings and the readers of its files."""
 
-    def __init__(self, root: str, lake_id: str, settings: Settings, format: int = 0) -> None:
+    def __init__(
+        self,
+        root: str,
+        lake_id: str,
+        settings: Settings,
+        format: int = 0,
+        volume: Volume | None = None,
+    ) -> None:
         self.paths = Paths(root)
+        self.volume: Volume = volume or DirectoryVolume(self.paths.root)
+        """Where its states are."""
         self.lake_id = lake_id
         self.settings = settings
         self.format = format
         """The format in lakelog.json when it was last read; 0 where that is not known."""
-        self.refs = Refs(self.paths)
-        self.manifests = Manifests(self.paths, self.refs)
+        self.refs = Refs(self.volume)
+        self.manifests = Manifests(self.volume, self.refs)
         self.verified = VerifiedFiles(self.paths)
 
     def state(self, branch: str) -> Manifest:
@@ -262,8 +273,8 @@ def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "
         0,
         carried=carried,
     )
-    store.refs.link(move)
-    disk.sync_dir(store.paths.head_dir(branch))
+    if head := store.refs.link(move):
+        store.refs.sync(branch, head.digest)
 
 
 def make_branch_dirs(store: Store, branch: str) -> None:

@@ -15,7 +15,7 @@ import mmap
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lakelog.store import modes, regular_file
@@ -23,8 +23,6 @@ from lakelog.store import modes, regular_file
 TEMPORARY = ".tmp-"
 _BLOCK = 1 << 16
 _ZEROS = bytes(_BLOCK)
-_VECTOR = 1024
-"""So many pieces one call writes at most."""
 _IN_PLACE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """How a file that is there is written to: never through a link, which may lead out of the lake."""
 _NAMED: dict[str, tuple[int, int]] = {}
@@ -311,24 +309,6 @@ def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:
     rename(temporary, path)
     if sync:
         sync_dir(directory)
-
-
-def memory_file(buffers: Sequence[bytes | memoryview]) -> int:
-    """Return the descriptor of a file without a name, in memory, that holds `buffers`.
-
-    Raises AttributeError where the system has no such files, OSError.
-    """
-    fd = os.memfd_create("lakelog")
-    try:
-        for start in range(0, len(buffers), _VECTOR):
-            some = buffers[start : start + _VECTOR]
-            size = sum(map(len, some))
-            if (count := os.writev(fd, some)) < size:
-                write_all(fd, b"".join(some)[count:])
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
 
 
 def append_line(path: str, data: bytes) -> None:

@@ -37,7 +37,7 @@ from lakelog.store.publish import (
     publish,
     with_reason,
 )
-from lakelog.store.refs import Head, Move, Tag, author, escape_text
+from lakelog.store.ref import Head, Move, Tag, author, escape_text
 from lakelog.store.resolve import moves, resolve
 from lakelog.store.tail import Tail
 

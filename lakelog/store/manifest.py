@@ -32,7 +32,8 @@ import orjson
 import zstandard
 
 from lakelog.errors import DamagedManifest, FormatTooNew
-from lakelog.store import disk, document, regular_file
+from lakelog.store import document
+from lakelog.store.disk import Begun
 from lakelog.store.entry import (
     Entry,
     IdRun,
@@ -47,7 +48,8 @@ from lakelog.store.entry import (
     state_changes,
     to_json,
 )
-from lakelog.store.paths import FILE_FORMAT, Paths
+from lakelog.store.paths import FILE_FORMAT, KEYS
+from lakelog.store.volume import Volume
 
 # Small enough that a publish writes about 4 kB, large enough that 10,000 segments are two levels.
 FAN = 16
@@ -159,8 +161,8 @@ def of_json(body: Members, digest: str) -> Manifest:
 class Manifests:
     """Reads and writes the manifests and pages of one lake; keeps the last few in memory."""
 
-    def __init__(self, paths: Paths, carriers: Carriers) -> None:
-        self._paths, self._carriers = paths, carriers
+    def __init__(self, volume: Volume, carriers: Carriers) -> None:
+        self._volume, self._carriers = volume, carriers
         self._manifests: dict[str, Manifest] = {}
         self._pages: dict[str, tuple[Entry, ...]] = {}
 
@@ -182,18 +184,22 @@ class Manifests:
 
     def is_there(self, digest: str) -> bool:
         """Whether a manifest is on disk now, as a file or in a move or tag."""
-        path = self._paths.object("manifests", digest)
-        return disk.exists(path) or self._carriers.find_text(digest) is not None
+        return self._has_file(digest) or self._carriers.find_text(digest) is not None
+
+    def _has_file(self, digest: str) -> bool:
+        return self._volume.exists(KEYS.object("manifests", digest))
+
+    def _damaged(self, digest: str, reason: str) -> DamagedManifest:
+        return DamagedManifest(self._volume.location(KEYS.object("manifests", digest)), reason)
 
     def text_to_carry(self, digest: str) -> bytes:
         """What a ref has to carry that names a state: nothing where it has a file. Raises
         DamagedManifest where it is gone."""
-        path = self._paths.object("manifests", digest)
-        if disk.exists(path):
+        if self._has_file(digest):
             return b""
         carried = self._carriers.find_text(digest)
         if carried is None:
-            raise DamagedManifest(path, "the manifest is missing")
+            raise self._damaged(digest, "the manifest is missing")
         return carried
 
     def page(self, page: Page) -> tuple[Entry, ...]:
@@ -235,13 +241,13 @@ class Manifests:
         """Write a manifest durably and return it with its digest."""
         return self._with_digest(manifest, self._write(_encode(manifest))[0])
 
-    def settle(self, new: Manifest, pending_files: list[disk.Begun]) -> tuple[Manifest, bytes]:
+    def settle(self, new: Manifest, pending_files: list[Begun]) -> tuple[Manifest, bytes]:
         """Return a manifest with its digest, and the text that its move is to carry; a longer one
         is written durably, after `pending_files`, which it names, and nothing is carried."""
         # Carried text costs no file and no sync; a long one would be read and packed with its move.
         encoded = _encode(new)
         if len(encoded) > CARRIED_MAX:
-            disk.finish(pending_files)
+            self._volume.finish(pending_files)
             return self._with_digest(new, self._write(encoded)[0]), b""
         return self._with_digest(new, document.digest(encoded)), encoded
 
@@ -322,38 +328,37 @@ class Manifests:
             yield
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"{error}" if type(error) is MalformedEntry else f"it is malformed ({error!r})"
-            raise DamagedManifest(self._paths.object("manifests", digest), reason) from None
+            raise self._damaged(digest, reason) from None
 
     def _state(self, digest: str) -> dict[str, Any]:
         """A manifest's body, of its file or of a ref that carries it."""
         carried = self._carriers.recent_text(digest)
         # The file comes before the search, which may have to read every move of the lake.
-        if carried is None and not disk.exists(self._paths.object("manifests", digest)):
+        if carried is None and not self._has_file(digest):
             carried = self._carriers.find_text(digest)
         return self._read(digest, None) if carried is None else self._parse(carried, digest)
 
     def _read(self, digest: str, size: int | None) -> dict[str, Any]:
-        path = self._paths.object("manifests", digest)
         try:
-            data = disk.read(path, regular_file.DOCUMENT_MAX)
+            data = self._volume.read(KEYS.object("manifests", digest))
         except FileNotFoundError:
-            raise DamagedManifest(path, "the manifest or page is missing") from None
+            raise self._damaged(digest, "the manifest or page is missing") from None
         # Before decompressing: a flipped bit must not reach zstd or the JSON parser.
         if document.digest(data) != digest or (size is not None and len(data) != size):
-            raise DamagedManifest(path, "the content does not match its name")
+            raise self._damaged(digest, "the content does not match its name")
         return self._parse(_decompressor().decompress(data), digest)
 
     def _parse(self, encoded: bytes, digest: str) -> dict[str, Any]:
         body: dict[str, Any] = orjson.loads(encoded)
         if body["format"] > FILE_FORMAT:
-            path = self._paths.object("manifests", digest)
-            raise FormatTooNew(f"{path} has format {body['format']}: upgrade lakelog")
+            location = self._volume.location(KEYS.object("manifests", digest))
+            raise FormatTooNew(f"{location} has format {body['format']}: upgrade lakelog")
         return body
 
     def _write(self, encoded: bytes) -> tuple[str, int]:
         data = zstandard.ZstdCompressor(level=3).compress(encoded)
         digest = document.digest(data)
-        disk.put_object(self._paths.object("manifests", digest), data)
+        self._volume.put(KEYS.object("manifests", digest), data)
         return digest, len(data)
 
 

@@ -18,21 +18,12 @@ import zstandard
 
 from lakelog.errors import DamagedRef
 from lakelog.store import disk, document, regular_file
-from lakelog.store.paths import Paths, decode_name, parse_packed
+from lakelog.store.paths import decode_name, parse_packed
 
 PACKED = 4_096
 """Moves in one packed file at most: it is read as a whole."""
 _SEAL = struct.pack("<II4s", 0x184D2A5D, 36, b"LKP1")
 _NUMBER = re.compile(rb'\{"number":(\d+),')
-
-
-def own_bytes(paths: Paths, branch: str, number: int) -> bytes:
-    """Return the bytes of a move with a file of its own. Raises DamagedRef, FileNotFoundError."""
-    path = paths.move(branch, number)
-    try:
-        return disk.read(path, regular_file.DOCUMENT_MAX)
-    except regular_file.NotRegular as error:
-        raise DamagedRef(path, f"the move is damaged: {error}") from None
 
 
 def encode_packed(branch: str, low: int, high: int, moves: dict[int, bytes]) -> bytes:

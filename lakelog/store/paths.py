@@ -99,22 +99,21 @@ def decode_name(encoded: str) -> str:
     return raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-class Paths:
-    """Paths below one lake directory; pure, touches no disk."""
+class Keys:
+    """Every file of a lake by its key, which is its path below the lake; pure, touches no disk."""
 
-    def __init__(self, root: str) -> None:
-        self.root = os.path.abspath(root)
-        self.config = f"{self.root}/lakelog.json"
-        self.wals = f"{self.root}/wal"
-        self.heads = f"{self.root}/refs/heads"
-        self.tags = f"{self.root}/refs/tags"
-        self.signatures = f"{self.root}/refs/signatures"
-        self.rollback = f"{self.root}/refs/rollback.json"
-        self.rollbacks = f"{self.root}/refs/rollbacks"
-        self.policy = f"{self.root}/policy.toml"
-        self.machine = f"{self.root}/machine.json"
-        self.remotes = f"{self.root}/remotes"
-        self.cache = f"{self.root}/cache"
+    def __init__(self, prefix: str = "") -> None:
+        self.config = f"{prefix}lakelog.json"
+        self.wals = f"{prefix}wal"
+        self.heads = f"{prefix}refs/heads"
+        self.tags = f"{prefix}refs/tags"
+        self.signatures = f"{prefix}refs/signatures"
+        self.rollback = f"{prefix}refs/rollback.json"
+        self.rollbacks = f"{prefix}refs/rollbacks"
+        self.policy = f"{prefix}policy.toml"
+        self.machine = f"{prefix}machine.json"
+        self.remotes = f"{prefix}remotes"
+        self.cache = f"{prefix}cache"
         self.cut = f"{self.cache}/cut"
         self.damaged = f"{self.cache}/damaged"
         self.verified = f"{self.cache}/verified.jsonl"
@@ -124,24 +123,12 @@ class Paths:
         self.clock = f"{self.cache}/clock"
         self.restore_lock = f"{self.cache}/restore.lock"
         self.states_lock = f"{self.cache}/states.lock"
-        self.states = f"{self.root}/states"
-        self.gc = f"{self.root}/gc"
+        self.states = f"{prefix}states"
+        self.gc = f"{prefix}gc"
         self.condemned = f"{self.gc}/condemned.json"
         self.lost = f"{self.gc}/lost.json"
         self.deleting = f"{self.gc}/deleting"
-
-    def directories(self) -> list[str]:
-        """Every directory that `init` creates, parents first."""
-        top = [
-            self.wals,
-            f"{self.root}/refs",
-            self.heads,
-            self.tags,
-            self.gc,
-            self.cache,
-            self.states,
-        ]
-        return [*top, *(f"{self.root}/{object_type}" for object_type in OBJECTS)]
+        self._prefix = prefix
 
     def wal_dir(self, branch: str) -> str:
         """The folder of a branch's WAL files."""
@@ -153,11 +140,11 @@ class Paths:
 
     def object(self, object_type: str, digest: str) -> str:
         """The path of a segment, id run, manifest or page."""
-        return f"{self.root}/{object_type}/{digest[:2]}/{digest}{OBJECTS[object_type]}"
+        return f"{self._prefix}{object_type}/{digest[:2]}/{digest}{OBJECTS[object_type]}"
 
     def state_file(self, digest: str, ending: str) -> str:
         """The path of a chunk or an index of state directories."""
-        return f"{self.root}/{state_name(digest, ending)}"
+        return f"{self._prefix}{state_name(digest, ending)}"
 
     def bloom(self, digest: str) -> str:
         """The file of a segment's Bloom filter."""
@@ -186,6 +173,30 @@ class Paths:
     def remote(self, name: str) -> str:
         """What the lake knows of a remote."""
         return f"{self.remotes}/{encode_name(name)}.json"
+
+
+class Paths(Keys):
+    """The paths of the files below one lake directory."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)
+        super().__init__(f"{self.root}/")
+
+    def directories(self) -> list[str]:
+        """Every directory that `init` creates, parents first."""
+        top = [
+            self.wals,
+            f"{self.root}/refs",
+            self.heads,
+            self.tags,
+            self.gc,
+            self.cache,
+            self.states,
+        ]
+        return [*top, *(f"{self.root}/{object_type}" for object_type in OBJECTS)]
+
+
+KEYS = Keys()
 
 
 def hex_dirs(names: Iterable[str]) -> list[str]:

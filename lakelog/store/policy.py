@@ -20,7 +20,7 @@ from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk, regular_file
 from lakelog.store.paths import Paths
-from lakelog.store.refs import author
+from lakelog.store.ref import author
 
 if TYPE_CHECKING:
     import tomllib

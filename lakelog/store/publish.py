@@ -16,7 +16,6 @@ every file.
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,19 +24,12 @@ from typing import Protocol
 from lakelog.errors import OutcomeUnknown, StaleFiles
 from lakelog.store import clock, disk, manifest, page_tree
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
+from lakelog.store.disk import Begun
 from lakelog.store.entry import Entry, IdRun, Retention, SegmentEntry, assign_seq
 from lakelog.store.manifest import Manifest
-from lakelog.store.paths import parse_wal
-from lakelog.store.refs import (
-    Head,
-    IsSafe,
-    Move,
-    PreparedFile,
-    author,
-    digest_of,
-    encode_ref,
-    escape_text,
-)
+from lakelog.store.paths import KEYS, parse_wal
+from lakelog.store.ref import Head, Move, author, encode_ref, escape_text
+from lakelog.store.refs import IsSafe, PreparedMove
 
 USER_OPS = tuple("rollback undo snapshot retention dedupe quarantine repair push pull".split())
 """Moves a user made; all others are publishing or maintenance, which undo skips."""
@@ -65,7 +57,7 @@ class Change:
     rewind: bool = False
     watermarks: dict[str, int] | None = None
     """Replaces the watermarks outright; only a repair past a damaged move needs it."""
-    begun: list[disk.Begun] = field(default_factory=list)
+    begun: list[Begun] = field(default_factory=list)
     """Files of `entries` and `ids_add` that are made durable with that of the move."""
     is_right: Callable[[], bool] = lambda: True
     """Whether it may still be made, as far as that depends on what is no part of the head: asked
@@ -161,25 +153,24 @@ def try_move(
 ) -> Head | None:
     """Steps 3 to 6 against one head; None if another process took the number, or this one slept.
     Raises StaleFiles."""
-    started_at, pending_files, prepared = disk.now_us(), change.begun, list[PreparedFile]()
+    started_at, pending_files, prepared = disk.now_us(), change.begun, list[PreparedMove]()
     try:
         # Before anything that an older reader would misread is written (F15.3).
         raise_format(store)
         # The sync after that move may have failed: a power cut must not take it and leave the next.
         store.refs.sync(head.move.branch, head.digest)
         move, successor = _next_move(store, head, state, change, commit, started_at)
-        prepared.append(_begin(store, move, pending_files))
-        head_after = Head(move, digest_of(prepared[0].data))
-        follow_up = _second_move(store, head_after, successor, follow) if follow else None
+        prepared.append(store.refs.prepare(move, pending_files))
+        follow_up = _second_move(store, prepared[0].head, successor, follow) if follow else None
         if follow_up is not None:
-            prepared.append(_begin(store, follow_up, pending_files))
+            prepared.append(store.refs.prepare(follow_up, pending_files))
         # All are durable before the first link, and what a move names has its name by then.
-        disk.finish(pending_files)
+        store.volume.finish(pending_files)
 
         # A move to an existing state adds no files whose age could matter.
-        def is_safe(path: str) -> bool:
+        def is_safe(file: Begun) -> bool:
             is_whole = change.snapshot is not None or _is_safe(
-                store, change, move, started_at, path
+                store, change, move, started_at, file
             )
             return is_whole and change.is_right()
 
@@ -188,16 +179,9 @@ def try_move(
             follow.made = link_move(store, follow_up, prepared=prepared.pop())
         return linked
     finally:
-        disk.abandon(pending_files)
-        for file in prepared:
-            disk.unlink(file.temporary)
-
-
-def _begin(store: Store, move: Move, pending_files: list[disk.Begun]) -> PreparedFile:
-    """Write the file of a move, to be finished with others."""
-    directory, data = store.paths.head_dir(move.branch), encode_ref(move)
-    pending_files.append(disk.begin_file(directory, data))
-    return PreparedFile(pending_files[-1].temporary, data)
+        store.volume.abandon(pending_files)
+        for unlinked in prepared:
+            store.volume.drop(unlinked.file)
 
 
 def _second_move(store: Store, head: Head, state: Manifest, follow: Follow) -> Move | None:
@@ -288,11 +272,11 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
 
 
 def link_move(
-    store: Store, move: Move, is_safe: IsSafe = lambda _: True, prepared: PreparedFile | None = None
+    store: Store, move: Move, is_safe: IsSafe = lambda _: True, prepared: PreparedMove | None = None
 ) -> Head | None:
     """Link a move and make it durable; None if another move has that number, or not `is_safe`,
-    which is called right before, with the path of the move's temporary file. That is `prepared`,
-    which is durable by now, or is written here.
+    which is called right before, with the move's file. That is `prepared`, which is durable by
+    now, or is written here.
 
     The directory is synced before, too: the sync after the move before may have failed, and a power
     cut must not take that move and leave this one. If this process synced it, this costs nothing.
@@ -301,8 +285,8 @@ def link_move(
         store.refs.sync(move.branch, move.prev)
     for _ in range(3):
         try:
-            file, prepared = prepared, None  # what failed once is written again
-            head = store.refs.link(move, is_safe, file)
+            next_try, prepared = prepared, None  # what failed once is written again
+            head = store.refs.link(move, is_safe, next_try)
             if head is None:
                 return None
         except FileExistsError:
@@ -316,7 +300,7 @@ def link_move(
             # After any other error the link may be there or not: the same bytes are tried again.
             continue
         if move.number > 1 and not store.refs.exists(move.branch, move.number - 1):
-            disk.unlink(store.paths.move(move.branch, move.number))
+            store.volume.remove(KEYS.move(move.branch, move.number))
             return None  # we slept: gc packed the move before ours, and the one of our number
         store.refs.sync(move.branch, head.digest)
         return head
@@ -354,34 +338,35 @@ def run_maintenance(store: Store, branch: str) -> None:
     publish(store, branch, plan)
 
 
-def _is_safe(store: Store, change: Change, move: Move, started_at: int, temporary: str) -> bool:
+def _is_safe(store: Store, change: Change, move: Move, started_at: int, file: Begun) -> bool:
     """Whether the manifest of this publish is there and too young for gc (F9.3, step 6).
 
     So must be the segments and id runs that it adds, else this raises StaleFiles: a process may be
-    stopped for days. Ages are by the clock of the lake's file system, which stamped the temporary
-    file of the move. What a repair takes back may be old.
+    stopped for days. Ages are by the clock of the volume, which stamped the file of the move.
+    What a repair takes back may be old.
     """
-    paths, half = store.paths, store.settings.gc_grace_hours * 1_800_000_000
+    volume, half = store.volume, store.settings.gc_grace_hours * 1_800_000_000
     added = (e.key for e in change.entries if isinstance(e, SegmentEntry))
-    needed = [paths.object("segments", key) for key in added]
-    needed += [paths.object("ids", run.digest) for run in change.ids_add]
+    needed = [KEYS.object("segments", key) for key in added]
+    needed += [KEYS.object("ids", run.digest) for run in change.ids_add]
     try:
-        stamp = _stamp(temporary if move.carried else paths.object("manifests", move.snapshot))
+        stamp = (
+            volume.stamp_of(file)
+            if move.carried
+            else volume.stamp(KEYS.object("manifests", move.snapshot))
+        )
     except FileNotFoundError:
         return False
     # With a grace of 0 no file would be young enough: then only presence is checked.
     checks_age = bool(half) and change.op != "repair"
-    for path in needed:
+    for key in needed:
         try:
-            added_stamp = _stamp(path)
+            added_stamp = volume.stamp(key)
         except FileNotFoundError:
-            raise StaleFiles(f"{path}: gone before it was published; try again") from None
-        if checks_age and stamp - added_stamp >= half:
-            raise StaleFiles(f"{path}: too old to be published, gc may take it; try again")
+            gone = volume.location(key)
+            raise StaleFiles(f"{gone}: gone before it was published; try again") from None
+        if checks_age and stamp - added_stamp >= half * 1_000:
+            old = volume.location(key)
+            raise StaleFiles(f"{old}: too old to be published, gc may take it; try again")
     # The link follows at once, but this process may have slept since it read the head.
     return not checks_age or disk.now_us() - started_at < half
-
-
-def _stamp(path: str) -> int:
-    """When a file was written, in microseconds of the file system's clock."""
-    return os.stat(path).st_mtime_ns // 1000

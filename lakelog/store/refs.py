@@ -1,31 +1,25 @@
-"""Refs: the numbered moves of each branch, and tags.
+"""Refs: the numbered moves of each branch, and tags, in their order and by name (ref.py).
 
-A move is a checksummed document (document.py) linked as refs/heads/<branch>/<number>.json:
-number, branch, prev (SHA-256 of the move before), commit, time (us), author, op, message,
-snapshot (manifest digest), generation, wal {writer: last sealed sequence}, inline_from,
-inline. Numbers are contiguous; the highest is the head. Times do not repeat. Whoever links
-number n+1 first has moved the branch; nobody ever writes an existing number.
-
-After its document a move or tag may carry the text of the manifest that it names: one more line,
-whose SHA-256 is `snapshot`. So a small state costs no file of its own. `prev` covers the document
-alone, so that gc can drop the text of a state that is not kept, and the chain still holds.
+Numbers are contiguous; the highest is the head. Whoever links number n+1 first has moved the
+branch; nobody ever writes an existing number.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store import disk, document, regular_file
-from lakelog.store.move_pack import PACKED, own_bytes, read_packed
-from lakelog.store.paths import Paths, decode_name, is_encoded, parse_move, parse_packed
+from lakelog.store import document
+from lakelog.store.disk import Begun
+from lakelog.store.move_pack import PACKED, decode_packed
+from lakelog.store.paths import KEYS, decode_name, is_encoded, parse_move, parse_packed
+from lakelog.store.ref import Head, Move, MoveLocation, Tag, digest_of, encode_ref, open_ref
+from lakelog.store.volume import Volume
 
 _PACKED_CACHED, _TEXTS_CACHED = 4, 64
 _STAMP_NS = 50_000_000
@@ -33,73 +27,23 @@ _STAMP_NS = 50_000_000
 _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
 _LOOKS = 20
 """How often a directory is listed again because its files were packed meanwhile."""
-IsSafe = Callable[[str], bool]
+IsSafe = Callable[[Begun], bool]
 _HINT = {"branch", "number"}
 
 
 @dataclass(frozen=True)
-class Move:
-    """One step of a branch."""
+class PreparedMove:
+    """A move before it is linked: what it will be, and its file until then."""
 
-    number: int
-    branch: str
-    prev: str
-    commit: str
-    time: int
-    author: str
-    op: str
-    message: str
-    snapshot: str
-    generation: int
-    wal: dict[str, int] = field(default_factory=dict)
-    inline_from: int = 0
-    inline: list[dict[str, Any]] = field(default_factory=list)
-    carried: bytes = field(default=b"", repr=False, compare=False)
-    """The text of the manifest, if the move carries it."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """A branch's newest move and the SHA-256 of its bytes."""
-
-    move: Move
-    digest: str
-
-
-@dataclass(frozen=True)
-class Tag:
-    """A name that does not move."""
-
-    name: str
-    snapshot: str
-    time: int
-    author: str
-    message: str
-    branch: str
-    commit: str
-    carried: bytes = field(default=b"", repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class PreparedFile:
-    """The file of a move before it is linked: where it is until then, and its bytes."""
-
-    temporary: str
-    data: bytes
-
-
-class MoveLocation(NamedTuple):
-    """A move of a branch, or a tag, whose number is 0."""
-
-    name: str
-    number: int
+    head: Head
+    file: Begun
 
 
 class Refs:
     """Reads and links the refs of one lake; caches the last head of each branch."""
 
-    def __init__(self, paths: Paths) -> None:
-        self._paths = paths
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
         self._heads: dict[str, Head] = {}
         self._packed: dict[str, dict[int, bytes]] = {}
         self._texts: dict[str, tuple[bytes, str]] = {}
@@ -128,8 +72,20 @@ class Refs:
 
     def read_head(self, branch: str, number: int) -> Head:
         """Return move `number` with its digest. Raises DamagedRef, FileNotFoundError."""
-        data = own_bytes(self._paths, branch, number)
+        data = self._own_bytes(branch, number)
         return Head(self.decode(branch, number, data), digest_of(data))
+
+    def _own_bytes(self, branch: str, number: int) -> bytes:
+        """Return the bytes of a move with a file of its own. Raises DamagedRef,
+        FileNotFoundError."""
+        key = KEYS.move(branch, number)
+        try:
+            return self._volume.read(key)
+        except document.NotIntact as error:
+            raise self._damaged(key, f"the move is damaged: {error}") from None
+
+    def _damaged(self, key: str, reason: str) -> DamagedRef:
+        return DamagedRef(self._volume.location(key), reason)
 
     def read(self, branch: str, number: int) -> Move:
         """Return one move, packed or not. Raises DamagedRef, UnknownRef."""
@@ -155,7 +111,7 @@ class Refs:
         numbers = sorted(self._own(branch), reverse=True)
         with contextlib.suppress(FileNotFoundError):  # packed since it was listed: so is the rest
             for number in numbers:
-                data = own_bytes(self._paths, branch, number)
+                data = self._own_bytes(branch, number)
                 if following and number < following - 1:
                     break  # those between may have been packed since
                 yield self.decode(branch, number, data)
@@ -167,53 +123,74 @@ class Refs:
                     yield self.decode(branch, number, data)
             following = pack[0]
         if following > 1:
-            raise DamagedRef(self._paths.move(branch, following - 1), "the move is missing")
+            raise self._damaged(KEYS.move(branch, following - 1), "the move is missing")
 
     def _own(self, branch: str) -> Iterator[int]:
         """Numbers of the moves with files of their own."""
-        return filter(None, map(parse_move, disk.listing(self._paths.head_dir(branch))))
+        return filter(None, map(parse_move, self._volume.names(KEYS.head_dir(branch))))
 
     def packs(self, branch: str) -> list[tuple[int, int, str]]:
-        """Return (first, last, path) of each file of packed moves, in ascending order."""
-        directory = self._paths.head_dir(branch)
-        spans = ((parse_packed(name), name) for name in disk.listing(directory))
-        return sorted((*span, f"{directory}/{name}") for span, name in spans if span)
+        """Return (first, last, location) of each file of packed moves, in ascending order."""
+        return [
+            (*span, self._volume.location(KEYS.packed(branch, *span)))
+            for span in self._packs(branch)
+        ]
+
+    def _packs(self, branch: str) -> list[tuple[int, int]]:
+        """Return the first and last number of each file of packed moves, in ascending order."""
+        return sorted(filter(None, map(parse_packed, self._volume.names(KEYS.head_dir(branch)))))
+
+    def _read_pack(self, branch: str, low: int, high: int) -> dict[int, bytes]:
+        """Return the moves of a packed file. Raises DamagedRef, FileNotFoundError."""
+        key = KEYS.packed(branch, low, high)
+        try:
+            return decode_packed(self._volume.read(key), branch, low, high)
+        except document.NotIntact as error:
+            raise self._damaged(key, f"packed moves are damaged: {error}") from None
 
     def _pack_below(self, branch: str, following: int) -> tuple[int, dict[int, bytes]] | None:
         """Return the moves of the packed file that goes up to a number, or of the last one if that
         is 0, and the first number of its span. Of several the one that begins first."""
         for _ in range(_LOOKS):
-            packs = self.packs(branch)
+            packs = self._packs(branch)
             limit = following - 1 if following else max((pack[1] for pack in packs), default=0)
             with contextlib.suppress(FileNotFoundError):  # packed again since it was listed
-                for low, final, path in packs:
-                    if low <= limit <= final:
-                        return low, read_packed(path)
+                for low, high in packs:
+                    if low <= limit <= high:
+                        return low, self._read_pack(branch, low, high)
                 return None
         return None
 
+    def prepare(self, move: Move, pending_files: list[Begun]) -> PreparedMove:
+        """Write the file of a move, which is finished with `pending_files`."""
+        data = encode_ref(move)
+        file = self._volume.stage(KEYS.move(move.branch, move.number), data)
+        pending_files.append(file)
+        return PreparedMove(Head(move, digest_of(data)), file)
+
     def link(
-        self, move: Move, is_safe: IsSafe = lambda _: True, prepared: PreparedFile | None = None
+        self, move: Move, is_safe: IsSafe = lambda _: True, prepared: PreparedMove | None = None
     ) -> Head | None:
-        """Link the next move; None unless `is_safe`, called right before with the path of its
-        temporary file. FileExistsError if it is taken. The caller syncs the directory."""
-        path = self._paths.move(move.branch, move.number)
+        """Link the next move, which is `prepared` and finished, or is written here; None unless
+        `is_safe`, called right before with its file. FileExistsError if the number is taken. The
+        caller syncs the directory."""
         if prepared is None:
-            data = encode_ref(move)
-            prepared = PreparedFile(disk.write_temporary(os.path.dirname(path), data), data)
+            pending_files = list[Begun]()
+            prepared = self.prepare(move, pending_files)
+            self._volume.finish(pending_files)
         try:
             # Between the check and the link there is no write or sync that could take long.
-            if not is_safe(prepared.temporary):
+            if not is_safe(prepared.file):
                 return None
-            disk.link(prepared.temporary, path)
+            self._volume.link(prepared.file, KEYS.move(move.branch, move.number))
         finally:
-            disk.unlink(prepared.temporary)
-        return Head(move, digest_of(prepared.data))
+            self._volume.drop(prepared.file)
+        return prepared.head
 
     def sync(self, branch: str, digest: str) -> None:
         """Make a move that is there durable, by its digest; costs nothing if this process did."""
         if self._durable.get(branch) != digest:
-            disk.sync_dir(self._paths.head_dir(branch))
+            self._volume.sync(KEYS.head_dir(branch))
             self._durable[branch] = digest
 
     def note(self, head: Head, *, hint: bool = True) -> None:
@@ -221,11 +198,11 @@ class Refs:
         is durable by now, and whoever has no hint lists the directory."""
         branch, number = head.move.branch, head.move.number
         self._heads[branch] = head
-        self._remember(head.move, self._paths.move(branch, number))
+        self._remember(head.move, KEYS.move(branch, number))
         if hint:
             hint_document = document.encode({"branch": branch, "number": number})
             with contextlib.suppress(OSError):
-                disk.replace_whole(self._paths.hint(branch), hint_document, sync=False)
+                self._volume.replace(KEYS.hint(branch), hint_document, sync=False)
 
     def forget(self) -> None:
         """Clear the caches (after a fork, or a repair)."""
@@ -237,7 +214,7 @@ class Refs:
 
     def exists(self, branch: str, number: int) -> bool:
         """Whether a move's own file is there."""
-        return disk.exists(self._paths.move(branch, number))
+        return self._volume.exists(KEYS.move(branch, number))
 
     def branches(self) -> list[str]:
         """Names of the branches that have moves, deleted ones left out."""
@@ -245,17 +222,16 @@ class Refs:
 
     def all_branches(self) -> list[str]:
         """Names of all branches that ever had moves; what is no branch's is passed over."""
-        names = filter(is_encoded, disk.listing(self._paths.heads))
-        return sorted(decode_name(t) for t in names if not disk.is_file(f"{self._paths.heads}/{t}"))
+        return sorted(map(decode_name, filter(is_encoded, self._volume.folders(KEYS.heads))))
 
     def numbers(self, branch: str) -> list[int]:
         """All kept move numbers of a branch, packed ones too, ascending."""
         for _ in range(_LOOKS):
             numbers = set(self._own(branch))
             with contextlib.suppress(FileNotFoundError):  # packed again since it was listed
-                for low, high, path in self.packs(branch):
+                for low, high in self._packs(branch):
                     try:
-                        numbers.update(self._pack(path))
+                        numbers.update(self._pack(branch, low, high))
                     # Its moves count as kept: reading one of them names the damaged file. A damaged
                     # name must not make billions of numbers.
                     except DamagedRef:
@@ -267,8 +243,8 @@ class Refs:
         """Return the states that readable moves name, and of each a move (branch, number) that
         names it, one that carries it if there is one; (tag, 0) for those that a tag carries."""
         branches = self.all_branches()
-        folders = [self._paths.tags, *map(self._paths.head_dir, branches)]
-        key = [(folder, _change_time(folder)) for folder in folders]
+        folders = [KEYS.tags, *map(KEYS.head_dir, branches)]
+        key = [(folder, self._volume.change_time(folder)) for folder in folders]
         # Reading all moves is expensive, so the answer is kept until a directory changes. One that
         # was read within the same tick as its last change may have changed again unnoticed.
         read_at, key_then = self._places_of
@@ -296,10 +272,10 @@ class Refs:
         """Yield (number, bytes) of every move that can be read, in no order."""
         for number in list(self._own(branch)):
             with contextlib.suppress(FileNotFoundError):
-                yield number, own_bytes(self._paths, branch, number)
-        for _, _, path in self.packs(branch):
+                yield number, self._own_bytes(branch, number)
+        for low, high in self._packs(branch):
             with contextlib.suppress(FileNotFoundError, DamagedRef):
-                yield from read_packed(path).items()
+                yield from self._read_pack(branch, low, high).items()
 
     def recent_text(self, digest: str) -> bytes | None:
         """The text of a manifest that a move or tag read lately carries."""
@@ -309,7 +285,7 @@ class Refs:
     def carried_text(self, digest: str) -> bytes | None:
         """The text of a manifest if a ref read lately carries it and is on disk now."""
         cached = self._texts.get(digest)
-        return cached[0] if cached and disk.exists(cached[1]) else None
+        return cached[0] if cached and self._volume.exists(cached[1]) else None
 
     def find_text(self, digest: str) -> bytes | None:
         """The text of a manifest that some move or tag on disk carries now; may read them all."""
@@ -337,7 +313,7 @@ class Refs:
 
     def tag_names(self) -> list[str]:
         """Names of all tags, damaged ones included."""
-        files = (n for n in sorted(disk.listing(self._paths.tags)) if n.endswith(".json"))
+        files = (n for n in sorted(self._volume.names(KEYS.tags)) if n.endswith(".json"))
         return [decode_name(n[:-5]) for n in files if not n.startswith(".")]
 
     def no_branch(self, name: str) -> UnknownRef:
@@ -347,29 +323,28 @@ class Refs:
 
     def tag(self, name: str) -> Tag:
         """One tag. Raises UnknownRef, DamagedRef."""
-        path = self._paths.tag(name)
+        key = KEYS.tag(name)
         try:
-            body, carried = open_ref(disk.read(path, regular_file.DOCUMENT_MAX))
+            body, carried = open_ref(self._volume.read(key))
             tag = Tag(**body, carried=carried)
             # An intact file under another name would give another state.
             if tag.name != name:
                 raise document.NotIntact(f"it is the tag {tag.name!r}")
-            self._remember(tag, path)
+            self._remember(tag, key)
             return tag
         except FileNotFoundError:
             near = did_you_mean(name, self.tag_names())
             raise UnknownRef(f"no tag {name!r}: {near or 'see `lakelog tag --list`'}") from None
         except (document.NotIntact, TypeError) as error:
-            raise DamagedRef(path, f"the tag is damaged: {error}") from None
+            raise self._damaged(key, f"the tag is damaged: {error}") from None
 
     def link_tag(self, tag: Tag) -> None:
         """Make a tag durably; FileExistsError if the name is taken."""
-        disk.create_whole(self._paths.tag(tag.name), encode_ref(tag))
-        disk.sync_dir(self._paths.tags)
+        self._volume.create(KEYS.tag(tag.name), encode_ref(tag))
 
     def replace_tag(self, tag: Tag) -> None:
         """Make or replace the tag of a remote's branch durably; no other tag changes (F7.10)."""
-        disk.replace_whole(self._paths.tag(tag.name), encode_ref(tag))
+        self._volume.replace(KEYS.tag(tag.name), encode_ref(tag))
 
     def is_alive(self, branch: str) -> bool:
         """Whether the branch is there and not deleted; a damaged one is there."""
@@ -384,7 +359,7 @@ class Refs:
     def hint_number(self, branch: str) -> int:
         """The number that the hint names, 0 for none; that move was durable before the hint."""
         try:
-            body = document.decode(disk.read(self._paths.hint(branch), regular_file.DOCUMENT_MAX))
+            body = document.decode(self._volume.read(KEYS.hint(branch)))
         except (OSError, document.NotIntact):
             return 0
         return int(body["number"]) if body.keys() == _HINT and body["branch"] == branch else 0
@@ -394,10 +369,9 @@ class Refs:
         hinted = self.hint_number(branch)
         if hinted and self.exists(branch, hinted):
             return hinted
-        numbers = map(parse_move, disk.listing(self._paths.head_dir(branch)))
-        newest = max((n for n in numbers if n is not None), default=0)
+        newest = max(self._own(branch), default=0)
         if newest < hinted:
-            raise DamagedRef(self._paths.move(branch, hinted), "the move is missing")  # F11.3
+            raise self._damaged(KEYS.move(branch, hinted), "the move is missing")  # F11.3
         if not newest:
             raise UnknownRef(f"no branch {branch!r}: see `lakelog branch --list`")
         return newest
@@ -416,22 +390,22 @@ class Refs:
 
     def decode(self, branch: str, number: int, data: bytes) -> Move:
         """Return the move that a file's bytes hold. Raises DamagedRef."""
-        path = self._paths.move(branch, number)
+        key = KEYS.move(branch, number)
         try:
             body, carried = open_ref(data)
             move = Move(**body, carried=carried)
         except (document.NotIntact, TypeError) as error:
-            raise DamagedRef(path, f"the move is damaged: {error}") from None
+            raise self._damaged(key, f"the move is damaged: {error}") from None
         if move.number != number or move.branch != branch:
-            raise DamagedRef(path, "the move belongs to another place")
-        self._remember(move, path)
+            raise self._damaged(key, "the move belongs to another place")
+        self._remember(move, key)
         return move
 
-    def _remember(self, ref: Move | Tag, path: str) -> None:
+    def _remember(self, ref: Move | Tag, key: str) -> None:
         """Cache the text that a ref carries: whoever read the ref will ask for its state next."""
         if ref.carried:
             self._texts.pop(ref.snapshot, None)
-            self._texts[ref.snapshot] = ref.carried, path
+            self._texts[ref.snapshot] = ref.carried, key
             for old in list(self._texts)[:-_TEXTS_CACHED]:
                 self._texts.pop(old, None)
 
@@ -439,62 +413,20 @@ class Refs:
         """The bytes of a packed move, or None."""
         for _ in range(_LOOKS):
             with contextlib.suppress(FileNotFoundError):  # packed again since it was listed
-                for low, high, path in self.packs(branch):
-                    if low <= number <= high and number in (moves := self._pack(path)):
-                        return moves[number]
+                for low, high in self._packs(branch):
+                    if low <= number <= high:
+                        moves = self._pack(branch, low, high)
+                        if number in moves:
+                            return moves[number]
                 return None
         return None
 
-    def _pack(self, path: str) -> dict[int, bytes]:
+    def _pack(self, branch: str, low: int, high: int) -> dict[int, bytes]:
         """The moves of a packed file, cached. It may have been rewritten with fewer of them since,
         which does not matter: a move never changes."""
-        moves = self._packed.pop(path, None) or read_packed(path)
-        self._packed[path] = moves
+        key = KEYS.packed(branch, low, high)
+        moves = self._packed.pop(key, None) or self._read_pack(branch, low, high)
+        self._packed[key] = moves
         for old in list(self._packed)[:-_PACKED_CACHED]:
             self._packed.pop(old, None)
         return moves
-
-
-def _change_time(folder: str) -> int:
-    """When a directory was changed last, in ns; 0 where it is not there."""
-    try:
-        return os.stat(folder).st_mtime_ns
-    except FileNotFoundError:
-        return 0
-
-
-def encode_ref(ref: Move | Tag) -> bytes:
-    """Return the bytes of the file of a move or tag."""
-    body = {f.name: getattr(ref, f.name) for f in fields(ref) if f.name != "carried"}
-    return document.encode(body) + (ref.carried + b"\n" if ref.carried else b"")
-
-
-def digest_of(data: bytes) -> str:
-    """Return the digest by which the next move names this one: that of its document alone."""
-    return document.digest(document.split(data)[0])
-
-
-def open_ref(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return the document in the file of a move or tag, and the text of the manifest that it
-    carries, which has to be the one it names; other documents carry nothing. Raises NotIntact.
-    """
-    line, carried = document.split(data)
-    body, manifest = document.decode(line), carried[:-1]
-    # The checksum of the document does not cover this line: its digest is in the document.
-    if carried and (carried[-1:] != b"\n" or document.digest(manifest) != body.get("snapshot")):
-        raise document.NotIntact("the manifest in it is not the one that it names")
-    return body, manifest
-
-
-def author() -> str:
-    """Who makes a move: LAKELOG_AUTHOR, else user@host."""
-    name = os.environ.get("LAKELOG_AUTHOR")
-    if not name:
-        user = os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid{os.getuid()}"
-        name = f"{user}@{os.uname().nodename}"
-    return escape_text(name)
-
-
-def escape_text(value: str) -> str:
-    """Text of a user, with what is not valid Unicode escaped: documents are UTF-8."""
-    return value.encode("utf-8", "backslashreplace").decode()

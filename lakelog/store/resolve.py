@@ -20,7 +20,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.history_window import require_kept
 from lakelog.store.paths import encode_name, parse_object
-from lakelog.store.refs import Move
+from lakelog.store.ref import Move
 from lakelog.store.thinning import DAY, HOUR, MINUTE
 
 _ID, _RECENT = 64, 3

@@ -24,7 +24,8 @@ from lakelog.runtime.lazy import LazyProperty
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import disk, regular_file, wal
 from lakelog.store.paths import Paths, encode_name, parse_wal
-from lakelog.store.refs import Head, Refs
+from lakelog.store.ref import Head
+from lakelog.store.refs import Refs
 
 # Each restart needs a seal and a trim at just the right moment, so this is never reached by chance.
 ATTEMPTS = 100

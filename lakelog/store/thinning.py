@@ -19,7 +19,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.move_pack import PACKED, decode_packed, encode_packed, read_packed
 from lakelog.store.paths import parse_move
 from lakelog.store.publish import AUTOMATIC_OPS
-from lakelog.store.refs import Move
+from lakelog.store.ref import Move
 
 KEEP_MOVES = 100
 """This many newest moves of a branch are kept with their states, whatever their age."""

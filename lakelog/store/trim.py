@@ -12,7 +12,7 @@ import os
 from lakelog.store import disk, hosts, regular_file, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 from lakelog.store.tail import Tail, WalFile
 
 

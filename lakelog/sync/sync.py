@@ -24,7 +24,7 @@ from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 from lakelog.store.tail import Tail
 from lakelog.sync import delta
 from lakelog.sync.delta import Delta, DeltaStep

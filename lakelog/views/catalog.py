@@ -17,7 +17,7 @@ from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 from lakelog.views.definition import Definition, parse
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, Removal
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 from lakelog.views.ledger import PAYLOAD, UNREAD, Ledger, LedgerField
 
 WHAT = "contract"

@@ -392,13 +392,13 @@ def test_finding_the_head(tmp_path: Path) -> None:
         hint = Path(lake.store.paths.hint("main"))
         for number in range(1, 13):
             hint.write_bytes(document.encode({"branch": "main", "number": number}))
-            assert Refs(lake.store.paths).head("main").move.number == 12
+            assert Refs(lake.store.volume).head("main").move.number == 12
         hint.unlink()
-        assert Refs(lake.store.paths).head("main").move.number == 12
+        assert Refs(lake.store.volume).head("main").move.number == 12
         assert second_reader.find_head(f"{path}/refs/heads/main")["number"] == 12
         hint.write_bytes(document.encode({"branch": "main", "number": 13}))
         with pytest.raises(DamagedRef, match="missing"):
-            Refs(lake.store.paths).head("main")
+            Refs(lake.store.volume).head("main")
 
 
 def test_branches_that_are_not_there(tmp_path: Path) -> None:
@@ -410,4 +410,4 @@ def test_branches_that_are_not_there(tmp_path: Path) -> None:
         assert lake.store.refs.branches() == ["main"]
         for name in ("gone", "half", "never"):
             with pytest.raises(UnknownRef):
-                Refs(lake.store.paths).head(name)
+                Refs(lake.store.volume).head(name)

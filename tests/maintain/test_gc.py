@@ -19,7 +19,7 @@ from lakelog.event.encode import from_micros
 from lakelog.maintain import gc as collecting
 from lakelog.settings import Settings
 from lakelog.store import disk, document, history, history_window, manifest, thinning
-from lakelog.store.refs import Move
+from lakelog.store.ref import Move
 
 MakeLake = Callable[..., lakelog.Lake]
 HOUR = 3_600_000_000

@@ -19,8 +19,9 @@ from lakelog.maintain import gc, hotcopy
 from lakelog.proofs import envelope, keys, signing
 from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
-from lakelog.store import disk, document, refs, signatures
+from lakelog.store import disk, document, signatures
 from lakelog.store.history import delete_tag
+from lakelog.store.ref import Tag
 from tests.conftest import MakeLake
 from tests.support.lakes import events
 
@@ -202,7 +203,7 @@ def test_a_moved_tag(make_lake: MakeLake, key: PrivateKey) -> None:
     lake.append({"type": "LATER"})
     later = lake.tag("later")
     os.unlink(lake.store.paths.tag("v1"))
-    lake.store.refs.link_tag(refs.Tag(**(vars(later) | {"name": "v1"})))
+    lake.store.refs.link_tag(Tag(**(vars(later) | {"name": "v1"})))
     (reason,) = findings(lake, Target("v1", later.snapshot), key)
     a, b = what.snapshot[:12], later.snapshot[:12]
     assert reason == f"tag v1: the tag was moved: {a} was signed, {b} is there now"

@@ -25,7 +25,7 @@ from lakelog.ingest import quarantine
 from lakelog.maintain import row_removal
 from lakelog.segments import bloom, identity_run
 from lakelog.store import disk, history, history_window, publish, tail, thinning
-from lakelog.store.refs import Tag
+from lakelog.store.ref import Tag
 from tests.support import damage
 from tests.support.publishing import before_next_move, event, found
 

@@ -16,7 +16,8 @@ from lakelog.store import disk, document, thinning
 from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
-from lakelog.store.refs import Head, Refs
+from lakelog.store.ref import Head
+from lakelog.store.refs import Refs
 from tests.support.publishing import before_next_move, event, found, publish_ids
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -166,11 +167,11 @@ def test_the_head_is_found_from_any_number(make_lake: MakeLake, newest: int) -> 
     for number in range(2, newest + 1):
         lake.snapshot(str(number))
     for start in range(1, newest + 1):
-        refs = Refs(lake.store.paths)
+        refs = Refs(lake.store.volume)
         data = document.encode({"branch": "main", "number": start})
         Path(lake.store.paths.hint("main")).write_bytes(data)
         assert refs.head("main").move.number == newest
-        assert Refs(lake.store.paths)._newest("main", start) == newest
+        assert Refs(lake.store.volume)._newest("main", start) == newest
 
 
 def _hint(number: int, branch: str = "main") -> bytes:

@@ -25,7 +25,7 @@ from lakelog.errors import LakelogError
 from lakelog.remotes import fetch as fetching
 from lakelog.remotes import push as pushing
 from lakelog.store import document
-from lakelog.store.refs import open_ref
+from lakelog.store.ref import open_ref
 
 Body = dict[str, Any]
 BIDI = "\u202egpj.evil\u2066"

@@ -9,7 +9,7 @@ from typing import Any
 import lakelog
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.store.refs import Move
+from lakelog.store.ref import Move
 from tests.support import damage, lakes
 
 Build = Callable[[lakelog.Lake], Any]

@@ -172,7 +172,7 @@ def evidence(root: str) -> dict[str, Keys]:
     found: dict[str, Keys] = {}
     for text in os.listdir(store.paths.wals) if os.path.isdir(store.paths.wals) else ():
         keys = found.setdefault(decode_name(text), set())
-        for group in Tail(store.paths, Refs(store.paths), decode_name(text)).scan().values():
+        for group in Tail(store.paths, Refs(store.volume), decode_name(text)).scan().values():
             for file in group:
                 for frame in (*file.frames, *file.resumed):
                     with contextlib.suppress(Exception):

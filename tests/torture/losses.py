@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lakelog.errors import UnknownRef
 from lakelog.store import bootstrap
 from lakelog.store.paths import Paths
-from lakelog.store.refs import Move
+from lakelog.store.ref import Move
 
 REWINDS = {"rollback", "undo", "branch"}
 _PAST = re.compile(r"past damaged move (\d+), on (its own state|an empty state|.*move (\d+))")

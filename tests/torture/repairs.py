@@ -27,8 +27,10 @@ from lakelog.segments import segment
 from lakelog.store import bootstrap, disk, history_window, manifest
 from lakelog.store.paths import Paths
 from lakelog.store.publish import USER_OPS, Change, publish
-from lakelog.store.refs import Move, Refs
+from lakelog.store.ref import Move
+from lakelog.store.refs import Refs
 from lakelog.store.tail import Tail
+from lakelog.store.volume import DirectoryVolume
 from tests.support import damage, lakes, seam
 from tests.support.world import warm_engine
 from tests.torture.case import Case, Row
@@ -316,7 +318,7 @@ class Life:
             return self._is_no_lake(harm)
         self.done.append(f"DAMAGED {harm.files}")
         for name in [n for n in self.branches if self._is_hidden(n, harm)]:
-            if not Refs(Paths(self.root)).numbers(name):
+            if not Refs(DirectoryVolume(self.root)).numbers(name):
                 del self.branches[name]  # nothing tells that it was there
         if "main" not in self.branches:
             return False

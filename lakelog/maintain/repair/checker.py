@@ -14,7 +14,7 @@ from lakelog.store import disk, document, regular_file, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.store.refs import open_ref
+from lakelog.store.ref import open_ref
 
 Body = dict[str, Any]
 

@@ -31,7 +31,7 @@ from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
 from lakelog.store.entry import Entry, IdRun, SegmentEntry
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import decode_name, parse_move, parse_wal
-from lakelog.store.refs import Move, digest_of, open_ref
+from lakelog.store.ref import Move, digest_of, open_ref
 from lakelog.store.tail import Tail, is_header_of
 
 if TYPE_CHECKING:

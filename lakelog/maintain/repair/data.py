@@ -17,7 +17,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
-from lakelog.store.refs import Head
+from lakelog.store.ref import Head
 from lakelog.store.tail import Tail, WalFile, pick, required_watermark
 from lakelog.store.trim import trim
 

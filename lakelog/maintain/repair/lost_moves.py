@@ -26,7 +26,7 @@ from lakelog.segments import segment
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name, is_encoded, parse_wal
-from lakelog.store.refs import Move
+from lakelog.store.ref import Move
 from lakelog.store.tail import Tail
 
 Ranges = dict[str, tuple[int, int]]

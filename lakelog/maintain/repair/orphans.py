@@ -19,7 +19,7 @@ from lakelog.store import disk, document, hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record
 from lakelog.store.manifest import Manifest
-from lakelog.store.refs import Move
+from lakelog.store.ref import Move
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:

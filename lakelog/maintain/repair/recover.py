@@ -25,7 +25,8 @@ from lakelog.store.entry import Entry, IdRun, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import packed_lines
 from lakelog.store.paths import hex_dirs, parse_move, parse_object, parse_packed
-from lakelog.store.refs import Move, Refs
+from lakelog.store.ref import Move
+from lakelog.store.refs import Refs
 
 Watermarks = dict[str, int]
 
@@ -53,7 +54,7 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
     with damage in the manifest that it carries is readable, without that.
     """
     folder = store.paths.head_dir(branch)
-    refs = Refs(store.paths)  # fresh, as caches hide what is damaged
+    refs = Refs(store.volume)  # fresh, as caches hide what is damaged
     for attempts_left in reversed(range(_LOOKS)):
         try:
             files, newest = _files(folder)

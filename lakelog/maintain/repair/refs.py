@@ -16,7 +16,7 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import PACKED, encode_packed, is_thinned, read_packed
 from lakelog.store.paths import parse_move
 from lakelog.store.publish import Change, try_move
-from lakelog.store.refs import Head, Move, author, digest_of, encode_ref
+from lakelog.store.ref import Head, Move, author, digest_of, encode_ref
 
 Watermarks = dict[str, int]
 Moves = dict[int, tuple[Move, bytes]]

@@ -41,7 +41,7 @@ from lakelog.store.paths import (
     parse_wal,
     state_name,
 )
-from lakelog.store.refs import Tag, author, digest_of, open_ref
+from lakelog.store.ref import Tag, author, digest_of, open_ref
 from lakelog.store.tail import Tail
 
 __all__ = ["RepairOutcome", "repair"]

@@ -43,7 +43,8 @@ from lakelog.store.paths import (
     parse_wal,
     state_name,
 )
-from lakelog.store.refs import Move, Refs, open_ref
+from lakelog.store.ref import Move, open_ref
+from lakelog.store.refs import Refs
 from lakelog.store.tail import Tail, WalFile, required_watermark
 from lakelog.store.thinning import window
 from lakelog.store.wal import Header
@@ -202,7 +203,7 @@ def _check_signatures(checker: Checker) -> None:
 def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
     """Check each move and the chain between them; return those that can be read."""
     paths = checker.store.paths
-    refs = Refs(paths)
+    refs = Refs(checker.store.volume)
     hinted = refs.hint_number(branch)
     own_moves = _own_moves(paths.head_dir(branch))
     packed_moves, spans = _check_packed(checker, branch)

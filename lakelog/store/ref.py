@@ -1,0 +1,108 @@
+"""What a move of a branch is, what a tag is, and their bytes.
+
+A move is a checksummed document (document.py) linked as refs/heads/<branch>/<number>.json:
+number, branch, prev (SHA-256 of the move before), commit, time (us), author, op, message,
+snapshot (manifest digest), generation, wal {writer: last sealed sequence}, inline_from,
+inline. Numbers are contiguous; the highest is the head. Times do not repeat. Whoever links
+number n+1 first has moved the branch; nobody ever writes an existing number.
+
+After its document a move or tag may carry the text of the manifest that it names: one more line,
+whose SHA-256 is `snapshot`. So a small state costs no file of its own. `prev` covers the document
+alone, so that gc can drop the text of a state that is not kept, and the chain still holds.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from lakelog.store import document
+
+
+@dataclass(frozen=True)
+class Move:
+    """One step of a branch."""
+
+    number: int
+    branch: str
+    prev: str
+    commit: str
+    time: int
+    author: str
+    op: str
+    message: str
+    snapshot: str
+    generation: int
+    wal: dict[str, int] = field(default_factory=dict)
+    inline_from: int = 0
+    inline: list[dict[str, Any]] = field(default_factory=list)
+    carried: bytes = field(default=b"", repr=False, compare=False)
+    """The text of the manifest, if the move carries it."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A branch's newest move and the SHA-256 of its bytes."""
+
+    move: Move
+    digest: str
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A name that does not move."""
+
+    name: str
+    snapshot: str
+    time: int
+    author: str
+    message: str
+    branch: str
+    commit: str
+    carried: bytes = field(default=b"", repr=False, compare=False)
+
+
+class MoveLocation(NamedTuple):
+    """A move of a branch, or a tag, whose number is 0."""
+
+    name: str
+    number: int
+
+
+def encode_ref(ref: Move | Tag) -> bytes:
+    """Return the bytes of the file of a move or tag."""
+    body = dict(vars(ref))
+    carried: bytes = body.pop("carried")
+    return document.encode(body) + (carried + b"\n" if carried else b"")
+
+
+def digest_of(data: bytes) -> str:
+    """Return the digest by which the next move names this one: that of its document alone."""
+    return document.digest(document.split(data)[0])
+
+
+def open_ref(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the document in the file of a move or tag, and the text of the manifest that it
+    carries, which has to be the one it names; other documents carry nothing. Raises NotIntact.
+    """
+    line, carried = document.split(data)
+    body, manifest = document.decode(line), carried[:-1]
+    # The checksum of the document does not cover this line: its digest is in the document.
+    if carried and (carried[-1:] != b"\n" or document.digest(manifest) != body.get("snapshot")):
+        raise document.NotIntact("the manifest in it is not the one that it names")
+    return body, manifest
+
+
+def author() -> str:
+    """Who makes a move: LAKELOG_AUTHOR, else user@host."""
+    name = os.environ.get("LAKELOG_AUTHOR")
+    if not name:
+        user = os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid{os.getuid()}"
+        name = f"{user}@{os.uname().nodename}"
+    return escape_text(name)
+
+
+def escape_text(value: str) -> str:
+    """Text of a user, with what is not valid Unicode escaped: documents are UTF-8."""
+    return value.encode("utf-8", "backslashreplace").decode()
