@@ -90,8 +90,8 @@ ORDER = {
     "state": """filesystems chunk_writer origin retention exchange rewind capture present contents
         listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
-    "sync": """target databases services known dependence mapping delta row_reader row_writer check
-        status sync plan runner""",
+    "sync": """column_types target databases services known dependence mapping delta row_reader
+        row_writer canonical check status sync plan runner""",
     "sync/databases": "adbc sql_target sqlite duckdb_file postgres mysql",
     "sync/services": "intent elasticsearch influxdb kafka_sink",
     "recent": "redis_recent newest_entries redis_feed",

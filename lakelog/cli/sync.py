@@ -74,6 +74,13 @@ def complete_target(ctx: click.Context, _: click.Parameter, prefix: str) -> list
     "--query", metavar="SQL", help="Which rows: SQL over `events`; all columns by default."
 )
 @click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=TYPE",
+    help="The type of a column, such as data=jsonb; may be repeated.",
+)
+@click.option(
     "--mode",
     type=click.Choice(syncing.MODES),
     default="upsert",
@@ -112,6 +119,7 @@ def sync(
     arguments: tuple[str, ...],
     table: str | None,
     query: str | None,
+    columns: tuple[str, ...],
     mode: str,
     on_rewind: str,
     on_error: str,
@@ -148,7 +156,9 @@ def sync(
     if len(arguments) != (config is None) or arguments[:1] in (("status",), ("check",)):
         raise click.UsageError("one target is needed, such as sqlite:events.db, or --config FILE")
     requested = SyncPlan(arguments[0] if arguments else "", table, query, mode, on_rewind, on_error)
-    requested = dataclasses.replace(requested, batch_rows=batch_rows, every=every)
+    requested = dataclasses.replace(
+        requested, batch_rows=batch_rows, every=every, columns=_types(columns)
+    )
     if print_unit:
         click.echo(_unit(app, requested, config, metrics), nl=False)
         return
@@ -168,6 +178,15 @@ def sync(
         click.get_current_context().exit(exits.FAILED)
 
 
+def _types(columns: tuple[str, ...]) -> dict[str, str]:
+    """The types of columns, by name."""
+    pairs = [column.rpartition("=") for column in columns]
+    for (name, _, type_name), column in zip(pairs, columns, strict=True):
+        if not name.strip() or not type_name.strip():
+            raise click.UsageError(f"--column {column}: write NAME=TYPE, such as data=jsonb")
+    return {name.strip(): type_name.strip() for name, _, type_name in pairs}
+
+
 def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> str:
     """A unit with what was asked for on the command line, but for passwords."""
     if config is None:
@@ -178,6 +197,9 @@ def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> 
         variable = ", ".join(sorted({public(entry.target)[1] for entry in plans} - {""}))
     for field in dataclasses.fields(plan) if config is None else ():
         value = getattr(plan, field.name)
+        if isinstance(value, dict):
+            options += [word for pair in value.items() for word in ("--column", "=".join(pair))]
+            continue
         # Only what differs from its default: the unit then keeps to those of later versions.
         if field.name != "target" and value != field.default:
             option_value = f"{value:g}s" if field.name == "every" else str(value)

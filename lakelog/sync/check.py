@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.store import disk
 from lakelog.sync import delta
+from lakelog.sync.canonical import Canonical, canonical_of, is_comparable
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.known import target_of
 from lakelog.sync.mapping import Mapping, read_mapping
@@ -34,8 +36,6 @@ else:
 
 _ROWS, _KEYS_MAX = 1_000_000, 10_000
 _WANTED, _FOUND, _DIFFERING = "lakelog_wanted", "lakelog_found", "lakelog_differing"
-_INEXACT = ("json", "jsonb", "uuid")
-"""Types whose values come back otherwise than they were written."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,11 @@ class _Comparison:
     def __init__(self, lake: Lake, target: SqlTarget, table: str, mark: Watermark) -> None:
         self._lake, self._target, self._table, self._mark = lake, target, table, mark
         self._cursor: duckdb.DuckDBPyConnection = lake.engine().cursor()
-        self._mapping: Mapping = read_mapping(self._cursor, mark.mapping, mark.mode)
-        self._reader = RowReader(lake, self._mapping, target, _ROWS)
+        mapping = read_mapping(self._cursor, mark.mapping, mark.mode)
+        self._mapping: Mapping = mapping.typed(mark.columns, target.type_names, target.address)
+        self._canonical: dict[str, Canonical] = {}
+        # Rows that could not be converted are in the quarantine.
+        self._reader = RowReader(lake, self._mapping, target, _ROWS, lambda row: None)
 
     def run(self, *, repair: bool) -> CheckResult:
         """Compare, and write again what differs if that is wanted."""
@@ -111,10 +114,14 @@ class _Comparison:
             events = self._events()
             schema = self._reader.schema()
             skipped = self._skipped(shape)
+            for name, declared in shape.types.items():
+                if canonical := canonical_of(declared):
+                    self._canonical[name] = canonical
             names = [name for name in schema.names if name not in skipped]
             compared = pa.schema([schema.field(name) for name in names])
             self._digest(_WANTED, self._reader.mapped(events), names)
-            self._digest(_FOUND, self._target.read(self._table, compared), names)
+            rows = self._target.read(self._table, compared, shape.types)
+            self._digest(_FOUND, rows, names)
             result = self._compare(skipped)
             if result.is_equal or not repair:
                 return result
@@ -133,25 +140,28 @@ class _Comparison:
         return f"SELECT * FROM ({delta.rows_sql(store, step)}) WHERE {KEY} < {self._mark.upto}"
 
     def _skipped(self, shape: TableShape) -> tuple[str, ...]:
-        plain = {name: sql_type.lower().split("(")[0] for name, sql_type in shape.types.items()}
-        names = (
-            name
-            for name, sql_type in plain.items()
-            if sql_type in _INEXACT or sql_type.endswith("[]")
-        )
+        names = (name for name, declared in shape.types.items() if not is_comparable(declared))
         ours = {column.name for column in self._mapping.columns}
         return tuple(sorted(ours.intersection(names)))
 
-    def _digest(self, name: str, batches: object, columns: list[str]) -> None:
+    def _digest(self, name: str, batches: Iterable[pa.Table], columns: list[str]) -> None:
         """Make a table of keys and digests of rows, equal ones counted."""
         values = (f"coalesce({sql.identifier(column)}::VARCHAR, chr(30))" for column in columns)
         key = KEY if self._mapping.is_keyed else "0"
         row = f"{key} AS k, md5(concat_ws(chr(31), {', '.join(values)})) AS d"
         self._cursor.execute(f"CREATE OR REPLACE TEMP TABLE {name} (k BIGINT, d VARCHAR)")
-        for batch in batches:  # type: ignore[attr-defined]
-            self._cursor.register("lakelog_batch", batch)
+        for batch in batches:
+            self._cursor.register("lakelog_batch", self._comparable(batch))
             self._cursor.execute(f"INSERT INTO {name} SELECT {row} FROM lakelog_batch")
             self._cursor.unregister("lakelog_batch")
+
+    def _comparable(self, rows: pa.Table) -> pa.Table:
+        """Rows with each value as all ways to write it."""
+        for n, name in enumerate(rows.column_names):
+            if canonical := self._canonical.get(name):
+                values = [canonical(value) for value in rows[name].to_pylist()]
+                rows = rows.set_column(n, name, pa.array(values, pa.string()))
+        return rows
 
     def _compare(self, skipped: tuple[str, ...]) -> CheckResult:
         """Count what differs, and keep the keys of it."""

@@ -9,7 +9,8 @@ all events, since all are made again; what changes without them is refused there
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping as AbstractMapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lakelog.engine import messages
@@ -21,6 +22,7 @@ from lakelog.query.sql.tree import is_events, nodes
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
+from lakelog.sync.column_types import ColumnType, Conversion, TypeNames, read_types
 from lakelog.sync.dependence import Dependent, RowMapping, row_mapping, tables
 from lakelog.sync.target import KEY, REPLACE, TargetColumn
 
@@ -56,11 +58,33 @@ class Mapping:
     """Columns of lists and structs, which are stored as JSON text."""
     is_several: bool = False
     """Whether an event may have several rows."""
+    conversions: tuple[Conversion, ...] = ()
+    """Of the columns that a user gave a type."""
 
     @property
     def is_keyed(self) -> bool:
         """Whether KEY is among the columns."""
         return any(column.name == KEY for column in self.columns)
+
+    def typed(self, given: AbstractMapping[str, str], types: TypeNames, place: str) -> Mapping:
+        """Return the mapping with types for columns by name. Raises InvalidSetting."""
+        names = [column.name for column in self.columns]
+        column_types = read_types(given, names, types, place, KEY)
+        return replace(
+            self,
+            columns=tuple(_typed(column, column_types.get(column.name)) for column in self.columns),
+            nested=self.nested - column_types.keys(),
+            conversions=tuple(
+                Conversion.of(column.name, column.engine_type, column_types[column.name])
+                for column in self.columns
+                if column.name in column_types
+            ),
+        )
+
+    @property
+    def column_types(self) -> dict[str, str]:
+        """The types that a user gave columns, by name."""
+        return {each.column: str(each.column_type) for each in self.conversions}
 
 
 def read_mapping(
@@ -106,7 +130,25 @@ def _column(name: str, sql_type: str) -> TargetColumn:
     column_kind = _KIND.get(sql_type) or _KIND.get(plain, "text")
     is_json = sql_type == "JSON" or _NESTED.search(sql_type) is not None
     return TargetColumn(
-        name, "text" if is_json else column_kind, int(scale), is_json, sql_type.endswith("]")
+        name,
+        "text" if is_json else column_kind,
+        int(scale),
+        is_json,
+        sql_type.endswith("]"),
+        engine_type=sql_type,
+    )
+
+
+def _typed(column: TargetColumn, column_type: ColumnType | None) -> TargetColumn:
+    if column_type is None:
+        return column
+    return replace(
+        column,
+        kind=column_type.kind,
+        scale=column_type.scale,
+        is_json=column_type.is_json,
+        is_list=column_type.is_array,
+        column_type=column_type,
     )
 
 

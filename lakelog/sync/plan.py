@@ -7,6 +7,7 @@ target = "postgresql://app@db/logs"
 table = "errors"
 query = "SELECT time, message FROM events WHERE level = 'ERROR'"
 on_error = "quarantine"
+columns = { message = "varchar(500)" }
 """
 
 from __future__ import annotations
@@ -48,11 +49,13 @@ class SyncPlan:
     on_error: str = "stop"
     batch_rows: int | None = None
     every: float = 1.0
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("target", "table", "query", "mode", "on_rewind", "on_error", "every"), str),
     "batch_rows": int,
+    "columns": dict,
 }
 
 
@@ -96,6 +99,8 @@ def _plan(place: str, values: dict[str, Any]) -> SyncPlan:
             raise InvalidSetting(f"{place}: there is no setting {name!r}: {hint}")
         if not isinstance(value, _KINDS[name]) or isinstance(value, bool):
             raise InvalidSetting(f"{place}: {name} is {_KINDS[name].__name__} in TOML")
+        if isinstance(value, dict) and not all(isinstance(t, str) for t in value.values()):
+            raise InvalidSetting(f'{place}: {name} is a table such as {{ data = "jsonb" }}')
     if not values.get("target"):
         raise InvalidSetting(f"{place}: it needs a target, such as sqlite:events.db")
     plan = SyncPlan(**{**values, "every": span_us(values["every"]) / 1e6})

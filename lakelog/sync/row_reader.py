@@ -1,16 +1,24 @@
-"""The rows of a mapping, as the target takes them, in batches that are read ahead."""
+"""The rows of a mapping, as the target takes them, in batches that are read ahead.
+
+Values of columns that a user gave a type are converted here. A row with a value that cannot be is
+handed over apart, as it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
+from lakelog.sync.column_types import Conversion
 from lakelog.sync.mapping import NO_ROWS, Mapping, set_events
 from lakelog.sync.target import KEY, SyncTarget
 
@@ -23,13 +31,33 @@ else:
 
 _CHUNK_ROWS, _CHUNK_BYTES = 8_192, 64 << 20
 """Rows that are read at once, and bytes of them that are written at once, at most."""
+_UNCONVERTED = "lakelog_unconverted"
+"""A column that is null, or has the values of the row that cannot be converted, as JSON."""
+_SHOWN, _FEW = 60, 1_000
+"""Characters of a value that a message shows; rows that are refused at a time."""
+
+
+@dataclass(frozen=True)
+class UnconvertedRow:
+    """A row with its values as they were, and what is wrong with one."""
+
+    values: dict[str, Any]
+    problem: str
 
 
 class RowReader:
     """Reads rows of one mapping for one target, so many at a time as a batch has."""
 
-    def __init__(self, lake: Lake, mapping: Mapping, target: SyncTarget, batch_rows: int) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        mapping: Mapping,
+        target: SyncTarget,
+        batch_rows: int,
+        refuse: Callable[[UnconvertedRow], None],
+    ) -> None:
         self._lake, self._mapping, self._target = lake, mapping, target
+        self._refuse = refuse
         self._rows = min(batch_rows, target.write_rows)
 
     def mapped(self, events: str) -> Iterator[pa.Table]:
@@ -39,14 +67,33 @@ class RowReader:
                 raise QueryFailed(
                     f"the mapping has a row whose {KEY} is null: leave {KEY} as it is"
                 )
-            yield rows
+            converted = self._converted(rows) if self._mapping.conversions else rows
+            if converted.num_rows:
+                yield converted
+
+    def _converted(self, rows: pa.Table) -> pa.Table:
+        """Rows whose values could all be converted; the others are refused."""
+        unconverted = rows[_UNCONVERTED]
+        if unconverted.null_count < rows.num_rows:
+            types = self._mapping.column_types
+            for batch in rows.filter(unconverted.is_valid()).to_batches(max_chunksize=_FEW):
+                for row in batch.to_pylist():
+                    failed = orjson.loads(row.pop(_UNCONVERTED))
+                    values = {name: value for name, value in failed.items() if value is not None}
+                    name, value = next(iter(values.items()))
+                    problem = f"column {name}: {value[:_SHOWN]!r} is not {types[name]}"
+                    self._refuse(UnconvertedRow(row | values, problem))
+            rows = rows.filter(unconverted.is_null())
+        return rows.drop_columns([_UNCONVERTED])
 
     def schema(self) -> pa.Schema:
         """The names and types of mapped rows."""
         cursor = self._lake.engine().cursor()
         try:
             set_events(cursor, NO_ROWS)
-            return cursor.sql(self._query()).to_arrow_reader(1).schema
+            schema = cursor.sql(self._query()).to_arrow_reader(1).schema
+            names = [column.name for column in self._mapping.columns]
+            return pa.schema([schema.field(name) for name in names])
         finally:
             cursor.close()
 
@@ -55,11 +102,15 @@ class RowReader:
         for column in self._mapping.columns:
             name = sql.identifier(column.name)
             expressions.append(f"{self._target.value_sql(column)} AS {name}")
+        source = f"{self._mapping.query}\n"
+        if conversions := self._mapping.conversions:
+            expressions.append(_UNCONVERTED)
+            source = _converting(source, conversions)
         nested = [sql.identifier(name) for name in sorted(self._mapping.nested)]
         as_json = ", ".join(f"to_json({name}) AS {name}" for name in nested)
-        source = f"SELECT * REPLACE ({as_json})" if nested else "SELECT *"
+        columns = f"* REPLACE ({as_json})" if nested else "*"
         # The query may end in a comment.
-        return f"SELECT {', '.join(expressions)} FROM ({source} FROM ({self._mapping.query}\n))"
+        return f"SELECT {', '.join(expressions)} FROM (SELECT {columns} FROM ({source}))"
 
     def require_one_row(self, events: str) -> None:
         """Refuse events of which one has several rows. Raises QueryFailed."""
@@ -90,6 +141,21 @@ class RowReader:
             raise QueryFailed(f"the mapping: {messages.gist(str(error))}") from None
         finally:
             cursor.close()
+
+
+def _converting(query: str, conversions: tuple[Conversion, ...]) -> str:
+    """SQL for rows of a query with values converted, and those that cannot be."""
+    names = [sql.identifier(each.column) for each in conversions]
+    values = ", ".join(
+        f"{each.value} AS {name}" for each, name in zip(conversions, names, strict=True)
+    )
+    failed = ", ".join(
+        f"{sql.literal(each.column)}: CASE WHEN {each.has_failed} THEN {each.source}::VARCHAR END"
+        for each in conversions
+    )
+    any_failed = " OR ".join(each.has_failed for each in conversions)
+    unconverted = f"CASE WHEN {any_failed} THEN to_json({{{failed}}})::VARCHAR END"
+    return f"SELECT * REPLACE ({values}), {unconverted} AS {_UNCONVERTED} FROM ({query})"
 
 
 def _gathered(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:

@@ -7,12 +7,13 @@ missing right, stops the sync as before.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from lakelog.errors import InvalidSetting, SyncRefused
 from lakelog.lake import Lake
+from lakelog.sync.row_reader import UnconvertedRow
 from lakelog.sync.target import KEY, RowRefused, SyncTarget
 
 if TYPE_CHECKING:
@@ -50,10 +51,20 @@ class RowWriter:
             return int(rows.num_rows)
         except RowRefused as error:
             if rows.num_rows == 1:
-                self._set_aside(rows, str(error))
+                self._set_aside(rows.to_pylist()[0], str(error))
                 return 0
         half = rows.num_rows // 2
         return self.write(rows.slice(0, half)) + self.write(rows.slice(half))
+
+    def refuse(self, row: UnconvertedRow) -> None:
+        """Set a row aside that cannot be converted. Raises RowRefused where that is not wanted."""
+        place = f"{self._target.address}, table {self._table}, {KEY} {row.values.get(KEY)}"
+        if not self._sets_aside:
+            raise RowRefused(
+                f"{place}: {row.problem}: change the column in the query, or use --on-error"
+                " quarantine; this batch was not written"
+            )
+        self._set_aside(row.values, f"{place}: {row.problem}")
 
     def begin(self) -> None:
         """Forget what an earlier batch has set aside, which was not committed."""
@@ -69,10 +80,9 @@ class RowWriter:
         self._refused.clear()
         return len(fresh)
 
-    def _set_aside(self, rows: pa.Table, reason: str) -> None:
+    def _set_aside(self, row: dict[str, Any], reason: str) -> None:
         if len(self._refused) >= _MOST:
             raise SyncRefused(f"more than {_MOST:,} rows of a batch were refused: {reason}")
-        row = rows.to_pylist()[0]
         line = orjson.dumps(row, default=str).decode()
         origin = f"sync {self._target.address} {self._table}"
         self._refused.append((origin, int(row.get(KEY, 0)), reason, line))

@@ -72,6 +72,7 @@ class Runner:
                 on_rewind=plan.on_rewind,
                 on_error=plan.on_error,
                 batch_rows=plan.batch_rows,
+                columns=plan.columns,
                 continuous=not once,
                 progress=progress if len(plans) == 1 else None,
                 say=self._hear,

@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,11 +88,13 @@ def sync(
     on_rewind: str = "propagate",
     on_error: str = "stop",
     batch_rows: int | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> SyncResult:
     """Bring a table of a database up to date with a lake, and return what that took.
 
     `target` is a URL such as `sqlite:PATH`; `table` is what it names, or `events`; `query` is SQL
     over `events` whose rows are events one by one. The table and new columns are created.
+    `columns` gives columns types by their names, such as `{"data": "jsonb"}`.
     With `on_error="quarantine"` rows that the target refuses go to the lake's quarantine.
     `batch_rows` are the rows of a transaction, as many as the target likes by default. Raises
     InvalidSetting, QueryFailed, SyncRefused, Unreachable, MissingPackage; of the batch that failed
@@ -108,6 +110,7 @@ def sync(
             on_rewind=on_rewind,
             on_error=on_error,
             batch_rows=batch_rows,
+            columns=columns,
         )
     ) as syncer:
         return syncer.run()
@@ -145,6 +148,7 @@ class Syncer:
         on_rewind: str = "propagate",
         on_error: str = "stop",
         batch_rows: int | None = None,
+        columns: Mapping[str, str] | None = None,
         retries: int = RETRIES,
         continuous: bool = False,
         progress: Callable[[int], None] | None = None,
@@ -173,7 +177,9 @@ class Syncer:
         self._progress, self._say = progress or (lambda rows: None), say or (lambda message: None)
         # Of its own: the mapping sees other `events` than the lake's queries do.
         self._cursor: duckdb.DuckDBPyConnection = lake.engine().cursor()
-        self._mapping = read_mapping(self._cursor, query, mode)
+        mapping = read_mapping(self._cursor, query, mode)
+        names = self._target.type_names
+        self._mapping = mapping.typed(columns or {}, names, self._target.address)
         if mode == REPLACE and not self._target.can_replace:
             raise InvalidSetting(
                 f"{self._target.address} cannot exchange all rows of a table at once: use another"
@@ -181,10 +187,11 @@ class Syncer:
             )
         if mode == "upsert" and not self._mapping.is_keyed:
             raise QueryFailed(f"the mapping has no column {KEY}: add it, or use the mode append")
-        self._reader = RowReader(lake, self._mapping, self._target, batch_rows)
         self._writer = RowWriter(
             lake, self._target, table, keyed=mode == "upsert", sets_aside=on_error == "quarantine"
         )
+        refuse = self._writer.refuse
+        self._reader = RowReader(lake, self._mapping, self._target, batch_rows, refuse)
         self._continuous, self._seals, self._looked_at = continuous, _SEALS, time.monotonic()
         self._tail = Tail(self._store.paths, self._store.refs, lake.branch_name)
         self._done: Watermark | None = None
@@ -300,6 +307,7 @@ class Syncer:
         mark = dataclasses.replace(
             mark,
             mapping=self._mapping.query,
+            columns=self._mapping.column_types,
             mode=self._mode,
             move=head.move.number,
             generation=head.move.generation,
@@ -353,7 +361,8 @@ class Syncer:
         whatever it lacks. Raises SyncRefused."""
         self._require_same_lake(mark)
         entries = self._store.manifests.segments(state, "events")
-        is_kept = mark.mapping == self._mapping.query
+        before = mark.mapping, mark.columns
+        is_kept = before == (self._mapping.query, self._mapping.column_types)
         if mark.version and (not is_kept or (mark.mode == REPLACE) != (self._mode == REPLACE)):
             rebuilt = "the mapping is another one"
         has_lost = False
@@ -414,9 +423,12 @@ class Syncer:
             declared_type = declared.get(column.name.lower())
             required = declared_type is not None and self._target.mismatch(column, declared_type)
             if required:
+                advice = "cast the column in the mapping, or give its type with --column"
+                if column.column_type:
+                    advice = f"drop it and its row in {WATERMARKS}, and all is written again"
                 raise SyncRefused(
                     f"{place}: column {column.name} is {declared_type}, where {required} is needed:"
-                    " change it with ALTER TABLE, or cast the column in the mapping"
+                    f" change it with ALTER TABLE, or {advice}"
                 )
         if self._mode == "upsert" and not shape.is_keyed:
             raise SyncRefused(

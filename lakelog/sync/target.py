@@ -12,12 +12,13 @@ import dataclasses
 import urllib.parse
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
+from lakelog.sync.column_types import ColumnType, TypeNames
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,7 +47,8 @@ class Watermark:
     `events` counts them, `rows` what the mapping made of them; `events` is -1 in the middle of a
     back-fill. `version` is one more with each commit. `state_time` is when the snapshot was
     published, `synced_at` when it was written here (us). `tip` is the digest of the last event: by
-    it the state is known again after `move` and `snapshot` were collected.
+    it the state is known again after `move` and `snapshot` were collected. `columns` are the types
+    that a user gave columns.
     """
 
     lake_id: str
@@ -63,10 +65,15 @@ class Watermark:
     state_time: int = 0
     synced_at: int = 0
     tip: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the text that is stored in the target."""
-        return orjson.dumps(dataclasses.asdict(self)).decode()
+        record = dataclasses.asdict(self)
+        # Versions that know of no types read it where there are none.
+        if not self.columns:
+            del record["columns"]
+        return orjson.dumps(record).decode()
 
     @classmethod
     def parse(cls, record: str, place: str) -> Watermark:
@@ -82,13 +89,16 @@ class Watermark:
 @dataclass(frozen=True)
 class TargetColumn:
     """A column of the mapping: `kind` is text, bigint, double, boolean, timestamptz, timestamp,
-    date, blob or numeric; `scale` is that of a numeric. Text may be JSON, perhaps of a list."""
+    date, blob or numeric; `scale` is that of a numeric. Text may be JSON, perhaps of a list.
+    `engine_type` is what the mapping yields, `column_type` the type that a user gave it."""
 
     name: str
     kind: str
     scale: int = 0
     is_json: bool = False
     is_list: bool = False
+    engine_type: str = ""
+    column_type: ColumnType | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,11 @@ class SyncTarget(Protocol):
     @property
     def address(self) -> str:
         """Where it is, for messages: without a password."""
+        ...
+
+    @property
+    def type_names(self) -> TypeNames:
+        """The types that a user may give a column."""
         ...
 
     @property

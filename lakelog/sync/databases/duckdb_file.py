@@ -12,6 +12,7 @@ from lakelog.engine import catalog, messages
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
+from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.target import KEY, TargetColumn, path_of
 
@@ -33,6 +34,16 @@ class DuckdbTarget(SqlTarget):
     write_rows = 2 * _ROW_GROUP
     can_set_aside = False  # it has no savepoints
     is_exclusive = True
+    type_names = TypeNames(
+        {
+            **{name: name.upper() for name in ("json", "uuid", "boolean", "date", "timestamp")},
+            **{name: name.upper() for name in ("smallint", "integer", "bigint", "double")},
+            "text": "VARCHAR",
+            "numeric": "DECIMAL",
+            "timestamptz": "TIMESTAMP WITH TIME ZONE",
+        },
+        has_arrays=True,
+    )
     TYPES: ClassVar[dict[str, str]] = {
         "text": "VARCHAR",
         "bigint": "BIGINT",
@@ -52,6 +63,12 @@ class DuckdbTarget(SqlTarget):
         super().__init__()
         self._path = path_of(url, "duckdb")
         self.address = f"duckdb:{self._path}"
+
+    def value_sql(self, column: TargetColumn) -> str:
+        """Arrays as such; all else as other databases take it."""
+        if column.column_type and column.column_type.is_array:
+            return f"{sql.identifier(column.name)}::JSON::{column.column_type.engine_type}"
+        return super().value_sql(column)
 
     def exists(self) -> bool:
         """Whether the file is there."""
@@ -73,11 +90,16 @@ class DuckdbTarget(SqlTarget):
     def _definition(self, column: TargetColumn, keyed: bool) -> str:
         defined = super()._definition(column, keyed)
         # What the engine would choose for JSON is larger and takes twice as long to make.
-        return f"{defined} USING COMPRESSION zstd" if column.is_json else defined
+        is_text = column.is_json and not (column.column_type and column.column_type.is_array)
+        return f"{defined} USING COMPRESSION zstd" if is_text else defined
 
-    def _type(self, column: TargetColumn) -> str:
+    def _type_of_kind(self, column: TargetColumn) -> str:
         sql_type = self.TYPES[column.kind]
         return f"{sql_type}(38, {column.scale})" if column.kind == "numeric" else sql_type
+
+    def _readable(self, name: str, declared: str) -> str:
+        column = sql.identifier(name)
+        return f"{column}::VARCHAR" if declared in ("JSON", "UUID") else column
 
     def _fetch(self, statement: str) -> list[tuple[Any, ...]]:
         result = self._connection.execute(statement)

@@ -18,6 +18,7 @@ from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
+from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.target import KEY, WATERMARKS, RowRefused, TargetColumn, Watermark
 
@@ -53,6 +54,18 @@ class MysqlTarget(SqlTarget):
     BEGIN = "START TRANSACTION"
     SAVE = "REPLACE INTO {table} (name, version, watermark) VALUES ({values})"
     write_rows = 16_384
+    type_names = TypeNames(
+        {
+            **{name: name.upper() for name in ("varchar", "json", "smallint", "bigint", "date")},
+            "text": "LONGTEXT",
+            "integer": "INT",
+            "numeric": "DECIMAL",
+            "double": "DOUBLE",
+            "boolean": "TINYINT(1)",
+            "timestamptz": "DATETIME(6)",
+            "timestamp": "DATETIME(6)",
+        }
+    )
     TYPES: ClassVar[dict[str, str]] = {
         "text": "LONGTEXT",
         "bigint": "BIGINT",
@@ -202,12 +215,19 @@ class MysqlTarget(SqlTarget):
     def _definition(self, column: TargetColumn, keyed: bool) -> str:
         defined = super()._definition(column, keyed)
         # Of the database's own collation, two texts may be equal that differ in case.
-        is_text = column.kind == "text"
+        is_json = column.column_type is not None and column.column_type.is_json
+        is_text = column.kind == "text" and not is_json
         return f"{defined} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" if is_text else defined
 
-    def _type(self, column: TargetColumn) -> str:
+    def _type_of_kind(self, column: TargetColumn) -> str:
         sql_type = self.TYPES[column.kind]
         return f"{sql_type}(38, {column.scale})" if column.kind == "numeric" else sql_type
+
+    def _is_declared(self, expected: str, declared: str) -> bool:
+        # MariaDB's JSON is text that it checks, and integers are shown with a width.
+        if expected == "json":
+            return declared in ("json", "longtext")
+        return expected == declared or expected == declared.split("(")[0]
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
         number = error.args[0] if error.args and isinstance(error.args[0], int) else 0

@@ -19,6 +19,7 @@ from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
+from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.adbc import AdbcConnection
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.target import KEY, RowRefused, TargetColumn
@@ -69,6 +70,17 @@ class PostgresTarget(SqlTarget):
 
     # Two syncs would otherwise both plan against one watermark, or both create the table.
     LOCK = "SELECT 1 FROM pg_advisory_xact_lock(1818323813)"
+    type_names = TypeNames(
+        {
+            **{name: name for name in ("text", "json", "jsonb", "uuid", "boolean", "date")},
+            **{name: name for name in ("smallint", "integer", "bigint", "numeric")},
+            "varchar": "character varying",
+            "double": "double precision",
+            "timestamptz": "timestamp with time zone",
+            "timestamp": "timestamp without time zone",
+        },
+        has_arrays=True,
+    )
     TYPES: ClassVar[dict[str, str]] = {
         "text": "text",
         "bigint": "bigint",
@@ -121,7 +133,7 @@ class PostgresTarget(SqlTarget):
 
     def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The type that a column has to have; a list may be an array of the database."""
-        if declared.endswith("[]"):
+        if declared.endswith("[]") and column.column_type is None:
             return "" if column.is_list else self._type(column)
         return super().mismatch(column, declared)
 
@@ -140,6 +152,12 @@ class PostgresTarget(SqlTarget):
 
     def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
         yield from self._connection.fetch_batches(statement)
+
+    def _readable(self, name: str, declared: str) -> str:
+        column = sql.identifier(name)
+        if declared.endswith("[]"):
+            return f"to_json({column})::text"
+        return f"{column}::text" if declared in _TEXTUAL else column
 
     def begin(self, table: str, version: int) -> None:
         """Start a transaction on a table of this version; see SyncTarget."""

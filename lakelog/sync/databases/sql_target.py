@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
+from lakelog.sync.column_types import TypeNames
 from lakelog.sync.target import (
     KEY,
     WATERMARKS,
@@ -41,6 +42,7 @@ class SqlTarget(abc.ABC):
     can_replace = True
     batch_rows = 1_000_000
     table = "events"
+    type_names: ClassVar[TypeNames]
     TYPES: ClassVar[dict[str, str]]
     """The type of a new column, by kind."""
     ACCEPTED: ClassVar[dict[str, tuple[str, ...]]]
@@ -130,8 +132,11 @@ class SqlTarget(abc.ABC):
 
     def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The type that a column has to have, where the declared one does not fit; or nothing."""
-        plain = declared.lower().split("(")[0].strip()
-        return "" if plain in self.ACCEPTED[column.kind] else self._type(column)
+        expected, declared = self._type(column), declared.lower()
+        if column.column_type:
+            return "" if self._is_declared(expected.lower(), declared) else expected
+        plain = declared.split("(")[0].strip()
+        return "" if plain in self.ACCEPTED[column.kind] else expected
 
     def begin(self, table: str, version: int) -> None:
         """Start a transaction on a table of this version; see SyncTarget."""
@@ -201,16 +206,20 @@ class SqlTarget(abc.ABC):
         with self._errors():
             self._fetch(f"RELEASE SAVEPOINT {_POINT}")
 
-    def read(self, table: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    def read(self, table: str, schema: pa.Schema, types: Mapping[str, str]) -> Iterator[pa.Table]:
         """Yield rows with the columns and types of a schema, as `write` was given them; a value of
-        another type, which somebody else has written, is null."""
-        names = ", ".join(map(sql.identifier, schema.names))
+        another type, which somebody else has written, is null. `types` are the declared ones."""
+        names = ", ".join(self._readable(name, types.get(name, "")) for name in schema.names)
         with self._errors(table):
             for rows in self._rows(f"SELECT {names} FROM {self._name(table)}"):
                 columns = [
                     _array([row[n] for row in rows], field.type) for n, field in enumerate(schema)
                 ]
                 yield pa.Table.from_arrays(columns, schema=schema)
+
+    def _readable(self, name: str, declared: str) -> str:
+        """SQL that reads a column of a declared type as text, where it was given as text."""
+        return sql.identifier(name)
 
     def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
         """Run a statement; yield its rows, so many at a time."""
@@ -263,7 +272,16 @@ class SqlTarget(abc.ABC):
         return f"{sql.identifier(column.name)} {self._type(column)}{ending}"
 
     def _type(self, column: TargetColumn) -> str:
+        if column.column_type:
+            return self.type_names.spell(column.column_type)
+        return self._type_of_kind(column)
+
+    def _type_of_kind(self, column: TargetColumn) -> str:
         return self.TYPES[column.kind]
+
+    def _is_declared(self, expected: str, declared: str) -> bool:
+        """Whether a table has the type that a user gave a column; both in lower case."""
+        return expected == declared
 
     def _name(self, table: str) -> str:
         return sql.identifier(table)

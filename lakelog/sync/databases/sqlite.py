@@ -18,6 +18,7 @@ from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
+from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.adbc import AdbcConnection
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.target import KEY, RowRefused, TargetColumn, path_of
@@ -46,6 +47,12 @@ class SqliteTarget(SqlTarget):
     """A database file of SQLite."""
 
     BEGIN = "BEGIN IMMEDIATE"
+    type_names = TypeNames(
+        dict.fromkeys(("text", "json", "numeric", "timestamptz", "timestamp", "date"), "TEXT")
+        | dict.fromkeys(("smallint", "integer", "bigint", "boolean"), "INTEGER")
+        | {"double": "REAL"},
+        has_arguments=False,
+    )
     TYPES: ClassVar[dict[str, str]] = dict.fromkeys(
         ("text", "timestamptz", "timestamp", "date", "numeric"), "TEXT"
     ) | {"bigint": "INTEGER", "boolean": "INTEGER", "double": "REAL", "blob": "BLOB"}

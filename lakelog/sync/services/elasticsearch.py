@@ -28,6 +28,7 @@ from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.segments import sql
+from lakelog.sync.column_types import TypeNames
 from lakelog.sync.services.intent import IntentRecord, IntentTarget
 from lakelog.sync.target import (
     KEY,
@@ -72,6 +73,14 @@ BulkItem = tuple[str, bytes]
 class ElasticsearchTarget(IntentTarget):
     """The indices of an Elasticsearch or OpenSearch cluster."""
 
+    type_names = TypeNames(
+        {
+            **{name: name for name in ("text", "keyword", "integer", "double", "boolean", "date")},
+            "smallint": "short",
+            "bigint": "long",
+            "timestamptz": "date",
+        }
+    )
     ACCEPTED: ClassVar[dict[str, tuple[str, ...]]] = {
         "text": ("keyword", "text", "wildcard", "match_only_text", "constant_keyword"),
         "bigint": ("long", "unsigned_long"),
@@ -149,6 +158,9 @@ class ElasticsearchTarget(IntentTarget):
 
     def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The type that a field has to have, where the declared one does not fit; or nothing."""
+        if column.column_type:
+            expected = self.type_names.spell(column.column_type)
+            return "" if declared == expected else expected
         accepted = self.ACCEPTED[column.kind]
         if column.name == _JSON:
             accepted += _OBJECTS
@@ -174,6 +186,10 @@ class ElasticsearchTarget(IntentTarget):
         self._json("PUT", f"/{_quoted(table)}/_mapping", orjson.dumps(fields))
 
     def _field(self, column: TargetColumn) -> dict[str, Any]:
+        if column.column_type:
+            spelling = self.type_names.spell(column.column_type)
+            fields: dict[str, dict[str, Any]] = {"date": _DATES, "keyword": _KEYWORD}
+            return fields.get(spelling, {"type": spelling})
         if column.name == _JSON and column.kind == "text":
             if self._object == "flattened":
                 return {"type": "flattened", "ignore_above": 8191, "depth_limit": _DEPTH}

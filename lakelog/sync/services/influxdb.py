@@ -31,6 +31,7 @@ from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.segments import sql
+from lakelog.sync.column_types import TypeNames
 from lakelog.sync.services.intent import IntentRecord, IntentTarget
 from lakelog.sync.target import (
     KEY,
@@ -61,6 +62,8 @@ Point = tuple[int, dict[str, str], int]
 
 class InfluxTarget(IntentTarget):
     """The measurements of a bucket, or of a database of InfluxDB 1.x."""
+
+    type_names = TypeNames({name: name for name in ("text", "bigint", "double", "boolean")})
 
     def __init__(self, url: str) -> None:
         """Take the target of a URL. Raises InvalidSetting, without the URL."""

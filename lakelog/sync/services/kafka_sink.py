@@ -24,6 +24,7 @@ from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
+from lakelog.sync.column_types import TypeNames
 from lakelog.sync.target import KEY, WATERMARKS, TableShape, TargetColumn, Watermark, WatermarkMoved
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ _READER = {
 
 class KafkaTarget:
     """A topic that is written in transactions."""
+
+    # What JSON has: a message declares no types.
+    type_names = TypeNames({name: name for name in ("text", "bigint", "double", "boolean")})
 
     write_rows = 65_536
     can_set_aside = False
