@@ -41,7 +41,7 @@ _HEAD_TYPES = "{" + ",".join(f'"{name}":"VARCHAR"' for name in _TEXT) + "}"
 _KEY = f"""CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id <> ''
     THEN {sql.id_key("j.")} END) END"""
 # Up to here Python is done before the query would be planned.
-_FEW = 500
+_FEW = 1_500
 _SHAPES = 256
 """So many sets of members are remembered with what reads them."""
 _DECOMPRESSED = 1 << 23

@@ -49,6 +49,9 @@ PLACE = f"{_TIME} + seq AS place"
 
 
 _CELL_BYTES = 24
+_SHARED_ROWS = 10_000
+"""New rows of a tail become a table that all views read, if they are no more: the engine plans a
+query over a table faster than one over Arrow."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,16 @@ class _TailOverlay:
     layer: Layer
 
 
+@dataclass(frozen=True)
+class _NewRows:
+    """Rows of a tail from one on, as a table."""
+
+    tail: pa.Table
+    start: int
+    next_seq: int
+    table: Table
+
+
 class Projector:
     """The projections of one process on one lake. Safe for threads."""
 
@@ -112,6 +125,7 @@ class Projector:
             collections.OrderedDict()
         )
         self._tail_overlays: dict[str, _TailOverlay] = {}
+        self._new_rows: _NewRows | None = None
         self._shapes: dict[str, Shape] = {}
         self._mutex = OrderedLock(Rank.PROJECTOR)
         self.background_writer = BackgroundWriter()
@@ -149,6 +163,7 @@ class Projector:
             self._layers_by_view.clear()
             self._layers_by_state.clear()
             self._tail_overlays.clear()
+            self._new_rows = None
 
     def _layer(
         self, definition: Definition, values: Values, state: Manifest, tail: pa.Table | None
@@ -266,16 +281,16 @@ class Projector:
     ) -> Layer:
         """Lay the live tail over a layer; of a tail that grew, only what is new."""
         over = self._tail_overlays.get(name)
-        under, first = layer, 0
+        under, start = layer, 0
         if over is not None and over.under is layer:
             if over.tail is tail:
                 return over.layer
             if begins_with(tail, over.tail):
-                under, first = over.layer, over.tail.num_rows
-        rows = self._tail_rows(cursor, tail, first, state.next_seq)
-        made = self._builder.lay(cursor, under, rows)
-        self._tail_overlays[name] = _TailOverlay(layer, tail, made)
-        return made
+                under, start = over.layer, over.tail.num_rows
+        rows = self._tail_rows(cursor, tail, start, state.next_seq)
+        extended = self._builder.lay(cursor, under, rows)
+        self._tail_overlays[name] = _TailOverlay(layer, tail, extended)
+        return extended
 
     def _cut(
         self,
@@ -340,14 +355,22 @@ class Projector:
         return f"SELECT *, {PLACE} FROM ({' UNION ALL '.join(queries)})"
 
     def _tail_rows(
-        self, cursor: duckdb.DuckDBPyConnection, tail: pa.Table, first: int, next_seq: int
+        self, cursor: duckdb.DuckDBPyConnection, tail: pa.Table, start: int, next_seq: int
     ) -> str:
         """SQL for rows of the tail, with the seq they will have if nobody else is sealed before."""
-        rows = tail.slice(first)
-        seq = pa.array(np.arange(first, tail.num_rows, dtype=np.int64) + next_seq)
+        shared = self._new_rows
+        if shared and shared.tail is tail and (shared.start, shared.next_seq) == (start, next_seq):
+            return f"FROM {shared.table.name}"
+        rows = tail.slice(start)
+        seq = pa.array(np.arange(start, tail.num_rows, dtype=np.int64) + next_seq)
         cursor.register("lakelog_tail_rows", rows.append_column("seq", seq))
         listed = ", ".join((*EVENT_COLUMNS, "seq"))
-        return f"SELECT {listed}, {_TIME} + {next_seq} + {ORDER} AS place FROM lakelog_tail_rows"
+        query = f"SELECT {listed}, {_TIME} + {next_seq} + {ORDER} AS place FROM lakelog_tail_rows"
+        if rows.num_rows > _SHARED_ROWS:
+            return query
+        table = self._builder.table(cursor, query)
+        self._new_rows = _NewRows(tail, start, next_seq, table)
+        return f"FROM {table.name}"
 
     def _write(self, name: str, shape: Shape, parts: list[Part], table: Table) -> None:
         """Have a partial written."""

@@ -11,7 +11,6 @@ added, and those of the rows that gave way taken away.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,9 @@ else:
 _KEPT_BYTES = 32 << 20
 _KEPT = 16
 _STATE = re.compile(r"\bstate\b", re.IGNORECASE)
-_PLAIN = re.compile(r"\s*(select|from)\b", re.IGNORECASE)
+_PLAIN = re.compile(r"\s*(?=(?:select|from)\b)", re.IGNORECASE)
+_WITH = re.compile(r"\s*with\s+(?!recursive\b)", re.IGNORECASE)
+_SPLIT_MAX = 256
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,18 @@ class FinalQuery:
     by: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _SplitQuery:
+    """A query whose first parts do not depend on the time: it reads a table of each of them, in
+    the place of which `sql` has a placeholder."""
+
+    sql: str
+    parts: tuple[str, ...] = ()
+
+
+_SPLIT: dict[str, _SplitQuery] = {}
+
+
 def asked(definition: Definition, values: parameters.Values) -> FinalQuery:
     """Return what a view asks of its state."""
     totals = definition.filled(TOTALS, values) if TOTALS in definition.sections else ""
@@ -51,34 +64,24 @@ def asked(definition: Definition, values: parameters.Values) -> FinalQuery:
 
 def finish(builder: LayerBuilder, layer: Layer, asked: FinalQuery, now: int) -> pa.Table:
     """Answer from a layer."""
-    if parameters.NOW not in parameters.used(asked.finish):
-        return _kept(layer, asked, lambda: _over(builder, layer, asked))
+    has_time = parameters.NOW in parameters.used(asked.finish)
+    result = None if has_time else layer.results.get(asked)
+    if result is not None:
+        return result
     cursor = builder.cursor()
     try:
         relations, tables = _given(builder, cursor, layer, asked)
-        for name, query in relations.items():
-            view(cursor, name, query)
-        stored = layer.kept.get(asked)
-        if stored is None:
-            stored = _with_kept(builder, cursor, asked.finish)
-            _remember(layer.kept, asked, stored)
-        sql, kept = stored
-        made = cursor.sql(parameters.filled(sql, (), {}, now)).to_arrow_table()
-        del tables, kept
-        return made
+        query, parts = asked.finish, list[Table]()
+        if has_time:
+            query, parts = _over_tables(builder, cursor, layer, asked, relations)
+            query = parameters.filled(query, (), {}, now)
+        result = cursor.sql(_reading(cursor, query, relations)).to_arrow_table()
+        del tables, parts
     finally:
         cursor.close()
-
-
-def _over(builder: LayerBuilder, layer: Layer, asked: FinalQuery) -> pa.Table:
-    cursor = builder.cursor()
-    try:
-        relations, tables = _given(builder, cursor, layer, asked)
-        made = cursor.sql(_reading(cursor, asked.finish, relations)).to_arrow_table()
-        del tables
-        return made
-    finally:
-        cursor.close()
+    if not has_time and result.nbytes <= _KEPT_BYTES:
+        _remember(layer.results, asked, result)
+    return result
 
 
 def _given(
@@ -98,12 +101,17 @@ def _given(
 
 
 def _reading(cursor: duckdb.DuckDBPyConnection, query: str, relations: dict[str, str]) -> str:
-    """Return a query that reads relations by their names: those of a WITH before it, or if it may
-    have one itself, views, each of which takes as long as a short statement."""
-    if _PLAIN.match(query):
+    """Return a query that reads relations by their names: those of a WITH at its begin, or where
+    it may give these names itself, views, each of which takes as long as a short statement."""
+    if match := _PLAIN.match(query):
         return f"WITH {named(relations)} {query}"
-    for name, text in relations.items():
-        view(cursor, name, text)
+    match = _WITH.match(query)
+    if match and not any(
+        re.search(rf"\b{name}\b\W*(\(|\bas\b)", query, re.I) for name in relations
+    ):
+        return f"WITH {named(relations)}, {query[match.end() :]}"
+    for name, sql in relations.items():
+        view(cursor, name, sql)
     return query
 
 
@@ -157,55 +165,58 @@ def _totals(layer: Layer, asked: FinalQuery, table: Table) -> str:
     return given(asked.totals, state=f"SELECT {layer.shape.listed} FROM {table.name}")
 
 
-def _kept(layer: Layer, asked: FinalQuery, make: Callable[[], pa.Table]) -> pa.Table:
-    result = layer.results.get(asked)
-    if result is None:
-        result = make()
-        if result.nbytes <= _KEPT_BYTES:
-            _remember(layer.results, asked, result)
-    return result
-
-
-def _remember(cache: dict[Any, Any], key: Any, value: Any) -> None:
-    for old in list(cache)[: 1 - _KEPT]:
+def _remember(cache: dict[Any, Any], key: Any, value: Any, count: int = _KEPT) -> None:
+    for old in list(cache)[: 1 - count]:
         cache.pop(old, None)
     cache[key] = value
 
 
-def _with_kept(
-    builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, sql: str
+def _over_tables(
+    builder: LayerBuilder,
+    cursor: duckdb.DuckDBPyConnection,
+    layer: Layer,
+    asked: FinalQuery,
+    relations: dict[str, str],
 ) -> tuple[str, list[Table]]:
-    """Run the WITH queries free of `$now`; return SQL that reads their tables, and these."""
-    tree = _tree(cursor, sql)
-    statement = tree["statements"][0] if tree else {"node": {}}
-    queries = (statement["node"].get("cte_map") or {}).get("map", [])
-    tables: list[Table] = []
-    before: set[str] = set()
-    for cte in queries:
-        query = cte["value"]["query_node"]
-        text = _text(cursor, {**tree, "statements": [{**statement, "node": query}]})
-        if text and parameters.NOW not in parameters.used(text) and not before & _tables(query):
-            table = builder.table(cursor, text)
-            tables.append(table)
-            read = _tree(cursor, f"SELECT * FROM {table.name}")
-            cte["value"]["query_node"] = read["statements"][0]["node"]
-        before.add(cte["key"].lower())
-    return (_text(cursor, tree) or sql) if tables else sql, tables
+    """Return the query with tables in the place of its parts without `$now`, which are run once
+    for a layer; and these tables."""
+    split = _SPLIT.get(asked.finish)
+    if split is None:
+        split = _split(cursor, asked.finish)
+        _remember(_SPLIT, asked.finish, split, _SPLIT_MAX)
+    tables = layer.tables.get(asked)
+    if tables is None:
+        tables = [builder.table(cursor, _reading(cursor, q, relations)) for q in split.parts]
+        _remember(layer.tables, asked, tables)
+    query = split.sql
+    for nth, table in enumerate(tables):
+        query = query.replace(_placeholder(nth), table.name)
+    return query, tables
 
 
-def _tree(cursor: duckdb.DuckDBPyConnection, sql: str) -> Any:
+def _placeholder(nth: int) -> str:
+    """The name that a query has for the table of one of its parts before there is one."""
+    return f"lakelog_part_{nth}_"
+
+
+def _split(cursor: duckdb.DuckDBPyConnection, query: str) -> _SplitQuery:
+    """Take the WITH queries free of `$now` out of a query, where the engine can write it."""
+    parts: list[str] = []
+    earlier: set[str] = set()
     try:
-        return parse(cursor, sql)
-    except SyntaxFault:
-        return {}
-
-
-def _text(cursor: duckdb.DuckDBPyConnection, tree: Any) -> str | None:
-    """Return a tree as SQL, or None where the engine cannot write it."""
-    try:
-        return sql_of(cursor, tree)
-    except SyntaxFault:
-        return None
+        tree = parse(cursor, query)
+        (statement,) = tree["statements"]
+        for cte in (statement["node"].get("cte_map") or {}).get("map", []):
+            node = cte["value"]["query_node"]
+            sql = sql_of(cursor, {**tree, "statements": [{**statement, "node": node}]})
+            if parameters.NOW not in parameters.used(sql) and not earlier & _tables(node):
+                table = parse(cursor, f"SELECT * FROM {_placeholder(len(parts))}")
+                cte["value"]["query_node"] = table["statements"][0]["node"]
+                parts.append(sql)
+            earlier.add(cte["key"].lower())
+        return _SplitQuery(sql_of(cursor, tree) if parts else query, tuple(parts))
+    except (SyntaxFault, ValueError):
+        return _SplitQuery(query)
 
 
 def _tables(node: Any) -> set[str]:

@@ -3,9 +3,10 @@
 A state of millions of subjects is too long to be written anew for every hundred events. So where
 a view has a key, a state is in parts: rows that were touched since are hidden in the part that has
 them, and what they became is a new part. They are found by a sorted index of their keys' hashes,
-so that extending costs what is new. Parts over the base are joined where they are not much shorter
-than the next, which keeps them few; where they grew long, `fold` makes a new base of all. States
-without a key are short, and merged as a whole. Tables are dropped once no layer uses them.
+so that extending costs what is new. Of many parts over the base those are joined that are not
+much shorter than the next, which keeps them few; where they grew long, `fold` makes a new base of
+all. States without a key are short, and merged as a whole. Tables are dropped once no layer uses
+them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _SCANNED = 50_000
 """Of longer tables an index is made when they are searched again: it takes as long as a scan."""
 _SHORT, _TIMES = 2_000, 8
 """A part is joined with the next if it has so few rows, or at most so many times those."""
+_PARTS = 4
+"""So many parts need not be joined: to read one takes less than to make one of two."""
 _SPARE = 8
 """So many short tables without use wait to be written over, which saves a statement for each."""
 
@@ -147,7 +150,8 @@ class Layer:
     def __init__(self, shape: Shape, *parts: LayerPart, change: Change | None = None) -> None:
         self.shape, self.parts, self.change = shape, parts, change
         self.results: dict[Any, pa.Table] = {}
-        self.kept: dict[Any, tuple[str, list[Table]]] = {}
+        self.tables: dict[Any, list[Table]] = {}
+        """Of queries, those parts that do not depend on the time."""
         self.sums: dict[str, tuple[Table, dict[str, str]]] = {}
         """Totals, with the types of their columns."""
 
@@ -222,17 +226,16 @@ class LayerBuilder:
         parts = [f"FROM {delta.name}" for delta in deltas]
         if self._is_small(layer):
             return self._whole(cursor, layer, parts)
-        if len(deltas) > 1:
-            return self._overlay(cursor, layer, self.table(cursor, " UNION ALL ".join(parts)))
-        return self._overlay(cursor, layer, deltas[0])
+        merged = self.merged(cursor, layer.shape, parts) if len(deltas) > 1 else deltas[0]
+        return self._overlay(cursor, layer, merged)
 
     def lay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, segment: str) -> Layer:
         """Return the state that merging in the rows that SQL gives makes."""
-        mapped = given(layer.shape.map, segment=segment)
-        if self._is_small(layer):
-            return self._whole(cursor, layer, [mapped])
-        # Not merged in itself before: that is done with the rows which it replaces.
-        return self._overlay(cursor, layer, self.table(cursor, layer.shape.rows(mapped)))
+        if not self._is_small(layer):
+            return self._overlay(cursor, layer, self.mapped(cursor, layer.shape, segment))
+        partial = self.table(cursor, given(layer.shape.map, segment=segment))
+        # Where no row is of this view, what was computed from its state stays.
+        return self._whole(cursor, layer, [f"FROM {partial.name}"]) if partial.rows else layer
 
     def fold(self, cursor: duckdb.DuckDBPyConnection, layer: Layer) -> None:
         """Make all parts one table, for whoever reads next."""
@@ -251,11 +254,15 @@ class LayerBuilder:
         return Layer(layer.shape, LayerPart(made))
 
     def _overlay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, new: Table) -> Layer:
+        """Return the state that a partial merged in itself makes with the rows of its keys."""
+        if not new.rows:
+            return layer
         shape, parts = layer.shape, layer.parts
-        hashes = np.unique(_column(cursor, f"SELECT {_HASH} FROM {new.name}"))
+        column = _column(cursor, f"SELECT {_HASH} FROM {new.name}")
+        new.index, hashes = _index(column), np.unique(column)
         # Rows of another key with an equal hash come along: merged alone, they stay what they are.
         hits = [self._found(cursor, part, new, hashes) for part in parts]
-        gone = None
+        gone, come = None, new
         touched = [(part, hit) for part, hit in zip(parts, hits, strict=True) if len(hit)]
         if touched:
             numbers = _rows(cursor, "hits", [hit for _, hit in touched])
@@ -264,8 +271,7 @@ class LayerBuilder:
                 for (part, _), rows in zip(touched, numbers, strict=True)
             )
             gone = self.table(cursor, " UNION ALL ".join(reads))
-        merging = [f"FROM {table.name}" for table in (new, gone) if table is not None]
-        come = self.merged(cursor, shape, merging)
+            come = self.merged(cursor, shape, [f"FROM {new.name}", f"FROM {gone.name}"])
         over = [part.without(hit) for part, hit in zip(parts, hits, strict=True)]
         # What is before a layer whose totals were never asked for need not stay for them.
         before = layer.change
@@ -295,7 +301,9 @@ class LayerBuilder:
         return rows[hidden[at] != rows]
 
     def _joined(self, cursor: duckdb.DuckDBPyConnection, parts: list[LayerPart]) -> list[LayerPart]:
-        """Join the last parts where they are about as long; the base stays as it is."""
+        """Join the last of many parts where they are about as long; the base stays as it is."""
+        if len(parts) <= _PARTS:
+            return [part for part in parts if part.rows or part is parts[0]]
         first, rows = len(parts) - 1, parts[-1].rows
         while first > 1 and parts[first - 1].rows <= max(_SHORT, _TIMES * rows):
             first -= 1

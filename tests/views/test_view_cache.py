@@ -232,6 +232,34 @@ def test_each_row_of_a_growing_tail_is_mapped_once(
     assert live == rows(lake, "status", **WIDE)
 
 
+def test_new_rows_are_read_once_for_all_views_and_of_no_view_change_nothing(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views share a table of the new rows; one that has none of these keeps its very answer."""
+    lake, made, make = make_lake(), list[str](), LayerBuilder.table
+
+    def counted(self: LayerBuilder, cursor: duckdb.DuckDBPyConnection, query: str) -> Table:
+        made.append(query)
+        return make(self, cursor, query)
+
+    monkeypatch.setattr(LayerBuilder, "table", counted)
+    names = ("throughput", "errors", "status", "health")
+    lake.append([{"type": "COMPLETE", "subject": "a"}, {"type": "FAIL", "subject": "b"}])
+    before = [lake.view(name) for name in names]
+    made.clear()
+    lake.append({"type": "DISCOVER", "subject": "c"})
+    after = [lake.view(name) for name in names]
+    assert sum("lakelog_tail_rows" in query for query in made) == 1
+    assert [old is new for old, new in zip(before, after, strict=True)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert after[2]["items"].to_pylist() == [1, 1, 1]
+    assert after[3]["events"].to_pylist() == [3]
+
+
 def test_totals_outlast_the_folding_of_a_layer(make_lake: MakeLake) -> None:
     """Where what lies over a base is made part of it, the totals of both are still there."""
     lake = make_lake()
@@ -253,6 +281,7 @@ def test_keyed_views_stay_right_over_many_small_changes(
 ) -> None:
     """Subjects that change again and again, some of equal hash, in parts that are joined or not,
     found by scan and by index, give at each step what all events give."""
+    monkeypatch.setattr(layers, "_PARTS", 2)
     monkeypatch.setattr(layers, "_SHORT", 3)
     monkeypatch.setattr(layers, "_TIMES", 1)
     monkeypatch.setattr(layers, "_SCANNED", 5)
