@@ -75,9 +75,9 @@ ORDER = {
         follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue feeds",
     "analyze": "dedupe similar",
-    "train": """wording shards recipe_schema losses filters tokenizer recipe template selection
-        scratch tokens minhash cluster providers patterns redact shapes assign manifest
-        inventory dataset staging provenance leaks report
+    "train": """tables wording shards recipe_schema losses filters tokenizer recipe template
+        selection scratch tokens minhash cluster patterns redact shapes assign manifest inventory
+        dataset staging provenance leaks report
         documents trainingset rebuild compare agreement inspection sandbox""",
     "train/shapes": """parts messages schemas streams telemetry chat_exports chats chat_files rows
         conversations preferences windows shape structure""",

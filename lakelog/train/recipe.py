@@ -136,8 +136,8 @@ def _check_section(name: str, section: dict[str, Any], kind: Any, where: str) ->
         if key not in keys:
             raise InvalidRecipe(f"{where}: unknown key [{name}] {key}{_near(key, list(keys))}")
         spec = keys[key]
-        if not spec.takes(value):
-            raise InvalidRecipe(f"{where}: [{name}] {key} is {spec.words}, not {value!r}")
+        if not spec.accepts(value):
+            raise InvalidRecipe(f"{where}: [{name}] {key} is {spec.values}, not {value!r}")
         # An unknown kind has its own error; complaining about its keys first would mislead.
         if spec.shapes and kind in SHAPES and kind not in spec.shapes:
             listed = ", ".join(spec.shapes)
@@ -145,7 +145,7 @@ def _check_section(name: str, section: dict[str, Any], kind: Any, where: str) ->
     for key, spec in keys.items():
         if key not in section:
             if spec.is_needed(kind):
-                raise InvalidRecipe(f"{where}: [{name}] {key} is missing: {spec.doc}")
+                raise InvalidRecipe(f"{where}: [{name}] {key} is missing: {spec.meaning}")
             section[key] = spec.default_for(kind)
 
 

@@ -1,4 +1,4 @@
-"""The grammar of recipes: every section and key, its values, and its meaning."""
+"""The grammar of recipes out of `recipe_keys.toml`: sections and keys, values and meanings."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from lakelog.train.tables import read_table
+
 SHAPES = ("events", "text", "classification", "messages", "decision", "preference", "sequence")
 TEXTUAL = ("text", "classification", "messages", "preference")
 """Shapes whose rows are compared as texts, so that near duplicates never straddle a split."""
-
 
 NEEDS = {
     "events": "rows of any kind",
@@ -22,297 +23,111 @@ NEEDS = {
     "sequence": "subjects with events",
 }
 """What each shape needs to form a row."""
-_COMPARED = ("events", *TEXTUAL)
+
+_PATH = "a column of the selection, or a path such as data.title"
 
 
-def _text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _whole(value: Any) -> bool:
+def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_text, value))
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
-def _time(value: Any) -> bool:
-    return _text(value) or isinstance(value, date)
-
-
-def _exact(value: Any) -> bool:
-    return isinstance(value, bool) or _texts(value)
-
-
-def _near(value: Any) -> bool:
-    return isinstance(value, bool) or _number(value)
-
-
-def _kinds(value: Any) -> bool:
-    return value == "all" or _texts(value)
-
-
-def _tokenizer(value: Any) -> bool:
+def _is_tokenizer(value: object) -> bool:
     library, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
     return library in ("tiktoken", "tokenizers") and bool(name)
 
 
-def _above(value: Any) -> bool:
-    return _whole(value) and value >= 1
+_CHECKS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "text": ("text", _is_text),
+    "path": ("text", _is_text),
+    "number": ("a number", _is_number),
+    "whole": ("a whole number", _is_whole),
+    "above 0": (
+        "a number above 0",
+        lambda value: isinstance(value, int) and _is_whole(value) and value >= 1,
+    ),
+    "time": ("a time", lambda value: _is_text(value) or isinstance(value, date)),
+    "flag": ("true or false", lambda value: isinstance(value, bool)),
+    "texts": ("a list", _is_list),
+    "all or texts": ('a list, or "all"', lambda value: value == "all" or _is_list(value)),
+    "flag or texts": (
+        "true, false or columns",
+        lambda value: isinstance(value, bool) or _is_list(value),
+    ),
+    "flag or number": (
+        "a number, or true or false",
+        lambda value: isinstance(value, (bool, int, float)),
+    ),
+    "tokenizer": ("tiktoken:ENCODING or tokenizers:FILE", _is_tokenizer),
+}
+"""What `takes` may be: how an error calls such a value, and whether a value is one."""
 
 
 @dataclass(frozen=True)
-class Key:
+class RecipeKey:
     """One key: its values, its default, and the shapes it belongs to (all, if empty)."""
 
     doc: str
-    words: str
-    takes: Callable[[Any], bool]
-    default: Any = None
+    takes: str = "text"
+    words: str = ""
+    one_of: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
-    example: str = ""
+    default: Any = None
+    example: Any = None
+    active: bool | tuple[str, ...] = False
 
-    def is_needed(self, kind: Any) -> bool:
+    @property
+    def meaning(self) -> str:
+        """What the key is for."""
+        return f"{self.doc}: {_PATH}" if self.takes == "path" else self.doc
+
+    @property
+    def values(self) -> str:
+        """What its values are, as an error says it."""
+        if self.one_of:
+            return f"one of {', '.join(self.one_of)}"
+        return self.words or _CHECKS[self.takes][0]
+
+    def accepts(self, value: object) -> bool:
+        """Whether a value is one of those."""
+        return value in self.one_of if self.one_of else _CHECKS[self.takes][1](value)
+
+    def is_needed(self, shape: object) -> bool:
         """Whether a recipe of that shape must give it."""
-        return "*" in self.needed or kind in self.needed
+        return "*" in self.needed or shape in self.needed
 
-    def default_for(self, kind: Any) -> Any:
+    def is_active(self, shape: str) -> bool:
+        """Whether it is in force in a new recipe of that shape, and not only shown."""
+        return self.active if isinstance(self.active, bool) else shape in self.active
+
+    def default_for(self, shape: object) -> Any:
         """The value of a recipe that leaves it out."""
-        default = self.default.get(kind) if isinstance(self.default, dict) else self.default
+        default = self.default.get(shape) if isinstance(self.default, dict) else self.default
         return list(default) if isinstance(default, list) else default
 
 
-def _one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
-    return f"one of {', '.join(names)}", lambda value: value in names
+def _key(members: dict[str, Any]) -> RecipeKey:
+    # The lists that describe a key are fixed; those that are values stay what a recipe may hold.
+    described = ("one_of", "shapes", "needed", "active")
+    tuples = {
+        name: tuple(members[name]) for name in described if isinstance(members.get(name), list)
+    }
+    return RecipeKey(**(members | tuples))
 
 
-_COLUMN = "a column of the selection, or a path such as data.title"
-_SUBJECT = {"messages": "subject", "decision": "subject", "sequence": "subject"}
-
-KEYS: dict[str, dict[str, Key]] = {
-    "select": {
-        "sql": Key(
-            "the query whose rows are trained on",
-            "text",
-            _text,
-            needed=("*",),
-            example='"SELECT * FROM events"',
-        ),
-        "at": Key("tag, branch, snapshot or time; the present state by default", "text", _text),
-        "bookkeeping": Key(
-            "true: `events` has what lakelog itself appends too, such as its notes on exports",
-            "true or false",
-            lambda value: isinstance(value, bool),
-            False,
-        ),
-    },
-    "shape": {
-        "kind": Key("the shape of a row", *_one_of(*SHAPES), needed=("*",), example='"text"'),
-        "text": Key(
-            f"the text: {_COLUMN}",
-            "text",
-            _text,
-            {"text": "message", "classification": "message"},
-            ("events", "text", "classification"),
-        ),
-        "label": Key(
-            f"the class to predict: {_COLUMN}",
-            "text",
-            _text,
-            None,
-            ("events", "classification"),
-            needed=("classification",),
-        ),
-        "keep": Key(
-            "other columns to keep",
-            "a list of columns",
-            _texts,
-            [],
-            ("text", "classification", "messages", "decision", "preference"),
-        ),
-        "data": Key(
-            "`json` keeps the payload as text, `typed` makes a struct of it",
-            *_one_of("json", "typed"),
-            "json",
-            ("events",),
-        ),
-        "by": Key(
-            "whose events belong together",
-            "a column",
-            _text,
-            _SUBJECT,
-            ("messages", "decision", "sequence"),
-        ),
-        "role": Key(f"who speaks: {_COLUMN}", "text", _text, None, ("messages",)),
-        "content": Key(f"what is said: {_COLUMN}", "text", _text, None, ("messages",)),
-        "system": Key("a system message put first", "text", _text, None, ("messages",)),
-        "drop": Key(
-            "what may be left out whole: unknown_payload, unknown_role, no_user, no_answer,"
-            " broken_call; otherwise such a loss is refused",
-            'a list of reasons, or "all"',
-            _kinds,
-            [],
-            ("messages",),
-        ),
-        "also": Key(
-            "JSON lines beside the Parquet files",
-            "a list of openai, sharegpt",
-            _texts,
-            [],
-            ("messages",),
-        ),
-        "decision": Key(
-            "the type of decision events", "text", _text, {"decision": "AI_DECISION"}, ("decision",)
-        ),
-        "options": Key(
-            f"the options: {_COLUMN}", "text", _text, {"decision": "data.options"}, ("decision",)
-        ),
-        "chosen": Key(
-            f"what was chosen, or the better answer: {_COLUMN}",
-            "text",
-            _text,
-            {"decision": "data.chosen"},
-            ("decision", "preference"),
-        ),
-        "outcome": Key(
-            "the types of outcome events",
-            "a list of types",
-            _texts,
-            {"decision": []},
-            ("decision",),
-            needed=("decision",),
-        ),
-        "reward": Key(f"the outcome's value: {_COLUMN}", "text", _text, None, ("decision",)),
-        "window": Key(
-            "how long an outcome may take",
-            "a duration such as 1h",
-            _text,
-            {"decision": "1h"},
-            ("decision",),
-        ),
-        "history": Key(
-            "how many earlier events are the context",
-            "a number above 0",
-            _above,
-            {"decision": 16},
-            ("decision",),
-        ),
-        "prompt": Key(
-            f"the prompt: {_COLUMN}", "text", _text, {"preference": "data.prompt"}, ("preference",)
-        ),
-        "rejected": Key(f"the worse answer: {_COLUMN}", "text", _text, None, ("preference",)),
-        "response": Key(f"an answer: {_COLUMN}", "text", _text, None, ("preference",)),
-        "score": Key(f"an answer's score: {_COLUMN}", "text", _text, None, ("preference",)),
-        "token": Key(
-            f"what a sequence consists of: {_COLUMN}",
-            "text",
-            _text,
-            {"sequence": "type"},
-            ("sequence",),
-        ),
-        "length": Key(
-            "events in a window", "a number above 0", _above, {"sequence": 8}, ("sequence",)
-        ),
-    },
-    "filter": {
-        "quality": Key(
-            "published rules of quality: gopher, gopher_repetition, c4, or single ones of theirs",
-            "a list of rules",
-            _texts,
-            [],
-            _COMPARED,
-        ),
-        "languages": Key(
-            "texts in other languages are left out",
-            "a list of ISO 639-1 codes such as en",
-            _texts,
-            [],
-            _COMPARED,
-        ),
-        "drop": Key(
-            "the rules that may leave rows out; otherwise such a loss is refused",
-            'a list of rules and sets, or "all"',
-            _kinds,
-            [],
-            _COMPARED,
-        ),
-    },
-    "split": {
-        "train": Key("share of the groups in train", "a number", _number),
-        "validation": Key("share of the groups in validation", "a number", _number),
-        "test": Key("share of the groups in test", "a number", _number),
-        "group": Key(
-            "rows of a group are all in one split; by default the column `by`", "a column", _text
-        ),
-        "before": Key("rows from this time on are test, earlier ones the rest", "a time", _time),
-        "stratify": Key(
-            "a column whose values have the same shares in each split", "a column", _text
-        ),
-        "seed": Key("another seed gives another split", "a whole number", _whole, 0),
-    },
-    "dedupe": {
-        "exact": Key(
-            "drop equal rows; a list of columns compares only those",
-            "true, false or columns",
-            _exact,
-            False,
-        ),
-        "near": Key(
-            "drop near duplicates, of at least this Jaccard similarity; false compares nothing",
-            "a number such as 0.8, or true or false",
-            _near,
-            None,
-            _COMPARED,
-        ),
-        "keep": Key("which of equal rows is kept", *_one_of("first", "last"), "first"),
-        "shingle": Key("words per shingle, for `near`", "a number above 0", _above, 1, _COMPARED),
-    },
-    "redact": {
-        "kinds": Key(
-            "what is redacted: email, phone, ip, card, iban, key, name",
-            'a list, or "all"',
-            _kinds,
-            [],
-        ),
-        "mode": Key(
-            "mask gives <EMAIL>, pseudonym <EMAIL:keyed hash>",
-            *_one_of("mask", "pseudonym"),
-            "mask",
-        ),
-        "key_env": Key("the variable that holds the key of pseudonyms", "text", _text),
-        "deep": Key(
-            "a second pass by the library datafog (`lakelog[redact]`)",
-            "true or false",
-            lambda value: isinstance(value, bool),
-            False,
-        ),
-    },
-    "budget": {
-        "rows": Key("at most so many rows", "a whole number", _whole),
-        "tokens": Key("at most so many tokens", "a whole number", _whole),
-        "tokenizer": Key(
-            "what counts tokens: tiktoken:o200k_base, or tokenizers:tokenizer.json; else 4 bytes"
-            " are one",
-            "tiktoken:ENCODING or tokenizers:FILE",
-            _tokenizer,
-        ),
-        "download": Key(
-            "true: tiktoken may fetch a vocabulary that is not on this machine",
-            "true or false",
-            lambda value: isinstance(value, bool),
-            False,
-        ),
-        "balance": Key("keep equally many rows of each value of this column", "a column", _text),
-    },
-    "card": {
-        "title": Key("name of the data set", "text", _text),
-        "license": Key("such as mit or cc-by-4.0", "text", _text),
-        "description": Key("a few sentences", "text", _text),
-    },
+KEYS: dict[str, dict[str, RecipeKey]] = {
+    section: {name: _key(members) for name, members in keys.items()}
+    for section, keys in read_table("recipe_keys.toml").items()
 }

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
 from lakelog.runtime.lazy import Lazy
-from lakelog.train.patterns import KINDS, Kind, Rule, names
+from lakelog.train.patterns import KINDS, Kind, RedactionRule, names
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import quoted, text_of
 
@@ -314,7 +314,7 @@ def _escaped_sql(text: str, column: Column) -> str:
     )
 
 
-def _step(place: int, kind: Kind, rule: Rule, keyed: bool) -> str:
+def _step(place: int, kind: Kind, rule: RedactionRule, keyed: bool) -> str:
     """Replace the finds of one rule in the text of a column, where its hint matches."""
     text = f"__x{place}"
     pattern = text_of(rule.pattern)
@@ -346,7 +346,7 @@ def _step(place: int, kind: Kind, rule: Rule, keyed: bool) -> str:
     return f"CASE WHEN __k{place} AND {text} IS NOT NULL AND {guard} THEN {body} ELSE {text} END"
 
 
-def _replacement(kind: Kind, rule: Rule, keyed: bool) -> str:
+def _replacement(kind: Kind, rule: RedactionRule, keyed: bool) -> str:
     """SQL of what stands in the place of a find `m` whose head `h` is kept."""
     head = "h" if rule.keeps else "''"
     tail = f"regexp_extract(m, {text_of(f'(?:{rule.tail})$')})" if rule.tail else "''"

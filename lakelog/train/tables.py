@@ -1,0 +1,22 @@
+"""The tables of this package: TOML files beside its modules."""
+
+from __future__ import annotations
+
+import os.path
+import re
+import tomllib
+from typing import Any
+
+_REFERENCE = re.compile(r"%\{(\w+)\}")
+
+
+def read_table(name: str) -> dict[str, Any]:
+    """Return what a file beside this module holds."""
+    with open(os.path.join(os.path.dirname(__file__), name), "rb") as file:
+        return tomllib.load(file)
+
+
+def expand(pattern: str | list[str], fragments: dict[str, str | list[str]]) -> str:
+    """Return a pattern, or its pieces joined, with each `%{name}` replaced by that fragment."""
+    joined = pattern if isinstance(pattern, str) else "".join(pattern)
+    return _REFERENCE.sub(lambda reference: expand(fragments[reference[1]], fragments), joined)
