@@ -22,19 +22,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import ExportRefused
 from lakelog.runtime.lazy import Lazy
+from lakelog.train.arrays import Array
 from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.wording import quantity
 
 if TYPE_CHECKING:
     import numpy as np
-
-    Array = np.ndarray[Any, np.dtype[Any]]
 else:
-    Array = Any
     np = Lazy("numpy")
 
 REASONS = ("exact", "near", "one_side", "fence", "balance", "budget")

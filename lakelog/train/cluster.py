@@ -25,15 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.runtime.lazy import Lazy
 from lakelog.train import minhash
+from lakelog.train.arrays import Array
 from lakelog.train.tokens import ShingleSets, distinct_hashes, shingle_sets
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-
-    Array = np.ndarray[Any, np.dtype[Any]]
 else:
-    Array = Any
     np = Lazy("numpy")
     pa = Lazy("pyarrow")
 

@@ -8,17 +8,15 @@ threshold meet in one of them with 99.5 %, for at most 128 places.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
+from lakelog.train.arrays import Array
 from lakelog.train.tokens import ShingleSets
 
 if TYPE_CHECKING:
     import numpy as np
-
-    Array = np.ndarray[Any, np.dtype[Any]]
 else:
-    Array = Any
     np = Lazy("numpy")
 
 PLACES_MAX = 128

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import os.path
 import re
 import tomllib
 from typing import Any
 
+DIALECTS = "shapes/dialects.toml"
 _REFERENCE = re.compile(r"%\{(\w+)\}")
 
 
+@functools.cache
 def read_table(name: str) -> dict[str, Any]:
     """Return what a file beside this module holds."""
     with open(os.path.join(os.path.dirname(__file__), name), "rb") as file:
         return tomllib.load(file)
+
+
+def invert(words: dict[str, list[str]]) -> dict[str, str]:
+    """Return the name of the list in which each word stands."""
+    return {word: name for name, listed in words.items() for word in listed}
 
 
 def expand(pattern: str | list[str], fragments: dict[str, str | list[str]]) -> str:

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
+from lakelog.train.arrays import Array
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
-
-    Array = np.ndarray[Any, np.dtype[Any]]
 else:
-    Array = Any
     np = Lazy("numpy")
     pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")

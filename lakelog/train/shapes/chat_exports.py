@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.train.shapes.messages import read
-from lakelog.train.shapes.parts import Message
+from lakelog.train.shapes.parts import ChatMessage, Payload
 
 _SKIPPED = ("user_editable_context", "model_editable_context")
 """ChatGPT's instructions and memories of a user, which are no turns."""
@@ -29,10 +29,10 @@ class Line:
     parent: str
     answer: str = ""
     """The id of the model's answer that it is a part of."""
-    messages: list[Message] = field(default_factory=list)
+    messages: list[ChatMessage] = field(default_factory=list)
 
 
-def is_chatgpt(payload: dict[str, Any]) -> bool:
+def is_chatgpt(payload: Payload) -> bool:
     """Whether a payload is a conversation of ChatGPT's export."""
     mapping = payload.get("mapping")
     return isinstance(mapping, dict) and any(
@@ -41,22 +41,22 @@ def is_chatgpt(payload: dict[str, Any]) -> bool:
     )
 
 
-def of_chatgpt(payload: dict[str, Any], lost: Counter[str]) -> list[Message]:
+def of_chatgpt(payload: Payload, lost: Counter[str]) -> list[ChatMessage]:
     """Return the messages of the current branch. What its tools did, which OpenAI runs, is counted
     in `lost`."""
-    turns: list[Message] = []
+    turns: list[ChatMessage] = []
     for node in _branch(payload["mapping"], payload.get("current_node")):
         turns += _turn(node.get("message"), lost)
     return _joined(turns)
 
 
-def _branch(mapping: dict[str, Any], current: Any) -> list[dict[str, Any]]:
+def _branch(mapping: Payload, current: Any) -> list[Payload]:
     """The nodes from the root to the current one; without one, to the newest leaf."""
     nodes = {key: node for key, node in mapping.items() if isinstance(node, dict)}
     if current not in nodes:
         leaves = [key for key, node in nodes.items() if not node.get("children")]
         current = max(leaves, key=lambda key: _created(nodes[key]), default=None)
-    branch: list[dict[str, Any]] = []
+    branch: list[Payload] = []
     seen = set()
     while current in nodes and current not in seen:
         seen.add(current)
@@ -65,13 +65,13 @@ def _branch(mapping: dict[str, Any], current: Any) -> list[dict[str, Any]]:
     return branch[::-1]
 
 
-def _created(node: dict[str, Any]) -> float:
+def _created(node: Payload) -> float:
     message = node.get("message")
     created = message.get("create_time") if isinstance(message, dict) else None
     return created if isinstance(created, (int, float)) else 0.0
 
 
-def _turn(message: Any, lost: Counter[str]) -> list[Message]:
+def _turn(message: Any, lost: Counter[str]) -> list[ChatMessage]:
     """The turn of a node; none for what ChatGPT does not show."""
     if not isinstance(message, dict):
         return []
@@ -106,9 +106,9 @@ def _part(part: Any) -> Any:
     return {"type": medium}
 
 
-def _joined(turns: list[Message]) -> list[Message]:
+def _joined(turns: list[ChatMessage]) -> list[ChatMessage]:
     """Turns of which no two of the assistant follow each other: tools stood between them."""
-    joined: list[Message] = []
+    joined: list[ChatMessage] = []
     for turn in turns:
         if joined and turn["role"] == joined[-1]["role"] == "assistant":
             text = "\n\n".join(filter(None, (joined[-1]["content"], turn["content"])))
@@ -118,7 +118,7 @@ def _joined(turns: list[Message]) -> list[Message]:
     return joined
 
 
-def is_session(payload: dict[str, Any]) -> bool:
+def is_session(payload: Payload) -> bool:
     """Whether a payload is a line of a session of Claude Code."""
     if "leafUuid" in payload or ("snapshot" in payload and "messageId" in payload):
         return True
@@ -127,14 +127,14 @@ def is_session(payload: dict[str, Any]) -> bool:
     )
 
 
-def session_of(payload: dict[str, Any]) -> tuple[str | None, str]:
+def session_of(payload: Payload) -> tuple[str | None, str]:
     """Return the id of the session of a line, and the name of its side chain if it is of one."""
     session = payload.get("sessionId")
     side = str(payload.get("agentId") or "side") if payload.get("isSidechain") else ""
     return session if isinstance(session, str) else None, side
 
 
-def line_of(payload: dict[str, Any], lost: Counter[str]) -> Line | None:
+def line_of(payload: Payload, lost: Counter[str]) -> Line | None:
     """Return what a line of a session says; None if it is no line of the tree."""
     uuid, message = payload.get("uuid"), payload.get("message")
     if not isinstance(uuid, str):
@@ -149,7 +149,7 @@ def line_of(payload: dict[str, Any], lost: Counter[str]) -> Line | None:
     return line
 
 
-def conversation(lines: list[Line]) -> list[Message]:
+def conversation(lines: list[Line]) -> list[ChatMessage]:
     """Return the messages of the branch that the last of some lines ends, each answer whole."""
     by_uuid = {line.uuid: line for line in lines}
     chain: set[str] = set()
@@ -159,7 +159,7 @@ def conversation(lines: list[Line]) -> list[Message]:
         place = by_uuid[place].parent
     on_branch = [line for line in lines if line.uuid in chain]
     open_calls = {call["id"] for line in on_branch for call in _calls(line.messages)}
-    messages: list[Message] = []
+    messages: list[ChatMessage] = []
     answers: dict[str, int] = {}
     for line in lines:
         # Results of calls made at once follow one call each, and only one is followed by the rest.
@@ -176,18 +176,18 @@ def conversation(lines: list[Line]) -> list[Message]:
     return messages
 
 
-def _calls(messages: list[Message]) -> list[Message]:
+def _calls(messages: list[ChatMessage]) -> list[ChatMessage]:
     return [call for message in messages for call in message["tool_calls"] or []]
 
 
-def _answers(messages: list[Message], calls: set[str]) -> bool:
+def _answers(messages: list[ChatMessage], calls: set[str]) -> bool:
     """Whether messages are nothing but results of some calls."""
     return bool(messages) and all(
         message["role"] == "tool" and message["tool_call_id"] in calls for message in messages
     )
 
 
-def _continued(message: Message, more: Message) -> Message:
+def _continued(message: ChatMessage, more: ChatMessage) -> ChatMessage:
     """One answer out of two parts of it."""
     calls = [*(message["tool_calls"] or []), *(more["tool_calls"] or [])]
     text = "\n".join(filter(None, (message["content"], more["content"])))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
+
+from lakelog.train.shapes.parts import Payload
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,18 +23,18 @@ def lines(batch: pa.RecordBatch, dialect: str) -> bytes:
     return b"".join(orjson.dumps(convert(*pair)) + b"\n" for pair in pairs)
 
 
-def _openai(messages: list[dict[str, Any]], tools: str | None) -> dict[str, Any]:
+def _openai(messages: list[Payload], tools: str | None) -> Payload:
     record = {"messages": [_drop_nulls(message) for message in messages]}
     return {**record, "tools": orjson.loads(tools)} if tools else record
 
 
-def _drop_nulls(message: dict[str, Any]) -> dict[str, Any]:
+def _drop_nulls(message: Payload) -> Payload:
     fields = {key: value for key, value in message.items() if value not in (None, [])}
     fields.setdefault("content", None)
     return fields
 
 
-def _sharegpt(messages: list[dict[str, Any]], tools: str | None) -> dict[str, Any]:
+def _sharegpt(messages: list[Payload], tools: str | None) -> Payload:
     turns = []
     for message in messages:
         if message["content"]:

@@ -17,68 +17,29 @@ from typing import Any
 from lakelog.train.shapes import chat_exports, schemas, streams, telemetry
 from lakelog.train.shapes.chat_exports import Line
 from lakelog.train.shapes.messages import ITEMS, ROLES, read
-from lakelog.train.shapes.parts import CALLS, REPLIES, Message, from_json, list_from_json
-from lakelog.train.shapes.schemas import Schema
+from lakelog.train.shapes.parts import (
+    CALLS,
+    REPLIES,
+    ChatMessage,
+    Payload,
+    from_json,
+    list_from_json,
+)
+from lakelog.train.shapes.schemas import ToolSchema
+from lakelog.train.tables import DIALECTS, read_table
 
-_REQUESTS = (
-    "request",
-    "inputs",
-    "input",
-    "body",
-    "inputBodyJson",
-    "kwargs",
-    "params",
-    "requestBody",
-    "request_body",
-    "req",
-    "prompt",
-)
-_ANSWERS = (
-    "response",
-    "output",
-    "outputs",
-    "outputBodyJson",
-    "result",
-    "responseBody",
-    "response_body",
-    "res",
-    "completion",
-    "answer",
-)
-_TEXTUAL = ("input", "prompt", "response", "output", "outputs", "completion", "answer")
+_WORDS = read_table(DIALECTS)["bodies"]
+_REQUESTS = tuple(_WORDS["requests"])
+_ANSWERS = tuple(_WORDS["answers"])
+_TEXTUAL = tuple(_WORDS["textual"])
 """Of those, the ones that may be plain text; a `request` that is text is a line of HTTP."""
-_TEXTS = (
-    "output_text",
-    "text",
-    "completion",
-    "generated_text",
-    "answer",
-    "response",
-    "generation",
-    "content",
-    "outputText",
-)
+_TEXTS = tuple(_WORDS["texts"])
 _OTLP = (
     ("resourceSpans", ("scopeSpans", "instrumentationLibrarySpans"), "spans"),
     ("resourceLogs", ("scopeLogs",), "logRecords"),
 )
 # Names are those of the tools' own APIs: Langfuse in capitals, LangSmith in small letters.
-_PARTS_OF_TRACES = {
-    "SPAN",
-    "CHAIN",
-    "TOOL",
-    "AGENT",
-    "EVENT",
-    "RETRIEVER",
-    "EMBEDDING",
-    "EVALUATOR",
-    "GUARDRAIL",
-    "chain",
-    "retriever",
-    "embedding",
-    "parser",
-    "prompt",
-}
+_PARTS_OF_TRACES = frozenset(_WORDS["trace_parts"])
 """Observations and runs without messages of their own: these stand in those of the model."""
 
 
@@ -86,11 +47,11 @@ _PARTS_OF_TRACES = {
 class Chat:
     """What one payload says: a whole conversation so far, or messages that follow others."""
 
-    messages: list[Message]
+    messages: list[ChatMessage]
     whole: bool
     trace: str | None
     time: str
-    tools: list[Schema]
+    tools: list[ToolSchema]
     lost: Counter[str]
     """What could not be kept, by the reasons of `losses`."""
     line: Line | None = None
@@ -121,7 +82,7 @@ def chats(payload: Any, lost: Counter[str] | None = None) -> Iterator[Chat]:
         lost["no_messages" if _is_part_of_trace(payload) else "unknown_payload"] += 1
 
 
-def _lines_of_session(payload: dict[str, Any]) -> Iterator[Chat]:
+def _lines_of_session(payload: Payload) -> Iterator[Chat]:
     """The line of a session, if it is one of its tree: it follows others of them."""
     lost: Counter[str] = Counter()
     if line := chat_exports.line_of(payload, lost):
@@ -129,7 +90,7 @@ def _lines_of_session(payload: dict[str, Any]) -> Iterator[Chat]:
         yield Chat(line.messages, False, session, "", [], +lost, line, side)
 
 
-def _of_chatgpt(payload: dict[str, Any]) -> Chat | None:
+def _of_chatgpt(payload: Payload) -> Chat | None:
     lost: Counter[str] = Counter()
     messages = chat_exports.of_chatgpt(payload, lost)
     if not messages:
@@ -139,7 +100,7 @@ def _of_chatgpt(payload: dict[str, Any]) -> Chat | None:
     return Chat(messages, True, str(trace) if trace else None, when, [], +lost)
 
 
-def _documents(payload: dict[str, Any]) -> Iterator[Any]:
+def _documents(payload: Payload) -> Iterator[Any]:
     """The spans of an OTLP document, or the observations of a trace."""
     for outer, scopes, inner in _OTLP:
         for resource in _dicts(payload.get(outer)):
@@ -150,11 +111,11 @@ def _documents(payload: dict[str, Any]) -> Iterator[Any]:
         yield from payload["observations"]
 
 
-def _dicts(value: Any) -> list[dict[str, Any]]:
+def _dicts(value: Any) -> list[Payload]:
     return [v for v in list_from_json(value) if isinstance(v, dict)]
 
 
-def _kind_of_part(payload: dict[str, Any]) -> str:
+def _kind_of_part(payload: Payload) -> str:
     return str(payload.get("type") or payload.get("run_type") or "")
 
 
@@ -167,7 +128,7 @@ def _is_part_of_trace(payload: Any) -> bool:
     )
 
 
-def _chat(payload: dict[str, Any]) -> Chat | None:
+def _chat(payload: Payload) -> Chat | None:
     if chat_exports.is_chatgpt(payload):
         return _of_chatgpt(payload)
     lost: Counter[str] = Counter()
@@ -195,9 +156,9 @@ def _chat(payload: dict[str, Any]) -> Chat | None:
     return Chat(messages, is_whole, _trace_of(payload), when, tools, +lost)
 
 
-def _read_all(items: list[Any], lost: Counter[str]) -> list[Message]:
+def _read_all(items: list[Any], lost: Counter[str]) -> list[ChatMessage]:
     """The messages of several; calls that stand beside messages belong to the one before them."""
-    messages: list[Message] = []
+    messages: list[ChatMessage] = []
     for item in items:
         more = read(item, lost)
         # OpenAI's Responses emit a call as an item next to the message; in chat form it belongs to
@@ -211,7 +172,7 @@ def _read_all(items: list[Any], lost: Counter[str]) -> list[Message]:
     return messages
 
 
-def _spoken(prompt: list[Message], answers: list[Message]) -> list[Message]:
+def _spoken(prompt: list[ChatMessage], answers: list[ChatMessage]) -> list[ChatMessage]:
     """A prompt and its answer. Where the prompt ends in the assistant's words, the answer goes on
     with them (a prefill): both are one turn."""
     begun, given = prompt[-1:], answers[:1]
@@ -225,14 +186,14 @@ def _spoken(prompt: list[Message], answers: list[Message]) -> list[Message]:
     return [*prompt[:-1], {**given[0], "content": text}, *answers[1:]]
 
 
-def _starts_with(longer: list[Message], shorter: list[Message]) -> bool:
+def _starts_with(longer: list[ChatMessage], shorter: list[ChatMessage]) -> bool:
     pairs = zip(longer, shorter, strict=False)
     return len(longer) > len(shorter) and all(
         (a["role"], a["content"]) == (b["role"], b["content"]) for a, b in pairs
     )
 
 
-def _trace_of(payload: dict[str, Any]) -> str | None:
+def _trace_of(payload: Payload) -> str | None:
     context = payload.get("context") if isinstance(payload.get("context"), dict) else {}
     for holder in (payload, context):
         for key in ("traceId", "trace_id", "session_id", "conversation_id", "thread_id"):
@@ -241,7 +202,7 @@ def _trace_of(payload: dict[str, Any]) -> str | None:
     return None
 
 
-def _tools(body: Any) -> list[Schema]:
+def _tools(body: Any) -> list[ToolSchema]:
     """The tool definitions of a body or of the request in it."""
     body = from_json(body)
     definitions = schemas.of_body(body)
@@ -255,9 +216,7 @@ def _tools(body: Any) -> list[Schema]:
 _Exchange = tuple[list[Any], list[Any], bool]
 
 
-def _of_telemetry(
-    fields: dict[str, Any], payload: dict[str, Any], lost: Counter[str]
-) -> _Exchange | None:
+def _of_telemetry(fields: Payload, payload: Payload, lost: Counter[str]) -> _Exchange | None:
     if record := telemetry.event(payload):
         return record, [], False
     if exchange := telemetry.exchange_of(fields, payload):
@@ -275,7 +234,7 @@ def _of_telemetry(
     return None
 
 
-def _of_body(payload: dict[str, Any], lost: Counter[str]) -> _Exchange | None:
+def _of_body(payload: Payload, lost: Counter[str]) -> _Exchange | None:
     """What a body asks and answers; messages alone, or an answer alone, follow others."""
     # A chain or retriever span repeats the input and output of the model span inside it.
     if _kind_of_part(payload) in _PARTS_OF_TRACES:
@@ -296,18 +255,18 @@ def _is_text(request: list[Any]) -> bool:
     return all(isinstance(a, dict) and set(a) == {"role", "content"} for a in request[-1:])
 
 
-def _names_model(payload: dict[str, Any]) -> bool:
+def _names_model(payload: Payload) -> bool:
     bodies = (payload, *(from_json(payload.get(key)) for key in _REQUESTS))
     return any(isinstance(b, dict) and ("model" in b or "messages" in b) for b in bodies)
 
 
-def _follows(payload: dict[str, Any]) -> bool:
+def _follows(payload: Payload) -> bool:
     """Whether a request says only what is new since the answer that it names."""
     bodies = (payload, *(from_json(payload.get(key)) for key in _REQUESTS))
     return any(isinstance(b, dict) and b.get("previous_response_id") for b in bodies)
 
 
-def _is_answer(payload: dict[str, Any]) -> bool:
+def _is_answer(payload: Payload) -> bool:
     """Whether a payload without a request is what a model's API returns."""
     for body in (payload, *(from_json(payload.get(key)) for key in ("response", "output", "body"))):
         if isinstance(body, dict) and (
@@ -362,7 +321,7 @@ def _as_user(value: Any) -> Any:
     return value
 
 
-def _request_of(body: dict[str, Any]) -> list[Any]:
+def _request_of(body: Payload) -> list[Any]:
     """The messages of a request, its system prompt first."""
     # With previous_response_id the conversation already has its system prompt.
     system = [] if body.get("previous_response_id") else _system(body)
@@ -389,9 +348,9 @@ def _request_of(body: dict[str, Any]) -> list[Any]:
     return []
 
 
-def _instruction(body: dict[str, Any]) -> list[Message]:
+def _instruction(body: Payload) -> list[ChatMessage]:
     """The turns of an Alpaca or Dolly record: its history, then instruction and input."""
-    turns: list[Message] = []
+    turns: list[ChatMessage] = []
     for turn in list_from_json(body.get("history")):
         if isinstance(turn, list) and len(turn) == 2:
             turns += [
@@ -403,7 +362,7 @@ def _instruction(body: dict[str, Any]) -> list[Message]:
     return [*turns, {"role": "user", "content": "\n".join(lines)}]
 
 
-def _system(body: dict[str, Any]) -> list[Message]:
+def _system(body: Payload) -> list[ChatMessage]:
     """The system prompt that stands beside the messages: a text, parts, or messages."""
     config = body.get("config")
     for holder in (body, config if isinstance(config, dict) else {}):
@@ -423,7 +382,7 @@ def _system(body: dict[str, Any]) -> list[Message]:
     return []
 
 
-def _answers(body: dict[str, Any], lost: Counter[str]) -> list[Any]:
+def _answers(body: Payload, lost: Counter[str]) -> list[Any]:
     """What the model answered, wherever a body keeps it."""
     # A body with choices or candidates is the answer itself, not a wrapper of one.
     if any(key in body for key in ("choices", "candidates", "generations")):
@@ -439,7 +398,7 @@ def _answers(body: dict[str, Any], lost: Counter[str]) -> list[Any]:
     return [own] if "role" in own and len(own) > 1 else []
 
 
-def _may_be_text(key: str, body: dict[str, Any]) -> bool:
+def _may_be_text(key: str, body: Payload) -> bool:
     return key in _TEXTUAL or not isinstance(from_json(body[key]), str)
 
 
@@ -464,7 +423,7 @@ def _first(items: list[Any], lost: Counter[str]) -> list[Any]:
     return [g for answer in items[:1] for g in _answer(answer, lost)]
 
 
-def _answer_of(body: dict[str, Any], lost: Counter[str]) -> list[Any]:
+def _answer_of(body: Payload, lost: Counter[str]) -> list[Any]:
     # From the most specific form to the most general: a later test would also match earlier forms
     # and read less of them.
     for key in ("choices", "candidates"):

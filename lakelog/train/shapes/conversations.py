@@ -30,9 +30,9 @@ from lakelog.train.shapes import chat_exports
 from lakelog.train.shapes.chat_exports import Line
 from lakelog.train.shapes.chats import Chat, chats
 from lakelog.train.shapes.messages import ROLES, pair_calls
-from lakelog.train.shapes.parts import Message, from_json
+from lakelog.train.shapes.parts import ChatMessage, Payload, from_json
 from lakelog.train.shapes.rows import carry_columns
-from lakelog.train.shapes.schemas import Schema, unique
+from lakelog.train.shapes.schemas import ToolSchema, unique
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -129,7 +129,7 @@ def from_payloads(selection: Selection, recipe: Recipe, losses: Losses) -> pa.Re
     schema = _schema(recipe, extra, weighted=_has_weights(selection))
 
     def batches() -> Iterator[pa.RecordBatch]:
-        rows: list[dict[str, Any]] = []
+        rows: list[Payload] = []
         for conversation in _conversations(reader, losses):
             # A conversation may have several rows, so batches are cut by rows and not by
             # conversations.
@@ -207,11 +207,11 @@ def _schema(recipe: Recipe, extra: list[pa.Field], *, weighted: bool) -> pa.Sche
 class _Thread:
     """One conversation of a key: its messages, events and tools, and what it is without."""
 
-    messages: list[Message]
+    messages: list[ChatMessage]
     events: list[Any]
-    tools: list[Schema]
+    tools: list[ToolSchema]
     lost: Counter[str]
-    columns: dict[str, Any]
+    columns: Payload
     side: str = ""
     lines: list[Line] = field(default_factory=list)
     """The tree of a session, of which the messages are one branch."""
@@ -224,7 +224,7 @@ class _Conversation:
         self.key, self.group, self.stratum = key, group, stratum
         self._threads: list[_Thread] = []
 
-    def add(self, chat: Chat, event: Any, carry: dict[str, Any]) -> None:
+    def add(self, chat: Chat, event: Any, carry: Payload) -> None:
         """Add a chat: longer than one that is there, behind one, or a new one."""
         # A whole chat repeats the conversation so far: it extends the thread it begins with, and
         # the longer of the two is kept. A chat that begins with a tool result can only continue
@@ -250,7 +250,7 @@ class _Conversation:
             return
         self._threads.append(_Thread(chat.messages, [event], chat.tools, chat.lost, carry))
 
-    def _add_line(self, line: Line, chat: Chat, event: Any, carry: dict[str, Any]) -> None:
+    def _add_line(self, line: Line, chat: Chat, event: Any, carry: Payload) -> None:
         """Add a line of a session to its tree; each side chain has its own."""
         thread = next((t for t in self._threads if t.lines and t.side == chat.side), None)
         if thread is None:
@@ -264,7 +264,7 @@ class _Conversation:
         thread.events = [*thread.events, event]
         thread.tools = unique([*thread.tools, *chat.tools])
 
-    def rows(self, recipe: Recipe) -> list[dict[str, Any]]:
+    def rows(self, recipe: Recipe) -> list[Payload]:
         """The rows of this key."""
         rows = []
         for thread in self._threads:
@@ -302,7 +302,7 @@ class _Conversation:
         return rows
 
 
-def _learnt(thread: _Thread) -> list[Message]:
+def _learnt(thread: _Thread) -> list[ChatMessage]:
     """The messages of a thread up to the last that is to be learnt; those behind it are counted."""
     messages = thread.messages
     if all(message.get("weight") != 0 for message in messages):
@@ -345,7 +345,7 @@ def _conversations(reader: pa.RecordBatchReader, losses: Losses) -> Iterator[_Co
         yield current
 
 
-def _begins(longer: list[Message], shorter: list[Message]) -> bool:
+def _begins(longer: list[ChatMessage], shorter: list[ChatMessage]) -> bool:
     pairs = zip(longer, shorter, strict=False)
     return len(longer) >= len(shorter) and all(
         (a["role"], a["content"]) == (b["role"], b["content"]) for a, b in pairs

@@ -20,7 +20,8 @@ from lakelog.train.shapes.parts import (
     PART_FIELDS,
     REASONING,
     REPLIES,
-    Message,
+    ChatMessage,
+    Payload,
     are_parts,
     as_text,
     calls,
@@ -32,86 +33,12 @@ from lakelog.train.shapes.parts import (
     parts_from_json,
     reply_of,
 )
+from lakelog.train.tables import DIALECTS, invert, read_table
 
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "instructions": "system",
-    "systemmessage": "system",
-    "user": "user",
-    "human": "user",
-    "customer": "user",
-    "humanmessage": "user",
-    "assistant": "assistant",
-    "ai": "assistant",
-    "bot": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-    "agent": "assistant",
-    "chatgpt": "assistant",
-    "aimessage": "assistant",
-    "aimessagechunk": "assistant",
-    "function_call": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "tool_result": "tool",
-    "tool-result": "tool",
-    "observation": "tool",
-    "toolmessage": "tool",
-    "functionmessage": "tool",
-}
-_READ = {
-    "role",
-    "from",
-    "content",
-    "value",
-    "text",
-    "parts",
-    "name",
-    "tool_calls",
-    "toolCalls",
-    "function_call",
-    "tool_call_id",
-    "toolCallId",
-    "additional_kwargs",
-    "refusal",
-    "audio",
-    "images",
-    "invalid_tool_calls",
-    "reasoning_content",
-    "reasoning",
-    "thinking",
-    "tool_name",
-}
-_METADATA = {
-    "id",
-    "type",
-    "object",
-    "index",
-    "created",
-    "created_at",
-    "createdAt",
-    "timestamp",
-    "time",
-    "model",
-    "stop_reason",
-    "stop_sequence",
-    "finish_reason",
-    "finishReason",
-    "usage",
-    "status",
-    "usage_metadata",
-    "response_metadata",
-    "example",
-    "lc",
-    "cache_control",
-    "artifact",
-    "tool_call_chunks",
-    "chunk_position",
-    "container",
-    "event.name",
-    "uuid",
-}
+_WORDS = read_table(DIALECTS)["messages"]
+ROLES = invert(read_table(DIALECTS)["roles"])
+_READ = frozenset(_WORDS["handled"])
+_METADATA = frozenset(_WORDS["metadata"])
 """Fields about a message that are neither said nor shown to a model."""
 
 
@@ -119,7 +46,7 @@ ITEMS = CALLS | REPLIES | REASONING | BUILTIN
 """Items of OpenAI's Responses that stand beside messages, not in them."""
 
 
-def read(value: Any, lost: Counter[str]) -> list[Message]:
+def read(value: Any, lost: Counter[str]) -> list[ChatMessage]:
     """Return the messages that something in any dialect is; count what they are without."""
     if _is_pair(value):
         value = {"role": value[0], "content": value[1]}
@@ -150,7 +77,7 @@ def _is_pair(value: Any) -> bool:
     )
 
 
-def _unwrap(fields: dict[str, Any]) -> dict[str, Any]:
+def _unwrap(fields: Payload) -> Payload:
     """Take a message out of what LangChain, spans and choices put around it."""
     # LangChain's `dumps`: the class name at the end of `id` says the role.
     if fields.get("type") == "constructor" and isinstance(fields.get("kwargs"), dict):
@@ -164,11 +91,11 @@ def _unwrap(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _as_role(fields: dict[str, Any], name: str) -> dict[str, Any]:
+def _as_role(fields: Payload, name: str) -> Payload:
     return {} if fields.get("role") else {"role": name}
 
 
-def _message(fields: dict[str, Any], role: str, lost: Counter[str]) -> list[Message]:
+def _message(fields: Payload, role: str, lost: Counter[str]) -> list[ChatMessage]:
     content = parts_from_json(fields.get("content", fields.get("value", fields.get("text"))))
     parts = fields.get("parts", content if isinstance(content, list) else None)
     answer_to = id_of(fields, ("tool_call_id", "toolCallId"))
@@ -203,7 +130,7 @@ def _message(fields: dict[str, Any], role: str, lost: Counter[str]) -> list[Mess
     return messages
 
 
-def _count_fields(given: dict[str, Any], lost: Counter[str]) -> None:
+def _count_fields(given: Payload, lost: Counter[str]) -> None:
     """Count what a message says of itself in fields that a row has no place for."""
     for key in ("reasoning_content", "reasoning", "thinking"):
         lost["reasoning"] += bool(given.get(key))
@@ -217,7 +144,7 @@ def _count_fields(given: dict[str, Any], lost: Counter[str]) -> None:
     lost["field"] += sum(not k.startswith(("gen_ai.", "llm.")) for k in other)
 
 
-def _calls_in_fields(fields: dict[str, Any]) -> list[Message]:
+def _calls_in_fields(fields: Payload) -> list[ChatMessage]:
     """The calls that stand beside a message's content, the same ones once."""
     more = fields["additional_kwargs"] if isinstance(fields.get("additional_kwargs"), dict) else {}
     for holder in (fields, more):
@@ -240,10 +167,12 @@ class _Turns:
     lost: Counter[str]
     answer_to: str | None = None
     texts: list[str] = field(default_factory=list)
-    calls: list[Message] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
+    calls: list[ChatMessage] = field(default_factory=list)
+    messages: list[ChatMessage] = field(default_factory=list)
 
-    def convert(self, parts: list[Any], more_calls: list[Message] | None = None) -> list[Message]:
+    def convert(
+        self, parts: list[Any], more_calls: list[ChatMessage] | None = None
+    ) -> list[ChatMessage]:
         """Return the messages of the parts, and of the calls that stand beside them."""
         for part in parts:
             self._take(part)
@@ -279,14 +208,14 @@ class _Turns:
         elif kind != "silent":
             self._lose(kind, part)
 
-    def _lose(self, kind: str, part: dict[str, Any]) -> None:
+    def _lose(self, kind: str, part: Payload) -> None:
         self.lost[kind] += 1
         if kind in ("image", "audio", "video", "file"):
             self.texts.append(f"<{kind}>")
             if isinstance(part.get("transcript"), str):
                 self.texts.append(part["transcript"])
 
-    def _reply(self, part: dict[str, Any]) -> None:
+    def _reply(self, part: Payload) -> None:
         """Put a tool's result behind what was said before it."""
         # The result ends the text and calls before it, or they would be put behind it.
         self._flush()
@@ -314,8 +243,8 @@ class _Turns:
 
 
 def _as_message(
-    role: str, content: str, name: str | None, tool_calls: list[Message], answer_to: str | None
-) -> Message:
+    role: str, content: str, name: str | None, tool_calls: list[ChatMessage], answer_to: str | None
+) -> ChatMessage:
     text = content if role == "tool" else content or None
     return {
         "role": role,
@@ -330,12 +259,12 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def pair_calls(messages: list[Message]) -> list[Message]:
+def pair_calls(messages: list[ChatMessage]) -> list[ChatMessage]:
     """Give every call an id, and every result without one that of the call it answers.
 
     A result answers the first open call of its name, or of any name if it has none.
     """
-    result: list[Message] = []
+    result: list[ChatMessage] = []
     open_calls: list[tuple[str, str]] = []
     for place, message in enumerate(messages):
         if message["tool_calls"]:
@@ -351,7 +280,7 @@ def pair_calls(messages: list[Message]) -> list[Message]:
     return result
 
 
-def _link_reply(message: Message, open_calls: list[tuple[str, str]]) -> Message:
+def _link_reply(message: ChatMessage, open_calls: list[tuple[str, str]]) -> ChatMessage:
     call_id, name = message["tool_call_id"], message["name"]
     if call_id is None:
         # Gemini and ShareGPT have no ids: results are matched to open calls by name, in order.

@@ -11,91 +11,22 @@ from typing import Any
 
 import orjson
 
-Message = dict[str, Any]
-_TEXTS = {"text", "input_text", "output_text", "summary_text", "refusal"}
-CALLS = {"tool_call", "tool_use", "tool-call", "function_call", "custom_tool_call"}
-REPLIES = {
-    "tool_call_response",
-    "tool_result",
-    "tool-result",
-    "function_call_output",
-    "custom_tool_call_output",
-}
-REASONING = {"thinking", "redacted_thinking", "reasoning"}
-BUILTIN = {
-    "server_tool_use",
-    "server_tool_call",
-    "server_tool_call_response",
-    "mcp_tool_use",
-    "mcp_tool_result",
-    "web_search_call",
-    "file_search_call",
-    "computer_call",
-    "computer_call_output",
-    "code_interpreter_call",
-    "image_generation_call",
-    "local_shell_call",
-    "local_shell_call_output",
-    "mcp_call",
-    "mcp_list_tools",
-    "mcp_approval_request",
-    "mcp_approval_response",
-    "shell_call",
-    "shell_call_output",
-    "apply_patch_call",
-    "apply_patch_call_output",
-    "tool_search_call",
-    "tool_search_output",
-    "executableCode",
-    "codeExecutionResult",
-    "executable_code",
-    "code_execution_result",
-}
-_MEDIA = {
-    "image": "image",
-    "image_url": "image",
-    "input_image": "image",
-    "image-url": "image",
-    "audio": "audio",
-    "input_audio": "audio",
-    "audio_url": "audio",
-    "audio-url": "audio",
-    "video": "video",
-    "video_url": "video",
-    "video-url": "video",
-    "file": "file",
-    "input_file": "file",
-    "document": "file",
-    "document-url": "file",
-    "search_result": "file",
-    "uri": "file",
-    "blob": "file",
-    "binary": "file",
-    "media": "file",
-    "container_upload": "file",
-    "inlineData": "file",
-    "inline_data": "file",
-    "fileData": "file",
-    "file_data": "file",
-}
-PART_FIELDS = {
-    "type",
-    "text",
-    "content",
-    "refusal",
-    "json",
-    "id",
-    "index",
-    "cache_control",
-    "logprobs",
-    "thoughtSignature",
-    "thought_signature",
-    "state",
-    "thought",
-    "extras",
-}
+from lakelog.train.tables import DIALECTS, invert, read_table
+
+_WORDS = read_table(DIALECTS)["parts"]
+Payload = dict[str, Any]
+"""An object of JSON: what was logged, a message in it, or a part of one, in any dialect."""
+ChatMessage = Payload
+"""A message in the form of a row, see `messages`."""
+_TEXTS = frozenset(_WORDS["texts"])
+CALLS = frozenset(_WORDS["calls"])
+REPLIES = frozenset(_WORDS["replies"])
+REASONING = frozenset(_WORDS["reasoning"])
+BUILTIN = frozenset(_WORDS["builtin"])
+_MEDIA = invert(read_table(DIALECTS)["media"])
+PART_FIELDS = frozenset(_WORDS["fields"])
 """Fields of a text part that are read or say nothing to a model."""
-_SILENT = {"cachePoint", "cache_point", "step-start", "non_standard"}
+_SILENT = frozenset(_WORDS["silent"])
 
 
 def from_json(value: Any) -> Any:
@@ -120,7 +51,7 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def kind_of(part: dict[str, Any]) -> tuple[str, Any]:
+def kind_of(part: Payload) -> tuple[str, Any]:
     """Return what a part is, and the value that is read of it."""
     kind = str(part.get("type", ""))
     # Gemini and Bedrock have no type; the one key of the part says what it is.
@@ -149,7 +80,7 @@ def kind_of(part: dict[str, Any]) -> tuple[str, Any]:
     return _textual(part, kind)
 
 
-def _textual(part: dict[str, Any], kind: str) -> tuple[str, Any]:
+def _textual(part: Payload, kind: str) -> tuple[str, Any]:
     if kind in _TEXTS or not kind:
         for key in ("text", "content", "refusal"):
             if isinstance(part.get(key), str):
@@ -163,7 +94,7 @@ def _textual(part: dict[str, Any], kind: str) -> tuple[str, Any]:
     return ("silent" if kind in _SILENT or not _SILENT.isdisjoint(part) else "other_part"), None
 
 
-def _medium_of(part: dict[str, Any], kind: str) -> str | None:
+def _medium_of(part: Payload, kind: str) -> str | None:
     """Return image, audio, video or file for a part that is one."""
     key = kind if kind in _MEDIA else next((k for k in _MEDIA if isinstance(part.get(k), dict)), "")
     if not key:
@@ -178,16 +109,16 @@ def _medium_of(part: dict[str, Any], kind: str) -> str | None:
     return medium if medium in ("image", "audio", "video") else _MEDIA[key]
 
 
-CALL_IDS = ("call_id", "tool_call_id", "tool_use_id", "toolUseId", "toolCallId", "id")
+CALL_IDS = tuple(_WORDS["call_ids"])
 
 
-def id_of(part: dict[str, Any], names: tuple[str, ...]) -> str | None:
+def id_of(part: Payload, names: tuple[str, ...]) -> str | None:
     """Return the first id that stands under one of the names, as text."""
     ids = (part.get(name) for name in names)
     return next((str(f) for f in ids if f), None)
 
 
-def reply_of(part: dict[str, Any]) -> Any:
+def reply_of(part: Payload) -> Any:
     """What a tool answered; the AI SDK says its type beside it."""
     value = next((part[k] for k in ("result", "response", "content", "output") if k in part), None)
     if isinstance(value, dict) and set(value) == {"type", "value"}:
@@ -210,7 +141,7 @@ def parts_from_json(value: Any) -> Any:
     return decoded if isinstance(decoded, list) and are_parts(decoded) else value
 
 
-def calls(value: Any) -> list[Message]:
+def calls(value: Any) -> list[ChatMessage]:
     """Return tool calls in OpenAI's form; arguments are JSON text, a missing id is None."""
     tool_calls = []
     for call in _in_order(value):

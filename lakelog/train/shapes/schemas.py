@@ -9,27 +9,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from lakelog.train.shapes.parts import from_json
+from lakelog.train.shapes.parts import Payload, from_json
+from lakelog.train.tables import DIALECTS, read_table
 
-Schema = dict[str, Any]
-_PARAMETERS = (
-    "parameters",
-    "input_schema",
-    "inputSchema",
-    "parametersJsonSchema",
-    "parameters_json_schema",
-    "args_schema",
-)
-_KEYS = ("tools", "functions", "toolDefinitions", "tool_definitions")
-_HOLDERS = ("toolConfig", "tool_config", "config", "invocation_params", "extra", "options")
+_WORDS = read_table(DIALECTS)["tools"]
+ToolSchema = Payload
+_PARAMETERS = tuple(_WORDS["parameters"])
+_KEYS = tuple(_WORDS["lists"])
+_HOLDERS = tuple(_WORDS["holders"])
 _PLAIN = (None, "", "function", "custom", "default")
 _INDEXED = re.compile(
     r"llm\.(?:request\.functions|tools)\.(\d+)\.(?:tool\.)?(name|description|parameters|json_schema)"
 )
-_ATTRIBUTES = ("gen_ai.tool.definitions", "ai.prompt.tools", "gen_ai.request.tools")
+_ATTRIBUTES = tuple(_WORDS["attributes"])
 
 
-def schemas(value: Any) -> list[Schema]:
+def schemas(value: Any) -> list[ToolSchema]:
     """Return the definitions in a list of tools of any dialect, or in its JSON text."""
     value = from_json(value)
     if isinstance(value, dict):
@@ -39,7 +34,7 @@ def schemas(value: Any) -> list[Schema]:
     )
 
 
-def _is_by_name(fields: dict[str, Any]) -> bool:
+def _is_by_name(fields: Payload) -> bool:
     """Whether it maps names to definitions, as Langfuse keeps them."""
     definition_keys = {
         "name",
@@ -54,11 +49,11 @@ def _is_by_name(fields: dict[str, Any]) -> bool:
     )
 
 
-def _by_name(fields: dict[str, Any]) -> list[Schema]:
+def _by_name(fields: Payload) -> list[ToolSchema]:
     return [{"name": name, **from_json(value)} for name, value in fields.items()]
 
 
-def _schema(tool: Any) -> list[Schema]:
+def _schema(tool: Any) -> list[ToolSchema]:
     if not isinstance(tool, dict) or set(tool) <= {"cachePoint"}:
         return []
     for key in ("functionDeclarations", "function_declarations"):
@@ -75,7 +70,7 @@ def _schema(tool: Any) -> list[Schema]:
     return [tool]
 
 
-def _function(tool: dict[str, Any]) -> dict[str, Any]:
+def _function(tool: Payload) -> Payload:
     """Name, description, parameters and whatever else a definition says but its cache mark."""
     key = next((k for k in _PARAMETERS if tool.get(k) is not None), None)
     parameters = from_json(tool[key]) if key else None
@@ -91,9 +86,9 @@ def _function(tool: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in function.items() if v is not None}
 
 
-def of_body(body: Any) -> list[Schema]:
+def of_body(body: Any) -> list[ToolSchema]:
     """Return the definitions of a request, wherever it keeps them."""
-    definitions: list[Schema] = []
+    definitions: list[ToolSchema] = []
     body = from_json(body)
     if not isinstance(body, dict):
         return definitions
@@ -106,10 +101,10 @@ def of_body(body: Any) -> list[Schema]:
     return definitions
 
 
-def of_attributes(attributes: dict[str, Any]) -> list[Schema]:
+def of_attributes(attributes: Payload) -> list[ToolSchema]:
     """Return the definitions that a span has in its attributes."""
     definitions = [s for key in _ATTRIBUTES for s in schemas(attributes.get(key))]
-    indexed: dict[int, dict[str, Any]] = {}
+    indexed: dict[int, Payload] = {}
     for key, value in attributes.items():
         if match := _INDEXED.fullmatch(key):
             decoded = from_json(value)
@@ -124,7 +119,7 @@ def of_attributes(attributes: dict[str, Any]) -> list[Schema]:
     return definitions
 
 
-def extract(messages: list[Any]) -> tuple[list[Any], list[Schema]]:
+def extract(messages: list[Any]) -> tuple[list[Any], list[ToolSchema]]:
     """Separate tool definitions that are listed among messages, with role `tool`."""
     rest, definitions = [], []
     for message in messages:
@@ -137,9 +132,9 @@ def extract(messages: list[Any]) -> tuple[list[Any], list[Schema]]:
     return rest, definitions
 
 
-def unique(items: list[Schema]) -> list[Schema]:
+def unique(items: list[ToolSchema]) -> list[ToolSchema]:
     """Return the distinct definitions in their order."""
-    distinct: list[Schema] = []
+    distinct: list[ToolSchema] = []
     for schema in items:
         if schema not in distinct:
             distinct.append(schema)

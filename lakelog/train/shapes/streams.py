@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lakelog.train.shapes.parts import from_json, list_from_json
+from lakelog.train.shapes.parts import Payload, from_json, list_from_json
 
-Piece = dict[str, Any]
 _BLOCK_TEXTS = {"text_delta": "text", "thinking_delta": "thinking"}
 _BEDROCK = {"messageStart", "contentBlockStart", "contentBlockDelta", "messageStop"}
 
@@ -53,7 +52,7 @@ def _is_delta(value: Any) -> bool:
     )
 
 
-def _add(target: Piece, delta: Piece) -> None:
+def _add(target: Payload, delta: Payload) -> None:
     """Merge a delta: append to texts, merge calls by index, set everything else."""
     for key, value in delta.items():
         if key == "tool_calls" and isinstance(value, list):
@@ -75,8 +74,8 @@ _WHOLE = ("role", "id", "type", "name")
 """Members that some servers repeat with each piece."""
 
 
-def _of_chunks(pieces: list[Piece]) -> Piece:
-    messages: dict[str, Piece] = {}
+def _of_chunks(pieces: list[Payload]) -> Payload:
+    messages: dict[str, Payload] = {}
     for choice in [c for piece in pieces for c in list_from_json(piece.get("choices"))]:
         if isinstance(choice, dict):
             target = messages.setdefault(str(choice.get("index", 0)), {"role": "assistant"})
@@ -89,8 +88,8 @@ def _of_chunks(pieces: list[Piece]) -> Piece:
     return {"choices": [{"message": message} for message in messages.values()]}
 
 
-def _of_blocks(pieces: list[Piece]) -> Piece:
-    blocks: dict[str, Piece] = {}
+def _of_blocks(pieces: list[Payload]) -> Payload:
+    blocks: dict[str, Payload] = {}
     for piece in pieces:
         block, delta = piece.get("content_block"), piece.get("delta")
         if isinstance(block, dict):
@@ -111,13 +110,13 @@ def _of_blocks(pieces: list[Piece]) -> Piece:
     return {"role": "assistant", "content": [_with_input(b, "input") for b in blocks.values()]}
 
 
-def _with_input(block: Piece, key: str) -> Piece:
+def _with_input(block: Payload, key: str) -> Payload:
     """Parse the arguments of a call whose JSON arrived in fragments."""
     text = block.pop("json", None)
     return {**block, key: from_json(text)} if text else block
 
 
-def _of_responses(pieces: list[Piece], value: Any) -> Any:
+def _of_responses(pieces: list[Payload], value: Any) -> Any:
     """The complete response of the last event, or the finished items of an aborted stream."""
     repeated = [p["response"] for p in pieces if isinstance(p.get("response"), dict)]
     if repeated and repeated[-1].get("output"):
@@ -126,8 +125,8 @@ def _of_responses(pieces: list[Piece], value: Any) -> Any:
     return {"object": "response", "output": items} if items else value
 
 
-def _of_bedrock(pieces: list[Piece]) -> Piece:
-    blocks: dict[str, Piece] = {}
+def _of_bedrock(pieces: list[Payload]) -> Payload:
+    blocks: dict[str, Payload] = {}
     for piece in pieces:
         for key, inner in (("contentBlockStart", "start"), ("contentBlockDelta", "delta")):
             event = piece.get(key)
@@ -141,7 +140,7 @@ def _of_bedrock(pieces: list[Piece]) -> Piece:
     return {"output": {"message": {"role": "assistant", "content": list(blocks.values())}}}
 
 
-def _of_candidates(pieces: list[Piece]) -> Piece:
+def _of_candidates(pieces: list[Payload]) -> Payload:
     texts: dict[str, list[Any]] = {}
     for candidate in [c for piece in pieces for c in piece["candidates"]]:
         content = candidate.get("content") if isinstance(candidate, dict) else None
@@ -164,8 +163,8 @@ def _goes_on(last: Any, part: Any) -> bool:
     return bool(last.get("thought")) == bool(part.get("thought"))
 
 
-def _of_ollama(pieces: list[Piece]) -> Piece:
-    answer: Piece = {"role": "assistant", "content": ""}
+def _of_ollama(pieces: list[Payload]) -> Payload:
+    answer: Payload = {"role": "assistant", "content": ""}
     for piece in pieces:
         message = piece.get("message")
         message = dict(message) if isinstance(message, dict) else {"content": piece.get("response")}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from lakelog.train.shapes.parts import Message, from_json, list_from_json
+from lakelog.train.shapes.parts import ChatMessage, Payload, from_json, list_from_json
 
 _INDEXED = (
     re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(.+)"),
@@ -27,7 +27,7 @@ _BODIES = (
 )
 
 
-def attributes(payload: dict[str, Any]) -> dict[str, Any]:
+def attributes(payload: Payload) -> Payload:
     """The attributes of a span: a dict, OTLP's list of keys and values, or Langfuse's metadata."""
     fields = payload.get("attributes")
     # Langfuse keeps the original span attributes in the metadata of its observations.
@@ -71,7 +71,7 @@ def _values(inner: Any) -> list[Any]:
     return list_from_json(inner.get("values")) if isinstance(inner, dict) else []
 
 
-def event(payload: dict[str, Any]) -> list[Any]:
+def event(payload: Payload) -> list[Any]:
     """The message of a log record that is an event such as `gen_ai.user.message`."""
     fields = attributes(payload)
     name = payload.get("eventName") or payload.get("event_name") or fields.get("event.name")
@@ -84,16 +84,14 @@ def event(payload: dict[str, Any]) -> list[Any]:
     return [_of_event(match, body if isinstance(body, dict) else {"content": body})]
 
 
-def _of_event(match: re.Match[str], fields: dict[str, Any]) -> Message:
+def _of_event(match: re.Match[str], fields: Payload) -> ChatMessage:
     role = match[1] or "assistant"
     message = from_json(fields.get("message"))
     inner = message if isinstance(message, dict) else fields
     return {"role": role, **inner, **({"content": message} if isinstance(message, str) else {})}
 
 
-def exchange_of(
-    fields: dict[str, Any], payload: dict[str, Any]
-) -> tuple[list[Any], list[Any]] | None:
+def exchange_of(fields: Payload, payload: Payload) -> tuple[list[Any], list[Any]] | None:
     """Return request and response messages from the attributes and events of a span."""
     request = list_from_json(fields.get("gen_ai.input.messages"))
     response = list_from_json(fields.get("gen_ai.output.messages"))
@@ -113,7 +111,7 @@ def exchange_of(
     return None
 
 
-def bodies(fields: dict[str, Any]) -> tuple[Any, Any] | None:
+def bodies(fields: Payload) -> tuple[Any, Any] | None:
     """Request and answer that a span holds as JSON in two attributes."""
     # Other span kinds have input and output as well, which repeat those of the LLM span.
     if fields.get("openinference.span.kind", "LLM") != "LLM":
@@ -133,9 +131,9 @@ def _completion(value: Any) -> list[Any]:
     return decoded if isinstance(decoded, list) else [{"role": "assistant", "content": decoded}]
 
 
-def _indexed_messages(fields: dict[str, Any], pattern: re.Pattern[str]) -> list[Message]:
+def _indexed_messages(fields: Payload, pattern: re.Pattern[str]) -> list[ChatMessage]:
     """Messages written as one attribute a field: `gen_ai.prompt.0.role`."""
-    messages: dict[tuple[int, int], Message] = {}
+    messages: dict[tuple[int, int], ChatMessage] = {}
     for key, value in fields.items():
         if match := pattern.fullmatch(key):
             answer = match[1] in ("completion", "output_messages")
@@ -151,7 +149,7 @@ def _indexed_messages(fields: dict[str, Any], pattern: re.Pattern[str]) -> list[
     return [messages[place] for place in sorted(messages)]
 
 
-def _put(message: Message, name: str, value: Any) -> None:
+def _put(message: ChatMessage, name: str, value: Any) -> None:
     """Set a field of a message, `tool_calls.0.tool_call.function.name` included."""
     if match := _CALL.fullmatch(name):
         calls = message.setdefault("tool_calls", {})
@@ -163,7 +161,7 @@ def _put(message: Message, name: str, value: Any) -> None:
         message[name] = value
 
 
-def _span_events(payload: dict[str, Any]) -> list[Any]:
+def _span_events(payload: Payload) -> list[Any]:
     """Messages that a span has as events: `gen_ai.user.message` and older ones."""
     messages: list[Any] = []
     events = payload.get("events")
