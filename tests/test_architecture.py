@@ -86,7 +86,7 @@ ORDER = {
     "deploy": "deployment program kubectl container",
     "remotes": """remote directory aws_config s3 sftp ssh docker_config registry oci_descriptors
         oci_names oci conditions known objects untrusted site ancestry carry signature_files push
-        fetch check prune""",
+        merge_records merge_rows merge fetch check prune""",
     "state": """filesystems chunk_writer origin retention exchange rewind capture present contents
         listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",

@@ -190,11 +190,13 @@ def push(
     lakelog pull
     lakelog --branch try-it pull origin
     lakelog pull --dry-run
+    lakelog pull --merge
     lakelog pull --fetch && lakelog diff main origin/main
 """
 )
 @click.argument("name", required=False, metavar="[REMOTE]", shell_complete=complete_remote)
 @click.option("--fetch", "only_fetch", is_flag=True, help="Receive the states; change no branch.")
+@click.option("--merge", is_flag=True, help="Where both sides have new events, join them.")
 @click.option("--force", is_flag=True, help="Drop what is only here; asks first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be received.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -203,6 +205,7 @@ def pull(
     app: App,
     name: str | None,
     only_fetch: bool,
+    merge: bool,
     force: bool,
     dry_run: bool,
     yes: bool,
@@ -210,13 +213,17 @@ def pull(
 ) -> None:
     """Bring the branch up to date with a remote.
 
-    Refused if the branch has events that the remote lacks. `lakelog undo` undoes
-    a pull, a forced one, too. With --fetch no branch changes: the states are named
-    REMOTE/BRANCH. A tag that names another state here is kept. REMOTE may be left
-    out if there is one.
+    Refused if the branch has events that the remote lacks, unless --merge adds what
+    is only there. `lakelog undo` undoes a pull, a forced one and a merge, too. With
+    --fetch no branch changes: the states are named REMOTE/BRANCH. A tag that names
+    another state here is kept. REMOTE may be left out if there is one.
     """
-    if only_fetch and (force or yes):
-        raise click.UsageError("--fetch changes no branch: --force and --yes are not for it")
+    if only_fetch and (force or yes or merge):
+        raise click.UsageError(
+            "--fetch changes no branch: --force, --merge and --yes are not for it"
+        )
+    if merge and (force or yes):
+        raise click.UsageError("--merge drops nothing: --force and --yes are not for it")
     if only_fetch:
         _fetch(app, name, dry_run, target)
         return
@@ -226,7 +233,7 @@ def pull(
             raise click.Abort
         with app.progress("pulling", "bytes") as progress:
             result = fetching.pull(
-                lake, remote_name, force=force, dry_run=dry_run, progress=progress
+                lake, remote_name, force=force, merge=merge, dry_run=dry_run, progress=progress
             )
     _tell(app, result, target, "received")
 
@@ -327,7 +334,13 @@ def _tell(app: App, result: Pushed | Fetched, target: OutputTarget, verb: str) -
     carried = result.carried
     for ref, word in result.refs.items():
         app.say(f"{ref}: {'would be ' if result.dry_run and ' ' not in word else ''}{word}")
-    would = f"would be {verb}" if result.dry_run else verb
+    merged = None if isinstance(result, Pushed) else result.merged
+    if merged:
+        come = "would come" if result.dry_run else "came"
+        known_note = f"; {merged.known:,} of there were known" if merged.known else ""
+        app.say(f"{many(merged.events, 'event')} {come}{known_note}")
+    # To count events, a dry run of a merge receives them.
+    would = verb if merged or not result.dry_run else f"would be {verb}"
     existing_note = f"; {many(carried.kept, 'was there', 'were there')}" if carried.kept else ""
     signed = f", {many(carried.signatures, 'signature')}" if carried.signatures else ""
     app.say(
@@ -339,8 +352,8 @@ def _tell(app: App, result: Pushed | Fetched, target: OutputTarget, verb: str) -
 
 def _flat(result: Pushed | Fetched) -> dict[str, Any]:
     body = asdict(result)
-    carried = body.pop("carried")
-    return {**body, **carried}
+    carried, merged = body.pop("carried"), body.pop("merged", None)
+    return {**body, **carried} | (merged or {})
 
 
 def _record(store: Store, name: str) -> dict[str, Any]:

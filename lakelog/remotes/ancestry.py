@@ -3,24 +3,30 @@
 States are thinned, so parents cannot be followed far. What can be relied on: a branch that was not
 rewound since a move contains that move's events, and a rewind raises its generation (F7.5). So a
 move that both sides had in common is remembered (known.py), and from there each side is judged by
-its own log.
+its own log. A merge names the remote's move whose events it brought (F7.14), and counts as long as
+the branch was not rewound since: no other lake writes our moves.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 
-from lakelog.errors import TransferRefused
+from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.remotes import known
-from lakelog.remotes.known import KnownBranch, KnownRemote, Place
+from lakelog.remotes.known import KnownBranch, KnownRemote, Place, place_of
 from lakelog.remotes.site import Site
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Head, Move
 
 MAINTENANCE = {"compact", "maintain"}
 """Moves that change files and no events."""
+_REWINDS = {"rollback", "undo", "repair"}
 _MOVES_MAX = 1_000
+_MERGED = re.compile(r"move (\d+) of generation (\d+), state ([0-9a-f]{64})$")
+"""What the message of a merge ends with."""
 
 
 def settled(lake: Lake, branch: str) -> Head:
@@ -59,7 +65,14 @@ def is_contained(store: Store, site: Site, branch: KnownBranch, local: Move, rem
         and _is_maintained(site, remote, common.remote.number)
     ):
         return True
-    return _names(store, local, remote.snapshot)
+    if _names(store, local, remote.snapshot):
+        return True
+    return any(
+        _is_since(place, remote)
+        and _is_passed(site, place, remote)
+        and _is_maintained(site, remote, place.number)
+        for place in merged_places(store, local)
+    )
 
 
 def is_ahead(store: Store, site: Site, branch: KnownBranch, local: Move, remote: Move) -> bool:
@@ -75,6 +88,69 @@ def is_ahead(store: Store, site: Site, branch: KnownBranch, local: Move, remote:
     ):
         return True
     return _is_empty(store, local) or _is_named(site, local.snapshot, remote)
+
+
+def merged_message(name: str, events: int, known: int, place: Place) -> str:
+    """Return the message of a move that merges a state of `name`, seen at a place."""
+    counts = f"{events:,} events" + (f", {known:,} known" if known else "")
+    number, generation = place.number, place.generation
+    return f"{name}: {counts}; move {number} of generation {generation}, state {place.snapshot}"
+
+
+def merged_places(store: Store, local: Move) -> Iterator[Place]:
+    """Yield the places whose events the local branch has by a merge, the newest first."""
+    for move in _since_rewind(store, local):
+        match = _MERGED.search(move.message) if move.op == "merge" else None
+        if match:
+            yield Place(int(match[1]), int(match[2]), match[3])
+
+
+def shared_place(
+    store: Store, site: Site, branch: KnownBranch, local: Move, remote: Move
+) -> Place | str:
+    """Return the newest place of the remote branch whose events are on both branches, neither of
+    which was rewound since, as far as can be told; or the reason why there is none."""
+    common = branch.common
+    places = [place for place in merged_places(store, local) if _is_since(place, remote)]
+    # A merge may be with another remote, so its move has to be there.
+    passed = [place for place in places if _is_passed(site, place, remote)]
+    if common and common.local.generation == local.generation and _is_since(common.remote, remote):
+        passed += [common.remote] if _is_in_log(site, common.remote, remote) else []
+    if passed:
+        return max(passed, key=lambda place: place.number)
+    if common is None:
+        place = _named_on_both(store, site, local, remote)
+        return place or "no state is known that both had: they have no past in common"
+    if common.local.generation != local.generation:
+        return "it was rewound here (a rollback or undo) since both had the same events"
+    if common.remote.generation != remote.generation:
+        return "it was rewound there (a rollback or forced push) since both had the same events"
+    return "the move that both had in common is gone there"
+
+
+def _is_since(place: Place, remote: Move) -> bool:
+    """Whether a place is one of the branch as it was not rewound since."""
+    return place.generation == remote.generation and place.number <= remote.number
+
+
+def _is_passed(site: Site, place: Place, remote: Move) -> bool:
+    """Whether the log of the remote branch has the move of a place."""
+    head = site.move(remote.branch, place.number)
+    return head is not None and head.move.snapshot == place.snapshot
+
+
+def _named_on_both(store: Store, site: Site, local: Move, remote: Move) -> Place | None:
+    """Return the newest move of the remote branch that names a state which the local one names,
+    too, both since their last rewinds."""
+    named = {move.snapshot for move in _since_rewind(store, local) if move.op not in _REWINDS}
+    lowest = max(remote.number - _MOVES_MAX, 0)
+    for number in range(remote.number, lowest, -1):
+        head = site.move(remote.branch, number)
+        if head is None or head.move.generation != remote.generation:
+            return None
+        if head.move.snapshot in named and head.move.op not in _REWINDS:
+            return place_of(head.move)
+    return None
 
 
 def _is_in_log(site: Site, place: Place, remote: Move) -> bool:
@@ -107,12 +183,15 @@ def _is_unchanged(store: Store, local: Move, since: int) -> bool:
 
 def _names(store: Store, local: Move, snapshot: str) -> bool:
     """Whether a move of the local branch since the last rewind names a state."""
+    return any(move.snapshot == snapshot for move in _since_rewind(store, local))
+
+
+def _since_rewind(store: Store, local: Move) -> Iterator[Move]:
+    """Yield the moves of the local branch since its last rewind, the newest first."""
     for move in store.refs.newest_first(local.branch):
         if move.generation != local.generation:
-            return False
-        if move.snapshot == snapshot:
-            return True
-    return False
+            return
+        yield move
 
 
 def _is_named(site: Site, snapshot: str, remote: Move) -> bool:
@@ -131,3 +210,11 @@ def _is_empty(store: Store, local: Move) -> bool:
     """Whether nothing was ever published on the local branch."""
     state = store.manifests.of(local)
     return not (state.next_seq or state.pages or state.recent or state.ids)
+
+
+def refusal(url: str, branch: str, reason: str) -> Diverged:
+    """Return the error for branches that cannot be merged."""
+    return Diverged(
+        f"{url}: branch {branch!r} cannot be merged: {reason}: nothing was changed; keep one side"
+        " by `lakelog branch NAME`, then `lakelog pull --force`; or `lakelog push --force`"
+    )

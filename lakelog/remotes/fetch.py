@@ -2,7 +2,9 @@
 
 A fetch changes no branch: the newest state of a remote's branch becomes the tag `remote/branch`.
 A pull is a fetch and one move that names that state, made only if the remote has all that the
-branch has; what is pending is published before. A clone is a new lake with an id of its own.
+branch has; what is pending is published before. Where both have events of their own, a merge is a
+fetch and one move that adds what is only there (merge.py). A clone is a new lake with an id of its
+own.
 """
 
 from __future__ import annotations
@@ -10,17 +12,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import orjson
 
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.lake import Lake
 from lakelog.remotes import carry, known
-from lakelog.remotes.ancestry import is_ahead, is_contained, same_lake, settled
+from lakelog.remotes.ancestry import (
+    is_ahead,
+    is_contained,
+    refusal,
+    same_lake,
+    settled,
+    shared_place,
+)
 from lakelog.remotes.carry import Carried
 from lakelog.remotes.directory import DirectoryRemote
-from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
+from lakelog.remotes.known import Common, KnownBranch, KnownRemote, Place, place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.signature_files import SignedThere
 from lakelog.remotes.site import Site
+from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import bootstrap, disk, policy, tracking
 from lakelog.store.bootstrap import Store, start_branch
@@ -28,19 +41,27 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head, Move
 
+if TYPE_CHECKING:
+    from lakelog.remotes import merge as merging
+    from lakelog.remotes.merge import Merged
+else:
+    # It reads and writes rows, which a pull does not.
+    merging = Lazy("lakelog.remotes.merge")
+
 _LOOKS = 10
 
 
 @dataclass
 class Fetched:
-    """What a fetch or pull did: by ref, `new`, `updated`, `forced`, `up to date`, or `kept`, a tag
-    that names another state here; and what was received."""
+    """What a fetch or pull did: by ref, `new`, `updated`, `merged`, `forced`, `up to date`, or
+    `kept`, a tag that names another state here; what was received, and what a merge brought."""
 
     remote: str
     url: str
     dry_run: bool = False
     refs: dict[str, str] = field(default_factory=dict)
     carried: Carried = field(default_factory=Carried)
+    merged: Merged | None = None
 
 
 def fetch(
@@ -72,12 +93,14 @@ def pull(
     name: str,
     *,
     force: bool = False,
+    merge: bool = False,
     tags: bool = True,
     dry_run: bool = False,
     progress: ProgressCallback = lambda *_: None,
 ) -> Fetched:
     """Fetch the branch and make its state the newest here. Raises Diverged if the branch has events
-    that the remote lacks, unless `force` drops them; and as `fetch`."""
+    that the remote lacks, unless `force` drops them, or `merge` adds those of the remote to them;
+    and as `fetch`. A dry run that would merge receives what is there, to count it."""
     if force and not dry_run:
         policy.require(lake.store.paths, "pull-force")
     remote = known.load(lake.store, name)
@@ -85,7 +108,7 @@ def pull(
     with known.connected(remote.url) as connection:
         worker = _Fetch(lake.store, remote, Site(connection), result, progress)
         worker.prepare()
-        worker.pull(lake, force)
+        worker.pull(lake, "forced" if force else "merged" if merge else "")
         if tags:
             worker.tags()
     return result
@@ -175,6 +198,7 @@ class _Fetch:
         self._store, self._site, self._result = store, site, result
         self._known, self._progress = remote, progress
         self._signed = SignedThere(site)
+        self._only_looks = result.dry_run
 
     def prepare(self) -> None:
         """Find the lake there."""
@@ -214,27 +238,83 @@ class _Fetch:
             self._signatures(name, tag.snapshot)
             self._result.refs[name] = "new"
 
-    def pull(self, lake: Lake, force: bool) -> None:
-        """Fetch the lake's branch and go to its state."""
+    def pull(self, lake: Lake, otherwise: str) -> None:
+        """Fetch the lake's branch and go to its state; where both have events of their own, what is
+        to be done `otherwise`."""
         branch = lake.branch_name
         there = self._head(branch)
         if there is None:
             raise self._no_branch(branch)
-        self._branch(branch, there)
-        remote = there.move
-        for _ in range(_LOOKS):
+        remote, base = there.move, None
+        if otherwise == "merged":
             local = settled(lake, branch).move
-            label = self._label(branch, local, remote, force)
+            if self._label(branch, local, remote, otherwise) == "merged":
+                # Before the tag of the remote's branch leaves the state that both had.
+                base = self._shared_state(branch, local, remote)
+        # To count what a merge would bring, a dry run needs what is there.
+        self._only_looks = self._result.dry_run and base is None
+        self._branch(branch, there)
+        self._only_looks = self._result.dry_run
+        for _ in range(_LOOKS):
+            head = settled(lake, branch)
+            local = head.move
+            label = self._label(branch, local, remote, otherwise)
             self._result.refs[branch] = label
+            if label == "merged":
+                base = self._shared_state(branch, local, remote, base)
+                if self._merge(lake, head, base, remote):
+                    return
+                continue
             if self._result.dry_run or label == "up to date":
                 if local.snapshot == remote.snapshot:
                     self._note(branch, remote, local)
                 return
-            head = self._move(branch, local, remote.snapshot, rewind=label == "forced")
-            if head is not None:
-                self._note(branch, remote, head.move)
+            moved = self._move(branch, local, remote.snapshot, rewind=label == "forced")
+            if moved is not None:
+                self._note(branch, remote, moved.move)
                 return
         raise TransferRefused(f"branch {branch!r} is written to all the time: try again")
+
+    def _merge(self, lake: Lake, head: Head, base: Manifest, remote: Move) -> bool:
+        """Merge a fetched state; False if the branch changed meanwhile so that it is to be judged
+        again."""
+        name, theirs = f"{lake.branch_name} of {self._known.name}", self._store.manifests.of(remote)
+        merge = merging.Merge(lake, self._site.url, name, base, place_of(remote), theirs)
+        if self._result.dry_run:
+            self._result.merged = merge.preview(head)
+        else:
+            self._result.merged = merge.publish(head)
+        return self._result.merged is not None
+
+    def _shared_state(
+        self, branch: str, local: Move, remote: Move, read: Manifest | None = None
+    ) -> Manifest:
+        """Return the newest state whose events both branches have, unless it was `read`, from here
+        or from there. Raises Diverged."""
+        place = shared_place(self._store, self._site, self._known.branch(branch), local, remote)
+        if isinstance(place, str):
+            raise refusal(self._site.url, branch, place)
+        if read is not None and read.digest == place.snapshot:
+            return read
+        state = self._state_at(branch, place)
+        pages = {("manifests", page.digest): page.bytes for page in state.pages}
+        carry.download(self._store, self._site.remote, pages, Carried(), _silent)
+        return state
+
+    def _state_at(self, branch: str, place: Place) -> Manifest:
+        """Return the manifest of a move of the remote's branch. Raises Diverged if it is gone."""
+        manifests, snapshot = self._store.manifests, place.snapshot
+        if manifests.is_there(snapshot):
+            return manifests.load(snapshot)
+        head = self._site.move(branch, place.number)
+        if head and head.move.carried and head.move.snapshot == snapshot:
+            return manifests.decode(orjson.loads(head.move.carried), snapshot)
+        try:
+            carry.receive_manifest(self._store, self._site.remote, snapshot)
+        except TransferRefused:
+            reason = "the state that both had is kept neither here nor there"
+            raise refusal(self._site.url, branch, reason) from None
+        return manifests.load(snapshot)
 
     def start(self, branch: str) -> None:
         """Begin a branch of a clone with the state that was fetched."""
@@ -253,7 +333,7 @@ class _Fetch:
             self._known = self._known.with_branch(branch, updated)
             known.save(self._store, self._known)
 
-    def _label(self, branch: str, local: Move, remote: Move, force: bool) -> str:
+    def _label(self, branch: str, local: Move, remote: Move, otherwise: str) -> str:
         """What a pull has to do. Raises Diverged."""
         known_branch = self._known.branch(branch)
         if local.snapshot == remote.snapshot:
@@ -261,12 +341,13 @@ class _Fetch:
         if is_ahead(self._store, self._site, known_branch, local, remote):
             return "updated"
         if is_contained(self._store, self._site, known_branch, local, remote):
-            return "forced" if force else "up to date"
-        if force:
-            return "forced"
+            return "forced" if otherwise == "forced" else "up to date"
+        if otherwise:
+            return otherwise
         raise Diverged(
-            f"branch {branch!r} has events that {self._site.url} lacks: keep them with"
-            " `lakelog branch NAME`, then `lakelog pull --force`; or `lakelog push --force`"
+            f"branch {branch!r} has events that {self._site.url} lacks: join both by `lakelog pull"
+            " --merge`; or keep them with `lakelog branch NAME`, then `lakelog pull --force`; or"
+            " `lakelog push --force`"
         )
 
     def _move(self, branch: str, local: Move, snapshot: str, *, rewind: bool) -> Head | None:
@@ -290,11 +371,11 @@ class _Fetch:
         else:
             self._result.refs[label] = "updated" if is_here else "new"
             objects = self._receive(place.snapshot, head.move.carried)
-            if not self._result.dry_run:
+            if not self._only_looks:
                 with self._held(objects):
                     track(self._store, self._known.name, name, place.snapshot, head.move.carried)
         self._signatures("", place.snapshot)
-        if not self._result.dry_run and before.seen != place:
+        if not self._only_looks and before.seen != place:
             self._known = self._known.with_branch(name, KnownBranch(place, before.common))
             known.save(self._store, self._known)
 
@@ -309,7 +390,7 @@ class _Fetch:
             obtain=lambda pages: carry.download(self._store, far, pages, Carried(), _silent),
             text=text,
         )
-        if self._result.dry_run:
+        if self._only_looks:
             gone = carry.missing_here(self._store, objects)
             done.objects, done.bytes = len(gone), sum(gone.values())
         else:
@@ -328,7 +409,7 @@ class _Fetch:
 
     def _signatures(self, tag: str, snapshot: str) -> None:
         """Receive the signatures of a tag, or of a state."""
-        if not self._result.dry_run:
+        if not self._only_looks:
             received = self._signed.receive(self._store, tag, snapshot)
             self._result.carried.signatures += received
 

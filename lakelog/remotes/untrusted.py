@@ -34,6 +34,7 @@ TEXT_MAX = 32 << 20
 _VALUES_MAX = 1_000_000
 _CONTAINERS_MAX = 250_000
 _SIZE_MAX = 1 << 44
+_LAYOUTS = ("arrival", "sorted")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _WRITER = re.compile(r"[0-9a-f]{32}")
 _MOVE_TEXTS = "branch prev commit author op message snapshot".split()
@@ -168,6 +169,9 @@ def _check_entries(bodies: Any) -> None:
         _require(isinstance(entry.key, str), "an entry has no key")
         if isinstance(entry, SegmentEntry):
             _check_object(entry.key, entry.bytes)
+            # They become SQL.
+            _require(all(map(_is_count, entry.seq)), "an entry has a wrong seq")
+            _require(entry.layout in _LAYOUTS, "an entry has a wrong layout")
 
 
 def _check_object(digest: Any, size: Any) -> None:

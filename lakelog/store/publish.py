@@ -31,7 +31,9 @@ from lakelog.store.paths import KEYS, parse_wal
 from lakelog.store.ref import Head, Move, author, encode_ref, escape_text
 from lakelog.store.refs import IsSafe, PreparedMove
 
-USER_OPS = tuple("rollback undo snapshot retention dedupe quarantine repair push pull".split())
+USER_OPS = tuple(
+    "rollback undo snapshot retention dedupe quarantine repair push pull merge".split()
+)
 """Moves a user made; all others are publishing or maintenance, which undo skips."""
 AUTOMATIC_OPS = {"seal", "ingest", "compact", "maintain", "state", "container"}
 """Moves that nobody asked for by name; their states thin out with age."""

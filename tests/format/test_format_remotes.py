@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from lakelog.remotes import known, oci
+from lakelog.remotes.fetch import clone
 from lakelog.state.state import save_state
 from lakelog.store import disk, document
 from tests.support import registry_server
 from tests.support.lakes import opened
-from tests.support.remote_suite import add, push, snapshot
+from tests.support.remote_suite import add, pull, push, rows, snapshot
 
 
 @pytest.fixture
@@ -57,6 +58,37 @@ def test_what_a_remote_holds(pushed: tuple[Path, Path]) -> None:
         after = lake.store.refs.head("main").move
     assert (after.number, after.generation) == (before.number + 1, before.generation)
     assert after.wal == before.wal
+
+
+def test_what_a_merge_adds(pushed: tuple[Path, Path], home: Path) -> None:
+    """F7.14: rows of new segments, numbered on; the message ends in the move whose state came."""
+    here, there, other = pushed[0], pushed[1], home / "other"
+    clone(str(there), str(other))
+    add(str(here), "more", 5)
+    push(str(here))
+    add(str(other), "own", 3)
+    before = rows(str(other))
+    assert pull(str(other), merge=True).refs["main"] == "merged"
+    after, theirs = rows(str(other)), rows(str(here))
+    assert after[: len(before)] == before
+    assert [row[1:] for row in after[len(before) :]] == [row[1:] for row in theirs[-5:]]
+    assert [row[0] for row in after] == list(range(len(after)))
+    with opened(str(other)) as lake, opened(str(there)) as remote:
+        move, head = lake.store.refs.head("main").move, remote.store.refs.head("main").move
+        counted = f"move {head.number} of generation {head.generation}, state {head.snapshot}"
+        assert (move.op, move.generation) == ("merge", 0)
+        assert move.message.endswith(counted)
+        own, foreign = (
+            {
+                entry.key: entry.seq
+                for entry in each.store.manifests.segments(each.store.state("main"))
+            }
+            for each in (lake, remote)
+        )
+        shared = own.keys() & foreign.keys()
+        assert all(own[key] == foreign[key] for key in shared)
+        lake.append({"type": "more", "id": "more-0"})
+        assert lake.count() == len(after)
 
 
 def test_what_a_registry_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ from lakelog.store.ref import Move
 from lakelog.store.tail import Tail
 
 Ranges = dict[str, tuple[int, int]]
-_FROM_OTHERS = {"push", "pull"}
+_FROM_OTHERS = {"push", "pull", "merge"}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from lakelog.store.ref import Head, Move, author, digest_of, encode_ref
 Watermarks = dict[str, int]
 Moves = dict[int, tuple[Move, bytes]]
 _REWINDS = ("rollback", "undo", "repair", "branch")
-_NOT_REDONE = ("ingest", "dedupe", "retention", "quarantine", "view", "format", "rollback", "undo")
+_NOT_REDONE = tuple("ingest dedupe retention quarantine view format rollback undo merge".split())
 """Moves whose work does not come back when WAL frames are sealed again."""
 
 

@@ -1,0 +1,128 @@
+"""Entries of two states that share a base, joined: what one side alone changed is taken.
+
+A three-way merge by key, of everything that is no event segment. Of a source that is read on, the
+key is not enough: a cursor gets another key as its file grows, so those are compared by the origin
+of their rows, too. What differs only in where or when a source was looked at is no change.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Entry, Record, Removal, SegmentEntry, tombstone
+from lakelog.store.manifest import Manifest
+
+Key = tuple[str, str]
+"""The `what` and the key of an entry."""
+_STATUS = {
+    "cursor": frozenset(
+        "device inode mtime looked host size name begun apart places tail_key".split()
+    ),
+    "stream": frozenset(("host", "time", "marks")),
+}
+"""Members that say where and when a source was read, or follow from how far it was."""
+_CLOCK = frozenset(("time",))
+_CHANGED = {
+    "cursor": "the file {name} was read on",
+    "stream": "the stream {name} was read on",
+    "view": "the view {name} was defined",
+    "format": "the format {name} was defined",
+    "contract": "the contract of {name} was pinned",
+    "state": "the directory {name} was saved",
+}
+"""What was done on both sides, by what the entry is."""
+
+
+class Conflict(ValueError):
+    """Raised where both sides changed one thing in different ways; says which."""
+
+
+@dataclass(frozen=True)
+class LiveEntries:
+    """The live entries of a state: records by what and key, and segments of each kind by key."""
+
+    records: dict[Key, Record]
+    events: dict[str, SegmentEntry]
+    quarantine: dict[str, SegmentEntry]
+
+
+def live_entries(store: Store, state: Manifest) -> LiveEntries:
+    """Return the live entries of a state; opens every page. Raises DamagedManifest."""
+    live: dict[Key, Entry] = {}
+    pages = map(store.manifests.page, state.pages)
+    for entry in itertools.chain(*pages, state.recent):
+        key = entry.what, entry.key
+        live.pop(key, None)
+        if not isinstance(entry, Removal):
+            live[key] = entry
+    segments = [entry for entry in live.values() if isinstance(entry, SegmentEntry)]
+    return LiveEntries(
+        {key: entry for key, entry in live.items() if isinstance(entry, Record)},
+        {entry.key: entry for entry in segments if entry.kind == "events"},
+        {entry.key: entry for entry in segments if entry.kind != "events"},
+    )
+
+
+def join_records(
+    base: dict[Key, Record], ours: dict[Key, Record], theirs: dict[Key, Record]
+) -> list[Record | Removal]:
+    """Return the entries that bring to our records what only the others changed since `base`, those
+    that remove one first. Raises Conflict."""
+    here, there = _changed(base, ours), _changed(base, theirs)
+    for key in here & there:
+        if _content(ours.get(key)) != _content(theirs.get(key)):
+            raise Conflict(_words(key, theirs.get(key) or ours.get(key)))
+    read_here, read_there = _origins(here, base, ours), _origins(there, base, theirs)
+    for origin, keys in read_there.items():
+        if read_here.get(origin, keys) != keys:
+            key = min(keys)
+            raise Conflict(_words(key, theirs.get(key) or base.get(key)))
+    taken = sorted(there - here)
+    removals = [Removal(*key) for key in taken if key not in theirs and key in ours]
+    return [*removals, *(theirs[key] for key in taken if key in theirs)]
+
+
+def join_quarantine(
+    base: LiveEntries, ours: LiveEntries, theirs: LiveEntries
+) -> tuple[list[Removal], list[SegmentEntry]]:
+    """Return what removes quarantined lines that the others settled, and their new segments."""
+    settled = base.quarantine.keys() - theirs.quarantine.keys()
+    removals = [tombstone(ours.quarantine[key]) for key in sorted(settled & ours.quarantine.keys())]
+    had = base.quarantine.keys() | ours.quarantine.keys()
+    return removals, [entry for key, entry in theirs.quarantine.items() if key not in had]
+
+
+def _changed(base: dict[Key, Record], records: dict[Key, Record]) -> set[Key]:
+    """Return the keys whose content is not that of the base."""
+    keys = base.keys() | records.keys()
+    return {key for key in keys if _content(base.get(key)) != _content(records.get(key))}
+
+
+def _content(record: Record | None) -> dict[str, object] | None:
+    """Return what of a record says more than where and when; None where it is not there."""
+    if record is None:
+        return None
+    status = _STATUS.get(record.what, _CLOCK)
+    return {name: value for name, value in record.members.items() if name not in status}
+
+
+def _origins(
+    changed: Iterable[Key], base: dict[Key, Record], records: dict[Key, Record]
+) -> dict[str, set[Key]]:
+    """Return the changed cursors of each origin of rows."""
+    origins: dict[str, set[Key]] = {}
+    for key in changed:
+        if key[0] == "cursor":
+            for record in filter(None, (base.get(key), records.get(key))):
+                origin = str(record.members.get("origin") or key[1])
+                origins.setdefault(origin, set()).add(key)
+    return origins
+
+
+def _words(key: Key, record: Record | None) -> str:
+    name = record.members.get("name") if record and key[0] in _STATUS else None
+    done = _CHANGED.get(key[0], f"the {key[0]} {{name}} was changed")
+    return f"{done.format(name=repr(name or key[1]))} on both sides, each in its own way"
