@@ -23,6 +23,7 @@ from lakelog.query.segment_choice import near
 from lakelog.query.sql.analysis import analyze
 from lakelog.query.tail_rows import TailRows
 from lakelog.runtime.lazy import Lazy
+from lakelog.search import calls
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store import wal
@@ -68,7 +69,8 @@ class Follower:
     ) -> None:
         if where is not None and not where.strip():
             raise QueryFailed("the condition is empty")
-        self._store, self._branch, self._where = store, branch, where
+        self._store, self._branch = store, branch
+        self._where = None if where is None else calls.expanded(where)
         self._tail = Tail(store.paths, store.refs, branch)
         self._rows, self._connect = TailRows(store, connect), connect
         self._cursor: duckdb.DuckDBPyConnection = connect().cursor()

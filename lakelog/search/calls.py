@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lakelog.errors import QueryFailed
+from lakelog.errors import InvalidSearch, QueryFailed
 from lakelog.runtime.lazy import Lazy
 from lakelog.search.language import parse
 
@@ -25,7 +25,7 @@ def expanded(query: str) -> str:
     """Return a query with a condition in the place of each call of `search`.
 
     Its argument is one text in quotes, behind the alias of a table where there are several:
-    `search(e, 'timeout')`. Raises InvalidSearch; QueryFailed for another argument.
+    `search(e, 'timeout')`. Raises QueryFailed for another one, or a search that cannot be read.
     """
     if not _MAYBE.search(query):
         return query
@@ -42,8 +42,14 @@ def expanded(query: str) -> str:
                 "search() takes one text in quotes, and before it the alias of a table where there"
                 " are several: search(e, 'timeout -debug')"
             )
-        row = f"{call['row']}." if call["row"] else ""
-        query_text = call["text"][1:-1].replace("''", "'")
-        output += query[place : match.start()], condition.condition(parse(query_text), row)
+        output += query[place : match.start()], _condition_of(call)
         place = call.end()
     return "".join(output) + query[place:]
+
+
+def _condition_of(call: re.Match[str]) -> str:
+    row = f"{call['row']}." if call["row"] else ""
+    try:
+        return condition.condition(parse(call["text"][1:-1].replace("''", "'")), row)
+    except InvalidSearch as error:
+        raise QueryFailed(f"search({call['text'][:40]}): {error}") from None

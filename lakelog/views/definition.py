@@ -25,6 +25,7 @@ import re
 from dataclasses import dataclass, field
 
 from lakelog.errors import InvalidView
+from lakelog.search import calls
 from lakelog.views import params as parameters
 from lakelog.views.params import Param, Values
 
@@ -163,10 +164,15 @@ def _split(text: str) -> tuple[dict[str, str], list[Param], dict[str, Section]]:
         header,
         params,
         {
-            name: Section(name, "\n".join(lines[start:end]).rstrip().rstrip(";"), start + 1)
+            name: Section(name, _sql(lines[start:end]), start + 1)
             for (name, start), end in zip(starts, ends, strict=False)
         },
     )
+
+
+def _sql(lines: list[str]) -> str:
+    """The SQL of a section, with conditions in the place of calls of `search`."""
+    return calls.expanded("\n".join(lines).rstrip().rstrip(";"))
 
 
 def _declared(text: str, line: int) -> list[Param]:

@@ -10,6 +10,7 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidSearch, QueryFailed
 from lakelog.search.language import highlighter, parse
+from lakelog.views import user_views
 
 EVENTS = [
     {
@@ -28,6 +29,16 @@ EVENTS = [
     },
     {"type": "DISCOVER", "source": "pod", "subject": "ep_1", "data": {"status": 500}},
 ]
+
+
+LOUD = """-- key: source
+-- map
+SELECT source, count(*) AS n FROM segment WHERE search('level>=WARN') GROUP BY source
+-- merge
+SELECT source, sum(n)::BIGINT AS n FROM partials GROUP BY source
+-- finish
+SELECT source, n FROM state ORDER BY source
+"""
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +173,28 @@ def test_views_exports_and_refs_search(lake: lakelog.Lake, tmp_path: Path) -> No
     assert lake.sql(query.replace("events", '"found".events')).fetchall() == [("web",)]
     assert lake.export(query, tmp_path / "found.csv").rows == 1
     assert lake.explain(query)[0] <= 1
+    with pytest.raises(QueryFailed, match=r"search\('\(a'\): the closing"):
+        lake.sql("SELECT * FROM events WHERE search('(a')")
+
+
+def test_whatever_takes_a_condition_searches(tmp_path: Path) -> None:
+    """Live events, views, kept views, syncs and training sets know the function, too."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(EVENTS)
+        assert [e["source"] for e in lake.tail(9, where="search('level>=WARN')")] == ["web", "db"]
+        user_views.create(lake, "refused", "SELECT source FROM events WHERE search('refused')")
+        assert lake.view("refused").to_pylist() == [{"source": "web"}]
+        assert lake.sql("SELECT * FROM refused").fetchall() == [("web",)]
+        user_views.create(lake, "loud", LOUD)
+        assert lake.view("loud").to_pylist() == [
+            {"source": "db", "n": 1},
+            {"source": "web", "n": 1},
+        ]
+        lake.append(EVENTS[:1])
+        assert lake.view("loud").to_pylist() == [
+            {"source": "db", "n": 1},
+            {"source": "web", "n": 2},
+        ]
 
 
 def test_what_was_found_is_shown(lake: lakelog.Lake) -> None:
