@@ -6,37 +6,16 @@ import dataclasses
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import lakelog.train as sets
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output, write_new
 from lakelog.cli.render.terminal import many
 from lakelog.render.formats import of_records
-from lakelog.runtime.lazy import Lazy
-from lakelog.train.recipe_schema import SHAPES
-
-if TYPE_CHECKING:
-    import lakelog.train.rebuild as rebuilding
-    from lakelog.train import (
-        compare,
-        inspection,
-        leaks,
-        losses,
-        provenance,
-        sandbox,
-        template,
-        trainingset,
-    )
-else:
-    compare, inspection, losses, provenance, rebuilding, sandbox, template, trainingset = (
-        Lazy(f"lakelog.train.{name}")
-        for name in (
-            "compare inspection losses provenance rebuild sandbox template trainingset".split()
-        )
-    )
 
 
 @click.group(
@@ -63,7 +42,7 @@ def train() -> None:
     lakelog train init decision -o decisions.toml
 """
 )
-@click.argument("kind", type=click.Choice(SHAPES), metavar="SHAPE", default="text")
+@click.argument("kind", type=click.Choice(sets.Recipe.SHAPES), metavar="SHAPE", default="text")
 @click.option("-o", "--output", "out", type=click.Path(), metavar="FILE", help="Write it to FILE.")
 def init(app: App, kind: str, out: str | None) -> None:
     """Print a commented recipe for a shape.
@@ -72,7 +51,7 @@ def init(app: App, kind: str, out: str | None) -> None:
     sequence; text by default.
     """
     name = os.path.splitext(os.path.basename(out))[0] if out and out != "-" else kind
-    recipe_text = template.template(kind, name)
+    recipe_text = sets.Recipe.template(kind, name)
     if out is None or out == "-":
         click.echo(recipe_text, nl=False)
         return
@@ -105,7 +84,7 @@ def export(app: App, recipe: str, out: str, as_json: bool) -> None:
     """
     started = time.monotonic()
     with app.open() as lake, app.progress("train", "s") as progress:
-        result = trainingset.export(
+        result = sets.export(
             lake, recipe, out, progress=lambda note: progress(_seconds(started), note=note)
         )
     record = {
@@ -127,8 +106,8 @@ def export(app: App, recipe: str, out: str, as_json: bool) -> None:
         counted = ", ".join(f"{n:,} {why}" for why, n in record[counts].items() if n)
         if counted:
             app.say(f"{action}: {counted}")
-    if loss_note := losses.sentence(record["losses"]):
-        app.say(f"not kept: {loss_note}")
+    if result.not_kept:
+        app.say(f"not kept: {result.not_kept}")
     for warning in result.warnings:
         app.say(f"warning: {warning}")
     if as_json:
@@ -141,7 +120,7 @@ def _seconds(started: float) -> int:
     return int(time.monotonic() - started)
 
 
-def _report_leaks(app: App, certificate: leaks.Certificate) -> None:
+def _report_leaks(app: App, certificate: sets.Certificate) -> None:
     for leak in certificate.leaks:
         app.say(f"leak ({leak.kind}): {leak.words}")
     if not certificate.clean:
@@ -172,26 +151,24 @@ def check(app: App, path: str, against: str | None, target: OutputTarget) -> Non
     """
     with app.progress("checking") as progress:
         progress(0)
-        certificate = sandbox.check(path, against)
+        certificate = sets.check(path, against)
     record = {"path": path, "against": against, **certificate.record()}
     emit_record(record, target, lambda: _words_of(certificate))
     if not certificate.clean:
         click.get_current_context().exit(exits.WRONG)
 
 
-def _words_of(certificate: leaks.Certificate) -> str:
+def _words_of(certificate: sets.Certificate) -> str:
     width = max(map(len, certificate.checks))
     lines = []
     for name, description in certificate.checks.items():
         leaked = [leak.words for leak in certificate.leaks if leak.kind == name]
         finding = "; ".join(leaked) or ("none" if not description.startswith("not ") else "")
         lines.append(f"{name:{width}}  {description}{finding and f': {finding}'}")
-    # a file that was edited tells nothing about the splits: it is a finding and no leak
-    other_leaks = sum(leak.kind in inspection.NAMES for leak in certificate.leaks)
-    count = len(certificate.leaks) - other_leaks
+    count = len(certificate.leaks) - certificate.file_findings
     total = many(count, "leak") if count else "no leak found"
-    if other_leaks:
-        total += f", but {many(other_leaks, 'finding')} about files and manifest"
+    if certificate.file_findings:
+        total += f", but {many(certificate.file_findings, 'finding')} about files and manifest"
     return "\n".join([*lines, total, ""])
 
 
@@ -215,7 +192,7 @@ def rebuild(app: App, path: str, out: str | None, logical: bool, target: OutputT
     """
     started = time.monotonic()
     with app.open() as lake, app.progress("rebuild", "s") as progress:
-        result = rebuilding.rebuild(
+        result = sets.rebuild(
             lake,
             path,
             out,
@@ -227,7 +204,7 @@ def rebuild(app: App, path: str, out: str | None, logical: bool, target: OutputT
         click.get_current_context().exit(exits.WRONG)
 
 
-def _words_of_rebuild(result: rebuilding.RebuildResult) -> str:
+def _words_of_rebuild(result: sets.RebuildResult) -> str:
     lines = [
         f"{name} was {previous} and is {current}"
         for name, (previous, current) in result.versions.items()
@@ -255,7 +232,7 @@ def list_(app: App, target: OutputTarget) -> None:
     columns; --json gives all: also name, snapshot, and `here`, false for those gone.
     """
     with app.open() as lake:
-        rows = [_export_record(facts) for facts in provenance.exports(lake)]
+        rows = [_export_record(facts) for facts in sets.exports(lake)]
     columns = ["export", "name", "shape", "created", "rows", "clean", "snapshot", "path", "here"]
     # Eighty columns have no room for all: the id and the path can be copied, the rest is in JSON.
     brief = ["export", "shape", "created", "rows", "clean", "path"]
@@ -271,8 +248,7 @@ def _export_record(facts: dict[str, Any]) -> dict[str, Any]:
     record = {name: facts[name] for name in names}
     record["rows"], record["clean"] = sum(facts["rows"].values()), facts["clean"]
     record["snapshot"], record["path"] = facts["snapshot"][:12], facts["path"]
-    # An export appears whole, so one file of it says that it is there.
-    record["here"] = os.path.isfile(os.path.join(facts["path"], provenance.MANIFEST))
+    record["here"] = facts["here"]
     return record
 
 
@@ -286,11 +262,11 @@ def _export_record(facts: dict[str, Any]) -> dict[str, Any]:
 @with_output
 def diff(app: App, a: str, b: str, target: OutputTarget) -> None:
     """Compare two exports: recipes, rows, and groups that changed splits."""
-    comparison = compare.diff(a, b)
+    comparison = sets.diff(a, b)
     emit_record(dataclasses.asdict(comparison), target, lambda: _words_of_diff(comparison))
 
 
-def _words_of_diff(comparison: compare.ExportDiff) -> str:
+def _words_of_diff(comparison: sets.ExportDiff) -> str:
     before, after = comparison.snapshots
     lines = [
         "the same snapshot" if before == after else f"snapshot {before[:12]}, then {after[:12]}"
@@ -320,7 +296,7 @@ def where(app: App, wanted: str, target: OutputTarget) -> None:
     An event is named by its id or its seq. Rows are counted by split.
     """
     with app.open() as lake:
-        holdings = compare.where(lake, wanted)
+        holdings = sets.where(lake, wanted)
     columns = ["export", "name", "train", "validation", "test", "path"]
     rows = [
         {

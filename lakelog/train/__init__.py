@@ -4,7 +4,7 @@
 `exports`, `diff` and `where` query earlier exports.
 """
 
-from lakelog.train.compare import diff, where
+from lakelog.train.compare import ExportDiff, diff, where
 from lakelog.train.leaks import Certificate
 from lakelog.train.provenance import exports
 from lakelog.train.rebuild import RebuildResult, rebuild
@@ -14,6 +14,7 @@ from lakelog.train.trainingset import TrainingExport, export
 
 __all__ = [
     "Certificate",
+    "ExportDiff",
     "RebuildResult",
     "Recipe",
     "TrainingExport",

@@ -18,7 +18,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.train import agreement, documents, leaks, provenance, scratch
 from lakelog.train.dataset import MANIFEST, RECIPE, Dataset, Fault, load
 from lakelog.train.inventory import Inventory
-from lakelog.train.leaks import Certificate, Leak
+from lakelog.train.leaks import FILE_CHECKS, Certificate, Leak
 from lakelog.train.scratch import parquet
 from lakelog.train.shapes import chat_files
 
@@ -31,13 +31,6 @@ else:
     pa = Lazy("pyarrow")
     pq = Lazy("pyarrow.parquet")
 
-NAMES = {
-    "manifest": "every value of manifest.json",
-    "files": "SHA-256 of every file",
-    "recipe": "manifest against recipe",
-    "rows": "rows against manifest and recipe",
-    "documents": "card, report and certificate against manifest",
-}
 _BATCH = 4_096
 _SHOWN = 20
 
@@ -83,13 +76,13 @@ def inspect(path: str, against: str | None, near: float | None, spill: str) -> C
 def _certificate(faults: list[Fault], certificate: Certificate | None = None) -> Certificate:
     """Return one certificate of faults and leaks; only the first faults of a kind are named."""
     findings: list[Leak] = []
-    for kind in NAMES:
+    for kind in FILE_CHECKS:
         words = [f.words for f in faults if f.kind == kind]
         findings += [Leak(kind, 1, text) for text in words[:_SHOWN]]
         if rest := len(words) - _SHOWN:
             findings += [Leak(kind, rest, f"{rest:,} more")] if rest > 0 else []
     checks, leaks_ = (certificate.checks, certificate.leaks) if certificate else ({}, ())
-    return Certificate({**checks, **NAMES}, (*leaks_, *findings))
+    return Certificate({**checks, **FILE_CHECKS}, (*leaks_, *findings))
 
 
 def _run_guarded(

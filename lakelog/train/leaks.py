@@ -44,6 +44,16 @@ _PLAIN = ("INTEGER", "BIGINT", "DOUBLE", "FLOAT", "DECIMAL", "UBIGINT", "UINTEGE
 _NAMES = ("VARCHAR", "BOOLEAN", "ENUM", "TINYINT", "SMALLINT", *_PLAIN)
 
 
+FILE_CHECKS = {
+    "manifest": "every value of manifest.json",
+    "files": "SHA-256 of every file",
+    "recipe": "manifest against recipe",
+    "rows": "rows against manifest and recipe",
+    "documents": "card, report and certificate against manifest",
+}
+"""Checks of a set's files, see `inspection`: a file that was edited tells nothing about splits."""
+
+
 @dataclass(frozen=True)
 class Leak:
     """One finding: its kind, the number of cases, and a description that says where."""
@@ -64,6 +74,11 @@ class Certificate:
     def clean(self) -> bool:
         """Whether there is no leak."""
         return not self.leaks
+
+    @property
+    def file_findings(self) -> int:
+        """How many of them are findings about files and manifest, and no leaks."""
+        return sum(leak.kind in FILE_CHECKS for leak in self.leaks)
 
     def record(self) -> dict[str, Any]:
         """The certificate in the form of certificate.json."""

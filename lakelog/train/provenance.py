@@ -100,7 +100,8 @@ def record(lake: Lake, facts: dict[str, Any]) -> None:
 def exports(lake: Lake) -> list[dict[str, Any]]:
     """The exports of a lake, oldest first, by their tags, which survive a rollback.
 
-    The path of an export is that of its newest event, if there is one.
+    The path of an export is that of its newest event, if there is one; `here` says whether its
+    files are there.
     """
     by_id: dict[str, dict[str, Any]] = {}
     for tag in lake.store.refs.tags():
@@ -118,6 +119,9 @@ def exports(lake: Lake) -> list[dict[str, Any]]:
     for name, path in notes:
         if name in by_id and path:
             by_id[name]["path"] = path
+    for facts in by_id.values():
+        # An export appears whole, so one file of it says that it is there.
+        facts["here"] = os.path.isfile(os.path.join(facts["path"], MANIFEST))
     return sorted(by_id.values(), key=lambda e: (e["created"], e["export"]))
 
 

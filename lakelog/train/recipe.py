@@ -14,13 +14,14 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from lakelog.errors import InvalidRecipe, InvalidSetting
 from lakelog.settings import span_us
 from lakelog.train import filters
 from lakelog.train.losses import FILTERS, ROWS
 from lakelog.train.recipe_schema import KEYS, SHAPES
+from lakelog.train.template import template
 
 SPLITS = ("train", "validation", "test")
 REDACTIONS = ("email", "phone", "ip", "card", "iban", "key", "name")
@@ -42,6 +43,9 @@ class Recipe:
     budget: dict[str, Any]
     card: dict[str, Any]
     where: str = field(default="recipe", compare=False)
+
+    SHAPES: ClassVar = SHAPES
+    template = staticmethod(template)
 
     @property
     def digest(self) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from lakelog.errors import ExportRefused
 from lakelog.runtime import interpreter
 from lakelog.train import inspection, inventory
-from lakelog.train.leaks import Certificate, Leak
+from lakelog.train.leaks import FILE_CHECKS, Certificate, Leak
 
 MEMORY_BYTES, MEMORY_TIMES = 800_000_000, 8
 """What the child may allocate besides its program, and how the limit grows with the set."""
@@ -72,7 +72,7 @@ def _out_of_memory(most: int) -> Certificate:
         f"the check wants more than {most / 1e6:,.0f} MB, or ended early:"
         " the files are damaged, or made to exhaust memory"
     )
-    return Certificate(inspection.NAMES, (Leak("files", 1, words),))
+    return Certificate(FILE_CHECKS, (Leak("files", 1, words),))
 
 
 def _bound(most: int) -> None:

@@ -28,6 +28,7 @@ from lakelog.train import (
     documents,
     filters,
     leaks,
+    losses,
     provenance,
     redact,
     scratch,
@@ -78,6 +79,11 @@ class TrainingExport:
     def warnings(self) -> list[str]:
         """Sentences about splits whose size is far from what the recipe asks for."""
         return proportions.warnings(self.manifest)
+
+    @property
+    def not_kept(self) -> str:
+        """What the rows lack, in words; empty if nothing."""
+        return losses.sentence(self.manifest["losses"])
 
     @property
     def rows(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lakelog import train
-from lakelog.train.inspection import NAMES
+from lakelog.train.leaks import FILE_CHECKS
 from tests.support import trainsets
 from tests.support.trainsets import rewrite
 
@@ -16,7 +16,7 @@ from tests.support.trainsets import rewrite
 def kinds(path: Path, against: Path | None = None) -> set[str]:
     """Return the kinds of leaks found, besides that files are not what the manifest says."""
     found = train.check(str(path), str(against) if against else None)
-    return {leak.kind for leak in found.leaks} - set(NAMES)
+    return {leak.kind for leak in found.leaks} - set(FILE_CHECKS)
 
 
 def any_row(path: Path, side: str, rng: random.Random) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""The faces of packages: others import only the names that a package's `__init__` lists.
+
+FACES has the packages for which that holds; a further one is added there. As in the other laws, a
+tree is a dict of path to source text, so that a planted breach is one line.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.tree import Sources, nodes, sources
+
+FACES = {"train"}
+NAMES_MAX = 12
+
+
+def face_of(package: str, tree: Sources) -> list[str]:
+    """Return the names that a package lists in `__all__`."""
+    for node in nodes(tree[f"lakelog/{package}/__init__.py"], ast.Assign):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+def imported(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the dotted name of everything that a module imports, lazily or not."""
+    for node in nodes(text, ast.Import, ast.ImportFrom, ast.Call):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) == "Lazy"
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield node.lineno, str(node.args[0].value)
+
+
+def aliases(text: str, package: str) -> set[str]:
+    """Return the names under which a module has a package itself."""
+    return {
+        alias.asname or alias.name
+        for node in nodes(text, ast.Import, ast.ImportFrom)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+        if f"{getattr(node, 'module', None) or ''}.{alias.name}".strip(".") == f"lakelog.{package}"
+    }
+
+
+def breaches(tree: Sources) -> list[str]:
+    """Report what is taken from inside a package that has a face, and a face that is too long."""
+    reported = []
+    for package in sorted(FACES):
+        home, face = f"lakelog/{package}/", face_of(package, tree)
+        if face != sorted(set(face)) or not 0 < len(face) <= NAMES_MAX:
+            reported.append(f"{home}__init__.py: __all__ is no sorted list of 1 to {NAMES_MAX}")
+        for path, text in tree.items():
+            if path.startswith(home):
+                continue
+            names = [
+                (line, name.removeprefix(f"lakelog.{package}."))
+                for line, name in imported(text)
+                if name.startswith(f"lakelog.{package}.")
+            ]
+            known_as = aliases(text, package)
+            names += [
+                (node.lineno, node.attr)
+                for node in nodes(text, ast.Attribute)
+                if isinstance(node, ast.Attribute) and ast.unparse(node.value) in known_as
+            ]
+            reported += [
+                f"{path}:{line}: takes {name}, which is not in the face of {package}"
+                for line, name in names
+                if name not in face
+            ]
+    return reported
+
+
+def test_faces_are_walls() -> None:
+    """No module takes anything from such a package but the names of its face."""
+    assert "\n".join(breaches(sources("lakelog"))) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "count"),
+    [
+        ("cli/train.py", "import lakelog.train as sets\nsets.export, sets.rebuild", 0),
+        ("cli/train.py", "from lakelog import train\ntrain.export()", 0),
+        ("cli/train.py", "from lakelog.train import export, rebuild", 0),
+        ("cli/train.py", "sets = Lazy('lakelog.train')", 0),
+        ("train/leaks.py", "from lakelog.train import cluster", 0),
+        ("cli/train.py", "from lakelog.train.leaks import Leak", 1),
+        ("cli/train.py", "if TYPE_CHECKING:\n    from lakelog.train import leaks", 1),
+        ("cli/train.py", "import lakelog.train.leaks", 1),
+        ("cli/train.py", "leaks = Lazy('lakelog.train.leaks')", 1),
+        ("cli/train.py", "import lakelog.train as sets\nsets.leaks.find()", 1),
+        ("cli/train.py", "from lakelog import train\ntrain.leaks", 1),
+        ("train/__init__.py", "__all__ = ['rebuild', 'export']", 1),
+        ("train/__init__.py", "from lakelog.train.leaks import Leak", 1),
+        ("train/__init__.py", f"__all__ = {[f'n{n:02}' for n in range(13)]}", 1),
+    ],
+)
+def test_what_reaches_behind_a_face_is_reported(path: str, text: str, count: int) -> None:
+    """Imports, lazy ones and attributes of the package alike; and a face that is no short list."""
+    face = {"lakelog/train/__init__.py": "__all__ = ['export', 'rebuild']"}
+    assert len(breaches({**face, f"lakelog/{path}": text})) == count
