@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import lakelog
@@ -79,6 +81,23 @@ def test_a_damaged_piece_is_computed_anew(
     assert pieces(home)
     kept = [path for path in pieces(home) if path in before]
     assert all(path.read_bytes() != damage(before[path]) for path in kept)
+    assert answers(home) == right
+
+
+def other_rows(data: bytes) -> bytes:
+    """A whole Parquet file of the same columns, without the first row."""
+    start = data.index(b"PAR1")
+    body = io.BytesIO()
+    pq.write_table(pq.read_table(pa.BufferReader(data[start:])).slice(1), body)
+    return data[:start] + body.getvalue()
+
+
+def test_a_piece_with_other_rows_is_computed_anew(
+    right: list[list[tuple[object, ...]]], home: Path
+) -> None:
+    """A piece that is a whole file, but not the one that was written, is noticed."""
+    for path in pieces(home):
+        path.write_bytes(other_rows(path.read_bytes()))
     assert answers(home) == right
 
 
