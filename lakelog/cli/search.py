@@ -25,6 +25,7 @@ from lakelog.cli.render.output import (
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import paint
+from lakelog.query.follow import Follower
 from lakelog.render.formats import FORMATS, of_records
 from lakelog.runtime.lazy import Lazy
 
@@ -39,6 +40,8 @@ else:
 
 _COUNT = 100
 _BAR = 40
+_LOOK_BACK = 10
+_LIVE = (None, "lines", "ndjson")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Neighbours:
     lakelog search 'status>=500' --histogram
     lakelog search error --fields
     lakelog search error --count --at v1
+    lakelog search 'level>=ERROR' -f
 """
 )
 @click.argument("query", nargs=-1, required=True)
@@ -67,6 +71,7 @@ class Neighbours:
 @click.option("--all", "is_all", is_flag=True, help="All of them, however many.")
 @click.option("--since", metavar="TIME", help="Since TIME: a time, or 2h for two hours ago.")
 @click.option("--until", metavar="TIME", help="Before TIME.")
+@click.option("-f", "--follow", is_flag=True, help="In order of arrival, then live, until Ctrl-C.")
 @click.option("--oldest", is_flag=True, help="The oldest first.")
 @click.option("--count", "is_count", is_flag=True, help="Only how many there are.")
 @click.option("--histogram", is_flag=True, help="How many there are in each span of time.")
@@ -103,6 +108,7 @@ def search(
     is_all: bool,
     since: str | None,
     until: str | None,
+    follow: bool,
     oldest: bool,
     is_count: bool,
     histogram: bool,
@@ -126,6 +132,9 @@ def search(
     modes = [is_count, histogram, is_fields or bool(names)]
     if sum(modes) > 1:
         raise click.UsageError("--count, --histogram and --fields are one at a time")
+    around = _around(context, before, after)
+    if follow and (any(modes) or oldest or around or at or output or format not in _LIVE):
+        raise click.UsageError("-f goes with -n, --since, --until, --json and --format lines alone")
     is_lines = format == "lines"
     target = choose(None if is_lines else format, as_json, output)
     # On a terminal a search reads like a log.
@@ -133,7 +142,13 @@ def search(
     query_plan = answers.Search.of(" ".join(query), since, until)
     with app.open() as lake:
         state = lake if at is None else lake.at(at)
-        if is_count:
+        if follow:
+            follower = Follower(
+                lake.store, lake.branch_name, lake.engine, answers.condition(query_plan.node)
+            )
+            form = "lines" if is_lines else "ndjson"
+            lines.show(app, follower, count or _LOOK_BACK, form, is_following=True)
+        elif is_count:
             (number,) = state.sql(query_plan.count()).fetchone() or (0,)
             emit_words(of_records([{"count": number}]), target, lambda: f"{number:,}\n")
         elif histogram:
@@ -141,7 +156,6 @@ def search(
         elif modes[2]:
             _emit_fields(state, query_plan, names, target)
         else:
-            around = _around(context, before, after)
             limit = None if is_all else count or _COUNT
             statement = query_plan.events(limit, oldest=oldest)
             if around is not None:

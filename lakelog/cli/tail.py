@@ -107,21 +107,28 @@ def tail(
         # The follower tries the condition at once, so a mistake is one of the option.
         except QueryFailed as error:
             raise click.BadParameter(messages.gist(str(error)), param_hint="--where") from None
-        write = _Writer(format == "ndjson")
-        # Only for the look back, which may read the whole lake; live events are few.
-        with QueryMonitor(follower.interrupt, app.progress("looking back", "s")):
-            events = follower.last(_COUNT if count is None else count)
-        write(events)
-        while follow:
-            # Without new events nothing is written, so a closed pipe would not be noticed for
-            # hours.
-            _check_reader()
-            for batch in follower.more():
-                if isinstance(batch, BranchRewound):
-                    app.say(_rewind_words(batch), fg="yellow")
-                else:
-                    write(batch)
-            time.sleep(PAUSE)
+        show(app, follower, _COUNT if count is None else count, format, is_following=follow)
+
+
+def show(app: App, follower: Follower, count: int, format: str, *, is_following: bool) -> None:
+    """Write the last events of a follower in order of arrival, and then what comes, until Ctrl-C.
+
+    `format` is lines or ndjson.
+    """
+    # Only for the look back, which may read the whole lake; live events are few.
+    with QueryMonitor(follower.interrupt, app.progress("looking back", "s")):
+        events = follower.last(count)
+    write = _Writer(format == "ndjson")
+    write(events)
+    while is_following:
+        # Without new events nothing is written, so a closed pipe would not be noticed for hours.
+        _check_reader()
+        for batch in follower.more():
+            if isinstance(batch, BranchRewound):
+                app.say(_rewind_words(batch), fg="yellow")
+            else:
+                write(batch)
+        time.sleep(PAUSE)
 
 
 def line(event: dict[str, Any], width: int, colour: bool) -> str:

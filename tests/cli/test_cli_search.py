@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -120,6 +124,7 @@ def test_lines_show_what_was_found(path: str) -> None:
     ("words", "said"),
     [
         (["a", "--count", "--histogram"], "one at a time"),
+        (["a", "-f", "--count"], "-f goes with"),
         (["(a"], "the closing ) is missing"),
         (["a", "--since", "yesterday"], "a span such as 2h"),
         (["a", "--at", "nowhere"], "nowhere"),
@@ -131,3 +136,18 @@ def test_mistakes_are_one_line(path: str, words: list[str], said: str) -> None:
     assert result.exit_code != 0
     text = str(result.exception) if "lakelog.errors" in repr(type(result.exception)) else ""
     assert said in (result.output + text)
+
+
+def test_live_events_are_searched(tmp_path: Path) -> None:
+    """With -f, what is there in order of arrival, then each that comes and matches."""
+    path = tmp_path / "lake"
+    with lakelog.open(path) as lake:
+        lake.append([{"type": "a", "message": f"{m}"} for m in ("first refused", "answered")])
+        command = [sys.executable, "-m", "lakelog", "--lake", str(path), "search", "refused", "-f"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["message"] == "first refused"
+            lake.append([{"type": "a", "message": f"{m}"} for m in ("answered", "second REFUSED")])
+            assert json.loads(process.stdout.readline())["message"] == "second REFUSED"
+            process.send_signal(signal.SIGINT)
+            assert process.wait() == 130
