@@ -13,14 +13,18 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.clients.address import without_secrets
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused, Unreachable
 from lakelog.runtime.lazy import Lazy
 
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
 kafka = Lazy("confluent_kafka")
+admin = Lazy("confluent_kafka.admin")
 TIMEOUT = 10.0
 """Seconds that a server may take for an answer."""
 _VARIABLES = """security.protocol sasl.mechanism sasl.username sasl.password ssl.ca.location
@@ -67,6 +71,12 @@ class KafkaConfig:
     def client(self, role: str, **settings: Any) -> KafkaClient:
         """Return a client of a class of confluent_kafka. Raises MissingPackage, InvalidSetting."""
         return KafkaClient(self, role, settings)
+
+    def administrator(self) -> AdminClient:
+        """Return a client of confluent_kafka that asks a cluster for what no consumer does."""
+        settings = {"bootstrap.servers": self.hosts, "log_level": 0}
+        client: AdminClient = admin.AdminClient({**self.settings, **settings})
+        return client
 
     def hide(self, message: str) -> str:
         """Return words without any secret of the settings, on one line."""

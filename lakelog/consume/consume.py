@@ -239,23 +239,32 @@ class Consumer:
                 position,
                 skipped=skipped,
                 marks=tuple(Mark(m.position, m.fingerprint(), 0) for m in marks),
+                identity=state.identity,
             )
         if self._source.may_rewind:
             return self._rejoined(cursor, state)
-        if order(cursor.position) > order(state.end):
+        if self._is_recreated(cursor, state):
             # Positions of another stream: with an origin of its own, its rows are not taken for
             # those of the one that had the name.
             self._say(
-                f"{self._source.address}: {state.name} ends before {cursor.position}, where"
-                " reading was: it was created again, and is read from its beginning"
+                f"{self._source.address}: {state.name} is another one than was read up to"
+                f" {cursor.position}: it was created again, and is read from its beginning"
             )
-            recreated = StreamCursor(state.key, state.name, state.start, disk.random_hex()[:8])
+            recreated = StreamCursor(
+                state.key, state.name, state.start, disk.random_hex()[:8], identity=state.identity
+            )
             skipped = 0 if state.added is None else state.added - state.present
             return replace(recreated, skipped=skipped, missing=cursor.missing)
+        cursor = replace(cursor, identity=state.identity or cursor.identity)
         gap = order(state.start) - order(cursor.position) if state.added is None else 0
         if gap <= 0:
             return cursor
         return replace(cursor, position=state.start, missing=cursor.missing + gap)
+
+    def _is_recreated(self, cursor: StreamCursor, state: StreamState) -> bool:
+        """Whether a stream is another one than was read: by its identity, or as it is shorter."""
+        is_other = bool(cursor.identity and state.identity) and cursor.identity != state.identity
+        return is_other or self._source.order(cursor.position) > self._source.order(state.end)
 
     def _rejoined(self, cursor: StreamCursor, state: StreamState) -> StreamCursor:
         """The cursor; of a stream that is not what was read, one at the last mark that it has."""
@@ -363,8 +372,8 @@ class Consumer:
         else:
             order = self._source.order
             start, end, position = map(order, (state.start, state.end, current.position))
-            # A stream that ends before where reading was is another one, read from its beginning.
-            lag = max(0, end - (start if position > end else max(start, position)))
+            is_other = self._is_recreated(current, state)
+            lag = max(0, end - (start if is_other else max(start, position)))
         return StreamLag(
             state.name, current.position, state.end, current.messages, current.missing, lag
         )

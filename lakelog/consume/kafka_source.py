@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -21,12 +21,17 @@ from lakelog.ingest.messages import Message, text_or_base64
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime.lazy import Lazy
 
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
 kafka = Lazy("confluent_kafka")
 _BYTES_MAX = 64 << 20
 """Bytes of messages that are returned at once, about."""
 _FETCHED = 5000
 _WAIT = 0.05
 """Messages that are taken from the client at a time, and seconds to wait for so many."""
+_NO_ID = "A" * 22
+"""The id of a topic that has none, in base64."""
 _OWN = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -47,6 +52,9 @@ class KafkaTopic(LastingPositions):
         self.absence = f"{self.address}: there is no such topic: create it, or check the name"
         self._client: KafkaClient | None = None
         self._prefix = ""
+        self._administrator: AdminClient | None = None
+        self._has_ids = True
+        """Whether the cluster says which topic it is that has the name."""
         self._next: dict[int, int] = {}
         """Where the client reads each assigned partition."""
         self._at_end: set[int] = set()
@@ -69,7 +77,8 @@ class KafkaTopic(LastingPositions):
             raise self._client.failure(topic.error)
         # By the cluster and not by its hosts, which have many names.
         self._prefix = f"kafka:{metadata.cluster_id or self._config.hosts}/{self.name}/"
-        return [self._state(partition) for partition in sorted(topic.partitions)]
+        identity = self._topic_id(metadata)
+        return [self._state(partition, identity) for partition in sorted(topic.partitions)]
 
     def order(self, position: str) -> int:
         """The offset."""
@@ -122,10 +131,28 @@ class KafkaTopic(LastingPositions):
         """Close the client."""
         client, self._client = self._client, None
         self._next, self._at_end = {}, set()
+        self._administrator, self._has_ids = None, True
         if client is not None:
             client.close()
 
-    def _state(self, partition: int) -> StreamState:
+    def _topic_id(self, metadata: Any) -> str:
+        """The id of the topic, "" where the cluster has none or does not tell us."""
+        # The client would wait for a controller, which some that speak this protocol lack.
+        if not self._has_ids or metadata.controller_id not in metadata.brokers:
+            return ""
+        try:
+            if self._administrator is None:
+                self._administrator = self._config.administrator()
+            names = kafka.TopicCollection([self.name])
+            answers = self._administrator.describe_topics(names, request_timeout=TIMEOUT / 4)
+            topic_id = str(answers[self.name].result().topic_id or "")
+        except kafka.KafkaException:
+            # Not once more on this connection: each attempt may take as long.
+            topic_id = ""
+        self._has_ids = topic_id not in ("", _NO_ID)
+        return topic_id if self._has_ids else ""
+
+    def _state(self, partition: int, identity: str) -> StreamState:
         assert self._client is not None
         try:
             low, high = self._client.raw.get_watermark_offsets(
@@ -134,7 +161,11 @@ class KafkaTopic(LastingPositions):
         except kafka.KafkaException as error:
             raise self._client.failure(error.args[0]) from None
         return StreamState(
-            f"{self._prefix}{partition}", f"{self.name}/{partition}", str(low), str(high)
+            f"{self._prefix}{partition}",
+            f"{self.name}/{partition}",
+            str(low),
+            str(high),
+            identity=identity,
         )
 
     def _assign(self, places: dict[int, int], unfinished: set[int]) -> None:

@@ -23,7 +23,8 @@ class StreamState:
     messages that ever were in it up to `end`, `present` those that still are; None where the server
     does not count: there positions are numbers without holes. `oldest` is the position of the first
     that still is there ("" for none), and `deleted` the last one at which a message was taken out
-    of the middle, None where the server does not say.
+    of the middle, None where the server does not say. `identity` is another one of each stream that
+    had this key, "" where the server does not say.
     """
 
     key: str
@@ -34,6 +35,7 @@ class StreamState:
     present: int = 0
     oldest: str = ""
     deleted: str | None = None
+    identity: str = ""
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,9 @@ class StreamCursor:
 
     Where a server may lose what it had, `marks` are some of the messages that were read, the oldest
     first, and `seen` is the last position that was ever read, if it lies beyond `position`: what is
-    read up to there may be in the lake. `host` is the machine that consumed last; it alone is no
-    change.
+    read up to there may be in the lake. `identity` is what the server calls the stream, of which
+    another one under the same name has another. `host` is the machine that consumed last; it alone
+    is no change.
     """
 
     key: str
@@ -54,6 +55,7 @@ class StreamCursor:
     time: int = 0
     marks: tuple[Mark, ...] = ()
     seen: str = ""
+    identity: str = ""
     host: str = field(default="", compare=False)
 
     @classmethod
@@ -68,8 +70,8 @@ class StreamCursor:
         """The manifest entry of the cursor."""
         members = {name: getattr(self, name) for name in _NAMES}
         members["marks"] = [[m.position, m.fingerprint, m.number] for m in self.marks]
-        # Most streams need neither of the first two, and older ones say no host.
-        for name in ("marks", "seen", "host"):
+        # Most streams need neither of the first two, and older ones say neither of the others.
+        for name in ("marks", "seen", "identity", "host"):
             if not members[name]:
                 del members[name]
         return Record(WHAT, self.key, members)

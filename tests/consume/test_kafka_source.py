@@ -21,6 +21,8 @@ from lakelog.clients import kafka_config
 from lakelog.clients.kafka_config import KafkaConfig
 from lakelog.consume.consume import Consumer, source_of
 from lakelog.errors import InvalidSetting, MissingPackage, Unreachable
+from lakelog.ingest import stream_cursor
+from tests.support.kafka_proxy import kafka_proxy
 from tests.support.kafka_server import PARTITIONS, KafkaServer, kafka_server
 from tests.support.lakes import opened
 from tests.support.redis_server import free_port
@@ -213,6 +215,35 @@ class TestKafka(SourceSuite):
         ]
         with lakelog.open(path) as lake, contextlib.closing(Consumer(lake, source)) as consumer:
             assert {lag.behind for lag in consumer.lags() if int(lag.position) > 2} == {2}
+
+    def test_topic_that_was_created_again_with_more_messages(
+        self, path: str, place: KafkaPlace
+    ) -> None:
+        """It is known by its id, where the cluster has a controller that tells it."""
+        place.number(40)
+        said: list[str] = []
+        with kafka_proxy(place.server.hosts) as proxy:
+            url = f"kafka://{proxy.hosts}/{place.name}"
+            # What was consumed before ids were recorded is the topic of the first one that is.
+            proxy.has_controller = False
+            assert consumed(path, url, say=said.append).messages == 40
+            proxy.has_controller, proxy.topic_id = True, b"\x01" * 16
+            assert consumed(path, url, say=said.append).messages == 0
+            with opened(path) as lake:
+                cursors = stream_cursor.of_state(lake.store, lake.store.state("main")).values()
+            assert {cursor.identity for cursor in cursors} == {"AQEBAQEBAQEBAQEBAQEBAQ"}
+            proxy.topic_id = b"\x02" * 16
+            with opened(path) as lake, contextlib.closing(Consumer(lake, url)) as consumer:
+                assert sum(lag.behind or 0 for lag in consumer.lags()) == 40
+            place.number(20)
+            assert not said
+            assert consumed(path, url, say=said.append).messages == 60
+            assert len(said) == PARTITIONS
+            assert "it was created again, and is read from its beginning" in said[0]
+            proxy.has_controller = False
+            assert consumed(path, url, say=said.append).messages == 0
+            assert len(said) == PARTITIONS
+        assert numbers(path) == Counter([*range(40), *range(60)])
 
     def test_settings_cannot_change_what_is_stored(
         self, path: str, place: KafkaPlace, home: Path

@@ -311,8 +311,7 @@ class KafkaTarget:
             return
         policy = {"cleanup.policy": "compact"} if is_compacted else {}
         new = admin.NewTopic(topic, num_partitions=1 if policy else -1, config=policy)
-        settings = {"bootstrap.servers": self._config.hosts, "log_level": 0}
-        creator = admin.AdminClient({**self._config.settings, **settings})
+        creator = self._config.administrator()
         try:
             for outcome in creator.create_topics([new], request_timeout=TIMEOUT / 4).values():
                 outcome.result()
