@@ -87,8 +87,8 @@ ORDER = {
     "remotes": """remote directory aws_config s3 sftp ssh docker_config registry oci_descriptors
         oci_names oci conditions known objects untrusted site ancestry carry signature_files push
         merge_records merge_rows merge fetch check prune""",
-    "state": """filesystems chunk_writer origin retention exchange rewind capture present contents
-        listing state changes extract parts restore""",
+    "state": """filesystems chunk_writer origin retention fingerprint exchange rewind capture
+        present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
     "sync": """column_types target databases services known dependence mapping delta row_reader
         row_writer canonical check status sync plan runner""",

@@ -32,6 +32,7 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
 from lakelog.state.chunk_writer import Piece
 from lakelog.state.exchange import STAGING
+from lakelog.state.fingerprint import kind_of
 
 LARGE = 128 << 10
 READINGS = 3
@@ -42,7 +43,6 @@ _SLACK_NS = 20_000_000
 _SHOWN, _SHOWN_CHARACTERS = 5, 80
 _PATH_MAX, _RANDOM = 4095, 16
 """Bytes of a path that the system takes, and of what follows STAGING in a name."""
-_KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 Chunk = tuple[str, int]
 
 
@@ -221,7 +221,7 @@ class Capture:
             return self._entry(path, status, "dir"), sorted(os.listdir(self._full(path)))
         if not path:
             raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fsdecode(self._root))
-        kind = _kind(status.st_mode)
+        kind = kind_of(status.st_mode)
         if kind == "device":
             self._result.skipped.append(_shown(path))
             return self._entry(path, status, kind), []
@@ -366,11 +366,6 @@ class Capture:
         self._read_bytes += size
         if self._progress:
             self._progress(min(self._read_bytes, self._total), self._total)
-
-
-def _kind(mode: int) -> str:
-    """The kind of what is no directory."""
-    return _KINDS.get(stat.S_IFMT(mode), "device")
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:

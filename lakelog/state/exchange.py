@@ -4,6 +4,8 @@ cache/restore.json notes the steps, each a fresh tree next to its target. While 
 inode in the note it is not complete, and is deleted by whoever comes next; once all have one,
 whoever comes next exchanges those that are left. One exchange is atomic (renameat2). What was
 exchanged out and cannot be deleted stays under the fresh one's name, which is part of no state.
+What was written to since it was looked at is not deleted: it gets a name of its own beside the
+target.
 """
 
 from __future__ import annotations
@@ -12,18 +14,21 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lakelog.state import filesystems, origin
+from lakelog.state import filesystems, fingerprint, origin
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 
 _PATHS = ("target", "fresh", "root")
 STAGING = ".lakelog-restore-"
 """The names of fresh directories begin so; they are part of no state."""
-_OLD = b".old"
+_OLD, _DOOMED = b".old", b".doomed"
+_KEPT = ".lakelog-changed-"
+"""Between the name of a target and some digits: what a program wrote to meanwhile."""
+_NAME_MAX = 255
 Stamp = tuple[str, int, int]
 """A directory in that of a step, relative and in hex; its time, and its mode or -1."""
 
@@ -33,13 +38,15 @@ class Step:
     """A path to exchange: `inode` is that of the fresh tree, 0 until it is complete; negative, it
     is that of the target, which only goes. The paths are in `root`, a directory of which
     nothing else changes, and afterwards these `stamps` are set in it; "" stands for whatever
-    directory holds the target."""
+    directory holds the target. `seen` is the fingerprint of what the target was when it was looked
+    at, "" where nobody knows."""
 
     target: str
     fresh: str
     inode: int = 0
     root: str = ""
     stamps: tuple[Stamp, ...] = ()
+    seen: str = ""
 
 
 def note_step(step: Step) -> dict[str, Any]:
@@ -72,7 +79,7 @@ def recover(store: Store) -> tuple[str, ...]:
         for step in steps:
             put_in_place(step)
     discard(store, steps)
-    return ()
+    return tuple(kept_notes(steps))
 
 
 def fresh_path(target: str) -> str:
@@ -132,15 +139,54 @@ def discard(store: Store, steps: Sequence[Step]) -> None:
         if name.startswith(STAGING.encode()):
             with contextlib.suppress(FileNotFoundError), open_parent(step) as folder:
                 for each in (name, name + _OLD):
-                    _delete_tree(each, folder)
+                    _set_aside(step, each, folder)
+                _delete_tree(name + _DOOMED, folder)
     for step in steps:
         _set_stamps(step)
     drop_journal(store)
 
 
+def _is_changed(step: Step, name: bytes, folder: int) -> bool:
+    """Whether a name has what was exchanged out, and that was written to since it was seen."""
+    inode = inode_of(name, folder)
+    if not step.seen or not step.inode or inode in (0, step.inode):
+        return False
+    try:
+        path = b"/proc/self/fd/%d/%b" % (folder, name)
+        return fingerprint.of_tree(path, STAGING.encode()) != step.seen
+    except OSError:
+        return True  # nobody can tell
+
+
+def _set_aside(step: Step, name: bytes, folder: int) -> None:
+    """Give what was exchanged out the name by which it is deleted, also by whoever comes after a
+    death: of half of it nobody could tell whether it was written to. What was, is kept."""
+    new_name = os.fsencode(os.path.basename(step.fresh)) + _DOOMED
+    if _is_changed(step, name, folder):
+        new_name = os.fsencode(os.path.basename(_kept_path(step)))
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _kept_path(step: Step) -> str:
+    suffix = os.fsencode(_KEPT + step.fresh[-8:])
+    name = os.fsencode(os.path.basename(step.target))[: _NAME_MAX - len(suffix)] + suffix
+    return f"{os.path.dirname(step.target)}/{os.fsdecode(name)}"
+
+
+def kept_notes(steps: Iterable[Step]) -> list[str]:
+    """Say what was not deleted, as it was written to since it was looked at."""
+    return [
+        f"{step.target} was written to while it was being replaced: what it was then is kept as"
+        f" {_kept_path(step)}"
+        for step in steps
+        if os.path.lexists(_kept_path(step))
+    ]
+
+
 def leftovers(steps: Sequence[Step]) -> list[str]:
     """Return what was exchanged out and could not be deleted."""
-    paths = (path for step in steps for path in (step.fresh, step.fresh + _OLD.decode()))
+    paths = (step.fresh + suffix.decode() for step in steps for suffix in (b"", _OLD, _DOOMED))
     return [path for path in paths if os.path.lexists(path)]
 
 

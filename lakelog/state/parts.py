@@ -18,7 +18,7 @@ from lakelog.chunks.state_files import StateRecord
 from lakelog.chunks.state_index import StateEntry, StateIndex
 from lakelog.errors import StateRefused
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.state import exchange
+from lakelog.state import exchange, fingerprint
 from lakelog.state.changes import Changes, compare, is_inside
 from lakelog.state.exchange import Stamp, Step
 from lakelog.state.extract import Extraction, Live, shown, unmade
@@ -58,7 +58,8 @@ def lay_out(
     if present is None:
         devices = [e.path for e in index.entries if e.kind == "device"]
         _refuse_devices([p for p in devices if _is_chosen(p, only)], skip=skip)
-        steps = {b"": Step(target, exchange.fresh_path(target))}
+        seen = fingerprint.NOTHING
+        steps = {b"": Step(target, exchange.fresh_path(target), seen=seen)}
         return Part(record, index, steps, only=only, skip=skip)
     changes = compare(store.paths, present, index)
     changes.paths = {path for path in changes.paths if _is_chosen(path, only)}
@@ -70,7 +71,8 @@ def lay_out(
     steps = {}
     for top in tops:
         path = f"{target}/{os.fsdecode(top)}" if top else target
-        steps[top] = Step(path, exchange.fresh_path(path))
+        seen = fingerprint.of_entries(entries, top)
+        steps[top] = Step(path, exchange.fresh_path(path), seen=seen)
         if top:
             # Until the step is complete: what gives the directory back its time.
             outer = entries[os.path.dirname(top)]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lakelog.chunks.state_files import StateRecord
@@ -117,11 +117,12 @@ def restore_state(
         return Restored(state, targets, backup, (*told, *notes, *undeleted(steps)))
 
 
-def undeleted(steps: Iterable[Step]) -> list[str]:
-    """Say what of the old directories is left, as this user may not delete it."""
-    return [
+def undeleted(steps: Sequence[Step]) -> list[str]:
+    """Say what of the old directories is left, as this user may not delete it, or as it was written
+    to meanwhile."""
+    return exchange.kept_notes(steps) + [
         f"what was there before is left at {path}: this user may not delete all of it"
-        for path in exchange.leftovers(list(steps))
+        for path in exchange.leftovers(steps)
     ]
 
 

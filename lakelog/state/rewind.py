@@ -155,7 +155,8 @@ def recover(store: Store) -> Recovered:
     if intent is None:
         return Recovered(None, exchange.recover(store))
     exchange.drop_journal(store)
-    return Recovered(intent if carry_out(store, intent) else None)
+    moved = carry_out(store, intent)
+    return Recovered(intent if moved else None, tuple(exchange.kept_notes(intent.steps)))
 
 
 def is_here(store: Store, intent: Intent) -> bool:

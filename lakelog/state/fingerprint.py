@@ -1,0 +1,80 @@
+"""Fingerprints: whether a tree is still what was looked at, told by its names and attributes.
+
+A restore reads what there is, and exchanges it later; a program may write in between. Of each file
+the size, time and inode count, and of a link its target, so that nothing has to be read again. The
+ctime is left out: a restore changes it itself, by links and by the exchange.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+
+from lakelog.chunks.state_index import StateEntry
+
+_KINDS = {
+    stat.S_IFDIR: "dir",
+    stat.S_IFREG: "file",
+    stat.S_IFLNK: "link",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+}
+NOTHING = "nothing"
+"""The fingerprint of a path that is not there."""
+
+
+def kind_of(mode: int) -> str:
+    """Return the kind of an entry, by its mode."""
+    return _KINDS.get(stat.S_IFMT(mode), "device")
+
+
+def of_entries(entries: dict[bytes, StateEntry], top: bytes) -> str:
+    """Return the fingerprint of a path and all below it, as an index has them."""
+    start = top + b"/" if top else b""
+    lines = []
+    for path, entry in entries.items():
+        if path == top or path.startswith(start):
+            source = entries[entry.target] if entry.kind == "hard" else entry
+            facts = b"%d %d %d" % (source.size, source.mtime, source.inode)
+            facts = source.target if source.kind == "link" else facts
+            name = path[len(start) :] if path != top else b""
+            lines.append(_line(name, source.kind, source.mode, facts))
+    return _digest(lines)
+
+
+def of_tree(root: bytes, ignored: bytes) -> str:
+    """Return the fingerprint of a path and all below it, but for names that begin so. Raises
+    OSError."""
+    lines, waiting = [], [b""]
+    while waiting:
+        name = waiting.pop()
+        path = root + b"/" + name if name else root
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            continue  # removed since it was listed
+        kind = kind_of(status.st_mode)
+        facts = b"%d %d %d" % (status.st_size, status.st_mtime_ns, status.st_ino)
+        if kind == "dir":
+            inner = (each for each in os.listdir(path) if not each.startswith(ignored))
+            waiting += [name + b"/" + each if name else each for each in inner]
+        elif kind == "link":
+            facts = os.readlink(path)
+        lines.append(_line(name, kind, stat.S_IMODE(status.st_mode), facts))
+    return _digest(lines)
+
+
+def _line(name: bytes, kind: str, mode: int, facts: bytes) -> bytes:
+    # Of a directory the names say enough, and the rest has no content.
+    facts = facts if kind in ("file", "link") else b""
+    return b"\0".join((name, kind.encode(), b"%o" % mode, facts))
+
+
+def _digest(lines: Iterable[bytes]) -> str:
+    ordered = sorted(lines)
+    if not ordered:
+        return NOTHING
+    # No name and no target of a link has these bytes.
+    return hashlib.sha256(b"\0\0".join(ordered)).hexdigest()[:32]
