@@ -84,9 +84,9 @@ ORDER = {
     "train/report": "quality plots report proportions card",
     "proofs": "keys envelope event_tree snapshot_tree signing proof",
     "deploy": "deployment program kubectl container",
-    "remotes": """remote directory aws_config s3 sftp ssh docker_config registry oci_descriptors
-        oci_names oci conditions known objects untrusted site ancestry carry signature_files push
-        merge_records merge_rows merge fetch check prune""",
+    "remotes": """remote remote_volume directory aws_config s3 sftp ssh docker_config registry
+        oci_descriptors oci_names oci conditions known objects untrusted site ancestry carry
+        signature_files push merge_records merge_rows merge fetch check prune""",
     "state": """filesystems chunk_writer origin retention fingerprint exchange rewind capture
         present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",

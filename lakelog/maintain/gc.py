@@ -249,7 +249,7 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
         for name in disk.listing(paths.buffers):
             path = f"{paths.buffers}/{name}"
             # What has lines is stored by the next process that logs.
-            is_young = now_us - _stamp(path) < DAY or disk.size(path) > 0
+            is_young = now_us - _stamp(path) < DAY or os.path.getsize(path) > 0
             if not is_young and not disk.is_locked(path):
                 disk.unlink(path)
 

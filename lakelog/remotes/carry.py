@@ -123,7 +123,7 @@ def upload(
 def _send(store: Store, remote: Remote, name: Name) -> None:
     path = path_of(store.paths, name)
     try:
-        size = disk.size(path)
+        size = os.path.getsize(path)
     except FileNotFoundError:
         raise Damaged(path, "it is missing, so it was not sent") from None
 
@@ -230,7 +230,7 @@ def _receive(store: Store, remote: Remote, name: Name, size: int) -> int:
                 untrusted.check_page(untrusted.manifest_text(disk.read(temporary), name[1]))
         with contextlib.suppress(FileExistsError):
             disk.link(temporary, path)
-        return disk.size(temporary)
+        return os.path.getsize(temporary)
     finally:
         disk.unlink(temporary)
 

@@ -67,7 +67,7 @@ class DirectoryRemote:
         """The length of a file, None if it is not there."""
         try:
             with self._explaining(key):
-                return disk.size(self._path(key))
+                return os.path.getsize(self._path(key))
         except FileNotFoundError:
             return None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterable
 
 import orjson
@@ -21,7 +22,7 @@ from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest, Page
-from lakelog.store.paths import CHUNK, INDEX, Paths
+from lakelog.store.paths import CHUNK, INDEX, Keys, Paths
 
 Name = tuple[str, str]
 Sizes = dict[Name, int]
@@ -33,8 +34,8 @@ STATE_INDEX_MAX = 16 << 20
 Obtain = Callable[[Sizes], object]
 
 
-def path_of(paths: Paths, name: Name) -> str:
-    """Return the path of an object."""
+def path_of(paths: Keys, name: Name) -> str:
+    """Return the path of an object, or its key."""
     kind, digest = name
     ending = STATES.get(kind)
     return paths.state_file(digest, ending) if ending else paths.object(kind, digest)
@@ -57,7 +58,7 @@ def objects_of(
         found |= _states(store, state, known, obtain)
     path = store.paths.object("manifests", digest)
     if digest != base and disk.exists(path):
-        found["manifests", digest] = disk.size(path)
+        found["manifests", digest] = os.path.getsize(path)
     runs = {run.digest for run in known.ids} if known else set[str]()
     found |= {("ids", run.digest): run.bytes for run in state.ids if run.digest not in runs}
     found |= {("segments", key): size for key, size in _segments(store, state, known, common)}
@@ -93,7 +94,7 @@ def _states(store: Store, state: Manifest, known: Manifest | None, obtain: Obtai
 
 def _length(paths: Paths, name: Name, most: int) -> int:
     try:
-        return disk.size(path_of(paths, name))
+        return os.path.getsize(path_of(paths, name))
     except FileNotFoundError:
         return most
 

@@ -16,6 +16,7 @@ from lakelog.remotes.site import Site
 from lakelog.remotes.untrusted import NotBelieved
 from lakelog.store import disk, regular_file, signatures
 from lakelog.store.bootstrap import Store
+from lakelog.store.paths import decode_name, is_encoded
 from lakelog.store.signatures import SignatureFile
 
 _SIGNATURES_MAX = 100
@@ -88,7 +89,8 @@ def _own(path: str) -> bytes:
 
 
 def _is_tag(name: str, file: SignatureFile) -> bool:
-    return untrusted.name_in(name.removesuffix(f".{file.key}.json")) == file.tag
+    encoded = name.removesuffix(f".{file.key}.json")
+    return is_encoded(encoded) and decode_name(encoded) == file.tag
 
 
 def _time(data: bytes) -> int:

@@ -15,12 +15,12 @@ import orjson
 import zstandard
 
 from lakelog.chunks import state_files
-from lakelog.errors import InvalidName, LakelogError, NotProven
+from lakelog.errors import LakelogError, NotProven
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import document, signatures
 from lakelog.store.entry import SegmentEntry, parse
 from lakelog.store.manifest import of_json
-from lakelog.store.paths import CHUNK, FORMAT, INDEX, decode_name, encode_name
+from lakelog.store.paths import CHUNK, FORMAT, INDEX
 from lakelog.store.ref import Move, Tag, open_ref
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ _WRITER = re.compile(r"[0-9a-f]{32}")
 _MOVE_TEXTS = "branch prev commit author op message snapshot".split()
 
 
-class NotBelieved(ValueError):
+class NotBelieved(document.NotIntact):
     """Raised for what a lake would not have written; the caller says where it is from."""
 
 
 def lake_id(data: bytes) -> tuple[str, dict[str, Any]]:
     """Return the id in the bytes of a lakelog.json, and its body. Raises NotBelieved."""
-    body = _document(data)
+    body = _document(data, "its lakelog.json is damaged")
     lake, number = body.get("lake"), body.get("format")
     if not (isinstance(lake, str) and _WRITER.fullmatch(lake) and isinstance(number, int)):
         raise NotBelieved("its lakelog.json is malformed")
@@ -75,15 +75,6 @@ def tag(data: bytes, name: str) -> Tag:
     _require(all(isinstance(body.get(n), str) for n in texts), "a tag is malformed")
     _require(_is_count(body.get("time")) and body["name"] == name, "a tag is malformed")
     return Tag(**_members(Tag, body), carried=text)
-
-
-def name_in(file: str) -> str | None:
-    """Return the name of a branch or tag from its file name, None where there is none."""
-    try:
-        name = decode_name(file)
-        return name if encode_name(name) == file else None
-    except InvalidName:
-        return None
 
 
 def manifest_text(data: bytes, digest: str) -> bytes:
@@ -144,18 +135,19 @@ def check_state_file(data: bytes, kind: str, digest: str) -> None:
             _check_counts(content, "the index of a saved state")
             del content
         state_files.check(data, digest + (INDEX if kind == "index" else CHUNK))
+    except NotBelieved:
+        raise
     except document.NotIntact as error:
         raise NotBelieved(f"the {kind} {digest} of a saved state: {error}") from None
 
 
 def signature(data: bytes) -> Statement:
     """Return what a signature says, whoever made it. Raises NotBelieved."""
+    body = _document(data, "a signature is malformed")
+    _require(body.keys() == signatures.MEMBERS, "a signature is another document")
     try:
-        body = document.decode(data)
-        if body.keys() != signatures.MEMBERS:
-            raise NotBelieved("a signature is another document")
         return envelope.unverified(body)
-    except (document.NotIntact, NotProven) as error:
+    except NotProven as error:
         raise NotBelieved(f"a signature is malformed: {error}") from None
 
 
@@ -209,11 +201,11 @@ def _ref(data: bytes) -> tuple[dict[str, Any], bytes]:
     return body, text
 
 
-def _document(data: bytes) -> dict[str, Any]:
+def _document(data: bytes, reason: str) -> dict[str, Any]:
     try:
         return document.decode(data)
     except document.NotIntact as error:
-        raise NotBelieved(f"its lakelog.json is damaged: {error}") from None
+        raise NotBelieved(f"{reason}: {error}") from None
 
 
 def _members(kind: type[Move | Tag], body: dict[str, Any]) -> dict[str, Any]:

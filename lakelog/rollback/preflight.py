@@ -260,8 +260,8 @@ def _fault(lake: Lake, object_type: str, digest: str, size: int) -> str:
     """Say what is wrong with an object, "" if it is intact."""
     path = lake.store.paths.object(object_type, digest)
     try:
-        if disk.size(path) != size:
-            return f"{path}: it has {disk.size(path):,} bytes instead of {size:,}"
+        if os.path.getsize(path) != size:
+            return f"{path}: it has {os.path.getsize(path):,} bytes instead of {size:,}"
         if not lake.store.verified.is_intact(digest, path):
             return f"{path}: the content does not match its name"
     except FileNotFoundError:

@@ -20,7 +20,7 @@ from lakelog.errors import (
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document, machine, regular_file
 from lakelog.store.manifest import Manifest, Manifests, empty
-from lakelog.store.paths import FORMAT, Paths, parse_object, parse_wal
+from lakelog.store.paths import FORMAT, KEYS, Paths, parse_object, parse_wal
 from lakelog.store.ref import Move, author, escape_text
 from lakelog.store.refs import Refs
 from lakelog.store.verified_files import VerifiedFiles
@@ -279,11 +279,8 @@ def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "
 
 def make_branch_dirs(store: Store, branch: str) -> None:
     """Create the directories of a branch durably."""
-    paths = store.paths
-    for directory in (paths.head_dir(branch), paths.wal_dir(branch)):
-        if not disk.exists(directory):
-            disk.make_dir(directory)
-            disk.sync_dir(os.path.dirname(directory))
+    store.volume.make_folder(KEYS.head_dir(branch))
+    disk.make_folder(store.paths.wal_dir(branch))
 
 
 def probe(root: str) -> None:

@@ -162,6 +162,13 @@ def make_dir(path: str) -> None:
         modes.follow(path)
 
 
+def make_folder(path: str) -> None:
+    """Make a directory durably if it is not there; its parent is."""
+    if not exists(path):
+        make_dir(path)
+        sync_dir(os.path.dirname(path))
+
+
 def remove_dir(path: str) -> None:
     """Remove an empty directory if it is there."""
     with contextlib.suppress(FileNotFoundError):
@@ -386,11 +393,6 @@ def is_same(path: str, fd: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:
         return False
-
-
-def size(path: str) -> int:
-    """The length of a file in bytes. Raises FileNotFoundError."""
-    return os.stat(path).st_size
 
 
 def lock(fd: int, *, wait: bool = False) -> bool:

@@ -89,7 +89,10 @@ def _escaped(raw: bytes) -> str:
 
 def is_encoded(name: str) -> bool:
     """Whether a file name can be that of a branch or tag; `lost+found` cannot, nor `.DS_Store`."""
-    return _escaped(decode_name(name).encode()) == name
+    try:
+        return encode_name(decode_name(name)) == name
+    except InvalidName:
+        return False
 
 
 def decode_name(encoded: str) -> str:

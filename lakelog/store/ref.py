@@ -94,6 +94,31 @@ def open_ref(data: bytes) -> tuple[dict[str, Any], bytes]:
     return body, manifest
 
 
+def decode_move(data: bytes, branch: str, number: int) -> Move:
+    """Return the move that a file's bytes hold. Raises NotIntact."""
+    body, carried = open_ref(data)
+    try:
+        move = Move(**body, carried=carried)
+    except TypeError as error:
+        raise document.NotIntact(str(error)) from None
+    if move.number != number or move.branch != branch:
+        raise document.NotIntact("it belongs to another place")
+    return move
+
+
+def decode_tag(data: bytes, name: str) -> Tag:
+    """Return the tag that a file's bytes hold. Raises NotIntact."""
+    body, carried = open_ref(data)
+    try:
+        tag = Tag(**body, carried=carried)
+    except TypeError as error:
+        raise document.NotIntact(str(error)) from None
+    # An intact file under another name would give another state.
+    if tag.name != name:
+        raise document.NotIntact(f"it is the tag {tag.name!r}")
+    return tag
+
+
 def author() -> str:
     """Who makes a move: LAKELOG_AUTHOR, else user@host."""
     name = os.environ.get("LAKELOG_AUTHOR")

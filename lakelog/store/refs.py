@@ -18,7 +18,16 @@ from lakelog.store import document
 from lakelog.store.disk import Begun
 from lakelog.store.move_pack import PACKED, decode_packed
 from lakelog.store.paths import KEYS, decode_name, is_encoded, parse_move, parse_packed
-from lakelog.store.ref import Head, Move, MoveLocation, Tag, digest_of, encode_ref, open_ref
+from lakelog.store.ref import (
+    Head,
+    Move,
+    MoveLocation,
+    Tag,
+    decode_move,
+    decode_tag,
+    digest_of,
+    encode_ref,
+)
 from lakelog.store.volume import Volume
 
 _PACKED_CACHED, _TEXTS_CACHED = 4, 64
@@ -28,7 +37,8 @@ _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
 _LOOKS = 20
 """How often a directory is listed again because its files were packed meanwhile."""
 IsSafe = Callable[[Begun], bool]
-_HINT = {"branch", "number"}
+_HINT, _HINT_MAX = {"branch", "number"}, 4_096
+_NUMBER_MAX = 10**12 - 1
 
 
 @dataclass(frozen=True)
@@ -42,8 +52,15 @@ class PreparedMove:
 class Refs:
     """Reads and links the refs of one lake; caches the last head of each branch."""
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        decode_move: Callable[[bytes, str, int], Move] = decode_move,
+        decode_tag: Callable[[bytes, str], Tag] = decode_tag,
+    ) -> None:
+        """What decodes raises NotIntact."""
         self._volume = volume
+        self._decode_move, self._decode_tag = decode_move, decode_tag
         self._heads: dict[str, Head] = {}
         self._packed: dict[str, dict[int, bytes]] = {}
         self._texts: dict[str, tuple[bytes, str]] = {}
@@ -66,9 +83,12 @@ class Refs:
             raise UnknownRef(f"branch {branch!r} was deleted")
         return head
 
-    def head_number(self, branch: str) -> int:
-        """The number of the newest move, of a deleted branch too. Raises UnknownRef, DamagedRef."""
-        return self._newest(branch, self._start(branch))
+    def head_number(self, branch: str, start: int = 0) -> int:
+        """The number of the newest move, of a deleted branch too; `start` is one that may exist.
+        Raises UnknownRef, DamagedRef."""
+        if not (start and self.exists(branch, start)):
+            start = self._start(branch)
+        return self._newest(branch, start)
 
     def read_head(self, branch: str, number: int) -> Head:
         """Return move `number` with its digest. Raises DamagedRef, FileNotFoundError."""
@@ -314,7 +334,7 @@ class Refs:
     def tag_names(self) -> list[str]:
         """Names of all tags, damaged ones included."""
         files = (n for n in sorted(self._volume.names(KEYS.tags)) if n.endswith(".json"))
-        return [decode_name(n[:-5]) for n in files if not n.startswith(".")]
+        return [decode_name(n[:-5]) for n in files if is_encoded(n[:-5])]
 
     def no_branch(self, name: str) -> UnknownRef:
         """Return the error for a branch that does not exist."""
@@ -323,20 +343,22 @@ class Refs:
 
     def tag(self, name: str) -> Tag:
         """One tag. Raises UnknownRef, DamagedRef."""
-        key = KEYS.tag(name)
         try:
-            body, carried = open_ref(self._volume.read(key))
-            tag = Tag(**body, carried=carried)
-            # An intact file under another name would give another state.
-            if tag.name != name:
-                raise document.NotIntact(f"it is the tag {tag.name!r}")
-            self._remember(tag, key)
-            return tag
+            return self.read_tag(name)[0]
         except FileNotFoundError:
             near = did_you_mean(name, self.tag_names())
             raise UnknownRef(f"no tag {name!r}: {near or 'see `lakelog tag --list`'}") from None
-        except (document.NotIntact, TypeError) as error:
+
+    def read_tag(self, name: str) -> tuple[Tag, bytes]:
+        """Return a tag with the bytes of its file. Raises FileNotFoundError, DamagedRef."""
+        key = KEYS.tag(name)
+        try:
+            data = self._volume.read(key)
+            tag = self._decode_tag(data, name)
+        except document.NotIntact as error:
             raise self._damaged(key, f"the tag is damaged: {error}") from None
+        self._remember(tag, key)
+        return tag, data
 
     def link_tag(self, tag: Tag) -> None:
         """Make a tag durably; FileExistsError if the name is taken."""
@@ -359,10 +381,13 @@ class Refs:
     def hint_number(self, branch: str) -> int:
         """The number that the hint names, 0 for none; that move was durable before the hint."""
         try:
-            body = document.decode(self._volume.read(KEYS.hint(branch)))
+            body = document.decode(self._volume.read(KEYS.hint(branch), _HINT_MAX))
         except (OSError, document.NotIntact):
             return 0
-        return int(body["number"]) if body.keys() == _HINT and body["branch"] == branch else 0
+        number = body.get("number")
+        if body.keys() != _HINT or body["branch"] != branch or not isinstance(number, int):
+            return 0
+        return number if 0 < number <= _NUMBER_MAX else 0
 
     def _start(self, branch: str) -> int:
         """A move number that exists: the hint's, else the highest in the listing."""
@@ -382,6 +407,8 @@ class Refs:
         while self.exists(branch, number + step):
             number += step
             step *= 2
+            if number > _NUMBER_MAX:
+                raise self._damaged(KEYS.head_dir(branch), f"branch {branch!r} has no end")
         while step > 1:
             step //= 2
             if self.exists(branch, number + step):
@@ -392,12 +419,9 @@ class Refs:
         """Return the move that a file's bytes hold. Raises DamagedRef."""
         key = KEYS.move(branch, number)
         try:
-            body, carried = open_ref(data)
-            move = Move(**body, carried=carried)
-        except (document.NotIntact, TypeError) as error:
+            move = self._decode_move(data, branch, number)
+        except document.NotIntact as error:
             raise self._damaged(key, f"the move is damaged: {error}") from None
-        if move.number != number or move.branch != branch:
-            raise self._damaged(key, "the move belongs to another place")
         self._remember(move, key)
         return move
 

@@ -44,7 +44,8 @@ class Volume(Protocol):
         such folder."""
 
     def create(self, key: str, data: bytes) -> None:
-        """Create a file durably, whole or not at all; FileExistsError if the name is taken."""
+        """Create a file durably, whole or not at all; FileExistsError if the name is taken, but
+        perhaps not if by the same bytes: an answer may get lost."""
 
     def put(self, key: str, data: bytes) -> None:
         """Create an object durably; one that is there has the same bytes."""
@@ -54,6 +55,9 @@ class Volume(Protocol):
 
     def remove(self, key: str) -> None:
         """Remove a file durably, if it is there."""
+
+    def make_folder(self, folder: str) -> None:
+        """Make a folder durably, where a file needs one; the one above it is there."""
 
     def sync(self, folder: str) -> None:
         """Make the names in a folder durable."""
@@ -135,6 +139,10 @@ class DirectoryVolume:
         path = self._prefix + key
         disk.unlink(path)
         disk.sync_dir(os.path.dirname(path))
+
+    def make_folder(self, folder: str) -> None:
+        """Make a folder durably if it is not there."""
+        disk.make_folder(self._prefix + folder)
 
     def sync(self, folder: str) -> None:
         """Make the names in a folder durable."""

@@ -16,9 +16,10 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.remote import Pace
 from tests.support.lakes import opened
 from tests.support.remote_suite import RemoteSuite, add, heads, pull, push, rows
+from tests.support.volume_suite import RemoteVolumeSuite
 
 
-class TestDirectory(RemoteSuite):
+class TestDirectory(RemoteSuite, RemoteVolumeSuite):
     """A directory that the first push makes a lake."""
 
     @pytest.fixture

@@ -20,7 +20,7 @@ from lakelog.remotes.fetch import clone, fetch, pull
 from lakelog.remotes.merge import Merge, Merged
 from lakelog.remotes.push import push
 from lakelog.store import bootstrap, disk, document
-from lakelog.store.refs import encode_ref
+from lakelog.store.ref import encode_ref
 from lakelog.views import user_views
 from tests.support import seam
 from tests.support.cli import answer, run

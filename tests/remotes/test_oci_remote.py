@@ -38,6 +38,7 @@ from tests.support.remote_suite import (
     snapshot,
 )
 from tests.support.requirements import need, need_module
+from tests.support.volume_suite import RemoteVolumeSuite
 
 _NUMBERS = itertools.count()
 PART = 1 << 18
@@ -57,7 +58,7 @@ def registry() -> Iterator[str]:
 
 
 @pytest.mark.matrix
-class TestOci(RemoteSuite):
+class TestOci(RemoteSuite, RemoteVolumeSuite):
     """A repository, a new one for each test."""
 
     CUTS = 14

@@ -20,6 +20,7 @@ from tests.support.cli import run
 from tests.support.lakes import opened
 from tests.support.remote_suite import RemoteSuite, add, cloned, push, rows
 from tests.support.requirements import need_module
+from tests.support.volume_suite import RemoteVolumeSuite
 
 need_module("obstore")
 need_module("boto3")
@@ -54,7 +55,7 @@ def faults(keys: None, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @pytest.mark.matrix
-class TestS3(RemoteSuite):
+class TestS3(RemoteSuite, RemoteVolumeSuite):
     """A prefix of a bucket, a new one for each test."""
 
     CUTS = 16

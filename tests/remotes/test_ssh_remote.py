@@ -22,6 +22,7 @@ from tests.support import ssh_server
 from tests.support.lakes import opened
 from tests.support.remote_suite import RemoteSuite, add, heads, push, rows
 from tests.support.ssh_server import SshServer
+from tests.support.volume_suite import RemoteVolumeSuite
 
 pytestmark = pytest.mark.needs("ssh", "ssh-keygen", "sshd")
 _NUMBERS = itertools.count()
@@ -35,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
 
 
 @pytest.mark.matrix
-class TestSsh(RemoteSuite):
+class TestSsh(RemoteSuite, RemoteVolumeSuite):
     """A directory behind sshd, a new one for each test."""
 
     CUTS = 16
