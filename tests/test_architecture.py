@@ -99,7 +99,7 @@ ORDER = {
     "compat": """omega packs lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
         container_snapshots""",
-    "cli": """exits render app arguments rounds input_formats stdin_lines sample
+    "cli": """exits options render app arguments rounds input_formats stdin_lines sample
         shell connect
         write definitions ingest audit backups recent consume watch_status watch dump tail search
         query views export sync signatures train stats schema dedupe deploy remotes state_restore

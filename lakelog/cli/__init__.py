@@ -12,6 +12,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_branch
+from lakelog.cli.options import bind, flag, option
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Write": {
@@ -167,38 +168,43 @@ Examples:
 """
 
 
+def _set_globals(
+    ctx: click.Context,
+    lake: str = option(
+        "--lake DIR",
+        "The lake's directory; ./lake by default.",
+        type=click.Path(),
+        default=DEFAULT_LAKE,
+    ),
+    branch: str = option(
+        "--branch NAME",
+        "The branch to work on; main by default.",
+        default="main",
+        shell_complete=complete_branch,
+    ),
+    quiet: bool = flag("-q, --quiet", "Write only errors to stderr."),
+    verbose: bool = flag("-v, --verbose", "Write details to stderr."),
+) -> None:
+    ctx.obj = App(lake, branch, quiet, verbose)
+
+
 @click.group(
     cls=Verbs,
     name="lakelog",
     epilog=EPILOG,
     subcommand_metavar="VERB [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "LAKELOG"},
+    params=bind(_set_globals)[1],
 )
-@click.option(
-    "--lake",
-    type=click.Path(),
-    default=DEFAULT_LAKE,
-    metavar="DIR",
-    help="The lake's directory; ./lake by default.",
-)
-@click.option(
-    "--branch",
-    default="main",
-    metavar="NAME",
-    help="The branch to work on; main by default.",
-    shell_complete=complete_branch,
-)
-@click.option("-q", "--quiet", is_flag=True, help="Write only errors to stderr.")
-@click.option("-v", "--verbose", is_flag=True, help="Write details to stderr.")
 @click.version_option(VERSION, message="lakelog %(version)s", allow_from_autoenv=False)
 @click.pass_context
-def cli(ctx: click.Context, lake: str, branch: str, quiet: bool, verbose: bool) -> None:
+def cli(ctx: click.Context, /, **options: Any) -> None:
     """The flight recorder for data and AI systems.
 
     One directory is one lake: append events from any number of processes, query
     them with SQL at once, name any state, verify it, and return to it.
     """
-    ctx.obj = App(lake, branch, quiet, verbose)
+    _set_globals(ctx, **options)
 
 
 class _WithoutPandas:

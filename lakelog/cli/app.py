@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lakelog import lake as lakes
+from lakelog.cli.options import bind, option
 from lakelog.cli.render import terminal
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
@@ -64,19 +65,50 @@ class App:
 
 
 def verb(
-    name: str | None = None, examples: str = "", **attributes: Any
+    examples: str = "", name: str | None = None, **attributes: Any
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a command that gets the App first and accepts --lake, --branch, -q and -v, too."""
 
     def make(function: Callable[..., Any]) -> click.Command:
-        make_command = click.command(
-            name, click.Command, epilog=_examples_epilog(examples), **attributes
-        )
-        command: click.Command = make_command(click.pass_obj(function))
+        run, parameters = bind(function)
         # A verb's own option wins, such as `demo --lake`.
-        option_names = {name for param in command.params for name in param.opts}
-        command.params += [p for p in everywhere() if option_names.isdisjoint(p.opts)]
-        return command
+        option_names = {name for parameter in parameters for name in parameter.opts}
+        parameters += [p for p in everywhere() if option_names.isdisjoint(p.opts)]
+        epilog = _examples_epilog(examples)
+        # A function is called list_ where `list` would hide the builtin.
+        verb_name = name or function.__name__.rstrip("_").replace("_", "-")
+        make_command = click.command(
+            verb_name, click.Command, params=parameters, epilog=epilog, **attributes
+        )
+        return make_command(click.pass_obj(run))
+
+    return make
+
+
+class VerbGroup(click.Group):
+    """A verb with verbs of its own."""
+
+    def verb(
+        self, examples: str = "", name: str | None = None, **attributes: Any
+    ) -> Callable[[Callable[..., None]], click.Command]:
+        """Make a verb of this one, as `verb` does."""
+
+        def add(function: Callable[..., None]) -> click.Command:
+            command = verb(examples, name, **attributes)(function)
+            self.add_command(command)
+            return command
+
+        return add
+
+
+def verb_group(examples: str, **attributes: Any) -> Callable[[Callable[..., None]], VerbGroup]:
+    """Make a verb with verbs of its own. It gets the App first if it has options."""
+
+    def make(function: Callable[..., None]) -> VerbGroup:
+        run, parameters = bind(function)
+        epilog = _examples_epilog(examples)
+        make_group = click.group(None, VerbGroup, params=parameters, epilog=epilog, **attributes)
+        return make_group(click.pass_obj(run) if parameters else function)
 
     return make
 
@@ -89,6 +121,11 @@ def everywhere() -> list[click.Parameter]:
         _hidden_option(["-q", "--quiet"], "quiet", is_flag=True, default=None),
         _hidden_option(["-v", "--verbose"], "verbose", is_flag=True, default=None),
     ]
+
+
+def state_option(help: str = "Use a tag, branch, snapshot or time instead of now.") -> Any:
+    """Return --at, the state that a verb works on."""
+    return option("--at REF", help, shell_complete=complete_ref)
 
 
 def complete_ref(ctx: click.Context, _: click.Parameter, prefix: str) -> list[CompletionItem]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
@@ -13,7 +12,8 @@ from lakelog.backup.scheduler import backup_directories
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat
-from lakelog.cli.render.output import OutputTarget, emit, with_output
+from lakelog.cli.options import argument, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import Count, cell
 from lakelog.cli.render.terminal import arrival, many, size
 from lakelog.event import bookkeeping
@@ -52,32 +52,23 @@ _REPORTED = f"""
 _NAME_MAX = 20
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog audit
     lakelog audit /var/log/app backup/2026.jsonl.zst
     lakelog audit logs/*.jsonl --json
-"""
-)
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path())
-@click.option("--source", "label", metavar="NAME", help="The --source they were ingested with.")
-@click.option("--as", "form", type=InputFormat(), help="The --format they were ingested with.")
-@click.option(
-    "--backup-dir",
-    "folders",
-    multiple=True,
-    type=click.Path(),
-    metavar="DIR",
-    help="Where backups of removed files are, if the lake does not know it.",
-)
-@with_output
+""")
 def audit(
     app: App,
-    sources: tuple[str, ...],
-    label: str | None,
-    form: str | None,
-    folders: tuple[str, ...],
-    target: OutputTarget,
+    sources: tuple[str, ...] = argument("[SOURCE]...", nargs=-1, type=click.Path()),
+    label: str | None = option("--source NAME", "The --source they were ingested with."),
+    form: str | None = option("--as", "The --format they were ingested with.", type=InputFormat()),
+    folders: tuple[str, ...] = option(
+        "--backup-dir DIR",
+        "Where backups of removed files are, if the lake does not know it.",
+        multiple=True,
+        type=click.Path(),
+    ),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Prove that each line of ingested files is stored exactly once.
 
@@ -114,7 +105,7 @@ def audit(
         click.get_current_context().exit(exits.WRONG if result.wrong else exits.FAILED)
 
 
-def record(file: FileAudit) -> dict[str, Any]:
+def record(file: FileAudit) -> dict[str, object]:
     """Return the findings about a file as an object."""
     state = "wrong" if file.wrong else "unread" if file.error else "gone" if file.gone else "sound"
     places = {f"{fault}_at": file.first.get(fault, []) for fault in _FAULTS}
@@ -206,7 +197,7 @@ def _stored_words(file: FileAudit) -> str:
     return f"{many(file.stored, 'event')}{bad}"
 
 
-def _table_row(file: FileAudit) -> dict[str, Any]:
+def _table_row(file: FileAudit) -> dict[str, object]:
     """Return a row of the table; a long name is cut at its start."""
     name = cell(file.source)
     name = name if len(name) <= _NAME_MAX else f"…{name[1 - _NAME_MAX :]}"

@@ -5,9 +5,7 @@ The options with which watch and dump make them are defined here, too.
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -19,7 +17,8 @@ from lakelog.backup.restore import restore
 from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, backup_directories
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import OutputTarget, emit, with_output
+from lakelog.cli.options import argument, combined, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import Count, cell
 from lakelog.cli.render.terminal import many, size
 from lakelog.files.cursors import printable
@@ -43,85 +42,63 @@ _LIST = (
 _VERIFY = ("backup", "source", "state", "reason")
 
 
-def with_backups(command: Callable[..., Any], directory: str | None = None) -> Callable[..., Any]:
-    """Add the backup options to a verb; it gets them as `plan`, None without --backup-dir, whose
+def backup_options(directory: str | None = None) -> Any:
+    """Declare the options of which a verb gets its BackupPlan, None without --backup-dir, whose
     default is `directory`."""
-
-    @functools.wraps(command)
-    def run(
-        *args: Any,
-        backup_dir: str | None,
-        backup_interval: float,
-        backup_keep: int,
-        backup_age: str | None,
-        backup_zstd: bool,
-        remove_processed: bool,
-        remove_after: str | None,
-        **options: Any,
-    ) -> Any:
-        plan = None
-        if backup_dir is not None:
-            age = span_us(backup_age) if backup_age else None
-            after = span_us(remove_after) / 1e6 if remove_after else None
-            # --remove-after alone asks for removal as well.
-            remove = remove_processed or after is not None
-            keep = backup_keep or None
-            plan = BackupPlan(backup_dir, backup_interval, keep, age, backup_zstd, remove, after)
-        # Refused and not ignored: who asks for removal expects a backup first.
-        elif remove_processed or remove_after or backup_age or backup_zstd:
-            raise click.UsageError("there are no backups without --backup-dir DIR")
-        return command(*args, plan=plan, **options)
-
-    # click lists the outermost decorator first: reversed, the order is that of _OPTIONS.
-    for option in reversed(_OPTIONS):
-        run = option(run)
-    run = _directory_option(directory)(run)
-    return run
-
-
-def _directory_option(directory: str | None) -> Callable[..., Any]:
-    return click.option(
-        "--backup-dir",
-        default=directory,
-        show_default=directory is not None,
-        type=click.Path(),
-        metavar="DIR",
-        help="Copy each file that changed to DIR, with the time in its name.",
+    return combined(
+        _plan,
+        backup_dir=option(
+            "--backup-dir DIR",
+            "Copy each file that changed to DIR, with the time in its name.",
+            default=directory,
+            show_default=directory is not None,
+            type=click.Path(),
+        ),
+        backup_interval=option(
+            "--backup-interval SECONDS",
+            "Copy a file at most this often.",
+            type=click.FloatRange(0.1),
+            shown=INTERVAL,
+        ),
+        backup_keep=option(
+            "--backup-keep N",
+            "Keep the newest N backups of a file; 0 keeps all.",
+            type=click.IntRange(0),
+            shown=KEEP,
+        ),
+        backup_age=option("--backup-age SPAN", "Delete backups older than SPAN, such as 30d."),
+        backup_zstd=flag("--backup-zstd", "Compress backups with zstd."),
+        remove_processed=flag(
+            "--remove-processed",
+            "Remove a rotated file once its backup is verified and its lines are published.",
+        ),
+        remove_after=option(
+            "--remove-after SPAN", "Also remove files that have not been written to for SPAN."
+        ),
     )
 
 
-_OPTIONS = [
-    click.option(
-        "--backup-interval",
-        type=click.FloatRange(0.1),
-        default=INTERVAL,
-        show_default=True,
-        metavar="SECONDS",
-        help="Copy a file at most this often.",
-    ),
-    click.option(
-        "--backup-keep",
-        type=click.IntRange(0),
-        default=KEEP,
-        show_default=True,
-        metavar="N",
-        help="Keep the newest N backups of a file; 0 keeps all.",
-    ),
-    click.option(
-        "--backup-age", metavar="SPAN", help="Delete backups older than SPAN, such as 30d."
-    ),
-    click.option("--backup-zstd", is_flag=True, help="Compress backups with zstd."),
-    click.option(
-        "--remove-processed",
-        is_flag=True,
-        help="Remove a rotated file once its backup is verified and its lines are published.",
-    ),
-    click.option(
-        "--remove-after",
-        metavar="SPAN",
-        help="Also remove files that have not been written to for SPAN.",
-    ),
-]
+def _plan(
+    *,
+    backup_dir: str | None,
+    backup_interval: float,
+    backup_keep: int,
+    backup_age: str | None,
+    backup_zstd: bool,
+    remove_processed: bool,
+    remove_after: str | None,
+) -> BackupPlan | None:
+    if backup_dir is None:
+        # Refused and not ignored: who asks for removal expects a backup first.
+        if remove_processed or remove_after or backup_age or backup_zstd:
+            raise click.UsageError("there are no backups without --backup-dir DIR")
+        return None
+    age = span_us(backup_age) if backup_age else None
+    after = span_us(remove_after) / 1e6 if remove_after else None
+    # --remove-after alone asks for removal as well.
+    remove = remove_processed or after is not None
+    keep = backup_keep or None
+    return BackupPlan(backup_dir, backup_interval, keep, age, backup_zstd, remove, after)
 
 
 def option_words(plan: BackupPlan | None) -> list[str]:
@@ -139,35 +116,25 @@ def option_words(plan: BackupPlan | None) -> list[str]:
     return arguments + (["--remove-after", f"{after * 1e6:.0f}us"] if after is not None else [])
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog backups list
     lakelog backups verify --json
     lakelog backups restore logs/app.log --to /tmp
     lakelog backups restore /backup/logs/app_20261120_140619.log --force
-"""
-)
-@click.argument("action", type=click.Choice(["list", "verify", "restore"]))
-@click.argument("names", nargs=-1, metavar="[FILE]...", type=click.Path())
-@click.option(
-    "--backup-dir",
-    "folders",
-    multiple=True,
-    type=click.Path(),
-    metavar="DIR",
-    help="Where the backups are; by default, wherever this lake's files were backed up.",
-)
-@click.option("--to", type=click.Path(), metavar="PATH", help="Restore to this path, or into it.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@with_output
+""")
 def backups(
     app: App,
-    action: str,
-    names: tuple[str, ...],
-    folders: tuple[str, ...],
-    to: str | None,
-    force: bool,
-    target: OutputTarget,
+    action: str = argument(type=click.Choice(["list", "verify", "restore"])),
+    names: tuple[str, ...] = argument("[FILE]...", nargs=-1, type=click.Path()),
+    folders: tuple[str, ...] = option(
+        "--backup-dir DIR",
+        "Where the backups are; by default, wherever this lake's files were backed up.",
+        multiple=True,
+        type=click.Path(),
+    ),
+    to: str | None = option("--to PATH", "Restore to this path, or into it.", type=click.Path()),
+    force: bool = flag("--force", "Replace an existing file."),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """List, verify or restore backups of watched files.
 
@@ -199,7 +166,7 @@ def backups(
         _verify(app, listing, selection, bool(names), target)
 
 
-def record(backup: Backup) -> dict[str, Any]:
+def record(backup: Backup) -> dict[str, object]:
     """Return a backup as an object."""
     return {
         "source": backup.source,
@@ -300,7 +267,7 @@ def _verify(
         click.get_current_context().exit(exits.WRONG)
 
 
-def _row(backup: Backup) -> dict[str, Any]:
+def _row(backup: Backup) -> dict[str, object]:
     """Return a row of the table."""
     name = os.path.basename(printable(backup.path))
     return {

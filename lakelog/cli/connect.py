@@ -7,7 +7,8 @@ from textwrap import dedent
 
 import click
 
-from lakelog.cli.app import App, complete_ref, verb
+from lakelog.cli.app import App, state_option, verb
+from lakelog.cli.options import flag, option
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.lake import Lake
@@ -30,28 +31,22 @@ if __name__ == "__main__":
 """
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog connect --print > lake.sql; duckdb -init lake.sql
     lakelog connect --print --at v1 | duckdb other.db
     lakelog connect --format python > open_lake.py
-"""
-)
-@click.option("--print", "printed", is_flag=True, help="Print the SQL itself.")
-@click.option(
-    "--at",
-    metavar="REF",
-    shell_complete=complete_ref,
-    help="Use a tag, branch, snapshot or time instead of now.",
-)
-@click.option(
-    "--format",
-    type=click.Choice(("sql", "python", "files", "json", "table")),
-    metavar="FORMAT",
-    help="Print sql, python, the list of Parquet files, or all as json; by default, an overview.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
-def connect(app: App, printed: bool, at: str | None, format: str | None, as_json: bool) -> None:
+""")
+def connect(
+    app: App,
+    printed: bool = flag("--print", "Print the SQL itself."),
+    at: str | None = state_option(),
+    format: str | None = option(
+        "--format FORMAT",
+        "Print sql, python, the list of Parquet files, or all as json; by default, an overview.",
+        type=click.Choice(("sql", "python", "files", "json", "table")),
+    ),
+    as_json: bool = flag("--json", "Short for --format json."),
+) -> None:
     """Show how to open the lake in DuckDB, Python or any Parquet reader.
 
     --print gives SQL that makes views of one state in a plain DuckDB; what was acknowledged is

@@ -11,9 +11,10 @@ import click
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat
+from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import many
-from lakelog.cli.rounds import repeat, with_every
+from lakelog.cli.rounds import EVERY, repeat
 from lakelog.clients.redis_config import SCHEMES
 from lakelog.consume import consume as consuming
 from lakelog.consume.consume import Consumer, ConsumeResult
@@ -28,51 +29,38 @@ def complete_source(ctx: click.Context, _: click.Parameter, prefix: str) -> list
     return [word for word in candidates if word.startswith(prefix)]
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog consume redis://localhost:6379/0/events --once
     lakelog consume kafka://broker1:9092,broker2:9092/orders --config kafka.conf
     lakelog consume kafka://localhost/nginx --format access --from end
     lakelog consume status kafka://localhost/orders
-"""
-)
-@click.argument(
-    "arguments", nargs=-1, required=True, metavar="[status] SOURCE", shell_complete=complete_source
-)
-@click.option(
-    "--format", "form", type=InputFormat(), help="The format of messages; detected by default."
-)
-@click.option(
-    "--from",
-    "start",
-    type=click.Choice(consuming.STARTS),
-    default="beginning",
-    show_default=True,
-    help="Where to start a stream that was never consumed.",
-)
-@click.option(
-    "--config", metavar="FILE", help="Settings of Kafka, NAME=VALUE by librdkafka's names."
-)
-@click.option("--once", is_flag=True, help="Store what is there now, then exit.")
-@with_every
-@click.option(
-    "--batch",
-    type=click.IntRange(1),
-    default=consuming.BATCH,
-    metavar="N",
-    help="Messages that are published together; 50,000 by default.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+""")
 def consume(
     app: App,
-    arguments: tuple[str, ...],
-    form: str | None,
-    start: str,
-    config: str | None,
-    once: bool,
-    every: float,
-    batch: int,
-    as_json: bool,
+    arguments: tuple[str, ...] = argument(
+        "[status] SOURCE", nargs=-1, required=True, shell_complete=complete_source
+    ),
+    form: str | None = option(
+        "--format", "The format of messages; detected by default.", type=InputFormat()
+    ),
+    start: str = option(
+        "--from",
+        "Where to start a stream that was never consumed.",
+        type=click.Choice(consuming.STARTS),
+        shown="beginning",
+    ),
+    config: str | None = option(
+        "--config FILE", "Settings of Kafka, NAME=VALUE by librdkafka's names."
+    ),
+    once: bool = flag("--once", "Store what is there now, then exit."),
+    every: float = EVERY,
+    batch: int = option(
+        "--batch N",
+        "Messages that are published together; 50,000 by default.",
+        type=click.IntRange(1),
+        default=consuming.BATCH,
+    ),
+    as_json: bool = flag("--json", "Print the result as JSON."),
 ) -> None:
     """Store the messages of a Kafka topic or a Redis Stream, each exactly once.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import click
 
 from lakelog.analyze import dedupe as duplicate
 from lakelog.analyze.similar import similar
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.options import YES, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import confirm, many
@@ -21,54 +21,39 @@ _ONE = {"first": duplicate.first, "last": duplicate.last, "latest": duplicate.la
 _SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "sources")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog dedupe --by subject --by data.url
     lakelog dedupe --by content --dry-run
     lakelog dedupe --by content --keep last --apply --yes
     lakelog dedupe --by subject --show latest
     lakelog dedupe --by message --show similar
-"""
-)
-@click.option(
-    "--by",
-    multiple=True,
-    metavar="NAME",
-    help="A column, data.FIELD, or content for all of an event; may be repeated.",
-)
-@click.option(
-    "--keep",
-    type=click.Choice(duplicate.KEEP),
-    default="first",
-    show_default=True,
-    help="Which of the duplicates is kept, by time.",
-)
-@click.option(
-    "--show",
-    type=click.Choice(("duplicates", *_ONE, "similar")),
-    default="duplicates",
-    help="What to list: the keys that occur more than once, the first, last or latest event of"
-    " each key, or near-duplicates of a text.",
-)
-@click.option(
-    "--nulls", is_flag=True, help="Compare events with missing values, too: null equals null."
-)
-@click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="List at most N.")
-@click.option("--dry-run", is_flag=True, help="List exactly the events that --apply would remove.")
-@click.option("--apply", is_flag=True, help="Remove them, after asking.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@with_output
+""")
 def dedupe(
     app: App,
-    by: tuple[str, ...],
-    keep: str,
-    show: str,
-    nulls: bool,
-    limit: int | None,
-    dry_run: bool,
-    apply: bool,
-    yes: bool,
-    target: OutputTarget,
+    by: tuple[str, ...] = option(
+        "--by NAME",
+        "A column, data.FIELD, or content for all of an event; may be repeated.",
+        multiple=True,
+    ),
+    keep: str = option(
+        "--keep",
+        "Which of the duplicates is kept, by time.",
+        type=click.Choice(duplicate.KEEP),
+        shown="first",
+    ),
+    show: str = option(
+        "--show",
+        "What to list: the keys that occur more than once, the first, last or latest event of"
+        " each key, or near-duplicates of a text.",
+        type=click.Choice(("duplicates", *_ONE, "similar")),
+        default="duplicates",
+    ),
+    nulls: bool = flag("--nulls", "Compare events with missing values, too: null equals null."),
+    limit: int | None = option("-n N", "List at most N.", type=click.IntRange(min=1)),
+    dry_run: bool = flag("--dry-run", "List exactly the events that --apply would remove."),
+    apply: bool = flag("--apply", "Remove them, after asking."),
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Find duplicate events, and keep one of each.
 
@@ -118,7 +103,7 @@ def _remove(
         raise click.ClickException("nothing was removed")
     with app.progress("rewriting", "segments") as progress:
         removal = duplicate.apply(lake, plan, progress)
-    record: dict[str, Any] = {
+    record: dict[str, object] = {
         "by": list(plan.by),
         "keep": plan.keep,
         "snapshot": plan.snapshot,

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.cli.app import App, verb
+from lakelog.cli.app import App, verb_group
 from lakelog.cli.input_formats import (
     NO_TIME,
+    RULES,
     InputFormat,
     complete_own,
     definition_of,
     formats_at,
-    with_rules,
 )
-from lakelog.cli.render.output import OutputTarget, choose, emit, emit_record, with_output
+from lakelog.cli.options import argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, choose, emit, emit_record
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import arrival, many, width
 from lakelog.event.levels import severity
@@ -56,14 +57,11 @@ _OPTIONS = {
 }
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  lakelog formats test app.log
-  lakelog formats test app.log --format '%{IP:client} %{GREEDYDATA:message}'
-  lakelog formats add shop --for 'shop*' --pattern '%{IP:client} %{WORD:do}'
-"""
-)
+@verb_group("""
+    lakelog formats test app.log
+    lakelog formats test app.log --format '%{IP:client} %{GREEDYDATA:message}'
+    lakelog formats add shop --for 'shop*' --pattern '%{IP:client} %{WORD:do}'
+""")
 def formats() -> None:
     """Show how files are parsed, and add log formats of your own.
 
@@ -73,15 +71,14 @@ def formats() -> None:
     """
 
 
-@verb(
-    "list",
-    examples="""
+@formats.verb(
+    """
     lakelog formats list
     lakelog formats list --json
 """,
+    name="list",
 )
-@with_output
-def list_formats(app: App, target: OutputTarget) -> None:
+def list_formats(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the formats of this lake, then the built-in ones."""
     records = [
         {
@@ -101,44 +98,29 @@ def list_formats(app: App, target: OutputTarget) -> None:
     emit(of_records(records), target, of_records(table))
 
 
-@verb(
-    "test",
-    examples="""
+@formats.verb(
+    """
     lakelog formats test app.log
     lakelog formats test app.log --format applog --zone Europe/Berlin
     lakelog formats test app.log --format '%{IP:client} %{WORD:method}' --json
     kubectl logs web | lakelog formats test -
 """,
+    name="test",
 )
-@click.argument("file", type=click.Path())
-@click.option(
-    "--format",
-    "--as",
-    "--pattern",
-    "form",
-    type=InputFormat(),
-    help="Read it as this format: a name, or your own pattern.",
-)
-@with_rules
-@click.option("--source", metavar="NAME", help="Parse it as if ingested with this --source.")
-@click.option(
-    "-n",
-    "--lines",
-    default=_LINES,
-    show_default=True,
-    type=click.IntRange(1),
-    metavar="N",
-    help="Number of lines or records to show.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def test_format(
+def show_preview(
     app: App,
-    file: str,
-    form: str | None,
-    source: str | None,
-    lines: int,
-    as_json: bool,
-    **rules: Any,
+    file: str = argument(type=click.Path()),
+    form: str | None = option(
+        "--format, --as, --pattern",
+        "Read it as this format: a name, or your own pattern.",
+        type=InputFormat(),
+    ),
+    rules: dict[str, Any] = RULES,
+    source: str | None = option("--source NAME", "Parse it as if ingested with this --source."),
+    lines: int = option(
+        "-n, --lines N", "Number of lines or records to show.", shown=_LINES, type=click.IntRange(1)
+    ),
+    as_json: bool = flag("--json", "Print the result as JSON."),
 ) -> None:
     """Show how the first lines of FILE (- is stdin) are parsed.
 
@@ -146,7 +128,7 @@ def test_format(
     column and field, or the reason why it would be quarantined. Stores nothing and needs no
     lake.
     """
-    rules_given, lake_formats = definition_of(form, rules), formats_at(app)
+    rules_given, lake_formats = definition_of(form, **rules), formats_at(app)
     definition = (
         definitions.resolve(rules_given.spelled(), lake_formats)
         if rules_given is not None
@@ -173,43 +155,32 @@ def test_format(
     emit_record(_record(result), target, lambda: "\n".join(_words(result)) + "\n")
 
 
-@verb(
-    "add",
-    examples="""
+@formats.verb(
+    """
     lakelog formats add shop --for 'shop*' --pattern '%{IP:client} %{WORD:do}'
     lakelog formats add pos --source pos --pattern '(?P<a>.*?)[|](?P<msg>.*)'
     lakelog formats add paris --zone Europe/Paris --for '/srv/paris/*'
 """,
+    name="add",
 )
-@click.argument("name")
-@click.option(
-    "--pattern",
-    "--format",
-    "form",
-    type=InputFormat(),
-    metavar="PATTERN",
-    help="Grok, a regex with named groups, or a built-in format.",
-)
-@with_rules
-@click.option(
-    "--for",
-    "globs",
-    multiple=True,
-    metavar="GLOB",
-    help="Files it is for, by name or by path; their rotated and compressed copies, too.",
-)
-@click.option(
-    "--source", "sources", multiple=True, metavar="NAME", help="For files of this --source."
-)
-@click.option("--replace", "overwrite", is_flag=True, help="Replace a format of that name.")
 def add_format(
     app: App,
-    name: str,
-    form: str | None,
-    globs: tuple[str, ...],
-    sources: tuple[str, ...],
-    overwrite: bool,
-    **rules: Any,
+    name: str = argument(),
+    form: str | None = option(
+        "--pattern, --format PATTERN",
+        "Grok, a regex with named groups, or a built-in format.",
+        type=InputFormat(),
+    ),
+    rules: dict[str, Any] = RULES,
+    globs: tuple[str, ...] = option(
+        "--for GLOB",
+        "Files it is for, by name or by path; their rotated and compressed copies, too.",
+        multiple=True,
+    ),
+    sources: tuple[str, ...] = option(
+        "--source NAME", "For files of this --source.", multiple=True
+    ),
+    overwrite: bool = flag("--replace", "Replace a format of that name."),
 ) -> None:
     """Add a format to the lake, for files by name or by --source.
 
@@ -217,7 +188,7 @@ def add_format(
     whoever opens the lake. Without --for and --source, it is used only as --format NAME. A
     rollback does not remove it.
     """
-    definition = definition_of(form, rules) or Definition()
+    definition = definition_of(form, **rules) or Definition()
     lake_format = LakeFormat(replace(definition, name=name), globs, sources)
     definitions.check_new(lake_format)  # before a lake is made for it
     with app.open_or_create() as lake:
@@ -228,10 +199,10 @@ def add_format(
     app.say(f"added format {name} to {app.path}, {scope}")
 
 
-@verb("show", examples="lakelog formats show shop")
-@click.argument("name", shell_complete=complete_own)
-@with_output
-def show_format(app: App, name: str, target: OutputTarget) -> None:
+@formats.verb("lakelog formats show shop", name="show")
+def show_format(
+    app: App, name: str = argument(shell_complete=complete_own), target: OutputTarget = OUTPUT
+) -> None:
     """Show a format of this lake, as the command that adds it."""
     with app.open() as lake:
         form = definitions.get(definitions.present(lake.store, lake.branch_name), name)
@@ -239,9 +210,8 @@ def show_format(app: App, name: str, target: OutputTarget) -> None:
     emit_record({"name": name, **record}, target, lambda: f"{_command(form)}\n")
 
 
-@verb("remove", examples="lakelog formats remove shop")
-@click.argument("name", shell_complete=complete_own)
-def remove_format(app: App, name: str) -> None:
+@formats.verb("lakelog formats remove shop", name="remove")
+def remove_format(app: App, name: str = argument(shell_complete=complete_own)) -> None:
     """Remove a format from the lake.
 
     Events that were parsed with it stay as they are.
@@ -249,10 +219,6 @@ def remove_format(app: App, name: str) -> None:
     with app.open() as lake:
         definitions.remove(lake.store, lake.branch_name, name)
     app.say(f"removed format {name}; from now on the format of its files is detected by content")
-
-
-for command in (list_formats, test_format, add_format, show_format, remove_format):
-    formats.add_command(command)
 
 
 def _files(form: LakeFormat) -> str:

@@ -25,6 +25,7 @@ import click
 from lakelog import lake as lakes
 from lakelog.cli import sample
 from lakelog.cli.app import App, verb
+from lakelog.cli.options import flag, option
 from lakelog.cli.render.terminal import ProgressLine, has_colour, many, paint, width
 from lakelog.runtime import interpreter
 from lakelog.store.paths import Paths
@@ -43,29 +44,25 @@ _WORST = (
 _OF_ONE = "SELECT time, type, data FROM events WHERE subject = 'ep_004215' ORDER BY time"
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog demo
     lakelog demo --sample data/sample.jsonl --keep
-"""
-)
-@click.option(
-    "--sample",
-    "path",
-    type=click.Path(),
-    metavar="FILE",
-    help="Use these JSON lines; by default, the demo generates 60,000 events.",
-)
-@click.option(
-    "--lake",
-    "place",
-    type=click.Path(),
-    metavar="DIR",
-    allow_from_autoenv=False,
-    help="Create the lake here, and keep it.",
-)
-@click.option("--keep", is_flag=True, help="Keep the lake, as ./demo-lake.")
-def demo(app: App, path: str | None, place: str | None, keep: bool) -> None:
+""")
+def demo(
+    app: App,
+    path: str | None = option(
+        "--sample FILE",
+        "Use these JSON lines; by default, the demo generates 60,000 events.",
+        type=click.Path(),
+    ),
+    place: str | None = option(
+        "--lake DIR",
+        "Create the lake here, and keep it.",
+        type=click.Path(),
+        allow_from_autoenv=False,
+    ),
+    keep: bool = flag("--keep", "Keep the lake, as ./demo-lake."),
+) -> None:
     """Take a tour: collect, query, tag, verify, roll back. It takes 15 seconds.
 
     It uses a lake of its own, which is removed at the end unless --keep is given.

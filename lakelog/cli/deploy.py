@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
-from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import OutputTarget, emit, with_output, write_new
+from lakelog.cli.app import App, verb_group
+from lakelog.cli.options import WHY, YES, argument, combined, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, write_new
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm
 from lakelog.deploy import deployment as deployments
@@ -22,31 +24,56 @@ from lakelog.rollback.revisions import live_states, return_to
 from lakelog.store import bootstrap
 
 _COLUMNS = ("revision", "current", "created", "ready", "images", "state", "cause", "hash")
-_NAMESPACE = click.option(
-    "-n", "--namespace", default="default", show_default=True, metavar="NAME", help="Where it is."
-)
-_CONTEXT = click.option(
-    "--context", default="", metavar="NAME", help="The cluster, by its name in kubectl's settings."
-)
+_NAMESPACE = option("-n, --namespace NAME", "Where it is.", shown="default")
+_CONTEXT = option("--context NAME", "The cluster, by its name in kubectl's settings.", default="")
 
-_TIMEOUT = click.option(
-    "--timeout",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for its pods.",
+_TIMEOUT = option(
+    "--timeout SECONDS", "How long to wait for its pods.", type=click.IntRange(min=1), shown=300
 )
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  lakelog deploy render api --image registry.example.com/api:1.4 -o deploy/
-  lakelog deploy revisions api
-  lakelog deploy rollback api --yes
-"""
+def _deployment(remote: str, **fields: Any) -> Deployment:
+    return Deployment(remote=known.checked_url(remote) if remote else "", **fields)
+
+
+_DEPLOYMENT = combined(
+    _deployment,
+    name=argument(),
+    args=argument("[-- ARG...]", nargs=-1),
+    image=option("--image IMAGE", "Has the program, and lakelog.", required=True),
+    namespace=option("-n, --namespace NAME", "Of Kubernetes.", shown="default"),
+    port=option("--port N", "The port that the program listens on.", type=int),
+    size=option("--size SIZE", "Of the volume of the lake.", shown="10Gi"),
+    storage_class=option("--storage-class NAME", "Of the volume.", default=""),
+    grace=option(
+        "--grace SECONDS", "For saving the state and ending the program.", type=int, shown=60
+    ),
+    retention=option("--retention N", "Saved states that are kept.", type=int, shown=24),
+    schedule=option("--schedule CRON", "When older ones are removed.", shown="17 3 * * *"),
+    user=option("--user N", "The number of the user it runs as, not root.", type=int, shown=10001),
+    remote=option(
+        "--remote URL",
+        "Clone the lake from there onto a new volume, and push it there (Kubernetes).",
+        default="",
+    ),
+    secret=option("--secret NAME", "A Secret of variables that the remote needs.", default=""),
+    push_schedule=option(
+        "--push-schedule CRON",
+        "When the lake is pushed, besides at the end of a pod.",
+        shown="*/15 * * * *",
+    ),
+    probe=option("--probe PATH", "A pod is ready when this answers at its port.", default=""),
+    rolling=flag(
+        "--rolling", "Start the new pod before the old one ends: for programs that let one write."
+    ),
 )
+
+
+@verb_group("""
+    lakelog deploy render api --image registry.example.com/api:1.4 -o deploy/
+    lakelog deploy revisions api
+    lakelog deploy rollback api --yes
+""")
 def deploy() -> None:
     """Deploy a program with its lake, and return to an earlier revision of it.
 
@@ -55,107 +82,20 @@ def deploy() -> None:
     """
 
 
-@verb(
-    examples="""
+@deploy.verb("""
     lakelog deploy render api --image registry.example.com/api:1.4
     lakelog deploy render api --image api:1.4 --kind compose -o deploy/
     lakelog deploy render api --image api:1.4 --port 8080 -- serve -v
-"""
-)
-@click.argument("name")
-@click.argument("args", nargs=-1, metavar="[-- ARG...]")
-@click.option("--image", required=True, metavar="IMAGE", help="Has the program, and lakelog.")
-@click.option(
-    "--kind",
-    type=click.Choice((*deployments.KINDS, "all")),
-    help="Which recipe; kubernetes by default, all with -o.",
-)
-@click.option(
-    "-n", "--namespace", default="default", show_default=True, metavar="NAME", help="Of Kubernetes."
-)
-@click.option("--port", type=int, metavar="N", help="The port that the program listens on.")
-@click.option(
-    "--size", default="10Gi", show_default=True, metavar="SIZE", help="Of the volume of the lake."
-)
-@click.option("--storage-class", default="", metavar="NAME", help="Of the volume.")
-@click.option(
-    "--grace",
-    type=int,
-    default=60,
-    show_default=True,
-    metavar="SECONDS",
-    help="For saving the state and ending the program.",
-)
-@click.option(
-    "--retention",
-    type=int,
-    default=24,
-    show_default=True,
-    metavar="N",
-    help="Saved states that are kept.",
-)
-@click.option(
-    "--schedule",
-    default="17 3 * * *",
-    show_default=True,
-    metavar="CRON",
-    help="When older ones are removed.",
-)
-@click.option(
-    "--user",
-    type=int,
-    default=10001,
-    show_default=True,
-    metavar="N",
-    help="The number of the user it runs as, not root.",
-)
-@click.option(
-    "--remote",
-    default="",
-    metavar="URL",
-    help="Clone the lake from there onto a new volume, and push it there (Kubernetes).",
-)
-@click.option(
-    "--secret", default="", metavar="NAME", help="A Secret of variables that the remote needs."
-)
-@click.option(
-    "--push-schedule",
-    default="*/15 * * * *",
-    show_default=True,
-    metavar="CRON",
-    help="When the lake is pushed, besides at the end of a pod.",
-)
-@click.option(
-    "--probe", default="", metavar="PATH", help="A pod is ready when this answers at its port."
-)
-@click.option(
-    "--rolling",
-    is_flag=True,
-    help="Start the new pod before the old one ends: for programs that let one write.",
-)
-@click.option(
-    "-o", "--output", "out", type=click.Path(), metavar="DIR", help="Write files into DIR."
-)
+""")
 def render(
     app: App,
-    name: str,
-    args: tuple[str, ...],
-    image: str,
-    kind: str | None,
-    namespace: str,
-    port: int | None,
-    size: str,
-    storage_class: str,
-    grace: int,
-    retention: int,
-    schedule: str,
-    user: int,
-    remote: str,
-    secret: str,
-    push_schedule: str,
-    probe: str,
-    rolling: bool,
-    out: str | None,
+    deployment: Deployment = _DEPLOYMENT,
+    kind: str | None = option(
+        "--kind",
+        "Which recipe; kubernetes by default, all with -o.",
+        type=click.Choice((*deployments.KINDS, "all")),
+    ),
+    out: str | None = option("-o, --output DIR", "Write files into DIR.", type=click.Path()),
 ) -> None:
     """Print Kubernetes manifests, or a Compose file.
 
@@ -165,10 +105,6 @@ def render(
     two during a rollout. It is a plain user whose image cannot be written to.
     What follows -- are arguments of the program.
     """
-    deployment = Deployment(
-        *(name, image, namespace, args, port, size, storage_class, grace, retention, schedule),
-        *(user, known.checked_url(remote) if remote else "", secret, push_schedule, probe, rolling),
-    )
     # What goes into a pipe, such as to `kubectl apply -f -`, has to be one recipe.
     if out is None:
         if kind == "all":
@@ -182,17 +118,17 @@ def render(
         app.say(f"wrote {path}")
 
 
-@verb(
-    examples="""
+@deploy.verb("""
     lakelog deploy revisions api
     lakelog deploy revisions api -n production --json
-"""
-)
-@click.argument("name")
-@_NAMESPACE
-@_CONTEXT
-@with_output
-def revisions(app: App, name: str, namespace: str, context: str, target: OutputTarget) -> None:
+""")
+def revisions(
+    app: App,
+    name: str = argument(),
+    namespace: str = _NAMESPACE,
+    context: str = _CONTEXT,
+    target: OutputTarget = OUTPUT,
+) -> None:
     """List the revisions of a deployment, the newest first.
 
     With the newest state that was saved in each, if the lake has it.
@@ -214,28 +150,19 @@ def revisions(app: App, name: str, namespace: str, context: str, target: OutputT
     emit(of_records(records, _COLUMNS), target, of_records(records, _COLUMNS[:6]))
 
 
-@verb(
-    examples="""
+@deploy.verb("""
     lakelog deploy rollback api
     lakelog deploy rollback api 3 -n production --yes
-"""
-)
-@click.argument("name")
-@click.argument("revision", type=int, required=False)
-@_NAMESPACE
-@_CONTEXT
-@_TIMEOUT
-@click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+""")
 def rollback(
     app: App,
-    name: str,
-    revision: int | None,
-    namespace: str,
-    context: str,
-    timeout: int,
-    why: str,
-    yes: bool,
+    name: str = argument(),
+    revision: int | None = argument(type=int, required=False),
+    namespace: str = _NAMESPACE,
+    context: str = _CONTEXT,
+    timeout: int = _TIMEOUT,
+    why: str = WHY,
+    yes: bool = YES,
 ) -> None:
     """Return a deployment to an earlier revision.
 
@@ -277,15 +204,13 @@ def _live_states(app: App, name: str, namespace: str) -> dict[str, str]:
     return {digest: state.name for digest, state in live.items()}
 
 
-@verb(examples="    lakelog deploy status api -n production")
-@click.argument("name")
-@_NAMESPACE
-@_CONTEXT
-@_TIMEOUT
-def status(app: App, name: str, namespace: str, context: str, timeout: int) -> None:
+@deploy.verb("    lakelog deploy status api -n production")
+def status(
+    app: App,
+    name: str = argument(),
+    namespace: str = _NAMESPACE,
+    context: str = _CONTEXT,
+    timeout: int = _TIMEOUT,
+) -> None:
     """Wait until a rollout is complete."""
     click.echo(Kubectl(namespace, context).wait(name, timeout))
-
-
-for command in (render, revisions, rollback, status):
-    deploy.add_command(command)

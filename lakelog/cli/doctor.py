@@ -18,7 +18,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import OutputTarget, emit_words, with_output
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, paint, size, width
 from lakelog.cli.schema import breaches
@@ -54,14 +54,11 @@ class DoctorCheck:
     words: str
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog doctor
     lakelog --lake /var/lib/flights doctor --json
-"""
-)
-@with_output
-def doctor(app: App, target: OutputTarget) -> None:
+""")
+def doctor(app: App, target: OutputTarget = OUTPUT) -> None:
     """Check this machine, and the lake if there is one.
 
     Exits with 1 if a check failed; warnings do not count. `lakelog verify` reads every byte.

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from lakelog.cli import exits
-from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import OutputTarget, choose, emit, emit_record, with_output
+from lakelog.cli.app import App, verb_group
+from lakelog.cli.options import argument, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, choose, emit, emit_record
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
@@ -25,13 +26,15 @@ _TYPES = 12
 _SEARCHED = ("data", "type", "source", "message", "subject")
 
 
-@click.group(
-    epilog="\b\nExamples:\n  lakelog events --db lake stats\n  lakelog events list --hours 24\n"
-    '  lakelog sql "SELECT event_type, count(*) FROM omega.events GROUP BY 1"'
-)
-@click.option("--db", type=click.Path(), metavar="PATH", help="The lake; the same as --lake.")
-@click.pass_obj
-def events(app: App, db: str | None) -> None:
+@verb_group("""
+    lakelog events --db lake stats
+    lakelog events list --hours 24
+    lakelog sql "SELECT event_type, count(*) FROM omega.events GROUP BY 1"
+""")
+def events(
+    app: App,
+    db: str | None = option("--db PATH", "The lake; the same as --lake.", type=click.Path()),
+) -> None:
     """The older event store: its verbs and columns over a lake.
 
     In SQL its tables are omega.events, omega.patterns and omega.system_stats.
@@ -39,9 +42,8 @@ def events(app: App, db: str | None) -> None:
     app.path = db or app.path
 
 
-@verb(examples="lakelog events --db lake stats --json")
-@with_output
-def stats(app: App, target: OutputTarget) -> None:
+@events.verb("lakelog events --db lake stats --json")
+def stats(app: App, target: OutputTarget = OUTPUT) -> None:
     """Count the events by type, and the bytes of the store."""
     with app.open() as lake:
         counts = Lookups(lake).stats()
@@ -55,25 +57,27 @@ def _hours(ctx: click.Context, _: click.Parameter, value: float | None) -> float
     return value
 
 
-_of_hours = click.option(
-    "--hours", type=float, metavar="N", callback=_hours, help="Only the last N hours."
-)
+_of_hours = option("--hours N", "Only the last N hours.", type=float, callback=_hours)
 
 
-@verb("list", examples="lakelog events list --hours 24 --limit 100")
-@_of_hours
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
-@with_output
-def list_events(app: App, hours: float | None, limit: int, target: OutputTarget) -> None:
+@events.verb("lakelog events list --hours 24 --limit 100", name="list")
+def list_events(
+    app: App,
+    hours: float | None = _of_hours,
+    limit: int = option("--limit N", type=click.IntRange(min=1), shown=20),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """List the newest events, newest first."""
     _write(app, omega.newest_sql(_since(hours), limit), {}, target)
 
 
-@verb(examples='lakelog events search "HTTP 503" --limit 20')
-@click.argument("text")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
-@with_output
-def search(app: App, text: str, limit: int, target: OutputTarget) -> None:
+@events.verb('lakelog events search "HTTP 503" --limit 20')
+def search(
+    app: App,
+    text: str = argument(),
+    limit: int = option("--limit N", type=click.IntRange(min=1), shown=20),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Find events that hold a text, newest first.
 
     It may stand in data, type, source, subject or message; case makes no difference.
@@ -82,10 +86,10 @@ def search(app: App, text: str, limit: int, target: OutputTarget) -> None:
     _write(app, omega.newest_sql(f"coalesce({condition}, false)", limit), {"text": text}, target)
 
 
-@verb(examples="lakelog events export last-day.json --hours 24")
-@click.argument("file", type=click.Path())
-@_of_hours
-def export(app: App, file: str, hours: float | None) -> None:
+@events.verb("lakelog events export last-day.json --hours 24")
+def export(
+    app: App, file: str = argument(type=click.Path()), hours: float | None = _of_hours
+) -> None:
     """Write events to FILE, oldest first, in its format.
 
     Its extension names the format: json, jsonl, csv, parquet, arrow or md. FILE - is
@@ -153,16 +157,13 @@ def _summary(counts: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-@verb(
-    "import-sqlite",
-    examples="""
+@events.verb("""
     lakelog events import-sqlite events.db
     lakelog --lake archive events import-sqlite old/events.db --json
-""",
-)
-@click.argument("file", type=click.Path())
-@with_output
-def import_sqlite(app: App, file: str, target: OutputTarget) -> None:
+""")
+def import_sqlite(
+    app: App, file: str = argument(type=click.Path()), target: OutputTarget = OUTPUT
+) -> None:
     """Load a database of the older event store, each row once.
 
     Its events, patterns and statistics become events, also those packed with gzip, and
@@ -188,7 +189,3 @@ def import_sqlite(app: App, file: str, target: OutputTarget) -> None:
     # What was not loaded is safe, but a script has to notice it.
     if result.damage or result.quarantined:
         click.get_current_context().exit(exits.FAILED)
-
-
-for command in (stats, list_events, search, export, import_sqlite):
-    events.add_command(command)

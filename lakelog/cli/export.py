@@ -6,8 +6,9 @@ import time
 
 import click
 
-from lakelog.cli.app import App, complete_ref, complete_table, verb
+from lakelog.cli.app import App, complete_table, state_option, verb
 from lakelog.cli.arguments import pair_of, value_of
+from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import FormatChoice, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many, size
 from lakelog.errors import ExportRefused
@@ -16,61 +17,37 @@ from lakelog.export.export import FORMATS, destination
 from lakelog.export.tables import SHARD_ROWS
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog export events -o events.parquet
     lakelog export events -o lake-export/ --partition-by date,type
     lakelog export "SELECT * FROM events WHERE level = 'ERROR'" -o errors.csv
     lakelog export '"v1".events' -o v1/ --shard-rows 250000 --format ndjson
-"""
-)
-@click.argument("query", metavar="QUERY|VIEW", shell_complete=complete_table)
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    required=True,
-    type=click.Path(),
-    metavar="PATH",
-    help="A file, or a directory that does not exist yet.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=FormatChoice(FORMATS),
-    help="By default that of the extension, or parquet.",
-)
-@click.option(
-    "--partition-by",
-    "by",
-    metavar="COL,...",
-    help="Hive directories by these columns; `date` is the day of the column time.",
-)
-@click.option(
-    "--shard-rows",
-    type=click.IntRange(1),
-    default=SHARD_ROWS,
-    metavar="N",
-    help="Maximum number of rows in a file of a directory; 1,000,000 by default.",
-)
-@click.option("--param", "params", multiple=True, metavar="K=V", help="Value of $K in the query.")
-@click.option(
-    "--at",
-    metavar="REF",
-    shell_complete=complete_ref,
-    help="Export a tag, branch, snapshot or time.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Report what was written, as JSON.")
+""")
 def export(
     app: App,
-    query: str,
-    out: str,
-    form: str | None,
-    by: str | None,
-    shard_rows: int,
-    params: tuple[str, ...],
-    at: str | None,
-    as_json: bool,
+    query: str = argument("QUERY|VIEW", shell_complete=complete_table),
+    out: str = option(
+        "-o, --output PATH",
+        "A file, or a directory that does not exist yet.",
+        required=True,
+        type=click.Path(),
+    ),
+    form: str | None = option(
+        "--format", "By default that of the extension, or parquet.", type=FormatChoice(FORMATS)
+    ),
+    by: str | None = option(
+        "--partition-by COL,...",
+        "Hive directories by these columns; `date` is the day of the column time.",
+    ),
+    shard_rows: int = option(
+        "--shard-rows N",
+        "Maximum number of rows in a file of a directory; 1,000,000 by default.",
+        type=click.IntRange(1),
+        default=SHARD_ROWS,
+    ),
+    params: tuple[str, ...] = option("--param K=V", "Value of $K in the query.", multiple=True),
+    at: str | None = state_option("Export a tag, branch, snapshot or time."),
+    as_json: bool = flag("--json", "Report what was written, as JSON."),
 ) -> None:
     """Write the rows of a query, a table or a view to files.
 

@@ -10,6 +10,7 @@ import threading
 import click
 
 from lakelog.cli.app import App, verb
+from lakelog.cli.options import argument
 from lakelog.cli.rounds import SIGNALS, StopEvent
 from lakelog.collect import loop
 from lakelog.collect.watch import Watcher
@@ -20,8 +21,7 @@ _INTERVAL = 1.0
 
 
 @verb(hidden=True)
-@click.argument("file", type=click.Path())
-def follow_log(app: App, file: str) -> None:
+def follow_log(app: App, file: str = argument(type=click.Path())) -> None:
     """Follow one file and its backups until standard input ends and all is ingested.
 
     Waits while another process follows the file, which is then left to this one.

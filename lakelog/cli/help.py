@@ -5,18 +5,19 @@ from __future__ import annotations
 import click
 
 from lakelog.cli.app import App, complete_verb, verb
+from lakelog.cli.options import argument
 from lakelog.runtime.closest import did_you_mean
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog help
     lakelog help export
     lakelog help train check
-"""
-)
-@click.argument("arguments", nargs=-1, metavar="[VERB]...", shell_complete=complete_verb)
-def help(app: App, arguments: tuple[str, ...]) -> None:
+""")
+def help(
+    app: App,
+    arguments: tuple[str, ...] = argument("[VERB]...", nargs=-1, shell_complete=complete_verb),
+) -> None:
     """Show the help of a verb, as `lakelog VERB -h` does."""
     context = click.get_current_context().find_root()
     for word in arguments:

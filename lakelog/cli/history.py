@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.behaviour import behaviour_lines, behaviour_record
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.options import argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import ROWS_MAX, Count, cell
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.render.formats import of_records
@@ -26,17 +26,15 @@ SMALL = 1_000_000
 """So many events are looked through for their behaviour without being asked to."""
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog log -n 10
     lakelog log --json | jq '.[] | select(.op == "rollback")'
-"""
-)
-@click.option(
-    "-n", "limit", type=click.IntRange(min=0), metavar="N", help="List at most the newest N."
-)
-@with_output
-def log(app: App, limit: int | None, target: OutputTarget) -> None:
+""")
+def log(
+    app: App,
+    limit: int | None = option("-n N", "List at most the newest N.", type=click.IntRange(min=0)),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """List the moves of the branch, newest first.
 
     A move is one numbered step: publishing, a rollback, an undo. @N names the state it made.
@@ -51,16 +49,16 @@ def log(app: App, limit: int | None, target: OutputTarget) -> None:
     emit(of_records([_log_record(e) for e in entries], _LOG), target, table)
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog show
     lakelog show v1
     lakelog show main~1 --json
-"""
-)
-@click.argument("ref", required=False, shell_complete=complete_ref)
-@with_output
-def show(app: App, ref: str | None, target: OutputTarget) -> None:
+""")
+def show(
+    app: App,
+    ref: str | None = argument(required=False, shell_complete=complete_ref),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Describe one state of the lake: who made it, when, and what it holds.
 
     Without REF, the newest published state of the branch.
@@ -79,32 +77,24 @@ def show(app: App, ref: str | None, target: OutputTarget) -> None:
     emit_record(record, target, lambda: "\n".join(_panel(state, tags, counts)) + "\n")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog diff v1
     lakelog diff v1 main --json
     lakelog diff v1 main --no-behaviour
     lakelog diff --exit-code before after && echo "nothing changed"
-"""
-)
-@click.argument("a", shell_complete=complete_ref)
-@click.argument("b", required=False, shell_complete=complete_ref)
-@click.option("--exit-code", is_flag=True, help="Exit with 3 if the states differ.")
-@click.option(
-    "--behaviour/--no-behaviour",
-    "with_behaviour",
-    default=None,
-    help="What changed in types, fields of data and sources; it reads the events. On by default if"
-    f" the states hold at most {SMALL:,} events together.",
-)
-@with_output
+""")
 def diff(
     app: App,
-    a: str,
-    b: str | None,
-    exit_code: bool,
-    with_behaviour: bool | None,
-    target: OutputTarget,
+    a: str = argument(shell_complete=complete_ref),
+    b: str | None = argument(required=False, shell_complete=complete_ref),
+    exit_code: bool = flag("--exit-code", "Exit with 3 if the states differ."),
+    with_behaviour: bool | None = option(
+        "--behaviour/--no-behaviour",
+        "What changed in types, fields of data and sources; it reads the events. On by default if"
+        f" the states hold at most {SMALL:,} events together.",
+        default=None,
+    ),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Compare states A and B: events by type, segments, and behaviour.
 
@@ -143,7 +133,7 @@ def diff(
         click.get_current_context().exit(exits.WRONG)
 
 
-def snapshot_record(state: Snapshot) -> dict[str, Any]:
+def snapshot_record(state: Snapshot) -> dict[str, object]:
     """Return a snapshot as an object."""
     return {
         "id": state.id,
@@ -159,7 +149,7 @@ def snapshot_record(state: Snapshot) -> dict[str, Any]:
     }
 
 
-def _log_record(entry: LogEntry) -> dict[str, Any]:
+def _log_record(entry: LogEntry) -> dict[str, object]:
     move = entry.move
     moved_at = micros(move.time) if move.time else None
     values = (
@@ -176,7 +166,7 @@ def _log_record(entry: LogEntry) -> dict[str, Any]:
     return dict(zip(_LOG, values, strict=True))
 
 
-def _log_row(entry: LogEntry) -> dict[str, Any]:
+def _log_row(entry: LogEntry) -> dict[str, object]:
     move = entry.move
     # Safety tags are long, and there is one at most moves before a rollback: --json has them.
     tags = "".join(f"[{t}] " for t in entry.tags if not t.startswith(_SAFETY))
@@ -241,7 +231,7 @@ def _sum(entries: tuple[SegmentEntry, ...], sign: str) -> str:
     return f"{sign}{len(entries):,} ({sign}{size(sum(e.bytes for e in entries))})"
 
 
-def _segment_record(entry: SegmentEntry) -> dict[str, Any]:
+def _segment_record(entry: SegmentEntry) -> dict[str, object]:
     return {
         "segment": entry.key,
         "kind": entry.kind,

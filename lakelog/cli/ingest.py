@@ -21,8 +21,9 @@ import click
 from lakelog import lake as lakes
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.input_formats import InputFormat, with_pattern, with_selection
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.input_formats import EXCLUDED, PATTERN, InputFormat, ignore_older
+from lakelog.cli.options import argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import arrival, confirm, many
 from lakelog.cli.rounds import stop_at_signals
@@ -41,34 +42,25 @@ _VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
 """Places, lengths and values, which differ from line to line where the reason is the same."""
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog ingest logs/*.jsonl backup/2026.jsonl.zst
     lakelog ingest /var/log/app --dry-run
     zcat old.gz | lakelog ingest - --source app
     lakelog ingest a.log --format 'access:%h %l %u %t "%r" %>s %b %D'
     lakelog ingest a.log --format '%{IP:client} %{WORD:method} %{INT:ms:int}'
-"""
-)
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@with_pattern
-@click.option(
-    "--source",
-    metavar="NAME",
-    help="Source of events that name none; equal files of two sources are both ingested.",
-)
-@with_selection()
-@click.option("--dry-run", is_flag=True, help="Read and count, but store nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result of each file as JSON.")
+""")
 def ingest(
     app: App,
-    paths: tuple[str, ...],
-    form: str | None,
-    source: str | None,
-    excluded: tuple[str, ...],
-    ignore_older: float | None,
-    dry_run: bool,
-    as_json: bool,
+    paths: tuple[str, ...] = argument("PATH...", nargs=-1, required=True, type=click.Path()),
+    form: str | None = PATTERN,
+    source: str | None = option(
+        "--source NAME",
+        "Source of events that name none; equal files of two sources are both ingested.",
+    ),
+    excluded: tuple[str, ...] = EXCLUDED,
+    ignore_older: float | None = ignore_older(),
+    dry_run: bool = flag("--dry-run", "Read and count, but store nothing."),
+    as_json: bool = flag("--json", "Print the result of each file as JSON."),
 ) -> None:
     """Load files, directories, patterns or stdin (-), each row exactly once.
 
@@ -111,27 +103,19 @@ def ingest(
         click.get_current_context().exit(exits.FAILED)
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog quarantine list
     lakelog quarantine replay --as oos
     lakelog quarantine drop --yes
-"""
-)
-@click.argument("action", type=click.Choice(["list", "show", "replay", "drop"]))
-@click.option("--as", "form", type=InputFormat(), help="The format to try.")
-@click.option("--type", "type_", metavar="NAME", help="Type of events that name none.")
-@click.option("--dry-run", is_flag=True, help="Report what would happen.")
-@click.option("--yes", is_flag=True, help="Do not ask before dropping.")
-@with_output
+""")
 def quarantine(
     app: App,
-    action: str,
-    form: str | None,
-    type_: str | None,
-    dry_run: bool,
-    yes: bool,
-    target: OutputTarget,
+    action: str = argument(type=click.Choice(["list", "show", "replay", "drop"])),
+    form: str | None = option("--as", "The format to try.", type=InputFormat()),
+    type_: str | None = option("--type NAME", "Type of events that name none."),
+    dry_run: bool = flag("--dry-run", "Report what would happen."),
+    yes: bool = flag("--yes", "Do not ask before dropping."),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Show lines that could not be parsed, try them again, or drop them.
 

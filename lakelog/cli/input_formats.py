@@ -6,8 +6,6 @@ The options that go with a pattern are defined here too, for all verbs that read
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lakelog.cli.app import DEFAULT_LAKE, App
+from lakelog.cli.options import combined, option
 from lakelog.cli.rounds import SpanParam
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.formats import custom, definition, registry
@@ -68,121 +67,99 @@ def formats_at(app: App) -> Formats:
     return definitions.present(bootstrap.load(app.path), app.branch)
 
 
-def with_selection(older: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the options that leave files out to a verb; it gets `excluded` and `ignore_older`, in
-    seconds. `older` ends the help of the second."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        excluded = click.option(
-            "--exclude",
-            "excluded",
-            multiple=True,
-            metavar="GLOB",
-            help="Names of files and directories to leave out, or paths if they have a slash.",
-        )
-        ignored = click.option(
-            "--ignore-older",
-            type=SpanParam(),
-            metavar="TIME",
-            help=f"Leave out files that were last written longer ago, such as 7d{older}.",
-        )
-        return excluded(ignored(command))
-
-    return add
+EXCLUDED = option(
+    "--exclude GLOB",
+    "Names of files and directories to leave out, or paths if they have a slash.",
+    multiple=True,
+)
 
 
-def with_pattern(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --format and the pattern options to a verb; it gets them as `form`, checked."""
-
-    @functools.wraps(command)
-    def run(app: App, *args: Any, form: str | None, **options: Any) -> Any:
-        rules = definition_of(form, options)
-        if rules is not None:
-            definition = definitions.resolve(rules.spelled(), formats_at(app))
-            # A plain name stays one, so that the lake's own format of that name is still found.
-            form = form if rules == Definition(format=form or "") else rules.spelled()
-            # A pattern without a time is allowed but rarely meant.
-            if definition.pattern and not custom.form(definition.spelled()).has_time:
-                app.say(NO_TIME)
-        return command(app, *args, form=form, **options)
-
-    return click.option(
-        "--format",
-        "form",
-        type=InputFormat(),
-        help="The format of the input: a name (`lakelog formats list`), or your own pattern,"
-        " such as '%{IP:client} %{WORD:method}'.",
-    )(with_rules(run))
+def ignore_older(note: str = "") -> Any:
+    """Declare the option that leaves out old files, in seconds; `note` ends its help."""
+    return option(
+        "--ignore-older TIME",
+        f"Leave out files that were last written longer ago, such as 7d{note}.",
+        type=SpanParam(),
+    )
 
 
-def with_rules(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the pattern options to a verb."""
-    # click lists the outermost decorator first: reversed, the order is that of _RULES.
-    for option in reversed(_RULES):
-        command = option(command)
-    return command
+def definition_of(
+    form: str | None, *, levels: tuple[str, ...], define: tuple[str, ...], **rules: str
+) -> Definition | None:
+    """Return the definition that a format and the values of RULES make, None for nothing.
 
-
-_RULES = [
-    click.option(
-        "--begins",
-        default="",
-        metavar="REGEX",
-        help="A line whose start matches begins a record; other lines continue it.",
-    ),
-    click.option(
-        "--continues",
-        default="",
-        metavar="REGEX",
-        help="A line whose start matches continues the one before.",
-    ),
-    click.option(
-        "--time-format",
-        default="",
-        metavar="FORMAT",
-        help="The format of the group time: '%d.%m.%Y %H:%M:%S', iso, epoch or none.",
-    ),
-    click.option(
-        "--zone",
-        default="",
-        metavar="ZONE",
-        help="Time zone of times that name none, such as Europe/Berlin or +02:00.",
-    ),
-    click.option(
-        "--encoding",
-        default="",
-        metavar="NAME",
-        help="The encoding of lines that are not UTF-8, such as latin-1 or shift_jis.",
-    ),
-    click.option(
-        "--level",
-        "levels",
-        multiple=True,
-        metavar="WORD=LEVEL",
-        help="Map a word to a level, such as SCHWER=ERROR.",
-    ),
-    click.option(
-        "--define",
-        multiple=True,
-        metavar="NAME=REGEX",
-        help="Name a part of the pattern, used in it as %{NAME:group}.",
-    ),
-]
-
-
-def definition_of(form: str | None, options: dict[str, Any]) -> Definition | None:
-    """Take the options of `with_rules` out of `options`; return the definition that they and a
-    format make, None for nothing. Raises InvalidSetting, UsageError."""
+    Raises InvalidSetting, UsageError.
+    """
     result = definition.read(form) if form else Definition()
-    levels = _pairs("--level", "WORD=LEVEL", options.pop("levels"))
-    defines = _pairs("--define", "NAME=REGEX", options.pop("define"))
-    names = ("begins", "continues", "time_format", "zone", "encoding")
-    rules = {name: options.pop(name) for name in names}
-    non_empty = {name: value for name, value in rules.items() if value}
     result = replace(
-        result, **non_empty, levels=levels or result.levels, define=defines or result.define
+        result,
+        **{name: value for name, value in rules.items() if value},
+        levels=_pairs("--level", "WORD=LEVEL", levels) or result.levels,
+        define=_pairs("--define", "NAME=REGEX", define) or result.define,
     )
     return None if result == Definition() else result
+
+
+def _checked(form: str | None, **rules: Any) -> str | None:
+    """Return a format, or the pattern that options make of it."""
+    asked = definition_of(form, **rules)
+    if asked is None:
+        return form
+    app: App = click.get_current_context().obj
+    resolved = definitions.resolve(asked.spelled(), formats_at(app))
+    # A pattern without a time is allowed but rarely meant.
+    if resolved.pattern and not custom.form(resolved.spelled()).has_time:
+        app.say(NO_TIME)
+    # A plain name stays one, so that the lake's own format of that name is still found.
+    return form if asked == Definition(format=form or "") else asked.spelled()
+
+
+_RULES: dict[str, object] = {
+    "begins": option(
+        "--begins REGEX",
+        "A line whose start matches begins a record; other lines continue it.",
+        default="",
+    ),
+    "continues": option(
+        "--continues REGEX", "A line whose start matches continues the one before.", default=""
+    ),
+    "time_format": option(
+        "--time-format FORMAT",
+        "The format of the group time: '%d.%m.%Y %H:%M:%S', iso, epoch or none.",
+        default="",
+    ),
+    "zone": option(
+        "--zone ZONE",
+        "Time zone of times that name none, such as Europe/Berlin or +02:00.",
+        default="",
+    ),
+    "encoding": option(
+        "--encoding NAME",
+        "The encoding of lines that are not UTF-8, such as latin-1 or shift_jis.",
+        default="",
+    ),
+    "levels": option(
+        "--level WORD=LEVEL", "Map a word to a level, such as SCHWER=ERROR.", multiple=True
+    ),
+    "define": option(
+        "--define NAME=REGEX",
+        "Name a part of the pattern, used in it as %{NAME:group}.",
+        multiple=True,
+    ),
+}
+RULES = combined(dict, **_RULES)
+"""The options that go with a pattern, of which a verb gets a dict for `definition_of`."""
+PATTERN = combined(
+    _checked,
+    form=option(
+        "--format",
+        "The format of the input: a name (`lakelog formats list`), or your own pattern,"
+        " such as '%{IP:client} %{WORD:method}'.",
+        type=InputFormat(),
+    ),
+    **_RULES,
+)
+"""--format and RULES, of which a verb gets the format, checked."""
 
 
 def _pairs(option: str, shape: str, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import OutputTarget, emit, with_output
+from lakelog.cli.app import App, verb_group
+from lakelog.cli.options import YES, argument
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.terminal import confirm, many
 from lakelog.errors import UnknownRef
 from lakelog.render.formats import of_records
@@ -19,14 +20,11 @@ from lakelog.store import machine as machines
 _COLUMNS = ("machine", "is", "states", "last", "author")
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  lakelog machine show
-  lakelog machine adopt
-  lakelog machine adopt 3fa9c1 --yes
-"""
-)
+@verb_group("""
+    lakelog machine show
+    lakelog machine adopt
+    lakelog machine adopt 3fa9c1 --yes
+""")
 def machine() -> None:
     """Show whose saved states are this machine's; take over others.
 
@@ -35,9 +33,8 @@ def machine() -> None:
     """
 
 
-@verb(examples="lakelog machine show --json")
-@with_output
-def show(app: App, target: OutputTarget) -> None:
+@machine.verb("lakelog machine show --json")
+def show(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the machines that saved states here; one is this one."""
     with app.open() as lake:
         machine, states = machines.read(lake.store.paths), _by_machine(list_states(lake))
@@ -71,15 +68,11 @@ def _by_machine(states: list[SavedState]) -> dict[str, list[SavedState]]:
     return groups
 
 
-@verb(
-    examples="""
+@machine.verb("""
     lakelog machine adopt
     lakelog machine adopt 3fa9c1 --yes
-"""
-)
-@click.argument("id", required=False)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def adopt(app: App, id: str | None, yes: bool) -> None:
+""")
+def adopt(app: App, id: str | None = argument(required=False), yes: bool = YES) -> None:
     """Be the machine ID from now on, with its states.
 
     Without ID, the one that this lake was copied from, if there is only one. Do so
@@ -109,7 +102,3 @@ def _only(candidates: set[str], former: dict[str, str]) -> str:
             f"name one of the machines {names}" if remaining else "no other machine has states here"
         )
     return remaining.pop()
-
-
-for _command in (show, adopt):
-    machine.add_command(_command)

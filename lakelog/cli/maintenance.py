@@ -9,13 +9,13 @@ import re
 import textwrap
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import OutputTarget, emit_record, with_output
+from lakelog.cli.options import YES, argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, size, width
 from lakelog.cli.signatures import UNSIGNED, with_signatures
@@ -41,38 +41,28 @@ from lakelog.store.resolve import resolve
 _LISTED_MAX = 50
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog verify
     lakelog verify v1
     lakelog verify v1 --signed-by lake.pub
     lakelog verify --repair --yes
-"""
-)
-@click.argument("ref", required=False, shell_complete=complete_ref)
-@click.option("--repair", "with_repair", is_flag=True, help="Repair what is damaged, after asking.")
-@click.option(
-    "--signed-by",
-    multiple=True,
-    metavar="KEY",
-    help="REF, or each tag, must be signed by this public key (or another one that is given).",
-)
-@click.option(
-    "--signed-in",
-    multiple=True,
-    metavar="ID",
-    help="Accept signatures made in the lake with this id, as those of a clone are.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@with_output
+""")
 def verify(
     app: App,
-    ref: str | None,
-    with_repair: bool,
-    signed_by: tuple[str, ...],
-    signed_in: tuple[str, ...],
-    yes: bool,
-    target: OutputTarget,
+    ref: str | None = argument(required=False, shell_complete=complete_ref),
+    with_repair: bool = flag("--repair", "Repair what is damaged, after asking."),
+    signed_by: tuple[str, ...] = option(
+        "--signed-by KEY",
+        "REF, or each tag, must be signed by this public key (or another one that is given).",
+        multiple=True,
+    ),
+    signed_in: tuple[str, ...] = option(
+        "--signed-in ID",
+        "Accept signatures made in the lake with this id, as those of a clone are.",
+        multiple=True,
+    ),
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Read every byte again and name each damaged file.
 
@@ -97,24 +87,21 @@ def verify(
         click.get_current_context().exit(exits.WRONG)
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog repair --dry-run
     lakelog repair --from /backup/lake --yes
-"""
-)
-@click.option(
-    "--from",
-    "--copy",
-    "copy",
-    type=click.Path(),
-    metavar="LAKE",
-    help="Fetch damaged files from this copy where they are intact.",
-)
-@click.option("--dry-run", is_flag=True, help="Only report what is damaged.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@with_output
-def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: OutputTarget) -> None:
+""")
+def repair(
+    app: App,
+    copy: str | None = option(
+        "--from, --copy LAKE",
+        "Fetch damaged files from this copy where they are intact.",
+        type=click.Path(),
+    ),
+    dry_run: bool = flag("--dry-run", "Only report what is damaged."),
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Make a damaged lake work again, and list what is lost.
 
     Damaged files are fetched from a copy or moved to cache/damaged; nothing is deleted. What
@@ -149,16 +136,16 @@ def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: OutputT
         click.get_current_context().exit(exits.WRONG)
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog backup ./lake /backup/lake
     lakelog repair --copy /backup/lake
-"""
-)
-@click.argument("source", metavar="LAKE", type=click.Path())
-@click.argument("to", type=click.Path())
-@with_output
-def backup(app: App, source: str, to: str, target: OutputTarget) -> None:
+""")
+def backup(
+    app: App,
+    source: str = argument("LAKE", type=click.Path()),
+    to: str = argument(type=click.Path()),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Copy a lake while it is in use; later runs copy only what is new.
 
     TO is a lake as well: query it with --lake TO, verify it, copy it back to restore. Do not write
@@ -171,20 +158,18 @@ def backup(app: App, source: str, to: str, target: OutputTarget) -> None:
     emit_record(dataclasses.asdict(result), target, lambda: line)
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog compact
     lakelog compact --watch --every 5m
     lakelog compact --smallest
-"""
-)
-@click.option("--smallest", is_flag=True, help="Compress harder: a tenth smaller, but slow.")
-@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
-@click.option(
-    "--every", default="60s", show_default=True, metavar="SPAN", help="How often with --watch."
-)
-@with_output
-def compact(app: App, smallest: bool, watch: bool, every: str, target: OutputTarget) -> None:
+""")
+def compact(
+    app: App,
+    smallest: bool = flag("--smallest", "Compress harder: a tenth smaller, but slow."),
+    watch: bool = flag("--watch", "Repeat until Ctrl-C."),
+    every: str = option("--every SPAN", "How often with --watch.", shown="60s"),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Publish what is pending, then merge small segments and sort them.
 
     Queries get faster and the lake gets smaller. No event changes, and no other process
@@ -207,16 +192,16 @@ def compact(app: App, smallest: bool, watch: bool, every: str, target: OutputTar
             time.sleep(pause)
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog gc --dry-run
     lakelog gc
-"""
-)
-@click.option("--dry-run", is_flag=True, help="Only report what would be deleted now.")
-@click.option("--yes", is_flag=True, help="Accepted for scripts: gc never asks.")
-@with_output
-def gc(app: App, dry_run: bool, yes: bool, target: OutputTarget) -> None:
+""")
+def gc(
+    app: App,
+    dry_run: bool = flag("--dry-run", "Only report what would be deleted now."),
+    yes: bool = flag("--yes", "Accepted for scripts: gc never asks."),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Delete files that no tag, branch or kept move refers to.
 
     A file is deleted once it has been unreferenced for gc_grace_hours, counted from the
@@ -229,19 +214,17 @@ def gc(app: App, dry_run: bool, yes: bool, target: OutputTarget) -> None:
     emit_record(dataclasses.asdict(result), target, lambda: "\n".join(lines) + "\n")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog retention --older-than 30d
     lakelog retention --older-than 30d --apply --yes
-"""
-)
-@click.option("--older-than", required=True, metavar="SPAN", help="30d, 12h, 90m or 4w.")
-@click.option("--apply", is_flag=True, help="Remove them, after asking; without it, only report.")
-@click.option("--dry-run", is_flag=True, help="Only report what would be removed; the default.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@with_output
+""")
 def retention(
-    app: App, older_than: str, apply: bool, dry_run: bool, yes: bool, target: OutputTarget
+    app: App,
+    older_than: str = option("--older-than SPAN", "30d, 12h, 90m or 4w.", required=True),
+    apply: bool = flag("--apply", "Remove them, after asking; without it, only report."),
+    dry_run: bool = flag("--dry-run", "Only report what would be removed; the default."),
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Remove events older than a time span from the branch.
 
@@ -265,17 +248,17 @@ def retention(
     emit_record(record, target, lambda: f"{_retention_line(app, result, apply)}\n")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog expire --dry-run
     lakelog retention --older-than 7d --apply --yes && lakelog expire --yes
-"""
-)
-@click.option("-m", "--message", default="", metavar="TEXT", help="Why, for the log.")
-@click.option("--dry-run", is_flag=True, help="Only report what would be deleted.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@with_output
-def expire(app: App, message: str, dry_run: bool, yes: bool, target: OutputTarget) -> None:
+""")
+def expire(
+    app: App,
+    message: str = option("-m, --message TEXT", "Why, for the log.", default=""),
+    dry_run: bool = flag("--dry-run", "Only report what would be deleted."),
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Give up all earlier states of the branch, and delete their files now.
 
     What retention, dedupe or a rollback removed is then gone for good, and its space is free.
@@ -309,7 +292,7 @@ def verify_with_progress(
             return Report((Problem(error.path, error.reason, "damage", error.offset),), 0, 0)
 
 
-def report_record(store: Store, report: Report) -> dict[str, Any]:
+def report_record(store: Store, report: Report) -> dict[str, object]:
     """Return a report as an object; paths relative to the lake."""
     return {
         "intact": report.intact,

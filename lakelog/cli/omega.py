@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from lakelog.cli import deploy, exits
-from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.app import App, complete_ref, verb_group
+from lakelog.cli.options import MESSAGE, YES, argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.cli.signatures import with_signatures
@@ -23,20 +24,17 @@ from lakelog.render.values import micros, second
 from lakelog.state.restore import is_enabled, require_enabled
 
 _LIST = ("id", "time", "containers", "tags", "bytes", "author", "message", "snapshot")
-_ENGINE = click.option(
-    "--engine", type=click.Choice(ENGINES), help="By default the first of them that answers."
+_ENGINE = option(
+    "--engine", "By default the first of them that answers.", type=click.Choice(ENGINES)
 )
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  lakelog omega snapshot web
-  lakelog omega list-snapshots
-  lakelog omega restore-snapshot 20250403-123456 web2
-  lakelog omega rollback api 3 --yes
-"""
-)
+@verb_group("""
+    lakelog omega snapshot web
+    lakelog omega list-snapshots
+    lakelog omega restore-snapshot 20250403-123456 web2
+    lakelog omega rollback api 3 --yes
+""")
 def omega() -> None:
     """The older snapshot system: containers, with their state, and deployments.
 
@@ -45,35 +43,25 @@ def omega() -> None:
     """
 
 
-@verb(
-    examples="""
+@omega.verb("""
     lakelog omega snapshot web
     lakelog omega snapshot web before-upgrade --with worker --with cache
     lakelog omega snapshot web --dir /srv/web
-"""
-)
-@click.argument("container")
-@click.argument("tag", required=False)
-@click.option(
-    "--with", "others", multiple=True, metavar="CONTAINER", help="One more container; repeatable."
-)
-@click.option(
-    "--dir", "directories", multiple=True, metavar="PATH", help="One more directory of this host."
-)
-@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
-@click.option("--no-pause", is_flag=True, help="Let the containers run meanwhile.")
-@_ENGINE
-@with_output
+""")
 def snapshot(
     app: App,
-    container: str,
-    tag: str | None,
-    others: tuple[str, ...],
-    directories: tuple[str, ...],
-    message: str,
-    no_pause: bool,
-    engine: str | None,
-    target: OutputTarget,
+    container: str = argument(),
+    tag: str | None = argument(required=False),
+    others: tuple[str, ...] = option(
+        "--with CONTAINER", "One more container; repeatable.", multiple=True
+    ),
+    directories: tuple[str, ...] = option(
+        "--dir PATH", "One more directory of this host.", multiple=True
+    ),
+    message: str = MESSAGE,
+    no_pause: bool = flag("--no-pause", "Let the containers run meanwhile."),
+    engine: str | None = _ENGINE,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Save containers and their state as one snapshot.
 
@@ -105,9 +93,8 @@ def snapshot(
     emit_record(record, target, lambda: f"{line}; {size(result.written)} written\n")
 
 
-@verb("list-snapshots", examples="lakelog omega list-snapshots --json")
-@with_output
-def list_snapshots(app: App, target: OutputTarget) -> None:
+@omega.verb("lakelog omega list-snapshots --json")
+def list_snapshots(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the snapshots of containers, newest first."""
     with app.open() as lake:
         entries = snapshots.list_snapshots(lake)
@@ -115,30 +102,31 @@ def list_snapshots(app: App, target: OutputTarget) -> None:
     emit(of_records([_record(entry) for entry in entries], _LIST), target, of_records(rows))
 
 
-@verb("tag-snapshot", examples="lakelog omega tag-snapshot 20250403-123456 stable")
-@click.argument("id", shell_complete=complete_ref)
-@click.argument("tag")
-@with_output
-def tag_snapshot(app: App, id: str, tag: str, target: OutputTarget) -> None:
+@omega.verb("lakelog omega tag-snapshot 20250403-123456 stable")
+def tag_snapshot(
+    app: App,
+    id: str = argument(shell_complete=complete_ref),
+    tag: str = argument(),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Give a snapshot one more name."""
     with app.open() as lake:
         entry = snapshots.tag_snapshot(lake, id, tag)
     emit_record(_record(entry), target, lambda: f"{entry.id} is tagged {tag}\n")
 
 
-@verb(
-    "verify-snapshot",
-    examples="""
+@omega.verb("""
     lakelog omega verify-snapshot 20250403-123456
     lakelog omega verify-snapshot stable --signed-by lake.pub
-""",
-)
-@click.argument("id", shell_complete=complete_ref)
-@click.option(
-    "--signed-by", multiple=True, metavar="KEY", help="It must be signed by this public key."
-)
-@with_output
-def verify_snapshot(app: App, id: str, signed_by: tuple[str, ...], target: OutputTarget) -> None:
+""")
+def verify_snapshot(
+    app: App,
+    id: str = argument(shell_complete=complete_ref),
+    signed_by: tuple[str, ...] = option(
+        "--signed-by KEY", "It must be signed by this public key.", multiple=True
+    ),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Compare every byte of a snapshot with its digests.
 
     Exits with 3 if a byte differs, or a signature that was asked for is missing.
@@ -162,19 +150,16 @@ def verify_snapshot(app: App, id: str, signed_by: tuple[str, ...], target: Outpu
         click.get_current_context().exit(exits.WRONG)
 
 
-@verb(
-    "push-snapshot",
-    examples="""
+@omega.verb("""
     lakelog omega push-snapshot 20250403-123456 registry.example.com/team/web
     lakelog omega push-snapshot 20250403-123456 oci://registry.example.com/team/lake
-""",
-)
-@click.argument("id", shell_complete=complete_ref)
-@click.argument("repository", metavar="REGISTRY/REPO")
-@_ENGINE
-@with_output
+""")
 def push_snapshot(
-    app: App, id: str, repository: str, engine: str | None, target: OutputTarget
+    app: App,
+    id: str = argument(shell_complete=complete_ref),
+    repository: str = argument("REGISTRY/REPO"),
+    engine: str | None = _ENGINE,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Send the images of a snapshot to a registry.
 
@@ -188,34 +173,22 @@ def push_snapshot(
     emit_record({"pushed": pushed}, target, lambda: "".join(f"pushed {x}\n" for x in pushed))
 
 
-@verb(
-    "restore-snapshot",
-    examples="""
+@omega.verb("""
     lakelog omega restore-snapshot 20250403-123456
     lakelog omega restore-snapshot stable web2
     lakelog omega restore-snapshot stable --replace --yes -- --network backend
-""",
-)
-@click.argument("id", shell_complete=complete_ref)
-@click.argument("name", required=False)
-@click.argument("options", nargs=-1, metavar="[-- OPTION...]")
-@click.option("--container", "only", multiple=True, metavar="NAME", help="Only this one of it.")
-@click.option("--replace", is_flag=True, help="Stop a container of that name, and rename it.")
-@click.option("--no-state", is_flag=True, help="Leave the state directories as they are.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@_ENGINE
-@with_output
+""")
 def restore_snapshot(
     app: App,
-    id: str,
-    name: str | None,
-    options: tuple[str, ...],
-    only: tuple[str, ...],
-    replace: bool,
-    no_state: bool,
-    yes: bool,
-    engine: str | None,
-    target: OutputTarget,
+    id: str = argument(shell_complete=complete_ref),
+    name: str | None = argument(required=False),
+    options: tuple[str, ...] = argument("[-- OPTION...]", nargs=-1),
+    only: tuple[str, ...] = option("--container NAME", "Only this one of it.", multiple=True),
+    replace: bool = flag("--replace", "Stop a container of that name, and rename it."),
+    no_state: bool = flag("--no-state", "Leave the state directories as they are."),
+    yes: bool = YES,
+    engine: str | None = _ENGINE,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Start the containers of a snapshot, one as NAME.
 
@@ -258,15 +231,6 @@ def restore_snapshot(
     emit_record({"started": rows}, target, lambda: lines)
 
 
-for _command in (
-    snapshot,
-    list_snapshots,
-    tag_snapshot,
-    verify_snapshot,
-    push_snapshot,
-    restore_snapshot,
-):
-    omega.add_command(_command)
 omega.add_command(deploy.rollback)
 omega.add_command(deploy.revisions, "list-revisions")
 omega.add_command(deploy.status, "rollout-status")

@@ -13,8 +13,9 @@ import click
 import orjson
 
 from lakelog.cli import exits
-from lakelog.cli.app import DEFAULT_LAKE, App, verb
-from lakelog.cli.render.output import OutputTarget, emit_record, with_output
+from lakelog.cli.app import DEFAULT_LAKE, App, verb_group
+from lakelog.cli.options import argument, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals
@@ -33,41 +34,30 @@ _SHOWN = 12
 _FEEDS = "feeds.toml"
 
 
-@click.group(epilog="\b\nExamples:\n  lakelog oos views oos.log\n  lakelog oos validate")
+@verb_group("""
+    lakelog oos views oos.log
+    lakelog oos validate
+""")
 def oos() -> None:
     """The OOS log stream: views over an oos.log or a lake, episodes, a demonstration."""
 
 
-@verb(
-    examples="""
+@oos.verb("""
     lakelog oos views oos.log
     lakelog oos views lake --view throughput --window 7d --json
-"""
-)
-@click.argument("path", required=False, type=click.Path())
-@click.option("--db", type=click.Path(), metavar="PATH", help="The same as PATH.")
-@click.option(
-    "--view",
-    type=click.Choice(("status", "throughput", "errors", "sources", "health")),
-    help="One view only.",
-)
-@click.option(
-    "--window",
-    default="24h",
-    show_default=True,
-    metavar="SPAN",
-    help="Time window of the throughput view.",
-)
-@click.option("--now", metavar="TIME", help="End windows at TIME instead of now.")
-@with_output
+""")
 def views(
     app: App,
-    path: str | None,
-    db: str | None,
-    view: str | None,
-    window: str,
-    now: str | None,
-    target: OutputTarget,
+    path: str | None = argument(required=False, type=click.Path()),
+    db: str | None = option("--db PATH", "The same as PATH.", type=click.Path()),
+    view: str | None = option(
+        "--view",
+        "One view only.",
+        type=click.Choice(("status", "throughput", "errors", "sources", "health")),
+    ),
+    window: str = option("--window SPAN", "Time window of the throughput view.", shown="24h"),
+    now: str | None = option("--now TIME", "End windows at TIME instead of now."),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Show the views: states, throughput, errors, sources, health.
 
@@ -129,47 +119,32 @@ def _lines(record: dict[str, dict[str, Any]], window: str) -> Iterator[str]:
         yield f"health    {recent}, up {health['system_uptime']}"
 
 
-@verb(
-    examples="""
+@oos.verb("""
     lakelog oos process
     lakelog oos process --feeds feeds.toml --processor transcribe.py --max-batches 3
     lakelog oos process --database oos.db --batch-size 10
-"""
-)
-@click.option(
-    "--feeds", default=_FEEDS, show_default=True, type=click.Path(), help="Tables [[feed]]."
-)
-@click.option(
-    "--log",
-    default=DEFAULT_LOG,
-    show_default=True,
-    type=click.Path(),
-    metavar="PATH",
-    help="An oos.log, or a lake: all the state there is.",
-)
-@click.option(
-    "--processor",
-    metavar="COMMAND",
-    help="Called with url, podcast and id; without it, episodes are downloaded.",
-)
-@click.option("--batch-size", default=5, show_default=True, type=click.IntRange(1), metavar="N")
-@click.option(
-    "--max-batches",
-    type=click.IntRange(1),
-    metavar="N",
-    help="End after so many, or when nothing is left; without it, at Ctrl-C.",
-)
-@click.option("--database", metavar="DB", help="Bring this database up to date at the end.")
-@with_output
+""")
 def process(
     app: App,
-    feeds: str,
-    log: str,
-    processor: str | None,
-    batch_size: int,
-    max_batches: int | None,
-    database: str | None,
-    target: OutputTarget,
+    feeds: str = option("--feeds", "Tables [[feed]].", shown=_FEEDS, type=click.Path()),
+    log: str = option(
+        "--log PATH",
+        "An oos.log, or a lake: all the state there is.",
+        shown=DEFAULT_LOG,
+        type=click.Path(),
+    ),
+    processor: str | None = option(
+        "--processor COMMAND",
+        "Called with url, podcast and id; without it, episodes are downloaded.",
+    ),
+    batch_size: int = option("--batch-size N", shown=5, type=click.IntRange(1)),
+    max_batches: int | None = option(
+        "--max-batches N",
+        "End after so many, or when nothing is left; without it, at Ctrl-C.",
+        type=click.IntRange(1),
+    ),
+    database: str | None = option("--database DB", "Bring this database up to date at the end."),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Find the new episodes of feeds and process them, each once.
 
@@ -192,21 +167,19 @@ def process(
     emit_record(summary, target, lambda: "\n".join(_lines(record, "24h")) + "\n")
 
 
-@verb(
-    examples="""
+@oos.verb("""
     lakelog oos demo
     lakelog oos demo --results demo.json
-"""
-)
-@click.option(
-    "--results",
-    default=RESULTS,
-    show_default=True,
-    type=click.Path(),
-    metavar="FILE",
-    help="Where the results are written, as JSON.",
-)
-def demo(app: App, results: str) -> None:
+""")
+def demo(
+    app: App,
+    results: str = option(
+        "--results FILE",
+        "Where the results are written, as JSON.",
+        shown=RESULTS,
+        type=click.Path(),
+    ),
+) -> None:
     """Use every component once, in a temporary directory.
 
     It needs no network and touches no lake of yours.
@@ -221,9 +194,8 @@ def demo(app: App, results: str) -> None:
         click.get_current_context().exit(exits.FAILED)
 
 
-@verb(examples="lakelog oos validate\nlakelog oos validate --json")
-@with_output
-def validate(app: App, target: OutputTarget) -> None:
+@oos.verb("lakelog oos validate\nlakelog oos validate --json")
+def validate(app: App, target: OutputTarget = OUTPUT) -> None:
     """Check every component; exit code 3 if one does not hold.
 
     Loggers, processing, views, and a lake are used in a temporary directory.
@@ -251,7 +223,3 @@ def _play(app: App, answers: dict[str, Any]) -> list[oos_demo.DemoCheck]:
             answers[check.component] = answer
             checks.append(check)
     return checks
-
-
-for command in (views, process, demo, validate):
-    oos.add_command(command)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from lakelog.cli import exits
-from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import OutputTarget, emit, with_output
+from lakelog.cli.app import App, verb_group
+from lakelog.cli.options import argument, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import cell
 from lakelog.render.formats import of_records
 from lakelog.store import bootstrap, disk
@@ -16,14 +17,11 @@ from lakelog.store.ref import author
 _COLUMNS = ("operation", "allowed", "users", "meaning")
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  lakelog policy show
-  lakelog policy check rollback
-  lakelog policy check gc --user ada@build-3
-"""
-)
+@verb_group("""
+    lakelog policy show
+    lakelog policy check rollback
+    lakelog policy check gc --user ada@build-3
+""")
 def policy() -> None:
     """Show and check who may do what overwrites or deletes.
 
@@ -32,9 +30,8 @@ def policy() -> None:
     """
 
 
-@verb(examples="lakelog policy show --json")
-@with_output
-def show(app: App, target: OutputTarget) -> None:
+@policy.verb("lakelog policy show --json")
+def show(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the operations, and whether you may do them."""
     store, user = bootstrap.load(app.path), author()
     rules = policies.load(store.paths)
@@ -56,21 +53,20 @@ def _complete_operation(_: click.Context, __: click.Parameter, prefix: str) -> l
     return [name for name in policies.OPERATIONS if name.startswith(prefix)]
 
 
-@verb(
-    examples="""
+@policy.verb("""
     lakelog policy check
     lakelog policy check gc --user ada@build-3 || exit
-"""
-)
-@click.argument(
-    "operation",
-    required=False,
-    type=click.Choice(list(policies.OPERATIONS)),
-    metavar="[OPERATION]",
-    shell_complete=_complete_operation,
-)
-@click.option("--user", metavar="NAME", help="A user as the log names them; you by default.")
-def check(app: App, operation: str | None, user: str | None) -> None:
+""")
+def check(
+    app: App,
+    operation: str | None = argument(
+        "[OPERATION]",
+        required=False,
+        type=click.Choice(list(policies.OPERATIONS)),
+        shell_complete=_complete_operation,
+    ),
+    user: str | None = option("--user NAME", "A user as the log names them; you by default."),
+) -> None:
     """Check the file, or whether a user may do OPERATION.
 
     Exits with 3 if not.
@@ -85,7 +81,3 @@ def check(app: App, operation: str | None, user: str | None) -> None:
     else:
         app.say(f"{cell(name)} may not {policies.OPERATIONS[operation]}")
         click.get_current_context().exit(exits.WRONG)
-
-
-for _command in (show, check):
-    policy.add_command(_command)

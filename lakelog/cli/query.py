@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.cli.app import App, complete_ref, verb
+from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.arguments import pair_of, value_of
+from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.shell.statements import ShellStatement, StatementRunner
 from lakelog.render.formats import BINARY
 from lakelog.runtime.lazy import Lazy
@@ -24,43 +25,26 @@ else:
     shell = Lazy("lakelog.cli.shell.shell")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog sql "SELECT type, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC"
     lakelog sql 'SELECT count(*) FROM events WHERE type = $t' --param t=FAIL
     lakelog sql -f report.sql --at v1 -o report.parquet
     lakelog sql 'SELECT count(*) FROM "v1".events' --json
-"""
-)
-@click.argument("query", required=False)
-@click.option(
-    "-f", "--file", "path", type=click.Path(), metavar="FILE", help="Read the query from FILE."
-)
-@click.option(
-    "--param",
-    "params",
-    multiple=True,
-    metavar="K=V",
-    help="Value of $K in the query; V is JSON if it parses as such, else text.",
-)
-@click.option(
-    "--at",
-    metavar="REF",
-    shell_complete=complete_ref,
-    help="Query a tag, branch, snapshot or time.",
-)
-@click.option(
-    "--explain", is_flag=True, help="Show which segments the query opens, and the engine's plan."
-)
-@with_output
+""")
 def sql(
     app: App,
-    query: str | None,
-    path: str | None,
-    params: tuple[str, ...],
-    at: str | None,
-    explain: bool,
-    target: OutputTarget,
+    query: str | None = argument(required=False),
+    path: str | None = option("-f, --file FILE", "Read the query from FILE.", type=click.Path()),
+    params: tuple[str, ...] = option(
+        "--param K=V",
+        "Value of $K in the query; V is JSON if it parses as such, else text.",
+        multiple=True,
+    ),
+    at: str | None = state_option("Query a tag, branch, snapshot or time."),
+    explain: bool = flag(
+        "--explain", "Show which segments the query opens, and the engine's plan."
+    ),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Run SQL over the events, including those just appended.
 
@@ -118,7 +102,7 @@ def _query(query: str | None, path: str | None) -> str:
 
 
 def _check_statements(
-    statements: list[ShellStatement], values: dict[str, Any], explain: bool
+    statements: list[ShellStatement], values: dict[str, object], explain: bool
 ) -> None:
     """Raise UsageError for options and statements that do not fit together."""
     if not statements:
@@ -142,7 +126,7 @@ def _answer(
     app: App,
     runner: StatementRunner,
     statements: list[ShellStatement],
-    values: dict[str, Any],
+    values: dict[str, object],
     digest: str | None,
     target: OutputTarget,
 ) -> None:

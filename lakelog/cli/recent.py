@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any
 
 import click
 
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import OutputTarget, emit, with_output
+from lakelog.cli.options import combined, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.terminal import many
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
@@ -24,25 +23,10 @@ from lakelog.recent.redis_recent import KEEP, RecentEntries, RecentEntry, from_l
 from lakelog.render.formats import of_records
 from lakelog.settings import span_us
 
-_URL = click.option(
-    "--redis-url",
-    metavar="URL",
-    help="redis://HOST:PORT/DB, or rediss:// with TLS. User and password from REDIS_USERNAME"
+_URL = option(
+    "--redis-url URL",
+    "redis://HOST:PORT/DB, or rediss:// with TLS. User and password from REDIS_USERNAME"
     " and REDIS_PASSWORD.",
-)
-_OPTIONS = (
-    _URL,
-    click.option(
-        "--redis-keep",
-        type=int,
-        metavar="N",
-        help=f"Newest entries of each source and level in Redis; {KEEP:,} by default.",
-    ),
-    click.option(
-        "--redis-ttl",
-        metavar="SPAN",
-        help="Let a source's entries expire so long after its last one, such as 7d.",
-    ),
 )
 
 
@@ -65,62 +49,51 @@ class RedisPlan:
         return arguments + (["--redis-ttl", f"{self.ttl:g}s"] if self.ttl is not None else [])
 
 
-def with_redis(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --redis-url and its companions to a verb; it gets them as `recent`, or None."""
-
-    @functools.wraps(run)
-    def planned(
-        *args: Any,
-        redis_url: str | None,
-        redis_keep: int | None,
-        redis_ttl: str | None,
-        **options: Any,
-    ) -> Any:
-        plan = None
-        if redis_url is not None:
-            ttl = span_us(redis_ttl) / 1e6 if redis_ttl is not None else None
-            plan = RedisPlan(RedisConfig.from_url(redis_url), redis_keep, ttl)
-        elif redis_keep is not None or redis_ttl is not None:
-            raise click.UsageError("nothing is kept in Redis without --redis-url URL")
-        return run(*args, recent=plan, **options)
-
-    # click lists the outermost decorator first: reversed, the order is that of _OPTIONS.
-    for option in reversed(_OPTIONS):
-        planned = option(planned)
-    return planned
+def _plan(
+    *, redis_url: str | None, redis_keep: int | None, redis_ttl: str | None
+) -> RedisPlan | None:
+    if redis_url is not None:
+        ttl = span_us(redis_ttl) / 1e6 if redis_ttl is not None else None
+        return RedisPlan(RedisConfig.from_url(redis_url), redis_keep, ttl)
+    if redis_keep is not None or redis_ttl is not None:
+        raise click.UsageError("nothing is kept in Redis without --redis-url URL")
+    return None
 
 
-@verb(
-    examples="""
+REDIS = combined(
+    _plan,
+    redis_url=_URL,
+    redis_keep=option(
+        "--redis-keep N",
+        f"Newest entries of each source and level in Redis; {KEEP:,} by default.",
+        type=int,
+    ),
+    redis_ttl=option(
+        "--redis-ttl SPAN", "Let a source's entries expire so long after its last one, such as 7d."
+    ),
+)
+"""Of which a verb gets its RedisPlan, None without --redis-url."""
+
+
+@verb("""
     lakelog recent --redis-url redis://localhost -n 20
     lakelog recent --source 'web-*' --level ERROR --match timeout
     lakelog recent --rebuild
-"""
-)
-@click.option("--source", metavar="GLOB", help="Only of sources with this name, or like it.")
-@click.option("--level", metavar="LEVEL", help="Only of this level.")
-@click.option("--match", metavar="TEXT", help="Only with this in their content; or a glob of it.")
-@click.option(
-    "-n",
-    "count",
-    type=click.IntRange(min=0),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="Number of entries to show, the newest first.",
-)
-@click.option("--rebuild", is_flag=True, help="Fill Redis again from the lake.")
-@_URL
-@with_output
+""")
 def recent(
     app: App,
-    source: str | None,
-    level: str | None,
-    match: str | None,
-    count: int,
-    rebuild: bool,
-    redis_url: str | None,
-    target: OutputTarget,
+    source: str | None = option("--source GLOB", "Only of sources with this name, or like it."),
+    level: str | None = option("--level LEVEL", "Only of this level."),
+    match: str | None = option("--match TEXT", "Only with this in their content; or a glob of it."),
+    count: int = option(
+        "-n N",
+        "Number of entries to show, the newest first.",
+        type=click.IntRange(min=0),
+        shown=100,
+    ),
+    rebuild: bool = flag("--rebuild", "Fill Redis again from the lake."),
+    redis_url: str | None = _URL,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Show the newest entries, from Redis where `watch --redis-url` keeps them.
 
@@ -167,6 +140,6 @@ def _look_up(
     return matches
 
 
-def _record(entry: RecentEntry) -> dict[str, Any]:
+def _record(entry: RecentEntry) -> dict[str, object]:
     moment = entry.timestamp.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return {**entry._asdict(), "timestamp": moment}

@@ -11,7 +11,8 @@ from lakelog import lake as lakes
 from lakelog.cli import signatures
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.history import snapshot_record
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.options import MESSAGE, argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import Count, FullName
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, InUse
@@ -25,14 +26,10 @@ _TAG = ("tag", "snapshot", "time", "author", "message", "branch")
 _BRANCH = ("branch", "move", "time", "op", "events", "snapshot")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog snapshot -m "before the import"
-"""
-)
-@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
-@with_output
-def snapshot(app: App, message: str, target: OutputTarget) -> None:
+""")
+def snapshot(app: App, message: str = MESSAGE, target: OutputTarget = OUTPUT) -> None:
     """Record the present state as a move with a message.
 
     Publishes what is pending. You can return to any state; a snapshot only makes one stand out.
@@ -44,35 +41,24 @@ def snapshot(app: App, message: str, target: OutputTarget) -> None:
         emit_record(snapshot_record(state), target, lambda: f"{state.id}\n")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog tag v1 -m "what the paper used"
     lakelog tag v2 --sign ~/.keys/lake
     lakelog tag nightly 2026-11-19T23:59
     lakelog tag --list
     lakelog tag --delete v1
-"""
-)
-@click.argument("name", required=False, shell_complete=complete_ref)
-@click.argument("ref", required=False, shell_complete=complete_ref)
-@click.option("-m", "--message", default="", metavar="TEXT", help="The message; why, if deleting.")
-@click.option(
-    "--sign", "key", type=click.Path(), metavar="KEY", help="Sign the tag with this private key."
-)
-@click.option("-l", "--list", "listing", is_flag=True, help="List the tags (also without NAME).")
-@click.option(
-    "-d", "--delete", is_flag=True, help="Delete the tag; its state is kept until gc removes it."
-)
-@with_output
+""")
 def tag(
     app: App,
-    name: str | None,
-    ref: str | None,
-    message: str,
-    key: str | None,
-    listing: bool,
-    delete: bool,
-    target: OutputTarget,
+    name: str | None = argument(required=False, shell_complete=complete_ref),
+    ref: str | None = argument(required=False, shell_complete=complete_ref),
+    message: str = option("-m, --message TEXT", "The message; why, if deleting.", default=""),
+    key: str | None = option(
+        "--sign KEY", "Sign the tag with this private key.", type=click.Path()
+    ),
+    listing: bool = flag("-l, --list", "List the tags (also without NAME)."),
+    delete: bool = flag("-d, --delete", "Delete the tag; its state is kept until gc removes it."),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Name the present state, or REF, permanently. A tag does not move.
 
@@ -101,30 +87,20 @@ def tag(
                 emit_record(_tag_record(new_tag), target, lambda: f"{new_tag.snapshot}\n")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog branch try-it
     lakelog branch from-v1 v1
     lakelog --branch try-it append < more.jsonl
     lakelog branch --delete try-it
-"""
-)
-@click.argument("name", required=False, shell_complete=complete_branch)
-@click.argument("ref", required=False, shell_complete=complete_ref)
-@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
-@click.option(
-    "-l", "--list", "listing", is_flag=True, help="List the branches (also without NAME)."
-)
-@click.option("-d", "--delete", is_flag=True, help="Delete the branch; its log stays readable.")
-@with_output
+""")
 def branch(
     app: App,
-    name: str | None,
-    ref: str | None,
-    message: str,
-    listing: bool,
-    delete: bool,
-    target: OutputTarget,
+    name: str | None = argument(required=False, shell_complete=complete_branch),
+    ref: str | None = argument(required=False, shell_complete=complete_ref),
+    message: str = MESSAGE,
+    listing: bool = flag("-l, --list", "List the branches (also without NAME)."),
+    delete: bool = flag("-d, --delete", "Delete the branch; its log stays readable."),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Create a branch at the present state, or at REF.
 

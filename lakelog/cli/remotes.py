@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_ref, verb
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.options import YES, argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import DamagedRef, LakelogError, UnknownRef
 from lakelog.remotes import known
@@ -45,33 +46,23 @@ def complete_remote(ctx: click.Context, _: click.Parameter, prefix: str) -> list
     return []
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog remote add origin /backup/lake
     lakelog remote list
     lakelog remote check origin --read-data
     lakelog remote prune origin --grace 7d
     lakelog remote remove origin
-"""
-)
-@click.argument("action", type=click.Choice(["add", "list", "check", "prune", "remove"]))
-@click.argument("name", required=False, shell_complete=complete_remote)
-@click.argument("url", required=False)
-@click.option("--read-data", is_flag=True, help="With check: read every byte there.")
-@click.option("--grace", metavar="SPAN", help="With prune: keep what is younger; 1d.")
-@click.option("--dry-run", is_flag=True, help="With prune: say what would be deleted.")
-@click.option("--yes", is_flag=True, help="With prune: do not ask.")
-@with_output
+""")
 def remote(
     app: App,
-    action: str,
-    name: str | None,
-    url: str | None,
-    read_data: bool,
-    grace: str | None,
-    dry_run: bool,
-    yes: bool,
-    target: OutputTarget,
+    action: str = argument(type=click.Choice(["add", "list", "check", "prune", "remove"])),
+    name: str | None = argument(required=False, shell_complete=complete_remote),
+    url: str | None = argument(required=False),
+    read_data: bool = flag("--read-data", "With check: read every byte there."),
+    grace: str | None = option("--grace SPAN", "With prune: keep what is younger; 1d."),
+    dry_run: bool = flag("--dry-run", "With prune: say what would be deleted."),
+    yes: bool = flag("--yes", "With prune: do not ask."),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Name other places of this lake; list, check, prune or forget them.
 
@@ -115,43 +106,29 @@ def remote(
             app.say(f"removed remote {name}; what it holds stays there; {advice}")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog push
     lakelog push origin --tags
     lakelog push origin --tag v1
     lakelog push origin --dry-run
-"""
-)
-@click.argument("name", required=False, metavar="[REMOTE]", shell_complete=complete_remote)
-@click.option(
-    "--tag",
-    "tag_names",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=complete_ref,
-    help="Push this tag with its state, and no branch.",
-)
-@click.option("--tags", is_flag=True, help="Push all tags, too.")
-@click.option("--all", "everything", is_flag=True, help="Push all branches.")
-@click.option("--force", is_flag=True, help="Replace what is only there; asks first.")
-@click.option("--repair", is_flag=True, help="Send again what is damaged there.")
-@click.option("--read-data", is_flag=True, help="With --repair: read every byte there.")
-@click.option("--dry-run", is_flag=True, help="Say what would be sent.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@with_output
+""")
 def push(
     app: App,
-    name: str | None,
-    tag_names: tuple[str, ...],
-    tags: bool,
-    everything: bool,
-    force: bool,
-    repair: bool,
-    read_data: bool,
-    dry_run: bool,
-    yes: bool,
-    target: OutputTarget,
+    name: str | None = argument("[REMOTE]", required=False, shell_complete=complete_remote),
+    tag_names: tuple[str, ...] = option(
+        "--tag NAME",
+        "Push this tag with its state, and no branch.",
+        multiple=True,
+        shell_complete=complete_ref,
+    ),
+    tags: bool = flag("--tags", "Push all tags, too."),
+    everything: bool = flag("--all", "Push all branches."),
+    force: bool = flag("--force", "Replace what is only there; asks first."),
+    repair: bool = flag("--repair", "Send again what is damaged there."),
+    read_data: bool = flag("--read-data", "With --repair: read every byte there."),
+    dry_run: bool = flag("--dry-run", "Say what would be sent."),
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Bring the branch to a remote: what is missing there, then its new state.
 
@@ -185,31 +162,22 @@ def push(
     _tell(app, result, target, "sent")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog pull
     lakelog --branch try-it pull origin
     lakelog pull --dry-run
     lakelog pull --merge
     lakelog pull --fetch && lakelog diff main origin/main
-"""
-)
-@click.argument("name", required=False, metavar="[REMOTE]", shell_complete=complete_remote)
-@click.option("--fetch", "only_fetch", is_flag=True, help="Receive the states; change no branch.")
-@click.option("--merge", is_flag=True, help="Where both sides have new events, join them.")
-@click.option("--force", is_flag=True, help="Drop what is only here; asks first.")
-@click.option("--dry-run", is_flag=True, help="Say what would be received.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@with_output
+""")
 def pull(
     app: App,
-    name: str | None,
-    only_fetch: bool,
-    merge: bool,
-    force: bool,
-    dry_run: bool,
-    yes: bool,
-    target: OutputTarget,
+    name: str | None = argument("[REMOTE]", required=False, shell_complete=complete_remote),
+    only_fetch: bool = flag("--fetch", "Receive the states; change no branch."),
+    merge: bool = flag("--merge", "Where both sides have new events, join them."),
+    force: bool = flag("--force", "Drop what is only here; asks first."),
+    dry_run: bool = flag("--dry-run", "Say what would be received."),
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Bring the branch up to date with a remote.
 
@@ -239,10 +207,12 @@ def pull(
 
 
 @verb(hidden=True)
-@click.argument("name", required=False, metavar="[REMOTE]", shell_complete=complete_remote)
-@click.option("--dry-run", is_flag=True, help="Say what would be received.")
-@with_output
-def fetch(app: App, name: str | None, dry_run: bool, target: OutputTarget) -> None:
+def fetch(
+    app: App,
+    name: str | None = argument("[REMOTE]", required=False, shell_complete=complete_remote),
+    dry_run: bool = flag("--dry-run", "Say what would be received."),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Receive the states of a remote: the older word for `lakelog pull --fetch`."""
     _fetch(app, name, dry_run, target)
 
@@ -254,23 +224,19 @@ def _fetch(app: App, name: str | None, dry_run: bool, target: OutputTarget) -> N
     _tell(app, result, target, "received")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog clone /backup/lake
     lakelog clone /backup/lake copy
     lakelog clone --if-missing s3://bucket/lake /data/lake
-"""
-)
-@click.argument("url")
-@click.argument("directory", required=False, type=click.Path())
-@click.option(
-    "--if-missing",
-    is_flag=True,
-    help="Only where no lake is yet; what the remote does not have yet begins empty.",
-)
-@with_output
+""")
 def clone(
-    app: App, url: str, directory: str | None, if_missing: bool, target: OutputTarget
+    app: App,
+    url: str = argument(),
+    directory: str | None = argument(required=False, type=click.Path()),
+    if_missing: bool = flag(
+        "--if-missing", "Only where no lake is yet; what the remote does not have yet begins empty."
+    ),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Make a lake with all branches and tags of a remote, named origin there.
 
@@ -350,13 +316,13 @@ def _tell(app: App, result: Pushed | Fetched, target: OutputTarget, verb: str) -
         emit_record(_flat(result), target, lambda: "")
 
 
-def _flat(result: Pushed | Fetched) -> dict[str, Any]:
+def _flat(result: Pushed | Fetched) -> dict[str, object]:
     body = asdict(result)
     carried, merged = body.pop("carried"), body.pop("merged", None)
     return {**body, **carried} | (merged or {})
 
 
-def _record(store: Store, name: str) -> dict[str, Any]:
+def _record(store: Store, name: str) -> dict[str, object]:
     place = known.load(store, name)
     moves_seen = {n: f"@{b.seen.number}" for n, b in place.branches.items() if b.seen}
     branches = ", ".join(f"{n} {number}" for n, number in moves_seen.items())

@@ -7,10 +7,12 @@ from click.shell_completion import CompletionItem
 
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.history import snapshot_record
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.options import WHY, YES, argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, width
 from lakelog.errors import StateRefused
+from lakelog.lake import Lake
 from lakelog.render.formats import of_records
 from lakelog.rollback import rollback as rollbacks
 from lakelog.rollback.preflight import PARTS, Preflight
@@ -19,15 +21,11 @@ from lakelog.state.restore import is_enabled
 
 _COLUMNS = ("part", "name", "now", "then", "problem")
 _LINE = "  {part:<11}{name:<17}{now:<19}{then:<19}{word}"
-_WHY = click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
-_YES = click.option("--yes", is_flag=True, help="Do not ask.")
-_TIMEOUT = click.option(
-    "--timeout",
+_TIMEOUT = option(
+    "--timeout SECONDS",
+    "How long to wait for the pods of a deployment.",
     type=click.IntRange(min=1),
-    default=rollbacks.SECONDS,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for the pods of a deployment.",
+    shown=rollbacks.SECONDS,
 )
 
 
@@ -43,50 +41,33 @@ def _parse_parts(_: click.Context, __: click.Parameter, value: str) -> tuple[str
     return rollbacks.check_parts(filter(None, map(str.strip, value.split(","))))
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog rollback v1
     lakelog rollback @12 --verify -m "the import was wrong"
     lakelog rollback 2026-11-19T23:59
     lakelog rollback before-upgrade --with data,cursors,state --dry-run
     lakelog rollback before-upgrade --with data,cursors,state,deployment --yes
-"""
-)
-@click.argument("ref", required=False, shell_complete=complete_ref)
-@click.option(
-    "--with",
-    "parts",
-    default=",".join(rollbacks.DEFAULT),
-    show_default=True,
-    metavar="PARTS",
-    callback=_parse_parts,
-    shell_complete=_complete_parts,
-    help=f"What goes back: {', '.join(PARTS)}.",
-)
-@click.option("--keep-cursors", is_flag=True, help="Keep the read positions of ingested files.")
-@click.option("--verify", is_flag=True, help="Read every byte of that state first.")
-@click.option("--dry-run", is_flag=True, help="Say what would change and what is missing.")
-@click.option("--continue", "going_on", is_flag=True, help="Finish one that was interrupted.")
-@click.option("--undo", "undoing", is_flag=True, help="Undo the last one, as `lakelog undo` does.")
-@click.option("--context", default="", metavar="NAME", help="The cluster, as kubectl names it.")
-@_TIMEOUT
-@_WHY
-@_YES
-@with_output
+""")
 def rollback(
     app: App,
-    ref: str | None,
-    parts: tuple[str, ...],
-    keep_cursors: bool,
-    verify: bool,
-    dry_run: bool,
-    going_on: bool,
-    undoing: bool,
-    context: str,
-    timeout: int,
-    why: str,
-    yes: bool,
-    target: OutputTarget,
+    ref: str | None = argument(required=False, shell_complete=complete_ref),
+    parts: tuple[str, ...] = option(
+        "--with PARTS",
+        f"What goes back: {', '.join(PARTS)}.",
+        shown=",".join(rollbacks.DEFAULT),
+        callback=_parse_parts,
+        shell_complete=_complete_parts,
+    ),
+    keep_cursors: bool = flag("--keep-cursors", "Keep the read positions of ingested files."),
+    verify: bool = flag("--verify", "Read every byte of that state first."),
+    dry_run: bool = flag("--dry-run", "Say what would change and what is missing."),
+    going_on: bool = flag("--continue", "Finish one that was interrupted."),
+    undoing: bool = flag("--undo", "Undo the last one, as `lakelog undo` does."),
+    context: str = option("--context NAME", "The cluster, as kubectl names it.", default=""),
+    timeout: int = _TIMEOUT,
+    why: str = WHY,
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Return to a state. Nothing is deleted, and `lakelog undo` reverts it.
 
@@ -98,9 +79,7 @@ def rollback(
     if (ref is not None) + going_on + undoing != 1:
         raise click.UsageError("name a state, or give --continue or --undo alone")
     if going_on:
-        with app.open() as lake:
-            outcome = rollbacks.finish(lake, app.say)
-        app.say(f"finished: {outcome}" if outcome else "nothing was interrupted")
+        _finish(app)
         return
     if undoing:
         _undo(app, False, None, timeout, why, yes, dry_run, target)
@@ -108,10 +87,7 @@ def rollback(
     selection = tuple(name for name in parts if name != "cursors" or not keep_cursors)
     with app.open() as lake:
         if message := rollbacks.pending(lake):
-            if dry_run:
-                app.say(f"interrupted, and finished before the next rollback: {message}")
-            else:
-                app.say(f"finished first, as it was interrupted: {rollbacks.finish(lake, app.say)}")
+            _finish_first(app, lake, message, dry_run)
         # Before the rollback: afterwards only the events of the state are counted.
         was = lake.count()
         snapshot = str(ref)
@@ -135,43 +111,31 @@ def rollback(
                 seconds=timeout,
                 progress=progress,
             )
-    events = many(result.snapshot.events, "event")
-    message = f"{app.branch} is at {ref} again: {events} (was {was:,})"
-    if "data" not in selection:
-        message = f"{', '.join(selection)} of {ref} again; {app.branch} stays as it is"
-    message += f"\n`lakelog undo` reverts it; the state before is tagged {result.safety}"
-    _report_move(app, result, target, message)
+    outcome = f"{', '.join(selection)} of {ref} again; {app.branch} stays as it is"
+    if "data" in selection:
+        events = many(result.snapshot.events, "event")
+        outcome = f"{app.branch} is at {ref} again: {events} (was {was:,})"
+    advice = f"`lakelog undo` reverts it; the state before is tagged {result.safety}"
+    _report_move(app, result, target, f"{outcome}\n{advice}")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog undo
     lakelog undo --to-branch rescued -m "the rollback was a mistake"
-"""
-)
-@click.option(
-    "--force", is_flag=True, help="Drop later events from the branch; the log still has them."
-)
-@click.option(
-    "--to-branch",
-    metavar="NAME",
-    shell_complete=complete_branch,
-    help="Keep the present state, later events included, on a new branch.",
-)
-@click.option("--dry-run", is_flag=True, help="Say what would change and what is missing.")
-@_TIMEOUT
-@_WHY
-@_YES
-@with_output
+""")
 def undo(
     app: App,
-    force: bool,
-    to_branch: str | None,
-    dry_run: bool,
-    timeout: int,
-    why: str,
-    yes: bool,
-    target: OutputTarget,
+    force: bool = flag("--force", "Drop later events from the branch; the log still has them."),
+    to_branch: str | None = option(
+        "--to-branch NAME",
+        "Keep the present state, later events included, on a new branch.",
+        shell_complete=complete_branch,
+    ),
+    dry_run: bool = flag("--dry-run", "Say what would change and what is missing."),
+    timeout: int = _TIMEOUT,
+    why: str = WHY,
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Undo the last rollback, undo, snapshot, retention, dedupe or repair.
 
@@ -179,6 +143,19 @@ def undo(
     rollback moved with the branch comes back with it: directories, deployment.
     """
     _undo(app, force, to_branch, timeout, why, yes, dry_run, target)
+
+
+def _finish_first(app: App, lake: Lake, message: str, dry_run: bool) -> None:
+    if dry_run:
+        app.say(f"interrupted, and finished before the next rollback: {message}")
+    else:
+        app.say(f"finished first, as it was interrupted: {rollbacks.finish(lake, app.say)}")
+
+
+def _finish(app: App) -> None:
+    with app.open() as lake:
+        outcome = rollbacks.finish(lake, app.say)
+    app.say(f"finished: {outcome}" if outcome else "nothing was interrupted")
 
 
 def _undo(

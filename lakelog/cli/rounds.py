@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import click
 
 from lakelog.cli.app import App
+from lakelog.cli.options import option
 from lakelog.errors import InvalidSetting
 from lakelog.settings import span_us
 
@@ -91,18 +92,6 @@ def repeat(
                 return result
 
 
-def with_every(command: Callable[..., None]) -> Callable[..., None]:
-    """Add --every, the time between rounds."""
-    return click.option(
-        "--every",
-        type=SpanParam(),
-        default="1s",
-        show_default=True,
-        metavar="TIME",
-        help="Time between rounds, such as 500ms, 1s or 5m.",
-    )(command)
-
-
 class SpanParam(click.ParamType[float]):
     """A time such as 500ms, 1s or 5m, as seconds."""
 
@@ -124,10 +113,16 @@ class SpanParam(click.ParamType[float]):
         return seconds
 
 
+EVERY = option(
+    "--every TIME", "Time between rounds, such as 500ms, 1s or 5m.", type=SpanParam(), shown="1s"
+)
+
+
 def unit(template: str, app: App, arguments: Sequence[str], subject: str, **sections: str) -> str:
     """Return a unit that runs `lakelog` with these arguments on the lake and branch of `app`."""
     program = [sys.executable, "-m", "lakelog", "--lake", os.path.abspath(app.path)]
     program += ["--branch", app.branch] if app.branch != "main" else []
+    arguments = [*arguments, *["-q"] * app.quiet, *["-v"] * app.verbose]
     # % begins a specifier in a systemd unit, and $ a variable.
     command = shlex.join([*program, *arguments]).replace("%", "%%").replace("$", "$$")
     return template.format(where=subject.replace("%", "%%"), command=command, **sections)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakelog.cli import exits
-from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import OutputTarget, emit, emit_words, with_output
+from lakelog.cli.app import App, complete_ref, state_option, verb_group
+from lakelog.cli.options import flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_words
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import ROWS_MAX, cell
 from lakelog.cli.render.terminal import many, paint, say, width
@@ -36,35 +37,30 @@ _BREACH = ("type", "path", "breach", "kind", "events", "first_seen", "on_breach"
 _KIND, _SHARE, _DAY = 14, 6, 10
 """Widths of columns: a kind, a share, a day or a time of day."""
 _PATH_MIN = 20
-_TYPE = click.option("--type", "type_", metavar="T", help="Only events of this type.")
-_AT = click.option(
-    "--at", metavar="REF", shell_complete=complete_ref, help="Use a tag, branch, snapshot or time."
-)
+_TYPE = option("--type T", "Only events of this type.")
+_AT = state_option("Use a tag, branch, snapshot or time.")
 
 
-@click.group(
+@verb_group(
+    """
+    lakelog schema
+    lakelog schema --type COMPLETE --at v1 --json
+    lakelog schema --diff v1 main
+    lakelog schema pin --type COMPLETE; lakelog schema check
+""",
     invoke_without_command=True,
-    epilog="\b\nExamples:\n  lakelog schema\n  lakelog schema --type COMPLETE --at v1 --json\n"
-    "  lakelog schema --diff v1 main\n  lakelog schema pin --type COMPLETE; lakelog schema check",
 )
-@_TYPE
-@_AT
-@click.option(
-    "--diff",
-    "compared",
-    nargs=2,
-    metavar="A B",
-    shell_complete=complete_ref,
-    help="List the fields in which states A and B differ.",
-)
-@with_output
-@click.pass_context
 def schema(
-    ctx: click.Context,
-    type_: str | None,
-    at: str | None,
-    compared: tuple[str, str] | None,
-    target: OutputTarget,
+    app: App,
+    type_: str | None = _TYPE,
+    at: str | None = _AT,
+    compared: tuple[str, str] | None = option(
+        "--diff A B",
+        "List the fields in which states A and B differ.",
+        nargs=2,
+        shell_complete=complete_ref,
+    ),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """List the fields of payloads by type of event.
 
@@ -72,13 +68,12 @@ def schema(
     was first and last seen. `int|text` is a conflict, `number` is int and float.
     """
     # click runs the group before its verb, and the list is only wanted without one.
-    if ctx.invoked_subcommand is not None:
+    if invoked := click.get_current_context().invoked_subcommand:
         if type_ or at or compared:
-            raise click.UsageError(f"options of {ctx.invoked_subcommand} come after it")
+            raise click.UsageError(f"options of {invoked} come after it")
         return
     if compared and at:
         raise click.UsageError("--at and --diff do not go together: --diff names both states")
-    app = ctx.ensure_object(App)
     with app.open() as lake:
         if compared:
             _emit_diff(lake, *compared, type_, target)
@@ -91,23 +86,22 @@ def schema(
                 say("no events", dim=True)
 
 
-@verb(
-    examples="""
+@schema.verb("""
     lakelog schema pin --type COMPLETE
     lakelog schema pin --at v1 --open --on-breach quarantine
-"""
-)
-@_TYPE
-@_AT
-@click.option("--open", "is_open", is_flag=True, help="Allow fields that are not there now.")
-@click.option(
-    "--on-breach",
-    type=click.Choice(("warn", "quarantine")),
-    default="warn",
-    show_default=True,
-    help="Only report breaches, or also quarantine such lines of files.",
-)
-def pin(app: App, type_: str | None, at: str | None, is_open: bool, on_breach: str) -> None:
+""")
+def pin(
+    app: App,
+    type_: str | None = _TYPE,
+    at: str | None = _AT,
+    is_open: bool = flag("--open", "Allow fields that are not there now."),
+    on_breach: str = option(
+        "--on-breach",
+        "Only report breaches, or also quarantine such lines of files.",
+        type=click.Choice(("warn", "quarantine")),
+        shown="warn",
+    ),
+) -> None:
     """Make the present fields the contract of their type.
 
     A payload breaches it by another field, by a value of another kind, or without a field that
@@ -130,29 +124,23 @@ def pin(app: App, type_: str | None, at: str | None, is_open: bool, on_breach: s
     app.say(f"pinned {pinned}: {on_breach} on a breach")
 
 
-@verb(
-    examples="""
+@schema.verb("""
     lakelog schema unpin --type COMPLETE
-"""
-)
-@_TYPE
-def unpin(app: App, type_: str | None) -> None:
+""")
+def unpin(app: App, type_: str | None = _TYPE) -> None:
     """Drop the contract of a type, or all; earlier states still have it."""
     with app.open() as lake:
         types = contract.unpin(lake.store, lake.branch_name, type_)
     app.say(f"unpinned {', '.join(map(cell, types))}" if types else "there is no contract")
 
 
-@verb(
-    examples="""
+@schema.verb("""
     lakelog schema check
     lakelog schema check --at v1 --json || exit
-"""
-)
-@_TYPE
-@_AT
-@with_output
-def check(app: App, type_: str | None, at: str | None, target: OutputTarget) -> None:
+""")
+def check(
+    app: App, type_: str | None = _TYPE, at: str | None = _AT, target: OutputTarget = OUTPUT
+) -> None:
     """List the breaches of contracts among the events.
 
     Exits with 3 if there are any.
@@ -179,10 +167,6 @@ def breaches(lake: Lake, contracts: dict[str, Contract], ref: str | None = None)
     """Return what breaches contracts among the events of the branch, or of a state."""
     state = lake.at(ref) if ref else lake
     return contract.breaches(contracts, ledger.fields_of(state.schema()))
-
-
-for _command in (pin, unpin, check):
-    schema.add_command(_command)
 
 
 def _emit_diff(lake: Lake, a: str, b: str, type_: str | None, target: OutputTarget) -> None:

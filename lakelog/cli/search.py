@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakelog.cli import tail as lines
-from lakelog.cli.app import App, complete_ref, verb
+from lakelog.cli.app import App, state_option, verb
+from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import (
     FormatChoice,
@@ -52,8 +53,22 @@ class Neighbours:
     after: int
 
 
-@verb(
-    examples="""
+def _around(context: int | None, before: int | None, after: int | None) -> Neighbours | None:
+    if context is None and before is None and after is None:
+        return None
+    context = context or 0
+    return Neighbours(context if before is None else before, context if after is None else after)
+
+
+_NEIGHBOURS = combined(
+    _around,
+    context=option("-C, --context N", "With N events around each.", type=click.IntRange(min=0)),
+    before=option("-B, --before N", "With N before each.", type=click.IntRange(min=0)),
+    after=option("-A, --after N", "With N after each.", type=click.IntRange(min=0)),
+)
+
+
+@verb("""
     lakelog search timeout
     lakelog search 'level>=WARN "connection refused" -test' --since 2h
     lakelog search '10.0.0.5 OR user.name:alice' -n 20
@@ -62,65 +77,32 @@ class Neighbours:
     lakelog search error --fields
     lakelog search error --count --at v1
     lakelog search 'level>=ERROR' -f
-"""
-)
-@click.argument("query", nargs=-1, required=True)
-@click.option(
-    "-n", "count", type=click.IntRange(min=1), metavar="N", help="At most N; 100 by default."
-)
-@click.option("--all", "is_all", is_flag=True, help="All of them, however many.")
-@click.option("--since", metavar="TIME", help="Since TIME: a time, or 2h for two hours ago.")
-@click.option("--until", metavar="TIME", help="Before TIME.")
-@click.option("-f", "--follow", is_flag=True, help="In order of arrival, then live, until Ctrl-C.")
-@click.option("--oldest", is_flag=True, help="The oldest first.")
-@click.option("--count", "is_count", is_flag=True, help="Only how many there are.")
-@click.option("--histogram", is_flag=True, help="How many there are in each span of time.")
-@click.option(
-    "--fields", "is_fields", is_flag=True, help="The most frequent values of their fields."
-)
-@click.option(
-    "--field", "names", multiple=True, metavar="NAME", help="The same of this field alone."
-)
-@click.option(
-    "-C", "--context", type=click.IntRange(min=0), metavar="N", help="With N events around each."
-)
-@click.option("-B", "--before", type=click.IntRange(min=0), metavar="N", help="With N before each.")
-@click.option("-A", "--after", type=click.IntRange(min=0), metavar="N", help="With N after each.")
-@click.option(
-    "--at",
-    metavar="REF",
-    shell_complete=complete_ref,
-    help="Search a tag, branch, snapshot or time.",
-)
-@click.option(
-    "--format",
-    type=FormatChoice(("lines", *FORMATS)),
-    metavar="FORMAT",
-    help="lines, table, json, ndjson, csv, parquet, arrow, md or html; by default lines on a"
-    " terminal, else ndjson.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
-@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write to FILE atomically.")
+""")
 def search(
     app: App,
-    query: tuple[str, ...],
-    count: int | None,
-    is_all: bool,
-    since: str | None,
-    until: str | None,
-    follow: bool,
-    oldest: bool,
-    is_count: bool,
-    histogram: bool,
-    is_fields: bool,
-    names: tuple[str, ...],
-    context: int | None,
-    before: int | None,
-    after: int | None,
-    at: str | None,
-    format: str | None,
-    as_json: bool,
-    output: str | None,
+    query: tuple[str, ...] = argument(nargs=-1, required=True),
+    count: int | None = option("-n N", "At most N; 100 by default.", type=click.IntRange(min=1)),
+    is_all: bool = flag("--all", "All of them, however many."),
+    since: str | None = option("--since TIME", "Since TIME: a time, or 2h for two hours ago."),
+    until: str | None = option("--until TIME", "Before TIME."),
+    follow: bool = flag("-f, --follow", "In order of arrival, then live, until Ctrl-C."),
+    oldest: bool = flag("--oldest", "The oldest first."),
+    is_count: bool = flag("--count", "Only how many there are."),
+    histogram: bool = flag("--histogram", "How many there are in each span of time."),
+    is_fields: bool = flag("--fields", "The most frequent values of their fields."),
+    names: tuple[str, ...] = option("--field NAME", "The same of this field alone.", multiple=True),
+    around: Neighbours | None = _NEIGHBOURS,
+    at: str | None = state_option("Search a tag, branch, snapshot or time."),
+    format: str | None = option(
+        "--format FORMAT",
+        "lines, table, json, ndjson, csv, parquet, arrow, md or html; by default lines on a"
+        " terminal, else ndjson.",
+        type=FormatChoice(("lines", *FORMATS)),
+    ),
+    as_json: bool = flag("--json", "Short for --format json."),
+    output: str | None = option(
+        "-o, --output FILE", "Write to FILE atomically.", type=click.Path()
+    ),
 ) -> None:
     """Find events by words in their message, their names or their payload.
 
@@ -132,7 +114,6 @@ def search(
     modes = [is_count, histogram, is_fields or bool(names)]
     if sum(modes) > 1:
         raise click.UsageError("--count, --histogram and --fields are one at a time")
-    around = _around(context, before, after)
     if follow and (any(modes) or oldest or around or at or output or format not in _LIVE):
         raise click.UsageError("-f goes with -n, --since, --until, --json and --format lines alone")
     is_lines = format == "lines"
@@ -165,13 +146,6 @@ def search(
                 _write_lines(app, relation, query_plan, is_grouped=around is not None)
             else:
                 emit(result_of(relation, target.format), target)
-
-
-def _around(context: int | None, before: int | None, after: int | None) -> Neighbours | None:
-    if context is None and before is None and after is None:
-        return None
-    context = context or 0
-    return Neighbours(context if before is None else before, context if after is None else after)
 
 
 def _write_lines(app: App, relation: Relation, query_plan: Search, *, is_grouped: bool) -> None:

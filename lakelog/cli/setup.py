@@ -12,10 +12,11 @@ import click
 from click.shell_completion import get_completion_class
 
 from lakelog import settings as settings
-from lakelog.cli.app import App, complete_pair, complete_setting, everywhere, verb
+from lakelog.cli.app import App, complete_pair, complete_setting, everywhere, verb, verb_group
 from lakelog.cli.arguments import pair_of
+from lakelog.cli.options import argument
 from lakelog.cli.render import terminal
-from lakelog.cli.render.output import OutputTarget, emit_words, with_output
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import Count
 from lakelog.render.formats import of_records
 from lakelog.store import bootstrap
@@ -28,23 +29,23 @@ _HINTS = {
 }
 
 
-@click.group(
+@verb_group(
+    """
+    lakelog config
+    lakelog config get seal
+    lakelog config set seal=inline rotate_bytes=64MB
+""",
     invoke_without_command=True,
-    epilog="\b\nExamples:\n  lakelog config\n  lakelog config get seal\n"
-    "  lakelog config set seal=inline rotate_bytes=64MB",
 )
-@with_output
-@click.pass_context
-def config(ctx: click.Context, target: OutputTarget) -> None:
+def config(app: App, target: OutputTarget = OUTPUT) -> None:
     """Show and set the settings of the lake.
 
     Without a verb: each setting with its value, its default and what it means. Programs that
     have the lake open keep the settings they opened it with.
     """
     # click runs the group before its verb, and the list is only wanted without one.
-    if ctx.invoked_subcommand is not None:
+    if click.get_current_context().invoked_subcommand:
         return
-    app = ctx.ensure_object(App)
     present = _current_settings(app)
     meanings = meanings_of(settings)
     rows = [
@@ -59,20 +60,21 @@ def config(ctx: click.Context, target: OutputTarget) -> None:
     emit_words(of_records(rows), target, lambda: "\n".join(map(_setting_lines, rows)) + "\n")
 
 
-@verb("get", examples="lakelog config get rotate_bytes")
-@click.argument("name", shell_complete=complete_setting)
-def get_setting(app: App, name: str) -> None:
+@verb("lakelog config get rotate_bytes", name="get")
+def get_setting(app: App, name: str = argument(shell_complete=complete_setting)) -> None:
     """Print the value of a setting."""
     if name not in settings.NAMES:
         raise settings.unknown_setting(name)
     click.echo(getattr(_current_settings(app), name))
 
 
-@verb("set", examples="lakelog config set seal=inline rotate_bytes=64MB")
-@click.argument(
-    "pairs", nargs=-1, required=True, metavar="NAME=VALUE...", shell_complete=complete_pair
-)
-def set_settings(app: App, pairs: tuple[str, ...]) -> None:
+@verb("lakelog config set seal=inline rotate_bytes=64MB", name="set")
+def set_settings(
+    app: App,
+    pairs: tuple[str, ...] = argument(
+        "NAME=VALUE...", nargs=-1, required=True, shell_complete=complete_pair
+    ),
+) -> None:
     """Change settings of the lake; sizes may be written as 16MB."""
     store = bootstrap.load(app.path)
     changed = settings.parse(dict(map(pair_of, pairs)), store.settings)
@@ -88,9 +90,8 @@ config.add_command(set_settings)
 config.params += everywhere()
 
 
-@verb(examples='eval "$(lakelog completion bash)"')
-@click.argument("shell", type=click.Choice(_SHELLS))
-def completion(app: App, shell: str) -> None:
+@verb('eval "$(lakelog completion bash)"')
+def completion(app: App, shell: str = argument(type=click.Choice(_SHELLS))) -> None:
     """Print the completion script for a shell.
 
     It completes verbs, options, tags, branches, views and settings.
@@ -130,7 +131,7 @@ def _current_settings(app: App) -> settings.Settings:
     return settings.DEFAULTS
 
 
-def _setting_lines(row: dict[str, Any]) -> str:
+def _setting_lines(row: dict[str, object]) -> str:
     value, default = (f"{Count(v):,}" if isinstance(v, int) else v for v in _both(row))
     note = "" if value == default else f" (default {default})"
     lead = f"{row['setting']:<19} {value:>13}  "
@@ -139,5 +140,5 @@ def _setting_lines(row: dict[str, Any]) -> str:
     return lead + f"\n{' ' * len(lead)}".join(lines)
 
 
-def _both(row: dict[str, Any]) -> tuple[Any, Any]:
+def _both(row: dict[str, object]) -> tuple[Any, Any]:
     return row["value"], row["default"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Collection
-from typing import Any
 
 import click
 import orjson
 
 from lakelog import lake as lakes
-from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import OutputTarget, emit_record, with_output
+from lakelog.cli.app import App, complete_ref, state_option, verb
+from lakelog.cli.options import argument, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, NotProven, UnknownRef
 from lakelog.export import folder
@@ -29,17 +29,17 @@ _SHORT = 16
 _PROOF_MAX = 1 << 28
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog key generate ~/.keys/lake --comment "release key of the paper"
     lakelog key show ~/.keys/lake.pub
-"""
-)
-@click.argument("action", type=click.Choice(["generate", "show"]))
-@click.argument("file", type=click.Path())
-@click.option("--comment", default="", metavar="TEXT", help="Written into both files.")
-@with_output
-def key(app: App, action: str, file: str, comment: str, target: OutputTarget) -> None:
+""")
+def key(
+    app: App,
+    action: str = argument(type=click.Choice(["generate", "show"])),
+    file: str = argument(type=click.Path()),
+    comment: str = option("--comment TEXT", "Written into both files.", default=""),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Make an Ed25519 key for signatures, or show one.
 
     FILE gets the private key, readable by its owner only, and FILE.pub the public key, for those
@@ -56,19 +56,17 @@ def key(app: App, action: str, file: str, comment: str, target: OutputTarget) ->
     emit_record(record, target, lambda: line)
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog sign v1 --key ~/.keys/lake
     lakelog sign v1 --key ~/.keys/lake --expires 365d
-"""
-)
-@click.argument("ref", shell_complete=complete_ref)
-@click.option(
-    "--key", "key", required=True, type=click.Path(), metavar="FILE", help="The private key."
-)
-@click.option("--expires", metavar="SPAN", help="The signature is valid for 365d, 12h, 4w.")
-@with_output
-def sign(app: App, ref: str, key: str, expires: str | None, target: OutputTarget) -> None:
+""")
+def sign(
+    app: App,
+    ref: str = argument(shell_complete=complete_ref),
+    key: str = option("--key FILE", "The private key.", required=True, type=click.Path()),
+    expires: str | None = option("--expires SPAN", "The signature is valid for 365d, 12h, 4w."),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Sign a tag, or the state that another REF names.
 
     The signature covers the lake, the tag, the state and the root of a Merkle tree over its events.
@@ -85,28 +83,22 @@ def sign(app: App, ref: str, key: str, expires: str | None, target: OutputTarget
         emit_record(_statement_record(statement), target, lambda: f"{statement.root}\n")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog prove order-4711 --at v1 -o order-4711.proof
     lakelog prove --seq 1234 --at v1
-"""
-)
-@click.argument("id", required=False, metavar="[EVENT_ID]")
-@click.option("--source", metavar="TEXT", help="The source of the event, if several have its id.")
-@click.option("--seq", type=click.IntRange(min=0), help="The event's seq, in place of its id.")
-@click.option(
-    "--at", "ref", metavar="REF", shell_complete=complete_ref, help="A signed tag or state."
-)
-@click.option("--signed-by", metavar="KEY", help="Use the signature of this public key.")
-@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write the proof there.")
+""")
 def prove(
     app: App,
-    id: str | None,
-    source: str | None,
-    seq: int | None,
-    ref: str | None,
-    signed_by: str | None,
-    output: str | None,
+    id: str | None = argument("[EVENT_ID]", required=False),
+    source: str | None = option(
+        "--source TEXT", "The source of the event, if several have its id."
+    ),
+    seq: int | None = option(
+        "--seq", "The event's seq, in place of its id.", type=click.IntRange(min=0)
+    ),
+    ref: str | None = state_option("A signed tag or state."),
+    signed_by: str | None = option("--signed-by KEY", "Use the signature of this public key."),
+    output: str | None = option("-o, --output FILE", "Write the proof there.", type=click.Path()),
 ) -> None:
     """Prove that an event is in a signed state.
 
@@ -133,18 +125,17 @@ def prove(
     app.say(f"wrote {output}: the event is in {signed_target}")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog check-proof order-4711.proof --signed-by lake.pub
-""",
-    name="check-proof",
-)
-@click.argument("path", type=click.Path(), metavar="FILE")
-@click.option(
-    "--signed-by", multiple=True, required=True, metavar="KEY", help="An accepted public key."
-)
-@with_output
-def check_proof(app: App, path: str, signed_by: tuple[str, ...], target: OutputTarget) -> None:
+""")
+def check_proof(
+    app: App,
+    path: str = argument("FILE", type=click.Path()),
+    signed_by: tuple[str, ...] = option(
+        "--signed-by KEY", "An accepted public key.", multiple=True, required=True
+    ),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Check a proof of `lakelog prove`; needs no lake.
 
     Prints the event and what was signed. Exits with 3 if the proof does not show what it claims.
@@ -230,7 +221,7 @@ def _seq_of(store: Store, signed_target: signing.Target, id: str, source: str | 
     return matches[0][0]
 
 
-def _statement_record(claim: Statement) -> dict[str, Any]:
+def _statement_record(claim: Statement) -> dict[str, object]:
     expires = None if claim.expires is None else micros(claim.expires)
     return dataclasses.asdict(claim) | {"time": micros(claim.time), "expires": expires}
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lakelog import state as saved_state
-from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output, write_new
+from lakelog.cli.app import App, complete_ref, verb_group
+from lakelog.cli.options import MESSAGE, WHY, YES, argument, combined, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record, write_new
 from lakelog.cli.render.tables import Count, FullName, cell
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.cli.state_restore import OF_MACHINE, restore
@@ -30,6 +30,7 @@ _LIST = (
     *("state", "time", "bytes", "files", "directories", "author", "message", "snapshot"),
     *("machine", "own", "before"),
 )
+_PERIODS = {"daily": "day", "weekly": "week", "monthly": "month", "yearly": "year"}
 _SCRIPTS = ("create_state_snapshot.sh", "restore_state_snapshot.sh", "omega_snapshot.sh")
 _DIFF = ("change", "path", "before", "after", "what")
 _INFO = (
@@ -38,29 +39,40 @@ _INFO = (
 )
 
 
-def _keep(unit: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    help_text = f"Keep also the newest state of each of the last N {unit}s that have one."
-    count = click.IntRange(0)
-    names = {"day": "daily", "week": "weekly", "month": "monthly", "year": "yearly"}
-    return click.option(f"--keep-{names[unit]}", type=count, default=0, metavar="N", help=help_text)
+def _retention(keep: Any) -> Any:
+    """Declare `keep` with the options that keep states of days, weeks, months and years."""
+    words = "Keep also the newest state of each of the last N {}s that have one."
+    periods = {
+        f"keep_{period}": option(
+            f"--keep-{period} N", words.format(unit), type=click.IntRange(0), default=0
+        )
+        for period, unit in _PERIODS.items()
+    }
+    return combined(_retention_of, keep=keep, **periods)
 
 
-def _with_periods(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that keep states of days, weeks, months and years."""
-    for unit in ("year", "month", "week", "day"):
-        function = _keep(unit)(function)
-    return function
+def _retention_of(keep: int, **counts: int) -> Retention:
+    return Retention(keep, *(counts[f"keep_{period}"] for period in _PERIODS))
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  lakelog state save --dir /var/lib/app
-  lakelog state list
-  lakelog state restore state-20261120-031500
-  lakelog state restore --undo
-"""
+_SAVED = _retention(
+    option(
+        "--keep N",
+        "Keep the newest N states that have no NAME of yours; 0 keeps all.",
+        type=click.IntRange(0),
+        envvar="STATE_SNAPSHOT_RETENTION",
+        shown=RETENTION,
+    )
 )
+_CLEANED = _retention(argument("N", type=click.IntRange(0)))
+
+
+@verb_group("""
+    lakelog state save --dir /var/lib/app
+    lakelog state list
+    lakelog state restore state-20261120-031500
+    lakelog state restore --undo
+""")
 def state() -> None:
     """Save state directories, and restore them.
 
@@ -69,46 +81,25 @@ def state() -> None:
     """
 
 
-@verb(
-    examples="""
+@state.verb("""
     lakelog state save --dir /var/lib/app
     lakelog state save before-upgrade --dir app=/var/lib/app --dir etc=/etc/app
     STATE_DIRECTORY=/var/lib/app lakelog state save
-"""
-)
-@click.argument("name", required=False)
-@click.option(
-    "--dir",
-    "directories",
-    multiple=True,
-    metavar="PATH",
-    help="A directory, or LABEL=PATH; by default those of STATE_DIRECTORY.",
-)
-@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
-@click.option(
-    "--keep",
-    type=click.IntRange(0),
-    envvar="STATE_SNAPSHOT_RETENTION",
-    default=RETENTION,
-    show_default=True,
-    metavar="N",
-    help="Keep the newest N states that have no NAME of yours; 0 keeps all.",
-)
-@_with_periods
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out such paths or names.")
-@with_output
+""")
 def save(
     app: App,
-    name: str | None,
-    directories: tuple[str, ...],
-    message: str,
-    keep: int,
-    keep_daily: int,
-    keep_weekly: int,
-    keep_monthly: int,
-    keep_yearly: int,
-    exclude: tuple[str, ...],
-    target: OutputTarget,
+    name: str | None = argument(required=False),
+    directories: tuple[str, ...] = option(
+        "--dir PATH",
+        "A directory, or LABEL=PATH; by default those of STATE_DIRECTORY.",
+        multiple=True,
+    ),
+    message: str = MESSAGE,
+    retention: Retention = _SAVED,
+    exclude: tuple[str, ...] = option(
+        "--exclude GLOB", "Leave out such paths or names.", multiple=True
+    ),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Save directories as one state, named NAME or by its time.
 
@@ -130,9 +121,7 @@ def save(
             selection,
             name=name,
             message=message,
-            keep=Retention(keep, keep_daily, keep_weekly, keep_monthly, keep_yearly)
-            if keep
-            else None,
+            keep=retention if retention.last else None,
             exclude=exclude,
             progress=progress,
         )
@@ -151,9 +140,8 @@ def save(
     emit_record(record, target, lambda: f"{line}; {size(result.written)} written\n")
 
 
-@verb("list", examples="lakelog state list --json")
-@with_output
-def list_(app: App, target: OutputTarget) -> None:
+@state.verb("lakelog state list --json")
+def list_(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the states, newest first."""
     with app.open() as lake:
         states = list_states(lake)
@@ -161,10 +149,12 @@ def list_(app: App, target: OutputTarget) -> None:
     emit(of_records([_record(entry) for entry in states], _LIST), target, table)
 
 
-@verb(examples="lakelog state info latest")
-@click.argument("name", default="latest", shell_complete=complete_ref)
-@with_output
-def info(app: App, name: str, target: OutputTarget) -> None:
+@state.verb("lakelog state info latest")
+def info(
+    app: App,
+    name: str = argument(default="latest", shell_complete=complete_ref),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Show the directories of a state; of the newest without NAME."""
     with app.open() as lake:
         entry = find_state(lake, name)
@@ -184,15 +174,11 @@ def info(app: App, name: str, target: OutputTarget) -> None:
     emit(of_records(rows, _INFO), target, of_records(table))
 
 
-@verb(
-    examples="""
+@state.verb("""
     lakelog state restore "$(lakelog state latest)"
     lakelog state latest --from ANY
-"""
-)
-@OF_MACHINE
-@with_output
-def latest(app: App, source: str, target: OutputTarget) -> None:
+""")
+def latest(app: App, source: str = OF_MACHINE, target: OutputTarget = OUTPUT) -> None:
     """Print the name of the newest state of this machine."""
     with app.open() as lake:
         entry = find_state(lake, "latest", source)
@@ -203,32 +189,19 @@ def latest(app: App, source: str, target: OutputTarget) -> None:
         emit_record(_record(entry), target, lambda: f"{entry.name}\n")
 
 
-@verb(
-    examples="""
+@state.verb("""
     lakelog state clean 7 -m "the disk is small"
     lakelog state clean 7 --keep-weekly 8 --keep-monthly 12
     lakelog state clean 3 --from ANY --dry-run
-"""
-)
-@click.argument("keep", type=click.IntRange(0), metavar="N")
-@_with_periods
-@OF_MACHINE
-@click.option("--dry-run", is_flag=True, help="Only name them.")
-@click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@with_output
+""")
 def clean(
     app: App,
-    keep: int,
-    keep_daily: int,
-    keep_weekly: int,
-    keep_monthly: int,
-    keep_yearly: int,
-    source: str,
-    dry_run: bool,
-    why: str,
-    yes: bool,
-    target: OutputTarget,
+    retention: Retention = _CLEANED,
+    source: str = OF_MACHINE,
+    dry_run: bool = flag("--dry-run", "Only name them."),
+    why: str = WHY,
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Delete all but the newest N states that have no name of yours.
 
@@ -236,7 +209,6 @@ def clean(
     machine are deleted, with --from those of another, with --from ANY all but N
     of each. gc then deletes what no other state needs.
     """
-    retention = Retention(keep, keep_daily, keep_weekly, keep_monthly, keep_yearly)
     with app.open() as lake:
         names = clean_states(lake, retention, source=source, dry_run=True)
         if not dry_run:
@@ -247,11 +219,13 @@ def clean(
     emit_record({"deleted": names}, target, lambda: f"{verb} {many(len(names), 'state')}\n")
 
 
-@verb(examples="lakelog state diff state-20261120-031500 latest")
-@click.argument("a", shell_complete=complete_ref)
-@click.argument("b", default="latest", shell_complete=complete_ref)
-@with_output
-def diff(app: App, a: str, b: str, target: OutputTarget) -> None:
+@state.verb("lakelog state diff state-20261120-031500 latest")
+def diff(
+    app: App,
+    a: str = argument(shell_complete=complete_ref),
+    b: str = argument(default="latest", shell_complete=complete_ref),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """List what was added, removed or changed from state A to state B.
 
     Files are compared by their content, too, and by mode, owner, time and attributes;
@@ -273,10 +247,10 @@ def diff(app: App, a: str, b: str, target: OutputTarget) -> None:
     emit(of_records(rows, _DIFF), target, of_records(table, _DIFF))
 
 
-@verb(examples="lakelog state cat latest app/config.json")
-@click.argument("name", shell_complete=complete_ref)
-@click.argument("path")
-def cat(app: App, name: str, path: str) -> None:
+@state.verb("lakelog state cat latest app/config.json")
+def cat(
+    app: App, name: str = argument(shell_complete=complete_ref), path: str = argument()
+) -> None:
     """Print a file of a state.
 
     PATH may begin with the label of a directory.
@@ -286,9 +260,10 @@ def cat(app: App, name: str, path: str) -> None:
             sys.stdout.buffer.write(chunk)
 
 
-@verb(examples="lakelog state scripts bin/")
-@click.argument("directory", default=".", type=click.Path(file_okay=False), metavar="[DIR]")
-def scripts(app: App, directory: str) -> None:
+@state.verb("lakelog state scripts bin/")
+def scripts(
+    app: App, directory: str = argument("[DIR]", default=".", type=click.Path(file_okay=False))
+) -> None:
     """Write the drop-in scripts of the older snapshot system into DIR.
 
     create_state_snapshot.sh, restore_state_snapshot.sh and omega_snapshot.sh run under any
@@ -303,8 +278,7 @@ def scripts(app: App, directory: str) -> None:
         app.say(f"wrote {path}")
 
 
-for _command in (save, list_, info, latest, restore, clean, diff, cat, scripts):
-    state.add_command(_command)
+state.add_command(restore)
 
 
 def chosen_directories(values: tuple[str, ...]) -> dict[str, str]:
@@ -322,7 +296,7 @@ def chosen_directories(values: tuple[str, ...]) -> dict[str, str]:
     return selection
 
 
-def _record(entry: SavedState) -> dict[str, Any]:
+def _record(entry: SavedState) -> dict[str, object]:
     return {
         "state": entry.name,
         "time": micros(entry.time),
@@ -338,7 +312,7 @@ def _record(entry: SavedState) -> dict[str, Any]:
     }
 
 
-def _row(entry: SavedState, with_machine: bool) -> dict[str, Any]:
+def _row(entry: SavedState, with_machine: bool) -> dict[str, object]:
     labels = ", ".join(record.label for record in entry.directories)
     machine = {"machine": "this" if entry.is_own else short(entry.machine)} if with_machine else {}
     return {

@@ -7,7 +7,8 @@ import os
 import click
 
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import OutputTarget, emit_record, with_output
+from lakelog.cli.options import WHY, YES, argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm
 from lakelog.render.values import second
@@ -22,52 +23,35 @@ from lakelog.state.restore import (
 )
 from lakelog.store import bootstrap
 
-OF_MACHINE = click.option(
-    "--from",
-    "source",
+OF_MACHINE = option(
+    "--from ID",
+    "Of this machine, as `state list` shows it, or ANY; by default of this one.",
     default="",
-    metavar="ID",
-    help="Of this machine, as `state list` shows it, or ANY; by default of this one.",
 )
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog state restore state-20261120-031500
     lakelog state restore latest --to /tmp/look
     lakelog state restore latest app/config.json app/data
     lakelog state restore latest --from ANY --to /var/lib/app
     lakelog state restore --undo --yes
-"""
-)
-@click.argument("name", required=False, shell_complete=complete_ref)
-@click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("--to", type=click.Path(), metavar="PATH", help="Restore to this directory instead.")
-@click.option("--dir", "labels", multiple=True, metavar="LABEL", help="Only this directory.")
-@OF_MACHINE
-@click.option("--undo", is_flag=True, help="Bring back what the last restore overwrote.")
-@click.option(
-    "--if-empty",
-    is_flag=True,
-    help="Only where nothing is there yet, and if there is such a state.",
-)
-@click.option("--skip", is_flag=True, help="Leave out what cannot be made, such as devices.")
-@click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@with_output
+""")
 def restore(
     app: App,
-    name: str | None,
-    paths: tuple[str, ...],
-    to: str | None,
-    labels: tuple[str, ...],
-    source: str,
-    undo: bool,
-    if_empty: bool,
-    skip: bool,
-    why: str,
-    yes: bool,
-    target: OutputTarget,
+    name: str | None = argument(required=False, shell_complete=complete_ref),
+    paths: tuple[str, ...] = argument("[PATH]...", nargs=-1),
+    to: str | None = option("--to PATH", "Restore to this directory instead.", type=click.Path()),
+    labels: tuple[str, ...] = option("--dir LABEL", "Only this directory.", multiple=True),
+    source: str = OF_MACHINE,
+    undo: bool = flag("--undo", "Bring back what the last restore overwrote."),
+    if_empty: bool = flag(
+        "--if-empty", "Only where nothing is there yet, and if there is such a state."
+    ),
+    skip: bool = flag("--skip", "Leave out what cannot be made, such as devices."),
+    why: str = WHY,
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Put the directories of a state back where they were.
 

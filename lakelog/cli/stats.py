@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.app import App, state_option, verb
+from lakelog.cli.options import flag
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import Count, Share, cell
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.render.formats import of_records
@@ -30,22 +29,17 @@ _SHOWN = {"type": 10, "source": 5, "level": 6}
 _BARS = 20
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog stats
     lakelog stats --columns
     lakelog stats --at v1 --json
-"""
-)
-@click.option("--columns", is_flag=True, help="Bytes of each column in the segments.")
-@click.option(
-    "--at",
-    metavar="REF",
-    shell_complete=complete_ref,
-    help="Use a tag, branch, snapshot or time instead of now.",
-)
-@with_output
-def stats(app: App, columns: bool, at: str | None, target: OutputTarget) -> None:
+""")
+def stats(
+    app: App,
+    columns: bool = flag("--columns", "Bytes of each column in the segments."),
+    at: str | None = state_option(),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Count what the lake holds: events, segments, bytes.
 
     Reads only manifests and directory listings, so that it is fast at any size.

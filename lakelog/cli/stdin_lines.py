@@ -49,7 +49,7 @@ class InputLine:
         """Whether the line is empty or white space."""
         return self.unit == LINE and not self.text.strip()
 
-    def event(self) -> dict[str, Any]:
+    def event(self) -> dict[str, object]:
         """Return it as a JSON object. Raises InvalidEvent with the reason."""
         if self.fault:
             raise InvalidEvent(self.fault)

@@ -6,15 +6,17 @@ import contextlib
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output
+from lakelog.cli.options import argument, combined, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import many
-from lakelog.cli.rounds import stop_at_signals, unit, with_every
+from lakelog.cli.rounds import EVERY, stop_at_signals, unit
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros
 from lakelog.sync import check as checking
@@ -54,8 +56,57 @@ def complete_target(ctx: click.Context, _: click.Parameter, prefix: str) -> list
     return [word for word in candidates if word.startswith(prefix)]
 
 
-@verb(
-    examples="""
+def _types(columns: tuple[str, ...]) -> dict[str, str]:
+    """The types of columns, by name."""
+    pairs = [column.rpartition("=") for column in columns]
+    for (name, _, type_name), column in zip(pairs, columns, strict=True):
+        if not name.strip() or not type_name.strip():
+            raise click.UsageError(f"--column {column}: write NAME=TYPE, such as data=jsonb")
+    return {name.strip(): type_name.strip() for name, _, type_name in pairs}
+
+
+def _plan(columns: tuple[str, ...], **fields: Any) -> SyncPlan:
+    return SyncPlan("", columns=_types(columns), **fields)
+
+
+_PLAN = combined(
+    _plan,
+    table=option("--table NAME", "The table; by default what TARGET names, or events."),
+    query=option("--query SQL", "Which rows: SQL over `events`; all columns by default."),
+    columns=option(
+        "--column NAME=TYPE",
+        "The type of a column, such as data=jsonb; may be repeated.",
+        multiple=True,
+    ),
+    mode=option(
+        "--mode",
+        "upsert has `seq` as primary key; append needs no key; replace computes all rows again.",
+        type=click.Choice(syncing.MODES),
+        shown="upsert",
+    ),
+    on_rewind=option(
+        "--on-rewind",
+        "If events left the lake: remove their rows, or stop.",
+        type=click.Choice(syncing.ON_REWIND),
+        shown="propagate",
+    ),
+    on_error=option(
+        "--on-error",
+        "If TARGET refuses a row: stop, or put it into the quarantine.",
+        type=click.Choice(ON_ERROR),
+        shown="stop",
+    ),
+    every=EVERY,
+    batch_rows=option(
+        "--batch-rows N",
+        "Rows of a transaction, about; by default as many as the target likes.",
+        type=click.IntRange(1),
+    ),
+)
+"""The options of which a verb gets a plan whose target is still to be set."""
+
+
+@verb("""
     lakelog sync sqlite:events.db --once
     lakelog sync postgresql://app@db/logs --every 5s
     lakelog sync duckdb:errors.duckdb --table errors \\
@@ -64,73 +115,21 @@ def complete_target(ctx: click.Context, _: click.Parameter, prefix: str) -> list
     lakelog sync postgresql://db/logs --print-unit > sync.service
     lakelog sync status postgresql://app@db/logs
     lakelog sync check postgresql://app@db/logs --repair
-"""
-)
-@click.argument(
-    "arguments", nargs=-1, metavar="[status|check] TARGET", shell_complete=complete_target
-)
-@click.option("--table", metavar="NAME", help="The table; by default what TARGET names, or events.")
-@click.option(
-    "--query", metavar="SQL", help="Which rows: SQL over `events`; all columns by default."
-)
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="NAME=TYPE",
-    help="The type of a column, such as data=jsonb; may be repeated.",
-)
-@click.option(
-    "--mode",
-    type=click.Choice(syncing.MODES),
-    default="upsert",
-    show_default=True,
-    help="upsert has `seq` as primary key; append needs no key; replace computes all rows again.",
-)
-@click.option(
-    "--on-rewind",
-    type=click.Choice(syncing.ON_REWIND),
-    default="propagate",
-    show_default=True,
-    help="If events left the lake: remove their rows, or stop.",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(ON_ERROR),
-    default="stop",
-    show_default=True,
-    help="If TARGET refuses a row: stop, or put it into the quarantine.",
-)
-@click.option("--once", is_flag=True, help="Bring the table up to date, then exit.")
-@with_every
-@click.option(
-    "--batch-rows",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Rows of a transaction, about; by default as many as the target likes.",
-)
-@click.option("--config", type=click.Path(), metavar="FILE", help="Targets: tables of TOML.")
-@click.option("--metrics", type=click.Path(), metavar="FILE", help="Write figures for Prometheus.")
-@click.option("--print-unit", is_flag=True, help="Print a systemd unit that does the same.")
-@click.option("--repair", is_flag=True, help="With check: write again what differs.")
-@with_output
+""")
 def sync(
     app: App,
-    arguments: tuple[str, ...],
-    table: str | None,
-    query: str | None,
-    columns: tuple[str, ...],
-    mode: str,
-    on_rewind: str,
-    on_error: str,
-    once: bool,
-    every: float,
-    batch_rows: int | None,
-    config: str | None,
-    metrics: str | None,
-    print_unit: bool,
-    repair: bool,
-    target: OutputTarget,
+    arguments: tuple[str, ...] = argument(
+        "[status|check] TARGET", nargs=-1, shell_complete=complete_target
+    ),
+    plan: SyncPlan = _PLAN,
+    once: bool = flag("--once", "Bring the table up to date, then exit."),
+    config: str | None = option("--config FILE", "Targets: tables of TOML.", type=click.Path()),
+    metrics: str | None = option(
+        "--metrics FILE", "Write figures for Prometheus.", type=click.Path()
+    ),
+    print_unit: bool = flag("--print-unit", "Print a systemd unit that does the same."),
+    repair: bool = flag("--repair", "With check: write again what differs."),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Keep a table of a database up to date with the events.
 
@@ -149,20 +148,17 @@ def sync(
         _show_status(app, arguments[1], target)
         return
     if arguments[:1] == ("check",) and len(arguments) == 2:
-        _check(app, arguments[1], table, target, repair=repair)
+        _check(app, arguments[1], plan.table, target, repair=repair)
         return
     if repair:
         raise click.UsageError("--repair belongs to `lakelog sync check TARGET`")
     if len(arguments) != (config is None) or arguments[:1] in (("status",), ("check",)):
         raise click.UsageError("one target is needed, such as sqlite:events.db, or --config FILE")
-    requested = SyncPlan(arguments[0] if arguments else "", table, query, mode, on_rewind, on_error)
-    requested = dataclasses.replace(
-        requested, batch_rows=batch_rows, every=every, columns=_types(columns)
-    )
+    plan = dataclasses.replace(plan, target=arguments[0] if arguments else "")
     if print_unit:
-        click.echo(_unit(app, requested, config, metrics), nl=False)
+        click.echo(_unit(app, plan, config, metrics), nl=False)
         return
-    plans = [requested] if config is None else read_plans(config)
+    plans = [plan] if config is None else read_plans(config)
     with app.open() as lake, app.progress("syncing", "rows") as progress:
         report = functools.partial(_report, app)
         runner = Runner(
@@ -176,15 +172,6 @@ def sync(
         emit(of_records(results, tuple(results[0]) if results else ()), target, None)
     if once and runner.has_failed:
         click.get_current_context().exit(exits.FAILED)
-
-
-def _types(columns: tuple[str, ...]) -> dict[str, str]:
-    """The types of columns, by name."""
-    pairs = [column.rpartition("=") for column in columns]
-    for (name, _, type_name), column in zip(pairs, columns, strict=True):
-        if not name.strip() or not type_name.strip():
-            raise click.UsageError(f"--column {column}: write NAME=TYPE, such as data=jsonb")
-    return {name.strip(): type_name.strip() for name, _, type_name in pairs}
 
 
 def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> str:
@@ -205,7 +192,6 @@ def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> 
             option_value = f"{value:g}s" if field.name == "every" else str(value)
             options += [f"--{field.name.replace('_', '-')}", option_value]
     options += ["--metrics", os.path.abspath(metrics)] if metrics else []
-    options += ["-q"] * app.quiet + ["-v"] * app.verbose
     targets = ", ".join(public(entry.target)[0] for entry in plans)
     secrets = _SECRETS.format(variable=variable) if variable else ""
     return unit(_UNIT, app, ["sync", *options], targets, secrets=secrets)
@@ -241,7 +227,7 @@ def _show_status(app: App, url: str, target: OutputTarget) -> None:
     _emit_tables(records, target)
 
 
-def _emit_tables(records: list[dict[str, Any]], target: OutputTarget) -> None:
+def _emit_tables(records: Sequence[Mapping[str, object]], target: OutputTarget) -> None:
     """Show a record of each table of a target; that there is none is a mistake."""
     if not records:
         raise click.ClickException("no table of this target was synced yet")

@@ -14,6 +14,7 @@ import click
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.arguments import moment
+from lakelog.cli.options import flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import FormatChoice, OutputTarget, write_text
@@ -45,46 +46,31 @@ _COLOURS = {"FATAL": "red", "ERROR": "red", "WARN": "yellow", "DEBUG": "blue", "
 _DATA = following.COLUMNS.index("data")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog tail
     lakelog tail -f -n 0
     lakelog tail --since 2h
     lakelog tail -f --where "level IN ('ERROR', 'FATAL')"
     lakelog tail -n 100 --where "type = 'FAIL'" --json | jq .data
     FORCE_COLOR=1 lakelog tail -n 1000 --format lines | less -R
-"""
-)
-@click.option("-f", "--follow", is_flag=True, help="Show new events as they come, until Ctrl-C.")
-@click.option(
-    "-n",
-    "count",
-    type=click.IntRange(min=0),
-    default=None,
-    metavar="N",
-    help="Number of events to show; 10 by default.",
-)
-@click.option(
-    "--since",
-    metavar="TIME",
-    help="All events since TIME, -n of them at most: a time, or 2h for two hours ago.",
-)
-@click.option("--where", metavar="SQL", help="Only events for which this SQL condition holds.")
-@click.option(
-    "--format",
-    type=FormatChoice(("lines", "ndjson")),
-    metavar="FORMAT",
-    help="lines, or ndjson (or jsonl); by default lines on a terminal, else ndjson.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Short for --format ndjson.")
+""")
 def tail(
     app: App,
-    follow: bool,
-    count: int | None,
-    since: str | None,
-    where: str | None,
-    format: str | None,
-    as_json: bool,
+    follow: bool = flag("-f, --follow", "Show new events as they come, until Ctrl-C."),
+    count: int | None = option(
+        "-n N", "Number of events to show; 10 by default.", type=click.IntRange(min=0)
+    ),
+    since: str | None = option(
+        "--since TIME",
+        "All events since TIME, -n of them at most: a time, or 2h for two hours ago.",
+    ),
+    where: str | None = option("--where SQL", "Only events for which this SQL condition holds."),
+    format: str | None = option(
+        "--format FORMAT",
+        "lines, or ndjson (or jsonl); by default lines on a terminal, else ndjson.",
+        type=FormatChoice(("lines", "ndjson")),
+    ),
+    as_json: bool = flag("--json", "Short for --format ndjson."),
 ) -> None:
     """Show the last events in order of arrival; with -f, live ones too.
 

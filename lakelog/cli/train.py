@@ -12,21 +12,19 @@ import click
 
 import lakelog.train as sets
 from lakelog.cli import exits
-from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import OutputTarget, emit, emit_record, with_output, write_new
+from lakelog.cli.app import App, verb_group
+from lakelog.cli.options import argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record, write_new
 from lakelog.cli.render.terminal import many
 from lakelog.render.formats import of_records
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  lakelog train init messages -o chat.toml
-  lakelog train export chat.toml -o chat/
-  lakelog train check chat/ --against older/
-  lakelog train where user-17
-"""
-)
+@verb_group("""
+    lakelog train init messages -o chat.toml
+    lakelog train export chat.toml -o chat/
+    lakelog train check chat/ --against older/
+    lakelog train where user-17
+""")
 def train() -> None:
     """Build training sets whose splits cannot leak, and check that they do not.
 
@@ -36,15 +34,15 @@ def train() -> None:
     """
 
 
-@verb(
-    examples="""
+@train.verb("""
     lakelog train init text > text.toml
     lakelog train init decision -o decisions.toml
-"""
-)
-@click.argument("kind", type=click.Choice(sets.Recipe.SHAPES), metavar="SHAPE", default="text")
-@click.option("-o", "--output", "out", type=click.Path(), metavar="FILE", help="Write it to FILE.")
-def init(app: App, kind: str, out: str | None) -> None:
+""")
+def init(
+    app: App,
+    kind: str = argument("SHAPE", type=click.Choice(sets.Recipe.SHAPES), default="text"),
+    out: str | None = option("-o, --output FILE", "Write it to FILE.", type=click.Path()),
+) -> None:
     """Print a commented recipe for a shape.
 
     SHAPE is events, text, classification, messages, decision, preference or
@@ -59,24 +57,21 @@ def init(app: App, kind: str, out: str | None) -> None:
     app.say(f"wrote {out}; next: lakelog train export {out} -o {name}/")
 
 
-@verb(
-    examples="""
+@train.verb("""
     lakelog train export chat.toml -o chat/
     lakelog train export chat.toml -o chat/ --json
-"""
-)
-@click.argument("recipe", type=click.Path(), metavar="RECIPE.toml")
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    type=click.Path(),
-    required=True,
-    metavar="DIR",
-    help="A new or empty directory; it appears complete or not at all.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
-def export(app: App, recipe: str, out: str, as_json: bool) -> None:
+""")
+def export(
+    app: App,
+    recipe: str = argument("RECIPE.toml", type=click.Path()),
+    out: str = option(
+        "-o, --output DIR",
+        "A new or empty directory; it appears complete or not at all.",
+        type=click.Path(),
+        required=True,
+    ),
+    as_json: bool = flag("--json", "Print what was built as JSON."),
+) -> None:
     """Build a training set from a recipe.
 
     Exits with 3 if leaks are found in the finished files. The files are kept, and
@@ -128,21 +123,20 @@ def _report_leaks(app: App, certificate: sets.Certificate) -> None:
     app.say("no leak found")
 
 
-@verb(
-    examples="""
+@train.verb("""
     lakelog train check chat/
     lakelog train check chat/ --against chat-of-last-month/
-"""
-)
-@click.argument("path", type=click.Path(), metavar="DIR")
-@click.option(
-    "--against",
-    type=click.Path(),
-    metavar="DIR2",
-    help="Compare train here with validation and test there, and vice versa.",
-)
-@with_output
-def check(app: App, path: str, against: str | None, target: OutputTarget) -> None:
+""")
+def check(
+    app: App,
+    path: str = argument("DIR", type=click.Path()),
+    against: str | None = option(
+        "--against DIR2",
+        "Compare train here with validation and test there, and vice versa.",
+        type=click.Path(),
+    ),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Look for leaks in the files of an export; no lake is needed.
 
     Leaks are equal or nearly equal rows in two splits, groups in two splits, rows on the
@@ -172,19 +166,17 @@ def _words_of(certificate: sets.Certificate) -> str:
     return "\n".join([*lines, total, ""])
 
 
-@verb(
-    examples="""
+@train.verb("""
     lakelog train rebuild chat/
     lakelog train rebuild chat/ --logical --keep again/
-"""
-)
-@click.argument("path", type=click.Path(), metavar="DIR")
-@click.option(
-    "--keep", "out", type=click.Path(), metavar="DIR2", help="Keep the rebuilt export in DIR2."
-)
-@click.option("--logical", is_flag=True, help="Compare rows by digests, not files by bytes.")
-@with_output
-def rebuild(app: App, path: str, out: str | None, logical: bool, target: OutputTarget) -> None:
+""")
+def rebuild(
+    app: App,
+    path: str = argument("DIR", type=click.Path()),
+    out: str | None = option("--keep DIR2", "Keep the rebuilt export in DIR2.", type=click.Path()),
+    logical: bool = flag("--logical", "Compare rows by digests, not files by bytes."),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Rebuild an export from its snapshot and compare the two.
 
     With the same library versions the files are identical; otherwise the versions that
@@ -218,14 +210,10 @@ def _words_of_rebuild(result: sets.RebuildResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-@verb(
-    "list",
-    examples="""
+@train.verb("""
     lakelog train list
-""",
-)
-@with_output
-def list_(app: App, target: OutputTarget) -> None:
+""")
+def list_(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the exports of this lake, oldest first.
 
     Those whose files are gone are listed too, and marked. A terminal shows what fits 80
@@ -252,15 +240,15 @@ def _export_record(facts: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-@verb(
-    examples="""
+@train.verb("""
     lakelog train diff chat-october/ chat-november/
-"""
-)
-@click.argument("a", type=click.Path(), metavar="DIR")
-@click.argument("b", type=click.Path(), metavar="DIR2")
-@with_output
-def diff(app: App, a: str, b: str, target: OutputTarget) -> None:
+""")
+def diff(
+    app: App,
+    a: str = argument("DIR", type=click.Path()),
+    b: str = argument("DIR2", type=click.Path()),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """Compare two exports: recipes, rows, and groups that changed splits."""
     comparison = sets.diff(a, b)
     emit_record(dataclasses.asdict(comparison), target, lambda: _words_of_diff(comparison))
@@ -282,15 +270,11 @@ def _words_of_diff(comparison: sets.ExportDiff) -> str:
     return "\n".join(lines) + "\n"
 
 
-@verb(
-    examples="""
+@train.verb("""
     lakelog train where user-17
     lakelog train where 4f8c2d1e
-"""
-)
-@click.argument("wanted", metavar="EVENT|SUBJECT")
-@with_output
-def where(app: App, wanted: str, target: OutputTarget) -> None:
+""")
+def where(app: App, wanted: str = argument("EVENT|SUBJECT"), target: OutputTarget = OUTPUT) -> None:
     """List the exports that hold an event or a subject.
 
     An event is named by its id or its seq. Rows are counted by split.
@@ -311,7 +295,3 @@ def where(app: App, wanted: str, target: OutputTarget) -> None:
         for holding in holdings
     ]
     emit(of_records(rows, columns), target)
-
-
-for command in (init, export, check, rebuild, list_, diff, where):
-    train.add_command(command)

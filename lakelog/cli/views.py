@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.cli.app import App, complete_ref, complete_view, verb
+from lakelog.cli.app import App, complete_view, state_option, verb
 from lakelog.cli.arguments import moment, pair_of
+from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
-from lakelog.cli.render.output import OutputTarget, emit, open_output, with_output, write_text
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, open_output, write_text
 from lakelog.cli.render.results import result_of
 from lakelog.render.formats import QueryResult, of_records
 from lakelog.render.values import micros
@@ -32,20 +33,15 @@ _ACTIONS = ("create", "drop", "show")
 _LISTED = ("view", "about", "params", "version", "from")
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog views
     lakelog views --at v1 --json
-"""
-)
-@click.option(
-    "--at",
-    metavar="REF",
-    shell_complete=complete_ref,
-    help="List the views of a tag, branch or time.",
-)
-@with_output
-def views(app: App, at: str | None, target: OutputTarget) -> None:
+""")
+def views(
+    app: App,
+    at: str | None = state_option("List the views of a tag, branch or time."),
+    target: OutputTarget = OUTPUT,
+) -> None:
     """List the views: the built-in ones and the lake's own.
 
     Each is also a table in SQL, its parameters at their defaults.
@@ -57,47 +53,29 @@ def views(app: App, at: str | None, target: OutputTarget) -> None:
     emit(of_records(records, _LISTED), target, of_records(table))
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog view status
     lakelog view throughput --param bucket=30m --param type=FAIL
     lakelog view errors --since 1d --at v1 --json
     lakelog view create busiest busiest.sql
     lakelog view show busiest; lakelog view drop busiest
-"""
-)
-@click.argument(
-    "arguments",
-    nargs=-1,
-    metavar="NAME | create NAME FILE | drop NAME | show NAME",
-    shell_complete=complete_view,
-)
-@click.option(
-    "--param", "params", multiple=True, metavar="K=V", help="Value of a parameter of the view."
-)
-@click.option(
-    "--since", metavar="TIME", help="Only events since TIME: a time, or 2h for two hours ago."
-)
-@click.option("--until", metavar="TIME", help="Only events before TIME.")
-@click.option(
-    "--at",
-    metavar="REF",
-    shell_complete=complete_ref,
-    help="Query a tag, branch, snapshot or time.",
-)
-@click.option("--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
-@click.option("--replace", is_flag=True, help="With create: replace a view of that name.")
-@with_output
+""")
 def view(
     app: App,
-    arguments: tuple[str, ...],
-    params: tuple[str, ...],
-    since: str | None,
-    until: str | None,
-    at: str | None,
-    watch: bool,
-    replace: bool,
-    target: OutputTarget,
+    arguments: tuple[str, ...] = argument(
+        "NAME | create NAME FILE | drop NAME | show NAME", nargs=-1, shell_complete=complete_view
+    ),
+    params: tuple[str, ...] = option(
+        "--param K=V", "Value of a parameter of the view.", multiple=True
+    ),
+    since: str | None = option(
+        "--since TIME", "Only events since TIME: a time, or 2h for two hours ago."
+    ),
+    until: str | None = option("--until TIME", "Only events before TIME."),
+    at: str | None = state_option("Query a tag, branch, snapshot or time."),
+    watch: bool = flag("--watch", "Show it again whenever it changes, until Ctrl-C."),
+    replace: bool = flag("--replace", "With create: replace a view of that name."),
+    target: OutputTarget = OUTPUT,
 ) -> None:
     """Query the view NAME, or create, drop or show the definition of one.
 
@@ -185,7 +163,7 @@ def _result(lake: Lake, rows: Any, target: OutputTarget, main: tuple[str, ...]) 
     return dataclasses.replace(result, main=main)
 
 
-def _record(definition: Definition, is_own: bool) -> dict[str, Any]:
+def _record(definition: Definition, is_own: bool) -> dict[str, object]:
     return {
         "view": definition.name,
         "about": definition.about,

@@ -13,17 +13,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import click
 
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.backups import option_words, with_backups
+from lakelog.cli.backups import backup_options, option_words
 from lakelog.cli.consume import report_consumed
-from lakelog.cli.input_formats import with_pattern, with_selection
-from lakelog.cli.recent import RedisPlan, with_redis
+from lakelog.cli.input_formats import EXCLUDED, PATTERN, ignore_older
+from lakelog.cli.options import argument, combined, flag, option
+from lakelog.cli.recent import REDIS, RedisPlan
 from lakelog.cli.render.terminal import arrival, is_terminal, many
 from lakelog.cli.rounds import SIGNALS, StopEvent, repeat, unit
 from lakelog.cli.watch_status import show_status
@@ -60,70 +61,84 @@ WantedBy=multi-user.target
 """
 
 
-@verb(
-    examples="""
+@dataclass(frozen=True)
+class WatchPlan:
+    """What is followed and how; `patterns` are all without any, the others as of a Watcher.
+
+    It looks each `interval` seconds, or `once`, and only polls if `poll` is set.
+    """
+
+    patterns: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    ignore_older: float | None = None
+    from_end: bool = False
+    form: str | None = None
+    source: str | None = None
+    interval: float = INTERVAL
+    poll: bool = False
+    once: bool = False
+    backups: BackupPlan | None = None
+    recent: RedisPlan | None = None
+
+    def arguments(self) -> list[str]:
+        """Return the options that produce it, those that differ from their defaults: a unit then
+        keeps to the defaults of later versions."""
+        arguments = [word for pattern in self.patterns for word in ("--pattern", pattern)]
+        arguments += [word for pattern in self.excluded for word in ("--exclude", pattern)]
+        if self.ignore_older is not None:
+            arguments += ["--ignore-older", f"{self.ignore_older:g}s"]
+        arguments += ["--from-end"] * self.from_end
+        arguments += ["--format", self.form] if self.form else []
+        arguments += ["--source", self.source] if self.source is not None else []
+        arguments += ["--interval", f"{self.interval:g}"] if self.interval != INTERVAL else []
+        arguments += ["--poll"] * self.poll + ["--once"] * self.once + option_words(self.backups)
+        return arguments + (self.recent.arguments() if self.recent else [])
+
+
+_PLAN = combined(
+    WatchPlan,
+    patterns=option(
+        "--pattern GLOB",
+        "Names to follow, all by default; their rotated and compressed copies, too.",
+        multiple=True,
+    ),
+    excluded=EXCLUDED,
+    ignore_older=ignore_older(", unless they are known"),
+    from_end=flag(
+        "--from-end",
+        "Begin at the ends of the files that are there, if none of them was read before.",
+    ),
+    form=PATTERN,
+    source=option("--source NAME", "Source of events that name none."),
+    interval=option(
+        "--interval SECONDS",
+        "Time between scans; five times that where the file system sends notifications.",
+        shown=INTERVAL,
+        type=click.FloatRange(0.1),
+    ),
+    poll=flag("--poll", "Poll only; for network mounts, which send no notifications."),
+    once=flag("--once", "Ingest what is there, then exit."),
+    backups=backup_options(),
+    recent=REDIS,
+)
+
+
+@verb("""
     lakelog watch /var/log/app
     lakelog watch logs --pattern '*.log' --pattern '*.jsonl'
     lakelog watch logs --backup-dir /backup/logs --remove-processed
     lakelog watch logs --redis-url redis://localhost
     lakelog watch --status
     lakelog watch /var/log/app --print-unit > lakelog.service
-"""
-)
-@click.argument("roots", nargs=-1, metavar="DIR...", type=click.Path())
-@click.option(
-    "--pattern",
-    "patterns",
-    multiple=True,
-    metavar="GLOB",
-    help="Names to follow, all by default; their rotated and compressed copies, too.",
-)
-@with_selection(older=", unless they are known")
-@click.option(
-    "--from-end",
-    is_flag=True,
-    help="Begin at the ends of the files that are there, if none of them was read before.",
-)
-@with_pattern
-@click.option("--source", metavar="NAME", help="Source of events that name none.")
-@click.option(
-    "--interval",
-    default=INTERVAL,
-    show_default=True,
-    metavar="SECONDS",
-    type=click.FloatRange(0.1),
-    help="Time between scans; five times that where the file system sends notifications.",
-)
-@click.option(
-    "--poll", is_flag=True, help="Poll only; for network mounts, which send no notifications."
-)
-@click.option("--once", is_flag=True, help="Ingest what is there, then exit.")
-@click.option(
-    "--journal", is_flag=True, help="Follow this machine's journal instead, by journalctl."
-)
-@click.option("--status", is_flag=True, help="Show what the watcher of this lake is doing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
-@click.option("--print-unit", is_flag=True, help="Print a systemd unit that does the same.")
-@with_backups
-@with_redis
+""")
 def watch(
     app: App,
-    roots: tuple[str, ...],
-    patterns: tuple[str, ...],
-    excluded: tuple[str, ...],
-    ignore_older: float | None,
-    from_end: bool,
-    form: str | None,
-    source: str | None,
-    interval: float,
-    poll: bool,
-    once: bool,
-    journal: bool,
-    status: bool,
-    as_json: bool,
-    print_unit: bool,
-    plan: BackupPlan | None,
-    recent: RedisPlan | None,
+    roots: tuple[str, ...] = argument("DIR...", nargs=-1, type=click.Path()),
+    plan: WatchPlan = _PLAN,
+    journal: bool = flag("--journal", "Follow this machine's journal instead, by journalctl."),
+    status: bool = flag("--status", "Show what the watcher of this lake is doing."),
+    as_json: bool = flag("--json", "Print the status as JSON."),
+    print_unit: bool = flag("--print-unit", "Print a systemd unit that does the same."),
 ) -> None:
     """Follow the files of directories: each new line becomes an event, once.
 
@@ -139,72 +154,36 @@ def watch(
         raise click.UsageError("a directory is needed, such as /var/log/app")
     # The unit repeats the options, so that what was tried by hand is what systemd starts.
     if print_unit:
-        options = [word for pattern in patterns for word in ("--pattern", pattern)]
-        options += [word for pattern in excluded for word in ("--exclude", pattern)]
-        options += ["--ignore-older", f"{ignore_older:g}s"] if ignore_older is not None else []
-        options += ["--from-end"] * from_end
-        options += ["--format", form] if form else []
-        options += ["--source", source] if source is not None else []
-        # Only what differs from its default: the unit then keeps to the defaults of later versions.
-        options += ["--interval", f"{interval:g}"] if interval != INTERVAL else []
-        options += ["--poll"] * poll + ["--once"] * once + ["--journal"] * journal
-        options += ["-q"] * app.quiet + ["-v"] * app.verbose + option_words(plan)
-        options += recent.arguments() if recent else []
-        click.echo(_unit(app, roots, options), nl=False)
-        return
-    if journal:
-        follow_journal(app, every=None if once else interval)
-        return
-    follow(
-        app,
-        list(roots),
-        patterns=patterns or ("*",),
-        excluded=excluded,
-        ignore_older=ignore_older,
-        from_end=from_end,
-        form=form,
-        source=source,
-        interval=interval,
-        poll=poll,
-        once=once,
-        plan=plan,
-        recent=recent,
-    )
+        click.echo(_unit(app, roots, [*plan.arguments(), *["--journal"] * journal]), nl=False)
+    elif journal:
+        follow_journal(app, every=None if plan.once else plan.interval)
+    else:
+        follow(app, list(roots), plan)
 
 
-def follow(
-    app: App,
-    roots: list[str],
-    *,
-    patterns: tuple[str, ...],
-    plan: BackupPlan | None,
-    recent: RedisPlan | None = None,
-    form: str | None = None,
-    source: str | None = None,
-    interval: float = INTERVAL,
-    poll: bool = False,
-    once: bool = False,
-    **selected: Any,
-) -> None:
-    """Watch until a signal arrives, with backups and Redis if planned; sum up at the end.
-    `selected` is what else a Watcher takes."""
+def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
+    """Watch until a signal arrives, with backups and Redis if planned; sum up at the end."""
     _refuse_lakes(app.path, roots)
     tell = _reporter(app)
     # Before the watcher, which takes its share of the limit.
     raise_descriptor_limit()
     with app.open_or_create() as lake:
-        feeder = recent.feeder(lake, tell) if recent else None
-        backups = BackupScheduler(lake, roots, plan, label=source, say=tell) if plan else None
+        feeder = plan.recent.feeder(lake, tell) if plan.recent else None
+        backups = None
+        if plan.backups:
+            backups = BackupScheduler(lake, roots, plan.backups, label=plan.source, say=tell)
         watcher = following.Watcher(
             lake,
             roots,
-            patterns=patterns,
-            form=form,
-            source=source,
+            patterns=plan.patterns or ("*",),
+            excluded=plan.excluded,
+            ignore_older=plan.ignore_older,
+            from_end=plan.from_end,
+            form=plan.form,
+            source=plan.source,
             say=tell,
             # With --once there is one round of backups, at the end (below).
-            after=None if once else backups,
-            **selected,
+            after=None if plan.once else backups,
         )
         stop = StopEvent()
 
@@ -221,12 +200,14 @@ def follow(
             with _alone(lake, roots, descriptor):
                 if feeder:
                     feeder.start()
-                if once:
+                if plan.once:
                     _once(watcher, stop, backups)
                 else:
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")
-                    loop.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
+                    loop.run(
+                        watcher, stop, interval=plan.interval, poll=plan.poll, say=tell, renew=True
+                    )
         except loop.RestartRequested as rest:
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes now, comes later
             _close(backups, feeder)
@@ -236,11 +217,11 @@ def follow(
                 _restart_process(rest.memory, backups)
         finally:
             # Once means all of it; else the next watcher continues where this one stopped.
-            _close(backups, feeder, math.inf if once and not stop.is_set() else END)
+            _close(backups, feeder, math.inf if plan.once and not stop.is_set() else END)
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
         _sum_up(app, watcher.totals, backups)
-        if once and (code := _exit_code(watcher)):
+        if plan.once and (code := _exit_code(watcher)):
             click.get_current_context().exit(code)
 
 
@@ -334,7 +315,7 @@ def _sum_up(app: App, totals: WatchTotals, backups: BackupScheduler | None) -> N
     app.say(f"{message}; {backups.summary()}" if backups else message)
 
 
-def _restart_process(memory: dict[str, Any], backups: BackupScheduler | None) -> None:
+def _restart_process(memory: dict[str, object], backups: BackupScheduler | None) -> None:
     """Restart this process with what it knows, without the modules that it had loaded."""
     if backups:
         counts = [backups.copies, backups.removals, backups.expirations]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_pair, verb
 from lakelog.cli.arguments import event_of, pair_of
+from lakelog.cli.options import argument, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import cell
 from lakelog.cli.stdin_lines import InputLine, chunks, documents, split
@@ -27,23 +27,21 @@ REPORTED_MAX = 5
 _SHOWN_BY = "SELECT * FROM quarantine shows them"
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog init
     lakelog init flights
     lakelog init --setting seal=inline --setting rotate_bytes=64MB
-"""
-)
-@click.argument("path", required=False, metavar="[DIR]", type=click.Path())
-@click.option(
-    "--setting",
-    "settings",
-    multiple=True,
-    metavar="K=V",
-    shell_complete=complete_pair,
-    help="A setting that differs from its default; `lakelog config` lists them.",
-)
-def init(app: App, path: str | None, settings: tuple[str, ...]) -> None:
+""")
+def init(
+    app: App,
+    path: str | None = argument("[DIR]", required=False, type=click.Path()),
+    settings: tuple[str, ...] = option(
+        "--setting K=V",
+        "A setting that differs from its default; `lakelog config` lists them.",
+        multiple=True,
+        shell_complete=complete_pair,
+    ),
+) -> None:
     """Create a lake in a new or empty directory.
 
     Without DIR, the directory is that of --lake. `append`, `ingest` and `watch` create a
@@ -54,24 +52,20 @@ def init(app: App, path: str | None, settings: tuple[str, ...]) -> None:
     app.say(f"created a lake at {store.paths.root}")
 
 
-@verb(
-    examples="""
+@verb("""
     app | lakelog append
     lakelog append < events.jsonl
     lakelog append --type tweet < twitter.json
     lakelog append type=deploy data.version=3 message="to production"
-"""
-)
-@click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--dedupe",
-    type=click.Choice(["content"]),
-    help="Store an event only if no equal one is stored.",
-)
-@click.option("--type", "kind", metavar="NAME", help="Type of events that name none.")
-@click.option("--source", metavar="NAME", help="Source of events that name none.")
+""")
 def append(
-    app: App, pairs: tuple[str, ...], dedupe: str | None, kind: str | None, source: str | None
+    app: App,
+    pairs: tuple[str, ...] = argument("[KEY=VALUE]...", nargs=-1),
+    dedupe: str | None = option(
+        "--dedupe", "Store an event only if no equal one is stored.", type=click.Choice(["content"])
+    ),
+    kind: str | None = option("--type NAME", "Type of events that name none."),
+    source: str | None = option("--source NAME", "Source of events that name none."),
 ) -> None:
     """Store events durably: JSON lines on stdin, or one event from KEY=VALUE.
 
@@ -110,7 +104,7 @@ class Intake:
     ) -> None:
         self._app, self._lake, self._dedupe = app, lake, dedupe
         self._kind, self._source = default_type, source
-        self._accepted: list[tuple[InputLine, dict[str, Any]]] = []
+        self._accepted: list[tuple[InputLine, dict[str, object]]] = []
         self._rejected: list[tuple[InputLine, str]] = []
         self._bytes = 0
         self.stored = self.quarantined = 0
@@ -192,7 +186,7 @@ class Intake:
         self._app.say(f"{message} in {seconds:.1f} s, {rate:,.0f}/s")
 
 
-def with_defaults(event: dict[str, Any], default_type: str | None, source: str | None) -> None:
+def with_defaults(event: dict[str, object], default_type: str | None, source: str | None) -> None:
     """Fill in the type and source of an event that has none."""
     if default_type is not None and not _has_type(event):
         event["type"] = default_type
@@ -200,15 +194,15 @@ def with_defaults(event: dict[str, Any], default_type: str | None, source: str |
         event["source"] = source
 
 
-def _has_type(event: dict[str, Any]) -> bool:
+def _has_type(event: dict[str, object]) -> bool:
     if any(event.get(key) not in (None, "") for key in ("type", "event_type")):
         return True
     return any(isinstance(event.get(key), str) for key in TYPE_HINTS)
 
 
 def _sift(
-    accepted: list[tuple[InputLine, dict[str, Any]]],
-) -> tuple[list[tuple[InputLine, dict[str, Any]]], list[tuple[InputLine, str]]]:
+    accepted: list[tuple[InputLine, dict[str, object]]],
+) -> tuple[list[tuple[InputLine, dict[str, object]]], list[tuple[InputLine, str]]]:
     """Separate events that can be stored from those that cannot, with the reason."""
     good, refused = [], []
     for line, event in accepted:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -89,7 +89,7 @@ class QueryResult:
     main: tuple[str, ...] = ()
 
 
-def of_records(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> QueryResult:
+def of_records(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> QueryResult:
     """Return dicts with equal keys as a result; `columns` names them where there may be none."""
     names = list(rows[0]) if rows else list(columns)
     return QueryResult(names, [[[record[n] for n in names] for record in rows]])

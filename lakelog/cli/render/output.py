@@ -6,15 +6,15 @@ A table only on a terminal, NDJSON otherwise. `-o FILE` is written atomically.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from lakelog.cli.options import combined, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import ROWS_MAX, render
 from lakelog.errors import ExportRefused
@@ -61,9 +61,9 @@ class FormatChoice(click.Choice[str]):
         return SYNONYMS.get(name, name)
 
 
-def choose(format: str | None, as_json: bool, path: str | None) -> OutputTarget:
+def choose(format: str | None, as_json: bool, output: str | None) -> OutputTarget:
     """Decide how and where to write. Raises UsageError."""
-    path = None if path == "-" else path
+    path = None if output == "-" else output
     if as_json and format not in (None, "json"):
         raise click.UsageError(f"--json and --format {format} do not go together")
     if as_json:
@@ -81,37 +81,22 @@ def choose(format: str | None, as_json: bool, path: str | None) -> OutputTarget:
     return OutputTarget(format, path)
 
 
-def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --format, --json and -o to a verb; it gets them as `target`."""
-
-    # The target is chosen before the verb runs: a mistake in it must not come after the work.
-    @functools.wraps(command)
-    def run(
-        *args: Any, format: str | None, as_json: bool, output: str | None, **options: Any
-    ) -> Any:
-        return command(*args, target=choose(format, as_json, output), **options)
-
-    options = [
-        click.option(
-            "--format",
-            type=FormatChoice(FORMATS),
-            metavar="FORMAT",
-            help="table, json, ndjson (or jsonl), csv, parquet, arrow, md or html; by default a"
-            " table on a terminal, else ndjson.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
-        click.option(
-            "-o",
-            "--output",
-            type=click.Path(),
-            metavar="FILE",
-            help="Write to FILE atomically; its extension sets the format.",
-        ),
-    ]
-    # click lists the outermost decorator first: reversed, the order is that of `options`.
-    for option in reversed(options):
-        run = option(run)
-    return run
+OUTPUT = combined(
+    choose,
+    format=option(
+        "--format FORMAT",
+        "table, json, ndjson (or jsonl), csv, parquet, arrow, md or html; by default a"
+        " table on a terminal, else ndjson.",
+        type=FormatChoice(FORMATS),
+    ),
+    as_json=flag("--json", "Short for --format json."),
+    output=option(
+        "-o, --output FILE",
+        "Write to FILE atomically; its extension sets the format.",
+        type=click.Path(),
+    ),
+)
+"""Of which a verb gets its OutputTarget."""
 
 
 def emit(result: QueryResult, target: OutputTarget, table: QueryResult | None = None) -> None:
@@ -132,7 +117,9 @@ def emit(result: QueryResult, target: OutputTarget, table: QueryResult | None = 
                 out.flush()
 
 
-def emit_record(record: dict[str, Any], target: OutputTarget, people: Callable[[], str]) -> None:
+def emit_record(
+    record: Mapping[str, object], target: OutputTarget, people: Callable[[], str]
+) -> None:
     """Write one object: as it is in JSON, as text in a table, else as one row."""
     if target.format == "json":
         with open_output(target.path) as out:

@@ -66,7 +66,7 @@ Ctrl-C clears the line, or stops the statement that runs. Tables, views, macros
 and variables that you create last until you leave."""
 
 
-def start(app: App, ref: str | None, params: dict[str, Any], form: str) -> None:
+def start(app: App, ref: str | None, params: dict[str, object], form: str) -> None:
     """Run the shell until the user leaves. `params` are values of $names in any statement."""
     with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as runner:
         shell = Shell(app, lake, runner, params, form)
@@ -90,7 +90,7 @@ class Shell:
         app: App,
         lake: Lake,
         runner: StatementRunner,
-        params: dict[str, Any],
+        params: dict[str, object],
         form: str = "table",
     ) -> None:
         self._app, self._lake, self._runner, self._params = app, lake, runner, params
