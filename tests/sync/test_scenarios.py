@@ -19,7 +19,14 @@ import pytest
 import lakelog
 from lakelog.errors import LakelogError, NothingToUndo, SyncRefused
 from lakelog.sync.sync import status
+from lakelog.sync.target import WATERMARKS
+from tests.support.elastic_server import ElasticPlace, ElasticServer
+from tests.support.influx_server import InfluxPlace, InfluxServer, RealInflux, real_influx
+from tests.support.kafka_server import KafkaServer, kafka_server
+from tests.support.kafka_topic import TopicPlace
 from tests.support.lakes import opened
+from tests.support.mysql_server import MysqlPlace, MysqlServer, mysql_server
+from tests.support.strict_server import running
 from tests.support.sync_places import (
     DuckdbPlace,
     Faulty,
@@ -33,10 +40,26 @@ from tests.support.sync_places import (
     postgres_server,
     synced,
 )
+from tests.support.sync_tampering import (
+    ElasticTampering,
+    InfluxTampering,
+    KafkaTampering,
+    SqlTampering,
+    StrictInfluxTampering,
+    Tampering,
+)
 from tests.support.target_suite import CHANGES, add, lose
 
 COUNT = int(os.environ.get("LAKELOG_SYNC_SCENARIOS", "2"))
+FEW = max(1, COUNT // 4)
 STEPS = 14
+SIZED = "SELECT *, length(message) AS size FROM events"
+MAPPINGS: tuple[dict[str, Any], ...] = (
+    {},
+    {"query": SIZED},
+    {"query": SIZED, "columns": {"size": "bigint"}},
+)
+"""Other columns and types, which do not change those that are compared."""
 METHODS = ("begin", "write", "delete", "commit", "clear")
 REASONS = (
     "another history",
@@ -45,7 +68,9 @@ REASONS = (
     "was rewound",
     "table is gone",
     "column was added",
+    "mapping is another one",
     "rows that no sync wrote",
+    "sync to another topic",
 )
 """Why a sync may refuse."""
 
@@ -53,8 +78,10 @@ REASONS = (
 class Scenario:
     """One lake, one target, and what happens to both."""
 
-    def __init__(self, home: Path, place: Place, random: Random) -> None:
-        self.path, self.home, self.place, self.random = str(home / "lake"), home, place, random
+    def __init__(self, home: Path, tampering: Tampering, random: Random) -> None:
+        self.path, self.home, self.random = str(home / "lake"), home, random
+        self.place, self.tampering = tampering.place, tampering
+        self.options: dict[str, Any] = {}
         self.story, self.names = list[str](), 0
         add(self.path, "first", 3)
         with opened(self.path) as lake:
@@ -78,10 +105,10 @@ class Scenario:
             target: Any = Faulty(self.place.target(), method, moment, number, fault)
             self.story[-1] += f" ({fault.__name__} {moment} {method} {number})"
             if fault is kill:
-                forked(lambda: synced(self.path, target))
+                forked(lambda: synced(self.path, target, **self.options))
             else:
                 with contextlib.suppress(SyncRefused):
-                    synced(self.path, target)
+                    synced(self.path, target, **self.options)
         if self.random.random() < 0.3:
             self.refuses()
         self.check()
@@ -90,7 +117,7 @@ class Scenario:
         """A sync that may change no row that is there says why, and leaves the table."""
         before, refused = self._rows(), ""
         try:
-            synced(self.path, self.place.url, on_rewind="refuse")
+            synced(self.path, self.place.url, on_rewind="refuse", **self.options)
         except SyncRefused as error:
             refused = str(error)
         if refused:
@@ -100,13 +127,13 @@ class Scenario:
     def check(self) -> None:
         refused = ""
         try:
-            result = synced(self.path, self.place.url)
+            result = synced(self.path, self.place.url, **self.options)
         except SyncRefused as error:
             refused = str(error)
         if refused:
-            assert "the table is gone" in refused, refused
-            self.place.ask("DELETE FROM lakelog_sync")
-            result = synced(self.path, self.place.url)
+            assert any(reason in refused for reason in ("table is gone", "another topic")), refused
+            self.tampering.forget()
+            result = synced(self.path, self.place.url, **self.options)
         assert self.place.rows() == expected(self.path), self.story
         assert result.total == len(self.place.rows()), self.story
         with lakelog.open(self.path) as lake:
@@ -174,41 +201,30 @@ class Scenario:
         with contextlib.suppress(LakelogError):
             CHANGES["dedupe"](self.path)
 
+    # --- what is asked for ---
+
+    def is_mapped_otherwise(self) -> None:
+        self.options = self.random.choice(MAPPINGS)
+
     # --- what happens to the target ---
 
     def is_emptied(self) -> None:
-        with contextlib.suppress(Exception):
-            self.place.ask("DELETE FROM events")
+        self.tampering.empty()
 
     def loses_a_column(self) -> None:
-        with contextlib.suppress(Exception):
-            self.place.ask("ALTER TABLE events DROP COLUMN message")
+        self.tampering.drop_a_column()
 
     def is_dropped(self) -> None:
-        with contextlib.suppress(Exception):
-            self.place.ask("DROP TABLE events")
+        self.tampering.drop()
 
     def is_saved(self) -> None:
-        """As a replica that lags behind: rows and watermark of one moment."""
-        with contextlib.suppress(Exception):
-            for name in ("events", "lakelog_sync"):
-                self.place.ask(f"DROP TABLE IF EXISTS saved_{name}")
-                self.place.ask(f"CREATE TABLE saved_{name} AS SELECT * FROM {name}")
+        self.tampering.save()
 
     def fails_over(self) -> None:
-        """To that replica."""
-        with contextlib.suppress(Exception):
-            self.place.ask("SELECT 1 FROM saved_lakelog_sync")
-            columns = "seq, type, source, subject, message, data, id, position"
-            self.place.ask("DELETE FROM events")
-            self.place.ask("DELETE FROM lakelog_sync")
-            self.place.ask("INSERT INTO lakelog_sync SELECT * FROM saved_lakelog_sync")
-            self.place.ask(f"INSERT INTO events ({columns}) SELECT {columns} FROM saved_events")
+        self.tampering.fail_over()
 
     def crashes(self) -> None:
-        if isinstance(self.place, PostgresPlace):
-            self.place.server.stop()
-            self.place.server.start()
+        self.tampering.crash()
 
 
 STEPS_OF_LAKE: tuple[Callable[[Scenario], None], ...] = (
@@ -232,6 +248,7 @@ STEPS_OF_TARGET: tuple[Callable[[Scenario], None], ...] = (
     Scenario.is_saved,
     Scenario.fails_over,
     Scenario.crashes,
+    Scenario.is_mapped_otherwise,
 )
 
 
@@ -240,20 +257,80 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.001)
 
 
+def play(home: Path, tampering: Tampering, number: int, seed: str = "8") -> None:
+    random = Random(int(os.environ.get("LAKELOG_SEED", seed)) * 1_000 + number)
+    Scenario(home, tampering, random).play()
+
+
 @pytest.mark.parametrize("number", range(COUNT))
 def test_random_scenarios_with_a_file(home: Path, number: int) -> None:
     place: Place = SqlitePlace(home) if number % 3 else DuckdbPlace(home)
-    Scenario(home, place, Random(int(os.environ.get("LAKELOG_SEED", "7")) * 1_000 + number)).play()
+    play(home, SqlTampering(place), number, "7")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with postgres_server() as running:
-        yield running
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("number", range(max(1, COUNT // 4)))
-def test_random_scenarios_with_postgresql(home: Path, server: PostgresServer, number: int) -> None:
-    place = PostgresPlace(server)
-    Scenario(home, place, Random(int(os.environ.get("LAKELOG_SEED", "8")) * 1_000 + number)).play()
+@pytest.mark.parametrize("number", range(FEW))
+def test_random_scenarios_with_postgresql(
+    home: Path, postgres: PostgresServer, number: int
+) -> None:
+    play(home, SqlTampering(PostgresPlace(postgres)), number)
+
+
+@pytest.fixture(scope="module")
+def mysql() -> Iterator[MysqlServer]:
+    with mysql_server() as server:
+        yield server
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", range(FEW))
+def test_random_scenarios_with_mysql(home: Path, mysql: MysqlServer, number: int) -> None:
+    play(home, SqlTampering(MysqlPlace(mysql)), number)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("number", range(COUNT))
+def test_random_scenarios_with_elasticsearch(home: Path, number: int) -> None:
+    with running(ElasticServer()) as server:
+        play(home, ElasticTampering(ElasticPlace(server)), number)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("number", range(COUNT))
+def test_random_scenarios_with_influxdb_2(home: Path, number: int) -> None:
+    with running(InfluxServer()) as server:
+        org = "?org=acme" if number % 2 else ""
+        play(home, StrictInfluxTampering(InfluxPlace(server, org)), number)
+
+
+@pytest.fixture(scope="module")
+def influx() -> Iterator[RealInflux]:
+    with real_influx() as server:
+        yield server
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", range(FEW))
+def test_random_scenarios_with_influxdb(home: Path, influx: RealInflux, number: int) -> None:
+    for name in ("events", "lakelog_sync"):
+        influx.ask(f'DROP MEASUREMENT "{name}"')
+    play(home, InfluxTampering(InfluxPlace(influx)), number)
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[KafkaServer]:
+    with kafka_server() as server:
+        server.client("Producer").list_topics(WATERMARKS, timeout=240)
+        yield server
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", range(FEW))
+def test_random_scenarios_with_kafka(home: Path, kafka: KafkaServer, number: int) -> None:
+    play(home, KafkaTampering(TopicPlace(kafka, f"scenario{number}")), number)
