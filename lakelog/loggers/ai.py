@@ -178,17 +178,17 @@ class Operation(Scope):
 
     def end(self, error: Exception | None = None) -> None:
         """Write the operation, as failed if there is an error."""
-        taken = round(self.elapsed_ns() / 1e6, 3)
+        elapsed_ms = round(self.elapsed_ns() / 1e6, 3)
         if error is not None:
             self.fail(f"{type(error).__name__}: {text_of(error)}")
-        members = {"operation": self.name, "duration_ms": taken, **self._details}
+        members = {"operation": self.name, "duration_ms": elapsed_ms, **self._details}
         members["traceId"], members["spanId"] = self.ids
         if self._parent is not None:
             members["parentSpanId"] = self._parent[1]
         if error is not None:
             members["exception"] = exception_data(error)
         members |= {"outcome": self._outcome, "metrics": self.metrics}
-        impact = {"duration_ms": taken, **self.metrics}
+        impact = {"duration_ms": elapsed_ms, **self.metrics}
         self._logger.log("operation", "performance", members, performance_impact=impact)
 
 

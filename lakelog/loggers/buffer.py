@@ -50,10 +50,10 @@ class DiskBuffer:
                 self.close()
                 self._create()
             lines = [self._identified(line) for line in lines]
-            text = b"\n".join(lines) + b"\n"
-            size, added = self.size + len(text), self.added + len(text)
+            content = b"\n".join(lines) + b"\n"
+            size, added = self.size + len(content), self.added + len(content)
             try:
-                disk.write_all(self._fd, text)
+                disk.write_all(self._fd, content)
                 self.size, self.added = size, added
             except BaseException:
                 if self.added != added:
@@ -78,9 +78,9 @@ class DiskBuffer:
         """Store all lines in their order and empty the file. Raises what `store` raises; then what
         is left stays."""
         while self.size:
-            for lines, at in _pieces(self._fd, self._drained, self.size):
+            for lines, position in _pieces(self._fd, self._drained, self.size):
                 store(lines)
-                self._drained = at
+                self._drained = position
             with self._lock:
                 # Lines may have been added meanwhile: those are read in the next round.
                 if self._drained >= self.size:
@@ -161,17 +161,17 @@ def _opened(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _pieces(fd: int, at: int, end: int) -> Iterator[tuple[list[bytes], int]]:
+def _pieces(fd: int, position: int, end: int) -> Iterator[tuple[list[bytes], int]]:
     """Yield whole lines between two places of a file, about a MiB at a time, and where they end."""
-    rest = b""
-    while at < end:
-        data = os.pread(fd, min(_PIECE, end - at), at)
+    incomplete = b""
+    while position < end:
+        data = os.pread(fd, min(_PIECE, end - position), position)
         if not data:
             return
-        at += len(data)
-        *lines, rest = (rest + data).split(b"\n")
+        position += len(data)
+        *lines, incomplete = (incomplete + data).split(b"\n")
         # Blocks that a power failure lost are read as zeros.
-        yield [line for line in lines if _is_whole(line)], at - len(rest)
+        yield [line for line in lines if _is_whole(line)], position - len(incomplete)
 
 
 def _is_whole(line: bytes) -> bool:

@@ -48,22 +48,22 @@ class LakeDestination:
             replaced.close()
             self._lake.append_encoded(batch)
 
-    def prepare(self, lines: list[bytes], own: DiskBuffer | None) -> list[bytes]:
+    def prepare(self, lines: list[bytes], disk_buffer: DiskBuffer | None) -> list[bytes]:
         """Choose the lines of the next frame: one alone, and buffered, if it begins a file.
 
         A new file takes three syncs until it has a name, and without one nobody finds its frame.
         """
-        if own is None or not self._lake.writer().is_opening:
+        if disk_buffer is None or not self._lake.writer().is_opening:
             return lines
         try:
-            return own.add(lines[:1])
+            return disk_buffer.add(lines[:1])
         except OSError:  # then the disk will refuse the frame as well
             return lines
 
-    def stored(self, lines: list[bytes], own: DiskBuffer | None) -> None:
+    def stored(self, lines: list[bytes], disk_buffer: DiskBuffer | None) -> None:
         """Forget what `prepare` buffered."""
-        if own is not None and own.size and lines[0].startswith(_WITH_ID):
-            own.remove(lines)
+        if disk_buffer is not None and disk_buffer.size and lines[0].startswith(_WITH_ID):
+            disk_buffer.remove(lines)
 
     def recover(self) -> None:
         """Store what killed processes left in their buffers. Raises OSError, LakelogError."""
@@ -94,12 +94,12 @@ def queue_of(lake: LakeOrPath, full: str = "buffer") -> EventQueue:
     A path is created as a lake if it is none. Raises what `lakelog.open` does, ValueError.
     """
     with _LOCK:
-        opened = opened_lake(lake)
-        key = os.path.realpath(opened.path), opened.branch_name, full
+        lake_object = opened_lake(lake)
+        key = os.path.realpath(lake_object.path), lake_object.branch_name, full
         if key not in _QUEUES:
-            destination = LakeDestination(opened)
-            own = DiskBuffer(destination.buffers) if full == "buffer" else None
-            _QUEUES[key] = EventQueue(destination, own, full)
+            destination = LakeDestination(lake_object)
+            disk_buffer = DiskBuffer(destination.buffers) if full == "buffer" else None
+            _QUEUES[key] = EventQueue(destination, disk_buffer, full)
         return _QUEUES[key]
 
 

@@ -20,12 +20,12 @@ def exception_data(error: BaseException, trace: TracebackType | None = None) -> 
     return _data(error, trace or error.__traceback__, set())
 
 
-def _data(error: BaseException, trace: TracebackType | None, seen: set[int]) -> dict[str, Any]:
-    kind = type(error)
-    name = kind.__qualname__
-    if kind.__module__ not in ("builtins", "__main__"):
-        name = f"{kind.__module__}.{name}"
-    seen.add(id(error))
+def _data(error: BaseException, trace: TracebackType | None, visited: set[int]) -> dict[str, Any]:
+    error_type = type(error)
+    name = error_type.__qualname__
+    if error_type.__module__ not in ("builtins", "__main__"):
+        name = f"{error_type.__module__}.{name}"
+    visited.add(id(error))
     data: dict[str, Any] = {"type": name, "message": text_of(error), "frames": _frames(trace)}
     if notes := getattr(error, "__notes__", None):
         data["notes"] = [str(note) for note in notes]
@@ -33,11 +33,11 @@ def _data(error: BaseException, trace: TracebackType | None, seen: set[int]) -> 
     if inner is None and not error.__suppress_context__:
         inner, role = error.__context__, "context"
     # Chains may be circular, and as long as a retry loop ran.
-    if inner is not None and id(inner) not in seen and len(seen) < _CHAIN_MAX:
-        data[role] = _data(inner, inner.__traceback__, seen)
+    if inner is not None and id(inner) not in visited and len(visited) < _CHAIN_MAX:
+        data[role] = _data(inner, inner.__traceback__, visited)
     if isinstance(error, BaseExceptionGroup):
         data["exceptions"] = [
-            _data(e, e.__traceback__, seen) for e in error.exceptions if id(e) not in seen
+            _data(e, e.__traceback__, visited) for e in error.exceptions if id(e) not in visited
         ]
     return data
 

@@ -292,17 +292,17 @@ def _flush() -> None:
 
 def _flush_aside() -> None:
     """The same in another thread, for this one may hold any lock where the signal came."""
-    stored = _thread.allocate_lock()
-    stored.acquire()
+    flushed = _thread.allocate_lock()
+    flushed.acquire()
 
     def work() -> None:
         try:
             _flush()
         finally:
-            stored.release()
+            flushed.release()
 
     if _started(work):
-        stored.acquire(timeout=_FLUSH * max(len(_WATCHED), 1))
+        flushed.acquire(timeout=_FLUSH * max(len(_WATCHED), 1))
     else:
         _flush()
 
@@ -323,9 +323,9 @@ def _comes_again() -> bool:
     global _late_since
     if not _masks.before and not any(ending.is_in_use() for ending in list(_WATCHED)):
         return False
-    now = time.monotonic()
-    _late_since = _late_since or now
-    return now < _late_since + _FLUSH and _started(_send_again)
+    clock = time.monotonic()
+    _late_since = _late_since or clock
+    return clock < _late_since + _FLUSH and _started(_send_again)
 
 
 def _send_again() -> None:

@@ -40,9 +40,9 @@ class Follower:
 
     def ensure(self) -> None:
         """Start a follower if there is none; looks once a second."""
-        now = time.monotonic()
-        if now - self._looked >= _EVERY:
-            self._looked = now
+        clock = time.monotonic()
+        if clock - self._looked >= _EVERY:
+            self._looked = clock
             if not self._is_followed():
                 self._start()
 
@@ -59,13 +59,13 @@ class Follower:
 
     def sync(self) -> bool:
         """Ingest what the file has now, and wait for it; whether that was possible."""
-        done = subprocess.run(
+        completed = subprocess.run(
             [*_command(self.lake), "--quiet", "ingest", *self._files()],
             env=interpreter.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
         )
-        return bool(done.returncode == 0)
+        return bool(completed.returncode == 0)
 
     def _files(self) -> list[str]:
         """The backups, the oldest first, and the file."""

@@ -68,10 +68,10 @@ def _instrument(
     _check(prices or {})
     owners = _classes(package) if client is None else [client]
     for owner in owners:
-        kind = owner if isinstance(owner, type) else type(owner)
+        client_class = owner if isinstance(owner, type) else type(owner)
         # A class of the program's own is one of a client, too.
         if not any(
-            base.__module__.split(".")[0] == package for base in kind.__mro__
+            base.__module__.split(".")[0] == package for base in client_class.__mro__
         ) or not hasattr(owner, "request"):
             raise ValueError(f"instrument_{package} takes a client of {package}, not {owner!r}")
     instrumentation = Instrumentation(recorder_of(lake), lake is not None, content, prices or {})
@@ -136,7 +136,7 @@ class Instrumentation:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exception_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:

@@ -84,8 +84,8 @@ class Call:
         self._content, self._prices = content, prices
         name, self._chunk_type = operation
         # An answer or an error may repeat the key that it was asked with.
-        given = {k: getattr(client, k, None) for k in _SECRETS}.values()
-        self._secrets = [s for s in given if isinstance(s, str) and len(s) >= _SECRET_LENGTH_MIN]
+        secrets = {k: getattr(client, k, None) for k in _SECRETS}.values()
+        self._secrets = [s for s in secrets if isinstance(s, str) and len(s) >= _SECRET_LENGTH_MIN]
         body = {k: plain(v) for k, v in request.json_data.items() if _is_given(v)}
         model = body.get("model")
         self._is_stream = body.get("stream") is True
@@ -174,30 +174,30 @@ class Call:
 
     def _set_error(self, error: Exception) -> None:
         span = self._span
-        text = self._scrubbed(str(error))
+        message = self._scrubbed(str(error))
         # What is around the call, spans and handlers of logging, stores this error, too.
         with suppress(AttributeError):
-            error.lakelog_text = text  # type: ignore[attr-defined]
-        span.fail(text)
+            error.lakelog_text = message  # type: ignore[attr-defined]
+        span.fail(message)
         span.attributes["error.type"] = type(error).__qualname__
         if isinstance(status := getattr(error, "status_code", None), int):
             span.attributes["http.response.status_code"] = status
         span.attributes["exception"] = map_texts(exception_data(error), self._scrubbed)
 
-    def _scrubbed(self, text: str) -> str:
+    def _scrubbed(self, message: str) -> str:
         """A text of an error, in which providers may quote a key or what was said."""
-        text = self._without_secrets(text)
+        message = self._without_secrets(message)
         if not callable(self._content):
-            return text
+            return message
         try:
-            return str(self._content(text))
+            return str(self._content(message))
         except Exception as error:
             return f"<{type(error).__name__}>"
 
-    def _without_secrets(self, text: str) -> str:
+    def _without_secrets(self, message: str) -> str:
         for secret in self._secrets:
-            text = text.replace(secret, "<api key>")
-        return text
+            message = message.replace(secret, "<api key>")
+        return message
 
     def _record(self, answer: Fields) -> None:
         """Store the span, once."""
@@ -252,32 +252,32 @@ class Call:
     def _watch_response(self, response: Any) -> None:
         # Every way to read a response ends in `iter_raw`, and every way to leave it in `close`. Not
         # by functions that refer to it: a connection should be closed as soon as nobody has it.
-        kind: Any = type(response)
-        response.__class__, response.lakelog_call = _watched_response(kind), self
+        response_type: Any = type(response)
+        response.__class__, response.lakelog_call = _watched_response(response_type), self
 
 
 @functools.cache
-def _watched_response(kind: Any) -> type:
+def _watched_response(response_type: Any) -> type:
     """Return a class of responses that tell their call what is read, and when they are closed."""
 
     def iter_raw(self: Any, chunk_size: int | None = None) -> Any:
-        inner = kind.iter_raw(self, chunk_size)
+        inner = response_type.iter_raw(self, chunk_size)
         return _Reader(self.lakelog_call, inner) if self.lakelog_call.reads_bytes else inner
 
     def aiter_raw(self: Any, chunk_size: int | None = None) -> Any:
-        inner = kind.aiter_raw(self, chunk_size)
+        inner = response_type.aiter_raw(self, chunk_size)
         return _AsyncReader(self.lakelog_call, inner) if self.lakelog_call.reads_bytes else inner
 
     def close(self: Any) -> None:
-        kind.close(self)
+        response_type.close(self)
         self.lakelog_call.closed()
 
     async def aclose(self: Any) -> None:
-        await kind.aclose(self)
+        await response_type.aclose(self)
         self.lakelog_call.closed()
 
     members = {"iter_raw": iter_raw, "aiter_raw": aiter_raw, "close": close, "aclose": aclose}
-    return type(kind.__name__, (kind,), members)
+    return type(response_type.__name__, (response_type,), members)
 
 
 class _Reader:
@@ -336,8 +336,8 @@ class _AsyncReader:
 
 def _provider(client: Any) -> str:
     bases = type(client).__mro__
-    for part, provider in _PROVIDERS.items():
-        if any(part in base.__name__ for base in bases):
+    for fragment, provider in _PROVIDERS.items():
+        if any(fragment in base.__name__ for base in bases):
             return provider
     packages = {base.__module__.split(".")[0] for base in bases}
     return "anthropic" if "anthropic" in packages else "openai"
@@ -362,13 +362,15 @@ def _cost(attributes: Fields, prices: Prices) -> float | None:
     names = [name for m in models if isinstance(m, str) for name in (m, _DATED.sub("", m))]
     price = next((prices[name] for name in names if name in prices), None)
     tokens = {
-        kind: attributes.get(f"gen_ai.usage.{kind}_tokens", 0)
-        for kind in ("input", "output", "cache_read.input", "cache_creation.input")
+        price_name: attributes.get(f"gen_ai.usage.{price_name}_tokens", 0)
+        for price_name in ("input", "output", "cache_read.input", "cache_creation.input")
     }
     if price is None or not any(tokens.values()):
         return None
-    cached, written = tokens["cache_read.input"], tokens["cache_creation.input"]
+    cached, cache_writes = tokens["cache_read.input"], tokens["cache_creation.input"]
     full = price.get("input", 0.0)
-    cost = (tokens["input"] - cached - written) * full + tokens["output"] * price.get("output", 0.0)
-    cost += cached * price.get("cache_read", full) + written * price.get("cache_creation", full)
+    cost = (tokens["input"] - cached - cache_writes) * full
+    cost += tokens["output"] * price.get("output", 0.0)
+    cache_cost = cached * price.get("cache_read", full)
+    cost += cache_cost + cache_writes * price.get("cache_creation", full)
     return float(cost / _PER_TOKENS)

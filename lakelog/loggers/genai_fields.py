@@ -102,20 +102,22 @@ def usage_fields(usage: Any) -> Fields:
     """Tokens as OpenTelemetry counts them: cached ones are part of the input."""
     if not isinstance(usage, dict):
         return {}
-    given = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
-    made = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
-    sent = usage.get("prompt_tokens", usage.get("input_tokens"))
-    read = usage.get("cache_read_input_tokens")
-    written = usage.get("cache_creation_input_tokens")
+    input_details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    output_details = (
+        usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+    )
+    input_tokens = usage.get("prompt_tokens", usage.get("input_tokens"))
+    cache_reads = usage.get("cache_read_input_tokens")
+    cache_writes = usage.get("cache_creation_input_tokens")
     # Anthropic counts what was read from or written to its cache beside the input.
-    if sent is not None:
-        sent += (read or 0) + (written or 0)
+    if input_tokens is not None:
+        input_tokens += (cache_reads or 0) + (cache_writes or 0)
     counts = {
-        "input_tokens": sent,
+        "input_tokens": input_tokens,
         "output_tokens": usage.get("completion_tokens", usage.get("output_tokens")),
-        "cache_read.input_tokens": given.get("cached_tokens", read),
-        "cache_creation.input_tokens": written,
-        "reasoning.output_tokens": made.get("reasoning_tokens"),
+        "cache_read.input_tokens": input_details.get("cached_tokens", cache_reads),
+        "cache_creation.input_tokens": cache_writes,
+        "reasoning.output_tokens": output_details.get("reasoning_tokens"),
     }
     return {f"gen_ai.usage.{k}": v for k, v in counts.items() if v is not None}
 
@@ -129,9 +131,9 @@ def answer_messages(answer: Fields) -> list[Fields]:
             for c in choices
         ]
     elif isinstance(output := answer.get("output"), list):
-        parts = [part for item in output for part in _message(item)["parts"]]
-        parts = [p for p in parts if p != {"type": "reasoning", "content": ""}]
-        messages = [{"role": "assistant", "parts": parts}]
+        contents = [content for item in output for content in _message(item)["parts"]]
+        contents = [p for p in contents if p != {"type": "reasoning", "content": ""}]
+        messages = [{"role": "assistant", "parts": contents}]
     elif "content" in answer:
         messages = [_message(answer)]
     else:
@@ -145,8 +147,8 @@ def answer_error(answer: Fields) -> tuple[str, str] | None:
     error = answer.get("error")
     if not isinstance(error, dict):
         return None
-    kind = error.get("code") or error.get("type") or "error"
-    return str(kind), str(error.get("message") or kind)
+    error_code = error.get("code") or error.get("type") or "error"
+    return str(error_code), str(error.get("message") or error_code)
 
 
 def _finish_reasons(answer: Fields) -> list[str]:
@@ -167,24 +169,28 @@ def _finish_reasons(answer: Fields) -> list[str]:
 def _message(value: Any) -> Fields:
     if not isinstance(value, dict):
         return {"role": "user", "parts": _parts(value)}
-    kind = value.get("type")
-    if kind != "message" and "role" not in value:  # an item of Responses beside its messages
-        return {"role": "tool" if kind in _REPLIES else "assistant", "parts": [_part(value)]}
+    message_type = value.get("type")
+    # An item of Responses beside its messages.
+    if message_type != "message" and "role" not in value:
+        is_reply = message_type in _REPLIES
+        return {"role": "tool" if is_reply else "assistant", "parts": [_part(value)]}
     role = value.get("role", "assistant")
     if role == "tool":
         response = {"type": "tool_call_response", "id": value.get("tool_call_id")}
         return {"role": role, "parts": [{**response, "response": value.get("content")}]}
-    parts = _parts(value.get("content"))
+    contents = _parts(value.get("content"))
     for member in ("reasoning_content", "refusal"):
-        if text := value.get(member):
-            kind = member.removesuffix("_content")
-            parts = [{"type": kind, "content": text}, *parts]
+        if content := value.get(member):
+            message_type = member.removesuffix("_content")
+            contents = [{"type": message_type, "content": content}, *contents]
     calls = value.get("tool_calls") or []
-    parts += [_call(call.get("id"), call.get("function") or call.get("custom")) for call in calls]
+    contents += [
+        _call(call.get("id"), call.get("function") or call.get("custom")) for call in calls
+    ]
     if isinstance(value.get("function_call"), dict):
-        parts.append(_call(None, value["function_call"]))
-    named = {"name": value["name"]} if value.get("name") else {}
-    return {"role": role, **named, "parts": parts}
+        contents.append(_call(None, value["function_call"]))
+    name_member = {"name": value["name"]} if value.get("name") else {}
+    return {"role": role, **name_member, "parts": contents}
 
 
 def _parts(content: Any) -> list[Any]:
@@ -192,31 +198,31 @@ def _parts(content: Any) -> list[Any]:
         return []
     if not isinstance(content, list) or (content and isinstance(content[0], int)):
         content = [content]  # a list of numbers is one prompt of token ids
-    return [_part(part) for part in content]
+    return [_part(item) for item in content]
 
 
-def _part(part: Any) -> Any:
-    if not isinstance(part, dict):
-        return {"type": "text", "content": part}
-    kind = str(part.get("type", ""))
-    rest = {k: v for k, v in part.items() if k not in _READ and v not in (None, [], {})}
-    if kind in ("text", "input_text", "output_text") and "text" in part:
-        return {"type": "text", "content": part["text"], **rest}
-    if kind in _CALLS:
-        return _call(part.get("call_id") or part.get("id"), part)
-    if kind in _REPLIES:
-        name = part.get("call_id") or part.get("tool_use_id")
-        response = part.get("output", part.get("content"))
-        return {"type": "tool_call_response", "id": name, "response": response, **rest}
-    if kind == "thinking":
-        return {"type": "reasoning", "content": part.get("thinking"), **rest}
-    if kind == "reasoning":
-        texts = [
-            s.get("text") for s in [*(part.get("summary") or []), *(part.get("content") or [])]
+def _part(item: Any) -> Any:
+    if not isinstance(item, dict):
+        return {"type": "text", "content": item}
+    item_type = str(item.get("type", ""))
+    attributes = {k: v for k, v in item.items() if k not in _READ and v not in (None, [], {})}
+    if item_type in ("text", "input_text", "output_text") and "text" in item:
+        return {"type": "text", "content": item["text"], **attributes}
+    if item_type in _CALLS:
+        return _call(item.get("call_id") or item.get("id"), item)
+    if item_type in _REPLIES:
+        name = item.get("call_id") or item.get("tool_use_id")
+        response = item.get("output", item.get("content"))
+        return {"type": "tool_call_response", "id": name, "response": response, **attributes}
+    if item_type == "thinking":
+        return {"type": "reasoning", "content": item.get("thinking"), **attributes}
+    if item_type == "reasoning":
+        summaries = [
+            s.get("text") for s in [*(item.get("summary") or []), *(item.get("content") or [])]
         ]
-        rest.pop("summary", None)
-        return {"type": kind, "content": "\n".join(t for t in texts if t), **rest}
-    return part
+        attributes.pop("summary", None)
+        return {"type": item_type, "content": "\n".join(t for t in summaries if t), **attributes}
+    return item
 
 
 def _call(name: Any, call: Any) -> Fields:
@@ -272,9 +278,9 @@ def tool_calls_only(messages: list[Fields]) -> list[Fields]:
     bare = []
     for message in messages:
         calls = [
-            {k: part.get(k) for k in ("type", "id", "name")}
-            for part in message["parts"]
-            if isinstance(part, dict) and part.get("type") == "tool_call"
+            {k: item.get(k) for k in ("type", "id", "name")}
+            for item in message["parts"]
+            if isinstance(item, dict) and item.get("type") == "tool_call"
         ]
         if calls:
             bare.append({**message, "parts": calls})

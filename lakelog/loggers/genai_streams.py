@@ -73,21 +73,21 @@ class ResponseEvents:
 
     def add(self, chunk: Fields) -> None:
         """Take in the next event."""
-        kind = str(chunk.get("type", ""))
+        event_type = str(chunk.get("type", ""))
         if isinstance(chunk.get("response"), dict):
             self._response = chunk["response"]
-        if kind in ("response.completed", "response.incomplete", "response.failed"):
+        if event_type in ("response.completed", "response.incomplete", "response.failed"):
             self.is_ended = True
-        elif kind == "error":
+        elif event_type == "error":
             self.is_ended = True
             self._response = {**self._response, "status": "failed", "error": chunk}
-        elif kind.startswith("response.output_item."):
+        elif event_type.startswith("response.output_item."):
             self._items[chunk.get("output_index", 0)] = dict(chunk.get("item") or {})
-        elif kind.endswith(".delta") and isinstance(chunk.get("delta"), str):
+        elif event_type.endswith(".delta") and isinstance(chunk.get("delta"), str):
             item = self._items.setdefault(chunk.get("output_index", 0), {"type": "message"})
-            if kind.endswith("_arguments.delta"):
+            if event_type.endswith("_arguments.delta"):
                 item["arguments"] = item.get("arguments", "") + chunk["delta"]
-            elif kind.startswith(("response.output_text.", "response.refusal.")):
+            elif event_type.startswith(("response.output_text.", "response.refusal.")):
                 item["text"] = item.get("text", "") + chunk["delta"]
 
     def answer(self) -> Fields:
@@ -114,27 +114,27 @@ class MessageEvents:
 
     def add(self, chunk: Fields) -> None:
         """Take in the next event."""
-        kind, delta = chunk.get("type"), chunk.get("delta") or {}
-        if kind == "message_start":
+        event_type, delta = chunk.get("type"), chunk.get("delta") or {}
+        if event_type == "message_start":
             self._message = dict(chunk.get("message") or {})
-        elif kind == "content_block_start":
+        elif event_type == "content_block_start":
             self._blocks[chunk.get("index", 0)] = dict(chunk.get("content_block") or {})
-        elif kind == "content_block_delta":
+        elif event_type == "content_block_delta":
             _extend(self._blocks.setdefault(chunk.get("index", 0), {"type": "text"}), delta)
-        elif kind == "message_delta":
+        elif event_type == "message_delta":
             self._message |= {k: v for k, v in delta.items() if v is not None}
             used = {k: v for k, v in (chunk.get("usage") or {}).items() if v is not None}
             self._message["usage"] = {**(self._message.get("usage") or {}), **used}
-        elif kind == "message_stop":
+        elif event_type == "message_stop":
             self.is_ended = True
 
     def answer(self) -> Fields:
         """The message as far as it is known."""
         blocks = []
         for _, block in sorted(self._blocks.items()):
-            text = block.get("partial_json")
+            partial_json = block.get("partial_json")
             block = {k: v for k, v in block.items() if k != "partial_json"}
-            blocks.append({**block, "input": _from_json(text)} if text else block)
+            blocks.append({**block, "input": _from_json(partial_json)} if partial_json else block)
         return {**self._message, "content": blocks}
 
 
@@ -148,9 +148,9 @@ class Body:
         self._decoder, self._chunks = decoder, chunks
         self._parts: list[bytes] = []
 
-    def add_bytes(self, part: bytes) -> None:
+    def add_bytes(self, chunk: bytes) -> None:
         """Take in the next bytes, compressed if the server has compressed them."""
-        self._parts.append(part)
+        self._parts.append(chunk)
 
     @property
     def is_ended(self) -> bool:
@@ -178,9 +178,9 @@ class Body:
         return self._chunks.is_ended, self._chunks.answer()
 
 
-def json_object(text: str | bytes) -> Fields:
+def json_object(document: str | bytes) -> Fields:
     """The object that JSON stands for, an empty one for anything else."""
-    value = _from_json(text)
+    value = _from_json(document)
     return value if isinstance(value, dict) else {}
 
 
@@ -207,8 +207,8 @@ def _extend(block: Fields, delta: Fields) -> None:
         block["citations"] = [*(block.get("citations") or []), delta["citation"]]
 
 
-def _from_json(text: str | bytes) -> Any:
+def _from_json(document: str | bytes) -> Any:
     try:
-        return orjson.loads(text)
+        return orjson.loads(document)
     except orjson.JSONDecodeError:
-        return text
+        return document

@@ -144,22 +144,22 @@ class LineEncoder:
             message = orjson.dumps(text)
         except Exception:  # arguments that do not fit, text that is not Unicode
             return None
-        rest = b"," + encode_members(extra)[1:] if extra else b"}"
+        suffix = b"," + encode_members(extra)[1:] if extra else b"}"
         key = members["name"], members["levelno"], members["levelname"]
         head = self._heads.get(key) or self._head(key)
         place_key = _place_of(members)
         place = self._places.get(place_key) or self._place(place_key)
         created = members["created"]
-        second = int(created)
+        whole_second = int(created)
         start, day = self._clock
-        if second != start:
-            day = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
-            self._clock = second, day
+        if whole_second != start:
+            day = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(whole_second)).encode()
+            self._clock = whole_second, day
         # To the nearest, as a datetime has it.
-        micros = int((created - second) * 1e6 + 0.5)
+        micros = int((created - whole_second) * 1e6 + 0.5)
         if micros > 999_999:
             micros = 999_999
-        return b"%b.%06dZ%b%b%b%b}" % (day, micros, head, message, place, rest)
+        return b"%b.%06dZ%b%b%b%b}" % (day, micros, head, message, place, suffix)
 
     def _head(self, key: tuple[str, int, str]) -> bytes:
         name, number, level = key
@@ -170,11 +170,11 @@ class LineEncoder:
         return _cached(self._places, key, b',"data":' + orjson.dumps(_place_data(*key))[:-1])
 
 
-def _cached(cache: dict[Any, bytes], key: Any, text: bytes) -> bytes:
+def _cached(cache: dict[Any, bytes], key: Any, encoded: bytes) -> bytes:
     if len(cache) >= _CACHED_MAX:  # names of loggers or threads that are made up without end
         cache.clear()
-    cache[key] = text
-    return text
+    cache[key] = encoded
+    return encoded
 
 
 def event_of(record: logging.LogRecord) -> Event:
@@ -232,6 +232,6 @@ def _place_data(
 
 def severity_of(number: int, name: str) -> str:
     """Return the level of a record: that of its number, for a level of its own its name."""
-    exact = next((level for least, level in _LEVELS if number == least), None)
-    below = next((level for least, level in _LEVELS if number >= least), "TRACE")
-    return exact or level_of(name) or below
+    exact = next((level for minimum, level in _LEVELS if number == minimum), None)
+    nearest = next((level for minimum, level in _LEVELS if number >= minimum), "TRACE")
+    return exact or level_of(name) or nearest

@@ -42,9 +42,9 @@ class LogFile:
     """Writes lines to a file that it rotates. `kind` finds the type of an event in its line, as
     `(type)`; `stamp` the time, as `(time)`."""
 
-    def __init__(self, path: str, kind: bytes, stamp: bytes, rotate_bytes: int) -> None:
+    def __init__(self, path: str, kind_pattern: bytes, stamp: bytes, rotate_bytes: int) -> None:
         self.path, self.rotate_bytes = path, rotate_bytes
-        self._kind, self._stamp = re.compile(kind), re.compile(stamp)
+        self._kind, self._stamp = re.compile(kind_pattern), re.compile(stamp)
         self.follower: Follower | None = None
         self._fd, self._inode = -1, 0
         self._is_torn, self._written = False, 0
@@ -54,18 +54,18 @@ class LogFile:
         """Write lines to the page cache. Raises OSError; the same lines may then be given again."""
         self._reopen()
         # After a failure the first lines of the same batch may be there already.
-        text = b"".join(line + b"\n" for line in lines[self._written :])
+        content = b"".join(line + b"\n" for line in lines[self._written :])
         if self._is_torn:
-            text = b"\n" + text
-        done = 0
+            content = b"\n" + content
+        size = 0
         try:
-            view = memoryview(text)
-            while done < len(text):
-                done += os.write(self._fd, view[done:])
+            view = memoryview(content)
+            while size < len(content):
+                size += os.write(self._fd, view[size:])
         except OSError:
-            there = text[:done]
-            self._written += there.count(b"\n") - (self._is_torn and done > 0)
-            self._is_torn = not there.endswith(b"\n") if there else self._is_torn
+            on_disk = content[:size]
+            self._written += on_disk.count(b"\n") - (self._is_torn and size > 0)
+            self._is_torn = not on_disk.endswith(b"\n") if on_disk else self._is_torn
             raise
         self._is_torn, self._written = False, 0
         if self.rotate_bytes and os.fstat(self._fd).st_size >= self.rotate_bytes:
@@ -135,20 +135,20 @@ class LogFile:
     def _summarize(self, backup: str) -> None:
         """Write the summary of a backup beside it."""
         kinds: Counter[str] = Counter()
-        first = last = b""
+        oldest = newest = b""
         size = lines = 0
         with open(backup, "rb") as file:
-            rest = b""
-            while piece := file.read(_PIECE):
-                size += len(piece)
-                whole, _, rest = (rest + piece).rpartition(b"\n")
+            incomplete = b""
+            while chunk := file.read(_PIECE):
+                size += len(chunk)
+                whole, _, incomplete = (incomplete + chunk).rpartition(b"\n")
                 lines += whole.count(b"\n") + 1
-                kinds.update(kind.decode("utf-8", "replace") for kind in self._kind.findall(whole))
-                first = first or _found(self._stamp, whole.partition(b"\n")[0])
-                last = _found(self._stamp, whole.rpartition(b"\n")[2]) or last
+                kinds.update(name.decode("utf-8", "replace") for name in self._kind.findall(whole))
+                oldest = oldest or _found(self._stamp, whole.partition(b"\n")[0])
+                newest = _found(self._stamp, whole.rpartition(b"\n")[2]) or newest
                 time.sleep(0.001)  # between two pieces the threads of the program go on
         summary: dict[str, Any] = {"file": os.path.basename(backup), "bytes": size, "lines": lines}
-        summary |= {"first": first.decode(), "last": last.decode(), "events": dict(kinds)}
+        summary |= {"first": oldest.decode(), "last": newest.decode(), "events": dict(kinds)}
         with contextlib.suppress(OSError), open(f"{backup}.summary.json", "wb") as file:
             file.write(
                 orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -156,7 +156,7 @@ class LogFile:
 
 
 def queue_of_file(
-    path: str, kind: bytes, stamp: bytes, lake: str | None, rotate_bytes: int
+    path: str, kind_pattern: bytes, stamp: bytes, lake: str | None, rotate_bytes: int
 ) -> EventQueue:
     """Return the queue of a file in this process; of a lake too, if one is named once."""
     name = os.path.realpath(path)
@@ -167,7 +167,9 @@ def queue_of_file(
             # refuses it now may take the lines later.
             with contextlib.suppress(OSError):
                 os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
-            _QUEUES[name] = EventQueue(LogFile(name, kind, stamp, rotate_bytes), None, "block")
+            _QUEUES[name] = EventQueue(
+                LogFile(name, kind_pattern, stamp, rotate_bytes), None, "block"
+            )
         queue = _QUEUES[name]
         file = queue.destination
         if lake is not None and isinstance(file, LogFile) and file.follower is None:
@@ -197,7 +199,7 @@ class LineLog:
         self,
         path: str | os.PathLike[str] | None,
         lake: LakeOrPath | None,
-        kind: bytes,
+        kind_pattern: bytes,
         stamp: bytes,
         rotate_bytes: int,
         strict: bool,
@@ -209,9 +211,11 @@ class LineLog:
                 raise ValueError("a logger needs a file, a lake, or both")
             self.recorder = Recorder(lake, strict=strict)
             return
-        where = opened_lake(lake).path if lake is not None else None
-        self._queue = queue_of_file(os.fspath(path), kind, stamp, where, rotate_bytes)
-        self._follower = Follower(where, os.path.realpath(path)) if where is not None else None
+        lake_path = opened_lake(lake).path if lake is not None else None
+        self._queue = queue_of_file(os.fspath(path), kind_pattern, stamp, lake_path, rotate_bytes)
+        self._follower = (
+            Follower(lake_path, os.path.realpath(path)) if lake_path is not None else None
+        )
         self.put = self._queue.put
 
     def fail(self, error: Exception) -> None:

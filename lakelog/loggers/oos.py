@@ -81,13 +81,13 @@ class OOSLogger(LineLogger):
 
     def _now(self) -> bytes:
         """The time with milliseconds; the seconds are written once for all events in them."""
-        now = time.time()
-        second = int(now)
-        start, text = self._clock
-        if second != start:
-            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-            self._clock = second, text
-        return b"%b.%03dZ" % (text, (now - second) * 1000)
+        clock = time.time()
+        whole_second = int(clock)
+        start, stamp = self._clock
+        if whole_second != start:
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole_second)).encode()
+            self._clock = whole_second, stamp
+        return b"%b.%03dZ" % (stamp, (clock - whole_second) * 1000)
 
 
 def get_logger(

@@ -63,8 +63,8 @@ class LakeSpanExporter(_Exporter):
 
     def export(self, spans: Sequence[Any]) -> Any:
         """Store finished spans durably; SUCCESS or FAILURE."""
-        done = self._store(map(span_event, spans))
-        return getattr(_traces.SpanExportResult, "SUCCESS" if done else "FAILURE")
+        is_stored = self._store(map(span_event, spans))
+        return getattr(_traces.SpanExportResult, "SUCCESS" if is_stored else "FAILURE")
 
 
 class LakeLogExporter(_Exporter):
@@ -72,10 +72,10 @@ class LakeLogExporter(_Exporter):
 
     def export(self, batch: Sequence[Any]) -> Any:
         """Store log records durably; SUCCESS or FAILURE."""
-        done = self._store(map(log_event, batch))
+        is_stored = self._store(map(log_event, batch))
         # Older SDKs have the same result under a shorter name.
         results = getattr(_logs, "LogRecordExportResult", None) or _logs.LogExportResult
-        return getattr(results, "SUCCESS" if done else "FAILURE")
+        return getattr(results, "SUCCESS" if is_stored else "FAILURE")
 
 
 def span_event(span: Any) -> dict[str, Any]:
@@ -137,14 +137,14 @@ def _event(
     level: str | None,
     message: str | None,
     data: dict[str, Any],
-    of: Any,
+    attributes_of: Any,
     scope: Any,
 ) -> dict[str, Any]:
     """Return an event with its resource and scope; empty members are left out, as OTLP does."""
     data = {k: v for k, v in data.items() if v not in (None, "", 0, [], {}) or k == "status"}
-    resource = dict(of.resource.attributes) if of.resource is not None else {}
+    resource = dict(attributes_of.resource.attributes) if attributes_of.resource is not None else {}
     if resource:
-        schema = of.resource.schema_url
+        schema = attributes_of.resource.schema_url
         data["resource"] = resource | ({"schemaUrl": schema} if schema else {})
     if scope is not None and scope.name:
         data["scope"] = _scope(scope)

@@ -326,12 +326,12 @@ class EventQueue:
     def _store_taken(self) -> None:
         self.destination.store(self._storing)
         # At once: what Ctrl-C interrupts behind this must not be stored again.
-        stored, self._storing, self._is_failing = self._storing, [], False
+        lines, self._storing, self._is_failing = self._storing, [], False
         with self._lock:
             self._size -= self._taken_size
-            self.stored += len(stored)
-            self._done += len(stored)
-        self.destination.stored(stored, self._buffer)
+            self.stored += len(lines)
+            self._done += len(lines)
+        self.destination.stored(lines, self._buffer)
 
     def _take(self) -> bool:
         """Choose what is stored next, up to a frame; False if that is not for memory to say."""
@@ -339,19 +339,19 @@ class EventQueue:
             # Meanwhile a call may have moved what waited to the buffer; that comes first.
             if self._buffered or not self._lines:
                 return False
-            first = split_batch(self._lines[:FRAME_EVENTS_MAX])[0]
-            chosen = self.destination.prepare(first, self._buffer)
-            self._taken_size = sum(map(len, first[: len(chosen)]))
-            del self._lines[: len(chosen)]
+            batch = split_batch(self._lines[:FRAME_EVENTS_MAX])[0]
+            frame = self.destination.prepare(batch, self._buffer)
+            self._taken_size = sum(map(len, batch[: len(frame)]))
+            del self._lines[: len(frame)]
             self._taken = time.monotonic()
             self._oldest = self._oldest if self._lines else 0.0
-        self._storing = chosen
+        self._storing = frame
         return True
 
     def _store_buffered(self, lines: list[bytes]) -> None:
-        for part in split_batch(lines):
-            self.destination.store(part)
-            self.stored += len(part)
+        for batch in split_batch(lines):
+            self.destination.store(batch)
+            self.stored += len(batch)
             self._is_failing = False
 
     # --- no room ---
@@ -428,17 +428,17 @@ class EventQueue:
                 self.dropped += len(dropped)
 
     def _is_full(self, size: int) -> bool:
-        held = len(self._lines) + len(self._storing)
+        count = len(self._lines) + len(self._storing)
         # A line larger than the whole queue is accepted when it is alone.
-        return held > 0 and (self._size + size > self._bytes_max or held >= self._events_max)
+        return count > 0 and (self._size + size > self._bytes_max or count >= self._events_max)
 
     def _fail(self, error: Exception) -> None:
         self._is_failing = True
         self._complain(f"{type(error).__name__}: {error}")
 
-    def _complain(self, text: str) -> None:
+    def _complain(self, message: str) -> None:
         """Remember an error, and print it the first time: the caller must not notice."""
-        first, self.error = not self.error, text
-        if first and sys.stderr is not None:
+        is_new, self.error = not self.error, message
+        if is_new and sys.stderr is not None:
             with contextlib.suppress(Exception):
-                sys.stderr.write(f"lakelog: {text}\n")
+                sys.stderr.write(f"lakelog: {message}\n")

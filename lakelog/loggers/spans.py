@@ -60,7 +60,7 @@ class Scope(ABC):
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exception_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
@@ -150,9 +150,9 @@ def span(
     ids = outer if isinstance(outer, tuple) else outer.ids if outer is not None else open_span()
     # Within another span, the lake of that one.
     inherited = outer.recorder if isinstance(outer, Span) and lake is None else None
-    opened = Span(name, inherited or recorder_of(lake), ids)
-    opened.attributes.update(attributes)
-    return opened
+    scope_span = Span(name, inherited or recorder_of(lake), ids)
+    scope_span.attributes.update(attributes)
+    return scope_span
 
 
 def recorder_of(lake: LakeOrPath | None) -> Recorder:

@@ -53,9 +53,9 @@ def encode_event(event: dict[str, Any]) -> bytes:
 def encode_members(members: dict[str, Any]) -> bytes:
     """Return the JSON text of an object. Never raises for what a member is."""
     try:
-        text = orjson.dumps(members, plain, _OPTIONS)
-        if b"null" not in text or spell_numbers(members) is members:
-            return text
+        encoded = orjson.dumps(members, plain, _OPTIONS)
+        if b"null" not in encoded or spell_numbers(members) is members:
+            return encoded
     except (TypeError, RecursionError):
         pass
     line = encode([{"type": "log", "data": plain(members)}]).lines[0]
@@ -68,10 +68,10 @@ def plain(value: Any) -> Any:
 
 
 def _plain(value: Any, inside: set[int], depth: int) -> Any:
-    kind = type(value)
-    if value is None or kind in (str, bool, orjson.Fragment):
+    cls = type(value)
+    if value is None or cls in (str, bool, orjson.Fragment):
         return value
-    if kind is float:
+    if cls is float:
         return value if value - value == 0 else spell(value)
     try:
         if isinstance(value, int):
@@ -108,12 +108,12 @@ def _members(value: Any) -> dict[Any, Any] | list[Any] | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     # Of the class, as mocks and proxies have every attribute that they are asked for.
-    kind = type(value)
-    if hasattr(kind, "model_dump"):  # pydantic's models, such as the answers of AI clients
+    cls = type(value)
+    if hasattr(cls, "model_dump"):  # pydantic's models, such as the answers of AI clients
         return dict(value.model_dump())
-    if hasattr(kind, "keys") and hasattr(kind, "__getitem__"):
+    if hasattr(cls, "keys") and hasattr(cls, "__getitem__"):
         return {key: value[key] for key in value.keys()}  # noqa: SIM118
-    if hasattr(kind, "tolist") and getattr(value, "ndim", False):  # arrays of numpy and pandas
+    if hasattr(cls, "tolist") and getattr(value, "ndim", False):  # arrays of numpy and pandas
         return list(value.tolist())
     return None
 
@@ -147,13 +147,15 @@ def _integer(value: int) -> Any:
 def _key(key: Any) -> str:
     if type(key) is str:
         return key
-    text = _plain(key, set(), DEPTH_MAX)
-    return orjson.dumps(text).decode() if isinstance(text, orjson.Fragment) else str(text)
+    spelling = _plain(key, set(), DEPTH_MAX)
+    return (
+        orjson.dumps(spelling).decode() if isinstance(spelling, orjson.Fragment) else str(spelling)
+    )
 
 
 def _described(value: Any) -> str:
     try:
-        text = repr(value)
+        description = repr(value)
     except Exception:
         return f"<{type(value).__name__}>"
-    return text if len(text) <= REPR_MAX else f"{text[:REPR_MAX]}…"
+    return description if len(description) <= REPR_MAX else f"{description[:REPR_MAX]}…"

@@ -66,16 +66,16 @@ class LakeLog:
         """Return the new facts. After a rewind of the branch they are all of its facts."""
         rows, is_new = [], self._follower is None
         if self._follower is not None:
-            for part in self._follower.more():
-                if isinstance(part, follow.BranchRewound):
+            for batch in self._follower.more():
+                if isinstance(batch, follow.BranchRewound):
                     self._follower, is_new = None, True
                     break
-                rows += part.to_pylist()
+                rows += batch.to_pylist()
         if self._follower is None:
             types = ", ".join(map(literal, TYPES))
-            where = f"category = {literal(queue)} AND type IN ({types})"
+            condition = f"category = {literal(queue)} AND type IN ({types})"
             lake = self.lake
-            self._follower = follow.Follower(lake.store, lake.branch_name, lake.engine, where)
+            self._follower = follow.Follower(lake.store, lake.branch_name, lake.engine, condition)
             rows = self._follower.last(_ALL).to_pylist()
         return [{**row, "data": _parsed(row["data"])} for row in rows], is_new
 
@@ -194,11 +194,11 @@ def _line(fact: Fact) -> bytes:
     # Through the encoder, which knows what of a payload JSON can express.
     (line,) = encode([fact]).lines
     data = payload_of(line) or b"{}"
-    return "|".join(str(part or "") for part in head).encode() + b"|" + data + b"\n"
+    return "|".join(str(field or "") for field in head).encode() + b"|" + data + b"\n"
 
 
-def _parsed(text: str | None) -> Any:
+def _parsed(document: str | None) -> Any:
     try:
-        return orjson.loads(text) if text else None
+        return orjson.loads(document) if document else None
     except orjson.JSONDecodeError:
         return None

@@ -63,8 +63,8 @@ def parse(content: bytes, url: str = "", content_type: str = "") -> Feed:
     try:
         import feedparser
     except ModuleNotFoundError:
-        words = "feeds are read by feedparser: pip install 'lakelog[feeds]'"
-        raise MissingPackage(words) from None
+        advice = "feeds are read by feedparser: pip install 'lakelog[feeds]'"
+        raise MissingPackage(advice) from None
     headers = {"content-location": url} if url else {}
     headers |= {"content-type": content_type} if content_type else {}
     # A stream: text or bytes it would take for the name of a file or an address, and open that.
@@ -135,16 +135,16 @@ def _told_apart(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     that somebody copies an entry to write the next one."""
     by_id: dict[str, Entry] = {}
     for entry in entries:
-        first = by_id.get(entry.id, entry)
-        if first.enclosures != entry.enclosures or first.title != entry.title:
+        earlier = by_id.get(entry.id, entry)
+        if earlier.enclosures != entry.enclosures or earlier.title != entry.title:
             entry = replace(entry, id=f"{entry.id}#{_digest(entry)[:12]}")
         by_id.setdefault(entry.id, entry)
     return tuple(by_id.values())
 
 
 def _digest(entry: Entry) -> str:
-    parts = (entry.title, str(entry.published or ""), *(e.url for e in entry.enclosures))
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
+    fields = (entry.title, str(entry.published or ""), *(e.url for e in entry.enclosures))
+    return hashlib.sha256("\0".join(fields).encode("utf-8", "replace")).hexdigest()
 
 
 def _made(

@@ -32,16 +32,16 @@ class Standing:
     failed: dict[int, Fact] = field(default_factory=dict)
     released: set[int] = field(default_factory=set)
     reset: int = -1
-    done: bool = False
+    is_done: bool = False
 
     def add(self, fact: Fact) -> None:
         """Add a fact; adding one again, or in another order, makes no difference."""
         data = fact["data"] if isinstance(fact.get("data"), dict) else {}
         # Facts of other programs have no attempt.
-        given = data.get("attempt")
-        attempt = given if isinstance(given, int) else 0
+        attempt_number = data.get("attempt")
+        attempt = attempt_number if isinstance(attempt_number, int) else 0
         if fact["type"] == COMPLETE:
-            self.done = True
+            self.is_done = True
         elif fact["type"] == FAIL:
             self.failed[attempt] = data
             self.attempt = max(self.attempt, attempt)
@@ -64,19 +64,19 @@ class Standing:
     def is_dead(self) -> bool:
         """Whether it is a dead letter."""
         dead = (n > self.reset and f.get("dead") is True for n, f in self.failed.items())
-        return not self.done and any(dead)
+        return not self.is_done and any(dead)
 
     @property
     def is_claimed(self) -> bool:
         """Whether an attempt is going on."""
         over = self.attempt in self.failed or self.attempt in self.released
-        return not self.done and self.attempt > 0 and not over
+        return not self.is_done and self.attempt > 0 and not over
 
     @property
     def retry_at(self) -> float:
         """When it may be tried again, in seconds since 1970."""
-        last = self.failed.get(self.attempt, {}) if self.attempt > self.reset else {}
-        return float(last.get("retry_at") or 0)
+        failure = self.failed.get(self.attempt, {}) if self.attempt > self.reset else {}
+        return float(failure.get("retry_at") or 0)
 
 
 def key_of(fact: Fact) -> Key:
@@ -86,7 +86,7 @@ def key_of(fact: Fact) -> Key:
 
 def state_of(standing: Standing) -> str:
     """Return completed, dead, running or waiting."""
-    if standing.done:
+    if standing.is_done:
         return "completed"
     if standing.is_dead:
         return "dead"

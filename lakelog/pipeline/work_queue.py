@@ -145,10 +145,10 @@ class WorkQueue:
 
     def requeue(self, items: Iterable[Item] | None = None) -> int:
         """Try dead letters again, all or some, as if they had never failed; return how many."""
-        chosen = None if items is None else {(item.source, item.id) for item in items}
+        keys = None if items is None else {(item.source, item.id) for item in items}
         with self._exclusive() as facts:
             for key, standing in self._items.items():
-                if standing.is_dead and (chosen is None or key in chosen):
+                if standing.is_dead and (keys is None or key in keys):
                     data = {"requeued": standing.attempt}
                     facts.append(self._fact(DISCOVER, key, data, f"requeue/{standing.attempt}"))
             return len(facts)
@@ -175,7 +175,7 @@ class WorkQueue:
         items are completed or dead. Raises OSError if outcomes cannot be stored.
         """
         worker = _Worker(self, process, concurrency, batch or concurrency)
-        worker.left = float("inf") if max_items is None else max_items
+        worker.quota = float("inf") if max_items is None else max_items
         worker.forever, worker.progress = forever, progress
         worker.only = None if only is None else {(item.source, item.id) for item in only}
         return worker.go(stop or threading.Event())
@@ -204,8 +204,8 @@ class WorkQueue:
     def _refresh(self) -> None:
         facts, is_new = self._log.read(self.name)
         if is_new:
-            for known in (self._items, self._open, self._taken):
-                known.clear()
+            for index in (self._items, self._open, self._taken):
+                index.clear()
         self._learn(facts)
 
     def _learn(self, facts: list[Fact]) -> None:
@@ -214,21 +214,21 @@ class WorkQueue:
             standing = self._items.setdefault(key, Standing())
             standing.add(fact)
             state = state_of(standing)
-            for known, holds in (
+            for index, holds in (
                 (self._open, state in ("waiting", "running")),
                 (self._taken, state == "running"),
             ):
                 if holds:
-                    known[key] = standing
+                    index[key] = standing
                 else:
-                    known.pop(key, None)
+                    index.pop(key, None)
 
-    def _fact(self, kind: str, key: Key, data: Mapping[str, Any], step: str) -> Fact:
+    def _fact(self, fact_type: str, key: Key, data: Mapping[str, Any], step: str) -> Fact:
         # The id tells what is said of which item, so that a lake stores no fact twice.
         moment = from_micros(time.time_ns() // 1000).replace(tzinfo=None)
         return {
             "time": f"{moment.isoformat(timespec='microseconds')}Z",
-            "type": kind,
+            "type": fact_type,
             "category": self.name,
             "source": key[0],
             "subject": key[1],
@@ -252,7 +252,7 @@ class WorkQueue:
 class _Worker:
     """One worker, for one run."""
 
-    left = float("inf")
+    quota = float("inf")
     forever = False
     only: set[Key] | None = None
     progress: ProgressCallback | None = None
@@ -290,10 +290,12 @@ class _Worker:
     def _tell(self) -> None:
         """Report how far the run is."""
         if self.progress is not None:
-            done = self._report.completed + self._report.dead
+            finished = self._report.completed + self._report.dead
             # Items of other workers count as well until they are done: this run may get them.
-            left = min(len(self._candidates()), self.left + len(self._claimed) + len(self._running))
-            self.progress(done, done + int(left))
+            remaining = min(
+                len(self._candidates()), self.quota + len(self._claimed) + len(self._running)
+            )
+            self.progress(finished, finished + int(remaining))
 
     def _start(self, item: Item) -> None:
         self._running[item] = time.monotonic() + self._work.timeout
@@ -308,8 +310,8 @@ class _Worker:
         except ItemRejected as error:
             outcome = _Outcome(item, error=str(error) or "rejected", is_final=True)
         except BaseException as error:
-            words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            outcome = _Outcome(item, error=words)
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            outcome = _Outcome(item, error=reason)
         self._finished.put(outcome)
 
     def _collect(self) -> None:
@@ -320,11 +322,11 @@ class _Worker:
                 # Not there any more: its time was over, and it has an outcome.
                 if self._running.pop(outcome.item, None) is not None:
                     self._outcomes.append(outcome)
-        now = time.monotonic()
-        for item in [item for item, until in self._running.items() if until <= now]:
+        clock = time.monotonic()
+        for item in [item for item, until in self._running.items() if until <= clock]:
             del self._running[item]
-            words = f"timed out after {self._work.timeout:g} s"
-            self._outcomes.append(_Outcome(item, error=words))
+            reason = f"timed out after {self._work.timeout:g} s"
+            self._outcomes.append(_Outcome(item, error=reason))
 
     def _wait(self, wake_at: float | None, stop: threading.Event) -> None:
         """Wait for an outcome, for a time-out, or until something may have become ready."""
@@ -361,7 +363,7 @@ class _Worker:
         if is_stopping:
             self._claimed.clear()
         self._claimed.extend(claims)
-        self.left -= len(claims)
+        self.quota -= len(claims)
         self._report.completed += report.completed
         self._report.failed += report.failed
         self._report.dead += report.dead
@@ -372,7 +374,7 @@ class _Worker:
         work, item = self._work, outcome.item
         standing = work._items.get((item.source, item.id))
         # Completed by another worker meanwhile, or rolled back.
-        if standing is None or standing.done:
+        if standing is None or standing.is_done:
             return []
         if not outcome.error:
             result = outcome.result
@@ -395,7 +397,7 @@ class _Worker:
 
     def _lost(self) -> list[Fact]:
         """Return failures of attempts whose worker died or did not answer in time."""
-        lost, is_alive = [], {self._name: True}
+        failed, is_alive = [], {self._name: True}
         for (source, id), standing in self._work._taken.items():
             worker = standing.worker
             if worker not in is_alive:
@@ -407,9 +409,9 @@ class _Worker:
             is_late = time.time() > standing.until and worker != self._name
             if not is_alive[worker] or is_late:
                 item = Item(source, id, standing.data, standing.attempt)
-                words = f"worker {worker} {'did not answer' if is_alive[worker] else 'died'}"
-                lost.append(self._work._failure(item, words, dead=False, at_once=True))
-        return lost
+                reason = f"worker {worker} {'did not answer' if is_alive[worker] else 'died'}"
+                failed.append(self._work._failure(item, reason, dead=False, at_once=True))
+        return failed
 
     def _release(self, item: Item) -> Fact:
         """Return the fact that a claimed item was not begun."""
@@ -422,15 +424,15 @@ class _Worker:
         """Choose what to claim: a batch, once the last one is begun."""
         if self._claimed or len(self._running) >= self._concurrency:
             return []
-        count = int(min(self._batch - len(self._running), self.left))
-        chosen: list[Item] = []
-        now = time.time()
+        count = int(min(self._batch - len(self._running), self.quota))
+        selection: list[Item] = []
+        clock = time.time()
         for (source, id), standing in self._candidates():
-            if len(chosen) >= count:
+            if len(selection) >= count:
                 break
-            if state_of(standing) == "waiting" and standing.retry_at <= now:
-                chosen.append(Item(source, id, standing.data, standing.attempt + 1))
-        return chosen
+            if state_of(standing) == "waiting" and standing.retry_at <= clock:
+                selection.append(Item(source, id, standing.data, standing.attempt + 1))
+        return selection
 
     def _candidates(self) -> Collection[tuple[Key, Standing]]:
         """Return the open items that this run is for."""
@@ -441,19 +443,19 @@ class _Worker:
 
     def _wake_at(self) -> float | None:
         """When something may become ready: None if nothing will, unless new items are added."""
-        if self.left <= 0:
+        if self.quota <= 0:
             return None
-        now = time.time()
+        clock = time.time()
         # Until an attempt ends there is no room for others.
         if self._claimed or len(self._running) >= self._concurrency:
-            return now + _LOOK
-        times = [now + _LOOK] if self.forever else []
+            return clock + _LOOK
+        times = [clock + _LOOK] if self.forever else []
         for _, standing in self._candidates():
             if standing.is_claimed:
-                times += [now + _LOOK] if standing.worker != self._name else []
+                times += [clock + _LOOK] if standing.worker != self._name else []
             else:
                 times.append(standing.retry_at)
-                if times[-1] <= now:
+                if times[-1] <= clock:
                     break
         return min(times, default=None)
 
