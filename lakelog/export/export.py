@@ -79,7 +79,7 @@ def export(
     query: str,
     goal: ExportDestination,
     *,
-    params: Any = None,
+    params: object = None,
     shard_rows: int = SHARD_ROWS,
     progress: Callable[[int], None] | None = None,
 ) -> ExportResult:
@@ -147,7 +147,7 @@ def _data_only(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(reader.schema, map(bookkeeping.without, reader))
 
 
-def _with_date(query: str, columns: Sequence[str], ask: Ask, params: Any) -> str:
+def _with_date(query: str, columns: Sequence[str], ask: Ask, params: object) -> str:
     """Add a column `date`, the day of `time`, if it is a partition column and missing."""
     if "date" not in columns:
         return query

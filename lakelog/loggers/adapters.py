@@ -35,7 +35,7 @@ class StructlogProcessor:
     def __init__(self, lake: LakeOrPath, **options: Any) -> None:
         self._recorder = Recorder(lake, **options)
 
-    def __call__(self, logger: Any, method: str, event_dict: Any) -> Any:
+    def __call__(self, logger: object, method: str, event_dict: Any) -> Any:
         """Store an event; return it as it came."""
         try:
             event = _structlog_event(logger, method, dict(event_dict))
@@ -78,7 +78,7 @@ class LoguruSink:
         return self._recorder.stats()
 
 
-def _structlog_event(logger: Any, method: str, members: dict[str, Any]) -> dict[str, Any]:
+def _structlog_event(logger: object, method: str, members: dict[str, object]) -> dict[str, object]:
     members.pop("_from_structlog", None)
     # Within structlog's `ProcessorFormatter`, which has no logger for records of others.
     record = members.pop("_record", None)
@@ -98,7 +98,7 @@ def _structlog_event(logger: Any, method: str, members: dict[str, Any]) -> dict[
     return event | {"level": severity, "message": _text(message), "data": members}
 
 
-def _time(members: dict[str, Any]) -> datetime:
+def _time(members: dict[str, object]) -> datetime:
     """The time that a TimeStamper added, which is text or a number; else now."""
     timestamp = members.get("timestamp")
     if timestamp is not None:
@@ -113,8 +113,8 @@ def _time(members: dict[str, Any]) -> datetime:
     return datetime.now(UTC)
 
 
-def _loguru_event(record: dict[str, Any]) -> dict[str, Any]:
-    data: dict[str, Any] = {
+def _loguru_event(record: dict[str, Any]) -> dict[str, object]:
+    data: dict[str, object] = {
         "code": {
             "file": record["file"].path,
             "line": record["line"],
@@ -138,5 +138,5 @@ def _loguru_event(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _text(message: Any) -> str | None:
+def _text(message: object) -> str | None:
     return message if message is None or isinstance(message, str) else str(message)

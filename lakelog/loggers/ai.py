@@ -84,7 +84,7 @@ class AILogger(LineLogger):
         machine = {"python": platform.python_version(), "host": platform.node(), "pid": os.getpid()}
         self.log("start", "system", {**details, **settings, **machine})
 
-    def measure_operation(self, name: str, **details: Any) -> Operation:
+    def measure_operation(self, name: str, **details: object) -> Operation:
         """Return a context manager that writes an operation when it ends: duration, outcome,
         metrics, error. Operations nest as spans do."""
         return Operation(self, name, details)
@@ -92,13 +92,13 @@ class AILogger(LineLogger):
     def ai_decision(
         self,
         point: str,
-        options: Sequence[Any],
-        chosen: Any,
+        options: Sequence[object],
+        chosen: object,
         confidence: float | None = None,
         reason: str = "",
         *,
         subject: str | None = None,
-        **details: Any,
+        **details: object,
     ) -> Decision:
         """Write a decision: what there was to choose from, what was chosen, how sure, and why.
 
@@ -106,7 +106,7 @@ class AILogger(LineLogger):
         about; without one, the decision itself.
         """
         decision = Decision(self, os.urandom(8).hex(), point, chosen, subject)
-        members: dict[str, Any] = {"decision_id": decision.id, "decision_point": point}
+        members: dict[str, object] = {"decision_id": decision.id, "decision_point": point}
         members |= {
             "options": list(options),
             "chosen": chosen,
@@ -120,20 +120,22 @@ class AILogger(LineLogger):
         self.log("decision", "ai", members, subject=decision.subject, ai_analysis=analysis)
         return decision
 
-    def performance_metric(self, name: str, value: float, unit: str = "", **details: Any) -> None:
+    def performance_metric(
+        self, name: str, value: float, unit: str = "", **details: object
+    ) -> None:
         """Write a measured value."""
         members = {"metric": name, "value": value, "unit": unit, **details}
         self.log("metric", "performance", members, performance_impact={name: value})
 
     def pattern_detected(
-        self, name: str, data: Any = None, confidence: float | None = None, impact: Any = None
+        self, name: str, data: object = None, confidence: float | None = None, impact: object = None
     ) -> None:
         """Write a pattern that was found, how sure that is, and what it means."""
         members = {"pattern": name, "data": data, "confidence": confidence, "impact": impact}
         analysis = {"confidence": confidence, "impact": impact}
         self.log("pattern", "ai", members, ai_analysis=analysis)
 
-    def user_interaction(self, action: str, user: str | None = None, **details: Any) -> None:
+    def user_interaction(self, action: str, user: str | None = None, **details: object) -> None:
         """Write what a user did."""
         interaction = {"action": action, "user": user}
         members = {**interaction, **details}
@@ -144,13 +146,13 @@ class Decision:
     """A decision that was written; its outcome may come later, also from another process."""
 
     def __init__(
-        self, logger: AILogger, id: str, point: str, chosen: Any, subject: str | None
+        self, logger: AILogger, id: str, point: str, chosen: object, subject: str | None
     ) -> None:
         self._logger, self.id, self.point, self.chosen = logger, id, point, chosen
         self.subject = subject or id
         self._clock = time.monotonic()
 
-    def outcome(self, outcome: Any, reward: float | None = None, **details: Any) -> None:
+    def outcome(self, outcome: object, reward: float | None = None, **details: object) -> None:
         """Write what came of it, linked by `decision_id` and `subject`; `reward` is its value."""
         members = {"decision_id": self.id, "decision_point": self.point, "chosen": self.chosen}
         members |= {"outcome": outcome, "reward": reward}
@@ -161,13 +163,13 @@ class Decision:
 class Operation(Scope):
     """An operation that is measured, from `with` to its end; a span of its own."""
 
-    def __init__(self, logger: AILogger, name: str, details: dict[str, Any]) -> None:
+    def __init__(self, logger: AILogger, name: str, details: dict[str, object]) -> None:
         super().__init__(open_span())
         self._logger, self.name, self._details = logger, name, details
-        self.metrics: dict[str, Any] = {}
+        self.metrics: dict[str, object] = {}
         self._outcome = "success"
 
-    def metric(self, name: str, value: Any) -> None:
+    def metric(self, name: str, value: object) -> None:
         """Add a figure that was measured within the operation."""
         self.metrics[name] = value
 
@@ -218,6 +220,6 @@ def log_system_start(name: str, version: str = "", config: Members | None = None
     (_newest or get_ai_logger()).log_system_start(name, version, config)
 
 
-def measure_operation(name: str, **details: Any) -> Operation:
+def measure_operation(name: str, **details: object) -> Operation:
     """Measure an operation in the logger that `get_ai_logger` returned last, else in ./ai.log."""
     return (_newest or get_ai_logger()).measure_operation(name, **details)

@@ -20,13 +20,15 @@ def exception_data(error: BaseException, trace: TracebackType | None = None) -> 
     return _data(error, trace or error.__traceback__, set())
 
 
-def _data(error: BaseException, trace: TracebackType | None, visited: set[int]) -> dict[str, Any]:
+def _data(
+    error: BaseException, trace: TracebackType | None, visited: set[int]
+) -> dict[str, object]:
     error_type = type(error)
     name = error_type.__qualname__
     if error_type.__module__ not in ("builtins", "__main__"):
         name = f"{error_type.__module__}.{name}"
     visited.add(id(error))
-    data: dict[str, Any] = {"type": name, "message": text_of(error), "frames": _frames(trace)}
+    data: dict[str, object] = {"type": name, "message": text_of(error), "frames": _frames(trace)}
     if notes := getattr(error, "__notes__", None):
         data["notes"] = [str(note) for note in notes]
     inner, role = error.__cause__, "cause"
@@ -42,14 +44,14 @@ def _data(error: BaseException, trace: TracebackType | None, visited: set[int]) 
     return data
 
 
-def _frames(trace: TracebackType | None) -> list[dict[str, Any]]:
+def _frames(trace: TracebackType | None) -> list[dict[str, object]]:
     return [
         {"file": f.filename, "line": f.lineno, "function": f.name, "code": f.line or ""}
         for f in traceback.extract_tb(trace)
     ]
 
 
-def exception_in(info: Any) -> BaseException | None:
+def exception_in(info: object) -> BaseException | None:
     """Return the exception that an `exc_info` means: True, an exception, or what exc_info()
     returns."""
     if isinstance(info, BaseException):

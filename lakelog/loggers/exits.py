@@ -136,7 +136,7 @@ def _finish() -> None:
         raise interrupted
 
 
-def _before_exec(event: str, _: tuple[Any, ...]) -> None:
+def _before_exec(event: str, _: tuple[object, ...]) -> None:
     """Store what waits before another program replaces this one; it goes on where that fails."""
     if event == "os.exec":
         _flush()
@@ -351,7 +351,7 @@ class _Handler:
     def __init__(self, previous: Any) -> None:
         self.previous = previous
 
-    def __call__(self, number: int, frame: Any) -> None:
+    def __call__(self, number: int, frame: object) -> None:
         global _is_seen, _late_since, _turn
         _turn += 1
         if _comes_again():
@@ -362,7 +362,7 @@ class _Handler:
         _flush_aside()
         self._pass_on(number, frame)
 
-    def _pass_on(self, number: int, frame: Any) -> None:
+    def _pass_on(self, number: int, frame: object) -> None:
         global _is_seen
         if callable(self.previous):
             self.previous(number, frame)
@@ -372,7 +372,7 @@ class _Handler:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def _flush_in_green_thread(self, number: int, frame: Any) -> None:
+    def _flush_in_green_thread(self, number: int, frame: object) -> None:
         _flush()
         try:
             self._pass_on(number, frame)

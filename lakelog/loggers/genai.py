@@ -26,12 +26,12 @@ from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.recorder import OPEN_SPAN, Recorder
 from lakelog.loggers.spans import Span, recorder_of
 
-_CURRENT: ContextVar[Any] = ContextVar("lakelog_request", default=None)
+_CURRENT: ContextVar[object] = ContextVar("lakelog_request", default=None)
 """The request that is being recorded here: a client that is patched twice passes it twice."""
 
 
 def instrument_openai(
-    client: Any = None,
+    client: object = None,
     *,
     lake: LakeOrPath | None = None,
     content: Content = True,
@@ -52,7 +52,7 @@ def instrument_openai(
 
 
 def instrument_anthropic(
-    client: Any = None,
+    client: object = None,
     *,
     lake: LakeOrPath | None = None,
     content: Content = True,
@@ -63,7 +63,7 @@ def instrument_anthropic(
 
 
 def _instrument(
-    package: str, client: Any, lake: LakeOrPath | None, content: Content, prices: Prices | None
+    package: str, client: object, lake: LakeOrPath | None, content: Content, prices: Prices | None
 ) -> Instrumentation:
     _check(prices or {})
     owners = _classes(package) if client is None else [client]
@@ -106,7 +106,7 @@ class Instrumentation:
     _content: Content
     _prices: Prices
     _is_active: bool = True
-    _patches: list[tuple[Any, Any, Any]] = field(default_factory=list)
+    _patches: list[tuple[Any, object, object]] = field(default_factory=list)
 
     def undo(self) -> None:
         """Record no more calls. A stream that is being read is recorded to its end."""
@@ -151,16 +151,16 @@ class Instrumentation:
             for name in ("copy", "with_options"):
                 setattr(owner, name, self._copier(getattr(owner, name)))
 
-    def _patched(self, original: Any, client: Any) -> Callable[..., Any]:
+    def _patched(self, original: Any, client: object) -> Callable[..., object]:
         """Return what takes the place of `request`: of a client, without one of a class."""
 
-        def bound(args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
+        def bound(args: tuple[object, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
             if client is not None:
                 return original, client, args
             return original.__get__(args[0]), args[0], args[1:]
 
         # What the client returns or raises passes through; only what is recorded of it is ours.
-        def request(*args: Any, **kwargs: Any) -> Any:
+        def request(*args: object, **kwargs: object) -> Any:
             send, sender, args = bound(args)
             call = self._begin(sender, args, kwargs)
             with _sending(call):
@@ -169,7 +169,7 @@ class Instrumentation:
                 call.watch(result)
             return result
 
-        async def request_async(*args: Any, **kwargs: Any) -> Any:
+        async def request_async(*args: object, **kwargs: object) -> Any:
             send, sender, args = bound(args)
             call = self._begin(sender, args, kwargs)
             with _sending(call):
@@ -180,8 +180,8 @@ class Instrumentation:
 
         return request_async if inspect.iscoroutinefunction(original) else request
 
-    def _copier(self, copy: Callable[..., Any]) -> Callable[..., Any]:
-        def patched_copy(*args: Any, **kwargs: Any) -> Any:
+    def _copier(self, copy: Callable[..., object]) -> Callable[..., object]:
+        def patched_copy(*args: object, **kwargs: object) -> Any:
             client = copy(*args, **kwargs)
             if self._is_active:
                 self._patch(client)
@@ -190,7 +190,7 @@ class Instrumentation:
 
         return patched_copy
 
-    def _begin(self, client: Any, args: tuple[Any, ...], kwargs: Fields) -> Call | None:
+    def _begin(self, client: object, args: tuple[Any, ...], kwargs: Fields) -> Call | None:
         """Start the span of a request; None if it is not one that is recorded."""
         if not self._is_active:
             return None

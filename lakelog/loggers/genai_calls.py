@@ -102,7 +102,7 @@ class Call:
         self._is_recorded = self.is_reading = False
         self._span.start()
 
-    def watch(self, result: Any) -> None:
+    def watch(self, result: object) -> None:
         """Record a result: at once, or as it is read."""
         with counted(self._recorder):
             if hasattr(type(result), "__stream__"):
@@ -252,7 +252,7 @@ class Call:
     def _watch_response(self, response: Any) -> None:
         # Every way to read a response ends in `iter_raw`, and every way to leave it in `close`. Not
         # by functions that refer to it: a connection should be closed as soon as nobody has it.
-        response_type: Any = type(response)
+        response_type: object = type(response)
         response.__class__, response.lakelog_call = _watched_response(response_type), self
 
 
@@ -334,7 +334,7 @@ class _AsyncReader:
         await self._inner.aclose()
 
 
-def _provider(client: Any) -> str:
+def _provider(client: object) -> str:
     bases = type(client).__mro__
     for fragment, provider in _PROVIDERS.items():
         if any(fragment in base.__name__ for base in bases):
@@ -343,7 +343,7 @@ def _provider(client: Any) -> str:
     return "anthropic" if "anthropic" in packages else "openai"
 
 
-def _is_given(value: Any) -> bool:
+def _is_given(value: object) -> bool:
     """Whether a parameter was given: the clients have objects that stand for none."""
     return value is not None and type(value).__name__ not in ("Omit", "NotGiven")
 

@@ -67,7 +67,7 @@ def request_content(operation: str, body: Fields) -> Fields:
     fields: Fields = {}
     if system := body.get("system", body.get("instructions")):
         fields["gen_ai.system_instructions"] = _parts(system)
-    messages: Any = next((body[k] for k in ("messages", "input", "prompt") if body.get(k)), [])
+    messages: object = next((body[k] for k in ("messages", "input", "prompt") if body.get(k)), [])
     # A text is a message, and so is a list of texts each; a prompt of token ids is one.
     if not isinstance(messages, list) or not all(isinstance(m, (str, dict)) for m in messages):
         messages = [{"role": "user", "content": messages}]
@@ -98,7 +98,7 @@ def answer_fields(answer: Fields) -> Fields:
     return fields | usage_fields(answer.get("usage"))
 
 
-def usage_fields(usage: Any) -> Fields:
+def usage_fields(usage: object) -> Fields:
     """Tokens as OpenTelemetry counts them: cached ones are part of the input."""
     if not isinstance(usage, dict):
         return {}
@@ -166,7 +166,7 @@ def _finish_reasons(answer: Fields) -> list[str]:
 # --- messages ---------------------------------------------------------------------------------
 
 
-def _message(value: Any) -> Fields:
+def _message(value: object) -> Fields:
     if not isinstance(value, dict):
         return {"role": "user", "parts": _parts(value)}
     message_type = value.get("type")
@@ -193,7 +193,7 @@ def _message(value: Any) -> Fields:
     return {"role": role, **name_member, "parts": contents}
 
 
-def _parts(content: Any) -> list[Any]:
+def _parts(content: object) -> list[object]:
     if content is None:
         return []
     if not isinstance(content, list) or (content and isinstance(content[0], int)):
@@ -201,7 +201,7 @@ def _parts(content: Any) -> list[Any]:
     return [_part(item) for item in content]
 
 
-def _part(item: Any) -> Any:
+def _part(item: object) -> object:
     if not isinstance(item, dict):
         return {"type": "text", "content": item}
     item_type = str(item.get("type", ""))
@@ -225,7 +225,7 @@ def _part(item: Any) -> Any:
     return item
 
 
-def _call(name: Any, call: Any) -> Fields:
+def _call(name: object, call: object) -> Fields:
     call = call if isinstance(call, dict) else {}
     arguments = call.get("arguments", call.get("input"))
     if isinstance(arguments, str):
@@ -238,7 +238,7 @@ def _call(name: Any, call: Any) -> Fields:
 # --- content ----------------------------------------------------------------------------------
 
 
-def map_texts(value: Any, function: Callable[[str], Any]) -> Any:
+def map_texts(value: object, function: Callable[[str], object]) -> Any:
     """Return a plain value whose texts went through a function; keys of objects stay."""
     if isinstance(value, str):
         return function(value)
@@ -249,7 +249,7 @@ def map_texts(value: Any, function: Callable[[str], Any]) -> Any:
     return value
 
 
-def redacted(content: Fields, function: Callable[[str], Any]) -> Fields:
+def redacted(content: Fields, function: Callable[[str], object]) -> Fields:
     """Return content whose texts went through a function, but for roles, types, ids and names."""
     return {
         name: value if name == "gen_ai.tool.definitions" else _redacted(value, function)
@@ -257,7 +257,7 @@ def redacted(content: Fields, function: Callable[[str], Any]) -> Fields:
     }
 
 
-def _redacted(value: Any, function: Callable[[str], Any]) -> Any:
+def _redacted(value: object, function: Callable[[str], object]) -> object:
     # Of messages and their parts; the same keys in the arguments of a tool hold what a user said.
     if not isinstance(value, list):
         return map_texts(value, function)
@@ -269,7 +269,7 @@ def _redacted(value: Any, function: Callable[[str], Any]) -> Any:
     ]
 
 
-def _inner(key: str, value: Any, function: Callable[[str], Any]) -> Any:
+def _inner(key: str, value: object, function: Callable[[str], object]) -> object:
     return (_redacted if key == "parts" else map_texts)(value, function)
 
 

@@ -207,7 +207,7 @@ def _extend(block: Fields, delta: Fields) -> None:
         block["citations"] = [*(block.get("citations") or []), delta["citation"]]
 
 
-def _from_json(document: str | bytes) -> Any:
+def _from_json(document: str | bytes) -> object:
     try:
         return orjson.loads(document)
     except orjson.JSONDecodeError:

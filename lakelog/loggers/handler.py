@@ -60,7 +60,7 @@ class LakeHandler(logging.Handler):
         full: str = "buffer",
         sample: Sample | None = None,
         redact: Redact | None = None,
-        context: Iterable[ContextVar[Any]] = (),
+        context: Iterable[ContextVar[object]] = (),
         strict: bool = False,
     ) -> None:
         # First: logging flushes at exit every handler that was begun, however its making ended.
@@ -74,7 +74,7 @@ class LakeHandler(logging.Handler):
         """Filter a record and queue it."""
         # Without the lock of other handlers: the queue has its own, and nothing here is shared.
         if self.filters:
-            filtered: Any = self.filter(record)  # from Python 3.12 it may be another record
+            filtered: object = self.filter(record)  # from Python 3.12 it may be another record
             if not filtered:
                 return filtered
             if isinstance(filtered, logging.LogRecord):
@@ -116,8 +116,8 @@ class LineEncoder:
     same for all records of a logger or of a place in the code."""
 
     def __init__(self) -> None:
-        self._heads: dict[Any, bytes] = {}
-        self._places: dict[Any, bytes] = {}
+        self._heads: dict[object, bytes] = {}
+        self._places: dict[object, bytes] = {}
         self._clock = (0, b"")
 
     def line(self, record: logging.LogRecord) -> bytes | None:
@@ -170,7 +170,7 @@ class LineEncoder:
         return _cached(self._places, key, b',"data":' + orjson.dumps(_place_data(*key))[:-1])
 
 
-def _cached(cache: dict[Any, bytes], key: Any, encoded: bytes) -> bytes:
+def _cached(cache: dict[object, bytes], key: object, encoded: bytes) -> bytes:
     if len(cache) >= _CACHED_MAX:  # names of loggers or threads that are made up without end
         cache.clear()
     cache[key] = encoded
@@ -212,7 +212,7 @@ def _is_wrapped(record: logging.LogRecord) -> bool:
     return isinstance(record.msg, dict) and all(name in record.__dict__ for name in _WRAPPING)
 
 
-def _unwrap(record: Any, data: dict[str, Any]) -> tuple[str, BaseException | None]:
+def _unwrap(record: Any, data: dict[str, object]) -> tuple[str, BaseException | None]:
     """Move the members of structlog's event to `data`; return its message and exception."""
     for name in _WRAPPING:
         del data[name]
@@ -225,7 +225,7 @@ def _unwrap(record: Any, data: dict[str, Any]) -> tuple[str, BaseException | Non
 
 def _place_data(
     path: str, line: int, function: str | None, thread: str | None, process: int | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     code = {"file": path, "line": line, "function": function}
     return {"code": code, "thread": thread, "process": process}
 

@@ -22,7 +22,6 @@ import re
 import threading
 import time
 from collections import Counter
-from typing import Any
 
 import orjson
 
@@ -147,7 +146,11 @@ class LogFile:
                 oldest = oldest or _found(self._stamp, whole.partition(b"\n")[0])
                 newest = _found(self._stamp, whole.rpartition(b"\n")[2]) or newest
                 time.sleep(0.001)  # between two pieces the threads of the program go on
-        summary: dict[str, Any] = {"file": os.path.basename(backup), "bytes": size, "lines": lines}
+        summary: dict[str, object] = {
+            "file": os.path.basename(backup),
+            "bytes": size,
+            "lines": lines,
+        }
         summary |= {"first": oldest.decode(), "last": newest.decode(), "events": dict(kinds)}
         with contextlib.suppress(OSError), open(f"{backup}.summary.json", "wb") as file:
             file.write(

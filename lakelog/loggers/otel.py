@@ -38,7 +38,7 @@ class _Exporter:
         self._lake = LakeDestination(opened_lake(lake))
         self._has_failed = False
 
-    def _store(self, events: Iterable[dict[str, Any]]) -> bool:
+    def _store(self, events: Iterable[dict[str, object]]) -> bool:
         try:
             for lines in split_batch([encode_event(event) for event in events]):
                 self._lake.store(lines)
@@ -61,7 +61,7 @@ class _Exporter:
 class LakeSpanExporter(_Exporter):
     """A SpanExporter: `BatchSpanProcessor(lakelog.LakeSpanExporter("lake"))`."""
 
-    def export(self, spans: Sequence[Any]) -> Any:
+    def export(self, spans: Sequence[object]) -> Any:
         """Store finished spans durably; SUCCESS or FAILURE."""
         is_stored = self._store(map(span_event, spans))
         return getattr(_traces.SpanExportResult, "SUCCESS" if is_stored else "FAILURE")
@@ -70,7 +70,7 @@ class LakeSpanExporter(_Exporter):
 class LakeLogExporter(_Exporter):
     """A log exporter: `BatchLogRecordProcessor(lakelog.LakeLogExporter("lake"))`."""
 
-    def export(self, batch: Sequence[Any]) -> Any:
+    def export(self, batch: Sequence[object]) -> Any:
         """Store log records durably; SUCCESS or FAILURE."""
         is_stored = self._store(map(log_event, batch))
         # Older SDKs have the same result under a shorter name.
@@ -81,7 +81,7 @@ class LakeLogExporter(_Exporter):
 def span_event(span: Any) -> dict[str, Any]:
     """Return a finished span of the SDK as an event."""
     context, parent = span.get_span_context(), span.parent
-    data: dict[str, Any] = {**_ids(context.trace_id, context.span_id)}
+    data: dict[str, object] = {**_ids(context.trace_id, context.span_id)}
     if parent is not None:
         data["parentSpanId"] = f"{parent.span_id:016x}"
     data |= {
@@ -139,7 +139,7 @@ def _event(
     data: dict[str, Any],
     attributes_of: Any,
     scope: Any,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return an event with its resource and scope; empty members are left out, as OTLP does."""
     data = {k: v for k, v in data.items() if v not in (None, "", 0, [], {}) or k == "status"}
     resource = dict(attributes_of.resource.attributes) if attributes_of.resource is not None else {}
@@ -162,14 +162,14 @@ def _event(
     }
 
 
-def _scope(scope: Any) -> dict[str, Any]:
+def _scope(scope: Any) -> dict[str, object]:
     members = {"name": scope.name, "version": scope.version, "schemaUrl": scope.schema_url}
     members["attributes"] = dict(getattr(scope, "attributes", None) or {})
     return {k: v for k, v in members.items() if v}
 
 
-def _span_event(event: Any) -> dict[str, Any]:
-    attributes: Mapping[str, Any] = event.attributes or {}
+def _span_event(event: Any) -> dict[str, object]:
+    attributes: Mapping[str, object] = event.attributes or {}
     return {
         "timeUnixNano": _nanos(event.timestamp),
         "name": event.name,
@@ -177,7 +177,7 @@ def _span_event(event: Any) -> dict[str, Any]:
     }
 
 
-def _link(link: Any) -> dict[str, Any]:
+def _link(link: Any) -> dict[str, object]:
     ids = _ids(link.context.trace_id, link.context.span_id)
     return {**ids, "attributes": dict(link.attributes or {})}
 

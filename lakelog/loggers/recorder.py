@@ -50,7 +50,7 @@ class Recorder:
         full: str = "buffer",
         sample: Sample | None = None,
         redact: Redact | None = None,
-        context: Iterable[ContextVar[Any]] = (),
+        context: Iterable[ContextVar[object]] = (),
         strict: bool = False,
     ) -> None:
         if isinstance(sample, (int, float)) and not 0 <= sample <= 1:
@@ -129,6 +129,6 @@ def open_span() -> tuple[str, str] | None:
     return f"{context.trace_id:032x}", f"{context.span_id:016x}"
 
 
-def _draw(trace: Any) -> float:
+def _draw(trace: object) -> float:
     """A number from 0 to 1, the same for all events of a trace in all processes."""
     return zlib.crc32(trace.encode()) / 2**32 if isinstance(trace, str) else random.random()

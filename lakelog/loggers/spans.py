@@ -79,15 +79,15 @@ class Span(Scope):
     def __init__(self, name: str, recorder: Recorder, parent: tuple[str, str] | None) -> None:
         super().__init__(parent)
         self.name, self.recorder = name, recorder
-        self.attributes: dict[str, Any] = {}
-        self._events: list[dict[str, Any]] = []
-        self._status: dict[str, Any] = {}
+        self.attributes: dict[str, object] = {}
+        self._events: list[dict[str, object]] = []
+        self._status: dict[str, object] = {}
 
-    def set(self, **attributes: Any) -> None:
+    def set(self, **attributes: object) -> None:
         """Set attributes; values are stored by the rules of `values`."""
         self.attributes.update(attributes)
 
-    def event(self, name: str, **attributes: Any) -> None:
+    def event(self, name: str, **attributes: object) -> None:
         """Note what happened within the span, and when."""
         moment = {"timeUnixNano": str(time.time_ns()), "name": name}
         self._events.append(moment | ({"attributes": attributes} if attributes else {}))
@@ -106,9 +106,9 @@ class Span(Scope):
             self.fail(error)
         self.recorder.record(self._ended())
 
-    def _ended(self) -> dict[str, Any]:
+    def _ended(self) -> dict[str, object]:
         end = self._started + self.elapsed_ns()
-        data: dict[str, Any] = {"traceId": self.trace_id, "spanId": self.span_id}
+        data: dict[str, object] = {"traceId": self.trace_id, "spanId": self.span_id}
         if self._parent is not None:
             data["parentSpanId"] = self._parent[1]
         data |= {
@@ -138,7 +138,7 @@ def span(
     *,
     lake: LakeOrPath | None = None,
     parent: Span | tuple[str, str] | None = None,
-    **attributes: Any,
+    **attributes: object,
 ) -> Span:
     """Return a span to be used in `with`.
 

@@ -34,7 +34,7 @@ CYCLE = "<cycle>"
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
-def encode_event(event: dict[str, Any]) -> bytes:
+def encode_event(event: dict[str, object]) -> bytes:
     """Return the WAL line of an event (F3.13) whose members are columns, `data` the last.
 
     `time` is an aware datetime, and the others text. Raises InvalidEvent for a wrong column alone,
@@ -50,7 +50,7 @@ def encode_event(event: dict[str, Any]) -> bytes:
     return encode([plain(event)]).lines[0]
 
 
-def encode_members(members: dict[str, Any]) -> bytes:
+def encode_members(members: dict[str, object]) -> bytes:
     """Return the JSON text of an object. Never raises for what a member is."""
     try:
         encoded = orjson.dumps(members, plain, _OPTIONS)
@@ -62,12 +62,12 @@ def encode_members(members: dict[str, Any]) -> bytes:
     return payload_of(line)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return a value that JSON can express, by the rules above. Never raises."""
     return _plain(value, set(), 0)
 
 
-def _plain(value: Any, inside: set[int], depth: int) -> Any:
+def _plain(value: Any, inside: set[int], depth: int) -> object:
     cls = type(value)
     if value is None or cls in (str, bool, orjson.Fragment):
         return value
@@ -81,7 +81,7 @@ def _plain(value: Any, inside: set[int], depth: int) -> Any:
         return _described(value)
 
 
-def _composite(value: Any, inside: set[int], depth: int) -> Any:
+def _composite(value: object, inside: set[int], depth: int) -> object:
     """Return an object or list with plain members, or what a single value stands for."""
     members = _members(value)
     if members is None:
@@ -99,7 +99,7 @@ def _composite(value: Any, inside: set[int], depth: int) -> Any:
         inside.discard(id(value))
 
 
-def _members(value: Any) -> dict[Any, Any] | list[Any] | None:
+def _members(value: Any) -> dict[object, object] | list[object] | None:
     """Return the members of a composite value, None for any other."""
     if isinstance(value, dict):
         return value
@@ -118,7 +118,7 @@ def _members(value: Any) -> dict[Any, Any] | list[Any] | None:
     return None
 
 
-def _single(value: Any, inside: set[int], depth: int) -> Any:
+def _single(value: object, inside: set[int], depth: int) -> object:
     if isinstance(value, Enum):
         return _plain(value.value, inside, depth)
     if isinstance(value, (date, clock_time)):  # a datetime is a date
@@ -137,14 +137,14 @@ def _single(value: Any, inside: set[int], depth: int) -> Any:
         return _described(value)
 
 
-def _integer(value: int) -> Any:
+def _integer(value: int) -> object:
     try:
         return _plain(value.value, set(), 0) if isinstance(value, Enum) else to_json(int(value))
     except InvalidEvent:
         return hex(value)  # Python writes no decimals of so many digits
 
 
-def _key(key: Any) -> str:
+def _key(key: object) -> str:
     if type(key) is str:
         return key
     spelling = _plain(key, set(), DEPTH_MAX)
@@ -153,7 +153,7 @@ def _key(key: Any) -> str:
     )
 
 
-def _described(value: Any) -> str:
+def _described(value: object) -> str:
     try:
         description = repr(value)
     except Exception:

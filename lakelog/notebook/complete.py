@@ -54,7 +54,7 @@ def matcher(lake: Callable[[], Lake]) -> Any:
     return complete
 
 
-def is_ours(matcher: Any) -> bool:
+def is_ours(matcher: object) -> bool:
     """Whether a matcher was made here."""
     return getattr(matcher, "matcher_identifier", "") == _IDENTIFIER
 

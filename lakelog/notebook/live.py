@@ -27,9 +27,9 @@ class Live:
         query: str,
         seconds: float = 2.0,
         *,
-        params: Any = None,
+        params: object = None,
         lake: Lake | None = None,
-        plot: bool | dict[str, Any] = False,
+        plot: bool | dict[str, object] = False,
     ) -> None:
         """`plot` shows the plot that `Relation.plot` makes, with these arguments if it is a dict.
 
@@ -42,7 +42,7 @@ class Live:
         self._plot: dict[str, Any] | None = plot if isinstance(plot, dict) else {} if plot else None
         self._stopped = threading.Event()
         self._handle = DisplayHandle()
-        self._shown: dict[str, Any] = {}
+        self._shown: dict[str, object] = {}
         # The first time here: a wrong query is an error of the cell.
         self._shown = self._ask()
         self._handle.display(self._shown, raw=True)
@@ -80,7 +80,7 @@ class Live:
                 self._shown = answer
                 self._show(answer)
 
-    def _show(self, bundle: dict[str, Any]) -> None:
+    def _show(self, bundle: dict[str, object]) -> None:
         with contextlib.suppress(Exception):  # the kernel may be gone
             self._handle.update(bundle, raw=True)
 
@@ -88,7 +88,7 @@ class Live:
         relation: Relation = self._lake.sql(self._query, self._params, variables={})
         if self._plot is None:
             return relation._repr_mimebundle_()
-        bundle: dict[str, Any] = format_display_data(relation.plot(**self._plot))[0]
+        bundle: dict[str, object] = format_display_data(relation.plot(**self._plot))[0]
         return bundle
 
 
@@ -96,9 +96,9 @@ def live(
     query: str,
     seconds: float = 2.0,
     *,
-    params: Any = None,
+    params: object = None,
     lake: Lake | None = None,
-    plot: bool | dict[str, Any] = False,
+    plot: bool | dict[str, object] = False,
 ) -> Live:
     """Show the answer of a query, or a plot of it, and keep it up to date; see Live."""
     return Live(query, seconds, params=params, lake=lake, plot=plot)

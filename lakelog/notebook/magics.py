@@ -68,7 +68,7 @@ class LakelogMagics(Magics):
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
-        self._variables: dict[str, Any] = shell.user_ns
+        self._variables: dict[str, object] = shell.user_ns
         self._lake: Lake | None = None
 
     @property
@@ -76,7 +76,7 @@ class LakelogMagics(Magics):
         """The lake of `%lakelog PATH`, else the variable `lake`, else LAKELOG_LAKE or ./lake."""
         return self._lake_among(self._variables)
 
-    def _lake_among(self, variables: Mapping[str, Any]) -> Lake:
+    def _lake_among(self, variables: Mapping[str, object]) -> Lake:
         if self._lake is not None:
             return self._lake
         candidate = variables.get("lake")
@@ -85,14 +85,14 @@ class LakelogMagics(Magics):
         self._lake = lakes.open(os.environ.get("LAKELOG_LAKE", _PATH), create=False)
         return self._lake
 
-    def _visible(self, local: dict[str, Any] | None) -> Mapping[str, Any]:
+    def _visible(self, local: dict[str, object] | None) -> Mapping[str, object]:
         """The variables that a magic sees: those of the function that it is in, then all others."""
         return self._variables if local is None else ChainMap(local, self._variables)
 
     @no_var_expand
     @needs_local_scope
     @line_magic
-    def lakelog(self, line: str, local_ns: dict[str, Any] | None = None) -> Any:
+    def lakelog(self, line: str, local_ns: dict[str, object] | None = None) -> Any:
         """Open a lake, or run a verb of the command line on it.
 
         %lakelog PATH        open the lake at PATH; %sql asks it from now on
@@ -115,7 +115,7 @@ class LakelogMagics(Magics):
     @needs_local_scope
     @line_cell_magic
     def sql(
-        self, line: str, body: str | None = None, local_ns: dict[str, Any] | None = None
+        self, line: str, body: str | None = None, local_ns: dict[str, object] | None = None
     ) -> Relation | None:
         """Run SQL over the lake.
 
@@ -143,7 +143,7 @@ class LakelogMagics(Magics):
             return relation
 
 
-def _params(lake: Lake, query: str, variables: Mapping[str, Any]) -> dict[str, Any] | None:
+def _params(lake: Lake, query: str, variables: Mapping[str, object]) -> dict[str, object] | None:
     """Return the variables that a query names. Raises QueryFailed where one is missing."""
     if not _PARAMETER.search(query):
         return None

@@ -61,12 +61,12 @@ def lake_html(lake: Lake | PinnedLake) -> str:
     return _pairs({"lake": name, **_fields(lake.stats())})
 
 
-def record_html(record: Any) -> str:
+def record_html(record: object) -> str:
     """Return a dataclass as a table of its fields."""
     return _pairs(_fields(record))
 
 
-def list_html(records: Sequence[Any]) -> str | None:
+def list_html(records: Sequence[object]) -> str | None:
     """Return a list of our dataclasses as a table, None for any other list."""
     some = records[:_ROWS_MAX]
     ours = some and all(
@@ -88,21 +88,21 @@ def list_html(records: Sequence[Any]) -> str | None:
     )
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
+def _pairs(values: Mapping[str, object]) -> str:
     alignment = (False, False)
     rows = "".join(row_html([name, _shown(value)], alignment) for name, value in values.items())
     return table_start(("", ""), alignment) + rows + TABLE_END
 
 
-def _flat(record: Any) -> dict[str, Any]:
+def _flat(record: object) -> dict[str, object]:
     """Return the fields of a dataclass, those of one inside it among them."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for name, value in _fields(record).items():
         flat |= _fields(value) if dataclasses.is_dataclass(value) else {name: value}
     return flat
 
 
-def _fields(record: Any) -> dict[str, Any]:
+def _fields(record: Any) -> dict[str, object]:
     """Return the fields that people read: times as text, ids short."""
     values = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.repr}
     for name, value in values.items():
@@ -113,7 +113,7 @@ def _fields(record: Any) -> dict[str, Any]:
     return values
 
 
-def _shown(value: Any) -> str | None:
+def _shown(value: object) -> str | None:
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):

@@ -197,7 +197,7 @@ def _line(fact: Fact) -> bytes:
     return "|".join(str(field or "") for field in head).encode() + b"|" + data + b"\n"
 
 
-def _parsed(document: str | None) -> Any:
+def _parsed(document: str | None) -> object:
     try:
         return orjson.loads(document) if document else None
     except orjson.JSONDecodeError:

@@ -114,7 +114,7 @@ def _json_feed(content: bytes) -> Feed:
     return Feed(_text(feed.get("title")), entries)
 
 
-def _json_entry(item: dict[str, Any]) -> Entry:
+def _json_entry(item: dict[str, object]) -> Entry:
     attachments = item.get("attachments")
     links = [
         Link(_text(a.get("url")), _text(a.get("mime_type")), _size(a.get("size_in_bytes")))
@@ -177,5 +177,5 @@ def _size(value: Any) -> int | None:
     return size if 0 < size < 2**63 else None
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value.strip() if isinstance(value, str) else "" if value is None else str(value)

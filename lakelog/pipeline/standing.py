@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from lakelog.pipeline.fact_log import COMPLETE, DISCOVER, FAIL, PROCESS, Fact
 
@@ -17,7 +16,7 @@ class Item:
 
     source: str
     id: str
-    data: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    data: Mapping[str, object] = field(default_factory=dict, hash=False)
     attempt: int = 0
 
 
@@ -25,7 +24,7 @@ class Item:
 class Standing:
     """The facts of one item."""
 
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
     attempt: int = 0
     worker: str = ""
     until: float = 0.0

@@ -66,7 +66,7 @@ class _Outcome:
     """How an attempt ended: with a result, or with an error, which may be final."""
 
     item: Item
-    result: Any = None
+    result: object = None
     error: str = ""
     is_final: bool = False
     at_once: bool = False
@@ -223,7 +223,7 @@ class WorkQueue:
                 else:
                     index.pop(key, None)
 
-    def _fact(self, fact_type: str, key: Key, data: Mapping[str, Any], step: str) -> Fact:
+    def _fact(self, fact_type: str, key: Key, data: Mapping[str, object], step: str) -> Fact:
         # The id tells what is said of which item, so that a lake stores no fact twice.
         moment = from_micros(time.time_ns() // 1000).replace(tzinfo=None)
         return {
@@ -243,7 +243,7 @@ class WorkQueue:
         pause = min(self._backoff * 2 ** min(failures - 1, 60), self._backoff_max)
         # Less by chance, so that items that failed together do not come back together.
         pause = 0.0 if at_once else pause * random.uniform(0.5, 1.0)
-        data: dict[str, Any] = {"error": error, "attempt": item.attempt, "dead": dead}
+        data: dict[str, object] = {"error": error, "attempt": item.attempt, "dead": dead}
         if not dead:
             data["retry_at"] = round(time.time() + pause, 3)
         return self._fact(FAIL, (item.source, item.id), data, f"fail/{item.attempt}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
@@ -76,7 +76,7 @@ def head_sql(columns: list[str]) -> str:
 
 
 def head_of(
-    columns: list[str], types: list[Any], rows: list[tuple[str | None, ...]]
+    columns: list[str], types: list[object], rows: list[tuple[str | None, ...]]
 ) -> DisplayHead:
     """Return the head of an answer from the rows of `head_sql`, of which one more was asked for
     than is shown."""

@@ -270,5 +270,5 @@ def _reader(result: QueryResult) -> Any:
     return pa.table(columns, names=result.columns).to_reader()
 
 
-def _flat(value: Any) -> Any:
+def _flat(value: object) -> object:
     return dumps(value).decode() if isinstance(value, (dict, list, tuple)) else value

@@ -259,7 +259,7 @@ def _few(relation: PlotSource, types: dict[str, str], axes: Axes) -> list[dict[s
 
 def _bucketed(
     relation: PlotSource, types: dict[str, str], axes: Axes
-) -> tuple[list[dict[str, Any]], str]:
+) -> tuple[list[dict[str, object]], str]:
     """Return the mean of each bucket, and of the lines with most rows."""
     if not _TIME.match(types[axes.x]) and not is_number(types[axes.x]):
         raise QueryFailed(f"{axes.x} has more values than a line can have: try kind='bar'")
@@ -291,7 +291,7 @@ def _selected(types: dict[str, str], axes: Axes) -> str:
     return ", ".join([*selects, f"{_text(axes.color)} AS c"] if axes.color else selects)
 
 
-def _fetched(relation: PlotSource, axes: Axes) -> list[dict[str, Any]]:
+def _fetched(relation: PlotSource, axes: Axes) -> list[dict[str, object]]:
     names = ("x", "y", "c") if axes.color else ("x", "y")
     rows = [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
     for row in rows:
@@ -328,7 +328,7 @@ def _x(name: str, type_name: str) -> alt.X:
     return alt.X("x:Q" if is_number(type_name) else "x:N", title=label(name, type_name))
 
 
-def _values(rows: Sequence[dict[str, Any]]) -> alt.InlineData:
+def _values(rows: Sequence[dict[str, object]]) -> alt.InlineData:
     return alt.InlineData(values=list(rows))
 
 

@@ -22,7 +22,7 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 ValueRow = Sequence[Any]
 
 
-def dumps(value: Any, indent: bool = False) -> bytes:
+def dumps(value: object, indent: bool = False) -> bytes:
     """Return any value of a result as JSON."""
     options = _OPTIONS | orjson.OPT_INDENT_2 if indent else _OPTIONS
     try:
@@ -35,7 +35,7 @@ def dumps(value: Any, indent: bool = False) -> bytes:
         return orjson.dumps(_exact(value), default=_other, option=options)
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """Return a value as plain text; null is empty."""
     if value is None:
         return ""
@@ -93,7 +93,7 @@ def duration(span: datetime.timedelta) -> str:
     return f"{sign}P{day}{'T' + clock if clock else ''}" if day or clock else "PT0S"
 
 
-def payload(value: Any) -> Any:
+def payload(value: object) -> Any:
     """Return JSON text as the JSON it is; any other text unchanged."""
     if not isinstance(value, str):
         return value
@@ -120,7 +120,7 @@ def records(columns: list[str], nested: Iterable[int]) -> Callable[[ValueRow], d
     return record
 
 
-def _other(value: Any) -> Any:
+def _other(value: object) -> object:
     """Encode a type that orjson does not know."""
     if isinstance(value, Decimal):
         return orjson.Fragment(format(value, "f"))
@@ -129,7 +129,7 @@ def _other(value: Any) -> Any:
     return str(value)
 
 
-def _exact(value: Any) -> Any:
+def _exact(value: object) -> object:
     """Rebuild a value that orjson refuses: long integers, odd keys, text that is not Unicode."""
     if isinstance(value, dict):
         return {_key(k): _exact(v) for k, v in value.items()}
@@ -148,5 +148,5 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _key(key: Any) -> str:
+def _key(key: object) -> str:
     return text(key).encode("utf-8", "backslashreplace").decode()

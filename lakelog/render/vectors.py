@@ -76,7 +76,7 @@ class ColumnBatch(Sequence[ValueRow]):
 
 def values(column: pa.Array) -> list[Any]:
     """Return a column's values; times as text at once, which is three times as fast."""
-    python_values: list[Any] = (
+    python_values: list[object] = (
         _times(column) if pa.types.is_timestamp(column.type) else column
     ).to_pylist()
     return python_values
@@ -256,7 +256,7 @@ def _nested_parts(column: pa.Array) -> Sequence[LinePart]:
     return (pc.replace_with_mask(strings, parsed, pa.array(singles, strings.type)),)
 
 
-def _nested_text(value: Any) -> str:
+def _nested_text(value: object) -> str:
     if isinstance(value, str):
         try:
             orjson.loads(value)
