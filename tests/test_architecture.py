@@ -28,7 +28,7 @@ ORDER = {
     "": """errors runtime engine settings event store segments chunks maintain files formats render
         search query views ingest export pinned lake dbapi sqlalchemy_dialect clients collect backup
         loggers pipeline analyze train proofs deploy remotes state rollback sync recent consume
-        compat cli server notebook""",
+        replay compat cli server notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest signals locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
@@ -96,15 +96,16 @@ ORDER = {
     "sync/services": "intent elasticsearch influxdb kafka_sink",
     "recent": "redis_recent newest_entries redis_feed",
     "consume": "source redis_stream kafka_source journal_source consume",
+    "replay": "pace targets replay",
     "compat": """omega packs lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
         container_snapshots""",
     "cli": """exits options render app arguments rounds input_formats stdin_lines sample
         shell connect
         write definitions ingest audit backups recent consume watch_status watch dump tail search
-        query views export sync signatures train stats schema dedupe deploy remotes state_restore
-        state machine omega oos events follow behaviour history rewind refs policy maintenance
-        seal doctor setup demo help""",
+        replay query views export sync signatures train stats schema dedupe deploy remotes
+        state_restore state machine omega oos events follow behaviour history rewind refs policy
+        maintenance seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "progress objects plot_images complete magics live",

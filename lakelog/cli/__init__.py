@@ -28,6 +28,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "sql": ("query", "run SQL over the events, or open the SQL shell"),
         "search": ("search", "find events by words; count them, and see when they were"),
         "tail": ("tail", "show the last events; -f follows live ones"),
+        "replay": ("replay", "give out recorded events again, with their pauses or faster"),
         "recent": ("recent", "show the newest entries by source and level, from Redis"),
         "views": ("views", "list the views, which are updated incrementally"),
         "view": ("views", "query a view; create, drop or show one"),

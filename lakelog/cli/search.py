@@ -34,10 +34,12 @@ if TYPE_CHECKING:
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
     from lakelog.query.relation import Relation
-    from lakelog.search import answers, language
+    from lakelog.search import answers, condition, language
     from lakelog.search.answers import Search
 else:
-    answers, language = Lazy("lakelog.search.answers"), Lazy("lakelog.search.language")
+    answers, condition, language = (
+        Lazy(f"lakelog.search.{name}") for name in "answers condition language".split()
+    )
 
 _COUNT = 100
 _BAR = 40
@@ -125,7 +127,7 @@ def search(
         state = lake if at is None else lake.at(at)
         if follow:
             follower = Follower(
-                lake.store, lake.branch_name, lake.engine, answers.condition(query_plan.node)
+                lake.store, lake.branch_name, lake.engine, condition.condition(query_plan.node)
             )
             form = "lines" if is_lines else "ndjson"
             lines.show(app, follower, count or _LOOK_BACK, form, is_following=True)

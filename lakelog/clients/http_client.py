@@ -75,8 +75,11 @@ class Reply:
 class HttpConnection:
     """A connection that is kept open between requests. One thread uses it."""
 
-    def __init__(self, endpoint: Endpoint, headers: dict[str, str]) -> None:
-        self._to, self._headers = endpoint, headers
+    def __init__(
+        self, endpoint: Endpoint, headers: dict[str, str], *, compresses: bool = True
+    ) -> None:
+        """`compresses` sends long bodies in gzip, which not every server takes."""
+        self._to, self._headers, self._compresses = endpoint, headers, compresses
         self._link: http.client.HTTPConnection | None = None
         self._used = 0.0
 
@@ -124,7 +127,8 @@ class HttpConnection:
         if body:
             headers["Content-Type"] = content_type
             # More than a packet; InfluxDB does not unpack forms.
-            if len(body) > 1400 and "urlencoded" not in content_type:
+            is_long = len(body) > 1400 and "urlencoded" not in content_type
+            if is_long and self._compresses:
                 body = gzip.compress(body, 1, mtime=0)
                 headers["Content-Encoding"] = "gzip"
         if time.monotonic() - self._used > _IDLE:

@@ -1,0 +1,1 @@
+"""Giving recorded events out again, in their order and with their pauses."""

@@ -1,0 +1,166 @@
+"""A replay: the events of one state in the order of their times, each when it is due.
+
+Events of one time come in the order of `seq`. A replay that is resumed goes on behind the last
+event that was delivered, in the state that it began with: its cursor names both. What was sent when
+a replay was killed may be sent again, the cursor being written after it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from lakelog.errors import InvalidSetting
+from lakelog.lake import Lake
+from lakelog.pinned import PinnedLake
+from lakelog.render.formats import QueryResult, encode
+from lakelog.render.vectors import ColumnBatch
+from lakelog.replay.pace import ReplayPace
+from lakelog.replay.targets import ReplayTarget
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays
+from lakelog.store import disk
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+
+COLUMNS = tuple("time type category source subject level message id data".split())
+"""What is given out of an event: what an append takes."""
+_BATCH, _TOGETHER = 16_384, 2_000
+"""Events that are read together, and microseconds within which they are sent together."""
+
+
+@dataclass(frozen=True)
+class ReplayCursor:
+    """How far a replay has come: the state, and time and seq of the last event delivered."""
+
+    lake: str
+    state: str
+    time: int
+    seq: int
+    events: int
+
+    @classmethod
+    def load(cls, path: str, lake: Lake) -> ReplayCursor | None:
+        """Read a cursor, None if there is no file. Raises InvalidSetting for another lake's."""
+        try:
+            cursor = cls(**orjson.loads(disk.read(path)))
+        except FileNotFoundError:
+            return None
+        except (TypeError, orjson.JSONDecodeError):
+            raise InvalidSetting(
+                f"{path} is not the cursor of a replay: name another file"
+            ) from None
+        if cursor.lake != lake.store.lake_id:
+            raise InvalidSetting(f"{path} is the cursor of a replay of another lake")
+        return cursor
+
+    def save(self, path: str) -> None:
+        """Write the cursor, durably."""
+        disk.replace_whole(os.path.abspath(path), orjson.dumps(asdict(self)) + b"\n")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay did: events that were delivered, and whether all were."""
+
+    events: int
+    is_whole: bool
+
+
+@dataclass(frozen=True)
+class ReplaySelection:
+    """Which events are replayed: those for which SQL conditions hold, of a state, "" for the
+    present one."""
+
+    conditions: tuple[str, ...] = ()
+    ref: str = ""
+
+
+class Replay:
+    """One replay of a lake's events to a target."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        selection: ReplaySelection,
+        pace: ReplayPace,
+        target: ReplayTarget,
+        *,
+        cursor: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """`cursor` is a file that keeps how far it came, and from which it goes on."""
+        self._pace, self._target, self._path, self._progress = pace, target, cursor, progress
+        saved_cursor = ReplayCursor.load(cursor, lake) if cursor else None
+        self._lake = lake.store.lake_id
+        self._state = self._pin(lake, selection.ref, saved_cursor)
+        self._conditions = selection.conditions
+        self._cursor = saved_cursor
+
+    def _pin(self, lake: Lake, ref: str, cursor: ReplayCursor | None) -> PinnedLake:
+        if cursor is not None and not ref:
+            return lake.at(cursor.state)
+        return lake.at(ref) if ref else lake.at(lake.settle().move.snapshot)
+
+    def run(self) -> Replayed:
+        """Give out all events that are left. Raises QueryFailed, and what the target raises."""
+        delivered = 0
+        for batch in self._batches():
+            for due in self._due(batch, delivered):
+                if due is None:
+                    return Replayed(delivered, is_whole=False)
+                self._deliver(due)
+                delivered += due.num_rows
+                if self._progress is not None:
+                    self._progress(delivered)
+        return Replayed(delivered, is_whole=True)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        conditions = [f"(\n{condition}\n)" for condition in self._conditions]
+        if self._cursor is not None:
+            position = f"make_timestamptz({self._cursor.time}), {self._cursor.seq}"
+            conditions.append(f"(time, seq) > ({position})")
+        clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        names = ", ".join((*COLUMNS, "seq"))
+        query = f"SELECT {names} FROM events {clause} ORDER BY time, seq"
+        yield from self._state.sql(query).to_arrow_reader(_BATCH)
+
+    def _due(self, batch: pa.RecordBatch, delivered: int) -> Iterator[pa.RecordBatch | None]:
+        """Yield the parts of a batch, each once it is due; None where the replay was stopped."""
+        if self._pace.is_free:
+            yield batch if self._pace.wait_for(0, 0) else None
+            return
+        times, start = arrays.numbers(batch.column("time")).tolist(), 0
+        while start < len(times):
+            if not self._pace.wait_for(times[start], delivered + start):
+                yield None
+                return
+            limit = self._pace.due(times[start], delivered + start) + _TOGETHER / 1e6
+            stop = start + 1
+            while stop < len(times) and self._pace.due(times[stop], delivered + stop) <= limit:
+                stop += 1
+            yield batch.slice(start, stop - start)
+            start = stop
+
+    def _deliver(self, batch: pa.RecordBatch) -> None:
+        rows = batch.select(list(COLUMNS))
+        result = QueryResult(list(COLUMNS), [ColumnBatch(rows)], (COLUMNS.index("data"),))
+        self._target.send(b"".join(map(bytes, encode(result, "ndjson"))))
+        if self._path is not None:
+            final = batch.num_rows - 1
+            events = self._cursor.events if self._cursor else 0
+            self._cursor = ReplayCursor(
+                self._lake,
+                self._state.id,
+                int(arrays.numbers(batch.column("time"))[final]),
+                int(arrays.numbers(batch.column("seq"))[final]),
+                events + batch.num_rows,
+            )
+            self._cursor.save(self._path)

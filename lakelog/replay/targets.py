@@ -1,0 +1,100 @@
+"""Where a replay gives its events: a stream, a program, an address."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import IO, Protocol
+from urllib.parse import urlsplit
+
+from lakelog.clients.connection import ConnectionLost
+from lakelog.clients.http_client import Endpoint, HttpConnection
+from lakelog.errors import InvalidSetting, LakelogError, Unreachable
+
+CONTENT_TYPE = "application/x-ndjson"
+_TRIES, _LONGEST = 10, 10.0
+
+
+class ReplayTarget(Protocol):
+    """Takes events, as JSON lines. What `send` took is delivered."""
+
+    def send(self, lines: bytes) -> None:
+        """Deliver events. Raises LakelogError, OSError."""
+
+    def close(self) -> None:
+        """Wait until all is taken. Raises LakelogError."""
+
+
+class StreamTarget:
+    """A stream of this process, such as its standard output."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def send(self, lines: bytes) -> None:
+        """Write events, and nothing that waits in a buffer."""
+        self._stream.write(lines)
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+class CommandTarget:
+    """A program that reads events from its standard input, one process for all of them."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self._process = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE)
+
+    def send(self, lines: bytes) -> None:
+        """Write events to the program. Raises LakelogError if it has ended."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(lines)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def close(self) -> None:
+        """End its input and wait for the program. Raises LakelogError if it fails."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if self._process.wait():
+            raise self._ended()
+
+    def _ended(self) -> LakelogError:
+        return LakelogError(f"the command {self._command!r} ended with {self._process.wait()}")
+
+
+class HttpTarget:
+    """An address that takes JSON lines by POST. A request without an answer is made again."""
+
+    def __init__(self, url: str) -> None:
+        url_parts = urlsplit(url)
+        host, scheme = url_parts.hostname, url_parts.scheme
+        if scheme not in ("http", "https") or not host or url_parts.username:
+            raise InvalidSetting(
+                "an address is http://HOST/PATH or https://HOST/PATH, without user"
+            )
+        is_tls = scheme == "https"
+        port, query = url_parts.port or (443 if is_tls else 80), url_parts.query
+        self._path = (url_parts.path or "/") + (f"?{query}" if query else "")
+        address = f"{scheme}://{host}:{port}{url_parts.path}"
+        endpoint = Endpoint(address, host, port, is_tls, "")
+        self._connection = HttpConnection(endpoint, {}, compresses=False)
+
+    def send(self, lines: bytes) -> None:
+        """Send events in one request. Raises Unreachable, LakelogError for a refusal."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                self._connection.request("POST", self._path, lines, CONTENT_TYPE)
+                return
+            except ConnectionLost as error:
+                if attempt == _TRIES:
+                    raise Unreachable(str(error)) from None
+                time.sleep(min(0.1 * 2**attempt, _LONGEST))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
