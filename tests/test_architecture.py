@@ -48,9 +48,9 @@ ORDER = {
     "formats": """sqltext uniform_lines format narrow_queries zones local_time encoded
         windows_1252 tables pattern moments jsonl dialect lakelog_json dialects cloudevents
         pieces winevent docker journal documents otlpsql otlp oos bulk line_starts
-        pattern_format columns hash_headers grok re2 definition custom access logformat
-        traffic syslog runtime cef programs logfmt cri auditd compose
-        applog zeek w3c delimited plain leading_times mixture registry""",
+        pattern_format pattern_tables styles columns hash_headers grok re2 definition custom
+        access logformat cef logfmt cri auditd compose zeek w3c delimited plain leading_times
+        mixture registry""",
     "render": "values vectors ordered display formats plots",
     "search": "language condition calls answers",
     "query": """sql frames stream relation tail_rows behaviour providers ref_schemas type_tables

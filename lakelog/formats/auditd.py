@@ -9,12 +9,11 @@ has failed (res, success) is a warning.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.formats import pattern
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, Traits
 from lakelog.formats.sqltext import in_range_sql, time_sql
 from lakelog.segments.sql import literal
 
@@ -41,7 +40,7 @@ class AuditRecords(Format):
         """Return how likely it is (0 to 1) that these are records of auditd."""
         return pattern.share(lines, self.parse)
 
-    def parse(self, line: bytes) -> dict[str, Any]:
+    def parse(self, line: bytes) -> Event:
         """Return the event of one record. Raises InvalidEvent."""
         text = pattern.decoded(line)
         head = re.match(_HEAD, text, re.ASCII)
@@ -52,7 +51,7 @@ class AuditRecords(Format):
         rest = re.sub(_WITHIN, r"\1", text[head.end() :])
         # Up to Linux 2.6 the kernel says that a record is one of user space.
         rest = re.sub(r"^ ?user(?= pid=)", "", rest)
-        event: dict[str, Any] = {"time": stamp, "type": kind, "subject": f"{stamp}:{serial}"}
+        event: Event = {"time": stamp, "type": kind, "subject": f"{stamp}:{serial}"}
         parse_time(stamp)
         if node:
             event["source"] = node

@@ -8,15 +8,13 @@ is no event.
 
 from __future__ import annotations
 
-from typing import Any
-
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
 from lakelog.formats import jsonl
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, JsonObject, Traits
 
 ACTIONS = ("index", "create", "update", "delete")
-Action = tuple[str, dict[str, Any]]
+Action = tuple[str, JsonObject]
 
 
 class BulkRequest(Format):
@@ -33,7 +31,7 @@ class BulkRequest(Format):
             full = full[1:]
         return self.traits.surest if full and action_of(full[0]) else 0.0
 
-    def parse(self, line: bytes) -> dict[str, Any]:
+    def parse(self, line: bytes) -> Event:
         """Return the event of one document. Raises InvalidEvent."""
         return jsonl.FORM.parse(line)
 
@@ -57,7 +55,7 @@ def action_of(line: bytes) -> Action | None:
     return (name, properties) if name in ACTIONS and isinstance(properties, dict) else None
 
 
-def join(action: Action, line: bytes) -> dict[str, Any]:
+def join(action: Action, line: bytes) -> Event:
     """Return the event of a document under its action. Raises InvalidEvent."""
     name, properties = action
     event = jsonl.FORM.parse(line)

@@ -13,12 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.formats import pattern
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, Traits
 from lakelog.formats.pattern import CLOCK, MONTH, Pattern
 from lakelog.formats.zones import TZ
 
@@ -73,7 +72,7 @@ class Envelope(Format):
         own = [line for line in full if line.startswith(_MARKS) or b"EF:" in line]
         return sum(map(self._is_one, own)) / len(full) if own else 0.0
 
-    def parse(self, line: bytes) -> dict[str, Any]:
+    def parse(self, line: bytes) -> Event:
         """Return the event of one line. Raises InvalidEvent."""
         text = pattern.decoded(line)
         match = (_CEF if self.NAME == "cef" else _LEEF).fullmatch(text)
@@ -102,9 +101,9 @@ class Envelope(Format):
 CEF, LEEF = Envelope("cef", __doc__), Envelope("leef", __doc__)
 
 
-def _event(name: str, data: dict[str, str], moment: str) -> dict[str, Any]:
+def _event(name: str, data: dict[str, str], moment: str) -> Event:
     """The event of what an envelope holds, its header's time being `moment`."""
-    event: dict[str, Any] = {"type": name, "source": data["product"], "category": data["class"]}
+    event: Event = {"type": name, "source": data["product"], "category": data["class"]}
     # The event's own time is better than that of the relay which wrote the header.
     moment = next(filter(None, (_time(data.get(key, "")) for key in _TIMES)), moment)
     if moment:

@@ -7,17 +7,17 @@ Batches are documents.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from lakelog.formats import jsonl
 from lakelog.formats.dialect import Dialect
+from lakelog.formats.format import Event, JsonObject
 
 
 @dataclass(frozen=True, eq=False)
 class CloudEvents(Dialect):
     """The dialect of CloudEvents: known by its members, read as JSON lines are."""
 
-    def event(self, members: dict[str, Any]) -> dict[str, Any]:
+    def event(self, members: JsonObject) -> Event:
         """Return the event of an object."""
         return jsonl.typed(members)
 

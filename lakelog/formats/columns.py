@@ -22,6 +22,7 @@ from lakelog.event.encode import parse_time
 from lakelog.event.exact import parse_value
 from lakelog.event.levels import with_word
 from lakelog.formats import pattern, sqltext
+from lakelog.formats.format import Event, JsonObject
 from lakelog.formats.pattern import STATUS
 from lakelog.segments.sql import literal
 
@@ -67,7 +68,7 @@ class Table:
     tabs: bool = False
     nulls: bool = False
 
-    def event(self, text: str) -> dict[str, Any]:
+    def event(self, text: str) -> Event:
         """Return the event of a line. Raises InvalidEvent."""
         cells = self.split(text)
         if len(cells) != len(self.columns):
@@ -75,7 +76,7 @@ class Table:
         # In an own export an empty cell in quotes is text; elsewhere nobody can tell it from null.
         none = (None,) if self.nulls else ("", self.unset)
         values = [None if cell in none else cell for cell in cells]
-        event: dict[str, Any] = {"type": self.type}
+        event: Event = {"type": self.type}
         data = {}
         for column, value in zip(self.columns, values, strict=True):
             if column.kind == "payload":
@@ -242,7 +243,7 @@ def _payload(cell: str) -> Any:
     return orjson.Fragment(cell.replace("\n", " ").replace("\r", " "))
 
 
-def _with_data(event: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+def _with_data(event: Event, data: JsonObject) -> Event:
     """An event with the columns that go into `data`, beside what a payload holds or around it."""
     payload = event.get("data")
     if not data:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import merge, parse_line
 from lakelog.formats import dialects, logfmt, pattern
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, Traits
 
 _COLOURS = pattern.COLOURS
 _LINE = re.compile(
@@ -38,7 +37,7 @@ class ComposeJson(Format):
         full = [line for line in lines if line.strip()]
         return sum(map(self._is_one, full)) / len(full) if full else 0.0
 
-    def parse(self, line: bytes) -> dict[str, Any]:
+    def parse(self, line: bytes) -> Event:
         """Return the event of one line. Raises InvalidEvent."""
         text = pattern.decoded(line)
         match = _LINE.fullmatch(text)
@@ -51,7 +50,7 @@ class ComposeJson(Format):
             event["data"] = merge(event.get("data"), {"source": own})
         return event
 
-    def _of_pairs(self, text: str) -> dict[str, Any]:
+    def _of_pairs(self, text: str) -> Event:
         match = _BAR.match(text)
         if match is None:
             raise InvalidEvent("no service with an object or pairs behind a bar")
@@ -72,9 +71,7 @@ class ComposeJson(Format):
 FORM = ComposeJson(__doc__)
 
 
-def of_service(
-    line: bytes, event: dict[str, Any], read: Callable[[bytes], dict[str, Any] | None]
-) -> dict[str, Any]:
+def of_service(line: bytes, event: Event, read: Callable[[bytes], Event | None]) -> Event:
     """Return the event of a line that is no object without the service before it, which is the
     source; a source that the line itself names stays in `data`. Others are their `event`."""
     match = _PREFIX.match(line)

@@ -22,7 +22,7 @@ from lakelog.event.encode import parse_time
 from lakelog.event.levels import with_word
 from lakelog.formats import columns, grok, local_time, moments, pattern, re2, sqltext
 from lakelog.formats.definition import Definition, read
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, Traits
 from lakelog.formats.grok import Field, shortened
 from lakelog.segments.sql import literal
 
@@ -95,7 +95,7 @@ class CustomFormat(Format):
         full = [line for line in lines if line.strip() and self._begins(line)]
         return sum(map(self._fits, full)) / len(full) if full else 0.0
 
-    def parse(self, line: bytes) -> dict[str, Any]:
+    def parse(self, line: bytes) -> Event:
         """Return the event of a line and of those that continue it. Raises InvalidEvent."""
         text = _decoded(line)
         head, _, rest = text.partition("\n")
@@ -159,9 +159,9 @@ class CustomFormat(Format):
         text = self._time(values) if values else None
         return next((way for way in self._ways if text and way.iso(text) is not None), None)
 
-    def _event(self, head: str, rest: str, values: dict[str, str]) -> dict[str, Any]:
+    def _event(self, head: str, rest: str, values: dict[str, str]) -> Event:
         """The event of a line that fits."""
-        event: dict[str, Any] = {"type": TYPE}
+        event: Event = {"type": TYPE}
         if self._ways and (text := self._time(values)):
             event["time"] = parse_time(moments.iso(self._ways, text), self._zone)
         for column, groups in self._layout.columns.items():

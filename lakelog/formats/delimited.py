@@ -19,7 +19,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
@@ -27,7 +27,7 @@ from lakelog.event.exported import OWN_COLUMNS, is_exported
 from lakelog.event.levels import severity
 from lakelog.formats import columns
 from lakelog.formats.columns import DATA, NOWHERE, Column, Table
-from lakelog.formats.format import Format, Heads, Traits
+from lakelog.formats.format import Event, Format, Heads, Traits
 from lakelog.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import literal
@@ -107,7 +107,7 @@ class Delimited(Format):
         """Return the format of a file that begins so."""
         return DelimitedFormat(head)
 
-    def parse(self, line: bytes) -> dict[str, Any]:
+    def parse(self, line: bytes) -> Event:
         """Refuse a line without its header."""
         raise InvalidEvent("no header line names its columns")
 
@@ -153,7 +153,7 @@ class DelimitedFormat(Format):
         """The format is known."""
         return _SURE
 
-    def parse(self, line: bytes) -> list[dict[str, Any]]:
+    def parse(self, line: bytes) -> list[Event]:
         """Return the event of a record, none for the header. Raises InvalidEvent."""
         try:
             text = line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")

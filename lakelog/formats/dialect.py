@@ -21,7 +21,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line, severity
 from lakelog.event.levels import without_offset
 from lakelog.formats import jsonl, moments, sqltext
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, JsonObject, Traits
 from lakelog.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql
 from lakelog.runtime.lazy import LazyProperty
 
@@ -102,7 +102,7 @@ class Dialect(Format):
     subject: tuple[str, ...] = ()
     category: tuple[str, ...] = ()
     id: tuple[str, ...] = ()
-    prepared: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    prepared: Callable[[JsonObject], JsonObject] | None = None
     exact: bool = False
     lacks: tuple[str, ...] = ()
     traits = Traits(surest=1.01)
@@ -119,11 +119,11 @@ class Dialect(Format):
             return 0.0
         return jsonl.FORM.sniff(lines) * (1 + fits / len(members) / 100)
 
-    def parse(self, line: bytes) -> dict[str, Any]:
+    def parse(self, line: bytes) -> Event:
         """Return the event of one line. Raises InvalidEvent."""
         return self.event(parse_line(line))
 
-    def is_one(self, members: dict[str, Any]) -> bool:
+    def is_one(self, members: JsonObject) -> bool:
         """Whether an object has the members by which the dialect is known."""
         for needs in self._needs:
             for need in needs:
@@ -138,13 +138,13 @@ class Dialect(Format):
         """Of each tuple one must be met."""
         return tuple(tuple(fit.split("|")) for fit in self.fits)
 
-    def event(self, members: dict[str, Any]) -> dict[str, Any]:
+    def event(self, members: JsonObject) -> Event:
         """Return the event of an object. Raises InvalidEvent."""
         # Lines of other kinds in the same file are read as plain JSON lines, not refused.
         if not self.is_one(members):
             return jsonl.typed(members)
         rest = dict(self.prepared(members) if self.prepared else members)
-        event: dict[str, Any] = {}
+        event: Event = {}
         moment = next(filter(_is_given, (_moment(rest, m) for m in self.time)), None)
         word = None
         if isinstance(moment, str):
@@ -210,7 +210,7 @@ SELECT time, {kind} AS type, {column["category"]} AS category, {column["source"]
     OR (severity IS NULL AND coalesce(regexp_matches(grade, '[^ -~]|[+-][0-9]'), false)) AS slow
 FROM typed"""
 
-    def _text(self, values: dict[str, Any], members: tuple[str, ...], empty: bool = False) -> Any:
+    def _text(self, values: JsonObject, members: tuple[str, ...], empty: bool = False) -> Any:
         """The first of some members that a column of text can hold."""
         for member in members:
             value = _at(values, member)
@@ -218,7 +218,7 @@ FROM typed"""
                 return value
         return None
 
-    def _level(self, members: dict[str, Any]) -> str | None:
+    def _level(self, members: JsonObject) -> str | None:
         if self.failure:
             return "INFO" if _at(members, self.failure) in (None, "") else "ERROR"
         grade = next(filter(_is_given, (_at(members, m) for m in self.level)), None)
@@ -268,7 +268,7 @@ FROM typed"""
 
 
 @functools.lru_cache(maxsize=2)
-def objects(lines: tuple[bytes, ...]) -> list[dict[str, Any]]:
+def objects(lines: tuple[bytes, ...]) -> list[JsonObject]:
     """The JSON objects among some lines."""
     result = []
     for line in lines:
@@ -325,7 +325,7 @@ def _parts(need: str) -> tuple[tuple[str, ...], str]:
     return tuple(member.split("/")), regex
 
 
-def _is_met(members: dict[str, Any], need: str) -> bool:
+def _is_met(members: JsonObject, need: str) -> bool:
     keys, regex = _parts(need)
     value: Any = members
     for key in keys:
@@ -347,7 +347,7 @@ def _member(need: str) -> str:
     return need.partition("=")[0]
 
 
-def _moment(members: dict[str, Any], need: str) -> Any:
+def _moment(members: JsonObject, need: str) -> Any:
     """The value that a member has, or the part of it that is the time."""
     member, _, regex = need.partition("=")
     value = _at(members, member)
@@ -398,7 +398,7 @@ def _first_sql(members: tuple[str, ...], empty: bool = False) -> str:
 
 
 def _shape(members: list[str]) -> str:
-    tree: dict[str, Any] = {}
+    tree: JsonObject = {}
     inner = _parents(members)
     for member in members:
         if member in inner:

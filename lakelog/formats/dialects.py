@@ -5,11 +5,10 @@ Audit records have no level; one that failed is an ERROR, any other INFO.
 
 from __future__ import annotations
 
-from typing import Any
-
 from lakelog.event.encode import encode
 from lakelog.formats import dialect, jsonl
 from lakelog.formats.dialect import Dialect, Scale
+from lakelog.formats.format import Event, JsonObject
 from lakelog.formats.tables import path_beside, read_tables
 
 _SCALES: dict[str, Scale] = {
@@ -23,7 +22,7 @@ _SCALES: dict[str, Scale] = {
 _BYTE = range(256)
 
 
-def _with_text(entry: dict[str, Any]) -> dict[str, Any]:
+def _with_text(entry: JsonObject) -> JsonObject:
     """An entry of the journal whose message is text where it was written as a list of bytes."""
     message = entry.get("MESSAGE")
     if not isinstance(message, list) or not all(type(b) is int and b in _BYTE for b in message):
@@ -34,7 +33,7 @@ def _with_text(entry: dict[str, Any]) -> dict[str, Any]:
         return entry
 
 
-def _with_millis(event: dict[str, Any]) -> dict[str, Any]:
+def _with_millis(event: JsonObject) -> JsonObject:
     """An event of log4j2 with its instant as one number of seconds."""
     instant = event.get("instant")
     if not isinstance(instant, dict) or type(instant.get("epochSecond")) is not int:
@@ -47,9 +46,9 @@ def _with_millis(event: dict[str, Any]) -> dict[str, Any]:
 _PREPARATIONS = {"with_text": _with_text, "with_millis": _with_millis}
 
 
-def _dialect(name: str, members: dict[str, Any]) -> Dialect:
+def _dialect(name: str, members: JsonObject) -> Dialect:
     """The dialect that a table declares."""
-    values: dict[str, Any] = {
+    values: JsonObject = {
         key: tuple(value) if isinstance(value, list) else value for key, value in members.items()
     }
     if "scale" in members:
@@ -70,7 +69,7 @@ LINES = tuple(
 NAMED = {form.NAME: form for form in LINES}
 
 
-def event_of(members: dict[str, Any]) -> dict[str, Any]:
+def event_of(members: JsonObject) -> Event:
     """Return the event of an object by its dialect, or as plain JSON lines are read. Raises
     InvalidEvent."""
     form = next((form for form in LINES if form.is_one(members)), None)

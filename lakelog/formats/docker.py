@@ -7,12 +7,12 @@ attributes that Docker was configured to add stay in `data`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
 from lakelog.formats.dialect import Dialect
-from lakelog.formats.format import Format, Heads, Traits
+from lakelog.formats.format import Event, Format, Heads, JsonObject, Traits
 from lakelog.formats.pieces import open_after
 from lakelog.runtime.lazy import Lazy
 
@@ -69,11 +69,11 @@ SELECT * REPLACE (CASE WHEN ends_with(message, chr(10)) THEN message[:-2] ELSE m
             return False
         return not _is_open(parts)
 
-    def parse(self, text: bytes) -> list[dict[str, Any]]:
+    def parse(self, text: bytes) -> list[Event]:
         """Return the events of a record. Raises InvalidEvent."""
         parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
-        lines: list[dict[str, Any]] = []
-        open_: dict[str, dict[str, Any]] = {}
+        lines: list[JsonObject] = []
+        open_: dict[str, JsonObject] = {}
         for part in parts:
             if not _is_piece(part):
                 lines.append(_DIALECT.event(part))
@@ -92,11 +92,11 @@ SELECT * REPLACE (CASE WHEN ends_with(message, chr(10)) THEN message[:-2] ELSE m
 FORM = DockerLog(__doc__)
 
 
-def _is_piece(part: dict[str, Any]) -> bool:
+def _is_piece(part: JsonObject) -> bool:
     return _DIALECT.is_one(part) and isinstance(part["log"], str)
 
 
-def _finished(line: dict[str, Any]) -> dict[str, Any]:
+def _finished(line: JsonObject) -> JsonObject:
     """The event of a joined line; others are events already."""
     event = _DIALECT.event(line) if _is_piece(line) else line
     if isinstance(event.get("message"), str):
@@ -104,6 +104,6 @@ def _finished(line: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
-def _is_open(parts: list[dict[str, Any]]) -> bool:
+def _is_open(parts: list[JsonObject]) -> bool:
     last = {part["stream"]: part["log"] for part in parts if _is_piece(part)}
     return any(not log.endswith("\n") for log in last.values())

@@ -23,7 +23,7 @@ from lakelog.event.encode import encode, parse_line
 from lakelog.event.exact import parse_value
 from lakelog.formats import cloudevents, dialects, jsonl, lakelog_json, sqltext
 from lakelog.formats.dialect import Dialect, glimpse
-from lakelog.formats.format import Format, Heads, Traits
+from lakelog.formats.format import Event, Format, Heads, JsonObject, Traits
 from lakelog.formats.sqltext import VALID
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import literal
@@ -121,7 +121,7 @@ class Documents(Format):
             return _value(text) is not None
         return True
 
-    def parse(self, text: bytes) -> list[dict[str, Any]]:
+    def parse(self, text: bytes) -> list[Event]:
         """Return the events of a document. Raises InvalidEvent."""
         try:
             value = parse_value(text)
@@ -136,7 +136,7 @@ class Documents(Format):
         """Whether an array was opened whose elements are no records of their own."""
         return self.indent is None and re.match(_OPEN.encode(), text) is not None
 
-    def _event(self, element: Any, siblings: dict[str, Any]) -> dict[str, Any]:
+    def _event(self, element: Any, siblings: JsonObject) -> Event:
         try:
             members = _as_object(element)
             members = {**siblings, **members} if siblings else members
@@ -194,7 +194,7 @@ SELECT * REPLACE (position >> {_SHIFT} AS position), position & {(1 << _SHIFT) -
 FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
 
 
-def _elements(value: Any) -> list[tuple[Any, dict[str, Any]]]:
+def _elements(value: Any) -> list[tuple[Any, JsonObject]]:
     """The events of a document, each with the other members of the object around their list."""
     if isinstance(value, list):
         return [(element, {}) for element in value]
@@ -215,7 +215,7 @@ def _is_answer(value: Any) -> bool:
     return isinstance(first, dict) and dialects.NAMED["cloudwatch"].is_one(first)
 
 
-def _as_object(element: Any) -> dict[str, Any]:
+def _as_object(element: Any) -> JsonObject:
     """An element as a line of its own would be read. Raises InvalidEvent."""
     if isinstance(element, dict):
         return element
@@ -239,7 +239,7 @@ def _value(text: bytes) -> list[Any] | None:
         return None
 
 
-def _first_element(head: bytes) -> dict[str, Any] | None:
+def _first_element(head: bytes) -> JsonObject | None:
     """The first object that is an event, as far as it can be seen."""
     first = next((element for element, _ in _elements(glimpse(head))), None)
     return first if isinstance(first, dict) else None

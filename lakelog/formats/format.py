@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Event: TypeAlias = dict[str, Any]
 """The members of one event, as `lakelog.event` encodes them."""
+JsonObject: TypeAlias = dict[str, Any]
+"""An object as it was parsed."""
 Heads: TypeAlias = "tuple[np.ndarray, bool | None]"
 """Which lines begin a record, and whether the last record is open; None if no line says so yet."""
 

@@ -2,118 +2,28 @@
 
 `expand` turns one into a regex that RE2 reads, whose groups are numbered `g1`, `g2` ... in the
 order of `fields`; all other groups do not capture. Names of grok patterns are those that Logstash
-documents, and those a user defines. The definitions here are written for RE2: no lookaround, no
-backreferences, so that no line takes more than linear time.
+documents, which `grok.toml` defines, and those a user defines.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lakelog.errors import InvalidSetting
+from lakelog.formats.tables import path_beside, read_tables
 from lakelog.runtime.closest import closest
 
-PATTERNS = {
-    "WORD": r"\b\w+\b",
-    "NOTSPACE": r"\S+",
-    "SPACE": r"\s*",
-    "DATA": ".*?",
-    "GREEDYDATA": ".*",
-    "INT": r"[+-]?\d+",
-    "POSINT": r"\b[1-9]\d*\b",
-    "NONNEGINT": r"\b\d+\b",
-    "BASE10NUM": r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)",
-    "NUMBER": "%{BASE10NUM}",
-    "BASE16NUM": "[+-]?(?:0x)?[0-9A-Fa-f]+",
-    "BASE16FLOAT": r"[+-]?(?:0x)?[0-9A-Fa-f]+(?:\.[0-9A-Fa-f]*)?",
-    "BOOL": "(?:true|false|TRUE|FALSE|True|False)",
-    "QUOTEDSTRING": r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)""",
-    "QS": "%{QUOTEDSTRING}",
-    "UUID": "[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}",
-    "URN": r"urn:[0-9A-Za-z][0-9A-Za-z-]{0,31}:[0-9A-Za-z()+,.:=@;$_!*'/?#%-]+",
-    # hosts and addresses
-    "USERNAME": r"[\w.-]+",
-    "USER": "%{USERNAME}",
-    "EMAILLOCALPART": r"[\w.!#$%&'*+/=?^`{|}~-]+",
-    "EMAILADDRESS": "%{EMAILLOCALPART}@%{HOSTNAME}",
-    "MAC": "(?:%{CISCOMAC}|%{WINDOWSMAC}|%{COMMONMAC})",
-    "CISCOMAC": r"(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}",
-    "WINDOWSMAC": "(?:[0-9A-Fa-f]{2}-){5}[0-9A-Fa-f]{2}",
-    "COMMONMAC": "(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}",
-    "IPV4": r"(?:%{OCTET}\.){3}%{OCTET}\b",
-    "OCTET": r"\b(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)",
-    "IPV6": r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:%{IPV4}|[0-9A-Fa-f]{0,4})(?:%[\w.-]+)?",
-    "IP": "(?:%{IPV6}|%{IPV4})",
-    "HOSTNAME": r"\b[0-9A-Za-z](?:[0-9A-Za-z._-]*[0-9A-Za-z_])?\b\.?",
-    "HOST": "%{HOSTNAME}",
-    "IPORHOST": "(?:%{IP}|%{HOSTNAME})",
-    "HOSTPORT": "%{IPORHOST}:%{POSINT}",
-    # paths
-    "PATH": "(?:%{UNIXPATH}|%{WINPATH})",
-    "UNIXPATH": r"(?:/[\w%!$@:.,+~-]*)+",
-    "WINPATH": r"(?:[A-Za-z]:|\\)(?:\\[^\\?*\s]*)+",
-    "TTY": r"/dev/(?:pts|tty\w*)(?:/?\w+)?",
-    "URIPROTO": r"[A-Za-z][\w+.-]*",
-    "URIHOST": "%{IPORHOST}(?::%{POSINT})?",
-    "URIPATH": r"(?:/[\w$.+!*'(){},~:;=@#%&-]*)+",
-    "URIQUERY": r"[\w$.+!*'|(){},~@#%&/=:;?\[\]<>-]*",
-    "URIPARAM": r"\?%{URIQUERY}",
-    "URIPATHPARAM": "%{URIPATH}(?:%{URIPARAM})?",
-    "URI": "%{URIPROTO}://(?:%{USER}(?::[^@]*)?@)?(?:%{URIHOST})?(?:%{URIPATHPARAM})?",
-    # times
-    "MONTH": r"\b(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
-    r"|Sep(?:tember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b",
-    "MONTHNUM": "(?:1[0-2]|0?[1-9])",
-    "MONTHNUM2": "(?:0[1-9]|1[0-2])",
-    "MONTHDAY": r"(?:0[1-9]|[12]\d|3[01]|[1-9])",
-    "DAY": "(?:Mon(?:day)?|Tue(?:sday)?|Wed(?:nesday)?|Thu(?:rsday)?|Fri(?:day)?|Sat(?:urday)?"
-    "|Sun(?:day)?)",
-    "YEAR": r"(?:\d\d){1,2}",
-    "HOUR": r"(?:2[0-3]|[01]?\d)",
-    "MINUTE": r"[0-5]\d",
-    "SECOND": r"(?:[0-5]?\d|60)(?:[:.,]\d+)?",
-    "TIME": "%{HOUR}:%{MINUTE}:%{SECOND}",
-    "DATE_US": "%{MONTHNUM}[/-]%{MONTHDAY}[/-]%{YEAR}",
-    "DATE_EU": "%{MONTHDAY}[./-]%{MONTHNUM}[./-]%{YEAR}",
-    "DATE": "(?:%{DATE_US}|%{DATE_EU})",
-    "ISO8601_TIMEZONE": "(?:Z|[+-]%{HOUR}(?::?%{MINUTE})?)",
-    "ISO8601_SECOND": "%{SECOND}",
-    "TIMESTAMP_ISO8601": r"\d{4}-%{MONTHNUM}-%{MONTHDAY}[T ]%{HOUR}:?%{MINUTE}(?::?%{SECOND})?"
-    " ?%{ISO8601_TIMEZONE}?",
-    "DATESTAMP": "%{DATE}[- ]%{TIME}",
-    "TZ": "[A-Z]{3,5}",
-    "DATESTAMP_RFC822": "%{DAY} %{MONTH} %{MONTHDAY} %{YEAR} %{TIME} %{TZ}",
-    "DATESTAMP_RFC2822": "%{DAY}, %{MONTHDAY} %{MONTH} %{YEAR} %{TIME} %{ISO8601_TIMEZONE}",
-    "DATESTAMP_OTHER": "%{DAY} %{MONTH} %{MONTHDAY} %{TIME} %{TZ} %{YEAR}",
-    "HTTPDATE": r"%{MONTHDAY}/%{MONTH}/\d{4}:%{TIME} %{INT}",
-    "HTTPDERROR_DATE": "%{DAY} %{MONTH} %{MONTHDAY} %{TIME} %{YEAR}",
-    "SYSLOGTIMESTAMP": "%{MONTH} +%{MONTHDAY} %{TIME}",
-    "UNIXTIME": r"\b\d{9,10}(?:\.\d{1,9})?\b",
-    # what programs write
-    "LOGLEVEL": "(?i:trace|debug|info(?:rmation)?|notice|warn(?:ing)?|err(?:or)?|crit(?:ical)?"
-    "|fatal|severe|alert|emerg(?:ency)?|panic|verbose|fine(?:st)?)",
-    "JAVACLASS": r"(?:[A-Za-z_$][\w$]*\.)*[A-Za-z_$][\w$]*",
-    "JAVAFILE": r"[\w. $-]+",
-    "JAVAMETHOD": r"(?:<init>|<clinit>|[A-Za-z_$][\w$]*)",
-    "PROG": r"[^\s\[\]:]+",
-    "SYSLOGPROG": r"%{PROG:program}(?:\[%{POSINT:pid:int}\])?",
-    "SYSLOGHOST": "%{IPORHOST}",
-    "SYSLOGFACILITY": r"<%{NONNEGINT:facility:int}\.%{NONNEGINT:priority:int}>",
-    "SYSLOGBASE": "%{SYSLOGTIMESTAMP:timestamp} (?:%{SYSLOGFACILITY} )?"
-    "%{SYSLOGHOST:logsource} %{SYSLOGPROG}:",
-    "SYSLOGLINE": "%{SYSLOGBASE} %{GREEDYDATA:message}",
-    "HTTPDUSER": "(?:%{EMAILADDRESS}|%{USER})",
-    "COMMONAPACHELOG": r"%{IPORHOST:clientip} (?:-|%{HTTPDUSER:ident}) (?:-|%{HTTPDUSER:auth})"
-    r" \[%{HTTPDATE:timestamp}\] "
-    r'"(?:%{WORD:verb} %{NOTSPACE:request}(?: HTTP/%{NUMBER:httpversion})?|%{DATA:rawrequest})"'
-    r" %{INT:response:int} (?:-|%{NUMBER:bytes:int})",
-    "COMBINEDAPACHELOG": "%{COMMONAPACHELOG} %{QS:referrer} %{QS:agent}",
-    "HTTPD_COMMONLOG": "%{COMMONAPACHELOG}",
-    "HTTPD_COMBINEDLOG": "%{COMBINEDAPACHELOG}",
-}
-"""The patterns that can be named; a user's own of the same name goes before."""
+
+@functools.cache
+def built_in() -> dict[str, str]:
+    """The patterns that can be named; a user's own of the same name goes before."""
+    patterns = read_tables(path_beside(__file__, "grok.toml"))
+    return {name: "".join(pieces) for name, pieces in patterns.items()}
+
+
 KINDS = ("int", "float")
 NAME = re.compile(r"[A-Za-z_]\w*")
 LENGTH_MAX = 64 * 1024
@@ -167,7 +77,7 @@ class _Expander:
 
 def expand(text: str, defines: Mapping[str, str] | None = None) -> Expansion:
     """Return what a pattern means; `defines` are the user's own. Raises InvalidSetting."""
-    expander = _Expander(text, {**PATTERNS, **(defines or {})})
+    expander = _Expander(text, {**built_in(), **(defines or {})})
     regex = _expanded(expander, text, ())
     return Expansion(regex, tuple(expander.fields))
 

@@ -14,7 +14,7 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import to_json
 from lakelog.formats.dialects import NAMED
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, JsonObject, Traits
 
 _FIELD = "[A-Za-z_][A-Za-z0-9_]*"
 _FIRST = re.compile(rb"\s*(__CURSOR|__REALTIME_TIMESTAMP|__SEQNUM)=[^\n]*\n")
@@ -62,7 +62,7 @@ class JournalExport(Format):
             return self
         return replace(self, traits=replace(self.traits, begins=f"^{first[1].decode()}="))
 
-    def parse(self, text: bytes) -> dict[str, Any]:
+    def parse(self, text: bytes) -> Event:
         """Return the event of an entry. Raises InvalidEvent."""
         values = values_of(text)
         if "__REALTIME_TIMESTAMP" not in values:
@@ -73,9 +73,9 @@ class JournalExport(Format):
 FORM = JournalExport(__doc__)
 
 
-def values_of(text: bytes) -> dict[str, Any]:
+def values_of(text: bytes) -> JsonObject:
     """Return the fields of an entry as the journal's JSON has them. Raises InvalidEvent."""
-    values: dict[str, Any] = {}
+    values: JsonObject = {}
     for name, value in _fields(text):
         if name not in values:
             values[name] = value

@@ -7,12 +7,10 @@ for a level stays there, too, where it is not the name of the severity (`warning
 
 from __future__ import annotations
 
-from typing import Any
-
 from lakelog.event.encode import gather, merge, parse_line
 from lakelog.event.levels import severity, with_word, without_offset
 from lakelog.formats import moments, narrow_queries
-from lakelog.formats.format import Format
+from lakelog.formats.format import Event, Format, JsonObject
 from lakelog.formats.sqltext import (
     DEFAULT_TYPE,
     HINTS,
@@ -45,7 +43,7 @@ class JsonLines(Format):
         full = [line for line in lines if line.strip()]
         return sum(line.lstrip()[:1] == b"{" for line in full) / len(full) if full else 0.0
 
-    def parse(self, line: bytes) -> dict[str, Any]:
+    def parse(self, line: bytes) -> Event:
         """Return the event of one line. Raises InvalidEvent."""
         return typed(parse_line(line))
 
@@ -64,7 +62,7 @@ class JsonLines(Format):
 FORM = JsonLines(__doc__)
 
 
-def typed(event: dict[str, Any]) -> dict[str, Any]:
+def typed(event: Event) -> Event:
     """Return a parsed line with a type, which some other key may hint at; without one of its own
     its `id` is no event's, and goes into `data`. Its time is ISO text if its spelling is known."""
     if any(isinstance(event.get(key), str) for key in TIMES):
@@ -82,7 +80,7 @@ def typed(event: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
-def _timed(event: dict[str, Any]) -> dict[str, Any]:
+def _timed(event: Event) -> Event:
     """An event whose time is text that `parse_time` reads, if its spelling is known. The other
     times of several stay as they are; an empty text is no time."""
     times = [k for k in event if k in TIMES and event[k] is not None]
@@ -96,7 +94,7 @@ def _timed(event: dict[str, Any]) -> dict[str, Any]:
     return event if zone is None else {"tz": zone, **event}
 
 
-def _without_id(event: dict[str, Any]) -> dict[str, Any]:
+def _without_id(event: Event) -> Event:
     """An event whose `id` is in `data` like other unknown keys, in their order."""
     envelope = {k: v for k, v in event.items() if k in _KNOWN and k != "id"}
     extra = {k: v for k, v in event.items() if k not in envelope}

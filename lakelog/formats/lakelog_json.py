@@ -7,13 +7,11 @@ event is the same as before; any other object is read as JSON lines are.
 
 from __future__ import annotations
 
-from typing import Any
-
 from lakelog.event.encode import parse_line
 from lakelog.event.exported import EVENT_COLUMNS, OWN_COLUMNS, is_exported
 from lakelog.formats import jsonl, sqltext
 from lakelog.formats.dialect import objects
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, JsonObject, Traits
 from lakelog.formats.jsonl import JsonLines
 from lakelog.segments.sql import literal
 
@@ -37,15 +35,15 @@ class LakelogJson(Format):
             return 0.0
         return self.traits.surest * jsonl.FORM.sniff(lines)
 
-    def is_one(self, members: dict[str, Any]) -> bool:
+    def is_one(self, members: JsonObject) -> bool:
         """Whether an object has the members of an exported event and no others."""
         return is_exported(members)
 
-    def parse(self, line: bytes) -> dict[str, Any]:
+    def parse(self, line: bytes) -> Event:
         """Return the event of one line. Raises InvalidEvent."""
         return self.event(parse_line(line))
 
-    def event(self, members: dict[str, Any]) -> dict[str, Any]:
+    def event(self, members: JsonObject) -> Event:
         """Return the event of an object. Raises InvalidEvent."""
         own = OWN_COLUMNS if self.is_one(members) else ()
         return jsonl.typed({k: v for k, v in members.items() if k not in own})

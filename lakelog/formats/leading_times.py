@@ -100,11 +100,7 @@ _PACKED = r"(?P<hour>[01]\d|2[0-3])(?P<minute>[0-5]\d)"
 _DATES = (_YMD, _TRIPLE, rf"{_DAY_NAME}[-/. ]{_YEAR}", rf"{_NAME_DAY},? {_YEAR}")
 
 
-def _shapes(*regexes: str) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(regex, re.ASCII) for regex in regexes)
-
-
-_DIGITS = _shapes(
+_DIGITS = (
     rf"{_YMD}{_GAP}{_CLOCK}{_ZONE}{_END}",
     rf"{_YMD}[ T_-]{_DOTTED}{_ZONE}{_END}",
     rf"{_TRIPLE}{_GAP}{_CLOCK}{_ZONE}{_END}",
@@ -126,9 +122,9 @@ _DIGITS = _shapes(
     r"(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})\.?[ T](?P<hour>\d{1,2}):(?P<minute>[0-5]\d)"
     rf":(?P<second>[0-6]\d)(?:[.,](?P<fraction>\d{{1,9}}))?{_ZONE}{_END}",
 )
-_LETTERS = _shapes(
+_LETTERS = (
     rf"{_NAME_DAY}(?:,? {_YEAR})?(?:,? {{1,2}}|:| at |, at ){_CLOCK}{_ZONE}"
-    rf"(?: (?P<last>(?:19|20)\d\d)(?!\d|[:.-]\d))?{_END}"
+    rf"(?: (?P<last>(?:19|20)\d\d)(?!\d|[:.-]\d))?{_END}",
 )
 _LIKE = re.compile(
     r"(?:\d{1,4}[-/.](?:\d{1,2}|[A-Za-z]{3,9})[-/.]\d{1,4}[T ,:_@|-]{1,3}\d{1,2}[:.h]\d\d"
@@ -287,13 +283,19 @@ def _at(head: str, start: int) -> tuple[str, int, str] | None:
     first = head[place : place + 1]
     if not first.isascii() or not first.isalnum():
         return None
-    for shape in _DIGITS if first.isdigit() else _LETTERS:
+    for shape in _shapes(_DIGITS if first.isdigit() else _LETTERS):
         match = shape.match(head, place)
         groups = match.groupdict() if match is not None else None
         if groups is not None and match is not None and (iso := _iso(groups)):
             word = groups.get("tz") or ""
             return iso, match.end(), word if word in SEVERAL else ""
     return None
+
+
+@functools.cache
+def _shapes(regexes: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
+    """Compiled when a line is first read so: that takes longer than to load all other formats."""
+    return tuple(re.compile(regex, re.ASCII) for regex in regexes)
 
 
 def _iso(groups: Mapping[str, str | None]) -> str:

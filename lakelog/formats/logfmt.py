@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import with_word, without_offset
 from lakelog.formats import pattern
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, Traits
 from lakelog.formats.sqltext import in_range_sql, level_sql, time_sql, with_word_sql
 
 _KEY = r'[^ \t="]+'
@@ -44,7 +43,7 @@ class LogfmtLines(Format):
         """Return how likely it is (0 to 1) that these are lines of pairs."""
         return pattern.share(lines, self.parse)
 
-    def parse(self, line: bytes) -> dict[str, Any]:
+    def parse(self, line: bytes) -> Event:
         """Return the event of one line. Raises InvalidEvent."""
         text, data = pattern.decoded(line), dict[str, str]()
         if priority := re.match(_PRIORITY, text, re.ASCII):
@@ -56,7 +55,7 @@ class LogfmtLines(Format):
             if key in data:
                 raise InvalidEvent(f"key {key[:40]!r} is given twice")
             data[key] = _unquoted(value)
-        event: dict[str, Any] = {"type": "log"}
+        event: Event = {"type": "log"}
         # FortiGate: the date and the time of day are pairs of their own.
         if _is_full(_DAY, data.get("date")) and _is_full(_CLOCK, data.get("time")):
             zone = data["tz"] if _is_full(_ZONE, data.get("tz")) else ""

@@ -11,8 +11,7 @@ import re
 from dataclasses import dataclass, field
 
 from lakelog.errors import InvalidSetting
-from lakelog.formats.access import REQUEST
-from lakelog.formats.pattern import MONTH, STATUS, Pattern
+from lakelog.formats.pattern import MONTH, REQUEST, STATUS, Pattern
 from lakelog.formats.pattern_format import PatternFormat
 
 _TOKEN = re.compile(

@@ -21,7 +21,6 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line, parse_time
 from lakelog.formats import (
     access,
-    applog,
     auditd,
     compose,
     cri,
@@ -35,9 +34,7 @@ from lakelog.formats import (
     oos,
     pattern,
     plain,
-    runtime,
-    syslog,
-    traffic,
+    styles,
 )
 from lakelog.formats.dialect import Dialect
 from lakelog.formats.format import Event, Format, FormatWrapper
@@ -48,23 +45,23 @@ CARRIED = object()
 """The time of an event that has the one of the line before."""
 ARRIVAL = object()
 """The time of an event whose line has one that cannot be read: that of its ingest."""
-PROGRAMS = applog.FORM.rivals
+PROGRAMS = styles.PROGRAMS
 """Formats of single programs."""
 STYLES: tuple[Format, ...] = (
     auditd.FORM,
     compose.FORM,
     *PROGRAMS,
     access.FORM,
-    syslog.FORM,
-    traffic.FORM,
-    runtime.FORM,
+    styles.SYSLOG,
+    styles.TRAFFIC,
+    styles.RUNTIME,
     logfmt.FORM,
-    applog.FORM,
+    styles.APPLOG,
     leading_times.FORM,
     plain.FORM,
 )
 """The styles of lines, besides JSON; the first that fits decides."""
-_UNTIMED = (runtime.FORM, logfmt.FORM, plain.FORM, compose.FORM, *PROGRAMS)
+_UNTIMED = (styles.RUNTIME, logfmt.FORM, plain.FORM, compose.FORM, *PROGRAMS)
 """Formats whose own lines get the time of the line before if they have none."""
 _STYLED = "|".join((line_starts.STYLED, *(form.traits.head for form in PROGRAMS)))
 """Lines of text on which styles are tried, whichever way they are read: all others are text."""

@@ -6,12 +6,11 @@ Only the first five bars split; the JSON may hold more of them.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
 from lakelog.formats import narrow_queries
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, Traits
 from lakelog.formats.sqltext import LARGE_WRITTEN, in_range_sql, odd_sql, time_sql
 
 _SHAPE = re.compile(
@@ -33,7 +32,7 @@ class OosLines(Format):
         full = [line for line in lines if line.strip()]
         return sum(bool(_SHAPE.match(line)) for line in full) / len(full) if full else 0.0
 
-    def parse(self, line: bytes) -> dict[str, Any]:
+    def parse(self, line: bytes) -> Event:
         """Return the event of one line. Raises InvalidEvent."""
         try:
             parts = line.decode("utf-8").rstrip("\r\n").split("|", 5)
@@ -42,7 +41,7 @@ class OosLines(Format):
         if len(parts) != 6:
             raise InvalidEvent(f"{len(parts)} fields, but an OOS line has 6, separated by |")
         time, name, category, source, subject, text = parts
-        event: dict[str, Any] = {"time": time, "type": name}
+        event: Event = {"time": time, "type": name}
         event.update({"category": category, "source": source, "subject": subject})
         if text.strip():
             event["data"] = parse_value(text.encode())

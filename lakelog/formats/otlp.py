@@ -17,7 +17,7 @@ from lakelog.event.encode import parse_time, severity
 from lakelog.event.exact import parse_value
 from lakelog.formats import documents, otlpsql
 from lakelog.formats.dialect import OTEL
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, JsonObject, Traits
 
 _KINDS = {
     "resourceLogs": ("scopeLogs", "logRecords"),
@@ -47,7 +47,7 @@ class OtlpRequests(Format):
         """Whether a record that nothing follows yet has its end."""
         return documents.FORM.complete(text)
 
-    def parse(self, text: bytes) -> list[dict[str, Any]]:
+    def parse(self, text: bytes) -> list[Event]:
         """Return the events of a request. Raises InvalidEvent."""
         value = parse_value(text)
         requests = value if isinstance(value, list) else [value]
@@ -97,7 +97,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _request(request: dict[str, Any]) -> list[dict[str, Any]]:
+def _request(request: JsonObject) -> list[Event]:
     result = []
     for kind, (scopes, records) in _KINDS.items():
         for part in _listed(request.get(kind)):
@@ -109,7 +109,7 @@ def _request(request: dict[str, Any]) -> list[dict[str, Any]]:
     return result
 
 
-def _listed(value: Any) -> list[dict[str, Any]]:
+def _listed(value: Any) -> list[JsonObject]:
     """The objects of a list. Raises InvalidEvent for anything else that is given."""
     if value is None:
         return []
@@ -118,7 +118,7 @@ def _listed(value: Any) -> list[dict[str, Any]]:
     return value
 
 
-def _described(value: Any, schema: Any, *, flat: bool) -> dict[str, Any]:
+def _described(value: Any, schema: Any, *, flat: bool) -> JsonObject:
     """A resource by its attributes, or a scope with them."""
     value = value if isinstance(value, dict) else {}
     result = {k: v for k, v in value.items() if k != "attributes"}
@@ -132,13 +132,11 @@ def _described(value: Any, schema: Any, *, flat: bool) -> dict[str, Any]:
     return result | ({"schemaUrl": schema} if schema else {})
 
 
-def _event(
-    kind: str, record: dict[str, Any], resource: dict[str, Any], scope: dict[str, Any]
-) -> dict[str, Any]:
+def _event(kind: str, record: JsonObject, resource: JsonObject, scope: JsonObject) -> Event:
     data = dict(record)
     if "attributes" in data:
         data["attributes"] = attributes(data["attributes"])
-    event: dict[str, Any] = {"type": "log"}
+    event: Event = {"type": "log"}
     # A body of text is the message; structure stays in the payload.
     if kind == "resourceLogs":
         body = plain(data.pop("body", None))
@@ -166,11 +164,11 @@ def _event(
     return event | {"data": data | ({"scope": scope} if scope else {})}
 
 
-def _moment(data: dict[str, Any], kind: str) -> Any:
+def _moment(data: JsonObject, kind: str) -> Any:
     names = ("timeUnixNano", "observedTimeUnixNano", "startTimeUnixNano")
     moments = [data.get(name) for name in names]
     if kind == "resourceMetrics":
-        points_of: dict[str, Any] = next(
+        points_of: JsonObject = next(
             (data[k] for k in _POINTS if isinstance(data.get(k), dict)), {}
         )
         points = points_of.get("dataPoints")
@@ -183,7 +181,7 @@ def _is_none(moment: Any) -> bool:
     return moment in (None, "", "0") or (type(moment) is int and moment == 0)
 
 
-def _level(data: dict[str, Any]) -> str | None:
+def _level(data: JsonObject) -> str | None:
     number, text, status = data.get("severityNumber"), data.get("severityText"), data.get("status")
     if isinstance(number, str) and re.fullmatch(r"[0-9]{1,2}", number, re.ASCII):
         number = int(number)
@@ -197,7 +195,7 @@ def _level(data: dict[str, Any]) -> str | None:
     return "ERROR" if failed else None
 
 
-def _with_valid_time(event: dict[str, Any]) -> dict[str, Any]:
+def _with_valid_time(event: Event) -> Event:
     """An event, or where its time is none, what it holds."""
     try:
         parse_time(event.get("time", 0))

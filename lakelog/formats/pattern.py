@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from string import Formatter
-from typing import Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import with_word
 from lakelog.formats import sqltext
+from lakelog.formats.format import Event
 from lakelog.formats.local_time import zone_of
 from lakelog.formats.zones import ZONES
 from lakelog.runtime.lazy import LazyProperty
@@ -35,6 +35,10 @@ SPACE = " \t\n\v\f\r"
 MESSAGE = "(?P<message>.*)"
 REST = f"(?: {MESSAGE})?"
 """The message may be empty, and then the space before it is missing."""
+_QUOTED_SIGN = r'(?:[^"\\]|\\.)'
+_TARGET = rf'(?P<path>(?:[^"\\?]|\\.)+?)(?:\?(?P<query>{_QUOTED_SIGN}*?))?'
+REQUEST = rf"(?:(?P<method>[A-Za-z_-]+) {_TARGET}(?: (?P<protocol>HTTP/[\d.]+))?|{_QUOTED_SIGN}*)"
+"""A request line, cut into its parts where it has them."""
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _WIDTHS = {"day": 2, "month": 2, "hour": 2, "min": 2, "sec": 2, "millis": 3}
 """Groups of a time that may be written without leading zeros, and how long they are with them."""
@@ -128,9 +132,9 @@ class Pattern:
         value = value.replace('""', '"') if name in self.doubled else value
         return re.sub(ESCAPE, r"\1", value) if name in self.quoted else value
 
-    def event(self, values: dict[str, str | None]) -> dict[str, Any]:
+    def event(self, values: dict[str, str | None]) -> Event:
         """Return the event that groups give."""
-        event: dict[str, Any] = {"type": self.type}
+        event: Event = {"type": self.type}
         if self.time != "-":
             event["time"] = iso(self.time, values)
         for column in ("message", "source", "subject"):
@@ -190,7 +194,7 @@ class Pattern:
 
 def parse(
     patterns: Sequence[Pattern], line: bytes, otherwise: str, *, joined: bool = False
-) -> dict[str, Any]:
+) -> Event:
     """Return the event of a line; raises InvalidEvent, with the reason `otherwise` if none fits.
 
     Lines that are `joined` to it go after its message.
@@ -212,7 +216,7 @@ def parse(
     return event
 
 
-def _first(patterns: Sequence[Pattern], text: str) -> dict[str, Any] | None:
+def _first(patterns: Sequence[Pattern], text: str) -> Event | None:
     """The event by the first pattern that fits."""
     for pattern in patterns:
         values = pattern.groups(text)
@@ -241,7 +245,7 @@ def decoded(line: bytes) -> str:
         raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
 
 
-def share(lines: list[bytes], read: Callable[[bytes], dict[str, Any]]) -> float:
+def share(lines: list[bytes], read: Callable[[bytes], Event]) -> float:
     """The share of the lines that are not blank that are events with a time of their own."""
     full = [line for line in lines if line.strip()]
     return sum(_timed(line, read) for line in full) / len(full) if full else 0.0
@@ -364,7 +368,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _timed(line: bytes, read: Callable[[bytes], dict[str, Any]]) -> bool:
+def _timed(line: bytes, read: Callable[[bytes], Event]) -> bool:
     if line.lstrip()[:1] == b"{":
         return False
     try:

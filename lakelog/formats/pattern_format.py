@@ -1,6 +1,6 @@
 """Formats that patterns describe: one declaration of a line gives its SQL and its exact rule.
 
-Those of single programs are declared in `programs.toml`.
+Most are declared in tables, see `pattern_tables.py`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.levels import severity
-from lakelog.formats import line_starts, pattern, sqltext
+from lakelog.formats import line_starts, pattern
 from lakelog.formats.format import Event, Format, FormatWrapper, Traits
 from lakelog.formats.pattern import COLOURS, Level, Pattern
 from lakelog.runtime.lazy import LazyProperty
 
 UNTIMED_SCORE = 0.9
 """The score of a line without a time, of formats that know their lines by more than a time."""
-
-ANY_WORD = Level("level", sqltext.level_sql, severity)
-"""A level by any of its names; none by another word."""
 _FIRST_WORD = "^([A-Za-z]{3,9}):"
 _BY_LINE = Traits(by_line=True)
 _FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r]*\n)*([ \t]*)([^\n]*)")

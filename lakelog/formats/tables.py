@@ -7,7 +7,7 @@ import tomllib
 from typing import Any
 
 
-def read_tables(path: str) -> dict[str, dict[str, Any]]:
+def read_tables(path: str) -> dict[str, Any]:
     """Return the tables of a file in their order. Raises TOMLDecodeError, OSError."""
     with open(path, "rb") as file:
         return tomllib.load(file)

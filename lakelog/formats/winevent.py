@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
 from lakelog.formats.dialects import NAMED
-from lakelog.formats.format import Format, Traits
+from lakelog.formats.format import Event, Format, JsonObject, Traits
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class WindowsEvents(Format):
         """Whether a record that nothing follows yet has its end."""
         return text.rstrip().endswith((b"</Event>", b"</Events>", b"\n}"))
 
-    def parse(self, text: bytes) -> list[dict[str, Any]]:
+    def parse(self, text: bytes) -> list[Event]:
         """Return the events of a record. Raises InvalidEvent."""
         try:
             decoded = text.decode("utf-8").removeprefix("\ufeff")
@@ -91,7 +91,7 @@ class _Node:
     text: str = ""
 
 
-def _event(text: str, *, alone: bool) -> dict[str, Any]:
+def _event(text: str, *, alone: bool) -> Event:
     """The event of an element; a damaged one among others of its record is kept as text."""
     try:
         members = {"Event": _value(_tree(text))}
@@ -142,7 +142,7 @@ def _value(node: _Node) -> Any:
     plain = _number(node.name, text) if text.strip() else None
     if not node.attributes and not node.children:
         return plain
-    value: dict[str, Any] = {}
+    value: JsonObject = {}
     if node.attributes:
         value["#attributes"] = {k: _number(k, v) for k, v in node.attributes.items()}
     if plain is not None:
@@ -150,7 +150,7 @@ def _value(node: _Node) -> Any:
     return value | _members(node)
 
 
-def _members(node: _Node) -> dict[str, Any]:
+def _members(node: _Node) -> JsonObject:
     """The children by their names, <Data> by the names they are given; a list of several."""
     several: dict[str, list[Any]] = {}
     for child in node.children:

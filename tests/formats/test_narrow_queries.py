@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakelog.formats import access, applog, pattern, syslog
+from lakelog.formats import access, pattern, styles
 from tests.support.effort import share
 from tests.support.samples import lines_of
 from tests.support.text_lines import edited, has_time
@@ -43,7 +43,7 @@ def some_lines(form: Any) -> st.SearchStrategy[list[bytes]]:
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("form", [access.FORM, syslog.FORM, applog.FORM], ids=lambda f: f.NAME)
+@pytest.mark.parametrize("form", [access.FORM, styles.SYSLOG, styles.APPLOG], ids=lambda f: f.NAME)
 @settings(max_examples=share(60))
 @given(data=st.data())
 def test_plain_lines_are_decided_as_by_the_exact_rule(engine: Any, form: Any, data: Any) -> None:

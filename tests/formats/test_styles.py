@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.formats import applog, pattern, registry, runtime, syslog, traffic
+from lakelog.formats import pattern, registry, styles
 from lakelog.ingest.audit.audit import audit
 from tests.support.effort import share
 from tests.support.samples import lines_of, samples_of
@@ -21,7 +21,7 @@ from tests.support.text_lines import edited, has_time
 from tests.support.two_ways import NOW, compare
 
 PG = "2025-08-13 01:45:01.123 PDT [12345] "
-FORMS = {"applog": applog.FORM, "runtime": runtime.FORM, "traffic": traffic.FORM}
+FORMS = {"applog": styles.APPLOG, "runtime": styles.RUNTIME, "traffic": styles.TRAFFIC}
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +72,12 @@ def test_colours_stay_in_messages(engine: Any) -> None:
     """Colours of a terminal hide nothing: lines are told as without them, messages keep them."""
     line = "\x1b[0m\x1b[32mSep 19 \x1b[0m09:24:04\x1b[31m mac \x1b[1mapp\x1b[34m[17]\x1b[0m: a"
     line += "\x1b[33mb"
-    found = syslog.FORM.parse(line.encode())
+    found = styles.SYSLOG.parse(line.encode())
     assert (found["source"], found["data"]["procid"], found["data"]["host"]) == ("app", "17", "mac")
     assert found["message"] == "a\x1b[33mb"
-    (exact,) = [applog.FORM.parse(b"\x1b[31m2024-01-02 03:04:05 ERROR\x1b[0m a.b: \x1b[1mx\x1b[0m")]
+    (exact,) = [
+        styles.APPLOG.parse(b"\x1b[31m2024-01-02 03:04:05 ERROR\x1b[0m a.b: \x1b[1mx\x1b[0m")
+    ]
     assert (exact["level"], exact["source"]) == ("ERROR", "a.b")
     assert exact["message"].endswith("\x1b[1mx\x1b[0m")
 

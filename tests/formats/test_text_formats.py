@@ -19,7 +19,7 @@ import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.files.source import Chunk
-from lakelog.formats import access, applog, logfmt, pattern, registry, syslog
+from lakelog.formats import access, logfmt, pattern, registry, styles
 from lakelog.ingest import records, transform
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
@@ -28,7 +28,7 @@ from tests.support.samples import lines_of
 from tests.support.text_lines import begins_record, edited, has_time, rows_of
 from tests.support.two_ways import NOW, compare, decided
 
-FORMS = [access.FORM, syslog.FORM, logfmt.FORM, applog.FORM]
+FORMS = [access.FORM, styles.SYSLOG, logfmt.FORM, styles.APPLOG]
 each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.NAME)
 
 
@@ -148,7 +148,7 @@ def test_the_priority_of_a_syslog_line_is_its_level(engine: Any, severity: int, 
     """Its severity is the level, whatever its facility, in both RFCs."""
     rests = ("1 2024-05-01T10:00:00+02:00 h a 1 m - x", "Jan  1 10:00:00 h a[1]: x")
     given = [(facility * 8 + severity, rest) for facility in (0, 4, 23) for rest in rests]
-    every = rows_of(engine, syslog.FORM, [f"<{pri}>{rest}" for pri, rest in given])
+    every = rows_of(engine, styles.SYSLOG, [f"<{pri}>{rest}" for pri, rest in given])
     for (pri, _), found in zip(given, every, strict=True):
         assert (found["level"], found["source"], found["message"]) == (level, "a", "x")
         assert (found["data"]["pri"], found["data"]["procid"]) == (pri, "1")
@@ -177,9 +177,9 @@ def test_a_date_without_a_year(engine: Any, today: str, date: str, year: int) ->
     now = dt.datetime.fromisoformat(today).replace(tzinfo=dt.UTC)
     line = f"{date} host app: text".encode()
     with mock.patch.object(pattern, "now", return_value=now):
-        assert parse_time(syslog.FORM.parse(line)["time"]).year == year
+        assert parse_time(styles.SYSLOG.parse(line)["time"]).year == year
     with mock.patch("tests.support.two_ways.NOW", now):
-        for found in decided(engine, syslog.FORM, syslog.FORM.QUERY, [line]).values():
+        for found in decided(engine, styles.SYSLOG, styles.SYSLOG.QUERY, [line]).values():
             assert found["time"].year == year
 
 
@@ -252,7 +252,7 @@ def test_a_stack_trace_is_one_event(engine: Any, few: int) -> None:
     """Lines without a time go behind the message before them, however lines are decided."""
     text = (TRACE + NEXT + NEXT).encode()
     with mock.patch.object(transform, "FEW", few):
-        made = Transformer(engine, applog.FORM, "o").run(Chunk(text, 0), final=True)
+        made = Transformer(engine, styles.APPLOG, "o").run(Chunk(text, 0), final=True)
     assert made.table["message"].to_pylist() == [
         "failed\n" + TRACE.partition("\n")[2].rstrip(),
         "on it goes",
@@ -281,7 +281,7 @@ def test_a_record_that_may_go_on_is_held_back(
     """The last record waits for its end where more may come."""
     parts = [NEXT, TRACE, TRACE[:-1] if open_end else TRACE]
     chunk = Chunk("".join(parts).encode(), 100, open_end)
-    made = Transformer(engine, applog.FORM, "o", mode=mode).run(chunk, final=final)
+    made = Transformer(engine, styles.APPLOG, "o", mode=mode).run(chunk, final=final)
     assert made.table.num_rows == taken
     assert made.length == len("".join(parts[:taken]))
 
@@ -289,7 +289,7 @@ def test_a_record_that_may_go_on_is_held_back(
 def test_what_continues_nothing_is_quarantined_as_one(engine: Any) -> None:
     """Lines at a file's beginning that belong to a record before it are kept together."""
     text = ("\tat a.b\n\tat c.d\n" + NEXT).encode()
-    made = Transformer(engine, applog.FORM, "o").run(Chunk(text, 0), final=True)
+    made = Transformer(engine, styles.APPLOG, "o").run(Chunk(text, 0), final=True)
     assert [(b.position, b.reason) for b in made.bad] == [(0, "a line that continues another")]
     assert made.bad[0].line == "\tat a.b\n\tat c.d"
     assert made.table["position"].to_pylist() == [16]
@@ -298,7 +298,7 @@ def test_what_continues_nothing_is_quarantined_as_one(engine: Any) -> None:
 def test_a_record_without_end_is_cut_into_lines(engine: Any) -> None:
     """Lines that would make an endless record stand for themselves; the first one is an event."""
     text = (NEXT + "and more of it\n" * 80_000).encode()
-    made = Transformer(engine, applog.FORM, "o", mode="follow").run(Chunk(text, 0))
+    made = Transformer(engine, styles.APPLOG, "o", mode="follow").run(Chunk(text, 0))
     assert made.table["message"].to_pylist() == ["on it goes"]
     assert len(made.bad) == 80_000 - 1
     assert made.length == len(text) - len("and more of it\n")
@@ -344,7 +344,7 @@ def test_json_is_never_taken_for_text(events: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize(
     ("form", "cut"),
-    [(access.FORM, True), (logfmt.FORM, True), (syslog.FORM, False), (applog.FORM, False)],
+    [(access.FORM, True), (logfmt.FORM, True), (styles.SYSLOG, False), (styles.APPLOG, False)],
 )
 def test_a_last_line_that_ends_in_digits(form: Any, cut: bool) -> None:
     """More digits may follow a number, but nothing is known of the end of a message."""

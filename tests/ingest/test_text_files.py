@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.files.source import Chunk
-from lakelog.formats import access, applog, logfmt, syslog
+from lakelog.formats import access, logfmt, styles
 from lakelog.ingest import transform
 from lakelog.ingest.records import BOM
 from lakelog.ingest.transform import Transformer
@@ -212,13 +212,13 @@ def test_real_files_are_told_and_counted(
     ("form", "name"),
     [
         (access.FORM, "web/apache_combined_access.log"),
-        (syslog.FORM, "loghub/OpenSSH_2k.log"),
+        (styles.SYSLOG, "loghub/OpenSSH_2k.log"),
         (access.FORM, "services/CVE-2024-38475__CVE-2024-38475.log"),
-        (syslog.FORM, "services/charon-ipsec-bf__charon-ipsec-bf.log"),
+        (styles.SYSLOG, "services/charon-ipsec-bf__charon-ipsec-bf.log"),
         (logfmt.FORM, "lnav/logfile_logfmt.0"),
-        (applog.FORM, "loghub/Apache_2k.log"),
-        (applog.FORM, "loghub/HDFS_2k.log"),
-        (applog.FORM, f"{KAFKA}controller.log.2016-12-19-18"),
+        (styles.APPLOG, "loghub/Apache_2k.log"),
+        (styles.APPLOG, "loghub/HDFS_2k.log"),
+        (styles.APPLOG, f"{KAFKA}controller.log.2016-12-19-18"),
     ],
 )
 @settings(max_examples=share(15), suppress_health_check=[HealthCheck.function_scoped_fixture])

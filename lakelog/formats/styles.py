@@ -1,0 +1,13 @@
+"""The formats of text that tables declare, and which of them know lines better than others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lakelog.formats.pattern_tables import read_table
+from lakelog.formats.tables import path_beside
+
+PROGRAMS = read_table(path_beside(__file__, "programs.toml"))
+"""Those of single programs; no two are sure of the same line."""
+ACCESS, SYSLOG, TRAFFIC, RUNTIME, _APPLOG = read_table(path_beside(__file__, "styles.toml"))
+APPLOG = replace(_APPLOG, rivals=PROGRAMS)
