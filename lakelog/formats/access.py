@@ -39,11 +39,11 @@ _PLAIN = (
 )
 
 
-def _json(name: str, text: str) -> str:
+def _json(name: str, expression: str) -> str:
     """SQL for a member whose text needs no escape; a dash or nothing is null."""
     return (
-        f"CASE WHEN {text} IN ('-', '') THEN '\"{name}\":null,'"
-        f" ELSE concat('\"{name}\":\"', {text}, '\",') END"
+        f"CASE WHEN {expression} IN ('-', '') THEN '\"{name}\":null,'"
+        f" ELSE concat('\"{name}\":\"', {expression}, '\",') END"
     )
 
 

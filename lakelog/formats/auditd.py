@@ -42,34 +42,36 @@ class AuditRecords(Format):
 
     def parse(self, line: bytes) -> Event:
         """Return the event of one record. Raises InvalidEvent."""
-        text = pattern.decoded(line)
-        head = re.match(_HEAD, text, re.ASCII)
+        record = pattern.decoded(line)
+        head = re.match(_HEAD, record, re.ASCII)
         if not head:
             raise InvalidEvent("not an auditd record")
-        node, kind, stamp, serial = head.groups()
+        node, record_type, stamp, serial = head.groups()
         # User-space records nest their own pairs in msg='…'; unquoted they are found like others.
-        rest = re.sub(_WITHIN, r"\1", text[head.end() :])
+        pairs_text = re.sub(_WITHIN, r"\1", record[head.end() :])
         # Up to Linux 2.6 the kernel says that a record is one of user space.
-        rest = re.sub(r"^ ?user(?= pid=)", "", rest)
-        event: Event = {"time": stamp, "type": kind, "subject": f"{stamp}:{serial}"}
+        pairs_text = re.sub(r"^ ?user(?= pid=)", "", pairs_text)
+        event: Event = {"time": stamp, "type": record_type, "subject": f"{stamp}:{serial}"}
         parse_time(stamp)
         if node:
             event["source"] = node
         data: dict[str, str] = {}
-        again: dict[str, int] = {}
-        words, at = [], 0
-        for pair in re.finditer(rf"(?:^|(?<=[ \x1d])){_PAIR}(?=[ \x1d]|$)", rest, re.ASCII):
+        repeats: dict[str, int] = {}
+        message_parts, end = [], 0
+        for pair in re.finditer(rf"(?:^|(?<=[ \x1d])){_PAIR}(?=[ \x1d]|$)", pairs_text, re.ASCII):
             key, value = pair.groups()
-            words.append(rest[at : pair.start()])
-            at = pair.end()
-            again[key] = again.get(key, 0) + 1
+            message_parts.append(pairs_text[end : pair.start()])
+            end = pair.end()
+            repeats[key] = repeats.get(key, 0) + 1
             # A record may repeat a key; each value is kept under a name of its own.
-            name = key if again[key] == 1 else f"{key}_{again[key]}"
+            name = key if repeats[key] == 1 else f"{key}_{repeats[key]}"
             # The numbered name may be a key of the record itself.
             while name in data:
                 name += "_"
             data[name] = value[1:-1] if value.startswith('"') else value
-        message = " ".join(" ".join([*words, rest[at:]]).replace("\x1d", " ").split())
+        message = " ".join(
+            " ".join([*message_parts, pairs_text[end:]]).replace("\x1d", " ").split()
+        )
         if message:
             event["message"] = message
         if data:

@@ -69,17 +69,17 @@ class Envelope(Format):
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are such events."""
         full = [line for line in lines if line.strip()]
-        own = [line for line in full if line.startswith(_MARKS) or b"EF:" in line]
-        return sum(map(self._is_one, own)) / len(full) if own else 0.0
+        marked = [line for line in full if line.startswith(_MARKS) or b"EF:" in line]
+        return sum(map(self._is_one, marked)) / len(full) if marked else 0.0
 
     def parse(self, line: bytes) -> Event:
         """Return the event of one line. Raises InvalidEvent."""
-        text = pattern.decoded(line)
-        match = (_CEF if self.NAME == "cef" else _LEEF).fullmatch(text)
+        record = pattern.decoded(line)
+        match = (_CEF if self.NAME == "cef" else _LEEF).fullmatch(record)
         if not match:
             raise InvalidEvent(f"no event in {self.NAME.upper()}")
-        head, _, *fields, rest = match.groups()
-        pairs = _spaced(rest) if self.NAME == "cef" else _delimited(match[2], rest)
+        head, _, *fields, extension = match.groups()
+        pairs = _spaced(extension) if self.NAME == "cef" else _delimited(match[2], extension)
         data: dict[str, str] = dict(zip(_NAMES, map(_unescaped, fields), strict=False))
         host, moment = _header(head or "")
         if host:
@@ -120,60 +120,60 @@ def _event(name: str, data: dict[str, str], moment: str) -> Event:
     return event | {"data": data}
 
 
-def _header(text: str) -> tuple[str, str]:
+def _header(header_text: str) -> tuple[str, str]:
     """The host and the time of a syslog header, empty where it has none."""
     for header in _HEADERS:
-        values = header.groups(text.strip())
+        values = header.groups(header_text.strip())
         if values is not None:
             moment = header.event(values).get("time", "")
             return values["host"] or "", _time(moment) if moment else ""
     return "", ""
 
 
-def _time(text: str) -> str:
+def _time(moment: str) -> str:
     """A time as all formats read it, empty for text that is none."""
     for pattern_ in _WRITTEN:
-        values = pattern_.groups(text)
+        values = pattern_.groups(moment)
         if values is not None:
-            text = str(pattern_.event(values)["time"])
+            moment = str(pattern_.event(values)["time"])
     try:
-        return text if re.fullmatch(_EPOCH, text, re.ASCII) and parse_time(text) else ""
+        return moment if re.fullmatch(_EPOCH, moment, re.ASCII) and parse_time(moment) else ""
     except InvalidEvent:
         return ""
 
 
-def _spaced(text: str) -> Iterator[tuple[str, str]]:
+def _spaced(extension: str) -> Iterator[tuple[str, str]]:
     """The pairs of CEF: a value ends at the next key."""
-    keys = list(_KEY.finditer(text))
-    before = text[: keys[0].start()] if keys else text
+    keys = list(_KEY.finditer(extension))
+    before = extension[: keys[0].start()] if keys else extension
     if before.strip():
         yield "extension", before.strip()
     # Values hold spaces unquoted, so only the next key says where one ends.
-    ends = [*(key.start() for key in keys[1:]), len(text)]
+    ends = [*(key.start() for key in keys[1:]), len(extension)]
     for key, end in zip(keys, ends, strict=False):
-        yield key[1], _unescaped(text[key.end() : end].rstrip())
+        yield key[1], _unescaped(extension[key.end() : end].rstrip())
 
 
-def _delimited(version: str, text: str) -> Iterator[tuple[str, str]]:
+def _delimited(version: str, extension: str) -> Iterator[tuple[str, str]]:
     """The pairs of LEEF; what has no key goes with the pair before it."""
     delimiter = "\t"
-    declared = _DELIMITER.match(text) if version.startswith("2") else None
+    declared = _DELIMITER.match(extension) if version.startswith("2") else None
     if declared:
-        text = text[declared.end() :]
+        extension = extension[declared.end() :]
         digits, sign = declared.groups()
         delimiter = chr(int(digits.rpartition("x")[2], 16)) if digits else sign or delimiter
     pairs: list[list[str]] = []
-    for part in text.split(delimiter):
-        key, sign, value = part.partition("=")
+    for pair in extension.split(delimiter):
+        key, sign, value = pair.partition("=")
         if sign and key.strip():
             pairs.append([key.strip(), value])
-        elif pairs and part:
-            pairs[-1][1] += delimiter + part
-        elif part.strip():
-            pairs.append(["extension", part])
+        elif pairs and pair:
+            pairs[-1][1] += delimiter + pair
+        elif pair.strip():
+            pairs.append(["extension", pair])
     yield from ((key, value) for key, value in pairs)
 
 
-def _unescaped(text: str) -> str:
+def _unescaped(value: str) -> str:
     signs = {"n": "\n", "r": "\r"}
-    return _ESCAPED.sub(lambda m: signs.get(m[1], m[1]), text) if "\\" in text else text
+    return _ESCAPED.sub(lambda m: signs.get(m[1], m[1]), value) if "\\" in value else value

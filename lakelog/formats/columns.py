@@ -68,9 +68,9 @@ class Table:
     tabs: bool = False
     nulls: bool = False
 
-    def event(self, text: str) -> Event:
+    def event(self, line: str) -> Event:
         """Return the event of a line. Raises InvalidEvent."""
-        cells = self.split(text)
+        cells = self.split(line)
         if len(cells) != len(self.columns):
             raise InvalidEvent(f"{len(cells)} fields, but the header has {len(self.columns)}")
         # In an own export an empty cell in quotes is text; elsewhere nobody can tell it from null.
@@ -85,9 +85,9 @@ class Table:
                 data[column.name] = None if value is None else self._value(value, column.kind)
             elif column.place not in ("time", NOWHERE) and value is not None:
                 event[column.place] = value
-        pieces = [values[p] if isinstance(p, int) else p for p in self.moment]
+        moment_cells = [values[p] if isinstance(p, int) else p for p in self.moment]
         if any(isinstance(p, int) and values[p] is not None for p in self.moment):
-            event["time"] = "".join(p or "" for p in pieces)
+            event["time"] = "".join(p or "" for p in moment_cells)
             # Refused here, with the reason of the time, and not later as a row.
             parse_time(event["time"])
         has_word = "level" in event
@@ -96,19 +96,19 @@ class Table:
         event = _with_data(event, data)
         return with_word(event, event["level"]) if has_word else event
 
-    def _value(self, cell: str, kind: str) -> Any:
-        if kind.startswith("["):
-            parts = [] if cell == self.empty else cell.split(self.between)
-            return [self._value(part, kind[1:]) for part in parts]
+    def _value(self, cell: str, cell_type: str) -> Any:
+        if cell_type.startswith("["):
+            elements = [] if cell == self.empty else cell.split(self.between)
+            return [self._value(element, cell_type[1:]) for element in elements]
         if self.empty and cell == self.empty:
             return ""
-        if kind == "bool" and cell in ("T", "F"):
+        if cell_type == "bool" and cell in ("T", "F"):
             return cell == "T"
-        return number(cell) if kind == "cell" else cell
+        return number(cell) if cell_type == "cell" else cell
 
     def query(self, plain: str = "true") -> str:
         """SQL over `lines` for lines that are `plain` (SQL over `text`) and split for sure."""
-        at = {c.place: f"c{i}" for i, c in enumerate(self.columns) if c.place != DATA}
+        column_at = {c.place: f"c{i}" for i, c in enumerate(self.columns) if c.place != DATA}
         # Numbered names: columns of a file may be called anything.
         cells = ", ".join(
             f"nullif({_nullif(f'c[{i + 1}]', self.unset)}, '') AS c{i}"
@@ -122,19 +122,22 @@ class Table:
         payload = next((f"c{i}" for i, c in enumerate(self.columns) if c.kind == "payload"), "")
         moment = [f"c{p}" if isinstance(p, int) else literal(p) for p in self.moment]
         has_moment = " OR ".join(f"{p} IS NOT NULL" for p in moment if p.startswith("c")) or "false"
-        level = _nulls(at.get("level"))
-        severity = sqltext.level_sql(level) if "level" in at else level
+        level = _nulls(column_at.get("level"))
+        severity = sqltext.level_sql(level) if "level" in column_at else level
         if self.status is not None:
             status = f"c{self.status}"
             severity = f"CASE WHEN {status} IS NOT NULL THEN {STATUS.sql(status)} END"
-        texts = {name: f"{_nulls(at.get(name))} AS {name}" for name in _TEXTS}
+        column = {name: f"{_nulls(column_at.get(name))} AS {name}" for name in _TEXTS}
         body, unsure = _data_sql(members, payload, payload and self._json(payload, "text"))
-        data = sqltext.with_word_sql("body", level, "severity") if "level" in at else "body"
+        data = sqltext.with_word_sql("body", level, "severity") if "level" in column_at else "body"
         # Most lines need no JSON escaping, so to_json is called only for those that do.
         odd = f"regexp_matches(text, '{_ODD}')" + (
             "" if self.tabs else " OR contains(text, chr(9))"
         )
-        strange = f"{level} IS NOT NULL AND severity IS NULL" if "level" in at else "false"
+        strange = f"{level} IS NOT NULL AND severity IS NULL" if "level" in column_at else "false"
+        event_type = literal(self.type)
+        if "type" in column_at:
+            event_type = f"coalesce({column_at['type']}, '{self.type}')"
         # Splitting loses the quotes, so SQL cannot tell an empty text from null: left to the exact
         # rule.
         if self.nulls:
@@ -150,17 +153,17 @@ timed AS (SELECT *, {severity} AS severity, CASE WHEN NOT ({has_moment}) THEN {p
             ELSE {sqltext.time_sql(f"concat({', '.join(moment)})") if moment else pattern.NOW} END
             AS time FROM cells),
 written AS (SELECT *, {body} AS body FROM timed)
-SELECT time, {f"coalesce({at['type']}, '{self.type}')" if "type" in at else literal(self.type)}
-    AS type, {texts["category"]}, {texts["source"]}, {texts["subject"]}, severity AS level,
-  {texts["message"]}, {data} AS data, {texts["id"]}, position,
+SELECT time, {event_type} AS type, {column["category"]}, {column["source"]},
+  {column["subject"]}, severity AS level, {column["message"]}, {data} AS data,
+  {column["id"]}, position,
   NOT coalesce({sqltext.in_range_sql("time")}, false) OR ({strange}) OR ({unsure}) AS slow
 FROM written"""
 
-    def _json(self, value: str, kind: str) -> str:
+    def _json(self, value: str, cell_type: str) -> str:
         """SQL for the JSON of a cell."""
-        if kind.startswith("["):
-            parts = f"string_split({value}, {literal(self.between)})"
-            inner = f"list_transform({parts}, lambda e: {self._json('e', kind[1:])})"
+        if cell_type.startswith("["):
+            elements = f"string_split({value}, {literal(self.between)})"
+            inner = f"list_transform({elements}, lambda e: {self._json('e', cell_type[1:])})"
             none = f"WHEN {value} = {literal(self.empty)} THEN '[]' " if self.empty else ""
             return (
                 f"CASE WHEN {value} IS NULL THEN 'null' {none}"
@@ -169,9 +172,9 @@ FROM written"""
         arms = [f"WHEN {value} IS NULL THEN 'null'"]
         if self.empty:
             arms.append(f"WHEN {value} = {literal(self.empty)} THEN '\"\"'")
-        if kind == "bool":
+        if cell_type == "bool":
             arms.append(f"WHEN {value} = 'T' THEN 'true' WHEN {value} = 'F' THEN 'false'")
-        if kind == "cell":
+        if cell_type == "cell":
             arms.append(f"WHEN {is_number_sql(value)} THEN {value}")
         arms.append(f"WHEN odd THEN to_json({value})::VARCHAR ELSE concat('\"', {value}, '\"')")
         return f"CASE {' '.join(arms)} END"
@@ -189,22 +192,22 @@ def distinct(names: list[str]) -> list[str]:
 def quoted_sql(delimiter: str) -> str:
     """SQL for the cells of `text`, which may stand in quotes with two quotes for one; null where
     a quote stands anywhere else."""
-    parts, mark = "string_split(text, '\"')", literal(delimiter)
-    last = f"len({parts})"
+    segments, mark = "string_split(text, '\"')", literal(delimiter)
+    final = f"len({segments})"
     # parts of odd number stand outside of quotes; an empty one inside a cell was two quotes
     outside = (
         f"i % 2 = 1 AND x <> '' AND NOT ((i = 1 OR starts_with(x, {mark}))"
-        f" AND (i = {last} OR ends_with(x, {mark})))"
+        f" AND (i = {final} OR ends_with(x, {mark})))"
     )
-    stray = f"len(list_filter({parts}, lambda x, i: {outside})) > 0"
+    stray = f"len(list_filter({segments}, lambda x, i: {outside})) > 0"
     joined = (
-        f"array_to_string(list_transform({parts}, lambda x, i: CASE WHEN i % 2 = 0 THEN x"
-        f" WHEN x = '' AND i > 1 AND i < {last} THEN '\"' ELSE replace(x, {mark}, {_QUOTED}) END),"
+        f"array_to_string(list_transform({segments}, lambda x, i: CASE WHEN i % 2 = 0 THEN x"
+        f" WHEN x = '' AND i > 1 AND i < {final} THEN '\"' ELSE replace(x, {mark}, {_QUOTED}) END),"
         " '')"
     )
     return (
         f"CASE WHEN NOT contains(text, '\"') THEN string_split(text, {mark})"
-        f" WHEN {last} % 2 = 0 OR contains(text, {_QUOTED}) OR {stray} THEN NULL"
+        f" WHEN {final} % 2 = 0 OR contains(text, {_QUOTED}) OR {stray} THEN NULL"
         f" ELSE string_split({joined}, {_QUOTED}) END"
     )
 
@@ -219,15 +222,15 @@ def quoted(delimiter: str, nulls: bool = False) -> Callable[[str], list[Any]]:
 
     def split(text: str) -> list[str]:
         cells: list[Any] = []
-        at, more = 0, True
-        while more:
-            match = cell.match(text, at)
+        start, is_open = 0, True
+        while is_open:
+            match = cell.match(text, start)
             if not match:
-                raise InvalidEvent(f"an unclosed quote, or text after a closing quote, at {at}")
+                raise InvalidEvent(f"an unclosed quote, or text after a closing quote, at {start}")
             inside, bare, mark = match.groups()
             bare = bare or None if nulls else bare
             cells.append(bare if inside is None else inside.replace('""', '"'))
-            at, more = match.end(), mark is not None
+            start, is_open = match.end(), mark is not None
         return cells
 
     return split
@@ -254,11 +257,11 @@ def _with_data(event: Event, data: JsonObject) -> Event:
     if isinstance(payload, orjson.Fragment):
         payload = parse_value(orjson.dumps(payload))
     # Members that would overwrite each other are kept apart.
-    apart = not isinstance(payload, dict) or payload.keys() & data.keys()
-    return event | {"data": {"data": payload, **data} if apart else {**payload, **data}}
+    collides = not isinstance(payload, dict) or payload.keys() & data.keys()
+    return event | {"data": {"data": payload, **data} if collides else {**payload, **data}}
 
 
-def _data_sql(members: str, payload: str, text: str) -> tuple[str, str]:
+def _data_sql(members: str, payload: str, payload_json: str) -> tuple[str, str]:
     """SQL for the JSON of `data`, and for the lines whose payload the exact rule has to look at."""
     if not payload:
         return f"concat('{{', {members}, '}}')" if members else "NULL::VARCHAR", "false"
@@ -267,8 +270,10 @@ def _data_sql(members: str, payload: str, text: str) -> tuple[str, str]:
         sure = f"{boxed} AND json_valid({payload}) AND NOT {sqltext.odd_sql(payload, 'true')}"
         one_line = f"NOT regexp_matches({payload}, '[\\n\\r]')"
         return payload, f"{payload} IS NOT NULL AND NOT ({sure} AND {one_line})"
-    first = f"CASE WHEN {payload} IS NULL THEN '' ELSE concat('\"data\":', {text}, ',') END"
-    body = f"concat('{{', {first}, {members}, '}}')"
+    payload_member = (
+        f"CASE WHEN {payload} IS NULL THEN '' ELSE concat('\"data\":', {payload_json}, ',') END"
+    )
+    body = f"concat('{{', {payload_member}, {members}, '}}')"
     return body, f"{payload} IS NOT NULL AND ({boxed} OR json_valid({payload}))"
 
 
@@ -298,8 +303,8 @@ def _nulls(value: str | None) -> str:
     return value or "NULL::VARCHAR"
 
 
-def _nullif(value: str, text: str) -> str:
-    return f"nullif({value}, {literal(text)})" if text else value
+def _nullif(value: str, null: str) -> str:
+    return f"nullif({value}, {literal(null)})" if null else value
 
 
 _BLANK = " || ".join(f"chr({ord(c)})" for c in pattern.SPACE)

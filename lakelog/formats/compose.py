@@ -39,22 +39,22 @@ class ComposeJson(Format):
 
     def parse(self, line: bytes) -> Event:
         """Return the event of one line. Raises InvalidEvent."""
-        text = pattern.decoded(line)
-        match = _LINE.fullmatch(text)
+        line_text = pattern.decoded(line)
+        match = _LINE.fullmatch(line_text)
         if match is None:
-            return self._of_pairs(text)
+            return self._of_pairs(line_text)
         members = parse_line(match[2].encode())
         event = dialects.event_of(members)
-        own, event["source"] = event.get("source"), match[1]
-        if own is not None and members.get("source") == own:
-            event["data"] = merge(event.get("data"), {"source": own})
+        own_source, event["source"] = event.get("source"), match[1]
+        if own_source is not None and members.get("source") == own_source:
+            event["data"] = merge(event.get("data"), {"source": own_source})
         return event
 
-    def _of_pairs(self, text: str) -> Event:
-        match = _BAR.match(text)
+    def _of_pairs(self, line_text: str) -> Event:
+        match = _BAR.match(line_text)
         if match is None:
             raise InvalidEvent("no service with an object or pairs behind a bar")
-        event = logfmt.FORM.parse(text[match.end() :].encode())
+        event = logfmt.FORM.parse(line_text[match.end() :].encode())
         if "time" not in event:
             raise InvalidEvent("no time in the pairs behind the bar")
         # the logger, which is the source otherwise, is in the payload already
@@ -71,14 +71,14 @@ class ComposeJson(Format):
 FORM = ComposeJson(__doc__)
 
 
-def of_service(line: bytes, event: Event, read: Callable[[bytes], Event | None]) -> Event:
+def of_service(line: bytes, event: Event, parse: Callable[[bytes], Event | None]) -> Event:
     """Return the event of a line that is no object without the service before it, which is the
     source; a source that the line itself names stays in `data`. Others are their `event`."""
     match = _PREFIX.match(line)
-    inner = read(line[match.end() :]) if match else None
+    inner = parse(line[match.end() :]) if match else None
     if match is None or inner is None:
         return event
-    own, inner["source"] = inner.get("source"), match[1].decode()
-    if own is not None:
-        inner["data"] = merge(inner.get("data"), {"source": own})
+    own_source, inner["source"] = inner.get("source"), match[1].decode()
+    if own_source is not None:
+        inner["data"] = merge(inner.get("data"), {"source": own_source})
     return inner

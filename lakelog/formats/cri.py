@@ -68,7 +68,7 @@ class ContainerLog(Format):
 
     def places(self, line: bytes) -> list[int]:
         """Where in a record its events begin: with their first pieces."""
-        return [at for at, _ in _placed(line)]
+        return [position for position, _ in _placed(line)]
 
     def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
         """A mask of the lines that begin a record, and whether the last record is open."""
@@ -93,20 +93,20 @@ def _placed(line: bytes) -> list[tuple[int, Event]]:
         return [(0, pattern.parse(_PIECES, line, _OTHERWISE))]
     events: list[tuple[int, Event]] = []
     still: dict[str, Event] = {}
-    at = 0
-    for piece in line.split(b"\n"):
-        start, at = at, at + len(piece) + 1
-        text = piece.decode().removesuffix("\r")
-        if not text.strip(pattern.SPACE):
+    end = 0
+    for fragment in line.split(b"\n"):
+        start, end = end, end + len(fragment) + 1
+        fragment_text = fragment.decode().removesuffix("\r")
+        if not fragment_text.strip(pattern.SPACE):
             continue
-        match = _PIECE.fullmatch(text.lstrip(pattern.SPACE).removeprefix("\ufeff"))
-        event = pattern.parse(_PIECES, piece, _OTHERWISE)
-        stream, tag, words = match.groups() if match else ("", "F", event.get("message"))
+        match = _PIECE.fullmatch(fragment_text.lstrip(pattern.SPACE).removeprefix("\ufeff"))
+        event = pattern.parse(_PIECES, fragment, _OTHERWISE)
+        stream, tag, message = match.groups() if match else ("", "F", event.get("message"))
         # Only the first piece gives the time and the position of the line.
         if stream in still:
-            still[stream]["message"] += words or ""
+            still[stream]["message"] += message or ""
         else:
-            still[stream] = {**event, "message": words or ""}
+            still[stream] = {**event, "message": message or ""}
             events.append((start, still[stream]))
         if tag == "F":
             still.pop(stream)

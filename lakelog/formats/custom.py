@@ -48,9 +48,9 @@ _BLANKS = " || ".join(f"chr({ord(c)})" for c in _END)
 
 
 @functools.lru_cache(maxsize=256)
-def form(text: str) -> CustomFormat:
+def form(name: str) -> CustomFormat:
     """Return the format of a definition that is written out. Raises InvalidSetting."""
-    return CustomFormat(read(text))
+    return CustomFormat(read(name))
 
 
 class CustomFormat(Format):
@@ -97,41 +97,43 @@ class CustomFormat(Format):
 
     def parse(self, line: bytes) -> Event:
         """Return the event of a line and of those that continue it. Raises InvalidEvent."""
-        text = _decoded(line)
-        head, _, rest = text.partition("\n")
+        record = _decoded(line)
+        head, _, continuation = record.partition("\n")
         head = head.rstrip(_END)
         values = self._groups(head)
         if values is None:
             raise InvalidEvent(self._misfit(head))
-        return self._event(head, rest, values)
+        return self._event(head, continuation, values)
 
     def cheaper(self, lines: list[bytes]) -> list[str]:
         """Return the query of those ways to write a time only that these lines show."""
-        ways = dict.fromkeys(way for way in map(self._way, lines) if way is not None)
-        return [self._query_of(tuple(ways))] if ways and len(self._ways) > 1 else []
+        spellings = dict.fromkeys(
+            spelling for spelling in map(self._way, lines) if spelling is not None
+        )
+        return [self._query_of(tuple(spellings))] if spellings and len(self._ways) > 1 else []
 
     def reach(self, line: bytes) -> tuple[str, str]:
         """Return how much of a line the longest part of the pattern fits that any does, and the
         part of the pattern that comes next; for somebody who looks for what is wrong with it."""
         head = line.decode("utf-8", "backslashreplace").partition("\n")[0].rstrip(_END)
-        text, defines = self.definition.pattern, dict(self.definition.define)
-        pieces = grok.pieces(text)
-        for count in range(len(pieces) - 1, 0, -1):
+        pattern_text, defines = self.definition.pattern, dict(self.definition.define)
+        tokens = grok.pieces(pattern_text)
+        for count in range(len(tokens) - 1, 0, -1):
             try:
-                regex = grok.expand("".join(pieces[:count]), defines).regex
+                regex = grok.expand("".join(tokens[:count]), defines).regex
                 text_fit = re2.first(f"(?P<g0>{regex})", head)
             except InvalidSetting:
                 continue  # a part in brackets that are still open
             if text_fit:
-                return text_fit, "".join(pieces[count:])
-        return "", text
+                return text_fit, "".join(tokens[count:])
+        return "", pattern_text
 
     def _begins(self, line: bytes) -> bool:
-        text = line.decode("utf-8", "replace")
+        line_text = line.decode("utf-8", "replace")
         begins, continues = self.traits.begins, self.traits.continues
-        if not begins or not re2.matches(begins, text):
+        if not begins or not re2.matches(begins, line_text):
             return not begins
-        return not (continues and re2.matches(continues, text))
+        return not (continues and re2.matches(continues, line_text))
 
     def _fits(self, line: bytes) -> bool:
         try:
@@ -148,22 +150,25 @@ class CustomFormat(Format):
         return next((values[group] for group in groups if values[group]), None)
 
     def _time(self, values: dict[str, str]) -> str | None:
-        texts = [self._value(values, groups) for groups in self._layout.times]
-        return " ".join(filter(None, texts)).strip(" ") or None
+        values_of_times = [self._value(values, groups) for groups in self._layout.times]
+        return " ".join(filter(None, values_of_times)).strip(" ") or None
 
     def _way(self, line: bytes) -> moments.Moment | None:
         try:
             values = self._groups(_decoded(line).partition("\n")[0].rstrip(_END))
         except InvalidEvent:
             return None
-        text = self._time(values) if values else None
-        return next((way for way in self._ways if text and way.iso(text) is not None), None)
+        moment = self._time(values) if values else None
+        return next(
+            (spelling for spelling in self._ways if moment and spelling.iso(moment) is not None),
+            None,
+        )
 
-    def _event(self, head: str, rest: str, values: dict[str, str]) -> Event:
+    def _event(self, head: str, continuation: str, values: dict[str, str]) -> Event:
         """The event of a line that fits."""
         event: Event = {"type": TYPE}
-        if self._ways and (text := self._time(values)):
-            event["time"] = parse_time(moments.iso(self._ways, text), self._zone)
+        if self._ways and (moment := self._time(values)):
+            event["time"] = parse_time(moments.iso(self._ways, moment), self._zone)
         for column, groups in self._layout.columns.items():
             value = self._value(values, groups)
             if column in (*_TEXTS, "level") and value is not None:
@@ -172,8 +177,8 @@ class CustomFormat(Format):
         if word is not None:
             event["level"] = self._levels.get(word.strip().upper(), word)
         message = event.get("message") if self._layout.is_whole else head
-        if message or rest:
-            event["message"] = "\n".join(filter(None, (message, rest)))
+        if message or continuation:
+            event["message"] = "\n".join(filter(None, (message, continuation)))
         data = {f.name: self._value(values, groups) for f, groups in self._layout.data.items()}
         if any(value is not None for value in data.values()):
             kinds = {f.name: f.kind for f in self._layout.data}
@@ -189,21 +194,22 @@ class CustomFormat(Format):
     def _query(self) -> str:
         return self._query_of(self._ways)
 
-    def _query_of(self, ways: tuple[moments.Moment, ...]) -> str:
+    def _query_of(self, formats: tuple[moments.Moment, ...]) -> str:
         """SQL over `lines` for those that fit and whose time is written in one of the ways."""
         layout, joined = self._layout, bool(self.traits.begins)
-        more = f", CASE WHEN more IS NOT NULL THEN rtrim(more, {_BLANKS}) END AS rest"
+        continuation = f", CASE WHEN more IS NOT NULL THEN rtrim(more, {_BLANKS}) END AS rest"
         names = ["g0", *(f"g{n + 1}" for n in range(layout.count))]
         moment = " || ' ' || ".join(f"coalesce({_sql(g)}, '')" for g in layout.times)
         cuts = "".join(
-            f", CASE WHEN kind = {n} THEN {way.cut_sql('moment')} END AS m{n}"
-            for n, way in enumerate(ways)
+            f", CASE WHEN kind = {n} THEN {spelling.cut_sql('moment')} END AS m{n}"
+            for n, spelling in enumerate(formats)
         )
         isos = " ".join(
-            f"WHEN {n} THEN {pattern.iso_sql(way.template, f'm{n}')}" for n, way in enumerate(ways)
+            f"WHEN {n} THEN {pattern.iso_sql(spelling.template, f'm{n}')}"
+            for n, spelling in enumerate(formats)
         )
-        texts = {c: _sql(layout.columns.get(c, ())) for c in _TEXTS}
-        message = texts["message"] if layout.is_whole else "nullif(text, '')"
+        column = {c: _sql(layout.columns.get(c, ())) for c in _TEXTS}
+        message = column["message"] if layout.is_whole else "nullif(text, '')"
         if joined:
             message = f"nullif(concat_ws(chr(10), {message}, nullif(rest, '')), '')"
         grade = _sql(layout.columns.get("level", ()))
@@ -211,21 +217,22 @@ class CustomFormat(Format):
         # what does not fit is left for the exact rule at the end: a condition on what was cut would
         # be pushed down by the engine, and lines cut twice
         return f"""
-WITH trimmed AS (SELECT rtrim(line, {_BLANKS}) AS text, position{more if joined else ""}
+WITH trimmed AS (SELECT rtrim(line, {_BLANKS}) AS text, position{continuation if joined else ""}
   FROM lines),
 cut AS (SELECT *, regexp_extract(text, {literal(layout.regex)}, {names}) AS m
   FROM trimmed WHERE {pattern.PLAIN}),
 fit AS (SELECT *, nullif(trim({moment or "''"}), '') AS moment,
           {grade} AS grade FROM cut),
-classified AS (SELECT *, {moments.kind_sql(ways, "moment") if ways else "NULL"} AS kind FROM fit),
+classified AS (SELECT *, {moments.kind_sql(formats, "moment") if formats else "NULL"} AS kind
+               FROM fit),
 split AS (SELECT *{cuts} FROM classified),
-written AS (SELECT *, {f"CASE kind {isos} END" if ways else "NULL::VARCHAR"} AS iso FROM split),
+written AS (SELECT *, {f"CASE kind {isos} END" if formats else "NULL::VARCHAR"} AS iso FROM split),
 timed AS (SELECT *, {self._level_sql("grade")} AS severity, {self._data_sql()} AS body,
-    CASE WHEN {"moment IS NULL" if ways else "true"} THEN {pattern.NOW}
+    CASE WHEN {"moment IS NULL" if formats else "true"} THEN {pattern.NOW}
       ELSE {sqltext.time_sql("iso")} END AS time FROM written)
-SELECT time, coalesce({texts["type"]}, '{TYPE}') AS type, {texts["category"]} AS category,
-  {texts["source"]} AS source, {texts["subject"]} AS subject, severity AS level,
-  {message} AS message, {data} AS data, {texts["id"]} AS id, position,
+SELECT time, coalesce({column["type"]}, '{TYPE}') AS type, {column["category"]} AS category,
+  {column["source"]} AS source, {column["subject"]} AS subject, severity AS level,
+  {message} AS message, {data} AS data, {column["id"]} AS id, position,
   m.g0 = '' OR NOT coalesce({sqltext.in_range_sql("time")}, false)
     OR (grade IS NOT NULL AND severity IS NULL) AS slow
 FROM timed"""
@@ -276,25 +283,27 @@ def _untimed(definition: Definition) -> bool:
 @functools.lru_cache(maxsize=256)
 def _layout(definition: Definition) -> _Layout:
     """Parse and compile a pattern. Raises InvalidSetting."""
-    text = definition.pattern
-    if not text or len(text) > TEXT_MAX:
-        raise InvalidSetting(f"a pattern has 1 to {TEXT_MAX:,} characters, not {len(text):,}")
-    expansion = grok.expand(text, dict(definition.define))
-    re2.check(expansion.regex, "pattern", text)
+    source = definition.pattern
+    if not source or len(source) > TEXT_MAX:
+        raise InvalidSetting(f"a pattern has 1 to {TEXT_MAX:,} characters, not {len(source):,}")
+    expansion = grok.expand(source, dict(definition.define))
+    re2.check(expansion.regex, "pattern", source)
     if not expansion.fields:
         raise InvalidSetting(
-            f"pattern {shortened(text)!r} names no group: write %{{IP:client}} or (?P<client>...)"
+            f"pattern {shortened(source)!r} names no group: write %{{IP:client}} or (?P<client>...)"
         )
     if re2.matches(expansion.regex, ""):
         raise InvalidSetting(
-            f"pattern {shortened(text)!r} matches empty text, and so any line: make it stricter"
+            f"pattern {shortened(source)!r} matches empty text, and so any line: make it stricter"
         )
-    where, data, times = _places(definition, expansion.fields)
-    is_whole = "message" in where
+    column_groups, data, times = _places(definition, expansion.fields)
+    is_whole = "message" in column_groups
     inner = f"(?P<g0>{expansion.regex})"
     regex = rf"^[ \t]*{inner}[ \t]*$" if is_whole else inner
-    places = _listed(expansion.fields, where, len(times) > 1)
-    return _Layout(regex, inner, len(expansion.fields), where, data, times, is_whole, places)
+    places = _listed(expansion.fields, column_groups, len(times) > 1)
+    return _Layout(
+        regex, inner, len(expansion.fields), column_groups, data, times, is_whole, places
+    )
 
 
 def _places(
@@ -302,7 +311,7 @@ def _places(
 ) -> tuple[dict[str, tuple[str, ...]], dict[Field, tuple[str, ...]], tuple[tuple[str, ...], ...]]:
     """Which groups go to which column, which to `data`, and which make up the time."""
     names: dict[str, str] = {}
-    where: dict[str, tuple[str, ...]] = {}
+    column_groups: dict[str, tuple[str, ...]] = {}
     data: dict[str, tuple[Field, tuple[str, ...]]] = {}
     for number, field in enumerate(fields, 1):
         column = COLUMNS.get(field.name, "")
@@ -321,22 +330,22 @@ def _places(
                 " rename one of them"
             )
         if column:
-            where[column] = (*where.get(column, ()), f"g{number}")
+            column_groups[column] = (*column_groups.get(column, ()), f"g{number}")
         else:
             old = data.get(field.name, (field, ()))
             data[field.name] = (old[0], (*old[1], f"g{number}"))
-    times = [where["time"]] if "time" in where else []
+    times = [column_groups["time"]] if "time" in column_groups else []
     # The day goes before the time of day, whatever their order in the line.
     if times and _DATE in data:
         times.insert(0, data.pop(_DATE)[1])
-    return where, dict(data.values()), tuple(times)
+    return column_groups, dict(data.values()), tuple(times)
 
 
 def _listed(
-    fields: tuple[Field, ...], where: dict[str, tuple[str, ...]], is_dated: bool
+    fields: tuple[Field, ...], column_groups: dict[str, tuple[str, ...]], is_dated: bool
 ) -> tuple[tuple[str, str], ...]:
     """Where each group goes, as people read it."""
-    columns_of = {group: column for column, groups in where.items() for group in groups}
+    columns_of = {group: column for column, groups in column_groups.items() for group in groups}
     pairs = {}
     for number, field in enumerate(fields, 1):
         column = columns_of.get(f"g{number}") or f"data.{field.name}"
@@ -350,12 +359,12 @@ def _level(name: str) -> str:
     return name.upper()
 
 
-def _rule(name: str, text: str, defines: dict[str, str]) -> str:
+def _rule(name: str, rule: str, defines: dict[str, str]) -> str:
     """The regex of a rule for lines, at their beginning. Raises InvalidSetting."""
-    if not text:
+    if not rule:
         return ""
-    regex = re.sub(r"\(\?P<g\d+>", "(?:", grok.expand(text, defines).regex)
-    re2.check(regex, name, text)
+    regex = re.sub(r"\(\?P<g\d+>", "(?:", grok.expand(rule, defines).regex)
+    re2.check(regex, name, rule)
     return f"(?m:^(?:{regex}))"
 
 
@@ -366,9 +375,9 @@ def _decoded(line: bytes) -> str:
         raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
 
 
-def _number(value: str | None, kind: str) -> Any:
+def _number(value: str | None, number_type: str) -> Any:
     """The number that a text is, if the number is written so; else the text, letter for letter."""
-    if value is None or not kind:
+    if value is None or not number_type:
         return value
     return columns.number(value)
 
@@ -381,8 +390,8 @@ def _sql(groups: tuple[str, ...]) -> str:
     return values[0] if len(values) == 1 else f"coalesce({', '.join(values)})"
 
 
-def _json_sql(value: str, kind: str) -> str:
+def _json_sql(value: str, number_type: str) -> str:
     """SQL for the JSON of a member."""
-    if not kind:
+    if not number_type:
         return value
     return f"CASE WHEN {columns.is_number_sql(value)} THEN {value}::JSON ELSE to_json({value}) END"

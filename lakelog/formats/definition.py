@@ -45,28 +45,30 @@ class Definition:
         """The whole definition as the name of a format, which `read` parses."""
         return PREFIX + orjson.dumps(self.members()).decode()
 
-    def over(self, other: Definition) -> Definition:
+    def over(self, base: Definition) -> Definition:
         """Return another definition, overridden by all that this one sets."""
-        own = {name: value for name, value in vars(self).items() if value and name != "format"}
-        return replace(other, **own)
+        overrides = {
+            name: value for name, value in vars(self).items() if value and name != "format"
+        }
+        return replace(base, **overrides)
 
 
-def read(text: str) -> Definition:
+def read(name: str) -> Definition:
     """Return the definition that the name of a format means: one written out, a pattern, or a name.
     Raises InvalidSetting."""
-    if text.startswith(PREFIX):
+    if name.startswith(PREFIX):
         try:
-            return of_members(orjson.loads(text.removeprefix(PREFIX)))
+            return of_members(orjson.loads(name.removeprefix(PREFIX)))
         except (orjson.JSONDecodeError, AttributeError):
-            raise InvalidSetting(f"{shortened(text)!r} is not a format") from None
-    if is_pattern(text):
-        return Definition(pattern=text)
-    return Definition(format=text)
+            raise InvalidSetting(f"{shortened(name)!r} is not a format") from None
+    if is_pattern(name):
+        return Definition(pattern=name)
+    return Definition(format=name)
 
 
-def is_pattern(text: str) -> bool:
+def is_pattern(name: str) -> bool:
     """Whether a text is a pattern and no name of a format."""
-    return not text.startswith("access:") and any(m in text for m in ("%{", "(?P<", "(?<"))
+    return not name.startswith("access:") and any(m in name for m in ("%{", "(?P<", "(?<"))
 
 
 def of_members(members: dict[str, Any]) -> Definition:

@@ -73,8 +73,8 @@ def is_header(line: str) -> bool:
     mark = _mark(line)
     names = _cells(line, mark) if mark else []
     filled = [name for name in names if name]
-    words = all(_WORD.fullmatch(name) for name in filled)
-    return words and len(filled) > 1 and len(set(filled)) == len(filled) > len(names) - 2
+    is_words = all(_WORD.fullmatch(name) for name in filled)
+    return is_words and len(filled) > 1 and len(set(filled)) == len(filled) > len(names) - 2
 
 
 class Delimited(Format):
@@ -156,32 +156,32 @@ class DelimitedFormat(Format):
     def parse(self, line: bytes) -> list[Event]:
         """Return the event of a record, none for the header. Raises InvalidEvent."""
         try:
-            text = line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
+            record = line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
-        return [] if text == self._header else [self._table.event(text)]
+        return [] if record == self._header else [self._table.event(record)]
 
     def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
         """A mask of the lines that begin a record, and whether the last record is open."""
-        first = np.ones(len(lines), dtype=bool)
+        is_head = np.ones(len(lines), dtype=bool)
         opening = np.flatnonzero(pc.invert(pc.match_substring_regex(lines, self._whole)))
         if not len(opening):
-            return first, False
+            return is_head, False
         quotes = np.asarray(pc.count_substring(lines, '"'))
         odd, end = np.flatnonzero(quotes % 2), 0
-        for at in opening.tolist():
-            if at < end or not quotes[at] % 2:
+        for index in opening.tolist():
+            if index < end or not quotes[index] % 2:
                 continue
             # The next line with an odd number of quotes closes the open one.
-            later = int(np.searchsorted(odd, at + 1))
+            later = int(np.searchsorted(odd, index + 1))
             if later == len(odd):
-                if starts[-1] - starts[at] <= OPEN_MAX:
-                    first[at + 1 :] = False
-                    return first, True
-            elif starts[odd[later] + 1] - starts[at] <= OPEN_MAX:
+                if starts[-1] - starts[index] <= OPEN_MAX:
+                    is_head[index + 1 :] = False
+                    return is_head, True
+            elif starts[odd[later] + 1] - starts[index] <= OPEN_MAX:
                 end = int(odd[later]) + 1
-                first[at + 1 : end] = False
-        return first, False
+                is_head[index + 1 : end] = False
+        return is_head, False
 
 
 def _is_row(line: str, rows: list[list[str]]) -> bool:
@@ -202,8 +202,8 @@ def _is_row(line: str, rows: list[list[str]]) -> bool:
 def _mark(header: str) -> str:
     """The delimiter of a first line: the most frequent candidate outside of quotes."""
     bare = re.sub(r'"[^"]*"', "", header)
-    most = max(_MARKS, key=bare.count)
-    return most if bare.count(most) else ""
+    mark = max(_MARKS, key=bare.count)
+    return mark if bare.count(mark) else ""
 
 
 def _cells(line: str, mark: str) -> list[str]:
@@ -218,9 +218,9 @@ def _placed(names: list[str], moment: tuple[str | int, ...]) -> list[Column]:
     result: list[Column] = []
     # without types an id may be anything, such as that of a user
     occupied = {DATA, "time", "" if any(COLUMN.get(n) == "type" for n in names) else "id"}
-    for at, name in enumerate(names):
+    for index, name in enumerate(names):
         place = COLUMN.get(name.removeprefix("@"), _ALIKE.get(_bare(name), DATA))
-        place = "time" if at in moment else DATA if place in occupied else place
+        place = "time" if index in moment else DATA if place in occupied else place
         occupied.add(place)
         result.append(Column(name, "payload" if name == DATA else "cell", place))
     return result
@@ -229,21 +229,21 @@ def _placed(names: list[str], moment: tuple[str | int, ...]) -> list[Column]:
 def _moment(names: list[str], samples: list[list[str]]) -> tuple[str | int, ...]:
     """The columns of the time: one of times, or one of dates and one of times of day. As long as
     there is no row, a column with a name of the envelope counts as the time."""
-    bare = {_bare(name): at for at, name in reversed(list(enumerate(names)))}
+    bare = {_bare(name): index for index, name in reversed(list(enumerate(names)))}
     date, clock = bare.get("date", -1), bare.get("time", -1)
-    for at, name in enumerate(names):
-        cells = [row[at] for row in samples if row[at]]
+    for index, name in enumerate(names):
+        cells = [row[index] for row in samples if row[index]]
         whole = date < 0 or any(map(_FULL.match, cells))  # beside a date it is perhaps half of one
         if name.removeprefix("@") in TIMES and (not cells or (whole and any(map(_is_time, cells)))):
-            return (at,)
+            return (index,)
     pairs = [(row[date], row[clock]) for row in samples] if min(date, clock) >= 0 else []
     if pairs and all(_DATE.fullmatch(day) and _CLOCK.fullmatch(time) for day, time in pairs):
         return (date, "T", clock)
     for name in _TIMES:
-        at = bare.get(name, -1)
-        cells = [row[at] for row in samples if row[at]]
-        if at >= 0 and cells and all(_FULL.match(cell) and _is_time(cell) for cell in cells):
-            return (at,)
+        index = bare.get(name, -1)
+        cells = [row[index] for row in samples if row[index]]
+        if index >= 0 and cells and all(_FULL.match(cell) and _is_time(cell) for cell in cells):
+            return (index,)
     return ()
 
 

@@ -111,8 +111,8 @@ class Dialect(Format):
         """Return how likely it is (0 to 1) that these are lines of this dialect."""
         members = objects(tuple(lines))
         fits = len(members)
-        for each in members:  # each file is asked by every dialect: most are ruled out early
-            fits -= not self.is_one(each)
+        for candidate in members:  # each file is asked by every dialect: most are ruled out early
+            fits -= not self.is_one(candidate)
             if fits < _MOST_MIXED * len(members):
                 return 0.0
         if not members:
@@ -131,7 +131,7 @@ class Dialect(Format):
                     break
             else:
                 return False
-        return not any(_is_met(members, other) for other in self.lacks)
+        return not any(_is_met(members, lacking) for lacking in self.lacks)
 
     @LazyProperty
     def _needs(self) -> tuple[tuple[str, ...], ...]:
@@ -143,31 +143,31 @@ class Dialect(Format):
         # Lines of other kinds in the same file are read as plain JSON lines, not refused.
         if not self.is_one(members):
             return jsonl.typed(members)
-        rest = dict(self.prepared(members) if self.prepared else members)
+        payload = dict(self.prepared(members) if self.prepared else members)
         event: Event = {}
-        moment = next(filter(_is_given, (_moment(rest, m) for m in self.time)), None)
+        moment = next(filter(_is_given, (_moment(payload, m) for m in self.time)), None)
         word = None
         if isinstance(moment, str):
-            text, word = moments.respelled(moment)
-            moment = text.replace(",", ".")
+            moment_text, word = moments.respelled(moment)
+            moment = moment_text.replace(",", ".")
         if moment is not None:
             event["time"] = moment
-        kind = self._text(rest, self.types)
-        event["type"] = self.type if kind is None else kind  # 0 is a type, too
+        event_type = self._text(payload, self.types)
+        event["type"] = self.type if event_type is None else event_type  # 0 is a type, too
         for column in _TEXTS:
-            value = self._text(rest, getattr(self, column), empty=column == "message")
+            value = self._text(payload, getattr(self, column), empty=column == "message")
             if value is not None:
                 event[column] = value
-        rest.pop(_member(self.time[0]), None)  # which may be a column of text, too
-        moved = rest.get(self.message[0]) if self.message else None
+        payload.pop(_member(self.time[0]), None)  # which may be a column of text, too
+        moved = payload.get(self.message[0]) if self.message else None
         if self.message and (moved is None or _is_text(moved)):
-            rest.pop(self.message[0], None)
+            payload.pop(self.message[0], None)
         if word is not None:
-            rest.setdefault("tz", word)
-        level = self._level(rest)
+            payload.setdefault("tz", word)
+        level = self._level(payload)
         if level:
             event["level"] = level
-        return event | {"data": rest} if rest else event
+        return event | {"data": payload} if payload else event
 
     def _query(self) -> str:
         return self.query("lines")
@@ -180,9 +180,9 @@ class Dialect(Format):
         # The time and the message leave the payload; a null in a merge patch removes a member.
         moved = [_member(m[0]) for m in (self.time, self.message) if m and "/" not in m[0]]
         nulls = "{" + ", ".join(f'"{k}":null' for k in moved) + "}"
-        texts = {m for column in _TEXTS for m in getattr(self, column)} | set(self.types)
+        text_members = {m for column in _TEXTS for m in getattr(self, column)} | set(self.types)
         column = {c: _first_sql(getattr(self, c), empty=c == "message") for c in _TEXTS}
-        kind = (
+        event_type = (
             f"coalesce({_first_sql(self.types)}, '{self.type}')" if self.types else f"'{self.type}'"
         )
         # What a doubled key means only the exact rule decides.
@@ -196,14 +196,14 @@ WITH parsed AS MATERIALIZED (
 cut AS MATERIALIZED (
   SELECT line, position, j, replace({_moment_sql(self.time)}, ',', '.') AS at_text,
     {_first_sql(self.level)} AS grade, json_merge_patch(line, '{nulls}')::VARCHAR AS rest,
-    {_stray_sql(texts)} OR len(keys) <> list_unique(keys) OR coalesce({twice}, false)
+    {_stray_sql(text_members)} OR len(keys) <> list_unique(keys) OR coalesce({twice}, false)
       OR {odd_sql("line", sqltext.unchanged_sql("line"))} AS odd
   FROM parsed WHERE j IS NOT NULL AND json_type(line) = 'OBJECT' AND {self._fits_sql()}),
 typed AS (
   SELECT *, {self._level_sql()} AS severity,
     CASE WHEN at_text IS NULL THEN $now::TIMESTAMPTZ ELSE {time_sql("at_text")} END AS time
   FROM cut)
-SELECT time, {kind} AS type, {column["category"]} AS category, {column["source"]} AS source,
+SELECT time, {event_type} AS type, {column["category"]} AS category, {column["source"]} AS source,
   {column["subject"]} AS subject, severity AS level, {column["message"]} AS message,
   nullif(rest, '{{}}') AS data, {column["id"]} AS id, position,
   odd OR time IS NULL OR NOT {in_range_sql("time")}
@@ -229,7 +229,9 @@ FROM typed"""
         if grade in dict(self.words):
             return dict(self.words)[grade]
         if self.scale and re.fullmatch(_NUMBER, grade):
-            return next((name for least, name in reversed(self.scale) if int(grade) >= least), None)
+            return next(
+                (name for minimum, name in reversed(self.scale) if int(grade) >= minimum), None
+            )
         return severity(without_offset(grade))
 
     def _level_sql(self) -> str:
@@ -239,12 +241,12 @@ FROM typed"""
             return "NULL::VARCHAR"
         number = "grade::INT"
         arms = " ".join(
-            f"WHEN {number} >= {least} THEN {_quoted(name)}" for least, name in self.scale[::-1]
+            f"WHEN {number} >= {minimum} THEN {_quoted(name)}" for minimum, name in self.scale[::-1]
         )
         word = level_sql("grade")
         if self.words:
-            own = " ".join(f"WHEN '{word}' THEN '{level}'" for word, level in self.words)
-            word = f"CASE grade {own} ELSE {word} END"
+            own_words = " ".join(f"WHEN '{word}' THEN '{level}'" for word, level in self.words)
+            word = f"CASE grade {own_words} ELSE {word} END"
         if not arms:
             return word
         return (
@@ -285,9 +287,9 @@ def objects(lines: tuple[bytes, ...]) -> list[JsonObject]:
     return result
 
 
-def glimpse(text: bytes) -> Any:
+def glimpse(data: bytes) -> Any:
     """The first JSON value of some text as far as it can be seen, None if there is none."""
-    decoded = text.decode("utf-8", "ignore").removeprefix("\ufeff")
+    decoded = data.decode("utf-8", "ignore").removeprefix("\ufeff")
     stack: list[str] = []
     whole = ""
     for token in _TOKEN.finditer(decoded):
@@ -353,8 +355,8 @@ def _moment(members: JsonObject, need: str) -> Any:
     value = _at(members, member)
     if not regex:
         return value
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    match = re.fullmatch(regex, text, re.ASCII) if isinstance(text, str) else None
+    value_text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    match = re.fullmatch(regex, value_text, re.ASCII) if isinstance(value_text, str) else None
     return match[1] if match else None
 
 
@@ -412,7 +414,7 @@ def _shape(members: list[str]) -> str:
 
 
 def _parents(members: list[str]) -> list[str]:
-    return sorted({m[:at] for m in members for at in range(len(m)) if m[at] == "/"})
+    return sorted({m[:index] for m in members for index in range(len(m)) if m[index] == "/"})
 
 
 def _twice_sql(parent: str) -> str:

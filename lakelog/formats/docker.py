@@ -61,39 +61,39 @@ SELECT * REPLACE (CASE WHEN ends_with(message, chr(10)) THEN message[:-2] ELSE m
         errors = np.array(pc.match_substring(lines, '"stream":"stderr"'))
         return np.append(True, ~open_after(open_, (errors, ~errors))[:-1]), None
 
-    def complete(self, text: bytes) -> bool:
+    def complete(self, record: bytes) -> bool:
         """Whether every line of a program in a record has its end."""
         try:
-            parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
+            pieces_of_record = [parse_line(line) for line in record.split(b"\n") if line.strip()]
         except InvalidEvent:
             return False
-        return not _is_open(parts)
+        return not _is_open(pieces_of_record)
 
-    def parse(self, text: bytes) -> list[Event]:
+    def parse(self, record: bytes) -> list[Event]:
         """Return the events of a record. Raises InvalidEvent."""
-        parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
+        entries = [parse_line(line) for line in record.split(b"\n") if line.strip()]
         lines: list[JsonObject] = []
         open_: dict[str, JsonObject] = {}
-        for part in parts:
-            if not _is_piece(part):
-                lines.append(_DIALECT.event(part))
+        for entry in entries:
+            if not _is_piece(entry):
+                lines.append(_DIALECT.event(entry))
                 continue
             # The streams are joined separately: their pieces may alternate.
-            first = open_.setdefault(part["stream"], part)
-            if first is part:
-                lines.append(part)
+            head = open_.setdefault(entry["stream"], entry)
+            if head is entry:
+                lines.append(entry)
             else:
-                first["log"] += part["log"]
-            if part["log"].endswith("\n"):
-                del open_[part["stream"]]
+                head["log"] += entry["log"]
+            if entry["log"].endswith("\n"):
+                del open_[entry["stream"]]
         return [_finished(event) for event in lines]
 
 
 FORM = DockerLog(__doc__)
 
 
-def _is_piece(part: JsonObject) -> bool:
-    return _DIALECT.is_one(part) and isinstance(part["log"], str)
+def _is_piece(entry: JsonObject) -> bool:
+    return _DIALECT.is_one(entry) and isinstance(entry["log"], str)
 
 
 def _finished(line: JsonObject) -> JsonObject:
@@ -104,6 +104,6 @@ def _finished(line: JsonObject) -> JsonObject:
     return event
 
 
-def _is_open(parts: list[JsonObject]) -> bool:
-    last = {part["stream"]: part["log"] for part in parts if _is_piece(part)}
-    return any(not log.endswith("\n") for log in last.values())
+def _is_open(entries: list[JsonObject]) -> bool:
+    endings = {entry["stream"]: entry["log"] for entry in entries if _is_piece(entry)}
+    return any(not log.endswith("\n") for log in endings.values())

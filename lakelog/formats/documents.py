@@ -84,18 +84,18 @@ class Documents(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that this is a document and not JSON lines."""
-        text = b"\n".join(lines)[:_HEAD]
-        if _LISTED.match(text) or _CLOUDWATCH.match(text):
+        head = b"\n".join(lines)[:_HEAD]
+        if _LISTED.match(head) or _CLOUDWATCH.match(head):
             return self.traits.surest
-        if _ARRAY.match(text):
+        if _ARRAY.match(head):
             return 1.02
-        return 1.02 if _PRETTY.match(text) else 0.0
+        return 1.02 if _PRETTY.match(head) else 0.0
 
     def specialize(self, head: bytes) -> Documents:
         """Return the form for a file by its first element."""
         head = head[:_HEAD]
-        first = _FIRST.match(head)
-        indent = first[1].decode() if first else None
+        document = _FIRST.match(head)
+        indent = document[1].decode() if document else None
         begins = rf"^(?:[{{\[]|{indent}\{{)" if indent else self.traits.begins
         element = _first_element(head)
         inner = next((d for d in _INNER if element and d.is_one(element)), None)
@@ -105,36 +105,36 @@ class Documents(Format):
         """A mask of the lines that begin a record; an opening bracket is part of the first one."""
         begins = np.array(pc.match_substring_regex(lines, self.traits.begins))
         if self.indent is not None:
-            opened = np.array(pc.match_substring_regex(lines, _OPENED))
-            begins[1:] &= ~opened[:-1]
+            starts_document = np.array(pc.match_substring_regex(lines, _OPENED))
+            begins[1:] &= ~starts_document[:-1]
         return begins, None
 
-    def complete(self, text: bytes) -> bool:
+    def complete(self, record: bytes) -> bool:
         """Whether a record that nothing follows yet has its end."""
-        last = text.rstrip()[-1:]
+        final_byte = record.rstrip()[-1:]
         # The cheap test first: an open record would be parsed again whenever something is appended.
-        if last not in (b"}", b"]", b",") or (last == b"," and self._goes_on(text)):
+        if final_byte not in (b"}", b"]", b",") or (final_byte == b"," and self._goes_on(record)):
             return False
         try:
-            orjson.loads(text)
+            orjson.loads(record)
         except orjson.JSONDecodeError:
-            return _value(text) is not None
+            return _value(record) is not None
         return True
 
-    def parse(self, text: bytes) -> list[Event]:
+    def parse(self, record: bytes) -> list[Event]:
         """Return the events of a document. Raises InvalidEvent."""
         try:
-            value = parse_value(text)
+            value = parse_value(record)
         except InvalidEvent:
-            elements = _value(text)
+            elements = _value(record)
             if elements is None:
                 raise
             value = elements[0] if elements else []
         return [self._event(element, siblings) for element, siblings in _elements(value)]
 
-    def _goes_on(self, text: bytes) -> bool:
+    def _goes_on(self, record: bytes) -> bool:
         """Whether an array was opened whose elements are no records of their own."""
-        return self.indent is None and re.match(_OPEN.encode(), text) is not None
+        return self.indent is None and re.match(_OPEN.encode(), record) is not None
 
     def _event(self, element: Any, siblings: JsonObject) -> Event:
         try:
@@ -163,7 +163,7 @@ class Documents(Format):
 FORM = Documents(__doc__)
 
 
-def query(parts: str, inner: Callable[[str], str]) -> str:
+def query(elements: str, inner: Callable[[str], str]) -> str:
     """SQL over `lines` of documents: `parts` gives their elements as lines for a query.
 
     `inner` makes that query over a table; `parts` may use line, kind and keys.
@@ -179,7 +179,7 @@ WITH docs AS MATERIALIZED (
   FROM (SELECT {VALID} AS line, position FROM (
     SELECT CASE WHEN json_valid(line) THEN line ELSE {trimmed} END AS line, position FROM lines))),
 cut AS MATERIALIZED (
-  SELECT position, {parts} AS parts FROM docs
+  SELECT position, {elements} AS parts FROM docs
   WHERE line IS NOT NULL AND NOT {sqltext.document_sql("line")}),
 elements AS MATERIALIZED (
   SELECT unnest(parts) AS line,
@@ -211,8 +211,8 @@ def _elements(value: Any) -> list[tuple[Any, JsonObject]]:
 def _is_answer(value: Any) -> bool:
     """Whether a document is what CloudWatch answers."""
     events = value.get(_ANSWER) if isinstance(value, dict) else None
-    first = events[0] if isinstance(events, list) and events else None
-    return isinstance(first, dict) and dialects.NAMED["cloudwatch"].is_one(first)
+    event = events[0] if isinstance(events, list) and events else None
+    return isinstance(event, dict) and dialects.NAMED["cloudwatch"].is_one(event)
 
 
 def _as_object(element: Any) -> JsonObject:
@@ -222,13 +222,13 @@ def _as_object(element: Any) -> JsonObject:
     return parse_line(orjson.dumps(element))
 
 
-def _value(text: bytes) -> list[Any] | None:
+def _value(record: bytes) -> list[Any] | None:
     """The element in a piece of an array, without the brackets and the comma around it.
 
     Returns an empty list where there is no element, None for text that is no piece of an array.
     """
-    opened = re.match(_OPEN.encode(), text)
-    inner = text[opened.end() if opened else 0 :].rstrip()
+    opening = re.match(_OPEN.encode(), record)
+    inner = record[opening.end() if opening else 0 :].rstrip()
     before = inner[:-1].rstrip()
     if inner.endswith(b"}") and before.endswith(b"]"):
         inner = before
@@ -241,5 +241,5 @@ def _value(text: bytes) -> list[Any] | None:
 
 def _first_element(head: bytes) -> JsonObject | None:
     """The first object that is an event, as far as it can be seen."""
-    first = next((element for element, _ in _elements(glimpse(head))), None)
-    return first if isinstance(first, dict) else None
+    element_found = next((element for element, _ in _elements(glimpse(head))), None)
+    return element_found if isinstance(element_found, dict) else None

@@ -20,15 +20,15 @@ _ASCII = bytes(range(32, 127)) + b"\t\r\n"
 def codec_of(name: str) -> str:
     """Return Python's name of an encoding. Raises InvalidSetting for what lines cannot be in."""
     try:
-        found = codecs.lookup(name)
-        is_plain = found.decode(_ASCII)[0].encode("ascii", "replace") == _ASCII
+        codec = codecs.lookup(name)
+        is_plain = codec.decode(_ASCII)[0].encode("ascii", "replace") == _ASCII
     except (LookupError, UnicodeError, TypeError, AssertionError):
         is_plain = False
     if not is_plain:
         raise InvalidSetting(
             f"{name!r} is no encoding of lines: write latin-1, cp1252, shift_jis or gb18030"
         )
-    return found.name
+    return codec.name
 
 
 def decoded(data: bytes, encoding: str) -> bytes:

@@ -21,7 +21,7 @@ from lakelog.runtime.closest import closest
 def built_in() -> dict[str, str]:
     """The patterns that can be named; a user's own of the same name goes before."""
     patterns = read_tables(path_beside(__file__, "grok.toml"))
-    return {name: "".join(pieces) for name, pieces in patterns.items()}
+    return {name: "".join(lines) for name, lines in patterns.items()}
 
 
 KINDS = ("int", "float")
@@ -75,31 +75,31 @@ class _Expander:
     length: int = 0
 
 
-def expand(text: str, defines: Mapping[str, str] | None = None) -> Expansion:
+def expand(pattern: str, defines: Mapping[str, str] | None = None) -> Expansion:
     """Return what a pattern means; `defines` are the user's own. Raises InvalidSetting."""
-    expander = _Expander(text, {**built_in(), **(defines or {})})
-    regex = _expanded(expander, text, ())
+    expander = _Expander(pattern, {**built_in(), **(defines or {})})
+    regex = _expanded(expander, pattern, ())
     return Expansion(regex, tuple(expander.fields))
 
 
-def pieces(text: str) -> list[str]:
+def pieces(pattern: str) -> list[str]:
     """Cut a pattern into names and what stands between them, so that parts of it can be tried."""
-    parts, at = list[str](), 0
-    for token in _TOKEN.finditer(text):
+    tokens, end = list[str](), 0
+    for token in _TOKEN.finditer(pattern):
         if token["ref"] is not None or token["set"] or token["escape"]:
-            parts += [*text[at : token.start()], token[0]]
-            at = token.end()
-    return [*parts, *text[at:]]
+            tokens += [*pattern[end : token.start()], token[0]]
+            end = token.end()
+    return [*tokens, *pattern[end:]]
 
 
-def _expanded(expander: _Expander, text: str, within: tuple[str, ...]) -> str:
+def _expanded(expander: _Expander, pattern: str, within: tuple[str, ...]) -> str:
     """The regex of a text that stands within patterns of these names."""
-    pieces, at = list[str](), 0
-    for token in _TOKEN.finditer(text):
-        pieces += [text[at : token.start()], _replaced(expander, token, within)]
-        at = token.end()
-    pieces.append(text[at:])
-    regex = "".join(pieces)
+    regexes, end = list[str](), 0
+    for token in _TOKEN.finditer(pattern):
+        regexes += [pattern[end : token.start()], _replaced(expander, token, within)]
+        end = token.end()
+    regexes.append(pattern[end:])
+    regex = "".join(regexes)
     if len(regex) > LENGTH_MAX:
         raise _wrong(expander, f"it is longer than {LENGTH_MAX:,} characters, written out")
     return regex
@@ -108,8 +108,8 @@ def _expanded(expander: _Expander, text: str, within: tuple[str, ...]) -> str:
 def _replaced(expander: _Expander, token: re.Match[str], within: tuple[str, ...]) -> str:
     """The regex for a token."""
     if token["odd"]:
-        what = _ODD.get(token["odd"], "is not known")
-        raise _wrong(expander, f"{token['odd']!r} {what}, which RE2 does not do")
+        reason = _ODD.get(token["odd"], "is not known")
+        raise _wrong(expander, f"{token['odd']!r} {reason}, which RE2 does not do")
     if token["plain"]:
         return "(?:"
     if token["group"] is not None:
@@ -123,26 +123,26 @@ def _replaced(expander: _Expander, token: re.Match[str], within: tuple[str, ...]
         raise _wrong(expander, f"there is no pattern {name!r}: {hint} it with --define NAME=REGEX")
     if name in within or len(within) > _DEPTH_MAX:
         raise _wrong(expander, f"%{{{name}}} refers to itself")
-    opened = "(?:"
+    opening = "(?:"
     if token["field"]:
-        opened = f"(?P<{_group(expander, token['field'], token['kind'] or '')}>"
+        opening = f"(?P<{_group(expander, token['field'], token['kind'] or '')}>"
     inner = _expanded(expander, expander.names[name], (*within, name))
     expander.length += len(inner) + _NAME_COST
     if expander.length > 8 * LENGTH_MAX:  # names that stand for ever more names
         raise _wrong(expander, f"it is longer than {LENGTH_MAX:,} characters, written out")
-    return f"{opened}{inner})"
+    return f"{opening}{inner})"
 
 
-def _group(expander: _Expander, name: str, kind: str) -> str:
+def _group(expander: _Expander, name: str, field_type: str) -> str:
     """Add a field; return the name of its group. `[a][b]` is called a.b, as Logstash means it."""
     plain = ".".join(re.findall(r"\[([^\[\]]+)\]", name)) if name.startswith("[") else name
     if not re.fullmatch(r"[A-Za-z_@][\w@.-]{0,63}", plain):
         raise _wrong(expander, f"{name!r} cannot name a group: use letters, digits, _ and .")
-    if kind not in ("", "string", *KINDS):
-        raise _wrong(expander, f"{kind!r} is no type of group {name!r}: choose int or float")
+    if field_type not in ("", "string", *KINDS):
+        raise _wrong(expander, f"{field_type!r} is no type of group {name!r}: choose int or float")
     if len(expander.fields) >= FIELDS_MAX:
         raise _wrong(expander, f"it has more than {FIELDS_MAX} named groups")
-    expander.fields.append(Field(plain, kind if kind in KINDS else ""))
+    expander.fields.append(Field(plain, field_type if field_type in KINDS else ""))
     return f"g{len(expander.fields)}"
 
 
@@ -150,6 +150,6 @@ def _wrong(expander: _Expander, reason: str) -> InvalidSetting:
     return InvalidSetting(f"pattern {shortened(expander.text)!r}: {reason}")
 
 
-def shortened(text: str) -> str:
+def shortened(pattern: str) -> str:
     """A pattern as a message shows it."""
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    return pattern if len(pattern) <= 60 else f"{pattern[:59]}…"

@@ -76,7 +76,7 @@ class HashHeaderFormat(Format):
     def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
         """A mask of the lines that begin a record, and whether the last record may continue: all
         begin one but those after a header that differs from the first."""
-        first, end = np.ones(len(lines), dtype=bool), 0
+        is_head, end = np.ones(len(lines), dtype=bool), 0
         hashes = np.flatnonzero(pc.starts_with(lines, "#"))
         for start, stop in _groups(hashes.tolist()):
             raw = [lines[i].as_buffer().to_pybytes() for i in range(start, stop)]
@@ -87,34 +87,34 @@ class HashHeaderFormat(Format):
                 # Lines under another header form one record with it, so that they are read by it,
                 # and not by the query of the first.
                 end = int(after[0]) if len(after) else len(lines)
-                first[start + 1 : end] = False
-        return first, end == len(lines)
+                is_head[start + 1 : end] = False
+        return is_head, end == len(lines)
 
     def _unrepeated(self, lines: list[str]) -> list[str]:
         """The lines of the first header whose directives these lines do not repeat."""
-        again = {line.split()[0] for line in lines if line.strip()}
-        return [line for line in self._header if line.split()[0] not in again]
+        repeats = {line.split()[0] for line in lines if line.strip()}
+        return [line for line in self._header if line.split()[0] not in repeats]
 
     def parse(self, line: bytes) -> Event | list[Event]:
         """Return the event of a line, or those of the lines under a header. Raises InvalidEvent."""
         try:
-            text = line.decode("utf-8").removeprefix("\ufeff")
+            record = line.decode("utf-8").removeprefix("\ufeff")
         except UnicodeDecodeError as error:
             raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
-        text = text.rstrip("\r\n")
-        if text.startswith("#"):
-            lines = text.split("\n")
+        record = record.rstrip("\r\n")
+        if record.startswith("#"):
+            lines = record.split("\n")
             header = _header(lines)
             table = self._read_header([*self._unrepeated(header), *header]) or self._table
             return [_event(table, row.rstrip("\r")) for row in lines if _is_row(row)]
-        return _event(self._table, text)
+        return _event(self._table, record)
 
     def places(self, line: bytes) -> list[int]:
         """Where in a record its events begin: with their lines."""
         lines = line.split(b"\n")
         starts = itertools.accumulate((len(row) + 1 for row in lines), initial=0)
         rows = (row.decode("utf-8", "replace") for row in lines)
-        return [at for at, row in zip(starts, rows, strict=False) if _is_row(row)]
+        return [position for position, row in zip(starts, rows, strict=False) if _is_row(row)]
 
 
 def _is_row(line: str) -> bool:
@@ -122,10 +122,10 @@ def _is_row(line: str) -> bool:
     return bool(line.strip(pattern.SPACE)) and line[:1] != "#"
 
 
-def _event(table: Table | None, text: str) -> Event:
+def _event(table: Table | None, line: str) -> Event:
     if table is None:
         raise InvalidEvent("no header line names its columns")
-    return table.event(text)
+    return table.event(line)
 
 
 def _header(lines: list[str]) -> list[str]:
@@ -143,17 +143,17 @@ def _header(lines: list[str]) -> list[str]:
 def _groups(hashes: list[int]) -> list[tuple[int, int]]:
     """Runs of lines that follow each other, as first and end."""
     runs: list[tuple[int, int]] = []
-    for at in hashes:
-        if runs and runs[-1][1] == at:
-            runs[-1] = (runs[-1][0], at + 1)
+    for index in hashes:
+        if runs and runs[-1][1] == index:
+            runs[-1] = (runs[-1][0], index + 1)
         else:
-            runs.append((at, at + 1))
+            runs.append((index, index + 1))
     return runs
 
 
-def _same(table: Table, other: Table | None) -> bool:
-    return other is not None and (table.columns, table.moment, table.type) == (
-        other.columns,
-        other.moment,
-        other.type,
+def _same(table: Table, newer: Table | None) -> bool:
+    return newer is not None and (table.columns, table.moment, table.type) == (
+        newer.columns,
+        newer.moment,
+        newer.type,
     )

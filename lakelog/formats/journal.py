@@ -26,13 +26,13 @@ def _as_json(lines: str) -> str:
     """SQL for entries of text alone as JSON."""
     blank = "' ' || chr(9) || chr(10) || chr(11) || chr(12) || chr(13)"
     trimmed = f"trim(line, {blank})"
-    parts = f"list_filter(string_split({trimmed}, chr(10)), lambda f: f <> '')"
+    fields = f"list_filter(string_split({trimmed}, chr(10)), lambda f: f <> '')"
     pairs = "list_transform(parts, lambda f: [f[:strpos(f, '=') - 1], f[strpos(f, '=') + 1:]])"
-    text = "to_json(p[1])::VARCHAR || ':' || to_json(p[2])::VARCHAR"
-    texts = f"list_transform(pairs, lambda p: {text})"
-    return f"""(SELECT '{{' || array_to_string({texts}, ',') || '}}' AS line, position
+    member = "to_json(p[1])::VARCHAR || ':' || to_json(p[2])::VARCHAR"
+    members = f"list_transform(pairs, lambda p: {member})"
+    return f"""(SELECT '{{' || array_to_string({members}, ',') || '}}' AS line, position
       FROM (SELECT position, {pairs} AS pairs FROM (
-        SELECT position, {parts} AS parts FROM {lines})
+        SELECT position, {fields} AS parts FROM {lines})
         WHERE len(list_filter(parts, lambda f: NOT regexp_full_match(f, '{_LINE}'))) = 0))"""
 
 
@@ -52,19 +52,19 @@ class JournalExport(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are entries of the journal."""
-        text = b"\n".join(lines)
-        return 1.0 if _FIRST.match(text) and _TIMED.search(text) else 0.0
+        head = b"\n".join(lines)
+        return 1.0 if _FIRST.match(head) and _TIMED.search(head) else 0.0
 
     def specialize(self, head: bytes) -> JournalExport:
         """Return the form for a file by the field with which it begins."""
-        first = _FIRST.match(head)
-        if not first:
+        entry = _FIRST.match(head)
+        if not entry:
             return self
-        return replace(self, traits=replace(self.traits, begins=f"^{first[1].decode()}="))
+        return replace(self, traits=replace(self.traits, begins=f"^{entry[1].decode()}="))
 
-    def parse(self, text: bytes) -> Event:
+    def parse(self, record: bytes) -> Event:
         """Return the event of an entry. Raises InvalidEvent."""
-        values = values_of(text)
+        values = values_of(record)
         if "__REALTIME_TIMESTAMP" not in values:
             raise InvalidEvent("not a journal entry: it has no __REALTIME_TIMESTAMP")
         return NAMED["journald"].event({k: to_json(v) for k, v in values.items()})
@@ -73,10 +73,10 @@ class JournalExport(Format):
 FORM = JournalExport(__doc__)
 
 
-def values_of(text: bytes) -> JsonObject:
+def values_of(entry: bytes) -> JsonObject:
     """Return the fields of an entry as the journal's JSON has them. Raises InvalidEvent."""
     values: JsonObject = {}
-    for name, value in _fields(text):
+    for name, value in _fields(entry):
         if name not in values:
             values[name] = value
         elif isinstance(values[name], _Values):
@@ -89,47 +89,47 @@ def values_of(text: bytes) -> JsonObject:
 def split(data: bytes, *, is_end: bool = False) -> tuple[list[bytes], bytes]:
     """Cut what `journalctl -o export` prints into entries; also return the rest, of an entry that
     goes on. At the end of it there is none."""
-    entries, begin, at = list[bytes](), 0, 0
-    while (end := data.find(b"\n", at)) >= 0:
-        line, start, at = data[at:end], at, end + 1
+    entries, begin, position = list[bytes](), 0, 0
+    while (end := data.find(b"\n", position)) >= 0:
+        line, start, position = data[position:end], position, end + 1
         if not line:
             entries += [data[begin:start]] if start > begin else []
-            begin = at
+            begin = position
         elif b"=" not in line:
             # A binary value, which may hold blank lines.
-            size = int.from_bytes(data[at : at + 8], "little")
-            at += 8 + size + 1
-            if at > len(data):
+            size = int.from_bytes(data[position : position + 8], "little")
+            position += 8 + size + 1
+            if position > len(data):
                 break
-    rest = data[begin:]
-    if is_end and rest.strip():
-        return [*entries, rest], b""
-    return entries, rest
+    remainder = data[begin:]
+    if is_end and remainder.strip():
+        return [*entries, remainder], b""
+    return entries, remainder
 
 
 class _Values(list):  # type: ignore[type-arg]
     """The values of a field that is there several times."""
 
 
-def _fields(text: bytes) -> list[tuple[str, Any]]:
+def _fields(entry: bytes) -> list[tuple[str, Any]]:
     """The fields of an entry in their order. Raises InvalidEvent."""
-    fields, at = [], 0
-    while at < len(text):
-        end = text.find(b"\n", at)
-        end = len(text) if end < 0 else end
-        line, start, at = text[at:end], at, end + 1
+    fields, position = [], 0
+    while position < len(entry):
+        end = entry.find(b"\n", position)
+        end = len(entry) if end < 0 else end
+        line, start, position = entry[position:end], position, end + 1
         if not line.strip():
             continue
         name, sign, value = line.partition(b"=")
         if not sign:
-            size = int.from_bytes(text[at : at + 8], "little")
+            size = int.from_bytes(entry[position : position + 8], "little")
             # white space at an entry's end is not handed on, so its last field may lack some
-            value = text[at + 8 : at + 8 + size]
+            value = entry[position + 8 : position + 8 + size]
             missing = size - len(value)
             # More than a few missing bytes is a field that was cut off.
-            if missing > 0 and (missing > 64 or at + 8 > len(text)):
+            if missing > 0 and (missing > 64 or position + 8 > len(entry)):
                 raise InvalidEvent(f"a field at byte {start} is cut short")
-            value, at = value + b"\n" * max(missing, 0), at + 9 + size
+            value, position = value + b"\n" * max(missing, 0), position + 9 + size
         if not re.fullmatch(_FIELD.encode(), name):
             raise InvalidEvent(f"not a journal field at byte {start}")
         fields.append((name.decode(), _value(value)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from lakelog.event.encode import gather, merge, parse_line
 from lakelog.event.levels import severity, with_word, without_offset
 from lakelog.formats import moments, narrow_queries
-from lakelog.formats.format import Event, Format, JsonObject
+from lakelog.formats.format import Event, Format
 from lakelog.formats.sqltext import (
     DEFAULT_TYPE,
     HINTS,
@@ -69,9 +69,9 @@ def typed(event: Event) -> Event:
         event = _timed(event)
     if all(event.get(k) in (None, "") for k in ("type", "event_type")):
         hints = (event[k] for k in HINTS if isinstance(event.get(k), str) and event[k])
-        kind = next(hints, DEFAULT_TYPE)
+        event_type = next(hints, DEFAULT_TYPE)
         event = _without_id(event) if "id" in event else event
-        event["type"] = kind
+        event["type"] = event_type
     level = event.get("level")
     if isinstance(level, str):
         name = without_offset(level)

@@ -45,8 +45,8 @@ class LakelogJson(Format):
 
     def event(self, members: JsonObject) -> Event:
         """Return the event of an object. Raises InvalidEvent."""
-        own = OWN_COLUMNS if self.is_one(members) else ()
-        return jsonl.typed({k: v for k, v in members.items() if k not in own})
+        own_columns = OWN_COLUMNS if self.is_one(members) else ()
+        return jsonl.typed({k: v for k, v in members.items() if k not in own_columns})
 
     def _query(self) -> str:
         return self.query("lines")

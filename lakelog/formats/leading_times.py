@@ -192,8 +192,8 @@ class DateOrders:
 
     def add(self, lines: Iterable[bytes]) -> None:
         """Learn from more lines of the file."""
-        text = "\n".join(line[:HEAD].decode("utf-8", "ignore") for line in lines)
-        for match in _TRIPLES.finditer(text):
+        heads = "\n".join(line[:HEAD].decode("utf-8", "ignore") for line in lines)
+        for match in _TRIPLES.finditer(heads):
             key = match["s"], len(match["c"])
             count = self._counts.setdefault(key, dict.fromkeys(_ORDERS[key], 0))
             for order in _ORDERS[key]:
@@ -244,17 +244,17 @@ def settled(orders: DateOrders) -> Iterator[None]:
         _settled.reset(token)
 
 
-def find(text: str) -> LeadingTime | None:
+def find(line: str) -> LeadingTime | None:
     """Return the time at the beginning of a line, UNREAD for what only looks like one."""
-    head = text[:HEAD]
+    head = line[:HEAD]
     place, level, alone, begins = 0, "", True, True
     for _ in range(TOKENS + 1):
-        opened = _OPEN.match(head, place)
-        start = opened.end() if opened else place
+        opening = _OPEN.match(head, place)
+        start = opening.end() if opening else place
         if start > AHEAD:
             return None
-        if found := _at(head, start):
-            iso, end, tz = found
+        if moment := _at(head, start):
+            iso, end, tz = moment
             return LeadingTime(iso, start, end, tz, begins, alone, level)
         if alone and _LIKE.match(head, start):
             return UNREAD
@@ -280,10 +280,10 @@ def _at(head: str, start: int) -> tuple[str, int, str] | None:
     """The time that stands at a place: ISO text, its end, and the word of its zone."""
     weekday = _WEEKDAY.match(head, start)
     place = weekday.end() if weekday else start
-    first = head[place : place + 1]
-    if not first.isascii() or not first.isalnum():
+    initial = head[place : place + 1]
+    if not initial.isascii() or not initial.isalnum():
         return None
-    for shape in _shapes(_DIGITS if first.isdigit() else _LETTERS):
+    for shape in _shapes(_DIGITS if initial.isdigit() else _LETTERS):
         match = shape.match(head, place)
         groups = match.groupdict() if match is not None else None
         if groups is not None and match is not None and (iso := _iso(groups)):
@@ -303,22 +303,26 @@ def _iso(groups: Mapping[str, str | None]) -> str:
     if epoch := groups.get("epoch"):
         return epoch.replace(",", ".")
     hour = _hour(int(groups["hour"] or 0), groups.get("half"))
-    second = groups.get("second") or "00"
+    seconds = groups.get("second") or "00"
     fraction = groups.get("fraction")
-    if second == "60":  # a leap second is the last moment of its minute
-        second, fraction = "59", "999999"
+    if seconds == "60":  # a leap second is the last moment of its minute
+        seconds, fraction = "59", "999999"
     date = _date_of(groups)
-    if date is None or hour is None or second > "59":
+    if date is None or hour is None or seconds > "59":
         return ""
-    clock = f"{hour:02}:{groups['minute']}:{second}" + (f".{fraction}" if fraction else "")
+    clock = f"{hour:02}:{groups['minute']}:{seconds}" + (f".{fraction}" if fraction else "")
     year, month, day = date
     zone = _zone(groups)
-    rest = f"{month:02}-{day:02}T{clock}"
+    date_and_clock = f"{month:02}-{day:02}T{clock}"
     if not _is_day(2000 if year is None else year, month, day):
         return ""
     try:
-        iso = pattern.iso("?-{rest}{zone}", {"rest": rest, "zone": zone}) if year is None else ""
-        iso = iso or f"{year:04}-{rest}{zone}"
+        iso = (
+            pattern.iso("?-{rest}{zone}", {"rest": date_and_clock, "zone": zone})
+            if year is None
+            else ""
+        )
+        iso = iso or f"{year:04}-{date_and_clock}{zone}"
         if city := groups.get("city"):
             iso = pattern.iso("{iso}@{city}", {"iso": iso, "city": city})
         if year is None or city or zone:
@@ -336,10 +340,10 @@ def _hour(hour: int, half: str | None) -> int | None:
 
 def _date_of(groups: Mapping[str, str | None]) -> tuple[int | None, int, int] | None:
     """Year, month and day; no year where none is said."""
-    if first := groups.get("a"):
-        last = groups.get("c") or ""
-        for order in _settled.get().of((groups["s"] or "", len(last))):
-            if (date := _date(order, first, groups["b"] or "", last)) is not None:
+    if leading_number := groups.get("a"):
+        year_digits = groups.get("c") or ""
+        for order in _settled.get().of((groups["s"] or "", len(year_digits))):
+            if (date := _date(order, leading_number, groups["b"] or "", year_digits)) is not None:
                 return date
         return None
     year = groups.get("year") or groups.get("last")
@@ -357,16 +361,16 @@ def _date_of(groups: Mapping[str, str | None]) -> tuple[int | None, int, int] | 
 def _date(order: str, *numbers: str) -> tuple[int | None, int, int] | None:
     """A date of numbers in an order; None if it has no such day. Without a year the last number is
     empty."""
-    parts = dict(zip(order, filter(None, numbers), strict=True))
-    if "y" not in parts:
+    numbers_by_name = dict(zip(order, filter(None, numbers), strict=True))
+    if "y" not in numbers_by_name:
         year, checked = None, 2000
-    elif len(parts["y"]) == 2 and len(parts["d"]) <= 2:
-        year = checked = _century(int(parts["y"]))
-    elif len(parts["y"]) == 4:
-        year = checked = int(parts["y"])
+    elif len(numbers_by_name["y"]) == 2 and len(numbers_by_name["d"]) <= 2:
+        year = checked = _century(int(numbers_by_name["y"]))
+    elif len(numbers_by_name["y"]) == 4:
+        year = checked = int(numbers_by_name["y"])
     else:
         return None
-    month, day = int(parts["m"]), int(parts["d"])
+    month, day = int(numbers_by_name["m"]), int(numbers_by_name["d"])
     return (year, month, day) if _is_day(checked, month, day) else None
 
 
@@ -415,19 +419,19 @@ def _where(lines: Any, fits: Any, *, indented: bool = True) -> Any:
     # have one at all are decided at once.
     sure = np.asarray(pc.match_substring_regex(lines, _SURE))
     maybe = np.flatnonzero(np.asarray(pc.match_substring_regex(lines, _MAYBE)) & ~sure)
-    few = lines.take(arrays.integers(maybe)).cast(pa.large_binary())
-    heads = pc.binary_slice(few, 0, 4 * HEAD).to_pylist()
-    found = [
+    candidates = lines.take(arrays.integers(maybe)).cast(pa.large_binary())
+    heads = pc.binary_slice(candidates, 0, 4 * HEAD).to_pylist()
+    indexes = [
         index for index, head in zip(maybe, heads, strict=True) if fits(_found(head, indented))
     ]
-    return np.sort(np.concatenate([np.flatnonzero(sure), np.array(found, np.int64)]))
+    return np.sort(np.concatenate([np.flatnonzero(sure), np.array(indexes, np.int64)]))
 
 
 def _found(head: bytes | None, indented: bool) -> LeadingTime | None:
-    text = windows_1252.as_utf8(head or b"").decode("utf-8", "ignore")
-    if not indented and text[:1] in pattern.SPACE:
+    line = windows_1252.as_utf8(head or b"").decode("utf-8", "ignore")
+    if not indented and line[:1] in pattern.SPACE:
         return None
-    return find(text.strip(pattern.SPACE))
+    return find(line.strip(pattern.SPACE))
 
 
 _LOCAL = rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}}):(?P<clock>\d\d:\d\d:\d\d(?:\.\d{{1,9}})?)"
@@ -450,35 +454,35 @@ class Stamped(PatternFormat):
         if b"/" in line:
             with contextlib.suppress(InvalidEvent):
                 return super().parse(line)
-        text = pattern.decoded(line)
-        found = find(text)
-        if found is None or found is UNREAD:
+        line_text = pattern.decoded(line)
+        moment = find(line_text)
+        if moment is None or moment is UNREAD:
             raise InvalidEvent(self.otherwise)
-        return _event(text, found)
+        return _event(line_text, moment)
 
 
-def _event(text: str, found: LeadingTime) -> Event:
-    event: Event = {"type": "log", "time": found.iso}
-    close = _CLOSE.match(text, found.end)
-    place = close.end() if close else found.end
-    level, end = _level(text, place)
-    message = text[end if found.alone else 0 :]
+def _event(line: str, moment: LeadingTime) -> Event:
+    event: Event = {"type": "log", "time": moment.iso}
+    close = _CLOSE.match(line, moment.end)
+    place = close.end() if close else moment.end
+    level, end = _level(line, place)
+    message = line[end if moment.alone else 0 :]
     if message:
         event["message"] = message
-    if found.tz:
-        event["data"] = {"tz": found.tz}
-    if word := level or found.level:
+    if moment.tz:
+        event["data"] = {"tz": moment.tz}
+    if word := level or moment.level:
         event["level"] = severity(word) or "INFO"  # a Note is MySQL's
         return with_word(event, word)
     return event
 
 
-def _level(text: str, place: int) -> tuple[str, int]:
+def _level(line: str, place: int) -> tuple[str, int]:
     """The level that stands at a place, and where what follows it begins."""
-    match = _BRACKETED.match(text, place) or _PLAIN.match(text, place)
+    match = _BRACKETED.match(line, place) or _PLAIN.match(line, place)
     if match is None:
         return "", place
-    close = _CLOSE.match(text, match.end())
+    close = _CLOSE.match(line, match.end())
     return next(filter(None, match.groups())), close.end() if close else match.end()
 
 

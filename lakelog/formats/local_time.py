@@ -39,15 +39,15 @@ def zone_note(form: Format, head: bytes) -> str:
     because no zone is configured; empty if there are none."""
     if form.traits.zone:
         return ""
-    words = []
+    zone_words = []
     for line in head.splitlines():
         match = _WORD.search(line)
         word = match[1].decode() if match else ""
-        if word and word not in words and not severity(word) and word not in ZONES:
-            words += [word] if _has_word(form, line, word) else []
-    if not words:
+        if word and word not in zone_words and not severity(word) and word not in ZONES:
+            zone_words += [word] if _has_word(form, line, word) else []
+    if not zone_words:
         return ""
-    times = f"times with {' and '.join(words[:_WORDS_MAX])} are read as UTC"
+    times = f"times with {' and '.join(zone_words[:_WORDS_MAX])} are read as UTC"
     return f"{times}: say which zone is meant with --zone"
 
 

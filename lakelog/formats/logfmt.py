@@ -45,12 +45,12 @@ class LogfmtLines(Format):
 
     def parse(self, line: bytes) -> Event:
         """Return the event of one line. Raises InvalidEvent."""
-        text, data = pattern.decoded(line), dict[str, str]()
-        if priority := re.match(_PRIORITY, text, re.ASCII):
-            text, data["pri"] = text[priority.end() :], priority[1]
-        if not re.fullmatch(_LINE, text):
+        line_text, data = pattern.decoded(line), dict[str, str]()
+        if priority := re.match(_PRIORITY, line_text, re.ASCII):
+            line_text, data["pri"] = line_text[priority.end() :], priority[1]
+        if not re.fullmatch(_LINE, line_text):
             raise InvalidEvent("not a line of key=value pairs")
-        for key, value in re.findall(_PAIR, text):
+        for key, value in re.findall(_PAIR, line_text):
             # A doubled key has no place in an object, and none of the values may be lost.
             if key in data:
                 raise InvalidEvent(f"key {key[:40]!r} is given twice")
@@ -80,7 +80,7 @@ class LogfmtLines(Format):
 
     def _query(self) -> str:
         # A column goes to the first of its keys that has a value, as in parse().
-        first = {
+        column_of = {
             column: "coalesce(" + ", ".join(f"nullif(pairs['{n}'], '')" for n in names) + ")"
             for column, names in _PLACES.items()
         }
@@ -112,8 +112,8 @@ cut AS (SELECT position, regexp_extract_all(text, '{_PAIR}', 1) AS keys,
 paired AS (SELECT position, map_from_entries(list_zip(keys, list_transform(quoted,
              lambda v: CASE WHEN starts_with(v, '"') THEN v[2:-2] ELSE v END))) AS pairs
            FROM cut WHERE len(keys) = len(quoted) AND len(keys) = list_unique(keys)),
-placed AS (SELECT *, coalesce({dated}, {first["time"]}, {short}) AS moment,
-             {first["level"]} AS grade, {first["message"]} AS message, [{moved}] AS taken
+placed AS (SELECT *, coalesce({dated}, {column_of["time"]}, {short}) AS moment,
+             {column_of["level"]} AS grade, {column_of["message"]} AS message, [{moved}] AS taken
            FROM paired),
 typed AS (SELECT *, CASE WHEN moment IS NULL THEN {pattern.NOW} ELSE {time_sql("moment")} END
             AS time, {level_sql("grade")} AS level,

@@ -117,33 +117,37 @@ class _Expansion:
         return name
 
 
-def form(text: str) -> PatternFormat:
+def form(log_format: str) -> PatternFormat:
     """Return the format of access logs that a string describes. Raises InvalidSetting."""
-    return PatternFormat(f"access:{text}", __doc__, (read(text),), f"no line of the format {text}")
+    return PatternFormat(
+        f"access:{log_format}", __doc__, (read(log_format),), f"no line of the format {log_format}"
+    )
 
 
-def read(text: str) -> Pattern:
+def read(log_format: str) -> Pattern:
     """Return the pattern of lines that a LogFormat or log_format describes.
 
     Raises InvalidSetting.
     """
     # As in the configuration file, where quotes and tabs are escaped.
-    text = text.replace('\\"', '"').replace("\\t", "\t")
-    tokens = [t for t in _TOKEN.finditer(text) if t[0] != "%%"]
-    state, at = _Expansion(text), 0
+    log_format = log_format.replace('\\"', '"').replace("\\t", "\t")
+    tokens = [t for t in _TOKEN.finditer(log_format) if t[0] != "%%"]
+    state, end = _Expansion(log_format), 0
     if not tokens:
-        raise InvalidSetting(f"no directive in the log format {text!r}: such as %h or $remote_addr")
+        raise InvalidSetting(
+            f"no directive in the log format {log_format!r}: such as %h or $remote_addr"
+        )
     for number, token in enumerate(tokens):
-        _literal(state, text[at : token.start()])
-        at = token.end()
-        last = number + 1 == len(tokens)
-        after = text[at : len(text) if last else tokens[number + 1].start()]
+        _literal(state, log_format[end : token.start()])
+        end = token.end()
+        is_final = number + 1 == len(tokens)
+        after = log_format[end : len(log_format) if is_final else tokens[number + 1].start()]
         name = _name(state, token)
         # Two values in a row with nothing between them cannot be told apart.
-        if not after and not last and _name(state, tokens[number + 1]) != "query":
-            raise InvalidSetting(f"nothing follows {token[0]} in the log format {text!r}")
-        _group(state, name, after, last)
-    _literal(state, text[at:])
+        if not after and not is_final and _name(state, tokens[number + 1]) != "query":
+            raise InvalidSetting(f"nothing follows {token[0]} in the log format {log_format!r}")
+        _group(state, name, after, is_final)
+    _literal(state, log_format[end:])
     # The request is the message, its parts are the payload.
     data = tuple(n for n in state.names if n not in ("request", "time"))
     return Pattern(
@@ -159,13 +163,13 @@ def read(text: str) -> Pattern:
     )
 
 
-def _literal(state: _Expansion, text: str) -> None:
-    bad = re.search(r"%(?!%).?.?", text)
+def _literal(state: _Expansion, separator: str) -> None:
+    bad = re.search(r"%(?!%).?.?", separator)
     if bad:
         raise InvalidSetting(
             f"unknown directive {bad[0].strip()!r} in the log format {state.text!r}"
         )
-    state.regex += re.escape(text.replace("%%", "%")).replace("\\ ", " ")
+    state.regex += re.escape(separator.replace("%%", "%")).replace("\\ ", " ")
 
 
 def _name(state: _Expansion, token: re.Match[str]) -> str:
@@ -173,20 +177,20 @@ def _name(state: _Expansion, token: re.Match[str]) -> str:
     variable = token["name"] or token[3]
     if variable:
         return _NGINX.get(variable) or variable.removeprefix("http_")
-    of, mark = token["of"], token["mark"]
-    if of is None and mark in _APACHE:
+    argument, mark = token["of"], token["mark"]
+    if argument is None and mark in _APACHE:
         return _APACHE[mark]
-    if of is not None and mark in _OF:
-        name = re.sub(r"\W", "_", of.lower())
+    if argument is not None and mark in _OF:
+        name = re.sub(r"\W", "_", argument.lower())
         return "agent" if name == "user_agent" and mark == "i" else _OF[mark] + name
-    if of in _EPOCHS and mark == "t":
+    if argument in _EPOCHS and mark == "t":
         return "epoch"
-    if of is not None and mark in ("a", "p", "P", "h", "T"):
-        return f"{_APACHE[mark]}_{of.lower()}"
+    if argument is not None and mark in ("a", "p", "P", "h", "T"):
+        return f"{_APACHE[mark]}_{argument.lower()}"
     raise InvalidSetting(f"unknown directive {token[0]!r} in the log format {state.text!r}")
 
 
-def _group(state: _Expansion, name: str, after: str, last: bool) -> None:
+def _group(state: _Expansion, name: str, after: str, is_final: bool) -> None:
     """Add the group of a token; `after` is the text up to the next one."""
     # An odd number of quotes so far: this value stands inside of some.
     within = state.regex.count('"') % 2 == 1
@@ -209,7 +213,7 @@ def _group(state: _Expansion, name: str, after: str, last: bool) -> None:
         state.quoted.append(group)
     elif state.regex.endswith(r"\[") and after.startswith("]"):
         value = r"[^\]]*"
-    elif last and not after:
+    elif is_final and not after:
         value = ".*"
     else:
         stop = re.escape(after[:1]) if after[:1] not in ("", " ") else ""

@@ -79,8 +79,10 @@ class _Text(FormatWrapper):
     the exact rule may read though no query did."""
 
     def _query(self) -> str:
-        text = f"(SELECT * FROM lines WHERE NOT regexp_matches(line, {literal(_STYLED)})) AS lines"
-        return self._form.QUERY.replace("FROM lines", f"FROM {text}", 1)
+        unstyled = (
+            f"(SELECT * FROM lines WHERE NOT regexp_matches(line, {literal(_STYLED)})) AS lines"
+        )
+        return self._form.QUERY.replace("FROM lines", f"FROM {unstyled}", 1)
 
 
 _TEXT = _Text(plain.FORM, plain.FORM.NAME, plain.FORM.traits)
@@ -111,8 +113,8 @@ class MixtureFormat(FormatWrapper):
         Raises InvalidEvent."""
         # Plain text fits everything, so other styles come first.
         if self._form is plain.FORM:
-            read = _by_style if _styled().match(line) else _stamped
-            event = self._other(line, read)
+            parse = _by_style if _styled().match(line) else _stamped
+            event = self._other(line, parse)
             return [event or _timed(plain.FORM.parse(line), line)]
         try:
             events = self._form.events(line)
@@ -142,17 +144,17 @@ class MixtureFormat(FormatWrapper):
         return False
 
     def _other(
-        self, line: bytes, read: Callable[[bytes], Event | None] | None = None
+        self, line: bytes, parse: Callable[[bytes], Event | None] | None = None
     ) -> Event | None:
         """The event of a line by the first style that fits; lines after it go to its message."""
-        first, _, rest = line.partition(b"\n")
-        event = (read or _by_style)(first.rstrip(b"\r"))
-        if event is not None and rest.strip():
+        head, _, continuation = line.partition(b"\n")
+        event = (parse or _by_style)(head.rstrip(b"\r"))
+        if event is not None and continuation.strip():
             try:
-                more = pattern.decoded(b"." + rest)[1:]
+                following = pattern.decoded(b"." + continuation)[1:]
             except InvalidEvent:
                 return None
-            event["message"] = "\n".join(filter(None, (event.get("message"), more)))
+            event["message"] = "\n".join(filter(None, (event.get("message"), following)))
         return event
 
 
@@ -230,9 +232,9 @@ def _timed(event: Event, line: bytes) -> Event:
     """An event with a time: what its format read, else that at the beginning of its line, else that
     of the line before."""
     if "time" not in event:
-        found = leading_times.find(pattern.decoded(line))
-        if found is None:
+        moment = leading_times.find(pattern.decoded(line))
+        if moment is None:
             event["time"] = CARRIED
         else:
-            event["time"] = ARRIVAL if found is leading_times.UNREAD else found.iso
+            event["time"] = ARRIVAL if moment is leading_times.UNREAD else moment.iso
     return event

@@ -72,107 +72,110 @@ class Moment:
         """The groups in their order."""
         return re.findall(r"\(\?P<(\w+)>", self.regex)
 
-    def iso(self, text: str) -> str | None:
+    def iso(self, moment: str) -> str | None:
         """Return ISO text, or None for a time that is written otherwise."""
-        groups = self.groups(text)
+        groups = self.groups(moment)
         return pattern.iso(self.template, groups) if groups is not None else None
 
-    def groups(self, text: str) -> dict[str, str | None] | None:
+    def groups(self, moment: str) -> dict[str, str | None] | None:
         """Return what the groups hold, or None for a time that is written otherwise."""
-        match = re.fullmatch(self.regex, text, re.ASCII)
+        match = re.fullmatch(self.regex, moment, re.ASCII)
         return match.groupdict() if match else None
 
-    def cut_sql(self, text: str) -> str:
+    def cut_sql(self, expression: str) -> str:
         """SQL for the groups of a text that fits."""
-        return f"regexp_extract({text}, {literal(f'^(?:{self.regex})$')}, {self.names})"
+        return f"regexp_extract({expression}, {literal(f'^(?:{self.regex})$')}, {self.names})"
 
 
 @functools.cache
-def moments(text: str) -> tuple[Moment, ...]:
+def moments(time_format: str) -> tuple[Moment, ...]:
     """Return the ways a time may be written: that of a format, or without one all that
     are detected. Raises InvalidSetting."""
-    if text in ("", "iso", "epoch"):
+    if time_format in ("", "iso", "epoch"):
         return _ANY
-    return (_read(text),)
+    return (_read(time_format),)
 
 
-def iso(ways: Sequence[Moment], text: str) -> str:
+def iso(spellings: Sequence[Moment], moment: str) -> str:
     """Return ISO text of a time. Raises InvalidEvent."""
-    for way in ways:
-        if (value := way.iso(text)) is not None:
+    for spelling in spellings:
+        if (value := spelling.iso(moment)) is not None:
             return value
-    raise InvalidEvent(f"time {text[:40]!r} does not match the time format (--time-format)")
+    raise InvalidEvent(f"time {moment[:40]!r} does not match the time format (--time-format)")
 
 
-def respelled(text: str) -> tuple[str, str | None]:
+def respelled(moment: str) -> tuple[str, str | None]:
     """Return a time as text that `parse_time` reads, and the word for its zone if it has one.
 
     Text that is no time comes back as it is. A leap second is the last moment of its minute.
     """
-    if _is_read(text):
-        return text, None
-    if leap := _LEAP.fullmatch(text):
+    if _is_read(moment):
+        return moment, None
+    if leap := _LEAP.fullmatch(moment):
         return respelled(f"{leap[1]}:59.999999{leap[2]}")
-    for way in _ANY:
-        if (groups := way.groups(text)) is not None:
-            found = pattern.iso(way.template, groups)
-            return (found, groups.get("tz")) if _is_read(found) else (text, None)
-    return text, None
+    for spelling in _ANY:
+        if (groups := spelling.groups(moment)) is not None:
+            iso_text = pattern.iso(spelling.template, groups)
+            return (iso_text, groups.get("tz")) if _is_read(iso_text) else (moment, None)
+    return moment, None
 
 
-def _is_read(text: str) -> bool:
-    if _PLAIN.fullmatch(text):
+def _is_read(moment: str) -> bool:
+    if _PLAIN.fullmatch(moment):
         return True
     try:
-        parse_time(text)
+        parse_time(moment)
     except InvalidEvent:
         return False
     return True
 
 
-def kind_sql(ways: Sequence[Moment], text: str) -> str:
+def kind_sql(spellings: Sequence[Moment], expression: str) -> str:
     """SQL for which of the ways a time is written in, null for none."""
     arms = (
-        f"WHEN regexp_full_match({text}, {literal(w.regex)}) THEN {n}" for n, w in enumerate(ways)
+        f"WHEN regexp_full_match({expression}, {literal(w.regex)}) THEN {n}"
+        for n, w in enumerate(spellings)
     )
     return f"CASE {' '.join(arms)} END"
 
 
-def _read(text: str) -> Moment:
+def _read(time_format: str) -> Moment:
     """The moment that a strftime format describes. Raises InvalidSetting."""
-    regex, at = "", 0
-    for token in re.finditer(r"%([-_0]?)(.?)|( +)", text):
-        regex += re.escape(text[at : token.start()]) + _token(text, token)
-        at = token.end()
-    regex += re.escape(text[at:])
+    regex, end = "", 0
+    for token in re.finditer(r"%([-_0]?)(.?)|( +)", time_format):
+        regex += re.escape(time_format[end : token.start()]) + _token(time_format, token)
+        end = token.end()
+    regex += re.escape(time_format[end:])
     names = re.findall(r"\(\?P<(\w+)>", regex)
     if len(set(names)) < len(names):
-        raise _wrong(text, "says one thing twice")
+        raise _wrong(time_format, "says one thing twice")
     if "stamp" in names:
         return Moment(regex, "{stamp}.{part}" if "part" in names else "{stamp}")
     month = "mon" if "mon" in names else "month"
     hour = "hour12" if "hour12" in names else "hour"
     if not {month, "day", hour, "minute"} <= set(names):
-        raise _wrong(text, "has to give month, day, hour and minute, as '%d/%b/%Y:%H:%M:%S %z'")
+        raise _wrong(
+            time_format, "has to give month, day, hour and minute, as '%d/%b/%Y:%H:%M:%S %z'"
+        )
     if ("hour12" in names) != ("half" in names):
-        raise _wrong(text, "needs %p beside %I, and only there")
+        raise _wrong(time_format, "needs %p beside %I, and only there")
     year = "{year}" if "year" in names else "20{yy}" if "yy" in names else "?"
-    second = ":{second}" if "second" in names else ":00"
-    second += ".{part}" if "part" in names else ""
+    seconds = ":{second}" if "second" in names else ":00"
+    seconds += ".{part}" if "part" in names else ""
     zone = "{zone}" if "zone" in names else "{tz}" if "tz" in names else ""
-    return Moment(regex, f"{year}-{{{month}}}-{{day}}T{{{hour}}}:{{minute}}{second}{zone}")
+    return Moment(regex, f"{year}-{{{month}}}-{{day}}T{{{hour}}}:{{minute}}{seconds}{zone}")
 
 
-def _token(text: str, token: re.Match[str]) -> str:
+def _token(time_format: str, token: re.Match[str]) -> str:
     if token[3]:
         return " +"
     if token[2] not in _DIRECTIVES or not token[2]:
-        raise _wrong(text, f"holds {token[0]!r}, which is no directive that is known")
+        raise _wrong(time_format, f"holds {token[0]!r}, which is no directive that is known")
     return _DIRECTIVES[token[2]]
 
 
-def _wrong(text: str, reason: str) -> InvalidSetting:
-    return InvalidSetting(f"the time format {text!r} {reason}")
+def _wrong(time_format: str, reason: str) -> InvalidSetting:
+    return InvalidSetting(f"the time format {time_format!r} {reason}")
 
 
 _ANY = (

@@ -41,28 +41,30 @@ def queries(lines: list[bytes]) -> list[str]:
     key_of = {COLUMN[k]: k for k in keys if k in envelope}
     extras = [k for k in keys if k not in envelope]
     # With a hint for the type the full query has to look which of them applies.
-    typed = "type" in key_of or not any(k in sqltext.HINTS for k in extras)
+    has_type = "type" in key_of or not any(k in sqltext.HINTS for k in extras)
     once = len(key_of) + len(extras) == len(keys) == len({k.lower() for k in keys})
     plain = len(extras) <= _EXTRAS_MAX and all(map(_PLAIN_KEY.fullmatch, extras))
-    if not (typed and once and plain and "time" in key_of) or (extras and "data" in key_of):
+    if not (has_type and once and plain and "time" in key_of) or (extras and "data" in key_of):
         return []
     look = LineShape(key_of, extras)
     # A key that some lines lack has to be left out of their text where it is null.
     always = {k for k in keys if all(k in event for _, event in good)}
-    first, event = good[0]
+    sample, event = good[0]
     moment = event.get(key_of["time"])
     bare = {*extras, key_of.get("data")}
     bare |= {key_of["time"]} if type(moment) in (int, float) else set()
-    verbatim = f"coalesce(line = {_verbatim(keys, always, bare, first)}, false)"
+    verbatim = f"coalesce(line = {_verbatim(keys, always, bare, sample)}, false)"
     verbatim += f" AND NOT ({_quoting(look.texts)} OR {no_json(look.payload)})"
     if look.payload:
         verbatim += f" AND NOT regexp_matches(line, '{sqltext.LARGE_WRITTEN}')"
     # most lines that are no JSON are cut short or never began, which is quick to see
-    whole = f"starts_with(line, '{{') AND ends_with(line, {_end(first)})"
-    text = f"CASE WHEN {whole} THEN line END"
-    quick = look.query(look.parsed(text), quick_time_sql(look.column["time"], moment), verbatim)
-    text = sqltext.time_sql(look.column["time"])
-    return [quick, look.query(look.parsed(sqltext.VALID), text, _careful(look))]
+    whole = f"starts_with(line, '{{') AND ends_with(line, {_end(sample)})"
+    source_sql = f"CASE WHEN {whole} THEN line END"
+    quick = look.query(
+        look.parsed(source_sql), quick_time_sql(look.column["time"], moment), verbatim
+    )
+    source_sql = sqltext.time_sql(look.column["time"])
+    return [quick, look.query(look.parsed(sqltext.VALID), source_sql, _careful(look))]
 
 
 class LineShape:
@@ -120,49 +122,49 @@ def _good(lines: list[bytes]) -> list[tuple[bytes, dict[str, Any]]]:
     return good
 
 
-def quick_time_sql(text: str, example: Any) -> str:
+def quick_time_sql(expression: str, example: Any) -> str:
     """SQL for a time, cheaper for ISO text of the example's shape."""
     shape = _SHAPE.fullmatch(example) if isinstance(example, str) else None
     if not shape:
-        return sqltext.time_sql(text)
+        return sqltext.time_sql(expression)
     like = re.sub(r"\d", "_", shape[0].split("+")[0]) + (shape[3] if shape[3] == "+00:00" else "")
-    part = ".%f" if shape[2] else ""
-    form = f"%Y-%m-%d{shape[1]}%H:%M:%S{part}{shape[3] or ''}"
+    fraction = ".%f" if shape[2] else ""
+    form = f"%Y-%m-%d{shape[1]}%H:%M:%S{fraction}{shape[3] or ''}"
     # separators stand where they should and no space leads, so that all the rest are digits
-    return f"""CASE WHEN {text} LIKE '{like}' AND {text} > '0'
-      THEN {READS_UTC}try_strptime({text}, '{form}')))
-      ELSE {sqltext.time_sql(text)} END"""
+    return f"""CASE WHEN {expression} LIKE '{like}' AND {expression} > '0'
+      THEN {READS_UTC}try_strptime({expression}, '{form}')))
+      ELSE {sqltext.time_sql(expression)} END"""
 
 
-def _verbatim(keys: list[str], always: set[str], bare: set[Any], first: bytes) -> str:
+def _verbatim(keys: list[str], always: set[str], bare: set[Any], sample: bytes) -> str:
     """SQL for the line that its own values give, spaced and ended as the first line is.
 
     Keys that not every line has are left out where their value is null.
     """
-    colon, comma = (": ", ", ") if _SPACED.match(first) else (":", ",")
-    pieces, before = list[str](), "{"
+    colon, comma = (": ", ", ") if _SPACED.match(sample) else (":", ",")
+    members, before = list[str](), "{"
     for key in keys:
         quote = "" if key in bare else '"'
         head, value = f"'{before}\"{key}\"{colon}{quote}'", f'j."{key}"'
         ends = f", '{quote}'" if quote else ""
         if key in always:
-            pieces.append(f"{head}, {value}{ends}")
+            members.append(f"{head}, {value}{ends}")
         else:
-            pieces.append(f"{head} || {value}" + (f" || '{quote}'" if quote else ""))
+            members.append(f"{head} || {value}" + (f" || '{quote}'" if quote else ""))
         before = comma
-    return f"concat({', '.join(pieces)}, {_end(first)})"
+    return f"concat({', '.join(members)}, {_end(sample)})"
 
 
-def _end(first: bytes) -> str:
-    return "e'}\\r\\n'" if first.endswith(b"\r") else "e'}\\n'"
+def _end(sample: bytes) -> str:
+    return "e'}\\r\\n'" if sample.endswith(b"\r") else "e'}\\n'"
 
 
 def _quoting(names: list[str]) -> str:
     """SQL that says whether one of these texts holds what JSON writes differently."""
     if not names:
         return "false"
-    texts = "concat(" + ", ".join(f'j."{k}"' for k in names) + ")"
-    holds = f"contains({texts}, '\"') OR contains({texts}, '\\')"
+    values = "concat(" + ", ".join(f'j."{k}"' for k in names) + ")"
+    holds = f"contains({values}, '\"') OR contains({values}, '\\')"
     return f"CASE WHEN contains(line, '\\') THEN {holds} ELSE false END"
 
 
@@ -170,15 +172,15 @@ def no_json(values: list[str]) -> str:
     """SQL that says whether these JSON texts may hold what the engine takes though it is none."""
     deep = " OR ".join(sqltext.deep_sql(v) for v in values)
     none = " OR ".join(
-        f"CASE WHEN {' OR '.join(_holds(v, part) for part in _PARTS)}"
+        f"CASE WHEN {' OR '.join(_holds(v, spelling) for spelling in _PARTS)}"
         f" THEN regexp_matches({v}, '{_NO_NUMBER}') ELSE false END"
         for v in values
     )
     return f"coalesce({deep} OR {none}, false)" if values else "false"
 
 
-def _holds(value: str, part: str) -> str:
-    return f"contains({value}, '{part}')"
+def _holds(value: str, spelling: str) -> str:
+    return f"contains({value}, '{spelling}')"
 
 
 def _careful(look: LineShape) -> str:

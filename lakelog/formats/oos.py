@@ -35,16 +35,16 @@ class OosLines(Format):
     def parse(self, line: bytes) -> Event:
         """Return the event of one line. Raises InvalidEvent."""
         try:
-            parts = line.decode("utf-8").rstrip("\r\n").split("|", 5)
+            fields = line.decode("utf-8").rstrip("\r\n").split("|", 5)
         except UnicodeDecodeError as error:
             raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
-        if len(parts) != 6:
-            raise InvalidEvent(f"{len(parts)} fields, but an OOS line has 6, separated by |")
-        time, name, category, source, subject, text = parts
+        if len(fields) != 6:
+            raise InvalidEvent(f"{len(fields)} fields, but an OOS line has 6, separated by |")
+        time, name, category, source, subject, payload = fields
         event: Event = {"time": time, "type": name}
         event.update({"category": category, "source": source, "subject": subject})
-        if text.strip():
-            event["data"] = parse_value(text.encode())
+        if payload.strip():
+            event["data"] = parse_value(payload.encode())
         return {k: v for k, v in event.items() if k == "data" or v != ""}
 
     def _query(self) -> str:
@@ -68,11 +68,11 @@ FROM typed"""
         moments = [line.partition(b"|")[0] for line in lines if _SHAPE.match(line)]
         if not moments:
             return []
-        when = narrow_queries.quick_time_sql("p[1]", moments[0].decode("ascii", "replace"))
+        moment = narrow_queries.quick_time_sql("p[1]", moments[0].decode("ascii", "replace"))
         return [
             f"""
 WITH split AS MATERIALIZED (SELECT position, string_split(line, '|') AS p FROM lines),
-read AS (SELECT position, p, {when} AS time,
+read AS (SELECT position, p, {moment} AS time,
     json(CASE WHEN len(p) = 6 AND json_valid(p[6]) THEN p[6] END)::VARCHAR AS body FROM split)
 SELECT time, p[2] AS type, nullif(p[3], '') AS category, nullif(p[4], '') AS source,
   nullif(p[5], '') AS subject, NULL::VARCHAR AS level, NULL::VARCHAR AS message,

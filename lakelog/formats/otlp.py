@@ -43,13 +43,13 @@ class OtlpRequests(Format):
         """Return how likely it is (0 to 1) that these are requests of OpenTelemetry."""
         return self.traits.surest if _REQUEST.match(b"\n".join(lines)) else 0.0
 
-    def complete(self, text: bytes) -> bool:
+    def complete(self, record: bytes) -> bool:
         """Whether a record that nothing follows yet has its end."""
-        return documents.FORM.complete(text)
+        return documents.FORM.complete(record)
 
-    def parse(self, text: bytes) -> list[Event]:
+    def parse(self, record: bytes) -> list[Event]:
         """Return the events of a request. Raises InvalidEvent."""
-        value = parse_value(text)
+        value = parse_value(record)
         requests = value if isinstance(value, list) else [value]
         if not all(isinstance(r, dict) and r.keys() & _KINDS.keys() for r in requests):
             raise InvalidEvent(
@@ -65,15 +65,15 @@ def plain(value: Any) -> Any:
     """Return what an AnyValue holds as plain JSON; what is none comes back as it is."""
     if not isinstance(value, dict) or len(value) != 1:
         return None if value == {} else value
-    (kind, inner), *_ = value.items()
-    if kind in _PLAIN:
+    (value_type, inner), *_ = value.items()
+    if value_type in _PLAIN:
         return inner
-    if kind in ("intValue", "doubleValue"):
+    if value_type in ("intValue", "doubleValue"):
         return _number(inner)
     values = inner.get("values", []) if isinstance(inner, dict) else None
-    if kind == "arrayValue" and isinstance(values, list):
+    if value_type == "arrayValue" and isinstance(values, list):
         return [plain(v) for v in values]
-    if kind == "kvlistValue" and isinstance(values, list):
+    if value_type == "kvlistValue" and isinstance(values, list):
         return attributes(values)
     return value
 
@@ -99,12 +99,14 @@ def _number(value: Any) -> Any:
 
 def _request(request: JsonObject) -> list[Event]:
     result = []
-    for kind, (scopes, records) in _KINDS.items():
-        for part in _listed(request.get(kind)):
-            resource = _described(part.get("resource"), part.get("schemaUrl"), flat=True)
-            for inner in _listed(part.get(scopes)):
+    for signal, (scopes, records) in _KINDS.items():
+        for resource_records in _listed(request.get(signal)):
+            resource = _described(
+                resource_records.get("resource"), resource_records.get("schemaUrl"), flat=True
+            )
+            for inner in _listed(resource_records.get(scopes)):
                 scope = _described(inner.get("scope"), inner.get("schemaUrl"), flat=False)
-                events_ = (_event(kind, r, resource, scope) for r in _listed(inner.get(records)))
+                events_ = (_event(signal, r, resource, scope) for r in _listed(inner.get(records)))
                 result += [_with_valid_time(event) for event in events_]
     return result
 
@@ -132,13 +134,13 @@ def _described(value: Any, schema: Any, *, flat: bool) -> JsonObject:
     return result | ({"schemaUrl": schema} if schema else {})
 
 
-def _event(kind: str, record: JsonObject, resource: JsonObject, scope: JsonObject) -> Event:
+def _event(signal: str, record: JsonObject, resource: JsonObject, scope: JsonObject) -> Event:
     data = dict(record)
     if "attributes" in data:
         data["attributes"] = attributes(data["attributes"])
     event: Event = {"type": "log"}
     # A body of text is the message; structure stays in the payload.
-    if kind == "resourceLogs":
+    if signal == "resourceLogs":
         body = plain(data.pop("body", None))
         if isinstance(body, str):
             event["message"] = body
@@ -147,14 +149,14 @@ def _event(kind: str, record: JsonObject, resource: JsonObject, scope: JsonObjec
         if isinstance(data.get("eventName"), str) and data["eventName"]:
             event["type"] = data["eventName"]
     else:
-        event["type"] = "span" if kind == "resourceSpans" else "metric"
+        event["type"] = "span" if signal == "resourceSpans" else "metric"
         if isinstance(data.get("name"), str):
             event["message"] = data["name"]
-    moment = _moment(data, kind)
+    moment = _moment(data, signal)
     if moment is not None:
         event["time"] = moment
     # Metrics have no severity, and no status that would mean one.
-    level = _level(data) if kind != "resourceMetrics" else None
+    level = _level(data) if signal != "resourceMetrics" else None
     if level:
         event["level"] = level
     if isinstance(resource.get("service.name"), str):
@@ -164,16 +166,16 @@ def _event(kind: str, record: JsonObject, resource: JsonObject, scope: JsonObjec
     return event | {"data": data | ({"scope": scope} if scope else {})}
 
 
-def _moment(data: JsonObject, kind: str) -> Any:
+def _moment(data: JsonObject, signal: str) -> Any:
     names = ("timeUnixNano", "observedTimeUnixNano", "startTimeUnixNano")
     moments = [data.get(name) for name in names]
-    if kind == "resourceMetrics":
+    if signal == "resourceMetrics":
         points_of: JsonObject = next(
             (data[k] for k in _POINTS if isinstance(data.get(k), dict)), {}
         )
         points = points_of.get("dataPoints")
-        first = points[0] if isinstance(points, list) and points else None
-        moments = [first.get("timeUnixNano")] if isinstance(first, dict) else []
+        point = points[0] if isinstance(points, list) and points else None
+        moments = [point.get("timeUnixNano")] if isinstance(point, dict) else []
     return next((m for m in moments if not _is_none(m)), None)
 
 
@@ -182,15 +184,21 @@ def _is_none(moment: Any) -> bool:
 
 
 def _level(data: JsonObject) -> str | None:
-    number, text, status = data.get("severityNumber"), data.get("severityText"), data.get("status")
+    number, severity_text, status = (
+        data.get("severityNumber"),
+        data.get("severityText"),
+        data.get("status"),
+    )
     if isinstance(number, str) and re.fullmatch(r"[0-9]{1,2}", number, re.ASCII):
         number = int(number)
     elif isinstance(number, str):
-        text = severity(re.sub(r"SEVERITY_NUMBER_([A-Z]+)[2-4]?$", r"\1", number)) or text
+        severity_text = (
+            severity(re.sub(r"SEVERITY_NUMBER_([A-Z]+)[2-4]?$", r"\1", number)) or severity_text
+        )
     if isinstance(number, int) and not isinstance(number, bool) and 0 < number < 25:
-        return next(name for least, name in reversed(OTEL) if number >= least)
-    if isinstance(text, str) and severity(text):
-        return severity(text)
+        return next(name for minimum, name in reversed(OTEL) if number >= minimum)
+    if isinstance(severity_text, str) and severity(severity_text):
+        return severity(severity_text)
     failed = isinstance(status, dict) and status.get("code") in (2, "STATUS_CODE_ERROR")
     return "ERROR" if failed else None
 

@@ -45,8 +45,8 @@ def flat_sql(pairs: str) -> str:
     """
     parsed = f"from_json({pairs}, '{_PAIRS}')"
     kinds = ("stringValue", "boolValue", "intValue", "doubleValue")
-    value_of = ", ".join(f"""'"{kind}":' || e.value.{kind}""" for kind in kinds)
-    again = f"""list_transform({parsed}, lambda e:
+    value_of = ", ".join(f"""'"{value_type}":' || e.value.{value_type}""" for value_type in kinds)
+    repeated = f"""list_transform({parsed}, lambda e:
       '{{"key":' || e.key || ',"value":{{' || coalesce({value_of}) || '}}}}')"""
     value = f"""CASE
       WHEN starts_with(e.value.stringValue, '"') THEN e.value.stringValue::VARCHAR
@@ -55,19 +55,19 @@ def flat_sql(pairs: str) -> str:
         THEN trim(e.value.intValue, '"')::BIGINT::VARCHAR
       WHEN regexp_full_match(e.value.doubleValue, '{_DECIMAL}') THEN e.value.doubleValue::VARCHAR
       END"""
-    texts = f"""list_transform({parsed}, lambda e:
+    members = f"""list_transform({parsed}, lambda e:
       CASE WHEN starts_with(e.key, '"') THEN e.key || ':' || {value} END)"""
     keys = f"list_transform({parsed}, lambda e: e.key)"
     return f"""CASE WHEN {pairs} IS NULL THEN '{{}}'
-      WHEN {pairs} = '[' || array_to_string({again}, ',') || ']'
-        AND list_unique({keys}) = len({keys}) AND list_count({texts}) = len({keys})
-        THEN '{{' || array_to_string({texts}, ',') || '}}' END"""
+      WHEN {pairs} = '[' || array_to_string({repeated}, ',') || ']'
+        AND list_unique({keys}) = len({keys}) AND list_count({members}) = len({keys})
+        THEN '{{' || array_to_string({members}, ',') || '}}' END"""
 
 
-def _joined(first: str, second: str) -> str:
+def _joined(left: str, right: str) -> str:
     """SQL for the members of two objects as one."""
-    return f"""CASE WHEN {first} = '{{}}' THEN {second} WHEN {second} = '{{}}' THEN {first}
-      ELSE {first}[:-2] || ',' || {second}[2:] END"""
+    return f"""CASE WHEN {left} = '{{}}' THEN {right} WHEN {right} = '{{}}' THEN {left}
+      ELSE {left}[:-2] || ',' || {right}[2:] END"""
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -76,30 +76,31 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def _is_known_sql(name: str, lists: str, inner: tuple[str, ...]) -> str:
     """SQL that says whether a part of a request holds what is known, each once."""
-    keys, own = "json_keys(part)", f"json_keys(part, '$.{name}')"
+    keys, names = "json_keys(part)", f"json_keys(part, '$.{name}')"
     return f"""coalesce(json_type(part) = 'OBJECT'
       AND coalesce(json_type(part, '$.{lists}'), 'ARRAY') = 'ARRAY'
       AND len({keys}) = list_unique({keys})
       AND list_has_all({_listed((name, lists, "schemaUrl"))}, {keys})
       AND coalesce(json_type(part, '$.{name}'), 'OBJECT') = 'OBJECT'
       AND coalesce(json_type(part, '$.schemaUrl'), 'VARCHAR') = 'VARCHAR'
-      AND coalesce(list_has_all({_listed(inner)}, {own}) AND len({own}) = list_unique({own}), true),
+      AND coalesce(list_has_all({_listed(inner)}, {names})
+        AND len({names}) = list_unique({names}), true),
       false)"""
 
 
-def _records_sql(kind: str, scopes: str, records: str) -> str:
+def _records_sql(signal: str, scopes: str, records: str) -> str:
     """SQL for the records of requests of one kind, with their resource and scope as text."""
     # One step for each level of nesting, materialized and numbered: order and owner of every record
     # have to survive the unnesting.
     return f"""
 requests AS MATERIALIZED (
   SELECT position, line FROM (SELECT {sqltext.VALID} AS line, position FROM lines)
-  WHERE json_type(line) = 'OBJECT' AND json_keys(line) = ['{kind}']
-    AND json_type(line, '$.{kind}') = 'ARRAY'
+  WHERE json_type(line) = 'OBJECT' AND json_keys(line) = ['{signal}']
+    AND json_type(line, '$.{signal}') = 'ARRAY'
     AND NOT {sqltext.document_sql("line")}),
 parts AS MATERIALIZED (
   SELECT position, unnest(parts) AS part, generate_subscripts(parts, 1) AS part_at
-  FROM (SELECT position, json_extract(line, '$.{kind}[*]') AS parts FROM requests)),
+  FROM (SELECT position, json_extract(line, '$.{signal}[*]') AS parts FROM requests)),
 resources AS MATERIALIZED (
   SELECT position, part_at, part, {flat_sql("(part->'$.resource.attributes')::VARCHAR")} AS flat,
     {_SCHEMA} AS link, {_is_known_sql("resource", scopes, ("attributes",))} AS good FROM parts),
@@ -124,20 +125,20 @@ listed AS MATERIALIZED (
           json_extract(part, '$.{records}[*]') AS parts FROM tagged))"""
 
 
-def _odd(kind: str) -> str:
+def _odd(signal: str) -> str:
     """SQL that says whether a record is left to the exact rule."""
     stray = " OR ".join(
         f"coalesce(regexp_matches(r.{k}, '{sqltext.STRAY}|^[tf]') AND"
         f" json_type(record, '$.{k}') <> 'VARCHAR', false)"
         for k in ("severityText", "eventName", "name")
     )
-    own = """coalesce(json_type(record, '$.status') <> 'OBJECT'
+    has_own = """coalesce(json_type(record, '$.status') <> 'OBJECT'
         OR json_type(record, '$.status.code') NOT IN ('VARCHAR', 'UBIGINT', 'BIGINT')
         OR len(json_keys(record, '$.status')) <> list_unique(json_keys(record, '$.status')),
         false)"""
-    if kind == "resourceLogs":
-        own = f"NOT {_BODY} OR 'status' IN keys"
-    return f"""coalesce(resource IS NULL OR scope IS NULL OR flat IS NULL OR {own} OR {stray}
+    if signal == "resourceLogs":
+        has_own = f"NOT {_BODY} OR 'status' IN keys"
+    return f"""coalesce(resource IS NULL OR scope IS NULL OR flat IS NULL OR {has_own} OR {stray}
       OR r IS NULL OR len(keys) <> list_unique(keys)
       OR list_has_any(keys, ['resource', 'scope']) OR {sqltext.deep_sql("rest")}
       OR coalesce(NOT {_NUMBERED} AND grade <> '0', false)
@@ -145,9 +146,9 @@ def _odd(kind: str) -> str:
       OR NOT coalesce({in_range_sql("time")}, false), true)"""
 
 
-def query(kind: str, scopes: str, records: str) -> str:
+def query(signal: str, scopes: str, records: str) -> str:
     """SQL over `lines` of requests of one kind."""
-    logs = kind == "resourceLogs"
+    logs = signal == "resourceLogs"
     # The empty text and "0" mean that the time is not set.
     moment = ", ".join(f"nullif(nullif(r.{k}, ''), '0')" for k in _TEXTS[:3])
     arms = " ".join(f"WHEN grade::INT >= {n} THEN '{name}'" for n, name in OTEL[-2::-1])
@@ -159,7 +160,7 @@ def query(kind: str, scopes: str, records: str) -> str:
     return f"""
 SELECT position, nth, time, type, NULL::VARCHAR AS category, source, NULL::VARCHAR AS subject,
   level, message, data, NULL::VARCHAR AS id, false AS slow FROM (
-WITH {_records_sql(kind, scopes, records)},
+WITH {_records_sql(signal, scopes, records)},
 read AS MATERIALIZED (
   SELECT *, from_json(record, '{_SHAPE}') AS r, json_keys(record) AS keys,
     row_number() OVER (PARTITION BY position ORDER BY part_at, inner_at, record_at) - 1 AS nth
@@ -176,7 +177,7 @@ made AS MATERIALIZED (
     CASE WHEN {_NUMBERED} THEN CASE {arms} END
       ELSE coalesce({level_sql("r.severityText")},
         CASE WHEN r.status.code IN ('2', 'STATUS_CODE_ERROR') THEN 'ERROR' END) END AS level,
-    nullif({_joined("rest", _MORE)}, '{{}}') AS data, {_odd(kind)} AS slow
+    nullif({_joined("rest", _MORE)}, '{{}}') AS data, {_odd(signal)} AS slow
   FROM timed),
 spoilt AS MATERIALIZED (
   SELECT position FROM resources WHERE NOT good OR flat IS NULL

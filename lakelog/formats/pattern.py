@@ -63,14 +63,14 @@ class Level:
     of: Callable[[str], str | None]
 
 
-def _status_sql(text: str) -> str:
-    first = f"left({text}, 1)"
-    return f"CASE {first} WHEN '5' THEN 'ERROR' WHEN '4' THEN 'WARN' ELSE 'INFO' END"
+def _status_sql(expression: str) -> str:
+    digit = f"left({expression}, 1)"
+    return f"CASE {digit} WHEN '5' THEN 'ERROR' WHEN '4' THEN 'WARN' ELSE 'INFO' END"
 
 
-def _severity_sql(text: str) -> str:
+def _severity_sql(expression: str) -> str:
     arms = " ".join(f"WHEN {n} THEN '{name}'" for n, name in enumerate(_SEVERITIES))
-    return f"CASE {text}::INT % 8 {arms} END"
+    return f"CASE {expression}::INT % 8 {arms} END"
 
 
 def graded(levels: dict[str, str], group: str = "level", otherwise: str = "") -> Level:
@@ -116,9 +116,9 @@ class Pattern:
     quoted: tuple[str, ...] = ()
     doubled: tuple[str, ...] = ()
 
-    def groups(self, text: str) -> dict[str, str | None] | None:
+    def groups(self, line: str) -> dict[str, str | None] | None:
         """Return what the groups hold, or None for text of another kind."""
-        match = self._compiled.fullmatch(text)
+        match = self._compiled.fullmatch(line)
         return match and {name: self._value(name, v) for name, v in match.groupdict().items()}
 
     @LazyProperty
@@ -144,9 +144,11 @@ class Pattern:
         grade = values[self.level.group] if self.level else None
         if self.level and grade is not None:
             event["level"] = self.level.of(grade)
-        texts = {name: values[name] for name in self.data}
-        if any(value is not None for value in texts.values()):
-            event["data"] = {k: int(v) if v and k in self.numbers else v for k, v in texts.items()}
+        payload = {name: values[name] for name in self.data}
+        if any(value is not None for value in payload.values()):
+            event["data"] = {
+                k: int(v) if v and k in self.numbers else v for k, v in payload.items()
+            }
         return with_word(event, grade) if self.has_word and grade is not None else event
 
     @property
@@ -199,42 +201,42 @@ def parse(
 
     Lines that are `joined` to it go after its message.
     """
-    text, rest = decoded(line), ""
+    head, continuation = decoded(line), ""
     if joined:
-        text, _, rest = text.partition("\n")
-        text = text.rstrip(SPACE)
-    event = _first(patterns, text)
+        head, _, continuation = head.partition("\n")
+        head = head.rstrip(SPACE)
+    event = _first(patterns, head)
     # Colours are removed only where the line does not fit with them: a message may hold them.
-    if event is None and "\x1b" in text:
-        event = _first(patterns, _COLOUR.sub("", text).strip(SPACE))
+    if event is None and "\x1b" in head:
+        event = _first(patterns, _COLOUR.sub("", head).strip(SPACE))
         if event and event.get("message"):
-            event["message"] = _coloured(text, event["message"])
+            event["message"] = _coloured(head, event["message"])
     if event is None:
         raise InvalidEvent(otherwise)
-    if rest:
-        event["message"] = "\n".join(filter(None, (event.get("message"), rest)))
+    if continuation:
+        event["message"] = "\n".join(filter(None, (event.get("message"), continuation)))
     return event
 
 
-def _first(patterns: Sequence[Pattern], text: str) -> Event | None:
+def _first(patterns: Sequence[Pattern], line: str) -> Event | None:
     """The event by the first pattern that fits."""
     for pattern in patterns:
-        values = pattern.groups(text)
+        values = pattern.groups(line)
         if values is not None:
             return pattern.event(values)
     return None
 
 
-def _coloured(text: str, message: str) -> str:
+def _coloured(line: str, message: str) -> str:
     """The end of a line that shows a message, with its colours."""
-    at, end = len(text), len(message)
-    codes = {match.end(): match.start() for match in _COLOUR.finditer(text)}
-    while at and (at in codes or (end and text[at - 1] == message[end - 1])):
-        if at in codes:
-            at = codes[at]
+    position, end = len(line), len(message)
+    codes = {match.end(): match.start() for match in _COLOUR.finditer(line)}
+    while position and (position in codes or (end and line[position - 1] == message[end - 1])):
+        if position in codes:
+            position = codes[position]
         else:
-            at, end = at - 1, end - 1
-    return message if end else text[at:]
+            position, end = position - 1, end - 1
+    return message if end else line[position:]
 
 
 def decoded(line: bytes) -> str:
@@ -245,10 +247,10 @@ def decoded(line: bytes) -> str:
         raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
 
 
-def share(lines: list[bytes], read: Callable[[bytes], Event]) -> float:
+def share(lines: list[bytes], parse_line: Callable[[bytes], Event]) -> float:
     """The share of the lines that are not blank that are events with a time of their own."""
     full = [line for line in lines if line.strip()]
-    return sum(_timed(line, read) for line in full) / len(full) if full else 0.0
+    return sum(_timed(line, parse_line) for line in full) / len(full) if full else 0.0
 
 
 def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[int] = ()) -> str:
@@ -269,18 +271,18 @@ def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[
     )
     grades = {k: level.sql("grade") for k in kinds if (level := patterns[k].level)}
     types = _chosen({k: f"'{patterns[k].type}'" for k in kinds})
-    words = _chosen({k: "grade" for k in kinds if patterns[k].has_word})
-    word = "" if words == _NOTHING else f", {words} AS word"
+    word_sql = _chosen({k: "grade" for k in kinds if patterns[k].has_word})
+    word = "" if word_sql == _NOTHING else f", {word_sql} AS word"
     data = sqltext.with_word_sql("data", "word", "level") if word else "data"
     # Of a record of several lines, those after the first belong to the message.
-    more, message = "", "message"
+    continuation, message = "", "message"
     if joined:
-        more, message = ", rest", _MESSAGE
+        continuation, message = ", rest", _MESSAGE
     return f"""
 WITH trimmed AS (SELECT {TRIMMED} AS text, position{_REST if joined else ""} FROM lines),
 classified AS (SELECT *, {_kind_sql(patterns, kinds)} AS kind FROM trimmed WHERE {PLAIN}),
-cut AS (SELECT position, text, kind, {cuts}{more} FROM classified),
-fields AS (SELECT position, kind{more}, {columns} FROM cut),
+cut AS (SELECT position, text, kind, {cuts}{continuation} FROM classified),
+fields AS (SELECT position, kind{continuation}, {columns} FROM cut),
 timed AS (SELECT *, {_chosen(grades)} AS level{word},
             CASE WHEN iso = '-' THEN {NOW} ELSE {sqltext.time_sql("iso")} END AS time FROM fields)
 SELECT time, {types} AS type, NULL::VARCHAR AS category, source, subject, level,
@@ -295,8 +297,8 @@ def narrowed(patterns: Sequence[Pattern], lines: list[bytes], *, joined: bool = 
     kinds = set()
     for line in lines:
         with contextlib.suppress(InvalidEvent):
-            text = decoded(line)
-            kinds |= {next((k for k, p in enumerate(patterns) if p.groups(text)), -1)}
+            line_text = decoded(line)
+            kinds |= {next((k for k, p in enumerate(patterns) if p.groups(line_text)), -1)}
     kinds.discard(-1)
     if not kinds or 2 * len(kinds) > len(patterns):
         return []
@@ -341,8 +343,8 @@ def _chosen(values: dict[int, str]) -> str:
     if not values:
         return _NOTHING
     kinds: dict[str, list[int]] = {}
-    for kind, value in values.items():
-        kinds.setdefault(value, []).append(kind)
+    for number, value in values.items():
+        kinds.setdefault(value, []).append(number)
     arms = (f"WHEN kind IN ({', '.join(map(str, ks))}) THEN {v}" for v, ks in kinds.items())
     return f"CASE {' '.join(arms)} END"
 
@@ -368,11 +370,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _timed(line: bytes, read: Callable[[bytes], Event]) -> bool:
+def _timed(line: bytes, parse_line: Callable[[bytes], Event]) -> bool:
     if line.lstrip()[:1] == b"{":
         return False
     try:
-        event = read(line)
+        event = parse_line(line)
         return "time" in event and parse_time(event["time"]) is not None
     except InvalidEvent:
         return False
@@ -399,29 +401,29 @@ def iso(template: str, groups: dict[str, str | None]) -> str:
     if values.get("half"):
         late = 12 * (values["half"] in "PMpm")
         values["hour12"] = f"{int(values['hour12']) % 12 + late:02}"
-    text = template.removeprefix(_YEARLESS).format(**values).replace(",", ".")
+    moment = template.removeprefix(_YEARLESS).format(**values).replace(",", ".")
     if "@" in template:
-        return _in_zone(*text.split("@"))
+        return _in_zone(*moment.split("@"))
     if not template.startswith(_YEARLESS):
-        return text
+        return moment
     limit = now() + AHEAD
     # Before the year is known dates compare as text: month, day and time have a fixed width.
-    latest = limit.year - (text > f"{limit:-%m-%dT%H:%M:%S.%f}")
+    latest = limit.year - (moment > f"{limit:-%m-%dT%H:%M:%S.%f}")
     # 29 February exists in leap years only, at most eight years apart.
     for year in range(latest, latest - _YEARS, -1):
         try:
-            parse_time(f"{year}{text}")
+            parse_time(f"{year}{moment}")
         except InvalidEvent:
             continue
-        return f"{year}{text}"
-    return f"{latest}{text}"
+        return f"{year}{moment}"
+    return f"{latest}{moment}"
 
 
-def _in_zone(text: str, name: str) -> str:
+def _in_zone(moment: str, name: str) -> str:
     """ISO text in the zone of a city; as it is if there is none."""
     with contextlib.suppress(InvalidSetting, InvalidEvent):
-        return parse_time(text, zone_of(name)).isoformat()
-    return text
+        return parse_time(moment, zone_of(name)).isoformat()
+    return moment
 
 
 def iso_sql(template: str, groups: str) -> str:
@@ -429,16 +431,16 @@ def iso_sql(template: str, groups: str) -> str:
     of cities, as the engine stops at a name that it does not know."""
     if template == "-":
         return "'-'"
-    pieces = []
-    for text, name, _, _ in Formatter().parse(template.removeprefix(_YEARLESS)):
-        pieces += [literal(text)] if text else []
-        pieces += [_part_sql(groups, name)] if name else []
-    text = f"replace({' || '.join(pieces)}, ',', '.')"
+    terms = []
+    for moment, name, _, _ in Formatter().parse(template.removeprefix(_YEARLESS)):
+        terms += [literal(moment)] if moment else []
+        terms += [_part_sql(groups, name)] if name else []
+    moment = f"replace({' || '.join(terms)}, ',', '.')"
     if not template.startswith(_YEARLESS):
-        return text
+        return moment
     limit = f"({NOW} AT TIME ZONE 'UTC' + INTERVAL {AHEAD.days} DAY)"
-    later = f"({text} > strftime({limit}, '-%m-%dT%H:%M:%S.%f'))::INT"
-    return f"(year({limit}) - {later})::VARCHAR || {text}"
+    later = f"({moment} > strftime({limit}, '-%m-%dT%H:%M:%S.%f'))::INT"
+    return f"(year({limit}) - {later})::VARCHAR || {moment}"
 
 
 def _part_sql(groups: str, name: str) -> str:
@@ -451,8 +453,10 @@ def _part_sql(groups: str, name: str) -> str:
     if name == "offset":
         return f"ltrim({value})"
     if name == "tai":
-        whole, part = (f"try_cast('0x' || {value}[{at}] AS BIGINT)" for at in ("1:16", "17:24"))
-        return f"({whole} - {_TAI})::VARCHAR || '.' || lpad({part}::VARCHAR, 9, '0')"
+        whole, fraction = (
+            f"try_cast('0x' || {value}[{span}] AS BIGINT)" for span in ("1:16", "17:24")
+        )
+        return f"({whole} - {_TAI})::VARCHAR || '.' || lpad({fraction}::VARCHAR, 9, '0')"
     if name == "hour12":
         hour = f"try_cast({value} AS INT) % 12 + 12 * ({groups}.half IN ('PM', 'pm'))::INT"
         return f"lpad(({hour})::VARCHAR, 2, '0')"

@@ -49,10 +49,10 @@ class PatternFormat(Format):
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of this format."""
         full = [line for line in lines if line.strip()]
-        own = [line for line in full if self._head.match(line.lstrip())]
+        candidates = [line for line in full if self._head.match(line.lstrip())]
         if self.unlike is not None:
-            own = [line for line in own if not self.unlike.match(line.lstrip())]
-        return sum(map(self._score, own)) / len(full) if own else 0.0
+            candidates = [line for line in candidates if not self.unlike.match(line.lstrip())]
+        return sum(map(self._score, candidates)) / len(full) if candidates else 0.0
 
     def parse(self, line: bytes) -> Event:
         """Return the event of a line and of those that continue it. Raises InvalidEvent."""
@@ -67,11 +67,11 @@ class PatternFormat(Format):
     def specialize(self, head: bytes) -> Format:
         """Return the format for a file whose first line is an indented beginning of a record."""
         # The first line alone decides, so that it stays decided while the file grows.
-        first, begins = _FIRST_LINE.match(head), self.traits.begins
-        if not (first and first[1] and begins):
+        line, begins = _FIRST_LINE.match(head), self.traits.begins
+        if not (line and line[1] and begins):
             return self
-        fits = re.match(begins.encode(), first[2], re.ASCII)
-        return indented(self, first[1].decode()) if fits else self
+        fits = re.match(begins.encode(), line[2], re.ASCII)
+        return indented(self, line[1].decode()) if fits else self
 
     def _query(self) -> str:
         return self._levelled(pattern.query(self.PATTERNS, joined=self._joined))
@@ -156,10 +156,10 @@ def program(
     it, unless it is one of another style; those belong to it too if the program `is_alone`. A line
     after one that `leads` fits continues it in any case.
     """
-    others = "" if is_alone else rf"|\[?{line_starts.DATE}|{line_starts.OTHERS}"
+    other_styles = "" if is_alone else rf"|\[?{line_starts.DATE}|{line_starts.OTHERS}"
     # A record may begin with colours of a terminal.
     traits = Traits(
-        begins=f"^{COLOURS}(?:{begins}{others})",
+        begins=f"^{COLOURS}(?:{begins}{other_styles})",
         leads=leads,
         head=rf"^[ \t]*{COLOURS}(?:{begins})",
         prose=True,

@@ -88,10 +88,13 @@ def read_table(path: str) -> tuple[PatternFormat, ...]:
 
 def _format(name: str, table: dict[str, Any], fragments: dict[str, str]) -> PatternFormat:
     fragments = _with_fragments(fragments, table.get("fragments", {}))
-    scales = {**_SCALES, **{k: _graded(words) for k, words in table.get("scales", {}).items()}}
+    scales = {
+        **_SCALES,
+        **{k: _graded(words_of_level) for k, words_of_level in table.get("scales", {}).items()},
+    }
     levels = _graded(table["levels"]) if "levels" in table else WORD
-    each = {"levels": levels, **table.get("each", {})}
-    patterns = tuple(_pattern(line, each, scales, fragments) for line in table["lines"])
+    defaults = {"levels": levels, **table.get("each", {})}
+    patterns = tuple(_pattern(line, defaults, scales, fragments) for line in table["lines"])
     begins = _expanded(table.get("begins", ""), fragments)
     word_levels = table.get("word_levels")
     word_level = _graded(word_levels) if isinstance(word_levels, dict) else scales.get(word_levels)
@@ -125,20 +128,23 @@ def _format(name: str, table: dict[str, Any], fragments: dict[str, str]) -> Patt
 
 
 def _pattern(
-    line: dict[str, Any], each: dict[str, Any], scales: dict[str, Level], fragments: dict[str, str]
+    line: dict[str, Any],
+    defaults: dict[str, Any],
+    scales: dict[str, Level],
+    fragments: dict[str, str],
 ) -> Pattern:
     regex = _expanded(line["regex"], fragments)
     groups = _GROUP.findall(regex)
-    shared = {k: v for k, v in each.items() if k not in ("level", "source") or v in groups}
+    shared = {k: v for k, v in defaults.items() if k not in ("level", "source") or v in groups}
     line = {**shared, **({"level": "level"} if "level" in groups else {}), **line}
     message, source = line.get("message", "message"), line.get("source", "source")
     source = source if source in groups else ""
     time, subject = line.get("time", "{stamp}"), line.get("subject", "")
     level = _level(line, scales)
-    taken = {name for _, name, _, _ in Formatter().parse(time)} | {message, source, "half"}
+    columns = {name for _, name, _, _ in Formatter().parse(time)} | {message, source, "half"}
     if level and level.group == "level":
-        taken.add("level")  # the word goes into the payload by a rule of its own
-    data = tuple(line.get("data", (group for group in groups if group not in taken)))
+        columns.add("level")  # the word goes into the payload by a rule of its own
+    data = tuple(line.get("data", (group for group in groups if group not in columns)))
     lists = {name: line.get(name, ()) for name in _LISTS}
     if lists["dashes"] == "all":
         lists["dashes"] = (*data, message, subject)
@@ -151,7 +157,7 @@ def _pattern(
         source=source,
         subject=subject,
         data=data,
-        **{name: tuple(g for g in given if g in groups) for name, given in lists.items()},
+        **{name: tuple(g for g in names if g in groups) for name, names in lists.items()},
     )
 
 
@@ -167,16 +173,16 @@ def _level(line: dict[str, Any], scales: dict[str, Level]) -> Level | None:
 
 def _graded(table: dict[str, list[str]], group: str = "level", otherwise: str = "") -> Level:
     """A level by the words that a table lists for each."""
-    levels = {word: level for level, words in table.items() for word in _words(words)}
+    levels = {word: level for level, listing in table.items() for word in _words(listing)}
     return graded(levels, group, otherwise)
 
 
-def _words(words: list[str]) -> list[str]:
-    ranges = [(word, _RANGE.fullmatch(word)) for word in words]
+def _words(listing: list[str]) -> list[str]:
+    ranges = [(word, _RANGE.fullmatch(word)) for word in listing]
     return [
-        text
+        word_text
         for word, span in ranges
-        for text in (
+        for word_text in (
             (f"{span[1]}{number}" for number in range(int(span[2]), int(span[3]) + 1))
             if span
             else (word,)
@@ -184,15 +190,15 @@ def _words(words: list[str]) -> list[str]:
     ]
 
 
-def _with_fragments(known: dict[str, str], table: dict[str, Any]) -> dict[str, str]:
+def _with_fragments(fragments_so_far: dict[str, str], table: dict[str, Any]) -> dict[str, str]:
     """Return fragments with those of a table, each of which may use the ones before it."""
-    fragments = dict(known)
-    for name, pieces in table.items():
-        fragments[name] = _expanded(pieces, fragments)
+    fragments = dict(fragments_so_far)
+    for name, definition in table.items():
+        fragments[name] = _expanded(definition, fragments)
     return fragments
 
 
-def _expanded(pieces: str | list[str], fragments: dict[str, str]) -> str:
+def _expanded(lines: str | list[str], fragments: dict[str, str]) -> str:
     """A regex with its fragments; a long one is written in pieces."""
-    regex = pieces if isinstance(pieces, str) else "".join(pieces)
+    regex = lines if isinstance(lines, str) else "".join(lines)
     return _REFERENCE.sub(lambda reference: fragments[reference[1]], regex)

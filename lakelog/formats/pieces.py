@@ -12,13 +12,13 @@ else:
     np = Lazy("numpy")
 
 
-def open_after(pieces: Any, streams: tuple[Any, ...]) -> Any:
+def open_after(is_piece: Any, streams: tuple[Any, ...]) -> Any:
     """A mask of the lines after which a stream is open: its last line so far is one of `pieces`.
 
     Masks over the same lines; `streams` has one mask for each stream.
     """
-    mask = np.zeros(len(pieces), dtype=bool)
+    mask = np.zeros(len(is_piece), dtype=bool)
     for stream in streams:
-        last = np.maximum.accumulate(np.where(stream, np.arange(len(pieces)), -1))
-        mask |= (last >= 0) & pieces[last]
+        previous = np.maximum.accumulate(np.where(stream, np.arange(len(is_piece)), -1))
+        mask |= (previous >= 0) & is_piece[previous]
     return mask

@@ -21,7 +21,7 @@ else:
     pc = Lazy("pyarrow.compute")
 
 
-def check(regex: str, what: str, text: str) -> None:
+def check(regex: str, subject: str, definition: str) -> None:
     """Compile a regex where it will be used. Raises InvalidSetting with RE2's reason."""
     reason = ""
     try:
@@ -35,23 +35,25 @@ def check(regex: str, what: str, text: str) -> None:
         reason = messages.reason(str(error))
     if reason:
         short = reason.split(": ")[0].splitlines()[0]
-        raise InvalidSetting(f"{what} {shortened(text)!r}: {short} (RE2 reads it, not Python)")
+        raise InvalidSetting(
+            f"{subject} {shortened(definition)!r}: {short} (RE2 reads it, not Python)"
+        )
 
 
-def groups(regex: str, text: str) -> dict[str, str] | None:
+def groups(regex: str, line: str) -> dict[str, str] | None:
     """The values of the groups of a regex, None if it does not match."""
-    values: dict[str, str] | None = pc.extract_regex(pa.array([text]), regex)[0].as_py()
+    values: dict[str, str] | None = pc.extract_regex(pa.array([line]), regex)[0].as_py()
     return values
 
 
-def first(regex: str, text: str) -> str:
+def first(regex: str, line: str) -> str:
     """The text that a regex fits. Raises InvalidSetting where it is no regex."""
     try:
-        return (groups(regex, text) or {"g0": ""})["g0"]
+        return (groups(regex, line) or {"g0": ""})["g0"]
     except pa.ArrowInvalid as error:
         raise InvalidSetting(str(error)) from None
 
 
-def matches(regex: str, text: str) -> bool:
+def matches(regex: str, line: str) -> bool:
     """Whether a regex fits anywhere in a text."""
-    return bool(pc.match_substring_regex(pa.array([text]), regex)[0].as_py())
+    return bool(pc.match_substring_regex(pa.array([line]), regex)[0].as_py())

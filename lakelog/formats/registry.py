@@ -98,15 +98,15 @@ def by_name(name: str) -> Format:
         return encoded.EncodedFormat(by_name(match[1]), match[2], name)
     if name.startswith(definition.PREFIX) or definition.is_pattern(name):
         return custom.form(name)
-    base, at, zone = name.partition("@")
-    if at and base in FORMATS:
+    base, separator, zone = name.partition("@")
+    if separator and base in FORMATS:
         return local_time.LocalTimeFormat(FORMATS[base], zone, name)
-    base, colon, rest = name.partition(":")
+    base, colon, log_format = name.partition(":")
     form = FORMATS.get(base)
     if form is not None and not colon:
         return form
-    if form is access.FORM and rest:
-        return form if rest in ("common", "combined") else logformat.form(rest)
+    if form is access.FORM and log_format:
+        return form if log_format in ("common", "combined") else logformat.form(log_format)
     raise InvalidSetting(f"no format {name!r}: choose from {', '.join(FORMATS)}")
 
 
@@ -133,54 +133,57 @@ def in_encoding(name: str, encoding: str) -> str:
 
 def detect(head: bytes, data: bytes, name: str) -> Format:
     """Return the format that fits a file's first bytes best, else its newest ones."""
-    words = False
+    is_text = False
     # The head first: a file keeps its format, whatever its newest lines look like.
-    for part in (head[:_HEAD], data[:_SAMPLE]):
-        best, sure = surest(part)
+    for sample in (head[:_HEAD], data[:_SAMPLE]):
+        best, sure = surest(sample)
         if best is jsonl.FORM and sure < _FEW_OBJECTS and not _ends(name, _JSON):
-            best = plain.FORM if plain.FORM.sniff(_first_lines(part)) > _WORDS_MIN else best
+            best = plain.FORM if plain.FORM.sniff(_first_lines(sample)) > _WORDS_MIN else best
         # what a dialect is known by may stand further on in a line than the head goes
         unseen = (
-            best is jsonl.FORM and part is not data and len(part) == _HEAD and b"\n" not in part
+            best is jsonl.FORM
+            and sample is not data
+            and len(sample) == _HEAD
+            and b"\n" not in sample
         )
         if sure > 0 and best is not plain.FORM and not unseen:
             return best
-        words = words or best is plain.FORM
-    first = (head or data)[:_HEAD].partition(b"\n")[0].decode("utf-8", "replace").rstrip("\r")
-    if _ends(name, _TABLES) and delimited.is_header(first):
+        is_text = is_text or best is plain.FORM
+    header = (head or data)[:_HEAD].partition(b"\n")[0].decode("utf-8", "replace").rstrip("\r")
+    if _ends(name, _TABLES) and delimited.is_header(header):
         return delimited.FORM
-    return plain.FORM if words and not _ends(name, _JSON) else jsonl.FORM
+    return plain.FORM if is_text and not _ends(name, _JSON) else jsonl.FORM
 
 
-def scores(part: bytes, more: dict[str, Format] | None = None) -> dict[str, float]:
+def scores(sample: bytes, more: dict[str, Format] | None = None) -> dict[str, float]:
     """Return the score of each format, and of `more` formats, for the first lines."""
-    lines = _first_lines(part)
+    lines = _first_lines(sample)
     return {name: form.sniff(lines) for name, form in {**FORMATS, **(more or {})}.items()}
 
 
-def surest(part: bytes) -> tuple[Format, float]:
+def surest(sample: bytes) -> tuple[Format, float]:
     """Return the format with the highest of `scores`, and its score, without computing scores that
     cannot be the highest."""
-    lines, forms = _first_lines(part), list(FORMATS.values())
+    lines, forms = _first_lines(sample), list(FORMATS.values())
     full = [line for line in lines if line.strip()]
     best, postponed = (-1.0, 0), []
-    for at, form in enumerate(forms):
-        if (form.traits.surest, -at) <= best:
+    for index, form in enumerate(forms):
+        if (form.traits.surest, -index) <= best:
             continue
         # Of most files the first line rules out nearly all formats that go by single lines.
         if full and form.traits.by_line and not form.sniff(full[:1]):
-            postponed.append(at)
+            postponed.append(index)
             continue
-        best = max(best, (form.sniff(lines), -at))
+        best = max(best, (form.sniff(lines), -index))
     # A format whose first line did not fit can reach no more than the share of the others.
-    for at in postponed:
-        if (forms[at].traits.surest * (len(full) - 1) / len(full), -at) > best:
-            best = max(best, (forms[at].sniff(lines), -at))
+    for index in postponed:
+        if (forms[index].traits.surest * (len(full) - 1) / len(full), -index) > best:
+            best = max(best, (forms[index].sniff(lines), -index))
     return forms[-best[1]], best[0]
 
 
-def _first_lines(part: bytes) -> list[bytes]:
-    lines = part.removeprefix(_BOM).split(b"\n")[:_SNIFFED]
+def _first_lines(sample: bytes) -> list[bytes]:
+    lines = sample.removeprefix(_BOM).split(b"\n")[:_SNIFFED]
     lines = lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
     return [windows_1252.as_utf8(line) for line in lines]
 
@@ -188,8 +191,8 @@ def _first_lines(part: bytes) -> list[bytes]:
 def specialize(form: Format, head: bytes) -> Format:
     """Return a format as a file's first bytes define it, where they do."""
     if not form.traits.encoding and windows_1252.recoded(head):
-        *lines, last = head.split(b"\n")  # that may be cut amid a character
-        head = b"\n".join([*map(windows_1252.as_utf8, lines), last])
+        *lines, final_line = head.split(b"\n")  # that may be cut amid a character
+        head = b"\n".join([*map(windows_1252.as_utf8, lines), final_line])
     return form.specialize(head)
 
 

@@ -40,32 +40,32 @@ _LEVELS = (
 
 def none_sql(lines: str) -> str:
     """SQL over a table of lines that leaves each of them to the exact rule."""
-    texts = ", ".join(
+    text_columns = ", ".join(
         f"NULL::VARCHAR AS {column}"
         for column in "type category source subject level message data id".split()
     )
-    return f"SELECT NULL::TIMESTAMPTZ AS time, {texts}, position, true AS slow FROM {lines}"
+    return f"SELECT NULL::TIMESTAMPTZ AS time, {text_columns}, position, true AS slow FROM {lines}"
 
 
-def time_sql(text: str) -> str:
+def time_sql(expression: str) -> str:
     """SQL that turns ISO text or epoch s/ms/us/ns as text into a TIMESTAMPTZ.
 
     Null where it is neither, or where Python might read it differently (eight digits may be a
     date). Decimals are rounded as Python rounds them.
     """
-    whole, part = f"try_cast({text} AS BIGINT)", f"try_cast({text} AS DOUBLE)"
+    whole, value = f"try_cast({expression} AS BIGINT)", f"try_cast({expression} AS DOUBLE)"
     # The size of an epoch says its unit, by the thresholds of lakelog.event.encode.parse_time.
-    scaled = f"""{part} * CASE WHEN abs({part}) < 1e11 THEN 1e6 WHEN abs({part}) < 1e14 THEN 1e3
-        WHEN abs({part}) < 1e17 THEN 1e0 END"""
+    scaled = f"""{value} * CASE WHEN abs({value}) < 1e11 THEN 1e6 WHEN abs({value}) < 1e14 THEN 1e3
+        WHEN abs({value}) < 1e17 THEN 1e0 END"""
     return f"""CASE
-      WHEN regexp_full_match({text}, '{_ISO}') THEN try_cast({text} AS TIMESTAMPTZ)
-      WHEN regexp_full_match({text}, '-?\\d{{1,7}}|-?\\d{{9,18}}|[1-8]\\d{{18}}')
+      WHEN regexp_full_match({expression}, '{_ISO}') THEN try_cast({expression} AS TIMESTAMPTZ)
+      WHEN regexp_full_match({expression}, '-?\\d{{1,7}}|-?\\d{{9,18}}|[1-8]\\d{{18}}')
         THEN make_timestamptz(CASE
           WHEN abs({whole}) < 100000000000 THEN {whole} * 1000000
           WHEN abs({whole}) < 100000000000000 THEN {whole} * 1000
           WHEN abs({whole}) < 100000000000000000 THEN {whole}
           WHEN {whole} > 0 THEN {whole} // 1000 END)
-      WHEN regexp_full_match({text}, '-?\\d{{1,17}}\\.\\d{{1,9}}')
+      WHEN regexp_full_match({expression}, '-?\\d{{1,17}}\\.\\d{{1,9}}')
         THEN make_timestamptz({_half_even(scaled)}) END"""
 
 
@@ -82,36 +82,38 @@ def in_range_sql(moment: str) -> str:
     return f"({moment} BETWEEN TIMESTAMPTZ {low} AND TIMESTAMPTZ {high})"
 
 
-def odd_sql(text: str, unchanged: str) -> str:
+def odd_sql(json_text: str, unchanged: str) -> str:
     """SQL that says whether reading JSON `text` may lose something or accept what is no JSON.
 
     `unchanged` is a condition, evaluated only where `text` holds long numbers: they came out
     unchanged.
     """
-    return f"""({deep_sql(text)}
-      OR CASE WHEN NOT regexp_matches({text}, '{_LONG}|{SPOILT}') THEN false
-        WHEN regexp_matches({text}, '{SPOILT}') THEN true ELSE NOT coalesce({unchanged}, false)
+    return f"""({deep_sql(json_text)}
+      OR CASE WHEN NOT regexp_matches({json_text}, '{_LONG}|{SPOILT}') THEN false
+        WHEN regexp_matches({json_text}, '{SPOILT}') THEN true ELSE NOT coalesce({unchanged}, false)
         END)"""
 
 
-def document_sql(text: str) -> str:
+def document_sql(body: str) -> str:
     """SQL that says the same of a document, nested as deeply as it likes, not of long strings."""
     long = rf"[:\[,]\s*-?(?:{_LONG})"
-    return f"""CASE WHEN regexp_matches({text}, '{SPOILT}') THEN true
-        WHEN regexp_matches({text}, '{long}') THEN NOT coalesce({unchanged_sql(text)}, false)
+    return f"""CASE WHEN regexp_matches({body}, '{SPOILT}') THEN true
+        WHEN regexp_matches({body}, '{long}') THEN NOT coalesce({unchanged_sql(body)}, false)
         ELSE false END"""
 
 
-def deep_sql(text: str) -> str:
+def deep_sql(json_text: str) -> str:
     """SQL that says whether JSON text may be nested deeper than an event can be."""
-    brackets = f"strlen({text}) - strlen(replace(replace({text}, '{{', ''), '[', ''))"
-    return f"CASE WHEN strlen({text}) < {_DEEP} THEN false ELSE {brackets} > {_DEEP} END"
+    brackets = f"strlen({json_text}) - strlen(replace(replace({json_text}, '{{', ''), '[', ''))"
+    return f"CASE WHEN strlen({json_text}) < {_DEEP} THEN false ELSE {brackets} > {_DEEP} END"
 
 
-def unchanged_sql(text: str) -> str:
+def unchanged_sql(json_text: str) -> str:
     """SQL that says whether the engine writes every long number of JSON `text` as it was."""
-    again = f"try(json({text}))::VARCHAR"
-    return f"regexp_extract_all({text}, '{_LONG}') = regexp_extract_all({again}, '{_LONG}')"
+    rewritten = f"try(json({json_text}))::VARCHAR"
+    return (
+        f"regexp_extract_all({json_text}, '{_LONG}') = regexp_extract_all({rewritten}, '{_LONG}')"
+    )
 
 
 def stray_sql(names: list[str] | tuple[str, ...]) -> str:
@@ -135,7 +137,7 @@ def with_word_sql(data: str, word: str, level: str) -> str:
         ELSE {data} END ELSE {data} END"""
 
 
-def level_sql(text: str) -> str:
+def level_sql(expression: str) -> str:
     """SQL that maps a level's name to a severity, null if unknown."""
     arms, waiting = [], []
     for word in _LEVELS.split():
@@ -143,6 +145,6 @@ def level_sql(text: str) -> str:
         waiting.append(f"'{name}'")
         if target:
             names = ", ".join([*waiting, f"'{target}'"])
-            arms.append(f"WHEN upper(trim({text})) IN ({names}) THEN '{target}'")
+            arms.append(f"WHEN upper(trim({expression})) IN ({names}) THEN '{target}'")
             waiting = []
     return f"CASE {' '.join(arms)} END"

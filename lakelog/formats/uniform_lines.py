@@ -75,31 +75,39 @@ class UniformLines:
         also columns `fields`, of structs, whose rows have no `data`, and `TEXT_BYTES`.
         """
         layouts = payloads.layouts if payloads else ()
-        cut = self.layout.cut(data, starts[:-1], starts[1:], layouts)
-        if not len(cut.rows):
+        columns_of_lines = self.layout.cut(data, starts[:-1], starts[1:], layouts)
+        if not len(columns_of_lines.rows):
             return None
         # Arrow and numpy let another thread work.
-        with ThreadPoolExecutor(1, "payloads") as beside:
-            given = beside.submit(_payloads, cut, payloads) if self.layout.has_payload else None
-            columns = self._envelope(cut)
+        with ThreadPoolExecutor(1, "payloads") as executor:
+            payload_columns_of = (
+                executor.submit(_payloads, columns_of_lines, payloads)
+                if self.layout.has_payload
+                else None
+            )
+            columns = self._envelope(columns_of_lines)
         if columns is None:
             return None
         is_good = arrays.numbers(pc.binary_length(columns["type"]).cast(pa.int64())) > 0
-        if given is not None:
-            columns |= given.result()
-            texts = np.flatnonzero(arrays.truths(columns["data"].is_valid()))
-            if len(texts):
-                few = columns["data"].take(arrays.integers(texts)) if payloads else columns["data"]
-                is_good[texts[_unproved(connection, few)]] = False
-        table, rows = pa.table(columns), cut.rows
+        if payload_columns_of is not None:
+            columns |= payload_columns_of.result()
+            text_rows = np.flatnonzero(arrays.truths(columns["data"].is_valid()))
+            if len(text_rows):
+                unproved = (
+                    columns["data"].take(arrays.integers(text_rows))
+                    if payloads
+                    else columns["data"]
+                )
+                is_good[text_rows[_unproved(connection, unproved)]] = False
+        table, rows = pa.table(columns), columns_of_lines.rows
         if not is_good.all():
             table, rows = table.filter(arrays.mask(is_good)), rows[is_good]
         return table, rows
 
-    def _envelope(self, cut: LineColumns) -> dict[str, Any] | None:
+    def _envelope(self, lines: LineColumns) -> dict[str, Any] | None:
         """Return the columns of events but for the payload; None if some value is none."""
         names = {name: column for name, column in self.column_of.items() if column != "data"}
-        columns = {column: cut.column(name) for name, column in names.items()}
+        columns = {column: lines.column(name) for name, column in names.items()}
         # Of a payload the engine says so, and of a time the cast.
         if any(map(_has_control, (columns[name] for name in columns.keys() - {"time"}))):
             return None
@@ -116,7 +124,7 @@ class UniformLines:
         connection: duckdb.DuckDBPyConnection,
         data: bytes,
         starts: np.ndarray,
-        known: Iterable[Schema],
+        schemas: Iterable[Schema],
     ) -> PayloadColumns | None:
         """Return how the payloads of lines become structs, by some of the lines; None if too few
         would. Schemas that are `known` come first."""
@@ -125,27 +133,27 @@ class UniformLines:
         step = max(1, (len(starts) - 1) // _SAMPLE)
         ends = zip(starts[:-1:step].tolist(), starts[1::step].tolist(), strict=True)
         lines = [data[start:stop] for start, stop in ends]
-        text = b"".join(line for line in lines if len(line) <= LONGEST)
-        _, places = split_lines(text)
+        sample = b"".join(line for line in lines if len(line) <= LONGEST)
+        _, places = split_lines(sample)
         cursor = connection.cursor()
         try:
             return payload_columns.learn(
                 cursor,
-                lambda layouts: self.layout.cut(text, places[:-1], places[1:], [*layouts]),
-                known,
+                lambda layouts: self.layout.cut(sample, places[:-1], places[1:], [*layouts]),
+                schemas,
             )
         finally:
             cursor.close()
 
 
-def _payloads(cut: LineColumns, payloads: PayloadColumns | None) -> dict[str, Any]:
+def _payloads(lines: LineColumns, payloads: PayloadColumns | None) -> dict[str, Any]:
     """The columns of payloads: texts, or structs and what is none."""
     if payloads is None:
-        return {"data": cut.column("data")}
-    structs, is_struct = payloads.structs(cut)
-    lengths = np.where(is_struct, cut.bounds[:, -1] - cut.bounds[:, -2], 0)
+        return {"data": lines.column("data")}
+    structs, is_struct = payloads.structs(lines)
+    lengths = np.where(is_struct, lines.bounds[:, -1] - lines.bounds[:, -2], 0)
     return {
-        "data": cut.column("data", is_struct),
+        "data": lines.column("data", is_struct),
         typed.COLUMN: structs,
         TEXT_BYTES: arrays.integers(lengths),
     }
@@ -159,9 +167,9 @@ def uniform_lines(lines: list[bytes]) -> UniformLines | None:
     column_of = {name: COLUMN.get(name, "") for name in layout.members}
     columns = list(column_of.values())
     # An id makes a key, which the queries know.
-    known = len(set(columns)) == len(columns) and "" not in columns and "id" not in columns
+    is_known = len(set(columns)) == len(columns) and "" not in columns and "id" not in columns
     moment = columns[0] == "time" and _TIME.fullmatch(_first_value(lines[0], layout.names[0]))
-    if not (known and moment and "type" in columns) or "data" in map(COLUMN.get, layout.names):
+    if not (is_known and moment and "type" in columns) or "data" in map(COLUMN.get, layout.names):
         return None
     return UniformLines(layout, column_of)
 
@@ -170,9 +178,9 @@ def _first_value(line: bytes, name: str) -> str:
     return line[len(name) + 5 :].split(b'"', 1)[0].decode("utf-8", "replace")
 
 
-def _has_control(texts: pa.Array) -> bool:
+def _has_control(values: pa.Array) -> bool:
     """Whether a control character stands in a text, which JSON has only escaped."""
-    return int(arrays.characters(texts).min(initial=32)) < 32
+    return int(arrays.characters(values).min(initial=32)) < 32
 
 
 def _are_levels(columns: dict[str, Any]) -> bool:
@@ -188,8 +196,8 @@ def _unproved(connection: duckdb.DuckDBPyConnection, payloads: pa.Array) -> list
     table = pa.table({"data": payloads, "row": arrays.integers(np.arange(len(payloads)))})
     cursor = connection.cursor()
     try:
-        parts = table.to_batches(max_chunksize=_STRIPE)
-        cursor.register("payloads", pa.Table.from_batches(parts, table.schema))
+        batches = table.to_batches(max_chunksize=_STRIPE)
+        cursor.register("payloads", pa.Table.from_batches(batches, table.schema))
         return [row for (row,) in cursor.execute(_UNPROVED).fetchall()]
     finally:
         cursor.close()

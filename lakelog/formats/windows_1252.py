@@ -29,11 +29,11 @@ def recoded(data: bytes) -> bytes | None:
     except UnicodeDecodeError:
         if _NO_TEXT.search(data):
             return None
-        text = data.decode("utf-8", _HANDLER)
+        decoded = data.decode("utf-8", _HANDLER)
         # Mixed text: a real character of Windows-1252 in UTF-8 would come back as one byte.
-        if len(text) != len(data) and original(text) != data:
-            text = codecs.charmap_decode(data, "strict", _OLDER)[0]
-        return text.encode()
+        if len(decoded) != len(data) and original(decoded) != data:
+            decoded = codecs.charmap_decode(data, "strict", _OLDER)[0]
+        return decoded.encode()
     return None
 
 
@@ -42,9 +42,9 @@ def as_utf8(data: bytes) -> bytes:
     return recoded(data) or data
 
 
-def original(text: str) -> bytes:
+def original(decoded: str) -> bytes:
     """Return the bytes of text that was marked as Windows-1252."""
-    return b"".join(_BYTES.get(char) or char.encode() for char in text)
+    return b"".join(_BYTES.get(char) or char.encode() for char in decoded)
 
 
 def _older(error: UnicodeError) -> tuple[str, int]:

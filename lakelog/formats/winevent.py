@@ -54,19 +54,19 @@ class WindowsEvents(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are events of Windows."""
-        text = b"\n".join(lines)[:_HEAD]
-        if _XML.match(text) and any(own in text for own in _OWN):
+        head = b"\n".join(lines)[:_HEAD]
+        if _XML.match(head) and any(mark in head for mark in _OWN):
             return 1.0
-        return 1.0 if _DUMP.match(text) else 0.0
+        return 1.0 if _DUMP.match(head) else 0.0
 
-    def complete(self, text: bytes) -> bool:
+    def complete(self, record: bytes) -> bool:
         """Whether a record that nothing follows yet has its end."""
-        return text.rstrip().endswith((b"</Event>", b"</Events>", b"\n}"))
+        return record.rstrip().endswith((b"</Event>", b"</Events>", b"\n}"))
 
-    def parse(self, text: bytes) -> list[Event]:
+    def parse(self, record: bytes) -> list[Event]:
         """Return the events of a record. Raises InvalidEvent."""
         try:
-            decoded = text.decode("utf-8").removeprefix("\ufeff")
+            decoded = record.decode("utf-8").removeprefix("\ufeff")
         except UnicodeDecodeError as error:
             raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
         bare = re.sub(r"\s*Record \d+\s*$", "", _RECORD.sub("", decoded, count=1))
@@ -91,20 +91,20 @@ class _Node:
     text: str = ""
 
 
-def _event(text: str, *, alone: bool) -> Event:
+def _event(element: str, *, alone: bool) -> Event:
     """The event of an element; a damaged one among others of its record is kept as text."""
     try:
-        members = {"Event": _value(_tree(text))}
+        members = {"Event": _value(_tree(element))}
         if not NAMED["evtx"].is_one(members):
             raise InvalidEvent("not a Windows event: no EventID or no TimeCreated in <System>")
         return NAMED["evtx"].event(members)
     except InvalidEvent:
         if alone:
             raise
-        return {"type": NAMED["evtx"].type, "message": text}
+        return {"type": NAMED["evtx"].type, "message": element}
 
 
-def _tree(text: str) -> _Node:
+def _tree(element: str) -> _Node:
     """The element that a text is. Raises InvalidEvent."""
     root = _Node("", {})
     stack = [root]
@@ -130,7 +130,7 @@ def _tree(text: str) -> _Node:
     # Entities that refer to each other may expand to gigabytes.
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(text, True)
+        parser.Parse(element, True)
     except expat.ExpatError as error:
         raise InvalidEvent(f"not XML: {error}") from None
     return root.children[0]
@@ -138,8 +138,8 @@ def _tree(text: str) -> _Node:
 
 def _value(node: _Node) -> Any:
     """The JSON value of an element: its text, or attributes, text and children by name."""
-    text = node.text.strip() if node.children else node.text
-    plain = _number(node.name, text) if text.strip() else None
+    content = node.text.strip() if node.children else node.text
+    plain = _number(node.name, content) if content.strip() else None
     if not node.attributes and not node.children:
         return plain
     value: JsonObject = {}
@@ -164,5 +164,7 @@ def _members(node: _Node) -> JsonObject:
     return members
 
 
-def _number(name: str, text: str) -> int | str:
-    return int(text) if name in _NUMBERS and re.fullmatch(r"0|[1-9]\d{0,17}", text) else text
+def _number(name: str, content: str) -> int | str:
+    return (
+        int(content) if name in _NUMBERS and re.fullmatch(r"0|[1-9]\d{0,17}", content) else content
+    )

@@ -26,8 +26,8 @@ def _table(header: list[str]) -> Table | None:
     """The table that the lines of a header describe."""
     directives = {}
     for line in header:
-        key, _, rest = line.partition("\t" if "\t" in line else " ")
-        directives[key] = rest
+        key, _, value = line.partition("\t" if "\t" in line else " ")
+        directives[key] = value
     if "#fields" not in directives:
         return None
     names, kinds = directives["#fields"].split("\t"), directives.get("#types", "").split("\t")
@@ -36,8 +36,8 @@ def _table(header: list[str]) -> Table | None:
         kinds = ["string"] * len(names)
     places = {"ts": "time", "uid": "subject"}
     columns = tuple(
-        Column(name, _kind(kind), places.get(name, DATA))
-        for name, kind in zip(names, kinds, strict=True)
+        Column(name, _kind(column_type), places.get(name, DATA))
+        for name, column_type in zip(names, kinds, strict=True)
     )
     return Table(
         columns,
@@ -53,11 +53,11 @@ def _table(header: list[str]) -> Table | None:
     )
 
 
-def _kind(kind: str) -> str:
-    of_list = _LIST.fullmatch(kind)
+def _kind(column_type: str) -> str:
+    of_list = _LIST.fullmatch(column_type)
     if of_list:
         return "[" + _kind(of_list[1])
-    return "cell" if kind in _NUMBERS else "bool" if kind == "bool" else "text"
+    return "cell" if column_type in _NUMBERS else "bool" if column_type == "bool" else "text"
 
 
 FORM = HashHeaders("zeek", __doc__, "#fields", _table, _is_log)
