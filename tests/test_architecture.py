@@ -53,10 +53,8 @@ ORDER = {
         mixture registry""",
     "render": "values vectors ordered display formats plots",
     "search": "language condition calls answers",
-    "query": """sql frames stream relation tail_rows behaviour providers ref_schemas type_tables
-        segment_choice cursor_pool seal_requests frame_scans cursor_views
-        top_scans session
-        follow""",
+    "query": """sql frames stream relation tail_rows behaviour providers segment_choice lake_tables
+        cursor_pool frame_scans ref_schemas type_tables top_scans binder plans session follow""",
     "query/sql": """extractions tree payload times analysis top_rows listings qualifiers keys
         table_sql""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize

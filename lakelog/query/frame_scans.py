@@ -13,11 +13,12 @@ import functools
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.engine.syntax import Node
+from lakelog.query.lake_tables import LakeTables
 from lakelog.query.sql import table_sql
-from lakelog.query.sql.analysis import TableRefs
+from lakelog.query.sql.analysis import Query
 from lakelog.query.sql.table_sql import View, columns
 from lakelog.query.sql.tree import nodes, tree_of
 from lakelog.query.stream import Stream
@@ -28,9 +29,7 @@ from lakelog.store import disk, wal
 if TYPE_CHECKING:
     import duckdb
 
-    from lakelog.query.tail_rows import TailRows
-    from lakelog.runtime.locks import OrderedLock
-    from lakelog.store.bootstrap import Store
+    from lakelog.query.providers import Pinned
     from lakelog.store.entry import SegmentEntry
     from lakelog.store.manifest import Manifest
     from lakelog.store.tail import PendingFrames
@@ -48,28 +47,6 @@ _DESCRIPTORS = "/proc/self/fd"
 _NAME = "lakelog_query"
 _TABLES = ("BASE_TABLE", "SUBQUERY", "JOIN", "EMPTY")
 _JOINS = ("REGULAR", "CROSS")
-
-
-class Source(Protocol):
-    """The session whose queries read a tail."""
-
-    store: Store
-    mutex: OrderedLock
-
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """The database of its queries."""
-
-    def choose(self, state: Manifest, mentions: TableRefs) -> list[SegmentEntry]:
-        """The segments that a query can need."""
-
-    def rows_sql(self, entries: list[SegmentEntry]) -> str:
-        """SQL for the rows of segments, each verified."""
-
-    def rows_of(self, branch: str) -> TailRows:
-        """What makes rows of the tail of a branch."""
-
-    def make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
-        """Make views on a cursor."""
 
 
 class FrameFiles:
@@ -126,63 +103,49 @@ class FrameScan(NamedTuple):
 class FrameScans:
     """Answers the first queries of a session over a tail."""
 
-    def __init__(self, source: Source) -> None:
-        self._source, self._left = source, _TIMES
+    def __init__(self, tables: LakeTables) -> None:
+        self._tables, self._left = tables, _TIMES
 
     def stream(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        query: str,
-        mentions: TableRefs,
-        state: Manifest,
-        pending: PendingFrames | None,
+        self, cursor: duckdb.DuckDBPyConnection, query: Query, pinned: Pinned
     ) -> Stream | None:
         """Return a SELECT over `events` with a cursor that has them, None if it needs their rows.
 
         Raises SnapshotGone, DamagedSegment.
         """
-        scan = self._scan(cursor, query, mentions, state, pending)
+        scan = self._scan(cursor, query, pinned)
         if scan is None:
             return None
-        stream = Stream(cursor, query, None, is_one=True)
+        stream = Stream(cursor, query.text, None, is_one=True)
         stream.prepared = f"EXECUTE {_NAME}"
         stream.complete = functools.partial(scan.complete, cursor)
         stream.held = scan.files
         return stream
 
     def make(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        query: str,
-        mentions: TableRefs,
-        state: Manifest,
-        pending: PendingFrames | None,
+        self, cursor: duckdb.DuckDBPyConnection, query: Query, pinned: Pinned
     ) -> FrameScan | None:
         """Make `events` on the cursor of a SELECT over it, None if that needs the tail's rows.
 
         Raises SnapshotGone, DamagedSegment.
         """
         # On another cursor first: an error would end the transaction that a user has begun on this.
-        own = self._source.connect().cursor()
-        scan = self._scan(own, query, mentions, state, pending)
+        own = self._tables.connect().cursor()
+        scan = self._scan(own, query, pinned)
         if scan is not None:
             cursor.execute(scan.view)
         return scan
 
     def _scan(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        query: str,
-        mentions: TableRefs,
-        state: Manifest,
-        pending: PendingFrames | None,
+        self, cursor: duckdb.DuckDBPyConnection, query: Query, pinned: Pinned
     ) -> FrameScan | None:
         """Make `events` on a cursor and prepare the query there; None if it needs more."""
+        state, pending = pinned
         if not self._left or pending is None or not pending.events or pending.has_keys:
             return None
-        if mentions.needles:  # others keep the rows of what is asked for again
+        if query.needles:  # others keep the rows of what is asked for again
             return None
-        wanted = columns_read(nodes(tree_of(cursor, query)["statements"]))
+        wanted = columns_read(nodes(tree_of(cursor, query.text)["statements"]))
         if wanted is None or not wanted <= frame_sql.SCANNED or not os.path.isdir(_DESCRIPTORS):
             return None
         frames = [f for fs in pending.frames.values() for f in fs if not f.flags & wal.QUARANTINED]
@@ -194,10 +157,10 @@ class FrameScans:
         listed = sorted(wanted or {"type"})
         longest = max(frame.raw for frame in frames)
         parts = [frame_sql.scan_sql(files.paths, longest, listed)]
-        if entries := self._source.choose(state, mentions):
-            parts.insert(0, self._source.rows_sql(entries))
+        if entries := self._tables.choose(state, query):
+            parts.insert(0, self._tables.rows_sql(entries))
         union = " UNION ALL ".join(f"SELECT {', '.join(listed)} FROM ({part})" for part in parts)
-        if not _is_bound(cursor, union, query):
+        if not _is_bound(cursor, union, query.text):
             return None
         self._left -= 1
         view = f"CREATE OR REPLACE TEMP VIEW events AS {union}"
@@ -211,12 +174,12 @@ class FrameScans:
         cursor: duckdb.DuckDBPyConnection,
     ) -> None:
         """Give a cursor all columns of the rows that it has."""
-        source, self._left = self._source, 0
+        tables, self._left = self._tables, 0
         # A table of Arrow, as a tail without segments is, does not replace a view.
         cursor.execute("DROP VIEW IF EXISTS events")
-        with source.mutex.hold():
-            tail = source.rows_of(pending.head.move.branch).numbered(pending, state)
-            source.make(cursor, [View("events", entries, tail)])
+        with tables.mutex.hold():
+            tail = tables.rows_of(pending.head.move.branch).numbered(pending, state)
+            tables.make(cursor, [View("events", entries, tail)])
 
 
 def _is_bound(cursor: duckdb.DuckDBPyConnection, rows: str, query: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import duckdb
 
-    from lakelog.query.sql.analysis import TableRefs
+    from lakelog.query.sql.analysis import Query
     from lakelog.query.sql.extractions import TypeTable
     from lakelog.store.manifest import Manifest
     from lakelog.store.tail import PendingFrames
@@ -25,7 +25,7 @@ class TableProvider(Protocol):
         """Return the tables of a state that a query may read without a schema."""
 
     def offer(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: TableRefs, at: str | None
+        self, cursor: duckdb.DuckDBPyConnection, query: Query, at: str | None
     ) -> Pinned | None:
         """Make the tables that a query names, and return the state they are of, if there are."""
 
@@ -54,8 +54,8 @@ REGISTERED: dict[str, Any] = {}
 """An ExtraSchema, or a module that is one, by the name of its schema in small letters."""
 
 
-def named_in(query: str, mentions: TableRefs) -> set[str]:
+def named_in(query: Query) -> set[str]:
     """Return the registered schemas that a query names."""
-    if not mentions.parsed:
-        return {name for name in REGISTERED if f"{name}." in query.lower()}
-    return {schema.lower() for schema, _ in mentions.tables} & REGISTERED.keys()
+    if not query.parsed:
+        return {name for name in REGISTERED if f"{name}." in query.text.lower()}
+    return {schema.lower() for schema, _ in query.tables} & REGISTERED.keys()

@@ -7,10 +7,11 @@ segments of its state, and stays until it is one of many that newer states have 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidName, QueryFailed
+from lakelog.query.lake_tables import LakeTables
 from lakelog.query.sql.qualifiers import TABLES, qualifiers
 from lakelog.query.sql.table_sql import View
 from lakelog.runtime.closest import did_you_mean
@@ -18,17 +19,12 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
-    from lakelog.query.providers import Pinned, TableProvider
+    from lakelog.query.providers import Pinned
     from lakelog.query.sql import payload
-    from lakelog.query.sql.analysis import Predicate, TableRefs
-    from lakelog.query.sql.extractions import Extraction
-    from lakelog.store.bootstrap import Store
-    from lakelog.store.entry import SegmentEntry
+    from lakelog.query.sql.analysis import Query
     from lakelog.store.manifest import Manifest
-    from lakelog.store.tail import PendingFrames, Tail
 else:
     payload = Lazy("lakelog.query.sql.payload")
 
@@ -37,45 +33,11 @@ VERSIONS_MAX = 64
 """So many states of other refs can be read at once; relations on older ones fail."""
 
 
-class Source(Protocol):
-    """The session whose queries name refs."""
-
-    store: Store
-    provider: TableProvider | None
-
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """The database in which the schemas are."""
-
-    def table_names(self) -> list[str]:
-        """Names of the tables that a query may read without a schema."""
-
-    def tail(self, branch: str) -> Tail:
-        """The reader of the WALs of a branch."""
-
-    def numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
-        """The rows of a tail that a state lacks, with seq."""
-
-    def verified_segments(self, state: Manifest) -> list[SegmentEntry]:
-        """All segments of a state."""
-
-    def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
-        """Those of verified segments that can hold what is needed."""
-
-    def view_sql(
-        self,
-        name: str,
-        entries: list[SegmentEntry],
-        tail: str | None,
-        more: tuple[Extraction, ...] = (),
-    ) -> str:
-        """SQL for a table of segments, and of a table of the tail."""
-
-
 class RefSchemas:
     """The schemas of one session; `versions` are the names of the refs, by schema."""
 
-    def __init__(self, session: Source) -> None:
-        self._session = session
+    def __init__(self, tables: LakeTables) -> None:
+        self._tables = tables
         self._schemas: dict[str, tuple[str, Any, str]] = {}
         self.versions: dict[str, str] = {}
         self._events: dict[str, View] = {}
@@ -90,21 +52,21 @@ class RefSchemas:
         self.states.clear()
         self.versions.clear()
 
-    def requalified(self, query: str, mentions: TableRefs) -> str:
+    def requalified(self, query: Query) -> Query:
         """Put the schema of a state where the query names a tag or branch: `"v1".events`."""
-        named = {pair for pair in mentions.tables if pair[0]}
-        if mentions.parsed and not named:
+        named = {pair for pair in query.tables if pair[0]}
+        if query.parsed and not named:
             return query
         tables = {table for _, table in named}
-        if not mentions.parsed and "." in query:
-            tables = {*self._session.table_names()}
+        if not query.parsed and "." in query.text:
+            tables = {*self._tables.names()}
         states: dict[str, Pinned | None] = {}  # one of each ref, whatever is read of it
         schemas: dict[tuple[str, str], str | None] = {}
-        data, parts, end = query.encode(), [], 0
-        for start, stop, name, table in qualifiers(query, tables):
+        data, parts, end = query.text.encode(), [], 0
+        for start, stop, name, table in qualifiers(query.text, tables):
             pair = name, table
             if pair not in schemas:
-                is_table = pair in named or not mentions.parsed  # else a column called events
+                is_table = pair in named or not query.parsed  # else a column called events
                 if is_table and name not in states:
                     states[name] = self._state_of(name)
                 pinned = states.get(name)
@@ -112,11 +74,11 @@ class RefSchemas:
             if schema := schemas[pair]:
                 parts += [data[end:start], schema.encode()]
                 end = stop
-        return b"".join([*parts, data[end:]]).decode()
+        return replace(query, text=b"".join([*parts, data[end:]]).decode())
 
     def _state_of(self, name: str) -> Pinned | None:
         """Return the present state of a ref, or None for no such ref."""
-        store = self._session.store
+        store = self._tables.store
         try:
             tagged = disk.exists(store.paths.tag(name))
         except InvalidName:
@@ -124,7 +86,7 @@ class RefSchemas:
         if tagged:
             return store.manifests.of(store.refs.tag(name)), None
         if name in store.refs.branches():
-            pending = self._session.tail(name).collect()
+            pending = self._tables.tail(name).collect()
             return store.manifests.of(pending.head.move), pending
         # SQL does not tell V1 from v1: take the only ref that is spelled so in another case.
         names = {*store.refs.tag_names(), *store.refs.branches()}
@@ -134,18 +96,18 @@ class RefSchemas:
     def _schema(self, name: str, pinned: Pinned, table: str) -> str | None:
         """Return the schema that holds a table of the state of a ref."""
         events = self._events_schema(name, pinned)
-        if table in TABLES or self._session.provider is None:
+        if table in TABLES or self._tables.provider is None:
             return events
-        return self._session.provider.schema(name, pinned, table, events)
+        return self._tables.provider.schema(name, pinned, table, events)
 
-    def events(self, query: str, needs: Mapping[str, list[Predicate]]) -> dict[str, View]:
-        """Return what `events` is in each schema that a query names; under another name if `needs`,
-        by ref, leave out some of its segments."""
-        named = (match[0] for match in _SCHEMA.finditer(query))
+    def events(self, query: Query) -> dict[str, View]:
+        """Return what `events` is in each schema that a query names; under another name if what it
+        needs leaves out some of its segments."""
+        named = (match[0] for match in _SCHEMA.finditer(query.text))
         views = {schema: self._events[schema] for schema in named if schema in self._events}
         for schema, view in views.items():
-            if needed := needs.get(self.versions[schema]):
-                some = self._session.among(view.entries, needed)
+            if needed := query.of_refs.get(self.versions[schema]):
+                some = self._tables.among(view.entries, needed)
                 if len(some) < len(view.entries):
                     name = f"{payload.WIDE}{schema}"
                     views[schema] = view._replace(name=name, entries=some)
@@ -153,7 +115,7 @@ class RefSchemas:
 
     def is_ref(self, name: str) -> bool:
         """Whether a tag or branch has this name."""
-        store = self._session.store
+        store = self._tables.store
         return disk.exists(store.paths.tag(name)) or name in store.refs.branches()
 
     def type_view(self, ref: str, type_: str, view: str) -> str:
@@ -161,23 +123,23 @@ class RefSchemas:
 
         Raises QueryFailed for a type that has no events, or no such ref.
         """
-        pinned, store = self._state_of(ref), self._session.store
+        pinned, store = self._state_of(ref), self._tables.store
         if pinned is None:
             near = did_you_mean(ref, [*store.refs.tag_names(), *store.refs.branches()])
             raise QueryFailed(f'there is no tag or branch "{ref}"{near and f": {near}"}')
-        assert self._session.provider is not None
-        table = self._session.provider.type_table(pinned, type_)
+        assert self._tables.provider is not None
+        table = self._tables.provider.type_table(pinned, type_)
         schema = self._events_schema(ref, pinned)
         events = self._events[schema]
-        rows = self._session.view_sql("events", events.entries, events.source, table.values)
-        cursor = self._session.connect().cursor()
+        rows = self._tables.view_sql("events", events.entries, events.source, table.values)
+        cursor = self._tables.connect().cursor()
         cursor.execute(f"CREATE OR REPLACE VIEW {schema}.{view} AS {table.rows_sql(rows)}")
         return f"{schema}.{view}"
 
     def _events_schema(self, name: str, pinned: Pinned) -> str:
         """Return the schema that holds `events` and `quarantine` of the state of a ref."""
         state, pending = pinned
-        tail = self._session.numbered_tail(pending, state)
+        tail = self._tables.numbered_tail(pending, state)
         known = self._schemas.get(name)
         if known and known[0] == state.digest and known[1] is tail:
             return known[2]
@@ -192,7 +154,7 @@ class RefSchemas:
         """Make a schema for a version of a ref; some time later it is dropped."""
         self._made += 1
         schema = f"lakelog_{self._made}"
-        self._session.connect().cursor().execute(f"CREATE SCHEMA {schema}")
+        self._tables.connect().cursor().execute(f"CREATE SCHEMA {schema}")
         self.versions[schema] = name
         return schema
 
@@ -203,11 +165,11 @@ class RefSchemas:
             del self.versions[schema]
             self._events.pop(schema, None)
             self.states.pop(schema, None)
-            self._session.connect().cursor().execute(f"DROP SCHEMA {schema} CASCADE")
+            self._tables.connect().cursor().execute(f"DROP SCHEMA {schema} CASCADE")
 
     def _fill(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
-        cursor = self._session.connect().cursor()
-        entries = self._session.verified_segments(state)
+        cursor = self._tables.connect().cursor()
+        entries = self._tables.verified_segments(state)
         for kind in TABLES:
             chosen = [e for e in entries if e.kind == kind]
             source = None
@@ -218,5 +180,5 @@ class RefSchemas:
             if kind == "events":
                 self._events[schema] = View("events", chosen, None, source=source)
             cursor.execute(
-                f"CREATE VIEW {schema}.{kind} AS {self._session.view_sql(kind, chosen, source)}"
+                f"CREATE VIEW {schema}.{kind} AS {self._tables.view_sql(kind, chosen, source)}"
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import DamagedSegment, SnapshotGone
 from lakelog.query.sql import times
-from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate, TableRefs
+from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate, Query
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import bloom
 from lakelog.segments.bloom import Filters
@@ -38,17 +38,17 @@ class SegmentChoice:
         self._filters = bloom.Filters(store.paths)
         self._chosen: dict[tuple[object, ...], tuple[SegmentEntry, ...]] = {}
 
-    def segments(self, state: Manifest, refs: TableRefs) -> list[SegmentEntry]:
+    def segments(self, state: Manifest, query: Query) -> list[SegmentEntry]:
         """Return the event segments of a state that a query can need. Raises DamagedSegment,
         SnapshotGone where a filter has to be made."""
-        if not refs.parsed or not refs.needs:
+        if not query.parsed or not query.needs:
             return self._store.manifests.segments(state, "events")
-        if not refs.needles:
-            return self._near(state, refs.needs)
-        key = (state.digest, *(need.key for need in refs.needs))
+        if not query.needles:
+            return self._near(state, query.needs)
+        key = (state.digest, *(need.key for need in query.needs))
         chosen = self._chosen.get(key)
         if chosen is None:
-            chosen = tuple(self._holding(state, refs.needs))
+            chosen = tuple(self._holding(state, query.needs))
             if len(self._chosen) >= _REMEMBERED:
                 self._chosen = {}
             self._chosen[key] = chosen
@@ -57,7 +57,7 @@ class SegmentChoice:
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that hold what any of some mentions needs."""
         matches = near(entries, needs)
-        if TableRefs(needs=needs).needles:
+        if Query(needs=needs).needles:
             return holding(matches, needs, self._filters)
         return matches
 

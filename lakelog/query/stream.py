@@ -92,7 +92,7 @@ class Stream:
 
     def __init__(self, cursor: Any, query: str, params: Any, *, is_one: bool = False) -> None:
         """`is_one` if the query is known to be a single statement."""
-        self._cursor, self._query, self._params = cursor, query, params
+        self._cursor, self.query, self._params = cursor, query, params
         self._is_one, self.prepared = is_one, ""  # what runs it where it was prepared
         self._run: _Run | None = None
         self.lease: weakref.finalize[..., Any] | None = None
@@ -113,13 +113,13 @@ class Stream:
             except (duckdb.DataError, duckdb.ProgrammingError, duckdb.IOException):
                 self.prepared = ""  # the query itself fails so, and shows where
                 self._make_whole()
-        return list(self._cursor.execute(self._query, self._params).fetchall())
+        return list(self._cursor.execute(self.query, self._params).fetchall())
 
     def relation(self) -> Any:
         """The engine's relation, which uses the cursor for as long as it lives."""
         self._keep()
         connection.load_relations()
-        return self._cursor.sql(self._query)
+        return self._cursor.sql(self.query)
 
     def _keep(self) -> None:
         """Keep the cursor from other queries, with its tables whole."""
@@ -137,10 +137,10 @@ class Stream:
         """Run the query; None where that would run other statements again."""
         self.settle()
         self._keep()
-        if not self._is_one and len(statements(self._cursor, self._query)) != 1:
+        if not self._is_one and len(statements(self._cursor, self.query)) != 1:
             return None
         self.begin()
-        self._cursor.execute(self._query, self._params or None)
+        self._cursor.execute(self.query, self._params or None)
         self._run = _Run(self._cursor)
         return self._run
 

@@ -7,24 +7,23 @@ tables, of the same state and tail and with the same settings, so that both step
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.engine.syntax import SyntaxFault, sql_of
 from lakelog.query.cursor_pool import CursorPool
+from lakelog.query.lake_tables import LakeTables
 from lakelog.query.ref_schemas import RefSchemas
-from lakelog.query.sql.analysis import TableRefs
+from lakelog.query.sql.analysis import Query
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.top_rows import TopRows, top_rows
 from lakelog.query.sql.tree import tree_of, with_events
+from lakelog.query.type_tables import TypeTables
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import connection
-from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
     import duckdb
 
+    from lakelog.query.providers import Pinned
     from lakelog.query.sql import payload
 else:
     duckdb, payload = Lazy("duckdb"), Lazy("lakelog.query.sql.payload")
@@ -36,70 +35,50 @@ _SHARE = 20
 _PAYLOADS, _TIMES = 2_000_000, 50_000_000
 """In more events that a WHERE leaves nothing is looked for beforehand: in payloads, and at all."""
 _KEPT = 128
-Tables = list[View]
 
 
 class TopScans:
-    """Bounds the tables of queries for the newest or oldest rows. Its owner calls it under a lock.
+    """Bounds the tables of queries for the newest or oldest rows; called under a lock."""
 
-    It is given what makes the database, verifies segments, makes tables on a cursor, and makes a
-    query over a state read extractions from payloads as columns; `is_part` says that `events` has
-    not all rows of its segments.
-    """
-
-    def __init__(
-        self,
-        database: Callable[[], Any],
-        verify: Callable[[list[SegmentEntry]], None],
-        make: Callable[[Any, Tables], None],
-        typed: Callable[[str, Any, Tables, Any], Any],
-        *,
-        is_part: bool,
-    ) -> None:
-        self._database, self._verify, self._make, self._typed = database, verify, make, typed
-        self._is_part, self._pool = is_part, CursorPool()
+    def __init__(self, tables: LakeTables, types: TypeTables, refs: RefSchemas) -> None:
+        self._tables, self._types, self._refs = tables, types, refs
+        self._pool = CursorPool(tables)
         self._asked: dict[str, TopRows | None] = {}
 
     def bounded(
         self,
-        query: str,
-        mentions: TableRefs,
-        pinned: Any,
-        views: Tables,
+        query: Query,
+        pinned: Pinned | None,
+        views: list[View],
         cursor: Any = None,
         params: Any = None,
-    ) -> Tables:
+    ) -> list[View]:
         """Return the tables of a query without the rows that it sorts out by their time; as they
         are where nothing is gained. A query that is asked on a `cursor` has the settings of it."""
-        if len(views) != 1 or mentions.needles or mentions.of_refs or not mentions.parsed:
+        if len(views) != 1 or query.needles or query.of_refs or not query.parsed:
             return views
         is_of_type = views[0].of_type is not None
-        if (len(mentions.needs), len(mentions.types)) != ((0, 1) if is_of_type else (1, 0)):
+        if (len(query.needs), len(query.types)) != ((0, 1) if is_of_type else (1, 0)):
             return views
         if not (is_of_type or views[0].name == "events"):
             return views
-        found = self._bounded(query, "", views[0], pinned, cursor, params)
-        return [found] if found else views
+        bounded = self._bounded(query.text, "", views[0], pinned, cursor, params)
+        return [bounded] if bounded else views
 
     def of_ref(
-        self,
-        query: str,
-        mentions: TableRefs,
-        refs: RefSchemas,
-        views: dict[str, View],
-        cursor: Any,
-        params: Any,
+        self, query: Query, views: dict[str, View], cursor: Any, params: Any
     ) -> dict[str, View]:
         """The same for a query of the `events` of one tag or branch: what these are, by schema."""
-        if len(views) != 1 or mentions.needs or mentions.needles:
+        if len(views) != 1 or query.needs or query.needles:
             return views
-        if [len(needs) for needs in mentions.of_refs.values()] != [1]:
+        if [len(needs) for needs in query.of_refs.values()] != [1]:
             return views
         ((schema, view),) = views.items()
         events = view._replace(name="events")
-        found = self._bounded(query, schema, events, refs.states.get(schema), cursor, params)
+        pinned = self._refs.states.get(schema)
+        bounded = self._bounded(query.text, schema, events, pinned, cursor, params)
         # Under another name than the schema has for all of them.
-        return {schema: found._replace(name=f"{payload.WIDE}{schema}")} if found else views
+        return {schema: bounded._replace(name=f"{payload.WIDE}{schema}")} if bounded else views
 
     def _bounded(
         self, query: str, schema: str, view: View, pinned: Any, cursor: Any, params: Any
@@ -120,7 +99,7 @@ class TopScans:
         if query not in self._asked:
             if len(self._asked) >= _KEPT:
                 self._asked.clear()
-            tree = tree_of(self._database().cursor(), query)
+            tree = tree_of(self._tables.engine().cursor(), query)
             tree = with_events(tree, {schema: "events"}) if schema else tree
             is_one = len(tree.get("statements", ())) == 1
             self._asked[query] = top_rows(tree, table) if is_one else None
@@ -135,14 +114,14 @@ class TopScans:
             (order,) = self._first("SELECT current_setting('default_order')", [], cursor)
             descending = str(order).upper().startswith("DESC")
         some = view
-        if not (wanted.is_filtered or self._is_part or view.of_type):
+        if not (wanted.is_filtered or self._tables.only or view.of_type):
             some = view._replace(entries=wanted.among(view.entries, descending))
             if sum(entry.events for entry in some.entries) < LEAST:
                 return some
         last = "min" if descending else "max"
-        times = sql_of(self._database().cursor(), wanted.statement).rstrip(";")
+        times = sql_of(self._tables.engine().cursor(), wanted.statement).rstrip(";")
         query = f"SELECT epoch_us({last}(time)), count(*) FROM ({times})"
-        query, views = self._typed(query, pinned, [some], {})
+        query, views = self._types.over_columns(query, pinned, [some], {})
         micros, count = self._first(query, views, cursor, params)
         if count < wanted.count:
             return None
@@ -151,14 +130,13 @@ class TopScans:
             sign, entries = "<=", [entry for entry in view.entries if entry.time[0] <= micros]
         return view._replace(entries=entries, bound=f"time {sign} make_timestamptz({micros})")
 
-    def _first(self, query: str, views: Tables, cursor: Any, params: Any = None) -> Any:
+    def _first(self, query: str, views: list[View], cursor: Any, params: Any = None) -> Any:
         """The first row of a query over some tables."""
         if cursor is not None:
-            self._make(cursor, views)
+            self._tables.make(cursor, views)
             # all of it: a cursor has one unfinished answer at most
             return cursor.execute(query, params or None).fetchall()[0]
-        fresh = functools.partial(connection.segment_cursor, self._database())
-        pooled = self._pool.with_views(views, fresh, self._verify, self._make)
+        pooled = self._pool.with_views(views)
         row = pooled.execute(query).fetchall()[0]
         self._pool.give_back(views, pooled)
         return row

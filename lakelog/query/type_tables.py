@@ -9,26 +9,24 @@ it can need. Which columns it has is said by the schema of payloads (views/type_
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.engine import catalog
-from lakelog.query.sql.analysis import Predicate, TableRefs, TypeRef
+from lakelog.query.lake_tables import LakeTables
+from lakelog.query.ref_schemas import RefSchemas
+from lakelog.query.sql import table_sql
+from lakelog.query.sql.analysis import Predicate, Query, TypeRef
 from lakelog.query.sql.qualifiers import Token, tokens
-from lakelog.query.sql.table_sql import Kinds, View
+from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.tree import TYPES
 from lakelog.segments import sql
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
-    from lakelog.query.providers import Pinned, TableProvider
-    from lakelog.query.ref_schemas import RefSchemas
-    from lakelog.store.entry import SegmentEntry
-    from lakelog.store.manifest import Manifest
-    from lakelog.store.tail import PendingFrames
+    from lakelog.query.providers import Pinned
 
 _BEFORE = frozenset("FROM JOIN DESCRIBE DESC SUMMARIZE SHOW PIVOT UNPIVOT".split())
 """What stands before a table, in statements whose tree the engine does not give."""
@@ -44,86 +42,75 @@ _VIEW = re.compile(rf'"{TYPES}\.((?:[^"]|"")*)"(?: AS "\1")?')
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
-class Source(Protocol):
-    """The session whose queries name types."""
-
-    provider: TableProvider | None
-    refs: RefSchemas
-
-    def choose(self, state: Manifest, mentions: TableRefs) -> list[SegmentEntry]:
-        """The segments that a query can need."""
-
-    def numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
-        """The rows of a tail that a state lacks, with seq."""
-
-
 class TypeTables:
     """The tables of types that queries of a session name."""
 
-    def __init__(self, session: Source) -> None:
-        self._session = session
+    def __init__(self, tables: LakeTables, refs: RefSchemas) -> None:
+        self._tables, self._refs = tables, refs
         self._lasting: set[str] = set()
 
-    def replaced(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: TableRefs
-    ) -> tuple[str, TableRefs]:
-        """Return a query that reads views in the place of tables of types, and what it mentions.
+    def replaced(self, cursor: duckdb.DuckDBPyConnection, query: Query) -> Query:
+        """Return a query that reads views in the place of tables of types.
 
         Raises QueryFailed for a type of a ref that has no events.
         """
-        if TYPES not in query.lower() or self._session.provider is None:
-            return query, mentions
-        types = _found(query, mentions)
+        if TYPES not in query.text.lower() or self._tables.provider is None:
+            return query
+        types = _found(query)
         if types and self._is_taken(cursor):
             types = []
         names = {}
         for ref in types:
             own = _view_name(ref.name)
             names[ref.ref, ref.name] = (
-                self._session.refs.type_view(ref.ref, ref.name, own) if ref.ref else own
+                self._refs.type_view(ref.ref, ref.name, own) if ref.ref else own
             )
         # What a statement makes is read by later ones that do not name the type.
-        if not mentions.parsed and _LASTS.search(query):
+        if not query.parsed and _LASTS.search(query.text):
             self._lasting |= {ref.name for ref in types if not ref.ref}
-        return _replaced(query, types, names), replace(mentions, types=types)
+        return replace(query, text=_replaced(query.text, types, names), types=types)
 
-    def views(self, mentions: TableRefs, pinned: Pinned) -> list[View]:
+    def views(self, query: Query, pinned: Pinned) -> list[View]:
         """Return the views of the tables that a query reads, of one state.
 
         Raises QueryFailed for a type that has no events.
         """
         needs = {name: [Predicate()] for name in self._lasting}
-        for ref in mentions.types:
+        for ref in query.types:
             if not ref.ref:
                 needs.setdefault(ref.name, []).append(ref.need)
         views = []
-        provider, (state, pending) = self._session.provider, pinned
+        provider, (state, pending) = self._tables.provider, pinned
         for name in needs if provider else ():
             table = provider.type_table(pinned, name)  # type: ignore[union-attr]
             own = {table.type}
             each = [replace(n, types=own & (n.types or own)) for n in needs[name]]
-            entries = self._session.choose(state, TableRefs(parsed=True, needs=each))
-            tail = self._session.numbered_tail(pending, state)
+            entries = self._tables.choose(state, Query(parsed=True, needs=each))
+            tail = self._tables.numbered_tail(pending, state)
             views.append(View(_view_name(name), entries, tail, table.values, table))
         return views
 
-    def of(self, pinned: Pinned | None) -> Kinds:
-        """Return what says which kinds of values a field has in a state, or in that of a ref."""
+    def over_columns(
+        self, query: str, pinned: Pinned | None, views: list[View], of_refs: Mapping[str, View]
+    ) -> tuple[str, list[View]]:
+        """Return a query over a state that reads extractions from payloads as columns, and the
+        views that it needs; `of_refs` are the `events` of other schemas."""
 
         def kinds(schema: str, path: tuple[Any, ...]) -> frozenset[str]:
-            provider = self._session.provider
-            state = self._session.refs.states.get(schema) if schema else pinned
+            provider = self._tables.provider
+            state = self._refs.states.get(schema) if schema else pinned
             return provider.field_kinds(state, path) if provider and state else frozenset()
 
-        return kinds
+        cursor, keep = self._tables.engine().cursor(), self._tables.hides_tables
+        return table_sql.over_typed_columns(cursor, query, views, of_refs, kinds, keep=keep)
 
-    def is_named(self, mentions: TableRefs) -> bool:
+    def is_named(self, query: Query) -> bool:
         """Whether a query may read a table of a type."""
-        return bool(self._lasting or any(not ref.ref for ref in mentions.types))
+        return bool(self._lasting or any(not ref.ref for ref in query.types))
 
     def _is_taken(self, cursor: duckdb.DuckDBPyConnection) -> bool:
         """Whether `types` means something else: a tag, a branch, or a schema of the user's."""
-        return self._session.refs.is_ref(TYPES) or catalog.has_schema(cursor, TYPES)
+        return self._refs.is_ref(TYPES) or catalog.has_schema(cursor, TYPES)
 
 
 def as_written(words: str) -> str:
@@ -149,13 +136,13 @@ def _view_name(type_: str) -> str:
     return sql.identifier(f"{TYPES}.{type_}")
 
 
-def _found(query: str, mentions: TableRefs) -> list[TypeRef]:
+def _found(query: Query) -> list[TypeRef]:
     """Return the tables `types.NAME` of a query: those that the engine's parser sees, or where it
     does not say where they are, those that stand where a table does."""
-    if mentions.parsed and all(ref.start >= 0 for ref in mentions.types):
-        return mentions.types
+    if query.parsed and all(ref.start >= 0 for ref in query.types):
+        return query.types
     refs = []
-    for match in _matches(query):
+    for match in _matches(query.text):
         before, after = match.before.upper(), match.after.upper()
         if before in _BEFORE and not match.has_member:
             is_plain = before in ("FROM", "JOIN") and (not after or after in _AFTER)

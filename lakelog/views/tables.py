@@ -12,7 +12,7 @@ from lakelog.engine.catalog import has_relation
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.query import providers
 from lakelog.query.session import Session
-from lakelog.query.sql.analysis import TableRefs, analyze
+from lakelog.query.sql.analysis import Query, analyze
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
@@ -68,7 +68,8 @@ class ViewTables:
 
     def __init__(self, session: Session) -> None:
         self.session, self._store = session, session.store
-        session.provider = self
+        self._tables = session.tables
+        self._tables.provider = self
         self._engine: Projector | None = None
         self._own: collections.OrderedDict[str, dict[str, catalog.StoredView]] = (
             collections.OrderedDict()
@@ -79,9 +80,9 @@ class ViewTables:
     @property
     def engine(self) -> Projector:
         """What keeps the states of views; made at the first view."""
-        with self.session.mutex.hold():
+        with self._tables.mutex.hold():
             if self._engine is None:
-                self._engine = engine.Projector(self._store, self.session.connect(), self.session)
+                self._engine = engine.Projector(self._store, self._tables.connect(), self._tables)
             return self._engine
 
     def view(
@@ -96,9 +97,9 @@ class ViewTables:
     ) -> pa.Table:
         """Answer a view as an Arrow table; see lakelog.views.read."""
         try:
-            return self._view_of(self.session.state(at), name, given, at, since, until, now)
+            return self._view_of(self._tables.state(at), name, given, at, since, until, now)
         except SnapshotGone:  # gc was faster: look again, once
-            return self._view_of(self.session.state(at), name, given, at, since, until, now)
+            return self._view_of(self._tables.state(at), name, given, at, since, until, now)
 
     def _view_of(
         self,
@@ -118,7 +119,7 @@ class ViewTables:
         window = _window(since, until)
         if not definition.is_projection:
             return self._plain(definition, values, of, moment, window)
-        tail = self.session.tail_rows(pending, state)
+        tail = self._tables.tail_rows(pending, state)
         answer = self.engine.read(definition, values, state, tail, now=moment, window=window)
         if not answer.num_rows:
             self._look_for_fields(definition, values, of)
@@ -135,7 +136,7 @@ class ViewTables:
 
     def definitions(self, at: str | None = None) -> list[tuple[Definition, bool]]:
         """Every view of a state by name, and whether the lake itself defines it."""
-        state, _ = self.session.state(at)
+        state, _ = self._tables.state(at)
         own = self.own_views(state)
         names = sorted({*catalog.built_in(), *own})
         return [(catalog.find(name, own), name in own) for name in names]
@@ -147,18 +148,18 @@ class ViewTables:
 
     def definition(self, name: str, at: str | None = None) -> Definition:
         """One view of a state. Raises InvalidView where there is none."""
-        state, _ = self.session.state(at)
+        state, _ = self._tables.state(at)
         return catalog.find(name, self.own_views(state))
 
     def sample(self, rows: int) -> pa.Table:
         """Some rows of the branch with seq: of its oldest and newest segments, and of the tail."""
-        state, pending = self.session.state(None)
+        state, pending = self._tables.state(None)
         entries = self._store.manifests.segments(state, "events")
         near = entries[:1] + entries[-2:] if len(entries) > 3 else entries
-        tail = self.session.numbered_tail(pending, state)
-        rows_sql = self.session.rows_sql
+        tail = self._tables.numbered_tail(pending, state)
+        rows_sql = self._tables.rows_sql
         parts = [f"(SELECT * FROM ({rows_sql([e])}) LIMIT {rows // 4})" for e in near]
-        cursor = self.session.connect().cursor()
+        cursor = self._tables.connect().cursor()
         if tail is not None:
             cursor.register("lakelog_tail", tail)
             listed = ", ".join((*EVENT_COLUMNS, "seq"))
@@ -176,7 +177,7 @@ class ViewTables:
         definition = catalog.find(name, own)
         is_built_in = name not in own and name in catalog.BUILT_IN
         if not is_built_in and self._checked.get(name) != definition:
-            guard.check(definition, self.session.connect().cursor())
+            guard.check(definition, self._tables.connect().cursor())
             # Names are few, texts of definitions may be ever others.
             if len(self._checked) >= _DEFINITIONS:
                 self._checked.clear()
@@ -198,7 +199,7 @@ class ViewTables:
                 " --since and --until are for incremental views"
             )
         query = definition.filled("query", values, now)
-        cursor = self.session.connect().cursor()
+        cursor = self._tables.connect().cursor()
         try:
             return cursor.sql(self._over_events(cursor, query, of)).to_arrow_table()
         except duckdb.Error as error:
@@ -215,9 +216,9 @@ class ViewTables:
         if isinstance(of, Schema):
             cursor.execute(f"SET search_path = '{of.name}'")
             return query
-        with self.session.mutex.hold():
-            mentions = analyze(self.session.connect().cursor(), query)
-            return self.session.prepare(cursor, query, mentions, of) or query
+        with self._tables.mutex.hold():
+            parsed = analyze(self._tables.connect().cursor(), query)
+            return self.session.binder.prepare(cursor, parsed, of) or query
 
     def schema(self, name: str, pinned: Pinned, table: str, events: str) -> str | None:
         """Return a schema that holds a view of the state of a ref; see TableProvider."""
@@ -228,11 +229,11 @@ class ViewTables:
             near = did_you_mean(table, [*TABLES, *views]) or f"see `lakelog views --at {name}`"
             raise QueryFailed(f'"{name}" has no table or view {table}: {near}')
         answer = self._table_of(pinned, table, Schema(events), is_present=False)
-        schema = self.session.refs.new_schema(name)
-        cursor = self.session.connect().cursor()
+        schema = self.session.binder.refs.new_schema(name)
+        cursor = self._tables.connect().cursor()
         cursor.register("lakelog_answer", answer)
         cursor.execute(f"CREATE TABLE {schema}.{identifier(table)} AS FROM lakelog_answer")
-        self.session.refs.drop_old_versions()
+        self.session.binder.refs.drop_old_versions()
         return schema
 
     def _table_of(
@@ -249,7 +250,7 @@ class ViewTables:
         return self._view_of(pinned, name, None, of)
 
     def _origins(self, pinned: Pinned, of: str | Schema | None) -> pa.Table:
-        cursor = self.session.connect().cursor()
+        cursor = self._tables.connect().cursor()
         try:
             query = self._over_events(cursor, origin_table.PRESENT, of)
             present = cursor.sql(query).to_arrow_table()
@@ -281,7 +282,7 @@ class ViewTables:
     def _ledger(self, pinned: Pinned) -> ledger.Ledger:
         """The ledger of a state; that of the last one is kept."""
         state, pending = pinned
-        tail = self.session.tail_rows(pending, state)
+        tail = self._tables.tail_rows(pending, state)
         known = self._fields
         if known is None or known[0] != state.digest or known[1] is not tail:
             fields = ledger.fields_of(self._view_of(pinned, ledger.VIEW, None, None))
@@ -297,7 +298,7 @@ class ViewTables:
             if field is None:
                 continue
             expression = params.field_sql(field)
-            cursor = self.session.connect().cursor()
+            cursor = self._tables.connect().cursor()
             query = f"SELECT 1 FROM events WHERE {expression} IS NOT NULL LIMIT 1"
             try:
                 # Each makes the tables that it reads: one over typed columns is not `events`.
@@ -314,14 +315,14 @@ class ViewTables:
             )
 
     def offer(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: TableRefs, at: str | None
+        self, cursor: duckdb.DuckDBPyConnection, query: Query, at: str | None
     ) -> Pinned | None:
         """Make a table of each view that a query names and no table hides, all of one state; see
         TableProvider."""
-        names = self._named(query, mentions)
+        names = _names(query)
         if not names:
             return None
-        pinned = self.session.state(at)
+        pinned = self._tables.state(at)
         own = self.own_views(pinned[0])
         tables = {*catalog.built_in(), *own, file_table.NAME, origin_table.NAME}
         for name in sorted(names & tables):
@@ -333,13 +334,6 @@ class ViewTables:
                 f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {source}"
             )
         return pinned
-
-    def _named(self, query: str, mentions: TableRefs) -> set[str]:
-        """The names that a query may mean views by."""
-        if mentions.parsed:
-            named = {t.lower() for schema, t in mentions.tables if not schema}
-            return named - mentions.ctes - {"events", "quarantine"}
-        return {m[1].lower() for m in re.finditer(r"\b(?:from|join)\s+\"?(\w+)", query, re.I)}
 
 
 _ANY = "SELECT 1 FROM events LIMIT 1"
@@ -371,3 +365,12 @@ def _micros(name: str, value: Any) -> int:
         return encode.to_micros(encode.parse_time(value))
     except InvalidEvent:
         raise InvalidView(f"{name} is a time such as 2026-11-20T08:00, not {value!r}") from None
+
+
+def _names(query: Query) -> set[str]:
+    """The names that a query may mean views by."""
+    if query.parsed:
+        names = {table.lower() for schema, table in query.tables if not schema}
+        return names - query.ctes - {*TABLES}
+    matches = re.finditer(r"\b(?:from|join)\s+\"?(\w+)", query.text, re.I)
+    return {match[1].lower() for match in matches}

@@ -87,7 +87,7 @@ def test_rows_of_a_long_tail_stay_where_they_are(
     for n in range(100):
         put(lake, *[chr(97 + n % 26)] * (1 + n % 3))
         assert lake.sql("SELECT max(data), count(*) FROM events").fetchone()[1] == lake.count()
-        table = lake._session.rows_of("main")._table
+        table = lake._session.tables.rows_of("main")._table
         assert table is not None
         assert table["type"].num_chunks <= 8
         places.add(table["type"].chunk(0).buffers()[2].address)
@@ -522,7 +522,7 @@ def test_a_branch_seen_from_elsewhere_is_fresh_each_time(make_lake: MakeLake) ->
             if number % 10 == 0:
                 dev.settle()
                 dev.rollback(start)
-    assert len(main._session.refs.versions) <= ref_schemas.VERSIONS_MAX + 2
+    assert len(main._session.binder.refs.versions) <= ref_schemas.VERSIONS_MAX + 2
 
 
 # --- threads --------------------------------------------------------------------------------------

@@ -30,6 +30,6 @@ def test_a_tail_from_before_a_seal_keeps_its_rows(lake: lakelog.Lake) -> None:
     lake.settle()
     lake.append({"type": "t"})
     assert lake.sql("SELECT count(*) FROM events WHERE type = 't'").fetchall() == [(4,)]
-    table = lake._session.numbered_tail(before[1], before[0])
+    table = lake._session.tables.numbered_tail(before[1], before[0])
     assert table is not None
     assert table["seq"].to_pylist() == [0, 1, 2]

@@ -90,10 +90,10 @@ def test_an_inversion_in_a_query_is_found_at_its_first_answer(
     connect = session.connect
 
     def planning() -> object:
-        with session.mutex.hold():
+        with session.tables.mutex.hold():
             return connect()
 
-    rows = session.rows_of("main")
+    rows = session.tables.rows_of("main")
     monkeypatch.setattr(rows, "_connect", planning)
     said = "holds TAIL_ROWS takes SESSION"
     with lock_order.breaches() as found, pytest.raises(AssertionError, match=said):
@@ -108,7 +108,7 @@ def test_a_query_in_a_signal_handler_never_waits_for_the_one_it_interrupts(
     assert lake.count() == 1
     session = lake._session
     asked = (lake.count, lambda: lake.view("items"), lambda: lake.sql("FROM events"))
-    for mutex in (session.rows_of("main")._mutex, session.tail("main")._mutex):
+    for mutex in (session.tables.rows_of("main")._mutex, session.tail("main")._mutex):
         lake.append({"type": "t"})
         for ask in asked:
             with mutex.hold(), pytest.raises(ReentrantQuery):
@@ -122,7 +122,11 @@ def test_a_signal_handler_appends_and_closes_in_the_middle_of_a_query(lake: lake
     lake.append({"type": "t"})
     assert lake.sql("FROM events").fetchall()
     session = lake._session
-    locks = (session.mutex, session.rows_of("main")._mutex, session.tail("main")._mutex)
+    locks = (
+        session.tables.mutex,
+        session.tables.rows_of("main")._mutex,
+        session.tail("main")._mutex,
+    )
     for mutex in locks:
         with mutex.hold():
             lake.append({"type": "t"})

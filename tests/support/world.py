@@ -300,7 +300,7 @@ def pooled_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         return database
 
     def keep(session: Session) -> None:
-        database = session._base
+        database = session.tables._database
         close(session)
         if database is not None and os.getpid() == here:
             idle.append(database)

@@ -26,7 +26,7 @@ from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
 from lakelog.errors import LakelogError
 from lakelog.maintain import reachability
-from lakelog.query import seal_requests
+from lakelog.query import lake_tables
 from lakelog.store import disk, sealer_process, writer
 from lakelog.store.history import delete_branch, delete_tag
 from lakelog.store.publish import AUTOMATIC_OPS
@@ -64,7 +64,7 @@ class World:
         case.patch.setattr(disk, "now_us", self._tick)
         case.patch.setattr(watch, "STABLE", 0.0)
         case.patch.setattr(watch, "GRACE", 0.0)
-        for module in (writer, seal_requests, loop, sealer_process):
+        for module in (writer, lake_tables, loop, sealer_process):
             case.patch.setattr(module, "start_sealer", self._help)
 
     def _tick(self) -> int:

@@ -158,18 +158,18 @@ class StatementRunner:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
             session = self.session
-            message = with_suggestion(str(error), session.table_names, session.store.refs)
+            message = with_suggestion(str(error), session.tables.names, session.store.refs)
             raise QueryFailed(self.as_typed(message)) from None
 
     def _bound(
         self, cursor: Any, query: str, params: Any, ref: str | None, *, is_as_asked: bool = False
     ) -> Any:
         self._query, self._asked = query, (query, params, ref)
-        self._query, self._params = self.session.bind(
+        self._query, self._params = self.session.binder.bind(
             cursor, query, params or None, ref, is_as_asked=is_as_asked
         )
         if _PREPARES.search(query):
-            self.session.disable_pruning()
+            self.session.tables.hides_tables = True
         if self._params:
             return cursor.sql(self._query, params=self._params)
         return cursor.sql(self._query)
@@ -177,14 +177,14 @@ class StatementRunner:
     def _has_scan(self, cursor: Any, query: str) -> bool:
         """Make `events` for the first rows of an answer, where the tail need not become rows."""
         session = self.session
-        with session.mutex.hold():
-            mentions = analysis.analyze(session.connect().cursor(), query, session=cursor)
-            is_counted, tables = mentions.counts_all is not None, mentions.own_tables(TABLES)
-            if session.hides_tables or is_counted or tables != {"events"}:
+        with session.tables.mutex.hold():
+            parsed = analysis.analyze(session.connect().cursor(), query, session=cursor)
+            is_counted, tables = parsed.counts_all is not None, parsed.own_tables(TABLES)
+            if session.tables.hides_tables or is_counted or tables != {"events"}:
                 return False
             # Where gc was faster, who makes the tables looks again.
             with contextlib.suppress(SnapshotGone):
-                scan = session.scans.make(cursor, query, mentions, *session.state(None))
+                scan = session.scans.make(cursor, parsed, session.state(None))
                 self._scan = scan and (scan, cursor)
         return self._scan is not None
 

@@ -88,14 +88,17 @@ class TypeRef(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TableRefs:
-    """The tables a query names: needs of the unqualified `events`, other (schema, table) pairs.
+class Query:
+    """A query as it was parsed: its text, and the tables that it names; needs of the unqualified
+    `events`, other (schema, table) pairs.
 
     `ctes` are the names that WITH gives, `types` the tables `types.NAME`. `counts_all` is the
     column name when the query is exactly SELECT count(*) FROM events.
     """
 
+    text: str = ""
     parsed: bool = False
+    """Whether it is one SELECT, of which the rest is known."""
     needs: list[Predicate] = field(default_factory=list)
     tables: frozenset[tuple[str, str]] = frozenset()
     ctes: frozenset[str] = frozenset()
@@ -132,7 +135,7 @@ def analyze(
     query: str,
     params: Any = None,
     session: duckdb.DuckDBPyConnection | None = None,
-) -> TableRefs:
+) -> Query:
     """Take a query apart; one that is no plain SELECT is not `parsed`.
 
     `connection` is a fresh cursor. `session` is the one that the query will be asked on, where that
@@ -140,7 +143,7 @@ def analyze(
     """
     tree = tree_of(connection, query)
     if len(tree.get("statements", ())) != 1:
-        return TableRefs()
+        return Query(query)
     named = trees.mentions(tree["statements"][0]["node"])
     if named.has_clock_names:
         tree = times.with_clock_calls(tree)
@@ -148,10 +151,12 @@ def analyze(
     is_known = session is None or session_settings.adopt_zone(connection, session)
     # Unknown is what a comparison means under a collation, by which 'a' equals 'A'.
     constants = _Constants(connection, tree, params) if is_known else None
-    return _refs(named, constants, _counts_all(tree["statements"][0]["node"]))
+    return _united(query, named, constants, _counts_all(tree["statements"][0]["node"]))
 
 
-def _refs(named: Mentions, constants: _Constants | None, counts_all: str | None) -> TableRefs:
+def _united(
+    text: str, named: Mentions, constants: _Constants | None, counts_all: str | None
+) -> Query:
     """Unite the mentions of a query; without constants, each may match any event."""
     needs, types, of_refs = [], [], dict[str, list[Predicate]]()
     tables = set[tuple[str, str]]()
@@ -172,7 +177,8 @@ def _refs(named: Mentions, constants: _Constants | None, counts_all: str | None)
     if named.runs_text:
         tables |= {("", "events"), ("", "quarantine")}
         needs.append(Predicate())
-    return TableRefs(
+    return Query(
+        text,
         parsed=True,
         needs=needs,
         tables=frozenset(tables),

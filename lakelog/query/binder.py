@@ -1,0 +1,140 @@
+"""Binding any query: the tables that it names are made on its cursor, and its text is put into the
+form that reads them.
+
+These are `events` and `quarantine`, those of tags and branches (`"v1".events`) and of types, the
+views of the lake, and the schemas of older systems. What a statement makes of them may be read by
+later ones that do not name them: from then on every query gets all segments.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from lakelog.engine import session_settings
+from lakelog.errors import SnapshotGone
+from lakelog.query import providers
+from lakelog.query.cursor_pool import QueryCursors
+from lakelog.query.lake_tables import LakeTables
+from lakelog.query.ref_schemas import RefSchemas
+from lakelog.query.sql import listings
+from lakelog.query.sql.analysis import Query, analyze
+from lakelog.query.sql.qualifiers import TABLES
+from lakelog.query.top_scans import TopScans
+from lakelog.query.type_tables import TypeTables
+from lakelog.search import calls
+
+if TYPE_CHECKING:
+    import duckdb
+
+_HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
+
+
+class Binder:
+    """Binds queries of a session."""
+
+    def __init__(self, tables: LakeTables) -> None:
+        self._tables, self._attached = tables, set[str]()
+        self.refs = RefSchemas(tables)
+        self.types = TypeTables(tables, self.refs)
+        self.renew_cursors()
+
+    def renew_cursors(self) -> None:
+        """Let go of all cursors."""
+        self.cursors = QueryCursors(self._tables)
+        self.tops = TopScans(self._tables, self.types, self.refs)
+
+    def clear(self) -> None:
+        """Forget the schemas of a database that is let go."""
+        self.refs.clear()
+        self._attached.clear()
+
+    def bind(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        text: str,
+        params: Any,
+        at: str | None,
+        *,
+        is_as_asked: bool = False,
+    ) -> tuple[str, Any]:
+        """Make the tables that a query needs on a cursor; return the query and parameters that give
+        its rows there, `is_as_asked` without rewriting it. Raises SnapshotGone, Damaged, LakeClosed
+        and the engine's own errors."""
+        self._tables.require_open()
+        try:
+            return self.bind_once(cursor, text, params, at, is_as_asked=is_as_asked)
+        except SnapshotGone:  # gc was faster: look again, once
+            return self.bind_once(cursor, text, params, at, is_as_asked=is_as_asked)
+
+    def bind_once(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        text: str,
+        params: Any,
+        at: str | None,
+        *,
+        is_as_asked: bool = False,
+    ) -> tuple[str, Any]:
+        """The same for whoever looks again himself."""
+        explain, text = listings.split(calls.expanded(text), self._tables.names)
+        if explain:
+            text, params = self.bind_once(cursor, text, params, at, is_as_asked=is_as_asked)
+            return explain + text, params
+        with self._tables.mutex.hold():
+            query = analyze(self._tables.connect().cursor(), text, params, cursor)
+            if not query.parsed:
+                query = Query(session_settings.for_session(cursor, text))
+            query = self.refs.requalified(self.types.replaced(cursor, query))
+            answer = self.prepare(cursor, query, at, params, is_as_asked=is_as_asked)
+            if not query.parsed:
+                # A view made here is read by later queries that do not name `events`, and may
+                # replace what other queries were bound to.
+                self._tables.hides_tables |= bool(_HIDES.search(query.text))
+                self.cursors.forget_prepared()
+        # Only the answer to a count has no parameters any more.
+        is_count = answer is not None and query.counts_all is not None
+        return answer or query.text, None if is_count else params
+
+    def prepare(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: Query,
+        at: str | None,
+        params: Any = None,
+        *,
+        is_as_asked: bool = False,
+    ) -> str | None:
+        """Make the views a query needs; return other SQL that gives its answer, if there is such:
+        a count, or unless `is_as_asked` a query over typed columns."""
+        tables, text = self._tables, query.text
+        names = {table for schema, table in query.tables if not schema}
+        if not query.parsed:
+            names = {name for name in TABLES if name in text.lower()}
+        if tables.hides_tables:
+            names.update(TABLES)
+        extra = providers.named_in(query)
+        if extra:
+            names.add("events")
+        pinned = tables.provider.offer(cursor, query, at) if tables.provider else None
+        is_of_type = self.types.is_named(query)
+        of_refs, views = self.refs.events(query), []
+        if names.intersection(TABLES) or is_of_type:
+            pinned = pinned or tables.state(at)
+            if count := tables.count_sql(query, pinned):
+                return count
+            # What the views of another schema ask of events is not in the query: take them all.
+            views = tables.views(names, Query() if extra else query, pinned)
+            views += self.types.views(query, pinned) if is_of_type else []
+        elif not of_refs:
+            return None
+        if not is_as_asked and query.parsed and not extra:
+            if not tables.hides_tables:
+                views = self.tops.bounded(query, pinned, views, cursor, params)
+                of_refs = self.tops.of_ref(query, of_refs, cursor, params)
+            text, views = self.types.over_columns(text, pinned, views, of_refs)
+        tables.make(cursor, views)
+        for name in sorted(extra - self._attached):
+            providers.REGISTERED[name].attach(cursor)
+            self._attached.add(name)
+        return None if text is query.text else text

@@ -1,0 +1,226 @@
+"""The tables `events` and `quarantine` of a lake's states, in the database of one process.
+
+A state is a snapshot plus the live tail of its branch. Its tables are made on a cursor as temporary
+views, over exactly the segments that a query can need (segment_choice.py) and the rows of the tail.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lakelog.errors import LakeClosed
+from lakelog.query.segment_choice import SegmentChoice
+from lakelog.query.sql import table_sql
+from lakelog.query.sql.analysis import Predicate, Query
+from lakelog.query.sql.qualifiers import TABLES
+from lakelog.query.sql.table_sql import View
+from lakelog.runtime import forks
+from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.locks import OrderedLock, Rank, require_before
+from lakelog.segments import connection, sql
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
+from lakelog.store.sealer_process import FILES, start_sealer
+from lakelog.store.tail import PendingFrames, Tail
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from lakelog.query import tail_rows
+    from lakelog.query.providers import Pinned, TableProvider
+    from lakelog.query.sql.extractions import Extraction
+    from lakelog.query.tail_rows import TailRows
+else:
+    tail_rows = Lazy("lakelog.query.tail_rows")
+
+SEAL_BYTES = 64_000_000
+"""A query that meets a longer tail, which makes every query slower, asks for it to be sealed."""
+_SEAL_PAUSE = 30.0
+
+
+class LakeTables:
+    """The tables of one branch and of the states of its lake. Safe for threads."""
+
+    def __init__(self, store: Store, branch: str, only: str | None) -> None:
+        """`only` is SQL over an event's columns: `events` has just the rows for which it holds."""
+        self.store, self.branch, self.only = store, branch, only
+        self.provider: TableProvider | None = None
+        self.mutex, self._parts = OrderedLock(Rank.SESSION), OrderedLock(Rank.DATABASE)
+        self._database: duckdb.DuckDBPyConnection | None = None
+        self._tails: dict[str, Tail] = {}
+        self._rows: dict[str, TailRows] = {}
+        self._choice = SegmentChoice(store, branch)
+        self._sealer, self._sealer_start = None, 0.0
+        self.hides_tables = False
+        """Whether a statement may read any segment without naming a table."""
+        self.is_closed = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no query has needed the database yet."""
+        return self._database is None
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """The process's database for this lake; made at the first call."""
+        connection.load_relations()
+        return self.engine()
+
+    def engine(self) -> duckdb.DuckDBPyConnection:
+        """The same, for whoever only runs SQL: without relations, which take longer to load."""
+        with self._parts.hold():
+            if self._database is None:
+                self._database = connection.connect_engine(self.store.paths, self.store.settings)
+            return self._database
+
+    def close(self) -> None:
+        """Let go of the database and of tails."""
+        with self._parts.hold():
+            self._database, self._tails, self._rows = None, {}, {}
+            self.hides_tables = False
+
+    def require_open(self) -> None:
+        """Raise LakeClosed, or ReentrantQuery in a handler of signals that interrupts a query."""
+        forks.notice()
+        require_before(Rank.SESSION)
+        if self.is_closed:
+            raise LakeClosed("the lake is closed: open it again to query")
+
+    def tail(self, branch: str) -> Tail:
+        """The reader of a branch's WALs, shared by queries and sealing."""
+        with self._parts.hold():
+            if branch not in self._tails:
+                self._tails[branch] = Tail(self.store.paths, self.store.refs, branch)
+            return self._tails[branch]
+
+    def rows_of(self, branch: str) -> TailRows:
+        """What makes rows of the tail of a branch, shared by queries."""
+        with self._parts.hold():
+            if branch not in self._rows:
+                self._rows[branch] = tail_rows.TailRows(self.store, self.connect)
+            return self._rows[branch]
+
+    def state(self, at: str | None) -> Pinned:
+        """Return a state by its digest, or without one the branch as it is now, with its tail."""
+        self.require_open()
+        if at is not None:
+            return self.store.manifests.load(at), None
+        pending = self.tail(self.branch).collect()
+        self._seal_long(pending)
+        return self.store.manifests.of(pending.head.move), pending
+
+    def _seal_long(self, pending: PendingFrames) -> None:
+        """Have a long tail, or one of many files, sealed beside us."""
+        is_short = pending.bytes < SEAL_BYTES and pending.finished_files < FILES
+        if is_short or self.store.settings.seal != "auto":
+            return
+        if time.monotonic() - self._sealer_start > _SEAL_PAUSE:
+            self._sealer_start = time.monotonic()
+            self._sealer = start_sealer(self.store, self.branch)
+
+    def tail_rows(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
+        """Return the rows of a tail that a state lacks; None where there are none."""
+        if pending is None or not pending.frames:
+            return None
+        return self.rows_of(pending.head.move.branch).events(pending, state.ids)
+
+    def numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
+        """Return the same rows with the seq that sealing now would give each."""
+        if pending is None or not pending.frames:
+            return None
+        return self.rows_of(pending.head.move.branch).numbered(pending, state)
+
+    def count(self, state: Manifest, pending: PendingFrames | None) -> int:
+        """Count the events of a state, without opening a segment, nor a frame unless some event
+        carries an id."""
+        total = state.totals.events
+        if pending is None or not pending.frames:
+            return total
+        if not pending.has_keys:
+            return total + pending.events
+        table = self.tail_rows(pending, state)
+        return total if table is None else total + table.num_rows
+
+    def count_sql(self, query: Query, pinned: Pinned) -> str | None:
+        """SQL for the answer to a query that only counts all events, None for any other."""
+        if query.counts_all is None or self.only is not None:
+            return None
+        return f"SELECT {self.count(*pinned)}::BIGINT AS {sql.identifier(query.counts_all)}"
+
+    def choose(self, state: Manifest, query: Query) -> list[SegmentEntry]:
+        """Return the event segments that a query can need."""
+        if self.hides_tables or (query.of_newest and self.only is not None):  # of other events
+            return self.store.manifests.segments(state, "events")
+        return self._choice.segments(state, query)
+
+    def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
+        """Return those of verified segments that can hold what is needed."""
+        return self._choice.among(entries, needs)
+
+    def verify(self, entries: list[SegmentEntry]) -> None:
+        """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
+        self._choice.verify(entries)
+
+    def verified_segments(self, state: Manifest) -> list[SegmentEntry]:
+        """Return all segments of a state. Raises DamagedSegment, SnapshotGone."""
+        entries = self.store.manifests.segments(state)
+        self.verify(entries)
+        return entries
+
+    def views(self, names: set[str], query: Query, pinned: Pinned) -> list[View]:
+        """The tables of these names as a query reads them, of one state."""
+        state, pending = pinned
+        views = []
+        if "events" in names:
+            tail = self.numbered_tail(pending, state)
+            views.append(View("events", self.choose(state, query), tail))
+        if "quarantine" in names:
+            entries = self.store.manifests.segments(state, "quarantine")
+            lines = self.rows_of(self.branch).quarantine(pending) if pending else None
+            views.append(View("quarantine", entries, lines))
+        return views
+
+    def make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
+        """Make views on a cursor. Raises DamagedSegment, SnapshotGone."""
+        for view in views:
+            self.verify(view.entries)
+            self._make(cursor, view)
+
+    def _make(self, cursor: duckdb.DuckDBPyConnection, view: View) -> None:
+        name, source = view.name, view.source
+        if view.tail is not None:
+            connection.load_relations()  # which know how the engine reads Arrow tables
+            tail = view.tail.select(table_sql.columns(name))
+            # A view over it would take as long again.
+            is_bare = not (view.entries or view.more or view.of_type or view.bound or self.only)
+            source = f"lakelog_tail_{'quarantine' if name == 'quarantine' else 'events'}"
+            cursor.register(name if is_bare else source, tail)
+            if is_bare:
+                return
+        rows = self.view_sql(name, view.entries, source, view.more)
+        rows = view.of_type.rows_sql(rows) if view.of_type else rows
+        rows = f"SELECT * FROM ({rows}) WHERE {view.bound}" if view.bound else rows
+        cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
+
+    def rows_sql(self, entries: list[SegmentEntry], more: tuple[Extraction, ...] = ()) -> str:
+        """SQL for the rows of event segments, each verified, with seq. Raises DamagedSegment."""
+        self.verify(entries)
+        return self.view_sql("events", entries, None, more)
+
+    def view_sql(
+        self,
+        name: str,
+        entries: list[SegmentEntry],
+        tail: str | None,
+        more: tuple[Extraction, ...] = (),
+    ) -> str:
+        """SQL for a table of verified segments and of the table that has the rows of a tail."""
+        rows = table_sql.rows_sql(self.store.paths, name, entries, tail, more)
+        condition = self.only if name != "quarantine" else None
+        return f"SELECT * FROM ({rows}) WHERE {condition}" if condition else rows
+
+    def names(self) -> list[str]:
+        """Names of the tables that a query may read without a schema."""
+        return [*TABLES, *(self.provider.names(self.state(None)[0]) if self.provider else ())]

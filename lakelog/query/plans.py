@@ -1,0 +1,133 @@
+"""Plans for a SELECT over the lake's own tables alone, which is answered without a relation of the
+engine. The first plan that applies and finds the query right answers it.
+
+    CountPlan     count(*) of all events: the manifest and the WALs say it
+    ScanPlan      a first query over a tail: the frames themselves are read
+    NeedlePlan    certain ids or subjects: few segments, in the query itself
+    TablePlan     any other: views on a cursor, kept for the next query of the same segments
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from lakelog.query.binder import Binder
+from lakelog.query.cursor_pool import QueryCursors
+from lakelog.query.frame_scans import FrameScans
+from lakelog.query.lake_tables import LakeTables
+from lakelog.query.sql import table_sql
+from lakelog.query.sql.analysis import Query
+from lakelog.query.stream import Stream
+from lakelog.query.top_scans import TopScans
+
+if TYPE_CHECKING:
+    from lakelog.query.providers import Pinned
+    from lakelog.query.type_tables import TypeTables
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A SELECT over tables of the lake, and the state that it reads."""
+
+    query: Query
+    names: set[str]
+    pinned: Pinned
+
+
+class Plan(Protocol):
+    """A way to answer a SELECT."""
+
+    def applies(self, selection: Selection) -> bool:
+        """Whether the plan can answer a SELECT."""
+
+    def run(self, selection: Selection) -> Stream | None:
+        """Return the rows; None if the query needs another plan, or is wrong."""
+
+
+class CountPlan:
+    """Answers from statistics."""
+
+    def __init__(self, tables: LakeTables, cursors: QueryCursors) -> None:
+        self._tables, self._cursors = tables, cursors
+
+    def applies(self, selection: Selection) -> bool:
+        """Whether all events are counted."""
+        return selection.query.counts_all is not None and self._tables.only is None
+
+    def run(self, selection: Selection) -> Stream | None:
+        """Return the number."""
+        answer = self._tables.count_sql(selection.query, selection.pinned)
+        return self._cursors.constant(answer) if answer else None
+
+
+class ScanPlan:
+    """Reads frames of the WAL."""
+
+    def __init__(self, tables: LakeTables, scans: FrameScans) -> None:
+        self._tables, self._scans = tables, scans
+
+    def applies(self, selection: Selection) -> bool:
+        """Whether nothing but all events is read."""
+        return selection.names == {"events"} and self._tables.only is None
+
+    def run(self, selection: Selection) -> Stream | None:
+        """Return the rows, None if they need columns that are not in every frame."""
+        cursor = self._tables.engine().cursor()
+        return self._scans.stream(cursor, selection.query, selection.pinned)
+
+
+class NeedlePlan:
+    """Puts the segments into the query: needles read few, each others, and views would take longer
+    than they do."""
+
+    def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
+        self._tables, self._types, self._cursors = tables, types, cursors
+
+    def applies(self, selection: Selection) -> bool:
+        """Whether certain ids or subjects are asked for, in segments alone."""
+        pending, query = selection.pinned[1], selection.query
+        has_tail = pending is not None and bool(pending.frames)
+        return query.needles and not has_tail and not table_sql.has_names(query.text)
+
+    def run(self, selection: Selection) -> Stream | None:
+        """Return the rows, None if more than one table has to be read."""
+        query, pinned = selection.query, selection.pinned
+        views = self._tables.views(selection.names, query, pinned)
+        text, views = self._types.over_columns(query.text, pinned, views, {})
+        if not table_sql.can_inline(text, views):
+            return None
+        rows = self._tables.rows_sql(views[0].entries, views[0].more)
+        return self._cursors.stream(table_sql.inlined(text, views[0].name, rows), [], is_once=True)
+
+
+class TablePlan:
+    """Makes views, without what a query for the newest or oldest rows sorts out."""
+
+    def __init__(
+        self, tables: LakeTables, types: TypeTables, tops: TopScans, cursors: QueryCursors
+    ) -> None:
+        self._tables, self._types, self._tops, self._cursors = tables, types, tops, cursors
+
+    def applies(self, selection: Selection) -> bool:
+        """Whether tables are read: always."""
+        return True
+
+    def run(self, selection: Selection) -> Stream | None:
+        """Return the rows."""
+        query, pinned = selection.query, selection.pinned
+        views = self._tables.views(selection.names, query, pinned)
+        views = self._tops.bounded(query, pinned, views)
+        text, views = self._types.over_columns(query.text, pinned, views, {})
+        return self._cursors.stream(text, views)
+
+
+def plans_of(tables: LakeTables, binder: Binder, scans: FrameScans) -> tuple[Plan, ...]:
+    """Return all plans, in the order in which they are tried."""
+    types, cursors = binder.types, binder.cursors
+    return (
+        CountPlan(tables, cursors),
+        ScanPlan(tables, scans),
+        NeedlePlan(tables, types, cursors),
+        TablePlan(tables, types, binder.tops, cursors),
+    )
