@@ -136,23 +136,25 @@ def compare(store: Store, diff: Diff, connect: Callable[[], Any]) -> Behaviour:
 def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple[_Side, _Side]:
     """Return what is compared: the rows of its own of either state, or else all of it."""
     sides = []
-    own = [[e for e in part if e.kind == "events"] for part in (diff.removed, diff.added)]
-    compact.check(store, [*own[0], *own[1]])
+    segments = [
+        [e for e in entries if e.kind == "events"] for entries in (diff.removed, diff.added)
+    ]
+    compact.check(store, [*segments[0], *segments[1]])
     for number, state in enumerate((diff.a, diff.b)):
-        mine, other = own[number], own[1 - number]
-        query = segment_sql.rows_sql(store.paths, mine) if mine else ""
-        if mine and other:
+        entries_of_side, common = segments[number], segments[1 - number]
+        query = segment_sql.rows_sql(store.paths, entries_of_side) if entries_of_side else ""
+        if entries_of_side and common:
             same = "(m.origin, m.position, m.id) IS NOT DISTINCT FROM (o.origin, o.position, o.id)"
-            beside = segment_sql.rows_sql(store.paths, other)
-            query = f"SELECT m.* FROM ({query}) m ANTI JOIN ({beside}) o ON {same}"
+            common_rows = segment_sql.rows_sql(store.paths, common)
+            query = f"SELECT m.* FROM ({query}) m ANTI JOIN ({common_rows}) o ON {same}"
         whole = not query or not cursor.execute(f"SELECT 1 FROM ({query}) LIMIT 1").fetchone()
         if whole:
             manifest = store.manifests.load(state.id)
-            mine = store.manifests.segments(manifest, "events")
-            compact.check(store, mine)
-            query = segment_sql.rows_sql(store.paths, mine) if mine else ""
+            entries_of_side = store.manifests.segments(manifest, "events")
+            compact.check(store, entries_of_side)
+            query = segment_sql.rows_sql(store.paths, entries_of_side) if entries_of_side else ""
         query = query and f"SELECT * FROM ({query}) WHERE {IS_DATA}"
-        sides.append(_Side(query, mine, whole))
+        sides.append(_Side(query, entries_of_side, whole))
     return sides[0], sides[1]
 
 
@@ -164,7 +166,7 @@ def _count(cursor: duckdb.DuckDBPyConnection, side: _Side) -> None:
             count(*) FILTER ({_DONE}), min(epoch_us(time)), max(epoch_us(time)), min(seq),
             min(seq) FILTER ({_FAILED})
         FROM ({side.query}) GROUP BY 1, 2 ORDER BY 3 DESC LIMIT {_GROUPS_MAX}""").fetchall()
-    for name, source, events, failed, done, low, high, seq, failing in rows:
+    for name, source, events, failed, successes, low, high, seq, failing in rows:
         side.events += events
         span = side.span or (low, high)
         side.span = min(span[0], low), max(span[1], high)
@@ -176,7 +178,7 @@ def _count(cursor: duckdb.DuckDBPyConnection, side: _Side) -> None:
             counted = side.sources.setdefault(source, _Source(example=seq))
             counted.events += events
             counted.failed += failed
-            counted.done += done
+            counted.done += successes
             counted.failing = failing if counted.failing is None else counted.failing
     # Payloads are grouped by structure first: a type has a handful of them, and only those are
     # walked in Python.
@@ -239,8 +241,8 @@ def _fields(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
             continue
         old, new = (side.fields.get((name, path), {}) for side in (before, after))
         counts = [sum(n for n, _ in kinds.values()) for kinds in (old, new)]
-        known, seen = (sorted(kinds.keys() - {"null"}) for kinds in (old, new))
-        detail: dict[str, Any] = {"kinds_before": known, "kinds_after": seen}
+        old_kinds, new_kinds = (sorted(kinds.keys() - {"null"}) for kinds in (old, new))
+        detail: dict[str, Any] = {"kinds_before": old_kinds, "kinds_after": new_kinds}
         if not old:
             example = looks(1, min(seq for _, seq in new.values()))
             yield Finding("new", path, 0, counts[1], name, detail, example)
@@ -249,9 +251,13 @@ def _fields(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
             if (before.whole and after.whole) or counts[0] * share[1] >= EXPECTED * share[0]:
                 example = looks(0, min(seq for _, seq in old.values()))
                 yield Finding("vanished", path, counts[0], 0, name, detail, example)
-        elif other := [kind for kind in seen if known and kind not in known]:
-            example = looks(1, new[other[0]][1])
-            detail["other"] = sum(new[kind][0] for kind in other)
+        elif unusual := [
+            name_of_kind
+            for name_of_kind in new_kinds
+            if old_kinds and name_of_kind not in old_kinds
+        ]:
+            example = looks(1, new[unusual[0]][1])
+            detail["other"] = sum(new[name_of_kind][0] for name_of_kind in unusual)
             yield Finding("changed", path, counts[0], counts[1], name, detail, example)
 
 
@@ -298,20 +304,20 @@ def _outcome(old: _Source, new: _Source) -> dict[str, Any]:
 
     The share is of outcomes; of all events where a source names no success.
     """
-    by = old.done + new.done > 0
-    of = [s.failed + s.done if by else s.events for s in (old, new)]
-    if min(of) < LEAST:
+    has_outcomes = old.done + new.done > 0
+    totals = [s.failed + s.done if has_outcomes else s.events for s in (old, new)]
+    if min(totals) < LEAST:
         return {}
-    shares = old.failed / of[0], new.failed / of[1]
-    pooled = (old.failed + new.failed) / sum(of)
-    wide = math.sqrt(pooled * (1 - pooled) * (1 / of[0] + 1 / of[1]))
+    shares = old.failed / totals[0], new.failed / totals[1]
+    pooled = (old.failed + new.failed) / sum(totals)
+    wide = math.sqrt(pooled * (1 - pooled) * (1 / totals[0] + 1 / totals[1]))
     if not wide or abs(shares[1] - shares[0]) / wide < SIGMAS:
         return {}
     return {
         "failed_before": shares[0],
         "failed_after": shares[1],
-        "outcomes_before": of[0],
-        "outcomes_after": of[1],
+        "outcomes_before": totals[0],
+        "outcomes_after": totals[1],
     }
 
 

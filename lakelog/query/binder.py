@@ -52,9 +52,9 @@ class Binder:
     def bind(
         self,
         cursor: duckdb.DuckDBPyConnection,
-        text: str,
+        sql: str,
         params: Any,
-        at: str | None,
+        digest: str | None,
         *,
         is_as_asked: bool = False,
     ) -> tuple[str, Any]:
@@ -63,64 +63,64 @@ class Binder:
         and the engine's own errors."""
         self._tables.require_open()
         try:
-            return self.bind_once(cursor, text, params, at, is_as_asked=is_as_asked)
+            return self.bind_once(cursor, sql, params, digest, is_as_asked=is_as_asked)
         except SnapshotGone:  # gc was faster: look again, once
-            return self.bind_once(cursor, text, params, at, is_as_asked=is_as_asked)
+            return self.bind_once(cursor, sql, params, digest, is_as_asked=is_as_asked)
 
     def bind_once(
         self,
         cursor: duckdb.DuckDBPyConnection,
-        text: str,
+        sql: str,
         params: Any,
-        at: str | None,
+        digest: str | None,
         *,
         is_as_asked: bool = False,
     ) -> tuple[str, Any]:
         """The same for whoever looks again himself."""
-        explain, text = listings.split(calls.expanded(text), self._tables.names)
+        explain, sql = listings.split(calls.expanded(sql), self._tables.names)
         if explain:
-            text, params = self.bind_once(cursor, text, params, at, is_as_asked=is_as_asked)
-            return explain + text, params
+            sql, params = self.bind_once(cursor, sql, params, digest, is_as_asked=is_as_asked)
+            return explain + sql, params
         with self._tables.mutex.hold():
-            query = analyze(self._tables.connect().cursor(), text, params, cursor)
+            query = analyze(self._tables.connect().cursor(), sql, params, cursor)
             if not query.parsed:
-                query = Query(session_settings.for_session(cursor, text))
+                query = Query(session_settings.for_session(cursor, sql))
             query = self.refs.requalified(self.types.replaced(cursor, query))
-            answer = self.prepare(cursor, query, at, params, is_as_asked=is_as_asked)
+            answer = self.prepare(cursor, query, digest, params, is_as_asked=is_as_asked)
             if not query.parsed:
                 # A view made here is read by later queries that do not name `events`, and may
                 # replace what other queries were bound to.
-                self._tables.hides_tables |= bool(_HIDES.search(query.text))
+                self._tables.hides_tables |= bool(_HIDES.search(query.sql))
                 self.cursors.forget_prepared()
         # Only the answer to a count has no parameters any more.
         is_count = answer is not None and query.counts_all is not None
-        return answer or query.text, None if is_count else params
+        return answer or query.sql, None if is_count else params
 
     def prepare(
         self,
         cursor: duckdb.DuckDBPyConnection,
         query: Query,
-        at: str | None,
+        digest: str | None,
         params: Any = None,
         *,
         is_as_asked: bool = False,
     ) -> str | None:
         """Make the views a query needs; return other SQL that gives its answer, if there is such:
         a count, or unless `is_as_asked` a query over typed columns."""
-        tables, text = self._tables, query.text
+        tables, sql = self._tables, query.sql
         names = {table for schema, table in query.tables if not schema}
         if not query.parsed:
-            names = {name for name in TABLES if name in text.lower()}
+            names = {name for name in TABLES if name in sql.lower()}
         if tables.hides_tables:
             names.update(TABLES)
         extra = providers.named_in(query)
         if extra:
             names.add("events")
-        pinned = tables.provider.offer(cursor, query, at) if tables.provider else None
+        pinned = tables.provider.offer(cursor, query, digest) if tables.provider else None
         is_of_type = self.types.is_named(query)
         of_refs, views = self.refs.events(query), []
         if names.intersection(TABLES) or is_of_type:
-            pinned = pinned or tables.state(at)
+            pinned = pinned or tables.state(digest)
             if count := tables.count_sql(query, pinned):
                 return count
             # What the views of another schema ask of events is not in the query: take them all.
@@ -132,9 +132,9 @@ class Binder:
             if not tables.hides_tables:
                 views = self.tops.bounded(query, pinned, views, cursor, params)
                 of_refs = self.tops.of_ref(query, of_refs, cursor, params)
-            text, views = self.types.over_columns(text, pinned, views, of_refs)
+            sql, views = self.types.over_columns(sql, pinned, views, of_refs)
         tables.make(cursor, views)
         for name in sorted(extra - self._attached):
             providers.REGISTERED[name].attach(cursor)
             self._attached.add(name)
-        return None if text is query.text else text
+        return None if sql is query.sql else sql

@@ -43,9 +43,9 @@ class CursorPool:
         while self._returned:
             self._idle.append(self._returned.popleft())
         del self._idle[:-_KEPT]
-        wanted = _key(views)
+        view_key = _key(views)
         for place, (key, _, cursor) in enumerate(self._idle):
-            if key == wanted:
+            if key == view_key:
                 del self._idle[place]
                 return cursor
         return None

@@ -65,12 +65,12 @@ class Follower:
     """
 
     def __init__(
-        self, store: Store, branch: str, connect: Callable[[], Any], where: str | None = None
+        self, store: Store, branch: str, connect: Callable[[], Any], condition: str | None = None
     ) -> None:
-        if where is not None and not where.strip():
+        if condition is not None and not condition.strip():
             raise QueryFailed("the condition is empty")
         self._store, self._branch = store, branch
-        self._where = None if where is None else calls.expanded(where)
+        self._where = None if condition is None else calls.expanded(condition)
         self._tail = Tail(store.paths, store.refs, branch)
         self._rows, self._connect = TailRows(store, connect), connect
         self._cursor: duckdb.DuckDBPyConnection = connect().cursor()
@@ -89,9 +89,9 @@ class Follower:
         state = self._store.manifests.of(pending.head.move)
         fresh = self._of_tail(pending, state)
         fresh = fresh.slice(max(fresh.num_rows - count, 0))
-        parts = [*self._back(state, count - fresh.num_rows), fresh]
+        tables = [*self._back(state, count - fresh.num_rows), fresh]
         self._stand(pending, state)
-        return pa.concat_tables(parts)
+        return pa.concat_tables(tables)
 
     def more(self) -> Iterator[pa.Table | BranchRewound]:
         """Yield what came since: tables of events, and rewinds between them.
@@ -100,13 +100,15 @@ class Follower:
         """
         pending = self._tail.collect()
         moved = self._head is None or pending.head.move.number != self._head.move.number
-        grown = any(_end(f) > self._given.get(w, 0) for w, fs in pending.frames.items() for f in fs)
-        if not moved and not grown:
+        has_frames = any(
+            _end(f) > self._given.get(w, 0) for w, fs in pending.frames.items() for f in fs
+        )
+        if not moved and not has_frames:
             return
         if moved:
             yield from self._published(pending.head)
         state = self._store.manifests.of(pending.head.move)
-        fresh = self._of_tail(pending, state) if grown else self._none
+        fresh = self._of_tail(pending, state) if has_frames else self._none
         self._stand(pending, state)
         if fresh.num_rows:
             yield fresh
@@ -122,16 +124,16 @@ class Follower:
     ) -> Iterator[Any]:
         since = time.monotonic()
         while not stop.is_set():
-            for part in self.more():
-                for event in () if isinstance(part, BranchRewound) else part.to_pylist():
+            for table in self.more():
+                for event in () if isinstance(table, BranchRewound) else table.to_pylist():
                     if stop.is_set():
                         return
                     yield event
                     since = time.monotonic()  # the time that the caller took does not count
-            left = math.inf if timeout is None else since + timeout - time.monotonic()
-            if left <= 0:
+            seconds = math.inf if timeout is None else since + timeout - time.monotonic()
+            if seconds <= 0:
                 return
-            stop.wait(min(pause, left))
+            stop.wait(min(pause, seconds))
 
     def interrupt(self) -> None:
         """Stop the running query; any thread may ask for it."""
@@ -171,8 +173,8 @@ class Follower:
 
     def _since(self, state: Manifest) -> Iterator[pa.Table]:
         """Yield a state's events from the bound on, those given from the tail left out."""
-        bound, self._bound = self._bound, state.next_seq
-        entries = [e for e in self._events(state) if e.seq[1] >= bound]
+        start, self._bound = self._bound, state.next_seq
+        entries = [e for e in self._events(state) if e.seq[1] >= start]
         if not entries:
             return
         seen_table = pa.table(
@@ -188,7 +190,7 @@ class Follower:
             rows = segment_sql.rows_sql(self._store.paths, group)
             source = f"""SELECT {_NARROW} FROM ({rows}) AS r
                 LEFT JOIN given ON r.origin = given.writer
-                WHERE r.seq >= {bound} AND (upto IS NULL OR r.position >= upto)
+                WHERE r.seq >= {start} AND (upto IS NULL OR r.position >= upto)
                 AND NOT EXISTS
                 (FROM ids WHERE ids.id = r.id AND ids.source = coalesce(r.source, ''))"""
             found = self._ask(source, "ORDER BY seq")
@@ -211,27 +213,27 @@ class Follower:
         self._cursor.register("watermarks", watermarks)
         source = f"""SELECT {", ".join(COLUMNS)}, writer, sequence FROM tail
             JOIN watermarks ON tail.writer::VARCHAR = of_writer WHERE position >= upto"""
-        found = self._ask(source, "ORDER BY ingested_at, writer::VARCHAR, sequence, position")
+        rows = self._ask(source, "ORDER BY ingested_at, writer::VARCHAR, sequence, position")
         self._cursor.unregister("tail")
-        return found
+        return rows
 
     def _back(self, state: Manifest, missing: int) -> list[pa.Table]:
         """The newest published events that match, found from the newest segments backwards."""
         if missing <= 0:
             return []
-        parts: list[pa.Table] = []
-        left = sorted(self._events(state, self._where), key=lambda e: -int(e.seq[1]))
+        tables: list[pa.Table] = []
+        entries = sorted(self._events(state, self._where), key=lambda e: -int(e.seq[1]))
         step = 1
-        while left and missing > 0:
-            group, left = left[:step], left[step:]
+        while entries and missing > 0:
+            group, entries = entries[:step], entries[step:]
             floor = _floor(group, missing) if self._where is None else 0
             source = f"""SELECT {_NARROW} FROM ({segment_sql.rows_sql(self._store.paths, group)})
                 WHERE seq >= {floor}"""
             compact.check(self._store, group)
-            found = self._ask(f"{source} AND seq >= ({self._nth(source, missing)})", "ORDER BY seq")
-            parts.append(found)
-            missing, step = missing - found.num_rows, step * _STEP
-        return parts[::-1]
+            rows = self._ask(f"{source} AND seq >= ({self._nth(source, missing)})", "ORDER BY seq")
+            tables.append(rows)
+            missing, step = missing - rows.num_rows, step * _STEP
+        return tables[::-1]
 
     def _nth(self, source: str, count: int) -> int:
         """The seq of the newest event but `count` - 1 that matches, or a lower one.
@@ -245,12 +247,14 @@ class Follower:
         newest: list[int] | None = self._run(rows).column(0).to_pylist()[0]
         return min(newest or [0])
 
-    def _events(self, state: Manifest, where: str | None = None) -> list[SegmentEntry]:
+    def _events(self, state: Manifest, condition: str | None = None) -> list[SegmentEntry]:
         """The segments of events that may hold what matches."""
         entries = self._store.manifests.segments(state, "events")
-        if where is None:
+        if condition is None:
             return entries
-        mentions = analyze(self._connect().cursor(), f"SELECT * FROM events WHERE (\n{where}\n)")
+        mentions = analyze(
+            self._connect().cursor(), f"SELECT * FROM events WHERE (\n{condition}\n)"
+        )
         if not mentions.parsed or not mentions.needs:
             return entries
         return near(entries, mentions.needs)
@@ -261,8 +265,8 @@ class Follower:
 
     def _ask(self, source: str, ending: str = "") -> pa.Table:
         """Return the rows of SQL that match, with all columns."""
-        listed = ", ".join(COLUMNS)
-        query = f"WITH events AS ({source}) SELECT {listed} FROM events {self._condition} {ending}"
+        columns = ", ".join(COLUMNS)
+        query = f"WITH events AS ({source}) SELECT {columns} FROM events {self._condition} {ending}"
         return self._run(query)
 
     def _run(self, query: str) -> pa.Table:

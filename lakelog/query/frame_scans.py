@@ -57,13 +57,13 @@ class FrameFiles:
         self._fds: list[int] = []
         weakref.finalize(self, _close, self._fds).atexit = False
         enough = max(_FILE_BYTES, sum(f.raw for f in frames) // _FILES)
-        part, size = list[bytes | memoryview](), 0
+        payloads, size = list[bytes | memoryview](), 0
         for nth, frame in enumerate(frames, 1):
-            part.append(frame.payload)
+            payloads.append(frame.payload)
             size += frame.raw
             if size >= enough or nth == len(frames):
-                self._fds.append(_memory_file(part))
-                part, size = [], 0
+                self._fds.append(_memory_file(payloads))
+                payloads, size = [], 0
 
     @property
     def paths(self) -> list[str]:
@@ -116,7 +116,7 @@ class FrameScans:
         scan = self._scan(cursor, query, pinned)
         if scan is None:
             return None
-        stream = Stream(cursor, query.text, None, is_one=True)
+        stream = Stream(cursor, query.sql, None, is_one=True)
         stream.prepared = f"EXECUTE {_NAME}"
         stream.complete = functools.partial(scan.complete, cursor)
         stream.held = scan.files
@@ -130,8 +130,8 @@ class FrameScans:
         Raises SnapshotGone, DamagedSegment.
         """
         # On another cursor first: an error would end the transaction that a user has begun on this.
-        own = self._tables.connect().cursor()
-        scan = self._scan(own, query, pinned)
+        scan_cursor = self._tables.connect().cursor()
+        scan = self._scan(scan_cursor, query, pinned)
         if scan is not None:
             cursor.execute(scan.view)
         return scan
@@ -145,7 +145,7 @@ class FrameScans:
             return None
         if query.needles:  # others keep the rows of what is asked for again
             return None
-        wanted = columns_read(nodes(tree_of(cursor, query.text)["statements"]))
+        wanted = columns_read(nodes(tree_of(cursor, query.sql)["statements"]))
         if wanted is None or not wanted <= frame_sql.SCANNED or not os.path.isdir(_DESCRIPTORS):
             return None
         frames = [f for fs in pending.frames.values() for f in fs if not f.flags & wal.QUARANTINED]
@@ -154,13 +154,15 @@ class FrameScans:
         except (OSError, AttributeError):  # too many descriptors, or none of this kind
             return None
         # Without a column there is no row to count.
-        listed = sorted(wanted or {"type"})
+        names = sorted(wanted or {"type"})
         longest = max(frame.raw for frame in frames)
-        parts = [frame_sql.scan_sql(files.paths, longest, listed)]
+        sources = [frame_sql.scan_sql(files.paths, longest, names)]
         if entries := self._tables.choose(state, query):
-            parts.insert(0, self._tables.rows_sql(entries))
-        union = " UNION ALL ".join(f"SELECT {', '.join(listed)} FROM ({part})" for part in parts)
-        if not _is_bound(cursor, union, query.text):
+            sources.insert(0, self._tables.rows_sql(entries))
+        union = " UNION ALL ".join(
+            f"SELECT {', '.join(names)} FROM ({source})" for source in sources
+        )
+        if not _is_bound(cursor, union, query.sql):
             return None
         self._left -= 1
         view = f"CREATE OR REPLACE TEMP VIEW events AS {union}"
@@ -197,23 +199,23 @@ def _is_bound(cursor: duckdb.DuckDBPyConnection, rows: str, query: str) -> bool:
 
 def columns_read(tree: Iterable[Node]) -> set[str] | None:
     """Return the columns of `events` that the nodes of a query name, None if it may read others."""
-    parts = list(tree)
-    tables = {node["alias"].lower() for node in parts if node.get("type") == "BASE_TABLE"}
-    named = set[str]()
-    for node in parts:
-        kind = node.get("type")
-        if kind in ("STAR", "POSITIONAL_REFERENCE") or node.get("column_name_alias"):
+    node_list = list(tree)
+    tables = {node["alias"].lower() for node in node_list if node.get("type") == "BASE_TABLE"}
+    names = set[str]()
+    for node in node_list:
+        node_type = node.get("type")
+        if node_type in ("STAR", "POSITIONAL_REFERENCE") or node.get("column_name_alias"):
             return None
-        if "sample" in node and "alias" in node and kind not in _TABLES:
+        if "sample" in node and "alias" in node and node_type not in _TABLES:
             return None  # a table function, PIVOT, SUMMARIZE and the like
-        if kind == "JOIN" and (node["ref_type"] not in _JOINS or node["using_columns"]):
+        if node_type == "JOIN" and (node["ref_type"] not in _JOINS or node["using_columns"]):
             return None
         if node.get("class") == "COLUMN_REF":
-            *path, last = map(str.lower, node["column_names"])
-            if last in tables or last == "events":
+            *path, name = map(str.lower, node["column_names"])
+            if name in tables or name == "events":
                 return None  # a whole row
-            named.update((*path, last))
-    return named & {*columns("events")}
+            names.update((*path, name))
+    return names & {*columns("events")}
 
 
 def _close(fds: list[int]) -> None:

@@ -38,8 +38,8 @@ def scope_of(frame: FrameType) -> Scope:
     """Return a lookup among the local and global variables of a frame."""
 
     def look(name: str) -> Any:
-        found = frame.f_locals.get(name)
-        return frame.f_globals.get(name) if found is None else found
+        value = frame.f_locals.get(name)
+        return frame.f_globals.get(name) if value is None else value
 
     return look
 
@@ -61,23 +61,23 @@ def parameters(params: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """Return what a value stands for, if the engine would not know its type."""
-    kind = type(value)
+    type_ = type(value)
     if isinstance(value, (set, frozenset)):
         return [_plain(item) for item in value]
-    if kind in (list, tuple):
+    if type_ in (list, tuple):
         return [_plain(item) for item in value]
-    if kind is dict:
+    if type_ is dict:
         return {name: _plain(item) for name, item in value.items()}
-    library = kind.__module__.partition(".")[0]
-    if library == "numpy" and kind.__name__ in ("datetime64", "timedelta64", "ndarray"):
+    library = type_.__module__.partition(".")[0]
+    if library == "numpy" and type_.__name__ in ("datetime64", "timedelta64", "ndarray"):
         # Of nanoseconds, numpy makes integers.
         if value.dtype.kind in "mM" and value.dtype.name.endswith("[ns]"):
             value = value.astype(value.dtype.str.replace("[ns]", "[us]"))
-        return _plain(value.tolist()) if kind.__name__ == "ndarray" else value.item()
+        return _plain(value.tolist()) if type_.__name__ == "ndarray" else value.item()
     for method in _PLAIN_METHODS.get(library, ()):
-        if hasattr(kind, method):
+        if hasattr(type_, method):
             return _plain(getattr(value, method)())
-    return None if kind.__name__ in ("NAType", "NaTType") else value
+    return None if type_.__name__ in ("NAType", "NaTType") else value
 
 
 def run(cursor: Any, query: str, params: Any, scope: Scope | None) -> Any:

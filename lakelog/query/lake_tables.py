@@ -102,11 +102,11 @@ class LakeTables:
                 self._rows[branch] = tail_rows.TailRows(self.store, self.connect)
             return self._rows[branch]
 
-    def state(self, at: str | None) -> Pinned:
+    def state(self, digest: str | None) -> Pinned:
         """Return a state by its digest, or without one the branch as it is now, with its tail."""
         self.require_open()
-        if at is not None:
-            return self.store.manifests.load(at), None
+        if digest is not None:
+            return self.store.manifests.load(digest), None
         pending = self.tail(self.branch).collect()
         self._seal_long(pending)
         return self.store.manifests.of(pending.head.move), pending
@@ -204,20 +204,22 @@ class LakeTables:
         rows = f"SELECT * FROM ({rows}) WHERE {view.bound}" if view.bound else rows
         cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
 
-    def rows_sql(self, entries: list[SegmentEntry], more: tuple[Extraction, ...] = ()) -> str:
+    def rows_sql(
+        self, entries: list[SegmentEntry], extractions: tuple[Extraction, ...] = ()
+    ) -> str:
         """SQL for the rows of event segments, each verified, with seq. Raises DamagedSegment."""
         self.verify(entries)
-        return self.view_sql("events", entries, None, more)
+        return self.view_sql("events", entries, None, extractions)
 
     def view_sql(
         self,
         name: str,
         entries: list[SegmentEntry],
         tail: str | None,
-        more: tuple[Extraction, ...] = (),
+        extractions: tuple[Extraction, ...] = (),
     ) -> str:
         """SQL for a table of verified segments and of the table that has the rows of a tail."""
-        rows = table_sql.rows_sql(self.store.paths, name, entries, tail, more)
+        rows = table_sql.rows_sql(self.store.paths, name, entries, tail, extractions)
         condition = self.only if name != "quarantine" else None
         return f"SELECT * FROM ({rows}) WHERE {condition}" if condition else rows
 

@@ -88,17 +88,17 @@ class NeedlePlan:
         """Whether certain ids or subjects are asked for, in segments alone."""
         pending, query = selection.pinned[1], selection.query
         has_tail = pending is not None and bool(pending.frames)
-        return query.needles and not has_tail and not table_sql.has_names(query.text)
+        return query.needles and not has_tail and not table_sql.has_names(query.sql)
 
     def run(self, selection: Selection) -> Stream | None:
         """Return the rows, None if more than one table has to be read."""
         query, pinned = selection.query, selection.pinned
         views = self._tables.views(selection.names, query, pinned)
-        text, views = self._types.over_columns(query.text, pinned, views, {})
-        if not table_sql.can_inline(text, views):
+        sql, views = self._types.over_columns(query.sql, pinned, views, {})
+        if not table_sql.can_inline(sql, views):
             return None
         rows = self._tables.rows_sql(views[0].entries, views[0].more)
-        return self._cursors.stream(table_sql.inlined(text, views[0].name, rows), [], is_once=True)
+        return self._cursors.stream(table_sql.inlined(sql, views[0].name, rows), [], is_once=True)
 
 
 class TablePlan:
@@ -118,8 +118,8 @@ class TablePlan:
         query, pinned = selection.query, selection.pinned
         views = self._tables.views(selection.names, query, pinned)
         views = self._tops.bounded(query, pinned, views)
-        text, views = self._types.over_columns(query.text, pinned, views, {})
-        return self._cursors.stream(text, views)
+        sql, views = self._types.over_columns(query.sql, pinned, views, {})
+        return self._cursors.stream(sql, views)
 
 
 def plans_of(tables: LakeTables, binder: Binder, scans: FrameScans) -> tuple[Plan, ...]:

@@ -25,7 +25,7 @@ class TableProvider(Protocol):
         """Return the tables of a state that a query may read without a schema."""
 
     def offer(
-        self, cursor: duckdb.DuckDBPyConnection, query: Query, at: str | None
+        self, cursor: duckdb.DuckDBPyConnection, query: Query, digest: str | None
     ) -> Pinned | None:
         """Make the tables that a query names, and return the state they are of, if there are."""
 
@@ -57,5 +57,5 @@ REGISTERED: dict[str, Any] = {}
 def named_in(query: Query) -> set[str]:
     """Return the registered schemas that a query names."""
     if not query.parsed:
-        return {name for name in REGISTERED if f"{name}." in query.text.lower()}
+        return {name for name in REGISTERED if f"{name}." in query.sql.lower()}
     return {schema.lower() for schema, _ in query.tables} & REGISTERED.keys()

@@ -54,27 +54,27 @@ class RefSchemas:
 
     def requalified(self, query: Query) -> Query:
         """Put the schema of a state where the query names a tag or branch: `"v1".events`."""
-        named = {pair for pair in query.tables if pair[0]}
-        if query.parsed and not named:
+        qualified = {pair for pair in query.tables if pair[0]}
+        if query.parsed and not qualified:
             return query
-        tables = {table for _, table in named}
-        if not query.parsed and "." in query.text:
+        tables = {table for _, table in qualified}
+        if not query.parsed and "." in query.sql:
             tables = {*self._tables.names()}
         states: dict[str, Pinned | None] = {}  # one of each ref, whatever is read of it
         schemas: dict[tuple[str, str], str | None] = {}
-        data, parts, end = query.text.encode(), [], 0
-        for start, stop, name, table in qualifiers(query.text, tables):
+        data, output, end = query.sql.encode(), [], 0
+        for start, stop, name, table in qualifiers(query.sql, tables):
             pair = name, table
             if pair not in schemas:
-                is_table = pair in named or not query.parsed  # else a column called events
+                is_table = pair in qualified or not query.parsed  # else a column called events
                 if is_table and name not in states:
                     states[name] = self._state_of(name)
                 pinned = states.get(name)
                 schemas[pair] = self._schema(name, pinned, table) if is_table and pinned else None
             if schema := schemas[pair]:
-                parts += [data[end:start], schema.encode()]
+                output += [data[end:start], schema.encode()]
                 end = stop
-        return replace(query, text=b"".join([*parts, data[end:]]).decode())
+        return replace(query, sql=b"".join([*output, data[end:]]).decode())
 
     def _state_of(self, name: str) -> Pinned | None:
         """Return the present state of a ref, or None for no such ref."""
@@ -90,8 +90,8 @@ class RefSchemas:
             return store.manifests.of(pending.head.move), pending
         # SQL does not tell V1 from v1: take the only ref that is spelled so in another case.
         names = {*store.refs.tag_names(), *store.refs.branches()}
-        alike = [n for n in names if n != name and n.lower() == name.lower()]
-        return self._state_of(alike[0]) if len(alike) == 1 else None
+        names_in_case = [n for n in names if n != name and n.lower() == name.lower()]
+        return self._state_of(names_in_case[0]) if len(names_in_case) == 1 else None
 
     def _schema(self, name: str, pinned: Pinned, table: str) -> str | None:
         """Return the schema that holds a table of the state of a ref."""
@@ -103,8 +103,8 @@ class RefSchemas:
     def events(self, query: Query) -> dict[str, View]:
         """Return what `events` is in each schema that a query names; under another name if what it
         needs leaves out some of its segments."""
-        named = (match[0] for match in _SCHEMA.finditer(query.text))
-        views = {schema: self._events[schema] for schema in named if schema in self._events}
+        schemas = (match[0] for match in _SCHEMA.finditer(query.sql))
+        views = {schema: self._events[schema] for schema in schemas if schema in self._events}
         for schema, view in views.items():
             if needed := query.of_refs.get(self.versions[schema]):
                 some = self._tables.among(view.entries, needed)
@@ -140,9 +140,9 @@ class RefSchemas:
         """Return the schema that holds `events` and `quarantine` of the state of a ref."""
         state, pending = pinned
         tail = self._tables.numbered_tail(pending, state)
-        known = self._schemas.get(name)
-        if known and known[0] == state.digest and known[1] is tail:
-            return known[2]
+        schema_of_ref = self._schemas.get(name)
+        if schema_of_ref and schema_of_ref[0] == state.digest and schema_of_ref[1] is tail:
+            return schema_of_ref[2]
         schema = self.new_schema(name)
         self._fill(schema, state, tail)
         self.states[schema] = pinned
@@ -170,15 +170,15 @@ class RefSchemas:
     def _fill(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
         cursor = self._tables.connect().cursor()
         entries = self._tables.verified_segments(state)
-        for kind in TABLES:
-            chosen = [e for e in entries if e.kind == kind]
+        for table in TABLES:
+            segments = [e for e in entries if e.kind == table]
             source = None
-            if tail is not None and kind == "events":
+            if tail is not None and table == "events":
                 cursor.register("lakelog_tail", tail)
                 cursor.execute(f"CREATE TABLE {schema}.lakelog_tail AS FROM lakelog_tail")
                 source = f"{schema}.lakelog_tail"
-            if kind == "events":
-                self._events[schema] = View("events", chosen, None, source=source)
+            if table == "events":
+                self._events[schema] = View("events", segments, None, source=source)
             cursor.execute(
-                f"CREATE VIEW {schema}.{kind} AS {self._tables.view_sql(kind, chosen, source)}"
+                f"CREATE VIEW {schema}.{table} AS {self._tables.view_sql(table, segments, source)}"
             )

@@ -47,9 +47,9 @@ Failure = Callable[[str], QueryFailed]
 """Returns the error for the engine's words."""
 
 
-def failed(words: str) -> QueryFailed:
+def failed(message: str) -> QueryFailed:
     """Return the error for the engine's words."""
-    return QueryFailed(messages.explained(words), words)
+    return QueryFailed(messages.explained(message), message)
 
 
 @contextlib.contextmanager
@@ -65,10 +65,10 @@ def guarded(failure: Failure = failed) -> Iterator[None]:
         raise failure(str(error)) from None
 
 
-def require(package: str, what: str, install: str) -> None:
+def require(package: str, feature: str, install: str) -> None:
     """Raise QueryFailed with one sentence if a package that only some need is not installed."""
     if find_spec(package) is None:
-        raise QueryFailed(f"{what} needs {package}: {install}")
+        raise QueryFailed(f"{feature} needs {package}: {install}")
 
 
 class Relation:
@@ -190,8 +190,8 @@ class Relation:
     @LazyProperty
     def head(self) -> display.DisplayHead:
         """The first rows as text, for people; they are read once."""
-        shown = self.limit(display.ROWS_MAX + 1).project(display.head_sql(self.columns))
-        return display.head_of(self.columns, self.types, shown.fetchall())
+        relation = self.limit(display.ROWS_MAX + 1).project(display.head_sql(self.columns))
+        return display.head_of(self.columns, self.types, relation.fetchall())
 
     def watch(self) -> Callable[[], float | None]:
         """Return a function that tells how much of an evaluation is done, from 0 to 1, or None
@@ -286,12 +286,12 @@ class Relation:
             self._stream.settle()
             return self._with(getattr(self._relation, name)(*args))
 
-    def _run(self, name: str, *args: Any, **named: Any) -> Any:
+    def _run(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method that evaluates; Ctrl-C stops it within a moment."""
 
         def evaluate() -> Any:
             self._stream.settle()
-            return getattr(self._relation, name)(*args, **named)
+            return getattr(self._relation, name)(*args, **kwargs)
 
         return _unwrapped(self._call(evaluate), self)
 

@@ -46,13 +46,13 @@ class SegmentChoice:
         if not query.needles:
             return self._near(state, query.needs)
         key = (state.digest, *(need.key for need in query.needs))
-        chosen = self._chosen.get(key)
-        if chosen is None:
-            chosen = tuple(self._holding(state, query.needs))
+        entries = self._chosen.get(key)
+        if entries is None:
+            entries = tuple(self._holding(state, query.needs))
             if len(self._chosen) >= _REMEMBERED:
                 self._chosen = {}
-            self._chosen[key] = chosen
-        return list(chosen)
+            self._chosen[key] = entries
+        return list(entries)
 
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that hold what any of some mentions needs."""
@@ -112,10 +112,10 @@ def holding(
     return _united(entries, [_holding(_near(entries, need), need, filters) for need in needs])
 
 
-def _united(entries: list[SegmentEntry], parts: list[list[SegmentEntry]]) -> list[SegmentEntry]:
-    if len(parts) == 1:
-        return parts[0]
-    keys = {entry.key for part in parts for entry in part}
+def _united(entries: list[SegmentEntry], groups: list[list[SegmentEntry]]) -> list[SegmentEntry]:
+    if len(groups) == 1:
+        return groups[0]
+    keys = {entry.key for group in groups for entry in group}
     return [entry for entry in entries if entry.key in keys]
 
 

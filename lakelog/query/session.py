@@ -57,27 +57,27 @@ class Session:
         _SESSIONS.add(self)
 
     def ask(
-        self, query: str, params: Any = None, at: str | None = None, scope: Scope | None = None
+        self, query: str, params: Any = None, digest: str | None = None, scope: Scope | None = None
     ) -> Relation:
         """Return the answer as a relation whose errors and interrupts are ours; see `_bound`."""
         query = calls.expanded(query)
-        relation = None if params else self._translated(lambda: self._answered(query, at))
+        relation = None if params else self._translated(lambda: self._answered(query, digest))
         if relation is not None:
             return relation
-        cursor, given = self.connect().cursor(), (query, params, at)
-        result, query, params = self._bound(cursor, query, params, at, scope)
+        cursor, source = self.connect().cursor(), (query, params, digest)
+        result, query, params = self._bound(cursor, query, params, digest, scope)
         if result is None or result.columns == ["Success"]:
             session_settings.require_effect(cursor, query)
         if result is None:  # a statement without rows: types need not say so of each query
             return result  # type: ignore[return-value]
-        return Relation(result, Stream(cursor, query, params), self._failure(query, given))
+        return Relation(result, Stream(cursor, query, params), self._failure(query, source))
 
-    def sql(self, query: str, params: Any = None, at: str | None = None) -> Any:
+    def sql(self, query: str, params: Any = None, digest: str | None = None) -> Any:
         """Return the engine's own relation. Raises as `_bound` does."""
-        return self._bound(self.connect().cursor(), query, params, at, None)[0]
+        return self._bound(self.connect().cursor(), query, params, digest, None)[0]
 
     def _bound(
-        self, cursor: Any, query: str, params: Any, at: str | None, scope: Scope | None
+        self, cursor: Any, query: str, params: Any, digest: str | None, scope: Scope | None
     ) -> tuple[Any, str, Any]:
         """Return a relation of a cursor, and the query and parameters that give its rows there.
 
@@ -85,7 +85,7 @@ class Session:
         caller's data frames for names that are no table of the lake.
         Raises QueryFailed, SnapshotGone, Damaged, LakeClosed.
         """
-        return self._translated(lambda: self._run(cursor, query, params, at, scope))
+        return self._translated(lambda: self._run(cursor, query, params, digest, scope))
 
     def _translated(self, work: Callable[[], _T]) -> _T:
         """Do work that makes tables, twice if gc was faster, and raise the engine's errors as ours.
@@ -105,81 +105,87 @@ class Session:
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
 
-    def _answered(self, text: str, at: str | None) -> Relation | None:
+    def _answered(self, sql: str, digest: str | None) -> Relation | None:
         """Answer one SELECT over the lake's own tables by a plan, None for what is anything else or
         wrong. The engine's relation is not made until something needs it."""
         with self.tables.mutex.hold():
-            selection = self._selection(text, at)
+            selection = self._selection(sql, digest)
             if selection is None:
                 return None
             for plan in self._plans:
                 if plan.applies(selection) and (stream := plan.run(selection)):
-                    return Relation(None, stream, self._failure(stream.query, (text, None, at)))
+                    return Relation(None, stream, self._failure(stream.query, (sql, None, digest)))
         return None
 
-    def _selection(self, text: str, at: str | None) -> Selection | None:
+    def _selection(self, sql: str, digest: str | None) -> Selection | None:
         """Parse a query; None if it may read anything besides `events` and `quarantine`."""
         tables = self.tables
-        is_first = tables.is_idle and at is None and any(t in text.lower() for t in TABLES)
+        is_first = tables.is_idle and digest is None and any(t in sql.lower() for t in TABLES)
         # The database takes as long.
         with tables.tail(tables.branch).read_ahead(is_wanted=is_first):
-            query = analyze(tables.engine().cursor(), text)
+            query = analyze(tables.engine().cursor(), sql)
         names = query.own_tables(TABLES)
-        if names is None or tables.hides_tables or listings.asks_for_tables(text):
+        if names is None or tables.hides_tables or listings.asks_for_tables(sql):
             return None
-        return Selection(query, names, tables.state(at))
+        return Selection(query, names, tables.state(digest))
 
     def _run(
-        self, cursor: Any, asked: str, given: Any, at: str | None, scope: Scope | None
+        self, cursor: Any, sql: str, values: Any, digest: str | None, scope: Scope | None
     ) -> tuple[Any, str, Any]:
-        query, params = self.binder.bind_once(cursor, asked, given, at)
+        query, params = self.binder.bind_once(cursor, sql, values, digest)
         try:
             return frames.run(cursor, query, params, scope), query, params
         except duckdb.Error as error:
             if payload.WIDE not in query or isinstance(error, duckdb.IOException):
                 raise
-            first = error
+            original = error
         # What the user wrote, so that an error shows that, with the caret where it belongs.
-        query, params = self.binder.bind_once(cursor, asked, given, at, is_as_asked=True)
+        query, params = self.binder.bind_once(cursor, sql, values, digest, is_as_asked=True)
         try:
             return frames.run(cursor, query, params, scope), query, params
         except duckdb.BinderException as error:
-            raise duckdb.BinderException(messages.clearer(str(first), str(error))) from None
+            raise duckdb.BinderException(messages.clearer(str(original), str(error))) from None
 
-    def _failed(self, words: str) -> QueryFailed:
-        return QueryFailed(self.in_one_line(words), type_tables.as_written(words))
+    def _failed(self, message: str) -> QueryFailed:
+        return QueryFailed(self.in_one_line(message), type_tables.as_written(message))
 
-    def _failure(self, query: str, asked: tuple[str, Any, str | None]) -> Failure:
+    def _failure(self, query: str, source: tuple[str, Any, str | None]) -> Failure:
         """Return what makes the error of a query that fails while it runs, from what was asked."""
         return (
-            functools.partial(self._failed_as_asked, *asked) if query != asked[0] else self._failed
+            functools.partial(self._failed_as_asked, *source)
+            if query != source[0]
+            else self._failed
         )
 
-    def _failed_as_asked(self, query: str, params: Any, at: str | None, words: str) -> QueryFailed:
-        if messages.is_of_value(words):  # the query itself fails so, and can show where
+    def _failed_as_asked(
+        self, query: str, params: Any, digest: str | None, message: str
+    ) -> QueryFailed:
+        if messages.is_of_value(message):  # the query itself fails so, and can show where
             try:
                 cursor = self.connect().cursor()
-                query, params = self.binder.bind_once(cursor, query, params, at, is_as_asked=True)
+                query, params = self.binder.bind_once(
+                    cursor, query, params, digest, is_as_asked=True
+                )
                 cursor.execute(query, params or None)
                 while cursor.fetchmany(_FETCH_ROWS):
                     pass
             except (duckdb.Error, LakelogError) as error:
-                words = messages.clearer(words, str(error))
-        return self._failed(words)
+                message = messages.clearer(message, str(error))
+        return self._failed(message)
 
-    def plan(self, query: str, params: Any = None, at: str | None = None) -> tuple[int, int]:
+    def plan(self, query: str, params: Any = None, digest: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
         parsed = analyze(self.connect().cursor(), calls.expanded(query), params)
-        state, pending = self.state(at)
+        state, pending = self.state(digest)
         of_types = self.binder.types.views(parsed, (state, pending))
         segments = {entry.key for view in of_types for entry in view.entries}
         if parsed.needs or not of_types:
             segments |= {entry.key for entry in self.tables.choose(state, parsed)}
         return len(segments), state.totals.segments
 
-    def count(self, at: str | None = None) -> int:
+    def count(self, digest: str | None = None) -> int:
         """Return the number of events without opening a segment."""
-        return self.tables.count(*self.state(at))
+        return self.tables.count(*self.state(digest))
 
     def close(self) -> None:
         """Let go of the database; relations already made keep theirs, new ones are refused."""
@@ -198,13 +204,13 @@ class Session:
         self.binder.renew_cursors()
         self._plans = plans_of(self.tables, self.binder, self.scans)
 
-    def in_one_line(self, words: str) -> str:
+    def in_one_line(self, message: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
-        words, refs = type_tables.as_written(words), self.store.refs
-        text = messages.explained(messages.with_suggestion(words, self.tables.names, refs))
+        message, refs = type_tables.as_written(message), self.store.refs
+        line = messages.explained(messages.with_suggestion(message, self.tables.names, refs))
         for schema, name in self.binder.refs.versions.items():
-            text = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', text)  # type: ignore[misc]
-        return text
+            line = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', line)  # type: ignore[misc]
+        return line
 
 
 def _after_fork() -> None:

@@ -37,8 +37,8 @@ class _Run:
     def read(self, size: int) -> list[tuple[Any, ...]]:
         """The next rows, none at the end."""
         if not self._is_open:
-            rest, self._rest = self._rest, []
-            return rest
+            rows_before, self._rest = self._rest, []
+            return rows_before
         rows: list[tuple[Any, ...]] = self._cursor.fetchmany(size)
         self._is_open = bool(rows)
         return rows
@@ -59,9 +59,9 @@ class _Run:
 class Batches:
     """Batches of Arrow that a cursor is making; what is left unread is given up."""
 
-    def __init__(self, stream: Stream, read: Callable[[], pa.RecordBatch | None]) -> None:
+    def __init__(self, stream: Stream, next_batch: Callable[[], pa.RecordBatch | None]) -> None:
         """`read` returns the next batch, None at the end."""
-        self._stream, self._read, self._is_open = stream, read, True
+        self._stream, self._read, self._is_open = stream, next_batch, True
         stream.begin()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:

@@ -123,8 +123,8 @@ class TailRows:
         stands, number = self._rank(pending), pending.head.move.number
         self._grew = stands and number == self._head and self._upto.keys() <= pending.frames.keys()
         if not self._grew:
-            wanted = {(w, f.sequence) for w, fs in pending.frames.items() for f in fs}
-            self._forget_all_but(wanted if stands else ())
+            frame_keys = {(w, f.sequence) for w, fs in pending.frames.items() for f in fs}
+            self._forget_all_but(frame_keys if stands else ())
             self._upto = {}
             for (writer, sequence), _ in self._frames:
                 self._upto[writer] = max(sequence, self._upto.get(writer, -1))
@@ -137,16 +137,18 @@ class TailRows:
         self._head = number
         self._upto = {w: fs[-1].sequence for w, fs in pending.frames.items()}
         if fresh:
-            made = self._ordered(rows.events(self._connect(), fresh), fresh)
-            table = made if self._table is None else pa.concat_tables([self._table, made])
+            fresh_rows = self._ordered(rows.events(self._connect(), fresh), fresh)
+            table = (
+                fresh_rows if self._table is None else pa.concat_tables([self._table, fresh_rows])
+            )
             self._table = _combined(table)
             self._frames += [((f.writer, f.sequence), f.events) for f in fresh]
         return self._table
 
     def _rank(self, pending: PendingFrames) -> bool:
         """Rank writers by their start, as sealing does; False if a rank was moved by that."""
-        known = {writer for _, writer in self._writers}
-        fresh = [(start_time(pending.files[w]), w) for w in pending.frames if w not in known]
+        writers = {writer for _, writer in self._writers}
+        fresh = [(start_time(pending.files[w]), w) for w in pending.frames if w not in writers]
         if not fresh:
             return True
         before = self._writers
@@ -162,19 +164,19 @@ class TailRows:
         ranks = {writer: rank << 40 for rank, (_, writer) in enumerate(self._writers)}
         orders = []
         for frame in frames:
-            first = self._counts.get(frame.writer, 0)
-            self._counts[frame.writer] = first + frame.events
-            orders.append(np.arange(first, first + frame.events) + ranks[frame.writer])
+            start = self._counts.get(frame.writer, 0)
+            self._counts[frame.writer] = start + frame.events
+            orders.append(np.arange(start, start + frame.events) + ranks[frame.writer])
         return table.append_column(ORDER, arrays.integers(np.concatenate(orders)))
 
     def _forget_all_but(self, frames: Any) -> None:
-        kept = [entry[0] in frames for entry in self._frames]
-        if all(kept):
+        is_kept = [entry[0] in frames for entry in self._frames]
+        if all(is_kept):
             return
         assert self._table is not None
         self._run = disk.random_hex()
-        mask = np.repeat(np.array(kept), [n for _, n in self._frames])
-        self._frames = [e for e, keep in zip(self._frames, kept, strict=True) if keep]
+        mask = np.repeat(np.array(is_kept), [n for _, n in self._frames])
+        self._frames = [e for e, keep in zip(self._frames, is_kept, strict=True) if keep]
         self._table = self._table.filter(arrays.mask(mask)) if self._frames else None
 
 
@@ -212,15 +214,15 @@ def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> An
     """Return the place of each row among all, in the order in which they would be sealed."""
     order = arrays.numbers(table[ORDER])
     starts = {writer: start_time(pending.files[writer]) for writer in pending.frames}
-    parts = list(batches(pending.frames, starts, rows_max))
-    if len(parts) > 1:  # more than one segment takes: first what came first, writer by writer
-        ends = [{w: fs[-1].sequence for w, fs in part.items()} for part in parts]
-        who = np.asarray(table["writer"].cast("string").to_pylist())
-        when = arrays.numbers(table["sequence"])
+    batch_list = list(batches(pending.frames, starts, rows_max))
+    if len(batch_list) > 1:  # more than one segment takes: first what came first, writer by writer
+        ends = [{w: fs[-1].sequence for w, fs in batch.items()} for batch in batch_list]
+        writers = np.asarray(table["writer"].cast("string").to_pylist())
+        sequences = arrays.numbers(table["sequence"])
         part_of = np.zeros(len(order), np.int64)
         for end in ends[:-1]:
             for writer in pending.frames:
-                part_of[(who == writer) & (when > end.get(writer, -1))] += 1
+                part_of[(writers == writer) & (sequences > end.get(writer, -1))] += 1
         ranks = np.lexsort((order, part_of))
     elif (order[1:] > order[:-1]).all():
         return np.arange(len(order), dtype=np.int64)

@@ -62,7 +62,7 @@ class TopScans:
             return views
         if not (is_of_type or views[0].name == "events"):
             return views
-        bounded = self._bounded(query.text, "", views[0], pinned, cursor, params)
+        bounded = self._bounded(query.sql, "", views[0], pinned, cursor, params)
         return [bounded] if bounded else views
 
     def of_ref(
@@ -76,7 +76,7 @@ class TopScans:
         ((schema, view),) = views.items()
         events = view._replace(name="events")
         pinned = self._refs.states.get(schema)
-        bounded = self._bounded(query.text, schema, events, pinned, cursor, params)
+        bounded = self._bounded(query.sql, schema, events, pinned, cursor, params)
         # Under another name than the schema has for all of them.
         return {schema: bounded._replace(name=f"{payload.WIDE}{schema}")} if bounded else views
 
@@ -84,15 +84,15 @@ class TopScans:
         self, query: str, schema: str, view: View, pinned: Any, cursor: Any, params: Any
     ) -> View | None:
         total = sum(entry.events for entry in view.entries)
-        wanted = self._wanted(query, schema, view.name) if total >= LEAST else None
-        if wanted is None or wanted.count * _SHARE > total:
+        top = self._wanted(query, schema, view.name) if total >= LEAST else None
+        if top is None or top.count * _SHARE > total:
             return None
         # The caller holds a lock, which other threads would wait for.
-        if wanted.is_filtered and total > (_PAYLOADS if wanted.reads_payloads else _TIMES):
+        if top.is_filtered and total > (_PAYLOADS if top.reads_payloads else _TIMES):
             return None
         # The query itself says what is wrong with it, in its own words.
         with contextlib.suppress(duckdb.Error, SyntaxFault):
-            return self._edge(wanted, view, pinned, cursor, params)
+            return self._edge(top, view, pinned, cursor, params)
         return None
 
     def _wanted(self, query: str, schema: str, table: str) -> TopRows | None:
@@ -105,25 +105,23 @@ class TopScans:
             self._asked[query] = top_rows(tree, table) if is_one else None
         return self._asked[query]
 
-    def _edge(
-        self, wanted: TopRows, view: View, pinned: Any, cursor: Any, params: Any
-    ) -> View | None:
+    def _edge(self, top: TopRows, view: View, pinned: Any, cursor: Any, params: Any) -> View | None:
         """The table from the time of the last row that is wanted on; None if there are fewer."""
-        descending = wanted.descending
+        descending = top.descending
         if descending is None:
             (order,) = self._first("SELECT current_setting('default_order')", [], cursor)
             descending = str(order).upper().startswith("DESC")
         some = view
-        if not (wanted.is_filtered or self._tables.only or view.of_type):
-            some = view._replace(entries=wanted.among(view.entries, descending))
+        if not (top.is_filtered or self._tables.only or view.of_type):
+            some = view._replace(entries=top.among(view.entries, descending))
             if sum(entry.events for entry in some.entries) < LEAST:
                 return some
-        last = "min" if descending else "max"
-        times = sql_of(self._tables.engine().cursor(), wanted.statement).rstrip(";")
-        query = f"SELECT epoch_us({last}(time)), count(*) FROM ({times})"
+        aggregate = "min" if descending else "max"
+        times = sql_of(self._tables.engine().cursor(), top.statement).rstrip(";")
+        query = f"SELECT epoch_us({aggregate}(time)), count(*) FROM ({times})"
         query, views = self._types.over_columns(query, pinned, [some], {})
         micros, count = self._first(query, views, cursor, params)
-        if count < wanted.count:
+        if count < top.count:
             return None
         sign, entries = ">=", [entry for entry in view.entries if entry.time[1] >= micros]
         if not descending:

@@ -54,21 +54,21 @@ class TypeTables:
 
         Raises QueryFailed for a type of a ref that has no events.
         """
-        if TYPES not in query.text.lower() or self._tables.provider is None:
+        if TYPES not in query.sql.lower() or self._tables.provider is None:
             return query
         types = _found(query)
         if types and self._is_taken(cursor):
             types = []
         names = {}
         for ref in types:
-            own = _view_name(ref.name)
+            view = _view_name(ref.name)
             names[ref.ref, ref.name] = (
-                self._refs.type_view(ref.ref, ref.name, own) if ref.ref else own
+                self._refs.type_view(ref.ref, ref.name, view) if ref.ref else view
             )
         # What a statement makes is read by later ones that do not name the type.
-        if not query.parsed and _LASTS.search(query.text):
+        if not query.parsed and _LASTS.search(query.sql):
             self._lasting |= {ref.name for ref in types if not ref.ref}
-        return replace(query, text=_replaced(query.text, types, names), types=types)
+        return replace(query, sql=_replaced(query.sql, types, names), types=types)
 
     def views(self, query: Query, pinned: Pinned) -> list[View]:
         """Return the views of the tables that a query reads, of one state.
@@ -83,9 +83,9 @@ class TypeTables:
         provider, (state, pending) = self._tables.provider, pinned
         for name in needs if provider else ():
             table = provider.type_table(pinned, name)  # type: ignore[union-attr]
-            own = {table.type}
-            each = [replace(n, types=own & (n.types or own)) for n in needs[name]]
-            entries = self._tables.choose(state, Query(parsed=True, needs=each))
+            types = {table.type}
+            needs_of_type = [replace(n, types=types & (n.types or types)) for n in needs[name]]
+            entries = self._tables.choose(state, Query(parsed=True, needs=needs_of_type))
             tail = self._tables.numbered_tail(pending, state)
             views.append(View(_view_name(name), entries, tail, table.values, table))
         return views
@@ -113,20 +113,20 @@ class TypeTables:
         return self._refs.is_ref(TYPES) or catalog.has_schema(cursor, TYPES)
 
 
-def as_written(words: str) -> str:
+def as_written(message: str) -> str:
     """Return what the engine says of a query with tables of types as they were written, and its
     caret at the place where that is then."""
-    lines = words.split("\n")
-    for at, line in enumerate(lines):
+    lines = message.split("\n")
+    for number, line in enumerate(lines):
         match = _VIEW.search(line)
         while match:
             name = match[1] if _NAME.fullmatch(match[1]) else f'"{match[1]}"'
             table = f"{TYPES}.{name}"
-            lines[at] = line = f"{line[: match.start()]}{table}{line[match.end() :]}"
-            caret = lines[at + 1].find("^") if at + 1 < len(lines) else -1
-            gone = match.end() - match.start() - len(table)
+            lines[number] = line = f"{line[: match.start()]}{table}{line[match.end() :]}"
+            caret = lines[number + 1].find("^") if number + 1 < len(lines) else -1
+            shift = match.end() - match.start() - len(table)
             if caret >= match.end():
-                lines[at + 1] = lines[at + 1][gone:]
+                lines[number + 1] = lines[number + 1][shift:]
             match = _VIEW.search(line)
     return "\n".join(lines)
 
@@ -142,7 +142,7 @@ def _found(query: Query) -> list[TypeRef]:
     if query.parsed and all(ref.start >= 0 for ref in query.types):
         return query.types
     refs = []
-    for match in _matches(query.text):
+    for match in _matches(query.sql):
         before, after = match.before.upper(), match.after.upper()
         if before in _BEFORE and not match.has_member:
             is_plain = before in ("FROM", "JOIN") and (not after or after in _AFTER)
@@ -153,20 +153,20 @@ def _found(query: Query) -> list[TypeRef]:
 
 
 def _replaced(query: str, refs: Sequence[TypeRef], names: dict[tuple[str, str], str]) -> str:
-    data, parts, end = query.encode(), [], 0
+    data, output, end = query.encode(), [], 0
     for match in _matches(query) if refs else ():
-        key, text = (match.ref, match.name), ""
+        key, replacement = (match.ref, match.name), ""
         same = [ref for ref in refs if (ref.ref, ref.name) == key]
         inside = [ref for ref in same if ref.start <= match.start < ref.stop]
         if same and match.has_member:  # types.COMPLETE.words
-            text = sql.identifier(match.name)
+            replacement = sql.identifier(match.name)
         elif inside:
             alias = "" if inside[0].has_alias else f" AS {sql.identifier(match.name)}"
-            text = f"{names[key]}{alias}"
-        if text:
-            parts += [data[end : match.start], text.encode()]
+            replacement = f"{names[key]}{alias}"
+        if replacement:
+            output += [data[end : match.start], replacement.encode()]
             end = match.stop
-    return b"".join([*parts, data[end:]]).decode()
+    return b"".join([*output, data[end:]]).decode()
 
 
 class _Match(NamedTuple):
@@ -188,14 +188,14 @@ class _Match(NamedTuple):
 def _matches(query: str) -> Iterator[_Match]:
     none = Token(len(query.encode()), "")
     around = [none, none, none, *tokens(query), none]
-    for at in range(3, len(around) - 3):
-        owner, dot, table, after = around[at : at + 4]
+    for place in range(3, len(around) - 3):
+        owner, dot, table, after = around[place : place + 4]
         if dot.text != "." or owner.name.lower() != TYPES:
             continue
-        has_ref = around[at - 1].text == "."
-        first = at - 2 if has_ref else at
-        before = around[first - 1].text
+        has_ref = around[place - 1].text == "."
+        start_place = place - 2 if has_ref else place
+        before = around[start_place - 1].text
         if before != ".":
-            ref = around[first].name if has_ref else ""
-            start = around[first].start
+            ref = around[start_place].name if has_ref else ""
+            start = around[start_place].start
             yield _Match(ref, table.name, start, table.stop, before, after.text)

@@ -108,7 +108,7 @@ def at_state(session: Session, recipe: Recipe, digest: str) -> Selection:
     try:
         # Before anything is run: the text is put into brackets below.
         _require_select(session, text, recipe.where)
-        relation = session.sql(f"SELECT * FROM ({text}) LIMIT 0", at=digest)
+        relation = session.sql(f"SELECT * FROM ({text}) LIMIT 0", digest=digest)
         columns = dict(zip(relation.columns, map(str, relation.types), strict=True))
     except QueryFailed as error:
         raise ExportRefused(f"{recipe.where}: [select] sql: {error}") from None
@@ -119,7 +119,7 @@ def at_state(session: Session, recipe: Recipe, digest: str) -> Selection:
         raise ExportRefused(f"[select] sql: the name {hidden[0]!r} is reserved; rename the column")
     traced = with_trace_columns(session, text)
     try:
-        session.sql(f"SELECT * FROM ({traced}) LIMIT 0", at=digest) if traced else None
+        session.sql(f"SELECT * FROM ({traced}) LIMIT 0", digest=digest) if traced else None
     except LakelogError:
         traced = None
     # Rebuilds must see the same rows in the same order; a query without ORDER BY has none that

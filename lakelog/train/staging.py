@@ -130,7 +130,9 @@ def write(
     sql, prepared = shape.query(selection, recipe, losses)
     is_chat = recipe.kind == "messages"
     if sql is not None and not is_chat:
-        types = _types(selection.session.sql(f"SELECT * FROM ({sql}) LIMIT 0", at=selection.digest))
+        types = _types(
+            selection.session.sql(f"SELECT * FROM ({sql}) LIMIT 0", digest=selection.digest)
+        )
         text_columns = redact.text_columns(types) if kinds else []
         reader = shape.reader(selection, redact.with_hints(sql, text_columns, kinds))
     else:

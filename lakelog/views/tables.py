@@ -372,5 +372,5 @@ def _names(query: Query) -> set[str]:
     if query.parsed:
         names = {table.lower() for schema, table in query.tables if not schema}
         return names - query.ctes - {*TABLES}
-    matches = re.finditer(r"\b(?:from|join)\s+\"?(\w+)", query.text, re.I)
+    matches = re.finditer(r"\b(?:from|join)\s+\"?(\w+)", query.sql, re.I)
     return {match[1].lower() for match in matches}

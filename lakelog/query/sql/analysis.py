@@ -96,7 +96,7 @@ class Query:
     column name when the query is exactly SELECT count(*) FROM events.
     """
 
-    text: str = ""
+    sql: str = ""
     parsed: bool = False
     """Whether it is one SELECT, of which the rest is known."""
     needs: list[Predicate] = field(default_factory=list)
@@ -121,13 +121,13 @@ class Query:
         object.__setattr__(self, "needles", needles)
         object.__setattr__(self, "of_newest", of_newest)
 
-    def own_tables(self, own: Container[str]) -> set[str] | None:
+    def own_tables(self, names: Container[str]) -> set[str] | None:
         """The tables among `own` that a SELECT names, or None if it may read anything else."""
-        named = {table for schema, table in self.tables if not schema}
-        if not self.parsed or self.has_parameters or len(named) != len(self.tables):
+        tables_of_query = {table for schema, table in self.tables if not schema}
+        if not self.parsed or self.has_parameters or len(tables_of_query) != len(self.tables):
             return None
-        tables = {table for table in named if table in own}
-        return tables if named - tables <= self.ctes else None
+        tables = {table for table in tables_of_query if table in names}
+        return tables if tables_of_query - tables <= self.ctes else None
 
 
 def analyze(
@@ -144,23 +144,23 @@ def analyze(
     tree = tree_of(connection, query)
     if len(tree.get("statements", ())) != 1:
         return Query(query)
-    named = trees.mentions(tree["statements"][0]["node"])
-    if named.has_clock_names:
+    mentions = trees.mentions(tree["statements"][0]["node"])
+    if mentions.has_clock_names:
         tree = times.with_clock_calls(tree)
-        named = trees.mentions(tree["statements"][0]["node"])
+        mentions = trees.mentions(tree["statements"][0]["node"])
     is_known = session is None or session_settings.adopt_zone(connection, session)
     # Unknown is what a comparison means under a collation, by which 'a' equals 'A'.
     constants = _Constants(connection, tree, params) if is_known else None
-    return _united(query, named, constants, _counts_all(tree["statements"][0]["node"]))
+    return _united(query, mentions, constants, _counts_all(tree["statements"][0]["node"]))
 
 
 def _united(
-    text: str, named: Mentions, constants: _Constants | None, counts_all: str | None
+    query: str, mentions: Mentions, constants: _Constants | None, counts_all: str | None
 ) -> Query:
     """Unite the mentions of a query; without constants, each may match any event."""
     needs, types, of_refs = [], [], dict[str, list[Predicate]]()
     tables = set[tuple[str, str]]()
-    for mention in named.tables:
+    for mention in mentions.tables:
         table, name = mention.table, mention.table["table_name"].lower()
         tables.add((table["schema_name"], name))
         need = Predicate()
@@ -174,20 +174,20 @@ def _united(
             # The newest event of `events` is not that of the ref.
             need = dataclasses.replace(need, before_newest=None)
             of_refs.setdefault(table["schema_name"], []).append(need)
-    if named.runs_text:
+    if mentions.runs_text:
         tables |= {("", "events"), ("", "quarantine")}
         needs.append(Predicate())
     return Query(
-        text,
+        query,
         parsed=True,
         needs=needs,
         tables=frozenset(tables),
-        ctes=frozenset(named.ctes),
+        ctes=frozenset(mentions.ctes),
         types=types,
         of_refs=of_refs if constants is not None else {ref: [Predicate()] for ref in of_refs},
         counts_all=counts_all,
-        has_parameters=named.has_parameters,
-        has_limit=named.has_limit,
+        has_parameters=mentions.has_parameters,
+        has_limit=mentions.has_limit,
     )
 
 
@@ -237,17 +237,17 @@ class _Constants:
                 self._names(need, comparison)
         return need
 
-    def _bound(self, need: Predicate, kind: str, value: Any) -> None:
-        if kind not in (*LOWER_BOUNDS, *UPPER_BOUNDS, "COMPARE_EQUAL"):
+    def _bound(self, need: Predicate, operator: str, value: Any) -> None:
+        if operator not in (*LOWER_BOUNDS, *UPPER_BOUNDS, "COMPARE_EQUAL"):
             return
         micros = self._micros(value)
-        if micros is None and kind not in UPPER_BOUNDS:
+        if micros is None and operator not in UPPER_BOUNDS:
             need.before_newest = self._before_newest(value)
         if micros is None:
             return
-        if kind in LOWER_BOUNDS or kind == "COMPARE_EQUAL":
+        if operator in LOWER_BOUNDS or operator == "COMPARE_EQUAL":
             need.low = max(need.low, micros)
-        if kind in UPPER_BOUNDS or kind == "COMPARE_EQUAL":
+        if operator in UPPER_BOUNDS or operator == "COMPARE_EQUAL":
             late = _SLACK if _NOW & set(trees.mentioned(value, "function_name")) else 0
             need.high = min(need.high, micros + late)
 
@@ -272,8 +272,8 @@ class _Constants:
             return
         attribute = f"{comparison.column}s"
         before: set[str] | None = getattr(need, attribute)
-        wanted = {name for name in names if name is not None}
-        setattr(need, attribute, wanted if before is None else before & wanted)
+        texts = {name for name in names if name is not None}
+        setattr(need, attribute, texts if before is None else before & texts)
 
     def _text(self, value: Any) -> str | None:
         if isinstance(value, dict) and value.get("class") == "CONSTANT":
@@ -304,17 +304,17 @@ class _Constants:
         # Of a time without a zone the session says which it is.
         if isinstance(constant, datetime.datetime) and constant.tzinfo is not None:
             return encode.to_micros(constant)
-        if (known := times.micros(value)) is not None or not _is_constant(value):
-            return known
+        if (literal := times.micros(value)) is not None or not _is_constant(value):
+            return literal
         statement = {
             **self._tree,
             "statements": [trees.select_one(value, self._tree["statements"][0])],
         }
         try:
-            text = sql_of(self._connection, statement)
+            expression = sql_of(self._connection, statement)
             names = dict.fromkeys(trees.mentioned(value, "identifier"))
             constant = {name: self._parameter(name) for name in names}
-            query = f"SELECT epoch_us(({text})::TIMESTAMPTZ)"
+            query = f"SELECT epoch_us(({expression})::TIMESTAMPTZ)"
             row = self._connection.execute(query, constant or None).fetchone()
         except (duckdb.Error, SyntaxFault, KeyError):
             return None
@@ -326,10 +326,10 @@ def _is_constant(value: Any) -> bool:
         return all(map(_is_constant, value))
     if not isinstance(value, dict):
         return True
-    kind = value.get("class")
-    if kind is not None and kind not in _CONSTANT:
+    node_class = value.get("class")
+    if node_class is not None and node_class not in _CONSTANT:
         return False
-    if kind == "FUNCTION" and value.get("function_name") not in _SAFE:
+    if node_class == "FUNCTION" and value.get("function_name") not in _SAFE:
         return False
     return all(map(_is_constant, value.values()))
 

@@ -75,37 +75,46 @@ class Extraction:
         return self._cast(f"{_FUNCTIONS[self.mode]}(data, {_path(self.path)})")
 
     def _typed_sql(self, schema: Schema) -> str:
-        member, rest, parent = _find(schema, self.path)
+        member, steps, parent = _find(schema, self.path)
         if member is None:
             return f"NULL::{self._type()}"
         column = f"{parent}.{sql.identifier(member.name)}"
-        known = _kind(member) if not rest else ""
-        is_coded = known == "text" != member.kind  # then no member alone is the text
-        is_cast = self.is_guarded or self.cast not in ("", *_SAFE.get(known, ()))
-        if not is_coded and (known == "text" or is_cast):
+        member_kind = _kind(member) if not steps else ""
+        is_coded = member_kind == "text" != member.kind  # then no member alone is the text
+        is_cast = self.is_guarded or self.cast not in ("", *_SAFE.get(member_kind, ()))
+        if not is_coded and (member_kind == "text" or is_cast):
             column = _guarded(column)
-        value = typed.plain_sql(member, column) if known == "text" else column
-        if self.mode in ("json", "text") and self.cast in _SAME.get(known, ()):
+        value = typed.plain_sql(member, column) if member_kind == "text" else column
+        if self.mode in ("json", "text") and self.cast in _SAME.get(member_kind, ()):
             return f"{'TRY_' if self.is_try else ''}CAST({column} AS {self.cast})"
-        if self.mode == "text" and known == "text":
+        if self.mode == "text" and member_kind == "text":
             return self._cast(value)
-        if self.mode == "text" and known in ("int", "bool"):
+        if self.mode == "text" and member_kind in ("int", "bool"):
             return self._cast(f"{column}::VARCHAR")
-        if known == "number" and self.mode == "text" and self.cast == "BIGINT" and self.is_try:
+        if (
+            member_kind == "number"
+            and self.mode == "text"
+            and self.cast == "BIGINT"
+            and self.is_try
+        ):
             return _whole_sql(column)
         # Spelled as the JSON functions do, which is not always as in the payload.
-        if self.mode == "text" and known == "number":
+        if self.mode == "text" and member_kind == "number":
             return self._cast(_number_sql(column))
-        if self.mode == "text" and known == "float":
+        if self.mode == "text" and member_kind == "float":
             return self._cast(f"to_json({column})::VARCHAR")
-        if self.mode == "json" and known in ("text", "int", "bool", "float") and not member.null:
+        if (
+            self.mode == "json"
+            and member_kind in ("text", "int", "bool", "float")
+            and not member.null
+        ):
             return self._cast(f"to_json({value})")
         function = _FUNCTIONS[self.mode]
         if member.null and self.mode != "text":  # null and absence are two things to the others
-            text = typed.text_sql(Schema((member,)), parent)
-            return self._cast(f"{function}({text}, {_path((member.name, *rest))})")
-        text = typed.member_sql(member, column)
-        return self._cast(f"{function}({text}, {_path(rest)})")
+            rendered = typed.text_sql(Schema((member,)), parent)
+            return self._cast(f"{function}({rendered}, {_path((member.name, *steps))})")
+        rendered = typed.member_sql(member, column)
+        return self._cast(f"{function}({rendered}, {_path(steps)})")
 
     def _cast(self, value: str) -> str:
         if not self.cast:
@@ -125,8 +134,8 @@ class WideColumns:
     def __call__(self, scan: Scan) -> list[str]:
         """Return the columns as SQL over the rows of a scan."""
         return [
-            f"{each.column_sql(scan.schema, scan.has_texts)} AS {sql.identifier(name(place))}"
-            for place, each in enumerate(self._columns)
+            f"{extraction.column_sql(scan.schema, scan.has_texts)} AS {sql.identifier(name(place))}"
+            for place, extraction in enumerate(self._columns)
         ]
 
 
@@ -155,9 +164,9 @@ class TypeTable:
             f"{sql.identifier(name(place))} AS {sql.identifier(column.name)}"
             for place, column in enumerate(self.columns)
         )
-        listed = ", ".join((*TYPE_COLUMNS, *fields))
+        columns = ", ".join((*TYPE_COLUMNS, *fields))
         # A session may have a collation by which other types are equal to it.
-        return f"SELECT {listed} FROM ({rows}) WHERE type = {sql.literal(self.type)} COLLATE C"
+        return f"SELECT {columns} FROM ({rows}) WHERE type = {sql.literal(self.type)} COLLATE C"
 
 
 TYPE_COLUMNS = (*(column for column in EVENT_COLUMNS if column != "data"), "seq")
@@ -173,14 +182,14 @@ def _find(schema: Schema, path: tuple[Step, ...]) -> tuple[Member | None, tuple[
     """Return the deepest member on a path that is a column, the rest of the path, and the SQL of
     the struct that holds it; None where no row of the schema has a value there."""
     members, parent = schema.members, "fields"
-    for at, step in enumerate(path):
+    for depth, step in enumerate(path):
         # The engine's names of columns ignore case, those of JSON do not.
         member = next((m for m in members if m.name == step), None)
         if member is None:
             break
-        rest = path[at + 1 :]
-        if not rest or member.kind in ("list", "json"):
-            return member, rest, parent
+        steps = path[depth + 1 :]
+        if not steps or member.kind in ("list", "json"):
+            return member, steps, parent
         members, parent = member.members, f"{parent}.{sql.identifier(member.name)}"
         if member.kind != "object":
             break
@@ -208,8 +217,8 @@ def _number_sql(column: str) -> str:
 
 def _whole_sql(column: str) -> str:
     """SQL for the cast of the text of a number to BIGINT, where that does not make a text."""
-    other = f"TRY_CAST(to_json({column})::VARCHAR AS BIGINT)"
-    return f"CASE WHEN {_is_whole(column)} THEN TRY_CAST({column} AS BIGINT) ELSE {other} END"
+    from_text = f"TRY_CAST(to_json({column})::VARCHAR AS BIGINT)"
+    return f"CASE WHEN {_is_whole(column)} THEN TRY_CAST({column} AS BIGINT) ELSE {from_text} END"
 
 
 def _is_whole(column: str) -> str:

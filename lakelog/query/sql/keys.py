@@ -37,8 +37,8 @@ class Key:
     @property
     def given(self) -> str:
         """SQL that says whether an event has a key."""
-        mark, parts = ("AND", self.needed) if self.needed else ("OR", self.parts)
-        return "(" + f" {mark} ".join(f"{part} IS NOT NULL" for part in parts) + ")"
+        mark, columns = ("AND", self.needed) if self.needed else ("OR", self.parts)
+        return "(" + f" {mark} ".join(f"{column} IS NOT NULL" for column in columns) + ")"
 
 
 def key_of(by: str | Sequence[str], nulls: bool = False) -> Key:
@@ -46,9 +46,9 @@ def key_of(by: str | Sequence[str], nulls: bool = False) -> Key:
     names: list[str] = []
     needed: list[str] = []
     for name in [by] if isinstance(by, str) else by:
-        for part in (part.strip() for part in str(name).split(",")):
-            names += CONTENT if part == "content" else [part] if part else []
-            needed += [part] if part and part != "content" and not nulls else []
+        for key_name in (key_name.strip() for key_name in str(name).split(",")):
+            names += CONTENT if key_name == "content" else [key_name] if key_name else []
+            needed += [key_name] if key_name and key_name != "content" and not nulls else []
     if not names:
         raise InvalidSetting("nothing to dedupe by: name columns, fields of data, or content")
     names = list(dict.fromkeys(names))

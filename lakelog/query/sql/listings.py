@@ -31,9 +31,9 @@ def asks_for_tables(query: str) -> bool:
     return _SHOW.fullmatch(query) is not None
 
 
-def parsable(text: str) -> str:
+def parsable(script: str) -> str:
     """Return statements with DESCRIBE in the place of each SHOW COLUMNS FROM."""
-    return _COLUMNS_OF.sub(lambda match: f"{match['before']}DESCRIBE {match['name']}", text)
+    return _COLUMNS_OF.sub(lambda match: f"{match['before']}DESCRIBE {match['name']}", script)
 
 
 def split(query: str, names: Callable[[], list[str]]) -> tuple[str, str]:
@@ -41,9 +41,9 @@ def split(query: str, names: Callable[[], list[str]]) -> tuple[str, str]:
     something that gives the tables of the lake, by `names`, with those that the user made."""
     match = _SHOW.fullmatch(query)
     if match and match["all"]:
-        listed = ", ".join(f"({literal(name)})" for name in names())
-        made = " UNION ".join(_MADE.format(kind) for kind in ("table", "view"))
-        return "", f"SELECT name FROM (VALUES {listed}) AS t(name) UNION {made} ORDER BY name"
+        rows = ", ".join(f"({literal(name)})" for name in names())
+        own_tables = " UNION ".join(_MADE.format(relation) for relation in ("table", "view"))
+        return "", f"SELECT name FROM (VALUES {rows}) AS t(name) UNION {own_tables} ORDER BY name"
     if match and ("." in match["name"] or match["name"].strip('"').lower() in names()):
         return "", f"DESCRIBE {match['name']}"
     match = _EXPLAIN.match(query)

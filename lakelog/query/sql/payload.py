@@ -64,7 +64,10 @@ class Rewriting:
 
 
 def rewrite(
-    connection: duckdb.DuckDBPyConnection, tree: Node, typed: bool = True, tables: Tables = EVENTS
+    connection: duckdb.DuckDBPyConnection,
+    tree: Node,
+    has_types: bool = True,
+    tables: Tables = EVENTS,
 ) -> Rewriting | None:
     """Return a rewriting of a parsed query, or None where it has no extraction to replace.
 
@@ -75,7 +78,7 @@ def rewrite(
     if any(("", name) in tables for name in _ctes(tree)):
         return None
     changed = copy.deepcopy(tree)
-    rewriter = _Rewriter(typed, tables)
+    rewriter = _Rewriter(has_types, tables)
     rewriter.statement(changed["statements"][0])
     if not rewriter.columns:
         return None
@@ -83,18 +86,18 @@ def rewrite(
         rewriter.finish(connection, changed)
     except SyntaxFault:
         return None
-    text = text_of(connection, changed)
-    return Rewriting(text, tuple(rewriter.columns), _reads(changed, tables)) if text else None
+    query = text_of(connection, changed)
+    return Rewriting(query, tuple(rewriter.columns), _reads(changed, tables)) if query else None
 
 
 def text_of(connection: duckdb.DuckDBPyConnection, tree: Node) -> str | None:
     """Return the SQL of a statement, None where that does not parse to the same again."""
     try:
-        text = sql_of(connection, tree)
-        is_same = _without_places(parse(connection, text)) == _without_places(tree)
+        query = sql_of(connection, tree)
+        is_same = _without_places(parse(connection, query)) == _without_places(tree)
     except SyntaxFault:
         return None
-    return text if is_same else None
+    return query if is_same else None
 
 
 @dataclass
@@ -128,8 +131,8 @@ class _Scope:
 class _Rewriter:
     """Changes a tree in place."""
 
-    def __init__(self, typed: bool, tables: Tables) -> None:
-        self._typed, self._tables = typed, tables
+    def __init__(self, has_types: bool, tables: Tables) -> None:
+        self._typed, self._tables = has_types, tables
         self.columns: dict[Extraction, int] = {}
         self._selects: list[tuple[Node, _Scope, list[Any]]] = []
         self._names: set[str] = set()
@@ -157,10 +160,10 @@ class _Rewriter:
             unnamed += [(new, old) for new, old in pairs if old is not None and new != old]
         statement = tree["statements"][0]
         selects = [select_one(old, statement) for _, old in unnamed]
-        texts = [sql_of(connection, {**tree, "statements": [s]}) for s in selects]
-        for (item, old), text in zip(unnamed, texts, strict=True):
+        expressions = [sql_of(connection, {**tree, "statements": [s]}) for s in selects]
+        for (item, old), expression in zip(unnamed, expressions, strict=True):
             plain = old.get("class") == "COLUMN_REF"
-            item["alias"] = old["column_names"][-1] if plain else text.removeprefix("SELECT ")
+            item["alias"] = old["column_names"][-1] if plain else expression.removeprefix("SELECT ")
 
     def _select(self, node: Node, scopes: list[_Scope]) -> None:
         self._expression(node.get("cte_map"), scopes, False)
@@ -191,7 +194,7 @@ class _Rewriter:
             and not any(_is_unclear(n, rows, [*stars, *all_]) for n in nodes(node))
             and not any(_is_alias_of_payload(item) for item in node["select_list"])
             and _stars(node) == len(stars) + len(all_)
-            and all(part.get("type") in _FROM for part in _froms(node["from_table"]))
+            and all(table_node.get("type") in _FROM for table_node in _froms(node["from_table"]))
         )
         # A semi-join would come after the columns were computed, and so would a join.
         # And so does a condition that may fail itself, which the engine does not move.
@@ -263,8 +266,8 @@ class _Rewriter:
         if table is None:
             return None
         table.is_used = True
-        wanted = Extraction(steps, mode, cast, cast != "" and is_try, is_guarded)
-        index = self.columns.setdefault(wanted, len(self.columns))
+        extraction = Extraction(steps, mode, cast, cast != "" and is_try, is_guarded)
+        index = self.columns.setdefault(extraction, len(self.columns))
         reference = {k: value[k] for k in ("alias", "query_location", "query_location_length")}
         names = [table.alias, name(index)]
         return {"class": "COLUMN_REF", "type": "COLUMN_REF", **reference, "column_names": names}
@@ -285,46 +288,46 @@ def _chain(value: Any) -> tuple[list[str], tuple[Step, ...], str] | None:
     """Return (qualifiers, path, mode) of what an expression takes out of `data` or `fields`."""
     if not isinstance(value, dict):
         return None
-    kind = value.get("class")
-    if kind == "COLUMN_REF":
+    node_class = value.get("class")
+    if node_class == "COLUMN_REF":
         return _payload(value["column_names"])
-    if kind == "CAST":  # data::JSON
+    if node_class == "CAST":  # data::JSON
         is_json = (
             str(value["type_expr"].get("type_name")).upper() == "JSON" and not value["try_cast"]
         )
         chain = _chain(value["child"]) if is_json else None
         return chain if chain and not chain[1] else None
-    if kind == "LAMBDA" and value.get("syntax_type") == "SINGLE_ARROW":
+    if node_class == "LAMBDA" and value.get("syntax_type") == "SINGLE_ARROW":
         # The engine parses a->'b'->>'c' as a->('b'->>'c').
-        last = _arguments(value["expr"]) if _mode(value["expr"]) == "text" else [value["expr"]]
-        mode = "json" if len(last) == 1 else "text"
-        return _longer(_chain(value["lhs"]), last, mode)
+        operands = _arguments(value["expr"]) if _mode(value["expr"]) == "text" else [value["expr"]]
+        mode = "json" if len(operands) == 1 else "text"
+        return _longer(_chain(value["lhs"]), operands, mode)
     mode = _mode(value)
-    parts = _arguments(value) if mode else []
-    return _longer(_chain(parts[0]), parts[1:], mode) if len(parts) == 2 else None
+    operands = _arguments(value) if mode else []
+    return _longer(_chain(operands[0]), operands[1:], mode) if len(operands) == 2 else None
 
 
 def _payload(names: list[str]) -> tuple[list[str], tuple[Step, ...], str] | None:
     """Return the same of a reference to a column: `e.data`, or `fields.x.y`."""
     if names[-1].lower() == "data":
         return names[:-1], (), "json"
-    for at in (0, 1):
-        if len(names) > at + 1 and names[at].lower() == FIELDS:
-            return names[:at], tuple(names[at + 1 :]), FIELDS
+    for start in (0, 1):
+        if len(names) > start + 1 and names[start].lower() == FIELDS:
+            return names[:start], tuple(names[start + 1 :]), FIELDS
     return None
 
 
 def _longer(
-    chain: tuple[list[str], tuple[Step, ...], str] | None, parts: list[Any], mode: str
+    chain: tuple[list[str], tuple[Step, ...], str] | None, operands: list[Any], mode: str
 ) -> tuple[list[str], tuple[Step, ...], str] | None:
     if chain is None or chain[2] != "json":
         return None
     owner, steps, _ = chain
-    for part in parts:
-        more = _steps(part)
-        if not more:
+    for operand in operands:
+        next_steps = _steps(operand)
+        if not next_steps:
             return None
-        steps += more
+        steps += next_steps
     return owner, steps, mode
 
 
@@ -333,8 +336,8 @@ def _mode(value: Any) -> str:
     if not isinstance(value, dict) or value.get("class") != "FUNCTION" or value["schema"]:
         return ""
     plain = not value["distinct"] and not value["filter"] and not value["order_bys"]["orders"]
-    named = any(argument["name"] for argument in value["arguments"])
-    return _FUNCTIONS.get(value["function_name"], "") if plain and not named else ""
+    has_names = any(argument["name"] for argument in value["arguments"])
+    return _FUNCTIONS.get(value["function_name"], "") if plain and not has_names else ""
 
 
 def _arguments(value: Node) -> list[Any]:
@@ -345,16 +348,20 @@ def _steps(value: Any) -> tuple[Step, ...]:
     """Return the path that a constant is: names, and places in lists; empty for any other."""
     if not isinstance(value, dict) or value.get("class") != "CONSTANT":
         return ()
-    kind, text = value["literal"]["kind"], str(value["literal"].get("text", ""))
-    if kind == "INTEGER" and text.isdigit() and len(text) < 10:
-        return (int(text),)
-    if kind != "STRING" or not text or ('"' in text.removeprefix("$") and text[0] != "$"):
+    literal_kind, literal = value["literal"]["kind"], str(value["literal"].get("text", ""))
+    if literal_kind == "INTEGER" and literal.isdigit() and len(literal) < 10:
+        return (int(literal),)
+    if (
+        literal_kind != "STRING"
+        or not literal
+        or ('"' in literal.removeprefix("$") and literal[0] != "$")
+    ):
         return ()
-    if text[0] == "$":
-        found = _STEP.findall(text) if _PATH.fullmatch(text) else ()
-        return tuple(bare or quoted or int(place) for bare, quoted, place in found)
-    is_name = text[0] != "/" and not any(c in text for c in '\\*"\0')
-    return (text,) if is_name else ()
+    if literal[0] == "$":
+        steps = _STEP.findall(literal) if _PATH.fullmatch(literal) else ()
+        return tuple(bare or quoted or int(place) for bare, quoted, place in steps)
+    is_name = literal[0] != "/" and not any(c in literal for c in '\\*"\0')
+    return (literal,) if is_name else ()
 
 
 def _simple_type(value: Node) -> str:
@@ -366,11 +373,11 @@ def _simple_type(value: Node) -> str:
 
 def _tables(node: Node, tables: Tables) -> Iterator[_Table]:
     """Yield the tables of a FROM, with their node those that are the events."""
-    for part in _froms(node):
-        if part["type"] not in ("JOIN", "EMPTY"):
-            wide = _wide(part, tables)
-            alias = part["alias"] or part.get("table_name", "")
-            yield _Table(alias, part if wide else None, wide)
+    for table_node in _froms(node):
+        if table_node["type"] not in ("JOIN", "EMPTY"):
+            wide = _wide(table_node, tables)
+            alias = table_node["alias"] or table_node.get("table_name", "")
+            yield _Table(alias, table_node if wide else None, wide)
 
 
 def _froms(node: Node) -> Iterator[Node]:
@@ -451,9 +458,9 @@ def _parameters(tree: Node) -> Iterator[str]:
     """Yield the names of the parameters of lambdas."""
     for node in nodes(tree):
         if node.get("class") == "LAMBDA" and _chain(node) is None:
-            for part in nodes(node["lhs"]):
-                if part.get("class") == "COLUMN_REF":
-                    yield part["column_names"][0]
+            for node_below in nodes(node["lhs"]):
+                if node_below.get("class") == "COLUMN_REF":
+                    yield node_below["column_names"][0]
 
 
 def _ctes(tree: Node) -> Iterator[str]:
@@ -464,13 +471,13 @@ def _ctes(tree: Node) -> Iterator[str]:
 
 
 def _reads(tree: Node, tables: Tables) -> bool:
-    named = (n for n in nodes(tree) if n.get("type") == "BASE_TABLE" and not n["schema_name"])
-    return any(("", n["table_name"].lower()) in tables for n in named)
+    table_nodes = (n for n in nodes(tree) if n.get("type") == "BASE_TABLE" and not n["schema_name"])
+    return any(("", n["table_name"].lower()) in tables for n in table_nodes)
 
 
 def _without_places(tree: Any) -> Any:
     """Return a tree without the places of its parts in the query."""
     if isinstance(tree, dict):
-        kept = (k for k in tree if not k.startswith("query_location"))
-        return {k: _without_places(tree[k]) for k in kept}
+        names = (k for k in tree if not k.startswith("query_location"))
+        return {k: _without_places(tree[k]) for k in names}
     return [_without_places(child) for child in tree] if isinstance(tree, list) else tree

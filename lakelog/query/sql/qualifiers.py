@@ -38,18 +38,18 @@ def tokens(query: str) -> Iterator[Token]:
     """Yield the tokens of a query."""
     data = query.encode()
     starts = duckdb.tokenize(query)
-    ends = [*(at for at, _ in starts[1:]), len(data)]
-    for (at, kind), end in zip(starts, ends, strict=False):
-        if kind != duckdb.token_type.comment:
-            yield Token(at, data[at:end].strip().decode())
+    ends = [*(start for start, _ in starts[1:]), len(data)]
+    for (start, token_type), end in zip(starts, ends, strict=False):
+        if token_type != duckdb.token_type.comment:
+            yield Token(start, data[start:end].strip().decode())
 
 
 def qualifiers(query: str, tables: Container[str]) -> Iterator[tuple[int, int, str, str]]:
     """Yield (start, stop, name, table) of what stands before a dot and one of `tables`; places are
     those of bytes."""
-    found = [*tokens(query)]
+    token_list = [*tokens(query)]
     before = ""
-    for owner, dot, table in zip(found, found[1:], found[2:], strict=False):
+    for owner, dot, table in zip(token_list, token_list[1:], token_list[2:], strict=False):
         if dot.text == "." and before != "." and table.name.lower() in tables:
             yield owner.start, owner.stop, owner.name, table.name.lower()
         before = owner.text

@@ -69,18 +69,18 @@ def rows_sql(
 
     `tail` is a table with the columns of the first two.
     """
-    listed = ", ".join(columns(name))
+    names = ", ".join(columns(name))
     if name == "quarantine":
         files = [paths.object("segments", entry.key) for entry in entries]
-        parts = [f"SELECT {listed} FROM {sql.parquet(files)}"] if entries else []
+        queries = [f"SELECT {names} FROM {sql.parquet(files)}"] if entries else []
     else:
         scans = segment_sql.scans(paths, entries)
         wide = extractions.WideColumns(more)
-        parts = segment_sql.queries(paths, scans, wide)
-        listed = ", ".join((listed, *wide(segment_sql.TEXT)))
-    if tail is not None or not parts:
-        parts.append(f"SELECT {listed} FROM {tail or f'({sql.no_rows(columns(name))})'}")
-    return " UNION ALL ".join(parts)
+        queries = segment_sql.queries(paths, scans, wide)
+        names = ", ".join((names, *wide(segment_sql.TEXT)))
+    if tail is not None or not queries:
+        queries.append(f"SELECT {names} FROM {tail or f'({sql.no_rows(columns(name))})'}")
+    return " UNION ALL ".join(queries)
 
 
 def inlined(query: str, table: str, rows: str) -> str:
@@ -100,12 +100,12 @@ def can_inline(query: str, views: list[View]) -> bool:
 
 
 def rewrite(
-    connection: duckdb.DuckDBPyConnection, query: str, typed: bool, tables: payload.Tables
+    connection: duckdb.DuckDBPyConnection, query: str, has_types: bool, tables: payload.Tables
 ) -> payload.Rewriting | None:
     """Return the query with extractions from payloads as columns; see `payload.rewrite`."""
-    key = query, typed, *tables.items()
+    key = query, has_types, *tables.items()
     if key not in _REWRITTEN:
-        rewriting = payload.rewrite(connection, tree_of(connection, query), typed, tables)
+        rewriting = payload.rewrite(connection, tree_of(connection, query), has_types, tables)
         if len(query) > _SHORT:
             return rewriting
         if len(_REWRITTEN) >= _REWRITTEN_MAX:
@@ -132,14 +132,14 @@ def over_typed_columns(
     them under that name.
     """
     narrowed = [view for view in of_refs.values() if view.name != "events"]
-    own = [("", view) for view in views if view.name == "events"]
-    events = dict(own) | dict(of_refs)
+    events_views = [("", view) for view in views if view.name == "events"]
+    events = dict(events_views) | dict(of_refs)
     # Even where nothing is typed, `fields` has to become the payload's text.
-    typed = any(entry.fields for view in events.values() for entry in view.entries)
-    if not typed and not (events and payload.FIELDS in query.lower()):
+    has_types = any(entry.fields for view in events.values() for entry in view.entries)
+    if not has_types and not (events and payload.FIELDS in query.lower()):
         return _over_narrowed(connection, query, views, narrowed)
     tables = {(schema, "events"): f"{payload.WIDE}{schema}" for schema in events}
-    rewriting = rewrite(connection, query, typed, tables)
+    rewriting = rewrite(connection, query, has_types, tables)
     if rewriting is None:
         return _over_narrowed(connection, query, views, narrowed)
     wide = [
@@ -165,5 +165,5 @@ def _over_narrowed(
         tree_of(connection, query),
         {view.name.removeprefix(payload.WIDE): view.name for view in narrowed},
     )
-    text = payload.text_of(connection, tree) if narrowed else None
-    return (text, [*views, *narrowed]) if text else (query, views)
+    rewritten = payload.text_of(connection, tree) if narrowed else None
+    return (rewritten, [*views, *narrowed]) if rewritten else (query, views)

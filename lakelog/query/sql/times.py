@@ -63,10 +63,10 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 def with_clock_calls(tree: Node) -> Node:
     """Return the tree of a query with calls for the names of now, which it takes for columns; as
     it is where some table may have columns of such a name."""
-    names = {str(text).lower() for key in ("alias", "key") for text in mentioned(tree, key)}
+    names = {str(alias).lower() for key in ("alias", "key") for alias in mentioned(tree, key)}
     tables = [node for node in nodes(tree) if node.get("type") in _TABLES]
     are_own = all(is_events(table) or is_events_of_ref(table) for table in tables)
-    with_names = [each for node in nodes(tree) for each in node.get("column_name_alias") or ()]
+    with_names = [name for node in nodes(tree) for name in node.get("column_name_alias") or ()]
     return tree if with_names or names & CLOCK_NAMES.keys() or not are_own else _with_calls(tree)
 
 
@@ -80,7 +80,10 @@ def micros(value: Any) -> int | None:
         return _literal(value["child"])
     if value.get("class") != "FUNCTION":
         return None
-    name, arguments = value["function_name"], [each["expression"] for each in value["arguments"]]
+    name, arguments = (
+        value["function_name"],
+        [argument["expression"] for argument in value["arguments"]],
+    )
     if name in _NOW and not arguments:
         return time.time_ns() // 1000
     if name not in ("+", "-") or len(arguments) != 2 or _is_text(arguments[0]):
@@ -127,8 +130,8 @@ def before_reference(value: Node, reference: Node) -> Node:
     """Return the expression with a time in the place of the newest."""
     if value["class"] == "SUBQUERY":
         return reference
-    first, *rest = value["arguments"]
-    return {**value, "arguments": [{**first, "expression": reference}, *rest]}
+    base, *operands = value["arguments"]
+    return {**value, "arguments": [{**base, "expression": reference}, *operands]}
 
 
 def margin(micros: int) -> int:
@@ -152,11 +155,11 @@ def _name(function: str) -> Node:
 
 
 def _literal(value: Any) -> int | None:
-    text = value["literal"]["text"] if _is_text(value) else ""
-    if not _ZONED.fullmatch(text):
+    literal = value["literal"]["text"] if _is_text(value) else ""
+    if not _ZONED.fullmatch(literal):
         return None
     try:
-        return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
+        return (datetime.fromisoformat(literal) - _EPOCH) // _MICROSECOND
     except (ValueError, OverflowError):  # the engine says what is wrong with it
         return None
 
@@ -174,8 +177,8 @@ def _count(value: Any) -> int | None:
     """Return a whole number that the parser has put into casts."""
     while (is_cast := _is_number(value)) or value.get("function_name") == "trunc":
         value = value["child"] if is_cast else value["arguments"][0]["expression"]
-    text = str(value.get("literal", {}).get("text"))
-    return int(text) if value.get("class") == "CONSTANT" and _COUNT.fullmatch(text) else None
+    digits = str(value.get("literal", {}).get("text"))
+    return int(digits) if value.get("class") == "CONSTANT" and _COUNT.fullmatch(digits) else None
 
 
 def _extreme(item: Node, table: Node) -> str:

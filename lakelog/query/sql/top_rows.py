@@ -52,10 +52,10 @@ class TopRows:
             return entries
         # Walking from the end, enough rows are certain once their segments lie beyond a time.
         place = 0 if descending else 1
-        found = 0
+        count = 0
         for entry in sorted(entries, key=lambda e: e.time[place], reverse=descending):
-            found += entry.events
-            if found >= self.count:
+            count += entry.events
+            if count >= self.count:
                 edge = entry.time[place]
                 return [
                     e for e in entries if (e.time[1] >= edge if descending else e.time[0] <= edge)
@@ -73,26 +73,26 @@ def top_rows(tree: Node, name: str = "events") -> TopRows | None:
     if [m["type"] for m in node["modifiers"]] != ["ORDER_MODIFIER", "LIMIT_MODIFIER"]:
         return None
     order, limit = node["modifiers"]
-    first = order["orders"][0]
+    order_item = order["orders"][0]
     count, offset = _number(limit["limit"]), _number(limit["offset"], 0)
-    if column(first["expression"], table) != "time" or count is None or offset is None:
+    if column(order_item["expression"], table) != "time" or count is None or offset is None:
         return None
     if limit.get("limit_type") not in (None, "ROW_COUNT") or not 0 < count + offset <= MOST:
         return None
-    if first["type"] not in _ORDERS and first["type"] != _DEFAULT:
+    if order_item["type"] not in _ORDERS and order_item["type"] != _DEFAULT:
         return None
     whole = {**limit["limit"], "literal": {"kind": "INTEGER", "text": str(count + offset)}}
-    modifiers = [{**order, "orders": [first]}, {**limit, "limit": whole, "offset": None}]
-    times = {**node, "select_list": [first["expression"]], "modifiers": modifiers}
+    modifiers = [{**order, "orders": [order_item]}, {**limit, "limit": whole, "offset": None}]
+    times = {**node, "select_list": [order_item["expression"]], "modifiers": modifiers}
     return TopRows(
         count + offset,
-        _ORDERS.get(first["type"]),
+        _ORDERS.get(order_item["type"]),
         {**tree, "statements": [{**statement, "node": times}]},
         node["where_clause"] is not None,
         not _LONG.isdisjoint(
             str(name).lower()
-            for each in nodes([node["where_clause"]])
-            for name in each.get("column_names") or ()
+            for inner in nodes([node["where_clause"]])
+            for name in inner.get("column_names") or ()
         ),
     )
 
@@ -117,20 +117,20 @@ def _is_plain(node: Node, table: Node) -> bool:
             return False
     # Parameters are given to the query for the times as well, which has no others than WHERE has.
     outer = (node["select_list"], node["modifiers"])
-    if any(each.get("class") == "PARAMETER" for part in outer for each in nodes(part)):
+    if any(inner.get("class") == "PARAMETER" for clause in outer for inner in nodes(clause)):
         return False
-    parts = (*outer, node["where_clause"])
-    return all(_is_of_row(each) for part in parts for each in nodes(part))
+    clauses = (*outer, node["where_clause"])
+    return all(_is_of_row(inner) for clause in clauses for inner in nodes(clause))
 
 
 def _is_of_row(node: Node) -> bool:
-    kind = node.get("class")
-    if kind in _REFUSED:
+    node_class = node.get("class")
+    if node_class in _REFUSED:
         return False
-    if kind == "STAR":
+    if node_class == "STAR":
         names = ("replace_list", "rename_list", "expr")
         return not any(node.get(name) for name in names) and not node.get("columns")
-    if kind not in ("FUNCTION", "COLUMN_REF"):
+    if node_class not in ("FUNCTION", "COLUMN_REF"):
         return True
     call = called(node)
     if call is None:

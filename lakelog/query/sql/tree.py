@@ -89,42 +89,44 @@ def tree_of(connection: duckdb.DuckDBPyConnection, query: str) -> Node:
 
 def mentions(statement: Node) -> Mentions:
     """Return what a statement names."""
-    named = Mentions()
+    result = Mentions()
     pending: list[Any] = [statement]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
-            alone = _note(node, named)
+            alone = _note(node, result)
             children = [value for value in node.values() if value is not alone]
         else:
             children = node
         pending += [child for child in reversed(children) if isinstance(child, (dict, list))]
-    return named
+    return result
 
 
-def _note(node: Node, named: Mentions) -> Node | None:
+def _note(node: Node, result: Mentions) -> Node | None:
     """Note what one node names; return the table that it reads alone, if it is noted with it."""
     node_class, node_type = node.get("class"), node.get("type")
     if node_class == "PARAMETER":
-        named.has_parameters = True
+        result.has_parameters = True
     elif node_class == "COLUMN_REF":
         names = node["column_names"]
-        named.has_clock_names |= len(names) == 1 and str(names[0]).lower() in CLOCK_NAMES
+        result.has_clock_names |= len(names) == 1 and str(names[0]).lower() in CLOCK_NAMES
     if (ctes := node.get("cte_map")) is not None:
-        named.ctes.update(cte["key"].lower() for cte in ctes.get("map", ()))
+        result.ctes.update(cte["key"].lower() for cte in ctes.get("map", ()))
     if node_type == "BASE_TABLE":
-        named.tables.append(Mention(node, _kind(node)))
+        result.tables.append(Mention(node, _kind(node)))
     elif node_type == "TABLE_FUNCTION":
         function = (node.get("function") or {}).get("function_name")
-        named.runs_text |= function in ("query", "query_table")
+        result.runs_text |= function in ("query", "query_table")
     elif node_type == "LIMIT_MODIFIER":
-        named.has_limit = True
+        result.has_limit = True
     elif node_type == "SELECT_NODE":
         table: Node | None = node.get("from_table")
-        kind = _kind(table) if table and table.get("type") == "BASE_TABLE" else TableKind.OTHER
-        if table is not None and kind is not TableKind.OTHER:
+        table_kind = (
+            _kind(table) if table and table.get("type") == "BASE_TABLE" else TableKind.OTHER
+        )
+        if table is not None and table_kind is not TableKind.OTHER:
             comparisons = [*_comparisons(node.get("where_clause"), table)]
-            named.tables.append(Mention(table, kind, node, comparisons))
+            result.tables.append(Mention(table, table_kind, node, comparisons))
             return table
     return None
 
@@ -154,14 +156,14 @@ def _comparisons(clause: Any, table: Node) -> Iterator[ColumnTest]:
             (clause["input"], UPPER_BOUNDS[1], [clause["upper"]]),
         ]
     elif operator == "COMPARE_IN":
-        left, *values = clause["children"]
-        compared = [(left, operator, values)]
+        operand, *values = clause["children"]
+        compared = [(operand, operator, values)]
     elif clause.get("class") == "COMPARISON":
-        left, right = clause["left"], clause["right"]
-        if column(left, table) is None:
-            left, right = right, left
+        operand, right = clause["left"], clause["right"]
+        if column(operand, table) is None:
+            operand, right = right, operand
             operator = _MIRRORED.get(operator, operator)
-        compared = [(left, operator, [right])]
+        compared = [(operand, operator, [right])]
     for value, comparison, values in compared:
         if (name := column(value, table)) is not None:
             yield ColumnTest(name, comparison, values)
@@ -205,8 +207,13 @@ def with_events(tree: Any, tables: Mapping[str, str]) -> Any:
     if not isinstance(tree, dict):
         return tree
     if is_events_of_ref(tree) and (table := tables.get(tree["schema_name"])):
-        named = {"table_name": table, "qualified_name": {"path": [table]}}
-        return {**tree, "schema_name": "", "alias": tree["alias"] or tree["table_name"], **named}
+        replacement = {"table_name": table, "qualified_name": {"path": [table]}}
+        return {
+            **tree,
+            "schema_name": "",
+            "alias": tree["alias"] or tree["table_name"],
+            **replacement,
+        }
     return {key: with_events(child, tables) for key, child in tree.items()}
 
 

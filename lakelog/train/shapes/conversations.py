@@ -104,7 +104,7 @@ def from_messages(selection: Selection, recipe: Recipe, losses: Losses) -> str:
 
 def _count_unknown(selection: Selection, has_role: str, losses: Losses) -> None:
     sql = f"SELECT count(*), min({selection.seq}) FROM ({selection.sql}) WHERE NOT {has_role}"
-    count, first = selection.session.sql(sql, at=selection.digest).fetchall()[0]
+    count, first = selection.session.sql(sql, digest=selection.digest).fetchall()[0]
     losses.add("unknown_role", count, f"seq {first}" if first is not None else None)
 
 
@@ -124,7 +124,7 @@ def from_payloads(selection: Selection, recipe: Recipe, losses: Losses) -> pa.Re
         f" {selection.seq}::BIGINT AS q, data::VARCHAR AS d{''.join(f', {c}' for c in carry)}"
         f" FROM ({selection.sql}) ORDER BY k, t, q"
     )
-    reader = selection.session.sql(query, at=selection.digest).to_arrow_reader(_BATCH)
+    reader = selection.session.sql(query, digest=selection.digest).to_arrow_reader(_BATCH)
     extra = [reader.schema.field(place) for place in range(_FIXED, len(reader.schema))]
     schema = _schema(recipe, extra, weighted=_has_weights(selection))
 
@@ -159,7 +159,7 @@ def _has_weights(selection: Selection) -> bool:
     """Whether some message may be one that is not to be learnt."""
     found = "regexp_matches(data::VARCHAR, '\"weight\\\\?\" *: *0')"
     sql = f"SELECT coalesce(bool_or({found}), false) FROM ({selection.sql})"
-    return bool(selection.session.sql(sql, at=selection.digest).fetchall()[0][0])
+    return bool(selection.session.sql(sql, digest=selection.digest).fetchall()[0][0])
 
 
 def _schema(recipe: Recipe, extra: list[pa.Field], *, weighted: bool) -> pa.Schema:

@@ -54,7 +54,7 @@ def _is_conversational(selection: Selection, recipe: Recipe) -> bool:
     """Whether an answer of some event is a list of messages."""
     chosen = f"({selection.value(recipe.shape['chosen'], '[shape] chosen')})::VARCHAR"
     sql = f"SELECT coalesce(bool_or({_is_list(chosen)}), false) FROM ({selection.sql})"
-    return bool(selection.session.sql(sql, at=selection.digest).fetchall()[0][0])
+    return bool(selection.session.sql(sql, digest=selection.digest).fetchall()[0][0])
 
 
 def _is_list(text: str) -> str:

@@ -66,7 +66,9 @@ def query(selection: Selection, recipe: Recipe, losses: Losses) -> tuple[str | N
         return conversations.from_messages(selection, recipe, losses), None
     # Counted in a query of its own: the rows themselves no longer show what was left out.
     if recipe.kind in _LOST:
-        counted = selection.session.sql(_LOST[recipe.kind](selection, recipe), at=selection.digest)
+        counted = selection.session.sql(
+            _LOST[recipe.kind](selection, recipe), digest=selection.digest
+        )
         for reason, count in zip(counted.columns, counted.fetchall()[0], strict=True):
             losses.add(reason, count)
     return _SQL[recipe.kind](selection, recipe), None
@@ -79,7 +81,7 @@ def finish(sql: str, recipe: Recipe) -> str:
 
 def reader(selection: Selection, sql: str) -> pa.RecordBatchReader:
     """Run the SQL of a shape over the lake."""
-    return selection.session.sql(sql, at=selection.digest).to_arrow_reader(_BATCH)
+    return selection.session.sql(sql, digest=selection.digest).to_arrow_reader(_BATCH)
 
 
 def roles(recipe: Recipe, columns: list[str]) -> Roles:
