@@ -300,7 +300,7 @@ class SimpleLogProcessor:
         self._report(podcast, address, data | ({"problem": feed.problem} if feed.problem else {}))
         return selected
 
-    def _episode(self, podcast: str, entry: feeds.Entry, base: str) -> dict[str, object] | None:
+    def _episode(self, podcast: str, entry: feeds.FeedEntry, base: str) -> dict[str, object] | None:
         """Return an entry as an episode, or None if it names nothing to process."""
         played = [e for e in entry.enclosures if e.type.startswith(("audio/", "video/"))]
         enclosure = next(iter([*played, *entry.enclosures]), None)

@@ -21,12 +21,12 @@ from lakelog.loggers.exceptions import exception_data, text_of
 from lakelog.loggers.logfile import ROTATE_BYTES, LineLog, LineLogger
 from lakelog.loggers.recorder import open_span
 from lakelog.loggers.resources import SAMPLER
-from lakelog.loggers.spans import Scope
+from lakelog.loggers.spans import SpanScope
 from lakelog.loggers.values import encode_members
 
 DEFAULT_LOG = "ai.log"
 _KIND, _STAMP = rb'"event_type":"([^"]*)"', rb'^\{"timestamp":"([^"]*)"'
-Members = Mapping[str, Any]
+Details = Mapping[str, Any]
 _newest: AILogger | None = None
 
 
@@ -42,12 +42,12 @@ class AILogger(LineLogger):
         self,
         event_type: str,
         category: str,
-        details: Members,
+        details: Details,
         *,
         subject: str | None = None,
-        user_interaction: Members | None = None,
-        ai_analysis: Members | None = None,
-        performance_impact: Members | None = None,
+        user_interaction: Details | None = None,
+        ai_analysis: Details | None = None,
+        performance_impact: Details | None = None,
     ) -> None:
         """Write an event. What cannot be written is counted; a strict logger raises."""
         try:
@@ -77,7 +77,7 @@ class AILogger(LineLogger):
         except Exception as error:
             self._log.fail(error)
 
-    def log_system_start(self, name: str, version: str = "", config: Members | None = None) -> None:
+    def log_system_start(self, name: str, version: str = "", config: Details | None = None) -> None:
         """A service began, in this version and with this configuration."""
         details = {"action": "service_start", "service": name, "version": version}
         settings = {"config": dict(config or {})}
@@ -160,7 +160,7 @@ class Decision:
         self._logger.log("outcome", "ai", {**members, **details}, subject=self.subject)
 
 
-class Operation(Scope):
+class Operation(SpanScope):
     """An operation that is measured, from `with` to its end; a span of its own."""
 
     def __init__(self, logger: AILogger, name: str, details: dict[str, object]) -> None:
@@ -214,7 +214,7 @@ def get_ai_logger(
     return _newest
 
 
-def log_system_start(name: str, version: str = "", config: Members | None = None) -> None:
+def log_system_start(name: str, version: str = "", config: Details | None = None) -> None:
     """Write to the logger that `get_ai_logger` returned last that a service began; without one to
     ./ai.log."""
     (_newest or get_ai_logger()).log_system_start(name, version, config)

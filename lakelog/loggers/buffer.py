@@ -24,7 +24,7 @@ BYTES_MAX = 1 << 30
 """A buffer grows no larger; then whoever logs waits."""
 _SUFFIX = ".jsonl"
 _PIECE = 1 << 20
-Store = Callable[[list[bytes]], None]
+StoreLines = Callable[[list[bytes]], None]
 
 
 class DiskBuffer:
@@ -74,7 +74,7 @@ class DiskBuffer:
             if self.size == sum(map(len, lines)) + len(lines):
                 self._empty()
 
-    def drain(self, store: Store) -> None:
+    def drain(self, store: StoreLines) -> None:
         """Store all lines in their order and empty the file. Raises what `store` raises; then what
         is left stays."""
         while self.size:
@@ -137,7 +137,7 @@ class DiskBuffer:
         self._fd = fd
 
 
-def recover(directory: str, store: Store) -> int:
+def recover(directory: str, store: StoreLines) -> int:
     """Store what dead processes left in a lake's buffers; return the number of lines."""
     count = 0
     for name in disk.listing(directory):

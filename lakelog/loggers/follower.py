@@ -30,7 +30,7 @@ _EVERY = 1.0
 """So often it is looked whether somebody follows the file (s)."""
 
 
-class Follower:
+class FileFollower:
     """Sees to it that a file is followed, from the process that writes it."""
 
     def __init__(self, lake: str, file: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from lakelog.errors import MissingPackage
 from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.genai_calls import OPERATIONS, PRICES, Call, Content, Prices, counted
+from lakelog.loggers.genai_calls import OPERATIONS, PRICES, Call, ContentFilter, Prices, counted
 from lakelog.loggers.genai_fields import Fields
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.recorder import OPEN_SPAN, Recorder
@@ -34,7 +34,7 @@ def instrument_openai(
     client: object = None,
     *,
     lake: LakeOrPath | None = None,
-    content: Content = True,
+    content: ContentFilter = True,
     prices: Prices | None = None,
 ) -> Instrumentation:
     """Record the calls of a client of `openai`, without one those of all its clients.
@@ -55,7 +55,7 @@ def instrument_anthropic(
     client: object = None,
     *,
     lake: LakeOrPath | None = None,
-    content: Content = True,
+    content: ContentFilter = True,
     prices: Prices | None = None,
 ) -> Instrumentation:
     """Record the calls of a client of `anthropic`, as `instrument_openai` does."""
@@ -63,7 +63,11 @@ def instrument_anthropic(
 
 
 def _instrument(
-    package: str, client: object, lake: LakeOrPath | None, content: Content, prices: Prices | None
+    package: str,
+    client: object,
+    lake: LakeOrPath | None,
+    content: ContentFilter,
+    prices: Prices | None,
 ) -> Instrumentation:
     _check(prices or {})
     owners = _classes(package) if client is None else [client]
@@ -103,7 +107,7 @@ class Instrumentation:
 
     _recorder: Recorder
     _is_lake_given: bool
-    _content: Content
+    _content: ContentFilter
     _prices: Prices
     _is_active: bool = True
     _patches: list[tuple[Any, object, object]] = field(default_factory=list)

@@ -28,10 +28,10 @@ from lakelog.loggers.genai_fields import (
     tool_calls_only,
 )
 from lakelog.loggers.genai_streams import (
-    Body,
+    AnswerChunks,
     ChatChunks,
-    Chunks,
     MessageEvents,
+    ResponseBody,
     ResponseEvents,
     json_object,
 )
@@ -39,10 +39,10 @@ from lakelog.loggers.recorder import Recorder, open_span
 from lakelog.loggers.spans import CLIENT, Span
 from lakelog.loggers.values import plain
 
-Content = bool | Callable[[str], Any]
+ContentFilter = bool | Callable[[str], Any]
 Prices = Mapping[str, Mapping[str, float]]
 
-OPERATIONS: dict[str, tuple[str, Callable[[], Chunks]]] = {
+OPERATIONS: dict[str, tuple[str, Callable[[], AnswerChunks]]] = {
     "/chat/completions": ("chat", ChatChunks),
     "/responses": ("chat", ResponseEvents),
     "/completions": ("text_completion", ChatChunks),
@@ -73,10 +73,10 @@ class Call:
 
     def __init__(
         self,
-        content: Content,
+        content: ContentFilter,
         prices: Prices,
         recorder: Recorder,
-        operation: tuple[str, Callable[[], Chunks]],
+        operation: tuple[str, Callable[[], AnswerChunks]],
         client: Any,
         request: Any,
     ) -> None:
@@ -98,7 +98,7 @@ class Call:
             **{"server.address": getattr(address, "host", None)},
         )
         self._said = request_content(name, body) if content is not False else {}
-        self._chunks: Chunks | None = None
+        self._chunks: AnswerChunks | None = None
         self._is_recorded = self.is_reading = False
         self._span.start()
 
@@ -115,7 +115,7 @@ class Call:
     @property
     def reads_bytes(self) -> bool:
         """Whether the caller reads the answer as bytes, or parses what it has read."""
-        return isinstance(self._chunks, Body)
+        return isinstance(self._chunks, ResponseBody)
 
     def add(self, chunk: Any) -> None:
         """Take in a chunk of a stream, or bytes of a response."""
@@ -123,7 +123,7 @@ class Call:
             name = "gen_ai.response.time_to_first_chunk"
             if self._is_stream and name not in self._span.attributes:
                 self._span.attributes[name] = round(self._span.elapsed_ns() / 1e9, 6)
-            if isinstance(self._chunks, Body):
+            if isinstance(self._chunks, ResponseBody):
                 self._chunks.add_bytes(chunk)
             elif self._chunks is not None:
                 self._chunks.add(_as_dict(chunk))
@@ -233,7 +233,7 @@ class Call:
     def _watch_stream(self, stream: Any) -> None:
         self._chunks = self._chunk_type()
         inner = stream._iterator
-        watched = _AsyncReader if hasattr(inner, "__anext__") else _Reader
+        watched = _AsyncReader if hasattr(inner, "__anext__") else _CallReader
         stream._iterator = watched(self, inner)
         weakref.finalize(stream, self.abandon)
         self._watch_response(stream.response)
@@ -245,7 +245,7 @@ class Call:
         if response.is_closed:  # it has been read
             self._record(json_object(response.content))
             return
-        self._chunks = Body(response, self._client._make_sse_decoder(), self._chunk_type())
+        self._chunks = ResponseBody(response, self._client._make_sse_decoder(), self._chunk_type())
         self._watch_response(response)
         weakref.finalize(response, self.abandon)
 
@@ -262,7 +262,7 @@ def _watched_response(response_type: Any) -> type:
 
     def iter_raw(self: Any, chunk_size: int | None = None) -> Any:
         inner = response_type.iter_raw(self, chunk_size)
-        return _Reader(self.lakelog_call, inner) if self.lakelog_call.reads_bytes else inner
+        return _CallReader(self.lakelog_call, inner) if self.lakelog_call.reads_bytes else inner
 
     def aiter_raw(self: Any, chunk_size: int | None = None) -> Any:
         inner = response_type.aiter_raw(self, chunk_size)
@@ -280,13 +280,13 @@ def _watched_response(response_type: Any) -> type:
     return type(response_type.__name__, (response_type,), members)
 
 
-class _Reader:
+class _CallReader:
     """The iterator of a stream, watched."""
 
     def __init__(self, call: Call, inner: Any) -> None:
         self._call, self._inner = call, inner
 
-    def __iter__(self) -> _Reader:
+    def __iter__(self) -> _CallReader:
         return self
 
     def __next__(self) -> Any:

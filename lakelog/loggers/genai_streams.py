@@ -2,7 +2,8 @@
 
 Each class takes the chunks of one dialect and gives, at any time, the answer so far in the form in
 which the same call without a stream returns it. `is_ended` says whether the model has finished;
-a stream that ends before that was cut. `Body` takes the bytes of a response, of a stream or not.
+a stream that ends before that was cut. `ResponseBody` takes the bytes of a response, of a stream or
+not.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any, Protocol
 
 import orjson
 
-Fields = dict[str, Any]
+from lakelog.loggers.genai_fields import Fields
 
 
-class Chunks(Protocol):
+class AnswerChunks(Protocol):
     """The chunks of a stream, put together."""
 
     @property
@@ -138,11 +139,11 @@ class MessageEvents:
         return {**self._message, "content": blocks}
 
 
-class Body:
+class ResponseBody:
     """A response whose bytes the caller reads, as they are or through the client. What they say is
     decoded once, after the last of them."""
 
-    def __init__(self, response: Any, decoder: Any, chunks: Chunks) -> None:
+    def __init__(self, response: Any, decoder: Any, chunks: AnswerChunks) -> None:
         """`decoder` is the client's own for events of a stream, whose data `chunks` gets."""
         self._response_type, self._headers = type(response), response.headers
         self._decoder, self._chunks = decoder, chunks

@@ -23,7 +23,7 @@ from lakelog.event.levels import level_of
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data, exception_in
 from lakelog.loggers.queue import QueueStats
-from lakelog.loggers.recorder import Event, Recorder, Redact, Sample, open_span
+from lakelog.loggers.recorder import LoggedEvent, Recorder, Redact, Sample, open_span
 from lakelog.loggers.values import encode_members
 
 _FLUSH = 5.0
@@ -177,7 +177,7 @@ def _cached(cache: dict[object, bytes], key: object, encoded: bytes) -> bytes:
     return encoded
 
 
-def event_of(record: logging.LogRecord) -> Event:
+def event_of(record: logging.LogRecord) -> LoggedEvent:
     """Return a log record as an event."""
     data = _place_data(*_place_of(record.__dict__))
     for name, value in record.__dict__.items():

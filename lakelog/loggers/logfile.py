@@ -27,7 +27,7 @@ import orjson
 
 from lakelog.loggers.buffer import DiskBuffer
 from lakelog.loggers.destination import LakeOrPath, opened_lake
-from lakelog.loggers.follower import Follower
+from lakelog.loggers.follower import FileFollower
 from lakelog.loggers.queue import EventQueue, QueueStats
 from lakelog.loggers.recorder import Recorder
 
@@ -44,7 +44,7 @@ class LogFile:
     def __init__(self, path: str, kind_pattern: bytes, stamp: bytes, rotate_bytes: int) -> None:
         self.path, self.rotate_bytes = path, rotate_bytes
         self._kind, self._stamp = re.compile(kind_pattern), re.compile(stamp)
-        self.follower: Follower | None = None
+        self.follower: FileFollower | None = None
         self._fd, self._inode = -1, 0
         self._is_torn, self._written = False, 0
         self._summaries: list[threading.Thread] = []
@@ -176,7 +176,7 @@ def queue_of_file(
         queue = _QUEUES[name]
         file = queue.destination
         if lake is not None and isinstance(file, LogFile) and file.follower is None:
-            file.follower = Follower(lake, name)
+            file.follower = FileFollower(lake, name)
         return queue
 
 
@@ -217,7 +217,7 @@ class LineLog:
         lake_path = opened_lake(lake).path if lake is not None else None
         self._queue = queue_of_file(os.fspath(path), kind_pattern, stamp, lake_path, rotate_bytes)
         self._follower = (
-            Follower(lake_path, os.path.realpath(path)) if lake_path is not None else None
+            FileFollower(lake_path, os.path.realpath(path)) if lake_path is not None else None
         )
         self.put = self._queue.put
 

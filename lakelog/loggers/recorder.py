@@ -18,9 +18,9 @@ from lakelog.loggers.destination import LakeOrPath, queue_of
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.values import encode_event
 
-Event = dict[str, Any]
-Sample = float | Callable[[Event], bool]
-Redact = Callable[[Event], Event | None]
+LoggedEvent = dict[str, Any]
+Sample = float | Callable[[LoggedEvent], bool]
+Redact = Callable[[LoggedEvent], LoggedEvent | None]
 
 
 class HasIds(Protocol):
@@ -63,7 +63,7 @@ class Recorder:
         """Whether events are needed as they are, and not as lines."""
         self.put = self._queue.put
 
-    def record(self, event: Event) -> None:
+    def record(self, event: LoggedEvent) -> None:
         """Queue an event: columns with `time` first, and `data`, a dict of its own, last."""
         try:
             data = event["data"]
@@ -96,7 +96,7 @@ class Recorder:
         """Counts of the queue, which all recorders of one lake in this process share."""
         return self._queue.stats()
 
-    def _hooked(self, event: Event) -> Event | None:
+    def _hooked(self, event: LoggedEvent) -> LoggedEvent | None:
         """Apply `sample` and `redact`; None if nothing is to be stored."""
         sample = self._sample
         if callable(sample):

@@ -25,7 +25,7 @@ _FAILED = 2
 _RECORDERS: dict[str, Recorder] = {}
 
 
-class Scope(ABC):
+class SpanScope(ABC):
     """What has a beginning and an end, and is what is open in between: a span or an operation."""
 
     def __init__(self, parent: tuple[str, str] | None) -> None:
@@ -70,7 +70,7 @@ class Scope(ABC):
         self.end(error if isinstance(error, Exception) else None)
 
 
-class Span(Scope):
+class Span(SpanScope):
     """An operation from `with` to its end, or from `start` to `end`."""
 
     kind = INTERNAL

@@ -33,7 +33,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Entry:
+class FeedEntry:
     """An entry: its id (guid, link or a hash), what it says, and the files that it names."""
 
     id: str
@@ -49,7 +49,7 @@ class Feed:
     """A feed; `problem` says what is wrong with it, if anything is."""
 
     title: str
-    entries: tuple[Entry, ...]
+    entries: tuple[FeedEntry, ...]
     problem: str = ""
 
 
@@ -77,7 +77,7 @@ def parse(content: bytes, url: str = "", content_type: str = "") -> Feed:
     return Feed(_text(document.feed.get("title")), entries, problem)
 
 
-def _entry(entry: Any) -> Entry:
+def _entry(entry: Any) -> FeedEntry:
     links = [
         Link(_text(link.get("href")), _text(link.get("type")), _size(link.get("length")))
         for link in entry.get("enclosures", ())
@@ -114,7 +114,7 @@ def _json_feed(content: bytes) -> Feed:
     return Feed(_text(feed.get("title")), entries)
 
 
-def _json_entry(item: dict[str, object]) -> Entry:
+def _json_entry(item: dict[str, object]) -> FeedEntry:
     attachments = item.get("attachments")
     links = [
         Link(_text(a.get("url")), _text(a.get("mime_type")), _size(a.get("size_in_bytes")))
@@ -130,10 +130,10 @@ def _json_entry(item: dict[str, object]) -> Entry:
     return _made(_text(item.get("id")), title, link, published, links, [])
 
 
-def _told_apart(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+def _told_apart(entries: Iterable[FeedEntry]) -> tuple[FeedEntry, ...]:
     """Give entries that share an id, but not the files, ids of their own: it happens in real feeds
     that somebody copies an entry to write the next one."""
-    by_id: dict[str, Entry] = {}
+    by_id: dict[str, FeedEntry] = {}
     for entry in entries:
         earlier = by_id.get(entry.id, entry)
         if earlier.enclosures != entry.enclosures or earlier.title != entry.title:
@@ -142,7 +142,7 @@ def _told_apart(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(by_id.values())
 
 
-def _digest(entry: Entry) -> str:
+def _digest(entry: FeedEntry) -> str:
     fields = (entry.title, str(entry.published or ""), *(e.url for e in entry.enclosures))
     return hashlib.sha256("\0".join(fields).encode("utf-8", "replace")).hexdigest()
 
@@ -154,11 +154,11 @@ def _made(
     published: datetime | None,
     enclosures: list[Link],
     transcripts: list[Link],
-) -> Entry:
+) -> FeedEntry:
     """Return an entry; one without an id is known by its link, or by what it says."""
     enclosed = tuple(e for e in enclosures if e.url)
     offered = tuple(t for t in transcripts if t.url)
-    entry = Entry(id or link, title, link, published, enclosed, offered)
+    entry = FeedEntry(id or link, title, link, published, enclosed, offered)
     return entry if entry.id else replace(entry, id=_digest(entry)[:32])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lakelog.pipeline.fact_log import COMPLETE, DISCOVER, FAIL, PROCESS, Fact
 
-Key = tuple[str, str]
+ItemKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Standing:
         return float(failure.get("retry_at") or 0)
 
 
-def key_of(fact: Fact) -> Key:
+def key_of(fact: Fact) -> ItemKey:
     """Return source and id of the item that a fact is about."""
     return str(fact.get("source") or ""), str(fact.get("subject") or "")
 

@@ -32,7 +32,7 @@ from lakelog.event.encode import from_micros
 from lakelog.lake import Lake
 from lakelog.pipeline import fact_log
 from lakelog.pipeline.fact_log import COMPLETE, DISCOVER, FAIL, PROCESS, Fact, FactLog
-from lakelog.pipeline.standing import Item, Key, Standing, key_of, state_of
+from lakelog.pipeline.standing import Item, ItemKey, Standing, key_of, state_of
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk
 
@@ -97,10 +97,10 @@ class WorkQueue:
         self._log = fact_log.open_log(log)
         self.name, self.attempts, self.timeout = name, attempts, timeout
         self._backoff, self._backoff_max = backoff, backoff_max
-        self._items: dict[Key, Standing] = {}
+        self._items: dict[ItemKey, Standing] = {}
         # Those among them that are not completed or dead, and those that are claimed.
-        self._open: dict[Key, Standing] = {}
-        self._taken: dict[Key, Standing] = {}
+        self._open: dict[ItemKey, Standing] = {}
+        self._taken: dict[ItemKey, Standing] = {}
         self._mutex = threading.RLock()
 
     def add(self, items: Iterable[Item]) -> int:
@@ -109,7 +109,7 @@ class WorkQueue:
         Raises InvalidEvent for an item that cannot be stored; then none is.
         """
         with self._exclusive() as facts:
-            new: dict[Key, Fact] = {}
+            new: dict[ItemKey, Fact] = {}
             for item in items:
                 key = item.source, item.id
                 if key not in self._items and key not in new:
@@ -174,7 +174,7 @@ class WorkQueue:
         are given. With `forever` new items are waited for. `progress` is called in this thread, as
         items are completed or dead. Raises OSError if outcomes cannot be stored.
         """
-        worker = _Worker(self, process, concurrency, batch or concurrency)
+        worker = _QueueWorker(self, process, concurrency, batch or concurrency)
         worker.quota = float("inf") if max_items is None else max_items
         worker.forever, worker.progress = forever, progress
         worker.only = None if only is None else {(item.source, item.id) for item in only}
@@ -196,7 +196,7 @@ class WorkQueue:
                 raise
             self._learn(facts)
 
-    def _snapshot(self) -> dict[Key, Standing]:
+    def _snapshot(self) -> dict[ItemKey, Standing]:
         with self._mutex:
             self._refresh()
             return dict(self._items)
@@ -223,7 +223,7 @@ class WorkQueue:
                 else:
                     index.pop(key, None)
 
-    def _fact(self, fact_type: str, key: Key, data: Mapping[str, object], step: str) -> Fact:
+    def _fact(self, fact_type: str, key: ItemKey, data: Mapping[str, object], step: str) -> Fact:
         # The id tells what is said of which item, so that a lake stores no fact twice.
         moment = from_micros(time.time_ns() // 1000).replace(tzinfo=None)
         return {
@@ -249,12 +249,12 @@ class WorkQueue:
         return self._fact(FAIL, (item.source, item.id), data, f"fail/{item.attempt}")
 
 
-class _Worker:
+class _QueueWorker:
     """One worker, for one run."""
 
     quota = float("inf")
     forever = False
-    only: set[Key] | None = None
+    only: set[ItemKey] | None = None
     progress: ProgressCallback | None = None
 
     def __init__(self, work: WorkQueue, process: Processor, concurrency: int, batch: int) -> None:
@@ -434,7 +434,7 @@ class _Worker:
                 selection.append(Item(source, id, standing.data, standing.attempt + 1))
         return selection
 
-    def _candidates(self) -> Collection[tuple[Key, Standing]]:
+    def _candidates(self) -> Collection[tuple[ItemKey, Standing]]:
         """Return the open items that this run is for."""
         standings = self._work._open
         if self.only is None:
