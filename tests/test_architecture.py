@@ -33,9 +33,9 @@ ORDER = {
     "runtime": "progress living forks lazy interpreter closest signals locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
     "store": """paths modes regular_file disk document volume wal entry manifest page_tree hosts
-        move_pack ref refs branch_life policy signatures verified_files machine bootstrap tracking
-        sealer_process clock tail receipt append_batch writer async_append publish trim thinning
-        history_window resolve history stats""",
+        move_pack ref merge_note refs branch_life policy signatures verified_files machine
+        bootstrap tracking sealer_process clock tail receipt append_batch writer async_append
+        publish trim thinning history_window resolve history stats""",
     "segments": """sql arrays quoted_text payload_layout line_layout connection typed
         field_inference column_encoding typed_rows payload_columns bloom segment
         identity_run frame_sql rows segment_sql""",

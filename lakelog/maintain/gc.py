@@ -39,11 +39,12 @@ from lakelog.store.paths import (
     parse_wal,
 )
 from lakelog.store.publish import Change, publish
-from lakelog.store.thinning import DAY, HOUR, pack
+from lakelog.store.thinning import HOUR, pack
 
 # Names deleted for one look at the refs: a ref that is made meanwhile is noticed before the next.
 BATCH = 500
 _EVERY = HOUR
+_DAY = 24 * HOUR
 # A manifest without its segments would be damage; a segment without manifest is garbage again.
 _ORDER = ("manifests", "ids", "segments")
 
@@ -237,19 +238,19 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
             for name in disk.listing(folder):
                 # They may be written before the move that adds their segment: they get a day.
                 is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
-                if not is_alive and now_us - _stamp(f"{folder}/{name}") >= DAY:
+                if not is_alive and now_us - _stamp(f"{folder}/{name}") >= _DAY:
                     disk.unlink(f"{folder}/{name}")
         store.verified.keep(lambda digest: bytes.fromhex(digest) in live)
         for name in disk.listing(paths.cache):
             path = f"{paths.cache}/{name}"
-            if name.startswith(SPILL) and now_us - _newest(path) >= DAY:
+            if name.startswith(SPILL) and now_us - _newest(path) >= _DAY:
                 for file in disk.listing(path):
                     disk.unlink(f"{path}/{file}")
                 disk.remove_dir(path)
         for name in disk.listing(paths.buffers):
             path = f"{paths.buffers}/{name}"
             # What has lines is stored by the next process that logs.
-            is_young = now_us - _stamp(path) < DAY or os.path.getsize(path) > 0
+            is_young = now_us - _stamp(path) < _DAY or os.path.getsize(path) > 0
             if not is_young and not disk.is_locked(path):
                 disk.unlink(path)
 

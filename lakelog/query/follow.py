@@ -30,6 +30,7 @@ from lakelog.store import wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
+from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head
 from lakelog.store.tail import PendingFrames, Tail
 
@@ -166,15 +167,23 @@ class Follower:
                 if move.generation != generation:
                     yield from self._since(self._store.manifests.of(before))
                     state = self._store.manifests.of(move)
-                    self._bound, generation = state.next_seq, move.generation
-                    yield BranchRewound(move.op, move.snapshot, state.totals.events)
+                    if note := MergeNote.of(move):
+                        # What was given is there, with other numbers behind those that came.
+                        self._bound = note.first
+                        yield from self._since(state, note.first + note.count)
+                        self._bound, generation = state.next_seq, move.generation
+                    else:
+                        self._bound, generation = state.next_seq, move.generation
+                        yield BranchRewound(move.op, move.snapshot, state.totals.events)
                 before = move
         yield from self._since(self._store.manifests.of(head.move))
 
-    def _since(self, state: Manifest) -> Iterator[pa.Table]:
-        """Yield a state's events from the bound on, those given from the tail left out."""
+    def _since(self, state: Manifest, end: int = 0) -> Iterator[pa.Table]:
+        """Yield a state's events from the bound on, up to `end` if that is given, those given from
+        the tail left out."""
         start, self._bound = self._bound, state.next_seq
-        entries = [e for e in self._events(state) if e.seq[1] >= start]
+        end = end or state.next_seq
+        entries = [e for e in self._events(state) if e.seq[1] >= start and e.seq[0] < end]
         if not entries:
             return
         seen_table = pa.table(
@@ -190,7 +199,7 @@ class Follower:
             rows = segment_sql.rows_sql(self._store.paths, group)
             source = f"""SELECT {_NARROW} FROM ({rows}) AS r
                 LEFT JOIN given ON r.origin = given.writer
-                WHERE r.seq >= {start} AND (upto IS NULL OR r.position >= upto)
+                WHERE r.seq >= {start} AND r.seq < {end} AND (upto IS NULL OR r.position >= upto)
                 AND NOT EXISTS
                 (FROM ids WHERE ids.id = r.id AND ids.source = coalesce(r.source, ''))"""
             found = self._ask(source, "ORDER BY seq")

@@ -3,14 +3,14 @@
 States are thinned, so parents cannot be followed far. What can be relied on: a branch that was not
 rewound since a move contains that move's events, and a rewind raises its generation (F7.5). So a
 move that both sides had in common is remembered (known.py), and from there each side is judged by
-its own log. A merge names the remote's move whose events it brought (F7.14), and counts as long as
-the branch was not rewound since: no other lake writes our moves.
+its own log. A merge is no such rewind, though it raises the generation: it loses no event, but
+gives ours other numbers. It names the remote's move that the branch goes on from (F7.14), and is
+believed because no other lake writes our moves.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from lakelog.errors import Diverged, TransferRefused
@@ -19,14 +19,13 @@ from lakelog.remotes import known
 from lakelog.remotes.known import KnownBranch, KnownRemote, Place, place_of
 from lakelog.remotes.site import Site
 from lakelog.store.bootstrap import Store
+from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head, Move
 
 MAINTENANCE = {"compact", "maintain"}
 """Moves that change files and no events."""
 _REWINDS = {"rollback", "undo", "repair"}
 _MOVES_MAX = 1_000
-_MERGED = re.compile(r"move (\d+) of generation (\d+), state ([0-9a-f]{64})$")
-"""What the message of a merge ends with."""
 
 
 def settled(lake: Lake, branch: str) -> Head:
@@ -53,25 +52,35 @@ def same_lake(store: Store, remote: KnownRemote, lake: str, dry_run: bool = Fals
     return remote
 
 
-def is_contained(store: Store, site: Site, branch: KnownBranch, local: Move, remote: Move) -> bool:
-    """Whether the local branch has all events of the remote one, as far as can be told."""
+def is_contained(
+    store: Store,
+    site: Site,
+    branch: KnownBranch,
+    local: Move,
+    remote: Move,
+    *,
+    over_merges: bool = True,
+) -> bool:
+    """Whether the local branch has all events of the remote one, as far as can be told; without
+    `over_merges` with their numbers, too."""
+    moves = list(_since_rewind(store, local, over_merges))
     common = branch.common
     if (
         common
-        and common.local.generation == local.generation
+        and any(move.number <= common.local.number for move in moves)
         and common.local.number <= local.number
         and common.remote.generation == remote.generation
         and _is_in_log(site, common.remote, remote)
         and _is_maintained(site, remote, common.remote.number)
     ):
         return True
-    if _names(store, local, remote.snapshot):
+    if any(move.snapshot == remote.snapshot for move in moves):
         return True
     return any(
         _is_since(place, remote)
         and _is_passed(site, place, remote)
         and _is_maintained(site, remote, place.number)
-        for place in merged_places(store, local)
+        for place in _merged_places(moves)
     )
 
 
@@ -90,28 +99,14 @@ def is_ahead(store: Store, site: Site, branch: KnownBranch, local: Move, remote:
     return _is_empty(store, local) or _is_named(site, local.snapshot, remote)
 
 
-def merged_message(name: str, events: int, known: int, place: Place) -> str:
-    """Return the message of a move that merges a state of `name`, seen at a place."""
-    counts = f"{events:,} events" + (f", {known:,} known" if known else "")
-    number, generation = place.number, place.generation
-    return f"{name}: {counts}; move {number} of generation {generation}, state {place.snapshot}"
-
-
-def merged_places(store: Store, local: Move) -> Iterator[Place]:
-    """Yield the places whose events the local branch has by a merge, the newest first."""
-    for move in _since_rewind(store, local):
-        match = _MERGED.search(move.message) if move.op == "merge" else None
-        if match:
-            yield Place(int(match[1]), int(match[2]), match[3])
-
-
 def shared_place(
     store: Store, site: Site, branch: KnownBranch, local: Move, remote: Move
 ) -> Place | str:
-    """Return the newest place of the remote branch whose events are on both branches, neither of
-    which was rewound since, as far as can be told; or the reason why there is none."""
+    """Return the newest place of the remote branch that both branches go on from, with its numbers,
+    as far as can be told; or the reason why there is none."""
     common = branch.common
-    places = [place for place in merged_places(store, local) if _is_since(place, remote)]
+    moves = _since_rewind(store, local, over_merges=False)
+    places = [place for place in _merged_places(moves) if _is_since(place, remote)]
     # A merge may be with another remote, so its move has to be there.
     passed = [place for place in places if _is_passed(site, place, remote)]
     if common and common.local.generation == local.generation and _is_since(common.remote, remote):
@@ -122,9 +117,15 @@ def shared_place(
         place = _named_on_both(store, site, local, remote)
         return place or "no state is known that both had: they have no past in common"
     if common.local.generation != local.generation:
-        return "it was rewound here (a rollback or undo) since both had the same events"
+        return (
+            "it was rewound here (a rollback or undo), or merged with another remote, since both"
+            " had the same events"
+        )
     if common.remote.generation != remote.generation:
-        return "it was rewound there (a rollback or forced push) since both had the same events"
+        return (
+            "it was rewound there (a rollback, a forced push or a merge) since both had the same"
+            " events"
+        )
     return "the move that both had in common is gone there"
 
 
@@ -142,7 +143,8 @@ def _is_passed(site: Site, place: Place, remote: Move) -> bool:
 def _named_on_both(store: Store, site: Site, local: Move, remote: Move) -> Place | None:
     """Return the newest move of the remote branch that names a state which the local one names,
     too, both since their last rewinds."""
-    named = {move.snapshot for move in _since_rewind(store, local) if move.op not in _REWINDS}
+    moves = _since_rewind(store, local, over_merges=False)
+    named = {move.snapshot for move in moves if move.op not in _REWINDS}
     lowest = max(remote.number - _MOVES_MAX, 0)
     for number in range(remote.number, lowest, -1):
         head = site.move(remote.branch, number)
@@ -181,17 +183,23 @@ def _is_unchanged(store: Store, local: Move, since: int) -> bool:
     return since <= local.number
 
 
-def _names(store: Store, local: Move, snapshot: str) -> bool:
-    """Whether a move of the local branch since the last rewind names a state."""
-    return any(move.snapshot == snapshot for move in _since_rewind(store, local))
+def _merged_places(moves: Iterable[Move]) -> Iterator[Place]:
+    """Yield the places that merges among moves name."""
+    for note in filter(None, map(MergeNote.of, moves)):
+        yield Place(note.number, note.generation, note.snapshot)
 
 
-def _since_rewind(store: Store, local: Move) -> Iterator[Move]:
-    """Yield the moves of the local branch since its last rewind, the newest first."""
+def _since_rewind(store: Store, local: Move, over_merges: bool) -> Iterator[Move]:
+    """Yield the moves of the local branch since its last rewind, the newest first; with
+    `over_merges` since the last one that may have lost events."""
+    generation = local.generation
     for move in store.refs.newest_first(local.branch):
-        if move.generation != local.generation:
+        if move.number > local.number:
+            continue
+        if move.generation != generation:
             return
         yield move
+        generation -= over_merges and move.op == "merge"
 
 
 def _is_named(site: Site, snapshot: str, remote: Move) -> bool:

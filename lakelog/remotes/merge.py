@@ -2,26 +2,23 @@
 
     1 prove that neither side lost or changed anything since the state that both had
     2 join the entries, of which each key may have changed on one side alone
-    3 write the rows that are only there, and their identity keys
-    4 publish all as one move, which names the state whose events it brought (F7.14)
+    3 write our rows since that state again, to follow theirs
+    4 publish all as one move, which names their state (F7.14)
 
-What is written is used again for a later head of the branch while it is right there: events may
-come meanwhile, but none with an id of these, and nothing that joins in another way.
+Theirs stay as they are, with their numbers, for other lakes have them: a push of the merge goes on
+from what is there, and only here do rows get new numbers, which the generation tells (F7.5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from lakelog.errors import Diverged, TransferRefused
-from lakelog.ingest.batch import Job
 from lakelog.lake import Lake
 from lakelog.maintain.row_removal import dedupes
-from lakelog.maintain.seal import open_run
 from lakelog.remotes import merge_rows
-from lakelog.remotes.ancestry import merged_message, refusal
+from lakelog.remotes.ancestry import refusal
 from lakelog.remotes.known import Place
 from lakelog.remotes.merge_records import (
     Conflict,
@@ -30,17 +27,15 @@ from lakelog.remotes.merge_records import (
     join_records,
     live_entries,
 )
-from lakelog.remotes.merge_rows import ForeignReader, ForeignRows, RowSpan
+from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan
 from lakelog.segments import identity_run, segment
-from lakelog.store import disk
+from lakelog.store import disk, manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun, Record, Removal, SegmentEntry
+from lakelog.store.entry import Entry, IdRun, Record, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest
+from lakelog.store.merge_note import MergeNote
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _HARMLESS = {"seal", "ingest", "compact", "maintain"}
 """Moves that may come while a merge is written: they add, or change no event."""
@@ -56,29 +51,12 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Joined:
-    """What brings entries of the others here: `records`, those that remove first, and segments of
-    `quarantined` lines that are only there."""
+    """What brings ours to theirs, but for events: entries that remove something, records, and
+    segments of quarantined lines."""
 
-    records: tuple[Record | Removal, ...]
+    removals: tuple[Removal, ...]
+    records: tuple[Record, ...]
     quarantined: tuple[SegmentEntry, ...]
-
-
-@dataclass(frozen=True)
-class _Written:
-    """What was written for a merge onto a state."""
-
-    state: Manifest
-    joined: _Joined
-    rows: ForeignRows
-    quarantined: tuple[SegmentEntry, ...]
-    keys: Any
-    runs: tuple[IdRun, ...]
-
-    def fits(self, store: Store, state: Manifest, joined: _Joined) -> bool:
-        """Whether it is right on a later state, too, which joins as given."""
-        had = {run.digest for run in self.state.ids}
-        fresh = [open_run(store, run) for run in state.ids if run.digest not in had]
-        return joined == self.joined and _share_none(self.keys, fresh)
 
 
 class Merge:
@@ -87,49 +65,50 @@ class Merge:
     def __init__(
         self, lake: Lake, url: str, name: str, base: Manifest, place: Place, theirs: Manifest
     ) -> None:
-        """`base` is a state whose events both have, `place` that of `theirs`, and `name` what the
+        """`base` is a state that both grew from, `place` that of `theirs`, and `name` what the
         remote's branch is called here."""
         self._store, self._branch = lake.store, lake.branch_name
         self._url, self._name, self._place = url, name, place
         self._base, self._theirs = base, theirs
         self._shared = live_entries(lake.store, base)
         self._there = live_entries(lake.store, theirs)
-        fresh = (e for e in self._there.events.values() if e.seq[1] >= base.next_seq)
-        self._span = RowSpan(theirs, tuple(fresh), base.next_seq)
-        self._reader = ForeignReader(lake.store, url, lake.engine)
-        self._tail = Job(lake.store, lake.branch_name, lake.engine)
-        self._written: _Written | None = None
+        self._span = self._since(theirs, self._there, base.next_seq)
+        self._sieve = RowSieve(lake.store, url, lake.engine)
+        self._found, self._next = OwnRows(), base.next_seq
 
     def preview(self, head: Head) -> Merged:
         """Count what a merge onto a head would bring. Raises Diverged, TransferRefused."""
         state = self._store.manifests.of(head.move)
-        ours = live_entries(self._store, state)
+        ours, found = live_entries(self._store, state), OwnRows()
         self._join(state, ours)
-        rows = ForeignRows()
-        for _ in self._unknown(state, ours, self._pending(), rows):
+        span = self._since(state, ours, self._base.next_seq)
+        for _ in self._sieve.unknown(span, self._span, found):
             pass
-        return self._counts(rows)
+        return self._counts(state, found)
 
     def publish(self, judged: Head) -> Merged | None:
         """Merge onto the head that was `judged`, or one that follows it; None if the branch changed
-        in another way meanwhile. Raises Diverged, TransferRefused, StaleFiles, OSError."""
+        in another way meanwhile. Raises Diverged, TransferRefused, Damaged, StaleFiles, OSError."""
+        counts: Merged | None = None
 
         def plan(head: Head, state: Manifest) -> Change | None:
-            return self._change(state) if self._follows(head, judged) else None
+            nonlocal counts
+            if not self._follows(head, judged):
+                return None
+            change, counts = self._change(state)
+            return change
 
-        head = publish(self._store, self._branch, plan, discard=self._discard)
-        if head is None or self._written is None:
+        if publish(self._store, self._branch, plan, discard=self._discard) is None:
             return None
         # Just written and synced by us: the first query need not hash them.
-        keys, paths = [entry.key for entry in self._written.rows.entries], self._store.paths
-        self._store.verified.add_all([(key, paths.object("segments", key)) for key in keys])
-        return self._counts(self._written.rows)
+        paths = self._store.paths
+        self._store.verified.add_all(
+            [(entry.key, paths.object("segments", entry.key)) for entry in self._found.entries]
+        )
+        return counts
 
     def _discard(self) -> None:
-        self._written = None
-
-    def _counts(self, rows: ForeignRows) -> Merged:
-        return Merged(rows.events, self._span.count - rows.events)
+        self._found, self._next = OwnRows(), self._base.next_seq
 
     def _follows(self, head: Head, judged: Head) -> bool:
         """Whether only harmless moves came since the head that was judged."""
@@ -140,29 +119,22 @@ class Merge:
                 return False
         return head.move.generation == judged.move.generation
 
-    def _change(self, state: Manifest) -> Change:
-        """Return the change that merges onto a state. Raises Diverged, TransferRefused."""
-        ours = live_entries(self._store, state)
-        joined = self._join(state, ours)
-        if not (self._written and self._written.fits(self._store, state, joined)):
-            self._written = self._write(state, ours, joined)
-        written, counts = self._written, self._counts(self._written.rows)
-        removals = [entry for entry in joined.records if isinstance(entry, Removal)]
-        records = [entry for entry in joined.records if isinstance(entry, Record)]
-        return Change(
-            "merge",
-            merged_message(self._name, counts.events, counts.known, self._place),
-            entries=(*removals, *written.rows.entries, *written.quarantined, *records),
-            ids_add=written.runs,
-            is_right=lambda: _share_none(written.keys, self._pending()),
-        )
+    def _since(self, state: Manifest, entries: LiveEntries, first: int) -> RowSpan:
+        """The rows of a state from a number on."""
+        fresh = (entry for entry in entries.events.values() if entry.seq[1] >= first)
+        return RowSpan(state, tuple(fresh), first)
+
+    def _counts(self, state: Manifest, found: OwnRows) -> Merged:
+        known = state.next_seq - self._base.next_seq - found.events
+        return Merged(self._span.count - known, known)
 
     def _join(self, state: Manifest, ours: LiveEntries) -> _Joined:
-        """Return what joins the entries that are no events with those of a state. Raises
-        Diverged, TransferRefused."""
-        for side, present in (("here", state), ("there", self._theirs)):
+        """Return what joins our entries that are no events with theirs. Raises Diverged,
+        TransferRefused."""
+        for side, present, live in (("here", state, ours), ("there", self._theirs, self._there)):
             reason = removed_since(self._store, self._base, present)
-            if reason:
+            if reason or not self._grew(live):
+                reason = reason or "events got other numbers"
                 raise self._refused(f"{reason} {side} since both had the same events")
         self._require_counted()
         try:
@@ -170,53 +142,79 @@ class Merge:
         except Conflict as conflict:
             raise self._refused(str(conflict)) from None
         removals, quarantined = join_quarantine(self._shared, ours, self._there)
-        return _Joined((*removals, *records), tuple(quarantined))
+        removals += [entry for entry in records if isinstance(entry, Removal)]
+        added = [entry for entry in records if isinstance(entry, Record)]
+        return _Joined(tuple(removals), tuple(added), tuple(quarantined))
 
     def _require_counted(self) -> None:
-        """Refuse a state that contradicts itself, or that wrote rows which both had again."""
-        events, totals = self._there.events, self._theirs.totals
-        if sum(entry.events for entry in events.values()) != totals.events:
+        """Refuse a state that contradicts itself."""
+        events = sum(entry.events for entry in self._there.events.values())
+        if events != self._theirs.totals.events:
             raise TransferRefused(
                 f"{self._url}: its state does not count the events of its segments: refused,"
                 " nothing was changed; run `lakelog verify` on it"
             )
-        old = (e for e in events.values() if e.seq[0] < self._base.next_seq)
-        if any(e.key not in self._shared.events and not e.made_from for e in old):
-            raise self._refused("events were written again there since both had the same ones")
+        self._sieve.require_whole(self._span)
 
-    def _write(self, state: Manifest, ours: LiveEntries, joined: _Joined) -> _Written:
-        """Write rows, quarantined lines and identity keys that are only there."""
-        store, pending, commit = self._store, self._pending(), disk.random_hex()
-        target = segment.rows_target(store.settings, state.totals.events)
-        rows = ForeignRows()
-        unknown = self._unknown(state, ours, pending, rows)
-        rows.entries = merge_rows.write_rows(store, unknown, commit, target)
-        fresh = [e for key, e in ours.quarantine.items() if key not in self._shared.quarantine]
-        quarantined = self._reader.quarantined(joined.quarantined, fresh, commit)
-        keys = merge_rows.new_keys(store, self._theirs, self._base, state, pending, rows.keys)
-        high, low = keys
-        runs = (identity_run.write(store.paths, high, low, commit),) if len(high) else ()
-        return _Written(state, joined, rows, tuple(quarantined), keys, runs)
+    def _grew(self, entries: LiveEntries) -> bool:
+        """Whether the events of the base still have their numbers, as far as entries tell: what is
+        in another segment was compacted."""
+        old = (e for e in entries.events.values() if e.seq[0] < self._base.next_seq)
+        return all(e == self._shared.events.get(e.key) or e.made_from for e in old)
 
-    def _unknown(
-        self, state: Manifest, ours: LiveEntries, pending: list[Any], rows: ForeignRows
-    ) -> Iterator[pa.Table]:
-        """Yield the rows that are only there, and count them."""
-        fresh = [e for key, e in ours.events.items() if key not in self._shared.events]
-        tables = self._reader.unknown(self._span, fresh)
-        return merge_rows.count_unknown(self._store, tables, state.ids, pending, rows)
+    def _write(self, state: Manifest, ours: LiveEntries, commit: str) -> None:
+        """Write our rows that are not there, but those that were written for an earlier head."""
+        store, span = self._store, self._since(state, ours, self._next)
+        target = segment.rows_target(store.settings, self._theirs.totals.events)
+        tables = self._sieve.unknown(span, self._span, self._found)
+        self._found.entries += merge_rows.write_rows(store, tables, commit, target)
+        self._next = state.next_seq
 
-    def _pending(self) -> list[Any]:
-        """The identity keys of events that are acknowledged and not sealed yet."""
-        return self._tail.keys_of_tail()
+    def _change(self, state: Manifest) -> tuple[Change, Merged]:
+        """Return the change that adds ours to theirs, and what it counts. Raises Diverged,
+        TransferRefused, Damaged."""
+        ours, commit = live_entries(self._store, state), disk.random_hex()
+        joined = self._join(state, ours)
+        self._write(state, ours, commit)
+        kept, rewritten = self._quarantined(joined, ours, commit)
+        counts, place = self._counts(state, self._found), self._place
+        first, count = self._base.next_seq, self._span.count
+        note = MergeNote(first, count, place.number, place.generation, place.snapshot)
+        change = Change(
+            "merge",
+            note.message(self._name, counts.known),
+            entries=(*self._found.entries, *rewritten, *joined.records),
+            ids_add=self._runs(state, commit),
+            onto=_with(self._theirs, (*joined.removals, *kept)),
+            rewind=True,
+        )
+        return change, counts
+
+    def _quarantined(
+        self, joined: _Joined, ours: LiveEntries, commit: str
+    ) -> tuple[list[SegmentEntry], list[SegmentEntry]]:
+        """Return our segments of quarantined lines that are not there: those that are as they were,
+        which no publish need look for, and those that were written again."""
+        fresh = self._there.quarantine.keys() - self._shared.quarantine.keys()
+        theirs = [self._there.quarantine[key] for key in sorted(fresh)]
+        segments = self._sieve.quarantined(joined.quarantined, theirs, commit)
+        kept = [entry for entry in segments if entry.key in ours.quarantine]
+        return kept, [entry for entry in segments if entry.key not in ours.quarantine]
+
+    def _runs(self, state: Manifest, commit: str) -> tuple[IdRun, ...]:
+        """Write our identity keys that are not there."""
+        high, low = merge_rows.own_keys(self._store, state, self._base, self._theirs)
+        return (identity_run.write(self._store.paths, high, low, commit),) if len(high) else ()
 
     def _refused(self, reason: str) -> Diverged:
         return refusal(self._url, self._branch, reason)
 
 
-def _share_none(keys: Any, others: list[Any]) -> bool:
-    """Whether none of the keys is among others."""
-    return not any(identity_run.contains(run, *keys).any() for run in others)
+def _with(state: Manifest, entries: Iterable[Entry]) -> Manifest:
+    """Return a state with more entries, to grow from."""
+    added = tuple(entries)
+    totals = manifest.add_up(state.totals, added)
+    return replace(state, recent=(*state.recent, *added), totals=totals)
 
 
 def removed_since(store: Store, base: Manifest, state: Manifest) -> str:

@@ -2,7 +2,8 @@
 
 A three-way merge by key, of everything that is no event segment. Of a source that is read on, the
 key is not enough: a cursor gets another key as its file grows, so those are compared by the origin
-of their rows, too. What differs only in where or when a source was looked at is no change.
+of their rows, too, and by the file itself where both are of one machine. What differs only in where
+or when a source was looked at is no change.
 """
 
 from __future__ import annotations
@@ -69,30 +70,30 @@ def live_entries(store: Store, state: Manifest) -> LiveEntries:
 def join_records(
     base: dict[Key, Record], ours: dict[Key, Record], theirs: dict[Key, Record]
 ) -> list[Record | Removal]:
-    """Return the entries that bring to our records what only the others changed since `base`, those
-    that remove one first. Raises Conflict."""
+    """Return the entries that bring our changes since `base` to theirs, removals first; also where
+    and when we looked at what neither changed. Raises Conflict."""
     here, there = _changed(base, ours), _changed(base, theirs)
     for key in here & there:
         if _content(ours.get(key)) != _content(theirs.get(key)):
             raise Conflict(_words(key, theirs.get(key) or ours.get(key)))
-    read_here, read_there = _origins(here, base, ours), _origins(there, base, theirs)
-    for origin, keys in read_there.items():
-        if read_here.get(origin, keys) != keys:
+    read_here, read_there = _sources(here, base, ours), _sources(there, base, theirs)
+    for source, keys in read_there.items():
+        if read_here.get(source, keys) != keys:
             key = min(keys)
             raise Conflict(_words(key, theirs.get(key) or base.get(key)))
-    taken = sorted(there - here)
-    removals = [Removal(*key) for key in taken if key not in theirs and key in ours]
-    return [*removals, *(theirs[key] for key in taken if key in theirs)]
+    own = sorted(key for key in (base.keys() | ours.keys()) - there)
+    removals = [Removal(*key) for key in own if key not in ours and key in theirs]
+    return [*removals, *(ours[key] for key in own if key in ours and ours[key] != theirs.get(key))]
 
 
 def join_quarantine(
     base: LiveEntries, ours: LiveEntries, theirs: LiveEntries
 ) -> tuple[list[Removal], list[SegmentEntry]]:
-    """Return what removes quarantined lines that the others settled, and their new segments."""
-    settled = base.quarantine.keys() - theirs.quarantine.keys()
-    removals = [tombstone(ours.quarantine[key]) for key in sorted(settled & ours.quarantine.keys())]
-    had = base.quarantine.keys() | ours.quarantine.keys()
-    return removals, [entry for key, entry in theirs.quarantine.items() if key not in had]
+    """Return what takes quarantined lines from theirs that we settled, and our new segments."""
+    settled = (base.quarantine.keys() - ours.quarantine.keys()) & theirs.quarantine.keys()
+    removals = [tombstone(theirs.quarantine[key]) for key in sorted(settled)]
+    had = base.quarantine.keys() | theirs.quarantine.keys()
+    return removals, [entry for key, entry in ours.quarantine.items() if key not in had]
 
 
 def _changed(base: dict[Key, Record], records: dict[Key, Record]) -> set[Key]:
@@ -109,17 +110,20 @@ def _content(record: Record | None) -> dict[str, object] | None:
     return {name: value for name, value in record.members.items() if name not in status}
 
 
-def _origins(
+def _sources(
     changed: Iterable[Key], base: dict[Key, Record], records: dict[Key, Record]
 ) -> dict[str, set[Key]]:
-    """Return the changed cursors of each origin of rows."""
-    origins: dict[str, set[Key]] = {}
+    """Return the changed cursors of each origin of rows, and of each file of a machine."""
+    sources: dict[str, set[Key]] = {}
     for key in changed:
         if key[0] == "cursor":
             for record in filter(None, (base.get(key), records.get(key))):
-                origin = str(record.members.get("origin") or key[1])
-                origins.setdefault(origin, set()).add(key)
-    return origins
+                members = record.members
+                sources.setdefault(str(members.get("origin") or key[1]), set()).add(key)
+                if members.get("inode") and members.get("host"):
+                    file = [members.get(name) for name in ("host", "device", "inode", "name")]
+                    sources.setdefault(repr(file), set()).add(key)
+    return sources
 
 
 def _words(key: Key, record: Record | None) -> str:

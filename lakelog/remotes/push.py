@@ -116,7 +116,8 @@ class _Push:
             if not contained and not self._force:
                 raise Diverged(self._refusal(branch))
             word = "new" if there is None else "updated" if contained else "forced"
-            move = self._advance(branch, head, there, rewind=word == "forced")
+            is_rewind = there is not None and not self._keeps_numbers(branch, head, there)
+            move = self._advance(branch, head, there, rewind=is_rewind)
             if move is not None or self._result.dry_run:
                 self._result.refs[branch] = word
                 if move is not None:
@@ -161,6 +162,14 @@ class _Push:
         carried = self._store.manifests.text_to_carry(head.move.snapshot)
         with self._named(objects, head.move.snapshot):
             return self._site.advance(branch, there, head.move.snapshot, carried, rewind=rewind)
+
+    def _keeps_numbers(self, branch: str, head: Head, there: Head) -> bool:
+        """Whether all events there keep their numbers: a merge with another remote gives some of
+        them others."""
+        known_branch = self._known.branch(branch)
+        return is_contained(
+            self._store, self._site, known_branch, head.move, there.move, over_merges=False
+        )
 
     def _signatures(self, tag: str, snapshot: str) -> None:
         """Send the signatures of a tag, or of a state."""

@@ -56,6 +56,8 @@ class Change:
     retention: Retention | None = None
     merge_pages: bool = False
     snapshot: str | None = None
+    onto: Manifest | None = None
+    """The state that it grows from, in place of that of the branch; only a merge needs it."""
     rewind: bool = False
     watermarks: dict[str, int] | None = None
     """Replaces the watermarks outright; only a repair past a damaged move needs it."""
@@ -203,7 +205,7 @@ def _next_move(
     now_us = clock.following(head.move.time, started_at)
     if change.snapshot is None:
         state, carried = store.manifests.settle(
-            grow(store, state, change, commit, now_us), change.begun
+            grow(store, change.onto or state, change, commit, now_us), change.begun
         )
         snapshot = state.digest
     else:

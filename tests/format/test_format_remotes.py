@@ -61,32 +61,30 @@ def test_what_a_remote_holds(pushed: tuple[Path, Path]) -> None:
 
 
 def test_what_a_merge_adds(pushed: tuple[Path, Path], home: Path) -> None:
-    """F7.14: rows of new segments, numbered on; the message ends in the move whose state came."""
+    """F7.5, F7.14: theirs as they are, then ours in new segments, numbered on; the generation is
+    one higher, and the message says which numbers came and ends in the move whose state came."""
     here, there, other = pushed[0], pushed[1], home / "other"
     clone(str(there), str(other))
     add(str(here), "more", 5)
     push(str(here))
     add(str(other), "own", 3)
-    before = rows(str(other))
+    before, theirs = rows(str(other)), rows(str(here))
     assert pull(str(other), merge=True).refs["main"] == "merged"
-    after, theirs = rows(str(other)), rows(str(here))
-    assert after[: len(before)] == before
-    assert [row[1:] for row in after[len(before) :]] == [row[1:] for row in theirs[-5:]]
+    after = rows(str(other))
+    assert after[: len(theirs)] == theirs
+    assert [row[1:] for row in after[len(theirs) :]] == [row[1:] for row in before[-3:]]
     assert [row[0] for row in after] == list(range(len(after)))
     with opened(str(other)) as lake, opened(str(there)) as remote:
         move, head = lake.store.refs.head("main").move, remote.store.refs.head("main").move
-        counted = f"move {head.number} of generation {head.generation}, state {head.snapshot}"
-        assert (move.op, move.generation) == ("merge", 0)
-        assert move.message.endswith(counted)
-        own, foreign = (
-            {
-                entry.key: entry.seq
-                for entry in each.store.manifests.segments(each.store.state("main"))
-            }
-            for each in (lake, remote)
-        )
-        shared = own.keys() & foreign.keys()
-        assert all(own[key] == foreign[key] for key in shared)
+        place = f"move {head.number} of generation {head.generation}, state {head.snapshot}"
+        count = len(theirs) - len(before) + 3
+        assert (move.op, move.generation) == ("merge", 1)
+        assert move.message.endswith(f"{count} events from {len(before) - 3} on came; {place}")
+        state = lake.store.state("main")
+        assert state.parent == head.snapshot
+        own = {entry.key: entry for entry in lake.store.manifests.segments(state)}
+        foreign = remote.store.manifests.segments(remote.store.state("main"))
+        assert all(own[entry.key] == entry for entry in foreign)
         lake.append({"type": "more", "id": "more-0"})
         assert lake.count() == len(after)
 
