@@ -6,23 +6,26 @@ compared as the doubles or integers that they are. A uuid may have been written 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-import math
 import re
 import uuid
 from collections.abc import Callable
-from typing import Any
+from decimal import Decimal, InvalidOperation
 
-_INTEGER_MAX = 2**53
+_INTEGER_MAX = 2**63
 _ITEM = re.compile(r"(text|character varying|varchar|uuid|small|int|big|bool|double)")
-Canonical = Callable[[Any], str | None]
+StoredValue = str | list[object] | None
+"""A list where a target has such values."""
+Canonical = Callable[[StoredValue], str | None]
 
 
 def canonical_of(declared: str) -> Canonical | None:
     """Return what makes values of a declared type comparable, None where they are as they are."""
     plain = declared.lower().split("(")[0]
     if plain.endswith("[]"):
-        return _array
+        return functools.partial(_array, is_double=plain.startswith("double"))
     return {"json": _json, "jsonb": _json, "uuid": _uuid}.get(plain)
 
 
@@ -31,8 +34,8 @@ def is_comparable(declared: str) -> bool:
     return not declared.endswith("[]") or _ITEM.match(declared.lower()) is not None
 
 
-def _json(encoded: str | None) -> str | None:
-    if encoded is None:
+def _json(encoded: StoredValue) -> str | None:
+    if not isinstance(encoded, str):
         return None
     try:
         document = json.loads(encoded, parse_int=_number, parse_float=_number)
@@ -41,28 +44,39 @@ def _json(encoded: str | None) -> str | None:
         return encoded
 
 
-def _array(encoded: Any) -> str | None:
+def _array(encoded: StoredValue, *, is_double: bool) -> str | None:
     """A list, perhaps in JSON; its items as text, as they are made those of an array."""
     if encoded is None:
         return None
-    try:
-        is_json = isinstance(encoded, str)
-        items = json.loads(encoded, parse_int=_number, parse_float=_number) if is_json else encoded
-    except (ValueError, RecursionError):
-        return str(encoded)
-    plain = [item if item is None or isinstance(item, str) else json.dumps(item) for item in items]
-    return json.dumps(plain)
+    items: object = encoded
+    if isinstance(encoded, str):
+        try:
+            items = json.loads(encoded, parse_int=_number, parse_float=_number)
+        except (ValueError, RecursionError):
+            return encoded
+    if not isinstance(items, list):
+        return json.dumps(items)
+    return json.dumps([_item(item, is_double=is_double) for item in items])
 
 
-def _uuid(encoded: str | None) -> str | None:
+def _item(item: object, *, is_double: bool) -> str | None:
+    if item is not None and is_double:
+        with contextlib.suppress(InvalidOperation):
+            item = _number(str(item))
+    return item if item is None or isinstance(item, str) else json.dumps(item)
+
+
+def _uuid(encoded: StoredValue) -> str | None:
+    if not isinstance(encoded, str):
+        return None
     try:
-        return None if encoded is None else str(uuid.UUID(encoded))
+        return str(uuid.UUID(encoded))
     except ValueError:
         return encoded
 
 
 def _number(digits: str) -> int | float:
-    value = float(digits)
-    if math.isfinite(value) and value.is_integer() and abs(value) < _INTEGER_MAX:
+    value = Decimal(digits)
+    if value.is_finite() and abs(value) < _INTEGER_MAX and value == value.to_integral_value():
         return int(value)
-    return value
+    return float(value)

@@ -152,7 +152,9 @@ class Conversion:
         """Return the conversion of a column that has a type of the engine."""
         source, is_nested = sql.identifier(column), bool(re.search(r"\]$|\)$", sql_type))
         is_nested = is_nested and not sql_type.startswith("DECIMAL")
-        if sql_type == "JSON" and not column_type.is_json:
+        if sql_type == "JSON" and column_type.is_array:
+            source = f"CASE WHEN {source}::VARCHAR <> 'null' THEN {source} END"
+        elif sql_type == "JSON" and not column_type.is_json:
             # A string without its quotes, and null where it is null.
             source = f"({source}->>'$')"
         if column_type.is_array:
@@ -197,4 +199,6 @@ def _array(items: str, engine_type: str) -> str:
     # A single item that cannot be cast would become null.
     texts = f"TRY_CAST({items} AS VARCHAR[])"
     values = f"TRY_CAST({texts} AS {engine_type})"
-    return f"CASE WHEN list_count({texts}) = list_count({values}) THEN to_json({values}) END"
+    # As text: JSON has no NaN.
+    items = f"to_json(TRY_CAST({values} AS VARCHAR[]))"
+    return f"CASE WHEN list_count({texts}) = list_count({values}) THEN {items} END"

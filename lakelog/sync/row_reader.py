@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -41,7 +41,7 @@ _SHOWN, _FEW = 60, 1_000
 class UnconvertedRow:
     """A row with its values as they were, and what is wrong with one."""
 
-    values: dict[str, Any]
+    values: dict[str, object]
     problem: str
 
 

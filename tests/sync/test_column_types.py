@@ -45,7 +45,7 @@ ROWS: list[dict[str, Any]] = [
         "deep": {"b": [1.0, 1e2], "a": "č"},
         "name": "čeština",
     },
-    {"n": None, "tags": [], "deep": [], "name": "x"},
+    {"n": None, "tags": [], "ids": None, "deep": [], "name": "x"},
     {},
 ]
 FIELDS = ("n", "price", "ok", "when", "day", "u", "tags", "ids", "deep", "name")
@@ -242,6 +242,9 @@ def test_names_of_types() -> None:
         ("json", "1e2", "100.0"),
         ("uuid", "{0B0B4B3E0F1E4C7B8F0C0C0C0C0C0C0C}", "0b0b4b3e-0f1e-4c7b-8f0c-0c0c0c0c0c0c"),
         ("integer[]", '[1, "2", null]', "[1,2,null]"),
+        ("bigint[]", '["9007199254740993"]', "[9007199254740993]"),
+        ("double precision[]", '["1e2", "nan"]', '[100, "NaN"]'),
+        ("jsonb", "[9.007199254740993e15, 1e400]", "[9007199254740993, 2e400]"),
         ("text[]", '["é", true]', '["\\u00e9", "true"]'),
     ],
 )
@@ -263,6 +266,8 @@ def test_types_of_services(home: Path) -> None:
         index = place.server.indices["events"]
         assert index.fields["n"] == {"type": "integer"}
         assert index.fields["message"]["type"] == "keyword"
+        with pytest.raises(SyncRefused, match="data is an object"):
+            synced(path, place.url, table="other", columns={"data": "keyword"})
         with pytest.raises(SyncRefused, match="column n is integer, where long is needed"):
             synced(path, place.url, query=query, columns={"n": "bigint", "message": "keyword"})
     with running(InfluxServer()) as server:

@@ -159,6 +159,7 @@ class ElasticsearchTarget(IntentTarget):
     def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The type that a field has to have, where the declared one does not fit; or nothing."""
         if column.column_type:
+            self._require_plain(column)
             expected = self.type_names.spell(column.column_type)
             return "" if declared == expected else expected
         accepted = self.ACCEPTED[column.kind]
@@ -185,8 +186,16 @@ class ElasticsearchTarget(IntentTarget):
         fields = {"properties": {column.name: self._field(column) for column in columns}}
         self._json("PUT", f"/{_quoted(table)}/_mapping", orjson.dumps(fields))
 
+    def _require_plain(self, column: TargetColumn) -> None:
+        if column.name == _JSON:
+            raise SyncRefused(
+                f"{self.address}: {_JSON} is an object, whose type cannot be another one: name the"
+                " column otherwise with AS"
+            )
+
     def _field(self, column: TargetColumn) -> dict[str, Any]:
         if column.column_type:
+            self._require_plain(column)
             spelling = self.type_names.spell(column.column_type)
             fields: dict[str, dict[str, Any]] = {"date": _DATES, "keyword": _KEYWORD}
             return fields.get(spelling, {"type": spelling})
