@@ -35,10 +35,10 @@ QUIET = 10.0
 _BLOCK = 1 << 22
 
 
-def is_finished(file: FileState, now: float, after: float | None) -> bool:
+def is_finished(file: FileState, now_s: float, after: float | None) -> bool:
     """Whether no process should write to a file any more: its name is that of a rotated or
     compressed file and it was left alone for a while, or it was left alone for `after` seconds."""
-    quiet = now - file.mtime_ns / 1e9
+    quiet = now_s - file.mtime_ns / 1e9
     rotated = is_rotated(file.path)
     return (rotated and quiet >= QUIET) or (after is not None and quiet >= after)
 

@@ -12,7 +12,7 @@ def select_expired(
     *,
     keep: int | None,
     age_us: int | None,
-    now: int,
+    now_us: int,
     present: Collection[str],
 ) -> list[Backup]:
     """Return the backups to delete, oldest first.
@@ -36,6 +36,6 @@ def select_expired(
             # last one it would have none.
             newest = backups_of_file[-1] if backups_of_file[-1].origin in present else None
             deletable.update(
-                b for b in backups_of_file if now - b.made > age_us and b is not newest
+                b for b in backups_of_file if now_us - b.made > age_us and b is not newest
             )
     return sorted(deletable, key=lambda b: b.number)

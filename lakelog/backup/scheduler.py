@@ -297,7 +297,7 @@ class BackupScheduler:
             ours,
             keep=plan.keep,
             age_us=plan.age_us,
-            now=disk.now_us(),
+            now_us=disk.now_us(),
             present=listing.files.keys(),
         )
         for backup in deletable:

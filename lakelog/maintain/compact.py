@@ -92,16 +92,16 @@ def choose(entries: list[SegmentEntry], settings: Settings) -> list[list[Segment
 
 def portions(group: list[SegmentEntry], weights: list[int], limit: int) -> list[list[SegmentEntry]]:
     """Cut a group into parts of at most `limit` bytes of rows; what is longer alone is left out."""
-    parts: list[list[SegmentEntry]] = [[]]
+    groups: list[list[SegmentEntry]] = [[]]
     size = 0
     for entry, weight in zip(group, weights, strict=True):
         if size + weight > limit:
-            parts.append([])
+            groups.append([])
             size = 0
         if weight <= limit:
-            parts[-1].append(entry)
+            groups[-1].append(entry)
             size += weight
-    return [part for part in parts if _is_worth_it(part)]
+    return [part for part in groups if _is_worth_it(part)]
 
 
 def is_due(entries: list[SegmentEntry], settings: Settings) -> bool:
@@ -136,13 +136,13 @@ def compact(
 def _merge_all(
     store: Store, branch: str, merging: _Merging, progress: ProgressCallback | None
 ) -> Compaction:
-    failures, again = list[Damaged](), True
-    while again:
+    failures, is_unfinished = list[Damaged](), True
+    while is_unfinished:
         head = store.refs.head(branch)
         entries = store.manifests.segments(store.manifests.of(head.move))
         groups = choose(entries, store.settings)
         # Groups cut short by the number of files leave some that can be merged once more.
-        again = not failures and any(len(group) == FILES_MAX for group in groups)
+        is_unfinished = not failures and any(len(group) == FILES_MAX for group in groups)
         groups += merging.begin(head, entries, groups)
         for index, group in enumerate(groups):
             try:
@@ -153,7 +153,7 @@ def _merge_all(
             # The group is published with the next one; those before it are.
             if progress and index:
                 progress(index, len(groups))
-        again = merging.end() and again
+        is_unfinished = merging.end() and is_unfinished
         if progress and groups:
             progress(len(groups), len(groups))
     if failures:
@@ -186,9 +186,9 @@ class _Merging:
         self._payloads.neighbours = [entry for entry in entries if entry.fields]
         if self._level <= LEVEL:
             return []
-        merged = {entry.key for group in groups for entry in group}
-        others = (e for e in entries if e.layout == "sorted" and e.key not in merged)
-        return [[entry] for entry in others if self._is_larger(entry)]
+        grouped_keys = {entry.key for group in groups for entry in group}
+        neighbours = (e for e in entries if e.layout == "sorted" and e.key not in grouped_keys)
+        return [[entry] for entry in neighbours if self._is_larger(entry)]
 
     def _is_larger(self, entry: SegmentEntry) -> bool:
         """Whether a segment was written at a lower level."""
@@ -206,13 +206,13 @@ class _Merging:
         check(store, group)
         weights = [_weight(store, entry) for entry in group]
         limit = store.settings.task_memory // _SHARE
-        parts = portions(group, weights, limit)
+        shares = portions(group, weights, limit)
         if len(group) == 1 and weights[0] <= limit:
-            parts = [group]  # also if it is sorted, where it was chosen to be written anew
-        self._useful = self._useful and bool(parts)
-        for part in parts:
-            rows = self._payloads.rows(part)
-            merged = _sorted_segment(rows, part, self._level, self._payloads, self._encoding)
+            shares = [group]  # also if it is sorted, where it was chosen to be written anew
+        self._useful = self._useful and bool(shares)
+        for share in shares:
+            rows = self._payloads.rows(share)
+            merged = _sorted_segment(rows, share, self._level, self._payloads, self._encoding)
             self._publish()
             self._pending = merged
 
@@ -224,18 +224,18 @@ class _Merging:
     def _publish(self) -> None:
         if self._pending is None:
             return
-        merged, self._pending = self._pending, None
-        part, output = merged.group, merged.put(self._store)
-        if _swap(self._store, self._branch, self._head, part, [output]):
-            size = sum(e.bytes for e in part)
-            self.total = _sum(self.total, Compaction(len(part), 1, size, output.bytes))
-            bloom.drop(self._store.paths, (entry.key for entry in part))
+        pending, self._pending = self._pending, None
+        group, output = pending.group, pending.put(self._store)
+        if _swap(self._store, self._branch, self._head, group, [output]):
+            size = sum(e.bytes for e in group)
+            self.total = _sum(self.total, Compaction(len(group), 1, size, output.bytes))
+            bloom.drop(self._store.paths, (entry.key for entry in group))
         else:
             self._useful = False
 
 
-def _sum(first: Compaction, other: Compaction) -> Compaction:
-    pairs = zip(dataclasses.astuple(first), dataclasses.astuple(other), strict=True)
+def _sum(before: Compaction, added: Compaction) -> Compaction:
+    pairs = zip(dataclasses.astuple(before), dataclasses.astuple(added), strict=True)
     return Compaction(*(a + b for a, b in pairs))
 
 
@@ -278,24 +278,26 @@ def _sorted_segment(
     fields = payloads.choose(rows, group, order)
     commit, encodings = disk.random_hex(), _text_encodings(table, order)
     encoder = segment.SegmentEncoder("events", "sorted", commit, level, fields, encodings)
-    texts, last, size = 0, None, rows.text_bytes
+    text_count, future, size = 0, None, rows.text_bytes
     # A row group at a time: a sorted copy of the whole table would double the memory.
-    for at in range(0, len(order), step):
-        part, more = payloads.convert(fields, table.take(order[at : at + step]), rows.schema)
-        size += more
-        texts += len(part) - part["data"].null_count if fields else 0
-        if last:
-            last.result()
-        last, size = encoding.submit(encoder.add, part, size), 0
+    for start in range(0, len(order), step):
+        batch, added_bytes = payloads.convert(
+            fields, table.take(order[start : start + step]), rows.schema
+        )
+        size += added_bytes
+        text_count += len(batch) - batch["data"].null_count if fields else 0
+        if future:
+            future.result()
+        future, size = encoding.submit(encoder.add, batch, size), 0
     key = fields.schema.key if fields else ""
 
     def finish() -> bytes:
         # One thread encodes, in order: what went wrong in the last row group is raised here.
-        if last:
-            last.result()
+        if future:
+            future.result()
         return encoder.finish()
 
-    return _SortedSegment(group, table, key, texts, encoding.submit(finish))
+    return _SortedSegment(group, table, key, text_count, encoding.submit(finish))
 
 
 def _row_group(table: pa.Table) -> int:
@@ -325,14 +327,16 @@ class Payloads:
 
     def rows(self, group: list[SegmentEntry]) -> Rows:
         """Return the rows of a group. Raises DamagedSegment."""
-        read = [(entry, *_read_segment(self._store, entry, segment.read_stored)) for entry in group]
+        sources = [
+            (entry, *_read_segment(self._store, entry, segment.read_stored)) for entry in group
+        ]
         events = Counter[typed.Schema]()
-        for entry, _, schema in read:
+        for entry, _, schema in sources:
             events.update({typed.plain(schema): entry.events} if schema else {})
         # The schema of most rows, with whole texts: structs of another one become text.
         given = events.most_common(1)[0][0] if events else None
         tables, size = [], 0
-        for entry, table, schema in read:
+        for entry, table, schema in sources:
             # From now on seq is a column: sorted rows are no longer in its order.
             if entry.layout == "arrival":
                 seq = arrays.integers(np.arange(table.num_rows) + entry.seq[0])
@@ -341,17 +345,17 @@ class Payloads:
             rows = rows.cast(segment.schema("events", "sorted"))
             if given and schema:
                 structs = table[typed.COLUMN].cast(typed_rows.arrow_type(schema))
-                rows, more = self._typing.recast(
+                rows, added_bytes = self._typing.recast(
                     schema, given, rows.append_column(typed.COLUMN, structs)
                 )
-                size += more + segment.text_bytes(self._store.paths, entry.key)
+                size += added_bytes + segment.text_bytes(self._store.paths, entry.key)
             tables.append(rows)
         merged = pa.concat_tables(tables, promote_options="default")
         if given:
             # They are taken in parts, each of which would put all chunks together once more.
-            at = merged.column_names.index(typed.COLUMN)
+            index = merged.column_names.index(typed.COLUMN)
             structs = merged[typed.COLUMN].combine_chunks()
-            merged = merged.set_column(at, typed.COLUMN, structs)
+            merged = merged.set_column(index, typed.COLUMN, structs)
         return Rows(merged, given, size)
 
     def choose(
@@ -361,22 +365,22 @@ class Payloads:
         if not TYPED:
             return None
         inputs = sorted((e for e in group if e.fields), key=lambda entry: -entry.events)
-        first = group[0].seq[0]
-        beside = sorted(self.neighbours, key=lambda entry: abs(entry.seq[0] - first))
+        start = group[0].seq[0]
+        nearest = sorted(self.neighbours, key=lambda entry: abs(entry.seq[0] - start))
         near = dict[typed.Schema, None]()
-        for entry in (*inputs[:1], *beside[:1]):
+        for entry in (*inputs[:1], *nearest[:1]):
             # A neighbour that is damaged is not this group's damage.
             with contextlib.suppress(DamagedSegment):
                 near[typed.plain(typed.of_entry(self._store.paths, entry))] = None
         return self._typing.choose(rows.table, rows.schema, near, order)
 
     def convert(
-        self, fields: typed_rows.FieldColumns | None, rows: pa.Table, given: typed.Schema | None
+        self, fields: typed_rows.FieldColumns | None, rows: pa.Table, schema: typed.Schema | None
     ) -> tuple[pa.Table, int]:
         """Return rows as they are to be stored, and the bytes of payloads that became structs."""
         if fields:
-            return self._typing.convert(fields.schema, rows, given)
-        return (typed_rows.restored(self._engine, given, rows) if given else rows), 0
+            return self._typing.convert(fields.schema, rows, schema)
+        return (typed_rows.restored(self._engine, schema, rows) if schema else rows), 0
 
 
 def _text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
@@ -385,7 +389,11 @@ def _text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
     columns = table.select(segment.TEXTS).take(rows)
     values = {name: columns[name].combine_chunks().drop_null() for name in columns.column_names}
     scale = len(order) / max(len(rows), 1)
-    return {name: column_encoding.choose(each, scale) for name, each in values.items() if len(each)}
+    return {
+        name: column_encoding.choose(column, scale)
+        for name, column in values.items()
+        if len(column)
+    }
 
 
 def sort_order(table: pa.Table, step: int) -> pa.Array:
@@ -399,18 +407,18 @@ def sort_order(table: pa.Table, step: int) -> pa.Array:
     types = pc.unique(table["type"])
     ranks = np.empty(len(types), dtype=np.int32)
     ranks[arrays.numbers(pc.sort_indices(types))] = np.arange(len(types), dtype=np.int32)
-    kind = ranks[arrays.numbers(pc.index_in(table["type"], value_set=types).cast("int64"))]
+    type_rank = ranks[arrays.numbers(pc.index_in(table["type"], value_set=types).cast("int64"))]
     time, seq = (arrays.numbers(table[name].cast("int64")) for name in ("time", "seq"))
     group = np.zeros(len(seq), dtype=np.int64)
     if len(seq) > step:
-        group[np.lexsort((seq, time, kind))] = np.arange(len(seq)) // step
-    return arrays.integers(np.lexsort((seq, kind, group)))
+        group[np.lexsort((seq, time, type_rank))] = np.arange(len(seq)) // step
+    return arrays.integers(np.lexsort((seq, type_rank, group)))
 
 
-def _read_segment(store: Store, entry: SegmentEntry, read: Callable[[Paths, str], Any]) -> Any:
+def _read_segment(store: Store, entry: SegmentEntry, reader: Callable[[Paths, str], Any]) -> Any:
     """Call `read` on a segment. Raises DamagedSegment where it is missing or no valid Parquet."""
     try:
-        return read(store.paths, entry.key)
+        return reader(store.paths, entry.key)
     except (FileNotFoundError, pa.ArrowException) as error:
         path = store.paths.object("segments", entry.key)
         raise DamagedSegment(path, f"it cannot be read ({' '.join(str(error).split())})") from None
@@ -420,7 +428,7 @@ def rewrite(
     store: Store,
     connection: duckdb.DuckDBPyConnection,
     group: list[SegmentEntry],
-    where: str,
+    condition: str,
     level: int,
     tables: dict[str, Any] | None = None,
 ) -> SegmentEntry:
@@ -432,7 +440,7 @@ def rewrite(
         for name, table in (tables or {}).items():
             cursor.register(name, table)
         source = segment_sql.rows_sql(store.paths, group)
-        rows = cursor.sql(f"SELECT * FROM ({source}) WHERE {where}").to_arrow_table()
+        rows = cursor.sql(f"SELECT * FROM ({source}) WHERE {condition}").to_arrow_table()
     finally:
         cursor.close()
     return write_sorted(store, connection, rows, group, level)

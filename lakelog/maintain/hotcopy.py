@@ -49,15 +49,15 @@ def copy(store: Store, target: str, progress: ProgressCallback | None = None) ->
     Raises AlreadyExists where something else is there, Damaged for a damaged file of the source
     (all others are copied), OSError.
     """
-    there = _prepare(store, target)
-    with disk.claim(f"{there.cache}/copy.lock") as alone:
+    copy_paths = _prepare(store, target)
+    with disk.claim(f"{copy_paths.cache}/copy.lock") as alone:
         if not alone:
             # It would take away what the other one has staged.
             disk.lock(alone.fd, wait=True)
-        return _copy(store, there, progress)
+        return _copy(store, copy_paths, progress)
 
 
-def _copy(store: Store, there: Paths, progress: ProgressCallback | None) -> HotCopy:
+def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) -> HotCopy:
     result = HotCopy()
     heads: dict[str, Head] = {}
     staged: dict[str, dict[str, str]] = {}
@@ -67,27 +67,27 @@ def _copy(store: Store, there: Paths, progress: ProgressCallback | None) -> HotC
     for branch in store.refs.all_branches():
         if not store.refs.numbers(branch):
             continue  # a branch that is being created
-        _refuse_diverged(store, there, branch)
-        heads[branch], staged[branch] = _stage_wals(store, there, branch, result)
+        _refuse_diverged(store, copy_paths, branch)
+        heads[branch], staged[branch] = _stage_wals(store, copy_paths, branch, result)
     # Before the objects: what a tag names that is made later may not be copied.
     # Signatures before tags: each then has the tag that it signs.
     signatures = _read_all(store.paths.signatures)
     tags = _read_all(store.paths.tags)
     damaged = _copy_objects(
-        store, there, lambda name: before.is_settled(name, heads), result, progress
+        store, copy_paths, lambda name: before.is_settled(name, heads), result, progress
     )
-    damaged += _copy_states(store, there, result)
+    damaged += _copy_states(store, copy_paths, result)
     # Only now, when everything that a move names is durable in the copy.
     for branch, head in heads.items():
-        _copy_moves(store, there, branch, head.move.number, result)
-        _put_wals(there, branch, staged[branch])
-    _copy_documents(there.tags, tags, result)
-    _copy_documents(there.signatures, signatures, result)
+        _copy_moves(store, copy_paths, branch, head.move.number, result)
+        _put_wals(copy_paths, branch, staged[branch])
+    _copy_documents(copy_paths.tags, tags, result)
+    _copy_documents(copy_paths.signatures, signatures, result)
     if disk.exists(store.paths.lost):
-        disk.replace_whole(there.lost, disk.read(store.paths.lost))
+        disk.replace_whole(copy_paths.lost, disk.read(store.paths.lost))
     # Else whoever restores the copy would have a lake without its rules.
     if disk.exists(store.paths.policy):
-        disk.replace_whole(there.policy, disk.read(store.paths.policy))
+        disk.replace_whole(copy_paths.policy, disk.read(store.paths.policy))
     # Last: one damaged segment must not keep all others from being backed up.
     if damaged:
         raise Damaged(damaged[0], f"not copied, as {len(damaged)} file(s) were not intact")
@@ -121,8 +121,8 @@ class _Before:
         store = self._store
         states = {tag.snapshot for tag in store.refs.tags()}
         for branch, head in heads.items():
-            first = self._tops.get(branch, 0) + 1
-            numbers = range(first, head.move.number + 1)
+            start = self._tops.get(branch, 0) + 1
+            numbers = range(start, head.move.number + 1)
             states |= {store.refs.read(branch, number).snapshot for number in numbers}
         load = store.manifests.load
         return {e.key for state in states for e in store.manifests.segments(load(state))}
@@ -132,31 +132,33 @@ def _top(paths: Paths, branch: str) -> int:
     return max(filter(None, map(parse_move, disk.listing(paths.head_dir(branch)))), default=0)
 
 
-def _names(paths: Paths, kind: str) -> Iterator[str]:
-    root = f"{paths.root}/{kind}"
+def _names(paths: Paths, object_type: str) -> Iterator[str]:
+    root = f"{paths.root}/{object_type}"
     for folder in hex_dirs(disk.listing(root)):
         yield from filter(None, map(parse_object, disk.listing(f"{root}/{folder}")))
 
 
 def _prepare(store: Store, target: str) -> Paths:
     """Create the directories of the copy, or check that it is a copy of this lake."""
-    there = Paths(target)
-    if there.root == store.paths.root or there.root.startswith(store.paths.root + "/"):
-        raise AlreadyExists(f"{there.root} is the lake itself: choose a directory outside it")
-    if is_lake(there.root):
-        copied = load(there.root)
+    copy_paths = Paths(target)
+    if copy_paths.root == store.paths.root or copy_paths.root.startswith(store.paths.root + "/"):
+        raise AlreadyExists(f"{copy_paths.root} is the lake itself: choose a directory outside it")
+    if is_lake(copy_paths.root):
+        copied = load(copy_paths.root)
         if copied.lake_id != store.lake_id:
-            raise AlreadyExists(f"{there.root} holds another lake: choose another directory")
+            raise AlreadyExists(f"{copy_paths.root} holds another lake: choose another directory")
         raise_format(copied)  # before moves of a newer format are copied into it
-    elif set(_settled_names(there.root)) - {os.path.basename(d) for d in there.directories()}:
-        raise AlreadyExists(f"{there.root} is not empty and no copy of a lake: choose another")
-    disk.make_dirs(there.root)
-    for directory in there.directories():
+    elif set(_settled_names(copy_paths.root)) - {
+        os.path.basename(d) for d in copy_paths.directories()
+    }:
+        raise AlreadyExists(f"{copy_paths.root} is not empty and no copy of a lake: choose another")
+    disk.make_dirs(copy_paths.root)
+    for directory in copy_paths.directories():
         disk.make_dirs(directory)
     # Before the objects: a run that died can then be continued.
-    if not is_lake(there.root):
-        write_config(there, store.lake_id, store.settings)
-    return there
+    if not is_lake(copy_paths.root):
+        write_config(copy_paths, store.lake_id, store.settings)
+    return copy_paths
 
 
 def _settled_names(directory: str) -> list[str]:
@@ -164,34 +166,36 @@ def _settled_names(directory: str) -> list[str]:
     return [name for name in disk.listing(directory) if not name.startswith(disk.TEMPORARY)]
 
 
-def _refuse_diverged(store: Store, there: Paths, branch: str) -> None:
+def _refuse_diverged(store: Store, copy_paths: Paths, branch: str) -> None:
     """Refuse a copy that was written to: its newest move has to be one of the source."""
-    numbers = [n for n in map(parse_move, disk.listing(there.head_dir(branch))) if n]
+    numbers = [n for n in map(parse_move, disk.listing(copy_paths.head_dir(branch))) if n]
     if not numbers:
         return
     number = max(numbers)
-    mine, other = store.paths.move(branch, number), there.move(branch, number)
+    own_path = store.paths.move(branch, number)
+    copy_path = copy_paths.move(branch, number)
     newest = store.refs.head_number(branch)
-    if number > newest or (disk.exists(mine) and disk.read(mine) != disk.read(other)):
+    if number > newest or (disk.exists(own_path) and disk.read(own_path) != disk.read(copy_path)):
         raise AlreadyExists(
-            f"{there.root}: move {number} of branch {branch!r} is not that of {store.paths.root}:"
-            " it was written to, or the lake was repaired; copy to another directory"
+            f"{copy_paths.root}: move {number} of branch {branch!r} is not that of"
+            f" {store.paths.root}: it was written to, or the lake was repaired; copy to another"
+            " directory"
         )
 
 
 def _stage_wals(
-    store: Store, there: Paths, branch: str, result: HotCopy
+    store: Store, copy_paths: Paths, branch: str, result: HotCopy
 ) -> tuple[Head, dict[str, str]]:
     """Copy the good frames of a branch's WALs under temporary names, then look for the head; again,
     as a reader does, if files vanished meanwhile (F12.3). Raises DamagedWal."""
-    disk.make_dirs(there.wal_dir(branch))
+    disk.make_dirs(copy_paths.wal_dir(branch))
     tail = Tail(store.paths, store.refs, branch)
     number = store.refs.head_number(branch)
     for _ in range(ATTEMPTS):
         files = tail.scan()
         staged = {}
         for file in (file for group in files.values() for file in group):
-            temporary = _stage(file, there.wal_dir(branch))
+            temporary = _stage(file, copy_paths.wal_dir(branch))
             if temporary is not None:
                 staged[os.path.basename(file.path)] = temporary
         number = store.refs.head_number(branch)
@@ -226,9 +230,9 @@ def _is_whole(files: list[WalFile], head: Head) -> bool:
     return pick(files, head.move.wal.get(writer, -1))[1]
 
 
-def _put_wals(there: Paths, branch: str, staged: dict[str, str]) -> None:
+def _put_wals(copy_paths: Paths, branch: str, staged: dict[str, str]) -> None:
     """Give the staged WALs their names, and remove those that the source does not have any more."""
-    folder = there.wal_dir(branch)
+    folder = copy_paths.wal_dir(branch)
     # Each replaces an older copy of itself in one step: at no moment a frame is missing.
     for name, path in staged.items():
         disk.rename(path, f"{folder}/{name}")
@@ -240,22 +244,24 @@ def _put_wals(there: Paths, branch: str, staged: dict[str, str]) -> None:
 
 def _copy_objects(
     store: Store,
-    there: Paths,
+    copy_paths: Paths,
     is_settled: Callable[[str], bool],
     result: HotCopy,
     progress: ProgressCallback | None,
 ) -> list[str]:
     """Copy the settled objects that are not there yet; return the paths of damaged ones."""
     damaged, missing = [], []
-    for kind in OBJECTS:
-        for folder in hex_dirs(disk.listing(f"{store.paths.root}/{kind}")):
-            have = set(disk.listing(f"{there.root}/{kind}/{folder}"))
-            names = disk.listing(f"{store.paths.root}/{kind}/{folder}")
-            missing += [f"{kind}/{folder}/{n}" for n in names if parse_object(n) and n not in have]
+    for object_type in OBJECTS:
+        for folder in hex_dirs(disk.listing(f"{store.paths.root}/{object_type}")):
+            have = set(disk.listing(f"{copy_paths.root}/{object_type}/{folder}"))
+            names = disk.listing(f"{store.paths.root}/{object_type}/{folder}")
+            missing += [
+                f"{object_type}/{folder}/{n}" for n in names if parse_object(n) and n not in have
+            ]
             result.kept += sum(n in have for n in names)
     missing = list(filter(is_settled, missing))
     for index, name in enumerate(missing):
-        source, path = f"{store.paths.root}/{name}", f"{there.root}/{name}"
+        source, path = f"{store.paths.root}/{name}", f"{copy_paths.root}/{name}"
         digest = hashlib.sha256()
         disk.make_object_dir(os.path.dirname(path))
         try:
@@ -273,10 +279,10 @@ def _copy_objects(
     return damaged
 
 
-def _copy_states(store: Store, there: Paths, result: HotCopy) -> list[str]:
+def _copy_states(store: Store, copy_paths: Paths, result: HotCopy) -> list[str]:
     """Copy the chunks and indices of state directories that are not there yet; return the paths of
     damaged ones."""
-    damaged, have = [], set(state_files.names_on_disk(there))
+    damaged, have = [], set(state_files.names_on_disk(copy_paths))
     names = filter(state_files.digest_of_name, state_files.names_on_disk(store.paths))
     for name in names:
         if name in have:
@@ -290,47 +296,47 @@ def _copy_states(store: Store, there: Paths, result: HotCopy) -> list[str]:
         except document.NotIntact:
             damaged.append(f"{store.paths.root}/{name}")
             continue
-        disk.put_object(f"{there.root}/{name}", data)
+        disk.put_object(f"{copy_paths.root}/{name}", data)
         result.files, result.bytes = result.files + 1, result.bytes + len(data)
     return damaged
 
 
 def _hash_pieces(path: str, digest: Any) -> Iterator[bytes]:
-    for piece in regular_file.pieces(path):
-        digest.update(piece)
-        yield piece
+    for chunk in regular_file.pieces(path):
+        digest.update(chunk)
+        yield chunk
 
 
-def _copy_moves(store: Store, there: Paths, branch: str, newest: int, result: HotCopy) -> None:
+def _copy_moves(store: Store, copy_paths: Paths, branch: str, newest: int, result: HotCopy) -> None:
     """Copy packed moves, then moves up to the newest, oldest first."""
-    source, folder = store.paths.head_dir(branch), there.head_dir(branch)
+    source, folder = store.paths.head_dir(branch), copy_paths.head_dir(branch)
     disk.make_dirs(folder)
     have, names = set(disk.listing(folder)), sorted(disk.listing(source))
     # Packed files first, and each list in ascending order: a run that dies leaves no gap.
-    packed = [n for n in names if parse_packed(n)]
-    own = [n for n in names if (number := parse_move(n)) is not None and number <= newest]
+    pack_names = [n for n in names if parse_packed(n)]
+    move_names = [n for n in names if (number := parse_move(n)) is not None and number <= newest]
     result.kept += len(have.intersection(names))
-    for name in (n for n in (*packed, *own) if n not in have):
+    for name in (n for n in (*pack_names, *move_names) if n not in have):
         try:
             data = disk.read(f"{source}/{name}")
         except FileNotFoundError:  # packed meanwhile
-            _copy_moves(store, there, branch, newest, result)
+            _copy_moves(store, copy_paths, branch, newest, result)
             return
         disk.create_whole(f"{folder}/{name}", data)
         result.files, result.bytes = result.files + 1, result.bytes + len(data)
     disk.sync_dir(folder)
     # After the sync of those that replace them: gc has merged or thinned these in the source.
-    covered = [n for n in have - set(names) if parse_packed(n) and _is_covered(n, packed)]
+    covered = [n for n in have - set(names) if parse_packed(n) and _is_covered(n, pack_names)]
     for name in covered:
         disk.unlink(f"{folder}/{name}")
     if covered:
         disk.sync_dir(folder)
 
 
-def _is_covered(name: str, packed: list[str]) -> bool:
+def _is_covered(name: str, pack_names: list[str]) -> bool:
     """Whether another packed file covers the span of this one."""
     first, last = parse_packed(name) or (0, 0)
-    spans = filter(None, map(parse_packed, packed))
+    spans = filter(None, map(parse_packed, pack_names))
     return any(low <= first and last <= high for low, high in spans)
 
 
@@ -356,9 +362,9 @@ def _copy_documents(folder: str, files: dict[str, bytes], result: HotCopy) -> No
         if not (disk.exists(path) and disk.read(path) == data):
             disk.replace_whole(path, data)
             result.files, result.bytes = result.files + 1, result.bytes + len(data)
-    there = disk.listing(folder)
-    for name in there:
+    names = disk.listing(folder)
+    for name in names:
         if name not in files and (_is_document(name) or name.startswith(disk.TEMPORARY)):
             disk.unlink(f"{folder}/{name}")
-    if files or there:
+    if files or names:
         disk.sync_dir(folder)

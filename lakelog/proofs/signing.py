@@ -48,38 +48,38 @@ def target(store: Store, branch: str, ref: str) -> Target:
 def sign(
     store: Store,
     branch: str,
-    what: Target,
+    subject: Target,
     key: PrivateKey,
     expires_in: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Statement:
     """Sign a tag or a state, for a time in us or for ever; replaces an older signature of the same
     key. Raises Damaged, OSError."""
-    root, events = snapshot_tree.root(store, what.snapshot, progress)
-    seq = snapshot_tree.seq_range(store, what.snapshot)
+    root, events = snapshot_tree.root(store, subject.snapshot, progress)
+    seq = snapshot_tree.seq_range(store, subject.snapshot)
     now_us = disk.now_us()
     expires = None if expires_in is None else now_us + expires_in
-    branch = store.refs.tag(what.tag).branch if what.tag else branch
+    branch = store.refs.tag(subject.tag).branch if subject.tag else branch
     statement = Statement(
-        store.lake_id, branch, what.tag, what.snapshot, seq, events, root, now_us, expires
+        store.lake_id, branch, subject.tag, subject.snapshot, seq, events, root, now_us, expires
     )
     signed = envelope.sign(statement, key)
-    signatures.write(store.paths, what.tag, what.snapshot, key.public.id, signed)
+    signatures.write(store.paths, subject.tag, subject.snapshot, key.public.id, signed)
     return statement
 
 
-def files(store: Store, what: Target) -> list[SignatureFile]:
+def files(store: Store, subject: Target) -> list[SignatureFile]:
     """Return the signatures of a target; of a state also those of tags that name it."""
-    if what.tag:
-        return signatures.of_tag(store.paths, what.tag)
-    tags = {tag.name for tag in store.refs.tags() if tag.snapshot == what.snapshot}
+    if subject.tag:
+        return signatures.of_tag(store.paths, subject.tag)
+    tags = {tag.name for tag in store.refs.tags() if tag.snapshot == subject.snapshot}
     tagged = [file for file in signatures.listing(store.paths) if file.tag in tags]
-    return signatures.of_state(store.paths, what.snapshot) + tagged
+    return signatures.of_state(store.paths, subject.snapshot) + tagged
 
 
 def check(
     store: Store,
-    what: Target,
+    subject: Target,
     keys: Sequence[PublicKey],
     progress: ProgressCallback | None = None,
     trusted: set[str] | None = None,
@@ -91,22 +91,26 @@ def check(
     `trusted`. Raises Damaged."""
     faults = []
     trusted = set() if trusted is None else trusted
-    for file in files(store, what):
+    for file in files(store, subject):
         try:
-            signed = open_file(store, file, what, keys, lakes)
+            signed = open_file(store, file, subject, keys, lakes)
         except (Damaged, NotProven) as error:
             reason = error.reason if isinstance(error, Damaged) else str(error)
-            faults.append((file.path, f"{what}: {reason}"))
+            faults.append((file.path, f"{subject}: {reason}"))
             continue
         statement = signed.statement
-        root = snapshot_tree.root(store, what.snapshot, progress, trusted, statement.lake)
+        root = snapshot_tree.root(store, subject.snapshot, progress, trusted, statement.lake)
         if root == (statement.root, statement.events):
             return []
-        faults.append((file.path, f"{what}: its events are not those of the signed Merkle root"))
+        faults.append((file.path, f"{subject}: its events are not those of the signed Merkle root"))
     if faults:
         return faults
-    path = store.paths.tag(what.tag) if what.tag else store.paths.object("manifests", what.snapshot)
-    return [(path, _unsigned(what))]
+    path = (
+        store.paths.tag(subject.tag)
+        if subject.tag
+        else store.paths.object("manifests", subject.snapshot)
+    )
+    return [(path, _unsigned(subject))]
 
 
 def check_tags(
@@ -122,8 +126,8 @@ def check_tags(
     names = [name for name in store.refs.tag_names() if _wants_signature(store, name)]
     for name in names:
         try:
-            what = Target(name, store.refs.tag(name).snapshot)
-            faults += check(store, what, keys, progress, trusted, lakes)
+            subject = Target(name, store.refs.tag(name).snapshot)
+            faults += check(store, subject, keys, progress, trusted, lakes)
         except Damaged as error:
             faults.append((error.path, f"tag {name}: {error.reason}"))
     return faults if names else [(store.paths.tags, "the lake has no tag that could be signed")]
@@ -209,7 +213,7 @@ def _wants_signature(store: Store, tag: str) -> bool:
 def open_file(
     store: Store,
     file: SignatureFile,
-    what: Target,
+    subject: Target,
     keys: Sequence[PublicKey],
     lakes: Collection[str] = (),
 ) -> Signed:
@@ -218,17 +222,17 @@ def open_file(
     lake = signed.statement.lake
     if lake != store.lake_id and lake not in lakes:
         raise NotProven(f"it was signed in another lake: `--signed-in {lake}` accepts that one")
-    reason = next(_faults(file, what, signed.statement), None)
+    reason = next(_faults(file, subject, signed.statement), None)
     if reason:
         raise NotProven(reason)
     return signed
 
 
-def _faults(file: SignatureFile, what: Target, statement: Statement) -> Iterator[str]:
+def _faults(file: SignatureFile, subject: Target, statement: Statement) -> Iterator[str]:
     if statement.tag != file.tag:
         yield f"it is the signature of {_name(statement)}, under another name"
-    if statement.snapshot != what.snapshot:
-        difference = f"{statement.snapshot[:12]} was signed, {what.snapshot[:12]} is there now"
+    if statement.snapshot != subject.snapshot:
+        difference = f"{statement.snapshot[:12]} was signed, {subject.snapshot[:12]} is there now"
         yield (
             f"the tag was moved: {difference}"
             if file.tag
@@ -238,9 +242,9 @@ def _faults(file: SignatureFile, what: Target, statement: Statement) -> Iterator
         yield f"the signature expired on {from_micros(statement.expires):%Y-%m-%d %H:%M} UTC"
 
 
-def _unsigned(what: Target) -> str:
-    name = what.tag or what.snapshot[:12]
-    return f"{what} has no signature: `lakelog sign {name} --key KEY` makes one"
+def _unsigned(subject: Target) -> str:
+    name = subject.tag or subject.snapshot[:12]
+    return f"{subject} has no signature: `lakelog sign {name} --key KEY` makes one"
 
 
 def _name(statement: Statement) -> str:
@@ -250,21 +254,21 @@ def _name(statement: Statement) -> str:
 
 
 def newest(
-    store: Store, what: Target, keys: Sequence[PublicKey] = ()
+    store: Store, subject: Target, keys: Sequence[PublicKey] = ()
 ) -> tuple[dict[str, object], Statement]:
     """Return the envelope and statement of the newest signature of a target, of one of the keys if
     any are given. Raises UnknownRef where there is none, Damaged, NotProven."""
     candidates = []
-    for file in files(store, what):
+    for file in files(store, subject):
         body = signatures.read(file.path)
         ids = {key.id[: len(file.key)] for key in keys}
         if not keys or file.key in ids:
             statement = envelope.unverified(body)
-            if reason := next(_faults(file, what, statement), None):
+            if reason := next(_faults(file, subject, statement), None):
                 raise NotProven(f"{file.path}: {reason}")
             candidates.append((statement.time, file.path, body, statement))
     if not candidates:
-        raise UnknownRef(_unsigned(what))
+        raise UnknownRef(_unsigned(subject))
     return max(candidates, key=lambda each: each[:2])[2:]
 
 

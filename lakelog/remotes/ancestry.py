@@ -169,8 +169,8 @@ def _is_maintained(site: Site, remote: Move, since: int) -> bool:
     if not since <= remote.number < since + _MOVES_MAX:
         return False
     numbers = range(since + 1, remote.number + 1)
-    found = (site.move(remote.branch, number) for number in numbers)
-    return all(head is not None and head.move.op in MAINTENANCE for head in found)
+    heads = (site.move(remote.branch, number) for number in numbers)
+    return all(head is not None and head.move.op in MAINTENANCE for head in heads)
 
 
 def _is_unchanged(store: Store, local: Move, since: int) -> bool:

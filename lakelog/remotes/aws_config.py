@@ -75,30 +75,30 @@ def _configured_endpoint(config: configparser.RawConfigParser, settings: dict[st
 def _keys(section: dict[str, str]) -> dict[str, str]:
     if "aws_access_key_id" not in section:
         return {}
-    found = {
+    credentials = {
         "access_key_id": section["aws_access_key_id"],
         "secret_access_key": section.get("aws_secret_access_key", ""),
     }
     token = section.get("aws_session_token")
-    return {**found, "session_token": token} if token else found
+    return {**credentials, "session_token": token} if token else credentials
 
 
 def _ask(profile: str, command: str) -> Credentials:
     """Return the credentials that a program gives, with the time until which they hold."""
-    where = f"credential_process of the AWS profile {profile!r}"
+    setting = f"credential_process of the AWS profile {profile!r}"
     try:
-        words = shlex.split(command)
-        done = subprocess.run(
-            words, capture_output=True, stdin=subprocess.DEVNULL, timeout=_TIMEOUT, check=False
+        arguments = shlex.split(command)
+        process = subprocess.run(
+            arguments, capture_output=True, stdin=subprocess.DEVNULL, timeout=_TIMEOUT, check=False
         )
     except (OSError, ValueError):
-        raise TransferRefused(f"the {where} cannot be run: check the command") from None
+        raise TransferRefused(f"the {setting} cannot be run: check the command") from None
     except subprocess.TimeoutExpired:
-        raise TransferRefused(f"the {where} does not answer") from None
-    if done.returncode:
-        raise TransferRefused(f"the {where} failed with code {done.returncode}")
+        raise TransferRefused(f"the {setting} does not answer") from None
+    if process.returncode:
+        raise TransferRefused(f"the {setting} failed with code {process.returncode}")
     try:
-        answer = json.loads(done.stdout)
+        answer = json.loads(process.stdout)
         if answer["Version"] != 1:
             raise ValueError("another version")
         ends = answer.get("Expiration")
@@ -110,7 +110,7 @@ def _ask(profile: str, command: str) -> Credentials:
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         # The parser's own words would repeat a part of the answer.
-        raise TransferRefused(f"the {where} answered something else than credentials") from None
+        raise TransferRefused(f"the {setting} answered something else than credentials") from None
 
 
 def _parsed(variable: str, name: str) -> configparser.RawConfigParser:

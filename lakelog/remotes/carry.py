@@ -49,8 +49,8 @@ class Carried:
 
 def missing_at(remote: Remote, objects: Sizes) -> Sizes:
     """Return those of the objects that a remote does not have, or not in their length."""
-    there = lengths_at(remote, objects)
-    return {name: size for name, size in objects.items() if there.get(name) != size}
+    lengths = lengths_at(remote, objects)
+    return {name: size for name, size in objects.items() if lengths.get(name) != size}
 
 
 def lengths_at(remote: Remote, objects: Sizes) -> dict[Name, int | None]:
@@ -58,16 +58,16 @@ def lengths_at(remote: Remote, objects: Sizes) -> dict[Name, int | None]:
     if len(objects) < _LIST_FROM or remote.lists_objects:
         looked_for = list(objects)
         share = max(-(-len(objects) // remotes.WORKERS), 1)
-        parts = (looked_for[i : i + share] for i in range(0, len(objects), share))
-        found = remotes.in_parallel(lambda part: _lengths_of(remote, part), parts)
-        return {name: size for _, part in found for name, size in part.items()}
+        shares = (looked_for[i : i + share] for i in range(0, len(objects), share))
+        answers = remotes.in_parallel(lambda part: _lengths_of(remote, part), shares)
+        return {name: size for _, share_names in answers for name, size in share_names.items()}
     names = {key_of(name): name for name in objects}
     folders = {os.path.dirname(key) for key in names}
-    there: dict[Name, int | None] = {}
+    lengths: dict[Name, int | None] = {}
     for folder, files in remotes.in_parallel(lambda f: _listing(remote, f), folders):
         sizes = ((names.get(f"{folder}/{file}"), size) for file, size in files)
-        there.update((name, size) for name, size in sizes if name)
-    return there
+        lengths.update((name, size) for name, size in sizes if name)
+    return lengths
 
 
 def _lengths_of(remote: Remote, names: list[Name]) -> dict[Name, int | None]:
@@ -83,25 +83,25 @@ def damaged_at(
     remote: Remote, objects: Sizes, progress: ProgressCallback
 ) -> Iterator[tuple[Name, str]]:
     """Read objects at a remote; yield those that are not what they should be, with a reason."""
-    total, done = sum(objects.values()), 0
+    total, bytes_done = sum(objects.values()), 0
     for name, reason in remotes.in_parallel(
         lambda name: _read_back(remote, name, objects[name]), objects
     ):
-        done += objects[name]
-        progress(done, total)
+        bytes_done += objects[name]
+        progress(bytes_done, total)
         if reason:
             yield name, reason
 
 
 def _read_back(remote: Remote, name: Name, size: int) -> str:
-    digest, kept = hashlib.sha256(), bytearray()
+    digest, content = hashlib.sha256(), bytearray()
     try:
-        for piece in _checked(remote, name, size, digest.update):
+        for chunk in _checked(remote, name, size, digest.update):
             if name[0] in STATES:
-                kept += piece
+                content += chunk
         if name[0] in STATES:
             with _UNPACKING:
-                untrusted.check_state_file(bytes(kept), *name)
+                untrusted.check_state_file(bytes(content), *name)
         elif digest.hexdigest() != name[1]:
             return "it does not have the bytes of its name"
     except (NotBelieved, TransferRefused) as error:
@@ -110,13 +110,13 @@ def _read_back(remote: Remote, name: Name, size: int) -> str:
 
 
 def upload(
-    store: Store, remote: Remote, objects: Sizes, done: Carried, progress: ProgressCallback
+    store: Store, remote: Remote, objects: Sizes, carried: Carried, progress: ProgressCallback
 ) -> None:
     """Send objects, then make them durable there. Raises Damaged for one that is not intact."""
-    total = done.bytes + sum(objects.values())
+    total = carried.bytes + sum(objects.values())
     for name, _ in remotes.in_parallel(lambda name: _send(store, remote, name), objects):
-        done.objects, done.bytes = done.objects + 1, done.bytes + objects[name]
-        progress(done.bytes, total)
+        carried.objects, carried.bytes = carried.objects + 1, carried.bytes + objects[name]
+        progress(carried.bytes, total)
     remotes.retrying(remote.flush)
 
 
@@ -127,19 +127,19 @@ def _send(store: Store, remote: Remote, name: Name) -> None:
     except FileNotFoundError:
         raise Damaged(path, "it is missing, so it was not sent") from None
 
-    def pieces() -> Iterator[bytes]:
+    def read_chunks() -> Iterator[bytes]:
         if name[0] in STATES:
             yield _state_file(path, name)
             return
         digest = hashlib.sha256()
-        for piece in regular_file.pieces(path, 1 << 20):
-            digest.update(piece)
-            yield piece
+        for chunk in regular_file.pieces(path, 1 << 20):
+            digest.update(chunk)
+            yield chunk
         # Before the receiver gives it a name: damage does not travel.
         if digest.hexdigest() != name[1]:
             raise Damaged(path, "it does not have the bytes of its name, so it was not sent")
 
-    remotes.retrying(lambda: remote.put(key_of(name), pieces, size))
+    remotes.retrying(lambda: remote.put(key_of(name), read_chunks, size))
 
 
 def _state_file(path: str, name: Name) -> bytes:
@@ -160,20 +160,20 @@ def _state_file(path: str, name: Name) -> bytes:
 
 
 def download(
-    store: Store, remote: Remote, objects: Sizes, done: Carried, progress: ProgressCallback
+    store: Store, remote: Remote, objects: Sizes, carried: Carried, progress: ProgressCallback
 ) -> None:
     """Receive objects that are not here. Raises TransferRefused for one that is not intact."""
     missing = missing_here(store, objects)
-    done.kept += len(objects) - len(missing)
-    total = done.bytes + sum(missing.values())
+    carried.kept += len(objects) - len(missing)
+    total = carried.bytes + sum(missing.values())
     _refuse_unfit(store, sum(missing.values()))
     folders: set[str] = set()
     for name, size in remotes.in_parallel(
         lambda name: _receive(store, remote, name, missing[name]), missing
     ):
-        done.objects, done.bytes = done.objects + 1, done.bytes + size
+        carried.objects, carried.bytes = carried.objects + 1, carried.bytes + size
         folders.add(os.path.dirname(path_of(store.paths, name)))
-        progress(done.bytes, total)
+        progress(carried.bytes, total)
     for folder in folders:
         disk.sync_dir(folder)
 
@@ -194,11 +194,11 @@ def gc_held_off(
     for _ in range(_LOOKS):
         with contextlib.ExitStack() as stack:
             stack.enter_context(lock())
-            gone = missing()
-            if not gone:
+            missing_objects = missing()
+            if not missing_objects:
                 yield
                 return
-        bring(gone)
+        bring(missing_objects)
     raise TransferRefused("gc deletes what was just sent: raise the setting gc_grace_hours")
 
 
@@ -243,12 +243,12 @@ def _checked(
     pace = remotes.Pace(remote.url)
     while True:
         try:
-            for piece in pace.over(remote.stream(key_of(name), got)):
-                got, attempts = got + len(piece), 0
+            for chunk in pace.over(remote.stream(key_of(name), got)):
+                got, attempts = got + len(chunk), 0
                 if got > size:
                     raise _wrong(remote, name)
-                update(piece)
-                yield piece
+                update(chunk)
+                yield chunk
             if got != size and name[0] not in STATES:
                 raise _wrong(remote, name)
             return

@@ -60,24 +60,24 @@ def check(
 
 def named_objects(store: Store, site: Site, result: Checked) -> Sizes:
     """Return the objects that are named there; what cannot be read is a fault."""
-    found: Sizes = {}
-    for path, snapshot, text in _named(site, result):
+    objects: Sizes = {}
+    for path, snapshot, carried in _named(site, result):
         result.refs += 1
         result.snapshots.add(snapshot)
         try:
-            if not text and not store.manifests.is_there(snapshot):
+            if not carried and not store.manifests.is_there(snapshot):
                 carry.receive_manifest(store, site.remote, snapshot)
-            found |= objects_of(
+            objects |= objects_of(
                 store,
                 snapshot,
                 obtain=lambda pages: carry.download(
                     store, site.remote, pages, Carried(), lambda *_: None
                 ),
-                text=text,
+                carried=carried,
             )
         except TransferRefused as error:
             result.faults.append(_fault(site, path, error))
-    return found
+    return objects
 
 
 def _named(site: Site, result: Checked) -> Iterator[tuple[str, str, bytes]]:
@@ -100,10 +100,10 @@ def _named(site: Site, result: Checked) -> Iterator[tuple[str, str, bytes]]:
 def _faults(
     site: Site, objects: Sizes, read_data: bool, progress: ProgressCallback
 ) -> Iterator[Fault]:
-    there = carry.lengths_at(site.remote, objects)
+    lengths = carry.lengths_at(site.remote, objects)
     whole: Sizes = {}
     for name, size in objects.items():
-        length = there.get(name)
+        length = lengths.get(name)
         if length is None:
             yield Fault(key_of(name), "it is missing")
         elif length != size and name[0] not in STATES:

@@ -31,7 +31,7 @@ def require(remote: Remote) -> None:
             with contextlib.suppress(LakelogError, OSError):
                 remote.remove(key)
     # Once may be a server of one process under a load that no two pushes make.
-    if any(is_late for is_late, _ in rounds) or sum(many for _, many in rounds) > 1:
+    if any(is_late for is_late, _ in rounds) or sum(is_shared for _, is_shared in rounds) > 1:
         raise TransferRefused(
             f"{remote.url}: {remote.deciding} does not refuse a name that is taken (If-None-Match),"
             " so that of two pushes one could be lost: use a store that does; or, if one machine"

@@ -44,8 +44,8 @@ class DirectoryRemote:
             raise TransferRefused(f"{self.url}: {key} is no file: refused")
         with open(fd, "rb", buffering=0) as file:
             file.seek(start)
-            while piece := file.read(_PIECE):
-                yield piece
+            while chunk := file.read(_PIECE):
+                yield chunk
 
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names in a folder."""
@@ -75,11 +75,11 @@ class DirectoryRemote:
         """The lengths of some files."""
         return remotes.sizes_one_by_one(self, keys)
 
-    def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
+    def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; its name is durable after `flush`."""
         path = self._path(key)
         folder = self._folder(key)
-        temporary = disk.write_pieces(folder, pieces())
+        temporary = disk.write_pieces(folder, read_chunks())
         try:
             # Not a link: what has the name may be short or damaged.
             disk.rename(temporary, path)

@@ -49,9 +49,9 @@ def login(host: str) -> Login:
     helpers = config.get("credHelpers") or {}
     store = next((helpers[name] for name in names if name in helpers), config.get("credsStore"))
     if store:
-        found = _ask(str(store), names)
-        if found:
-            return found
+        secret = _ask(str(store), names)
+        if secret:
+            return secret
     auths = config.get("auths") or {}
     entry: dict[str, str] = next((auths[name] for name in names if auths.get(name)), {})
     try:
@@ -93,19 +93,19 @@ def _ask(store: str, names: tuple[str, ...]) -> Login | None:
         raise TransferRefused(f"{store!r} in the Docker configuration is no credential helper")
     for name in names:
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 [program, "get"], input=name, capture_output=True, text=True, timeout=_TIMEOUT
             )
         except FileNotFoundError:
             raise TransferRefused(f"{program} is not installed: `docker login` needs it") from None
         except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
             raise TransferRefused(f"{program} does not answer") from None
-        if done.returncode:
-            if _NO_CREDENTIALS in (done.stdout + done.stderr).lower():
+        if process.returncode:
+            if _NO_CREDENTIALS in (process.stdout + process.stderr).lower():
                 continue
             raise TransferRefused(f"{program} failed for {name}: `docker login {names[0]}` again")
         try:
-            answer = json.loads(done.stdout)
+            answer = json.loads(process.stdout)
             user, secret = str(answer["Username"]), str(answer["Secret"])
         except (ValueError, KeyError, TypeError):
             raise TransferRefused(f"{program} answered something else than credentials") from None

@@ -388,7 +388,7 @@ class _Fetch:
             self._store,
             snapshot,
             obtain=lambda pages: carry.download(self._store, far, pages, Carried(), _silent),
-            text=text,
+            carried=text,
         )
         if self._only_looks:
             gone = carry.missing_here(self._store, objects)

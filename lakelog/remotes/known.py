@@ -138,9 +138,9 @@ def load(store: Store, name: str) -> KnownRemote:
 
 
 def _known(body: dict[str, dict[str, dict[str, object]]]) -> KnownBranch:
-    seen, common = body["seen"], body["common"]
+    place, common = body["seen"], body["common"]
     return KnownBranch(
-        seen and Place(**seen),  # type: ignore[arg-type]
+        place and Place(**place),  # type: ignore[arg-type]
         common and Common(Place(**common["remote"]), Place(**common["local"])),  # type: ignore
     )
 
@@ -199,16 +199,16 @@ def remove(store: Store, name: str) -> None:
     disk.sync_dir(store.paths.remotes)
 
 
-def track(store: Store, remote: str, branch: str, snapshot: str, text: bytes = b"") -> None:
+def track(store: Store, remote: str, branch: str, snapshot: str, carried: bytes = b"") -> None:
     """Make the tag of a remote's branch name a state, whose objects are here; `text` is that of a
     manifest which no ref carries yet."""
     name = f"{remote}/{branch}"
     if name in store.refs.tag_names() and store.refs.tag(name).snapshot == snapshot:
         return
-    text = text or store.manifests.text_to_carry(snapshot)
-    words = f"{branch} of the remote {remote}"
-    now, commit = disk.now_us(), disk.random_hex()
-    store.refs.replace_tag(Tag(name, snapshot, now, author(), words, branch, commit, text))
+    carried = carried or store.manifests.text_to_carry(snapshot)
+    message = f"{branch} of the remote {remote}"
+    now_us, commit = disk.now_us(), disk.random_hex()
+    store.refs.replace_tag(Tag(name, snapshot, now_us, author(), message, branch, commit, carried))
 
 
 def place_of(move: Move) -> Place:
@@ -228,11 +228,11 @@ def checked_url(url: str) -> str:
             " environment or the standard configuration; an @ in a path is written as %40"
         )
     try:
-        parts = urlsplit(url)
+        address = urlsplit(url)
     except ValueError:
         raise TransferRefused(f"{url}: this is no address") from None
     if match[1] == "file":
-        return os.path.abspath(parts.path)
+        return os.path.abspath(address.path)
     if match[1] not in KINDS:
         raise TransferRefused(
             f"no remotes of kind {match[1]}://: choose a directory, ssh://HOST/PATH,"
@@ -247,11 +247,11 @@ def checked_url(url: str) -> str:
 
 def _holds_password(url: str) -> bool:
     """Whether an address has a password, or what may be one with a `/`, `?` or `#` in it."""
-    rest = url.partition("://")[2]
-    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    after_scheme = url.partition("://")[2]
+    authority = re.split("[/?#]", after_scheme, maxsplit=1)[0]
     userinfo, _, place = authority.rpartition("@")
     has_port = ":" in re.sub(r"^\[.*\]", "", place)
-    return ":" in userinfo or (has_port and "@" in rest[len(authority) :])
+    return ":" in userinfo or (has_port and "@" in after_scheme[len(authority) :])
 
 
 KINDS = ("oci", "s3", "ssh")

@@ -36,49 +36,62 @@ Obtain = Callable[[Sizes], object]
 
 def path_of(paths: Keys, name: Name) -> str:
     """Return the path of an object, or its key."""
-    kind, digest = name
-    ending = STATES.get(kind)
-    return paths.state_file(digest, ending) if ending else paths.object(kind, digest)
+    object_type, digest = name
+    ending = STATES.get(object_type)
+    return paths.state_file(digest, ending) if ending else paths.object(object_type, digest)
 
 
 def objects_of(
-    store: Store, digest: str, base: str = "", *, text: bytes = b"", obtain: Obtain = lambda _: None
+    store: Store,
+    digest: str,
+    base: str = "",
+    *,
+    carried: bytes = b"",
+    obtain: Obtain = lambda _: None,
 ) -> Sizes:
     """Return the objects of a state, without those that the state `base` has as well; a manifest in
     a file of its own is one of them. `text` is that of a manifest which no ref of the lake carries
     yet. Raises Damaged."""
     manifests = store.manifests
-    state = manifests.decode(orjson.loads(text), digest) if text else manifests.load(digest)
-    known = manifests.load(base) if base else None
-    common = _common(state.pages, known.pages if known else ())
-    found = {("manifests", page.digest): page.bytes for page in state.pages[common:]}
-    obtain(found)
+    state = manifests.decode(orjson.loads(carried), digest) if carried else manifests.load(digest)
+    base_state = manifests.load(base) if base else None
+    common = _common(state.pages, base_state.pages if base_state else ())
+    objects = {("manifests", page.digest): page.bytes for page in state.pages[common:]}
+    obtain(objects)
     # To know all live records every page of the lake is read: only where a push may need them.
-    if _touches_states(store, state, common) or (known and _touches_states(store, known, common)):
-        found |= _states(store, state, known, obtain)
+    if _touches_states(store, state, common) or (
+        base_state and _touches_states(store, base_state, common)
+    ):
+        objects |= _states(store, state, base_state, obtain)
     path = store.paths.object("manifests", digest)
     if digest != base and disk.exists(path):
-        found["manifests", digest] = os.path.getsize(path)
-    runs = {run.digest for run in known.ids} if known else set[str]()
-    found |= {("ids", run.digest): run.bytes for run in state.ids if run.digest not in runs}
-    found |= {("segments", key): size for key, size in _segments(store, state, known, common)}
-    return found
+        objects["manifests", digest] = os.path.getsize(path)
+    runs = {run.digest for run in base_state.ids} if base_state else set[str]()
+    objects |= {("ids", run.digest): run.bytes for run in state.ids if run.digest not in runs}
+    objects |= {
+        ("segments", key): size for key, size in _segments(store, state, base_state, common)
+    }
+    return objects
 
 
 def _touches_states(store: Store, state: Manifest, common: int) -> bool:
     """Whether a state adds or removes saved state directories, after its oldest pages."""
-    parts = itertools.chain(map(store.manifests.peek, state.pages[common:]), [state.recent])
-    return any(entry.what == "state" for entries in parts for entry in entries)
+    entry_runs = itertools.chain(map(store.manifests.peek, state.pages[common:]), [state.recent])
+    return any(entry.what == "state" for entries in entry_runs for entry in entries)
 
 
-def _states(store: Store, state: Manifest, known: Manifest | None, obtain: Obtain) -> Sizes:
+def _states(store: Store, state: Manifest, base_state: Manifest | None, obtain: Obtain) -> Sizes:
     """Return the indices of saved states and their chunks."""
     paths = store.paths
-    had = {record.index for record in state_files.records(store.manifests, known)} if known else ()
+    had = (
+        {record.index for record in state_files.records(store.manifests, base_state)}
+        if base_state
+        else ()
+    )
     records = state_files.records(store.manifests, state)
     fresh = dict.fromkeys(record.index for record in records if record.index not in had)
-    found = {("index", i): _length(paths, ("index", i), STATE_INDEX_MAX) for i in fresh}
-    obtain(found)
+    objects = {("index", i): _length(paths, ("index", i), STATE_INDEX_MAX) for i in fresh}
+    obtain(objects)
     chunks = {d: size for i in fresh for d, size in state_files.chunks_of(paths, i).items()}
     for index in had if chunks else ():
         # One that is damaged here costs a look at each of its chunks there.
@@ -88,29 +101,29 @@ def _states(store: Store, state: Manifest, known: Manifest | None, obtain: Obtai
     for digest, size in chunks.items():
         name = ("chunk", digest)
         # What does not compress gets a little longer, and there is the seal.
-        found[name] = _length(paths, name, size + (size >> 7) + 1024)
-    return found
+        objects[name] = _length(paths, name, size + (size >> 7) + 1024)
+    return objects
 
 
-def _length(paths: Paths, name: Name, most: int) -> int:
+def _length(paths: Paths, name: Name, upper_bound: int) -> int:
     try:
         return os.path.getsize(path_of(paths, name))
     except FileNotFoundError:
-        return most
+        return upper_bound
 
 
-def _common(pages: tuple[Page, ...], others: tuple[Page, ...]) -> int:
+def _common(pages: tuple[Page, ...], base_pages: tuple[Page, ...]) -> int:
     """How many of the oldest pages two states share."""
-    pairs = zip(pages, others, strict=False)
+    pairs = zip(pages, base_pages, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0].digest == pair[1].digest, pairs))
 
 
 def _segments(
-    store: Store, state: Manifest, known: Manifest | None, common: int
+    store: Store, state: Manifest, base_state: Manifest | None, common: int
 ) -> Iterable[tuple[str, int]]:
     """Yield (digest, bytes) of the segments alive in `state` and not in `known`."""
     fresh = _changes(store, state.pages[common:], state.recent)
-    had = _changes(store, known.pages[common:], known.recent) if known else {}
+    had = _changes(store, base_state.pages[common:], base_state.recent) if base_state else {}
     for key, entry in fresh.items():
         if isinstance(entry, SegmentEntry) and not isinstance(had.get(key), SegmentEntry):
             yield key, entry.bytes

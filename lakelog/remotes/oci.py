@@ -36,6 +36,9 @@ import orjson
 from lakelog.errors import InvalidName, TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.oci_descriptors import (
+    CHUNK_MEDIA,
+    INDEX_MEDIA,
+    OBJECT_MEDIA,
     TITLE,
     Descriptor,
     annotation,
@@ -65,17 +68,9 @@ from lakelog.store.paths import CHUNK, decode_name, encode_name, parse_state
 SNAPSHOT = "application/vnd.lakelog.snapshot.v1"
 """The type of a move or tag; those of its first manifest and of the lists of objects follow."""
 REF, OBJECTS, DOCUMENT = (
-    f"application/vnd.lakelog.{kind}.v1" for kind in ("ref", "objects", "document")
+    f"application/vnd.lakelog.{content}.v1" for content in ("ref", "objects", "document")
 )
 _DOCUMENT_TYPE = f"{DOCUMENT}+json"
-_MEDIA_TYPES = {
-    "segments": "application/vnd.apache.parquet",
-    "ids": "application/vnd.lakelog.ids.v1",
-    "manifests": "application/vnd.lakelog.manifest.v1+zstd",
-}
-_INDEX_MEDIA, _CHUNK_MEDIA = (
-    f"application/vnd.lakelog.state-{kind}.v1+zstd" for kind in ("index", "chunk")
-)
 _CREATED = "org.opencontainers.image.created"
 _KEY, _KIND = "vnd.lakelog.key", "vnd.lakelog.kind"
 _EMPTY = b"{}"
@@ -139,11 +134,11 @@ class OciRemote:
             # Tags without a lake are those of somebody else.
             yield from ("refs", CONFIG) if CONFIG_TAG in tags else tags
             return
-        found = [match for match in map(TAG.fullmatch, tags) if match]
+        matches = [match for match in map(TAG.fullmatch, tags) if match]
         if folder.startswith("refs/heads"):
-            yield from self._names_of_moves(folder, found)
+            yield from self._names_of_moves(folder, matches)
             return
-        for match in found:
+        for match in matches:
             with contextlib.suppress(InvalidName, UnicodeDecodeError):
                 name = decoded(match["name"])
                 file = name if name.startswith("@") else encode_name(name)
@@ -152,12 +147,12 @@ class OciRemote:
                 elif folder == "refs/tags" and not (match["key"] or match["move"]):
                     yield f"{file}.json"
 
-    def _names_of_moves(self, folder: str, found: list[re.Match[str]]) -> Iterator[str]:
+    def _names_of_moves(self, folder: str, matches: list[re.Match[str]]) -> Iterator[str]:
         """Yield the names of branches, or of the moves of one."""
-        moves = {(match["name"], int(match["move"])) for match in found if match["move"]}
+        moves = {(match["name"], int(match["move"])) for match in matches if match["move"]}
         having = {name for name, _ in moves}
         # Of a branch that was copied alone its own tag is all there is.
-        alone = [m[0] for m in found if not (m["key"] or m["move"]) and m["name"] not in having]
+        alone = [m[0] for m in matches if not (m["key"] or m["move"]) and m["name"] not in having]
         for tag in alone[:_TAGS_READ]:
             ref = self._ref_of_tag(tag)
             if match := ref and MOVE.fullmatch(ref.key):
@@ -191,12 +186,12 @@ class OciRemote:
         """The lengths of some files."""
         return remotes.sizes_one_by_one(self, keys)
 
-    def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
+    def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; the registry checks its digest."""
         if match := _OBJECT.match(key):
-            self._repository.put_blob(f"sha256:{match[2]}", pieces(), size)
+            self._repository.put_blob(f"sha256:{match[2]}", read_chunks(), size)
             return
-        blob = self._put_blob(b"".join(pieces()), "")
+        blob = self._put_blob(b"".join(read_chunks()), "")
         with self._lock:
             self._states[key] = (blob["digest"], blob["size"])
 
@@ -205,12 +200,12 @@ class OciRemote:
         tag = tag_of(key)
         if (match := MOVE.fullmatch(key)) and int(match[2]) == 1:
             self._refuse_tag(match[1])
-        body, kind = self._written(key, data)
+        body, media_type = self._written(key, data)
         # As late as can be, so that little time is between the look and the write.
         if self._repository.has_manifest(tag):
             self._refuse_branch(key)
             return False
-        if not self._repository.put_manifest(tag, body, kind, new=True):
+        if not self._repository.put_manifest(tag, body, media_type, new=True):
             return False
         # Fischer's algorithm: whoever found no tag either has written by then, and the last one of
         # them has it. What hangs on a lake's tag is not worth a second for each.
@@ -223,8 +218,8 @@ class OciRemote:
         if match := HINT.fullmatch(key):
             self._point(match[1], int(document.decode(data)["number"]))
             return
-        body, kind = self._written(key, data)
-        self._repository.put_manifest(tag_of(key), body, kind)
+        body, media_type = self._written(key, data)
+        self._repository.put_manifest(tag_of(key), body, media_type)
 
     def remove(self, key: str) -> None:
         """Registries remove what no tag needs, by themselves."""
@@ -274,28 +269,30 @@ class OciRemote:
         body = self._parsed(data)
         # Older clients that copy an index leave its artifactType out.
         is_index = body.get("artifactType") == SNAPSHOT or bool(annotation(body, _KEY))
-        kind = INDEX_TYPE if is_index else MANIFEST_TYPE
-        itself = {"mediaType": kind, "digest": digest_of(data), "size": len(data)}
+        media_type = INDEX_TYPE if is_index else MANIFEST_TYPE
+        itself = {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
         lists: list[Descriptor] = []
         if is_index:
-            first, *lists = self._descriptors(body, "manifests") or _raise(self._malformed())
-            body = self._listed(first)
+            document_manifest, *lists = self._descriptors(body, "manifests") or _raise(
+                self._malformed()
+            )
+            body = self._listed(document_manifest)
         elif body.get("artifactType") != DOCUMENT:
             return None
-        own, *more = self._descriptors(body, "layers") or _raise(self._malformed())
+        document_layer, *layers = self._descriptors(body, "layers") or _raise(self._malformed())
         with self._lock:
             fresh = [each for each in lists if each["digest"] not in self._lists]
             self._lists.update(each["digest"] for each in fresh)
             self._unread += [each for each in fresh if annotation(each, _KIND) == "states"]
-        config = next((each for each in more if annotation(each, TITLE) == CONFIG), None)
-        return _Ref(annotation(own, TITLE), own, config, itself)
+        config = next((each for each in layers if annotation(each, TITLE) == CONFIG), None)
+        return _Ref(annotation(document_layer, TITLE), document_layer, config, itself)
 
     def _document(self, ref: _Ref) -> bytes:
         if ref.document["size"] > DOCUMENT_MAX:
             raise TransferRefused(f"{self.url}: {ref.key} is too long: refused")
         data = bytearray()
-        for piece in self._repository.blob(ref.document["digest"]):
-            data += piece
+        for chunk in self._repository.blob(ref.document["digest"]):
+            data += chunk
             if len(data) > ref.document["size"]:
                 break
         if digest_of(data) != ref.document["digest"]:
@@ -358,10 +355,10 @@ class OciRemote:
         raise self._malformed()
 
     def _descriptors(self, body: dict[str, Any], member: str) -> list[Descriptor]:
-        found = body.get(member)
-        if not isinstance(found, list) or not all(map(is_descriptor, found)):
+        descriptors = body.get(member)
+        if not isinstance(descriptors, list) or not all(map(is_descriptor, descriptors)):
             raise self._malformed()
-        return found
+        return descriptors
 
     def _malformed(self) -> TransferRefused:
         return TransferRefused(f"{self.url}: a manifest is malformed: refused")
@@ -370,15 +367,18 @@ class OciRemote:
 
     def _written(self, key: str, data: bytes) -> tuple[bytes, str]:
         """Store all of a document but its tag; return what the tag has to name, and its type."""
-        own = self._put_blob(data, _DOCUMENT_TYPE, key)
+        document_layer = self._put_blob(data, _DOCUMENT_TYPE, key)
         if not key.startswith(("refs/heads/", "refs/tags/")):
-            return self._manifest(DOCUMENT, [own], self._subject(key)), MANIFEST_TYPE
+            return self._manifest(DOCUMENT, [document_layer], self._subject(key)), MANIFEST_TYPE
         # With lakelog.json, so that whoever pulls all files has a lake.
         config = self._ref(CONFIG)
-        layers = [own, config.document] if config else [own]
+        layers = [document_layer, config.document] if config else [document_layer]
         if self._tagged is None:
             self._tagged = set(self._repository.tags())
-        groups = [(REF, "", layers), *((OBJECTS, kind, group) for kind, group in self._groups())]
+        groups = [
+            (REF, "", layers),
+            *((OBJECTS, object_type, group) for object_type, group in self._groups()),
+        ]
         with ThreadPoolExecutor(_WORKERS) as pool:
             manifests = list(pool.map(lambda group: self._put_list(*group), groups))
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -410,29 +410,29 @@ class OciRemote:
         group: list[Descriptor] = []
         before = ""
         for key, size in self._needed.items():
-            kind = key.partition("/")[0]
-            if group and kind != before:
+            object_type = key.partition("/")[0]
+            if group and object_type != before:
                 yield before, group
                 group = []
             group.append(self._layer(key, size))
-            before = kind
+            before = object_type
             ends = int(group[-1]["digest"][-4:], 16) % _LISTED == 0
             if ends or len(group) >= _LISTED_MAX:
-                yield kind, group
+                yield object_type, group
                 group = []
         if group:
             yield before, group
 
     def _layer(self, key: str, size: int) -> Descriptor:
         if match := _OBJECT.match(key):
-            return descriptor(_MEDIA_TYPES[match[1]], f"sha256:{match[2]}", size, key)
+            return descriptor(OBJECT_MEDIA[match[1]], f"sha256:{match[2]}", size, key)
         state = self._state(key)
         if state is None:
             raise TransferRefused(f"{self.url}: {key} is missing there: push again")
         _, ending = parse_state(key.rpartition("/")[2]) or _raise(ValueError(key))
-        return descriptor(_CHUNK_MEDIA if ending == CHUNK else _INDEX_MEDIA, *state, key)
+        return descriptor(CHUNK_MEDIA if ending == CHUNK else INDEX_MEDIA, *state, key)
 
-    def _put_list(self, artifact: str, kind: str, layers: list[Descriptor]) -> Descriptor:
+    def _put_list(self, artifact: str, object_type: str, layers: list[Descriptor]) -> Descriptor:
         data = self._manifest(artifact, layers)
         digest = digest_of(data)
         tag = f"_l{digest.removeprefix('sha256:')}"
@@ -440,8 +440,12 @@ class OciRemote:
             self._repository.put_manifest(tag, data, MANIFEST_TYPE)
             if self._tagged is not None:
                 self._tagged.add(tag)
-        found = {"mediaType": MANIFEST_TYPE, "digest": digest, "size": len(data)}
-        return {**found, "artifactType": artifact, "annotations": {_KIND: kind or "ref"}}
+        list_descriptor = {"mediaType": MANIFEST_TYPE, "digest": digest, "size": len(data)}
+        return {
+            **list_descriptor,
+            "artifactType": artifact,
+            "annotations": {_KIND: object_type or "ref"},
+        }
 
     def _manifest(
         self, artifact: str, layers: list[Descriptor], subject: Descriptor | None = None
@@ -462,11 +466,11 @@ class OciRemote:
             }
         )
 
-    def _put_blob(self, data: bytes, kind: str, title: str = "") -> Descriptor:
+    def _put_blob(self, data: bytes, media_type: str, title: str = "") -> Descriptor:
         digest = digest_of(data)
         if self._repository.blob_size(digest) is None:
             self._repository.put_blob(digest, iter([data]), len(data))
-        return descriptor(kind, digest, len(data), title)
+        return descriptor(media_type, digest, len(data), title)
 
     def _point(self, branch: str, number: int) -> None:
         """Make the tag of a branch name a move, or a newer one that somebody made meanwhile."""

@@ -8,14 +8,23 @@ from typing import Any
 
 TITLE = "org.opencontainers.image.title"
 """The annotation with the path that a layer has in a lake."""
+OBJECT_MEDIA = {
+    "segments": "application/vnd.apache.parquet",
+    "ids": "application/vnd.lakelog.ids.v1",
+    "manifests": "application/vnd.lakelog.manifest.v1+zstd",
+}
+"""The types of objects; those of the files of saved states follow."""
+INDEX_MEDIA, CHUNK_MEDIA = (
+    f"application/vnd.lakelog.state-{file_type}.v1+zstd" for file_type in ("index", "chunk")
+)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 Descriptor = dict[str, Any]
 
 
-def descriptor(kind: str, digest: str, size: int, title: str = "") -> Descriptor:
+def descriptor(media_type: str, digest: str, size: int, title: str = "") -> Descriptor:
     """Return the descriptor of a blob or manifest, with its path in a lake as title."""
-    found = {"mediaType": kind, "digest": digest, "size": size}
-    return {**found, "annotations": {TITLE: title}} if title else found
+    members = {"mediaType": media_type, "digest": digest, "size": size}
+    return {**members, "annotations": {TITLE: title}} if title else members
 
 
 def is_descriptor(value: Any) -> bool:

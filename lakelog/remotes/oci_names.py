@@ -35,23 +35,27 @@ def tag_of(key: str) -> str:
 
 def tag_for(name: str, suffix: str = "") -> str:
     """Return the tag of a branch, tag or signature. Raises TransferRefused for one too long."""
-    text = encoded(name) + suffix
-    if len(text) > _TAG_MAX:
+    tag = encoded(name) + suffix
+    if len(tag) > _TAG_MAX:
         raise TransferRefused(f"{name[:40]!r}… is too long a name for a registry: choose another")
-    return text
+    return tag
 
 
 def encoded(name: str) -> str:
     """Return a name in the characters that registries take."""
-    text = re.sub(
+    encoded_name = re.sub(
         r"[^A-Za-z0-9.-]",
         lambda m: "__" if m[0] == "_" else "".join(f"_{byte:02x}" for byte in m[0].encode()),
         name,
     )
-    return f"_{ord(text[0]):02x}{text[1:]}" if text[0] in ".-" else text
+    return (
+        f"_{ord(encoded_name[0]):02x}{encoded_name[1:]}"
+        if encoded_name[0] in ".-"
+        else encoded_name
+    )
 
 
-def decoded(text: str) -> str:
+def decoded(encoded_name: str) -> str:
     """Return the name that `encoded` was given. Raises UnicodeDecodeError."""
-    raw = re.sub(r"__|_([0-9a-f]{2})", lambda m: chr(int(m[1], 16)) if m[1] else "_", text)
+    raw = re.sub(r"__|_([0-9a-f]{2})", lambda m: chr(int(m[1], 16)) if m[1] else "_", encoded_name)
     return raw.encode("latin-1").decode()

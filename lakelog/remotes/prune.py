@@ -62,21 +62,24 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
         site = Site(connection)
         if not site.lake_id():
             raise TransferRefused(f"{site.url}: there is no lake: check the address")
-        with _deleting(connection) as now:
-            result.waits = _wait(connection, now, grace)
+        with _deleting(connection) as now_s:
+            result.waits = _wait(connection, now_s, grace)
             if result.waits and not dry_run:
                 return result
-            _refuse_pushes(connection, now)
-            named = Checked(name, remote.url)
-            live = {key_of(each) for each in check.named_objects(lake.store, site, named)}
+            _refuse_pushes(connection, now_s)
+            named_there = Checked(name, remote.url)
+            live = {
+                key_of(name_of_object)
+                for name_of_object in check.named_objects(lake.store, site, named_there)
+            }
             # A manifest may have a file there, although here a move carries it.
-            live |= {key_of(("manifests", snapshot)) for snapshot in named.snapshots}
-            if named.faults:
-                fault = named.faults[0]
+            live |= {key_of(("manifests", snapshot)) for snapshot in named_there.snapshots}
+            if named_there.faults:
+                fault = named_there.faults[0]
                 raise TransferRefused(
                     f"{site.url}: nothing was deleted: {fault.path}: {fault.reason}"
                 )
-            for key, size, age in _others(connection, live, now):
+            for key, size, age in _others(connection, live, now_s):
                 if age < grace:
                     result.young += 1
                     continue
@@ -103,35 +106,35 @@ def _deleting(remote: S3Remote) -> Iterator[float]:
 
 
 def _remove_if_old(remote: S3Remote) -> bool:
-    begun = remote.stamp(DELETING) or 0
-    if remote.now() - begun < GRACE_LEAST:
+    started = remote.stamp(DELETING) or 0
+    if remote.now() - started < GRACE_LEAST:
         return False
     remote.remove(DELETING)
     return True
 
 
-def _wait(remote: S3Remote, now: float, grace: int) -> int:
+def _wait(remote: S3Remote, now_s: float, grace: int) -> int:
     """Seconds until something may be deleted; notes that pushes need leases from now on."""
     since = remote.stamp(PRUNED)
     if since is None:
         remotes.put_new(remote, PRUNED, b"{}")
         return grace
-    return max(0, round(grace - (now - since)))
+    return max(0, round(grace - (now_s - since)))
 
 
-def _refuse_pushes(remote: S3Remote, now: float) -> None:
+def _refuse_pushes(remote: S3Remote, now_s: float) -> None:
     for name in list(remote.names("gc")):
-        begun = remote.stamp(f"gc/{name}") if name.startswith(LEASE) else None
-        if begun is None:
+        started = remote.stamp(f"gc/{name}") if name.startswith(LEASE) else None
+        if started is None:
             continue
-        if now - begun < GRACE_LEAST:
+        if now_s - started < GRACE_LEAST:
             raise TransferRefused(f"{remote.url}: a push runs there: try again when it has ended")
         remote.remove(f"gc/{name}")  # one that was killed, or sleeps: it will notice
 
 
-def _others(remote: S3Remote, live: set[str], now: float) -> Iterator[tuple[str, int, float]]:
+def _others(remote: S3Remote, live: set[str], now_s: float) -> Iterator[tuple[str, int, float]]:
     """Yield (key, bytes, age in seconds) of objects that are not live."""
     for folder in _FOLDERS:
         for key, size, stamp in remote.files(folder):
             if key not in live:
-                yield key, size, now - stamp
+                yield key, size, now_s - stamp

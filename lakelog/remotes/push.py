@@ -95,29 +95,31 @@ class _Push:
     def branch(self, branch: str) -> None:
         """Push one branch."""
         head = settled(self._lake, branch)
-        seen = self._known.branch(branch).seen
+        last_seen = self._known.branch(branch).seen
         for _ in range(_LOOKS):
-            there = self._head(branch, seen.number if seen else 0)
-            if there and there.move.op == "delete":
+            remote_head = self._head(branch, last_seen.number if last_seen else 0)
+            if remote_head and remote_head.move.op == "delete":
                 raise TransferRefused(
                     f"{self._site.url}: branch {branch!r} was deleted there: create it there again"
                 )
             is_listed = self.is_repair and self._site.remote.lists_objects
-            if there and there.move.snapshot == head.move.snapshot and not is_listed:
+            if remote_head and remote_head.move.snapshot == head.move.snapshot and not is_listed:
                 if self.is_repair:
                     self._send(objects_of(self._store, head.move.snapshot))
                 self._result.refs[branch] = "up to date"
                 self._signatures("", head.move.snapshot)
-                self._note(branch, there.move, head.move)
+                self._note(branch, remote_head.move, head.move)
                 return
-            contained = there is None or is_contained(
-                self._store, self._site, self._known.branch(branch), head.move, there.move
+            contained = remote_head is None or is_contained(
+                self._store, self._site, self._known.branch(branch), head.move, remote_head.move
             )
             if not contained and not self._force:
                 raise Diverged(self._refusal(branch))
-            word = "new" if there is None else "updated" if contained else "forced"
-            is_rewind = there is not None and not self._keeps_numbers(branch, head, there)
-            move = self._advance(branch, head, there, rewind=is_rewind)
+            word = "new" if remote_head is None else "updated" if contained else "forced"
+            is_rewind = remote_head is not None and not self._keeps_numbers(
+                branch, head, remote_head
+            )
+            move = self._advance(branch, head, remote_head, rewind=is_rewind)
             if move is not None or self._result.dry_run:
                 self._result.refs[branch] = word
                 if move is not None:
@@ -131,14 +133,14 @@ class _Push:
         """Push one tag with the objects of its state."""
         tag = self._store.refs.tag(name)
         data = disk.read(self._store.paths.tag(name), regular_file.DOCUMENT_MAX)
-        there = self._site.tag(name)
-        if there and there[1] == data:
+        remote_tag = self._site.tag(name)
+        if remote_tag and remote_tag[1] == data:
             if self.is_repair:
                 self._send(objects_of(self._store, tag.snapshot))
             self._result.refs[name] = "up to date"
             self._signatures(name, tag.snapshot)
             return
-        if there and not self._force:
+        if remote_tag and not self._force:
             raise Diverged(
                 f"{self._site.url}: tag {name!r} names another state there: nothing was changed;"
                 " `lakelog push --force` replaces it"
@@ -148,48 +150,52 @@ class _Push:
         objects = self._send(objects_of(self._store, tag.snapshot, base))
         if not self._result.dry_run:
             with self._named(objects, tag.snapshot):
-                if not self._site.put_tag(name, data, replace=there is not None):
+                if not self._site.put_tag(name, data, replace=remote_tag is not None):
                     raise Diverged(f"{self._site.url}: tag {name!r} was made there just now")
             self._signatures(name, tag.snapshot)
-        self._result.refs[name] = "forced" if there else "new"
+        self._result.refs[name] = "forced" if remote_tag else "new"
 
-    def _advance(self, branch: str, head: Head, there: Head | None, *, rewind: bool) -> Move | None:
+    def _advance(
+        self, branch: str, head: Head, remote_head: Head | None, *, rewind: bool
+    ) -> Move | None:
         """Send what is missing and move the branch; None if somebody else moved it."""
-        base = self._base(branch, there)
+        base = self._base(branch, remote_head)
         objects = self._send(objects_of(self._store, head.move.snapshot, base))
         if self._result.dry_run:
             return None
         carried = self._store.manifests.text_to_carry(head.move.snapshot)
         with self._named(objects, head.move.snapshot):
-            return self._site.advance(branch, there, head.move.snapshot, carried, rewind=rewind)
+            return self._site.advance(
+                branch, remote_head, head.move.snapshot, carried, rewind=rewind
+            )
 
-    def _keeps_numbers(self, branch: str, head: Head, there: Head) -> bool:
+    def _keeps_numbers(self, branch: str, head: Head, remote_head: Head) -> bool:
         """Whether all events there keep their numbers: a merge with another remote gives some of
         them others."""
         known_branch = self._known.branch(branch)
         return is_contained(
-            self._store, self._site, known_branch, head.move, there.move, over_merges=False
+            self._store, self._site, known_branch, head.move, remote_head.move, over_merges=False
         )
 
     def _signatures(self, tag: str, snapshot: str) -> None:
         """Send the signatures of a tag, or of a state."""
         if not self._result.dry_run:
-            sent = signature_files.send(self._store, self._site, tag, snapshot)
-            self._result.carried.signatures += sent
+            count = signature_files.send(self._store, self._site, tag, snapshot)
+            self._result.carried.signatures += count
 
     def _send(self, objects: Sizes) -> Sizes:
         """Send those of the objects that are missing there; return all."""
-        done = self._result.carried
+        carried = self._result.carried
         missing = carry.missing_at(self._site.remote, objects)
         if self.reads_data:
-            rest = {name: size for name, size in objects.items() if name not in missing}
-            damaged = carry.damaged_at(self._site.remote, rest, self._progress)
+            present = {name: size for name, size in objects.items() if name not in missing}
+            damaged = carry.damaged_at(self._site.remote, present, self._progress)
             missing |= {name: objects[name] for name, _ in damaged}
-        done.kept += len(objects) - len(missing)
+        carried.kept += len(objects) - len(missing)
         if self._result.dry_run:
-            done.objects, done.bytes = len(missing), sum(missing.values())
+            carried.objects, carried.bytes = len(missing), sum(missing.values())
         else:
-            carry.upload(self._store, self._site.remote, missing, done, self._progress)
+            carry.upload(self._store, self._site.remote, missing, carried, self._progress)
         return objects
 
     def _named(self, objects: Sizes, snapshot: str) -> AbstractContextManager[None]:
@@ -213,19 +219,24 @@ class _Push:
                 raise
             return self._site.head(branch)
 
-    def _base(self, branch: str, there: Head | None) -> str:
+    def _base(self, branch: str, remote_head: Head | None) -> str:
         """Return the state of the branch there if it is known here: what it names is there, and
         need not be looked for."""
-        seen = self._known.branch(branch).seen
-        if self.is_repair or there is None or seen is None or seen.snapshot != there.move.snapshot:
+        last_seen = self._known.branch(branch).seen
+        if (
+            self.is_repair
+            or remote_head is None
+            or last_seen is None
+            or last_seen.snapshot != remote_head.move.snapshot
+        ):
             return ""
-        return seen.snapshot if self._store.manifests.is_there(seen.snapshot) else ""
+        return last_seen.snapshot if self._store.manifests.is_there(last_seen.snapshot) else ""
 
-    def _note(self, branch: str, there: Move, here: Move) -> None:
+    def _note(self, branch: str, remote_move: Move, local_move: Move) -> None:
         """Remember that both sides have the same events."""
         if not self._result.dry_run:
-            place, local = place_of(there), place_of(here)
-            track(self._store, self._known.name, branch, there.snapshot)
+            place, local = place_of(remote_move), place_of(local_move)
+            track(self._store, self._known.name, branch, remote_move.snapshot)
             updated = KnownBranch(place, Common(place, local))
             self._known = self._known.with_branch(branch, updated)
             known.save(self._store, self._known)

@@ -67,9 +67,9 @@ class _PacedStream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         """Read what is there."""
-        begun = time.monotonic()
+        started = time.monotonic()
         count = self._raw.readinto(buffer)
-        self._pace.add(time.monotonic() - begun, count or 0)
+        self._pace.add(time.monotonic() - started, count or 0)
         return count
 
     def close(self) -> None:
@@ -91,8 +91,8 @@ class Answer:
         """Yield the body. Raises Interrupted."""
         whole = False
         try:
-            while piece := self._response.read1(_PIECE):
-                yield piece
+            while chunk := self._response.read1(_PIECE):
+                yield chunk
             # A body that ends early has no error of its own here.
             if self._response.length:
                 raise Interrupted("the connection was lost")
@@ -107,8 +107,8 @@ class Answer:
     def body(self, limit: int = _ANSWER_MAX) -> bytes:
         """Return the body, cut at a limit. Raises Interrupted."""
         data = bytearray()
-        for piece in self.pieces():
-            data += piece
+        for chunk in self.pieces():
+            data += chunk
             if len(data) > limit:
                 break
         return bytes(data)
@@ -159,10 +159,12 @@ class Repository:
         accept = {"Accept": f"{INDEX_TYPE}, {MANIFEST_TYPE}"}
         return self._size(f"manifests/{reference}", accept) is not None
 
-    def put_manifest(self, reference: str, data: bytes, kind: str, *, new: bool = False) -> bool:
+    def put_manifest(
+        self, reference: str, data: bytes, media_type: str, *, new: bool = False
+    ) -> bool:
         """Store a manifest under a tag or digest. With `new` registries that know conditions are
         asked to keep one that is there: then False."""
-        headers = {"Content-Type": kind} | ({"If-None-Match": "*"} if new else {})
+        headers = {"Content-Type": media_type} | ({"If-None-Match": "*"} if new else {})
         answer = self._request("PUT", f"manifests/{reference}", data, headers)
         if new and answer.status in (409, 412):
             answer.close()
@@ -184,10 +186,10 @@ class Repository:
                 # Before parsing: small values take ten times their bytes of memory.
                 if data.count(b"[") + data.count(b"{") > 9 or data.count(b",") > _NAMES_MAX:
                     raise ValueError("no list of names")
-                found = json.loads(data)["tags"] or []
-                if not all(isinstance(name, str) for name in found):
-                    raise TypeError(found)
-                yield from found
+                names = json.loads(data)["tags"] or []
+                if not all(isinstance(name, str) for name in names):
+                    raise TypeError(names)
+                yield from names
             match = re.match(r'\s*<([^<>]+)>\s*;\s*rel="?next"?', link)
             after = match and urlsplit(match[1])
             following = f"{after.path}?{after.query}" if after else None
@@ -213,18 +215,18 @@ class Repository:
             answer.close()
             raise FileNotFoundError(f"{self.url}: {digest} is not there")
         skip = start if self._require(answer, 200, 206).status == 200 else 0
-        for piece in answer.pieces():
-            yield piece[skip:]
-            skip = max(0, skip - len(piece))
+        for chunk in answer.pieces():
+            yield chunk[skip:]
+            skip = max(0, skip - len(chunk))
 
-    def put_blob(self, digest: str, pieces: Iterator[bytes], size: int) -> None:
+    def put_blob(self, digest: str, chunks: Iterator[bytes], size: int) -> None:
         """Store a blob. The registry checks its digest and shows it only when it is whole."""
         if size <= PART:
             # Read to its end first: damage raises before anything is sent.
-            data = b"".join(pieces)
+            data = b"".join(chunks)
             place = self._begin()
         else:
-            place, data = self._put_parts(pieces)
+            place, data = self._put_parts(chunks)
         answer = self._request("PUT", _with_digest(place, digest), data, _OCTETS)
         self._require(answer, 201, 204).body()
 
@@ -234,14 +236,14 @@ class Repository:
         answer.body()
         return self._absolute(place)
 
-    def _put_parts(self, pieces: Iterator[bytes]) -> tuple[str, bytes]:
+    def _put_parts(self, chunks: Iterator[bytes]) -> tuple[str, bytes]:
         """Send all but the last part; return where the upload is, and the last part."""
-        place, sent, waiting = self._begin(), 0, bytearray()
-        for piece in pieces:
-            waiting += piece
+        place, offset, waiting = self._begin(), 0, bytearray()
+        for chunk in chunks:
+            waiting += chunk
             while len(waiting) > PART:
-                place = self._put_part(place, sent, bytes(waiting[:PART]))
-                sent += PART
+                place = self._put_part(place, offset, bytes(waiting[:PART]))
+                offset += PART
                 del waiting[:PART]
         return place, bytes(waiting)
 
@@ -262,10 +264,10 @@ class Repository:
             match = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("Range", ""))
             answer.body()
             # Registries say 0-0 of an upload that is empty.
-            done = int(match[1]) + 1 if match and match[1] != "0" else 0
-            if not start <= done <= start + len(data):
+            stop = int(match[1]) + 1 if match and match[1] != "0" else 0
+            if not start <= stop <= start + len(data):
                 raise Interrupted(f"{self.url}: the registry lost an upload")
-            start, data = done, data[done - start :]
+            start, data = stop, data[stop - start :]
             if not data:
                 return place
         raise AssertionError
@@ -294,21 +296,21 @@ class Repository:
         """Return the answer to a request, after redirects, with authorization where it is needed.
         Raises Interrupted, Unreachable, TransferRefused."""
         url = self._absolute(path if path[:1] in "/h" else f"/v2/{self._name}/{path}")
-        given = headers or {}
-        answer = self._follow(method, url, body, given)
+        own_headers = headers or {}
+        answer = self._follow(method, url, body, own_headers)
         if answer.status == 401 and self._of_registry(url):
             challenge = answer.headers.get("WWW-Authenticate", "")
             answer.body()
             self._authorize(challenge)
-            answer = self._follow(method, url, body, given)
+            answer = self._follow(method, url, body, own_headers)
         return answer
 
     def _follow(self, method: str, url: str, body: Body, headers: dict[str, str]) -> Answer:
         for _ in range(_REDIRECTS):
-            own = {"Authorization": self._authorization} if self._authorization else {}
+            authorization = {"Authorization": self._authorization} if self._authorization else {}
             # What is not the registry itself, such as the store behind it, gets no secrets.
             answer = self._once(
-                method, url, body, headers | (own if self._of_registry(url) else {})
+                method, url, body, headers | (authorization if self._of_registry(url) else {})
             )
             if answer.status not in _MOVED or method not in ("GET", "HEAD"):
                 return answer
@@ -321,23 +323,22 @@ class Repository:
         registry elsewhere has on this machine, where it could reach what others cannot."""
         try:
             url = urljoin(base or f"{self._root[0]}://{self._root[1]}/", place)
-            parts = urlsplit(url)
+            address = urlsplit(url)
         except ValueError:
             raise TransferRefused(f"{self.url}: it leads to no address") from None
-        is_here, of_here = is_loopback(parts.hostname or ""), self._root[0] == "http"
-        is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_here)
-        if not is_safe or not parts.hostname or (is_here and not of_here):
-            raise TransferRefused(f"{self.url}: it leads to {parts.scheme}://{parts.hostname}")
+        is_here, of_here = is_loopback(address.hostname or ""), self._root[0] == "http"
+        is_safe = address.scheme == "https" or (address.scheme == "http" and is_here)
+        if not is_safe or not address.hostname or (is_here and not of_here):
+            raise TransferRefused(f"{self.url}: it leads to {address.scheme}://{address.hostname}")
         return url
 
     def _of_registry(self, url: str) -> bool:
-        parts = urlsplit(url)
-        return (parts.scheme, parts.netloc) == self._root
+        return urlsplit(url)[:2] == self._root
 
     def _once(self, method: str, url: str, body: Body, headers: dict[str, str]) -> Answer:
-        parts = urlsplit(url)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        link = self._take((parts.scheme, parts.netloc))
+        address = urlsplit(url)
+        target = (address.path or "/") + (f"?{address.query}" if address.query else "")
+        link = self._take((address.scheme, address.netloc))
         try:
             link.http.request(method, target, body, {"User-Agent": "lakelog", **headers})
             answer = Answer(link.http.getresponse(), link, self._give_back)
@@ -358,31 +359,31 @@ class Repository:
 
     def _wait(self, answer: Answer) -> None:
         """Wait as long as a busy server asks, and have the request made again."""
-        asked = answer.headers.get("Retry-After", "")
-        words = _words(answer)
-        if asked.isdecimal():
-            time.sleep(min(float(asked), _WAIT_MAX))
-        raise Interrupted(f"{self.url}: {words}")
+        seconds = answer.headers.get("Retry-After", "")
+        reason = _words(answer)
+        if seconds.isdecimal():
+            time.sleep(min(float(seconds), _WAIT_MAX))
+        raise Interrupted(f"{self.url}: {reason}")
 
-    def _take(self, to: tuple[str, str]) -> _Link:
+    def _take(self, root: tuple[str, str]) -> _Link:
         with self._lock:
-            for at in range(len(self._idle) - 1, -1, -1):
-                if self._idle[at].to == to:
-                    link = self._idle.pop(at)
+            for index in range(len(self._idle) - 1, -1, -1):
+                if self._idle[index].to == root:
+                    link = self._idle.pop(index)
                     if time.monotonic() - link.used < _IDLE:
                         return link
                     link.http.close()
-        scheme, netloc = to
+        scheme, netloc = root
         if scheme == "http":
             connection = http.client.HTTPConnection(netloc, timeout=_TIMEOUT)
         else:
             context = ssl.create_default_context()
             connection = http.client.HTTPSConnection(netloc, timeout=_TIMEOUT, context=context)
         connection.response_class = self._paced  # type: ignore[assignment]
-        return _Link(to, connection)
+        return _Link(root, connection)
 
-    def _paced(self, sock: Any, *words: Any, **more: Any) -> http.client.HTTPResponse:
-        response = http.client.HTTPResponse(sock, *words, **more)
+    def _paced(self, sock: Any, *arguments: Any, **options: Any) -> http.client.HTTPResponse:
+        response = http.client.HTTPResponse(sock, *arguments, **options)
         raw: Any = response.fp.detach()
         response.fp = io.BufferedReader(_PacedStream(raw, self.url))
         return response
@@ -397,25 +398,25 @@ class Repository:
         """Get the right to push and pull. Raises Unreachable, TransferRefused."""
         with self._lock:
             login = self._login = self._login or docker_config.login(self._config_host)
-        scheme, _, rest = challenge.partition(" ")
+        scheme, _, parameters = challenge.partition(" ")
         if scheme.lower() == "basic":
             self._authorization = login.basic
         elif scheme.lower() == "bearer":
-            asked = {name.lower(): value for name, value in _CHALLENGE.findall(rest)}
-            self._authorization = f"Bearer {self._token(asked, login)}"
+            demand = {name.lower(): value for name, value in _CHALLENGE.findall(parameters)}
+            self._authorization = f"Bearer {self._token(demand, login)}"
         if not self._authorization:
             raise self._refused()
 
-    def _token(self, asked: dict[str, str], login: docker_config.Login) -> str:
-        realm = self._absolute(asked.get("realm", ""))
+    def _token(self, demand: dict[str, str], login: docker_config.Login) -> str:
+        realm = self._absolute(demand.get("realm", ""))
         # A right that is not needed may be refused: to push to what everybody may pull.
-        scope = asked.get("scope") or f"repository:{self._name}:pull,push"
-        query = {"service": asked.get("service", ""), "scope": scope}
+        scope = demand.get("scope") or f"repository:{self._name}:pull,push"
+        query = {"service": demand.get("service", ""), "scope": scope}
         if login.identity:
             form = {"grant_type": "refresh_token", "refresh_token": login.identity}
             body = urlencode({**query, **form, "client_id": "lakelog"}).encode()
-            kind = {"Content-Type": "application/x-www-form-urlencoded"}
-            answer = self._once("POST", realm, body, kind)
+            form_headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = self._once("POST", realm, body, form_headers)
         else:
             mark = "&" if "?" in realm else "?"
             headers = {"Authorization": login.basic} if login.basic else {}
@@ -445,17 +446,17 @@ class Repository:
         if answer.status in (401, 403):
             answer.close()
             raise self._refused()
-        words = _words(answer)
+        reason = _words(answer)
         if answer.status in (404, 416):  # an upload that the registry forgot, or has otherwise
-            raise Interrupted(f"{self.url}: {words}")
-        raise TransferRefused(f"{self.url}: the registry refuses: {words}")
+            raise Interrupted(f"{self.url}: {reason}")
+        raise TransferRefused(f"{self.url}: the registry refuses: {reason}")
 
     @contextlib.contextmanager
-    def _reading(self, what: str) -> Iterator[None]:
+    def _reading(self, subject: str) -> Iterator[None]:
         try:
             yield
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise TransferRefused(f"{self.url}: {what} is malformed: refused") from None
+            raise TransferRefused(f"{self.url}: {subject} is malformed: refused") from None
 
 
 _OCTETS = {"Content-Type": "application/octet-stream"}
@@ -463,18 +464,18 @@ _OCTETS = {"Content-Type": "application/octet-stream"}
 
 def divide(url: str) -> tuple[str, str]:
     """Return host and repository of an address. Raises TransferRefused."""
-    parts = urlsplit(url)
-    name = parts.path.strip("/")
+    address = urlsplit(url)
+    name = address.path.strip("/")
     try:
-        is_valid = bool(parts.hostname) and "@" not in parts.netloc and (parts.port or 1) > 0
+        is_valid = bool(address.hostname) and "@" not in address.netloc and (address.port or 1) > 0
     except ValueError:
         is_valid = False
-    if not is_valid or not all(_REFERENCE.fullmatch(part) for part in name.split("/")):
+    if not is_valid or not all(_REFERENCE.fullmatch(component) for component in name.split("/")):
         raise TransferRefused(
             f"{url}: an address of this kind looks like oci://HOST/REPOSITORY, in lower case and"
             " without a tag"
         )
-    return parts.netloc, name
+    return address.netloc, name
 
 
 def _with_digest(place: str, digest: str) -> str:
@@ -482,8 +483,8 @@ def _with_digest(place: str, digest: str) -> str:
 
 
 def _interrupted(error: Exception) -> Interrupted:
-    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return Interrupted(" ".join(words.split())[:200])
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return Interrupted(" ".join(reason.split())[:200])
 
 
 def _words(answer: Answer) -> str:
@@ -491,9 +492,9 @@ def _words(answer: Answer) -> str:
     data = b""
     with contextlib.suppress(Interrupted):
         data = answer.body()
-    text = data[:500].decode("utf-8", "replace")
+    reason = data[:500].decode("utf-8", "replace")
     with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, RecursionError):
-        first: Any = json.loads(data)["errors"][0]
-        text = f"{first['code']}: {first['message']}"
-    shown = "".join(c if c.isprintable() else " " for c in text)[:200]
-    return f"HTTP {answer.status} {' '.join(shown.split())}".rstrip()
+        error: Any = json.loads(data)["errors"][0]
+        reason = f"{error['code']}: {error['message']}"
+    printable = "".join(c if c.isprintable() else " " for c in reason)[:200]
+    return f"HTTP {answer.status} {' '.join(printable.split())}".rstrip()

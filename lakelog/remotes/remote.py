@@ -49,15 +49,15 @@ class Pace:
     def __init__(self, url: str) -> None:
         self._url, self._waited, self._got, self._is_first = url, 0.0, 0, True
 
-    def over(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def over(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the pieces as they come."""
         while True:
-            begun = time.monotonic()
-            piece = next(pieces, None)
-            if piece is None:
+            started = time.monotonic()
+            chunk = next(chunks, None)
+            if chunk is None:
                 return
-            self.add(time.monotonic() - begun, len(piece))
-            yield piece
+            self.add(time.monotonic() - started, len(chunk))
+            yield chunk
 
     def add(self, seconds: float, count: int) -> None:
         """Note that so many bytes were waited for so long."""
@@ -110,7 +110,7 @@ class Remote(Protocol):
     def sizes(self, keys: Sequence[str]) -> list[int | None]:
         """The lengths of some files, asked for together where that is possible."""
 
-    def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
+    def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object, whole or not at all, also in the place of one that is not whole;
         `pieces` yields its bytes, at each call again."""
 
@@ -142,8 +142,8 @@ def read(remote: Remote, key: str, limit: int = DOCUMENT_MAX) -> bytes:
 
 def _read(remote: Remote, key: str, limit: int, pace: Pace) -> bytes:
     data = bytearray()
-    for piece in pace.over(remote.stream(key)):
-        data += piece
+    for chunk in pace.over(remote.stream(key)):
+        data += chunk
         if len(data) > limit:
             raise TransferRefused(f"{remote.url}: {key} is longer than {limit:,} bytes: refused")
     return bytes(data)
@@ -156,9 +156,9 @@ def sizes_one_by_one(remote: Remote, keys: Sequence[str]) -> list[int | None]:
 
 def put_new(remote: Remote, key: str, data: bytes) -> bool:
     """Store a file that must not exist; False if another one has the name."""
-    taken = not retrying(lambda: remote.put_new(key, data))
+    is_taken = not retrying(lambda: remote.put_new(key, data))
     # An attempt whose answer was lost may have succeeded: then the next one loses to it.
-    return not taken or read(remote, key, max(len(data), DOCUMENT_MAX)) == data
+    return not is_taken or read(remote, key, max(len(data), DOCUMENT_MAX)) == data
 
 
 def retrying(attempt: Callable[[], _T]) -> _T:
@@ -181,12 +181,12 @@ def give_up_or_wait(number: int, error: Interrupted) -> None:
 def in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[tuple[_T, _R]]:
     """Yield (item, result) as they are done, with a bounded number under way. Raises the first
     error, after what is under way has ended."""
-    left = iter(items)
+    waiting = iter(items)
     with futures.ThreadPoolExecutor(WORKERS) as pool:
         running: dict[futures.Future[_R], _T] = {}
         try:
             while True:
-                for item in left:
+                for item in waiting:
                     running[pool.submit(work, item)] = item
                     if len(running) >= 2 * WORKERS:
                         break

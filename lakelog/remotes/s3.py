@@ -51,10 +51,10 @@ SINGLE_WRITER = "single-writer"
 
 def checked(url: str) -> str:
     """Return an address that names a bucket. Raises TransferRefused."""
-    parts = urlsplit(url)
-    if not parts.hostname:
+    address = urlsplit(url)
+    if not address.hostname:
         raise TransferRefused(f"{url}: name a bucket, as in s3://BUCKET/PREFIX")
-    if parts.query not in ("", SINGLE_WRITER) or parts.fragment:
+    if address.query not in ("", SINGLE_WRITER) or address.fragment:
         raise TransferRefused(f"{url}: nothing but ?{SINGLE_WRITER} may follow the prefix")
     return url
 
@@ -65,7 +65,7 @@ class S3Remote:
     lists_objects = False
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(checked(url))
+        address = urlsplit(checked(url))
         self.url = url
         profile = aws_config.load()
         options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
@@ -75,23 +75,25 @@ class S3Remote:
                     f"{profile.endpoint}: http is for this machine only: use https"
                 )
             options["allow_http"] = True
-        self._is_single = parts.query == SINGLE_WRITER
+        self._is_single = address.query == SINGLE_WRITER
         self.deciding = "" if self._is_single else profile.endpoint or f"AWS {profile.region}"
-        given: dict[str, Any] = {"endpoint": profile.endpoint} if profile.endpoint else {}
+        connection_options: dict[str, Any] = (
+            {"endpoint": profile.endpoint} if profile.endpoint else {}
+        )
         if profile.process:
-            given["credential_provider"] = lambda: self._ask(profile.process)
+            connection_options["credential_provider"] = lambda: self._ask(profile.process)
         self._refusal: TransferRefused | None = None
         try:
             self._store = store.S3Store(
-                parts.netloc,
-                prefix=parts.path.strip("/") or None,
+                address.netloc,
+                prefix=address.path.strip("/") or None,
                 client_options=options,  # type: ignore[arg-type]
                 # An attempt that was lost is made again above, where its outcome is known.
                 retry_config={"max_retries": 0},
                 checksum_algorithm="SHA256",
                 region=profile.region,
                 **profile.keys,  # type: ignore[arg-type]
-                **given,
+                **connection_options,
             )
         except ModuleNotFoundError:
             raise MissingPackage(
@@ -109,17 +111,17 @@ class S3Remote:
             if start and start >= (self.size(key) or 0):
                 return
             options: Any = {"range": {"offset": start}} if start else None
-            for piece in obstore.get(self._store, key, options=options).stream(_PIECE):
-                yield bytes(piece)
+            for chunk in obstore.get(self._store, key, options=options).stream(_PIECE):
+                yield bytes(chunk)
 
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names below a prefix, each once."""
-        last = ""
+        previous = ""
         for name, _ in self._listed(folder):
             # In the order of keys, so those of one folder follow each other.
-            if name != last:
+            if name != previous:
                 yield name
-            last = name
+            previous = name
 
     def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield the names of objects below a prefix, with their lengths."""
@@ -128,9 +130,9 @@ class S3Remote:
     def _listed(self, folder: str) -> Iterator[tuple[str, int]]:
         prefix = f"{folder}/" if folder else ""
         with self._translating(folder):
-            found = obstore.list(self._store, prefix or None, chunk_size=_LISTED)
+            listing = obstore.list(self._store, prefix or None, chunk_size=_LISTED)
             # Many keys may be one name, so whoever reads names cannot tell that there is no end.
-            for number, chunk in enumerate(found):
+            for number, chunk in enumerate(listing):
                 if number >= _CHUNKS_MAX:
                     raise TransferRefused(f"{self.url}: the list of {folder} has no end: refused")
                 for item in chunk:
@@ -148,14 +150,14 @@ class S3Remote:
         """The lengths of some files."""
         return remotes.sizes_one_by_one(self, keys)
 
-    def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
+    def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; a store of objects shows it only when it is whole."""
         if size <= _WHOLE:
             # Read to its end first: damage raises before anything is sent.
-            self._put(key, b"".join(pieces()))
+            self._put(key, b"".join(read_chunks()))
             return
         with self._translating(key):
-            obstore.put(self._store, key, pieces(), chunk_size=_WHOLE, max_concurrency=2)
+            obstore.put(self._store, key, read_chunks(), chunk_size=_WHOLE, max_concurrency=2)
         self._require_length(key, size)
 
     def put_new(self, key: str, data: bytes) -> bool:
@@ -185,17 +187,17 @@ class S3Remote:
 
     def _put(self, key: str, data: bytes, mode: Any = "overwrite") -> None:
         with self._translating(key):
-            done = obstore.put(self._store, key, io.BytesIO(data), mode=mode, use_multipart=False)
+            result = obstore.put(self._store, key, io.BytesIO(data), mode=mode, use_multipart=False)
         # Where a store encrypts, the tag is no MD5; then at least the length is compared.
         tag = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if (done["e_tag"] or "").strip('"') != tag:
+        if (result["e_tag"] or "").strip('"') != tag:
             self._require_length(key, len(data))
 
     def _require_length(self, key: str, size: int) -> None:
-        there = self.size(key)
-        if there != size:
+        length = self.size(key)
+        if length != size:
             raise Interrupted(
-                f"{self.url}: the store kept {there or 0:,} of {size:,} bytes of {key}"
+                f"{self.url}: the store kept {length or 0:,} of {size:,} bytes of {key}"
             )
 
     def flush(self) -> None:

@@ -160,49 +160,49 @@ class SftpClient:
             self._forget(handle)
 
     def _read_on(
-        self, handle: bytes, start: int, size: int, first: Future[Answer]
+        self, handle: bytes, start: int, size: int, answer: Future[Answer]
     ) -> Iterator[bytes]:
-        at, asked = start, start + self.length
-        under_way = deque([first])
+        offset, requested = start, start + self.length
+        under_way = deque([answer])
         while True:
-            while len(under_way) < _AHEAD and asked < size:
-                under_way.append(self._read(handle, asked))
-                asked += self.length
+            while len(under_way) < _AHEAD and requested < size:
+                under_way.append(self._read(handle, requested))
+                requested += self.length
             data = self._data(under_way.popleft())
             if not data:
                 return
-            at += len(data)
+            offset += len(data)
             yield data
-            if not under_way and at >= size:
+            if not under_way and offset >= size:
                 return
-            if len(data) < self.length and at < size:
+            if len(data) < self.length and offset < size:
                 # Less than was asked for: what follows was asked for at a wrong place.
-                under_way, asked = deque([self._read(handle, at)]), at + self.length
+                under_way, requested = deque([self._read(handle, offset)]), offset + self.length
 
     def _read(self, handle: bytes, offset: int) -> Future[Answer]:
         return self._ask(_READ, _string(handle), struct.pack(">QI", offset, self.length))
 
     def _data(self, answer: Future[Answer]) -> bytes:
-        kind, body = self._result(answer)
-        if kind == _STATUS and _Fields(body).u32() == _EOF:
+        packet_type, body = self._result(answer)
+        if packet_type == _STATUS and _Fields(body).u32() == _EOF:
             return b""
-        data = _Fields(self._expect(kind, body, _DATA)).string()
+        data = _Fields(self._expect(packet_type, body, _DATA)).string()
         if len(data) > self.length:
             raise self._nonsense()
         return data
 
-    def write(self, path: bytes, pieces: Iterator[bytes], how: int) -> None:
+    def write(self, path: bytes, chunks: Iterator[bytes], how: int) -> None:
         """Write a file and sync it."""
         handle = self._open(path, WRITE | how)
         under_way: deque[Future[Answer]] = deque()
         try:
-            at = 0
-            for piece in pieces:
-                for begin in range(0, len(piece), self.length):
-                    part = piece[begin : begin + self.length]
-                    fields = (_string(handle), struct.pack(">Q", at), _string(part))
+            offset = 0
+            for chunk in chunks:
+                for begin in range(0, len(chunk), self.length):
+                    block = chunk[begin : begin + self.length]
+                    fields = (_string(handle), struct.pack(">Q", offset), _string(block))
                     under_way.append(self._ask(_WRITE, *fields))
-                    at += len(part)
+                    offset += len(block)
                     if len(under_way) > _AHEAD:
                         self._done(under_way.popleft())
             # In the same packet of the network as the last writes: nothing has a name yet.
@@ -215,9 +215,9 @@ class SftpClient:
     def sync_dirs(self, paths: Sequence[bytes]) -> None:
         """Sync directories, where the server opens one as a file, as that of OpenSSH does."""
         for some in range(0, len(paths), _AHEAD):
-            part = paths[some : some + _AHEAD]
+            batch = paths[some : some + _AHEAD]
             how = struct.pack(">II", READ, 0)
-            handles = [self._ask(_OPEN, _string(path), how, send=False) for path in part]
+            handles = [self._ask(_OPEN, _string(path), how, send=False) for path in batch]
             self._send(b"")
             syncs = []
             for answer in handles:
@@ -236,13 +236,13 @@ class SftpClient:
         """The lengths of files, None for those that are not there; asked for at once."""
         answers = [self._ask(_LSTAT, _string(path), send=False) for path in paths]
         self._send(b"")
-        found: list[int | None] = []
+        lengths: list[int | None] = []
         for answer in answers:
             try:
-                found.append(_attributes(self._answer(answer, _ATTRS)).size)
+                lengths.append(_attributes(self._answer(answer, _ATTRS)).size)
             except NotThere:
-                found.append(None)
-        return found
+                lengths.append(None)
+        return lengths
 
     def entries(self, path: bytes) -> Iterator[tuple[bytes, Attributes]]:
         """Yield the names in a directory, with what is known of each."""
@@ -250,19 +250,19 @@ class SftpClient:
         names = 0
         try:
             while names < _NAMES_MAX:
-                kind, body = self._result(self._ask(_READDIR, _string(handle)))
-                if kind == _STATUS and _Fields(body).u32() == _EOF:
+                packet_type, body = self._result(self._ask(_READDIR, _string(handle)))
+                if packet_type == _STATUS and _Fields(body).u32() == _EOF:
                     return
-                fields = _Fields(self._expect(kind, body, _NAME))
+                fields = _Fields(self._expect(packet_type, body, _NAME))
                 count = fields.u32()
                 names += max(count, 1)
                 for _ in range(count):
                     name = fields.string()
                     fields.string()
-                    found = fields.attributes()
+                    attributes = fields.attributes()
                     # With a slash it would be a path somewhere else.
                     if name not in (b"", b".", b"..") and b"/" not in name:
-                        yield name, found
+                        yield name, attributes
             raise self._nonsense()
         finally:
             self._forget(handle)
@@ -309,12 +309,12 @@ class SftpClient:
     def _ask_more(self, name: str, *fields: bytes) -> Future[Answer]:
         return self._ask(_EXTENDED, _string(name.encode()), *fields)
 
-    def _ask(self, kind: int, *fields: bytes, send: bool = True) -> Future[Answer]:
+    def _ask(self, packet_type: int, *fields: bytes, send: bool = True) -> Future[Answer]:
         """Make a request; one that is not sent goes out with the next one that is."""
         body, answer = b"".join(fields), Future[Answer]()
         number = next(self._numbers) & 0xFFFFFFFF
         self._waiting[number] = answer
-        packet = struct.pack(">IBI", len(body) + 5, kind, number) + body
+        packet = struct.pack(">IBI", len(body) + 5, packet_type, number) + body
         if send:
             self._send(packet)
         else:
@@ -342,26 +342,26 @@ class SftpClient:
             self._break()
             raise Lost("the server does not answer") from None
 
-    def _answer(self, answer: Future[Answer], kind: int) -> bytes:
+    def _answer(self, answer: Future[Answer], packet_type: int) -> bytes:
         got, body = self._result(answer)
-        return self._expect(got, body, kind)
+        return self._expect(got, body, packet_type)
 
     def _done(self, answer: Future[Answer]) -> None:
-        kind, body = self._result(answer)
-        self._expect(kind, body, _STATUS)
+        packet_type, body = self._result(answer)
+        self._expect(packet_type, body, _STATUS)
 
-    def _expect(self, kind: int, body: bytes, wanted: int) -> bytes:
+    def _expect(self, packet_type: int, body: bytes, expected: int) -> bytes:
         """Return the body of an answer of the wanted kind; raise what a status says."""
-        if kind == _STATUS:
+        if packet_type == _STATUS:
             code = _Fields(body).u32()
-            if code == _OK and wanted == _STATUS:
+            if code == _OK and expected == _STATUS:
                 return body
             if code == _NO_SUCH_FILE:
                 raise NotThere
             if code == _DENIED:
                 raise Denied
             raise Failed
-        if kind != wanted:
+        if packet_type != expected:
             raise self._nonsense()
         return body
 
@@ -375,24 +375,24 @@ class SftpClient:
         stream = self._process.stdout.fileno()
         with contextlib.suppress(OSError, EOFError, ValueError, struct.error):
             while True:
-                length, kind = struct.unpack(">IB", _exactly(stream, 5))
+                length, packet_type = struct.unpack(">IB", _exactly(stream, 5))
                 if not 5 <= length <= _PACKET_MAX:
                     break
                 body = _exactly(stream, length - 1)
-                if kind == _VERSION:
-                    self._version.set_result((kind, body))
+                if packet_type == _VERSION:
+                    self._version.set_result((packet_type, body))
                     continue
                 waiting = self._waiting.pop(struct.unpack(">I", body[:4])[0], None)
                 if waiting is None:
                     break
-                waiting.set_result((kind, body[4:]))
+                waiting.set_result((packet_type, body[4:]))
         self._break()
 
     def _listen(self) -> None:
         assert self._process.stderr
         with contextlib.suppress(OSError, ValueError):
-            while words := os.read(self._process.stderr.fileno(), 1024):
-                self._words.append(words)
+            while output := os.read(self._process.stderr.fileno(), 1024):
+                self._words.append(output)
 
     def _break(self) -> None:
         """Tell all who wait that the connection is lost."""
@@ -450,8 +450,8 @@ def _string(data: bytes) -> bytes:
 def _exactly(stream: int, length: int) -> bytes:
     data = bytearray()
     while len(data) < length:
-        piece = os.read(stream, length - len(data))
-        if not piece:
+        chunk = os.read(stream, length - len(data))
+        if not chunk:
             raise EOFError
-        data += piece
+        data += chunk
     return bytes(data)

@@ -26,16 +26,18 @@ _SIGNATURES_MAX = 100
 def send(store: Store, site: Site, tag: str, snapshot: str) -> int:
     """Send the signatures of a tag, or where it is "" of a state, which are not there or older
     there; return how many. Raises DamagedRef."""
-    of = signatures.of_tag(store.paths, tag) if tag else signatures.of_state(store.paths, snapshot)
-    sent = 0
-    for file in of:
+    own_files = (
+        signatures.of_tag(store.paths, tag) if tag else signatures.of_state(store.paths, snapshot)
+    )
+    count = 0
+    for file in own_files:
         signatures.read(file.path)
         name, data = os.path.basename(file.path), _own(file.path)
-        there = site.signature(name)
-        if there is None or (there != data and _time(there) < _time(data)):
-            site.put_signature(name, data, replace=there is not None)
-            sent += 1
-    return sent
+        remote_data = site.signature(name)
+        if remote_data is None or (remote_data != data and _time(remote_data) < _time(data)):
+            site.put_signature(name, data, replace=remote_data is not None)
+            count += 1
+    return count
 
 
 class SignedThere:
@@ -67,17 +69,19 @@ class SignedThere:
     @functools.cached_property
     def _names(self) -> dict[str, list[str]]:
         """File names by what they are of: a tag, or @ and the digest of a state."""
-        found: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
         for name in sorted(self._site.signatures()):
             file = signatures.parse(name)
             # A name becomes a path, so it has to be the one that a lake gives.
             if file is None or "/" in name or not (file.state or _is_tag(name, file)):
                 continue
-            of = found.setdefault(file.tag or f"@{file.state}", [])
-            of.append(name)
-            if len(of) > _SIGNATURES_MAX:
-                raise TransferRefused(f"{self._site.url}: {of[0]} is one of too many signatures")
-        return found
+            owner_names = names.setdefault(file.tag or f"@{file.state}", [])
+            owner_names.append(name)
+            if len(owner_names) > _SIGNATURES_MAX:
+                raise TransferRefused(
+                    f"{self._site.url}: {owner_names[0]} is one of too many signatures"
+                )
+        return names
 
 
 def _own(path: str) -> bytes:

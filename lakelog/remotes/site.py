@@ -53,10 +53,10 @@ class Site:
 
     def create(self) -> str:
         """Make the remote a lake without branches, or find that it is one; return its id."""
-        there = self.lake_id()
-        if there:
+        lake_id = self.lake_id()
+        if lake_id:
             self._raise_format()
-            return there
+            return lake_id
         strangers = [name for name in self.volume.names("") if not name.startswith(disk.TEMPORARY)]
         if set(strangers) - {*OBJECTS, "states", "refs", "wal", "gc", "cache", "remotes"}:
             raise TransferRefused(f"{self.url} is not empty and no lake: choose another place")

@@ -82,9 +82,9 @@ class SshRemote:
     def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield the files of a folder with their lengths."""
         with self._translating(folder), contextlib.suppress(NotThere):
-            for name, found in self._ready().entries(self._path(folder)):
-                if found.is_file:
-                    yield os.fsdecode(name), found.size
+            for name, attributes in self._ready().entries(self._path(folder)):
+                if attributes.is_file:
+                    yield os.fsdecode(name), attributes.size
 
     def size(self, key: str) -> int | None:
         """The length of a file, None if it is not there."""
@@ -99,9 +99,9 @@ class SshRemote:
         with self._translating(""):
             return self._ready().sizes([self._path(key) for key in keys])
 
-    def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
+    def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; its name is durable after `flush`."""
-        with self._translating(key), self._temporary(key, pieces) as temporary:
+        with self._translating(key), self._temporary(key, read_chunks) as temporary:
             self._ready().rename(self._path(temporary), self._path(key))
         self._changed.add(os.path.dirname(key))
 
@@ -166,13 +166,13 @@ class SshRemote:
     # --- writing ----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _temporary(self, key: str, pieces: Callable[[], Iterator[bytes]]) -> Iterator[str]:
+    def _temporary(self, key: str, read_chunks: Callable[[], Iterator[bytes]]) -> Iterator[str]:
         """Write a file beside its later name, whole and durable. Whoever does not rename it
         removes it; an error does, too."""
         folder = os.path.dirname(key)
         name = f"{folder}/{disk.TEMPORARY}{disk.random_hex(8)}".lstrip("/")
         try:
-            self._write(name, pieces, CREATE | EXCLUSIVE)
+            self._write(name, read_chunks, CREATE | EXCLUSIVE)
             try:
                 yield name
             except NotThere:
@@ -185,17 +185,17 @@ class SshRemote:
         if self._client:
             self._client.remove(self._path(name))
 
-    def _write(self, name: str, pieces: Callable[[], Iterator[bytes]], how: int) -> None:
+    def _write(self, name: str, read_chunks: Callable[[], Iterator[bytes]], flags: int) -> None:
         client = self._ready()
         self._require_extensions(client)
         try:
-            client.write(self._path(name), pieces(), how)
+            client.write(self._path(name), read_chunks(), flags)
         except NotThere:
-            if not how & CREATE:
+            if not flags & CREATE:
                 raise
             try:
                 self._make_dirs(os.path.dirname(name))
-                client.write(self._path(name), pieces(), how)
+                client.write(self._path(name), read_chunks(), flags)
             except NotThere:
                 raise Failed from None  # a folder above is a file
 
@@ -242,9 +242,9 @@ class SshRemote:
 
     def _await_gc(self, lease: _Lease) -> None:
         ends = time.monotonic() + _GC_WAIT
-        while (begun := self._stamp(_DELETING)) is not None:
+        while (started := self._stamp(_DELETING)) is not None:
             # Both by the clock of the other side.
-            if (self._stamp(lease.key) or 0) - begun > _GC_LONGEST:
+            if (self._stamp(lease.key) or 0) - started > _GC_LONGEST:
                 raise TransferRefused(
                     f"{self.url}: a gc was interrupted there: run `lakelog gc` on that machine,"
                     " then push again"
@@ -303,10 +303,10 @@ class SshRemote:
                 " safely: use that of OpenSSH 6.5 or later"
             )
 
-    def _explained(self, words: str) -> Exception:
+    def _explained(self, output: str) -> Exception:
         """Return the error for what ssh said."""
-        host, where = self._host, self.url
-        for sign, text in (
+        host, url = self._host, self.url
+        for sign, advice in (
             (
                 "IDENTIFICATION HAS CHANGED",
                 f"the key of {host} has changed: it was installed again, or somebody listens in:"
@@ -325,11 +325,11 @@ class SshRemote:
             ("Could not resolve", f"there is no host {host}: check the address"),
             ("subsystem request failed", f"{host} has no SFTP: ask who runs it to allow it"),
         ):
-            if sign in words:
-                return Unreachable(f"{where}: {text}")
-        last = (words.strip().splitlines() or ["there is no connection"])[-1]
-        said = "".join(c if c.isprintable() else "?" for c in last.strip())[:200]
-        return Interrupted(f"{where}: {said.removeprefix('ssh: ')}")
+            if sign in output:
+                return Unreachable(f"{url}: {advice}")
+        last_line = (output.strip().splitlines() or ["there is no connection"])[-1]
+        printable = "".join(c if c.isprintable() else "?" for c in last_line.strip())[:200]
+        return Interrupted(f"{url}: {printable.removeprefix('ssh: ')}")
 
     def _path(self, key: str) -> bytes:
         return os.fsencode(f"{self._root}/{key}".rstrip("/") or "/")
@@ -377,11 +377,11 @@ def checked(url: str) -> str:
     return url.rstrip("/")
 
 
-def of_short_form(text: str) -> str | None:
+def of_short_form(address: str) -> str | None:
     """Return the address for `[USER@]HOST:PATH`, None for a path: one that is there, or that has a
     slash before the first colon."""
-    place, _, path = text.partition(":")
-    if not place or not path or "/" in place or path.startswith("//") or os.path.lexists(text):
+    place, _, path = address.partition(":")
+    if not place or not path or "/" in place or path.startswith("//") or os.path.lexists(address):
         return None
     return f"ssh://{place}{quote(path) if path.startswith('/') else '/~/' + quote(path)}"
 
@@ -389,13 +389,13 @@ def of_short_form(text: str) -> str | None:
 def _parse(url: str) -> tuple[str, str, list[str]]:
     """Return the host, the directory there, and the command. Raises TransferRefused."""
     try:
-        parts = urlsplit(url)
-        host, user, port = parts.hostname or "", parts.username, parts.port
+        address = urlsplit(url)
+        host, user, port = address.hostname or "", address.username, address.port
     except ValueError:
         host = ""
     if not host or host.startswith("-") or (user or "").startswith("-"):
         raise TransferRefused(f"{url}: name a host, as in ssh://[USER@]HOST[:PORT]/PATH")
-    path = unquote(parts.path).rstrip("/")
+    path = unquote(address.path).rstrip("/")
     if not path or path == "/~" or "\0" in path:
         raise TransferRefused(
             f"{url}: name a directory, as in ssh://HOST/PATH or ssh://HOST/~/PATH"

@@ -57,7 +57,7 @@ def lake_id(data: bytes) -> tuple[str, dict[str, Any]]:
 
 def move(data: bytes, branch: str, number: int) -> Move:
     """Return the move in a file. Raises NotBelieved."""
-    body, text = _ref(data)
+    body, carried = _ref(data)
     _require(all(isinstance(body.get(name), str) for name in _MOVE_TEXTS), "a move is malformed")
     counts = [body.get(name) for name in ("number", "time", "generation")]
     wal = body.get("wal")
@@ -65,16 +65,16 @@ def move(data: bytes, branch: str, number: int) -> Move:
     _require(body["number"] == number and body["branch"] == branch, "a move has a wrong name")
     marks = wal.items() if isinstance(wal, dict) else ()
     _require(all(_WRITER.fullmatch(w) and _is_count(n) for w, n in marks), "a move is malformed")
-    return Move(**_members(Move, body), carried=text)
+    return Move(**_members(Move, body), carried=carried)
 
 
 def tag(data: bytes, name: str) -> Tag:
     """Return the tag in a file. Raises NotBelieved."""
-    body, text = _ref(data)
-    texts = "name snapshot author message branch commit".split()
-    _require(all(isinstance(body.get(n), str) for n in texts), "a tag is malformed")
+    body, carried = _ref(data)
+    text_members = "name snapshot author message branch commit".split()
+    _require(all(isinstance(body.get(n), str) for n in text_members), "a tag is malformed")
     _require(_is_count(body.get("time")) and body["name"] == name, "a tag is malformed")
-    return Tag(**_members(Tag, body), carried=text)
+    return Tag(**_members(Tag, body), carried=carried)
 
 
 def manifest_text(data: bytes, digest: str) -> bytes:
@@ -88,15 +88,15 @@ def manifest_text(data: bytes, digest: str) -> bytes:
         raise NotBelieved("a manifest cannot be decompressed") from None
 
 
-def check_page(text: bytes) -> None:
+def check_page(encoded: bytes) -> None:
     """Refuse the text of a page that a lake would not have written."""
-    body = _parsed(text)
+    body = _parsed(encoded)
     _check_entries(body.get("entries"))
 
 
-def check_manifest(text: bytes) -> None:
+def check_manifest(encoded: bytes) -> None:
     """Refuse the text of a manifest that a lake would not have written."""
-    body = _parsed(text)
+    body = _parsed(encoded)
     _check_entries(body.get("tail"))
     pages, runs = body.get("pages"), body.get("ids")
     _require(isinstance(pages, list) and isinstance(runs, list), "a manifest is malformed")
@@ -111,34 +111,34 @@ def _check_members(body: dict[str, Any]) -> None:
     try:
         # Its entries were parsed, which takes them apart.
         state = of_json({**body, "tail": []}, "")
-        texts = [state.parent, state.commit, state.author, state.op, state.message]
+        strings = [state.parent, state.commit, state.author, state.op, state.message]
         counts = [state.time, state.next_seq, *astuple(state.totals)]
         counts += [run.count for run in state.ids]
         for page in state.pages:
             counts += [page.level, page.entries, page.removals, page.events]
             _require(page.time is None or len(page.time) == 2, "a manifest is malformed")
             counts += page.time or ()
-            texts += page.what or ()
+            strings += page.what or ()
         counts += astuple(state.retention) if state.retention else ()
     except (AttributeError, KeyError, TypeError, ValueError):
         raise NotBelieved("a manifest is malformed") from None
-    _require(all(isinstance(text, str) for text in texts), "a manifest is malformed")
+    _require(all(isinstance(string, str) for string in strings), "a manifest is malformed")
     _require(all(map(_is_count, counts)), "a manifest is malformed")
 
 
-def check_state_file(data: bytes, kind: str, digest: str) -> None:
+def check_state_file(data: bytes, file_type: str, digest: str) -> None:
     """Refuse the bytes of an `index` or a `chunk` of a saved state that are not what they should
     be, and an index of more files than a reader here can hold."""
     try:
-        if kind == "index":
+        if file_type == "index":
             content = state_files.unseal(data, digest, TEXT_MAX)
             _check_counts(content, "the index of a saved state")
             del content
-        state_files.check(data, digest + (INDEX if kind == "index" else CHUNK))
+        state_files.check(data, digest + (INDEX if file_type == "index" else CHUNK))
     except NotBelieved:
         raise
     except document.NotIntact as error:
-        raise NotBelieved(f"the {kind} {digest} of a saved state: {error}") from None
+        raise NotBelieved(f"the {file_type} {digest} of a saved state: {error}") from None
 
 
 def signature(data: bytes) -> Statement:
@@ -171,34 +171,34 @@ def _check_object(digest: Any, size: Any) -> None:
     _require(is_digest and _is_count(size) and size <= _SIZE_MAX, "an object has a wrong name")
 
 
-def _parsed(text: bytes) -> dict[str, Any]:
-    _require(len(text) <= TEXT_MAX, "a manifest is too long")
-    _check_counts(text, "a manifest")
+def _parsed(encoded: bytes) -> dict[str, Any]:
+    _require(len(encoded) <= TEXT_MAX, "a manifest is too long")
+    _check_counts(encoded, "a manifest")
     try:
-        body = orjson.loads(text)
+        body = orjson.loads(encoded)
     except orjson.JSONDecodeError:
         raise NotBelieved("a manifest is no JSON") from None
     _require(isinstance(body, dict) and body.get("format") == 1, "a manifest is malformed")
     return body  # type: ignore[no-any-return]
 
 
-def _check_counts(text: bytes, what: str) -> None:
+def _check_counts(encoded: bytes, subject: str) -> None:
     # A few bytes of JSON can take a hundred times as many as Python objects: so they are counted.
-    containers = text.count(b"[") + text.count(b"{")
-    is_small = text.count(b",") <= _VALUES_MAX and containers <= _CONTAINERS_MAX
-    _require(is_small, f"{what} has too many values")
+    containers = encoded.count(b"[") + encoded.count(b"{")
+    is_small = encoded.count(b",") <= _VALUES_MAX and containers <= _CONTAINERS_MAX
+    _require(is_small, f"{subject} has too many values")
 
 
 def _ref(data: bytes) -> tuple[dict[str, Any], bytes]:
     try:
-        body, text = open_ref(data)
+        body, carried = open_ref(data)
     except document.NotIntact as error:
         raise NotBelieved(f"a move or tag is damaged: {error}") from None
     snapshot = body.get("snapshot")
     _require(isinstance(snapshot, str) and bool(_DIGEST.fullmatch(snapshot)), "a ref is malformed")
-    if text:
-        check_manifest(text)
-    return body, text
+    if carried:
+        check_manifest(carried)
+    return body, carried
 
 
 def _document(data: bytes, reason: str) -> dict[str, Any]:
@@ -208,9 +208,9 @@ def _document(data: bytes, reason: str) -> dict[str, Any]:
         raise NotBelieved(f"{reason}: {error}") from None
 
 
-def _members(kind: type[Move | Tag], body: dict[str, Any]) -> dict[str, Any]:
+def _members(ref_type: type[Move | Tag], body: dict[str, Any]) -> dict[str, Any]:
     """Refuse a document with other members than a move or tag has."""
-    required = {field.name for field in fields(kind)} - {"carried"}
+    required = {field.name for field in fields(ref_type)} - {"carried"}
     _require(body.keys() == required, "a move or tag has other members than this lakelog knows")
     return body
 

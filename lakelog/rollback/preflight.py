@@ -322,28 +322,32 @@ def look_at_directories(lake: Lake, plan: Preflight) -> None:
 
 
 def _look_at(lake: Lake, record: StateRecord, plan: Preflight) -> None:
-    index, now, then = plan.indices[record.label], "none", _many(record.files, "file")
-    held = present.look(lake, record.label, record.path) if os.path.isdir(record.path) else None
+    index, present_text, after_text = (
+        plan.indices[record.label],
+        "none",
+        _many(record.files, "file"),
+    )
+    captured = present.look(lake, record.label, record.path) if os.path.isdir(record.path) else None
     needed, is_equal = {digest for digest, _ in index.chunks}, False
-    if held is not None:
+    if captured is not None:
         # Kept, so that whoever rolls back need not read them again.
-        plan.seen += [held.base] if held.base else []
-        now = _many(present.count_files(held.index), "file")
-        changes = compare(lake.store.paths, held.index, index, is_stored=held.is_saved)
+        plan.seen += [captured.base] if captured.base else []
+        present_text = _many(present.count_files(captured.index), "file")
+        changes = compare(lake.store.paths, captured.index, index, is_stored=captured.is_saved)
         needed, is_equal = changes.chunks, not (changes.paths or changes.stale)
     if is_equal:
-        then = "as it is"
+        after_text = "as it is"
     else:
         plan.copied.add(record.label)
-        if devices := _devices(index) - _devices(held.index if held else None):
+        if devices := _devices(index) - _devices(captured.index if captured else None):
             raise StateRefused(
-                f"{unmade([f'{shown(each)}, a device,' for each in sorted(devices)])}; roll"
+                f"{unmade([f'{shown(device)}, a device,' for device in sorted(devices)])}; roll"
                 " back without state, then restore the state by itself"
             )
-        then += ", replaced" if held else ", created"
+        after_text += ", replaced" if captured else ", created"
     for digest in needed:
         state_files.read_chunk(lake.store.paths, digest)
-    plan.add("state", record.label, now, then)
+    plan.add("state", record.label, present_text, after_text)
 
 
 def _devices(index: StateIndex | None) -> set[bytes]:

@@ -67,7 +67,7 @@ def check_parts(parts: Iterable[str]) -> tuple[str, ...]:
     if not names or ("cursors" in names and "data" not in names):
         # The files would be ingested a second time, next to what they gave the first time.
         raise RollbackRefused("cursors go back with data only: name data as well")
-    return tuple(part for part in PARTS if part in names)
+    return tuple(name for name in PARTS if name in names)
 
 
 def preview(
@@ -135,25 +135,25 @@ def rollback(
     Raises UnknownRef, NotAllowed, RollbackRefused, StateRefused and Damaged before anything
     changes; DeploymentFailed, which says whether anything has; OSError.
     """
-    chosen = check_parts(parts)
-    _require(lake, "rollback", chosen)
+    chosen_parts = check_parts(parts)
+    _require(lake, "rollback", chosen_parts)
     with exchange.alone(lake.store) as is_alone:
         _refuse_other(is_alone)
         recovered = rewind.recover(lake.store).notes
-        plan = _plan(lake, ref, chosen, context)
+        plan = _plan(lake, ref, chosen_parts, context)
         plan.require()
         if verify:
             lake.verify(plan.target).require()
         name = name or (ref if ref != plan.target else ref[:SHORT])
-        if set(chosen) <= set(DEFAULT):  # one move, which is atomic by itself
+        if set(chosen_parts) <= set(DEFAULT):  # one move, which is atomic by itself
             safety, _ = _save_present(lake, None, f"before rollback to {name}")
-            store, branch, cursors = lake.store, lake.branch_name, "cursors" in chosen
+            store, branch, cursors = lake.store, lake.branch_name, "cursors" in chosen_parts
             settle = lake.sealer().settle
             head = history.rollback(store, branch, settle, plan.target, cursors, why, name)
             rewind.prune(lake.store)
             return RolledBack(_described(lake, head), head.move.message, safety, notes=recovered)
-        message = with_reason(f"to {name} with {', '.join(chosen)}", why)
-        target = plan.target if "data" in chosen else ""
+        message = with_reason(f"to {name} with {', '.join(chosen_parts)}", why)
+        target = plan.target if "data" in chosen_parts else ""
         intent, notes, moved = _perform(lake, plan, "rollback", message, target, None, progress)
     assert moved is not None
     return _finished(lake, intent, moved, recovered + notes, seconds)
@@ -258,10 +258,15 @@ def _take_back(lake: Lake) -> tuple[str, tuple[str, ...]]:
 
 def _examine_undo(lake: Lake, record: Intent, target: str) -> Preflight:
     parts = tuple(PARTS) if "data" in record.parts else record.parts
-    chosen = tuple(p for p in parts if p in record.parts or p == "cursors")
+    chosen_parts = tuple(p for p in parts if p in record.parts or p == "cursors")
     target = target if "data" in record.parts else lake.store.refs.head(record.branch).move.snapshot
     return examine(
-        lake, target, chosen, source=record.before, labels=record.labels, cluster=record.cluster
+        lake,
+        target,
+        chosen_parts,
+        source=record.before,
+        labels=record.labels,
+        cluster=record.cluster,
     )
 
 

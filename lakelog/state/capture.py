@@ -112,14 +112,14 @@ class _Previous:
 
     def span(self, files: list[StateEntry]) -> list[Chunk] | None:
         """Return the chunks that hold exactly these unchanged files, one after another."""
-        first = end = self.entries[files[0].path][1]
+        start = end = self.entries[files[0].path][1]
         for entry in files:
             if self.entries[entry.path][1] != end:
                 return None
             end += entry.stored
-        if first not in self.starts or end not in self.starts:
+        if start not in self.starts or end not in self.starts:
             return None
-        return list(self.chunks[self.starts[first] : self.starts[end]])
+        return list(self.chunks[self.starts[start] : self.starts[end]])
 
 
 class Capture:
@@ -221,20 +221,20 @@ class Capture:
             return self._entry(path, status, "dir"), sorted(os.listdir(self._full(path)))
         if not path:
             raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fsdecode(self._root))
-        kind = kind_of(status.st_mode)
-        if kind == "device":
+        file_type = kind_of(status.st_mode)
+        if file_type == "device":
             self._result.skipped.append(_shown(path))
-            return self._entry(path, status, kind), []
+            return self._entry(path, status, file_type), []
         identity = status.st_dev, status.st_ino
         if status.st_nlink > 1:
             if identity in self._first:
                 return StateEntry(path, "hard", target=self._first[identity]), []
             self._first[identity] = path
-        if kind == "file" and (old := self._previous.unchanged(path, status)) is not None:
+        if file_type == "file" and (old := self._previous.unchanged(path, status)) is not None:
             return old, []
-        entry = self._entry(path, status, kind)
+        entry = self._entry(path, status, file_type)
         return (
-            replace(entry, target=os.readlink(self._full(path))) if kind == "link" else entry
+            replace(entry, target=os.readlink(self._full(path))) if file_type == "link" else entry
         ), []
 
     def _sync(self, directory: bytes, device: int) -> None:
@@ -248,11 +248,11 @@ class Capture:
         finally:
             os.close(fd)
 
-    def _entry(self, path: bytes, status: os.stat_result, kind: str) -> StateEntry:
-        is_file = kind == "file"
+    def _entry(self, path: bytes, status: os.stat_result, file_type: str) -> StateEntry:
+        is_file = file_type == "file"
         return StateEntry(
             path,
-            kind,
+            file_type,
             stat.S_IMODE(status.st_mode),
             status.st_uid,
             status.st_gid,
@@ -269,8 +269,8 @@ class Capture:
             return True
         if not self._exclude:
             return False
-        texts = os.fsdecode(path), os.fsdecode(name)
-        return any(fnmatch.fnmatchcase(t, glob) for glob in self._exclude for t in texts)
+        names = os.fsdecode(path), os.fsdecode(name)
+        return any(fnmatch.fnmatchcase(t, glob) for glob in self._exclude for t in names)
 
     def _full(self, path: bytes) -> bytes:
         return self._root + b"/" + path if path else self._root
@@ -278,10 +278,10 @@ class Capture:
     def _refuse_unreadable(self) -> None:
         if self._unreadable:
             count, names = len(self._unreadable), ", ".join(self._unreadable[:_SHOWN])
-            more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+            suffix = f" and {count - _SHOWN} more" if count > _SHOWN else ""
             raise StateRefused(
                 f"{os.fsdecode(self._root)}: nothing was saved, as {count} of its files cannot be"
-                f" read: {names}{more}; make them readable, or --exclude them"
+                f" read: {names}{suffix}; make them readable, or --exclude them"
             )
 
     # --- content ---
@@ -305,23 +305,23 @@ class Capture:
     def _read_small(self, entry: StateEntry) -> tuple[StateEntry, bytes]:
         if entry.kind != "file":
             return entry, b""
-        pieces: list[bytes] = []
+        contents: list[bytes] = []
 
         def read(blocks: Iterator[bytes]) -> None:
-            pieces[:] = blocks
+            contents[:] = blocks
 
-        stored = self._read(entry, read)
-        return stored, b"".join(pieces) if stored.kind == "file" else b""
+        digests = self._read(entry, read)
+        return digests, b"".join(contents) if digests.kind == "file" else b""
 
     def _read_large(self, entry: StateEntry) -> list[StateEntry]:
-        pieces: list[Piece] = []
+        chunks: list[Piece] = []
 
         def read(blocks: Iterator[bytes]) -> None:
-            pieces[:] = map(self._writer.add, cut(blocks))
+            chunks[:] = map(self._writer.add, cut(blocks))
 
-        stored = self._read(entry, read)
-        self._pieces += pieces if stored.kind == "file" else []
-        return [stored] if stored.kind == "file" else []
+        digests = self._read(entry, read)
+        self._pieces += chunks if digests.kind == "file" else []
+        return [digests] if digests.kind == "file" else []
 
     def _read(self, entry: StateEntry, take: Callable[[Iterator[bytes]], None]) -> StateEntry:
         """Give the data of a file to `take`, again while it changes; return its entry as read, of
@@ -354,11 +354,13 @@ class Capture:
 
     def _blocks(self, fd: int, extents: tuple[Extent, ...]) -> Iterator[bytes]:
         for start, length in extents:
-            at, end = start, start + length
-            while at < end:
+            offset, end = start, start + length
+            while offset < end:
                 # Zeros where the file was cut off meanwhile: its entry says how long it is.
-                block = os.pread(fd, min(_READ, end - at), at) or bytes(min(_READ, end - at))
-                at += len(block)
+                block = os.pread(fd, min(_READ, end - offset), offset) or bytes(
+                    min(_READ, end - offset)
+                )
+                offset += len(block)
                 self._report(len(block))
                 yield block
 
@@ -374,24 +376,24 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int]:
 
 def _data_extents(fd: int, status: os.stat_result) -> tuple[Extent, ...]:
     """Return where a file has data; a file without holes is one extent."""
-    size, extents, at = status.st_size, list[Extent](), 0
+    size, extents, offset = status.st_size, list[Extent](), 0
     if status.st_blocks * 512 >= size:
         return ((0, size),) if size else ()
-    while at < size:
+    while offset < size:
         try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
+            start = os.lseek(fd, offset, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:  # only a hole is left
                 break
             return ((0, size),)
         # A file that grows meanwhile is read again, and stored as long as it was here.
-        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        if start < at:
-            extents.append((start, at - start))
+        offset = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        if start < offset:
+            extents.append((start, offset - start))
     # Readers take no more; a filled hole compresses to nothing.
     while len(extents) > EXTENTS_MAX:
         pairs = itertools.zip_longest(extents[::2], extents[1::2])
-        extents = [(one[0], sum(other or one) - one[0]) for one, other in pairs]
+        extents = [(pair[0], sum(following or pair) - pair[0]) for pair, following in pairs]
     return tuple(extents)
 
 

@@ -42,8 +42,8 @@ class Changes:
     @property
     def devices(self) -> list[bytes]:
         """The devices that a restore would have to make."""
-        found = (self.saved.get(path) for path in sorted(self.paths))
-        return [entry.path for entry in found if entry and entry.kind == "device"]
+        entries = (self.saved.get(path) for path in sorted(self.paths))
+        return [entry.path for entry in entries if entry and entry.kind == "device"]
 
     def top(self) -> bytes | None:
         """The path below which everything lies that differs, None if nothing does."""
@@ -59,43 +59,46 @@ def compare(
 ) -> Changes:
     """Compare what a directory holds with what it shall hold. Unless the chunks of the first are
     stored, a file counts as another if it is in other chunks. Raises DamagedState."""
-    old, wanted = ({entry.path: entry for entry in each.entries} for each in (present, saved))
-    found = Changes(saved, wanted)
+    old, target = ({entry.path: entry for entry in either.entries} for either in (present, saved))
+    changes = Changes(saved, target)
     places, contents = _Places(present, saved), _Both(paths, present, saved)
-    for entry, at in zip(saved.entries, _starts(saved), strict=False):
+    for entry, offset in zip(saved.entries, _starts(saved), strict=False):
         path = entry.path
         before = old.get(path)
         if before is None or not (before is entry or _is_alike(before, entry)):
-            found.paths.add(path)
+            changes.paths.add(path)
         elif entry.kind == "dir":
             if before.mtime != entry.mtime:
-                found.stale.add(path)
-        elif places.are_equal(before, entry, at) or (
+                changes.stale.add(path)
+        elif places.are_equal(before, entry, offset) or (
             is_stored and contents.are_equal(before, entry)
         ):
             if entry.kind != "hard":
-                found.equal.add(path)
+                changes.equal.add(path)
         else:
-            found.paths.add(path)
-    found.paths.update(path for path in old if path not in wanted)
+            changes.paths.add(path)
+    changes.paths.update(path for path in old if path not in target)
     for index in (present, saved):
-        _take_names_together(index, found)
-    return found
+        _take_names_together(index, changes)
+    return changes
 
 
 def located(index: StateIndex) -> Iterator[tuple[StateEntry, Place]]:
     """Yield each entry with the place of its content."""
-    number, end, at = -1, 0, 0
+    number, end, offset = -1, 0, 0
     for entry in index.entries:
-        stop, place = at + entry.stored if entry.extents else at, list[tuple[str, int, int]]()
-        while at < stop:
-            if at == end:
+        stop, place = (
+            offset + entry.stored if entry.extents else offset,
+            list[tuple[str, int, int]](),
+        )
+        while offset < stop:
+            if offset == end:
                 number += 1
                 end += index.chunks[number][1]
             digest, size = index.chunks[number]
-            last = min(end, stop)
-            place.append((digest, at - end + size, last - end + size))
-            at = last
+            limit = min(end, stop)
+            place.append((digest, offset - end + size, limit - end + size))
+            offset = limit
         yield entry, tuple(place)
 
 
@@ -112,28 +115,28 @@ class _Places:
         self._indices = present, saved
         self._old = dict(zip((e.path for e in present.entries), _starts(present), strict=False))
         self._chunks: dict[int, tuple[str, int]] = {}
-        at = 0
+        offset = 0
         for chunk in present.chunks:
-            self._chunks[at] = chunk
-            at += chunk[1]
+            self._chunks[offset] = chunk
+            offset += chunk[1]
         self._saved, self._begin, self._end = iter(saved.chunks), 0, 0
         self._chunk = ("", 0)
         self._all: list[dict[bytes, Place]] = []
 
-    def are_equal(self, before: StateEntry, entry: StateEntry, at: int) -> bool:
+    def are_equal(self, before: StateEntry, entry: StateEntry, offset: int) -> bool:
         """Whether a file is in the same chunks in both; those of the second index are asked for in
         their order, with the place `at` of each."""
         if before.extents != entry.extents:
             return False
         if not entry.extents:
             return True
-        while self._end <= at:
+        while self._end <= offset:
             self._chunk = next(self._saved)
             self._begin, self._end = self._end, self._end + self._chunk[1]
-        if at + entry.stored > self._end:
+        if offset + entry.stored > self._end:
             return self._are_all_equal(entry.path)
-        where = self._old[before.path] - (at - self._begin)
-        return self._chunks.get(where) == self._chunk
+        old_offset = self._old[before.path] - (offset - self._begin)
+        return self._chunks.get(old_offset) == self._chunk
 
     def _are_all_equal(self, path: bytes) -> bool:
         if not self._all:
@@ -142,17 +145,17 @@ class _Places:
         return old[path] == saved[path]
 
 
-def _is_alike(one: StateEntry, other: StateEntry) -> bool:
+def _is_alike(before: StateEntry, after: StateEntry) -> bool:
     """Whether two entries differ in nothing that a restore brings back, but for content, and the
     time of a directory, which changes with what is in it."""
     return (
-        one.kind == other.kind
-        and one.mode == other.mode
-        and (one.mtime == other.mtime or one.kind == "dir")
-        and one.size == other.size
-        and one.target == other.target
-        and (one.uid, one.gid) == (other.uid, other.gid)
-        and one.xattrs == other.xattrs
+        before.kind == after.kind
+        and before.mode == after.mode
+        and (before.mtime == after.mtime or before.kind == "dir")
+        and before.size == after.size
+        and before.target == after.target
+        and (before.uid, before.gid) == (after.uid, after.gid)
+        and before.xattrs == after.xattrs
     )
 
 
@@ -163,23 +166,23 @@ class _Both:
         self._paths, self._indices = paths, indices
         self._contents: list[Contents] = []
 
-    def are_equal(self, one: StateEntry, other: StateEntry) -> bool:
+    def are_equal(self, before: StateEntry, after: StateEntry) -> bool:
         """Whether two files of one size have the same content."""
         if not self._contents:
             self._contents = [Contents(self._paths, index) for index in self._indices]
-        first, second = self._contents
-        return first.digest(one) == second.digest(other)
+        old_contents, new_contents = self._contents
+        return old_contents.digest(before) == new_contents.digest(after)
 
 
-def _take_names_together(index: StateIndex, found: Changes) -> None:
+def _take_names_together(index: StateIndex, changes: Changes) -> None:
     """All names of a file go if one does, so that they stay names of one file."""
     names: dict[bytes, list[bytes]] = {}
     for entry in index.entries:
         if entry.kind == "hard":
             names.setdefault(entry.target, [entry.target]).append(entry.path)
     for group in names.values():
-        if not found.paths.isdisjoint(group):
-            found.paths.update(group)
+        if not changes.paths.isdisjoint(group):
+            changes.paths.update(group)
 
 
 def is_inside(path: bytes, top: bytes) -> bool:

@@ -44,9 +44,9 @@ class ChunkWriter:
     def add(self, content: bytes) -> Piece:
         """Write a chunk in the background; the result is its digest and length."""
         self._room.acquire()
-        piece = self._threads.submit(self._add, content)
-        piece.add_done_callback(lambda _: self._room.release())
-        return piece
+        future = self._threads.submit(self._add, content)
+        future.add_done_callback(lambda _: self._room.release())
+        return future
 
     def _add(self, content: bytes) -> tuple[str, int]:
         digest = hashlib.sha256(content).hexdigest()
@@ -102,6 +102,9 @@ class ChunkWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        _: TracebackType | None,
     ) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)

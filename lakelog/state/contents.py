@@ -35,30 +35,30 @@ class Contents:
 
     def parts(self, file: StateEntry) -> list[tuple[int, Part]]:
         """Return the data of a file: where in the file each part of a chunk belongs."""
-        parts, start = [], self._starts[file.path]
+        slices, start = [], self._starts[file.path]
         for offset, length in file.extents:
             at, end = start, start + length
             while at < end:
                 number = bisect.bisect_right(self._ends, at)
                 digest, size = self._chunks[number]
-                first = self._ends[number] - size
+                chunk_start = self._ends[number] - size
                 stop = min(end, self._ends[number])
-                parts.append((offset + at - start, (digest, at - first, stop - first)))
+                slices.append((offset + at - start, (digest, at - chunk_start, stop - chunk_start)))
                 at = stop
             start = end
-        return parts
+        return slices
 
     def read(self, file: StateEntry) -> Iterator[bytes]:
         """Yield the content of a file, zeros in its holes. Raises DamagedState."""
-        at = 0
+        position = 0
         for offset, (digest, low, high) in self.parts(file):
-            yield from _zeros(offset - at)
+            yield from _zeros(offset - position)
             # Many small files are in one chunk.
             if self._last[0] != digest:
                 self._last = digest, state_files.read_chunk(self._paths, digest)
             yield self._last[1][low:high]
-            at = offset + high - low
-        yield from _zeros(file.size - at)
+            position = offset + high - low
+        yield from _zeros(file.size - position)
 
     def digest(self, file: StateEntry) -> bytes:
         """Return the SHA-256 of the content of a file. Raises DamagedState."""
@@ -69,5 +69,5 @@ class Contents:
 
 
 def _zeros(count: int) -> Iterator[bytes]:
-    for at in range(0, count, 1 << 20):
-        yield bytes(min(1 << 20, count - at))
+    for offset in range(0, count, 1 << 20):
+        yield bytes(min(1 << 20, count - offset))

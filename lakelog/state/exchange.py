@@ -138,8 +138,8 @@ def discard(store: Store, steps: Sequence[Step]) -> None:
         name = os.fsencode(os.path.basename(step.fresh))
         if name.startswith(STAGING.encode()):
             with contextlib.suppress(FileNotFoundError), open_parent(step) as folder:
-                for each in (name, name + _OLD):
-                    _set_aside(step, each, folder)
+                for candidate in (name, name + _OLD):
+                    _set_aside(step, candidate, folder)
                 _delete_tree(name + _DOOMED, folder)
     for step in steps:
         _set_stamps(step)

@@ -86,23 +86,27 @@ class Extraction:
         self._top = next(iter(names)) if len(names) == 1 else None
         self._targets: dict[bytes, tuple[StateEntry, Place]] = {}
         placed = []
-        wanted = {entry.target for entry in self._index.entries if entry.kind == "hard"}
+        link_targets = {entry.target for entry in self._index.entries if entry.kind == "hard"}
         for entry, place in located(self._index):
-            if entry.path in wanted:
+            if entry.path in link_targets:
                 self._targets[entry.path] = entry, place
             if (name := self._placed(entry.path)) is not None:
                 placed.append((entry, name, place))
-        written = [p for entry, _, p in placed if not self._is_live(entry) and entry.kind == "file"]
+        file_paths = [
+            p for entry, _, p in placed if not self._is_live(entry) and entry.kind == "file"
+        ]
         count = sum(entry.kind != "dir" and not self._is_live(entry) for entry, _, _ in placed)
         self._is_synced = count > _FEW and filesystems.is_synced_whole()
-        self._chunks = _Chunks(self._paths, self._index, self._digest, written, self._progress)
+        self._chunks = _Chunks(self._paths, self._index, self._digest, file_paths, self._progress)
         if self._live is not None:
             self._live_root = os.open(self._live.root, filesystems.FOLDER)
         try:
             for entry, name, place in placed:
                 self._create(entry, name, place)
             # Children first: whatever is created in a directory changes its time.
-            for entry, name, _ in reversed([each for each in placed if each[0].kind == "dir"]):
+            for entry, name, _ in reversed(
+                [placement for placement in placed if placement[0].kind == "dir"]
+            ):
                 fd = filesystems.open_inside(folder, name)
                 try:
                     self._set_metadata(fd, entry)
@@ -137,13 +141,16 @@ class Extraction:
         top = self._top if self._top is not None else path.partition(b"/")[0]
         if top not in self._names or not is_inside(path, top) or not self._is_chosen(path):
             return None
-        rest = path[len(top) :] if top else path and b"/" + path
-        return self._names[top] + rest
+        relative = path[len(top) :] if top else path and b"/" + path
+        return self._names[top] + relative
 
     def _is_chosen(self, path: bytes) -> bool:
         if not self._only:
             return True
-        return any(is_inside(path, each) or is_inside(each, path) for each in self._only)
+        return any(
+            is_inside(path, chosen_path) or is_inside(chosen_path, path)
+            for chosen_path in self._only
+        )
 
     def _is_live(self, entry: StateEntry) -> bool:
         return self._live is not None and entry.path in self._live.equal
@@ -181,11 +188,11 @@ class Extraction:
 
     def _in(self, root: int, path: bytes) -> int:
         """Return the descriptor of a directory below an open one; the last one stays open."""
-        known = self._open.get(root)
-        if known is None or known[0] != path:
+        descriptor = self._open.get(root)
+        if descriptor is None or descriptor[0] != path:
             fd = filesystems.open_inside(root, path)
-            if known is not None:
-                os.close(known[1])
+            if descriptor is not None:
+                os.close(descriptor[1])
             self._open[root] = path, fd
         return self._open[root][1]
 
@@ -218,15 +225,17 @@ class Extraction:
                     self._make_node(target, folder, name)
             return
         source, _, original = path.rpartition(b"/")
-        other = filesystems.open_inside(self._base, source)
+        source_folder = filesystems.open_inside(self._base, source)
         try:
-            os.link(original, name, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False)
+            os.link(
+                original, name, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False
+            )
         except FileNotFoundError:
             if not self._skip:
                 raise
             self._left.append(shown(entry.path))  # as its target was
         finally:
-            os.close(other)
+            os.close(source_folder)
 
     def _make_node(self, entry: StateEntry, folder: int, name: bytes) -> None:
         try:
@@ -246,15 +255,15 @@ class Extraction:
     def _write(self, entry: StateEntry, folder: int, name: bytes, place: Place) -> None:
         fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
         try:
-            parts, ready = iter(place), memoryview(b"")
+            chunks, ready = iter(place), memoryview(b"")
             end = 0
-            for at, length in entry.extents:
-                end = at + length
-                while at < end:
+            for offset, length in entry.extents:
+                end = offset + length
+                while offset < end:
                     if not ready:
-                        ready = self._chunks.part(*next(parts))
-                    written = os.pwrite(fd, ready[: end - at], at)
-                    ready, at = ready[written:], at + written
+                        ready = self._chunks.part(*next(chunks))
+                    count = os.pwrite(fd, ready[: end - offset], offset)
+                    ready, offset = ready[count:], offset + count
             if end != entry.size:
                 os.ftruncate(fd, entry.size)
             self._set_metadata(fd, entry)
@@ -333,12 +342,12 @@ class _Chunks:
 
     @staticmethod
     def _in_order(places: list[Place]) -> Iterator[str]:
-        last = ""
+        previous = ""
         for place in places:
             for digest, _, _ in place:
-                if digest != last:
+                if digest != previous:
                     yield digest
-                last = digest
+                previous = digest
 
     def part(self, digest: str, low: int, high: int) -> memoryview:
         """Return a range of a chunk. Raises DamagedState."""
@@ -375,8 +384,8 @@ def unmade(things: list[str]) -> str:
 
 def few(names: list[str]) -> str:
     """Some of many names."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    suffix = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + suffix
 
 
 def shown(path: bytes) -> str:

@@ -66,18 +66,18 @@ def is_in_memory(device: int) -> bool:
     return False
 
 
-def exchange(folder: int, one: bytes, other: bytes) -> bool:
+def exchange(folder: int, path: bytes, other_path: bytes) -> bool:
     """Exchange two names of an open directory in one step; False where the system cannot. Raises
     OSError."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
-    if rename(folder, one, folder, other, _RENAME_EXCHANGE) == 0:
+    if rename(folder, path, folder, other_path, _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
     if code in _UNSUPPORTED:
         return False
-    raise OSError(code, os.strerror(code), os.fsdecode(other))
+    raise OSError(code, os.strerror(code), os.fsdecode(other_path))
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ def held(directories: Iterable[str], *, shared: bool) -> Iterator[None]:
         yield
 
 
-def _lock(path: str, kind: int) -> int:
+def _lock(path: str, operation: int) -> int:
     """Return a descriptor that holds the flock of a directory, -1 where it cannot be opened."""
     end = time.monotonic() + PATIENCE
     while True:
@@ -102,7 +102,7 @@ def _lock(path: str, kind: int) -> int:
         except OSError:
             return -1  # it is not there, or whoever reads it next says why that cannot be
         try:
-            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            fcntl.flock(fd, operation | fcntl.LOCK_NB)
             # A restore puts another directory in its place, and then lets go of this one.
             if os.path.samestat(os.fstat(fd), os.stat(path)):
                 return fd

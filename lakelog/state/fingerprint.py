@@ -55,21 +55,21 @@ def of_tree(root: bytes, ignored: bytes) -> str:
             status = os.lstat(path)
         except FileNotFoundError:
             continue  # removed since it was listed
-        kind = kind_of(status.st_mode)
+        file_type = kind_of(status.st_mode)
         facts = b"%d %d %d" % (status.st_size, status.st_mtime_ns, status.st_ino)
-        if kind == "dir":
-            inner = (each for each in os.listdir(path) if not each.startswith(ignored))
-            waiting += [name + b"/" + each if name else each for each in inner]
-        elif kind == "link":
+        if file_type == "dir":
+            inner = (child for child in os.listdir(path) if not child.startswith(ignored))
+            waiting += [name + b"/" + child if name else child for child in inner]
+        elif file_type == "link":
             facts = os.readlink(path)
-        lines.append(_line(name, kind, stat.S_IMODE(status.st_mode), facts))
+        lines.append(_line(name, file_type, stat.S_IMODE(status.st_mode), facts))
     return _digest(lines)
 
 
-def _line(name: bytes, kind: str, mode: int, facts: bytes) -> bytes:
+def _line(name: bytes, file_type: str, mode: int, facts: bytes) -> bytes:
     # Of a directory the names say enough, and the rest has no content.
-    facts = facts if kind in ("file", "link") else b""
-    return b"\0".join((name, kind.encode(), b"%o" % mode, facts))
+    facts = facts if file_type in ("file", "link") else b""
+    return b"\0".join((name, file_type.encode(), b"%o" % mode, facts))
 
 
 def _digest(lines: Iterable[bytes]) -> str:

@@ -69,20 +69,22 @@ def list_states(lake: Lake, op: str = "state") -> list[SavedState]:
             tag = store.refs.tag(name)
             manifest = store.manifests.of(tag)
             if manifest.op == op:
-                held = state_files.records(store.manifests, manifest)
-                states.append(saved_state(tag, held, origins, manifest.commit))
+                records = state_files.records(store.manifests, manifest)
+                states.append(saved_state(tag, records, origins, manifest.commit))
     return sorted(states, key=lambda state: state.place, reverse=True)
 
 
 def saved_state(tag: Tag, records: list[StateRecord], origins: Origins, save: str) -> SavedState:
     """Return the state of a tag, whose manifest has these records and was made by this `save`."""
     # Directories that only an earlier save captured are in the manifest, too, but not of this one.
-    own = tuple(record for record in records if record.save == save)
-    if not own:  # of an earlier version
-        last = newest(records)
-        own = tuple(r for r in records if last and r.place == last.place)
-    before = max((record.before for record in own), default="")
-    if not any(record.machine for record in own) and tag.message.startswith(RESTORE_MESSAGE):
+    own_records = tuple(record for record in records if record.save == save)
+    if not own_records:  # of an earlier version
+        latest = newest(records)
+        own_records = tuple(r for r in records if latest and r.place == latest.place)
+    before = max((record.before for record in own_records), default="")
+    if not any(record.machine for record in own_records) and tag.message.startswith(
+        RESTORE_MESSAGE
+    ):
         before = BEFORE_RESTORE
     # A rollback that finds everything saved only gives that one more name.
     if tag.name.startswith(_SAFETY):
@@ -93,9 +95,9 @@ def saved_state(tag: Tag, records: list[StateRecord], origins: Origins, save: st
         tag.time,
         tag.author,
         tag.message,
-        own,
-        max((record.machine for record in own), default=""),
-        bool(own) and all(map(origins.is_own, own)),
+        own_records,
+        max((record.machine for record in own_records), default=""),
+        bool(own_records) and all(map(origins.is_own, own_records)),
         before,
     )
 
@@ -108,22 +110,22 @@ def find_state(lake: Lake, name: str, source: str = "") -> SavedState:
         manifest = lake.store.manifests.of(tag)
         if manifest.op not in OPS:
             raise UnknownRef(f"tag {name!r} names no saved state: see `lakelog state list`")
-        held = state_files.records(lake.store.manifests, manifest)
-        return saved_state(tag, held, Origins(lake.store), manifest.commit)
+        records = state_files.records(lake.store.manifests, manifest)
+        return saved_state(tag, records, Origins(lake.store), manifest.commit)
     states = list_states(lake)
     if not states:
         raise UnknownRef(
             "no state is saved in this lake: `lakelog state save --dir PATH` saves one"
         )
-    chosen = states_of(states, source)
-    if not chosen:
-        other = states[0]
+    candidates = states_of(states, source)
+    if not candidates:
+        sample = states[0]
         raise UnknownRef(
-            f"no state was saved by this machine: the last one is {other.name} of machine"
-            f" {short(other.machine)}; `--from {short(other.machine)}`, or `--from {ANY}`, takes"
+            f"no state was saved by this machine: the last one is {sample.name} of machine"
+            f" {short(sample.machine)}; `--from {short(sample.machine)}`, or `--from {ANY}`, takes"
             " states of others, `lakelog machine adopt` makes them this machine's"
         )
-    return latest_of(lake, chosen)
+    return latest_of(lake, candidates)
 
 
 def states_of(states: list[SavedState], source: str) -> list[SavedState]:
@@ -140,28 +142,30 @@ def latest_of(lake: Lake, states: list[SavedState]) -> SavedState:
     never what was saved just before a restore, which somebody wanted to leave."""
     store, origins = lake.store, Origins(lake.store)
     # Of the names of one save the one that it was given, not that of a safety tag.
-    named = sorted(states, key=lambda state: not state.before)
-    known = {_key(r): state for state in named for r in state.directories}
-    saves = {r.save: state for state in named for r in state.directories if r.save}
-    others = {state.machine for state in states if not state.is_own}
+    by_preference = sorted(states, key=lambda state: not state.before)
+    state_by_key = {_key(r): state for state in by_preference for r in state.directories}
+    saves = {r.save: state for state in by_preference for r in state.directories if r.save}
+    machines = {state.machine for state in states if not state.is_own}
     with_own = any(state.is_own for state in states)
 
     def is_meant(record: StateRecord) -> bool:
-        return (with_own and origins.is_own(record)) or record.machine in others
+        return (with_own and origins.is_own(record)) or record.machine in machines
 
-    now = state_files.records(store.manifests, store.state(lake.branch_name))
-    held = newest(filter(is_meant, now))
-    found = known.get(_key(held)) if held else None
-    if held and not found:
+    records = state_files.records(store.manifests, store.state(lake.branch_name))
+    current = newest(filter(is_meant, records))
+    match = state_by_key.get(_key(current)) if current else None
+    if current and not match:
         # The save that died had no name yet, that of a backup was pruned: what was held before.
-        parent = saves.get(held.parent)
-        found = parent if held.before == BEFORE_RESTORE or not (parent and parent.before) else None
+        parent = saves.get(current.parent)
+        match = (
+            parent if current.before == BEFORE_RESTORE or not (parent and parent.before) else None
+        )
     # To what was held when that was saved, and so on: each is an earlier one, or it is forged.
-    while found is not None and _is_backup(found):
-        parent = saves.get(found.directories[0].parent)
-        found = parent if parent is not None and parent.place < found.place else None
-    meant = [state for state in states if not state.before]
-    return found or (meant or states)[0]
+    while match is not None and _is_backup(match):
+        parent = saves.get(match.directories[0].parent)
+        match = parent if parent is not None and parent.place < match.place else None
+    candidates = [state for state in states if not state.before]
+    return match or (candidates or states)[0]
 
 
 def _is_backup(state: SavedState) -> bool:

@@ -57,12 +57,12 @@ def suffix(store: Store, id: str) -> str:
     return f"-{short(id)}" if tracking.remote_names(store) else ""
 
 
-def stamps(kind: str, time: int, end: str, first: int = 1) -> Iterator[str]:
+def stamps(prefix: str, time: int, end: str, start: int = 1) -> Iterator[str]:
     """Yield names of a time, such as state-20250403-123456, all but the first with a number."""
     stamp = (
-        f"{kind}-{datetime.datetime.fromtimestamp(time // 1_000_000, datetime.UTC):%Y%m%d-%H%M%S}"
+        f"{prefix}-{datetime.datetime.fromtimestamp(time // 1_000_000, datetime.UTC):%Y%m%d-%H%M%S}"
     )
-    for number in itertools.count(first):
+    for number in itertools.count(start):
         yield f"{stamp}{end}" if number == 1 else f"{stamp}{end}-{number}"
 
 
@@ -88,12 +88,12 @@ def is_here(store: Store, note: Mapping[str, Any]) -> bool:
     return is_own and all(note.get(name) == value for name, value in _site(store).items())
 
 
-def set_aside(store: Store, path: str, what: str, note: Mapping[str, Any]) -> str:
+def set_aside(store: Store, path: str, file_type: str, note: Mapping[str, Any]) -> str:
     """Move a note of another lake to cache/aside; return what to tell about it."""
     folder = f"{store.paths.cache}/aside"
     disk.make_dirs(folder)
-    kept = f"{folder}/{disk.random_hex(4)}-{os.path.basename(path)}"
-    disk.rename(path, kept)
+    target = f"{folder}/{disk.random_hex(4)}-{os.path.basename(path)}"
+    disk.rename(path, target)
     disk.sync_dir(os.path.dirname(path))
     whose = f"in {str(note['lake'])!r}" if note.get("lake") else "in a lake that it does not name"
-    return f"{what} that was interrupted {whose} is not finished here: its note is {kept}"
+    return f"{file_type} that was interrupted {whose} is not finished here: its note is {target}"

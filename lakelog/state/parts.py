@@ -58,8 +58,8 @@ def lay_out(
     if present is None:
         devices = [e.path for e in index.entries if e.kind == "device"]
         _refuse_devices([p for p in devices if _is_chosen(p, only)], skip=skip)
-        seen = fingerprint.NOTHING
-        steps = {b"": Step(target, exchange.fresh_path(target), seen=seen)}
+        observed = fingerprint.NOTHING
+        steps = {b"": Step(target, exchange.fresh_path(target), seen=observed)}
         return Part(record, index, steps, only=only, skip=skip)
     changes = compare(store.paths, present, index)
     changes.paths = {path for path in changes.paths if _is_chosen(path, only)}
@@ -71,8 +71,8 @@ def lay_out(
     steps = {}
     for top in tops:
         path = f"{target}/{os.fsdecode(top)}" if top else target
-        seen = fingerprint.of_entries(entries, top)
-        steps[top] = Step(path, exchange.fresh_path(path), seen=seen)
+        observed = fingerprint.of_entries(entries, top)
+        steps[top] = Step(path, exchange.fresh_path(path), seen=observed)
         if top:
             # Until the step is complete: what gives the directory back its time.
             outer = entries[os.path.dirname(top)]
@@ -85,7 +85,7 @@ def lay_out(
 
 
 def _is_chosen(path: bytes, only: tuple[bytes, ...]) -> bool:
-    return not only or any(is_inside(path, each) for each in only)
+    return not only or any(is_inside(path, chosen_path) for chosen_path in only)
 
 
 def _refuse_devices(paths: Iterable[bytes], *, skip: bool) -> None:
@@ -121,7 +121,9 @@ def _chosen_tops(
         if not is_writable(folder):
             raise StateRefused(f"{folder}: this user may not write there")
         tops.add(top)
-    return sorted(t for t in tops if not any(t != other and is_inside(t, other) for other in tops))
+    return sorted(
+        t for t in tops if not any(t != candidate and is_inside(t, candidate) for candidate in tops)
+    )
 
 
 def _stamps(
@@ -171,9 +173,9 @@ def extract(
     notes, complete = list[str](), list[Step]()
     try:
         for part in parts:
-            found, made = _extract(store, part, progress)
-            notes += [f"{part.record.label}: {note}" for note in found]
-            complete += made
+            extraction, step_paths = _extract(store, part, progress)
+            notes += [f"{part.record.label}: {note}" for note in extraction]
+            complete += step_paths
     except BaseException:
         exchange.discard(store, steps)
         raise
@@ -192,18 +194,18 @@ def _extract(
         only=part.only,
         skip=part.skip,
     )
-    saved = {entry.path for entry in part.index.entries}
+    saved_paths = {entry.path for entry in part.index.entries}
     is_time_alone = list(part.steps) == [b""] and bool(part.steps[b""].root)
     folders: dict[str, dict[bytes, Step]] = {}
     for top, step in part.steps.items():
         folders.setdefault(os.path.dirname(step.target), {})[top] = step
-    made = []
+    step_paths = []
     for steps in folders.values():
         with exchange.open_parent(next(iter(steps.values()))) as folder:
             names = {
                 top: os.fsencode(os.path.basename(step.fresh))
                 for top, step in steps.items()
-                if top in saved and not is_time_alone
+                if top in saved_paths and not is_time_alone
             }
             if names:
                 extraction.run(folder, names)
@@ -212,7 +214,7 @@ def _extract(
                 inode = 0 if is_time_alone else exchange.inode_of(name, folder)
                 # What is not there was skipped, or has gone by itself.
                 inode = (inode if top in names else -inode) or _NOTHING
-                made.append(replace(step, inode=inode, stamps=()))
-    if made and part.stamps:
-        made[0] = replace(made[0], stamps=part.stamps)
-    return (*part.notes, *extraction.notes), made
+                step_paths.append(replace(step, inode=inode, stamps=()))
+    if step_paths and part.stamps:
+        step_paths[0] = replace(step_paths[0], stamps=part.stamps)
+    return (*part.notes, *extraction.notes), step_paths

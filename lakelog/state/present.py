@@ -74,8 +74,8 @@ def capturing(
         for label, directory in directories.items():
             path, base = os.path.realpath(directory), bases[label]
             captured = Capture(path, writer, base.index, base.began, exclude, progress).run()
-            result.skipped += [f"{label}/{each}" for each in captured.skipped]
-            result.changed += [f"{label}/{each}" for each in captured.changed]
+            result.skipped += [f"{label}/{name}" for name in captured.skipped]
+            result.changed += [f"{label}/{name}" for name in captured.changed]
             result.indices[label] = captured.index
             digest = base.digest
             if captured.index != base.index:
@@ -125,9 +125,9 @@ class _Digests:
 
     def add(self, content: bytes) -> Piece:
         """Return the digest and length."""
-        piece: Piece = Future()
-        piece.set_result((hashlib.sha256(content).hexdigest(), len(content)))
-        return piece
+        future: Piece = Future()
+        future.set_result((hashlib.sha256(content).hexdigest(), len(content)))
+        return future
 
 
 def _bases(lake: Lake, directories: Mapping[str, str]) -> dict[str, _Base]:

@@ -78,13 +78,13 @@ def restore_state(
     with exchange.alone(store) as is_alone:
         if not is_alone:
             raise StateRefused("another process is restoring a state: wait for it")
-        told = rewind.recover(store).notes
+        recovery_notes = rewind.recover(store).notes
         state = find_state(lake, name, source)
         records, only = _chosen(lake, state, labels, paths)
         targets = _targets(lake, records, to)
         with filesystems.held(targets.values(), shared=False), contextlib.ExitStack() as stack:
-            there = {label: path for label, path in targets.items() if os.path.isdir(path)}
-            present = stack.enter_context(capturing(lake, there)) if there else None
+            present_paths = {label: path for label, path in targets.items() if os.path.isdir(path)}
+            present = stack.enter_context(capturing(lake, present_paths)) if present_paths else None
             indices = present.indices if present else {}
             parts = [
                 lay_out(
@@ -112,9 +112,9 @@ def restore_state(
             # From here on a run that dies is finished, not taken back.
             exchange.write_journal(store, steps)
             exchange.recover(store)
-        words = with_reason(f"{state.name} to {', '.join(targets.values())}", why)
-        note(store, lake.branch_name, "restore", words)
-        return Restored(state, targets, backup, (*told, *notes, *undeleted(steps)))
+        move_message = with_reason(f"{state.name} to {', '.join(targets.values())}", why)
+        note(store, lake.branch_name, "restore", move_message)
+        return Restored(state, targets, backup, (*recovery_notes, *notes, *undeleted(steps)))
 
 
 def undeleted(steps: Sequence[Step]) -> list[str]:
@@ -171,16 +171,18 @@ def _chosen(
     lake: Lake, state: SavedState, labels: tuple[str, ...], paths: tuple[str, ...]
 ) -> tuple[list[StateRecord], dict[str, tuple[bytes, ...]]]:
     """Return the directories to restore, and the paths in them by label if only these are."""
-    known = {record.label: record for record in state.directories}
-    if missing := [label for label in labels if label not in known]:
-        raise UnknownRef(f"{state.name} holds no {missing[0]!r}, but {', '.join(sorted(known))}")
-    records = [known[label] for label in labels] or list(state.directories)
+    record_by_label = {record.label: record for record in state.directories}
+    if missing := [label for label in labels if label not in record_by_label]:
+        raise UnknownRef(
+            f"{state.name} holds no {missing[0]!r}, but {', '.join(sorted(record_by_label))}"
+        )
+    records = [record_by_label[label] for label in labels] or list(state.directories)
     if not paths:
         return records, {}
     only: dict[str, tuple[bytes, ...]] = {}
     for path in paths:
-        label, found = locate(lake, replace(state, directories=tuple(records)), path)
-        only[label] = (*only.get(label, ()), found)
+        label, inner_path = locate(lake, replace(state, directories=tuple(records)), path)
+        only[label] = (*only.get(label, ()), inner_path)
     return [record for record in records if record.label in only], only
 
 
@@ -212,8 +214,10 @@ def _targets(
 def check_apart(targets: dict[str, str]) -> None:
     """Raise StateRefused where a directory holds another one."""
     for label, path in targets.items():
-        others = (other for each, other in targets.items() if each != label)
-        if any(contains(path, other) for other in others):
+        other_paths = (
+            other_path for other_label, other_path in targets.items() if other_label != label
+        )
+        if any(contains(path, other_path) for other_path in other_paths):
             raise StateRefused(f"{path} holds another directory of this state: restore one by one")
 
 

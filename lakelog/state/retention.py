@@ -60,8 +60,8 @@ def select_expired(states: Iterable[_T], keep: Retention) -> list[_T]:
 class _Periods:
     """The days, weeks, months or years of which a state is kept."""
 
-    def __init__(self, count: int, of: Callable[[datetime.date], object]) -> None:
-        self._left, self._of = count, of
+    def __init__(self, count: int, period_of: Callable[[datetime.date], object]) -> None:
+        self._left, self._of = count, period_of
         self._seen: set[object] = set()
 
     def keeps(self, day: datetime.date) -> bool:

@@ -131,9 +131,9 @@ def find(store: Store, commit: str) -> Intent | None:
     be one of the lake that this one was copied from (`is_own`)."""
     for name in disk.listing(store.paths.rollbacks):
         with contextlib.suppress(DamagedRef):  # named by verify; others are still found
-            done = read(store, f"{store.paths.rollbacks}/{name}")
-            if done is not None and done.commit == commit:
-                return done
+            intent = read(store, f"{store.paths.rollbacks}/{name}")
+            if intent is not None and intent.commit == commit:
+                return intent
     return None
 
 
@@ -164,9 +164,9 @@ def is_here(store: Store, intent: Intent) -> bool:
     return origin.is_here(store, asdict(intent))
 
 
-def is_own(store: Store, done: Intent) -> bool:
+def is_own(store: Store, intent: Intent) -> bool:
     """Whether this machine made a finished rollback, wherever the lake has been moved since."""
-    return done.machine in machine.read(store.paths).keys
+    return intent.machine in machine.read(store.paths).keys
 
 
 def carry_out(store: Store, intent: Intent) -> Head | None:
@@ -198,8 +198,8 @@ def _carry_out(store: Store, intent: Intent) -> Head | None:
     exchange.discard(store, intent.steps)
     disk.make_dirs(store.paths.rollbacks)
     # Without its steps: whoever reads it later must find nothing to exchange.
-    done = document.encode(_body(replace(intent, steps=())))
-    disk.replace_whole(f"{store.paths.rollbacks}/{encode_name(intent.safety)}.json", done)
+    encoded = document.encode(_body(replace(intent, steps=())))
+    disk.replace_whole(f"{store.paths.rollbacks}/{encode_name(intent.safety)}.json", encoded)
     _drop(store)
     prune(store)
     return store.refs.head(intent.branch)
@@ -238,27 +238,25 @@ def is_begun(store: Store, intent: Intent) -> bool:
     return _is_moved(store, intent)
 
 
-def _set_revision(store: Store, intent: Intent, wanted: ClusterStep) -> None:
+def _set_revision(store: Store, intent: Intent, step: ClusterStep) -> None:
     """Tell a deployment its revision, unless it has it. Raises DeploymentFailed."""
     try:
-        cluster = Kubectl(wanted.namespace, wanted.context)
-        revision = cluster.find(wanted.name, wanted.hash)
+        cluster = Kubectl(step.namespace, step.context)
+        revision = cluster.find(step.name, step.hash)
     except DeploymentFailed as error:
         raise DeploymentFailed(f"{error}; {_PENDING}") from None
     try:
         if revision is None:
-            raise DeploymentFailed(
-                f"deployment {wanted.name} has no pods of {wanted.hash} any more"
-            )
+            raise DeploymentFailed(f"deployment {step.name} has no pods of {step.hash} any more")
         if not revision.is_current:
-            cluster.begin_undo(wanted.name, revision)
+            cluster.begin_undo(step.name, revision)
     except DeploymentFailed as error:
         # It may have been done though the answer was lost: only the cluster knows.
         try:
-            now = cluster.find(wanted.name, wanted.hash)
+            current = cluster.find(step.name, step.hash)
         except DeploymentFailed:
             raise DeploymentFailed(f"{error}; {_PENDING}") from None
-        if now is None or not now.is_current:
+        if current is None or not current.is_current:
             take_back(store, intent)
             raise DeploymentFailed(f"{error}; nothing was changed") from None
 
@@ -266,10 +264,12 @@ def _set_revision(store: Store, intent: Intent, wanted: ClusterStep) -> None:
 def safety_names(store: Store, time: int) -> Iterator[str]:
     """Yield names for a safety tag of a time, the second and later ones with a number."""
     end = origin.suffix(store, machine.settle(store.paths).id)
-    first = next(origin.stamps(_KIND, time, end))
+    stamp = next(origin.stamps(_KIND, time, end))
     # Above all that there are: a name that was pruned would count as the oldest when taken again.
-    taken = [name.removeprefix(first) for name in store.refs.tag_names() if name.startswith(first)]
-    numbers = [int(rest[1:] or 1) for rest in taken if re.fullmatch(r"(-\d+)?", rest)]
+    suffixes = [
+        name.removeprefix(stamp) for name in store.refs.tag_names() if name.startswith(stamp)
+    ]
+    numbers = [int(suffix[1:] or 1) for suffix in suffixes if re.fullmatch(r"(-\d+)?", suffix)]
     return origin.stamps(_KIND, time, end, max(numbers, default=0) + 1)
 
 
@@ -286,27 +286,31 @@ def _ledger(store: Store) -> str:
 
 def prune(store: Store) -> None:
     """Delete all but the newest safety tags of this machine, with the documents of rollbacks."""
-    own, there = machine.read(store.paths).keys, set(store.refs.tag_names())
+    own_keys, tag_names = machine.read(store.paths).keys, set(store.refs.tag_names())
     try:
         lines = disk.read(_ledger(store)).splitlines()
     except FileNotFoundError:
         return
-    made = dict[str, None]()
+    dropped = dict[str, None]()
     for line in lines:
         with contextlib.suppress(
             orjson.JSONDecodeError, KeyError, TypeError
         ):  # torn by a power cut
             note = orjson.loads(line)
-            if note["machine"] in own and note["tag"] in there and _SAFETY.fullmatch(note["tag"]):
-                made.pop(note["tag"], None)
-                made[note["tag"]] = None
-    for name in list(made)[:-KEPT]:
+            if (
+                note["machine"] in own_keys
+                and note["tag"] in tag_names
+                and _SAFETY.fullmatch(note["tag"])
+            ):
+                dropped.pop(note["tag"], None)
+                dropped[note["tag"]] = None
+    for name in list(dropped)[:-KEPT]:
         # Another process may have deleted it, and a damaged one is for verify.
         with contextlib.suppress(UnknownRef, Damaged):
             history.remove_tag(store, name)
         disk.unlink(f"{store.paths.rollbacks}/{encode_name(name)}.json")
     if len(lines) > _LEDGER_LINES:
-        notes = [{"machine": machine.read(store.paths).id, "tag": n} for n in list(made)[-KEPT:]]
-        text = b"".join(orjson.dumps(note) + b"\n" for note in notes)
+        notes = [{"machine": machine.read(store.paths).id, "tag": n} for n in list(dropped)[-KEPT:]]
+        content = b"".join(orjson.dumps(note) + b"\n" for note in notes)
         with contextlib.suppress(OSError):
-            disk.replace_whole(_ledger(store), text, sync=False)
+            disk.replace_whole(_ledger(store), content, sync=False)

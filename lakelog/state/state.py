@@ -141,13 +141,13 @@ def _undisturbed(lake: Lake, directories: Mapping[str, str]) -> Iterator[list[st
         with filesystems.held(paths, shared=True):
             # Half of a restore is no state to save: whoever held these noted that, and died.
             targets = [step.target for step in rewind.pending_steps(store)]
-            if is_last or not any(_overlap(path, each) for path in paths for each in targets):
+            if is_last or not any(_overlap(path, target) for path in paths for target in targets):
                 yield notes
                 return
 
 
-def _overlap(one: str, other: str) -> bool:
-    return contains(one, other) or contains(other, one)
+def _overlap(path: str, other_path: str) -> bool:
+    return contains(path, other_path) or contains(other_path, path)
 
 
 def publish_captured(
@@ -194,16 +194,16 @@ class _Plan:
         self._last, self._named = self._highest(tagged), {record.save for record in tagged}
         self.records = [replace(r, save=self.save, before=before) for r in records]
 
-    def __call__(self, _: Head, now: Manifest) -> Change:
-        held = state_files.records(self._manifests, now)
-        last = newest(filter(self._origins.is_own, held))
+    def __call__(self, _: Head, state: Manifest) -> Change:
+        records = state_files.records(self._manifests, state)
+        latest = newest(filter(self._origins.is_own, records))
         parent = ""
-        if last is not None:
+        if latest is not None:
             # A backup before a restore may be pruned at any time, and a save that died has no name:
             # what the branch was meant to hold lies before it.
-            is_meant = last.save in self._named and last.before != BEFORE_RESTORE
-            parent = last.save if is_meant else last.parent
-        number = max(self._last, self._highest(held)) + 1
+            is_meant = latest.save in self._named and latest.before != BEFORE_RESTORE
+            parent = latest.save if is_meant else latest.parent
+        number = max(self._last, self._highest(records)) + 1
         self.records = [
             replace(record, number=number, parent=parent).signed(self._origins.machine)
             for record in self.records
@@ -239,18 +239,20 @@ def clean_states(
     machines = dict.fromkeys(("" if s.is_own else s.machine) for s in states)
     expired = [
         state
-        for each in machines
+        for machine_name in machines
         for state in _expired(
-            lake, [s for s in states if ("" if s.is_own else s.machine) == each], _retention(keep)
+            lake,
+            [s for s in states if ("" if s.is_own else s.machine) == machine_name],
+            _retention(keep),
         )
     ]
     if dry_run:
         return [state.name for state in expired]
     names = _delete(lake, expired)
     if names:
-        words = f"deleted {len(names):,} states: {', '.join(names[:_NAMED])}"
-        words += ", ..." if len(names) > _NAMED else ""
-        note(lake.store, lake.branch_name, "clean", with_reason(words, why))
+        message = f"deleted {len(names):,} states: {', '.join(names[:_NAMED])}"
+        message += ", ..." if len(names) > _NAMED else ""
+        note(lake.store, lake.branch_name, "clean", with_reason(message, why))
     return names
 
 
@@ -284,8 +286,8 @@ def _expired(lake: Lake, states: list[SavedState], keep: Retention) -> list[Save
     if keep.is_all or not expired:
         return expired
     # After a rollback it may be an old one.
-    held = latest_of(lake, states).snapshot
-    return [state for state in expired if state.snapshot != held]
+    latest = latest_of(lake, states).snapshot
+    return [state for state in expired if state.snapshot != latest]
 
 
 def _delete(lake: Lake, states: list[SavedState]) -> list[str]:
@@ -305,10 +307,10 @@ def diff_states(lake: Lake, a: str, b: str) -> list[PathChange]:
     changes = []
     for path in sorted(old.keys() | new.keys()):
         before, after = old.get(path), new.get(path)
-        what = _differences(before, after) if before and after else ()
-        if what or not (before and after):
-            change = "changed" if what else "removed" if before else "added"
-            changes.append(PathChange(path, change, _size(before), _size(after), what))
+        differences = _differences(before, after) if before and after else ()
+        if differences or not (before and after):
+            change = "changed" if differences else "removed" if before else "added"
+            changes.append(PathChange(path, change, _size(before), _size(after), differences))
     return changes
 
 
@@ -367,10 +369,12 @@ def _is_same_content(old: _Located, new: _Located) -> bool:
 def read_file(lake: Lake, name: str, path: str) -> Iterator[bytes]:
     """Yield the content of a file of a state; the path may begin with the directory's label.
     Raises UnknownRef, Damaged."""
-    label, found = locate(lake, find_state(lake, name), path)
-    record = next(each for each in find_state(lake, name).directories if each.label == label)
+    label, inner_path = locate(lake, find_state(lake, name), path)
+    record = next(
+        directory for directory in find_state(lake, name).directories if directory.label == label
+    )
     contents = Contents(lake.store.paths, state_files.read_index(lake.store.paths, record.index))
-    file = contents.file(found)
+    file = contents.file(inner_path)
     if file is None:
         raise UnknownRef(f"{path!r} is no file in {name}: see `lakelog state info {name}`")
     return contents.read(file)
@@ -381,10 +385,10 @@ def locate(lake: Lake, state: SavedState, path: str) -> tuple[str, bytes]:
     may begin with the label. Raises UnknownRef, Damaged."""
     for record in state.directories:
         index = state_files.read_index(lake.store.paths, record.index)
-        known = {entry.path for entry in index.entries}
-        for given in (path, path.removeprefix(f"{record.label}/")):
-            if (found := os.fsencode(given.strip("/"))) in known:
-                return record.label, found
+        entry_paths = {entry.path for entry in index.entries}
+        for candidate in (path, path.removeprefix(f"{record.label}/")):
+            if (encoded := os.fsencode(candidate.strip("/"))) in entry_paths:
+                return record.label, encoded
         if path == record.label:
             return record.label, b""
     raise UnknownRef(f"{state.name} holds no file {path!r}: see `lakelog state info {state.name}`")

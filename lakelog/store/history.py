@@ -151,9 +151,9 @@ def _totals(store: Store, move: Move) -> Totals:
 
 def diff(store: Store, a: str, b: str, look: Callable[[Diff], Any] | None = None) -> Diff:
     """Compare two manifests by their segments."""
-    left, right = store.manifests.load(a), store.manifests.load(b)
-    old = {e.key: e for e in store.manifests.segments(left)}
-    new = {e.key: e for e in store.manifests.segments(right)}
+    before, after = store.manifests.load(a), store.manifests.load(b)
+    old = {e.key: e for e in store.manifests.segments(before)}
+    new = {e.key: e for e in store.manifests.segments(after)}
     added = tuple(e for k, e in new.items() if k not in old)
     removed = tuple(e for k, e in old.items() if k not in new)
     # Only where they differ: a lake of 10,000 segments is compared by its few new ones. Compaction
@@ -164,8 +164,8 @@ def diff(store: Store, a: str, b: str, look: Callable[[Diff], Any] | None = None
             types = add_counts(types, entry.types, sign)
     if types is not None:
         types = {name: n for name, n in sorted(types.items()) if n}
-    events = right.totals.events - left.totals.events
-    return Diff(describe(left), describe(right), added, removed, events, types, (), look)
+    events = after.totals.events - before.totals.events
+    return Diff(describe(before), describe(after), added, removed, events, types, (), look)
 
 
 def snapshot(store: Store, branch: str, settle: Settle, message: str) -> Snapshot:

@@ -54,7 +54,7 @@ def of_state(manifests: Manifests, state: Manifest) -> Hosts:
     return dict(manifests.read_records(state, WHAT, lambda r: (r.key, str(r.members["name"]))))
 
 
-def records(hosts: Mapping[str, str], known: Mapping[str, str]) -> tuple[Record, ...]:
+def records(hosts: Mapping[str, str], recorded: Mapping[str, str]) -> tuple[Record, ...]:
     """Return the entries of hosts that a state does not know yet."""
-    fresh = sorted(key for key in hosts if key not in known)
+    fresh = sorted(key for key in hosts if key not in recorded)
     return tuple(Record(WHAT, key, {"name": hosts[key]}) for key in fresh)

@@ -367,10 +367,10 @@ def _is_safe(store: Store, change: Change, move: Move, started_at: int, file: Be
         try:
             added_stamp = volume.stamp(key)
         except FileNotFoundError:
-            gone = volume.location(key)
-            raise StaleFiles(f"{gone}: gone before it was published; try again") from None
+            location = volume.location(key)
+            raise StaleFiles(f"{location}: gone before it was published; try again") from None
         if checks_age and stamp - added_stamp >= half * 1_000:
-            old = volume.location(key)
-            raise StaleFiles(f"{old}: too old to be published, gc may take it; try again")
+            location = volume.location(key)
+            raise StaleFiles(f"{location}: too old to be published, gc may take it; try again")
     # The link follows at once, but this process may have slept since it read the head.
     return not checks_age or disk.now_us() - started_at < half

@@ -413,14 +413,14 @@ def fake(number: int, made: int, name: str = "a") -> Backup:
 def test_retention(keep: int | None, age: int | None, present: str, gone: list[int]) -> None:
     """The newest so many of a file stay, and the last one of a file that is there always."""
     made = [fake(1, 10), fake(2, 40), fake(3, 60), fake(4, 70), fake(5, 80, "b")]
-    left = select_expired(made, keep=keep, age_us=age, now=100, present=set(present))
+    left = select_expired(made, keep=keep, age_us=age, now_us=100, present=set(present))
     assert [b.number for b in left] == gone
 
 
 def test_retention_goes_by_the_order_of_making() -> None:
     """A clock that stepped back does not make the newest backup the oldest."""
     made = [fake(1, 90), fake(2, 10)]
-    left = select_expired(made, keep=1, age_us=None, now=100, present={"a"})
+    left = select_expired(made, keep=1, age_us=None, now_us=100, present={"a"})
     assert [b.number for b in left] == [1]
 
 

@@ -298,8 +298,8 @@ EDITS = [
         "compaction loses a row",
         "sequence",
         f"{MAINTAIN}.compact:rewrite",
-        'WHERE {where}"',
-        'WHERE {where} OFFSET 1"',
+        'WHERE {condition}"',
+        'WHERE {condition} OFFSET 1"',
     ),
     _edited(
         "gc takes what tags name",

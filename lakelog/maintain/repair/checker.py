@@ -69,9 +69,11 @@ class Checker:
         self._live: dict[str, SegmentEntry] = {}
         self._unread: set[str] = set()
 
-    def add(self, path: str, reason: str, kind: str = "damage", offset: int | None = None) -> None:
+    def add(
+        self, path: str, reason: str, category: str = "damage", offset: int | None = None
+    ) -> None:
         """Note a problem, once per file and reason."""
-        problem = Problem(path, reason, kind, offset)
+        problem = Problem(path, reason, category, offset)
         if problem not in self.problems:
             self.problems.append(problem)
 
@@ -81,7 +83,7 @@ class Checker:
         if self._progress:
             self._progress(self.bytes, max(self.total, self.bytes))
 
-    def document(self, path: str, members: set[str], kind: str = "damage") -> Body | None:
+    def document(self, path: str, members: set[str], category: str = "damage") -> Body | None:
         """Read a checksummed document; None if it is gone, not intact, or another one."""
         try:
             data = disk.read(path, regular_file.DOCUMENT_MAX)
@@ -89,11 +91,11 @@ class Checker:
             body, _ = open_ref(data)
             if body.keys() >= members:
                 return body
-            self.add(path, "it is another document", kind)
+            self.add(path, "it is another document", category)
         except FileNotFoundError:
             return None
         except document.NotIntact as error:
-            self.add(path, str(error), kind)
+            self.add(path, str(error), category)
         return None
 
     def object(self, object_type: str, digest: str, is_listed: bool = False) -> bool:

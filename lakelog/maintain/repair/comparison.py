@@ -132,8 +132,8 @@ class Comparison:
         runs: tuple[IdRun, ...] = ()
         if len(keys[0]):
             runs = (identity_run.write(self._store.paths, *keys, commit),)
-        theirs = self.there.manifests.of(lead.newest)
-        hosts_there = hosts.of_state(self.there.manifests, theirs)
+        copy_state = self.there.manifests.of(lead.newest)
+        hosts_there = hosts.of_state(self.there.manifests, copy_state)
         hosts_here = hosts.of_state(self._store.manifests, self._store.state(branch))
         added: tuple[Entry, ...] = (*entries, *hosts.records(hosts_there, hosts_here))
         data.publish_past(self._store, branch, self._marks(branch, lead), added, runs)

@@ -42,11 +42,15 @@ class Freed:
 
 
 def free(
-    store: Store, state: Manifest, lost: list[SegmentEntry], present: list[str], connect: Connect
+    store: Store,
+    state: Manifest,
+    lost_segments: list[SegmentEntry],
+    present: list[str],
+    connect: Connect,
 ) -> Freed:
     """Write the id runs of a state without the keys of lost segments, but for those of events in
     the segments that are `present`. Call it before the files of the lost ones are set aside."""
-    keys = {entry.key for entry in lost if entry.kind == "events"}
+    keys = {entry.key for entry in lost_segments if entry.kind == "events"}
     published = _published_with(store, keys) | _of_commits(store, _commits(store, keys))
     runs = [run for run in published if recover.is_intact(store, "ids", run.digest)]
     if not runs:

@@ -112,16 +112,16 @@ def find_state(store: Store, data: bytes) -> tuple[str, bytes]:
     text that a ref has to carry for that state."""
     names = [m.decode() for m in re.findall(rb'"snapshot":"([0-9a-f]{64})"', data)]
     start = data.find(b'{"format":')
-    text = data[start:].removesuffix(b"\n") if start >= 0 else b""
-    carried = document.digest(text)
+    candidate = data[start:].removesuffix(b"\n") if start >= 0 else b""
+    carried = document.digest(candidate)
     for name in names:
         with contextlib.suppress(Damaged):
             if name == carried:
-                state = store.manifests.decode(orjson.loads(text), name)
+                state = store.manifests.decode(orjson.loads(candidate), name)
                 store.manifests.forget()
                 for page in state.pages:
                     store.manifests.peek(page)
-                return name, text
+                return name, candidate
             if opens(store, name):
                 return name, store.manifests.text_to_carry(name)
     return "", b""
