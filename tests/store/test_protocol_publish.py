@@ -141,6 +141,26 @@ def test_the_watermark_of_a_writer_without_files_is_left_out(make_lake: MakeLake
     assert found(lake) == ["a", "b", "c", "d"]
 
 
+def test_a_writer_whose_watermark_was_left_out_meanwhile_is_not_sealed_again(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seal the same frames. The other one wins, its files go, and so does its watermark: then
+    no watermark does not mean that they are still to be sealed."""
+    with make_lake() as writer:
+        writer.append(event("once"))
+    lake, other = make_lake(), make_lake()
+
+    def seal() -> None:
+        other.settle()
+        other.append(event("later"))
+        other.settle()
+        assert len(other.store.refs.head("main").move.wal) == 1
+
+    before_next_move(monkeypatch, seal)
+    lake.settle()
+    assert sorted(found(lake)) == ["later", "once"]
+
+
 def test_undo_concurrent_with_rollback_undoes_the_last(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
