@@ -31,7 +31,7 @@ from lakelog.train.shapes.chat_exports import Line
 from lakelog.train.shapes.chats import Chat, chats
 from lakelog.train.shapes.messages import ROLES, pair_calls
 from lakelog.train.shapes.parts import ChatMessage, Payload, from_json
-from lakelog.train.shapes.rows import carry_columns
+from lakelog.train.shapes.rows import carry_columns, group_sql, stratum_sql, text_member
 from lakelog.train.shapes.schemas import ToolSchema, unique
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ _CALLS = '[{"id":"VARCHAR","type":"VARCHAR","function":{"name":"VARCHAR","argume
 def from_messages(selection: Selection, recipe: Recipe, losses: Losses) -> str:
     """SQL of conversations whose events are single messages; others are counted in `losses`."""
     shape = recipe.shape
-    role = f"lower(({selection.value(shape['role'], '[shape] role')})::VARCHAR)"
-    content = f"({selection.value(shape['content'], '[shape] content')})::VARCHAR"
-    by = _key(selection, recipe)
+    role = f"lower({text_member(selection, recipe, 'role')})"
+    content = text_member(selection, recipe, "content")
+    by = text_member(selection, recipe, "by")
     has_role = f"{role} IN ({', '.join(map(text_of, ROLES))})"
     # Counted in a query of its own before the rows are read: consent is needed for the loss of
     # events, and the main query groups them away.
@@ -96,7 +96,7 @@ def from_messages(selection: Selection, recipe: Recipe, losses: Losses) -> str:
     FROM (SELECT {by} AS __key, {message} AS __message, {tools} AS __tools,
             {selection.time}::TIMESTAMPTZ AS __when,
             {selection.seq} AS __seq0, {_group(selection, recipe)} AS __grouped,
-            {_stratum(selection, recipe)} AS __strata{inner}
+            {stratum_sql(selection, recipe)} AS __strata{inner}
         FROM ({selection.sql}) WHERE {has_role})
     GROUP BY __key ORDER BY min(__when), min(__seq0), __key
     """
@@ -119,8 +119,8 @@ def from_payloads(selection: Selection, recipe: Recipe, losses: Losses) -> pa.Re
     carry = _first_event_columns(selection, recipe)
     # Sorted by key in SQL, so that Python holds one conversation at a time.
     query = (
-        f"SELECT {_key(selection, recipe)} AS k, {_group(selection, recipe)} AS g,"
-        f" {_stratum(selection, recipe)} AS s, {selection.time}::TIMESTAMPTZ AS t,"
+        f"SELECT {text_member(selection, recipe, 'by')} AS k, {_group(selection, recipe)} AS g,"
+        f" {stratum_sql(selection, recipe)} AS s, {selection.time}::TIMESTAMPTZ AS t,"
         f" {selection.seq}::BIGINT AS q, data::VARCHAR AS d{''.join(f', {c}' for c in carry)}"
         f" FROM ({selection.sql}) ORDER BY k, t, q"
     )
@@ -409,16 +409,9 @@ def _distinct_sql(items: str, value: str) -> str:
     return f"coalesce({ids}, []::VARCHAR[])"
 
 
-def _key(selection: Selection, recipe: Recipe) -> str:
-    return f"({selection.value(recipe.shape['by'], '[shape] by')})::VARCHAR"
-
-
 def _group(selection: Selection, recipe: Recipe) -> str:
-    group = recipe.split["group"] or recipe.shape["by"]
-    return f"({selection.value(group, '[split] group')})::VARCHAR"
-
-
-def _stratum(selection: Selection, recipe: Recipe) -> str:
-    stratum = recipe.split["stratify"]
-    value = selection.value(stratum, "[split] stratify") if stratum else "NULL"
-    return f"({value})::VARCHAR"
+    return (
+        group_sql(selection, recipe)
+        if recipe.split["group"]
+        else text_member(selection, recipe, "by")
+    )

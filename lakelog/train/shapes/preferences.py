@@ -12,8 +12,16 @@ from __future__ import annotations
 
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import Selection
-from lakelog.train.shapes.rows import carry_columns
+from lakelog.train.shapes.rows import (
+    carry_columns,
+    group_sql,
+    member,
+    rows_sql,
+    stratum_sql,
+    text_member,
+)
 
+_PAIR = ("prompt", "chosen", "rejected")
 _MESSAGES = '[{"role":"VARCHAR","content":"VARCHAR"}]'
 _IS_PAIR = "len(prompt) > 0 AND len(chosen) > 0 AND len(rejected) > 0"
 
@@ -25,34 +33,47 @@ def preference(selection: Selection, recipe: Recipe) -> str:
 
 def preference_lost(selection: Selection, recipe: Recipe) -> str:
     """SQL that counts, by reason, the events and prompts that `preference` leaves out."""
-    shape = recipe.shape
-    names = ("prompt", "response") if shape["response"] else ("prompt", "chosen", "rejected")
-    values = {n: f"({selection.value(shape[n], f'[shape] {n}')})::VARCHAR" for n in names}
-    is_complete = " AND ".join(f"coalesce(trim({v}), '') <> ''" for v in values.values())
-    if not shape["response"] and _is_conversational(selection, recipe):
-        return (
-            f"SELECT count(*) FILTER (NOT ({_IS_PAIR})) AS no_pair, count(*) FILTER (({_IS_PAIR})"
-            f" AND chosen = rejected) AS equal_answers FROM ({_conversations(selection, recipe)})"
+    if recipe.shape["response"]:
+        return _lost_scores(selection, recipe)
+    if _is_conversational(selection, recipe):
+        source, is_complete, are_equal = (
+            _conversations(selection, recipe),
+            _IS_PAIR,
+            "chosen = rejected",
         )
-    if not shape["response"]:
-        return (
-            f"SELECT count(*) FILTER (NOT ({is_complete})) AS no_pair,"
-            f" count(*) FILTER (({is_complete}) AND {values['chosen']} = {values['rejected']})"
-            f" AS equal_answers FROM ({selection.sql})"
+    else:
+        prompt, chosen, rejected = (text_member(selection, recipe, name) for name in _PAIR)
+        source, is_complete, are_equal = (
+            selection.sql,
+            _are_given(prompt, chosen, rejected),
+            f"{chosen} = {rejected}",
         )
-    is_complete += f" AND ({selection.value(shape['score'], '[shape] score')}) IS NOT NULL"
+    return (
+        f"SELECT count(*) FILTER (NOT ({is_complete})) AS no_pair,"
+        f" count(*) FILTER (({is_complete}) AND {are_equal}) AS equal_answers FROM ({source})"
+    )
+
+
+def _lost_scores(selection: Selection, recipe: Recipe) -> str:
+    prompt, response = (text_member(selection, recipe, name) for name in ("prompt", "response"))
+    score = member(selection, recipe, "score")
+    is_complete = f"{_are_given(prompt, response)} AND ({score}) IS NOT NULL"
+    group = f", {group_sql(selection, recipe)}" if recipe.split["group"] else ""
     return (
         f"SELECT (SELECT count(*) FROM ({selection.sql}) WHERE NOT ({is_complete})) AS no_pair,"
-        f" (SELECT count(*) FROM (SELECT DISTINCT {values['prompt']} AS prompt"
-        f"{', (' + _group(selection, recipe) + ')::VARCHAR' if recipe.split['group'] else ''}"
+        f" (SELECT count(*) FROM (SELECT DISTINCT {prompt} AS prompt{group}"
         f" FROM ({selection.sql}) WHERE {is_complete}))"
         f" - (SELECT count(*) FROM ({_from_scores(selection, recipe)})) AS equal_answers"
     )
 
 
+def _are_given(*values: str) -> str:
+    return " AND ".join(f"coalesce(trim({value}), '') <> ''" for value in values)
+
+
 def _is_conversational(selection: Selection, recipe: Recipe) -> bool:
     """Whether an answer of some event is a list of messages."""
-    chosen = f"({selection.value(recipe.shape['chosen'], '[shape] chosen')})::VARCHAR"
+    chosen = text_member(selection, recipe, "chosen")
     sql = f"SELECT coalesce(bool_or({_is_list(chosen)}), false) FROM ({selection.sql})"
     return bool(selection.session.sql(sql, digest=selection.digest).fetchall()[0][0])
 
@@ -68,11 +89,11 @@ def _conversations(selection: Selection, recipe: Recipe) -> str:
     names = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
     lists = []
     for name, role in names.items():
-        value = f"({selection.value(recipe.shape[name], f'[shape] {name}')})::VARCHAR"
-        one = f"[{{'role': '{role}', 'content': {value}}}]"
+        value = text_member(selection, recipe, name)
+        message = f"[{{'role': '{role}', 'content': {value}}}]"
         lists.append(
             f"CASE WHEN {_is_list(value)} THEN from_json({value}, '{_MESSAGES}')"
-            f" WHEN trim({value}) <> '' THEN {one} ELSE [] END AS __{name}"
+            f" WHEN trim({value}) <> '' THEN {message} ELSE [] END AS __{name}"
         )
     # The first place where the answers differ is where the prompt ends.
     common = (
@@ -91,37 +112,21 @@ def _conversations(selection: Selection, recipe: Recipe) -> str:
 
 
 def _from_pairs(selection: Selection, recipe: Recipe) -> str:
-    shape = recipe.shape
-    names = ("prompt", "chosen", "rejected")
+    carried = carry_columns(selection, recipe, {*_PAIR, "label"})
     if _is_conversational(selection, recipe):
-        columns = ", ".join([*names, *carry_columns(selection, recipe, {*names, "label"})])
-        return f"""
-    SELECT {columns}, [{selection.seq}]::BIGINT[] AS __seqs,
-        {selection.time}::TIMESTAMPTZ AS __time, {selection.time}::TIMESTAMPTZ AS __until,
-        ({_group(selection, recipe)})::VARCHAR AS __group,
-        {_stratum(selection, recipe)} AS __stratum, {selection.seq}::BIGINT AS __at
-    FROM ({_conversations(selection, recipe)}) WHERE {_IS_PAIR} AND chosen <> rejected
-    """
-    values = {n: f"({selection.value(shape[n], f'[shape] {n}')})::VARCHAR" for n in names}
-    columns = ", ".join(
-        [f"{v} AS {n}" for n, v in values.items()]
-        + carry_columns(selection, recipe, {*names, "label"})
-    )
-    return f"""
-    SELECT {columns}, [{selection.seq}]::BIGINT[] AS __seqs,
-        {selection.time}::TIMESTAMPTZ AS __time,
-        {selection.time}::TIMESTAMPTZ AS __until, ({_group(selection, recipe)})::VARCHAR AS __group,
-        {_stratum(selection, recipe)} AS __stratum, {selection.seq}::BIGINT AS __at
-    FROM ({selection.sql})
-    WHERE {" AND ".join(f"trim({v}) <> ''" for v in values.values())}
-        AND {values["chosen"]} <> {values["rejected"]}
-    """
+        where = f"{_IS_PAIR} AND chosen <> rejected"
+        source = _conversations(selection, recipe)
+        return rows_sql(selection, recipe, [*_PAIR, *carried], where, source)
+    values = {name: text_member(selection, recipe, name) for name in _PAIR}
+    columns = [f"{value} AS {name}" for name, value in values.items()]
+    where = f"{_are_given(*values.values())} AND {values['chosen']} <> {values['rejected']}"
+    return rows_sql(selection, recipe, [*columns, *carried], where)
 
 
 def _from_scores(selection: Selection, recipe: Recipe) -> str:
-    shape = recipe.shape
-    names = ("prompt", "response", "score")
-    prompt, response, score = (selection.value(shape[n], f"[shape] {n}") for n in names)
+    prompt, response, score = (
+        member(selection, recipe, name) for name in ("prompt", "response", "score")
+    )
     # The time is that of the latest answer, see below.
     extra = carry_columns(selection, recipe, {"prompt", "chosen", "rejected", "time"})
     listed = [e.rpartition(" AS ")[2] for e in extra]
@@ -139,8 +144,8 @@ def _from_scores(selection: Selection, recipe: Recipe) -> str:
     WITH base AS (
         SELECT ({prompt})::VARCHAR AS prompt, ({response})::VARCHAR AS response,
             ({score})::DOUBLE AS score, {selection.time}::TIMESTAMPTZ AS time,
-            {selection.seq} AS seq, ({_group(selection, recipe)})::VARCHAR AS __grouped,
-            {_stratum(selection, recipe)} AS __strata{inner}
+            {selection.seq} AS seq, {group_sql(selection, recipe)} AS __grouped,
+            {stratum_sql(selection, recipe)} AS __strata{inner}
         FROM ({selection.sql})
         WHERE trim(({prompt})::VARCHAR) <> '' AND trim(({response})::VARCHAR) <> ''
             AND ({score}) IS NOT NULL
@@ -154,14 +159,3 @@ def _from_scores(selection: Selection, recipe: Recipe) -> str:
     HAVING max(score) > min(score) AND first(response {best}) <> first(response {worst})
     ORDER BY min(time), min(seq), prompt
     """
-
-
-def _group(selection: Selection, recipe: Recipe) -> str:
-    group = recipe.split["group"]
-    return selection.value(group, "[split] group") if group else "NULL"
-
-
-def _stratum(selection: Selection, recipe: Recipe) -> str:
-    stratum = recipe.split["stratify"]
-    value = selection.value(stratum, "[split] stratify") if stratum else "NULL"
-    return f"({value})::VARCHAR"

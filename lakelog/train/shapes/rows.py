@@ -2,8 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import Selection, column_of, quoted
+
+ShapeSql = Callable[[Selection, Recipe], str]
+"""SQL of a shape's rows over a selection, or of the counts, by reason, of what it leaves out."""
+
+
+def member(selection: Selection, recipe: Recipe, key: str) -> str:
+    """SQL of the column or path that a key of [shape] names."""
+    return selection.value(recipe.shape[key], f"[shape] {key}")
+
+
+def text_member(selection: Selection, recipe: Recipe, key: str) -> str:
+    """The same as text."""
+    return f"({member(selection, recipe, key)})::VARCHAR"
+
+
+def group_sql(selection: Selection, recipe: Recipe) -> str:
+    """SQL of the group of a row, null without one."""
+    return _split_column(selection, recipe.split["group"], "group")
+
+
+def stratum_sql(selection: Selection, recipe: Recipe) -> str:
+    """SQL of the stratum of a row, null without one."""
+    stratum = recipe.split["stratify"]
+    if stratum == "label" and recipe.kind in ("events", "classification"):
+        stratum = recipe.shape["label"] or stratum
+    return _split_column(selection, stratum, "stratify")
+
+
+def _split_column(selection: Selection, name: str | None, key: str) -> str:
+    return f"({selection.value(name, f'[split] {key}') if name else 'NULL'})::VARCHAR"
+
+
+def rows_sql(
+    selection: Selection, recipe: Recipe, columns: list[str], where: str, source: str = ""
+) -> str:
+    """SQL of rows that are one event each: their columns, and the hidden ones of every shape."""
+    seq, time = selection.seq, f"{selection.time}::TIMESTAMPTZ"
+    return (
+        f"SELECT {', '.join(columns)}, [{seq}]::BIGINT[] AS __seqs, {time} AS __time,"
+        f" {time} AS __until, {group_sql(selection, recipe)} AS __group,"
+        f" {stratum_sql(selection, recipe)} AS __stratum, {seq}::BIGINT AS __at"
+        f" FROM ({source or selection.sql}) WHERE {where}"
+    )
 
 
 def events(selection: Selection, recipe: Recipe) -> str:
@@ -14,77 +59,56 @@ def events(selection: Selection, recipe: Recipe) -> str:
         if name is not None and column_of(name) not in selection.columns:
             value = selection.value(name, f"[split] {key}")
             columns.append(f"{value} AS {quoted(column_of(name))}")
-    return _rows(selection, recipe, columns, "true")
+    return rows_sql(selection, recipe, columns, "true")
 
 
 def text(selection: Selection, recipe: Recipe) -> str:
     """A column `text`, and what is kept beside it; rows without text are left out."""
-    text_sql = f"({selection.value(recipe.shape['text'], '[shape] text')})::VARCHAR"
-    columns = [f"{text_sql} AS text", *carry_columns(selection, recipe, {"text"})]
-    return _rows(selection, recipe, columns, f"trim({text_sql}) <> ''")
+    message = text_member(selection, recipe, "text")
+    columns = [f"{message} AS text", *carry_columns(selection, recipe, {"text"})]
+    return rows_sql(selection, recipe, columns, f"trim({message}) <> ''")
 
 
 def classification(selection: Selection, recipe: Recipe) -> str:
     """Columns `text` and `label`; rows without either are left out."""
-    text_sql = f"({selection.value(recipe.shape['text'], '[shape] text')})::VARCHAR"
-    label = f"({selection.value(recipe.shape['label'], '[shape] label')})::VARCHAR"
-    columns = [
-        f"{text_sql} AS text",
-        f"{label} AS label",
-        *carry_columns(selection, recipe, {"text", "label"}),
-    ]
-    return _rows(selection, recipe, columns, f"trim({text_sql}) <> '' AND {label} IS NOT NULL")
+    message, label = (text_member(selection, recipe, key) for key in ("text", "label"))
+    carried = carry_columns(selection, recipe, {"text", "label"})
+    columns = [f"{message} AS text", f"{label} AS label", *carried]
+    return rows_sql(selection, recipe, columns, f"trim({message}) <> '' AND {label} IS NOT NULL")
 
 
 def text_lost(selection: Selection, recipe: Recipe) -> str:
     """SQL that counts, by reason, the events that `text` leaves out."""
-    text_sql = f"({selection.value(recipe.shape['text'], '[shape] text')})::VARCHAR"
-    return f"SELECT count(*) FILTER ({_blank(text_sql)}) AS no_text FROM ({selection.sql})"
+    is_blank = _is_blank(text_member(selection, recipe, "text"))
+    return f"SELECT count(*) FILTER ({is_blank}) AS no_text FROM ({selection.sql})"
 
 
 def classification_lost(selection: Selection, recipe: Recipe) -> str:
     """SQL that counts, by reason, the events that `classification` leaves out."""
-    text_sql = f"({selection.value(recipe.shape['text'], '[shape] text')})::VARCHAR"
-    label = selection.value(recipe.shape["label"], "[shape] label")
+    is_blank = _is_blank(text_member(selection, recipe, "text"))
     return (
-        f"SELECT count(*) FILTER ({_blank(text_sql)}) AS no_text,"
-        f" count(*) FILTER (NOT {_blank(text_sql)} AND ({label}) IS NULL) AS no_label"
-        f" FROM ({selection.sql})"
+        f"SELECT count(*) FILTER ({is_blank}) AS no_text,"
+        f" count(*) FILTER (NOT {is_blank} AND ({member(selection, recipe, 'label')}) IS NULL)"
+        f" AS no_label FROM ({selection.sql})"
     )
 
 
-def _blank(text_sql: str) -> str:
-    return f"(coalesce(trim({text_sql}), '') = '')"
+def _is_blank(message: str) -> str:
+    return f"(coalesce(trim({message}), '') = '')"
 
 
 def carry_columns(selection: Selection, recipe: Recipe, own_columns: set[str]) -> list[str]:
     """Columns of `keep`, and those that a check of the finished files needs: group and time."""
-    columns: dict[str, str] = {}
-    for name in recipe.shape["keep"]:
-        columns[column_of(name)] = selection.value(name, "[shape] keep")
-    group = recipe.split["group"]
-    if group is not None:
-        # The group and the stratum become columns of the files, so that a check can verify the
-        # split.
-        columns.setdefault(column_of(group), selection.value(group, "[split] group"))
-    stratum = recipe.split["stratify"]
-    if stratum is not None and column_of(stratum) not in own_columns:
-        columns.setdefault(column_of(stratum), selection.value(stratum, "[split] stratify"))
+    columns = {
+        column_of(name): selection.value(name, "[shape] keep") for name in recipe.shape["keep"]
+    }
+    # The group and the stratum become columns of the files, so that a check can verify the split.
+    for key in ("group", "stratify"):
+        name = recipe.split[key]
+        if name is not None and column_of(name) not in own_columns:
+            columns.setdefault(column_of(name), selection.value(name, f"[split] {key}"))
     if recipe.split["before"] is not None:
         columns.setdefault("time", selection.time)
     return [
         f"{value} AS {quoted(name)}" for name, value in columns.items() if name not in own_columns
     ]
-
-
-def _rows(selection: Selection, recipe: Recipe, columns: list[str], where: str) -> str:
-    group, stratum = recipe.split["group"], recipe.split["stratify"]
-    grouped = selection.value(group, "[split] group") if group else "NULL"
-    column = recipe.shape["label"] if stratum == "label" and recipe.shape["label"] else stratum
-    strata = selection.value(column, "[split] stratify") if column else "NULL"
-    hidden = (
-        f"[{selection.seq}]::BIGINT[] AS __seqs, {selection.time}::TIMESTAMPTZ AS __time,"
-        f" {selection.time}::TIMESTAMPTZ AS __until, ({grouped})::VARCHAR AS __group,"
-        f" ({strata})::VARCHAR AS __stratum, {selection.seq}::BIGINT AS __at"
-    )
-    return f"SELECT {', '.join(columns)}, {hidden} FROM ({selection.sql}) WHERE {where}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 from lakelog.settings import span_us
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import Selection, column_of, quoted, text_of
+from lakelog.train.shapes.rows import member
 
 _COLUMNS = ("time", "type")
 
@@ -63,15 +64,15 @@ def _is_decision(recipe: Recipe) -> str:
 def _decision_ctes(selection: Selection, recipe: Recipe) -> str:
     """The tables `base`, `decisions`, `outcomes`, `joined` and `horizon` of the look-ahead rule."""
     shape = recipe.shape
-    by = selection.value(shape["by"], "[shape] by")
+    by = member(selection, recipe, "by")
     # Checked by name, so that a missing column is an error of the recipe and not of the generated
     # SQL.
     for name in _COLUMNS:
         selection.value(name, "[shape] decision")
     outcomes = ", ".join(map(text_of, shape["outcome"]))
     options = selection.json(shape["options"], "[shape] options")
-    chosen = selection.value(shape["chosen"], "[shape] chosen")
-    reward = selection.value(shape["reward"], "[shape] reward") if shape["reward"] else "NULL"
+    chosen = member(selection, recipe, "chosen")
+    reward = member(selection, recipe, "reward") if shape["reward"] else "NULL"
     data = quoted("data") if "data" in selection.columns else "NULL"
     carried = "".join(
         f", {selection.value(n, '[shape] keep')} AS {quoted(n.rpartition('.')[2])}"
@@ -112,8 +113,8 @@ def _decision_ctes(selection: Selection, recipe: Recipe) -> str:
 def sequence(selection: Selection, recipe: Recipe) -> str:
     """Columns `subject, time, history, label`: the tokens before, and the one that came next."""
     shape = recipe.shape
-    by = selection.value(shape["by"], "[shape] by")
-    token = selection.value(shape["token"], "[shape] token")
+    by = member(selection, recipe, "by")
+    token = member(selection, recipe, "token")
     length = shape["length"]
     return f"""
     WITH base AS (
@@ -138,8 +139,8 @@ def sequence(selection: Selection, recipe: Recipe) -> str:
 
 def sequence_lost(selection: Selection, recipe: Recipe) -> str:
     """SQL that counts, by reason, the events that are no label of a sequence."""
-    by = selection.value(recipe.shape["by"], "[shape] by")
-    token = selection.value(recipe.shape["token"], "[shape] token")
+    by = member(selection, recipe, "by")
+    token = member(selection, recipe, "token")
     return f"""
     SELECT count(*) FILTER (({by}) IS NULL) AS no_subject,
         count(*) FILTER (({by}) IS NOT NULL AND ({token}) IS NULL) AS no_token,
