@@ -41,7 +41,7 @@ table = pa.ipc.open_file(pa.memory_map(sys.argv[1])).read_all()["t"].combine_chu
 began = time.perf_counter()
 made = cluster.clusters(lambda: (table.slice(i, 16384) for i in range(0, len(table), 16384)), 0.8)
 pairs = np.load(sys.argv[2])
-hit = int((made.first[pairs[:, 0]] == made.first[pairs[:, 1]]).sum())
+hit = int((made.roots[pairs[:, 0]] == made.roots[pairs[:, 1]]).sum())
 result = [hit / max(len(pairs), 1), hit / max(made.duplicates, 1)]
 """
 

@@ -28,9 +28,9 @@ _ONE_EVENT = ("events", "text", "classification")
 """Shapes whose rows are one event each."""
 
 
-def with_recipe(set_: Dataset) -> Iterator[str]:
+def with_recipe(dataset: Dataset) -> Iterator[str]:
     """Yield where the manifest contradicts the recipe."""
-    manifest, recipe = set_.manifest, set_.recipe
+    manifest, recipe = dataset.manifest, dataset.recipe
     parsed = tomllib.loads(recipe.text)
     name = parsed.get("name") or recipe.card["title"]
     if name and name != manifest["name"]:
@@ -50,7 +50,7 @@ def with_recipe(set_: Dataset) -> Iterator[str]:
         if manifest[key] != value:
             yield f"{MANIFEST}: {key} is {manifest[key]!r}, and by {RECIPE} it is {value!r}"
     # The stated value may be long and hostile; 60 characters of it are enough for a message.
-    for role, value in set_.roles.items():
+    for role, value in dataset.roles.items():
         if manifest["roles"][role] != value:
             excerpt = str(manifest["roles"][role])[:60]
             yield f"{MANIFEST}: roles.{role} is {excerpt!r}, and by {RECIPE} it is {value!r}"
@@ -59,114 +59,116 @@ def with_recipe(set_: Dataset) -> Iterator[str]:
             yield f"{MANIFEST}: redaction.{key} is not what {RECIPE} says"
     if set(manifest["splits"]) != set(recipe.splits):
         yield f"{MANIFEST}: splits are not those of {RECIPE}"
-    yield from _missing_columns(set_)
+    yield from _missing_columns(dataset)
 
 
-def _missing_columns(set_: Dataset) -> Iterator[str]:
+def _missing_columns(dataset: Dataset) -> Iterator[str]:
     """Yield the missing columns without which the promises of the recipe cannot be checked."""
-    split, columns = set_.recipe.split, set_.columns
-    if split["group"] and not set_.roles["group"]:
+    split, columns = dataset.recipe.split, dataset.columns
+    if split["group"] and not dataset.roles["group"]:
         yield f"{RECIPE} groups by {split['group']}, and the rows have no such column"
-    if split["before"] and not set_.roles["time"]:
+    if split["before"] and not dataset.roles["time"]:
         yield f"{RECIPE} has a temporal cutoff, and the rows have no column time"
-    lost = [n for n in (*set_.roles["content"], set_.roles["until"]) if n and n not in columns]
-    if lost:
-        yield f"the rows have no column {lost[0]}"
+    missing = [
+        n for n in (*dataset.roles["content"], dataset.roles["until"]) if n and n not in columns
+    ]
+    if missing:
+        yield f"the rows have no column {missing[0]}"
 
 
-def with_files(set_: Dataset, listed: Inventory) -> Iterator[str]:
+def with_files(dataset: Dataset, inventory: Inventory) -> Iterator[str]:
     """Yield where the list of files and the counts of the splits contradict the files."""
-    stated_splits = set_.manifest["splits"]
+    stated_splits = dataset.manifest["splits"]
     for split in SPLITS:
-        names = [f.rpartition("/")[2] for f in set_.files.get(split, [])]
+        names = [f.rpartition("/")[2] for f in dataset.files.get(split, [])]
         stated = stated_splits.get(split, {"rows": 0, "bytes": 0, "files": []})
         count = len(names)
         if names != [f"{split}-{n:05d}-of-{count:05d}.parquet" for n in range(count)]:
             yield f"data: the files of {split} are not numbered one after the other"
         if stated["files"] != names:
             yield f"{MANIFEST}: splits.{split}.files are not the files in data"
-        rows = sum(set_.footers[f"data/{n}"].rows for n in names)
+        rows = sum(dataset.footers[f"data/{n}"].rows for n in names)
         if stated["rows"] != rows:
             yield f"{MANIFEST}: splits.{split}.rows is {stated['rows']:,}; the files have {rows:,}"
-        if stated["bytes"] != sum(listed.sizes[f"data/{n}"] for n in names):
+        if stated["bytes"] != sum(inventory.sizes[f"data/{n}"] for n in names):
             yield f"{MANIFEST}: splits.{split}.bytes is not the size of the files"
         for name in names:
-            lineage = set_.footers.get(f"lineage/{name}")
+            lineage = dataset.footers.get(f"lineage/{name}")
             # Equal row groups, not just equal counts: row n of the lineage must describe row n of
             # the data.
-            if lineage is None or lineage.groups != set_.footers[f"data/{name}"].groups:
+            if lineage is None or lineage.groups != dataset.footers[f"data/{name}"].groups:
                 yield f"lineage/{name} has not the rows of data/{name}"
-    rows_max = set_.recipe.budget["rows"]
+    rows_max = dataset.recipe.budget["rows"]
     if (
         rows_max
-        and sum(f.rows for n, f in set_.footers.items() if n.startswith("data/")) > rows_max
+        and sum(f.rows for n, f in dataset.footers.items() if n.startswith("data/")) > rows_max
     ):
         yield f"there are more rows than the budget of {RECIPE}"
 
 
-def with_rows(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[str]:
+def with_rows(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
     """Yield where the rows contradict recipe and manifest."""
-    yield from _nulls(con, set_)
-    yield from _repeated_rows(con, set_)
-    yield from _misplaced_rows(con, set_)
-    yield from _wrong_figures(con, set_)
+    yield from _nulls(con, dataset)
+    yield from _repeated_rows(con, dataset)
+    yield from _misplaced_rows(con, dataset)
+    yield from _wrong_figures(con, dataset)
 
 
 def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(con.sql(f"SELECT count(*) FROM ({query})").fetchall()[0][0])
 
 
-def _nulls(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[str]:
+def _nulls(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
     for role in ("group", "time", "until"):
-        name = set_.roles[role]
-        if name and (n := _count(con, f"{_all(set_, name)} WHERE {quoted(name)} IS NULL")):
+        name = dataset.roles[role]
+        if name and (n := _count(con, f"{_all(dataset, name)} WHERE {quoted(name)} IS NULL")):
             yield f"{quantity(n, 'row', 'has', 'have')} no {name}, which is the {role} of a row"
 
 
-def _all(set_: Dataset, name: str) -> str:
-    return f"SELECT * FROM ({set_.source(quoted(name))})"
+def _all(dataset: Dataset, name: str) -> str:
+    return f"SELECT * FROM ({dataset.source(quoted(name))})"
 
 
-def _repeated_rows(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[str]:
+def _repeated_rows(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
     """Repeated rows: by content where the recipe deduplicates, and by event."""
-    content = ", ".join(map(quoted, set_.roles["content"]))
-    if set_.recipe.dedupe["exact"]:
-        hashes = set_.source(f"hash({content}) AS h1, hash({content}, 'lakelog') AS h2")
+    content = ", ".join(map(quoted, dataset.roles["content"]))
+    if dataset.recipe.dedupe["exact"]:
+        hashes = dataset.source(f"hash({content}) AS h1, hash({content}, 'lakelog') AS h2")
         n = _count(con, f"SELECT h1, h2 FROM ({hashes}) GROUP BY ALL HAVING count(*) > 1")
         if n:
-            words = quantity(n, "row", "occurs", "occur")
-            yield f"{words} more than once, and {RECIPE} drops equal rows"
+            sentence = quantity(n, "row", "occurs", "occur")
+            yield f"{sentence} more than once, and {RECIPE} drops equal rows"
     cursor = con.cursor()
-    query = set_.recipe.select["sql"].strip().rstrip(";").strip()
+    query = dataset.recipe.select["sql"].strip().rstrip(";").strip()
     # Only for queries whose rows are single events: a join or aggregate may use an event in several
     # rows.
-    if set_.recipe.kind in _ONE_EVENT and selection.is_traceable(cursor, query):
-        lineage = [f"{set_.path}/{n}" for n in set_.footers if n.startswith("lineage/")]
+    if dataset.recipe.kind in _ONE_EVENT and selection.is_traceable(cursor, query):
+        lineage = [f"{dataset.path}/{n}" for n in dataset.footers if n.startswith("lineage/")]
         events = f"SELECT unnest(events) AS e FROM {parquet(lineage)}"
         if n := _count(con, f"SELECT e FROM ({events}) GROUP BY e HAVING count(*) > 1"):
             yield f"lineage: {quantity(n, 'event', 'occurs', 'occur')} more than once"
 
 
-def _misplaced_rows(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[str]:
+def _misplaced_rows(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
     """Rows that are not in the split that the hash of their group gives.
 
     Not checked for stratified splits, whose blocks depend on rows left out, nor where redaction
     may have changed the keys.
     """
-    settings, group = set_.recipe.split, set_.roles["group"]
+    settings, group = dataset.recipe.split, dataset.roles["group"]
     if (
         not group
         or settings["stratify"] is not None
-        or any(set_.manifest["redaction"]["found"].values())
+        or any(dataset.manifest["redaction"]["found"].values())
     ):
         return
     # The same SQL and the same thresholds as in the export, so a difference was made afterwards.
-    number = assign.number_of(text_of(set_.recipe.salt), f"{quoted(group)}::VARCHAR")
+    number = assign.number_of(text_of(dataset.recipe.salt), f"{quoted(group)}::VARCHAR")
     counts = con.sql(
-        f"SELECT {SPLIT}, {number} AS n, count(*) FROM ({set_.source(quoted(group))})"
+        f"SELECT {SPLIT}, {number} AS n, count(*) FROM ({dataset.source(quoted(group))})"
         f" WHERE {quoted(group)} IS NOT NULL GROUP BY ALL"
     ).fetchnumpy()
-    expected = assign.splits_of(counts["n"], set_.recipe)
+    expected = assign.splits_of(counts["n"], dataset.recipe)
     wrong = sum(
         int(rows)
         for split, place, rows in zip(counts[SPLIT], expected, counts["count_star()"], strict=True)
@@ -178,21 +180,21 @@ def _misplaced_rows(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[s
         )
 
 
-def _wrong_figures(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[str]:
+def _wrong_figures(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
     """Figures and samples of the manifest that are not those of the rows."""
-    stated = set_.manifest.get("quality")
+    stated = dataset.manifest.get("quality")
     if stated is None:
         yield f"{MANIFEST}: quality is missing"
         return
-    actual = json.loads(json.dumps(quality.measure(con, set_)))
+    actual = json.loads(json.dumps(quality.measure(con, dataset)))
     for key, value in actual.items():
         if stated[key] != value:
             yield f"{MANIFEST}: quality.{key} is not what the rows give"
     counts = {split: sum(n) for split, n in stated["lengths"]["counts"].items()}
-    if counts != {split: s["rows"] for split, s in set_.manifest["splits"].items() if s["rows"]}:
+    if counts != {split: s["rows"] for split, s in dataset.manifest["splits"].items() if s["rows"]}:
         yield f"{MANIFEST}: quality.lengths does not count every row"
     # Drift can be recomputed from figures in the manifest itself; the earlier export may be gone.
-    before = set_.manifest["previous"]
+    before = dataset.manifest["previous"]
     if stated["drift"] != quality.drift(
         {**stated, **actual}, before["quality"] if before else None
     ):

@@ -84,14 +84,14 @@ def exact_duplicates_of(content: Array, rank: Array) -> Array:
     # Both hashes are compared, so rows that collide in the first one stay apart (at worst a
     # duplicate is missed when collisions interleave).
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    first = np.empty(len(order), np.int64)
-    first[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
-    return first
+    earliest_row = np.empty(len(order), np.int64)
+    earliest_row[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
+    return earliest_row
 
 
-def earliest(duplicate_of: Array, rank: Array, last: bool = False) -> Array:
+def earliest(duplicate_of: Array, rank: Array, is_latest: bool = False) -> Array:
     """Return for each row the earliest (or latest) row of its duplicates, by rank."""
-    order = np.lexsort((-rank if last else rank, duplicate_of))
+    order = np.lexsort((-rank if is_latest else rank, duplicate_of))
     new = np.ones(len(order), bool)
     new[1:] = duplicate_of[order][1:] != duplicate_of[order][:-1]
     representative = np.empty(len(order), np.int64)
@@ -108,19 +108,19 @@ def dedupe(rows: RowTable, duplicate_of: Array, keep: str, reason: str) -> None:
 
 def splits_of(numbers: Array, recipe: Recipe) -> Array:
     """Return the split of each group's number: 0 train, 1 validation, 2 test."""
-    first = recipe.split["train"]
-    second = first + recipe.split["validation"]
+    train_end = recipe.split["train"]
+    validation_end = train_end + recipe.split["validation"]
     # The sum of two decimal shares has a rounding error, which the tolerance absorbs.
-    splits: Array = (numbers >= first).astype(np.int8) + (numbers >= second - 1e-12)
+    splits: Array = (numbers >= train_end).astype(np.int8) + (numbers >= validation_end - 1e-12)
     # A share of 0 must get no group at all, whatever rounding does at the boundaries.
     if not recipe.split["validation"]:
-        splits = np.where(numbers >= first, 2, 0)
+        splits = np.where(numbers >= train_end, 2, 0)
     if not recipe.split["test"]:
         splits = np.minimum(splits, 1 if recipe.split["validation"] else 0)
     return splits.astype(np.int8)
 
 
-def stratified_splits(strata: list[str | None], first: Array, recipe: Recipe) -> Array:
+def stratified_splits(strata: list[str | None], first_ranks: Array, recipe: Recipe) -> Array:
     """Return each group's split in blocks by stratum, in the order of the groups' first events."""
     pattern = _pattern(recipe)
     splits = np.empty(len(strata), np.int8)
@@ -128,7 +128,7 @@ def stratified_splits(strata: list[str | None], first: Array, recipe: Recipe) ->
     shuffled: dict[tuple[str, int], list[int]] = {}
     # The order of first events never changes for old groups, which makes the assignment stable
     # while the lake grows; ties keep the order of units.
-    for group in np.argsort(first, kind="stable").tolist():
+    for group in np.argsort(first_ranks, kind="stable").tolist():
         stratum = strata[group] or ""
         place = places.get(stratum, 0)
         places[stratum] = place + 1
@@ -142,10 +142,10 @@ def stratified_splits(strata: list[str | None], first: Array, recipe: Recipe) ->
 
 def _pattern(recipe: Recipe) -> list[int]:
     """The shortest block, of at most 100, that contains each split in proportion to its share."""
-    parts = [recipe.split[split] for split in SPLITS]
+    shares = [recipe.split[split] for split in SPLITS]
     for size in range(1, 101):
-        counts = [round(part * size) for part in parts]
-        if all(abs(c - p * size) < 1e-6 for c, p in zip(counts, parts, strict=True)):
+        counts = [round(share * size) for share in shares]
+        if all(abs(c - p * size) < 1e-6 for c, p in zip(counts, shares, strict=True)):
             break
     else:
         # Shares with more than two decimals have no exact block of 100; the rounding error goes
@@ -181,8 +181,8 @@ def apply_cutoff(rows: RowTable, before_us: int) -> None:
 def splits_by_time(rows: RowTable, numbers: Array, recipe: Recipe, before_us: int) -> Array:
     """Return splits by the cutoff alone: test from it on, the rest divided by hash."""
     # The share of test is ignored: the cutoff decides its size, and the others are rescaled to 1.
-    rest = recipe.split["train"] + recipe.split["validation"]
-    share = recipe.split["train"] / rest if rest else 0.0
+    training_share = recipe.split["train"] + recipe.split["validation"]
+    share = recipe.split["train"] / training_share if training_share else 0.0
     splits = (
         np.where(numbers < share, 0, 1) if recipe.split["validation"] else np.zeros(len(numbers))
     )

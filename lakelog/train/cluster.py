@@ -46,26 +46,26 @@ _GLANCE = 32
 # Above this many hashes (about 200 MB) sets are not kept; texts are tokenized again when needed.
 _WORDS_CACHED = 24_000_000
 _PENDING = 4_000_000
-Chunks = Callable[[], "Iterator[pa.Array]"]
+TextChunks = Callable[[], "Iterator[pa.Array]"]
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """`first[i]` is the earliest text of the cluster of i. `pairs` counts verified pairs."""
+    """`roots[i]` is the earliest text of the cluster of i. `pairs` counts verified pairs."""
 
-    first: Array
+    roots: Array
     pairs: int
     crowded: int
 
     @property
     def duplicates(self) -> int:
         """Texts that have an earlier one in their cluster."""
-        return int((self.first != np.arange(len(self.first))).sum())
+        return int((self.roots != np.arange(len(self.roots))).sum())
 
 
-def clusters(chunks: Chunks, threshold: float, shingle: int = 1) -> Clusters:
+def clusters(chunks: TextChunks, threshold: float, shingle: int = 1) -> Clusters:
     """Cluster texts; `chunks()` yields them as arrays and may be called again."""
-    work = _Work(chunks, threshold, shingle)
+    work = _NearSearch(chunks, threshold, shingle)
     work.sign()
     work.meet()
     return Clusters(work.forest.roots(), work.pairs, work.crowded)
@@ -77,46 +77,46 @@ class Forest:
     def __init__(self, size: int) -> None:
         self._parent: Array = np.arange(size, dtype=np.int64)
 
-    def join(self, left: Array, right: Array) -> None:
+    def join(self, sources: Array, targets: Array) -> None:
         """Put each left and right into one set."""
         parent = self._parent
         # `minimum.at` keeps one parent per root when several pairs join the same root at once;
         # pairs that lost are joined again in the next round, until none is left.
-        while len(left):
-            left, right = self._root(left), self._root(right)
-            distinct = left != right
-            left, right = left[distinct], right[distinct]
-            low, high = np.minimum(left, right), np.maximum(left, right)
+        while len(sources):
+            sources, targets = self._root(sources), self._root(targets)
+            distinct = sources != targets
+            sources, targets = sources[distinct], targets[distinct]
+            low, high = np.minimum(sources, targets), np.maximum(sources, targets)
             np.minimum.at(parent, high, low)
-            left, right = low, high
+            sources, targets = low, high
 
     def _root(self, members: Array) -> Array:
         parent = self._parent
         while True:
-            above = parent[members]
-            higher = parent[above]
+            parents = parent[members]
+            higher = parent[parents]
             parent[members] = higher
-            if (above == higher).all():
-                return above
+            if (parents == higher).all():
+                return parents
             members = higher
 
-    def differ(self, left: Array, right: Array) -> Array:
+    def differ(self, sources: Array, targets: Array) -> Array:
         """Return which pairs are in different sets."""
-        differ: Array = self._root(left.copy()) != self._root(right.copy())
+        differ: Array = self._root(sources.copy()) != self._root(targets.copy())
         return differ
 
     def roots(self) -> Array:
         """Return the root of every member."""
         parent = self._parent
         while True:
-            above = parent[parent]
-            if (above == parent).all():
-                return above
-            parent = self._parent = above
+            parents = parent[parent]
+            if (parents == parent).all():
+                return parents
+            parent = self._parent = parents
 
 
-class _Work:
-    def __init__(self, chunks: Chunks, threshold: float, shingle: int) -> None:
+class _NearSearch:
+    def __init__(self, chunks: TextChunks, threshold: float, shingle: int) -> None:
         self._chunks, self._threshold, self._shingle = chunks, threshold, shingle
         self._bands, self._width = minhash.bands_for(threshold)
         self._cached: list[ShingleSets] | None = []
@@ -128,22 +128,22 @@ class _Work:
     def sign(self) -> None:
         """Step 1: read all texts once."""
         places, signed, full = self._bands * self._width, [], []
-        cached, words = self._cached, 0
+        cached, hash_count = self._cached, 0
 
         # numpy and Arrow release the GIL in the kernels used here, so threads scale.
-        def sign_chunk(texts: pa.Array) -> tuple[Array, Array, ShingleSets]:
-            shingles = shingle_sets(texts, self._shingle)
+        def sign_chunk(contents: pa.Array) -> tuple[Array, Array, ShingleSets]:
+            shingles = shingle_sets(contents, self._shingle)
             return minhash.signatures(shingles, places), shingles.lengths > 0, shingles
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             for signature, has_words, shingles in _map_in_order(pool, sign_chunk, self._chunks()):
                 signed.append(signature)
                 full.append(has_words)
-                words += len(shingles.hashes)
+                hash_count += len(shingles.hashes)
                 if cached is not None:
                     # Once over the limit nothing is cached: a half-filled cache would need both
                     # code paths for one batch of pairs.
-                    cached = [*cached, shingles] if words <= _WORDS_CACHED else None
+                    cached = [*cached, shingles] if hash_count <= _WORDS_CACHED else None
         self._cached = cached
         self._signed = _stack(signed, places)
         self._rows = np.flatnonzero(np.concatenate(full)) if full else np.zeros(0, np.int64)
@@ -165,8 +165,8 @@ class _Work:
         singles = np.sort(rows[order][new])
         # Band by band, so that pairs joined by an earlier band are skipped in later ones.
         for band in range(self._bands):
-            for left, right in self._candidates(singles, band):
-                self._consider(left, right)
+            for sources, targets in self._candidates(singles, band):
+                self._consider(sources, targets)
             # With cached sets a check is cheap and soon spares later bands work. Without, every
             # check reads all texts again, so pairs are collected first.
             if self._cached is not None or sum(map(len, self._pending_left)) > _PENDING:
@@ -192,56 +192,65 @@ class _Work:
         ends = np.repeat(begins + sizes, sizes)
         reach = np.where(np.repeat(sizes, sizes) > CROWD, NEIGHBOURS, CROWD)
         place = np.arange(len(keys))
-        last = np.minimum(ends - 1, place + reach)
-        counts = last - place
+        last_partner = np.minimum(ends - 1, place + reach)
+        counts = last_partner - place
         # Pairs are expanded in blocks of about _PAIRS; one bucket after the other could be millions
         # of pairs at once. At least one text is taken per block, or a large one would never end.
         with_partners = np.flatnonzero(counts)
         pairs_before = np.cumsum(counts[with_partners])
         start = 0
         while start < len(with_partners):
-            done = pairs_before[start - 1] if start else 0
-            stop = max(int(np.searchsorted(pairs_before, done + _PAIRS, "right")), start + 1)
+            pairs_done = pairs_before[start - 1] if start else 0
+            stop = max(int(np.searchsorted(pairs_before, pairs_done + _PAIRS, "right")), start + 1)
             block = with_partners[start:stop]
-            many = counts[block]
-            left = np.repeat(block, many)
-            step = np.arange(len(left)) - np.repeat(np.cumsum(many) - many, many) + 1
-            yield rows[left], rows[left + step]
+            partners = counts[block]
+            sources = np.repeat(block, partners)
+            step = np.arange(len(sources)) - np.repeat(np.cumsum(partners) - partners, partners) + 1
+            yield rows[sources], rows[sources + step]
             start = stop
 
-    def _consider(self, left: Array, right: Array) -> None:
+    def _consider(self, sources: Array, targets: Array) -> None:
         """Step 4: enqueue pairs that are not joined yet and whose signatures agree enough."""
-        unjoined = self.forest.differ(left, right)
-        left, right = left[unjoined], right[unjoined]
+        unjoined = self.forest.differ(sources, targets)
+        sources, targets = sources[unjoined], targets[unjoined]
         # A glance at 32 places with twice the tolerance rejects most pairs at a quarter of the
         # cost.
         for places, spread in ((_GLANCE, 2 * _SPREAD), (self._bands * self._width, _SPREAD)):
-            agreement = (self._signed[left, :places] == self._signed[right, :places]).mean(axis=1)
+            agreement = (self._signed[sources, :places] == self._signed[targets, :places]).mean(
+                axis=1
+            )
             near = agreement >= self._threshold - spread
-            left, right = left[near], right[near]
-        self._enqueue(left, right)
+            sources, targets = sources[near], targets[near]
+        self._enqueue(sources, targets)
 
-    def _enqueue(self, left: Array, right: Array) -> None:
-        self._pending_left.append(left)
-        self._pending_right.append(right)
+    def _enqueue(self, sources: Array, targets: Array) -> None:
+        self._pending_left.append(sources)
+        self._pending_right.append(targets)
 
     def _verify(self) -> None:
         """Steps 5 and 6: the exact index of the pending pairs, in blocks of bounded size."""
         if not sum(map(len, self._pending_left)):
             return
-        left, right = np.concatenate(self._pending_left), np.concatenate(self._pending_right)
+        sources, targets = np.concatenate(self._pending_left), np.concatenate(self._pending_right)
         self._pending_left, self._pending_right = [], []
         # The same pair meets in several bands.
-        pairs = np.unique(np.stack([np.minimum(left, right), np.maximum(left, right)], 1), axis=0)
+        pairs = np.unique(
+            np.stack([np.minimum(sources, targets), np.maximum(sources, targets)], 1), axis=0
+        )
         needed = np.unique(pairs)
         sets = self._sets_for(needed)
-        left, right = np.searchsorted(needed, pairs[:, 0]), np.searchsorted(needed, pairs[:, 1])
-        hashes_before = np.cumsum(sets.lengths[left] + sets.lengths[right])
+        sources, targets = (
+            np.searchsorted(needed, pairs[:, 0]),
+            np.searchsorted(needed, pairs[:, 1]),
+        )
+        hashes_before = np.cumsum(sets.lengths[sources] + sets.lengths[targets])
         start = 0
-        while start < len(left):
-            done = hashes_before[start - 1] if start else 0
-            stop = max(int(np.searchsorted(hashes_before, done + 16 * _PAIRS, "right")), start + 1)
-            index = jaccard(sets, left[start:stop], right[start:stop])
+        while start < len(sources):
+            hashes_done = hashes_before[start - 1] if start else 0
+            stop = max(
+                int(np.searchsorted(hashes_before, hashes_done + 16 * _PAIRS, "right")), start + 1
+            )
+            index = jaccard(sets, sources[start:stop], targets[start:stop])
             # Inclusive threshold: 4/5 computed as a float may fall just below 0.8.
             holds = index >= self._threshold - 1e-12
             self.pairs += int(holds.sum())
@@ -256,32 +265,32 @@ class _Work:
             # The chunks are concatenated on first use, and the list is emptied so that both forms
             # do not occupy memory together.
             return distinct_hashes(_select(self._cached_all, rows))
-        parts, seen = [], 0
-        for texts in self._chunks():
-            first, last = np.searchsorted(rows, [seen, seen + len(texts)])
-            chosen = pa.array(rows[first:last] - seen)
-            parts.append(distinct_hashes(shingle_sets(texts.take(chosen), self._shingle)))
-            seen += len(texts)
-        return _concatenate(parts)
+        sets, position = [], 0
+        for contents in self._chunks():
+            start, stop = np.searchsorted(rows, [position, position + len(contents)])
+            offsets = pa.array(rows[start:stop] - position)
+            sets.append(distinct_hashes(shingle_sets(contents.take(offsets), self._shingle)))
+            position += len(contents)
+        return _concatenate(sets)
 
 
-def _stack(parts: list[Array], places: int) -> Array:
+def _stack(arrays: list[Array], places: int) -> Array:
     """Concatenate arrays vertically, freeing each once it is copied."""
     # Popping from the end frees each chunk while the array fills, so the peak is one copy and a
     # chunk and not two copies.
-    stacked = np.empty((sum(map(len, parts)), places), np.uint32)
-    done = len(stacked)
-    while parts:
-        part = parts.pop()
-        stacked[done - len(part) : done] = part
-        done -= len(part)
+    stacked = np.empty((sum(map(len, arrays)), places), np.uint32)
+    start = len(stacked)
+    while arrays:
+        array = arrays.pop()
+        stacked[start - len(array) : start] = array
+        start -= len(array)
     return stacked
 
 
-def _concatenate(parts: list[ShingleSets]) -> ShingleSets:
-    lengths = np.concatenate([part.lengths for part in parts])
+def _concatenate(sets: list[ShingleSets]) -> ShingleSets:
+    lengths = np.concatenate([shingles.lengths for shingles in sets])
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    return ShingleSets(np.concatenate([part.hashes for part in parts]), starts)
+    return ShingleSets(np.concatenate([shingles.hashes for shingles in sets]), starts)
 
 
 def _select(sets: ShingleSets, rows: Array) -> ShingleSets:
@@ -303,17 +312,17 @@ def _repeated_keys(rows: Array, keys: Array) -> tuple[Array, Array]:
     return rows[is_shared], keys[is_shared]
 
 
-def jaccard(sets: ShingleSets, left: Array, right: Array) -> Array:
+def jaccard(sets: ShingleSets, sources: Array, targets: Array) -> Array:
     """Return the exact Jaccard index of pairs of sets, given by their numbers."""
-    a, b = _select(sets, left), _select(sets, right)
-    pair = np.concatenate([np.repeat(np.arange(len(left)), s.lengths) for s in (a, b)])
+    a, b = _select(sets, sources), _select(sets, targets)
+    pair = np.concatenate([np.repeat(np.arange(len(sources)), s.lengths) for s in (a, b)])
     hashes = np.concatenate([a.hashes, b.hashes])
     # Both sets of a pair are sorted together; a hash that appears twice in a run is in the
     # intersection, since each set is distinct by itself.
     order = np.lexsort((hashes, pair))
     pair, hashes = pair[order], hashes[order]
     is_shared = (pair[1:] == pair[:-1]) & (hashes[1:] == hashes[:-1])
-    shared = np.bincount(pair[1:][is_shared], minlength=len(left))
+    shared = np.bincount(pair[1:][is_shared], minlength=len(sources))
     return shared / np.maximum(a.lengths + b.lengths - shared, 1)
 
 

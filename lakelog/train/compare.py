@@ -41,54 +41,54 @@ class Containment:
 
 def diff(a: str, b: str) -> ExportDiff:
     """Compare the exports in two directories: recipe, rows, and groups that changed splits."""
-    first, second = open_set(a), open_set(b)
+    before, after = open_set(a), open_set(b)
     # Spills next to the set, where there was room for the set itself.
     con = connect(os.path.dirname(os.path.abspath(a)))
     rows: dict[str, Any] = {
-        split: tuple(f.manifest["splits"].get(split, {}).get("rows", 0) for f in (first, second))
+        split: tuple(f.manifest["splits"].get(split, {}).get("rows", 0) for f in (before, after))
         for split in SPLITS
     }
     added = removed = moved = 0
-    content = first.roles["content"]
+    content = before.roles["content"]
     # Rows can only be matched if both sets mean the same by equal content; otherwise the counts
     # stay 0.
-    if content == second.roles["content"]:
+    if content == after.roles["content"]:
         key = f"md5(to_json(row({', '.join(map(quoted, content))}))::VARCHAR) AS k"
         added, removed = (
             con.sql(
                 f"SELECT count(*) FROM (SELECT k FROM ({x.source(key)}) EXCEPT"
                 f" SELECT k FROM ({y.source(key)}))"
             ).fetchall()[0][0]
-            for x, y in ((second, first), (first, second))
+            for x, y in ((after, before), (before, after))
         )
-    group = first.roles["group"]
+    group = before.roles["group"]
     # Moved groups are counted apart from rows: they are what makes the metrics of two exports
     # incomparable.
-    if group and group == second.roles["group"]:
+    if group and group == after.roles["group"]:
         query = f"SELECT DISTINCT {SPLIT} AS split, {quoted(group)} AS g"
-        by_split = [f"{query} FROM ({f.source(quoted(group))})" for f in (first, second)]
+        by_split = [f"{query} FROM ({f.source(quoted(group))})" for f in (before, after)]
         moved = con.sql(
             f"SELECT count(*) FROM ({by_split[0]}) a JOIN ({by_split[1]}) b USING (g)"
             " WHERE a.split <> b.split"
         ).fetchall()[0][0]
-    snapshots = (first.manifest["snapshot"], second.manifest["snapshot"])
-    changed = _recipe_changes(first.manifest["recipe"], second.manifest["recipe"])
+    snapshots = (before.manifest["snapshot"], after.manifest["snapshot"])
+    changed = _recipe_changes(before.manifest["recipe"], after.manifest["recipe"])
     return ExportDiff(changed, snapshots, rows, added, removed, moved)
 
 
-def _recipe_changes(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _recipe_changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys of two recipes whose values differ."""
     changes: dict[str, tuple[Any, Any]] = {}
-    for section in first:
-        a, b = first[section], second.get(section)
+    for section in before:
+        a, b = before[section], after.get(section)
         if not isinstance(a, dict):
             if a != b and section != "sha256":
                 changes[section] = (a, b)
             continue
         for key, value in a.items():
-            other = b.get(key) if isinstance(b, dict) else None
-            if value != other:
-                changes[f"{section}.{key}"] = (value, other)
+            new_value = b.get(key) if isinstance(b, dict) else None
+            if value != new_value:
+                changes[f"{section}.{key}"] = (value, new_value)
     return changes
 
 

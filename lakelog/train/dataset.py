@@ -40,11 +40,11 @@ _COLUMNS_MAX = 2_000
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A fault of a set: its kind, as in a certificate, and a description that says where."""
+class SetFault:
+    """A fault of a set: which check found it, and a description that says where."""
 
-    kind: str
-    words: str
+    check: str
+    fault: str
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ class Dataset:
 
     def source(self, columns: str, splits: tuple[str, ...] = SPLITS, mark: str = "") -> str:
         """SQL of some columns of some splits, with the column `__split`."""
-        parts = [
+        queries = [
             f"SELECT {text_of(mark + split)} AS {SPLIT}, {columns}"
             f" FROM {parquet(self.files[split])}"
             for split in splits
             if split in self.files
         ]
-        return " UNION ALL ".join(parts)
+        return " UNION ALL ".join(queries)
 
     @property
     def paths(self) -> list[str]:
@@ -88,37 +88,37 @@ class Dataset:
         return [f"{self.path}/{name}" for name in self.footers]
 
 
-def load(path: str) -> tuple[Dataset | None, Inventory, list[Fault]]:
+def load(path: str) -> tuple[Dataset | None, Inventory, list[SetFault]]:
     """Read a set; if it is None, there is at least one fault.
 
     Raises ExportRefused for a directory without a manifest.
     """
-    listed = inventory.scan(path)
-    data = listed.read(MANIFEST, manifest.BYTES_MAX)
+    directory = inventory.scan(path)
+    data = directory.read(MANIFEST, manifest.BYTES_MAX)
     if data is None:
         raise ExportRefused(f"{path}: not an export: it has no {MANIFEST}")
     # The manifest is checked first and alone: nothing else is read on behalf of a manifest that is
     # not well-formed.
-    facts, words = manifest.parse(data)
-    faults = [Fault("manifest", f"{MANIFEST}: {fault}") for fault in words]
+    facts, descriptions = manifest.parse(data)
+    faults = [SetFault("manifest", f"{MANIFEST}: {fault}") for fault in descriptions]
     if faults:
-        return None, listed, faults
+        return None, directory, faults
     try:
-        recipe = _recipe(listed, facts)
+        recipe = _recipe(directory, facts)
     except InvalidRecipe as error:
-        return None, listed, [Fault("recipe", str(error))]
+        return None, directory, [SetFault("recipe", str(error))]
     # Files are those really in the directory, not those the manifest lists; `inspection` compares
     # the two.
-    footers, faults = _footers(listed)
+    footers, faults = _footers(directory)
     files = {
-        split: own
+        split: paths
         for split in SPLITS
-        if (own := [f"{path}/{n}" for n in footers if n.startswith(f"data/{split}-")])
+        if (paths := [f"{path}/{n}" for n in footers if n.startswith(f"data/{split}-")])
     }
     if not files and not faults:
-        faults = [Fault("files", "there are no data files to check")]
+        faults = [SetFault("files", "there are no data files to check")]
     if faults:
-        return None, listed, faults
+        return None, directory, faults
     # `_footers` has verified that all files of a folder have equal columns, so any file can speak
     # for them.
     columns = tuple(next(f.schema.names for n, f in footers.items() if n.startswith("data/")))
@@ -127,15 +127,15 @@ def load(path: str) -> tuple[Dataset | None, Inventory, list[Fault]]:
         # from the leak check.
         roles = roles_of(recipe, columns)
     except ExportRefused as error:
-        return None, listed, [Fault("recipe", f"{RECIPE}: {error}")]
-    return Dataset(path, facts, recipe, roles, files, columns, footers), listed, []
+        return None, directory, [SetFault("recipe", f"{RECIPE}: {error}")]
+    return Dataset(path, facts, recipe, roles, files, columns, footers), directory, []
 
 
 def open_set(path: str) -> Dataset:
     """Read a set. Raises ExportRefused for one that cannot be queried."""
     dataset, _, faults = load(path)
     if dataset is None:
-        raise ExportRefused(f"{path}: {faults[0].words}; see `lakelog train check`")
+        raise ExportRefused(f"{path}: {faults[0].fault}; see `lakelog train check`")
     return dataset
 
 
@@ -157,9 +157,9 @@ def roles_of(recipe: Recipe, columns: tuple[str, ...]) -> dict[str, Any]:
     return plain
 
 
-def _recipe(listed: Inventory, facts: dict[str, Any]) -> Recipe:
+def _recipe(directory: Inventory, facts: dict[str, Any]) -> Recipe:
     """The recipe of a set, with the name of the set."""
-    data = listed.read(RECIPE, _RECIPE_BYTES)
+    data = directory.read(RECIPE, _RECIPE_BYTES)
     if data is None:
         raise InvalidRecipe(f"{RECIPE} is missing")
     # `read` returns one byte more than allowed, which is how a longer file shows.
@@ -174,15 +174,15 @@ def _recipe(listed: Inventory, facts: dict[str, Any]) -> Recipe:
     return recipes.with_name(parsed, facts["name"])
 
 
-def _footers(listed: Inventory) -> tuple[dict[str, Footer], list[Fault]]:
+def _footers(directory: Inventory) -> tuple[dict[str, Footer], list[SetFault]]:
     """Read the footer of every data and lineage file; splits and their parts in order."""
     footers, faults = {}, []
     for split in SPLITS:
-        for name in listed.sizes:
+        for name in directory.sizes:
             folder, _, base = name.rpartition("/")
             if folder not in ("data", "lineage") or not base.startswith(f"{split}-"):
                 continue
-            footer = _footer(listed, name)
+            footer = _footer(directory, name)
             if isinstance(footer, Footer):
                 footers[name] = footer
             else:
@@ -190,33 +190,33 @@ def _footers(listed: Inventory) -> tuple[dict[str, Footer], list[Fault]]:
     return footers, [*faults, *_unlike(footers)]
 
 
-def _footer(listed: Inventory, name: str) -> Footer | Fault:
+def _footer(directory: Inventory, name: str) -> Footer | SetFault:
     try:
-        with open(listed.path(name), "rb") as start:
+        with open(directory.path(name), "rb") as start:
             if start.read(4) != _MAGIC:  # readers look at the end only
-                return Fault("files", f"{name} does not begin as a Parquet file does")
+                return SetFault("files", f"{name} does not begin as a Parquet file does")
         # Only the footer is read; no page is decoded before the sizes are known to be plausible.
-        with pq.ParquetFile(listed.path(name), memory_map=False) as file:
+        with pq.ParquetFile(directory.path(name), memory_map=False) as file:
             facts, schema = file.metadata, file.schema_arrow
             groups = tuple(facts.row_group(n).num_rows for n in range(facts.num_row_groups))
     except (pa.ArrowException, OSError, ValueError) as error:
-        return Fault("files", f"{name} cannot be read: {' '.join(str(error).split())[:200]}")
+        return SetFault("files", f"{name} cannot be read: {' '.join(str(error).split())[:200]}")
     # More than an export writes would be a bomb: a run of equal rows costs no bytes on disk.
     if min(groups, default=0) < 0 or max(groups, default=0) > GROUP_ROWS:
-        return Fault("files", f"{name} has a row group of more than {GROUP_ROWS:,} rows")
+        return SetFault("files", f"{name} has a row group of more than {GROUP_ROWS:,} rows")
     if sum(groups) > SHARD_ROWS or len(schema.names) > _COLUMNS_MAX:
-        return Fault("files", f"{name} has more rows or columns than a file of an export")
+        return SetFault("files", f"{name} has more rows or columns than a file of an export")
     reserved = [n for n in schema.names if n.startswith("__")]
     if reserved or len({n.lower() for n in schema.names}) < len(schema.names):
-        return Fault("files", f"{name} has column names that an export never writes")
+        return SetFault("files", f"{name} has column names that an export never writes")
     return Footer(groups, schema.remove_metadata())
 
 
-def _unlike(footers: dict[str, Footer]) -> list[Fault]:
+def _unlike(footers: dict[str, Footer]) -> list[SetFault]:
     """The files whose columns differ from those of the first file of their folder."""
-    first: dict[str, Footer] = {}
+    folder_footers: dict[str, Footer] = {}
     return [
-        Fault("files", f"{name} has other columns than the other files")
+        SetFault("files", f"{name} has other columns than the other files")
         for name, footer in footers.items()
-        if footer.schema != first.setdefault(os.path.dirname(name), footer).schema
+        if footer.schema != folder_footers.setdefault(os.path.dirname(name), footer).schema
     ]

@@ -37,17 +37,17 @@ _TOP = {2: 0.20, 3: 0.18, 4: 0.16}
 _REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
 
-class _Text:
+class _Document:
     """A text with its words and lines."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.words = text.split()
-        self.lines = [line for line in text.split("\n") if line.strip()]
+    def __init__(self, content: str) -> None:
+        self.text = content
+        self.words = content.split()
+        self.lines = [line for line in content.split("\n") if line.strip()]
 
-    def part(self, count: int, of: str = "words") -> float:
+    def part(self, count: int, units: str = "words") -> float:
         """A count as a fraction of the words or lines."""
-        return count / max(len(getattr(self, of)), 1)
+        return count / max(len(getattr(self, units)), 1)
 
 
 def expand(names: Iterable[str]) -> list[str]:
@@ -56,9 +56,9 @@ def expand(names: Iterable[str]) -> list[str]:
     return [rule for rule in FILTERS if rule in rules]
 
 
-def first_broken_rule(text: str, rules: Iterable[str]) -> str | None:
+def first_broken_rule(content: str, rules: Iterable[str]) -> str | None:
     """Return the first of the rules that a text breaks."""
-    document = _Text(text)
+    document = _Document(content)
     return next((rule for rule in rules if _BREAKS[rule](document)), None)
 
 
@@ -77,13 +77,13 @@ def passing_rows(
     rules, languages = expand(filter["quality"]), set(filter["languages"])
     for batch in batches:
         passes = []
-        for text in _texts(batch.column(batch.schema.get_field_index(column))):
+        for content in _texts(batch.column(batch.schema.get_field_index(column))):
             # Language detection is the slowest rule and runs only for texts that pass the others.
-            reason = first_broken_rule(text, rules)
-            if reason is None and languages and _language(text) not in languages:
+            reason = first_broken_rule(content, rules)
+            if reason is None and languages and _language(content) not in languages:
                 reason = "language"
             if reason is not None:
-                losses.add(reason, 1, f"{text[:40]!r}")
+                losses.add(reason, 1, f"{content[:40]!r}")
             passes.append(reason is None)
         # Filtering copies the batch; most batches pass whole.
         yield batch if all(passes) else batch.filter(pa.array(passes))
@@ -98,56 +98,56 @@ def _texts(column: pa.Array) -> Iterator[str]:
             yield "" if value is None else str(value)
 
 
-def _language(text: str) -> str:
+def _language(content: str) -> str:
     """The ISO 639-1 code of the most likely language of a text."""
     import py3langid  # an extra, of which only filters by language know; 0.3 s to load
 
-    code, _ = py3langid.classify(text)
+    code, _ = py3langid.classify(content)
     return str(code)
 
 
-def _repeats(document: _Text) -> bool:
+def _repeats(document: _Document) -> bool:
     """Whether lines, paragraphs or word sequences repeat too often."""
     paragraphs = [p for p in re.split(r"\n{2,}", document.text) if p.strip()]
-    for pieces in (document.lines, paragraphs):
-        repeated = _repeated_pieces(pieces)
-        if len(repeated) > 0.3 * len(pieces) or _size(repeated) > 0.2 * _size(pieces):
+    for passages in (document.lines, paragraphs):
+        repeated = _repeated_pieces(passages)
+        if len(repeated) > 0.3 * len(passages) or _size(repeated) > 0.2 * _size(passages):
             return True
-    words, total = document.words, max(_size(document.words), 1)
+    terms, total = document.words, max(_size(document.words), 1)
     # The paper weighs n-grams by characters, not by words, so long repeated phrases count more.
-    for size, most in _TOP.items():
-        grams = Counter(_grams(words, size))
+    for size, share_max in _TOP.items():
+        grams = Counter(_grams(terms, size))
         gram, count = max(grams.items(), key=lambda g: g[1] * _size(g[0]), default=((), 0))
-        if count > 1 and count * _size(gram) > most * total:
+        if count > 1 and count * _size(gram) > share_max * total:
             return True
-    for size, most in _REPEATED.items():
-        seen: set[tuple[str, ...]] = set()
+    for size, share_max in _REPEATED.items():
+        earlier_grams: set[tuple[str, ...]] = set()
         covered: set[int] = set()
-        for place, gram in enumerate(_grams(words, size)):
-            if gram in seen:
+        for place, gram in enumerate(_grams(terms, size)):
+            if gram in earlier_grams:
                 # Positions in a set: overlapping n-grams must not count a word twice.
                 covered.update(range(place, place + size))
-            seen.add(gram)
-        if sum(len(words[place]) for place in covered) > most * total:
+            earlier_grams.add(gram)
+        if sum(len(terms[place]) for place in covered) > share_max * total:
             return True
     return False
 
 
-def _repeated_pieces(pieces: list[str]) -> list[str]:
+def _repeated_pieces(passages: list[str]) -> list[str]:
     """The pieces that repeat an earlier one."""
-    seen: set[str] = set()
-    return [p for p in pieces if p in seen or seen.add(p)]  # type: ignore[func-returns-value]
+    earlier: set[str] = set()
+    return [p for p in passages if p in earlier or earlier.add(p)]  # type: ignore[func-returns-value]
 
 
-def _size(pieces: Iterable[str]) -> int:
-    return sum(map(len, pieces))
+def _size(strings: Iterable[str]) -> int:
+    return sum(map(len, strings))
 
 
-def _grams(words: list[str], size: int) -> Iterator[tuple[str, ...]]:
-    return zip(*(words[step:] for step in range(size)), strict=False)
+def _grams(terms: list[str], size: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(terms[step:] for step in range(size)), strict=False)
 
 
-_BREAKS: dict[str, Callable[[_Text], bool]] = {
+_BREAKS: dict[str, Callable[[_Document], bool]] = {
     "gopher_length": lambda t: not 50 <= len(t.words) <= 100_000,
     "gopher_word_length": lambda t: not 3 <= t.part(_size(t.words)) <= 10,
     "gopher_symbols": lambda t: any(t.part(t.text.count(s)) > 0.1 for s in ("#", *_ELLIPSIS)),

@@ -19,7 +19,7 @@ class Inventory:
     root: str
     sizes: dict[str, int]
     faults: tuple[str, ...]
-    stored: int
+    bytes_on_disk: int
     """Bytes that all of them take on disk; a file with holes takes less than its size."""
 
     def path(self, name: str) -> str:
@@ -28,7 +28,7 @@ class Inventory:
             raise KeyError(name)
         return f"{self.root}/{name}"
 
-    def read(self, name: str, most: int) -> bytes | None:
+    def read(self, name: str, size_max: int) -> bytes | None:
         """Return the bytes of a listed file, at most one more than `most`; None if it is not there.
 
         A file that became a link since it was listed is not opened.
@@ -37,7 +37,7 @@ class Inventory:
             return None
         fd = os.open(f"{self.root}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
-            return file.read(most + 1)
+            return file.read(size_max + 1)
 
 
 def scan(root: str) -> Inventory:
@@ -46,7 +46,7 @@ def scan(root: str) -> Inventory:
         raise ExportRefused(f"{root}: not an export: not a directory")
     sizes: dict[str, int] = {}
     faults: list[str] = []
-    stored = 0
+    bytes_on_disk = 0
     waiting = [("", 0)]
     # Bounded in depth and number: a directory from elsewhere may be endless.
     while waiting and len(sizes) + len(faults) <= FILES_MAX:
@@ -59,12 +59,12 @@ def scan(root: str) -> Inventory:
                 waiting.append((f"{name}/", depth + 1))
             elif stat.S_ISREG(state.st_mode):
                 sizes[name] = state.st_size
-                stored += min(state.st_size, state.st_blocks * 512)
+                bytes_on_disk += min(state.st_size, state.st_blocks * 512)
             else:
                 faults.append(f"{name} is {_kind(state.st_mode)}, and is not opened")
     if waiting:
         faults.append(f"there are more than {FILES_MAX:,} files")
-    return Inventory(root, dict(sorted(sizes.items())), tuple(faults), stored)
+    return Inventory(root, dict(sorted(sizes.items())), tuple(faults), bytes_on_disk)
 
 
 def _kind(mode: int) -> str:

@@ -88,8 +88,8 @@ class Certificate:
 
 def find(
     con: duckdb.DuckDBPyConnection,
-    here: Dataset,
-    there: Dataset | None = None,
+    dataset: Dataset,
+    other_set: Dataset | None = None,
     *,
     near: float | None = None,
 ) -> Certificate:
@@ -99,64 +99,66 @@ def find(
     """
     checks: dict[str, str] = {}
     leaks: list[Leak] = []
-    threshold = near if near is not None else here.roles["threshold"]
+    threshold = near if near is not None else dataset.roles["threshold"]
     # Every check reports, also one that does not apply: a certificate says what was compared.
     for name, check in _CHECKS.items():
-        description, hits = check(con, here, there, threshold)
+        description, hits = check(con, dataset, other_set, threshold)
         checks[name] = description
         leaks += hits
     return Certificate(checks, tuple(leaks))
 
 
-CheckResult = tuple[str, list[Leak]]
+LeakCheck = tuple[str, list[Leak]]
 
 
-def _sources(here: Dataset, there: Dataset | None, columns: str) -> Iterator[str]:
+def _sources(dataset: Dataset, other_set: Dataset | None, columns: str) -> Iterator[str]:
     """SQL of rows that must share nothing: the splits of one export, or train against the rest."""
-    if there is None:
-        yield here.source(columns)
+    if other_set is None:
+        yield dataset.source(columns)
         return
-    rest = ("validation", "test")
+    evaluation_splits = ("validation", "test")
     # Both directions: each set may have been trained on and each may be used for evaluation. The
     # marks keep equal split names of the two sets apart.
-    for training, evaluation in ((here, there), (there, here)):
-        parts = [
+    for training, evaluation in ((dataset, other_set), (other_set, dataset)):
+        queries = [
             training.source(columns, ("train",), "here "),
-            evaluation.source(columns, rest, "there "),
+            evaluation.source(columns, evaluation_splits, "there "),
         ]
-        if all(parts):
-            yield " UNION ALL ".join(parts)
+        if all(queries):
+            yield " UNION ALL ".join(queries)
 
 
-def _exact(con: Any, here: Dataset, there: Dataset | None, _: Any) -> CheckResult:
-    content = ", ".join(map(quoted, here.roles["content"]))
-    if there is not None and there.roles["content"] != here.roles["content"]:
+def _exact(con: Any, dataset: Dataset, other_set: Dataset | None, _: Any) -> LeakCheck:
+    content = ", ".join(map(quoted, dataset.roles["content"]))
+    if other_set is not None and other_set.roles["content"] != dataset.roles["content"]:
         return "not comparable: the exports have other content columns", []
     columns = f"hash({content}) AS h1, hash({content}, 'lakelog') AS h2"
     shared = 0
-    for source in _sources(here, there, columns):
+    for source in _sources(dataset, other_set, columns):
         shared += _count_shared(con, source, "h1, h2")
-    words = (
+    finding = (
         f"{quantity(shared, 'distinct row', 'is', 'are')} in more than one split, compared by"
-        f" {', '.join(here.roles['content'])}"
+        f" {', '.join(dataset.roles['content'])}"
     )
-    return f"equal rows by {', '.join(here.roles['content'])}", _leak_if(shared, "exact", words)
+    return f"equal rows by {', '.join(dataset.roles['content'])}", _leak_if(
+        shared, "exact", finding
+    )
 
 
-def _group(con: Any, here: Dataset, there: Dataset | None, _: Any) -> CheckResult:
-    group = here.roles["group"]
+def _group(con: Any, dataset: Dataset, other_set: Dataset | None, _: Any) -> LeakCheck:
+    group = dataset.roles["group"]
     if not group:
         return "not checked: no group column", []
-    if there is not None:
-        if there.roles["group"] != group:
-            return f"not comparable: the other export is grouped by {there.roles['group']}", []
+    if other_set is not None:
+        if other_set.roles["group"] != group:
+            return f"not comparable: the other export is grouped by {other_set.roles['group']}", []
         # With different keys equal groups have different pseudonyms, and the comparison would find
         # nothing and call it clean.
-        if there.manifest["redaction"]["key"] != here.manifest["redaction"]["key"]:
+        if other_set.manifest["redaction"]["key"] != dataset.manifest["redaction"]["key"]:
             return "not comparable: the exports have pseudonyms of other keys", []
     shared = folded = 0
     name, folded_name = quoted(group), _FOLDED.format(name=quoted(group))
-    for source in _sources(here, there, name):
+    for source in _sources(dataset, other_set, name):
         shared += _count_shared(con, source, name)
         # Keys that differ only in case, spaces or Unicode form are usually one entity, which the
         # split by hash has separated.
@@ -181,62 +183,66 @@ def _count_shared(con: duckdb.DuckDBPyConnection, source: str, key: str) -> int:
     return int(con.sql(f"SELECT count(*) FROM ({query})").fetchall()[0][0])
 
 
-def _time(con: Any, here: Dataset, there: Dataset | None, _: Any) -> CheckResult:
-    fence, time = here.manifest["fence"], here.roles["time"]
+def _time(con: Any, dataset: Dataset, other_set: Dataset | None, _: Any) -> LeakCheck:
+    fence, time = dataset.manifest["fence"], dataset.roles["time"]
     if not fence or not time:
         return "not checked: no temporal cutoff", []
-    if there is not None and (not there.manifest["fence"] or not there.roles["time"]):
+    if other_set is not None and (not other_set.manifest["fence"] or not other_set.roles["time"]):
         return "not comparable: the other export has no temporal cutoff", []
     moment = f"{text_of(fence)}::TIMESTAMPTZ"
-    until = quoted(here.roles["until"] or time)
+    until = quoted(dataset.roles["until"] or time)
     misplaced = 0
     # Within a set, training rows must end before the cutoff and test rows begin at it. Across sets
     # only training rows matter: what was trained on must be older than the other set's test rows.
-    if there is None:
-        early = here.source(f"{until} AS u", ("train", "validation"))
-        late = here.source(f"{quoted(time)} AS u", ("test",))
+    if other_set is None:
+        early = dataset.source(f"{until} AS u", ("train", "validation"))
+        late = dataset.source(f"{quoted(time)} AS u", ("test",))
         for source, wrong in ((early, f"u >= {moment}"), (late, f"u < {moment}")):
             if source:
                 misplaced += _number(con, f"SELECT count(*) FROM ({source}) WHERE {wrong}")
-        words = f"{quantity(misplaced, 'row', 'is', 'are')} on the wrong side of the cutoff {fence}"
+        finding = (
+            f"{quantity(misplaced, 'row', 'is', 'are')} on the wrong side of the cutoff {fence}"
+        )
     else:
-        for own, other in ((here, there), (there, here)):
-            column = quoted(own.roles["until"] or own.roles["time"])
-            if "train" in own.files:
-                before = f"{text_of(other.manifest['fence'])}::TIMESTAMPTZ"
-                source = own.source(f"{column} AS u", ("train",))
+        for training_set, evaluated_set in ((dataset, other_set), (other_set, dataset)):
+            column = quoted(training_set.roles["until"] or training_set.roles["time"])
+            if "train" in training_set.files:
+                before = f"{text_of(evaluated_set.manifest['fence'])}::TIMESTAMPTZ"
+                source = training_set.source(f"{column} AS u", ("train",))
                 misplaced += _number(con, f"SELECT count(*) FROM ({source}) WHERE u >= {before}")
-        words = (
+        finding = (
             f"{quantity(misplaced, 'row')} of train"
             f" {'is' if misplaced == 1 else 'are'} not before the cutoff of the other export"
         )
-    return f"the cutoff {fence}", _leak_if(misplaced, "time", words)
+    return f"the cutoff {fence}", _leak_if(misplaced, "time", finding)
 
 
 def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(con.sql(query).fetchall()[0][0])
 
 
-def _near(con: Any, here: Dataset, there: Dataset | None, threshold: float | None) -> CheckResult:
-    column = here.roles["near"]
+def _near(
+    con: Any, dataset: Dataset, other_set: Dataset | None, threshold: float | None
+) -> LeakCheck:
+    column = dataset.roles["near"]
     if not column or not threshold:
         return "not checked: no text is compared", []
-    if there is not None and there.roles["near"] != column:
+    if other_set is not None and other_set.roles["near"] != column:
         return "not comparable: the other export compares other texts", []
     straddling = 0
-    for source in _sources(here, there, f"{column} AS t"):
+    for source in _sources(dataset, other_set, f"{column} AS t"):
         splits = np.asarray(con.sql(f"SELECT {SPLIT} FROM ({source})").to_arrow_table()[SPLIT])
         # Clusters refer to rows by position, so the split names are read in the same order as the
         # texts.
         codes = np.unique(splits, return_inverse=True)[1]
-        clusters = cluster.clusters(_texts(con, source), threshold, here.roles["shingle"])
-        pairs = np.unique(np.stack([clusters.first, codes], 1), axis=0)
+        clusters = cluster.clusters(_texts(con, source), threshold, dataset.roles["shingle"])
+        pairs = np.unique(np.stack([clusters.roots, codes], 1), axis=0)
         straddling += int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
-    words = (
+    finding = (
         f"{quantity(straddling, 'cluster')} of texts with a Jaccard index of at least {threshold:g}"
         f" {'is' if straddling == 1 else 'are'} in more than one split"
     )
-    return f"near duplicates from {threshold:g} on", _leak_if(straddling, "near", words)
+    return f"near duplicates from {threshold:g} on", _leak_if(straddling, "near", finding)
 
 
 def _texts(con: Any, source: str) -> Callable[[], Iterator[pa.Array]]:
@@ -247,48 +253,52 @@ def _texts(con: Any, source: str) -> Callable[[], Iterator[pa.Array]]:
     return chunks
 
 
-def _label(con: Any, here: Dataset, there: Dataset | None, _: Any) -> CheckResult:
-    label = here.roles["label"]
+def _label(con: Any, dataset: Dataset, other_set: Dataset | None, _: Any) -> LeakCheck:
+    label = dataset.roles["label"]
     if not label:
         return "not checked: no label", []
-    if there is not None:
+    if other_set is not None:
         return "not checked: belongs to each export alone", []
-    probe = con.sql(f"SELECT * FROM ({here.source('*')}) LIMIT 0")
+    probe = con.sql(f"SELECT * FROM ({dataset.source('*')}) LIMIT 0")
     types = dict(zip(probe.columns, map(str, probe.types), strict=True))
     # Columns that are the label, or are known only together with it, are no features.
-    excluded = {SPLIT, label, "label", "outcome", "reward", "label_time", here.roles["time"]}
-    hint = _LabelPredictor(con, here, label)
+    excluded = {SPLIT, label, "label", "outcome", "reward", "label_time", dataset.roles["time"]}
+    hint = _LabelPredictor(con, dataset, label)
     hits = []
     if hint.is_learnable:
-        for name, kind in _leaves(types, excluded):
-            if hint.by_value(name, kind):
+        for name, dtype in _leaves(types, excluded):
+            if hint.by_value(name, dtype):
                 hits.append(Leak("label", 1, f"the column {name} tells {label}"))
-        text = here.roles["text"]
-        if text in types and types[text] == "VARCHAR" and hint.by_text(quoted(text)):
-            hits.append(Leak("label", 1, f"the column {text} holds {label} in words"))
+        text_column = dataset.roles["text"]
+        if (
+            text_column in types
+            and types[text_column] == "VARCHAR"
+            and hint.by_text(quoted(text_column))
+        ):
+            hits.append(Leak("label", 1, f"the column {text_column} holds {label} in words"))
     return f"columns that tell {label}", hits
 
 
 def _leaves(types: dict[str, str], excluded: set[Any]) -> Iterator[tuple[str, str]]:
-    for name, kind in types.items():
-        if name not in excluded and kind.split("(")[0] in _NAMES:
-            yield name, kind
+    for name, dtype in types.items():
+        if name not in excluded and dtype.split("(")[0] in _NAMES:
+            yield name, dtype
 
 
 class _LabelPredictor:
     """Whether a column, learned on some rows, predicts the label of the others."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, here: Dataset, label: str) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, dataset: Dataset, label: str) -> None:
         self._con, self._label = con, quoted(label)
-        rest = here.source("*", ("validation", "test"))
-        if "train" in here.files and rest:
-            self._train_rows, self._test_rows = here.source("*", ("train",)), rest
+        evaluation_rows = dataset.source("*", ("validation", "test"))
+        if "train" in dataset.files and evaluation_rows:
+            self._train_rows, self._test_rows = dataset.source("*", ("train",)), evaluation_rows
         else:
             # A set without evaluation splits is halved by row number, so that the check still says
             # something.
-            all_rows = here.source("*")
-            parts = f"SELECT *, hash({self._label}, 1) AS __n FROM ({all_rows})"
-            numbered = f"SELECT *, row_number() OVER () % 2 AS __half FROM ({parts})"
+            all_rows = dataset.source("*")
+            hashed = f"SELECT *, hash({self._label}, 1) AS __n FROM ({all_rows})"
+            numbered = f"SELECT *, row_number() OVER () % 2 AS __half FROM ({hashed})"
             self._train_rows = f"SELECT * FROM ({numbered}) WHERE __half = 0"
             self._test_rows = f"SELECT * FROM ({numbered}) WHERE __half = 1"
         shares = con.sql(
@@ -300,19 +310,19 @@ class _LabelPredictor:
         self._most = max(counts, default=0) / max(self._rows, 1)
         self.is_learnable = len(counts) > 1 and self._rows >= _ROWS_MIN and self._most <= _BASE_MAX
 
-    def by_value(self, name: str, kind: str) -> bool:
+    def by_value(self, name: str, dtype: str) -> bool:
         """Whether the values of a column predict it; numbers also by their quantile bin."""
         values = [f"{quoted(name)}::VARCHAR"]
         # A number seldom repeats, so it is learned by range as well: a score with a threshold
         # reveals the label though no value comes twice.
-        if kind.split("(")[0] in _PLAIN:
-            parts = ", ".join(f"{i / _BINS:.6f}" for i in range(1, _BINS))
+        if dtype.split("(")[0] in _PLAIN:
+            quantiles = ", ".join(f"{i / _BINS:.6f}" for i in range(1, _BINS))
             cuts = self._con.sql(
-                f"SELECT quantile_disc({quoted(name)}, [{parts}]) FROM ({self._train_rows})"
+                f"SELECT quantile_disc({quoted(name)}, [{quantiles}]) FROM ({self._train_rows})"
             ).fetchall()[0][0]
             if cuts:
-                listed = ", ".join(map(str, sorted(set(cuts))))
-                ranged = f"len(list_filter([{listed}], lambda q: q < {quoted(name)}))"
+                listing = ", ".join(map(str, sorted(set(cuts))))
+                ranged = f"len(list_filter([{listing}], lambda q: q < {quoted(name)}))"
                 values.append(f"CASE WHEN {quoted(name)} IS NOT NULL THEN {ranged} END")
         return any(map(self._predicts, values))
 
@@ -325,13 +335,13 @@ class _LabelPredictor:
         targets = (
             f"SELECT {value} AS v, {self._label} AS l FROM ({self._test_rows}) WHERE l IS NOT NULL"
         )
-        seen, right = self._con.sql(
+        decided, right = self._con.sql(
             "SELECT count(b.l), count(*) FILTER (b.l = a.l)"
             f" FROM ({targets}) a LEFT JOIN ({learned}) b USING (v)"
         ).fetchall()[0]
-        return self._is_certain(seen, right)
+        return self._is_certain(decided, right)
 
-    def by_text(self, text: str) -> bool:
+    def by_text(self, text_sql: str) -> bool:
         """Whether texts contain their own label and no other one."""
         labels = [
             str(value).lower()
@@ -343,27 +353,27 @@ class _LabelPredictor:
         ]
         if not labels:
             return False
-        listed = ", ".join(map(text_of, labels))
-        mentioned = f"list_filter([{listed}], lambda l: contains(lower({text}), l))"
-        seen, right = self._con.sql(
+        listing = ", ".join(map(text_of, labels))
+        mentioned = f"list_filter([{listing}], lambda l: contains(lower({text_sql}), l))"
+        decided, right = self._con.sql(
             "SELECT count(*) FILTER (len(h) = 1), count(*) FILTER (len(h) = 1 AND h[1] = l) FROM"
             f" (SELECT {mentioned} AS h, lower({self._label}::VARCHAR) AS l"
             f" FROM ({self._test_rows}))"
         ).fetchall()[0]
-        return self._is_certain(seen, right)
+        return self._is_certain(decided, right)
 
-    def _is_certain(self, seen: int, right: int) -> bool:
-        enough = seen >= max(_ROWS_MIN, _SEEN_MIN * self._rows)
+    def _is_certain(self, decided: int, right: int) -> bool:
+        enough = decided >= max(_ROWS_MIN, _SEEN_MIN * self._rows)
         # Halfway between always guessing the majority class and being always right; it only matters
         # if CERTAIN is set lower than that.
-        return bool(enough and right / seen >= max(CERTAIN, (1 + self._most) / 2))
+        return bool(enough and right / decided >= max(CERTAIN, (1 + self._most) / 2))
 
 
-def _leak_if(count: int, kind: str, words: str) -> list[Leak]:
-    return [Leak(kind, count, words)] if count else []
+def _leak_if(count: int, check: str, finding: str) -> list[Leak]:
+    return [Leak(check, count, finding)] if count else []
 
 
-_CHECKS: dict[str, Callable[[Any, Dataset, Dataset | None, float | None], CheckResult]] = {
+_CHECKS: dict[str, Callable[[Any, Dataset, Dataset | None, float | None], LeakCheck]] = {
     "exact": _exact,
     "near": _near,
     "group": _group,

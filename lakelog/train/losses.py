@@ -81,12 +81,12 @@ class Losses:
         self.counts: Counter[str] = Counter()
         self._first: dict[str, Any] = {}
 
-    def add(self, reason: str, count: int = 1, first: Any = None) -> None:
+    def add(self, reason: str, count: int = 1, example: Any = None) -> None:
         """Count a loss; `first` says where it occurred, such as `seq 17`."""
         if count:
             self.counts[reason] += count
-            if first is not None:
-                self._first.setdefault(reason, first)
+            if example is not None:
+                self._first.setdefault(reason, example)
 
     def drop_incomplete(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the rows without a reason to drop them; count the others and all lost parts."""
@@ -97,9 +97,9 @@ class Losses:
                 self._count_rows(batch, reasons)
                 batch = batch.filter(complete)
             # After the filter: parts of rows that are dropped anyway are not counted a second time.
-            lost = batch.column(batch.schema.get_field_index(LOST))
-            for text in lost.drop_null().to_pylist():
-                for reason, count in orjson.loads(text).items():
+            lost_parts = batch.column(batch.schema.get_field_index(LOST))
+            for counts_json in lost_parts.drop_null().to_pylist():
+                for reason, count in orjson.loads(counts_json).items():
                     self.add(reason, count)
             yield batch
 
@@ -112,16 +112,16 @@ class Losses:
     def require_consent(self, consent: list[str], section: str, reasons: dict[str, str]) -> None:
         """Raise ExportRefused where whole rows would be lost for a reason that `consent` lacks,
         which is what `drop` of a section of the recipe lists."""
-        lost = [r for r in reasons if self.counts[r] and r not in consent]
-        if not lost:
+        refused = [r for r in reasons if self.counts[r] and r not in consent]
+        if not refused:
             return
         details = "; ".join(
             f"{reasons[r]} ({self.counts[r]:,}"
             + (f", the first is {self._first[r]})" if r in self._first else ")")
-            for r in lost
+            for r in refused
         )
         # The line to paste keeps the reasons that are already accepted.
-        accepted = orjson.dumps([r for r in reasons if r in lost or r in consent]).decode()
+        accepted = orjson.dumps([r for r in reasons if r in refused or r in consent]).decode()
         raise ExportRefused(
             f"rows would be lost: {details}; exclude them in [select] sql,"
             f" or accept the loss with [{section}] drop = {accepted}"

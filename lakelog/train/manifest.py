@@ -62,41 +62,41 @@ def text_of(manifest: dict[str, Any]) -> bytes:
     return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _whole(where: str, value: Any) -> Faults:
+def _whole(location: str, value: Any) -> Faults:
     # bool is a subclass of int; above 2^53 other JSON readers lose digits.
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
-        yield f"{where} is no count"
+        yield f"{location} is no count"
 
 
-def _number(where: str, value: Any) -> Faults:
+def _number(location: str, value: Any) -> Faults:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        yield f"{where} is no number"
+        yield f"{location} is no number"
 
 
-def _flag(where: str, value: Any) -> Faults:
+def _flag(location: str, value: Any) -> Faults:
     if not isinstance(value, bool):
-        yield f"{where} is not true or false"
+        yield f"{location} is not true or false"
 
 
-def _text(where: str, value: Any) -> Faults:
+def _text(location: str, value: Any) -> Faults:
     if not isinstance(value, str) or len(value) > _TEXT_MAX:
-        yield f"{where} is no text of at most {_TEXT_MAX:,} characters"
+        yield f"{location} is no text of at most {_TEXT_MAX:,} characters"
 
 
-def _anything(where: str, value: Any) -> Faults:
+def _anything(location: str, value: Any) -> Faults:
     """A value that is only ever compared as a whole."""
     yield from ()
 
 
-def _form(pattern: str, what: str) -> Rule:
-    def rule(where: str, value: Any) -> Faults:
+def _form(pattern: str, noun: str) -> Rule:
+    def rule(location: str, value: Any) -> Faults:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            yield f"{where} is no {what}"
+            yield f"{location} is no {noun}"
 
     return rule
 
 
-def _branch(where: str, value: Any) -> Faults:
+def _branch(location: str, value: Any) -> Faults:
     is_invalid: Any
     # Branch names appear in documents and commands that people copy.
     try:
@@ -105,46 +105,46 @@ def _branch(where: str, value: Any) -> Faults:
     except InvalidName:
         is_invalid = True
     if is_invalid:
-        yield f"{where} is no name of a branch"
+        yield f"{location} is no name of a branch"
 
 
 def _maybe(inner: Rule) -> Rule:
-    def rule(where: str, value: Any) -> Faults:
+    def rule(location: str, value: Any) -> Faults:
         if value is not None:
-            yield from inner(where, value)
+            yield from inner(location, value)
 
     return rule
 
 
-def _list(inner: Rule, most: int = _NAMES_MAX) -> Rule:
-    def rule(where: str, value: Any) -> Faults:
-        if not isinstance(value, list) or len(value) > most:
-            yield f"{where} is no list of at most {most:,}"
+def _list(inner: Rule, count_max: int = _NAMES_MAX) -> Rule:
+    def rule(location: str, value: Any) -> Faults:
+        if not isinstance(value, list) or len(value) > count_max:
+            yield f"{location} is no list of at most {count_max:,}"
             return
         for place, item in enumerate(value):
-            yield from inner(f"{where}[{place}]", item)
+            yield from inner(f"{location}[{place}]", item)
 
     return rule
 
 
-def _map(key: Rule, inner: Rule, most: int = _NAMES_MAX) -> Rule:
-    def rule(where: str, value: Any) -> Faults:
-        if not isinstance(value, dict) or len(value) > most:
-            yield f"{where} is no table of at most {most:,}"
+def _map(key: Rule, inner: Rule, count_max: int = _NAMES_MAX) -> Rule:
+    def rule(location: str, value: Any) -> Faults:
+        if not isinstance(value, dict) or len(value) > count_max:
+            yield f"{location} is no table of at most {count_max:,}"
             return
         for name, item in value.items():
-            yield from key(f"the name {name[:60]!r} in {where}", name)
-            yield from inner(f"{where}.{name[:60]}", item)
+            yield from key(f"the name {name[:60]!r} in {location}", name)
+            yield from inner(f"{location}.{name[:60]}", item)
 
     return rule
 
 
 def _record(rules: dict[str, Rule], optional: tuple[str, ...] = ()) -> Rule:
-    def rule(where: str, value: Any) -> Faults:
+    def rule(location: str, value: Any) -> Faults:
         if not isinstance(value, dict):
-            yield f"{where or 'it'} is no table"
+            yield f"{location or 'it'} is no table"
             return
-        dot = f"{where}." if where else ""
+        dot = f"{location}." if location else ""
         yield from (f"{dot}{n} is missing" for n in rules if n not in value and n not in optional)
         for name, item in value.items():
             if name in rules:
@@ -156,9 +156,9 @@ def _record(rules: dict[str, Rule], optional: tuple[str, ...] = ()) -> Rule:
 
 
 def _one_of(*names: str) -> Rule:
-    def rule(where: str, value: Any) -> Faults:
+    def rule(location: str, value: Any) -> Faults:
         if value not in names:
-            yield f"{where} is not one of {', '.join(names)}"
+            yield f"{location} is not one of {', '.join(names)}"
 
     return rule
 

@@ -52,13 +52,13 @@ def signatures(sets: ShingleSets, places: int) -> Array:
         longest = int(lengths[rows[-1]])
         # Shorter texts repeat their last word: a minimum does not change if an element comes twice.
         steps = np.minimum(np.arange(longest)[:, None], lengths[rows][None, :] - 1)
-        words = small[sets.starts[rows][None, :] + steps]
-        spare = np.empty_like(words)
+        hashes = small[sets.starts[rows][None, :] + steps]
+        spare = np.empty_like(hashes)
         block = np.empty((places, len(rows)), np.uint32)
         # One place at a time with reused buffers: all places at once would need `places` times the
         # memory.
         for place in range(places):
-            np.bitwise_xor(words, flips[place], out=spare)
+            np.bitwise_xor(hashes, flips[place], out=spare)
             np.multiply(spare, multipliers[place], out=spare)
             np.minimum.reduce(spare, axis=0, out=block[place])
         out[rows] = block.T

@@ -90,7 +90,7 @@ def _kinds() -> Iterator[Kind]:
         yield Kind(name, tuple(rules))
 
 
-KINDS = {kind.name: kind for kind in _kinds()}
+KINDS = {entry.name: entry for entry in _kinds()}
 """In the order in which they are looked for: the more certain first."""
 
 

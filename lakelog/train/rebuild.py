@@ -50,11 +50,11 @@ def rebuild(
     # else.
     recipe = _recipe(path, manifest)
     _require_own(lake, path, manifest)
-    now = provenance.versions(recipe)
+    current = provenance.versions(recipe)
     versions = {
-        name: (then, now.get(name, "none"))
-        for name, then in manifest["versions"].items()
-        if now.get(name) != then
+        name: (previous, current.get(name, "none"))
+        for name, previous in manifest["versions"].items()
+        if current.get(name) != previous
     }
     # On the same file system as the export: it is likely to have room for a second copy.
     with tempfile.TemporaryDirectory(prefix="lakelog-rebuild-", dir=_parent(path)) as folder:
@@ -78,10 +78,10 @@ def _recipe(path: str, manifest: dict[str, Any]) -> recipes.Recipe:
     if not os.path.isfile(text_path):
         raise ExportRefused(f"{text_path} is missing: it is needed to make the export again")
     with open(text_path, encoding="utf-8") as file:
-        text = file.read()
-    if hashlib.sha256(text.encode()).hexdigest() != manifest["recipe"]["sha256"]:
+        content = file.read()
+    if hashlib.sha256(content.encode()).hexdigest() != manifest["recipe"]["sha256"]:
         raise ExportRefused(f"{text_path} was changed since the export: put it back")
-    return recipes.with_name(recipes.parse(text, text_path), manifest["name"])
+    return recipes.with_name(recipes.parse(content, text_path), manifest["name"])
 
 
 def _require_own(lake: Lake, path: str, manifest: dict[str, Any]) -> None:
@@ -98,15 +98,17 @@ def _parent(path: str) -> str:
     return os.path.dirname(os.path.abspath(path))
 
 
-def _differing_files(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    names = sorted({*then, *now})
-    return [n for n in names if then.get(n, {}).get("sha256") != now.get(n, {}).get("sha256")]
+def _differing_files(previous: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    names = sorted({*previous, *current})
+    return [
+        n for n in names if previous.get(n, {}).get("sha256") != current.get(n, {}).get("sha256")
+    ]
 
 
-def _same_rows(first: str, second: str) -> dict[str, bool]:
+def _same_rows(exported: str, rebuilt: str) -> dict[str, bool]:
     """Whether the rows of each split are the same."""
-    con = scratch.connect(_parent(first))
-    digests = [_digests(con, dataset.open_set(path)) for path in (first, second)]
+    con = scratch.connect(_parent(exported))
+    digests = [_digests(con, dataset.open_set(path)) for path in (exported, rebuilt)]
     splits = sorted({*digests[0], *digests[1]})
     return {split: digests[0].get(split) == digests[1].get(split) for split in splits}
 

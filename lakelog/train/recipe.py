@@ -74,83 +74,83 @@ def load(recipe: Any) -> Recipe:
         return recipe
     if isinstance(recipe, dict):
         return check(recipe, _as_toml(recipe), "recipe")
-    where = os.fspath(recipe)
+    origin = os.fspath(recipe)
     # A path has no line break, a recipe of even one key has.
-    if "\n" in where:
-        return parse(where, "recipe")
+    if "\n" in origin:
+        return parse(origin, "recipe")
     try:
-        with open(where, encoding="utf-8") as file:
-            text = file.read()
+        with open(origin, encoding="utf-8") as file:
+            toml = file.read()
     except UnicodeDecodeError:
-        raise InvalidRecipe(f"{where}: it is not UTF-8 text") from None
+        raise InvalidRecipe(f"{origin}: it is not UTF-8 text") from None
     except FileNotFoundError:
         raise InvalidRecipe(
-            f"{where}: no such recipe; write one with `lakelog train init`"
+            f"{origin}: no such recipe; write one with `lakelog train init`"
         ) from None
-    return parse(text, where)
+    return parse(toml, origin)
 
 
-def parse(text: str, where: str) -> Recipe:
+def parse(toml: str, origin: str) -> Recipe:
     """Return the recipe that a TOML text holds. Raises InvalidRecipe."""
     try:
-        document = tomllib.loads(text)
+        document = tomllib.loads(toml)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidRecipe(f"{where}: {error}") from None
-    return check(document, text, where)
+        raise InvalidRecipe(f"{origin}: {error}") from None
+    return check(document, toml, origin)
 
 
-def check(document: dict[str, Any], text: str, where: str) -> Recipe:
+def check(document: dict[str, Any], toml: str, origin: str) -> Recipe:
     """Validate the keys and values of a recipe. Raises InvalidRecipe."""
-    sections = {name: dict(_section(document, name, where)) for name in KEYS}
+    sections = {name: dict(_section(document, name, origin)) for name in KEYS}
     for name in document:
         if name != "name" and name not in KEYS:
-            raise InvalidRecipe(f"{where}: unknown key {name!r}{_near(name, [*KEYS, 'name'])}")
+            raise InvalidRecipe(f"{origin}: unknown key {name!r}{_near(name, [*KEYS, 'name'])}")
     # The kind comes first: it decides which keys are valid and what their defaults are.
-    kind = sections["shape"].get("kind")
+    shape = sections["shape"].get("kind")
     for name, section in sections.items():
-        _check_section(name, section, kind, where)
-    stem = os.path.splitext(os.path.basename(where))[0] if where != "recipe" else ""
+        _check_section(name, section, shape, origin)
+    stem = os.path.splitext(os.path.basename(origin))[0] if origin != "recipe" else ""
     family = document.get("name") or sections["card"]["title"] or stem or "dataset"
     if not isinstance(family, str):
-        raise InvalidRecipe(f"{where}: name is text, not {family!r}")
-    _check_shape(sections["shape"], where)
-    _check_filter(sections["filter"], sections["shape"], where)
+        raise InvalidRecipe(f"{origin}: name is text, not {family!r}")
+    _check_shape(sections["shape"], origin)
+    _check_filter(sections["filter"], sections["shape"], origin)
     # Shapes that assemble rows per subject are grouped by it, or one subject would be in two
     # splits.
     if sections["split"]["group"] is None:
         sections["split"]["group"] = sections["shape"]["by"]
-    _check_split(sections["split"], where)
-    _check_dedupe(sections["dedupe"], sections["shape"], where)
-    _check_redact(sections["redact"], where)
-    _check_budget(sections["budget"], where)
-    return Recipe(family, text, where=where, **sections)
+    _check_split(sections["split"], origin)
+    _check_dedupe(sections["dedupe"], sections["shape"], origin)
+    _check_redact(sections["redact"], origin)
+    _check_budget(sections["budget"], origin)
+    return Recipe(family, toml, where=origin, **sections)
 
 
-def _section(document: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+def _section(document: dict[str, Any], name: str, origin: str) -> dict[str, Any]:
     section = document.get(name, {})
     if not isinstance(section, dict):
-        raise InvalidRecipe(f"{where}: [{name}] is a table of keys, not {section!r}")
+        raise InvalidRecipe(f"{origin}: [{name}] is a table of keys, not {section!r}")
     return section
 
 
-def _check_section(name: str, section: dict[str, Any], kind: Any, where: str) -> None:
+def _check_section(name: str, section: dict[str, Any], shape: Any, origin: str) -> None:
     """Check names and types; fill in defaults."""
     keys = KEYS[name]
     for key, value in section.items():
         if key not in keys:
-            raise InvalidRecipe(f"{where}: unknown key [{name}] {key}{_near(key, list(keys))}")
+            raise InvalidRecipe(f"{origin}: unknown key [{name}] {key}{_near(key, list(keys))}")
         spec = keys[key]
         if not spec.accepts(value):
-            raise InvalidRecipe(f"{where}: [{name}] {key} is {spec.values}, not {value!r}")
+            raise InvalidRecipe(f"{origin}: [{name}] {key} is {spec.values}, not {value!r}")
         # An unknown kind has its own error; complaining about its keys first would mislead.
-        if spec.shapes and kind in SHAPES and kind not in spec.shapes:
-            listed = ", ".join(spec.shapes)
-            raise InvalidRecipe(f"{where}: [{name}] {key} belongs to {listed}, not to {kind}")
+        if spec.shapes and shape in SHAPES and shape not in spec.shapes:
+            listing = ", ".join(spec.shapes)
+            raise InvalidRecipe(f"{origin}: [{name}] {key} belongs to {listing}, not to {shape}")
     for key, spec in keys.items():
         if key not in section:
-            if spec.is_needed(kind):
-                raise InvalidRecipe(f"{where}: [{name}] {key} is missing: {spec.meaning}")
-            section[key] = spec.default_for(kind)
+            if spec.is_needed(shape):
+                raise InvalidRecipe(f"{origin}: [{name}] {key} is missing: {spec.meaning}")
+            section[key] = spec.default_for(shape)
 
 
 def _near(name: str, names: list[str]) -> str:
@@ -158,53 +158,53 @@ def _near(name: str, names: list[str]) -> str:
     return f": did you mean {close[0]}?" if close else f": known are {', '.join(names)}"
 
 
-def _check_shape(shape: dict[str, Any], where: str) -> None:
+def _check_shape(shape: dict[str, Any], origin: str) -> None:
     for key in ("window",):
         if shape[key] is not None:
             try:
                 span_us(shape[key])
             except InvalidSetting as error:
-                raise InvalidRecipe(f"{where}: [shape] {key}: {error}") from None
+                raise InvalidRecipe(f"{origin}: [shape] {key}: {error}") from None
     if shape["kind"] == "preference":
         pair, scored = ("chosen", "rejected"), ("response", "score")
-        given = {k for k in (*pair, *scored) if shape[k] is not None}
-        if given not in (set(pair), set(scored)):
+        present = {k for k in (*pair, *scored) if shape[k] is not None}
+        if present not in (set(pair), set(scored)):
             raise InvalidRecipe(
-                f"{where}: [shape] preference needs chosen and rejected, or response and score"
+                f"{origin}: [shape] preference needs chosen and rejected, or response and score"
             )
     shape["drop"] = list(ROWS) if shape["drop"] == "all" else list(shape["drop"])
     for name in shape["drop"]:
         if name not in ROWS:
-            raise InvalidRecipe(f"{where}: [shape] drop has no {name!r}{_near(name, list(ROWS))}")
+            raise InvalidRecipe(f"{origin}: [shape] drop has no {name!r}{_near(name, list(ROWS))}")
     for name in shape["also"]:
         if name not in ("openai", "sharegpt"):
-            raise InvalidRecipe(f"{where}: [shape] also lists openai and sharegpt, not {name!r}")
+            raise InvalidRecipe(f"{origin}: [shape] also lists openai and sharegpt, not {name!r}")
 
 
-def _check_filter(filter: dict[str, Any], shape: dict[str, Any], where: str) -> None:
+def _check_filter(filter: dict[str, Any], shape: dict[str, Any], origin: str) -> None:
     rules = [*filters.SETS, *filters.RULE_NAMES]
     for name in filter["quality"]:
         if name not in rules:
-            raise InvalidRecipe(f"{where}: [filter] quality has no {name!r}{_near(name, rules)}")
+            raise InvalidRecipe(f"{origin}: [filter] quality has no {name!r}{_near(name, rules)}")
     names = list(FILTERS) if filter["drop"] == "all" else list(filter["drop"])
     for name in names:
         if name not in (*rules, "language"):
             near = _near(name, [*rules, "language"])
-            raise InvalidRecipe(f"{where}: [filter] drop has no {name!r}{near}")
+            raise InvalidRecipe(f"{origin}: [filter] drop has no {name!r}{near}")
     filter["drop"] = filters.expand(names)
     for code in filter["languages"]:
         if not re.fullmatch("[a-z]{2,3}", code):
-            raise InvalidRecipe(f"{where}: [filter] languages has codes such as en, not {code!r}")
+            raise InvalidRecipe(f"{origin}: [filter] languages has codes such as en, not {code!r}")
     is_wanted = bool(filter["quality"] or filter["languages"])
     if is_wanted and shape["kind"] == "events" and shape["text"] is None:
-        raise InvalidRecipe(f"{where}: [filter] needs [shape] text, the column to look at")
+        raise InvalidRecipe(f"{origin}: [filter] needs [shape] text, the column to look at")
 
 
-def _check_split(split: dict[str, Any], where: str) -> None:
+def _check_split(split: dict[str, Any], origin: str) -> None:
     shares = {name: split[name] for name in SPLITS if split[name] is not None}
-    for name, part in shares.items():
-        if not 0 <= part <= 1:
-            raise InvalidRecipe(f"{where}: [split] {name} is a part from 0 to 1, not {part}")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise InvalidRecipe(f"{origin}: [split] {name} is a part from 0 to 1, not {share}")
     if not shares:
         shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
     # Given validation or test, train is what remains.
@@ -212,18 +212,18 @@ def _check_split(split: dict[str, Any], where: str) -> None:
         shares["train"] = 1 - sum(shares.values())
     # Decimal shares rarely add up to 1 exactly in binary.
     if abs(sum(shares.values()) - 1) > 1e-6:
-        parts = " + ".join(f"{name} {part:g}" for name, part in shares.items())
-        raise InvalidRecipe(f"{where}: [split] {parts} is {sum(shares.values()):g}, it must be 1")
+        sums = " + ".join(f"{name} {share:g}" for name, share in shares.items())
+        raise InvalidRecipe(f"{origin}: [split] {sums} is {sum(shares.values()):g}, it must be 1")
     split.update({name: float(shares.get(name, 0)) for name in SPLITS})
     if split["before"] is not None:
-        split["before"] = _instant(split["before"], where)
+        split["before"] = _instant(split["before"], origin)
         if not split["test"]:
-            raise InvalidRecipe(f"{where}: [split] before needs a test part: what comes after it")
+            raise InvalidRecipe(f"{origin}: [split] before needs a test part: what comes after it")
     if split["stratify"] is not None and split["stratify"] == split["group"]:
-        raise InvalidRecipe(f"{where}: [split] stratify and group are the same column")
+        raise InvalidRecipe(f"{origin}: [split] stratify and group are the same column")
 
 
-def _instant(value: Any, where: str) -> str:
+def _instant(value: Any, origin: str) -> str:
     """Return a time as ISO text in UTC, to the microsecond."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
@@ -232,46 +232,46 @@ def _instant(value: Any, where: str) -> str:
             moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
     except (ValueError, AttributeError):
         raise InvalidRecipe(
-            f"{where}: [split] before is a time such as 2026-11-20T08:00:00Z, not {value!r}"
+            f"{origin}: [split] before is a time such as 2026-11-20T08:00:00Z, not {value!r}"
         ) from None
     # Local time would make the same recipe split differently on another machine.
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.isoformat(timespec="microseconds")
 
 
-def _check_dedupe(dedupe: dict[str, Any], shape: dict[str, Any], where: str) -> None:
+def _check_dedupe(dedupe: dict[str, Any], shape: dict[str, Any], origin: str) -> None:
     near = dedupe["near"]
     if near is True:
         dedupe["near"] = near = NEAR_DEFAULT
     if near is not None and near is not False and not 0.5 <= near <= 1:
-        raise InvalidRecipe(f"{where}: [dedupe] near is a Jaccard index from 0.5 to 1, not {near}")
+        raise InvalidRecipe(f"{origin}: [dedupe] near is a Jaccard index from 0.5 to 1, not {near}")
     if near and shape["kind"] == "events" and shape["text"] is None:
-        raise InvalidRecipe(f"{where}: [dedupe] near needs [shape] text, the column to compare")
+        raise InvalidRecipe(f"{origin}: [dedupe] near needs [shape] text, the column to compare")
 
 
-def _check_redact(redact: dict[str, Any], where: str) -> None:
+def _check_redact(redact: dict[str, Any], origin: str) -> None:
     kinds = redact["kinds"]
     redact["kinds"] = list(REDACTIONS) if kinds == "all" else list(kinds)
-    for kind in redact["kinds"]:
-        if kind not in REDACTIONS:
+    for name in redact["kinds"]:
+        if name not in REDACTIONS:
             raise InvalidRecipe(
-                f"{where}: [redact] kinds has no {kind!r}{_near(kind, list(REDACTIONS))}"
+                f"{origin}: [redact] kinds has no {name!r}{_near(name, list(REDACTIONS))}"
             )
     if redact["mode"] == "pseudonym" and not redact["key_env"]:
         raise InvalidRecipe(
-            f"{where}: [redact] key_env is missing: the variable that holds the key of pseudonyms"
+            f"{origin}: [redact] key_env is missing: the variable that holds the key of pseudonyms"
         )
     # A key pasted here would be published with the set in recipe.toml.
     if redact["key_env"] and not re.fullmatch(r"[A-Za-z_]\w*", redact["key_env"]):
         raise InvalidRecipe(
-            f"{where}: [redact] key_env is the name of a variable, never the key itself"
+            f"{origin}: [redact] key_env is the name of a variable, never the key itself"
         )
 
 
-def _check_budget(budget: dict[str, Any], where: str) -> None:
+def _check_budget(budget: dict[str, Any], origin: str) -> None:
     for key in ("rows", "tokens"):
         if budget[key] is not None and budget[key] < 1:
-            raise InvalidRecipe(f"{where}: [budget] {key} is a number above 0, not {budget[key]}")
+            raise InvalidRecipe(f"{origin}: [budget] {key} is a number above 0, not {budget[key]}")
 
 
 def _as_toml(document: dict[str, Any]) -> str:

@@ -80,7 +80,7 @@ class RecipeKey:
 
     doc: str
     takes: str = "text"
-    words: str = ""
+    value_name: str = ""
     one_of: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
@@ -98,7 +98,7 @@ class RecipeKey:
         """What its values are, as an error says it."""
         if self.one_of:
             return f"one of {', '.join(self.one_of)}"
-        return self.words or _CHECKS[self.takes][0]
+        return self.value_name or _CHECKS[self.takes][0]
 
     def accepts(self, value: object) -> bool:
         """Whether a value is one of those."""

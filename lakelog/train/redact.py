@@ -51,12 +51,12 @@ _UNICODE = r"\\u00[2-7]"
 # The list of names is a Bloom filter: a BIT value of 512 KB that a lambda in SQL can test.
 _BITS = 1 << 22
 _SEEDS = (b"a", b"b")
-_MARK = "|".join(kind.mark for kind in KINDS.values())
+_MARK = "|".join(entry.mark for entry in KINDS.values())
 _BARE = rf"([:\[,]\s*)-?(<(?:{_MARK})(?::[a-p]{{16}})?>)(\s*[,}}\]])"
 
 
 @dataclass(frozen=True)
-class Column:
+class TextColumn:
     """A column to be searched: its name, its type, and whether its text is JSON."""
 
     name: str
@@ -69,9 +69,9 @@ class Column:
         """The column as text, in SQL."""
         return f"to_json({quoted(self.name)})::VARCHAR" if self.nested else quoted(self.name)
 
-    def back(self, text: str) -> str:
+    def back(self, cell: str) -> str:
         """SQL that converts the text back to the type of the column."""
-        return f"({text})::JSON::{self.type}" if self.nested else text
+        return f"({cell})::JSON::{self.type}" if self.nested else cell
 
 
 def key_of(recipe: Recipe) -> bytes:
@@ -90,26 +90,28 @@ def fingerprint(key: bytes) -> str:
     return hmac.digest(key, b"lakelog key check", "sha256").hex()[:16] if key else ""
 
 
-def text_columns(types: dict[str, str], json: tuple[str, ...] = ("data",)) -> list[Column]:
+def text_columns(types: dict[str, str], json: tuple[str, ...] = ("data",)) -> list[TextColumn]:
     """Return the columns that hold text, of all columns by name and type.
 
     `json` names columns whose text is JSON though their type does not say so.
     """
     text_columns = []
-    for name, kind in types.items():
-        nested = ("VARCHAR" in kind or "JSON" in kind) and kind not in ("VARCHAR", "JSON")
-        if name.startswith("__") or not (nested or kind in ("VARCHAR", "JSON")):
+    for name, dtype in types.items():
+        nested = ("VARCHAR" in dtype or "JSON" in dtype) and dtype not in ("VARCHAR", "JSON")
+        if name.startswith("__") or not (nested or dtype in ("VARCHAR", "JSON")):
             continue
         # The values of an ENUM are fixed by its type, not written by people.
-        if kind.startswith("ENUM"):
+        if dtype.startswith("ENUM"):
             continue
-        text_columns.append(Column(name, kind, nested or kind == "JSON" or name in json, nested))
+        text_columns.append(
+            TextColumn(name, dtype, nested or dtype == "JSON" or name in json, nested)
+        )
     return text_columns
 
 
-def with_hints(sql: str, columns: list[Column], kinds: list[str]) -> str:
+def with_hints(sql: str, columns: list[TextColumn], kinds: list[str]) -> str:
     """Return SQL with a column `__h0`, `__h1`, ... for each: whether it may hold something."""
-    hints = "|".join(f"(?:{KINDS[kind].hint})" for kind in KINDS if kind in kinds)
+    hints = "|".join(f"(?:{KINDS[name].hint})" for name in KINDS if name in kinds)
     flags = [
         # One alternation of all hints per column, evaluated in the scan of the lake. JSON may hide
         # an @ as \u0040, so such escapes are a hint of their own.
@@ -120,7 +122,7 @@ def with_hints(sql: str, columns: list[Column], kinds: list[str]) -> str:
     return f"SELECT *, {', '.join(flags)} FROM ({sql})" if flags else sql
 
 
-def unescape(batch: pa.RecordBatch, columns: list[Column]) -> pa.RecordBatch:
+def unescape(batch: pa.RecordBatch, columns: list[TextColumn]) -> pa.RecordBatch:
     """Return a batch whose JSON has plain characters for escapes such as `\\u0040`."""
     for column in columns:
         place = batch.schema.get_field_index(column.name)
@@ -129,18 +131,20 @@ def unescape(batch: pa.RecordBatch, columns: list[Column]) -> pa.RecordBatch:
         if column.nested or not column.json or not pa.types.is_string(values.type):
             continue
         if pc.any(pc.match_substring(values, "\\u00")).as_py():
-            texts = [_plain(v) if v and "\\u00" in v else v for v in values.to_pylist()]
-            batch = batch.set_column(place, batch.schema.field(place), pa.array(texts, pa.string()))
+            unescaped = [_plain(v) if v and "\\u00" in v else v for v in values.to_pylist()]
+            batch = batch.set_column(
+                place, batch.schema.field(place), pa.array(unescaped, pa.string())
+            )
     return batch
 
 
-def _plain(text: str) -> str:
+def _plain(json_text: str) -> str:
     def decode(match: re.Match[str]) -> str:
         char = chr(int(match[2], 16))
         # A decoded quote or backslash would break the JSON.
         return match[0] if char in '"\\\x7f' else match[1] + char
 
-    return re.sub(r"(?<!\\)((?:\\\\)*)\\u00([2-7][0-9a-fA-F])", decode, text)
+    return re.sub(r"(?<!\\)((?:\\\\)*)\\u00([2-7][0-9a-fA-F])", decode, json_text)
 
 
 class Cleaner:
@@ -150,7 +154,7 @@ class Cleaner:
         self,
         connection: duckdb.DuckDBPyConnection,
         types: dict[str, str],
-        columns: list[Column],
+        columns: list[TextColumn],
         recipe: Recipe,
         key: bytes,
     ) -> None:
@@ -185,19 +189,19 @@ class Cleaner:
             # The library replaces text without regard to JSON syntax.
             if not column.json:
                 place = batch.schema.get_field_index(column.name)
-                texts, changed = _datafog_column(batch.column(place))
-                batch = batch.set_column(place, batch.schema.field(place), texts)
+                scanned, changed = _datafog_column(batch.column(place))
+                batch = batch.set_column(place, batch.schema.field(place), scanned)
                 self.counts["deep"] += changed
         return batch
 
     def _clean(self, batch: pa.RecordBatch, flags: Any) -> pa.RecordBatch:
         hits = unescape(batch.filter(pa.array(flags)), self._columns)
         step = max(-(-hits.num_rows // 8), 2048)  # pieces for the engine's threads
-        pieces = [hits.slice(at, step) for at in range(0, hits.num_rows, step)]
-        self._connection.register("hits", pa.Table.from_batches(pieces))
+        slices = [hits.slice(start, step) for start in range(0, hits.num_rows, step)]
+        self._connection.register("hits", pa.Table.from_batches(slices))
         cleaned = self._connection.sql(self._sql).to_arrow_table().combine_chunks()
-        for kind in self._kinds:
-            self.counts[kind] += int(np.sum(cleaned[f"__n_{kind}"].to_numpy()))
+        for target in self._kinds:
+            self.counts[target] += int(np.sum(cleaned[f"__n_{target}"].to_numpy()))
         # Cleaned rows are put back by one `take` over old and new values, which keeps the order
         # without sorting.
         places = np.arange(batch.num_rows)
@@ -243,29 +247,29 @@ def _is_name(word: str) -> str:
     return " = 1 AND ".join(places) + " = 1"
 
 
-def cleaning_sql(sql: str, types: dict[str, str], columns: list[Column], recipe: Recipe) -> str:
+def cleaning_sql(sql: str, types: dict[str, str], columns: list[TextColumn], recipe: Recipe) -> str:
     """Return SQL of the same columns with finds replaced, and counts `__n_email`, ... of a row."""
     kinds = [KINDS[name] for name in KINDS if name in recipe.redact["kinds"]]
     keyed = recipe.redact["mode"] == "pseudonym"
     places = range(len(columns))
     # Step 1: unescape, and only in columns whose hint matched; a null skips all the following
     # steps.
-    texts = [
+    unescaped = [
         f"CASE WHEN __h{i} THEN {_unescaped_sql(c)} END AS __x{i}, true AS __k{i}"
         for i, c in enumerate(columns)
     ]
-    query = f"SELECT *, {', '.join(texts)} FROM ({sql})"
-    for kind in kinds:
+    query = f"SELECT *, {', '.join(unescaped)} FROM ({sql})"
+    for target in kinds:
         # Most texts have no hint of a kind: one look spares them those for each of its rules.
-        hint = text_of(kind.hint) if len(kind.rules) > 1 else None
+        hint = text_of(target.hint) if len(target.rules) > 1 else None
         looks = [
             f"{f'regexp_matches(__x{i}, {hint})' if hint else 'true'} AS __k{i}" for i in places
         ]
         query = f"SELECT * REPLACE ({', '.join(looks)}) FROM ({query})"
         # Kinds run from the most to the least certain, each on the output of the one before: an
         # address inside a URL that is a key is gone before `email` looks.
-        for rule in kind.rules:
-            steps = (f"{_step(i, kind, rule, keyed)} AS __x{i}" for i in places)
+        for rule in target.rules:
+            steps = (f"{_step(i, target, rule, keyed)} AS __x{i}" for i in places)
             query = f"SELECT * REPLACE ({', '.join(steps)}) FROM ({query})"
     # Escapes are restored only after all kinds, since every rule relies on the placeholders.
     closed = ", ".join(f"{_escaped_sql(f'__x{i}', c)} AS __x{i}" for i, c in enumerate(columns))
@@ -280,14 +284,14 @@ def cleaning_sql(sql: str, types: dict[str, str], columns: list[Column], recipe:
         for n in types
     ]
     counts = [
-        f"({' + '.join(_count(kind, f'__x{i}', columns[i]) for i in places)})::BIGINT"
-        f" AS __n_{kind.name}"
-        for kind in kinds
+        f"({' + '.join(_count(target, f'__x{i}', columns[i]) for i in places)})::BIGINT"
+        f" AS __n_{target.name}"
+        for target in kinds
     ]
     return f"SELECT {', '.join([*outputs, *counts])} FROM ({query})"
 
 
-def _unescaped_sql(column: Column) -> str:
+def _unescaped_sql(column: TextColumn) -> str:
     """The text with JSON escapes replaced by characters that belong to no word."""
     if not column.json:
         return column.text
@@ -297,56 +301,58 @@ def _unescaped_sql(column: Column) -> str:
     return f"CASE WHEN contains({column.text}, '\\') THEN {replaced} ELSE {column.text} END"
 
 
-def _escaped_sql(text: str, column: Column) -> str:
+def _escaped_sql(cell: str, column: TextColumn) -> str:
     """The text with its escapes restored; a number that became a mark is quoted."""
     if not column.json:
-        return text
-    restored = text
+        return cell
+    restored = cell
     for escape, char in _ESCAPES.items():
         restored = f"replace({restored}, '{char}', {text_of(escape)})"
-    restored = f"CASE WHEN {text} = {_unescaped_sql(column)} THEN {column.text} ELSE {restored} END"
+    restored = f"CASE WHEN {cell} = {_unescaped_sql(column)} THEN {column.text} ELSE {restored} END"
     # A number in JSON that became <CARD> has no quotes. They are added only if the text does not
     # parse without them; the last resort is a JSON string of the whole text.
     marked = f"regexp_replace({restored}, {text_of(_BARE)}, '\\1\"\\2\"\\3', 'g')"
     return (
-        f"CASE WHEN {text} IS NULL THEN NULL WHEN json_valid({restored}) THEN {restored}"
+        f"CASE WHEN {cell} IS NULL THEN NULL WHEN json_valid({restored}) THEN {restored}"
         f" WHEN json_valid({marked}) THEN {marked} ELSE to_json({restored})::VARCHAR END"
     )
 
 
-def _step(place: int, kind: Kind, rule: RedactionRule, keyed: bool) -> str:
+def _step(place: int, target: Kind, rule: RedactionRule, keyed: bool) -> str:
     """Replace the finds of one rule in the text of a column, where its hint matches."""
-    text = f"__x{place}"
+    cell = f"__x{place}"
     pattern = text_of(rule.pattern)
-    if kind.name == "name":
+    if target.name == "name":
         # Every capitalized word matches the pattern, so texts without a known name are ruled out
         # before they are split.
         holds = _is_name("m")
-        first = f"len(list_filter(regexp_extract_all({text}, {pattern}), lambda m: {holds})) > 0"
-        guard = f"regexp_matches({text}, {pattern}) AND {first}"
+        has_names = (
+            f"len(list_filter(regexp_extract_all({cell}, {pattern}), lambda m: {holds})) > 0"
+        )
+        guard = f"regexp_matches({cell}, {pattern}) AND {has_names}"
     else:
-        holds, guard = rule.holds, f"regexp_matches({text}, {text_of(rule.hint)})"
-    plain = rule.holds == "true" and not (rule.keeps or rule.tail or keyed or kind.name == "name")
+        holds, guard = rule.holds, f"regexp_matches({cell}, {text_of(rule.hint)})"
+    plain = rule.holds == "true" and not (rule.keeps or rule.tail or keyed or target.name == "name")
     # A rule without conditions needs no lambda.
     if plain:
-        body = f"regexp_replace({text}, {pattern}, '<{kind.mark}>', 'g')"
+        body = f"regexp_replace({cell}, {pattern}, '<{target.mark}>', 'g')"
     else:
-        change = f"CASE WHEN {holds} THEN {_replacement(kind, rule, keyed)} ELSE m END"
+        change = f"CASE WHEN {holds} THEN {_replacement(target, rule, keyed)} ELSE m END"
         if rule.keeps:  # `h` is bound by a lambda of its own, so that it is extracted once
             head = f"regexp_extract(m, {text_of(f'^(?:{rule.keeps})')})"
             change = f"list_transform([{head}], lambda h: {change})[1]"
         # The text is cut at the matches and zipped with them: DuckDB's regexp_replace cannot call a
         # function per match.
         body = (
-            f"array_to_string(list_transform(list_zip(regexp_split_to_array({text}, {pattern}),"
-            f" regexp_extract_all({text}, {pattern})), lambda z: z[1] || coalesce("
+            f"array_to_string(list_transform(list_zip(regexp_split_to_array({cell}, {pattern}),"
+            f" regexp_extract_all({cell}, {pattern})), lambda z: z[1] || coalesce("
             f"list_transform([z[2]], lambda m: CASE WHEN m IS NULL THEN '' ELSE {change}"
             " END)[1], '')), '')"
         )
-    return f"CASE WHEN __k{place} AND {text} IS NOT NULL AND {guard} THEN {body} ELSE {text} END"
+    return f"CASE WHEN __k{place} AND {cell} IS NOT NULL AND {guard} THEN {body} ELSE {cell} END"
 
 
-def _replacement(kind: Kind, rule: RedactionRule, keyed: bool) -> str:
+def _replacement(target: Kind, rule: RedactionRule, keyed: bool) -> str:
     """SQL of what stands in the place of a find `m` whose head `h` is kept."""
     head = "h" if rule.keeps else "''"
     tail = f"regexp_extract(m, {text_of(f'(?:{rule.tail})$')})" if rule.tail else "''"
@@ -354,44 +360,44 @@ def _replacement(kind: Kind, rule: RedactionRule, keyed: bool) -> str:
     if not (rule.keeps or rule.tail):
         value = "m"
     if not keyed:
-        return f"{head} || '<{kind.mark}>' || {tail}"
+        return f"{head} || '<{target.mark}>' || {tail}"
     # HMAC-SHA-256 in SQL. The kind is part of the message, so equal strings of two kinds get
     # different pseudonyms; lower case, so that joins survive changes of case.
-    inner = f"sha256(getvariable('lakelog_inner') || encode('{kind.name}:' || lower({value})))"
+    inner = f"sha256(getvariable('lakelog_inner') || encode('{target.name}:' || lower({value})))"
     digest = f"sha256(getvariable('lakelog_outer') || unhex({inner}))"
     # Letters only, so that no later rule takes a pseudonym for a phone or card number.
     letters = f"translate(substr({digest}, 1, 16), '0123456789abcdef', 'abcdefghijklmnop')"
-    return f"{head} || '<{kind.mark}:' || {letters} || '>' || {tail}"
+    return f"{head} || '<{target.mark}:' || {letters} || '>' || {tail}"
 
 
-def _count(kind: Kind, text: str, column: Column) -> str:
+def _count(target: Kind, cell: str, column: TextColumn) -> str:
     """The number of marks of a kind that redaction added to a text."""
-    mark = f"<{kind.mark}"
+    mark = f"<{target.mark}"
 
     def marks(value: str) -> str:
         return f"(len({value}) - len(replace({value}, '{mark}', ''))) // {len(mark)}"
 
     # A text may contain <EMAIL> from an earlier redaction, which must not be counted again.
-    changed = f"{text} IS NULL OR {text} = {column.text}"
-    return f"CASE WHEN {changed} THEN 0 ELSE {marks(text)} - {marks(column.text)} END"
+    changed = f"{cell} IS NULL OR {cell} = {column.text}"
+    return f"CASE WHEN {changed} THEN 0 ELSE {marks(cell)} - {marks(column.text)} END"
 
 
 def _datafog_column(column: Any) -> tuple[Any, int]:
     """Let the library datafog look at a text column; return it, and how many texts it changed."""
     # Each distinct text is scanned once, since log messages repeat.
     coded = column.dictionary_encode()
-    texts = coded.dictionary.to_pylist()
-    cleaned = [_datafog_text(text) for text in texts]
-    changed = sum(before != after for before, after in zip(texts, cleaned, strict=True))
+    distinct = coded.dictionary.to_pylist()
+    cleaned = [_datafog_text(value) for value in distinct]
+    changed = sum(before != after for before, after in zip(distinct, cleaned, strict=True))
     plain = pa.DictionaryArray.from_arrays(coded.indices, pa.array(cleaned, column.type))
     return plain.cast(column.type), changed
 
 
-def _datafog_text(text: str) -> str:
+def _datafog_text(value: str) -> str:
     # An extra; require_library has said so before if it is missing.
     from datafog import redact  # type: ignore[import-not-found]
 
-    return str(redact(text).redacted_text) if text else text
+    return str(redact(value).redacted_text) if value else value
 
 
 def require_library() -> None:

@@ -31,16 +31,16 @@ def check(path: str, against: str | None = None, *, near: float | None = None) -
     Raises ExportRefused for a directory that is no export.
     """
     paths = [os.path.abspath(os.fspath(p)) for p in (path, against) if p is not None]
-    size = sum(inventory.scan(p).stored for p in paths)
+    size = sum(inventory.scan(p).bytes_on_disk for p in paths)
     # By bytes on disk and not by apparent size, or a sparse file would raise its own limit.
-    most = MEMORY_BYTES + MEMORY_TIMES * size
+    memory_max = MEMORY_BYTES + MEMORY_TIMES * size
     with tempfile.TemporaryDirectory(prefix="lakelog-check-") as spill:
-        request = {"paths": paths, "near": near, "spill": spill, "memory": most}
+        request = {"paths": paths, "near": near, "spill": spill, "memory": memory_max}
         process = _run(request)
     try:
         answer = json.loads(process.stdout)
     except ValueError:
-        return _out_of_memory(most)
+        return _out_of_memory(memory_max)
     if "refused" in answer:
         raise ExportRefused(answer["refused"])
     leaks = tuple(Leak(**leak) for leak in answer["leaks"])
@@ -49,7 +49,7 @@ def check(path: str, against: str | None = None, *, near: float | None = None) -
 
 def _run(request: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
     # Threads and arenas that are created in advance count against the memory limit of the child.
-    own = {
+    variables = {
         "PYTHONPATH": interpreter.search_path(),
         "OPENBLAS_NUM_THREADS": "1",
         "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -62,25 +62,25 @@ def _run(request: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         cwd=request["spill"],
-        env={**os.environ, **own},
+        env={**os.environ, **variables},
         check=False,
     )
 
 
-def _out_of_memory(most: int) -> Certificate:
-    words = (
-        f"the check wants more than {most / 1e6:,.0f} MB, or ended early:"
+def _out_of_memory(memory_max: int) -> Certificate:
+    finding = (
+        f"the check wants more than {memory_max / 1e6:,.0f} MB, or ended early:"
         " the files are damaged, or made to exhaust memory"
     )
-    return Certificate(FILE_CHECKS, (Leak("files", 1, words),))
+    return Certificate(FILE_CHECKS, (Leak("files", 1, finding),))
 
 
-def _bound(most: int) -> None:
+def _bound(memory_max: int) -> None:
     """Bound what this process may allocate; libraries and files that are mapped do not count."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     # RLIMIT_DATA and not RLIMIT_AS: libraries and memory-mapped files take address space and no
     # memory.
-    soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    soft = memory_max if hard == resource.RLIM_INFINITY else min(memory_max, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

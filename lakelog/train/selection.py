@@ -40,7 +40,7 @@ HIDDEN = ("__seqs", "__time", "__until", "__group", "__stratum", "__at")
 
 
 @dataclass(frozen=True)
-class Selection:
+class RowQuery:
     """A query over one state. `columns` are those the recipe's query gives, name to type."""
 
     session: Session
@@ -71,8 +71,8 @@ class Selection:
             return quoted(name)
         column, _, path = name.partition(".")
         if not path or column not in self.columns:
-            listed = ", ".join(self.columns)
-            raise ExportRefused(f"{key}: the selection has no column {name!r}; it has {listed}")
+            listing = ", ".join(self.columns)
+            raise ExportRefused(f"{key}: the selection has no column {name!r}; it has {listing}")
         if self.columns[column].startswith("STRUCT"):
             return ".".join(map(quoted, name.split(".")))
         return f"({quoted(column)}->>{sql.json_path(path.split('.'))})"
@@ -86,29 +86,29 @@ class Selection:
         return f"({quoted(column)}->{sql.json_path(path.split('.'))})"
 
 
-def choose(lake: Lake, recipe: Recipe, session: Session) -> Selection:
+def choose(lake: Lake, recipe: Recipe, session: Session) -> RowQuery:
     """Fix the state and look at the query. Raises UnknownRef, QueryFailed, ExportRefused."""
-    at = recipe.select["at"]
-    if at is None:
+    state = recipe.select["at"]
+    if state is None:
         digest = lake.settle().move.snapshot
     else:
         try:
             # A branch means its newest events; a tag or snapshot is already fixed.
-            if at in lake.store.refs.branches():
+            if state in lake.store.refs.branches():
                 lake.settle()
-            digest = resolve.resolve(lake.store, lake.branch_name, at)
+            digest = resolve.resolve(lake.store, lake.branch_name, state)
         except UnknownRef as error:
-            raise ExportRefused(f"[select] at = {at!r}: {error}") from None
+            raise ExportRefused(f"[select] at = {state!r}: {error}") from None
     return at_state(session, recipe, digest)
 
 
-def at_state(session: Session, recipe: Recipe, digest: str) -> Selection:
+def at_state(session: Session, recipe: Recipe, digest: str) -> RowQuery:
     """Look at a recipe's query over one state."""
-    text = recipe.select["sql"].strip().rstrip(";").strip()
+    query = recipe.select["sql"].strip().rstrip(";").strip()
     try:
         # Before anything is run: the text is put into brackets below.
-        _require_select(session, text, recipe.where)
-        relation = session.sql(f"SELECT * FROM ({text}) LIMIT 0", digest=digest)
+        _require_select(session, query, recipe.where)
+        relation = session.sql(f"SELECT * FROM ({query}) LIMIT 0", at=digest)
         columns = dict(zip(relation.columns, map(str, relation.types), strict=True))
     except QueryFailed as error:
         raise ExportRefused(f"{recipe.where}: [select] sql: {error}") from None
@@ -117,19 +117,19 @@ def at_state(session: Session, recipe: Recipe, digest: str) -> Selection:
     hidden = [name for name in columns if name.startswith("__")]
     if hidden:
         raise ExportRefused(f"[select] sql: the name {hidden[0]!r} is reserved; rename the column")
-    traced = with_trace_columns(session, text)
+    traced = with_trace_columns(session, query)
     try:
         session.sql(f"SELECT * FROM ({traced}) LIMIT 0", digest=digest) if traced else None
     except LakelogError:
         traced = None
     # Rebuilds must see the same rows in the same order; a query without ORDER BY has none that
     # DuckDB would guarantee.
-    if traced is None and not _is_ordered(text):
-        text = f"SELECT * FROM ({text}) ORDER BY ALL"
-    return Selection(session, digest, traced or text, columns, traced is not None)
+    if traced is None and not _is_ordered(query):
+        query = f"SELECT * FROM ({query}) ORDER BY ALL"
+    return RowQuery(session, digest, traced or query, columns, traced is not None)
 
 
-def _require_select(session: Session, text: str, where: str) -> None:
+def _require_select(session: Session, query: str, origin: str) -> None:
     """Raise ExportRefused for anything but one SELECT.
 
     The query is put into brackets, and `SELECT 1); DROP ...; (SELECT 1` would close them.
@@ -137,17 +137,17 @@ def _require_select(session: Session, text: str, where: str) -> None:
     try:
         # DuckDB's own parser: a hand-written check would disagree with it about comments and
         # quotes.
-        kinds = [s.kind for s in statements(session.connect().cursor(), text)]
+        kinds = [s.kind for s in statements(session.connect().cursor(), query)]
     except duckdb.Error as error:
-        raise ExportRefused(f"{where}: [select] sql: {messages.gist(str(error))}") from None
+        raise ExportRefused(f"{origin}: [select] sql: {messages.gist(str(error))}") from None
     if kinds != ["SELECT"]:
-        raise ExportRefused(f"{where}: [select] sql is one SELECT and nothing else")
+        raise ExportRefused(f"{origin}: [select] sql is one SELECT and nothing else")
 
 
-def with_trace_columns(session: Session, text: str) -> str | None:
+def with_trace_columns(session: Session, query: str) -> str | None:
     """Return the query with `__seq` and `__time` added, if its rows are events one by one."""
     cursor = session.connect().cursor()
-    tree = _plain_tree(cursor, text)
+    tree = _plain_tree(cursor, query)
     if tree is None:
         return None
     node = tree["statements"][0]["node"]
@@ -157,15 +157,15 @@ def with_trace_columns(session: Session, text: str) -> str | None:
     return sql_of(cursor, tree)
 
 
-def is_traceable(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
+def is_traceable(cursor: duckdb.DuckDBPyConnection, query: str) -> bool:
     """Whether the rows of a query are events one by one; it is parsed and not run."""
-    return _plain_tree(cursor, text) is not None
+    return _plain_tree(cursor, query) is not None
 
 
-def _plain_tree(cursor: duckdb.DuckDBPyConnection, text: str) -> Node | None:
+def _plain_tree(cursor: duckdb.DuckDBPyConnection, query: str) -> Node | None:
     """The syntax tree of a query over events alone, or None."""
     try:
-        tree = parse(cursor, text)
+        tree = parse(cursor, query)
     except SyntaxFault:
         return None
     is_one = len(tree["statements"]) == 1
@@ -175,8 +175,8 @@ def _plain_tree(cursor: duckdb.DuckDBPyConnection, text: str) -> Node | None:
 def _is_plain(node: Node) -> bool:
     """Whether a query reads events alone and neither groups, unites nor aggregates them."""
     table = node.get("from_table") or {}
-    below = list(nodes(node.get("select_list", [])))
-    calls = {call[0] for each in below if (call := called(each))}
+    below_select = list(nodes(node.get("select_list", [])))
+    calls = {call[0] for inner in below_select if (call := called(inner))}
     kinds = {m.get("type") for m in node.get("modifiers", [])}
     return (
         node.get("type") == "SELECT_NODE"
@@ -187,7 +187,7 @@ def _is_plain(node: Node) -> bool:
         and not kinds & {"DISTINCT_MODIFIER"}
         # Subqueries and windows in the select list may return one row for several events, so one
         # `seq` would not describe it.
-        and not any(each.get("class") in ("SUBQUERY", "WINDOW") for each in below)
+        and not any(inner.get("class") in ("SUBQUERY", "WINDOW") for inner in below_select)
         and "unnest" not in calls
         and not any(map(is_aggregate, calls))
     )
@@ -203,11 +203,11 @@ def _column(name: str, alias: str) -> dict[str, Any]:
     }
 
 
-def _is_ordered(text: str) -> bool:
-    return bool(re.search(r"\border\s+by\b(?!.*\)\s*$)", text, re.I | re.S))
+def _is_ordered(query: str) -> bool:
+    return bool(re.search(r"\border\s+by\b(?!.*\)\s*$)", query, re.I | re.S))
 
 
-def _first(names: tuple[str, ...], selection: Selection, otherwise: str) -> str:
+def _first(names: tuple[str, ...], selection: RowQuery, otherwise: str) -> str:
     if names[0].startswith("__") and selection.is_traced:
         return names[0]
     return quoted(names[1]) if len(names) > 1 else otherwise

@@ -91,10 +91,10 @@ class Shards:
 
     def close(self) -> None:
         """Write the pending rows and give the files their final names."""
-        rest = pa.concat_tables(self._pending) if self._pending else self._schema.empty_table()
-        while rest.num_rows:
-            group = rest.slice(0, self._free_rows())
-            rest = rest.slice(group.num_rows)
+        pending = pa.concat_tables(self._pending) if self._pending else self._schema.empty_table()
+        while pending.num_rows:
+            group = pending.slice(0, self._free_rows())
+            pending = pending.slice(group.num_rows)
             self._write_group(group)
         # A split without rows is a valid empty file with the schema.
         if not self.rows_by_shard:
@@ -106,8 +106,8 @@ class Shards:
     def __enter__(self) -> Shards:
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, error_type: object, *_: object) -> None:
+        if error_type is None:
             self.close()
         elif self._writer is not None:
             # After an error the files are abandoned with their directory; the handle is closed all
@@ -117,8 +117,8 @@ class Shards:
 
 def dictionary_columns(schema: pa.Schema) -> list[str] | bool:
     """The columns that are worth dictionary encoding."""
-    texts = [f for f in schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)]
-    return [f.name for f in texts if f.name not in _LONG] or False
+    candidates = [f for f in schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)]
+    return [f.name for f in candidates if f.name not in _LONG] or False
 
 
 def number_files(folder: str, name: str, ending: str, count: int) -> list[str]:

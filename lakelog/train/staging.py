@@ -21,7 +21,7 @@ from lakelog.train.assign import RowTable
 from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses, sentence
 from lakelog.train.recipe import Recipe
 from lakelog.train.recipe_schema import NEEDS, SHAPES
-from lakelog.train.selection import HIDDEN, Selection, column_of, quoted, text_of
+from lakelog.train.selection import HIDDEN, RowQuery, column_of, quoted, text_of
 from lakelog.train.shapes import shape
 from lakelog.train.shapes.shape import Roles
 from lakelog.train.shapes.structure import structure_of
@@ -88,18 +88,18 @@ def _write_batches(path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     # Row numbers are stored, because joins in DuckDB return rows in any order.
     full = schema.append(pa.field("__row", pa.int64()))
     options = pa.ipc.IpcWriteOptions(compression="lz4")
-    done = 0
+    row_count = 0
     with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, full, options=options) as writer:
         for batch in _coalesce(batches):
-            numbers = pa.array(np.arange(done, done + batch.num_rows))
+            numbers = pa.array(np.arange(row_count, row_count + batch.num_rows))
             columns = [
                 # An IPC file has one schema for all its batches.
                 c.cast(f.type) if c.type != f.type else c
                 for c, f in zip(batch.columns, schema, strict=True)
             ]
             writer.write_batch(pa.RecordBatch.from_arrays([*columns, numbers], schema=full))
-            done += batch.num_rows
-    return done
+            row_count += batch.num_rows
+    return row_count
 
 
 def _coalesce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -117,7 +117,7 @@ def _coalesce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def write(
-    con: duckdb.DuckDBPyConnection, selection: Selection, recipe: Recipe, folder: str, key: bytes
+    con: duckdb.DuckDBPyConnection, selection: RowQuery, recipe: Recipe, folder: str, key: bytes
 ) -> Stage:
     """Evaluate the shape over the lake and write its redacted rows.
 
@@ -189,7 +189,7 @@ def _with_struct(con: duckdb.DuckDBPyConnection, stage: Stage, folder: str) -> S
     # any row is converted. Redaction came first: a struct of raw values could not be masked as
     # text.
     structures = con.sql(f"SELECT DISTINCT json_structure(data::JSON)::VARCHAR FROM {name}")
-    structure = structure_of([text for (text,) in structures.fetchall() if text])
+    structure = structure_of([described for (described,) in structures.fetchall() if described])
     if structure is None:
         return stage
     name = stage.register(con)
@@ -197,13 +197,13 @@ def _with_struct(con: duckdb.DuckDBPyConnection, stage: Stage, folder: str) -> S
         f"SELECT * EXCLUDE __row REPLACE (from_json(data, {text_of(structure)}) AS data)"
         f" FROM {name}"
     )
-    kind = _types(relation)["data"]
+    struct_type = _types(relation)["data"]
     reader = relation.to_arrow_reader(_ROWS)
     path = f"{folder}/typed.arrow"
     _write_batches(path, reader.schema, reader)
     # Two copies of the rows are on disk only until here.
     os.unlink(stage.path)
-    return dataclasses.replace(stage, path=path, columns={**stage.columns, "data": kind})
+    return dataclasses.replace(stage, path=path, columns={**stage.columns, "data": struct_type})
 
 
 def split_keys(
@@ -219,8 +219,8 @@ def split_keys(
     _require_rows(stage, recipe)
     _require_groups(con, stage, recipe)
     content = ", ".join(map(quoted, stage.roles.content))
-    texts = [quoted(n) for n, t in stage.columns.items() if t in ("VARCHAR", "JSON")]
-    bytes_sql = " + ".join(f"coalesce(strlen({t}), 0)" for t in texts) or "0"
+    text_columns = [quoted(n) for n, t in stage.columns.items() if t in ("VARCHAR", "JSON")]
+    bytes_sql = " + ".join(f"coalesce(strlen({t}), 0)" for t in text_columns) or "0"
     # The column that is compared stands for what a model reads; for events every text column
     # counts.
     if stage.roles.near and recipe.kind != "events":
@@ -260,7 +260,7 @@ def split_keys(
     # Real tokenizers run over the redacted text of every row and are slow, so only a recipe that
     # names one pays for it; the estimate above costs nothing extra.
     if counter is not None:
-        text_sql = stage.roles.near or f"concat_ws(' ', {', '.join(texts) or repr('')})"
+        text_sql = stage.roles.near or f"concat_ws(' ', {', '.join(text_columns) or repr('')})"
         tokens = _token_counts(con, stage, text_sql, counter)
     return RowTable(pair, unit_n, rank, time, until, tokens, split)
 
@@ -268,13 +268,13 @@ def split_keys(
 def _require_rows(stage: Stage, recipe: Recipe) -> None:
     """Raise ExportRefused for an empty stage, while the reason is still known."""
     if not stage.rows:
-        lost = sentence(stage.losses)
-        others = ", ".join(kind for kind in SHAPES if kind != recipe.kind)
+        lost_rows = sentence(stage.losses)
+        other_shapes = ", ".join(name for name in SHAPES if name != recipe.kind)
         raise ExportRefused(
             f"no row of the selection fits the shape {recipe.kind}, which needs"
-            f" {NEEDS[recipe.kind]}{f'; there are {lost}' if lost else ''};"
+            f" {NEEDS[recipe.kind]}{f'; there are {lost_rows}' if lost_rows else ''};"
             f" check [select] sql and [shape] in {recipe.where},"
-            f" or choose another shape: {others}"
+            f" or choose another shape: {other_shapes}"
         )
 
 
@@ -302,7 +302,7 @@ def _token_counts(
     name = stage.register(cursor, list(stage.columns))
     reader = cursor.sql(f"SELECT {text_sql} AS t FROM {name}").to_arrow_reader(_TEXTS)
     counts = [counter.counts(batch.column(0).to_pylist()) for batch in reader]
-    return np.array([n for part in counts for n in part], np.int64)
+    return np.array([n for batch_counts in counts for n in batch_counts], np.int64)
 
 
 def _require_groups(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe) -> None:
@@ -339,14 +339,16 @@ def assign_splits(
             lambda: _texts(con, stage, rows), stage.roles.threshold, stage.roles.shingle
         )
         if recipe.dedupe["near"]:
-            assign.dedupe(rows, near.first, keep, "near")
+            assign.dedupe(rows, near.roots, keep, "near")
     units = con.sql("SELECT number, first, stratum FROM units ORDER BY n").to_arrow_table()
-    numbers, first = units["number"].to_numpy(), units["first"].to_numpy()
+    numbers, first_ranks = units["number"].to_numpy(), units["first"].to_numpy()
     before = _micros(settings["before"])
     is_grouped = settings["group"] is not None
     # Splits are computed per unit and spread to rows, so the rows of a group cannot be separated.
     if settings["stratify"] is not None:
-        splits = assign.stratified_splits(units["stratum"].to_pylist(), first, recipe)[rows.unit]
+        splits = assign.stratified_splits(units["stratum"].to_pylist(), first_ranks, recipe)[
+            rows.unit
+        ]
     else:
         splits = assign.splits_of(numbers, recipe)[rows.unit]
     # With groups, hashes decide and `apply_cutoff` removes what violates the cutoff; without them
@@ -361,7 +363,7 @@ def assign_splits(
     has_cutoff = before is not None
     assign.keep_in_one_split(rows, duplicate_of, is_grouped or has_cutoff)
     if near is not None:
-        assign.keep_in_one_split(rows, near.first, is_grouped or has_cutoff)
+        assign.keep_in_one_split(rows, near.roots, is_grouped or has_cutoff)
         # Only crowded buckets can have missed pairs; without them the clusters are complete.
         if near.crowded:
             _separate_crowds(con, stage, rows)
@@ -387,7 +389,7 @@ def _separate_crowds(con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTabl
             lambda: _texts_by_split(con, stage, rows), float(threshold or 1), shingle
         )
         duplicate_of = np.arange(stage.rows)
-        duplicate_of[order] = order[clusters.first]
+        duplicate_of[order] = order[clusters.roots]
         remaining = int((rows.split >= 0).sum())
         assign.keep_in_one_split(rows, duplicate_of, True)
         # A round that changes nothing has seen exactly what the check will see.
@@ -400,11 +402,11 @@ def _texts_by_split(
 ) -> Iterator[pa.Array]:
     """Yield the texts of train, validation and test in turn, the order of the finished files."""
     for split in range(3):
-        done = 0
-        for texts in _texts(con, stage, rows):
-            chosen = rows.split[done : done + len(texts)] == split
-            done += len(texts)
-            yield texts.filter(pa.array(chosen))
+        position = 0
+        for column in _texts(con, stage, rows):
+            in_split = rows.split[position : position + len(column)] == split
+            position += len(column)
+            yield column.filter(pa.array(in_split))
 
 
 def _budget(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe, rows: RowTable) -> None:
@@ -412,8 +414,8 @@ def _budget(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe, rows: 
     if column is not None:
         name = column_of(column)
         if name not in stage.columns:
-            listed = ", ".join(stage.columns)
-            raise ExportRefused(f"[budget] balance: no column {name!r}; there are {listed}")
+            listing = ", ".join(stage.columns)
+            raise ExportRefused(f"[budget] balance: no column {name!r}; there are {listing}")
         # Ranks instead of values: numpy counts and sorts integers of any column type.
         table = con.sql(
             f"SELECT dense_rank() OVER (ORDER BY {quoted(name)}::VARCHAR) AS n,"
@@ -428,16 +430,16 @@ def _texts(con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTable) -> Iter
     cursor = con.cursor()
     name = stage.register(cursor, list(stage.columns))
     reader = cursor.sql(f"SELECT {stage.roles.near} AS t FROM {name}").to_arrow_reader(_TEXTS)
-    alive, done = np.asarray(rows.split >= 0), 0
+    alive, position = np.asarray(rows.split >= 0), 0
     for batch in reader:
-        texts = batch.column(0)
-        is_alive = pa.array(alive[done : done + len(texts)])
-        done += len(texts)
-        yield pc.if_else(is_alive, texts, pa.scalar(None, texts.type))
+        column = batch.column(0)
+        is_alive = pa.array(alive[position : position + len(column)])
+        position += len(column)
+        yield pc.if_else(is_alive, column, pa.scalar(None, column.type))
 
 
-def _micros(text: str | None) -> int | None:
-    if text is None:
+def _micros(moment_text: str | None) -> int | None:
+    if moment_text is None:
         return None
-    moment = datetime.fromisoformat(text)
+    moment = datetime.fromisoformat(moment_text)
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond

@@ -19,9 +19,9 @@ def read_table(name: str) -> dict[str, Any]:
         return tomllib.load(file)
 
 
-def invert(words: dict[str, list[str]]) -> dict[str, str]:
+def invert(lists: dict[str, list[str]]) -> dict[str, str]:
     """Return the name of the list in which each word stands."""
-    return {word: name for name, listed in words.items() for word in listed}
+    return {word: name for name, words_listed in lists.items() for word in words_listed}
 
 
 def expand(pattern: str | list[str], fragments: dict[str, str | list[str]]) -> str:

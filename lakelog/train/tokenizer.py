@@ -19,9 +19,9 @@ class Tokenizer:
     def __init__(self, encode: Callable[[list[str]], list[Any]]) -> None:
         self._encode = encode
 
-    def counts(self, texts: list[str | None]) -> list[int]:
+    def counts(self, documents: list[str | None]) -> list[int]:
         """Tokens of each text, without special ones."""
-        return list(map(len, self._encode([text or "" for text in texts])))
+        return list(map(len, self._encode([document or "" for document in documents])))
 
 
 def load(name: str, download: bool = False) -> Tokenizer:
@@ -29,12 +29,12 @@ def load(name: str, download: bool = False) -> Tokenizer:
 
     Raises ExportRefused where the library, the vocabulary or the file is not there.
     """
-    library, _, what = name.partition(":")
+    library, _, model = name.partition(":")
     if importlib.util.find_spec(library) is None:
         raise ExportRefused(
             f"[budget] tokenizer needs the library {library}: pip install 'lakelog[{library}]'"
         )
-    return _tiktoken(what, download) if library == "tiktoken" else _tokenizers(what)
+    return _tiktoken(model, download) if library == "tiktoken" else _tokenizers(model)
 
 
 def words(manifest: dict[str, Any]) -> str:
@@ -42,8 +42,8 @@ def words(manifest: dict[str, Any]) -> str:
     name = manifest["recipe"]["budget"].get("tokenizer")
     if not name:
         return "of 4 bytes"
-    library, _, what = name.partition(":")
-    return f"`{what}` of {library} {manifest['versions'].get(library, '')}".rstrip()
+    library, _, model = name.partition(":")
+    return f"`{model}` of {library} {manifest['versions'].get(library, '')}".rstrip()
 
 
 def _tiktoken(name: str, download: bool) -> Tokenizer:
@@ -101,8 +101,8 @@ def _tokenizers(path: str) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
 
-    def encode(texts: list[str]) -> list[Any]:
-        encodings: list[Any] = tokenizer.encode_batch(texts, add_special_tokens=False)
+    def encode(documents: list[str]) -> list[Any]:
+        encodings: list[Any] = tokenizer.encode_batch(documents, add_special_tokens=False)
         return encodings
 
     return Tokenizer(encode)

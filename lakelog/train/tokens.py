@@ -51,30 +51,30 @@ class ShingleSets:
         return lengths
 
 
-def shingle_sets(texts: pa.Array, size: int) -> ShingleSets:
+def shingle_sets(column: pa.Array, size: int) -> ShingleSets:
     """Return the shingles of a text array; nulls have none."""
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    lowered = pc.utf8_lower(pc.fill_null(texts.cast(pa.large_string()), ""))
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    lowered = pc.utf8_lower(pc.fill_null(column.cast(pa.large_string()), ""))
     # Sliced arrays share their parent's buffers, so offsets begin at `lowered.offset`.
     offsets = np.frombuffer(lowered.buffers()[1], np.int64, len(lowered) + 1 + lowered.offset)
     offsets = offsets[lowered.offset :]
     data = lowered.buffers()[2]
     raw = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)
     hashes, starts = [], [np.zeros(1, np.int64)]
-    done, first = 0, 0
-    while first < len(lowered):
+    hash_count, start = 0, 0
+    while start < len(lowered):
         # Blocks of about 64 KB stay in the cache and within the table of powers; a longer text is a
         # block of its own.
-        last = int(np.searchsorted(offsets, offsets[first] + _BLOCK_BYTES, "right")) - 1
-        last = min(max(last, first + 1), len(lowered))
-        chunk, counts = _words(raw[offsets[first] : offsets[last]], offsets[first : last + 1])
+        stop = int(np.searchsorted(offsets, offsets[start] + _BLOCK_BYTES, "right")) - 1
+        stop = min(max(stop, start + 1), len(lowered))
+        chunk, counts = _words(raw[offsets[start] : offsets[stop]], offsets[start : stop + 1])
         if size > 1:
             chunk, counts = _shingles(chunk, counts, size)
         hashes.append(chunk)
-        starts.append(done + np.cumsum(counts))
-        done += len(chunk)
-        first = last
+        starts.append(hash_count + np.cumsum(counts))
+        hash_count += len(chunk)
+        start = stop
     empty = np.zeros(0, np.uint64)
     return ShingleSets(np.concatenate(hashes) if hashes else empty, np.concatenate(starts))
 
@@ -103,17 +103,17 @@ def _words(raw: Array, offsets: Array) -> tuple[Array, Array]:
     return hashes, counts
 
 
-def _shingles(words: Array, counts: Array, size: int) -> tuple[Array, Array]:
+def _shingles(word_hashes: Array, counts: Array, size: int) -> tuple[Array, Array]:
     """Return shingles of `size` words, in the order of the texts."""
     starts = np.concatenate([[0], np.cumsum(counts)])
-    hashes = np.zeros(len(words), np.uint64)
-    place = np.arange(len(words)) - np.repeat(starts[:-1], counts)
+    hashes = np.zeros(len(word_hashes), np.uint64)
+    place = np.arange(len(word_hashes)) - np.repeat(starts[:-1], counts)
     words_left = np.repeat(counts, counts) - place
-    padded = np.concatenate([words, np.zeros(size, np.uint64)])
+    padded = np.concatenate([word_hashes, np.zeros(size, np.uint64)])
     for step in range(size):
         inside = words_left > step
         hashes[inside] = (
-            hashes[inside] * np.uint64(_STEP) + padded[step : step + len(words)][inside]
+            hashes[inside] * np.uint64(_STEP) + padded[step : step + len(word_hashes)][inside]
         )
     # A text shorter than a shingle is one shingle of all its words; else such texts would be in no
     # cluster.
@@ -136,8 +136,8 @@ def _kinds() -> Array:
     """Whether a byte belongs to a word."""
     table = np.zeros(256, bool)
     table[128:] = True
-    for first, last in (("0", "9"), ("a", "z"), ("A", "Z")):
-        table[ord(first) : ord(last) + 1] = True
+    for low, high in (("0", "9"), ("a", "z"), ("A", "Z")):
+        table[ord(low) : ord(high) + 1] = True
     return table
 
 

@@ -39,7 +39,7 @@ from lakelog.train import recipe as recipes
 from lakelog.train.assign import RowTable
 from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.report import proportions, quality
-from lakelog.train.selection import Selection, at_state, choose, session_of
+from lakelog.train.selection import RowQuery, at_state, choose, session_of
 from lakelog.train.shapes import chat_files
 from lakelog.train.shards import Shards
 from lakelog.train.staging import Stage
@@ -174,7 +174,7 @@ def export_again(
 
 
 def _make(
-    selection: Selection,
+    selection: RowQuery,
     recipe: Recipe,
     out: str,
     key: bytes,
@@ -283,9 +283,9 @@ def _batches(stage: Stage, names: list[str]) -> Iterator[tuple[int, pa.RecordBat
 
 
 def _write_split(
-    batch: pa.RecordBatch, chosen: Any, data: Shards, lineage: Shards, dialects: dict[str, Any]
+    batch: pa.RecordBatch, in_split: Any, data: Shards, lineage: Shards, dialects: dict[str, Any]
 ) -> None:
-    rows = batch.filter(pa.array(chosen))
+    rows = batch.filter(pa.array(in_split))
     if not rows.num_rows:
         return
     # `__seqs` is always the last of the columns that `_batches` selects.
@@ -310,7 +310,7 @@ def _open_dialects(directory: str, split: str, recipe: Recipe) -> dict[str, Any]
 
 
 def _manifest(
-    selection: Selection,
+    selection: RowQuery,
     recipe: Recipe,
     stage: Stage,
     rows: RowTable,
@@ -361,8 +361,8 @@ def _finish(
     manifest["clean"], manifest["quality"] = certificate.clean, figures
     # The manifest lists every other file with its digest, so it is written after all of them.
     _put(f"{directory}/recipe.toml", recipe.text)
-    for name, text in documents.texts(recipe, manifest, certificate.record(), schema).items():
-        _put(f"{directory}/{name}", text)
+    for name, content in documents.texts(recipe, manifest, certificate.record(), schema).items():
+        _put(f"{directory}/{name}", content)
     manifest["files"] = _files(directory)
     provenance.write(directory, manifest)
 
@@ -399,6 +399,6 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _put(path: str, text: str) -> None:
+def _put(path: str, content: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(content)

@@ -49,7 +49,7 @@ def test_every_dialect_says_the_same(kind: str) -> None:
     unread: Counter[str] = Counter()
     (chat,) = chats(json.loads(json.dumps(SAMPLES[kind])), unread)
     assert not unread
-    assert not chat.lost
+    assert not chat.losses
     assert chat.whole
     assert chat.tools == [TOOL]
     assert_is_the_conversation(pair_calls(chat.messages))
@@ -124,7 +124,7 @@ def test_media_leave_a_mark_and_are_counted(medium: str, part: dict[str, Any]) -
     text = {"type": "text", "text": "What is it?"} if "type" in part else {"text": "What is it?"}
     (chat,) = chats({"messages": [{"role": "user", "content": [part, text]}], "response": "A cat."})
     assert chat.messages[0]["content"] == f"<{medium}>\nWhat is it?"
-    assert chat.lost == {medium: 1}
+    assert chat.losses == {medium: 1}
 
 
 OTHERS: list[tuple[str, dict[str, Any]]] = [
@@ -146,7 +146,7 @@ def test_other_parts_are_counted(reason: str, part: dict[str, Any]) -> None:
     """Reasoning, the provider's own tools, citations and unknown parts are counted by reason."""
     answer = {"role": "assistant", "content": [part, {"type": "text", "text": "yes"}]}
     (chat,) = chats({"messages": [{"role": "user", "content": "is it?"}, answer]})
-    assert chat.lost == {reason: 1}
+    assert chat.losses == {reason: 1}
     assert chat.messages[-1]["content"].endswith("yes")
 
 
@@ -165,7 +165,7 @@ def test_fields_without_a_place_are_counted(reason: str, fields: dict[str, Any])
     """A field of a message that a row has no place for is counted."""
     answer = {"role": "assistant", "content": "yes", **fields}
     (chat,) = chats({"messages": [{"role": "user", "content": "is it?"}, answer]})
-    assert chat.lost == {reason: 1}
+    assert chat.losses == {reason: 1}
 
 
 def test_items_of_responses_are_counted() -> None:
@@ -176,10 +176,10 @@ def test_items_of_responses_are_counted() -> None:
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
     ]
     (chat,) = chats({"model": "m", "input": "q", "output": output})
-    assert chat.lost == {"reasoning": 1, "builtin_call": 1}
+    assert chat.losses == {"reasoning": 1, "builtin_call": 1}
     choices = [{"index": n, "message": {"role": "assistant", "content": "x"}} for n in range(3)]
     (chat,) = chats({"messages": [{"role": "user", "content": "q"}], "choices": choices})
-    assert chat.lost == {"alternative": 2}
+    assert chat.losses == {"alternative": 2}
 
 
 def test_parallel_calls_without_ids_are_paired() -> None:
@@ -265,7 +265,7 @@ def test_streamed_calls_are_one_turn(kind: str) -> None:
     (chat,) = chats(
         {"request": {"messages": [{"role": "user", "content": "q"}]}, "response": STREAMS[kind]}
     )
-    assert not chat.lost
+    assert not chat.losses
     (_, answer) = chat.messages
     functions = [(call["id"], call["function"]) for call in answer["tool_calls"]]
     assert [(i, f["name"], f["arguments"]) for i, f in functions] == CALLS
@@ -275,7 +275,7 @@ def test_what_cannot_be_read_is_counted_once() -> None:
     """A request whose answer has no known form is counted for it, each part once."""
     answer = [{"type": "new_event", "delta": "x"}]
     (chat,) = chats({"request": {"messages": [{"role": "user", "content": "q"}]}, "output": answer})
-    assert chat.lost == {"other_message": 1}
+    assert chat.losses == {"other_message": 1}
 
 
 STRANGE: list[Any] = [
@@ -372,7 +372,7 @@ def test_traces_lose_no_call_and_no_tool() -> None:
         unread: Counter[str] = Counter()
         found = list(chats(json.loads(file.read_text()), unread))
         assert set(unread) <= {"no_messages"}, file.name
-        assert not sum((c.lost for c in found), Counter()), file.name
+        assert not sum((c.losses for c in found), Counter()), file.name
         for chat in found:
             assert all(m["content"] is not None or m["tool_calls"] for m in chat.messages)
             assert chat.messages[0]["role"] != "assistant", file.name
@@ -426,5 +426,5 @@ def test_damaged_payloads_never_stop_a_run() -> None:
                 assert message["content"] is None or isinstance(message["content"], str)
                 assert message["name"] is None or isinstance(message["name"], str)
                 assert message["role"] in ("system", "user", "assistant", "tool")
-            assert not set(chat.lost) - set(losses.PARTS)
+            assert not set(chat.losses) - set(losses.PARTS)
             orjson.dumps(chat.tools)

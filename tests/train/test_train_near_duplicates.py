@@ -75,7 +75,7 @@ def test_planted_pairs_are_found_and_no_others() -> None:
     near = [edited(t, 0.82, rng) for t in texts[::3]]
     far = [edited(t, 0.6, rng) for t in texts[1::3]]
     everything: list[str | None] = [*texts, *near, *far]
-    first = clustered(everything).first
+    first = clustered(everything).roots
     pairs = [(n * 3, len(texts) + n) for n in range(len(near))]
     true = [p for p in pairs if jaccard(texts[p[0]], near[p[1] - len(texts)]) >= 0.8]
     assert len(true) > 200
@@ -88,14 +88,14 @@ def test_clusters_are_what_is_connected() -> None:
     """A text is in one cluster with what it is near to, and with what that is near to."""
     base = [f"w{n}" for n in range(40)]
     chain = [" ".join([*base[4 * k :], *(f"x{k}{n}" for n in range(4 * k))]) for k in range(3)]
-    assert clustered([chain[0], "else", chain[1], None, chain[2]]).first.tolist() in (
+    assert clustered([chain[0], "else", chain[1], None, chain[2]]).roots.tolist() in (
         [0, 1, 0, 3, 0],
         [0, 1, 0, 3, 4],
         [0, 1, 2, 3, 2],
         [0, 1, 2, 3, 4],
     )
     same = clustered(["a b c", "x", "C, b; A!", None, None, ""])
-    assert same.first.tolist() == [0, 1, 0, 3, 4, 5]
+    assert same.roots.tolist() == [0, 1, 0, 3, 4, 5]
 
 
 def test_a_crowd_of_alike_texts_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,21 +103,21 @@ def test_a_crowd_of_alike_texts_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(1)
     texts: list[str | None] = [" ".join(rng.choices("abcdefghijkl", k=6)) for _ in range(6000)]
     looked = []
-    consider = cluster._Work._consider
+    consider = cluster._NearSearch._consider
 
-    def counting(self: cluster._Work, left: object, right: object) -> None:
+    def counting(self: cluster._NearSearch, left: object, right: object) -> None:
         looked.append(len(left))  # type: ignore[arg-type]
         consider(self, left, right)
 
-    monkeypatch.setattr(cluster._Work, "_consider", counting)
+    monkeypatch.setattr(cluster._NearSearch, "_consider", counting)
     made = clustered(texts)
     bands, _ = minhash.bands_for(0.8)
     assert made.crowded > 0
     assert sum(looked) <= bands * len(texts) * cluster.CROWD
     equal = {}
     for place, text in enumerate(texts):
-        kin = equal.setdefault(frozenset(words(text or "")), made.first[place])
-        assert kin == made.first[place]
+        kin = equal.setdefault(frozenset(words(text or "")), made.roots[place])
+        assert kin == made.roots[place]
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 1.0])

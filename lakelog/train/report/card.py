@@ -67,7 +67,9 @@ def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> st
         for split, facts in manifest["splits"].items()
     )
     left_out = ", ".join(f"{n:,} by {why}" for why, n in manifest["left_out"].items() if n)
-    redacted = ", ".join(f"{n:,} {kind}" for kind, n in manifest["redaction"]["found"].items() if n)
+    redacted = ", ".join(
+        f"{n:,} {target}" for target, n in manifest["redaction"]["found"].items() if n
+    )
     group = manifest["roles"]["group"]
     lines = [f"# {title}", ""]
     # The body states only what the manifest knows, so that a check can generate it again and
@@ -82,7 +84,7 @@ def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> st
         "|---|--:|--:|--:|",
         split_rows,
         "",
-        *(f"- Warning: {words}." for words in proportions.warnings(manifest)),
+        *(f"- Warning: {warning}." for warning in proportions.warnings(manifest)),
         f"- Groups: {f'`{group}`; a group is in one split only' if group else 'none'}.",
         f"- Temporal cutoff: {manifest['fence'] or 'none'}.",
         f"- Left out: {left_out or 'nothing'}.",
@@ -116,17 +118,17 @@ def _class_label(name: str, classes: list[str], indent: str) -> list[str]:
         f"{indent}    class_label:",
         f"{indent}      names:",
         *(
-            f"{indent}        '{number}': {_yaml_string(text)}"
-            for number, text in enumerate(classes)
+            f"{indent}        '{number}': {_yaml_string(class_name)}"
+            for number, class_name in enumerate(classes)
         ),
     ]
 
 
-def _feature(name: str, kind: Any, indent: str) -> list[str]:
+def _feature(name: str, arrow_type: Any, indent: str) -> list[str]:
     """The lines of one column, as `datasets` writes features in YAML."""
     head = f"{indent}- name: {_yaml_string(name)}"
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        inner = kind.value_type
+    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
+        inner = arrow_type.value_type
         # The YAML form of `datasets` has `list:` for a list and `struct:` for a record, and a list
         # of records is `list:` with the fields below it.
         if pa.types.is_struct(inner):
@@ -134,30 +136,30 @@ def _feature(name: str, kind: Any, indent: str) -> list[str]:
         if pa.types.is_list(inner):
             return [head, f"{indent}  list:", *_nested_list(inner, indent + "    ")]
         return [head, f"{indent}  list: {_dtype(inner)}"]
-    if pa.types.is_struct(kind):
-        return [head, f"{indent}  struct:", *_fields(kind, indent + "  ")]
-    return [head, f"{indent}  dtype: {_dtype(kind)}"]
+    if pa.types.is_struct(arrow_type):
+        return [head, f"{indent}  struct:", *_fields(arrow_type, indent + "  ")]
+    return [head, f"{indent}  dtype: {_dtype(arrow_type)}"]
 
 
-def _nested_list(kind: Any, indent: str) -> list[str]:
-    inner = kind.value_type
+def _nested_list(arrow_type: Any, indent: str) -> list[str]:
+    inner = arrow_type.value_type
     if pa.types.is_struct(inner):
         return [f"{indent}list:", *_fields(inner, indent)]
     return [f"{indent}list: {_dtype(inner)}"]
 
 
-def _fields(kind: Any, indent: str) -> list[str]:
+def _fields(arrow_type: Any, indent: str) -> list[str]:
     lines: list[str] = []
-    for place in range(kind.num_fields):
-        field = kind.field(place)
+    for place in range(arrow_type.num_fields):
+        field = arrow_type.field(place)
         lines += _feature(field.name, field.type, indent)
     return lines
 
 
-def _dtype(kind: Any) -> str:
-    name = {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
+def _dtype(arrow_type: Any) -> str:
+    name = {"double": "float64", "float": "float32"}.get(str(arrow_type), str(arrow_type))
     return _yaml_string(name) if "[" in name or "(" in name else name
 
 
-def _yaml_string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _yaml_string(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -26,18 +26,18 @@ def warnings(manifest: dict[str, Any]) -> list[str]:
     rows = sum(splits[split]["rows"] for split in shares)
     shares_total = sum(shares.values())
     lopsided = []
-    for split, part in shares.items():
-        target, actual = part / shares_total * rows, splits[split]["rows"]
+    for split, share in shares.items():
+        target, actual = share / shares_total * rows, splits[split]["rows"]
         if abs(actual - target) > max(_TOLERANCE * target, _ROWS):
             lopsided.append(
                 f"{split} has {actual:,} of {rows:,} rows ({_percent(actual / rows)}); the recipe"
-                f" asks for {_percent(part / shares_total)}: {_cause(settings)}"
+                f" asks for {_percent(share / shares_total)}: {_cause(settings)}"
             )
     return lopsided
 
 
-def _percent(part: float) -> str:
-    return f"{part:.1%}".replace(".0%", "%")
+def _percent(share: float) -> str:
+    return f"{share:.1%}".replace(".0%", "%")
 
 
 def _cause(settings: dict[str, Any]) -> str:

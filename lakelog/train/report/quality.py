@@ -110,7 +110,7 @@ def _samples(con: duckdb.DuckDBPyConnection, folder: Dataset) -> list[str]:
     return [s if len(s) <= _SAMPLE_CHARS else s[:_SAMPLE_CHARS] + " ..." for (s,) in rows]
 
 
-def drift(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, float]:
+def drift(current: dict[str, Any], before: dict[str, Any] | None) -> dict[str, float]:
     """Population stability index against the last export: of lengths, and of the balanced column.
 
     Below 0.1 is alike, above 0.2 has drifted.
@@ -118,11 +118,11 @@ def drift(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, float
     if before is None:
         return {}
     indexes = {}
-    sums = [_column_sums(q["lengths"]["counts"]) for q in (now, before)]
+    sums = [_column_sums(q["lengths"]["counts"]) for q in (current, before)]
     # Histograms are compared bin by bin, so they need the same edges.
     if all(sums) and len(sums[0]) == len(sums[1]):
         indexes["lengths"] = _stability(sums[0], sums[1])
-    new, old = now.get("balance"), before.get("balance")
+    new, old = current.get("balance"), before.get("balance")
     if new and old and new["column"] == old["column"]:
         values = sorted({*new["values"], *old["values"]})
         counts = [[sum(q["values"].get(v, {}).values()) for v in values] for q in (new, old)]
@@ -134,9 +134,9 @@ def _column_sums(counts: dict[str, list[int]]) -> list[int]:
     return [sum(column) for column in zip(*counts.values(), strict=True)]
 
 
-def _stability(now: list[int], before: list[int]) -> float:
-    total, past, index = sum(now) or 1, sum(before) or 1, 0.0
-    for a, b in zip(now, before, strict=True):
+def _stability(current: list[int], before: list[int]) -> float:
+    total, past, index = sum(current) or 1, sum(before) or 1, 0.0
+    for a, b in zip(current, before, strict=True):
         # A bin that is empty on one side would make the logarithm infinite.
         p, q = max(a / total, 1e-4), max(b / past, 1e-4)
         index += (p - q) * math.log(p / q)

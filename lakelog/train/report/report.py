@@ -14,7 +14,9 @@ _STYLE = (
     "table{border-collapse:collapse}td,th{padding:2px 10px;border-bottom:1px solid #8884;"
     "text-align:left}.n{text-align:right}pre{white-space:pre-wrap;background:#8881;padding:8px}"
 )
-Table = tuple[list[str], list[list[str]]]
+ReportTable = tuple[list[str], list[list[str]]]
+ReportSection = tuple[str, str, ReportTable | None]
+"""A title, its words, and a table."""
 
 
 def texts(manifest: dict[str, Any], certificate: dict[str, Any]) -> dict[str, str]:
@@ -33,12 +35,12 @@ def _charts(quality: dict[str, Any]) -> dict[str, str]:
     edges, counts = quality["lengths"]["edges"], quality["lengths"]["counts"]
     rows = []
     for place, low in enumerate(edges):
-        parts = {split: n[place] for split, n in counts.items() if n[place]}
+        by_split = {split: n[place] for split, n in counts.items() if n[place]}
         high = edges[place + 1] - 1 if place + 1 < len(edges) else None
         name = f"{low:,} or more" if high is None else f"{low:,} to {high:,}"
-        rows.append((name, parts))
+        rows.append((name, by_split))
     # Empty bins at both ends are cut off; those in between stay, or the axis would jump.
-    filled = [place for place, (_, parts) in enumerate(rows) if parts]
+    filled = [place for place, (_, by_split) in enumerate(rows) if by_split]
     if filled:
         charts["lengths"] = plots.bars("Rows by tokens", rows[filled[0] : filled[-1] + 1])
     if quality["balance"]:
@@ -47,9 +49,7 @@ def _charts(quality: dict[str, Any]) -> dict[str, str]:
     return charts
 
 
-def _sections(
-    manifest: dict[str, Any], certificate: dict[str, Any]
-) -> list[tuple[str, str, Table | None]]:
+def _sections(manifest: dict[str, Any], certificate: dict[str, Any]) -> list[ReportSection]:
     """Title, words and table of each section."""
     quality, splits = manifest["quality"], manifest["splits"]
     rows = sum(s["rows"] for s in splits.values())
@@ -62,8 +62,8 @@ def _sections(
         for name, description in certificate["checks"].items()
     ]
     left_out = [[why, f"{n:,}"] for why, n in manifest["left_out"].items()]
-    lost = [[losses.WORDS.get(why, why), f"{n:,}"] for why, n in manifest["losses"].items()]
-    redacted = [[kind, f"{n:,}"] for kind, n in manifest["redaction"]["found"].items()]
+    not_kept = [[losses.WORDS.get(why, why), f"{n:,}"] for why, n in manifest["losses"].items()]
+    redacted = [[target, f"{n:,}"] for target, n in manifest["redaction"]["found"].items()]
     missing = [[n, f"{c:,}", f"{c / max(rows, 1):.1%}"] for n, c in quality["missing"].items()]
     # One list of sections for Markdown and HTML, so that both always say the same.
     drifts = [
@@ -85,8 +85,8 @@ def _sections(
         ),
         (
             "What could not be kept",
-            "" if lost else "Everything was kept.",
-            (["what", "count"], lost) if lost else None,
+            "" if not_kept else "Everything was kept.",
+            (["what", "count"], not_kept) if not_kept else None,
         ),
         (
             "Redacted",
@@ -109,18 +109,16 @@ def _sections(
 
 
 def _findings(certificate: dict[str, Any], name: str) -> str:
-    words = [leak["words"] for leak in certificate["leaks"] if leak["kind"] == name]
-    return "; ".join(words) or "nothing"
+    descriptions = [leak["words"] for leak in certificate["leaks"] if leak["kind"] == name]
+    return "; ".join(descriptions) or "nothing"
 
 
-def _markdown(
-    manifest: dict[str, Any], sections: list[tuple[str, str, Table | None]], charts: list[str]
-) -> str:
+def _markdown(manifest: dict[str, Any], sections: list[ReportSection], charts: list[str]) -> str:
     lines = [f"# Quality of {manifest['name']}", "", f"Snapshot `{manifest['snapshot']}`.", ""]
-    for title, words, table in sections:
+    for title, intro, table in sections:
         lines += [f"## {title}", ""]
-        if words:
-            lines += [words, ""]
+        if intro:
+            lines += [intro, ""]
         if table:
             lines += [f"| {' | '.join(table[0])} |", "|" + "---|" * len(table[0])]
             lines += [f"| {' | '.join(map(_cell, row))} |" for row in table[1]]
@@ -134,8 +132,8 @@ def _markdown(
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|")
 
 
 def _grid(head: list[str], rows: list[list[str]]) -> str:
@@ -152,22 +150,20 @@ def _grid(head: list[str], rows: list[list[str]]) -> str:
     return f"<table>{line('th', head)}{body}</table>"
 
 
-def _html(
-    manifest: dict[str, Any], sections: list[tuple[str, str, Table | None]], charts: dict[str, str]
-) -> str:
+def _html(manifest: dict[str, Any], sections: list[ReportSection], charts: dict[str, str]) -> str:
     name = escape(manifest["name"])
-    parts = [
+    elements = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         f"<title>Quality of {name}</title><style>{_STYLE}</style>",
         f"<h1>Quality of {name}</h1><p>Snapshot <code>{manifest['snapshot']}</code>.</p>",
     ]
-    for title, words, table in sections:
-        parts.append(f"<h2>{escape(title)}</h2>")
-        if words:
-            parts.append(f"<p>{escape(words)}</p>")
+    for title, intro, table in sections:
+        elements.append(f"<h2>{escape(title)}</h2>")
+        if intro:
+            elements.append(f"<p>{escape(intro)}</p>")
         if table:
-            parts.append(_grid(*table))
-    parts += charts.values()
-    parts.append("<h2>Samples</h2>")
-    parts += [f"<pre>{escape(sample)}</pre>" for sample in manifest["quality"]["samples"]]
-    return "\n".join([*parts, "</html>"]) + "\n"
+            elements.append(_grid(*table))
+    elements += charts.values()
+    elements.append("<h2>Samples</h2>")
+    elements += [f"<pre>{escape(sample)}</pre>" for sample in manifest["quality"]["samples"]]
+    return "\n".join([*elements, "</html>"]) + "\n"

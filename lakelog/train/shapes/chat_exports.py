@@ -41,12 +41,12 @@ def is_chatgpt(payload: Payload) -> bool:
     )
 
 
-def of_chatgpt(payload: Payload, lost: Counter[str]) -> list[ChatMessage]:
+def of_chatgpt(payload: Payload, losses: Counter[str]) -> list[ChatMessage]:
     """Return the messages of the current branch. What its tools did, which OpenAI runs, is counted
     in `lost`."""
     turns: list[ChatMessage] = []
     for node in _branch(payload["mapping"], payload.get("current_node")):
-        turns += _turn(node.get("message"), lost)
+        turns += _turn(node.get("message"), losses)
     return _joined(turns)
 
 
@@ -57,9 +57,9 @@ def _branch(mapping: Payload, current: Any) -> list[Payload]:
         leaves = [key for key, node in nodes.items() if not node.get("children")]
         current = max(leaves, key=lambda key: _created(nodes[key]), default=None)
     branch: list[Payload] = []
-    seen = set()
-    while current in nodes and current not in seen:
-        seen.add(current)
+    visited = set()
+    while current in nodes and current not in visited:
+        visited.add(current)
         branch.append(nodes[current])
         current = nodes[current].get("parent")
     return branch[::-1]
@@ -71,7 +71,7 @@ def _created(node: Payload) -> float:
     return created if isinstance(created, (int, float)) else 0.0
 
 
-def _turn(message: Any, lost: Counter[str]) -> list[ChatMessage]:
+def _turn(message: Any, losses: Counter[str]) -> list[ChatMessage]:
     """The turn of a node; none for what ChatGPT does not show."""
     if not isinstance(message, dict):
         return []
@@ -80,29 +80,29 @@ def _turn(message: Any, lost: Counter[str]) -> list[ChatMessage]:
     is_hidden = isinstance(metadata, dict) and metadata.get("is_visually_hidden_from_conversation")
     if not isinstance(author, dict) or not isinstance(content, dict) or is_hidden:
         return []
-    role, kind = str(author.get("role")), content.get("content_type")
-    if kind in _SKIPPED:
+    role, content_type = str(author.get("role")), content.get("content_type")
+    if content_type in _SKIPPED:
         return []
-    if kind in _REASONING:
-        lost["reasoning"] += 1
+    if content_type in _REASONING:
+        losses["reasoning"] += 1
         return []
     # An assistant that speaks to a tool, and the tool's answer: OpenAI runs all of them itself.
     if role == "tool" or message.get("recipient") not in (None, "all"):
-        lost["builtin_call"] += 1
+        losses["builtin_call"] += 1
         return []
-    parts = content.get("parts")
-    said = parts if isinstance(parts, list) else [content.get("text") or ""]
-    return read({"role": role, "parts": [_part(part) for part in said if part]}, lost)
+    items = content.get("parts")
+    spoken = items if isinstance(items, list) else [content.get("text") or ""]
+    return read({"role": role, "parts": [_part(item) for item in spoken if item]}, losses)
 
 
-def _part(part: Any) -> Any:
+def _part(item: Any) -> Any:
     """A part in a form that `read` knows."""
-    if not isinstance(part, dict):
-        return part
-    kind = str(part.get("content_type", ""))
-    if kind == "audio_transcription":
-        return str(part.get("text", ""))
-    medium = next((m for m in ("image", "audio", "video") if m in kind), "file")
+    if not isinstance(item, dict):
+        return item
+    content_type = str(item.get("content_type", ""))
+    if content_type == "audio_transcription":
+        return str(item.get("text", ""))
+    medium = next((m for m in ("image", "audio", "video") if m in content_type), "file")
     return {"type": medium}
 
 
@@ -111,8 +111,8 @@ def _joined(turns: list[ChatMessage]) -> list[ChatMessage]:
     joined: list[ChatMessage] = []
     for turn in turns:
         if joined and turn["role"] == joined[-1]["role"] == "assistant":
-            text = "\n\n".join(filter(None, (joined[-1]["content"], turn["content"])))
-            joined[-1] = {**joined[-1], "content": text}
+            content = "\n\n".join(filter(None, (joined[-1]["content"], turn["content"])))
+            joined[-1] = {**joined[-1], "content": content}
         else:
             joined.append(turn)
     return joined
@@ -130,11 +130,11 @@ def is_session(payload: Payload) -> bool:
 def session_of(payload: Payload) -> tuple[str | None, str]:
     """Return the id of the session of a line, and the name of its side chain if it is of one."""
     session = payload.get("sessionId")
-    side = str(payload.get("agentId") or "side") if payload.get("isSidechain") else ""
-    return session if isinstance(session, str) else None, side
+    side_chain = str(payload.get("agentId") or "side") if payload.get("isSidechain") else ""
+    return session if isinstance(session, str) else None, side_chain
 
 
-def line_of(payload: Payload, lost: Counter[str]) -> Line | None:
+def line_of(payload: Payload, losses: Counter[str]) -> Line | None:
     """Return what a line of a session says; None if it is no line of the tree."""
     uuid, message = payload.get("uuid"), payload.get("message")
     if not isinstance(uuid, str):
@@ -145,7 +145,7 @@ def line_of(payload: Payload, lost: Counter[str]) -> Line | None:
     ):
         answer = message.get("id")
         line.answer = answer if isinstance(answer, str) else ""
-        line.messages = read(message, lost)
+        line.messages = read(message, losses)
     return line
 
 
@@ -187,8 +187,8 @@ def _answers(messages: list[ChatMessage], calls: set[str]) -> bool:
     )
 
 
-def _continued(message: ChatMessage, more: ChatMessage) -> ChatMessage:
+def _continued(message: ChatMessage, continuation: ChatMessage) -> ChatMessage:
     """One answer out of two parts of it."""
-    calls = [*(message["tool_calls"] or []), *(more["tool_calls"] or [])]
-    text = "\n".join(filter(None, (message["content"], more["content"])))
-    return {**message, "content": text or None, "tool_calls": calls or None}
+    calls = [*(message["tool_calls"] or []), *(continuation["tool_calls"] or [])]
+    content = "\n".join(filter(None, (message["content"], continuation["content"])))
+    return {**message, "content": content or None, "tool_calls": calls or None}

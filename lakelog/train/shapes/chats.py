@@ -52,20 +52,20 @@ class Chat:
     trace: str | None
     time: str
     tools: list[ToolSchema]
-    lost: Counter[str]
+    losses: Counter[str]
     """What could not be kept, by the reasons of `losses`."""
     line: Line | None = None
     """Of a line of a session of Claude Code, its place in the tree."""
-    side: str = ""
+    side_chain: str = ""
     """The side chain that the line is of."""
 
 
-def chats(payload: Any, lost: Counter[str] | None = None) -> Iterator[Chat]:
+def chats(payload: Any, losses: Counter[str] | None = None) -> Iterator[Chat]:
     """Yield the chats of a payload; of a document with many spans, one a span.
 
     Payloads that no chat can be read from are counted in `lost`.
     """
-    lost = Counter() if lost is None else lost
+    losses = Counter() if losses is None else losses
     if isinstance(payload, dict) and chat_exports.is_session(payload):
         yield from _lines_of_session(payload)
         return
@@ -73,31 +73,31 @@ def chats(payload: Any, lost: Counter[str] | None = None) -> Iterator[Chat]:
     # A document of several spans is one chat per span; `conversations` joins those of one trace.
     if inner:
         for span in inner:
-            yield from chats(span, lost)
+            yield from chats(span, losses)
         return
     chat = _chat(payload) if isinstance(payload, dict) else None
     if chat is not None:
         yield chat
     else:
-        lost["no_messages" if _is_part_of_trace(payload) else "unknown_payload"] += 1
+        losses["no_messages" if _is_part_of_trace(payload) else "unknown_payload"] += 1
 
 
 def _lines_of_session(payload: Payload) -> Iterator[Chat]:
     """The line of a session, if it is one of its tree: it follows others of them."""
-    lost: Counter[str] = Counter()
-    if line := chat_exports.line_of(payload, lost):
-        session, side = chat_exports.session_of(payload)
-        yield Chat(line.messages, False, session, "", [], +lost, line, side)
+    losses: Counter[str] = Counter()
+    if line := chat_exports.line_of(payload, losses):
+        session, side_chain = chat_exports.session_of(payload)
+        yield Chat(line.messages, False, session, "", [], +losses, line, side_chain)
 
 
 def _of_chatgpt(payload: Payload) -> Chat | None:
-    lost: Counter[str] = Counter()
-    messages = chat_exports.of_chatgpt(payload, lost)
+    losses: Counter[str] = Counter()
+    messages = chat_exports.of_chatgpt(payload, losses)
     if not messages:
         return None
     trace = payload.get("conversation_id") or payload.get("id")
-    when = str(payload.get("create_time") or "")
-    return Chat(messages, True, str(trace) if trace else None, when, [], +lost)
+    created = str(payload.get("create_time") or "")
+    return Chat(messages, True, str(trace) if trace else None, created, [], +losses)
 
 
 def _documents(payload: Payload) -> Iterator[Any]:
@@ -131,59 +131,59 @@ def _is_part_of_trace(payload: Any) -> bool:
 def _chat(payload: Payload) -> Chat | None:
     if chat_exports.is_chatgpt(payload):
         return _of_chatgpt(payload)
-    lost: Counter[str] = Counter()
+    losses: Counter[str] = Counter()
     fields = telemetry.attributes(payload)
     # Telemetry first: a span may also have fields named input or output that hold the same messages
     # in a less exact form.
-    exchange = _of_telemetry(fields, payload, lost) or _of_body(payload, lost)
+    exchange = _of_telemetry(fields, payload, losses) or _of_body(payload, losses)
     if exchange is None:
         return None
     request, response, is_whole = exchange
     # Some traces list tool definitions as messages of role tool; left there, they would be read as
     # tool results without a call.
     request, defined = schemas.extract(request)
-    prompt, answers = _read_all(request, lost), _read_all(response, lost)
+    prompt, answers = _read_all(request, losses), _read_all(response, losses)
     # The answer may stand next to attributes that hold only the request.
     if is_whole and not response and prompt and prompt[-1]["role"] != "assistant":
-        answers = _read_all(_answers(payload, lost), lost)
+        answers = _read_all(_answers(payload, losses), losses)
     # The state of a graph repeats what was asked before its answer.
     messages = answers if prompt and _starts_with(answers, prompt) else _spoken(prompt, answers)
     if not messages:
         return None
     # Attributes, body and messages may each define the same tools.
     tools = schemas.unique([*schemas.of_attributes(fields), *_tools(payload), *defined])
-    when = str(payload.get("startTime") or payload.get("startTimeUnixNano") or "")
-    return Chat(messages, is_whole, _trace_of(payload), when, tools, +lost)
+    started = str(payload.get("startTime") or payload.get("startTimeUnixNano") or "")
+    return Chat(messages, is_whole, _trace_of(payload), started, tools, +losses)
 
 
-def _read_all(items: list[Any], lost: Counter[str]) -> list[ChatMessage]:
+def _read_all(items: list[Any], losses: Counter[str]) -> list[ChatMessage]:
     """The messages of several; calls that stand beside messages belong to the one before them."""
     messages: list[ChatMessage] = []
     for item in items:
-        more = read(item, lost)
+        item_messages = read(item, losses)
         # OpenAI's Responses emit a call as an item next to the message; in chat form it belongs to
         # the assistant's turn before it, and parallel calls to one turn.
         is_call = isinstance(item, dict) and "role" not in item and str(item.get("type")) in CALLS
-        if is_call and more and messages and messages[-1]["role"] == "assistant":
-            calls = [*(messages[-1]["tool_calls"] or []), *(more[0]["tool_calls"] or [])]
+        if is_call and item_messages and messages and messages[-1]["role"] == "assistant":
+            calls = [*(messages[-1]["tool_calls"] or []), *(item_messages[0]["tool_calls"] or [])]
             messages[-1] = {**messages[-1], "tool_calls": calls or None}
         else:
-            messages += more
+            messages += item_messages
     return messages
 
 
 def _spoken(prompt: list[ChatMessage], answers: list[ChatMessage]) -> list[ChatMessage]:
     """A prompt and its answer. Where the prompt ends in the assistant's words, the answer goes on
     with them (a prefill): both are one turn."""
-    begun, given = prompt[-1:], answers[:1]
-    if not all(m["role"] == "assistant" and m["content"] for m in (*begun, *given)):
+    prefill, continuation = prompt[-1:], answers[:1]
+    if not all(m["role"] == "assistant" and m["content"] for m in (*prefill, *continuation)):
         return [*prompt, *answers]
-    if not begun or not given or begun[0]["tool_calls"]:
+    if not prefill or not continuation or prefill[0]["tool_calls"]:
         return [*prompt, *answers]
     # some servers repeat what they were given
-    said = given[0]["content"]
-    text = said if said.startswith(begun[0]["content"]) else begun[0]["content"] + said
-    return [*prompt[:-1], {**given[0], "content": text}, *answers[1:]]
+    answer = continuation[0]["content"]
+    content = answer if answer.startswith(prefill[0]["content"]) else prefill[0]["content"] + answer
+    return [*prompt[:-1], {**continuation[0], "content": content}, *answers[1:]]
 
 
 def _starts_with(longer: list[ChatMessage], shorter: list[ChatMessage]) -> bool:
@@ -216,7 +216,7 @@ def _tools(body: Any) -> list[ToolSchema]:
 _Exchange = tuple[list[Any], list[Any], bool]
 
 
-def _of_telemetry(fields: Payload, payload: Payload, lost: Counter[str]) -> _Exchange | None:
+def _of_telemetry(fields: Payload, payload: Payload, losses: Counter[str]) -> _Exchange | None:
     if record := telemetry.event(payload):
         return record, [], False
     if exchange := telemetry.exchange_of(fields, payload):
@@ -225,16 +225,16 @@ def _of_telemetry(fields: Payload, payload: Payload, lost: Counter[str]) -> _Exc
         # conversation.
         alone = all(isinstance(a, dict) and a.get("role") == "assistant" for a in response)
         if len(response) > 1 and alone:
-            lost["alternative"] += len(response) - 1
+            losses["alternative"] += len(response) - 1
             response = response[:1]
         return request, response, True
     if body := telemetry.bodies(fields):
         request = _request(body[0])
-        return (request, _answer(body[1], lost), True) if request else None
+        return (request, _answer(body[1], losses), True) if request else None
     return None
 
 
-def _of_body(payload: Payload, lost: Counter[str]) -> _Exchange | None:
+def _of_body(payload: Payload, losses: Counter[str]) -> _Exchange | None:
     """What a body asks and answers; messages alone, or an answer alone, follow others."""
     # A chain or retriever span repeats the input and output of the model span inside it.
     if _kind_of_part(payload) in _PARTS_OF_TRACES:
@@ -244,11 +244,11 @@ def _of_body(payload: Payload, lost: Counter[str]) -> _Exchange | None:
     if _is_message(payload) and not isinstance(from_json(payload.get("messages")), list):
         return [payload], [], False
     if request := _request_of(payload):
-        response = _answers(payload, lost)
+        response = _answers(payload, losses)
         if not response and _is_text(request) and not _names_model(payload):
             return None  # any record may have a field that is called prompt or input
         return request, response, not _follows(payload)
-    return ([], _answers(payload, lost), False) if _is_answer(payload) else None
+    return ([], _answers(payload, losses), False) if _is_answer(payload) else None
 
 
 def _is_text(request: list[Any]) -> bool:
@@ -289,10 +289,10 @@ def _is_message(value: Any) -> bool:
     if "role" in value or "from" in value:
         keys = ("content", "tool_calls", "parts", "value", "message", "toolCalls")
         return any(key in value for key in keys)
-    kind = str(value.get("type", ""))
-    if kind in CALLS | REPLIES:
+    item_type = str(value.get("type", ""))
+    if item_type in CALLS | REPLIES:
         return True
-    return kind.lower() in ROLES and any(key in value for key in ("content", "data"))
+    return item_type.lower() in ROLES and any(key in value for key in ("content", "data"))
 
 
 def _request(value: Any) -> list[Any]:
@@ -333,8 +333,11 @@ def _request_of(body: Payload) -> list[Any]:
             return [*system, _as_user(value)]
         if isinstance(value, list) and value:
             # Gemini accepts plain strings: together they are one message of the user.
-            texts = key == "contents" and all(isinstance(g, str) for g in value)
-            return [*system, *([{"role": "user", "parts": value}] if texts else _request(value))]
+            are_texts = key == "contents" and all(isinstance(g, str) for g in value)
+            return [
+                *system,
+                *([{"role": "user", "parts": value}] if are_texts else _request(value)),
+            ]
     if isinstance(body.get("instruction"), str):
         return [*system, *_instruction(body)]
     # Wrappers last: a body with messages of its own is the request, whatever else it nests.
@@ -357,8 +360,8 @@ def _instruction(body: Payload) -> list[ChatMessage]:
                 {"role": "user", "content": turn[0]},
                 {"role": "assistant", "content": turn[1]},
             ]
-    more = body.get("input") or body.get("context")
-    lines = [body["instruction"], *([more] if isinstance(more, str) and more else [])]
+    context = body.get("input") or body.get("context")
+    lines = [body["instruction"], *([context] if isinstance(context, str) and context else [])]
     return [*turns, {"role": "user", "content": "\n".join(lines)}]
 
 
@@ -371,8 +374,8 @@ def _system(body: Payload) -> list[ChatMessage]:
             if isinstance(value, str) and value:
                 return [{"role": "system", "content": value}]
             if isinstance(value, dict) and isinstance(value.get("parts"), (list, dict)):
-                parts = value["parts"]
-                return [{"role": "system", "parts": parts if isinstance(parts, list) else [parts]}]
+                items = value["parts"]
+                return [{"role": "system", "parts": items if isinstance(items, list) else [items]}]
             if isinstance(value, dict) and isinstance(value.get("text"), str):
                 return [{"role": "system", "content": value["text"]}]
             # Anthropic and Bedrock give a list of parts, LangChain a list of messages.
@@ -382,27 +385,27 @@ def _system(body: Payload) -> list[ChatMessage]:
     return []
 
 
-def _answers(body: Payload, lost: Counter[str]) -> list[Any]:
+def _answers(body: Payload, losses: Counter[str]) -> list[Any]:
     """What the model answered, wherever a body keeps it."""
     # A body with choices or candidates is the answer itself, not a wrapper of one.
     if any(key in body for key in ("choices", "candidates", "generations")):
-        return _answer(body, lost)
+        return _answer(body, losses)
     for key in _ANSWERS:
-        given = from_json(body.get(key))
-        if given not in (None, "", [], {}) and _may_be_text(key, body):
-            return _answer(given, lost)
+        candidate = from_json(body.get(key))
+        if candidate not in (None, "", [], {}) and _may_be_text(key, body):
+            return _answer(candidate, losses)
     if isinstance(body.get("message"), dict):
-        return _answer(body["message"], lost)
+        return _answer(body["message"], losses)
     # A request of Anthropic and its answer as one body: the answer is the body's own content.
-    own = {key: body[key] for key in ("role", "content", "parts") if key in body}
-    return [own] if "role" in own and len(own) > 1 else []
+    message_fields = {key: body[key] for key in ("role", "content", "parts") if key in body}
+    return [message_fields] if "role" in message_fields and len(message_fields) > 1 else []
 
 
 def _may_be_text(key: str, body: Payload) -> bool:
     return key in _TEXTUAL or not isinstance(from_json(body[key]), str)
 
 
-def _answer(value: Any, lost: Counter[str]) -> list[Any]:
+def _answer(value: Any, losses: Counter[str]) -> list[Any]:
     value = streams.merge(from_json(value))
     if isinstance(value, str):
         return [{"role": "assistant", "content": value}]
@@ -412,27 +415,27 @@ def _answer(value: Any, lost: Counter[str]) -> list[Any]:
         ):
             return [{"role": "assistant", "content": None, "tool_calls": value}]
         if value and all(isinstance(g, list) for g in value):
-            return _first(value, lost)
-        return [g for item in value for g in _answer(item, lost) or [item]]
-    return _answer_of(value, lost) if isinstance(value, dict) else []
+            return _first(value, losses)
+        return [g for item in value for g in _answer(item, losses) or [item]]
+    return _answer_of(value, losses) if isinstance(value, dict) else []
 
 
-def _first(items: list[Any], lost: Counter[str]) -> list[Any]:
+def _first(items: list[Any], losses: Counter[str]) -> list[Any]:
     """The first of several answers; the others are counted."""
-    lost["alternative"] += len(items[1:])
-    return [g for answer in items[:1] for g in _answer(answer, lost)]
+    losses["alternative"] += len(items[1:])
+    return [g for answer in items[:1] for g in _answer(answer, losses)]
 
 
-def _answer_of(body: Payload, lost: Counter[str]) -> list[Any]:
+def _answer_of(body: Payload, losses: Counter[str]) -> list[Any]:
     # From the most specific form to the most general: a later test would also match earlier forms
     # and read less of them.
     for key in ("choices", "candidates"):
         if isinstance(body.get(key), list) and body[key]:
-            return _first(body[key], lost)
+            return _first(body[key], losses)
     # LangChain nests generations per prompt of a batch; other APIs give a flat list.
     if isinstance(body.get("generations"), list) and body["generations"]:
-        first = body["generations"][0]
-        return _first(first if isinstance(first, list) else [first], lost)
+        generation = body["generations"][0]
+        return _first(generation if isinstance(generation, list) else [generation], losses)
     # The final state of a graph: the answer includes what was asked, and `_chat` removes the
     # repetition.
     if isinstance(from_json(body.get("messages")), list):
@@ -441,7 +444,7 @@ def _answer_of(body: Payload, lost: Counter[str]) -> list[Any]:
         inner = from_json(body.get(key))
         # LangChain's serialized objects also have a `content`; they are unwrapped by `read`.
         if isinstance(inner, dict) and body.get("type") != "constructor":
-            return _answer(inner if _is_message(inner) else {"role": "assistant", **inner}, lost)
+            return _answer(inner if _is_message(inner) else {"role": "assistant", **inner}, losses)
     if _is_message(body) or str(body.get("type", "")) in ITEMS:
         return [body]
     if isinstance(body.get("content"), list) or isinstance(body.get("parts"), list):
@@ -449,10 +452,10 @@ def _answer_of(body: Payload, lost: Counter[str]) -> list[Any]:
     # Wrappers of HTTP libraries and gateways, opened only after no known form fits.
     for key in (*_ANSWERS, "body"):
         if isinstance(from_json(body.get(key)), (dict, list)) and body[key]:
-            return _answer(body[key], lost)
+            return _answer(body[key], losses)
     if any(body.get(key) for key in ("tool_calls", "toolCalls")):
-        text = body.get("text") or body.get("content")
+        content = body.get("text") or body.get("content")
         calls = body.get("tool_calls") or body.get("toolCalls")
-        return [{"role": "assistant", "content": text, "tool_calls": calls}]
-    text = next((body[k] for k in _TEXTS if isinstance(body.get(k), str) and body[k]), None)
-    return [{"role": "assistant", "content": text}] if text else []
+        return [{"role": "assistant", "content": content, "tool_calls": calls}]
+    content = next((body[k] for k in _TEXTS if isinstance(body.get(k), str) and body[k]), None)
+    return [{"role": "assistant", "content": content}] if content else []

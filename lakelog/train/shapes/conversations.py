@@ -25,7 +25,7 @@ from lakelog.errors import ExportRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.train.losses import LOST, REASON, Losses
 from lakelog.train.recipe import Recipe
-from lakelog.train.selection import Selection, column_of, text_of
+from lakelog.train.selection import RowQuery, column_of, text_of
 from lakelog.train.shapes import chat_exports
 from lakelog.train.shapes.chat_exports import Line
 from lakelog.train.shapes.chats import Chat, chats
@@ -49,12 +49,12 @@ _FIXED = 6  # key, group, stratum, time, seq and data stand before the columns t
 _CALLS = '[{"id":"VARCHAR","type":"VARCHAR","function":{"name":"VARCHAR","arguments":"VARCHAR"}}]'
 
 
-def from_messages(selection: Selection, recipe: Recipe, losses: Losses) -> str:
+def from_messages(selection: RowQuery, recipe: Recipe, losses: Losses) -> str:
     """SQL of conversations whose events are single messages; others are counted in `losses`."""
     shape = recipe.shape
     role = f"lower({text_member(selection, recipe, 'role')})"
     content = text_member(selection, recipe, "content")
-    by = text_member(selection, recipe, "by")
+    key_sql = text_member(selection, recipe, "by")
     has_role = f"{role} IN ({', '.join(map(text_of, ROLES))})"
     # Counted in a query of its own before the rows are read: consent is needed for the loss of
     # events, and the main query groups them away.
@@ -93,7 +93,7 @@ def from_messages(selection: Selection, recipe: Recipe, losses: Losses) -> str:
         list(__seq0 ORDER BY __when, __seq0)::BIGINT[] AS __seqs, min(__when) AS __time,
         max(__when) AS __until, any_value(__grouped ORDER BY __when, __seq0) AS __group,
         any_value(__strata ORDER BY __when, __seq0) AS __stratum, min(__seq0)::BIGINT AS __at
-    FROM (SELECT {by} AS __key, {message} AS __message, {tools} AS __tools,
+    FROM (SELECT {key_sql} AS __key, {message} AS __message, {tools} AS __tools,
             {selection.time}::TIMESTAMPTZ AS __when,
             {selection.seq} AS __seq0, {_group(selection, recipe)} AS __grouped,
             {stratum_sql(selection, recipe)} AS __strata{inner}
@@ -102,13 +102,13 @@ def from_messages(selection: Selection, recipe: Recipe, losses: Losses) -> str:
     """
 
 
-def _count_unknown(selection: Selection, has_role: str, losses: Losses) -> None:
+def _count_unknown(selection: RowQuery, has_role: str, losses: Losses) -> None:
     sql = f"SELECT count(*), min({selection.seq}) FROM ({selection.sql}) WHERE NOT {has_role}"
-    count, first = selection.session.sql(sql, digest=selection.digest).fetchall()[0]
-    losses.add("unknown_role", count, f"seq {first}" if first is not None else None)
+    count, first_seq = selection.session.sql(sql, at=selection.digest).fetchall()[0]
+    losses.add("unknown_role", count, f"seq {first_seq}" if first_seq is not None else None)
 
 
-def from_payloads(selection: Selection, recipe: Recipe, losses: Losses) -> pa.RecordBatchReader:
+def from_payloads(selection: RowQuery, recipe: Recipe, losses: Losses) -> pa.RecordBatchReader:
     """Conversations out of payloads, in order of their keys, as Arrow.
 
     Events that no chat can be read from are counted in `losses`.
@@ -143,7 +143,7 @@ def from_payloads(selection: Selection, recipe: Recipe, losses: Losses) -> pa.Re
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def _first_event_columns(selection: Selection, recipe: Recipe) -> list[str]:
+def _first_event_columns(selection: RowQuery, recipe: Recipe) -> list[str]:
     """Columns that a conversation has from its first event, besides its group and its time."""
     own_columns = {"conversation", "messages", "tools", "time"}
     if recipe.split["group"]:
@@ -155,50 +155,50 @@ def _is_timed(recipe: Recipe) -> bool:
     return recipe.split["before"] is not None or "time" in map(column_of, recipe.shape["keep"])
 
 
-def _has_weights(selection: Selection) -> bool:
+def _has_weights(selection: RowQuery) -> bool:
     """Whether some message may be one that is not to be learnt."""
-    found = "regexp_matches(data::VARCHAR, '\"weight\\\\?\" *: *0')"
-    sql = f"SELECT coalesce(bool_or({found}), false) FROM ({selection.sql})"
-    return bool(selection.session.sql(sql, digest=selection.digest).fetchall()[0][0])
+    has_weight = "regexp_matches(data::VARCHAR, '\"weight\\\\?\" *: *0')"
+    sql = f"SELECT coalesce(bool_or({has_weight}), false) FROM ({selection.sql})"
+    return bool(selection.session.sql(sql, at=selection.digest).fetchall()[0][0])
 
 
 def _schema(recipe: Recipe, extra: list[pa.Field], *, weighted: bool) -> pa.Schema:
-    text, when = pa.string(), pa.timestamp("us", "UTC")
+    string, instant = pa.string(), pa.timestamp("us", "UTC")
     # Must be equal to TYPE: the SQL path and this one produce the same columns, and `trim` runs
     # over both.
     call = pa.struct(
         [
-            ("id", text),
-            ("type", text),
-            ("function", pa.struct([("name", text), ("arguments", text)])),
+            ("id", string),
+            ("type", string),
+            ("function", pa.struct([("name", string), ("arguments", string)])),
         ]
     )
     message = pa.struct(
         [
-            ("role", text),
-            ("content", text),
-            ("name", text),
+            ("role", string),
+            ("content", string),
+            ("name", string),
             ("tool_calls", pa.list_(call)),
-            ("tool_call_id", text),
+            ("tool_call_id", string),
             # Only where it says something: most sets have rows as they always were.
             *([("weight", pa.int64())] if weighted else []),
         ]
     )
-    fields = [("conversation", text), ("messages", pa.list_(message)), ("tools", text)]
+    fields = [("conversation", string), ("messages", pa.list_(message)), ("tools", string)]
     if recipe.split["group"]:
-        fields.append((column_of(recipe.split["group"]), text))
+        fields.append((column_of(recipe.split["group"]), string))
     # Group before carried columns before time, the order of the SQL path.
     fields += extra
     if _is_timed(recipe):
-        fields.append(("time", when))
+        fields.append(("time", instant))
     hidden = [
         ("__seqs", pa.list_(pa.int64())),
-        ("__time", when),
-        ("__until", when),
-        ("__group", text),
-        ("__stratum", text),
+        ("__time", instant),
+        ("__until", instant),
+        ("__group", string),
+        ("__stratum", string),
         ("__at", pa.int64()),
-        (LOST, text),
+        (LOST, string),
     ]
     return pa.schema([*fields, *hidden])
 
@@ -210,9 +210,9 @@ class _Thread:
     messages: list[ChatMessage]
     events: list[Any]
     tools: list[ToolSchema]
-    lost: Counter[str]
+    losses: Counter[str]
     columns: Payload
-    side: str = ""
+    side_chain: str = ""
     lines: list[Line] = field(default_factory=list)
     """The tree of a session, of which the messages are one branch."""
 
@@ -238,27 +238,29 @@ class _Conversation:
                     thread.messages, chat.messages
                 ):
                     if len(chat.messages) >= len(thread.messages):
-                        thread.messages, thread.lost = chat.messages, chat.lost
+                        thread.messages, thread.losses = chat.messages, chat.losses
                     self._extend(thread, chat, event)
                     return
         elif self._threads:
             # A fragment names no thread, so it continues the latest one.
             thread = self._threads[-1]
             thread.messages = [*thread.messages, *chat.messages]
-            thread.lost = thread.lost + chat.lost
+            thread.losses = thread.losses + chat.losses
             self._extend(thread, chat, event)
             return
-        self._threads.append(_Thread(chat.messages, [event], chat.tools, chat.lost, carry))
+        self._threads.append(_Thread(chat.messages, [event], chat.tools, chat.losses, carry))
 
     def _add_line(self, line: Line, chat: Chat, event: Any, carry: Payload) -> None:
         """Add a line of a session to its tree; each side chain has its own."""
-        thread = next((t for t in self._threads if t.lines and t.side == chat.side), None)
+        thread = next(
+            (t for t in self._threads if t.lines and t.side_chain == chat.side_chain), None
+        )
         if thread is None:
-            thread = _Thread([], [], [], Counter(), carry, chat.side)
+            thread = _Thread([], [], [], Counter(), carry, chat.side_chain)
             self._threads.append(thread)
         thread.lines.append(line)
         thread.events.append(event)
-        thread.lost = thread.lost + chat.lost
+        thread.losses = thread.losses + chat.losses
 
     def _extend(self, thread: _Thread, chat: Chat, event: Any) -> None:
         thread.events = [*thread.events, event]
@@ -275,7 +277,7 @@ class _Conversation:
             # Spans of one trace need not have times; the row then has none, and a cutoff refuses it
             # with a message.
             times = [t for t, _ in thread.events if t is not None]
-            first, last = (min(times), max(times)) if times else (None, None)
+            start, end = (min(times), max(times)) if times else (None, None)
             seqs = sorted({s for _, s in thread.events if s is not None})
             # Separate threads of one key need separate names; the group stays the key, so they
             # share a split.
@@ -288,15 +290,15 @@ class _Conversation:
                     # generated ids would make equal messages differ.
                     "messages": pair_calls(_learnt(thread)),
                     "tools": orjson.dumps(thread.tools).decode() if thread.tools else None,
-                    "time": first,
+                    "time": start,
                     column_of(recipe.split["group"]): self.group,
                     "__seqs": seqs,
-                    "__time": first,
-                    "__until": last,
+                    "__time": start,
+                    "__until": end,
                     "__group": self.group,
                     "__stratum": self.stratum,
                     "__at": seqs[0] if seqs else None,
-                    LOST: orjson.dumps(thread.lost).decode() if thread.lost else None,
+                    LOST: orjson.dumps(thread.losses).decode() if thread.losses else None,
                 }
             )
         return rows
@@ -315,8 +317,8 @@ def _learnt(thread: _Thread) -> list[ChatMessage]:
     end = max(answers, default=0)
     if not end:  # a conversation without an answer
         return [message for message in messages if message["role"] != "assistant"]
-    thread.lost["trailing"] += len(messages) - end
-    thread.lost = +thread.lost
+    thread.losses["trailing"] += len(messages) - end
+    thread.losses = +thread.losses
     return messages[:end]
 
 
@@ -335,11 +337,13 @@ def _conversations(reader: pa.RecordBatchReader, losses: Losses) -> Iterator[_Co
             for chat in parsed_chats:
                 # Events without a key of their own belong to their trace; without either, each is a
                 # conversation by itself.
-                own = key if key is not None else chat.trace
-                if current is None or current.key != own or own is None:
+                own_key = key if key is not None else chat.trace
+                if current is None or current.key != own_key or own_key is None:
                     if current is not None:
                         yield current
-                    current = _Conversation(own, group if group is not None else own, stratum)
+                    current = _Conversation(
+                        own_key, group if group is not None else own_key, stratum
+                    )
                 current.add(chat, (time, seq), dict(zip(names, carry, strict=True)))
     if current is not None:
         yield current
@@ -409,7 +413,7 @@ def _distinct_sql(items: str, value: str) -> str:
     return f"coalesce({ids}, []::VARCHAR[])"
 
 
-def _group(selection: Selection, recipe: Recipe) -> str:
+def _group(selection: RowQuery, recipe: Recipe) -> str:
     return (
         group_sql(selection, recipe)
         if recipe.split["group"]

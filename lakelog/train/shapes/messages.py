@@ -46,25 +46,25 @@ ITEMS = CALLS | REPLIES | REASONING | BUILTIN
 """Items of OpenAI's Responses that stand beside messages, not in them."""
 
 
-def read(value: Any, lost: Counter[str]) -> list[ChatMessage]:
+def read(value: Any, losses: Counter[str]) -> list[ChatMessage]:
     """Return the messages that something in any dialect is; count what they are without."""
     if _is_pair(value):
         value = {"role": value[0], "content": value[1]}
     if not isinstance(value, dict):
-        lost["other_message"] += 1
+        losses["other_message"] += 1
         return []
     value = _unwrap(value)
-    kind = str(value.get("type", ""))
+    item_type = str(value.get("type", ""))
     # Items of OpenAI's Responses have a type and no role; with a role they are messages that happen
     # to share a type name.
-    if kind in ITEMS and "role" not in value:
-        return _Turns("assistant", None, lost).convert([value])
-    named = value.get("role") or value.get("from") or value.get("type") or ""
-    role = ROLES.get(str(named).lower(), "")
+    if item_type in ITEMS and "role" not in value:
+        return _Turns("assistant", None, losses).convert([value])
+    speaker = value.get("role") or value.get("from") or value.get("type") or ""
+    role = ROLES.get(str(speaker).lower(), "")
     if not role:
-        lost["other_message"] += 1
+        losses["other_message"] += 1
         return []
-    return _message(value, role, lost)
+    return _message(value, role, losses)
 
 
 def _is_pair(value: Any) -> bool:
@@ -95,67 +95,67 @@ def _as_role(fields: Payload, name: str) -> Payload:
     return {} if fields.get("role") else {"role": name}
 
 
-def _message(fields: Payload, role: str, lost: Counter[str]) -> list[ChatMessage]:
+def _message(fields: Payload, role: str, losses: Counter[str]) -> list[ChatMessage]:
     content = parts_from_json(fields.get("content", fields.get("value", fields.get("text"))))
-    parts = fields.get("parts", content if isinstance(content, list) else None)
+    items = fields.get("parts", content if isinstance(content, list) else None)
     answer_to = id_of(fields, ("tool_call_id", "toolCallId"))
     if role == "tool" and answer_to is None and isinstance(fields.get("id"), str):
         answer_to = fields["id"]  # OpenTelemetry's tool messages name the call so
-    named = fields.get("name") or fields.get("tool_name")
-    turns = _Turns(role, named if isinstance(named, str) else None, lost, answer_to)
+    tool_name = fields.get("name") or fields.get("tool_name")
+    turns = _Turns(role, tool_name if isinstance(tool_name, str) else None, losses, answer_to)
     # ShareGPT writes a call as a turn from function_call whose value is JSON.
     if isinstance(content, str) and str(fields.get("from", fields.get("role"))) == "function_call":
-        parts, content = [*_as_list(from_json(content))], None
-        turns.calls += calls(parts)
-        parts = []
+        items, content = [*_as_list(from_json(content))], None
+        turns.calls += calls(items)
+        items = []
     elif isinstance(content, str) and role in ("assistant", "tool") and is_calls(content):
         # Some frameworks log calls as the text of a message.
-        turns.role, parts = "assistant", []
+        turns.role, items = "assistant", []
         turns.calls += calls(from_json(content))
-    if not isinstance(parts, list):
-        parts = [] if content is None else [as_text(content)]
+    if not isinstance(items, list):
+        items = [] if content is None else [as_text(content)]
     # OpenAI's audio answers and Ollama's images are fields next to the content.
     for medium, field_name in (("audio", "audio"), ("image", "images")):
         media = fields.get(field_name)
         for medium_part in _as_list(media) if media else []:
-            parts = [*parts, {"type": medium, "transcript": _transcript(medium_part)}]
+            items = [*items, {"type": medium, "transcript": _transcript(medium_part)}]
     # A refusal is the answer if there is no other content.
-    if not parts and isinstance(fields.get("refusal"), str):
-        parts = [fields["refusal"]]
-    _count_fields(fields, lost)
-    messages = turns.convert(parts, _calls_in_fields(fields))
+    if not items and isinstance(fields.get("refusal"), str):
+        items = [fields["refusal"]]
+    _count_fields(fields, losses)
+    messages = turns.convert(items, _calls_in_fields(fields))
     # OpenAI's fine-tuning format: what has no weight is context, not to be learnt.
     if role == "assistant" and fields.get("weight") == 0:
         messages = [{**message, "weight": 0} for message in messages]
     return messages
 
 
-def _count_fields(given: Payload, lost: Counter[str]) -> None:
+def _count_fields(message: Payload, losses: Counter[str]) -> None:
     """Count what a message says of itself in fields that a row has no place for."""
     for key in ("reasoning_content", "reasoning", "thinking"):
-        lost["reasoning"] += bool(given.get(key))
-    lost["builtin_call"] += len(list_from_json(given.get("invalid_tool_calls")))
-    more = given.get("additional_kwargs")
-    fields = {**given, **(more if isinstance(more, dict) else {})}
+        losses["reasoning"] += bool(message.get(key))
+    losses["builtin_call"] += len(list_from_json(message.get("invalid_tool_calls")))
+    extra = message.get("additional_kwargs")
+    fields = {**message, **(extra if isinstance(extra, dict) else {})}
     handled = _READ | _METADATA
-    other = (
+    unread = (
         k for k, v in fields.items() if k not in handled and v not in (None, "", [], {}, False)
     )
-    lost["field"] += sum(not k.startswith(("gen_ai.", "llm.")) for k in other)
+    losses["field"] += sum(not k.startswith(("gen_ai.", "llm.")) for k in unread)
 
 
 def _calls_in_fields(fields: Payload) -> list[ChatMessage]:
     """The calls that stand beside a message's content, the same ones once."""
-    more = fields["additional_kwargs"] if isinstance(fields.get("additional_kwargs"), dict) else {}
-    for holder in (fields, more):
+    extra = fields["additional_kwargs"] if isinstance(fields.get("additional_kwargs"), dict) else {}
+    for holder in (fields, extra):
         for key in ("tool_calls", "toolCalls", "function_call"):
             if tool_calls := calls(from_json(holder.get(key))):
                 return tool_calls
     return []
 
 
-def _transcript(part: Any) -> str | None:
-    return part.get("transcript") if isinstance(part, dict) else None
+def _transcript(medium_part: Any) -> str | None:
+    return medium_part.get("transcript") if isinstance(medium_part, dict) else None
 
 
 @dataclass
@@ -164,91 +164,95 @@ class _Turns:
 
     role: str
     name: str | None
-    lost: Counter[str]
+    losses: Counter[str]
     answer_to: str | None = None
-    texts: list[str] = field(default_factory=list)
+    passages: list[str] = field(default_factory=list)
     calls: list[ChatMessage] = field(default_factory=list)
     messages: list[ChatMessage] = field(default_factory=list)
 
     def convert(
-        self, parts: list[Any], more_calls: list[ChatMessage] | None = None
+        self, items: list[Any], more_calls: list[ChatMessage] | None = None
     ) -> list[ChatMessage]:
         """Return the messages of the parts, and of the calls that stand beside them."""
-        for part in parts:
-            self._take(part)
+        for item in items:
+            self._take(item)
         # LangChain gives a call of Anthropic both as a part and as a field; ids tell them apart
         # from two calls of one function.
-        seen = {(c["id"], c["function"]["name"]) for c in self.calls if c["id"]}
-        self.calls += [c for c in more_calls or [] if (c["id"], c["function"]["name"]) not in seen]
+        known_calls = {(c["id"], c["function"]["name"]) for c in self.calls if c["id"]}
+        self.calls += [
+            c for c in more_calls or [] if (c["id"], c["function"]["name"]) not in known_calls
+        ]
         self._flush()
         return self.messages
 
-    def _take(self, part: Any) -> None:
-        if isinstance(part, str):
-            self.texts.append(part)
+    def _take(self, item: Any) -> None:
+        if isinstance(item, str):
+            self.passages.append(item)
             return
-        if not isinstance(part, dict):
-            self.lost["other_part"] += 1
+        if not isinstance(item, dict):
+            self.losses["other_part"] += 1
             return
-        kind, inner = kind_of(part)
-        if kind == "call":
+        part_type, inner = kind_of(item)
+        if part_type == "call":
             self.calls += calls([inner])
-        elif kind == "invocation":
+        elif part_type == "invocation":
             self.calls += calls([inner])
             if reply_of(inner) is not None:
                 self._reply(inner)
-        elif kind == "reply":
+        elif part_type == "reply":
             self._reply(inner)
-        elif kind == "text":
-            self.texts.append(inner)
-            self.lost["field"] += sum(bool(part[key]) for key in part if key not in PART_FIELDS)
-        elif kind == "parts":
+        elif part_type == "text":
+            self.passages.append(inner)
+            self.losses["field"] += sum(bool(item[key]) for key in item if key not in PART_FIELDS)
+        elif part_type == "parts":
             for inner_part in inner:
                 self._take(inner_part)
-        elif kind != "silent":
-            self._lose(kind, part)
+        elif part_type != "silent":
+            self._lose(part_type, item)
 
-    def _lose(self, kind: str, part: Payload) -> None:
-        self.lost[kind] += 1
-        if kind in ("image", "audio", "video", "file"):
-            self.texts.append(f"<{kind}>")
-            if isinstance(part.get("transcript"), str):
-                self.texts.append(part["transcript"])
+    def _lose(self, loss: str, item: Payload) -> None:
+        self.losses[loss] += 1
+        if loss in ("image", "audio", "video", "file"):
+            self.passages.append(f"<{loss}>")
+            if isinstance(item.get("transcript"), str):
+                self.passages.append(item["transcript"])
 
-    def _reply(self, part: Payload) -> None:
+    def _reply(self, result_part: Payload) -> None:
         """Put a tool's result behind what was said before it."""
         # The result ends the text and calls before it, or they would be put behind it.
         self._flush()
-        name = part.get("name") or part.get("toolName")
-        answer_to = id_of(part, CALL_IDS)
-        inner = _Turns("tool", name if isinstance(name, str) else None, self.lost, answer_to)
-        self.lost["tool_error"] += bool(part.get("is_error")) or part.get("status") == "error"
-        value = reply_of(part)
+        name = result_part.get("name") or result_part.get("toolName")
+        answer_to = id_of(result_part, CALL_IDS)
+        inner = _Turns("tool", name if isinstance(name, str) else None, self.losses, answer_to)
+        self.losses["tool_error"] += (
+            bool(result_part.get("is_error")) or result_part.get("status") == "error"
+        )
+        value = reply_of(result_part)
         if are_parts(value):
             for inner_part in value:
                 inner._take(inner_part)
         else:
-            inner.texts.append(as_text("" if value is None else value))
-        content = "\n".join(filter(None, inner.texts))
+            inner.passages.append(as_text("" if value is None else value))
+        content = "\n".join(filter(None, inner.passages))
         self.messages.append(_as_message("tool", content, inner.name, [], answer_to))
 
     def _flush(self) -> None:
-        content = "\n".join(filter(None, self.texts))
+        content = "\n".join(filter(None, self.passages))
         # An empty tool result is still a result: without it its call would be broken.
         if content or self.calls or (self.role == "tool" and self.answer_to):
             # A tool message that turns out to hold calls answers nothing.
-            named = None if self.calls and self.role == "tool" else self.answer_to
-            self.messages.append(_as_message(self.role, content, self.name, self.calls, named))
-        self.texts, self.calls = [], []
+            call_id = None if self.calls and self.role == "tool" else self.answer_to
+            self.messages.append(_as_message(self.role, content, self.name, self.calls, call_id))
+        self.passages, self.calls = [], []
 
 
 def _as_message(
     role: str, content: str, name: str | None, tool_calls: list[ChatMessage], answer_to: str | None
 ) -> ChatMessage:
-    text = content if role == "tool" else content or None
+    message_text = content if role == "tool" else content or None
     return {
         "role": role,
-        "content": text,
+        "content": message_text,
         "name": name,
         "tool_calls": tool_calls or None,
         "tool_call_id": answer_to,
@@ -268,12 +272,12 @@ def pair_calls(messages: list[ChatMessage]) -> list[ChatMessage]:
     open_calls: list[tuple[str, str]] = []
     for place, message in enumerate(messages):
         if message["tool_calls"]:
-            named = [
+            identified = [
                 {**call, "id": call["id"] or f"call_{place}_{number}"}
                 for number, call in enumerate(message["tool_calls"])
             ]
-            open_calls += [(call["id"], call["function"]["name"]) for call in named]
-            message = {**message, "tool_calls": named}
+            open_calls += [(call["id"], call["function"]["name"]) for call in identified]
+            message = {**message, "tool_calls": identified}
         elif message["role"] == "tool":
             message = _link_reply(message, open_calls)
         result.append(message)

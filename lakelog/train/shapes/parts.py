@@ -51,58 +51,64 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def kind_of(part: Payload) -> tuple[str, Any]:
+def kind_of(item: Payload) -> tuple[str, Any]:
     """Return what a part is, and the value that is read of it."""
-    kind = str(part.get("type", ""))
+    part_type = str(item.get("type", ""))
     # Gemini and Bedrock have no type; the one key of the part says what it is.
     for key in ("functionCall", "function_call", "toolUse"):
-        if isinstance(part.get(key), dict):
-            return "call", part[key]
+        if isinstance(item.get(key), dict):
+            return "call", item[key]
     for key in ("functionResponse", "function_response", "toolResult"):
-        if isinstance(part.get(key), dict):
-            return "reply", part[key]
-    if kind in CALLS:
-        return "call", part
-    if kind in REPLIES:
-        return "reply", part
-    if kind == "tool-invocation" and isinstance(part.get("toolInvocation"), dict):
-        return "invocation", part["toolInvocation"]
+        if isinstance(item.get(key), dict):
+            return "reply", item[key]
+    if part_type in CALLS:
+        return "call", item
+    if part_type in REPLIES:
+        return "reply", item
+    if part_type == "tool-invocation" and isinstance(item.get("toolInvocation"), dict):
+        return "invocation", item["toolInvocation"]
     # The AI SDK 5 puts the tool's name into the type.
-    if kind.startswith("tool-") and "toolCallId" in part:
-        return "invocation", {"toolName": kind.removeprefix("tool-"), **part}
+    if part_type.startswith("tool-") and "toolCallId" in item:
+        return "invocation", {"toolName": part_type.removeprefix("tool-"), **item}
     # Before text: a thought of Gemini is a text part with a flag.
-    if kind in REASONING or part.get("thought") is True or "reasoningContent" in part:
+    if part_type in REASONING or item.get("thought") is True or "reasoningContent" in item:
         return "reasoning", None
-    if kind in BUILTIN or kind.endswith("_tool_result") or not BUILTIN.isdisjoint(part):
+    if part_type in BUILTIN or part_type.endswith("_tool_result") or not BUILTIN.isdisjoint(item):
         return "builtin_call", None
-    if medium := _medium_of(part, kind):
+    if medium := _medium_of(item, part_type):
         return medium, None
-    return _textual(part, kind)
+    return _textual(item, part_type)
 
 
-def _textual(part: Payload, kind: str) -> tuple[str, Any]:
-    if kind in _TEXTS or not kind:
+def _textual(item: Payload, part_type: str) -> tuple[str, Any]:
+    if part_type in _TEXTS or not part_type:
         for key in ("text", "content", "refusal"):
-            if isinstance(part.get(key), str):
-                return "text", part[key]
-    guarded = part.get("guardContent") or part.get("citationsContent")
+            if isinstance(item.get(key), str):
+                return "text", item[key]
+    guarded = item.get("guardContent") or item.get("citationsContent")
     if isinstance(guarded, dict):
         inner = guarded.get("content", guarded.get("text"))
         return "parts", inner if isinstance(inner, list) else [inner]
-    if "json" in part:
-        return "text", as_text(part["json"])
-    return ("silent" if kind in _SILENT or not _SILENT.isdisjoint(part) else "other_part"), None
+    if "json" in item:
+        return "text", as_text(item["json"])
+    return (
+        "silent" if part_type in _SILENT or not _SILENT.isdisjoint(item) else "other_part"
+    ), None
 
 
-def _medium_of(part: Payload, kind: str) -> str | None:
+def _medium_of(item: Payload, part_type: str) -> str | None:
     """Return image, audio, video or file for a part that is one."""
-    key = kind if kind in _MEDIA else next((k for k in _MEDIA if isinstance(part.get(k), dict)), "")
+    key = (
+        part_type
+        if part_type in _MEDIA
+        else next((k for k in _MEDIA if isinstance(item.get(k), dict)), "")
+    )
     if not key:
         return None
-    body = part.get(key) if isinstance(part.get(key), dict) else {}
+    body = item.get(key) if isinstance(item.get(key), dict) else {}
     names = ("mime_type", "mimeType", "mediaType", "media_type", "modality")
     mime_type = next(
-        (h[n] for h in (part, body or {}) for n in names if isinstance(h.get(n), str)), ""
+        (h[n] for h in (item, body or {}) for n in names if isinstance(h.get(n), str)), ""
     )
     # The MIME type is more exact than the part's name: Gemini's inlineData may be any medium.
     medium = mime_type.split("/")[0].lower()
@@ -112,15 +118,17 @@ def _medium_of(part: Payload, kind: str) -> str | None:
 CALL_IDS = tuple(_WORDS["call_ids"])
 
 
-def id_of(part: Payload, names: tuple[str, ...]) -> str | None:
+def id_of(fields: Payload, names: tuple[str, ...]) -> str | None:
     """Return the first id that stands under one of the names, as text."""
-    ids = (part.get(name) for name in names)
+    ids = (fields.get(name) for name in names)
     return next((str(f) for f in ids if f), None)
 
 
-def reply_of(part: Payload) -> Any:
+def reply_of(fields: Payload) -> Any:
     """What a tool answered; the AI SDK says its type beside it."""
-    value = next((part[k] for k in ("result", "response", "content", "output") if k in part), None)
+    value = next(
+        (fields[k] for k in ("result", "response", "content", "output") if k in fields), None
+    )
     if isinstance(value, dict) and set(value) == {"type", "value"}:
         return value["value"]
     return value
@@ -176,8 +184,8 @@ def _in_order(value: Any) -> Iterator[Any]:
     yield from value if isinstance(value, list) else ()
 
 
-def is_calls(text: str) -> bool:
+def is_calls(content: str) -> bool:
     """Whether a text is a JSON list of tool calls, as some frameworks write them."""
-    if not text.startswith('[{"') or '"function"' not in text:
+    if not content.startswith('[{"') or '"function"' not in content:
         return False
-    return bool(calls(from_json(text)))
+    return bool(calls(from_json(content)))

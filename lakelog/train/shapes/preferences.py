@@ -11,7 +11,7 @@ repeat it, it is what both answers begin with.
 from __future__ import annotations
 
 from lakelog.train.recipe import Recipe
-from lakelog.train.selection import Selection
+from lakelog.train.selection import RowQuery
 from lakelog.train.shapes.rows import (
     carry_columns,
     group_sql,
@@ -26,12 +26,12 @@ _MESSAGES = '[{"role":"VARCHAR","content":"VARCHAR"}]'
 _IS_PAIR = "len(prompt) > 0 AND len(chosen) > 0 AND len(rejected) > 0"
 
 
-def preference(selection: Selection, recipe: Recipe) -> str:
+def preference(selection: RowQuery, recipe: Recipe) -> str:
     """Columns `prompt, chosen, rejected`, with scores where there are some."""
     return (_from_scores if recipe.shape["response"] else _from_pairs)(selection, recipe)
 
 
-def preference_lost(selection: Selection, recipe: Recipe) -> str:
+def preference_lost(selection: RowQuery, recipe: Recipe) -> str:
     """SQL that counts, by reason, the events and prompts that `preference` leaves out."""
     if recipe.shape["response"]:
         return _lost_scores(selection, recipe)
@@ -42,11 +42,11 @@ def preference_lost(selection: Selection, recipe: Recipe) -> str:
             "chosen = rejected",
         )
     else:
-        prompt, chosen, rejected = (text_member(selection, recipe, name) for name in _PAIR)
+        prompt, better, rejected = (text_member(selection, recipe, name) for name in _PAIR)
         source, is_complete, are_equal = (
             selection.sql,
-            _are_given(prompt, chosen, rejected),
-            f"{chosen} = {rejected}",
+            _are_given(prompt, better, rejected),
+            f"{better} = {rejected}",
         )
     return (
         f"SELECT count(*) FILTER (NOT ({is_complete})) AS no_pair,"
@@ -54,7 +54,7 @@ def preference_lost(selection: Selection, recipe: Recipe) -> str:
     )
 
 
-def _lost_scores(selection: Selection, recipe: Recipe) -> str:
+def _lost_scores(selection: RowQuery, recipe: Recipe) -> str:
     prompt, response = (text_member(selection, recipe, name) for name in ("prompt", "response"))
     score = member(selection, recipe, "score")
     is_complete = f"{_are_given(prompt, response)} AND ({score}) IS NOT NULL"
@@ -71,20 +71,20 @@ def _are_given(*values: str) -> str:
     return " AND ".join(f"coalesce(trim({value}), '') <> ''" for value in values)
 
 
-def _is_conversational(selection: Selection, recipe: Recipe) -> bool:
+def _is_conversational(selection: RowQuery, recipe: Recipe) -> bool:
     """Whether an answer of some event is a list of messages."""
-    chosen = text_member(selection, recipe, "chosen")
-    sql = f"SELECT coalesce(bool_or({_is_list(chosen)}), false) FROM ({selection.sql})"
-    return bool(selection.session.sql(sql, digest=selection.digest).fetchall()[0][0])
+    better = text_member(selection, recipe, "chosen")
+    sql = f"SELECT coalesce(bool_or({_is_list(better)}), false) FROM ({selection.sql})"
+    return bool(selection.session.sql(sql, at=selection.digest).fetchall()[0][0])
 
 
-def _is_list(text: str) -> str:
+def _is_list(value_sql: str) -> str:
     """SQL that says whether a text is a JSON list of objects with a role."""
-    is_json = f"starts_with(ltrim({text}), '[') AND json_valid({text})"
-    return f"CASE WHEN {is_json} THEN json_exists({text}, '$[0].role') ELSE false END"
+    is_json = f"starts_with(ltrim({value_sql}), '[') AND json_valid({value_sql})"
+    return f"CASE WHEN {is_json} THEN json_exists({value_sql}, '$[0].role') ELSE false END"
 
 
-def _conversations(selection: Selection, recipe: Recipe) -> str:
+def _conversations(selection: RowQuery, recipe: Recipe) -> str:
     """SQL of pairs of conversations, the prompt cut off both answers, besides all columns."""
     names = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
     lists = []
@@ -111,26 +111,26 @@ def _conversations(selection: Selection, recipe: Recipe) -> str:
     """
 
 
-def _from_pairs(selection: Selection, recipe: Recipe) -> str:
+def _from_pairs(selection: RowQuery, recipe: Recipe) -> str:
     carried = carry_columns(selection, recipe, {*_PAIR, "label"})
     if _is_conversational(selection, recipe):
-        where = f"{_IS_PAIR} AND chosen <> rejected"
+        condition = f"{_IS_PAIR} AND chosen <> rejected"
         source = _conversations(selection, recipe)
-        return rows_sql(selection, recipe, [*_PAIR, *carried], where, source)
+        return rows_sql(selection, recipe, [*_PAIR, *carried], condition, source)
     values = {name: text_member(selection, recipe, name) for name in _PAIR}
     columns = [f"{value} AS {name}" for name, value in values.items()]
-    where = f"{_are_given(*values.values())} AND {values['chosen']} <> {values['rejected']}"
-    return rows_sql(selection, recipe, [*columns, *carried], where)
+    condition = f"{_are_given(*values.values())} AND {values['chosen']} <> {values['rejected']}"
+    return rows_sql(selection, recipe, [*columns, *carried], condition)
 
 
-def _from_scores(selection: Selection, recipe: Recipe) -> str:
+def _from_scores(selection: RowQuery, recipe: Recipe) -> str:
     prompt, response, score = (
         member(selection, recipe, name) for name in ("prompt", "response", "score")
     )
     # The time is that of the latest answer, see below.
     extra = carry_columns(selection, recipe, {"prompt", "chosen", "rejected", "time"})
-    listed = [e.rpartition(" AS ")[2] for e in extra]
-    carried_values = "".join(f", any_value({n} ORDER BY time, seq) AS {n}" for n in listed)
+    names = [e.rpartition(" AS ")[2] for e in extra]
+    carried_values = "".join(f", any_value({n} ORDER BY time, seq) AS {n}" for n in names)
     # The latest answer dates the pair: before it the comparison was not known.
     if recipe.split["before"] is not None:
         carried_values += ", max(time) AS time"

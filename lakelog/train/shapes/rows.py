@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lakelog.train.recipe import Recipe
-from lakelog.train.selection import Selection, column_of, quoted
+from lakelog.train.selection import RowQuery, column_of, quoted
 
-ShapeSql = Callable[[Selection, Recipe], str]
+ShapeSql = Callable[[RowQuery, Recipe], str]
 """SQL of a shape's rows over a selection, or of the counts, by reason, of what it leaves out."""
 
 
-def member(selection: Selection, recipe: Recipe, key: str) -> str:
+def member(selection: RowQuery, recipe: Recipe, key: str) -> str:
     """SQL of the column or path that a key of [shape] names."""
     return selection.value(recipe.shape[key], f"[shape] {key}")
 
 
-def text_member(selection: Selection, recipe: Recipe, key: str) -> str:
+def text_member(selection: RowQuery, recipe: Recipe, key: str) -> str:
     """The same as text."""
     return f"({member(selection, recipe, key)})::VARCHAR"
 
 
-def group_sql(selection: Selection, recipe: Recipe) -> str:
+def group_sql(selection: RowQuery, recipe: Recipe) -> str:
     """SQL of the group of a row, null without one."""
     return _split_column(selection, recipe.split["group"], "group")
 
 
-def stratum_sql(selection: Selection, recipe: Recipe) -> str:
+def stratum_sql(selection: RowQuery, recipe: Recipe) -> str:
     """SQL of the stratum of a row, null without one."""
     stratum = recipe.split["stratify"]
     if stratum == "label" and recipe.kind in ("events", "classification"):
@@ -34,12 +34,12 @@ def stratum_sql(selection: Selection, recipe: Recipe) -> str:
     return _split_column(selection, stratum, "stratify")
 
 
-def _split_column(selection: Selection, name: str | None, key: str) -> str:
+def _split_column(selection: RowQuery, name: str | None, key: str) -> str:
     return f"({selection.value(name, f'[split] {key}') if name else 'NULL'})::VARCHAR"
 
 
 def rows_sql(
-    selection: Selection, recipe: Recipe, columns: list[str], where: str, source: str = ""
+    selection: RowQuery, recipe: Recipe, columns: list[str], condition: str, source: str = ""
 ) -> str:
     """SQL of rows that are one event each: their columns, and the hidden ones of every shape."""
     seq, time = selection.seq, f"{selection.time}::TIMESTAMPTZ"
@@ -47,11 +47,11 @@ def rows_sql(
         f"SELECT {', '.join(columns)}, [{seq}]::BIGINT[] AS __seqs, {time} AS __time,"
         f" {time} AS __until, {group_sql(selection, recipe)} AS __group,"
         f" {stratum_sql(selection, recipe)} AS __stratum, {seq}::BIGINT AS __at"
-        f" FROM ({source or selection.sql}) WHERE {where}"
+        f" FROM ({source or selection.sql}) WHERE {condition}"
     )
 
 
-def events(selection: Selection, recipe: Recipe) -> str:
+def events(selection: RowQuery, recipe: Recipe) -> str:
     """The columns of the selection as they are, and the group where that is a path."""
     columns = [quoted(name) for name in selection.columns]
     for key in ("group", "stratify"):
@@ -62,14 +62,14 @@ def events(selection: Selection, recipe: Recipe) -> str:
     return rows_sql(selection, recipe, columns, "true")
 
 
-def text(selection: Selection, recipe: Recipe) -> str:
+def text(selection: RowQuery, recipe: Recipe) -> str:
     """A column `text`, and what is kept beside it; rows without text are left out."""
     message = text_member(selection, recipe, "text")
     columns = [f"{message} AS text", *carry_columns(selection, recipe, {"text"})]
     return rows_sql(selection, recipe, columns, f"trim({message}) <> ''")
 
 
-def classification(selection: Selection, recipe: Recipe) -> str:
+def classification(selection: RowQuery, recipe: Recipe) -> str:
     """Columns `text` and `label`; rows without either are left out."""
     message, label = (text_member(selection, recipe, key) for key in ("text", "label"))
     carried = carry_columns(selection, recipe, {"text", "label"})
@@ -77,13 +77,13 @@ def classification(selection: Selection, recipe: Recipe) -> str:
     return rows_sql(selection, recipe, columns, f"trim({message}) <> '' AND {label} IS NOT NULL")
 
 
-def text_lost(selection: Selection, recipe: Recipe) -> str:
+def text_lost(selection: RowQuery, recipe: Recipe) -> str:
     """SQL that counts, by reason, the events that `text` leaves out."""
     is_blank = _is_blank(text_member(selection, recipe, "text"))
     return f"SELECT count(*) FILTER ({is_blank}) AS no_text FROM ({selection.sql})"
 
 
-def classification_lost(selection: Selection, recipe: Recipe) -> str:
+def classification_lost(selection: RowQuery, recipe: Recipe) -> str:
     """SQL that counts, by reason, the events that `classification` leaves out."""
     is_blank = _is_blank(text_member(selection, recipe, "text"))
     return (
@@ -97,7 +97,7 @@ def _is_blank(message: str) -> str:
     return f"(coalesce(trim({message}), '') = '')"
 
 
-def carry_columns(selection: Selection, recipe: Recipe, own_columns: set[str]) -> list[str]:
+def carry_columns(selection: RowQuery, recipe: Recipe, own_columns: set[str]) -> list[str]:
     """Columns of `keep`, and those that a check of the finished files needs: group and time."""
     columns = {
         column_of(name): selection.value(name, "[shape] keep") for name in recipe.shape["keep"]

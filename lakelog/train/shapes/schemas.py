@@ -59,8 +59,8 @@ def _schema(tool: Any) -> list[ToolSchema]:
     for key in ("functionDeclarations", "function_declarations"):
         if isinstance(tool.get(key), list):
             # Gemini puts its built-in tools into the same object as the functions.
-            rest = {k: v for k, v in tool.items() if k != key and v is not None}
-            return [*schemas(tool[key]), *([rest] if rest else [])]
+            builtin_tools = {k: v for k, v in tool.items() if k != key and v is not None}
+            return [*schemas(tool[key]), *([builtin_tools] if builtin_tools else [])]
     if isinstance(tool.get("toolSpec"), dict):
         return _schema(tool["toolSpec"])
     if isinstance(tool.get("function"), dict):
@@ -121,15 +121,15 @@ def of_attributes(attributes: Payload) -> list[ToolSchema]:
 
 def extract(messages: list[Any]) -> tuple[list[Any], list[ToolSchema]]:
     """Separate tool definitions that are listed among messages, with role `tool`."""
-    rest, definitions = [], []
+    remaining, definitions = [], []
     for message in messages:
         content = from_json(message.get("content")) if isinstance(message, dict) else None
         is_tool = isinstance(message, dict) and message.get("role") == "tool"
         if is_tool and isinstance(content, dict) and isinstance(content.get("function"), dict):
             definitions += schemas([content])
         else:
-            rest.append(message)
-    return rest, definitions
+            remaining.append(message)
+    return remaining, definitions
 
 
 def unique(items: list[ToolSchema]) -> list[ToolSchema]:

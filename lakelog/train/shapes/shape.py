@@ -9,7 +9,7 @@ from lakelog.errors import ExportRefused
 from lakelog.train.losses import Losses
 from lakelog.train.recipe import NEAR_DEFAULT, Recipe
 from lakelog.train.recipe_schema import TEXTUAL
-from lakelog.train.selection import Selection, column_of, quoted
+from lakelog.train.selection import RowQuery, column_of, quoted
 from lakelog.train.shapes import conversations, preferences, rows, windows
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Roles:
     text: str | None
 
 
-def query(selection: Selection, recipe: Recipe, losses: Losses) -> tuple[str | None, Any]:
+def query(selection: RowQuery, recipe: Recipe, losses: Losses) -> tuple[str | None, Any]:
     """Return (SQL, None) over the lake, or (None, an Arrow reader of rows built in Python).
 
     Events that a shape cannot read are counted in `losses`.
@@ -79,7 +79,7 @@ def finish(sql: str, recipe: Recipe) -> str:
     return conversations.trim(sql, recipe) if recipe.kind == "messages" else sql
 
 
-def reader(selection: Selection, sql: str) -> pa.RecordBatchReader:
+def reader(selection: RowQuery, sql: str) -> pa.RecordBatchReader:
     """Run the SQL of a shape over the lake."""
     return selection.session.sql(sql, digest=selection.digest).to_arrow_reader(_BATCH)
 

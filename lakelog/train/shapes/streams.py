@@ -17,31 +17,31 @@ _BEDROCK = {"messageStart", "contentBlockStart", "contentBlockDelta", "messageSt
 def merge(value: Any) -> Any:
     """Assemble the chunks of a stream to the body of an answer; return anything else as it is."""
     # Text is parsed as server-sent events; a single chunk is a stream of one.
-    pieces = _events(value) if isinstance(value, str) else [value] if _is_delta(value) else value
-    if not isinstance(pieces, list) or not all(isinstance(p, dict) for p in pieces):
+    chunks = _events(value) if isinstance(value, str) else [value] if _is_delta(value) else value
+    if not isinstance(chunks, list) or not all(isinstance(p, dict) for p in chunks):
         return value
     # Told apart by marks that only one API has, since recorded streams do not name it.
-    kinds = {str(piece.get("type", "")) for piece in pieces}
-    if any(map(_is_delta, pieces)):
-        return _of_chunks(pieces)
+    kinds = {str(chunk.get("type", "")) for chunk in chunks}
+    if any(map(_is_delta, chunks)):
+        return _of_chunks(chunks)
     if "message_start" in kinds or "content_block_delta" in kinds:
-        return _of_blocks(pieces)
-    if any(kind.startswith("response.") for kind in kinds):
-        return _of_responses(pieces, value)
-    if any(not _BEDROCK.isdisjoint(piece) for piece in pieces):
-        return _of_bedrock(pieces)
-    if pieces and all(isinstance(piece.get("candidates"), list) for piece in pieces):
-        return _of_candidates(pieces)
-    if len(pieces) > 1 and all("done" in piece for piece in pieces):
-        return _of_ollama(pieces)
+        return _of_blocks(chunks)
+    if any(event_type.startswith("response.") for event_type in kinds):
+        return _of_responses(chunks, value)
+    if any(not _BEDROCK.isdisjoint(chunk) for chunk in chunks):
+        return _of_bedrock(chunks)
+    if chunks and all(isinstance(chunk.get("candidates"), list) for chunk in chunks):
+        return _of_candidates(chunks)
+    if len(chunks) > 1 and all("done" in chunk for chunk in chunks):
+        return _of_ollama(chunks)
     return value
 
 
-def _events(text: str) -> list[Any] | None:
+def _events(content: str) -> list[Any] | None:
     """The JSON of server-sent events; None for any other text."""
-    if not text.startswith(("data:", "event:")):
+    if not content.startswith(("data:", "event:")):
         return None
-    data = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
+    data = [line[5:].strip() for line in content.splitlines() if line.startswith("data:")]
     return [from_json(line) for line in data if line not in ("", "[DONE]")]
 
 
@@ -74,9 +74,9 @@ _WHOLE = ("role", "id", "type", "name")
 """Members that some servers repeat with each piece."""
 
 
-def _of_chunks(pieces: list[Payload]) -> Payload:
+def _of_chunks(chunks: list[Payload]) -> Payload:
     messages: dict[str, Payload] = {}
-    for choice in [c for piece in pieces for c in list_from_json(piece.get("choices"))]:
+    for choice in [c for chunk in chunks for c in list_from_json(chunk.get("choices"))]:
         if isinstance(choice, dict):
             target = messages.setdefault(str(choice.get("index", 0)), {"role": "assistant"})
             delta = choice.get("delta") or choice.get("message")
@@ -88,21 +88,21 @@ def _of_chunks(pieces: list[Payload]) -> Payload:
     return {"choices": [{"message": message} for message in messages.values()]}
 
 
-def _of_blocks(pieces: list[Payload]) -> Payload:
+def _of_blocks(chunks: list[Payload]) -> Payload:
     blocks: dict[str, Payload] = {}
-    for piece in pieces:
-        block, delta = piece.get("content_block"), piece.get("delta")
+    for chunk in chunks:
+        block, delta = chunk.get("content_block"), chunk.get("delta")
         if isinstance(block, dict):
-            blocks[str(piece.get("index"))] = dict(block)
-        elif piece.get("type") == "content_block_delta" and isinstance(delta, dict):
-            kind = str(delta.get("type"))
-            target = blocks.setdefault(str(piece.get("index")), {"type": "text", "text": ""})
-            if key := _BLOCK_TEXTS.get(kind):
+            blocks[str(chunk.get("index"))] = dict(block)
+        elif chunk.get("type") == "content_block_delta" and isinstance(delta, dict):
+            delta_type = str(delta.get("type"))
+            target = blocks.setdefault(str(chunk.get("index")), {"type": "text", "text": ""})
+            if key := _BLOCK_TEXTS.get(delta_type):
                 _add(target, {key: delta.get(key)})
-            elif kind == "input_json_delta":
+            elif delta_type == "input_json_delta":
                 # Fragments of JSON are not valid on their own and are parsed at the end.
                 _add(target, {"json": delta.get("partial_json")})
-            elif kind == "citations_delta":
+            elif delta_type == "citations_delta":
                 target["citations"] = [
                     *list_from_json(target.get("citations")),
                     delta.get("citation"),
@@ -112,24 +112,24 @@ def _of_blocks(pieces: list[Payload]) -> Payload:
 
 def _with_input(block: Payload, key: str) -> Payload:
     """Parse the arguments of a call whose JSON arrived in fragments."""
-    text = block.pop("json", None)
-    return {**block, key: from_json(text)} if text else block
+    json_text = block.pop("json", None)
+    return {**block, key: from_json(json_text)} if json_text else block
 
 
-def _of_responses(pieces: list[Payload], value: Any) -> Any:
+def _of_responses(chunks: list[Payload], value: Any) -> Any:
     """The complete response of the last event, or the finished items of an aborted stream."""
-    repeated = [p["response"] for p in pieces if isinstance(p.get("response"), dict)]
+    repeated = [p["response"] for p in chunks if isinstance(p.get("response"), dict)]
     if repeated and repeated[-1].get("output"):
         return repeated[-1]
-    items = [p["item"] for p in pieces if p.get("type") == "response.output_item.done"]
+    items = [p["item"] for p in chunks if p.get("type") == "response.output_item.done"]
     return {"object": "response", "output": items} if items else value
 
 
-def _of_bedrock(pieces: list[Payload]) -> Payload:
+def _of_bedrock(chunks: list[Payload]) -> Payload:
     blocks: dict[str, Payload] = {}
-    for piece in pieces:
+    for chunk in chunks:
         for key, inner in (("contentBlockStart", "start"), ("contentBlockDelta", "delta")):
-            event = piece.get(key)
+            event = chunk.get(key)
             if isinstance(event, dict) and isinstance(event.get(inner), dict):
                 _add(blocks.setdefault(str(event.get("contentBlockIndex")), {}), event[inner])
     # An empty input means a call without arguments.
@@ -140,34 +140,38 @@ def _of_bedrock(pieces: list[Payload]) -> Payload:
     return {"output": {"message": {"role": "assistant", "content": list(blocks.values())}}}
 
 
-def _of_candidates(pieces: list[Payload]) -> Payload:
-    texts: dict[str, list[Any]] = {}
-    for candidate in [c for piece in pieces for c in piece["candidates"]]:
+def _of_candidates(chunks: list[Payload]) -> Payload:
+    parts_by_index: dict[str, list[Any]] = {}
+    for candidate in [c for chunk in chunks for c in chunk["candidates"]]:
         content = candidate.get("content") if isinstance(candidate, dict) else None
         if isinstance(content, dict):
-            joined = texts.setdefault(str(candidate.get("index", 0)), [])
-            for part in list_from_json(content.get("parts")):
-                if joined and _goes_on(joined[-1], part):
-                    joined[-1] = {**joined[-1], **part, "text": joined[-1]["text"] + part["text"]}
+            joined = parts_by_index.setdefault(str(candidate.get("index", 0)), [])
+            for item in list_from_json(content.get("parts")):
+                if joined and _goes_on(joined[-1], item):
+                    joined[-1] = {**joined[-1], **item, "text": joined[-1]["text"] + item["text"]}
                 else:
-                    joined.append(part)
-    answers = [{"content": {"role": "model", "parts": parts}} for parts in texts.values()]
+                    joined.append(item)
+    answers = [{"content": {"role": "model", "parts": items}} for items in parts_by_index.values()]
     return {"candidates": answers}
 
 
-def _goes_on(last: Any, part: Any) -> bool:
+def _goes_on(previous: Any, item: Any) -> bool:
     """Whether a part is more text of the same kind, thought or said."""
-    both = isinstance(last, dict) and isinstance(part, dict)
-    if not both or not isinstance(last.get("text"), str) or not isinstance(part.get("text"), str):
+    both = isinstance(previous, dict) and isinstance(item, dict)
+    if (
+        not both
+        or not isinstance(previous.get("text"), str)
+        or not isinstance(item.get("text"), str)
+    ):
         return False
-    return bool(last.get("thought")) == bool(part.get("thought"))
+    return bool(previous.get("thought")) == bool(item.get("thought"))
 
 
-def _of_ollama(pieces: list[Payload]) -> Payload:
+def _of_ollama(chunks: list[Payload]) -> Payload:
     answer: Payload = {"role": "assistant", "content": ""}
-    for piece in pieces:
-        message = piece.get("message")
-        message = dict(message) if isinstance(message, dict) else {"content": piece.get("response")}
+    for chunk in chunks:
+        message = chunk.get("message")
+        message = dict(message) if isinstance(message, dict) else {"content": chunk.get("response")}
         answer["tool_calls"] = [
             *answer.get("tool_calls", []),
             *list_from_json(message.pop("tool_calls", None)),

@@ -14,15 +14,15 @@ KEYS_MAX = 200
 _WIDER = ("UBIGINT", "BIGINT", "HUGEINT", "DOUBLE")
 
 
-def structure_of(texts: list[str]) -> str | None:
+def structure_of(structures: list[str]) -> str | None:
     """Merge results of `json_structure` into one structure for `from_json`."""
-    merged: Any = None
+    widest: Any = None
     # Sorted, because merging order decides the order of the struct's fields, and rebuilds must give
     # equal types.
-    for text in sorted(texts):
-        merged = _merge(merged, orjson.loads(text))
-    merged = _bound(merged)
-    return orjson.dumps(merged).decode() if isinstance(merged, dict) and merged else None
+    for structure in sorted(structures):
+        widest = _merge(widest, orjson.loads(structure))
+    widest = _bound(widest)
+    return orjson.dumps(widest).decode() if isinstance(widest, dict) and widest else None
 
 
 def _merge(a: Any, b: Any) -> Any:

@@ -50,14 +50,14 @@ def plain(value: Any) -> Any:
     # OTLP/JSON wraps every value; SDKs that print spans do not.
     if not isinstance(value, dict) or len(value) != 1:
         return value
-    kind, inner = next(iter(value.items()))
-    if kind == "arrayValue":
+    value_type, inner = next(iter(value.items()))
+    if value_type == "arrayValue":
         return [plain(v) for v in _values(inner)]
-    if kind == "kvlistValue":
+    if value_type == "kvlistValue":
         return {v["key"]: plain(v.get("value")) for v in _values(inner) if _is_attribute(v)}
-    if kind in ("stringValue", "boolValue", "doubleValue", "bytesValue"):
+    if value_type in ("stringValue", "boolValue", "doubleValue", "bytesValue"):
         return inner
-    return _whole(inner) if kind == "intValue" else value
+    return _whole(inner) if value_type == "intValue" else value
 
 
 def _whole(value: Any) -> Any:
@@ -143,9 +143,9 @@ def _indexed_messages(fields: Payload, pattern: re.Pattern[str]) -> list[ChatMes
                 messages.setdefault(place, {"role": "assistant"} if answer else {}), match[3], value
             )
     for message in messages.values():
-        parts = message.pop("parts by place", {})
-        if parts:
-            message["content"] = [parts[place] for place in sorted(parts)]
+        items = message.pop("parts by place", {})
+        if items:
+            message["content"] = [items[place] for place in sorted(items)]
     return [messages[place] for place in sorted(messages)]
 
 
@@ -155,8 +155,8 @@ def _put(message: ChatMessage, name: str, value: Any) -> None:
         calls = message.setdefault("tool_calls", {})
         calls.setdefault(int(match[1]), {})[match[2]] = value
     elif match := _CONTENT.fullmatch(name):
-        parts = message.setdefault("parts by place", {})
-        parts.setdefault(int(match[1]), {})[match[2]] = value
+        items = message.setdefault("parts by place", {})
+        items.setdefault(int(match[1]), {})[match[2]] = value
     else:
         message[name] = value
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from lakelog.settings import span_us
 from lakelog.train.recipe import Recipe
-from lakelog.train.selection import Selection, column_of, quoted, text_of
+from lakelog.train.selection import RowQuery, column_of, quoted, text_of
 from lakelog.train.shapes.rows import member
 
 _COLUMNS = ("time", "type")
 
 
-def decision(selection: Selection, recipe: Recipe) -> str:
+def decision(selection: RowQuery, recipe: Recipe) -> str:
     """Columns `subject, time, context, options, chosen, outcome, reward, label_time`."""
     span = _span(recipe)
     carried = "".join(f", d.{quoted(n.rpartition('.')[2])}" for n in recipe.shape["keep"])
@@ -41,7 +41,7 @@ def decision(selection: Selection, recipe: Recipe) -> str:
     """
 
 
-def decision_lost(selection: Selection, recipe: Recipe) -> str:
+def decision_lost(selection: RowQuery, recipe: Recipe) -> str:
     """SQL that counts, by reason, the decisions that are left out."""
     return f"""{_decision_ctes(selection, recipe)}
     SELECT (SELECT count(*) FROM base WHERE subject IS NULL AND {_is_decision(recipe)})
@@ -61,17 +61,17 @@ def _is_decision(recipe: Recipe) -> str:
     return f"type = {text_of(recipe.shape['decision'])}"
 
 
-def _decision_ctes(selection: Selection, recipe: Recipe) -> str:
+def _decision_ctes(selection: RowQuery, recipe: Recipe) -> str:
     """The tables `base`, `decisions`, `outcomes`, `joined` and `horizon` of the look-ahead rule."""
     shape = recipe.shape
-    by = member(selection, recipe, "by")
+    subject = member(selection, recipe, "by")
     # Checked by name, so that a missing column is an error of the recipe and not of the generated
     # SQL.
     for name in _COLUMNS:
         selection.value(name, "[shape] decision")
     outcomes = ", ".join(map(text_of, shape["outcome"]))
     options = selection.json(shape["options"], "[shape] options")
-    chosen = member(selection, recipe, "chosen")
+    choice = member(selection, recipe, "chosen")
     reward = member(selection, recipe, "reward") if shape["reward"] else "NULL"
     data = quoted("data") if "data" in selection.columns else "NULL"
     carried = "".join(
@@ -84,8 +84,9 @@ def _decision_ctes(selection: Selection, recipe: Recipe) -> str:
     # look-ahead rule. The horizon is that of the whole selection: a silent subject has waited, too.
     return f"""
     WITH base AS MATERIALIZED (
-        SELECT ({by})::VARCHAR AS subject, time::TIMESTAMPTZ AS time, type, {selection.seq} AS seq,
-            from_json({options}, '["VARCHAR"]') AS options, ({chosen})::VARCHAR AS chosen,
+        SELECT ({subject})::VARCHAR AS subject, time::TIMESTAMPTZ AS time, type,
+            {selection.seq} AS seq, from_json({options}, '["VARCHAR"]') AS options,
+            ({choice})::VARCHAR AS chosen,
             ({reward})::VARCHAR AS reward, {data}::VARCHAR AS data{carried}
         FROM ({selection.sql})
     ), history AS MATERIALIZED (
@@ -110,18 +111,18 @@ def _decision_ctes(selection: Selection, recipe: Recipe) -> str:
     """
 
 
-def sequence(selection: Selection, recipe: Recipe) -> str:
+def sequence(selection: RowQuery, recipe: Recipe) -> str:
     """Columns `subject, time, history, label`: the tokens before, and the one that came next."""
     shape = recipe.shape
-    by = member(selection, recipe, "by")
+    subject = member(selection, recipe, "by")
     token = member(selection, recipe, "token")
     length = shape["length"]
     return f"""
     WITH base AS (
-        SELECT ({by})::VARCHAR AS subject, {selection.time}::TIMESTAMPTZ AS time,
+        SELECT ({subject})::VARCHAR AS subject, {selection.time}::TIMESTAMPTZ AS time,
             {selection.seq} AS seq, ({token})::VARCHAR AS token
         FROM ({selection.sql})
-        WHERE ({by}) IS NOT NULL AND ({token}) IS NOT NULL
+        WHERE ({subject}) IS NOT NULL AND ({token}) IS NOT NULL
     ), sequences AS (
         SELECT subject, time, seq, token AS label,
             list(token) OVER past AS history, list(seq) OVER past AS seen
@@ -137,14 +138,14 @@ def sequence(selection: Selection, recipe: Recipe) -> str:
     """
 
 
-def sequence_lost(selection: Selection, recipe: Recipe) -> str:
+def sequence_lost(selection: RowQuery, recipe: Recipe) -> str:
     """SQL that counts, by reason, the events that are no label of a sequence."""
-    by = member(selection, recipe, "by")
+    subject = member(selection, recipe, "by")
     token = member(selection, recipe, "token")
     return f"""
-    SELECT count(*) FILTER (({by}) IS NULL) AS no_subject,
-        count(*) FILTER (({by}) IS NOT NULL AND ({token}) IS NULL) AS no_token,
-        count(DISTINCT ({by})::VARCHAR) FILTER (({token}) IS NOT NULL) AS no_history
+    SELECT count(*) FILTER (({subject}) IS NULL) AS no_subject,
+        count(*) FILTER (({subject}) IS NOT NULL AND ({token}) IS NULL) AS no_token,
+        count(DISTINCT ({subject})::VARCHAR) FILTER (({token}) IS NOT NULL) AS no_history
     FROM ({selection.sql})
     """
 
@@ -152,13 +153,13 @@ def sequence_lost(selection: Selection, recipe: Recipe) -> str:
 def _group(recipe: Recipe, table: str) -> str:
     """The group: whose events belong together, unless the recipe groups by a kept column."""
     group = recipe.split["group"]
-    own = group in (None, recipe.shape["by"], "subject")
-    return f"{table}.subject" if own else f"({table}.{quoted(column_of(group))})::VARCHAR"
+    is_own = group in (None, recipe.shape["by"], "subject")
+    return f"{table}.subject" if is_own else f"({table}.{quoted(column_of(group))})::VARCHAR"
 
 
 def _stratum(recipe: Recipe, label: str, table: str) -> str:
     stratum = recipe.split["stratify"]
     if stratum is None:
         return "NULL::VARCHAR"
-    own = {"outcome": label, "label": label, "chosen": f"{table}.chosen"}
-    return own.get(stratum, f"{table}.{quoted(stratum)}::VARCHAR")
+    own_columns = {"outcome": label, "label": label, "chosen": f"{table}.chosen"}
+    return own_columns.get(stratum, f"{table}.{quoted(stratum)}::VARCHAR")
