@@ -108,7 +108,7 @@ def at_state(session: Session, recipe: Recipe, digest: str) -> RowQuery:
     try:
         # Before anything is run: the text is put into brackets below.
         _require_select(session, query, recipe.where)
-        relation = session.sql(f"SELECT * FROM ({query}) LIMIT 0", at=digest)
+        relation = session.sql(f"SELECT * FROM ({query}) LIMIT 0", digest=digest)
         columns = dict(zip(relation.columns, map(str, relation.types), strict=True))
     except QueryFailed as error:
         raise ExportRefused(f"{recipe.where}: [select] sql: {error}") from None

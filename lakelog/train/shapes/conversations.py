@@ -104,7 +104,7 @@ def from_messages(selection: RowQuery, recipe: Recipe, losses: Losses) -> str:
 
 def _count_unknown(selection: RowQuery, has_role: str, losses: Losses) -> None:
     sql = f"SELECT count(*), min({selection.seq}) FROM ({selection.sql}) WHERE NOT {has_role}"
-    count, first_seq = selection.session.sql(sql, at=selection.digest).fetchall()[0]
+    count, first_seq = selection.session.sql(sql, digest=selection.digest).fetchall()[0]
     losses.add("unknown_role", count, f"seq {first_seq}" if first_seq is not None else None)
 
 
@@ -159,7 +159,7 @@ def _has_weights(selection: RowQuery) -> bool:
     """Whether some message may be one that is not to be learnt."""
     has_weight = "regexp_matches(data::VARCHAR, '\"weight\\\\?\" *: *0')"
     sql = f"SELECT coalesce(bool_or({has_weight}), false) FROM ({selection.sql})"
-    return bool(selection.session.sql(sql, at=selection.digest).fetchall()[0][0])
+    return bool(selection.session.sql(sql, digest=selection.digest).fetchall()[0][0])
 
 
 def _schema(recipe: Recipe, extra: list[pa.Field], *, weighted: bool) -> pa.Schema:

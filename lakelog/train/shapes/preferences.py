@@ -75,7 +75,7 @@ def _is_conversational(selection: RowQuery, recipe: Recipe) -> bool:
     """Whether an answer of some event is a list of messages."""
     better = text_member(selection, recipe, "chosen")
     sql = f"SELECT coalesce(bool_or({_is_list(better)}), false) FROM ({selection.sql})"
-    return bool(selection.session.sql(sql, at=selection.digest).fetchall()[0][0])
+    return bool(selection.session.sql(sql, digest=selection.digest).fetchall()[0][0])
 
 
 def _is_list(value_sql: str) -> str:
