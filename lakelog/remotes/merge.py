@@ -79,12 +79,12 @@ class Merge:
     def preview(self, head: Head) -> Merged:
         """Count what a merge onto a head would bring. Raises Diverged, TransferRefused."""
         state = self._store.manifests.of(head.move)
-        ours, found = live_entries(self._store, state), OwnRows()
+        ours, own_rows = live_entries(self._store, state), OwnRows()
         self._join(state, ours)
         span = self._since(state, ours, self._base.next_seq)
-        for _ in self._sieve.unknown(span, self._span, found):
+        for _ in self._sieve.unknown(span, self._span, own_rows):
             pass
-        return self._counts(state, found)
+        return self._counts(state, own_rows)
 
     def publish(self, judged: Head) -> Merged | None:
         """Merge onto the head that was `judged`, or one that follows it; None if the branch changed
@@ -124,8 +124,8 @@ class Merge:
         fresh = (entry for entry in entries.events.values() if entry.seq[1] >= first)
         return RowSpan(state, tuple(fresh), first)
 
-    def _counts(self, state: Manifest, found: OwnRows) -> Merged:
-        known = state.next_seq - self._base.next_seq - found.events
+    def _counts(self, state: Manifest, own_rows: OwnRows) -> Merged:
+        known = state.next_seq - self._base.next_seq - own_rows.events
         return Merged(self._span.count - known, known)
 
     def _join(self, state: Manifest, ours: LiveEntries) -> _Joined:
@@ -198,8 +198,8 @@ class Merge:
         fresh = self._there.quarantine.keys() - self._shared.quarantine.keys()
         theirs = [self._there.quarantine[key] for key in sorted(fresh)]
         segments = self._sieve.quarantined(joined.quarantined, theirs, commit)
-        kept = [entry for entry in segments if entry.key in ours.quarantine]
-        return kept, [entry for entry in segments if entry.key not in ours.quarantine]
+        retained = [entry for entry in segments if entry.key in ours.quarantine]
+        return retained, [entry for entry in segments if entry.key not in ours.quarantine]
 
     def _runs(self, state: Manifest, commit: str) -> tuple[IdRun, ...]:
         """Write our identity keys that are not there."""
