@@ -76,6 +76,9 @@ def combined(combine: Callable[..., object], **members: Any) -> Any:
 
 def bind(function: Callable[..., None]) -> tuple[Callable[..., None], list[click.Parameter]]:
     """Return a function that click can call in place of a verb's, and the parameters for it."""
+    # They would be lost without a word.
+    if hasattr(function, "__click_params__"):
+        raise TypeError(f"{function.__name__} has decorators of click: declare options as defaults")
     declared = {
         name: parameter.default
         for name, parameter in inspect.signature(function).parameters.items()

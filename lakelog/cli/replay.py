@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from lakelog.cli.app import App, complete_ref, verb
+from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.arguments import moment
+from lakelog.cli.options import flag, option
 from lakelog.cli.render.terminal import many
 from lakelog.errors import LakelogError
 from lakelog.replay import pace as paces
@@ -21,51 +22,32 @@ from lakelog.replay import targets
 from lakelog.replay.targets import ReplayTarget
 
 
-@verb(
-    examples="""
+@verb("""
     lakelog replay --speed 10x
     lakelog replay --since 2h --where "source = 'web'" --speed max --to-command './handler'
     lakelog replay --to-http http://127.0.0.1:8080/events --rate 500/s --cursor replay.json
     lakelog replay --at v1 --speed max | lakelog --lake copy append
-"""
-)
-@click.option("--since", metavar="TIME", help="From TIME on: a time, or 2h for two hours ago.")
-@click.option("--until", metavar="TIME", help="Before TIME.")
-@click.option("--where", metavar="SQL", help="Only events for which this SQL condition holds.")
-@click.option(
-    "--at",
-    metavar="REF",
-    shell_complete=complete_ref,
-    help="Events of a tag, branch, snapshot or time.",
-)
-@click.option(
-    "--speed",
-    default="1x",
-    show_default=True,
-    metavar="FACTOR",
-    help="How much faster than they were recorded, such as 10x; max for no pauses.",
-)
-@click.option("--rate", metavar="N/s", help="At most so many events a second.")
-@click.option("--to-command", metavar="COMMAND", help="Write JSON lines to the input of COMMAND.")
-@click.option("--to-http", metavar="URL", help="POST JSON lines to URL.")
-@click.option(
-    "--to-stdout", is_flag=True, help="Write JSON lines to standard output (the default)."
-)
-@click.option(
-    "--cursor", type=click.Path(), metavar="FILE", help="Keep in FILE how far it came; go on there."
-)
+""")
 def replay(
     app: App,
-    since: str | None,
-    until: str | None,
-    where: str | None,
-    at: str | None,
-    speed: str,
-    rate: str | None,
-    to_command: str | None,
-    to_http: str | None,
-    to_stdout: bool,
-    cursor: str | None,
+    since: str | None = option("--since TIME", "From TIME on: a time, or 2h for two hours ago."),
+    until: str | None = option("--until TIME", "Before TIME."),
+    where: str | None = option("--where SQL", "Only events for which this SQL condition holds."),
+    at: str | None = state_option("Events of a tag, branch, snapshot or time."),
+    speed: str = option(
+        "--speed FACTOR",
+        "How much faster than they were recorded, such as 10x; max for no pauses.",
+        shown="1x",
+    ),
+    rate: str | None = option("--rate N/s", "At most so many events a second."),
+    to_command: str | None = option(
+        "--to-command COMMAND", "Write JSON lines to the input of COMMAND."
+    ),
+    to_http: str | None = option("--to-http URL", "POST JSON lines to URL."),
+    to_stdout: bool = flag("--to-stdout", "Write JSON lines to standard output (the default)."),
+    cursor: str | None = option(
+        "--cursor FILE", "Keep in FILE how far it came; go on there.", type=click.Path()
+    ),
 ) -> None:
     """Give out recorded events again, in the order of their times.
 
