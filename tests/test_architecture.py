@@ -102,8 +102,8 @@ ORDER = {
         shell connect
         write definitions ingest audit backups recent consume watch_status watch dump tail search
         replay query views export sync signatures train stats schema dedupe deploy remotes
-        state_restore state machine omega oos events follow behaviour history rewind refs policy
-        maintenance seal doctor setup demo help""",
+        state_restore state machine omega oos events follow history rewind refs policy
+        maintenance seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "progress objects plot_images complete magics live",

@@ -79,7 +79,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "omega": ("omega", "container snapshots and deployments of the older system"),
     },
     "Setup and help": {
-        "help": ("help", "show the help of a verb"),
+        "help": ("setup", "show the help of a verb"),
         "demo": ("demo", "take a two-minute tour"),
         "doctor": ("doctor", "check this machine and the lake"),
         "key": ("signatures", "make keys for signatures, or show one"),

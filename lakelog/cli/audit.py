@@ -24,24 +24,11 @@ from lakelog.render.formats import of_records
 
 _FAULTS = ("missing", "doubled", "foreign")
 _COLUMNS = (
-    "source",
-    "label",
-    "format",
-    "state",
-    "bytes",
-    "waiting",
-    "lines",
-    "stored",
-    "quarantined",
-    "arrival",
-    "known",
-    "let_go",
+    *"source label format state bytes waiting lines stored quarantined".split(),
+    *"arrival known let_go".split(),
     *_FAULTS,
     *(f"{fault}_at" for fault in _FAULTS),
-    "gone",
-    "error",
-    "backup",
-    "copy_of",
+    *"gone error backup copy_of".split(),
 )
 _REPORTED = f"""
     SELECT count(DISTINCT subject) FILTER (data->>'lost_bytes' IS NOT NULL),

@@ -26,19 +26,7 @@ from lakelog.render.formats import of_records
 from lakelog.render.values import micros, second
 from lakelog.settings import span_us
 
-_LIST = (
-    "source",
-    "backup",
-    "made",
-    "size",
-    "stored",
-    "sha256",
-    "mtime",
-    "mode",
-    "cursor",
-    "published",
-    "number",
-)
+_LIST = tuple("source backup made size stored sha256 mtime mode cursor published number".split())
 _VERIFY = ("backup", "source", "state", "reason")
 
 
@@ -263,8 +251,7 @@ def _verify(
     read_size = size(sum(b.size for b in selection))
     intact = f"{many(len(records) - len(bad), 'backup')} intact"
     app.say(f"{intact}, {len(bad):,} damaged; {read_size} read again{_others(listing)}")
-    if bad:
-        click.get_current_context().exit(exits.WRONG)
+    exits.exit_if(bad, exits.WRONG)
 
 
 def _row(backup: Backup) -> dict[str, object]:

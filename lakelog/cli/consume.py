@@ -92,8 +92,7 @@ def consume(
     if as_json:
         emit_record(dataclasses.asdict(result), target, lambda: "")
     # Quarantined lines are safe, but a script has to notice them.
-    if once and result.quarantined:
-        click.get_current_context().exit(exits.FAILED)
+    exits.exit_if(once and result.quarantined, exits.FAILED)
 
 
 def report_consumed(app: App, result: ConsumeResult, seconds: float) -> None:

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-import click
-
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
@@ -71,8 +69,7 @@ def doctor(app: App, target: OutputTarget = OUTPUT) -> None:
         checks.append(DoctorCheck("lake", OK, f"none at {root}: only the machine was checked"))
     people = "".join(f"{_check_line(check, target)}\n" for check in checks)
     emit_words(of_records([asdict(c) for c in checks]), target, lambda: people)
-    if any(check.state == FAILED for check in checks):
-        click.get_current_context().exit(exits.FAILED)
+    exits.exit_if(any(check.state == FAILED for check in checks), exits.FAILED)
 
 
 def environment() -> Iterator[DoctorCheck]:

@@ -23,6 +23,7 @@ from lakelog.render.formats import QueryResult, of_records
 from lakelog.render.values import clock, micros
 
 _TYPES = 12
+_EXTENSIONS = ".json .ndjson .jsonl .csv .parquet .arrow .arrows .feather .md".split()
 _SEARCHED = ("data", "type", "source", "message", "subject")
 
 
@@ -95,17 +96,7 @@ def export(
     Its extension names the format: json, jsonl, csv, parquet, arrow or md. FILE - is
     standard output, as JSON.
     """
-    has_known_extension = os.path.splitext(file)[1].lower() in (
-        ".json",
-        ".ndjson",
-        ".jsonl",
-        ".csv",
-        ".parquet",
-        ".arrow",
-        ".arrows",
-        ".feather",
-        ".md",
-    )
+    has_known_extension = os.path.splitext(file)[1].lower() in _EXTENSIONS
     target = choose(None if has_known_extension else "json", False, file)
     _write(app, f"{omega.rows_sql(where=_since(hours))} ORDER BY timestamp, id", {}, target)
     if target.path is not None:
@@ -187,5 +178,4 @@ def import_sqlite(
     if result.damage:
         app.say(result.damage)
     # What was not loaded is safe, but a script has to notice it.
-    if result.damage or result.quarantined:
-        click.get_current_context().exit(exits.FAILED)
+    exits.exit_if(result.damage or result.quarantined, exits.FAILED)

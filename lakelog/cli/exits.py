@@ -161,6 +161,12 @@ def guard(run: Callable[[], Any]) -> int:
         return _report(error)
 
 
+def exit_if(reason: object, code: int) -> None:
+    """End the verb with a code if there is a reason to."""
+    if reason:
+        click.get_current_context().exit(code)
+
+
 def code_of(error: BaseException) -> int:
     """Return the exit code of an error."""
     return next(

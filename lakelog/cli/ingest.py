@@ -99,8 +99,7 @@ def ingest(
     if as_json:
         emit(of_records([f.record() for f in report.files]), OutputTarget("json"))
     # Quarantined lines are safe, but a script has to notice them.
-    if any(f.error for f in report.files) or report.quarantined:
-        click.get_current_context().exit(exits.FAILED)
+    exits.exit_if(any(f.error for f in report.files) or report.quarantined, exits.FAILED)
 
 
 @verb("""

@@ -83,8 +83,7 @@ def verify(
     # The report comes first: the question is answered by who has read it.
     if with_repair and report.problems:
         report = _confirm_and_repair(store, opening_problem, report, None, yes).after or report
-    if not report.intact:
-        click.get_current_context().exit(exits.WRONG)
+    exits.exit_if(not report.intact, exits.WRONG)
 
 
 @verb("""
@@ -121,8 +120,7 @@ def repair(
     if dry_run or not report.problems:
         record = report_record(store, report)
         emit_record(record, target, lambda: "\n".join(_report_lines(store, report)) + "\n")
-        if not report.intact:
-            click.get_current_context().exit(exits.WRONG)
+        exits.exit_if(not report.intact, exits.WRONG)
         return
     for problem in report.problems[:_LISTED_MAX]:
         # On stderr, so that the damage is read before the question.
@@ -132,8 +130,7 @@ def repair(
     lists = {k: getattr(outcome, k) for k in ("fetched", "aside", "done", "lost", "kept")}
     record = {**lists, "after": report_record(store, after)}
     emit_record(record, target, lambda: "\n".join(_repair_lines(store, outcome, copy)) + "\n")
-    if not after.intact:
-        click.get_current_context().exit(exits.WRONG)
+    exits.exit_if(not after.intact, exits.WRONG)
 
 
 @verb("""

@@ -146,8 +146,7 @@ def verify_snapshot(
         f"{many(len(problems), 'problem')}" if problems else f"intact, {size(entry.state.bytes)}"
     )
     emit_record(record, target, lambda: f"{entry.id}: {message}\n")
-    if problems:
-        click.get_current_context().exit(exits.WRONG)
+    exits.exit_if(problems, exits.WRONG)
 
 
 @omega.verb("""

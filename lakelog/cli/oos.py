@@ -190,8 +190,7 @@ def demo(
     record = {"passed": not failed, "checks": list(map(asdict, checks)), "answers": answers}
     disk.replace_whole(os.path.abspath(results), orjson.dumps(record, option=orjson.OPT_INDENT_2))
     app.say(f"wrote {results}")
-    if failed:
-        click.get_current_context().exit(exits.FAILED)
+    exits.exit_if(failed, exits.FAILED)
 
 
 @oos.verb("lakelog oos validate\nlakelog oos validate --json")
@@ -205,8 +204,7 @@ def validate(app: App, target: OutputTarget = OUTPUT) -> None:
     record = {"passed": not failed, "checks": list(map(asdict, checks))}
     message = f"{len(checks) - failed} of {many(len(checks), 'component')} work"
     emit_record(record, target, lambda: f"{message}\n")
-    if failed:
-        click.get_current_context().exit(exits.WRONG)
+    exits.exit_if(failed, exits.WRONG)
 
 
 def _play(app: App, answers: dict[str, Any]) -> list[oos_demo.DemoCheck]:

@@ -153,8 +153,7 @@ def check(
     emit(of_records([asdict(breach) for breach in breaches_now], _BREACH), target)
     if not contracts:
         app.say("there is no contract: lakelog schema pin makes one")
-    if breaches_now:
-        click.get_current_context().exit(exits.WRONG)
+    exits.exit_if(breaches_now, exits.WRONG)
 
 
 def contracts_of(lake: Lake, ref: str | None = None) -> dict[str, Contract]:

@@ -1,4 +1,4 @@
-"""config and completion: the lake's settings, and shell completion."""
+"""help, config, completion: what verbs do, the lake's settings, and shell completion."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ import click
 from click.shell_completion import get_completion_class
 
 from lakelog import settings as settings
-from lakelog.cli.app import App, complete_pair, complete_setting, everywhere, verb, verb_group
+from lakelog.cli.app import (
+    App,
+    complete_pair,
+    complete_setting,
+    complete_verb,
+    everywhere,
+    verb,
+    verb_group,
+)
 from lakelog.cli.arguments import pair_of
 from lakelog.cli.options import argument
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import Count
 from lakelog.render.formats import of_records
+from lakelog.runtime.closest import did_you_mean
 from lakelog.store import bootstrap
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -27,6 +36,29 @@ _HINTS = {
     "zsh": 'eval "$(lakelog completion zsh)" in ~/.zshrc',
     "fish": "lakelog completion fish > ~/.config/fish/completions/lakelog.fish",
 }
+
+
+@verb("""
+    lakelog help
+    lakelog help export
+    lakelog help train check
+""")
+def help(
+    app: App,
+    arguments: tuple[str, ...] = argument("[VERB]...", nargs=-1, shell_complete=complete_verb),
+) -> None:
+    """Show the help of a verb, as `lakelog VERB -h` does."""
+    context = click.get_current_context().find_root()
+    for word in arguments:
+        group = context.command
+        command = group.get_command(context, word) if isinstance(group, click.Group) else None
+        if command is None:
+            names = group.list_commands(context) if isinstance(group, click.Group) else ()
+            hint = did_you_mean(word, names)
+            problem = f"{context.command_path} has no verb {word!r}"
+            raise click.UsageError(f"{problem}: {hint}" if hint else problem, context)
+        context = click.Context(command, context, info_name=word)
+    click.echo(context.get_help())
 
 
 @verb_group(

@@ -170,8 +170,7 @@ def sync(
         emit_record(results[0], target, lambda: "")
     elif target.format == "json":
         emit(of_records(results, tuple(results[0]) if results else ()), target, None)
-    if once and runner.has_failed:
-        click.get_current_context().exit(exits.FAILED)
+    exits.exit_if(once and runner.has_failed, exits.FAILED)
 
 
 def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> str:
@@ -250,5 +249,6 @@ def _check(app: App, url: str, table: str | None, target: OutputTarget, *, repai
         for compared in tables
     ]
     _emit_tables(records, target)
-    if not all(compared.is_equal or compared.is_repaired for compared in tables):
-        click.get_current_context().exit(exits.WRONG)
+    exits.exit_if(
+        not all(compared.is_equal or compared.is_repaired for compared in tables), exits.WRONG
+    )

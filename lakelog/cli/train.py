@@ -118,8 +118,7 @@ def _seconds(started: float) -> int:
 def _report_leaks(app: App, certificate: sets.Certificate) -> None:
     for leak in certificate.leaks:
         app.say(f"leak ({leak.kind}): {leak.words}")
-    if not certificate.clean:
-        click.get_current_context().exit(exits.WRONG)
+    exits.exit_if(not certificate.clean, exits.WRONG)
     app.say("no leak found")
 
 
@@ -148,8 +147,7 @@ def check(
         certificate = sets.check(path, against)
     record = {"path": path, "against": against, **certificate.record()}
     emit_record(record, target, lambda: _words_of(certificate))
-    if not certificate.clean:
-        click.get_current_context().exit(exits.WRONG)
+    exits.exit_if(not certificate.clean, exits.WRONG)
 
 
 def _words_of(certificate: sets.Certificate) -> str:
@@ -192,8 +190,7 @@ def rebuild(
             progress=lambda note: progress(_seconds(started), note=note),
         )
     emit_record(dataclasses.asdict(result), target, lambda: _words_of_rebuild(result))
-    if not result.same:
-        click.get_current_context().exit(exits.WRONG)
+    exits.exit_if(not result.same, exits.WRONG)
 
 
 def _words_of_rebuild(result: sets.RebuildResult) -> str:

@@ -92,8 +92,7 @@ def append(
         intake = Intake(app, lake, dedupe, kind, source)
         intake.run()
     # Nothing is lost, but a script has to notice.
-    if intake.quarantined:
-        click.get_current_context().exit(exits.FAILED)
+    exits.exit_if(intake.quarantined, exits.FAILED)
 
 
 class Intake:

@@ -42,19 +42,7 @@ SCAN = 1.0
 _AWAY = 5.0
 """Seconds for which a Redis that did not answer is not asked again."""
 EntryTime = datetime | str | int | float
-_ENTRY = (
-    "time",
-    "source",
-    "level",
-    "message",
-    "data",
-    "type",
-    "category",
-    "subject",
-    "id",
-    "origin",
-    "position",
-)
+_ENTRY = tuple("time source level message data type category subject id origin position".split())
 
 
 @dataclass(frozen=True)
