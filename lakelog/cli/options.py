@@ -8,19 +8,20 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
 
-@dataclass(frozen=True)
+# These are no dataclasses: to make two would take longer than all else that this module does, and
+# `lakelog --version` loads it.
 class Declaration:
     """An argument or option, which has the name of the parameter that it is the default of."""
 
-    kind: type[click.Parameter]
-    flags: tuple[str, ...]
-    attributes: dict[str, Any]
+    def __init__(
+        self, kind: type[click.Parameter], flags: tuple[str, ...], attributes: dict[str, Any]
+    ) -> None:
+        self.kind, self.flags, self.attributes = kind, flags, attributes
 
     def parameters(self, name: str) -> list[click.Parameter]:
         """Return it as click knows it."""
@@ -31,12 +32,13 @@ class Declaration:
         return values[name]
 
 
-@dataclass(frozen=True)
 class Combination:
     """Arguments and options of which a verb gets one value."""
 
-    combine: Callable[..., object]
-    members: dict[str, Declaration | Combination]
+    def __init__(
+        self, combine: Callable[..., object], members: dict[str, Declaration | Combination]
+    ) -> None:
+        self.combine, self.members = combine, members
 
     def parameters(self, _: str) -> list[click.Parameter]:
         """Return them as click knows them."""

@@ -24,8 +24,10 @@ from lakelog.replay.targets import ReplayTarget
 
 @verb("""
     lakelog replay --speed 10x
-    lakelog replay --since 2h --where "source = 'web'" --speed max --to-command './handler'
-    lakelog replay --to-http http://127.0.0.1:8080/events --rate 500/s --cursor replay.json
+    lakelog replay --since 2h --where "source = 'web'" --speed max \\
+        --to-command './handler'
+    lakelog replay --to-http http://127.0.0.1:8080/events --rate 500/s \\
+        --cursor replay.json
     lakelog replay --at v1 --speed max | lakelog --lake copy append
 """)
 def replay(
