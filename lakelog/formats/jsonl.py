@@ -51,7 +51,7 @@ class JsonLines(Format):
         return query("lines")
 
     def cheaper(self, lines: list[bytes]) -> list[str]:
-        """Return cheaper queries for files whose lines look like these, the cheapest first."""
+        """Return the cheaper query for files whose lines look like these."""
         return narrow_queries.queries(lines)
 
     def uniform(self, lines: list[bytes]) -> UniformLines | None:

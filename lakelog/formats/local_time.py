@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import severity
-from lakelog.formats import narrow_queries, sqltext
+from lakelog.formats import sqltext
 from lakelog.formats.format import Event, Format, FormatWrapper
 from lakelog.formats.zones import ZONES
 from lakelog.runtime.lazy import Lazy
@@ -86,11 +86,6 @@ class LocalTimeFormat(FormatWrapper):
     def over(self, change: Callable[[Format], Format]) -> LocalTimeFormat:
         """Return the format that a change makes of the one below, in the same zone."""
         return LocalTimeFormat(change(self._form), self._name, self.NAME)
-
-    def cheaper(self, lines: list[bytes]) -> list[str]:
-        """Return the cheaper queries that do not take times for UTC."""
-        queries = self._form.cheaper(lines)
-        return [query for query in queries if narrow_queries.READS_UTC not in query]
 
     def _set_zone(self, event: Event) -> None:
         for key in sqltext.TIMES:

@@ -9,7 +9,7 @@ import re
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
-from lakelog.formats import narrow_queries
+from lakelog.formats import sqltext
 from lakelog.formats.format import Event, Format, Traits
 from lakelog.formats.sqltext import LARGE_WRITTEN, in_range_sql, odd_sql, time_sql
 
@@ -19,6 +19,10 @@ _SHAPE = re.compile(
 )
 """Six fields, of which the first is a time and no more, and the last begins as JSON does: other
 programs divide by bars, too."""
+
+_NO_NUMBER = r"(?i)(?:^|[:\[,])\s*-?(?:nan|inf)"
+_SPELLINGS = ("nan", "inf", "N", "A", "I", "F")
+"""One of these is in every spelling of them, which is quick to see."""
 
 
 class OosLines(Format):
@@ -65,23 +69,28 @@ FROM typed"""
     def cheaper(self, lines: list[bytes]) -> list[str]:
         """Return a cheaper query: it takes lines of six fields whose JSON is written as the engine
         writes it, so that nothing of it can have been lost."""
-        moments = [line.partition(b"|")[0] for line in lines if _SHAPE.match(line)]
-        if not moments:
+        if not any(map(_SHAPE.match, lines)):
             return []
-        moment = narrow_queries.quick_time_sql("p[1]", moments[0].decode("ascii", "replace"))
         return [
             f"""
 WITH split AS MATERIALIZED (SELECT position, string_split(line, '|') AS p FROM lines),
-read AS (SELECT position, p, {moment} AS time,
+read AS (SELECT position, p, {time_sql("p[1]")} AS time,
     json(CASE WHEN len(p) = 6 AND json_valid(p[6]) THEN p[6] END)::VARCHAR AS body FROM split)
 SELECT time, p[2] AS type, nullif(p[3], '') AS category, nullif(p[4], '') AS source,
   nullif(p[5], '') AS subject, NULL::VARCHAR AS level, NULL::VARCHAR AS message,
   nullif(body, 'null') AS data, NULL::VARCHAR AS id, position,
   NOT coalesce(p[6] = concat(body, e'\\n') AND {in_range_sql("time")} AND p[2] <> ''
-    AND NOT ({narrow_queries.no_json(["body"])})
+    AND NOT ({_no_json("body")})
     AND NOT regexp_matches(body, '{LARGE_WRITTEN}'), false) AS slow
 FROM read"""
         ]
+
+
+def _no_json(value: str) -> str:
+    """SQL that says whether JSON text may hold what the engine takes though it is none."""
+    maybe = " OR ".join(f"contains({value}, '{spelling}')" for spelling in _SPELLINGS)
+    return f"""coalesce({sqltext.deep_sql(value)}
+      OR CASE WHEN {maybe} THEN regexp_matches({value}, '{_NO_NUMBER}') ELSE false END, false)"""
 
 
 FORM = OosLines(__doc__)

@@ -2,7 +2,7 @@
 
 Their envelope is cut out by `LineLayout`, which proves that it holds nothing else. The payload is
 proved by the engine: it is JSON that the engine writes byte for byte as it was. Whatever is
-otherwise in a line leaves it to the queries of `narrow_queries`.
+otherwise in a line leaves it to the query of `narrow_queries`.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ class Transformer:
             if len(remaining) <= (4 * FEW if tables else few):
                 break
             before = len(remaining)
-            rows_, remaining = self._guarded(query, table, remaining, places, now)
+            rows_, remaining = self._run(query, table, remaining, places, now)
             if self._traits.carries:
                 rows_ = untimed.take(rows_, lines, places)
             tables.append(rows_)
@@ -295,21 +295,6 @@ class Transformer:
             rows_, rest = self._run(style.QUERY, table, rest, places, untimed.now)
             tables.append(untimed.take(rows_, table["line"], places))
         return tables, np.sort(np.concatenate([remaining[~mask], rest]))
-
-    def _guarded(
-        self, query: str, lines: pa.Table, index: Any, places: Any, now: datetime
-    ) -> tuple[pa.Table, Any]:
-        """Run a query; if it fails at a line that is no JSON, from then on validate every line."""
-        assert self._queries is not None
-        try:
-            return self._run(query, lines, index, places, now)
-        # DuckDB stops the whole query at the first line that from_json cannot parse; checking each
-        # line costs time that most files need not pay.
-        except duckdb.InvalidInputException:
-            valid = f"(SELECT * REPLACE ({sqltext.VALID} AS line) FROM lines)"
-            safe = query.replace("FROM lines", f"FROM {valid}", 1)
-            self._queries[self._queries.index(query)] = safe
-            return self._run(safe, lines, index, places, now)
 
     def _run(
         self, query: str, lines: pa.Table, index: Any, places: Any, now: datetime
