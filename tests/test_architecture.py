@@ -45,8 +45,8 @@ ORDER = {
         lost_ids data comparison repair""",
     "files": """traversal exclusions rotation inflate holes binary columnar lease splits source
         checksum scan places key_groups spool cursors content identity""",
-    "formats": """sqltext uniform_lines format narrow_queries zones local_time encoded
-        windows_1252 tables pattern moments jsonl dialect lakelog_json dialects cloudevents
+    "formats": """sqltext uniform_lines format narrow_queries tables zones local_time encoded
+        windows_1252 pattern moments jsonl dialect lakelog_json dialects cloudevents
         pieces winevent docker journal documents otlpsql otlp oos bulk line_starts
         pattern_format pattern_tables styles columns hash_headers grok re2 definition custom
         access logformat cef logfmt cri auditd compose zeek w3c delimited plain leading_times

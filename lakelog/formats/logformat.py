@@ -1,94 +1,27 @@
 """Access logs by the configuration of their server: a LogFormat of Apache or a log_format of nginx.
 
 Directives (`%h`, `%>s`, `%{Referer}i`) and variables (`$remote_addr`) become the groups of a
-pattern, under the names that common access logs have where they mean the same. What is between
-quotes may hold escaped quotes; what is not ends at the next space, and what comes last takes all.
+pattern, under the names that `logformat.toml` lists: those of common access logs where they mean
+the same. What is between quotes may hold escaped quotes; what is not ends at the next space, and
+what comes last takes all.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from lakelog.errors import InvalidSetting
 from lakelog.formats.pattern import MONTH, REQUEST, STATUS, Pattern
 from lakelog.formats.pattern_format import PatternFormat
+from lakelog.formats.tables import path_beside, read_tables
 
 _TOKEN = re.compile(
     r"%%|%[<>!,\d]*(?:\{(?P<of>[^}]*)\})?(?P<mark>\^t[io]|[A-Za-z])|\$(?:\{(\w+)\}|(?P<name>\w+))"
 )
 _PARTS = ("method", "path", "query", "protocol")
-_APACHE = {
-    "h": "host",
-    "a": "client",
-    "A": "local",
-    "l": "ident",
-    "u": "user",
-    "r": "request",
-    "s": "status",
-    "b": "bytes",
-    "B": "bytes",
-    "D": "duration_us",
-    "T": "duration_s",
-    "f": "file",
-    "H": "protocol",
-    "m": "method",
-    "U": "path",
-    "q": "query",
-    "v": "vhost",
-    "V": "vhost",
-    "p": "port",
-    "P": "pid",
-    "k": "keepalive",
-    "X": "connection",
-    "I": "received",
-    "O": "sent",
-    "S": "transferred",
-    "L": "log_id",
-    "R": "handler",
-    "t": "time",
-}
-_OF = {
-    "i": "",
-    "o": "sent_",
-    "C": "cookie_",
-    "e": "env_",
-    "n": "note_",
-    "x": "",
-    "^ti": "",
-    "^to": "sent_",
-}
-_NGINX = {
-    "remote_addr": "host",
-    "remote_user": "user",
-    "body_bytes_sent": "bytes",
-    "bytes_sent": "sent",
-    "http_user_agent": "agent",
-    "http_referer": "referer",
-    "request_method": "method",
-    "uri": "path",
-    "args": "query",
-    "query_string": "query",
-    "server_protocol": "protocol",
-    "server_name": "vhost",
-    "host": "vhost",
-    "server_port": "port",
-    "request_time": "duration_s",
-    "time_iso8601": "iso",
-    "time_local": "local_time",
-    "msec": "epoch",
-}
-_NUMBERS = (
-    "status",
-    "bytes",
-    "duration_us",
-    "port",
-    "pid",
-    "received",
-    "sent",
-    "transferred",
-    "request_length",
-)
 _LOCAL = rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}}):(?P<clock>\d\d:\d\d:\d\d) (?P<zone>[+-]\d{{4}})"
 _TIMES = {
     "time": (rf"\[{_LOCAL}\]", "{year}-{mon}-{day}T{clock}{zone}"),
@@ -115,6 +48,12 @@ class _Expansion:
             name = f"{name}_{1 + sum(n.rstrip('_0123456789') == name for n in self.names)}"
         self.names.append(name)
         return name
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    """The names of what directives and variables stand for."""
+    return read_tables(path_beside(__file__, "logformat.toml"))
 
 
 def form(log_format: str) -> PatternFormat:
@@ -157,7 +96,7 @@ def read(log_format: str) -> Pattern:
         STATUS if "status" in state.names else None,
         message="request" if "request" in state.names else "",
         data=data,
-        numbers=tuple(n for n in data if n.rstrip("_23456789") in _NUMBERS),
+        numbers=tuple(n for n in data if n.rstrip("_23456789") in _table()["numbers"]),
         dashes=tuple(n for n in state.names if n != "time"),
         quoted=tuple(state.quoted),
     )
@@ -176,17 +115,18 @@ def _name(state: _Expansion, token: re.Match[str]) -> str:
     """The name of what a directive or a variable stands for."""
     variable = token["name"] or token[3]
     if variable:
-        return _NGINX.get(variable) or variable.removeprefix("http_")
+        return _table()["nginx"].get(variable) or variable.removeprefix("http_")
     argument, mark = token["of"], token["mark"]
-    if argument is None and mark in _APACHE:
-        return _APACHE[mark]
-    if argument is not None and mark in _OF:
+    directives, prefixes = _table()["apache"], _table()["prefixes"]
+    if argument is None and mark in directives:
+        return str(directives[mark])
+    if argument is not None and mark in prefixes:
         name = re.sub(r"\W", "_", argument.lower())
-        return "agent" if name == "user_agent" and mark == "i" else _OF[mark] + name
+        return "agent" if name == "user_agent" and mark == "i" else f"{prefixes[mark]}{name}"
     if argument in _EPOCHS and mark == "t":
         return "epoch"
     if argument is not None and mark in ("a", "p", "P", "h", "T"):
-        return f"{_APACHE[mark]}_{argument.lower()}"
+        return f"{directives[mark]}_{argument.lower()}"
     raise InvalidSetting(f"unknown directive {token[0]!r} in the log format {state.text!r}")
 
 
@@ -206,7 +146,7 @@ def _group(state: _Expansion, name: str, after: str, is_final: bool) -> None:
         state.regex += f"(?P<request>{REQUEST})"
         return
     group = state.name(name)
-    if name in _NUMBERS:
+    if name in _table()["numbers"]:
         value = r"\d{3}" if name == "status" else r"\d{1,18}|-"
     elif within and state.regex.endswith('"') and after.startswith('"'):
         value = r'(?:[^"\\]|\\.)*'
