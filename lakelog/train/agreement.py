@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.train import assign, provenance, selection
 from lakelog.train import recipe as recipes
@@ -19,6 +19,7 @@ from lakelog.train.recipe import SPLITS
 from lakelog.train.report import quality
 from lakelog.train.scratch import parquet
 from lakelog.train.selection import quoted, text_of
+from lakelog.train.tables import JsonMap
 from lakelog.train.wording import quantity
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def with_recipe(dataset: Dataset) -> Iterator[str]:
         if manifest["recipe"].get(section) != sections.get(section):
             yield f"{MANIFEST}: recipe.{section} is not what {RECIPE} says"
     # These values follow from the recipe alone, so an edited manifest cannot claim others.
-    expected: dict[str, Any] = {
+    expected: JsonMap = {
         "id": provenance.export_id(recipe, manifest["snapshot"], manifest["redaction"]["key"]),
         "shape": recipe.kind,
         "fence": recipe.split["before"],

@@ -12,6 +12,7 @@ from lakelog.train.dataset import SPLIT, open_set
 from lakelog.train.recipe import SPLITS
 from lakelog.train.scratch import connect, parquet
 from lakelog.train.selection import quoted
+from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -44,7 +45,7 @@ def diff(a: str, b: str) -> ExportDiff:
     before, after = open_set(a), open_set(b)
     # Spills next to the set, where there was room for the set itself.
     con = connect(os.path.dirname(os.path.abspath(a)))
-    rows: dict[str, Any] = {
+    rows: JsonMap = {
         split: tuple(f.manifest["splits"].get(split, {}).get("rows", 0) for f in (before, after))
         for split in SPLITS
     }
@@ -76,7 +77,7 @@ def diff(a: str, b: str) -> ExportDiff:
     return ExportDiff(changed, snapshots, rows, added, removed, moved)
 
 
-def _recipe_changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _recipe_changes(before: JsonMap, after: JsonMap) -> dict[str, tuple[Any, Any]]:
     """The keys of two recipes whose values differ."""
     changes: dict[str, tuple[Any, Any]] = {}
     for section in before:
@@ -105,7 +106,7 @@ def where(lake: Lake, key: str) -> list[Containment]:
     return containments
 
 
-def _rows(lake: Lake, facts: dict[str, Any], key: str) -> dict[str, int] | None:
+def _rows(lake: Lake, facts: JsonMap, key: str) -> dict[str, int] | None:
     folder = f"{facts['path']}/lineage"
     try:
         # Another export may have been written to the same path since.

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.export.tables import GROUP_ROWS
@@ -23,6 +23,7 @@ from lakelog.train.scratch import parquet
 from lakelog.train.selection import text_of
 from lakelog.train.shapes import shape
 from lakelog.train.shards import SHARD_ROWS
+from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,9 +66,9 @@ class Dataset:
     """A set that can be queried. `files` are the paths of each split, in order."""
 
     path: str
-    manifest: dict[str, Any]
+    manifest: JsonMap
     recipe: Recipe
-    roles: dict[str, Any]
+    roles: JsonMap
     files: dict[str, list[str]]
     columns: tuple[str, ...]
     footers: dict[str, Footer]
@@ -139,7 +140,7 @@ def open_set(path: str) -> Dataset:
     return dataset
 
 
-def from_export(path: str, facts: dict[str, Any], recipe: Recipe) -> Dataset:
+def from_export(path: str, facts: JsonMap, recipe: Recipe) -> Dataset:
     """The set that an export has just written and trusts; it has no recipe.toml yet."""
     footers, _ = _footers(inventory.scan(path))
     files = {
@@ -150,14 +151,14 @@ def from_export(path: str, facts: dict[str, Any], recipe: Recipe) -> Dataset:
     return Dataset(path, facts, recipe, facts["roles"], files, columns, footers)
 
 
-def roles_of(recipe: Recipe, columns: tuple[str, ...]) -> dict[str, Any]:
+def roles_of(recipe: Recipe, columns: tuple[str, ...]) -> JsonMap:
     """The roles of columns as the recipe gives them, in the types of JSON."""
     roles = shape.roles(recipe, list(columns))
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(roles)))
+    plain: JsonMap = json.loads(json.dumps(dataclasses.asdict(roles)))
     return plain
 
 
-def _recipe(directory: Inventory, facts: dict[str, Any]) -> Recipe:
+def _recipe(directory: Inventory, facts: JsonMap) -> Recipe:
     """The recipe of a set, with the name of the set."""
     data = directory.read(RECIPE, _RECIPE_BYTES)
     if data is None:

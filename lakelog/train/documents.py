@@ -6,17 +6,18 @@ A check can therefore regenerate and compare them: a modified card may direct a 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.train.recipe import Recipe
 from lakelog.train.report import card, report
+from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 def texts(
-    recipe: Recipe, manifest: dict[str, Any], certificate: dict[str, Any], schema: pa.Schema
+    recipe: Recipe, manifest: JsonMap, certificate: JsonMap, schema: pa.Schema
 ) -> dict[str, str]:
     """Return the text of every document, by file name."""
     return {

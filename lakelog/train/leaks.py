@@ -24,6 +24,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.train import cluster
 from lakelog.train.dataset import SPLIT, Dataset
 from lakelog.train.selection import quoted, text_of
+from lakelog.train.tables import JsonMap
 from lakelog.train.wording import quantity
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Certificate:
         """How many of them are findings about files and manifest, and no leaks."""
         return sum(leak.kind in FILE_CHECKS for leak in self.leaks)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> JsonMap:
         """The certificate in the form of certificate.json."""
         leaks = [dataclasses.asdict(leak) for leak in self.leaks]
         return {"clean": self.clean, "checks": self.checks, "leaks": leaks}
@@ -128,7 +129,9 @@ def _sources(dataset: Dataset, other_set: Dataset | None, columns: str) -> Itera
             yield " UNION ALL ".join(queries)
 
 
-def _exact(con: Any, dataset: Dataset, other_set: Dataset | None, _: Any) -> LeakCheck:
+def _exact(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: Any
+) -> LeakCheck:
     content = ", ".join(map(quoted, dataset.roles["content"]))
     if other_set is not None and other_set.roles["content"] != dataset.roles["content"]:
         return "not comparable: the exports have other content columns", []
@@ -145,7 +148,9 @@ def _exact(con: Any, dataset: Dataset, other_set: Dataset | None, _: Any) -> Lea
     )
 
 
-def _group(con: Any, dataset: Dataset, other_set: Dataset | None, _: Any) -> LeakCheck:
+def _group(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: Any
+) -> LeakCheck:
     group = dataset.roles["group"]
     if not group:
         return "not checked: no group column", []
@@ -183,7 +188,9 @@ def _count_shared(con: duckdb.DuckDBPyConnection, source: str, key: str) -> int:
     return int(con.sql(f"SELECT count(*) FROM ({query})").fetchall()[0][0])
 
 
-def _time(con: Any, dataset: Dataset, other_set: Dataset | None, _: Any) -> LeakCheck:
+def _time(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: Any
+) -> LeakCheck:
     fence, time = dataset.manifest["fence"], dataset.roles["time"]
     if not fence or not time:
         return "not checked: no temporal cutoff", []
@@ -222,7 +229,10 @@ def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:
 
 
 def _near(
-    con: Any, dataset: Dataset, other_set: Dataset | None, threshold: float | None
+    con: duckdb.DuckDBPyConnection,
+    dataset: Dataset,
+    other_set: Dataset | None,
+    threshold: float | None,
 ) -> LeakCheck:
     column = dataset.roles["near"]
     if not column or not threshold:
@@ -245,7 +255,7 @@ def _near(
     return f"near duplicates from {threshold:g} on", _leak_if(straddling, "near", finding)
 
 
-def _texts(con: Any, source: str) -> Callable[[], Iterator[pa.Array]]:
+def _texts(con: duckdb.DuckDBPyConnection, source: str) -> Callable[[], Iterator[pa.Array]]:
     def chunks() -> Iterator[pa.Array]:
         for batch in con.cursor().sql(f"SELECT t FROM ({source})").to_arrow_reader(_TEXTS):
             yield batch.column(0)
@@ -253,7 +263,9 @@ def _texts(con: Any, source: str) -> Callable[[], Iterator[pa.Array]]:
     return chunks
 
 
-def _label(con: Any, dataset: Dataset, other_set: Dataset | None, _: Any) -> LeakCheck:
+def _label(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: Any
+) -> LeakCheck:
     label = dataset.roles["label"]
     if not label:
         return "not checked: no label", []
@@ -279,7 +291,7 @@ def _label(con: Any, dataset: Dataset, other_set: Dataset | None, _: Any) -> Lea
     return f"columns that tell {label}", hits
 
 
-def _leaves(types: dict[str, str], excluded: set[Any]) -> Iterator[tuple[str, str]]:
+def _leaves(types: dict[str, str], excluded: set[str | None]) -> Iterator[tuple[str, str]]:
     for name, dtype in types.items():
         if name not in excluded and dtype.split("(")[0] in _NAMES:
             yield name, dtype
@@ -373,10 +385,6 @@ def _leak_if(count: int, check: str, finding: str) -> list[Leak]:
     return [Leak(check, count, finding)] if count else []
 
 
-_CHECKS: dict[str, Callable[[Any, Dataset, Dataset | None, float | None], LeakCheck]] = {
-    "exact": _exact,
-    "near": _near,
-    "group": _group,
-    "time": _time,
-    "label": _label,
-}
+_CHECKS: dict[
+    str, Callable[[duckdb.DuckDBPyConnection, Dataset, Dataset | None, float | None], LeakCheck]
+] = {"exact": _exact, "near": _near, "group": _group, "time": _time, "label": _label}

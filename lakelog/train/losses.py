@@ -15,6 +15,7 @@ import orjson
 
 from lakelog.errors import ExportRefused
 from lakelog.runtime.lazy import Lazy
+from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +80,7 @@ class Losses:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._first: dict[str, Any] = {}
+        self._first: JsonMap = {}
 
     def add(self, reason: str, count: int = 1, example: Any = None) -> None:
         """Count a loss; `first` says where it occurred, such as `seq 17`."""

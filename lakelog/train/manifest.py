@@ -20,6 +20,7 @@ from lakelog.train.assign import REASONS
 from lakelog.train.losses import WORDS
 from lakelog.train.recipe import REDACTIONS, SPLITS
 from lakelog.train.recipe_schema import SHAPES
+from lakelog.train.tables import JsonMap
 
 FORMAT = 1
 BYTES_MAX = 8_000_000
@@ -36,7 +37,7 @@ Faults = Iterator[str]
 Rule = Callable[[str, Any], Faults]
 
 
-def parse(data: bytes) -> tuple[dict[str, Any], list[str]]:
+def parse(data: bytes) -> tuple[JsonMap, list[str]]:
     """Return the manifest in the bytes and its faults.
 
     With faults, nothing of it may be used. orjson is used because it refuses deep nesting.
@@ -57,51 +58,51 @@ def parse(data: bytes) -> tuple[dict[str, Any], list[str]]:
     return parsed, faults
 
 
-def text_of(manifest: dict[str, Any]) -> bytes:
+def text_of(manifest: JsonMap) -> bytes:
     """Return the bytes of a manifest."""
     return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _whole(location: str, value: Any) -> Faults:
+def _whole(location: str, value: object) -> Faults:
     # bool is a subclass of int; above 2^53 other JSON readers lose digits.
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
         yield f"{location} is no count"
 
 
-def _number(location: str, value: Any) -> Faults:
+def _number(location: str, value: object) -> Faults:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         yield f"{location} is no number"
 
 
-def _flag(location: str, value: Any) -> Faults:
+def _flag(location: str, value: object) -> Faults:
     if not isinstance(value, bool):
         yield f"{location} is not true or false"
 
 
-def _text(location: str, value: Any) -> Faults:
+def _text(location: str, value: object) -> Faults:
     if not isinstance(value, str) or len(value) > _TEXT_MAX:
         yield f"{location} is no text of at most {_TEXT_MAX:,} characters"
 
 
-def _anything(location: str, value: Any) -> Faults:
+def _anything(location: str, value: object) -> Faults:
     """A value that is only ever compared as a whole."""
     yield from ()
 
 
 def _form(pattern: str, noun: str) -> Rule:
-    def rule(location: str, value: Any) -> Faults:
+    def rule(location: str, value: object) -> Faults:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
             yield f"{location} is no {noun}"
 
     return rule
 
 
-def _branch(location: str, value: Any) -> Faults:
-    is_invalid: Any
+def _branch(location: str, value: object) -> Faults:
     # Branch names appear in documents and commands that people copy.
+    name = value if isinstance(value, str) else ""
     try:
-        paths.encode_name(value if isinstance(value, str) else "")
-        is_invalid = re.search(r"[';()\\]|\.\.|^[/.]", value)
+        paths.encode_name(name)
+        is_invalid = bool(re.search(r"[';()\\]|\.\.|^[/.]", name))
     except InvalidName:
         is_invalid = True
     if is_invalid:
@@ -109,7 +110,7 @@ def _branch(location: str, value: Any) -> Faults:
 
 
 def _maybe(inner: Rule) -> Rule:
-    def rule(location: str, value: Any) -> Faults:
+    def rule(location: str, value: object) -> Faults:
         if value is not None:
             yield from inner(location, value)
 
@@ -117,7 +118,7 @@ def _maybe(inner: Rule) -> Rule:
 
 
 def _list(inner: Rule, count_max: int = _NAMES_MAX) -> Rule:
-    def rule(location: str, value: Any) -> Faults:
+    def rule(location: str, value: object) -> Faults:
         if not isinstance(value, list) or len(value) > count_max:
             yield f"{location} is no list of at most {count_max:,}"
             return
@@ -128,7 +129,7 @@ def _list(inner: Rule, count_max: int = _NAMES_MAX) -> Rule:
 
 
 def _map(key: Rule, inner: Rule, count_max: int = _NAMES_MAX) -> Rule:
-    def rule(location: str, value: Any) -> Faults:
+    def rule(location: str, value: object) -> Faults:
         if not isinstance(value, dict) or len(value) > count_max:
             yield f"{location} is no table of at most {count_max:,}"
             return
@@ -140,7 +141,7 @@ def _map(key: Rule, inner: Rule, count_max: int = _NAMES_MAX) -> Rule:
 
 
 def _record(rules: dict[str, Rule], optional: tuple[str, ...] = ()) -> Rule:
-    def rule(location: str, value: Any) -> Faults:
+    def rule(location: str, value: object) -> Faults:
         if not isinstance(value, dict):
             yield f"{location or 'it'} is no table"
             return
@@ -156,7 +157,7 @@ def _record(rules: dict[str, Rule], optional: tuple[str, ...] = ()) -> Rule:
 
 
 def _one_of(*names: str) -> Rule:
-    def rule(location: str, value: Any) -> Faults:
+    def rule(location: str, value: object) -> Faults:
         if value not in names:
             yield f"{location} is not one of {', '.join(names)}"
 

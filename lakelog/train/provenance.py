@@ -13,13 +13,14 @@ import hashlib
 import json
 import os
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import AlreadyExists, ExportRefused
 from lakelog.event import bookkeeping
 from lakelog.train import dataset, inventory
 from lakelog.train import manifest as manifest_form
 from lakelog.train.recipe import Recipe
+from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -52,13 +53,13 @@ def export_id(recipe: Recipe, snapshot: str, key: str) -> str:
     ).hexdigest()[:16]
 
 
-def write(folder: str, manifest: dict[str, Any]) -> None:
+def write(folder: str, manifest: JsonMap) -> None:
     """Write the manifest of an export."""
     with open(f"{folder}/{MANIFEST}", "wb") as file:
         file.write(manifest_form.text_of(manifest))
 
 
-def read(folder: str) -> dict[str, Any]:
+def read(folder: str) -> JsonMap:
     """Read the manifest of an export. Raises ExportRefused where there is none."""
     data = inventory.scan(folder).read(MANIFEST, manifest_form.BYTES_MAX)
     if data is None:
@@ -69,7 +70,7 @@ def read(folder: str) -> dict[str, Any]:
     return parsed
 
 
-def facts_of(manifest: dict[str, Any], out: str) -> dict[str, Any]:
+def facts_of(manifest: JsonMap, out: str) -> JsonMap:
     """The facts about an export that are stored in the lake."""
     return {
         "export": manifest["id"],
@@ -85,25 +86,25 @@ def facts_of(manifest: dict[str, Any], out: str) -> dict[str, Any]:
     }
 
 
-def pin(lake: Lake, facts: dict[str, Any]) -> None:
+def pin(lake: Lake, facts: JsonMap) -> None:
     """Tag the snapshot, so that gc keeps it."""
     # A repeated export of the same snapshot and recipe has the same tag.
     with contextlib.suppress(AlreadyExists):
         lake.tag(TAG + facts["export"], facts["snapshot"], json.dumps(facts, ensure_ascii=False))
 
 
-def record(lake: Lake, facts: dict[str, Any]) -> None:
+def record(lake: Lake, facts: JsonMap) -> None:
     """Append a bookkeeping event about the export to the lake."""
     lake.append(bookkeeping.event(bookkeeping.TRAIN, facts["name"], data=facts))
 
 
-def exports(lake: Lake) -> list[dict[str, Any]]:
+def exports(lake: Lake) -> list[JsonMap]:
     """The exports of a lake, oldest first, by their tags, which survive a rollback.
 
     The path of an export is that of its newest event, if there is one; `here` says whether its
     files are there.
     """
-    by_id: dict[str, dict[str, Any]] = {}
+    by_id: dict[str, JsonMap] = {}
     for tag in lake.store.refs.tags():
         if tag.name.startswith(TAG):
             # Anybody may create a tag that begins with train-.

@@ -11,13 +11,16 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import Damaged, ExportRefused, SnapshotGone
 from lakelog.train import dataset, provenance, scratch, trainingset
 from lakelog.train import recipe as recipes
+from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
+    import duckdb
+
     from lakelog.lake import Lake
 
 
@@ -72,7 +75,7 @@ def rebuild(
     return RebuildResult(path, same, tuple(differing), versions, same_rows)
 
 
-def _recipe(path: str, manifest: dict[str, Any]) -> recipes.Recipe:
+def _recipe(path: str, manifest: JsonMap) -> recipes.Recipe:
     """The recipe of an export, with the name of the export."""
     text_path = f"{path}/recipe.toml"
     if not os.path.isfile(text_path):
@@ -84,7 +87,7 @@ def _recipe(path: str, manifest: dict[str, Any]) -> recipes.Recipe:
     return recipes.with_name(recipes.parse(content, text_path), manifest["name"])
 
 
-def _require_own(lake: Lake, path: str, manifest: dict[str, Any]) -> None:
+def _require_own(lake: Lake, path: str, manifest: JsonMap) -> None:
     """Raise ExportRefused for a set that this lake did not export: its recipe is SQL to be run."""
     own_exports = {(e["export"], e["recipe"]) for e in provenance.exports(lake)}
     if (manifest["id"], manifest["recipe"]["sha256"]) not in own_exports:
@@ -98,7 +101,7 @@ def _parent(path: str) -> str:
     return os.path.dirname(os.path.abspath(path))
 
 
-def _differing_files(previous: dict[str, Any], current: dict[str, Any]) -> list[str]:
+def _differing_files(previous: JsonMap, current: JsonMap) -> list[str]:
     names = sorted({*previous, *current})
     return [
         n for n in names if previous.get(n, {}).get("sha256") != current.get(n, {}).get("sha256")
@@ -113,7 +116,7 @@ def _same_rows(exported: str, rebuilt: str) -> dict[str, bool]:
     return {split: digests[0].get(split) == digests[1].get(split) for split in splits}
 
 
-def _digests(con: Any, folder: dataset.Dataset) -> dict[str, str]:
+def _digests(con: duckdb.DuckDBPyConnection, folder: dataset.Dataset) -> dict[str, str]:
     """A digest of the rows of each split that does not depend on their order."""
     digests = {}
     for split in folder.files:

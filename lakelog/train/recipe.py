@@ -21,6 +21,7 @@ from lakelog.settings import span_us
 from lakelog.train import filters
 from lakelog.train.losses import FILTERS, ROWS
 from lakelog.train.recipe_schema import KEYS, SHAPES
+from lakelog.train.tables import JsonMap
 from lakelog.train.template import template
 
 SPLITS = ("train", "validation", "test")
@@ -34,14 +35,14 @@ class Recipe:
 
     name: str
     text: str
-    select: dict[str, Any]
-    shape: dict[str, Any]
-    filter: dict[str, Any]
-    split: dict[str, Any]
-    dedupe: dict[str, Any]
-    redact: dict[str, Any]
-    budget: dict[str, Any]
-    card: dict[str, Any]
+    select: JsonMap
+    shape: JsonMap
+    filter: JsonMap
+    split: JsonMap
+    dedupe: JsonMap
+    redact: JsonMap
+    budget: JsonMap
+    card: JsonMap
     where: str = field(default="recipe", compare=False)
 
     SHAPES: ClassVar = SHAPES
@@ -99,7 +100,7 @@ def parse(toml: str, origin: str) -> Recipe:
     return check(document, toml, origin)
 
 
-def check(document: dict[str, Any], toml: str, origin: str) -> Recipe:
+def check(document: JsonMap, toml: str, origin: str) -> Recipe:
     """Validate the keys and values of a recipe. Raises InvalidRecipe."""
     sections = {name: dict(_section(document, name, origin)) for name in KEYS}
     for name in document:
@@ -126,14 +127,14 @@ def check(document: dict[str, Any], toml: str, origin: str) -> Recipe:
     return Recipe(family, toml, where=origin, **sections)
 
 
-def _section(document: dict[str, Any], name: str, origin: str) -> dict[str, Any]:
+def _section(document: JsonMap, name: str, origin: str) -> JsonMap:
     section = document.get(name, {})
     if not isinstance(section, dict):
         raise InvalidRecipe(f"{origin}: [{name}] is a table of keys, not {section!r}")
     return section
 
 
-def _check_section(name: str, section: dict[str, Any], shape: Any, origin: str) -> None:
+def _check_section(name: str, section: JsonMap, shape: Any, origin: str) -> None:
     """Check names and types; fill in defaults."""
     keys = KEYS[name]
     for key, value in section.items():
@@ -158,7 +159,7 @@ def _near(name: str, names: list[str]) -> str:
     return f": did you mean {close[0]}?" if close else f": known are {', '.join(names)}"
 
 
-def _check_shape(shape: dict[str, Any], origin: str) -> None:
+def _check_shape(shape: JsonMap, origin: str) -> None:
     for key in ("window",):
         if shape[key] is not None:
             try:
@@ -181,7 +182,7 @@ def _check_shape(shape: dict[str, Any], origin: str) -> None:
             raise InvalidRecipe(f"{origin}: [shape] also lists openai and sharegpt, not {name!r}")
 
 
-def _check_filter(filter: dict[str, Any], shape: dict[str, Any], origin: str) -> None:
+def _check_filter(filter: JsonMap, shape: JsonMap, origin: str) -> None:
     rules = [*filters.SETS, *filters.RULE_NAMES]
     for name in filter["quality"]:
         if name not in rules:
@@ -200,7 +201,7 @@ def _check_filter(filter: dict[str, Any], shape: dict[str, Any], origin: str) ->
         raise InvalidRecipe(f"{origin}: [filter] needs [shape] text, the column to look at")
 
 
-def _check_split(split: dict[str, Any], origin: str) -> None:
+def _check_split(split: JsonMap, origin: str) -> None:
     shares = {name: split[name] for name in SPLITS if split[name] is not None}
     for name, share in shares.items():
         if not 0 <= share <= 1:
@@ -239,7 +240,7 @@ def _instant(value: Any, origin: str) -> str:
     return moment.isoformat(timespec="microseconds")
 
 
-def _check_dedupe(dedupe: dict[str, Any], shape: dict[str, Any], origin: str) -> None:
+def _check_dedupe(dedupe: JsonMap, shape: JsonMap, origin: str) -> None:
     near = dedupe["near"]
     if near is True:
         dedupe["near"] = near = NEAR_DEFAULT
@@ -249,7 +250,7 @@ def _check_dedupe(dedupe: dict[str, Any], shape: dict[str, Any], origin: str) ->
         raise InvalidRecipe(f"{origin}: [dedupe] near needs [shape] text, the column to compare")
 
 
-def _check_redact(redact: dict[str, Any], origin: str) -> None:
+def _check_redact(redact: JsonMap, origin: str) -> None:
     kinds = redact["kinds"]
     redact["kinds"] = list(REDACTIONS) if kinds == "all" else list(kinds)
     for name in redact["kinds"]:
@@ -268,13 +269,13 @@ def _check_redact(redact: dict[str, Any], origin: str) -> None:
         )
 
 
-def _check_budget(budget: dict[str, Any], origin: str) -> None:
+def _check_budget(budget: JsonMap, origin: str) -> None:
     for key in ("rows", "tokens"):
         if budget[key] is not None and budget[key] < 1:
             raise InvalidRecipe(f"{origin}: [budget] {key} is a number above 0, not {budget[key]}")
 
 
-def _as_toml(document: dict[str, Any]) -> str:
+def _as_toml(document: JsonMap) -> str:
     """Serialize a dict as TOML."""
     lines = [f"{k} = {_toml_value(v)}" for k, v in document.items() if not isinstance(v, dict)]
     for name, section in document.items():
@@ -284,7 +285,7 @@ def _as_toml(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _toml_value(value: Any) -> str:
+def _toml_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
@@ -306,7 +307,7 @@ def with_name(recipe: Recipe, name: str) -> Recipe:
     return dataclasses.replace(recipe, name=name)
 
 
-def as_dict(recipe: Recipe) -> dict[str, Any]:
+def as_dict(recipe: Recipe) -> JsonMap:
     """Return the checked sections in the form of the manifest."""
     sections = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
     return {k: v for k, v in sections.items() if k not in ("text", "where")}

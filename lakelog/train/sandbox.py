@@ -13,12 +13,12 @@ import resource
 import subprocess
 import sys
 import tempfile
-from typing import Any
 
 from lakelog.errors import ExportRefused
 from lakelog.runtime import interpreter
 from lakelog.train import inspection, inventory
 from lakelog.train.leaks import FILE_CHECKS, Certificate, Leak
+from lakelog.train.tables import JsonMap
 
 MEMORY_BYTES, MEMORY_TIMES = 800_000_000, 8
 """What the child may allocate besides its program, and how the limit grows with the set."""
@@ -47,7 +47,7 @@ def check(path: str, against: str | None = None, *, near: float | None = None) -
     return Certificate(answer["checks"], leaks)
 
 
-def _run(request: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
+def _run(request: JsonMap) -> subprocess.CompletedProcess[bytes]:
     # Threads and arenas that are created in advance count against the memory limit of the child.
     variables = {
         "PYTHONPATH": interpreter.search_path(),
@@ -91,7 +91,7 @@ def main() -> None:
     path, against = (*request["paths"], None)[:2]
     # Before the first byte of the set is read.
     _bound(request["memory"])
-    answer: dict[str, Any]
+    answer: JsonMap
     try:
         answer = inspection.inspect(path, against, request["near"], request["spill"]).record()
     except ExportRefused as error:

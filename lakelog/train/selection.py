@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.engine import messages
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of, statements
@@ -22,6 +22,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.store.bootstrap import Store
 from lakelog.train.recipe import Recipe
+from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
     import duckdb
@@ -193,7 +194,7 @@ def _is_plain(node: Node) -> bool:
     )
 
 
-def _column(name: str, alias: str) -> dict[str, Any]:
+def _column(name: str, alias: str) -> JsonMap:
     return {
         "class": "COLUMN_REF",
         "type": "COLUMN_REF",

@@ -8,12 +8,14 @@ import re
 import tomllib
 from typing import Any
 
+JsonMap = dict[str, Any]
+"""An object as JSON or TOML has it: a manifest, facts on an export, a section of a recipe."""
 DIALECTS = "shapes/dialects.toml"
 _REFERENCE = re.compile(r"%\{(\w+)\}")
 
 
 @functools.cache
-def read_table(name: str) -> dict[str, Any]:
+def read_table(name: str) -> JsonMap:
     """Return what a file beside this module holds."""
     with open(os.path.join(os.path.dirname(__file__), name), "rb") as file:
         return tomllib.load(file)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lakelog.errors import ExportRefused
+from lakelog.train.tables import JsonMap
 
 
 class Tokenizer:
@@ -37,7 +38,7 @@ def load(name: str, download: bool = False) -> Tokenizer:
     return _tiktoken(model, download) if library == "tiktoken" else _tokenizers(model)
 
 
-def words(manifest: dict[str, Any]) -> str:
+def words(manifest: JsonMap) -> str:
     """Return how tokens were counted, as the card says it."""
     name = manifest["recipe"]["budget"].get("tokenizer")
     if not name:

@@ -36,6 +36,7 @@ from lakelog.train import (
     tokenizer,
 )
 from lakelog.train import recipe as recipes
+from lakelog.train.arrays import Array
 from lakelog.train.assign import RowTable
 from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.report import proportions, quality
@@ -43,8 +44,10 @@ from lakelog.train.selection import RowQuery, at_state, choose, session_of
 from lakelog.train.shapes import chat_files
 from lakelog.train.shards import Shards
 from lakelog.train.staging import Stage
+from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
     from lakelog.lake import Lake
@@ -62,7 +65,7 @@ class TrainingExport:
     """The result of an export: manifest.json as a dict, and the certificate of its files."""
 
     path: str
-    manifest: dict[str, Any]
+    manifest: JsonMap
     certificate: leaks.Certificate
 
     @property
@@ -113,11 +116,11 @@ def export(
         selection = choose(lake, checked, asker)
         # Read before the export is recorded, or it would find itself.
         before = _previous(lake, checked)
-        facts: dict[str, Any] = {}
+        facts: JsonMap = {}
 
         # Called before the rename: from then on the directory is complete, and its snapshot must
         # not be collected by gc. A tag without a directory is harmless, the reverse is not.
-        def sign(manifest: dict[str, Any]) -> None:
+        def sign(manifest: JsonMap) -> None:
             facts.update(provenance.facts_of(manifest, out))
             provenance.pin(lake, facts)
 
@@ -141,11 +144,7 @@ def _requirements(recipe: Recipe) -> tokenizer.Tokenizer | None:
 
 
 def export_again(
-    lake: Lake,
-    recipe: Recipe,
-    manifest: dict[str, Any],
-    out: str,
-    progress: StageCallback | None = None,
+    lake: Lake, recipe: Recipe, manifest: JsonMap, out: str, progress: StageCallback | None = None
 ) -> TrainingExport:
     """Repeat an export from the snapshot, time, branch and predecessor that its manifest names."""
     key = redact.key_of(recipe)
@@ -178,12 +177,12 @@ def _make(
     recipe: Recipe,
     out: str,
     key: bytes,
-    before: dict[str, Any] | None,
+    before: JsonMap | None,
     created: str | None,
     branch: str,
     counter: tokenizer.Tokenizer | None,
     progress: StageCallback | None,
-    sign: Callable[[dict[str, Any]], None] | None = None,
+    sign: Callable[[JsonMap], None] | None = None,
 ) -> TrainingExport:
     """Build an export; `sign` is called when it is complete, just before the rename."""
     say = progress or (lambda _: None)
@@ -226,7 +225,7 @@ def _make(
 
 def _write(
     directory: str, stage: Stage, rows: RowTable, recipe: Recipe
-) -> tuple[pa.Schema, dict[str, Any]]:
+) -> tuple[pa.Schema, JsonMap]:
     """Write data, lineage and dialects of every split, in the order of the selection."""
     full = stage.schema()
     schema = pa.schema([full.field(name) for name in stage.columns])
@@ -283,7 +282,7 @@ def _batches(stage: Stage, names: list[str]) -> Iterator[tuple[int, pa.RecordBat
 
 
 def _write_split(
-    batch: pa.RecordBatch, in_split: Any, data: Shards, lineage: Shards, dialects: dict[str, Any]
+    batch: pa.RecordBatch, in_split: Array, data: Shards, lineage: Shards, dialects: JsonMap
 ) -> None:
     rows = batch.filter(pa.array(in_split))
     if not rows.num_rows:
@@ -301,7 +300,7 @@ def _lists(events: Any) -> Any:
     return events.cast(pa.list_(pa.int64()))
 
 
-def _open_dialects(directory: str, split: str, recipe: Recipe) -> dict[str, Any]:
+def _open_dialects(directory: str, split: str, recipe: Recipe) -> JsonMap:
     files = {}
     for dialect in recipe.shape["also"] or ():
         os.makedirs(f"{directory}/{dialect}", exist_ok=True)
@@ -314,10 +313,10 @@ def _manifest(
     recipe: Recipe,
     stage: Stage,
     rows: RowTable,
-    splits: dict[str, Any],
+    splits: JsonMap,
     near: Clusters | None,
     key: bytes,
-) -> dict[str, Any]:
+) -> JsonMap:
     mark = redact.fingerprint(key)
     return {
         "format": provenance.FORMAT,
@@ -350,7 +349,7 @@ def _finish(
     certificate: leaks.Certificate,
     schema: pa.Schema,
     rows: RowTable,
-    con: Any,
+    con: duckdb.DuckDBPyConnection,
 ) -> None:
     """Write certificate, report, card and recipe, then the manifest that names them all."""
     directory, recipe, manifest = output.path, output.recipe, output.manifest
@@ -367,7 +366,7 @@ def _finish(
     provenance.write(directory, manifest)
 
 
-def _files(directory: str) -> dict[str, Any]:
+def _files(directory: str) -> JsonMap:
     return {
         name: {"bytes": size, "sha256": provenance.sha256(f"{directory}/{name}")}
         for name, size in folder.sizes(directory).items()
@@ -377,7 +376,7 @@ def _files(directory: str) -> dict[str, Any]:
     }
 
 
-def _previous(lake: Lake, recipe: Recipe) -> dict[str, Any] | None:
+def _previous(lake: Lake, recipe: Recipe) -> JsonMap | None:
     """Id and key figures of the family's latest export that is still where it was written."""
     # The latest first. An export that was moved or deleted is skipped: drift is then measured
     # against the one before.

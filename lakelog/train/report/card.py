@@ -9,6 +9,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.train import losses, tokenizer
 from lakelog.train.recipe import Recipe
 from lakelog.train.report import proportions
+from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +32,7 @@ _SIZES = (
 )
 
 
-def card(recipe: Recipe, manifest: dict[str, Any], schema: pa.Schema) -> str:
+def card(recipe: Recipe, manifest: JsonMap, schema: pa.Schema) -> str:
     """Return the card. Strings are quoted as JSON, which is valid YAML."""
     splits = manifest["splits"]
     rows = sum(facts["rows"] for facts in splits.values())
@@ -61,7 +62,7 @@ def card(recipe: Recipe, manifest: dict[str, Any], schema: pa.Schema) -> str:
     return "\n".join(head) + "\n" + _body(recipe, manifest, title, rows)
 
 
-def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> str:
+def _body(recipe: Recipe, manifest: JsonMap, title: str, rows: int) -> str:
     split_rows = "\n".join(
         f"| {split} | {facts['rows']:,} | {facts['tokens']:,} | {len(facts['files'])} |"
         for split, facts in manifest["splits"].items()

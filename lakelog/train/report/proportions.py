@@ -6,9 +6,8 @@ that must share a split shift the sizes. The export succeeds with a warning.
 
 from __future__ import annotations
 
-from typing import Any
-
 from lakelog.train.recipe import SPLITS
+from lakelog.train.tables import JsonMap
 
 _TOLERANCE = 0.5
 """By how much of its own part a split may miss it."""
@@ -16,7 +15,7 @@ _ROWS = 10
 """A split that misses its part by fewer rows is not worth a warning."""
 
 
-def warnings(manifest: dict[str, Any]) -> list[str]:
+def warnings(manifest: JsonMap) -> list[str]:
     """Return a sentence for each split whose size is far from its part in the recipe."""
     splits, settings = manifest["splits"], manifest["recipe"]["split"]
     if settings["before"] is not None and settings["group"] is None:
@@ -40,7 +39,7 @@ def _percent(share: float) -> str:
     return f"{share:.1%}".replace(".0%", "%")
 
 
-def _cause(settings: dict[str, Any]) -> str:
+def _cause(settings: JsonMap) -> str:
     """What may have moved the sizes, and what to do about it."""
     if settings["before"] is not None and settings["group"] is not None:
         return "rows on the wrong side of the cutoff are left out; move [split] before"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
 from lakelog.train.dataset import SPLIT, Dataset
 from lakelog.train.manifest import CLASS_CHARS_MAX, CLASSES_MAX
 from lakelog.train.selection import column_of, quoted
+from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,7 +26,7 @@ DRIFTED = 0.2
 """A population stability index above this is a drift worth looking at."""
 
 
-def lengths(rows: RowTable) -> dict[str, Any]:
+def lengths(rows: RowTable) -> JsonMap:
     """Tokens per row as a histogram over powers of two, by split."""
     by_split = {}
     for place, split in enumerate(("train", "validation", "test")):
@@ -36,7 +37,7 @@ def lengths(rows: RowTable) -> dict[str, Any]:
     return {"edges": _EDGES, "counts": by_split}
 
 
-def measure(con: duckdb.DuckDBPyConnection, folder: Dataset) -> dict[str, Any]:
+def measure(con: duckdb.DuckDBPyConnection, folder: Dataset) -> JsonMap:
     """Return balance of the column that matters most, missing values and samples."""
     column = _balance_column(folder)
     all_rows = folder.source("*")
@@ -83,7 +84,7 @@ def _classes(
     return {label: names} if is_class else {}
 
 
-def _balance(con: duckdb.DuckDBPyConnection, all_rows: str, column: str | None) -> dict[str, Any]:
+def _balance(con: duckdb.DuckDBPyConnection, all_rows: str, column: str | None) -> JsonMap:
     name = f"{quoted(str(column))}::VARCHAR"
     rows = con.sql(
         f"SELECT {name} AS v, {SPLIT}, count(*) AS n FROM ({all_rows})"
@@ -110,7 +111,7 @@ def _samples(con: duckdb.DuckDBPyConnection, folder: Dataset) -> list[str]:
     return [s if len(s) <= _SAMPLE_CHARS else s[:_SAMPLE_CHARS] + " ..." for (s,) in rows]
 
 
-def drift(current: dict[str, Any], before: dict[str, Any] | None) -> dict[str, float]:
+def drift(current: JsonMap, before: JsonMap | None) -> dict[str, float]:
     """Population stability index against the last export: of lengths, and of the balanced column.
 
     Below 0.1 is alike, above 0.2 has drifted.

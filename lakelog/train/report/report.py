@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
 
 from lakelog.train import losses, tokenizer
 from lakelog.train.report import plots
 from lakelog.train.report.quality import DRIFTED
+from lakelog.train.tables import JsonMap
 
 _STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:720px;margin:2em auto;padding:0 1em}"
@@ -19,7 +19,7 @@ ReportSection = tuple[str, str, ReportTable | None]
 """A title, its words, and a table."""
 
 
-def texts(manifest: dict[str, Any], certificate: dict[str, Any]) -> dict[str, str]:
+def texts(manifest: JsonMap, certificate: JsonMap) -> dict[str, str]:
     """Return report.md, report.html and the plots, by file name."""
     charts = _charts(manifest["quality"])
     sections = _sections(manifest, certificate)
@@ -30,7 +30,7 @@ def texts(manifest: dict[str, Any], certificate: dict[str, Any]) -> dict[str, st
     }
 
 
-def _charts(quality: dict[str, Any]) -> dict[str, str]:
+def _charts(quality: JsonMap) -> dict[str, str]:
     charts = {}
     edges, counts = quality["lengths"]["edges"], quality["lengths"]["counts"]
     rows = []
@@ -49,7 +49,7 @@ def _charts(quality: dict[str, Any]) -> dict[str, str]:
     return charts
 
 
-def _sections(manifest: dict[str, Any], certificate: dict[str, Any]) -> list[ReportSection]:
+def _sections(manifest: JsonMap, certificate: JsonMap) -> list[ReportSection]:
     """Title, words and table of each section."""
     quality, splits = manifest["quality"], manifest["splits"]
     rows = sum(s["rows"] for s in splits.values())
@@ -108,12 +108,12 @@ def _sections(manifest: dict[str, Any], certificate: dict[str, Any]) -> list[Rep
     ]
 
 
-def _findings(certificate: dict[str, Any], name: str) -> str:
+def _findings(certificate: JsonMap, name: str) -> str:
     descriptions = [leak["words"] for leak in certificate["leaks"] if leak["kind"] == name]
     return "; ".join(descriptions) or "nothing"
 
 
-def _markdown(manifest: dict[str, Any], sections: list[ReportSection], charts: list[str]) -> str:
+def _markdown(manifest: JsonMap, sections: list[ReportSection], charts: list[str]) -> str:
     lines = [f"# Quality of {manifest['name']}", "", f"Snapshot `{manifest['snapshot']}`.", ""]
     for title, intro, table in sections:
         lines += [f"## {title}", ""]
@@ -150,7 +150,7 @@ def _grid(head: list[str], rows: list[list[str]]) -> str:
     return f"<table>{line('th', head)}{body}</table>"
 
 
-def _html(manifest: dict[str, Any], sections: list[ReportSection], charts: dict[str, str]) -> str:
+def _html(manifest: JsonMap, sections: list[ReportSection], charts: dict[str, str]) -> str:
     name = escape(manifest["name"])
     elements = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',

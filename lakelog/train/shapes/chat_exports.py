@@ -50,7 +50,7 @@ def of_chatgpt(payload: Payload, losses: Counter[str]) -> list[ChatMessage]:
     return _joined(turns)
 
 
-def _branch(mapping: Payload, current: Any) -> list[Payload]:
+def _branch(mapping: Payload, current: object) -> list[Payload]:
     """The nodes from the root to the current one; without one, to the newest leaf."""
     nodes = {key: node for key, node in mapping.items() if isinstance(node, dict)}
     if current not in nodes:
@@ -71,7 +71,7 @@ def _created(node: Payload) -> float:
     return created if isinstance(created, (int, float)) else 0.0
 
 
-def _turn(message: Any, losses: Counter[str]) -> list[ChatMessage]:
+def _turn(message: object, losses: Counter[str]) -> list[ChatMessage]:
     """The turn of a node; none for what ChatGPT does not show."""
     if not isinstance(message, dict):
         return []
@@ -95,7 +95,7 @@ def _turn(message: Any, losses: Counter[str]) -> list[ChatMessage]:
     return read({"role": role, "parts": [_part(item) for item in spoken if item]}, losses)
 
 
-def _part(item: Any) -> Any:
+def _part(item: object) -> Any:
     """A part in a form that `read` knows."""
     if not isinstance(item, dict):
         return item

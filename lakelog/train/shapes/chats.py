@@ -21,6 +21,7 @@ from lakelog.train.shapes.parts import (
     CALLS,
     REPLIES,
     ChatMessage,
+    JsonList,
     Payload,
     from_json,
     list_from_json,
@@ -60,7 +61,7 @@ class Chat:
     """The side chain that the line is of."""
 
 
-def chats(payload: Any, losses: Counter[str] | None = None) -> Iterator[Chat]:
+def chats(payload: object, losses: Counter[str] | None = None) -> Iterator[Chat]:
     """Yield the chats of a payload; of a document with many spans, one a span.
 
     Payloads that no chat can be read from are counted in `lost`.
@@ -111,7 +112,7 @@ def _documents(payload: Payload) -> Iterator[Any]:
         yield from payload["observations"]
 
 
-def _dicts(value: Any) -> list[Payload]:
+def _dicts(value: object) -> list[Payload]:
     return [v for v in list_from_json(value) if isinstance(v, dict)]
 
 
@@ -119,7 +120,7 @@ def _kind_of_part(payload: Payload) -> str:
     return str(payload.get("type") or payload.get("run_type") or "")
 
 
-def _is_part_of_trace(payload: Any) -> bool:
+def _is_part_of_trace(payload: object) -> bool:
     """Whether it is a span or record whose messages, if there are any, stand elsewhere."""
     if not isinstance(payload, dict):
         return False
@@ -156,7 +157,7 @@ def _chat(payload: Payload) -> Chat | None:
     return Chat(messages, is_whole, _trace_of(payload), started, tools, +losses)
 
 
-def _read_all(items: list[Any], losses: Counter[str]) -> list[ChatMessage]:
+def _read_all(items: JsonList, losses: Counter[str]) -> list[ChatMessage]:
     """The messages of several; calls that stand beside messages belong to the one before them."""
     messages: list[ChatMessage] = []
     for item in items:
@@ -202,7 +203,7 @@ def _trace_of(payload: Payload) -> str | None:
     return None
 
 
-def _tools(body: Any) -> list[ToolSchema]:
+def _tools(body: object) -> list[ToolSchema]:
     """The tool definitions of a body or of the request in it."""
     body = from_json(body)
     definitions = schemas.of_body(body)
@@ -213,7 +214,7 @@ def _tools(body: Any) -> list[ToolSchema]:
     return definitions
 
 
-_Exchange = tuple[list[Any], list[Any], bool]
+_Exchange = tuple[JsonList, JsonList, bool]
 
 
 def _of_telemetry(fields: Payload, payload: Payload, losses: Counter[str]) -> _Exchange | None:
@@ -251,7 +252,7 @@ def _of_body(payload: Payload, losses: Counter[str]) -> _Exchange | None:
     return ([], _answers(payload, losses), False) if _is_answer(payload) else None
 
 
-def _is_text(request: list[Any]) -> bool:
+def _is_text(request: JsonList) -> bool:
     return all(isinstance(a, dict) and set(a) == {"role", "content"} for a in request[-1:])
 
 
@@ -280,7 +281,7 @@ def _is_answer(payload: Payload) -> bool:
     return False
 
 
-def _is_message(value: Any) -> bool:
+def _is_message(value: object) -> bool:
     """Whether it is one message, or one item of OpenAI's Responses."""
     if not isinstance(value, dict):
         return False
@@ -295,7 +296,7 @@ def _is_message(value: Any) -> bool:
     return item_type.lower() in ROLES and any(key in value for key in ("content", "data"))
 
 
-def _request(value: Any) -> list[Any]:
+def _request(value: object) -> JsonList:
     """What was said to a model: a list of messages, a body with one, or a prompt."""
     value = from_json(value)
     if isinstance(value, str):
@@ -310,18 +311,18 @@ def _request(value: Any) -> list[Any]:
     return []
 
 
-def _is_pairs(items: list[Any]) -> bool:
+def _is_pairs(items: JsonList) -> bool:
     return all(len(g) == 2 and isinstance(g[0], str) for g in items)
 
 
-def _as_user(value: Any) -> Any:
+def _as_user(value: object) -> Any:
     """A part or a text alone is the user's, as in Gemini's `contents`."""
     if isinstance(value, dict) and "parts" in value and "role" not in value:
         return {"role": "user", **value}
     return value
 
 
-def _request_of(body: Payload) -> list[Any]:
+def _request_of(body: Payload) -> JsonList:
     """The messages of a request, its system prompt first."""
     # With previous_response_id the conversation already has its system prompt.
     system = [] if body.get("previous_response_id") else _system(body)
@@ -385,7 +386,7 @@ def _system(body: Payload) -> list[ChatMessage]:
     return []
 
 
-def _answers(body: Payload, losses: Counter[str]) -> list[Any]:
+def _answers(body: Payload, losses: Counter[str]) -> JsonList:
     """What the model answered, wherever a body keeps it."""
     # A body with choices or candidates is the answer itself, not a wrapper of one.
     if any(key in body for key in ("choices", "candidates", "generations")):
@@ -405,7 +406,7 @@ def _may_be_text(key: str, body: Payload) -> bool:
     return key in _TEXTUAL or not isinstance(from_json(body[key]), str)
 
 
-def _answer(value: Any, losses: Counter[str]) -> list[Any]:
+def _answer(value: object, losses: Counter[str]) -> JsonList:
     value = streams.merge(from_json(value))
     if isinstance(value, str):
         return [{"role": "assistant", "content": value}]
@@ -420,13 +421,13 @@ def _answer(value: Any, losses: Counter[str]) -> list[Any]:
     return _answer_of(value, losses) if isinstance(value, dict) else []
 
 
-def _first(items: list[Any], losses: Counter[str]) -> list[Any]:
+def _first(items: JsonList, losses: Counter[str]) -> JsonList:
     """The first of several answers; the others are counted."""
     losses["alternative"] += len(items[1:])
     return [g for answer in items[:1] for g in _answer(answer, losses)]
 
 
-def _answer_of(body: Payload, losses: Counter[str]) -> list[Any]:
+def _answer_of(body: Payload, losses: Counter[str]) -> JsonList:
     # From the most specific form to the most general: a later test would also match earlier forms
     # and read less of them.
     for key in ("choices", "candidates"):

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -30,7 +30,7 @@ from lakelog.train.shapes import chat_exports
 from lakelog.train.shapes.chat_exports import Line
 from lakelog.train.shapes.chats import Chat, chats
 from lakelog.train.shapes.messages import ROLES, pair_calls
-from lakelog.train.shapes.parts import ChatMessage, Payload, from_json
+from lakelog.train.shapes.parts import ChatMessage, JsonList, Payload, from_json
 from lakelog.train.shapes.rows import carry_columns, group_sql, stratum_sql, text_member
 from lakelog.train.shapes.schemas import ToolSchema, unique
 
@@ -208,7 +208,7 @@ class _Thread:
     """One conversation of a key: its messages, events and tools, and what it is without."""
 
     messages: list[ChatMessage]
-    events: list[Any]
+    events: JsonList
     tools: list[ToolSchema]
     losses: Counter[str]
     columns: Payload
@@ -220,11 +220,11 @@ class _Thread:
 class _Conversation:
     """The chats of one key, as they come."""
 
-    def __init__(self, key: Any, group: Any, stratum: Any) -> None:
+    def __init__(self, key: object, group: object, stratum: object) -> None:
         self.key, self.group, self.stratum = key, group, stratum
         self._threads: list[_Thread] = []
 
-    def add(self, chat: Chat, event: Any, carry: Payload) -> None:
+    def add(self, chat: Chat, event: object, carry: Payload) -> None:
         """Add a chat: longer than one that is there, behind one, or a new one."""
         # A whole chat repeats the conversation so far: it extends the thread it begins with, and
         # the longer of the two is kept. A chat that begins with a tool result can only continue
@@ -250,7 +250,7 @@ class _Conversation:
             return
         self._threads.append(_Thread(chat.messages, [event], chat.tools, chat.losses, carry))
 
-    def _add_line(self, line: Line, chat: Chat, event: Any, carry: Payload) -> None:
+    def _add_line(self, line: Line, chat: Chat, event: object, carry: Payload) -> None:
         """Add a line of a session to its tree; each side chain has its own."""
         thread = next(
             (t for t in self._threads if t.lines and t.side_chain == chat.side_chain), None
@@ -262,7 +262,7 @@ class _Conversation:
         thread.events.append(event)
         thread.losses = thread.losses + chat.losses
 
-    def _extend(self, thread: _Thread, chat: Chat, event: Any) -> None:
+    def _extend(self, thread: _Thread, chat: Chat, event: object) -> None:
         thread.events = [*thread.events, event]
         thread.tools = unique([*thread.tools, *chat.tools])
 

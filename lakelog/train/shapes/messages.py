@@ -21,6 +21,7 @@ from lakelog.train.shapes.parts import (
     REASONING,
     REPLIES,
     ChatMessage,
+    JsonList,
     Payload,
     are_parts,
     as_text,
@@ -67,7 +68,7 @@ def read(value: Any, losses: Counter[str]) -> list[ChatMessage]:
     return _message(value, role, losses)
 
 
-def _is_pair(value: Any) -> bool:
+def _is_pair(value: object) -> bool:
     """Whether it is LangChain's short form of a message: its role and its text."""
     return (
         isinstance(value, (list, tuple))
@@ -171,7 +172,7 @@ class _Turns:
     messages: list[ChatMessage] = field(default_factory=list)
 
     def convert(
-        self, items: list[Any], more_calls: list[ChatMessage] | None = None
+        self, items: JsonList, more_calls: list[ChatMessage] | None = None
     ) -> list[ChatMessage]:
         """Return the messages of the parts, and of the calls that stand beside them."""
         for item in items:
@@ -185,7 +186,7 @@ class _Turns:
         self._flush()
         return self.messages
 
-    def _take(self, item: Any) -> None:
+    def _take(self, item: object) -> None:
         if isinstance(item, str):
             self.passages.append(item)
             return
@@ -259,7 +260,7 @@ def _as_message(
     }
 
 
-def _as_list(value: Any) -> list[Any]:
+def _as_list(value: object) -> JsonList:
     return value if isinstance(value, list) else [value]
 
 

@@ -16,6 +16,7 @@ from lakelog.train.tables import DIALECTS, invert, read_table
 _WORDS = read_table(DIALECTS)["parts"]
 Payload = dict[str, Any]
 """An object of JSON: what was logged, a message in it, or a part of one, in any dialect."""
+JsonList = list[Any]
 ChatMessage = Payload
 """A message in the form of a row, see `messages`."""
 _TEXTS = frozenset(_WORDS["texts"])
@@ -29,7 +30,7 @@ PART_FIELDS = frozenset(_WORDS["fields"])
 _SILENT = frozenset(_WORDS["silent"])
 
 
-def from_json(value: Any) -> Any:
+def from_json(value: object) -> Any:
     """Return what JSON text holds, or the value itself."""
     # Only what can be an object, list or string: the text 42 or true is content, not JSON.
     if isinstance(value, str) and value[:1] in ('"', "[", "{"):
@@ -40,13 +41,13 @@ def from_json(value: Any) -> Any:
     return value
 
 
-def list_from_json(value: Any) -> list[Any]:
+def list_from_json(value: object) -> JsonList:
     """Return a list, also one that a text holds as JSON; of anything else an empty one."""
     decoded = from_json(value)
     return decoded if isinstance(decoded, list) else []
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """Return a text as it is and anything else as JSON."""
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
@@ -134,7 +135,7 @@ def reply_of(fields: Payload) -> Any:
     return value
 
 
-def are_parts(value: Any) -> bool:
+def are_parts(value: object) -> bool:
     """Whether a value is a list of parts, all of known kinds."""
     return (
         isinstance(value, list)
@@ -143,13 +144,13 @@ def are_parts(value: Any) -> bool:
     )
 
 
-def parts_from_json(value: Any) -> Any:
+def parts_from_json(value: object) -> Any:
     """Return the parts that a text holds as JSON, as attributes of spans do; else the value."""
     decoded = from_json(value) if isinstance(value, str) and value.startswith('[{"type"') else value
     return decoded if isinstance(decoded, list) and are_parts(decoded) else value
 
 
-def calls(value: Any) -> list[ChatMessage]:
+def calls(value: object) -> list[ChatMessage]:
     """Return tool calls in OpenAI's form; arguments are JSON text, a missing id is None."""
     tool_calls = []
     for call in _in_order(value):
@@ -163,7 +164,7 @@ def calls(value: Any) -> list[ChatMessage]:
         name = inner.get("name") or call.get("toolName")
         if not name:
             continue
-        arguments: Any = next(
+        arguments: object = next(
             (inner[k] for k in ("arguments", "args", "input", "parameters") if k in inner), {}
         )
         tool_calls.append(
@@ -176,7 +177,7 @@ def calls(value: Any) -> list[ChatMessage]:
     return tool_calls
 
 
-def _in_order(value: Any) -> Iterator[Any]:
+def _in_order(value: object) -> Iterator[Any]:
     if isinstance(value, dict):
         # Streams and span attributes number the calls, and dicts keep the order of arrival instead.
         indexed = value and all(isinstance(k, int) for k in value)

@@ -7,9 +7,8 @@ provider runs itself, such as a web search, stay as they are.
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from lakelog.train.shapes.parts import Payload, from_json
+from lakelog.train.shapes.parts import JsonList, Payload, from_json
 from lakelog.train.tables import DIALECTS, read_table
 
 _WORDS = read_table(DIALECTS)["tools"]
@@ -24,7 +23,7 @@ _INDEXED = re.compile(
 _ATTRIBUTES = tuple(_WORDS["attributes"])
 
 
-def schemas(value: Any) -> list[ToolSchema]:
+def schemas(value: object) -> list[ToolSchema]:
     """Return the definitions in a list of tools of any dialect, or in its JSON text."""
     value = from_json(value)
     if isinstance(value, dict):
@@ -53,7 +52,7 @@ def _by_name(fields: Payload) -> list[ToolSchema]:
     return [{"name": name, **from_json(value)} for name, value in fields.items()]
 
 
-def _schema(tool: Any) -> list[ToolSchema]:
+def _schema(tool: object) -> list[ToolSchema]:
     if not isinstance(tool, dict) or set(tool) <= {"cachePoint"}:
         return []
     for key in ("functionDeclarations", "function_declarations"):
@@ -86,7 +85,7 @@ def _function(tool: Payload) -> Payload:
     return {k: v for k, v in function.items() if v is not None}
 
 
-def of_body(body: Any) -> list[ToolSchema]:
+def of_body(body: object) -> list[ToolSchema]:
     """Return the definitions of a request, wherever it keeps them."""
     definitions: list[ToolSchema] = []
     body = from_json(body)
@@ -119,7 +118,7 @@ def of_attributes(attributes: Payload) -> list[ToolSchema]:
     return definitions
 
 
-def extract(messages: list[Any]) -> tuple[list[Any], list[ToolSchema]]:
+def extract(messages: JsonList) -> tuple[JsonList, list[ToolSchema]]:
     """Separate tool definitions that are listed among messages, with role `tool`."""
     remaining, definitions = [], []
     for message in messages:

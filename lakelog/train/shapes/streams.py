@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lakelog.train.shapes.parts import Payload, from_json, list_from_json
+from lakelog.train.shapes.parts import JsonList, Payload, from_json, list_from_json
 
 _BLOCK_TEXTS = {"text_delta": "text", "thinking_delta": "thinking"}
 _BEDROCK = {"messageStart", "contentBlockStart", "contentBlockDelta", "messageStop"}
 
 
-def merge(value: Any) -> Any:
+def merge(value: object) -> Any:
     """Assemble the chunks of a stream to the body of an answer; return anything else as it is."""
     # Text is parsed as server-sent events; a single chunk is a stream of one.
     chunks = _events(value) if isinstance(value, str) else [value] if _is_delta(value) else value
@@ -37,7 +37,7 @@ def merge(value: Any) -> Any:
     return value
 
 
-def _events(content: str) -> list[Any] | None:
+def _events(content: str) -> JsonList | None:
     """The JSON of server-sent events; None for any other text."""
     if not content.startswith(("data:", "event:")):
         return None
@@ -45,7 +45,7 @@ def _events(content: str) -> list[Any] | None:
     return [from_json(line) for line in data if line not in ("", "[DONE]")]
 
 
-def _is_delta(value: Any) -> bool:
+def _is_delta(value: object) -> bool:
     return isinstance(value, dict) and any(
         isinstance(choice, dict) and isinstance(choice.get("delta"), dict)
         for choice in list_from_json(value.get("choices"))
@@ -116,7 +116,7 @@ def _with_input(block: Payload, key: str) -> Payload:
     return {**block, key: from_json(json_text)} if json_text else block
 
 
-def _of_responses(chunks: list[Payload], value: Any) -> Any:
+def _of_responses(chunks: list[Payload], value: object) -> Any:
     """The complete response of the last event, or the finished items of an aborted stream."""
     repeated = [p["response"] for p in chunks if isinstance(p.get("response"), dict)]
     if repeated and repeated[-1].get("output"):
@@ -141,7 +141,7 @@ def _of_bedrock(chunks: list[Payload]) -> Payload:
 
 
 def _of_candidates(chunks: list[Payload]) -> Payload:
-    parts_by_index: dict[str, list[Any]] = {}
+    parts_by_index: dict[str, JsonList] = {}
     for candidate in [c for chunk in chunks for c in chunk["candidates"]]:
         content = candidate.get("content") if isinstance(candidate, dict) else None
         if isinstance(content, dict):
@@ -155,16 +155,12 @@ def _of_candidates(chunks: list[Payload]) -> Payload:
     return {"candidates": answers}
 
 
-def _goes_on(previous: Any, item: Any) -> bool:
+def _goes_on(previous: object, item: object) -> bool:
     """Whether a part is more text of the same kind, thought or said."""
-    both = isinstance(previous, dict) and isinstance(item, dict)
-    if (
-        not both
-        or not isinstance(previous.get("text"), str)
-        or not isinstance(item.get("text"), str)
-    ):
+    if not isinstance(previous, dict) or not isinstance(item, dict):
         return False
-    return bool(previous.get("thought")) == bool(item.get("thought"))
+    are_texts = isinstance(previous.get("text"), str) and isinstance(item.get("text"), str)
+    return are_texts and bool(previous.get("thought")) == bool(item.get("thought"))
 
 
 def _of_ollama(chunks: list[Payload]) -> Payload:

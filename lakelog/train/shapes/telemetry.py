@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from lakelog.train.shapes.parts import ChatMessage, Payload, from_json, list_from_json
+from lakelog.train.shapes.parts import ChatMessage, JsonList, Payload, from_json, list_from_json
 
 _INDEXED = (
     re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(.+)"),
@@ -41,11 +41,11 @@ def attributes(payload: Payload) -> Payload:
     return {k: v for k, v in payload.items() if k.startswith(("gen_ai.", "llm."))}
 
 
-def _is_attribute(value: Any) -> bool:
+def _is_attribute(value: object) -> bool:
     return isinstance(value, dict) and isinstance(value.get("key"), str)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Unwrap a value of OTLP/JSON, which names its type."""
     # OTLP/JSON wraps every value; SDKs that print spans do not.
     if not isinstance(value, dict) or len(value) != 1:
@@ -67,11 +67,11 @@ def _whole(value: Any) -> Any:
         return value
 
 
-def _values(inner: Any) -> list[Any]:
+def _values(inner: object) -> JsonList:
     return list_from_json(inner.get("values")) if isinstance(inner, dict) else []
 
 
-def event(payload: Payload) -> list[Any]:
+def event(payload: Payload) -> JsonList:
     """The message of a log record that is an event such as `gen_ai.user.message`."""
     fields = attributes(payload)
     name = payload.get("eventName") or payload.get("event_name") or fields.get("event.name")
@@ -91,7 +91,7 @@ def _of_event(match: re.Match[str], fields: Payload) -> ChatMessage:
     return {"role": role, **inner, **({"content": message} if isinstance(message, str) else {})}
 
 
-def exchange_of(fields: Payload, payload: Payload) -> tuple[list[Any], list[Any]] | None:
+def exchange_of(fields: Payload, payload: Payload) -> tuple[JsonList, JsonList] | None:
     """Return request and response messages from the attributes and events of a span."""
     request = list_from_json(fields.get("gen_ai.input.messages"))
     response = list_from_json(fields.get("gen_ai.output.messages"))
@@ -126,7 +126,7 @@ def bodies(fields: Payload) -> tuple[Any, Any] | None:
     return None
 
 
-def _completion(value: Any) -> list[Any]:
+def _completion(value: object) -> JsonList:
     decoded = from_json(value)
     return decoded if isinstance(decoded, list) else [{"role": "assistant", "content": decoded}]
 
@@ -149,7 +149,7 @@ def _indexed_messages(fields: Payload, pattern: re.Pattern[str]) -> list[ChatMes
     return [messages[place] for place in sorted(messages)]
 
 
-def _put(message: ChatMessage, name: str, value: Any) -> None:
+def _put(message: ChatMessage, name: str, value: object) -> None:
     """Set a field of a message, `tool_calls.0.tool_call.function.name` included."""
     if match := _CALL.fullmatch(name):
         calls = message.setdefault("tool_calls", {})
@@ -161,9 +161,9 @@ def _put(message: ChatMessage, name: str, value: Any) -> None:
         message[name] = value
 
 
-def _span_events(payload: Payload) -> list[Any]:
+def _span_events(payload: Payload) -> JsonList:
     """Messages that a span has as events: `gen_ai.user.message` and older ones."""
-    messages: list[Any] = []
+    messages: JsonList = []
     events = payload.get("events")
     for entry in events if isinstance(events, list) else []:
         if not isinstance(entry, dict):
