@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from lakelog.remotes.merge import Merge, Merged
 from lakelog.remotes.push import push
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.ref import encode_ref
+from lakelog.sync.sync import sync
 from lakelog.views import user_views
 from tests.support import seam
 from tests.support.cli import answer, run
@@ -444,3 +447,67 @@ def test_the_command_says_what_came(lakes: Lakes, home: Path) -> None:
     assert (body["refs"]["main"], body["events"], body["known"]) == ("merged", 1, 1)
     assert "main: up to date" in run(path, "pull", "--merge").stderr
     run(path, "pull", "--merge", "--force", code=2)
+
+
+def test_a_synced_table_has_what_was_merged(lakes: Lakes, home: Path) -> None:
+    """Its rows get the numbers of the branch; what came is added, and nothing is there twice."""
+    second, database = lakes[1], str(home / "events.db")
+    diverge(lakes)
+    sync(second, f"sqlite:{database}")
+    merged(second)
+    result = sync(second, f"sqlite:{database}")
+    assert result.total == len(types(second)) == 6
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT seq, type FROM events ORDER BY seq").fetchall()
+    assert rows == list(enumerate(types(second)))
+
+
+def test_payloads_keep_their_text(lakes: Lakes, home: Path) -> None:
+    """Those of typed segments, too: the lines of a long file, compacted on both sides."""
+    texts = [f'{{"n": {i}.50, "name": "é {i % 7}", "list": [{i}, null]}}' for i in range(3_000)]
+    for number, lake in enumerate(lakes):
+        path = home / f"{number}.jsonl"
+        events = (
+            f'{{"time":"2026-01-01T00:00:00Z","type":"T{number}","data":{text}}}' for text in texts
+        )
+        path.write_text("\n".join(events) + "\n")
+        lake.ingest(str(path))
+        lake.append([{"type": f"T{number}", "data": {"k": i}} for i in range(50)])
+        lake.compact()
+    first, second = lakes
+    sent(first)
+    ask = "SELECT data::VARCHAR FROM events WHERE type = '{}' ORDER BY seq"
+    expected = [lake.sql(ask.format(f"T{n}")).fetchall() for n, lake in enumerate(lakes)]
+    assert merged(second) == Merged(3_050, 0)
+    assert [second.sql(ask.format(f"T{n}")).fetchall() for n in range(2)] == expected
+    whole(second)
+
+
+def test_a_merge_goes_to_other_remotes_without_force(lakes: Lakes, home: Path) -> None:
+    """Their rows get other numbers, which their generation tells; a remote that is merged with
+    another one is not merged with this."""
+    second = lakes[1]
+    known.add(second.store, "backup", str(home / "backup"))
+    second.append({"type": "OWN"})
+    push(second, "backup", branches=["main"])
+    diverge(lakes)
+    merged(second)
+    with opened(str(home / "backup")) as backup:
+        backup.append({"type": "ELSEWHERE"})
+        backup.settle()
+        with pytest.raises(Diverged):
+            push(second, "backup", branches=["main"])
+        with pytest.raises(Diverged, match="merged with another remote"):
+            pull(second, "backup", merge=True)
+        push(second, "backup", branches=["main"], force=True)
+        generation = backup.store.refs.head("main").move.generation
+        lakes[0].append({"type": "AGAIN"})
+        sent(lakes[0])
+        second.append({"type": "MORE"})
+        push(second, "backup", branches=["main"])
+        assert backup.store.refs.head("main").move.generation == generation
+        assert merged(second) == Merged(1, 0)
+        assert push(second, "backup", branches=["main"]).refs["main"] == "updated"
+        assert backup.store.refs.head("main").move.generation == generation + 1
+        assert types(backup) == types(second)
+        whole(backup)
