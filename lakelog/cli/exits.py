@@ -102,7 +102,7 @@ OTHER_WORDS = {
     "list": "views, tag --list or branch --list",
     "load": "ingest",
     "ls": "views, tag --list or branch --list",
-    "merge": "pull",
+    "merge": "pull --merge",
     "prune": "gc, or retention",
     "query": "sql",
     "remove": "retention, dedupe, view drop, branch --delete or tag --delete",

@@ -22,6 +22,7 @@ from lakelog.errors import Diverged
 from lakelog.remotes import known
 from lakelog.remotes.fetch import Fetched, clone, pull
 from lakelog.remotes.push import push
+from lakelog.store import bootstrap
 from tests.support import lakes, seam
 
 HISTORIES = int(os.environ.get("LAKELOG_MERGE_HISTORIES", "4"))
@@ -60,7 +61,7 @@ class State:
 
 @dataclass(frozen=True)
 class Pushed:
-    """A state of the remote, and whether it lost events of the one before."""
+    """A state of the remote, and whether it lost or renumbered events of the one before."""
 
     state: State
     has_lost: bool
@@ -204,7 +205,7 @@ class History:
 
     def push(self, machine: Machine) -> None:
         """Push; by force if that is needed and one side went back."""
-        is_behind = machine.at < len(self.log) - 1
+        is_behind, before = machine.at < len(self.log) - 1, self.generation()
         try:
             label = push(machine.lake, "origin", branches=["main"]).refs["main"]
         except Diverged:
@@ -219,8 +220,15 @@ class History:
             assert label == "up to date" or not is_behind or known
         has_lost = not set(self.log[-1].state.rows) <= set(machine.state.rows)
         if label != "up to date":
-            self.log.append(Pushed(machine.state, has_lost or label == "forced"))
+            # Also where events got other numbers: the remote was taken back to before a merge.
+            was_rewound = self.generation() != before
+            assert was_rewound or label != "forced"
+            self.log.append(Pushed(machine.state, has_lost or was_rewound))
         self.synced(machine)
+
+    def generation(self) -> int:
+        """That of the remote's branch."""
+        return bootstrap.load(str(self.root / "hub")).refs.head("main").move.generation
 
     def synced(self, machine: Machine) -> None:
         """Both have the same events."""
