@@ -15,7 +15,7 @@ import orjson
 
 from lakelog.errors import ExportRefused
 from lakelog.runtime.lazy import Lazy
-from lakelog.train.tables import JsonMap
+from lakelog.train.tables import JsonMap, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,53 +23,11 @@ if TYPE_CHECKING:
 else:
     pc = Lazy("pyarrow.compute")
 
-ROWS = {
-    "unknown_payload": "events whose payload has no known chat format",
-    "unknown_role": "events without a known role",
-    "no_user": "conversations without a user message",
-    "no_answer": "conversations without an answer of the assistant",
-    "broken_call": "conversations with a tool call or a tool result that has no counterpart",
-}
-FILTERS = {
-    "gopher_length": "texts of fewer than 50 words or more than 100,000",
-    "gopher_word_length": "texts whose words have fewer than 3 letters or more than 10 on average",
-    "gopher_symbols": "texts with more than one # or ellipsis in ten words",
-    "gopher_bullets": "texts of which more than 90 % of the lines are bullets",
-    "gopher_ellipses": "texts of which more than 30 % of the lines end with an ellipsis",
-    "gopher_letters": "texts of which more than 20 % of the words have no letter",
-    "gopher_stop_words": "texts with fewer than two of the commonest English words",
-    "gopher_repetition": "texts that repeat lines, paragraphs or word sequences",
-    "c4_sentences": "texts of fewer than 3 sentences",
-    "c4_curly_bracket": "texts with a curly bracket",
-    "c4_lorem_ipsum": "texts with lorem ipsum",
-    "language": "texts in other languages than [filter] languages",
-}
-SHAPED = {
-    "no_text": "rows without text",
-    "no_label": "rows with a text and no label",
-    "no_pair": "rows without a prompt and an answer, or its score",
-    "equal_answers": "prompts whose answers are equal, or equally good",
-    "no_subject": "decisions and tokens of no subject",
-    "no_choice": "decisions without what was chosen",
-    "no_outcome_yet": "decisions whose window reaches beyond the last event",
-    "no_token": "events without a token",
-    "no_history": "first events of a subject, which have no history",
-}
-PARTS = {
-    "image": "image parts, replaced by <image>",
-    "audio": "audio parts, replaced by <audio>",
-    "video": "video parts, replaced by <video>",
-    "file": "file parts, replaced by <file>",
-    "reasoning": "reasoning parts",
-    "builtin_call": "calls of tools that the provider runs itself",
-    "tool_error": "error marks of tool results",
-    "other_part": "message parts of an unknown type",
-    "other_message": "messages of an unknown form",
-    "field": "message fields other than role, content, name and tool calls",
-    "alternative": "alternative answers after the first",
-    "trailing": "messages after the last answer",
-    "no_messages": "spans that carry no messages",
-}
+_REASONS = read_table("losses.toml")
+ROWS: dict[str, str] = _REASONS["rows"]
+FILTERS: dict[str, str] = _REASONS["filters"]
+SHAPED: dict[str, str] = _REASONS["shaped"]
+PARTS: dict[str, str] = _REASONS["parts"]
 WORDS = {**ROWS, **FILTERS, **SHAPED, **PARTS}
 REASON, LOST = "__reason", "__lost"
 """Hidden columns: why a row is left out, and a JSON object of what a row is without."""
@@ -83,7 +41,7 @@ class Losses:
         self._first: JsonMap = {}
 
     def add(self, reason: str, count: int = 1, example: Any = None) -> None:
-        """Count a loss; `first` says where it occurred, such as `seq 17`."""
+        """Count a loss; `example` says where it occurred, such as `seq 17`."""
         if count:
             self.counts[reason] += count
             if example is not None:

@@ -71,41 +71,26 @@ def _sections(manifest: JsonMap, certificate: JsonMap) -> list[ReportSection]:
         for name, value in quality["drift"].items()
     ]
     before = manifest["previous"]["id"] if manifest["previous"] else ""
+    tokens = f"tokens ({tokenizer.words(manifest)})"
+    drift_words = (
+        f"Population stability index against export {before}."
+        if before
+        else "This is the first export of its family."
+    )
     return [
-        (
-            "Splits",
-            "",
-            (["split", "rows", "part", f"tokens ({tokenizer.words(manifest)})"], split_rows),
-        ),
+        ("Splits", "", (["split", "rows", "part", tokens], split_rows)),
         ("Leaks", "", (["check", "what", "found"], checks)),
-        (
-            "Duplicates and other rows left out",
-            "" if left_out else "None.",
-            (["why", "rows"], left_out) if left_out else None,
-        ),
-        (
-            "What could not be kept",
-            "" if not_kept else "Everything was kept.",
-            (["what", "count"], not_kept) if not_kept else None,
-        ),
-        (
-            "Redacted",
-            "" if redacted else "Nothing was looked for.",
-            (["kind", "replaced"], redacted) if redacted else None,
-        ),
-        (
-            "Missing values",
-            "" if missing else "None.",
-            (["column", "rows", "part"], missing) if missing else None,
-        ),
-        (
-            "Drift",
-            f"Population stability index against export {before}."
-            if before
-            else "This is the first export of its family.",
-            (["what", "index", ""], drifts) if drifts else None,
-        ),
+        _section("Duplicates and other rows left out", "None.", ["why", "rows"], left_out),
+        _section("What could not be kept", "Everything was kept.", ["what", "count"], not_kept),
+        _section("Redacted", "Nothing was looked for.", ["kind", "replaced"], redacted),
+        _section("Missing values", "None.", ["column", "rows", "part"], missing),
+        ("Drift", drift_words, (["what", "index", ""], drifts) if drifts else None),
     ]
+
+
+def _section(title: str, without: str, head: list[str], rows: list[list[str]]) -> ReportSection:
+    """A section with a table of the rows, or with what to say without any."""
+    return (title, "", (head, rows)) if rows else (title, without, None)
 
 
 def _findings(certificate: JsonMap, name: str) -> str:
