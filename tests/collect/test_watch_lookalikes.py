@@ -155,3 +155,19 @@ def test_a_copy_that_lacks_the_newest_lines_is_read_from_what_both_have(workers:
     workers.written[LINES[10]] += 1  # behind the last place at which the copy is known
     workers.look()
     workers.close()
+
+
+def test_what_a_copy_has_before_its_original_is_cut_is_read_from_it(workers: Workers) -> None:
+    """A copy that is known is made anew, with lines that nobody has read yet, and the original is
+    cut: the copy is all that has them."""
+    log, copy = workers.root / "app.log", workers.root / "app.log.1"
+    workers.write("app.log", *LINES[:10])
+    workers.look()
+    shutil.copy(log, copy)
+    workers.look()
+    workers.write("app.log", *LINES[10:15])
+    shutil.copy(log, copy)
+    os.truncate(log, 0)
+    workers.write("app.log")
+    workers.look()
+    workers.close()

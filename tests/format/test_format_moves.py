@@ -206,6 +206,18 @@ def test_dropped_moves_do_no_harm(tmp_path: Path, clock: list[int]) -> None:
     assert damage.read(path) == right
 
 
+def test_a_packed_file_with_another_seal_is_not_believed(tmp_path: Path) -> None:
+    """F7.9: the seal is a checksum; a file that is whole but for it is damaged, and verify says so."""
+    path = lakes.copied(lakes.packed, tmp_path)
+    (pack,) = Path(path, "refs/heads/main").glob("packed-*")
+    assert len(read_packed(str(pack))) > 100
+    data = pack.read_bytes()
+    pack.write_bytes(damage.flipped(data, len(data) - 5, 1))
+    with pytest.raises(DamagedRef, match="checksum does not match"):
+        read_packed(str(pack))
+    assert [problem.path for problem in damage.checked(path).problems] == [str(pack)]
+
+
 def test_names_of_states_over_dropped_moves(tmp_path: Path, clock: list[int]) -> None:
     """F7.13: a time and REF~n name kept states; the number of a dropped move is refused."""
     path, began = str(tmp_path / "lake"), clock[0]
