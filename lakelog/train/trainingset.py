@@ -124,9 +124,18 @@ def export(
             facts.update(provenance.facts_of(manifest, out))
             provenance.pin(lake, facts)
 
-        result = _make(
-            selection, checked, out, key, before, None, lake.branch_name, counter, progress, sign
+        job = _ExportJob(
+            selection,
+            checked,
+            out,
+            key=key,
+            branch=lake.branch_name,
+            previous=before,
+            counter=counter,
+            progress=progress,
+            sign=sign,
         )
+        result = job.run()
     finally:
         asker.close()
     # The note is appended last. It is for people and for `path`; the tag alone decides whether the
@@ -157,70 +166,76 @@ def export_again(
     asker = session_of(lake, recipe, scratch.MEMORY_BYTES)
     try:
         selection = at_state(asker, recipe, manifest["snapshot"])
-        return _make(
+        job = _ExportJob(
             selection,
             recipe,
             out,
-            key,
-            manifest["previous"],
-            manifest["created"],
-            manifest["branch"],
-            _requirements(recipe),
-            progress,
+            key=key,
+            branch=manifest["branch"],
+            previous=manifest["previous"],
+            created=manifest["created"],
+            counter=_requirements(recipe),
+            progress=progress,
         )
+        return job.run()
     finally:
         asker.close()
 
 
-def _make(
-    selection: RowQuery,
-    recipe: Recipe,
-    out: str,
-    key: bytes,
-    before: JsonMap | None,
-    created: str | None,
-    branch: str,
-    counter: tokenizer.Tokenizer | None,
-    progress: StageCallback | None,
-    sign: Callable[[JsonMap], None] | None = None,
-) -> TrainingExport:
-    """Build an export; `sign` is called when it is complete, just before the rename."""
-    say = progress or (lambda _: None)
-    with folder.atomic_directory(out) as directory:
-        stage_folder = f"{directory}/{_STAGE}"
-        os.mkdir(stage_folder)
-        # An engine of its own, apart from the lake's session: both are in use at the same time,
-        # each with its own memory limit.
-        con = scratch.connect(stage_folder)
-        say("selecting and redacting")
-        stage = staging.write(con, selection, recipe, stage_folder, key)
-        say(f"deduplicating and splitting {stage.rows:,} rows")
-        # From here on rows are numbers in arrays: the texts stay in the staged file.
-        rows = staging.split_keys(con, stage, recipe, counter)
-        near = staging.assign_splits(con, stage, recipe, rows)
-        say("writing files")
-        schema, splits = _write(directory, stage, rows, recipe)
-        manifest = _manifest(selection, recipe, stage, rows, splits, near, key)
-        # A rebuild repeats these three facts, otherwise its manifest could not be equal.
-        manifest["created"] = created or _now()
-        manifest["branch"], manifest["previous"] = branch, before
-        manifest["files"] = _files(directory)
-        # A first manifest, without quality and verdict: `dataset.from_export` and the leak check
-        # need it to read the files as a stranger would.
-        provenance.write(directory, manifest)
-        say("looking for leaks")
-        output = dataset.from_export(directory, manifest, recipe)
-        # On the files and not on the arrays: the certificate vouches for what was written. A fresh
-        # connection has none of the tables of the split.
-        certificate = leaks.find(scratch.connect(stage_folder), output)
-        _finish(output, certificate, schema, rows, con)
-        # The engine spills into the stage; it is closed before the stage is removed, and that
-        # before the directory gets its name.
-        con.close()
-        shutil.rmtree(stage_folder)
-        if sign is not None:
-            sign(manifest)
-    return TrainingExport(out, manifest, certificate)
+@dataclasses.dataclass(frozen=True)
+class _ExportJob:
+    """One export that is to be built; a repeated one has the facts of the first."""
+
+    selection: RowQuery
+    recipe: Recipe
+    out: str
+    key: bytes
+    branch: str
+    previous: JsonMap | None
+    counter: tokenizer.Tokenizer | None
+    progress: StageCallback | None
+    created: str | None = None
+    sign: Callable[[JsonMap], None] | None = None
+    """Called when the export is complete, just before the rename."""
+
+    def run(self) -> TrainingExport:
+        """Build the export."""
+        say = self.progress or (lambda _: None)
+        with folder.atomic_directory(self.out) as directory:
+            stage_folder = f"{directory}/{_STAGE}"
+            os.mkdir(stage_folder)
+            # An engine of its own, apart from the lake's session: both are in use at the same time,
+            # each with its own memory limit.
+            con = scratch.connect(stage_folder)
+            say("selecting and redacting")
+            stage = staging.write(con, self.selection, self.recipe, stage_folder, self.key)
+            say(f"deduplicating and splitting {stage.rows:,} rows")
+            # From here on rows are numbers in arrays: the texts stay in the staged file.
+            rows = staging.split_keys(con, stage, self.recipe, self.counter)
+            near = staging.assign_splits(con, stage, self.recipe, rows)
+            say("writing files")
+            schema, splits = _write(directory, stage, rows, self.recipe)
+            manifest = _manifest(self.selection, self.recipe, stage, rows, splits, near, self.key)
+            # A rebuild repeats these three facts, otherwise its manifest could not be equal.
+            manifest["created"] = self.created or _now()
+            manifest["branch"], manifest["previous"] = self.branch, self.previous
+            manifest["files"] = _files(directory)
+            # A first manifest, without quality and verdict: `dataset.from_export` and the leak
+            # check need it to read the files as a stranger would.
+            provenance.write(directory, manifest)
+            say("looking for leaks")
+            output = dataset.from_export(directory, manifest, self.recipe)
+            # On the files and not on the arrays: the certificate vouches for what was written. A
+            # fresh connection has none of the tables of the split.
+            certificate = leaks.find(scratch.connect(stage_folder), output)
+            _finish(output, certificate, schema, rows, con)
+            # The engine spills into the stage; it is closed before the stage is removed, and that
+            # before the directory gets its name.
+            con.close()
+            shutil.rmtree(stage_folder)
+            if self.sign is not None:
+                self.sign(manifest)
+        return TrainingExport(self.out, manifest, certificate)
 
 
 def _write(
