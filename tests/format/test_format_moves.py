@@ -207,7 +207,7 @@ def test_dropped_moves_do_no_harm(tmp_path: Path, clock: list[int]) -> None:
 
 
 def test_a_packed_file_with_another_seal_is_not_believed(tmp_path: Path) -> None:
-    """F7.9: the seal is a checksum; a file that is whole but for it is damaged, and verify says so."""
+    """F7.9: the seal is a checksum; a file whole but for it is damaged, and verify says so."""
     path = lakes.copied(lakes.packed, tmp_path)
     (pack,) = Path(path, "refs/heads/main").glob("packed-*")
     assert len(read_packed(str(pack))) > 100
