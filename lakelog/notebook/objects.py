@@ -17,7 +17,7 @@ from lakelog.render.values import micros, text
 
 RECORDS = {
     "store.history": "Snapshot LogEntry Diff",
-    "store.refs": "Tag Move",
+    "store.ref": "Tag Move",
     "store.stats": "Stats",
     "maintain.compact": "Compaction",
     "maintain.gc": "GcResult",
