@@ -14,31 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 import lakelog
 from lakelog.analyze import dedupe
-from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.errors import InvalidSetting, Unreachable
 from lakelog.maintain import retention
 from lakelog.recent.redis_feed import RecentFeeder
-from lakelog.recent.redis_recent import RecentEntries, from_lake, prefix_of
+from lakelog.recent.redis_recent import from_lake, prefix_of
 from lakelog.store import disk
 from tests.support.cli import run
 from tests.support.effort import share
 from tests.support.lakes import EXOTIC
+from tests.support.recent_feed import KEEP, add, check, entries, feeding, plain
 from tests.support.redis_server import RedisServer, free_port, running
 from tests.support.requirements import need_module
 from tests.support.sync_places import Proxy
 
 need_module("redis")
 
-KEEP = 7
 TURNS = share(20)
 _TIME = "2026-01-01T00:00:00Z"
 PASSWORD = "Battery-Staple-4711"
-LEVELS = ("INFO", "ERROR", None)
 HOSTILE = ["a\nb", "*", "[x", "?", "a\0b", "p:3:x:y", "ä\u2028😀", " ", "a:b", "{x}", "%s\\", ""]
 
 
@@ -64,59 +61,6 @@ def lake(home: Path) -> Iterator[lakelog.Lake]:
         add(found, 60)
         found.tag("base")
         yield found
-
-
-def plain(port: int, **more: Any) -> Any:
-    """A client of its own."""
-    return redis.Redis(port=port, decode_responses=True, **more)
-
-
-def add(lake: lakelog.Lake, count: int, name: str = "n", **columns: Any) -> None:
-    """Append events of three sources and levels, and publish them."""
-    events = [
-        {"type": name, "source": f"s{n % 3}", "level": LEVELS[n // 3 % 3], "message": f"{name} {n}"}
-        for n in range(count)
-    ]
-    lake.append([{**event, "data": {"n": n}, **columns} for n, event in enumerate(events)])
-    lake.settle()
-
-
-@contextlib.contextmanager
-def feeding(
-    lake: lakelog.Lake, config: RedisConfig, keep: int | None = KEEP, **options: Any
-) -> Iterator[RecentFeeder]:
-    """A feeder, without its thread."""
-    with contextlib.closing(RecentFeeder(lake, config, keep=keep, **options)) as feeder:
-        yield feeder
-
-
-def entries(lake: lakelog.Lake, config: RedisConfig) -> RecentEntries:
-    """Who reads them."""
-    return RecentEntries(lake, RedisClient(config))
-
-
-def check(lake: lakelog.Lake, config: RedisConfig, keep: int = KEEP) -> None:
-    """Each list is what the lake has, and there is no other key."""
-    found = entries(lake, config)
-    levels = lake.sql("SELECT DISTINCT upper(level) FROM events WHERE level <> ''").fetchall()
-    looks = 0
-    for level in (None, *(row[0] for row in levels)):
-        wanted = from_lake(lake, level=level, limit=10_000)
-        sources = {each.source for each in wanted}
-        assert level or set(found.sources()) == sources
-        assert found.latest(None, level, 10_000) == wanted[:keep]
-        for source in sources:
-            of_source = [each for each in wanted if each.source == source]
-            assert found.latest(source, level, 10_000) == of_source[:keep]
-        looks += 1 + len(sources)
-    assert found.status().entries_behind == 0
-    client = plain(config.port, password=config.password or None)
-    names = client.keys("*")
-    (generation,) = client.smembers(f"{prefix_of(lake)}:generations")
-    beside = {prefix_of(lake), f"{prefix_of(lake)}:generations"}
-    lists = [name for name in set(names) - beside if ":index:" not in name]
-    assert len(lists) == looks
-    assert all(name in beside or f"}}:{generation}:" in name for name in names)
 
 
 def until(condition: Callable[[], bool], seconds: float = 240) -> None:
