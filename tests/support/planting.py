@@ -94,9 +94,10 @@ class Planting:
             if number is not None:
                 MUTANTS[number].plant(pytest.MonkeyPatch())
                 near = tuple(NEAR.get(MUTANTS[number].row, ["tests/store/"]))
-                before = self._before.get(MUTANTS[number].what)
+                before = self._before.get(MUTANTS[number].what, "no test")
                 # The nearest first; what plays the bugs itself is no judge of them.
-                items.sort(key=lambda i: (i.nodeid != before, not i.nodeid.startswith(near)))
+                items.sort(key=lambda i: not i.nodeid.startswith(near))
+                items.sort(key=lambda i: not i.nodeid.startswith(before))
                 items = [i for i in items if "planted" not in i.nodeid.partition("[")[0]]
             # The threads of Polars begin when it is imported, and a fork has none of them.
             items = [i for i in items if "polars" not in i.path.read_text()]
