@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lakelog.errors import InvalidEvent, InvalidSearch, InvalidSetting
 from lakelog.event import levels
 from lakelog.event.encode import parse_time
+from lakelog.formats import re2
 from lakelog.runtime.lazy import Lazy
 from lakelog.search.language import (
     COLUMNS,
@@ -192,10 +193,9 @@ def _is_of_word(character: str) -> bool:
 def _checked(regex: str) -> str:
     """A regular expression that RE2 takes. Raises InvalidSearch."""
     try:
-        pc.match_substring_regex(pa.scalar(""), regex)
-    except pa.ArrowInvalid as error:
-        reason = str(error).partition(": ")[2] or str(error)
-        raise InvalidSearch(f"the regular expression /{regex}/ is wrong: {reason}") from None
+        re2.check(regex, "the regular expression", regex)
+    except InvalidSetting as error:
+        raise InvalidSearch(str(error)) from None
     return regex
 
 
