@@ -20,7 +20,9 @@ from lakelog.remotes import known
 from lakelog.remotes.fetch import clone, fetch, pull
 from lakelog.remotes.merge import Merge, Merged
 from lakelog.remotes.push import push
+from lakelog.remotes.site import Site
 from lakelog.store import bootstrap, disk, document
+from lakelog.store.manifest import Manifests
 from lakelog.store.ref import encode_ref
 from lakelog.sync.sync import sync
 from lakelog.views import user_views
@@ -511,3 +513,18 @@ def test_a_merge_goes_to_other_remotes_without_force(lakes: Lakes, home: Path) -
         assert backup.store.refs.head("main").move.generation == generation + 1
         assert types(backup) == types(second)
         whole(backup)
+
+
+def test_the_state_that_both_had_comes_from_the_remote_if_it_is_gone_here(
+    lakes: Lakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = lakes[1]
+    diverge(lakes)
+    second.settle()
+    monkeypatch.setattr(Manifests, "is_there", lambda *_: False)
+    with monkeypatch.context() as patch:
+        real = Site.move
+        patch.setattr(Site, "move", lambda site, name, n: None if n == 1 else real(site, name, n))
+        with pytest.raises(Diverged, match="kept neither here nor there"):
+            merged(second)
+    assert merged(second) == Merged(1, 1)
