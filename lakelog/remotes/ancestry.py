@@ -34,8 +34,8 @@ def settled(lake: Lake, branch: str) -> Head:
         return lake.settle()
     if branch not in lake.store.refs.branches():
         raise lake.store.refs.no_branch(branch)
-    with Lake(lake.store, branch) as other:
-        return other.settle()
+    with Lake(lake.store, branch) as branch_lake:
+        return branch_lake.settle()
 
 
 def same_lake(store: Store, remote: KnownRemote, lake: str, dry_run: bool = False) -> KnownRemote:

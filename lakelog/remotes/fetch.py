@@ -217,12 +217,12 @@ class _Fetch:
     def tags(self) -> None:
         """Fetch the tags that are not here; none is replaced."""
         for name in self._site.tags():
-            found = self._site.tag(name)
+            remote_tag = self._site.tag(name)
             # What is known there of other remotes is theirs, and a name that is a branch here
             # would mean two things.
-            if found is None or "/" in name or name in self._store.refs.all_branches():
+            if remote_tag is None or "/" in name or name in self._store.refs.all_branches():
                 continue
-            tag, data = found
+            tag, data = remote_tag
             path = self._store.paths.tag(name)
             if disk.exists(path):
                 is_same = self._store.refs.tag(name).snapshot == tag.snapshot
@@ -318,18 +318,18 @@ class _Fetch:
 
     def start(self, branch: str) -> None:
         """Begin a branch of a clone with the state that was fetched."""
-        seen = self._known.branch(branch).seen
-        assert seen is not None
+        last_seen = self._known.branch(branch).seen
+        assert last_seen is not None
         if not self._store.refs.is_alive(branch):
-            start_branch(self._store, branch, seen.snapshot, f"clone of {self._site.url}")
+            start_branch(self._store, branch, last_seen.snapshot, f"clone of {self._site.url}")
         local = self._store.refs.head(branch).move
-        if local.snapshot != seen.snapshot:
+        if local.snapshot != last_seen.snapshot:
             if self._store.manifests.of(local).next_seq:
                 return  # it was continued since an earlier run cloned it
-            head = self._move(branch, local, seen.snapshot, rewind=False)
+            head = self._move(branch, local, last_seen.snapshot, rewind=False)
             local = head.move if head else local
-        if local.snapshot == seen.snapshot:
-            updated = KnownBranch(seen, Common(seen, place_of(local)))
+        if local.snapshot == last_seen.snapshot:
+            updated = KnownBranch(last_seen, Common(last_seen, place_of(local)))
             self._known = self._known.with_branch(branch, updated)
             known.save(self._store, self._known)
 
@@ -352,12 +352,12 @@ class _Fetch:
 
     def _move(self, branch: str, local: Move, snapshot: str, *, rewind: bool) -> Head | None:
         """Make a fetched state the newest of a branch, unless it moved since `local`."""
-        words = f"{branch} of {self._known.name}"
+        message = f"{branch} of {self._known.name}"
 
         def plan(head: Head, _: Manifest) -> Change | None:
             if head.move.number != local.number:
                 return None
-            return Change("pull", words, snapshot=snapshot, rewind=rewind)
+            return Change("pull", message, snapshot=snapshot, rewind=rewind)
 
         return publish(self._store, branch, plan)
 
@@ -379,32 +379,32 @@ class _Fetch:
             self._known = self._known.with_branch(name, KnownBranch(place, before.common))
             known.save(self._store, self._known)
 
-    def _receive(self, snapshot: str, text: bytes) -> Sizes:
+    def _receive(self, snapshot: str, text_there: bytes) -> Sizes:
         """Receive the objects of a state that are not here; return all."""
-        far, done = self._site.remote, self._result.carried
-        if not text and not self._store.manifests.is_there(snapshot):
+        far, carried = self._site.remote, self._result.carried
+        if not text_there and not self._store.manifests.is_there(snapshot):
             carry.receive_manifest(self._store, far, snapshot)
         objects = objects_of(
             self._store,
             snapshot,
             obtain=lambda pages: carry.download(self._store, far, pages, Carried(), _silent),
-            carried=text,
+            carried=text_there,
         )
         if self._only_looks:
-            gone = carry.missing_here(self._store, objects)
-            done.objects, done.bytes = len(gone), sum(gone.values())
+            missing = carry.missing_here(self._store, objects)
+            carried.objects, carried.bytes = len(missing), sum(missing.values())
         else:
-            carry.download(self._store, far, objects, done, self._progress)
+            carry.download(self._store, far, objects, carried, self._progress)
         return objects
 
     def _held(self, objects: Sizes) -> AbstractContextManager[None]:
         """Hold off gc here while a ref is made, once all that it names is here."""
-        here, far = DirectoryRemote(self._store.paths.root), self._site.remote
-        done = self._result.carried
+        own_remote, far = DirectoryRemote(self._store.paths.root), self._site.remote
+        carried = self._result.carried
         return carry.gc_held_off(
-            lambda: here.publishing({}),
+            lambda: own_remote.publishing({}),
             lambda: carry.missing_here(self._store, objects),
-            lambda gone: carry.download(self._store, far, gone, done, self._progress),
+            lambda gone: carry.download(self._store, far, gone, carried, self._progress),
         )
 
     def _signatures(self, tag: str, snapshot: str) -> None:
@@ -414,14 +414,14 @@ class _Fetch:
             self._result.carried.signatures += received
 
     def _head(self, branch: str) -> Head | None:
-        seen = self._known.branch(branch).seen
-        head = self._site.head(branch, seen.number if seen else 0)
+        last_seen = self._known.branch(branch).seen
+        head = self._site.head(branch, last_seen.number if last_seen else 0)
         return None if head is None or head.move.op == "delete" else head
 
-    def _note(self, branch: str, there: Move, here: Move) -> None:
+    def _note(self, branch: str, remote_move: Move, local_move: Move) -> None:
         if not self._result.dry_run:
-            place = place_of(there)
-            updated = KnownBranch(place, Common(place, place_of(here)))
+            place = place_of(remote_move)
+            updated = KnownBranch(place, Common(place, place_of(local_move)))
             self._known = self._known.with_branch(branch, updated)
             known.save(self._store, self._known)
 
@@ -431,5 +431,5 @@ class _Fetch:
         )
 
 
-def _silent(done: int, total: int) -> None:
+def _silent(bytes_done: int, total: int) -> None:
     """Report nothing: pages are few."""

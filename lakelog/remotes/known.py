@@ -92,9 +92,9 @@ class KnownRemote:
         """What is known of a branch."""
         return self.branches.get(name, KnownBranch())
 
-    def with_branch(self, name: str, known: KnownBranch) -> KnownRemote:
+    def with_branch(self, name: str, known_branch: KnownBranch) -> KnownRemote:
         """Return the same with other knowledge of a branch."""
-        return replace(self, branches={**self.branches, name: known})
+        return replace(self, branches={**self.branches, name: known_branch})
 
 
 _MEMBERS = {member.name for member in fields(KnownRemote)} - {"branches"}

@@ -281,10 +281,10 @@ class OciRemote:
             return None
         document_layer, *layers = self._descriptors(body, "layers") or _raise(self._malformed())
         with self._lock:
-            fresh = [each for each in lists if each["digest"] not in self._lists]
-            self._lists.update(each["digest"] for each in fresh)
-            self._unread += [each for each in fresh if annotation(each, _KIND) == "states"]
-        config = next((each for each in layers if annotation(each, TITLE) == CONFIG), None)
+            fresh = [listed for listed in lists if listed["digest"] not in self._lists]
+            self._lists.update(listed["digest"] for listed in fresh)
+            self._unread += [listed for listed in fresh if annotation(listed, _KIND) == "states"]
+        config = next((listed for listed in layers if annotation(listed, TITLE) == CONFIG), None)
         return _Ref(annotation(document_layer, TITLE), document_layer, config, itself)
 
     def _document(self, ref: _Ref) -> bytes:

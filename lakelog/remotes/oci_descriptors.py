@@ -41,8 +41,8 @@ def is_descriptor(value: Any) -> bool:
 
 def annotation(descriptor: Descriptor, name: str) -> str:
     """Return an annotation of a descriptor or manifest, "" where it has none."""
-    found = descriptor.get("annotations")
-    return str(found.get(name, "")) if isinstance(found, dict) else ""
+    members = descriptor.get("annotations")
+    return str(members.get(name, "")) if isinstance(members, dict) else ""
 
 
 def digest_of(data: bytes | bytearray) -> str:

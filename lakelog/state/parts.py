@@ -141,8 +141,8 @@ def _stamps(
         if (old.uid, old.gid, old.xattrs) != (new.uid, new.gid, new.xattrs):
             notes.append("the owner and attributes of the directory itself stay as they are")
     ordered = sorted((path for path in folders if path in changes.saved), reverse=True)
-    saved = changes.saved
-    stamps = [(path.hex(), saved[path].mtime, modes.get(path, -1)) for path in ordered]
+    target = changes.saved
+    stamps = [(path.hex(), target[path].mtime, modes.get(path, -1)) for path in ordered]
     return tuple(stamps), tuple(notes)
 
 

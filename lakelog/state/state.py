@@ -261,12 +261,12 @@ def _retention(keep: int | Retention) -> Retention:
 
 
 def _prune_if_allowed(
-    lake: Lake, keep: Retention, saved: SavedState
+    lake: Lake, keep: Retention, new_state: SavedState
 ) -> tuple[list[str], tuple[str, ...]]:
     """Delete what a save has made too many, if its user may delete states; else say so."""
     states = [state for state in list_states(lake) if state.is_own]
     # Whatever else: not what was saved just now.
-    expired = [state for state in _expired(lake, states, keep) if state.name != saved.name]
+    expired = [state for state in _expired(lake, states, keep) if state.name != new_state.name]
     if not expired:
         return [], ()
     try:
