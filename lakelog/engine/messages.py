@@ -61,32 +61,32 @@ class RefNames(Protocol):
         """The names of branches."""
 
 
-def gist(words: str) -> str:
+def gist(message: str) -> str:
     """Return a message in one line, without its lists, hints and picture of the query."""
-    return " ".join(_DETAILS.split(words, 1)[0].replace(_CASTS, "").split())
+    return " ".join(_DETAILS.split(message, 1)[0].replace(_CASTS, "").split())
 
 
-def reason(words: str) -> str:
+def reason(message: str) -> str:
     """Return a message without the kind of the error before it."""
-    return words.partition(": ")[2]
+    return message.partition(": ")[2]
 
 
-def names_file(words: str, folder: str) -> bool:
+def names_file(message: str, folder: str) -> bool:
     """Whether a message is of a file below a folder."""
-    return f"{folder}/" in words
+    return f"{folder}/" in message
 
 
-def line_of(words: str) -> int | None:
+def line_of(message: str) -> int | None:
     """Return the line of the query that a message points at, from 1, if it does."""
-    match = _PLACE.search(words)
+    match = _PLACE.search(message)
     return int(match[1]) if match else None
 
 
 def is_interrupt(error: BaseException) -> bool:
     """Whether an error is the engine's answer to an interrupt, by whatever way it came: as an error
     of its own, as Arrow's, or in the words of one that ran the handler of a signal."""
-    words = str(error)
-    return words in _INTERRUPTED or (is_engine(error) and bool(_IN_HANDLER.match(words)))
+    message = str(error)
+    return message in _INTERRUPTED or (is_engine(error) and bool(_IN_HANDLER.match(message)))
 
 
 def is_engine(error: BaseException) -> bool:
@@ -95,102 +95,106 @@ def is_engine(error: BaseException) -> bool:
     return engine is not None and isinstance(error, engine.Error)
 
 
-def is_of_value(words: str) -> bool:
+def is_of_value(message: str) -> bool:
     """Whether a query fails by a value that it meets, and not by what it says."""
-    return words.startswith(_OF_VALUES)
+    return message.startswith(_OF_VALUES)
 
 
-def is_locked(words: str) -> bool:
+def is_locked(message: str) -> bool:
     """Whether another process or transaction has the file."""
-    return "Could not set lock" in words or "onflict on tuple" in words
+    return "Could not set lock" in message or "onflict on tuple" in message
 
 
-def is_full(words: str) -> bool:
+def is_full(message: str) -> bool:
     """Whether the disk is full."""
-    return "No space left" in words
+    return "No space left" in message
 
 
-def is_of_row(words: str) -> bool:
+def is_of_row(message: str) -> bool:
     """Whether a table refuses a row: for a constraint, or a type that it does not fit."""
-    return "onstraint" in words or "Conversion" in words
+    return "onstraint" in message or "Conversion" in message
 
 
-def is_unfinished(words: str) -> bool:
+def is_unfinished(message: str) -> bool:
     """Whether a text does not parse as a string, comment or quoted name in it has no end yet."""
-    return bool(_UNFINISHED.search(words))
+    return bool(_UNFINISHED.search(message))
 
 
-def missing_table(words: str) -> str:
+def missing_table(message: str) -> str:
     """Return the name of the table without a schema that there is not, or nothing."""
-    match = _NO_TABLE.search(words)
+    match = _NO_TABLE.search(message)
     return match[1] if match and re.fullmatch(r"\w+", match[1]) else ""
 
 
-def missing_name(words: str) -> str:
+def missing_name(message: str) -> str:
     """Return the name of the table, column or function that there is not, or nothing."""
-    match = _NO_NAME.search(words)
+    match = _NO_NAME.search(message)
     return match[1] if match else ""
 
 
-def with_suggestion(words: str, list_tables: Callable[[], Iterable[str]], of: RefNames) -> str:
+def with_suggestion(
+    message: str, list_tables: Callable[[], Iterable[str]], ref_names: RefNames
+) -> str:
     """Return the engine's words with the nearest of the lake's own tables or refs.
 
     The engine knows only the tables that the query needed, and suggests its catalog instead.
     """
-    if "does not exist" not in words:
-        return words
+    if "does not exist" not in message:
+        return message
     tables: list[str] = []
     refs: list[str] = []
     with contextlib.suppress(LakelogError, OSError):  # the query's error is the one to report
-        refs = [*of.tag_names(), *of.branches()]
+        refs = [*ref_names.tag_names(), *ref_names.branches()]
         tables = [*list_tables()]
-    if match := _NO_TABLE.search(words):
+    if match := _NO_TABLE.search(message):
         name = match[1]
         scratch = [match[2]] if match[2] and not _CATALOG.search(match[0]) else []
         near = closest(name, [*tables, *scratch])
         hint = f' Did you mean "{near}"?' if near else ""
         sentence = f"Table with name {name} does not exist!{hint}"
-        return f"{words[: match.start()]}{sentence}{words[match.end() :]}"
-    if match := _NO_SCHEMA.search(words):
+        return f"{message[: match.start()]}{sentence}{message[match.end() :]}"
+    if match := _NO_SCHEMA.search(message):
         near = closest(match[1], [*refs, "omega"])
         hint = f'Did you mean "{near}"?' if near else "`lakelog tag` and `lakelog branch` list them"
         sentence = f'because there is no tag or branch "{match[1]}". {hint}'
-        return f"{words[: match.start()]}{sentence}{words[match.end() :]}"
-    return words
+        return f"{message[: match.start()]}{sentence}{message[match.end() :]}"
+    return message
 
 
-def clearer(words: str, as_asked: str) -> str:
+def clearer(message: str, as_asked: str) -> str:
     """Return what to say of a query that fails so, and so as it was asked: where it reads `fields`,
     which only its rewriting has, the first, without its picture of that."""
-    return _OWN_COLUMN.sub("", words.split("\n\nLINE")[0]) if _NO_FIELDS in as_asked else as_asked
+    return _OWN_COLUMN.sub("", message.split("\n\nLINE")[0]) if _NO_FIELDS in as_asked else as_asked
 
 
-def explained(words: str) -> str:
+def explained(message: str) -> str:
     """Return the gist of the engine's words in one line, with the hint that fits a lake."""
-    words = _CATALOG.sub("", gist(words))
-    if "write data->>'" in words or "payload is data->>'" in words:  # it has the hint already
-        return words
-    if _READ_ONLY.search(words):
+    message = _CATALOG.sub("", gist(message))
+    if "write data->>'" in message or "payload is data->>'" in message:  # it has the hint already
+        return message
+    if _READ_ONLY.search(message):
         return "SQL only reads a lake: `append` and `ingest` store events, `retention` removes them"
-    if _NO_FIELDS in words:
+    if _NO_FIELDS in message:
         return (
             "fields are known where FROM names events, and not beside PIVOT, COLUMNS, NATURAL JOIN"
             " or an alias `data`: write data->>'name'"
         )
-    if match := _FIELD.search(words):
-        return f"{words}: write data->>'{match[1]}'"
-    if (match := _NO_TABLE.search(words)) and match[1] in _OLDER_TABLES:
+    if match := _FIELD.search(message):
+        return f"{message}: write data->>'{match[1]}'"
+    if (match := _NO_TABLE.search(message)) and match[1] in _OLDER_TABLES:
         return f"Table with name {match[1]} does not exist! Did you mean omega.{match[1]}?"
-    if _NO_TABLE.search(words) and "Did you mean" not in words:
-        return f'{words} There are events, quarantine, "REF".events and views: see `lakelog views`'
-    if match := _NO_COLUMN.search(words):
+    if _NO_TABLE.search(message) and "Did you mean" not in message:
+        return (
+            f'{message} There are events, quarantine, "REF".events and views: see `lakelog views`'
+        )
+    if match := _NO_COLUMN.search(message):
         if match[1] == "data":
-            return f"{words}; only events have data, tables of types have its fields as columns"
+            return f"{message}; only events have data, tables of types have its fields as columns"
         hint = f"a field of the payload is data->>'{match[1]}'"
         if match[1] in _OLDER_COLUMNS:
             hint += f", the older event store's {match[1]} is in omega.events"
-        return f"{words}; {hint}"
-    return words
+        return f"{message}; {hint}"
+    return message
 
 
 def renumbered(message: str, query: str) -> str:
@@ -213,5 +217,5 @@ def renumbered(message: str, query: str) -> str:
 
 def picture(message: str) -> list[str]:
     """Return the line of the query that a message shows and the caret below it, if it does."""
-    _, mark, below = message.partition("\nLINE ")
-    return f"LINE {below}".splitlines()[:2] if mark else []
+    _, mark, caret_lines = message.partition("\nLINE ")
+    return f"LINE {caret_lines}".splitlines()[:2] if mark else []

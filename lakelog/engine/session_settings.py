@@ -101,12 +101,15 @@ def for_session(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     Raises QueryFailed for SET GLOBAL of such a setting, and the engine's error for a syntax error.
     """
     parsed = statements(connection, query)
-    if not any(each.kind == "SET" for each in parsed):
+    if not any(statement.kind == "SET" for statement in parsed):
         return query
-    texts = [_for_session(each) if each.kind == "SET" else each.sql for each in parsed]
-    if texts == [each.sql for each in parsed]:
+    queries = [
+        _for_session(statement) if statement.kind == "SET" else statement.sql
+        for statement in parsed
+    ]
+    if queries == [statement.sql for statement in parsed]:
         return query
-    return ";\n".join(text.rstrip(" ;") for text in texts)
+    return ";\n".join(query_sql.rstrip(" ;") for query_sql in queries)
 
 
 def require_effect(connection: duckdb.DuckDBPyConnection, query: str) -> None:
@@ -138,24 +141,24 @@ def adopt_zone(fresh: duckdb.DuckDBPyConnection, session: duckdb.DuckDBPyConnect
 
 def _for_session(parsed: ParsedStatement) -> str:
     """Return the SQL of a statement that sets something, for its session if it is of one."""
-    text, match = parsed.sql, _SET.match(parsed.sql)
-    if match is None and _USE.match(text):
-        return text
+    sql, match = parsed.sql, _SET.match(parsed.sql)
+    if match is None and _USE.match(sql):
+        return sql
     if match is None:
         raise QueryFailed("write a setting without comments: `SET SESSION name = value`")
     name, scope = _name(match), (match["scope"] or "").lower()
     if name in OF_PROCESS:
-        return text
+        return sql
     if scope == "global":
         raise QueryFailed(
             f"{match['name']} would change what others ask and the views that are stored: set it"
             f" for one session, `SET SESSION {match['name']} = ...`, in the shell or before a query"
         )
     if scope or name in _OWN:
-        return text
+        return sql
     start, stop = match.span("verb")
     verb = "SET" if match["verb"].lower() == "pragma" else match["verb"]
-    return f"{text[:start]}{verb} SESSION{text[stop:]}"
+    return f"{sql[:start]}{verb} SESSION{sql[stop:]}"
 
 
 def _name(match: re.Match[str]) -> str:

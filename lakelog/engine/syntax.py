@@ -21,8 +21,8 @@ Node = dict[str, Any]
 class SyntaxFault(Exception):
     """Raised for SQL without a tree, or a tree without SQL. `position` is a byte of the SQL."""
 
-    def __init__(self, words: str, position: int | None = None) -> None:
-        super().__init__(words)
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
         self.position = position
 
 
@@ -47,36 +47,36 @@ def parse(connection: duckdb.DuckDBPyConnection, query: str) -> Node:
         raise SyntaxFault(str(error)) from None
     if not tree.get("error"):
         return tree
-    words, position = str(tree.get("error_message", "")), str(tree.get("position", ""))
-    if "Only SELECT" in words:
-        words = "only SELECT can stand here"
-    raise SyntaxFault(words, int(position) if position.isdigit() else None)
+    message, position = str(tree.get("error_message", "")), str(tree.get("position", ""))
+    if "Only SELECT" in message:
+        message = "only SELECT can stand here"
+    raise SyntaxFault(message, int(position) if position.isdigit() else None)
 
 
 def sql_of(connection: duckdb.DuckDBPyConnection, tree: Node) -> str:
     """Return the SQL of a tree. Raises SyntaxFault where the engine cannot write it."""
     try:
-        text = orjson.dumps(tree).decode()
-        rows = connection.execute("SELECT json_deserialize_sql($1::JSON)", [text]).fetchall()
+        serialized = orjson.dumps(tree).decode()
+        rows = connection.execute("SELECT json_deserialize_sql($1::JSON)", [serialized]).fetchall()
     except (duckdb.Error, orjson.JSONEncodeError) as error:
         raise SyntaxFault(str(error)) from None
     return str(rows[0][0])
 
 
-def statements(connection: duckdb.DuckDBPyConnection, text: str) -> list[ParsedStatement]:
+def statements(connection: duckdb.DuckDBPyConnection, script: str) -> list[ParsedStatement]:
     """Return the statements of a text, of any kind. Raises the engine's error if one is wrong."""
     try:
-        parsed = connection.extract_statements(text)
+        parsed = connection.extract_statements(script)
     except TypeError:  # DuckDB 2.0 does not say that the text has no UTF-8
         raise duckdb.ParserException("Parser Error: the SQL is not valid Unicode") from None
     return [
         ParsedStatement(
-            each.query.strip(),
-            each.type.name,
-            frozenset(map(str, each.named_parameters)),
+            statement.query.strip(),
+            statement.type.name,
+            frozenset(map(str, statement.named_parameters)),
             # DuckDB 2.0 says of a PIVOT only that it is several statements.
-            [r.name for r in each.expected_result_type] == ["QUERY_RESULT"]
-            or each.type.name == "MULTI",
+            [r.name for r in statement.expected_result_type] == ["QUERY_RESULT"]
+            or statement.type.name == "MULTI",
         )
-        for each in parsed
+        for statement in parsed
     ]

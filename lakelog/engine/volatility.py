@@ -168,7 +168,7 @@ def is_aggregate(name: str) -> bool:
     name = name.lower()
     if _listed(name):
         return name in AGGREGATES
-    return any(kind == "aggregate" for kind, _ in _flags().get(name, ()))
+    return any(function_type == "aggregate" for function_type, _ in _flags().get(name, ()))
 
 
 def called(node: Node) -> tuple[str, Volatility] | None:
@@ -185,7 +185,11 @@ def called(node: Node) -> tuple[str, Volatility] | None:
 def unlisted() -> Iterator[str]:
     """Yield the functions of this engine that the list does not name."""
     flags = _flags().items()
-    values = (name for name, of in flags if any(kind in _VALUES for kind, _ in of))
+    values = (
+        name
+        for name, flags_of_name in flags
+        if any(function_type in _VALUES for function_type, _ in flags_of_name)
+    )
     return (name for name in values if not _listed(name))
 
 
@@ -198,7 +202,7 @@ def _listed(name: str) -> Volatility | None:
 
 def _by_flags(name: str) -> Volatility:
     """What the engine says of a function that is not listed; what it does not know, it refuses."""
-    flags = {flag for kind, flag in _flags().get(name, ()) if kind in _VALUES}
+    flags = {flag for function_type, flag in _flags().get(name, ()) if function_type in _VALUES}
     return Volatility.IMMUTABLE if flags <= {"CONSISTENT"} else Volatility.UNKNOWN
 
 
@@ -209,10 +213,10 @@ def _flags() -> dict[str, set[tuple[str, str | None]]]:
     It takes longer to list them than to open, so this is asked only for names not listed.
     """
     flags: dict[str, set[tuple[str, str | None]]] = {}
-    with core.connect({}) as own:
-        rows = own.execute(
+    with core.connect({}) as connection:
+        rows = connection.execute(
             "SELECT DISTINCT lower(function_name), function_type, stability FROM duckdb_functions()"
         ).fetchall()
-    for name, kind, stability in rows:
-        flags.setdefault(name, set()).add((kind, stability))
+    for name, function_type, stability in rows:
+        flags.setdefault(name, set()).add((function_type, stability))
     return flags

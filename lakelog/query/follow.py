@@ -60,7 +60,7 @@ class BranchRewound:
 
 
 class Follower:
-    """Reads one branch of a lake from its newest events on; `where` is SQL over their columns.
+    """Reads one branch of a lake from its newest events on; `condition` is SQL over their columns.
 
     Raises QueryFailed for a condition that does not hold up.
     """

@@ -38,8 +38,8 @@ BUILT_IN = (
 def built_in() -> dict[str, Definition]:
     """The views that lakelog brings, by name."""
     folder = resources.files("lakelog.views") / "sql"
-    texts = {name: (folder / f"{name}.sql").read_text("utf-8") for name in BUILT_IN}
-    return {name: parse(text, name) for name, text in texts.items()}
+    definitions = {name: (folder / f"{name}.sql").read_text("utf-8") for name in BUILT_IN}
+    return {name: parse(sql, name) for name, sql in definitions.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,16 +67,20 @@ class Contract:
         required = tuple(map(str, m["required"]))
         return cls(record.key, fields, required, bool(m["open"]), str(m["on_breach"]), m["time"])
 
-    def breach(self, path: str, kind: str) -> str:
+    def breach(self, path: str, value_kind: str) -> str:
         """How a value at a path breaches the contract: NEW or KIND, "" if it does not."""
-        if kind in UNREAD:
+        if value_kind in UNREAD:
             return ""
         kinds = self.fields.get(path)
         if kinds is None:
             is_free = self.is_open or any(path.startswith(start) for start in self._maps)
             return "" if is_free or path == PAYLOAD else NEW
         # A field that was only ever null says nothing about its values; whole numbers are floats.
-        if kind in ("null", *kinds) or kinds == ("null",) or (kind == "int" and "float" in kinds):
+        if (
+            value_kind in ("null", *kinds)
+            or kinds == ("null",)
+            or (value_kind == "int" and "float" in kinds)
+        ):
             return ""
         return KIND
 
@@ -110,13 +114,13 @@ def of_ledger(
 ) -> Contract:
     """Return the contract that the events of a type fulfil now. Raises InvalidSetting where it
     would be too large."""
-    listed = [field for field in fields if field.type == type]
-    objects = sum(f.kinds.get("object", 0) for f in listed if f.path == PAYLOAD)
-    kinds = {f.path: tuple(sorted(f.kinds.keys() - UNREAD)) for f in listed}
+    fields_of_type = [field for field in fields if field.type == type]
+    objects = sum(f.kinds.get("object", 0) for f in fields_of_type if f.path == PAYLOAD)
+    kinds = {f.path: tuple(sorted(f.kinds.keys() - UNREAD)) for f in fields_of_type}
     required = tuple(
         sorted(
             f.path
-            for f in listed
+            for f in fields_of_type
             if f.path != PAYLOAD and not _split(f.path)[1] and _values(f) == objects
         )
     )
@@ -127,27 +131,29 @@ def of_ledger(
 
 def breaches(contracts: Mapping[str, Contract], ledger: Ledger) -> list[Breach]:
     """Return what breaches the contracts of types, by type and path; the fields are of a ledger."""
-    listed: list[Breach] = []
+    result: list[Breach] = []
     for type, contract in sorted(contracts.items()):
         payload = ledger.get((type, PAYLOAD))
         if payload is None:
             continue
         objects = payload.kinds.get("object", 0)
-        for (of, path), field in ledger.items():
-            if of != type:
+        for (event_type, path), field in ledger.items():
+            if event_type != type:
                 continue
-            for kind, events in field.kinds.items():
-                if words := contract.breach(path, kind):
-                    first = field.since[kind]
-                    listed.append(
-                        Breach(type, path, words, kind, events, first, contract.on_breach)
+            for value_kind, events in field.kinds.items():
+                if message := contract.breach(path, value_kind):
+                    first_seen = field.since[value_kind]
+                    result.append(
+                        Breach(
+                            type, path, message, value_kind, events, first_seen, contract.on_breach
+                        )
                     )
         for path in contract.required:
-            there = ledger.get((type, path))
-            missing = objects - (_values(there) if there else 0)
+            present = ledger.get((type, path))
+            missing = objects - (_values(present) if present else 0)
             if missing > 0:
-                listed.append(Breach(type, path, MISSING, None, missing, None, contract.on_breach))
-    return sorted(listed, key=lambda b: (b.type, b.path, b.breach, b.kind or ""))
+                result.append(Breach(type, path, MISSING, None, missing, None, contract.on_breach))
+    return sorted(result, key=lambda b: (b.type, b.path, b.breach, b.kind or ""))
 
 
 def of_state(store: Store, state: Manifest) -> dict[str, Contract]:
@@ -168,11 +174,11 @@ def unpin(store: Store, branch: str, type: str | None = None) -> list[str]:
     types: list[str] = []
 
     def plan(_: Head, state: Manifest) -> Change | None:
-        known = sorted(of_state(store, state))
-        if type is not None and type not in known:
-            near = did_you_mean(type, known) or "see `lakelog schema check`"
+        pins = sorted(of_state(store, state))
+        if type is not None and type not in pins:
+            near = did_you_mean(type, pins) or "see `lakelog schema check`"
             raise UnknownRef(f"type {type!r} has no contract: {near}")
-        types[:] = known if type is None else [type]
+        types[:] = pins if type is None else [type]
         removals = tuple(Removal(WHAT, name) for name in types)
         return Change("schema", f"unpin {_names(types)}", entries=removals) if types else None
 
@@ -198,8 +204,8 @@ def _values(field: LedgerField) -> int:
 
 def _split(path: str) -> tuple[str, str, str]:
     """What is before the first star of a path, the star if there is one, and the rest."""
-    parts = _PART.findall(path)
-    for index, part in enumerate(parts):
-        if part in ("*", ".*"):
-            return "".join(parts[:index]), part, "".join(parts[index + 1 :])
+    steps = _PART.findall(path)
+    for index, step in enumerate(steps):
+        if step in ("*", ".*"):
+            return "".join(steps[:index]), step, "".join(steps[index + 1 :])
     return path, "", ""

@@ -81,20 +81,20 @@ class Definition:
 
     def state(self, values: Values, engine: str) -> str:
         """Name the states that this view's map and merge make: equal for views that share them."""
-        texts = [
+        inputs = [
             engine,
             ",".join(self.key),
             str(self.merged),
             *(self.filled(s, values) for s in ("map", "merge")),
         ]
-        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+        return hashlib.sha256("\0".join(inputs).encode()).hexdigest()
 
 
-def parse(text: str, name: str | None = None) -> Definition:
+def parse(source: str, name: str | None = None) -> Definition:
     """Read a definition; `name` overrides the header's. Raises InvalidView: line, what."""
-    if len(text.encode()) > TEXT_MAX:
+    if len(source.encode()) > TEXT_MAX:
         raise InvalidView(f"a view has at most {TEXT_MAX:,} bytes of text")
-    header, params, sections = _split(text)
+    header, params, sections = _split(source)
     name = name or header.get("name")
     if not name:
         raise InvalidView("the view has no name: begin with a line `-- name: NAME`")
@@ -131,33 +131,33 @@ def parse(text: str, name: str | None = None) -> Definition:
         header.get("merged", "no") == "yes",
         by,
         sections,
-        text,
+        source,
         main,
     )
 
 
-def _split(text: str) -> tuple[dict[str, str], list[Param], dict[str, Section]]:
+def _split(source: str) -> tuple[dict[str, str], list[Param], dict[str, Section]]:
     """Take a file apart into its header, parameters and sections."""
     header: dict[str, str] = {}
     params: list[Param] = []
     starts: list[tuple[str, int]] = []
-    lines = text.replace("\r\n", "\n").split("\n")
-    begun = False
+    lines = source.replace("\r\n", "\n").split("\n")
+    has_sql = False
     for number, line in enumerate(lines):
         if match := _SECTION.match(line):
             if match[1] in {name for name, _ in starts}:
                 raise InvalidView(f"line {number + 1}: a second section {match[1]}")
             starts.append((match[1], number + 1))
-            begun = True
-        elif not begun and (match := _HEADER.match(line)):
+            has_sql = True
+        elif not has_sql and (match := _HEADER.match(line)):
             if match[1] == "params":
                 params += _declared(match[2], number + 1)
             else:
                 header[match[1]] = match[2]
-        elif not begun and line.strip() and not line.startswith("--"):
+        elif not has_sql and line.strip() and not line.startswith("--"):
             # SQL before any section is a plain view; comments in it are no header any more.
             starts.append((PLAIN, number))
-            begun = True
+            has_sql = True
     # A section ends above the line that names the next one; plain SQL has no such line.
     ends = [start - (name != PLAIN) for name, start in starts[1:]] + [len(lines)]
     return (
@@ -175,8 +175,8 @@ def _sql(lines: list[str]) -> str:
     return calls.expanded("\n".join(lines).rstrip().rstrip(";"))
 
 
-def _declared(text: str, line: int) -> list[Param]:
+def _declared(declarations: str, line: int) -> list[Param]:
     try:
-        return parameters.declared(text)
+        return parameters.declared(declarations)
     except InvalidView as error:
         raise InvalidView(f"line {line}: {error}") from None

@@ -71,7 +71,7 @@ class Limits:
 class Source(Protocol):
     """What gives the rows of segments: a session of the lake."""
 
-    def rows_sql(self, entries: list[SegmentEntry], more: tuple[Extraction, ...] = ()) -> str:
+    def rows_sql(self, entries: list[SegmentEntry], columns: tuple[Extraction, ...] = ()) -> str:
         """SQL for the rows of verified segments, with seq and more columns."""
         ...
 
@@ -137,7 +137,7 @@ class Projector:
         state: Manifest,
         tail: pa.Table | None,
         *,
-        now: int,
+        moment: int,
         window: tuple[int, int] | None = None,
     ) -> pa.Table:
         """Answer a projection over a state and its tail; `window` cuts it to times in us."""
@@ -148,11 +148,11 @@ class Projector:
                         layer = self._layer(definition, values, state, tail)
                     else:
                         layer = self._cut(definition, values, state, tail, window)
-                asked = finalize.asked(definition, values)
-                return finalize.finish(self._builder, layer, asked, now)
+                query = finalize.asked(definition, values)
+                return finalize.finish(self._builder, layer, query, moment)
         except duckdb.Error as error:
-            words = messages.gist(str(error))
-            raise QueryFailed(f"view {definition.name}: {words}") from None
+            message = messages.gist(str(error))
+            raise QueryFailed(f"view {definition.name}: {message}") from None
 
     def close(self) -> None:
         """Write what is waiting; then let go of everything. A forked child only lets go."""
@@ -203,25 +203,25 @@ class Projector:
         entries = self._store.manifests.segments(state, "events")
         cover = cover_of(entries)
         self._lineage.note(cover)
-        pieces = self._pieces.of(name, shape)
-        for piece in pieces:
-            self._lineage.note(piece.cover)
+        partials = self._pieces.of(name, shape)
+        for partial in partials:
+            self._lineage.note(partial.cover)
         # What was computed is found again under compacted segments only by their lineage; with
         # nothing computed yet there is nothing to find, and older manifests need not be read.
-        if (pieces or self._layers_by_view.get(name)) and self._lineage.unknown(cover):
+        if (partials or self._layers_by_view.get(name)) and self._lineage.unknown(cover):
             self._lineage.search(self._store.manifests, state, cover)
         leaves = self._lineage.leaves(cover)
-        layer, covered = self._best(cursor, name, shape, leaves, pieces)
+        layer, covered = self._best(cursor, name, shape, leaves, partials)
         deltas: list[Table] = []
         # Partials of segments that the best layer lacks are cheaper to load than to compute;
         # one that overlaps what is covered would count its events twice.
-        for piece in pieces if layer is not None else ():
-            mine = self._lineage.leaves(piece.cover)
-            if mine <= leaves and not mine & covered:
-                table = self._pieces.load(self._builder, cursor, piece, shape)
+        for partial in partials if layer is not None else ():
+            partial_leaves = self._lineage.leaves(partial.cover)
+            if partial_leaves <= leaves and not partial_leaves & covered:
+                table = self._pieces.load(self._builder, cursor, partial, shape)
                 if table is not None:
                     deltas.append(table)
-                    covered |= mine
+                    covered |= partial_leaves
         missing = self._lineage.missing(entries, covered)
         # Of a segment an unknown part is covered: nothing can be taken from it, so all of
         # it is mapped again.
@@ -253,22 +253,22 @@ class Projector:
         name: str,
         shape: Shape,
         leaves: frozenset[str],
-        pieces: list[Partial],
+        partials: list[Partial],
     ) -> tuple[Layer | None, frozenset[str]]:
         """The layer in memory, or piece on disk, of the most events that a state holds."""
         layers = self._layers_by_view.get(name, [])
-        for one in layers:  # what was learnt since may name older segments
-            one.leaves = self._lineage.leaves(one.leaves)
+        for cached_layer in layers:  # what was learnt since may name older segments
+            cached_layer.leaves = self._lineage.leaves(cached_layer.leaves)
         near = [h for h in layers if h.leaves <= leaves]
         best = max(near, key=lambda h: h.events, default=None)
-        for piece in pieces:
-            if best is not None and best.events >= piece.events:
+        for partial in partials:
+            if best is not None and best.events >= partial.events:
                 break
-            mine = self._lineage.leaves(piece.cover)
-            if mine <= leaves:
-                table = self._pieces.load(self._builder, cursor, piece, shape)
+            partial_leaves = self._lineage.leaves(partial.cover)
+            if partial_leaves <= leaves:
+                table = self._pieces.load(self._builder, cursor, partial, shape)
                 if table is not None:
-                    return Layer(shape, LayerPart(table)), mine
+                    return Layer(shape, LayerPart(table)), partial_leaves
         return (best.layer, best.leaves) if best is not None else (None, frozenset())
 
     def _with_tail(
@@ -306,12 +306,12 @@ class Projector:
         try:
             shape = self._shape(cursor, definition.state(values, _engine()), definition, values)
             near = self._store.manifests.segments_between(state, low, high - 1)
-            parts = [Part(e, {}) for e in near if e.kind == "events"]
+            sources = [Part(e, {}) for e in near if e.kind == "events"]
             tail_rows = ""
             if tail is not None and tail.num_rows:
                 tail_rows = self._tail_rows(cursor, tail, 0, state.next_seq)
             inside = f"time >= {time_sql(low)} AND time < {time_sql(high)}"
-            return Layer(shape, LayerPart(self._mapped(cursor, shape, parts, tail_rows, inside)))
+            return Layer(shape, LayerPart(self._mapped(cursor, shape, sources, tail_rows, inside)))
         finally:
             cursor.close()
 
@@ -319,22 +319,24 @@ class Projector:
         self,
         cursor: duckdb.DuckDBPyConnection,
         shape: Shape,
-        parts: list[Part],
+        sources: list[Part],
         tail: str = "",
-        where: str = "true",
+        condition: str = "true",
     ) -> Table:
         """Keep the partial of segments and of the rows of a tail, of those for which SQL holds."""
-        table, more = "segment", tuple[Extraction, ...]()
-        if any(part.entry.fields for part in parts):
+        table, extractions = "segment", tuple[Extraction, ...]()
+        if any(source.entry.fields for source in sources):
             rewriting = self._over_typed(cursor, shape.map)
             if rewriting is not None:
                 shape = dataclasses.replace(shape, map=rewriting.sql)
-                table, more = payload.WIDE, rewriting.columns
-        rows = self._rows(parts, more)
+                table, extractions = payload.WIDE, rewriting.columns
+        rows = self._rows(sources, extractions)
         if tail:
-            columns = (*EVENT_COLUMNS, "seq", *WideColumns(more)(segment_sql.TEXT), "place")
+            columns = (*EVENT_COLUMNS, "seq", *WideColumns(extractions)(segment_sql.TEXT), "place")
             rows += f" UNION ALL SELECT {', '.join(columns)} FROM ({tail})"
-        return self._builder.mapped(cursor, shape, f"SELECT * FROM ({rows}) WHERE {where}", table)
+        return self._builder.mapped(
+            cursor, shape, f"SELECT * FROM ({rows}) WHERE {condition}", table
+        )
 
     def _over_typed(
         self, cursor: duckdb.DuckDBPyConnection, query: str
@@ -343,15 +345,15 @@ class Projector:
         rewriting = table_sql.rewrite(cursor, query, True, {("", "segment"): payload.WIDE})
         return None if rewriting is None or rewriting.reads_events else rewriting
 
-    def _rows(self, parts: list[Part], more: tuple[Extraction, ...] = ()) -> str:
+    def _rows(self, sources: list[Part], columns: tuple[Extraction, ...] = ()) -> str:
         """SQL for the rows of segments, each verified before."""
-        whole = [part.entry for part in parts if not part.without]
-        queries = [self._source.rows_sql(whole, more)] if whole or not parts else []
-        for part in parts:
-            if part.without:
-                rest = " OR ".join(f"seq BETWEEN {a} AND {b}" for a, b in part.without)
-                rows = self._source.rows_sql([part.entry], more)
-                queries.append(f"SELECT * FROM ({rows}) WHERE NOT ({rest})")
+        whole = [source.entry for source in sources if not source.without]
+        queries = [self._source.rows_sql(whole, columns)] if whole or not sources else []
+        for source in sources:
+            if source.without:
+                covered = " OR ".join(f"seq BETWEEN {a} AND {b}" for a, b in source.without)
+                rows = self._source.rows_sql([source.entry], columns)
+                queries.append(f"SELECT * FROM ({rows}) WHERE NOT ({covered})")
         return f"SELECT *, {PLACE} FROM ({' UNION ALL '.join(queries)})"
 
     def _tail_rows(
@@ -364,17 +366,17 @@ class Projector:
         rows = tail.slice(start)
         seq = pa.array(np.arange(start, tail.num_rows, dtype=np.int64) + next_seq)
         cursor.register("lakelog_tail_rows", rows.append_column("seq", seq))
-        listed = ", ".join((*EVENT_COLUMNS, "seq"))
-        query = f"SELECT {listed}, {_TIME} + {next_seq} + {ORDER} AS place FROM lakelog_tail_rows"
+        columns = ", ".join((*EVENT_COLUMNS, "seq"))
+        query = f"SELECT {columns}, {_TIME} + {next_seq} + {ORDER} AS place FROM lakelog_tail_rows"
         if rows.num_rows > _SHARED_ROWS:
             return query
         table = self._builder.table(cursor, query)
         self._new_rows = _NewRows(tail, start, next_seq, table)
         return f"FROM {table.name}"
 
-    def _write(self, name: str, shape: Shape, parts: list[Part], table: Table) -> None:
+    def _write(self, name: str, shape: Shape, sources: list[Part], table: Table) -> None:
         """Have a partial written."""
-        cover: Cover = {key: info for part in parts for key, info in part.cover.items()}
+        cover: Cover = {key: info for source in sources for key, info in source.cover.items()}
         if not cover:
             return
 
@@ -394,8 +396,8 @@ class Projector:
         def save() -> None:
             cursor = self._builder.cursor()
             try:
-                held, tables = self._builder.pinned(cursor, layer)
-                self._pieces.save(name, cover, shape, cursor, held)
+                rows, tables = self._builder.pinned(cursor, layer)
+                self._pieces.save(name, cover, shape, cursor, rows)
                 del tables
             finally:
                 cursor.close()
@@ -405,8 +407,8 @@ class Projector:
 
     def _fold(self, layer: Layer) -> None:
         """Have a layer made one table, if much lies over its base."""
-        base, *above = layer.parts
-        if sum(part.rows for part in above) <= base.table.rows * self._limits.fold:
+        base, *overlays = layer.parts
+        if sum(overlay.rows for overlay in overlays) <= base.table.rows * self._limits.fold:
             return
 
         def fold() -> None:
@@ -425,15 +427,17 @@ class Projector:
         while len(self._layers_by_state) > 1:
             tables = {
                 # One more: the hashes, and their index.
-                part.table.name: part.table.rows * (len(h.layer.shape.columns) + 1)
-                for held in self._layers_by_view.values()
-                for h in held
-                for part in h.layer.parts
+                layer_part.table.name: layer_part.table.rows * (len(h.layer.shape.columns) + 1)
+                for layers in self._layers_by_view.values()
+                for h in layers
+                for layer_part in h.layer.parts
             }
             if sum(tables.values()) <= self._cells:
                 return
             (name, _), _ = self._layers_by_state.popitem(last=False)
-            if name != newest and all(kept != name for kept, _ in self._layers_by_state):
+            if name != newest and all(
+                cached_name != name for cached_name, _ in self._layers_by_state
+            ):
                 self._layers_by_view.pop(name, None)
                 self._tail_overlays.pop(name, None)
 
@@ -443,8 +447,8 @@ def shape_of(
 ) -> Shape:
     """Ask the engine which columns a map gives; its merge must give the same."""
     view(cursor, "segment", f"SELECT *, {PLACE} FROM ({sql.no_rows((*EVENT_COLUMNS, 'seq'))})")
-    made = cursor.sql(maps)
-    columns = tuple(zip(made.columns, map(str, made.types), strict=True))
+    relation = cursor.sql(maps)
+    columns = tuple(zip(relation.columns, map(str, relation.types), strict=True))
     return Shape(columns, definition.key, definition.merged, maps, merges)
 
 

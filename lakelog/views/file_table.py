@@ -28,18 +28,18 @@ _PACKED = (".gz", ".bz2", ".xz", ".zst", ".parquet", ".arrow", ".feather")
 
 def table(store: Store, state: Manifest, *, is_present: bool) -> pa.Table:
     """Return the files of a state, by path; `is_present` if it is the newest of its branch."""
-    found = sorted(cursors.of_state(store, state), key=lambda c: (c.name, c.origin))
-    sizes = [_size(c) if is_present else c.size for c in found]
-    behind = [_behind(c, size) for c, size in zip(found, sizes, strict=True)]
-    looked = [c.looked // 1000 if c.looked else None for c in found]
+    entries = sorted(cursors.of_state(store, state), key=lambda c: (c.name, c.origin))
+    sizes = [_size(c) if is_present else c.size for c in entries]
+    lags = [_behind(c, size) for c, size in zip(entries, sizes, strict=True)]
+    looked = [c.looked // 1000 if c.looked else None for c in entries]
     columns = {
-        "path": pa.array([c.name for c in found], pa.string()),
-        "host": pa.array([c.host or None for c in found], pa.string()),
-        "origin": pa.array([c.origin for c in found], pa.string()),
+        "path": pa.array([c.name for c in entries], pa.string()),
+        "host": pa.array([c.host or None for c in entries], pa.string()),
+        "origin": pa.array([c.origin for c in entries], pa.string()),
         "size": pa.array(sizes, pa.int64()),
-        "consumed": pa.array([c.bytes for c in found], pa.int64()),
-        "behind": pa.array(behind, pa.int64()),
-        "lines": pa.array([c.lines for c in found], pa.int64()),
+        "consumed": pa.array([c.bytes for c in entries], pa.int64()),
+        "behind": pa.array(lags, pa.int64()),
+        "lines": pa.array([c.lines for c in entries], pa.int64()),
         "read_at": pa.array(looked, pa.timestamp("us", "UTC")),
     }
     return pa.table(columns)

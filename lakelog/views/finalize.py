@@ -62,42 +62,42 @@ def asked(definition: Definition, values: parameters.Values) -> FinalQuery:
     return FinalQuery(definition.filled("finish", values), totals, definition.by)
 
 
-def finish(builder: LayerBuilder, layer: Layer, asked: FinalQuery, now: int) -> pa.Table:
+def finish(builder: LayerBuilder, layer: Layer, final: FinalQuery, moment: int) -> pa.Table:
     """Answer from a layer."""
-    has_time = parameters.NOW in parameters.used(asked.finish)
-    result = None if has_time else layer.results.get(asked)
+    has_time = parameters.NOW in parameters.used(final.finish)
+    result = None if has_time else layer.results.get(final)
     if result is not None:
         return result
     cursor = builder.cursor()
     try:
-        relations, tables = _given(builder, cursor, layer, asked)
-        query, parts = asked.finish, list[Table]()
+        relations, tables = _given(builder, cursor, layer, final)
+        query, part_tables = final.finish, list[Table]()
         if has_time:
-            query, parts = _over_tables(builder, cursor, layer, asked, relations)
-            query = parameters.filled(query, (), {}, now)
+            query, part_tables = _over_tables(builder, cursor, layer, final, relations)
+            query = parameters.filled(query, (), {}, moment)
         result = cursor.sql(_reading(cursor, query, relations)).to_arrow_table()
-        del tables, parts
+        del tables, part_tables
     finally:
         cursor.close()
     if not has_time and result.nbytes <= _KEPT_BYTES:
-        _remember(layer.results, asked, result)
+        _remember(layer.results, final, result)
     return result
 
 
 def _given(
-    builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, layer: Layer, asked: FinalQuery
+    builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, layer: Layer, final: FinalQuery
 ) -> tuple[dict[str, str], object]:
     """Return the relations that finish may read, and what to keep meanwhile."""
     relations: dict[str, str] = {}
-    kept: list[object] = []
-    if not asked.totals or _STATE.search(asked.finish):
+    tables_in_use: list[object] = []
+    if not final.totals or _STATE.search(final.finish):
         relations["state"], tables = builder.pinned(cursor, layer)
-        kept.append(tables)
-    if asked.totals:
-        sums, _ = _sums(builder, cursor, layer, asked)
+        tables_in_use.append(tables)
+    if final.totals:
+        sums, _ = _sums(builder, cursor, layer, final)
         relations[TOTALS] = f"FROM {sums.name}"
-        kept.append(sums)
-    return relations, kept
+        tables_in_use.append(sums)
+    return relations, tables_in_use
 
 
 def _reading(cursor: duckdb.DuckDBPyConnection, query: str, relations: dict[str, str]) -> str:
@@ -116,53 +116,53 @@ def _reading(cursor: duckdb.DuckDBPyConnection, query: str, relations: dict[str,
 
 
 def _sums(
-    builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, layer: Layer, asked: FinalQuery
+    builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, layer: Layer, final: FinalQuery
 ) -> tuple[Table, dict[str, str]]:
     """The totals of a layer, computed once: from those of the layer before it if there is one."""
-    known = layer.sums.get(asked.totals)
-    if known is not None:
-        return known
+    sums = layer.sums.get(final.totals)
+    if sums is not None:
+        return sums
     change = layer.change
     if change is None:
-        held, tables = builder.pinned(cursor, layer)
-        table = builder.table(cursor, given(asked.totals, state=held))
+        state, tables = builder.pinned(cursor, layer)
+        table = builder.table(cursor, given(final.totals, state=state))
         del tables
         empty = cursor.sql(f"FROM {table.name} LIMIT 0")
         columns = dict(zip(empty.columns, map(str, empty.types), strict=True))
     else:
-        before, columns = _sums(builder, cursor, change.layer, asked)
-        table = builder.table(cursor, _changed(layer, asked, change, before, columns))
+        before, columns = _sums(builder, cursor, change.layer, final)
+        table = builder.table(cursor, _changed(layer, final, change, before, columns))
         change.layer.change = None  # it has its totals, so what was before it need not stay
-    _remember(layer.sums, asked.totals, (table, columns))
+    _remember(layer.sums, final.totals, (table, columns))
     return table, columns
 
 
 def _changed(
-    layer: Layer, asked: FinalQuery, change: Change, before: Table, columns: dict[str, str]
+    layer: Layer, final: FinalQuery, change: Change, before: Table, columns: dict[str, str]
 ) -> str:
     """SQL for the totals after a change."""
-    by = "".join(f"{identifier(name)}, " for name in asked.by)
-    amounts = [identifier(name) for name in columns if name not in asked.by]
+    groups = "".join(f"{identifier(name)}, " for name in final.by)
+    amounts = [identifier(name) for name in columns if name not in final.by]
     plus, minus = ", ".join(amounts), ", ".join(f"-{name} AS {name}" for name in amounts)
-    parts = [
-        f"SELECT {by}{plus} FROM {before.name}",
-        f"SELECT {by}{plus} FROM {_totals(layer, asked, change.come)}",
+    changes = [
+        f"SELECT {groups}{plus} FROM {before.name}",
+        f"SELECT {groups}{plus} FROM {_totals(layer, final, change.come)}",
     ]
     if change.gone is not None:
-        parts.append(f"SELECT {by}{minus} FROM {_totals(layer, asked, change.gone)}")
+        changes.append(f"SELECT {groups}{minus} FROM {_totals(layer, final, change.gone)}")
     added = ", ".join(
-        f"coalesce(sum({identifier(n)}), 0)::{kind} AS {identifier(n)}"
-        for n, kind in columns.items()
-        if n not in asked.by
+        f"coalesce(sum({identifier(n)}), 0)::{type_} AS {identifier(n)}"
+        for n, type_ in columns.items()
+        if n not in final.by
     )
     # A group whose rows are all gone sums up to zero, and has to vanish.
-    some = f" HAVING {' OR '.join(f'sum({name}) <> 0' for name in amounts)}" if by else ""
-    return f"SELECT {by}{added} FROM ({' UNION ALL '.join(parts)}) GROUP BY ALL{some}"
+    some = f" HAVING {' OR '.join(f'sum({name}) <> 0' for name in amounts)}" if groups else ""
+    return f"SELECT {groups}{added} FROM ({' UNION ALL '.join(changes)}) GROUP BY ALL{some}"
 
 
-def _totals(layer: Layer, asked: FinalQuery, table: Table) -> str:
+def _totals(layer: Layer, final: FinalQuery, table: Table) -> str:
     """SQL for the totals of the rows of one table."""
-    return given(asked.totals, state=f"SELECT {layer.shape.listed} FROM {table.name}")
+    return given(final.totals, state=f"SELECT {layer.shape.listed} FROM {table.name}")
 
 
 def _remember(cache: dict[Any, Any], key: Any, value: Any, count: int = _KEPT) -> None:
@@ -175,19 +175,19 @@ def _over_tables(
     builder: LayerBuilder,
     cursor: duckdb.DuckDBPyConnection,
     layer: Layer,
-    asked: FinalQuery,
+    final: FinalQuery,
     relations: dict[str, str],
 ) -> tuple[str, list[Table]]:
     """Return the query with tables in the place of its parts without `$now`, which are run once
     for a layer; and these tables."""
-    split = _SPLIT.get(asked.finish)
+    split = _SPLIT.get(final.finish)
     if split is None:
-        split = _split(cursor, asked.finish)
-        _remember(_SPLIT, asked.finish, split, _SPLIT_MAX)
-    tables = layer.tables.get(asked)
+        split = _split(cursor, final.finish)
+        _remember(_SPLIT, final.finish, split, _SPLIT_MAX)
+    tables = layer.tables.get(final)
     if tables is None:
         tables = [builder.table(cursor, _reading(cursor, q, relations)) for q in split.parts]
-        _remember(layer.tables, asked, tables)
+        _remember(layer.tables, final, tables)
     query = split.sql
     for nth, table in enumerate(tables):
         query = query.replace(_placeholder(nth), table.name)
@@ -201,7 +201,7 @@ def _placeholder(nth: int) -> str:
 
 def _split(cursor: duckdb.DuckDBPyConnection, query: str) -> _SplitQuery:
     """Take the WITH queries free of `$now` out of a query, where the engine can write it."""
-    parts: list[str] = []
+    constant_queries: list[str] = []
     earlier: set[str] = set()
     try:
         tree = parse(cursor, query)
@@ -210,11 +210,13 @@ def _split(cursor: duckdb.DuckDBPyConnection, query: str) -> _SplitQuery:
             node = cte["value"]["query_node"]
             sql = sql_of(cursor, {**tree, "statements": [{**statement, "node": node}]})
             if parameters.NOW not in parameters.used(sql) and not earlier & _tables(node):
-                table = parse(cursor, f"SELECT * FROM {_placeholder(len(parts))}")
+                table = parse(cursor, f"SELECT * FROM {_placeholder(len(constant_queries))}")
                 cte["value"]["query_node"] = table["statements"][0]["node"]
-                parts.append(sql)
+                constant_queries.append(sql)
             earlier.add(cte["key"].lower())
-        return _SplitQuery(sql_of(cursor, tree) if parts else query, tuple(parts))
+        return _SplitQuery(
+            sql_of(cursor, tree) if constant_queries else query, tuple(constant_queries)
+        )
     except (SyntaxFault, ValueError):
         return _SplitQuery(query)
 
@@ -225,5 +227,5 @@ def _tables(node: Any) -> set[str]:
         return set().union(*map(_tables, node))
     if not isinstance(node, dict):
         return set()
-    named = {node["table_name"].lower()} if node.get("type") == "BASE_TABLE" else set()
-    return named.union(*map(_tables, node.values()))
+    names = {node["table_name"].lower()} if node.get("type") == "BASE_TABLE" else set()
+    return names.union(*map(_tables, node.values()))

@@ -34,32 +34,32 @@ _REASONS = {
 
 def check(definition: Definition, cursor: duckdb.DuckDBPyConnection) -> None:
     """Refuse a definition that says what it may not. Raises InvalidView: section, line, what."""
-    known = {p.name for p in definition.params}
+    param_names = {p.name for p in definition.params}
     for section in definition.sections.values():
         tree = _parsed(section, cursor)
-        for name in sorted(parameters.used(section.sql) - known):
+        for name in sorted(parameters.used(section.sql) - param_names):
             _check_name(section, name, definition)
         totals = section.name == "finish" and TOTALS in definition.sections
-        for node, others in _nodes(tree, frozenset({TOTALS}) if totals else frozenset()):
-            fault = _table(node, section, others) or _function(node)
+        for node, relations in _nodes(tree, frozenset({TOTALS}) if totals else frozenset()):
+            fault = _table(node, section, relations) or _function(node)
             if fault:
                 raise wrong(section, fault, _line(section, node.get("query_location")))
 
 
 def wrong(section: Section, fault: str, line: int | None = None) -> InvalidView:
     """An error that says where in the file it is; `line` counts in the section from 1."""
-    where = section.line if line is None else section.line + line - 1
-    return InvalidView(f"section {section.name}, line {where}: {fault}")
+    file_line = section.line if line is None else section.line + line - 1
+    return InvalidView(f"section {section.name}, line {file_line}: {fault}")
 
 
-def engine_error(section: Section, words: str) -> InvalidView:
+def engine_error(section: Section, message: str) -> InvalidView:
     """The engine's words for a fault that it found in a section's SQL."""
-    return wrong(section, messages.gist(words), messages.line_of(words))
+    return wrong(section, messages.gist(message), messages.line_of(message))
 
 
 def _check_name(section: Section, name: str, definition: Definition) -> None:
-    at = section.sql.lower().find(f"${name}")
-    line = section.sql.count("\n", 0, max(at, 0)) + 1
+    place = section.sql.lower().find(f"${name}")
+    line = section.sql.count("\n", 0, max(place, 0)) + 1
     if name == parameters.NOW and section.name in ("finish", "query"):
         return
     if name == parameters.NOW:
@@ -78,23 +78,23 @@ def _parsed(section: Section, cursor: duckdb.DuckDBPyConnection) -> Any:
     return tree
 
 
-def _table(node: dict[str, Any], section: Section, others: frozenset[str]) -> str:
+def _table(node: dict[str, Any], section: Section, relations: frozenset[str]) -> str:
     """What is wrong with a node that names a table, if it is one."""
-    kind = node.get("type")
-    if kind == "SHOW_REF":
+    node_type = node.get("type")
+    if node_type == "SHOW_REF":
         return "only SELECT can stand here"
-    if kind == "TABLE_FUNCTION":
+    if node_type == "TABLE_FUNCTION":
         name = str((node.get("function") or {}).get("function_name", "")).lower()
         if name not in _TABLE_FUNCTIONS:
             return f"{name}() reads something else: a view reads only {section.relation}"
-    if kind != "BASE_TABLE":
+    if node_type != "BASE_TABLE":
         return ""
     name, owner = node["table_name"], node["schema_name"] or node["catalog_name"]
     if owner:
         return f"{owner}.{name} is not of this state: a view reads only {section.relation}"
     if re.search(r"[./\\:*]", name):
         return f"{name!r} is a file: a view reads only {section.relation}"
-    if name.lower() == section.relation or name.lower() in others:
+    if name.lower() == section.relation or name.lower() in relations:
         return ""
     return f"{name!r} cannot be read here: section {section.name} reads only {section.relation}"
 
@@ -105,22 +105,22 @@ def _function(node: dict[str, Any]) -> str:
     return _REASONS.get(volatility, "").format(name)
 
 
-def _nodes(tree: Any, known: frozenset[str]) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+def _nodes(tree: Any, names: frozenset[str]) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
     """Every node with the names that WITH has given where it stands: those of the queries around
     it and of earlier ones beside it, and its own if it is recursive."""
     for child in tree if isinstance(tree, list) else ():
-        yield from _nodes(child, known)
+        yield from _nodes(child, names)
     if isinstance(tree, dict):
         for cte in (tree.get("cte_map") or {}).get("map", ()):
             itself = frozenset({cte["key"].lower()})
-            kind = (cte["value"].get("query_node") or {}).get("type")
-            recursive = kind == "RECURSIVE_CTE_NODE"
-            yield from _nodes(cte["value"], known | itself if recursive else known)
-            known |= itself
-        yield tree, known
+            node_type = (cte["value"].get("query_node") or {}).get("type")
+            recursive = node_type == "RECURSIVE_CTE_NODE"
+            yield from _nodes(cte["value"], names | itself if recursive else names)
+            names |= itself
+        yield tree, names
         for name, child in tree.items():
             if name != "cte_map":
-                yield from _nodes(child, known)
+                yield from _nodes(child, names)
 
 
 def _line(section: Section, location: Any) -> int | None:

@@ -62,7 +62,9 @@ class Shape:
 
     def rows(self, query: str) -> str:
         """SQL for the rows of a table of this shape: the columns in their types, and the hash."""
-        cast = ", ".join(f"{identifier(n)}::{kind} AS {identifier(n)}" for n, kind in self.columns)
+        cast = ", ".join(
+            f"{identifier(n)}::{type_} AS {identifier(n)}" for n, type_ in self.columns
+        )
         select = f"SELECT {cast} FROM ({query}\n)"
         if not self.key:
             return select
@@ -147,8 +149,8 @@ class Layer:
     The parts are one attribute, for another thread may put a folded base in their place.
     """
 
-    def __init__(self, shape: Shape, *parts: LayerPart, change: Change | None = None) -> None:
-        self.shape, self.parts, self.change = shape, parts, change
+    def __init__(self, shape: Shape, *layer_parts: LayerPart, change: Change | None = None) -> None:
+        self.shape, self.parts, self.change = shape, layer_parts, change
         self.results: dict[Any, pa.Table] = {}
         self.tables: dict[Any, list[Table]] = {}
         """Of queries, those parts that do not depend on the time."""
@@ -158,7 +160,7 @@ class Layer:
     @property
     def rows(self) -> int:
         """Rows held, hidden ones included."""
-        return sum(part.table.rows for part in self.parts)
+        return sum(layer_part.table.rows for layer_part in self.parts)
 
 
 class LayerBuilder:
@@ -186,11 +188,11 @@ class LayerBuilder:
         """Keep the rows of a query."""
         name = self._unused.spare() or f"{SCHEMA}.t{next(self._numbers)}"
         try:
-            done = cursor.execute(f"CREATE OR REPLACE TABLE {name} AS {query}").fetchall()
+            counts = cursor.execute(f"CREATE OR REPLACE TABLE {name} AS {query}").fetchall()
         except BaseException:
             self._unused.others.append(name)
             raise
-        return Table(name, int(done[0][0]) if done else 0, self._unused)
+        return Table(name, int(counts[0][0]) if counts else 0, self._unused)
 
     def mapped(
         self, cursor: duckdb.DuckDBPyConnection, shape: Shape, segment: str, table: str = "segment"
@@ -203,31 +205,31 @@ class LayerBuilder:
         )
 
     def merged(
-        self, cursor: duckdb.DuckDBPyConnection, shape: Shape, parts: Iterable[str]
+        self, cursor: duckdb.DuckDBPyConnection, shape: Shape, partials: Iterable[str]
     ) -> Table:
         """Keep what the partials that several SELECTs give merge into."""
-        listed = (f"SELECT {shape.listed} FROM ({part})" for part in parts)
+        selects = (f"SELECT {shape.listed} FROM ({partial})" for partial in partials)
         return self.table(
-            cursor, shape.rows(given(shape.merge, partials=" UNION ALL ".join(listed)))
+            cursor, shape.rows(given(shape.merge, partials=" UNION ALL ".join(selects)))
         )
 
     def pinned(self, cursor: duckdb.DuckDBPyConnection, layer: Layer) -> tuple[str, object]:
         """SQL that reads a state, and what must be kept while it runs."""
-        parts = layer.parts
-        listed = (
-            f"SELECT {layer.shape.listed} {self._read(cursor, part)}"
-            for part in parts
-            if part.rows or part is parts[0]
+        layer_parts = layer.parts
+        selects = (
+            f"SELECT {layer.shape.listed} {self._read(cursor, layer_part)}"
+            for layer_part in layer_parts
+            if layer_part.rows or layer_part is layer_parts[0]
         )
-        return " UNION ALL ".join(listed), parts
+        return " UNION ALL ".join(selects), layer_parts
 
     def extend(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, deltas: list[Table]) -> Layer:
         """Return the state that merging in some partials gives."""
-        parts = [f"FROM {delta.name}" for delta in deltas]
+        partials = [f"FROM {delta.name}" for delta in deltas]
         if self._is_small(layer):
-            return self._whole(cursor, layer, parts)
-        merged = self.merged(cursor, layer.shape, parts) if len(deltas) > 1 else deltas[0]
-        return self._overlay(cursor, layer, merged)
+            return self._whole(cursor, layer, partials)
+        partial = self.merged(cursor, layer.shape, partials) if len(deltas) > 1 else deltas[0]
+        return self._overlay(cursor, layer, partial)
 
     def lay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, segment: str) -> Layer:
         """Return the state that merging in the rows that SQL gives makes."""
@@ -239,53 +241,57 @@ class LayerBuilder:
 
     def fold(self, cursor: duckdb.DuckDBPyConnection, layer: Layer) -> None:
         """Make all parts one table, for whoever reads next."""
-        held, kept = self.pinned(cursor, layer)
-        base = self.table(cursor, layer.shape.rows(held))
-        if layer.parts is kept:
+        rows, layer_parts = self.pinned(cursor, layer)
+        base = self.table(cursor, layer.shape.rows(rows))
+        if layer.parts is layer_parts:
             layer.parts = (LayerPart(base),)
 
     def _is_small(self, layer: Layer) -> bool:
         return not layer.shape.key or layer.rows <= self._small
 
-    def _whole(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, parts: list[str]) -> Layer:
-        held, kept = self.pinned(cursor, layer)
-        made = self.merged(cursor, layer.shape, [held, *parts])
-        del kept
-        return Layer(layer.shape, LayerPart(made))
+    def _whole(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, partials: list[str]) -> Layer:
+        rows, layer_parts = self.pinned(cursor, layer)
+        table = self.merged(cursor, layer.shape, [rows, *partials])
+        del layer_parts
+        return Layer(layer.shape, LayerPart(table))
 
     def _overlay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, new: Table) -> Layer:
         """Return the state that a partial merged in itself makes with the rows of its keys."""
         if not new.rows:
             return layer
-        shape, parts = layer.shape, layer.parts
+        shape, layer_parts = layer.shape, layer.parts
         column = _column(cursor, f"SELECT {_HASH} FROM {new.name}")
         new.index, hashes = _index(column), np.unique(column)
         # Rows of another key with an equal hash come along: merged alone, they stay what they are.
-        hits = [self._found(cursor, part, new, hashes) for part in parts]
-        gone, come = None, new
-        touched = [(part, hit) for part, hit in zip(parts, hits, strict=True) if len(hit)]
+        hits = [self._found(cursor, layer_part, new, hashes) for layer_part in layer_parts]
+        replaced, come = None, new
+        touched = [
+            (layer_part, hit) for layer_part, hit in zip(layer_parts, hits, strict=True) if len(hit)
+        ]
         if touched:
             numbers = _rows(cursor, "hits", [hit for _, hit in touched])
             reads = (
-                f"FROM {part.table.name} WHERE rowid IN ({rows})"
-                for (part, _), rows in zip(touched, numbers, strict=True)
+                f"FROM {layer_part.table.name} WHERE rowid IN ({rows})"
+                for (layer_part, _), rows in zip(touched, numbers, strict=True)
             )
-            gone = self.table(cursor, " UNION ALL ".join(reads))
-            come = self.merged(cursor, shape, [f"FROM {new.name}", f"FROM {gone.name}"])
-        over = [part.without(hit) for part, hit in zip(parts, hits, strict=True)]
+            replaced = self.table(cursor, " UNION ALL ".join(reads))
+            come = self.merged(cursor, shape, [f"FROM {new.name}", f"FROM {replaced.name}"])
+        over = [layer_part.without(hit) for layer_part, hit in zip(layer_parts, hits, strict=True)]
         # What is before a layer whose totals were never asked for need not stay for them.
         before = layer.change
         if before is not None and not (layer.sums or before.layer.sums):
             layer.change = None
         return Layer(
-            shape, *self._joined(cursor, [*over, LayerPart(come)]), change=Change(layer, gone, come)
+            shape,
+            *self._joined(cursor, [*over, LayerPart(come)]),
+            change=Change(layer, replaced, come),
         )
 
     def _found(
-        self, cursor: duckdb.DuckDBPyConnection, part: LayerPart, new: Table, hashes: Any
+        self, cursor: duckdb.DuckDBPyConnection, layer_part: LayerPart, new: Table, hashes: Any
     ) -> Any:
         """The rows of a part that may have a key of new ones."""
-        table = part.table
+        table = layer_part.table
         if table.index is None and table.rows > _SCANNED and not table.was_scanned:
             table.was_scanned = True
             among = f"{_HASH} IN (SELECT {_HASH} FROM {new.name})"
@@ -294,41 +300,49 @@ class LayerBuilder:
             if table.index is None:
                 table.index = _index(_column(cursor, f"SELECT {_HASH} FROM {table.name}"))
             rows = _indexed(table.index, hashes)
-        if part.hidden is None or not len(rows):
+        if layer_part.hidden is None or not len(rows):
             return rows
-        hidden = part.hidden.rows
-        at = np.minimum(np.searchsorted(hidden, rows), len(hidden) - 1)
-        return rows[hidden[at] != rows]
+        hidden = layer_part.hidden.rows
+        places = np.minimum(np.searchsorted(hidden, rows), len(hidden) - 1)
+        return rows[hidden[places] != rows]
 
-    def _joined(self, cursor: duckdb.DuckDBPyConnection, parts: list[LayerPart]) -> list[LayerPart]:
+    def _joined(
+        self, cursor: duckdb.DuckDBPyConnection, layer_parts: list[LayerPart]
+    ) -> list[LayerPart]:
         """Join the last of many parts where they are about as long; the base stays as it is."""
-        if len(parts) <= _PARTS:
-            return [part for part in parts if part.rows or part is parts[0]]
-        first, rows = len(parts) - 1, parts[-1].rows
-        while first > 1 and parts[first - 1].rows <= max(_SHORT, _TIMES * rows):
-            first -= 1
-            rows += parts[first].rows
-        some = [part for part in parts[first:] if part.rows]
+        if len(layer_parts) <= _PARTS:
+            return [
+                layer_part
+                for layer_part in layer_parts
+                if layer_part.rows or layer_part is layer_parts[0]
+            ]
+        start, rows = len(layer_parts) - 1, layer_parts[-1].rows
+        while start > 1 and layer_parts[start - 1].rows <= max(_SHORT, _TIMES * rows):
+            start -= 1
+            rows += layer_parts[start].rows
+        some = [layer_part for layer_part in layer_parts[start:] if layer_part.rows]
         if len(some) < 2:
-            return [*parts[:first], *some]
+            return [*layer_parts[:start], *some]
         numbers = iter(_rows(cursor, "hidden", [p.hidden.rows for p in some if p.hidden]))
         reads = (
-            _but(part.table, next(numbers)) if part.hidden else f"FROM {part.table.name}"
-            for part in some
+            _but(layer_part.table, next(numbers))
+            if layer_part.hidden
+            else f"FROM {layer_part.table.name}"
+            for layer_part in some
         )
-        return [*parts[:first], LayerPart(self.table(cursor, " UNION ALL ".join(reads)))]
+        return [*layer_parts[:start], LayerPart(self.table(cursor, " UNION ALL ".join(reads)))]
 
-    def _read(self, cursor: duckdb.DuckDBPyConnection, part: LayerPart) -> str:
+    def _read(self, cursor: duckdb.DuckDBPyConnection, layer_part: LayerPart) -> str:
         """SQL for the rows of a part, from FROM on."""
-        hidden = part.hidden
+        hidden = layer_part.hidden
         if hidden is None:
-            return f"FROM {part.table.name}"
+            return f"FROM {layer_part.table.name}"
         if hidden.table is None:
             (rows,) = _rows(cursor, "hidden", [hidden.rows])
-            made = self.table(cursor, rows)
+            hidden_table = self.table(cursor, rows)
             with self._mutex.hold_once():  # one that another thread reads is not let go
-                hidden.table = hidden.table or made
-        return _but(part.table, f"FROM {hidden.table.name}")
+                hidden.table = hidden.table or hidden_table
+        return _but(layer_part.table, f"FROM {hidden.table.name}")
 
 
 def _column(cursor: duckdb.DuckDBPyConnection, query: str) -> Any:
@@ -368,11 +382,11 @@ def _index(hashes: Any) -> Any:
 def _indexed(index: Any, hashes: Any) -> Any:
     """The rows that an index has for hashes, sorted."""
     low = hashes.astype(np.uint64) << np.uint64(32)
-    first = np.searchsorted(index, low)
-    counts = np.searchsorted(index, low | np.uint64(0xFFFFFFFF), "right") - first
+    starts = np.searchsorted(index, low)
+    counts = np.searchsorted(index, low | np.uint64(0xFFFFFFFF), "right") - starts
     ends = np.cumsum(counts)
-    at = np.repeat(first + counts - ends, counts) + np.arange(counts.sum())
-    return np.sort((index[at] & np.uint64(0xFFFFFFFF)).astype(np.int64))
+    places = np.repeat(starts + counts - ends, counts) + np.arange(counts.sum())
+    return np.sort((index[places] & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
 
 def view(cursor: duckdb.DuckDBPyConnection, name: str, query: str) -> None:

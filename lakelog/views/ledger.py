@@ -28,7 +28,7 @@ class Views(Protocol):
     """What answers the views of a lake."""
 
     def view(
-        self, name: str, given: Mapping[str, Any] | None = None, at: str | None = None
+        self, name: str, arguments: Mapping[str, Any] | None = None, digest: str | None = None
     ) -> pa.Table:
         """Return the answer of a view with these parameters, of the state of a digest."""
 
@@ -64,14 +64,14 @@ class FieldChange:
     after: str | None
 
 
-def table(views: Views, type: str | None = None, at: str | None = None) -> pa.Table:
+def table(views: Views, type: str | None = None, digest: str | None = None) -> pa.Table:
     """Return the ledger of a state as an Arrow table, of one type if it is given."""
-    return views.view(VIEW, {"type": type} if type is not None else None, at)
+    return views.view(VIEW, {"type": type} if type is not None else None, digest)
 
 
-def read(views: Views, type: str | None = None, at: str | None = None) -> Ledger:
+def read(views: Views, type: str | None = None, digest: str | None = None) -> Ledger:
     """Return the ledger of a state by type and path."""
-    return fields_of(table(views, type, at))
+    return fields_of(table(views, type, digest))
 
 
 def fields_of(answer: pa.Table) -> Ledger:
@@ -80,8 +80,8 @@ def fields_of(answer: pa.Table) -> Ledger:
     ledger: Ledger = {}
     for row in answer.select(names).to_pylist():
         kinds = row.pop("kinds")
-        counts = {each["kind"]: each["events"] for each in kinds}
-        since = {each["kind"]: each["first_seen"] for each in kinds}
+        counts = {count["kind"]: count["events"] for count in kinds}
+        since = {count["kind"]: count["first_seen"] for count in kinds}
         ledger[row["type"], row["path"]] = LedgerField(**row, kinds=counts, since=since)
     return ledger
 

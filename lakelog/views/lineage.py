@@ -53,16 +53,18 @@ class Lineage:
         """Look for them where they were added: in the entries of a state and of those before it."""
         missing = self.unknown(cover)
         self._sought |= missing
-        read: set[str] = set()
+        manifests_read: set[str] = set()
         for _ in range(_BACK):
             entries = [*state.recent]
             for page in state.pages:
-                if page.digest not in read:
-                    read.add(page.digest)
+                if page.digest not in manifests_read:
+                    manifests_read.add(page.digest)
                     entries += manifests.page(page)
-            found = cover_of(e for e in entries if isinstance(e, SegmentEntry) and e.key in missing)
-            self.note(found)
-            missing -= found.keys()
+            cover_found = cover_of(
+                e for e in entries if isinstance(e, SegmentEntry) and e.key in missing
+            )
+            self.note(cover_found)
+            missing -= cover_found.keys()
             if not missing or not state.parent:
                 return
             try:
@@ -83,18 +85,18 @@ class Lineage:
 
         None where seq ranges do not tell covered rows from others (after a repair).
         """
-        parts = []
+        sources = []
         for entry in entries:
             leaves = self._of(entry.key)
-            known = leaves & covered
-            if known != leaves:
-                if known and self._overlap(leaves):
+            covered_leaves = leaves & covered
+            if covered_leaves != leaves:
+                if covered_leaves and self._overlap(leaves):
                     return None
-                spans = (self._known[leaf][1:3] for leaf in known)
-                left = leaves - known if known else (entry.key,)
-                cover = {leaf: self._known[leaf] for leaf in left}
-                parts.append(Part(entry, cover, tuple((a, b) for a, b in spans)))
-        return parts
+                spans = (self._known[leaf][1:3] for leaf in covered_leaves)
+                uncovered = leaves - covered_leaves if covered_leaves else (entry.key,)
+                cover = {leaf: self._known[leaf] for leaf in uncovered}
+                sources.append(Part(entry, cover, tuple((a, b) for a, b in spans)))
+        return sources
 
     def _overlap(self, leaves: frozenset[str]) -> bool:
         spans = sorted(self._known[leaf][1:3] for leaf in leaves)

@@ -50,15 +50,15 @@ class Param:
         return f"{self.name} {self.kind}{tail}"
 
 
-def declared(text: str) -> list[Param]:
+def declared(line: str) -> list[Param]:
     """Read the declarations of one header line. Raises InvalidView."""
     declarations = []
-    for part in filter(None, map(str.strip, text.split(";"))):
-        match = _DECLARED.match(part)
+    for declaration in filter(None, map(str.strip, line.split(";"))):
+        match = _DECLARED.match(declaration)
         if not match or match[2] not in _KINDS:
             kinds = ", ".join(_KINDS)
             raise InvalidView(
-                f"{part!r} declares no parameter: write NAME TYPE = DEFAULT, of {kinds}"
+                f"{declaration!r} declares no parameter: write NAME TYPE = DEFAULT, of {kinds}"
             )
         if match[1] == NOW:
             raise InvalidView("$now is always there: choose another name for the parameter")
@@ -69,17 +69,17 @@ def declared(text: str) -> list[Param]:
     return declarations
 
 
-def values(view: str, params: tuple[Param, ...], given: Mapping[str, Any] | None) -> Values:
+def values(view: str, params: tuple[Param, ...], arguments: Mapping[str, Any] | None) -> Values:
     """Return a value for each parameter. Raises InvalidView: missing, unknown or wrong."""
-    given = dict(given or {})
+    arguments = dict(arguments or {})
     names = {p.name for p in params}
-    for name in given.keys() - names:
-        known = f"it takes {', '.join(sorted(names))}" if names else "it takes none"
-        raise InvalidView(f"view {view} has no parameter {name!r}: {known}")
+    for name in arguments.keys() - names:
+        accepted = f"it takes {', '.join(sorted(names))}" if names else "it takes none"
+        raise InvalidView(f"view {view} has no parameter {name!r}: {accepted}")
     values_by_name = {}
     for param in params:
-        raw = given.get(param.name, param.default)
-        if param.name not in given and param.default is None:
+        raw = arguments.get(param.name, param.default)
+        if param.name not in arguments and param.default is None:
             raise InvalidView(
                 f"view {view} needs the parameter {param.name} ({param.kind}): "
                 f"--param {param.name}=..."
@@ -96,17 +96,17 @@ def used(sql: str) -> set[str]:
     return {name for _, _, name in _places(sql)}
 
 
-def filled(sql: str, params: tuple[Param, ...], values: Values, now: int | None = None) -> str:
+def filled(sql: str, params: tuple[Param, ...], values: Values, moment: int | None = None) -> str:
     """Put literals where a text of SQL names parameters; `$now` stays until it is known (us)."""
     kinds = {p.name: p.kind for p in params}
-    data, parts, end = sql.encode(), [], 0
+    data, output, end = sql.encode(), [], 0
     for start, stop, name in _places(sql):
-        if name == NOW and now is None:
+        if name == NOW and moment is None:
             continue
-        literal = time_sql(now or 0) if name == NOW else _KINDS[kinds[name]][1](values[name])
-        parts += [data[end:start], literal.encode()]
+        literal = time_sql(moment or 0) if name == NOW else _KINDS[kinds[name]][1](values[name])
+        output += [data[end:start], literal.encode()]
         end = stop
-    return b"".join([*parts, data[end:]]).decode()
+    return b"".join([*output, data[end:]]).decode()
 
 
 def time_sql(micros: int) -> str:
@@ -114,9 +114,9 @@ def time_sql(micros: int) -> str:
     return f"make_timestamptz({micros}::BIGINT)"
 
 
-def text_sql(text: str | None) -> str:
+def text_sql(value: str | None) -> str:
     """SQL for a text."""
-    return "NULL::VARCHAR" if text is None else literal(text)
+    return "NULL::VARCHAR" if value is None else literal(value)
 
 
 def field_sql(field: str | None) -> str:
@@ -132,10 +132,10 @@ def field_sql(field: str | None) -> str:
 def _places(sql: str) -> tuple[tuple[int, int, str], ...]:
     """(start, stop, name) of each `$name`, in bytes; not inside strings or comments."""
     data, places = sql.encode(), []
-    for at, kind in duckdb.tokenize(sql):
-        match = re.match(rb"\$([A-Za-z_]\w*)", data[at:])
-        if match and kind == duckdb.token_type.operator:
-            places.append((at, at + match.end(), match[1].decode().lower()))
+    for start, token_type in duckdb.tokenize(sql):
+        match = re.match(rb"\$([A-Za-z_]\w*)", data[start:])
+        if match and token_type == duckdb.token_type.operator:
+            places.append((start, start + match.end(), match[1].decode().lower()))
     return tuple(places)
 
 
@@ -143,8 +143,8 @@ def _read(param: Param, raw: Any) -> Any:
     try:
         return _KINDS[param.kind][0](raw)
     except (ValueError, InvalidSetting, InvalidEvent, TypeError):
-        shown = _SHOWN.get(param.kind, param.kind)
-        raise InvalidView(f"parameter {param.name} is {shown}, not {raw!r}") from None
+        description = _SHOWN.get(param.kind, param.kind)
+        raise InvalidView(f"parameter {param.name} is {description}, not {raw!r}") from None
 
 
 def _text(raw: Any) -> str:
@@ -192,10 +192,10 @@ def _time(raw: Any) -> int:
 
 
 def _list(raw: Any) -> list[str]:
-    parts = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else list(raw)
-    if not parts or not all(map(_text, parts)):
+    texts_of_list = [item.strip() for item in raw.split(",")] if isinstance(raw, str) else list(raw)
+    if not texts_of_list or not all(map(_text, texts_of_list)):
         raise ValueError(raw)
-    return parts
+    return texts_of_list
 
 
 def _field(raw: Any) -> str:
@@ -204,8 +204,8 @@ def _field(raw: Any) -> str:
     return str(raw)
 
 
-def _or_null(kind: str, convert: Callable[[Any], str]) -> Callable[[Any], str]:
-    return lambda value: f"NULL::{kind}" if value is None else convert(value)
+def _or_null(type_: str, convert: Callable[[Any], str]) -> Callable[[Any], str]:
+    return lambda value: f"NULL::{type_}" if value is None else convert(value)
 
 
 _KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {

@@ -77,22 +77,26 @@ class Partials:
             names = []
         for name in names:
             if name.endswith(_ENDING) and not name.startswith(disk.TEMPORARY):
-                piece = self._piece(state, f"{self._root}/{state}/{name}")
-                if piece is not None and piece.columns == shape.columns:
-                    partials.append(piece)
+                partial = self._piece(state, f"{self._root}/{state}/{name}")
+                if partial is not None and partial.columns == shape.columns:
+                    partials.append(partial)
         return sorted(partials, key=lambda piece: piece.events, reverse=True)
 
     def load(
-        self, builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, piece: Partial, shape: Shape
+        self,
+        builder: LayerBuilder,
+        cursor: duckdb.DuckDBPyConnection,
+        partial: Partial,
+        shape: Shape,
     ) -> Table | None:
         """Bring a piece into the engine; None, and the file gone, if it is not as written."""
         try:
-            body = memoryview(disk.read(piece.path))[piece.start :]
-            if hashlib.sha256(body).hexdigest() != piece.digest:
+            body = memoryview(disk.read(partial.path))[partial.start :]
+            if hashlib.sha256(body).hexdigest() != partial.digest:
                 raise ValueError("damaged")
             rows = pq.read_table(pa.BufferReader(pa.py_buffer(body)))
         except (OSError, ValueError, pa.ArrowException):
-            self.forget(piece)
+            self.forget(partial)
             return None
         cursor.register("lakelog_piece", rows)
         try:
@@ -106,20 +110,20 @@ class Partials:
         """Keep the rows of a query; a full or read-only disk only costs the next reader time."""
         # Types that Parquet does not give back as they were are not kept: an answer from the cache
         # would differ from one computed.
-        if any(word in kind for _, kind in shape.columns for word in _LOSSY):
+        if any(word in type_ for _, type_ in shape.columns for word in _LOSSY):
             return
-        if any("HUGEINT" in kind and kind != "HUGEINT" for _, kind in shape.columns):
+        if any("HUGEINT" in type_ and type_ != "HUGEINT" for _, type_ in shape.columns):
             return
         name = hashlib.sha256("".join(sorted(cover)).encode()).hexdigest()[:32]
         path = f"{self._root}/{state}/{name}{_ENDING}"
         # Of readers that saw the same segments appear one keeps what all of them computed.
         if disk.exists(path):
             return
-        listed = ", ".join(
-            f'"{n}"::DECIMAL(38,0) AS "{n}"' if kind == "HUGEINT" else f'"{n}"'
-            for n, kind in shape.columns
+        columns = ", ".join(
+            f'"{n}"::DECIMAL(38,0) AS "{n}"' if type_ == "HUGEINT" else f'"{n}"'
+            for n, type_ in shape.columns
         )
-        body = _parquet(cursor.sql(f"SELECT {listed} FROM ({query}\n)").to_arrow_table())
+        body = _parquet(cursor.sql(f"SELECT {columns} FROM ({query}\n)").to_arrow_table())
         header = orjson.dumps(
             {
                 "state": state,
@@ -138,14 +142,14 @@ class Partials:
     def replace(self, state: str, shape: Shape, cover: Cover) -> None:
         """Remove the pieces that are but a small part of one that was written."""
         events = sum(info[0] for info in cover.values())
-        for piece in self.of(state, shape):
-            if piece.events * 4 < events and piece.cover.keys() <= cover.keys():
-                self.forget(piece)
+        for partial in self.of(state, shape):
+            if partial.events * 4 < events and partial.cover.keys() <= cover.keys():
+                self.forget(partial)
 
-    def forget(self, piece: Partial) -> None:
+    def forget(self, partial: Partial) -> None:
         """Remove a piece."""
         with contextlib.suppress(OSError):
-            disk.unlink(piece.path)
+            disk.unlink(partial.path)
 
     def _piece(self, state: str, path: str) -> Partial | None:
         try:
@@ -170,7 +174,7 @@ class Partials:
             header_fields = orjson.loads(header)
             if header_fields["state"] != state:
                 raise ValueError("of another state")
-            columns = tuple((str(n), str(kind)) for n, kind in header_fields["columns"])
+            columns = tuple((str(n), str(type_)) for n, type_ in header_fields["columns"])
             return Partial(
                 path, header_fields["cover"], columns, header_fields["digest"], _HEAD.size + size
             )

@@ -56,25 +56,25 @@ def check(
     `given` are values of parameters without a default. Raises InvalidView: section, line, what.
     """
     values = params.values(definition.name, definition.params, given)
-    with duckdb.connect(":memory:", config=_LOCKED) as own:
-        own.execute("SET TimeZone = 'UTC'")
-        guard.check(definition, own.cursor())
-        _fill(own, rows)
+    with duckdb.connect(":memory:", config=_LOCKED) as database:
+        database.execute("SET TimeZone = 'UTC'")
+        guard.check(definition, database.cursor())
+        _fill(database, rows)
         if not definition.is_projection:
-            view(own, "events", "SELECT * EXCLUDE (place) FROM sample")
-            return _run(own, definition, PLAIN, definition.filled(PLAIN, values, _NOW))
-        return _both_ways(own, definition, values)
+            view(database, "events", "SELECT * EXCLUDE (place) FROM sample")
+            return _run(database, definition, PLAIN, definition.filled(PLAIN, values, _NOW))
+        return _both_ways(database, definition, values)
 
 
-def _fill(own: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
+def _fill(database: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
     """Make the table `sample`: the rows, and some of them again as others."""
-    own.register("given", rows)
-    own.execute(
+    database.register("given", rows)
+    database.execute(
         f"CREATE TABLE sample AS SELECT *, {PLACE} FROM"
         f" ({'SELECT * FROM given' if rows.num_rows else _MADE})"
     )
-    own.unregister("given")
-    own.execute(
+    database.unregister("given")
+    database.execute(
         """
         INSERT INTO sample BY NAME
         SELECT * REPLACE (b.seq + 1000000000 AS seq, b.subject AS subject, b.type AS type,
@@ -86,73 +86,78 @@ def _fill(own: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
 
 
 def _both_ways(
-    own: duckdb.DuckDBPyConnection, definition: Definition, values: params.Values
+    database: duckdb.DuckDBPyConnection, definition: Definition, values: params.Values
 ) -> pa.Table:
     maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
-    asked = finalize.asked(definition, values)
-    view(own, "segment", "SELECT * FROM sample")
+    final = finalize.asked(definition, values)
+    view(database, "segment", "SELECT * FROM sample")
     # Each section is run alone first, so that an error names the section that it is in.
-    mapped = _run(own, definition, "map", maps)
-    own.register("mapped", mapped)
+    mapped = _run(database, definition, "map", maps)
+    database.register("mapped", mapped)
     try:
-        shape = shape_of(own.cursor(), definition, maps, merges)
+        shape = shape_of(database.cursor(), definition, maps, merges)
     except Exception as error:
         raise guard.engine_error(definition.sections["map"], str(error)) from None
-    listed = ", ".join(f'"{n}"::{kind} AS "{n}"' for n, kind in shape.columns)
-    view(own, "partials", f"SELECT {listed} FROM mapped")
-    merged = _run(own, definition, "merge", merges)
-    _same_columns(definition, mapped.column_names, merged.column_names)
-    view(own, "state", f"SELECT {listed} FROM partials")
-    if asked.totals:
-        _check_totals(own, definition, asked, f"SELECT {listed} FROM partials")
-    _run(own, definition, "finish", params.filled(asked.finish, (), {}, _NOW))
+    columns = ", ".join(f'"{n}"::{type_} AS "{n}"' for n, type_ in shape.columns)
+    view(database, "partials", f"SELECT {columns} FROM mapped")
+    merge_columns = _run(database, definition, "merge", merges)
+    _same_columns(definition, mapped.column_names, merge_columns.column_names)
+    view(database, "state", f"SELECT {columns} FROM partials")
+    if final.totals:
+        _check_totals(database, definition, final, f"SELECT {columns} FROM partials")
+    _run(database, definition, "finish", params.filled(final.finish, (), {}, _NOW))
     # With a limit of 0 no state is small: every way of merging that large ones take is tried.
-    builder = LayerBuilder(own, 0)
+    builder = LayerBuilder(database, 0)
     try:
-        whole = _rows(builder, Layer(shape, LayerPart(_mapped(builder, shape, "true"))), asked)
+        whole = _rows(builder, Layer(shape, LayerPart(_mapped(builder, shape, "true"))), final)
         for how, layer in _ways(builder, shape):
-            _compare(definition, how, whole, _rows(builder, layer, asked))
+            _compare(definition, how, whole, _rows(builder, layer, final))
     except InvalidView:
         raise
     except Exception as error:
         raise guard.engine_error(definition.sections["merge"], str(error)) from None
     return finalize.finish(
-        builder, Layer(shape, LayerPart(_mapped(builder, shape, "true"))), asked, _NOW
+        builder, Layer(shape, LayerPart(_mapped(builder, shape, "true"))), final, _NOW
     )
 
 
 def _check_totals(
-    own: duckdb.DuckDBPyConnection, definition: Definition, asked: finalize.FinalQuery, state: str
+    database: duckdb.DuckDBPyConnection,
+    definition: Definition,
+    final: finalize.FinalQuery,
+    state: str,
 ) -> None:
     """Totals have the columns of `by`; the others can be added and taken away without loss, and
     are twice as much if each row is there twice."""
     section = definition.sections[TOTALS]
-    totals = _run(own, definition, TOTALS, asked.totals)
-    for name in asked.by:
+    totals = _run(database, definition, TOTALS, final.totals)
+    for name in final.by:
         if name not in totals.column_names:
             raise guard.wrong(section, f"by names {name}, which is no column of totals")
-    if set(totals.column_names) <= {*asked.by}:
+    if set(totals.column_names) <= {*final.by}:
         raise guard.wrong(section, "totals have no count or sum beside the columns of by")
     # Sums of doubles depend on the order of addition, and would not come back by subtraction.
-    kinds = own.sql(f"SELECT * FROM ({asked.totals}\n) LIMIT 0")
-    for name, kind in zip(kinds.columns, map(str, kinds.types), strict=True):
-        if name not in asked.by and kind not in _WHOLE:
+    kinds = database.sql(f"SELECT * FROM ({final.totals}\n) LIMIT 0")
+    for name, type_ in zip(kinds.columns, map(str, kinds.types), strict=True):
+        if name not in final.by and type_ not in _WHOLE:
             raise guard.wrong(
-                section, f"{name} is {kind}: only whole numbers add up, whatever their order"
+                section, f"{name} is {type_}: only whole numbers add up, whatever their order"
             )
     columns = [identifier(n) for n in totals.column_names]
     same = ", ".join(columns)
     doubled = ", ".join(
-        c if n in asked.by else f"2 * {c}"
+        c if n in final.by else f"2 * {c}"
         for n, c in zip(totals.column_names, columns, strict=True)
     )
-    one = f"SELECT {doubled} FROM {given(asked.totals, state=state)}"
-    two = f"SELECT {same} FROM {given(asked.totals, state=f'{state} UNION ALL {state}')}"
-    if own.sql(f"({one} EXCEPT {two}) UNION ALL ({two} EXCEPT {one})").fetchall():
+    doubled_query = f"SELECT {doubled} FROM {given(final.totals, state=state)}"
+    two = f"SELECT {same} FROM {given(final.totals, state=f'{state} UNION ALL {state}')}"
+    if database.sql(
+        f"({doubled_query} EXCEPT {two}) UNION ALL ({two} EXCEPT {doubled_query})"
+    ).fetchall():
         raise guard.wrong(
             section, "only counts and sums can be added: twice the rows, twice as much"
         )
-    view(own, TOTALS, asked.totals)
+    view(database, TOTALS, final.totals)
 
 
 def _ways(builder: LayerBuilder, shape: Shape) -> Iterator[tuple[str, Layer]]:
@@ -167,22 +172,23 @@ def _ways(builder: LayerBuilder, shape: Shape) -> Iterator[tuple[str, Layer]]:
     # Events reach a view in parts that sealing, compaction and rollback decide: by seq as they are
     # sealed, anywhere as segments are compacted, by subject as a worst case for merging.
     for count in _SPLITS:
-        for how, by in (
+        for how, sources in (
             ("seq", "seq // 100"),
             ("place", "hash(seq)"),
             ("subject", "hash(subject)"),
         ):
-            parts: list[Table] = [
-                _mapped(builder, shape, f"coalesce({by}, 0) % {count} = {n}") for n in range(count)
+            partials: list[Table] = [
+                _mapped(builder, shape, f"coalesce({sources}, 0) % {count} = {n}")
+                for n in range(count)
             ]
-            random.Random(count).shuffle(parts)
-            layer = Layer(shape, LayerPart(parts[0]))
-            for part in parts[1:]:
-                layer = builder.extend(cursor, layer, [part])
+            random.Random(count).shuffle(partials)
+            layer = Layer(shape, LayerPart(partials[0]))
+            for partial in partials[1:]:
+                layer = builder.extend(cursor, layer, [partial])
             yield f"split {count} times by {how}", layer
             halves = [
                 builder.merged(cursor, shape, [_select(shape, p) for p in half])
-                for half in (parts[: count // 2], parts[count // 2 :])
+                for half in (partials[: count // 2], partials[count // 2 :])
             ]
             twice = builder.merged(cursor, shape, [_select(shape, h) for h in reversed(halves)])
             yield f"split {count} times by {how}, merged twice", Layer(shape, LayerPart(twice))
@@ -193,17 +199,17 @@ def _ways(builder: LayerBuilder, shape: Shape) -> Iterator[tuple[str, Layer]]:
     yield "after no events", layer
 
 
-def _mapped(builder: LayerBuilder, shape: Shape, where: str) -> Table:
-    return builder.mapped(builder.cursor(), shape, f"SELECT * FROM sample WHERE {where}")
+def _mapped(builder: LayerBuilder, shape: Shape, condition: str) -> Table:
+    return builder.mapped(builder.cursor(), shape, f"SELECT * FROM sample WHERE {condition}")
 
 
 def _select(shape: Shape, table: Table) -> str:
     return f"SELECT {shape.listed} FROM {table.name}"
 
 
-def _rows(builder: LayerBuilder, layer: Layer, asked: finalize.FinalQuery) -> list[tuple[Any, ...]]:
+def _rows(builder: LayerBuilder, layer: Layer, final: finalize.FinalQuery) -> list[tuple[Any, ...]]:
     """An answer as sorted rows that compare: floats and lists as they read."""
-    table = finalize.finish(builder, layer, asked, _NOW)
+    table = finalize.finish(builder, layer, final, _NOW)
     return sorted(
         (tuple(row.values()) for row in table.to_pylist()),
         key=lambda row: list(map(_sortable, row)),
@@ -219,27 +225,27 @@ def _sortable(value: Any) -> tuple[str, Any]:
 def _compare(
     definition: Definition, how: str, whole: list[tuple[Any, ...]], split: list[tuple[Any, ...]]
 ) -> None:
-    left: Any
+    expected: Any
     right: Any
-    for left, right in zip(whole, split, strict=False):
-        if not all(map(_alike, left, right)):
+    for expected, right in zip(whole, split, strict=False):
+        if not all(map(_alike, expected, right)):
             break
     else:
         if len(whole) == len(split):
             return
-        left, right = len(whole), len(split)
+        expected, right = len(whole), len(split)
     raise guard.wrong(
         definition.sections["merge"],
         f"the answer depends on how events are put together ({how}): at once it has"
-        f" {_shown(left)}, so it has {_shown(right)}; merge must be associative",
+        f" {_shown(expected)}, so it has {_shown(right)}; merge must be associative",
     )
 
 
 def _shown(row: Any) -> str:
     if isinstance(row, int):
         return f"{row} rows"
-    text = ", ".join(map(str, row))
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    line = ", ".join(map(str, row))
+    return line if len(line) <= 120 else f"{line[:117]}..."
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -248,29 +254,30 @@ def _alike(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _same_columns(definition: Definition, mapped: list[str], merged: list[str]) -> None:
-    if sorted(mapped) != sorted(merged):
+def _same_columns(definition: Definition, mapped: list[str], merge_columns: list[str]) -> None:
+    if sorted(mapped) != sorted(merge_columns):
         raise guard.wrong(
             definition.sections["merge"],
-            f"merge gives {', '.join(merged)}, and map {', '.join(mapped)}: they must be the same",
+            f"merge gives {', '.join(merge_columns)}, and map {', '.join(mapped)}: they must be"
+            " the same",
         )
 
 
 def _run(
-    own: duckdb.DuckDBPyConnection, definition: Definition, section: str, sql: str
+    database: duckdb.DuckDBPyConnection, definition: Definition, section: str, sql: str
 ) -> pa.Table:
     """Run one section alone, so that the engine's line is the section's."""
     try:
-        return own.sql(sql).to_arrow_table()
+        return database.sql(sql).to_arrow_table()
     except duckdb.Error as error:
-        words = _placed(own, sql) or str(error)
-        raise guard.engine_error(definition.sections[section], words) from None
+        message = _placed(database, sql) or str(error)
+        raise guard.engine_error(definition.sections[section], message) from None
 
 
-def _placed(own: duckdb.DuckDBPyConnection, sql: str) -> str:
+def _placed(database: duckdb.DuckDBPyConnection, sql: str) -> str:
     """The engine's words with the line that relations leave out, for SQL that does not bind."""
     try:
-        own.execute(f"EXPLAIN {sql}").fetchall()
+        database.execute(f"EXPLAIN {sql}").fetchall()
     except duckdb.Error as error:
         return str(error)
     return ""

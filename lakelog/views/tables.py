@@ -88,7 +88,7 @@ class ViewTables:
     def view(
         self,
         name: str,
-        given: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
         at: str | None = None,
         *,
         since: Any = None,
@@ -97,58 +97,58 @@ class ViewTables:
     ) -> pa.Table:
         """Answer a view as an Arrow table; see lakelog.views.read."""
         try:
-            return self._view_of(self._tables.state(at), name, given, at, since, until, now)
+            return self._view_of(self._tables.state(at), name, arguments, at, since, until, now)
         except SnapshotGone:  # gc was faster: look again, once
-            return self._view_of(self._tables.state(at), name, given, at, since, until, now)
+            return self._view_of(self._tables.state(at), name, arguments, at, since, until, now)
 
     def _view_of(
         self,
         pinned: Pinned,
         name: str,
-        given: Mapping[str, Any] | None,
-        of: str | Schema | None,
+        arguments: Mapping[str, Any] | None,
+        source: str | Schema | None,
         since: Any = None,
         until: Any = None,
-        now: Any = None,
+        read_at: Any = None,
     ) -> pa.Table:
-        """Answer a view of a state that was looked up before; `of` is where it is found again."""
+        """Answer a view of a state; `source` is where that is found again."""
         state, pending = pinned
         definition = self._definition(name, self.own_views(state))
-        values = params.values(definition.name, definition.params, given)
-        moment = disk.now_us() if now is None else _micros("now", now)
+        values = params.values(definition.name, definition.params, arguments)
+        moment = disk.now_us() if read_at is None else _micros("now", read_at)
         window = _window(since, until)
         if not definition.is_projection:
-            return self._plain(definition, values, of, moment, window)
+            return self._plain(definition, values, source, moment, window)
         tail = self._tables.tail_rows(pending, state)
-        answer = self.engine.read(definition, values, state, tail, now=moment, window=window)
+        answer = self.engine.read(definition, values, state, tail, moment=moment, window=window)
         if not answer.num_rows:
-            self._look_for_fields(definition, values, of)
+            self._look_for_fields(definition, values, source)
         return answer
 
     def own_views(self, state: Manifest) -> dict[str, catalog.StoredView]:
         """The views that a state defines, by name."""
-        known = self._own.get(state.digest)
-        if known is None:
-            known = self._own[state.digest] = catalog.own(self._store, state)
+        views = self._own.get(state.digest)
+        if views is None:
+            views = self._own[state.digest] = catalog.own(self._store, state)
             while len(self._own) > _STATES:
                 self._own.popitem(last=False)
-        return known
+        return views
 
-    def definitions(self, at: str | None = None) -> list[tuple[Definition, bool]]:
+    def definitions(self, digest: str | None = None) -> list[tuple[Definition, bool]]:
         """Every view of a state by name, and whether the lake itself defines it."""
-        state, _ = self._tables.state(at)
-        own = self.own_views(state)
-        names = sorted({*catalog.built_in(), *own})
-        return [(catalog.find(name, own), name in own) for name in names]
+        state, _ = self._tables.state(digest)
+        own_views = self.own_views(state)
+        names = sorted({*catalog.built_in(), *own_views})
+        return [(catalog.find(name, own_views), name in own_views) for name in names]
 
     def names(self, state: Manifest) -> list[str]:
         """Names of the views of a state, built-in and its own, and of `files` and `origins`."""
-        own = self.own_views(state)
-        return [*dict.fromkeys((*catalog.BUILT_IN, *own, file_table.NAME, origin_table.NAME))]
+        own_views = self.own_views(state)
+        return [*dict.fromkeys((*catalog.BUILT_IN, *own_views, file_table.NAME, origin_table.NAME))]
 
-    def definition(self, name: str, at: str | None = None) -> Definition:
+    def definition(self, name: str, digest: str | None = None) -> Definition:
         """One view of a state. Raises InvalidView where there is none."""
-        state, _ = self._tables.state(at)
+        state, _ = self._tables.state(digest)
         return catalog.find(name, self.own_views(state))
 
     def sample(self, rows: int) -> pa.Table:
@@ -158,13 +158,13 @@ class ViewTables:
         near = entries[:1] + entries[-2:] if len(entries) > 3 else entries
         tail = self._tables.numbered_tail(pending, state)
         rows_sql = self._tables.rows_sql
-        parts = [f"(SELECT * FROM ({rows_sql([e])}) LIMIT {rows // 4})" for e in near]
+        samples = [f"(SELECT * FROM ({rows_sql([e])}) LIMIT {rows // 4})" for e in near]
         cursor = self._tables.connect().cursor()
         if tail is not None:
             cursor.register("lakelog_tail", tail)
-            listed = ", ".join((*EVENT_COLUMNS, "seq"))
-            parts.append(f"(SELECT {listed} FROM lakelog_tail LIMIT {rows // 4})")
-        query = " UNION ALL ".join(parts) or rows_sql([])
+            columns = ", ".join((*EVENT_COLUMNS, "seq"))
+            samples.append(f"(SELECT {columns} FROM lakelog_tail LIMIT {rows // 4})")
+        query = " UNION ALL ".join(samples) or rows_sql([])
         return cursor.sql(query).to_arrow_table()
 
     def close(self) -> None:
@@ -173,9 +173,9 @@ class ViewTables:
             self._engine.close()
             self._engine = None
 
-    def _definition(self, name: str, own: dict[str, catalog.StoredView]) -> Definition:
-        definition = catalog.find(name, own)
-        is_built_in = name not in own and name in catalog.BUILT_IN
+    def _definition(self, name: str, own_views: dict[str, catalog.StoredView]) -> Definition:
+        definition = catalog.find(name, own_views)
+        is_built_in = name not in own_views and name in catalog.BUILT_IN
         if not is_built_in and self._checked.get(name) != definition:
             guard.check(definition, self._tables.connect().cursor())
             # Names are few, texts of definitions may be ever others.
@@ -188,8 +188,8 @@ class ViewTables:
         self,
         definition: Definition,
         values: params.Values,
-        of: str | Schema | None,
-        now: int,
+        source: str | Schema | None,
+        moment: int,
         window: tuple[int, int] | None,
     ) -> pa.Table:
         """Run a view without sections over all events."""
@@ -198,10 +198,10 @@ class ViewTables:
                 f"view {definition.name} is plain SQL: give it parameters for times,"
                 " --since and --until are for incremental views"
             )
-        query = definition.filled("query", values, now)
+        query = definition.filled("query", values, moment)
         cursor = self._tables.connect().cursor()
         try:
-            return cursor.sql(self._over_events(cursor, query, of)).to_arrow_table()
+            return cursor.sql(self._over_events(cursor, query, source)).to_arrow_table()
         except duckdb.Error as error:
             raise QueryFailed(
                 f"view {definition.name}: {self.session.in_one_line(str(error))}"
@@ -210,15 +210,15 @@ class ViewTables:
             cursor.close()
 
     def _over_events(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, of: str | Schema | None
+        self, cursor: duckdb.DuckDBPyConnection, query: str, source: str | Schema | None
     ) -> str:
         """Let a cursor find the events of a state; return the query that it can run."""
-        if isinstance(of, Schema):
-            cursor.execute(f"SET search_path = '{of.name}'")
+        if isinstance(source, Schema):
+            cursor.execute(f"SET search_path = '{source.name}'")
             return query
         with self._tables.mutex.hold():
             parsed = analyze(self._tables.connect().cursor(), query)
-            return self.session.binder.prepare(cursor, parsed, of) or query
+            return self.session.binder.prepare(cursor, parsed, source) or query
 
     def schema(self, name: str, pinned: Pinned, table: str, events: str) -> str | None:
         """Return a schema that holds a view of the state of a ref; see TableProvider."""
@@ -237,22 +237,22 @@ class ViewTables:
         return schema
 
     def _table_of(
-        self, pinned: Pinned, name: str, of: str | Schema | None, *, is_present: bool
+        self, pinned: Pinned, name: str, source: str | Schema | None, *, is_present: bool
     ) -> pa.Table:
-        """Return `files`, `origins` or a view of a state, which is found again at `of`."""
+        """Return `files`, `origins` or a view of a state, which is found again at `source`."""
         # A view that a lake has of such a name stays what it was.
         if name in self.own_views(pinned[0]):
-            return self._view_of(pinned, name, None, of)
+            return self._view_of(pinned, name, None, source)
         if name == file_table.NAME:
             return file_table.table(self._store, pinned[0], is_present=is_present)
         if name == origin_table.NAME:
-            return self._origins(pinned, of)
-        return self._view_of(pinned, name, None, of)
+            return self._origins(pinned, source)
+        return self._view_of(pinned, name, None, source)
 
-    def _origins(self, pinned: Pinned, of: str | Schema | None) -> pa.Table:
+    def _origins(self, pinned: Pinned, source: str | Schema | None) -> pa.Table:
         cursor = self._tables.connect().cursor()
         try:
-            query = self._over_events(cursor, origin_table.PRESENT, of)
+            query = self._over_events(cursor, origin_table.PRESENT, source)
             present = cursor.sql(query).to_arrow_table()
             return origin_table.table(cursor, self._store, *pinned, present)
         finally:
@@ -263,10 +263,10 @@ class ViewTables:
         fields = self._ledger(pinned)
         types = sorted({type_ for type_, _ in fields if type_ is not None})
         # SQL does not tell COMPLETE from complete: take the only type that is spelled so.
-        alike = [type_ for type_ in types if type_.lower() == name.lower()]
-        if name in types or len(alike) == 1:
-            found = name if name in types else alike[0]
-            return extractions.TypeTable(found, type_columns.columns(fields, found))
+        types_in_case = [type_ for type_ in types if type_.lower() == name.lower()]
+        if name in types or len(types_in_case) == 1:
+            type_name = name if name in types else types_in_case[0]
+            return extractions.TypeTable(type_name, type_columns.columns(fields, type_name))
         near = did_you_mean(name, types) or "`lakelog schema` lists the types"
         raise QueryFailed(f"there are no events of type {name}: {near}")
 
@@ -283,14 +283,14 @@ class ViewTables:
         """The ledger of a state; that of the last one is kept."""
         state, pending = pinned
         tail = self._tables.tail_rows(pending, state)
-        known = self._fields
-        if known is None or known[0] != state.digest or known[1] is not tail:
+        cached = self._fields
+        if cached is None or cached[0] != state.digest or cached[1] is not tail:
             fields = ledger.fields_of(self._view_of(pinned, ledger.VIEW, None, None))
-            known = self._fields = state.digest, tail, fields
-        return known[2]
+            cached = self._fields = state.digest, tail, fields
+        return cached[2]
 
     def _look_for_fields(
-        self, definition: Definition, values: params.Values, of: str | Schema | None
+        self, definition: Definition, values: params.Values, source: str | Schema | None
     ) -> None:
         """Say so if a view is empty because no event has the field it was asked for."""
         for param in definition.params:
@@ -302,34 +302,34 @@ class ViewTables:
             query = f"SELECT 1 FROM events WHERE {expression} IS NOT NULL LIMIT 1"
             try:
                 # Each makes the tables that it reads: one over typed columns is not `events`.
-                if cursor.sql(self._over_events(cursor, query, of)).fetchall():
+                if cursor.sql(self._over_events(cursor, query, source)).fetchall():
                     continue
-                if not cursor.sql(self._over_events(cursor, _ANY, of)).fetchall():
+                if not cursor.sql(self._over_events(cursor, _ANY, source)).fetchall():
                     continue
-                names = cursor.sql(self._over_events(cursor, _FIELDS, of)).fetchall()
+                names = cursor.sql(self._over_events(cursor, _FIELDS, source)).fetchall()
             finally:
                 cursor.close()
-            listed = ", ".join(name for (name,) in names) or "none"
+            field_names = ", ".join(name for (name,) in names) or "none"
             raise InvalidView(
-                f"view {definition.name}: no event has the field {field!r}; data has {listed}"
+                f"view {definition.name}: no event has the field {field!r}; data has {field_names}"
             )
 
     def offer(
-        self, cursor: duckdb.DuckDBPyConnection, query: Query, at: str | None
+        self, cursor: duckdb.DuckDBPyConnection, query: Query, digest: str | None
     ) -> Pinned | None:
         """Make a table of each view that a query names and no table hides, all of one state; see
         TableProvider."""
         names = _names(query)
         if not names:
             return None
-        pinned = self._tables.state(at)
-        own = self.own_views(pinned[0])
-        tables = {*catalog.built_in(), *own, file_table.NAME, origin_table.NAME}
+        pinned = self._tables.state(digest)
+        own_views = self.own_views(pinned[0])
+        tables = {*catalog.built_in(), *own_views, file_table.NAME, origin_table.NAME}
         for name in sorted(names & tables):
             source = f"{_OFFERED}{name}"
             if _is_taken(cursor, name):
                 continue
-            cursor.register(source, self._table_of(pinned, name, at, is_present=at is None))
+            cursor.register(source, self._table_of(pinned, name, digest, is_present=digest is None))
             cursor.execute(
                 f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {source}"
             )

@@ -160,7 +160,9 @@ class History:
         self.lake.close()
         self.lake = lakelog.open(str(self.path), create=False, branch=branch)
         session = self.lake._session
-        self.lake._views._engine = Projector(self.lake.store, session.connect(), session, SMALL)
+        self.lake._views._engine = Projector(
+            self.lake.store, session.connect(), session.tables, SMALL
+        )
 
     def check(self, count: int = 3) -> None:
         """Compare some views of the present, or of an older state, with plain answers."""

@@ -427,7 +427,7 @@ EDITS = [
         "a piece's digest not checked",
         "views",
         f"{VIEWS}.partials:Partials.load",
-        "hashlib.sha256(body).hexdigest() != piece.digest",
+        "hashlib.sha256(body).hexdigest() != partial.digest",
         "False",
         FAULTS.index("damaged"),
         len(FAULTS),

@@ -198,7 +198,7 @@ class Life(History):
         session = self.lake._session
         views = self.lake._views
         kept = views.engine
-        views._engine = fresh = Projector(self.lake.store, _warm[0].cursor(), session)
+        views._engine = fresh = Projector(self.lake.store, _warm[0].cursor(), session.tables)
         fresh._pieces = Gone(self.lake.store.paths, 0)
         fresh._shapes = _shapes
         try:

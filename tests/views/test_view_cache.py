@@ -133,7 +133,7 @@ def test_the_cache_keeps_to_its_limit(make_lake: MakeLake, home: Path) -> None:
     (home / "lake" / "cache" / "views").mkdir(parents=True)
     (home / "lake" / "cache" / "views" / "stray").write_text("no directory")
     session, limits = lake._session, Limits(disk_bytes=20_000)
-    lake._views._engine = Projector(lake.store, session.connect(), session, limits)
+    lake._views._engine = Projector(lake.store, session.connect(), session.tables, limits)
     for seed in range(8):
         lake.append(some(100, seed))
         lake.settle()
