@@ -36,21 +36,23 @@ ORDER = {
         move_pack ref merge_note refs branch_life policy signatures verified_files machine
         bootstrap tracking sealer_process clock tail receipt append_batch writer async_append
         publish trim thinning history_window resolve history stats""",
-    "segments": """sql arrays quoted_text payload_layout line_layout connection typed
-        field_inference column_encoding typed_rows payload_columns bloom segment
-        identity_run frame_sql rows segment_sql""",
+    "segments": """sql arrays connection typed
+        field_inference column_encoding typed_rows bloom segment identity_run
+        frame_sql rows segment_sql""",
     "chunks": "state_index state_files chunker",
     "maintain": "seal compact retention row_removal reachability repair gc hotcopy",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows
         lost_ids data comparison repair""",
     "files": """traversal exclusions rotation inflate holes binary columnar lease splits source
         checksum scan places key_groups spool cursors content identity""",
-    "formats": """sqltext uniform_lines format narrow_queries tables zones local_time encoded
+    "formats": """sqltext uniform format narrow_queries tables zones local_time encoded
         windows_1252 pattern moments jsonl dialect lakelog_json dialects cloudevents
         pieces winevent docker journal documents otlpsql otlp oos bulk line_starts
         pattern_format pattern_tables styles columns hash_headers grok re2 definition custom
         access logformat cef logfmt cri auditd compose zeek w3c delimited plain leading_times
         mixture registry""",
+    "formats/uniform": """quoted_text payload_layout line_layout payload_columns uniform_lines
+        typed_payloads""",
     "render": "values vectors ordered display formats plots",
     "search": "language condition calls answers",
     "query": """sql frames stream relation tail_rows behaviour providers segment_choice lake_tables
@@ -59,7 +61,7 @@ ORDER = {
         table_sql""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns file_table origin_table tables contract sample user_views""",
-    "ingest": """file_report definitions records stripes time_carry conformance typed_payloads
+    "ingest": """file_report definitions records stripes time_carry conformance
         transform event_segments tail_keys split_worker batch repeats skip gather group ingest
         stream_cursor stored_messages messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",

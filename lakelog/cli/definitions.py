@@ -140,7 +140,7 @@ def show_preview(
             file,
             lambda: connection.connect(Paths(scratch), DEFAULTS),
             formats=lake_formats,
-            asked=definition,
+            requested=definition,
             label=source,
             count=lines,
         )

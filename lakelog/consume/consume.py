@@ -326,7 +326,7 @@ class Consumer:
         for chunk, is_again in ((messages[:repeat_count], True), (messages[repeat_count:], False)):
             if not chunk:
                 continue
-            batch.add(chunk, self._source.name, again=is_again)
+            batch.add(chunk, self._source.name, is_retry=is_again)
             cursor = _cursor(batch, key)
             places = [len(chunk) - (1 << n) for n in range(len(chunk).bit_length())]
             fresh = [

@@ -43,12 +43,12 @@ Where _SHARE of the bytes are not UTF-8 either, _FEW is enough: text of older en
 
 def refusal(head: bytes) -> str:
     """Return why a file that begins so is not ingested; empty if it may hold lines."""
-    for mark, what in _MAGIC.items():
+    for mark, format_name in _MAGIC.items():
         if head.startswith(mark) and head[len(mark) : len(mark) + 1] in _behind(mark, head):
-            return f"not ingested: it is {what}"
-    for at, (mark, what) in _AT.items():
-        if head[at : at + len(mark)] == mark:
-            return f"not ingested: it is {what}"
+            return f"not ingested: it is {format_name}"
+    for offset, (mark, format_name) in _AT.items():
+        if head[offset : offset + len(mark)] == mark:
+            return f"not ingested: it is {format_name}"
     return "not ingested: it is binary, of no known format" if _is_binary(head[:_SAMPLE]) else ""
 
 
@@ -59,14 +59,14 @@ def _behind(mark: bytes, head: bytes) -> bytes:
 
 def _is_binary(head: bytes) -> bool:
     """Whether these can be no lines, though some may be damaged: neither UTF-8 nor UTF-16."""
-    text = visible(head).strip(b"\0")  # a log that was cut while it was written has holes
+    content = visible(head).strip(b"\0")  # a log that was cut while it was written has holes
     # Too short to judge by shares of bytes.
-    if len(text) < 64 or text[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if len(content) < 64 or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return False
-    odd = len(text) - len(text.translate(None, _ODD))
+    odd = len(content) - len(content.translate(None, _ODD))
     # Every other byte of ASCII in UTF-16 is a NUL.
-    even, uneven = text[::2].count(0), text[1::2].count(0)
-    if max(even, uneven) > 0.8 * len(text) / 2 and min(even, uneven) < 0.1 * len(text) / 2:
+    even, uneven = content[::2].count(0), content[1::2].count(0)
+    if max(even, uneven) > 0.8 * len(content) / 2 and min(even, uneven) < 0.1 * len(content) / 2:
         return False  # UTF-16 without its mark
-    strange = len(text) - len(text.decode("utf-8", "ignore").encode())
-    return odd > (_FEW if strange > _SHARE * len(text) else _SHARE) * len(text)
+    strange = len(content) - len(content.decode("utf-8", "ignore").encode())
+    return odd > (_FEW if strange > _SHARE * len(content) else _SHARE) * len(content)

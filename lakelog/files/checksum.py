@@ -25,13 +25,13 @@ class Checksum:
         self._runs: list[tuple[Callable[[], int], int]] = []
         self._goes_on = False
 
-    def add(self, parts: Iterable[bytes | memoryview], length: int) -> None:
+    def add(self, blocks: Iterable[bytes | memoryview], length: int) -> None:
         """Add `length` bytes, summed up in parallel with work on what follows."""
         if self._start is None:
             return
         before, size = self._runs.pop() if self._goes_on else (int, 0)
         run = self._pool.submit(
-            lambda: functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, before())
+            lambda: functools.reduce(lambda crc, part: zlib.crc32(part, crc), blocks, before())
         )
         self._runs.append((run.result, size + length))
         self._goes_on = True
@@ -49,14 +49,14 @@ class Checksum:
         return self._start
 
 
-def joined(first: int, second: int, length: int) -> int:
+def joined(crc: int, next_crc: int, length: int) -> int:
     """Return the CRC-32 of two texts, one after the other, by those of each; `length` is that of
     the second.
 
     As crc32_combine of zlib: a byte of zero behind a text is a linear map of its CRC, and so many
     of them are powers of that map.
     """
-    return _behind(first, length) ^ second
+    return _behind(crc, length) ^ next_crc
 
 
 def of_zeros(length: int) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
@@ -58,7 +58,7 @@ def container(start: bytes) -> str:
 class RowStream:
     """The rows of a Parquet or Arrow file as JSON lines."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._fd = file.fileno()
         # Opened at the first read, whose caller reports a damaged file; a constructor would raise
         # it.
@@ -116,8 +116,8 @@ def _lines(fd: int) -> Iterator[bytes]:
     for batch in _parquet(fd) if start == PARQUET else _arrow(fd, start):
         # a slice of a batch is free, so that the text of wide rows is not all made at once
         step = max(1, min(_ROWS, _BYTES * batch.num_rows // max(batch.nbytes, 1)))
-        for at in range(0, batch.num_rows, step):
-            yield json_lines(batch.slice(at, step))
+        for row in range(0, batch.num_rows, step):
+            yield json_lines(batch.slice(row, step))
 
 
 def _parquet(fd: int) -> Iterator[pa.RecordBatch]:
@@ -144,16 +144,16 @@ def _arrow(fd: int, start: bytes) -> Iterator[pa.RecordBatch]:
 
 def json_lines(batch: pa.RecordBatch) -> bytes:
     """Return the rows of a batch as JSON lines."""
-    own = OWN_COLUMNS if is_exported(batch.schema.names) else ()
+    own_columns = OWN_COLUMNS if is_exported(batch.schema.names) else ()
     large = pa.large_string()
     # One string array of full length, so that a batch without columns still gives its rows.
-    parts: list[Any] = [pa.array(["{"] * batch.num_rows, large)]
+    columns: list[pa.Array] = [pa.array(["{"] * batch.num_rows, large)]
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name not in own:
-            text = _payload(column) if name == "data" else _text(column)
+        if name not in own_columns:
+            json_column = _payload(column) if name == "data" else _text(column)
             member = pa.scalar(f",{_string(name)}:", large)
-            parts.append(pc.fill_null(_joined(member, text), ""))
-    lines = _joined(*parts, pa.scalar("}\n", large))
+            columns.append(pc.fill_null(_joined(member, json_column), ""))
+    lines = _joined(*columns, pa.scalar("}\n", large))
     # the comma before the first member; a brace and a comma begin nothing else
     return b"".join(
         b"{" + line[2:] if line[1:2] == b"," else line
@@ -163,81 +163,89 @@ def json_lines(batch: pa.RecordBatch) -> bytes:
 
 def _text(column: pa.Array) -> pa.Array:
     """Return the JSON text of each value; null where it is null."""
-    kind, is_ = column.type, pa.types
-    if isinstance(kind, pa.ExtensionType) or isinstance(column, pa.ExtensionArray):
-        return _uuids(column.storage) if "uuid" in str(kind) else _text(column.storage)
+    column_type, is_ = column.type, pa.types
+    if isinstance(column_type, pa.ExtensionType) or isinstance(column, pa.ExtensionArray):
+        return _uuids(column.storage) if "uuid" in str(column_type) else _text(column.storage)
     # Encodings are undone first: the text must not depend on how a writer encoded the values.
-    if is_.is_dictionary(kind):
+    if is_.is_dictionary(column_type):
         return _text(column.dictionary_decode())
-    if is_.is_run_end_encoded(kind):
+    if is_.is_run_end_encoded(column_type):
         return _text(pc.run_end_decode(column))
-    if is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind):
+    if (
+        is_.is_string(column_type)
+        or is_.is_large_string(column_type)
+        or is_.is_string_view(column_type)
+    ):
         return _strings(column.cast(pa.large_string()))
-    if is_.is_integer(kind) or is_.is_boolean(kind):
+    if is_.is_integer(column_type) or is_.is_boolean(column_type):
         return column.cast(pa.string()).cast(pa.large_string())
-    if is_.is_nested(kind):
+    if is_.is_nested(column_type):
         return _nested(column)
     return _each(column)
 
 
 def _strings(column: pa.Array) -> pa.Array:
     quote = pa.scalar('"', pa.large_string())
-    texts = _joined(quote, column, quote)
+    quoted = _joined(quote, column, quote)
     # Python escapes only the texts that need it; most have no quote, backslash or control.
     odd = pc.fill_null(pc.match_substring_regex(column, _ESCAPED), False)
     if not pc.any(odd).as_py():
-        return texts
+        return quoted
     escaped = [_string(value) for value in column.filter(odd).to_pylist()]
-    return pc.replace_with_mask(texts, odd, pa.array(escaped, texts.type))
+    return pc.replace_with_mask(quoted, odd, pa.array(escaped, quoted.type))
 
 
 def _payload(column: pa.Array) -> pa.Array:
     """Return the JSON that a column `data` holds as text, or its values as they are."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
+    column_type = column.type
+    if pa.types.is_dictionary(column_type):
         return _payload(column.dictionary_decode())
     if isinstance(column, pa.ExtensionArray):
         return _payload(column.storage)
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if not (pa.types.is_string(column_type) or pa.types.is_large_string(column_type)):
         return _text(column)
     return pa.array([_json(value) for value in column.to_pylist()], pa.large_string())
 
 
-def _json(text: str | None) -> str | None:
+def _json(payload: str | None) -> str | None:
     """Return JSON text in one line, other text as a JSON string."""
-    if text is None:
+    if payload is None:
         return None
     try:
-        orjson.loads(text)
+        orjson.loads(payload)
     except orjson.JSONDecodeError:
         # What it refuses may be JSON all the same: 1e400, half of a surrogate pair.
         try:
-            parse_value(text.encode())
+            parse_value(payload.encode())
         except InvalidEvent:
-            return _string(text)
+            return _string(payload)
     # a newline in JSON is white space: within a string it is escaped
-    return text.replace("\n", " ").replace("\r", " ")
+    return payload.replace("\n", " ").replace("\r", " ")
 
 
 def _nested(column: pa.Array) -> pa.Array:
     """Return the JSON text of lists, structs and maps, from the text of their elements."""
-    kind, large = column.type, pa.large_string()
-    if pa.types.is_union(kind):
+    column_type, large = column.type, pa.large_string()
+    if pa.types.is_union(column_type):
         values = [_plain(value) for value in column.to_pylist()]
         return pa.array(values, large)
-    if pa.types.is_struct(kind):
-        parts: list[Any] = [pa.scalar("{", large)]
-        for place, field in enumerate(kind):
+    if pa.types.is_struct(column_type):
+        fragments: list[Any] = [pa.scalar("{", large)]
+        for place, field in enumerate(column_type):
             comma = "," if place else ""
-            parts.append(pa.scalar(f"{comma}{_string(field.name)}:", large))
-            parts.append(pc.fill_null(_text(pc.struct_field(column, place)), "null"))
-        texts = _joined(*parts, pa.scalar("}", large))
-        return pc.if_else(column.is_valid(), texts, pa.scalar(None, large))
-    if pa.types.is_map(kind):
-        pairs = pa.concat_arrays([column[i].values for i in _present(column)] or [_no_pairs(kind)])
+            fragments.append(pa.scalar(f"{comma}{_string(field.name)}:", large))
+            fragments.append(pc.fill_null(_text(pc.struct_field(column, place)), "null"))
+        objects = _joined(*fragments, pa.scalar("}", large))
+        return pc.if_else(column.is_valid(), objects, pa.scalar(None, large))
+    if pa.types.is_map(column_type):
+        pairs = pa.concat_arrays(
+            [column[i].values for i in _present(column)] or [_no_pairs(column_type)]
+        )
         names, values = pc.struct_field(pairs, 0), pc.struct_field(pairs, 1)
-        text = _joined(_keys(names), pa.scalar(":", large), pc.fill_null(_text(values), "null"))
-        return _bracketed(column, text, "{", "}")
+        pair_texts = _joined(
+            _keys(names), pa.scalar(":", large), pc.fill_null(_text(values), "null")
+        )
+        return _bracketed(column, pair_texts, "{", "}")
     return _bracketed(column, pc.fill_null(_text(pc.list_flatten(column)), "null"), "[", "]")
 
 
@@ -246,17 +254,19 @@ def _present(column: pa.Array) -> list[int]:
     return indexes
 
 
-def _no_pairs(kind: Any) -> pa.Array:
-    return pa.array([], pa.struct([("key", kind.key_type), ("value", kind.item_type)]))
+def _no_pairs(column_type: pa.DataType) -> pa.Array:
+    return pa.array(
+        [], pa.struct([("key", column_type.key_type), ("value", column_type.item_type)])
+    )
 
 
 def _keys(column: pa.Array) -> pa.Array:
     """Return the keys of a map, which JSON has as text only."""
-    text = _text(column).to_pylist()
-    return pa.array([t if t[:1] == '"' else _string(t) for t in text], pa.large_string())
+    names = _text(column).to_pylist()
+    return pa.array([t if t[:1] == '"' else _string(t) for t in names], pa.large_string())
 
 
-def _bracketed(column: pa.Array, text: pa.Array, open_: str, close: str) -> pa.Array:
+def _bracketed(column: pa.Array, elements: pa.Array, open_: str, close: str) -> pa.Array:
     """Join the text of all elements of lists, each list within brackets."""
     # list_value_length takes no maps.
     is_map = pa.types.is_map(column.type)
@@ -266,41 +276,41 @@ def _bracketed(column: pa.Array, text: pa.Array, open_: str, close: str) -> pa.A
         else pc.fill_null(pc.list_value_length(column), 0)
     )
     ends = np.cumsum(np.concatenate([[0], np.asarray(lengths, np.int64)]))
-    lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), text)
+    lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), elements)
     large = pa.large_string()
     joined = pc.binary_join(lists, pa.scalar(",", large))
-    texts = _joined(pa.scalar(open_, large), joined, pa.scalar(close, large))
-    return pc.if_else(column.is_valid(), texts, pa.scalar(None, large))
+    bracketed = _joined(pa.scalar(open_, large), joined, pa.scalar(close, large))
+    return pc.if_else(column.is_valid(), bracketed, pa.scalar(None, large))
 
 
 def _each(column: pa.Array) -> pa.Array:
     """Return the JSON text of numbers, times and bytes, made one value at a time."""
-    kind, is_ = column.type, pa.types
-    if is_.is_timestamp(kind):
-        texts = _moments(column)
-    elif is_.is_duration(kind):
-        scale = _UNITS[kind.unit]
-        texts = [v if v is None else _duration(v * scale) for v in _integers(column)]
-    elif is_.is_time(kind):
-        scale = _UNITS[kind.unit]
-        texts = [v if v is None else f'"{_clock(v * scale)}"' for v in _integers(column)]
-    elif is_.is_float16(kind):
-        texts = list(map(_plain, column.cast(pa.float32()).to_pylist()))
+    column_type, is_ = column.type, pa.types
+    if is_.is_timestamp(column_type):
+        literals = _moments(column)
+    elif is_.is_duration(column_type):
+        scale = _UNITS[column_type.unit]
+        literals = [v if v is None else _duration(v * scale) for v in _integers(column)]
+    elif is_.is_time(column_type):
+        scale = _UNITS[column_type.unit]
+        literals = [v if v is None else f'"{_clock(v * scale)}"' for v in _integers(column)]
+    elif is_.is_float16(column_type):
+        literals = list(map(_plain, column.cast(pa.float32()).to_pylist()))
     else:
-        texts = list(map(_plain, column.to_pylist()))
-    return pa.array(texts, pa.large_string())
+        literals = list(map(_plain, column.to_pylist()))
+    return pa.array(literals, pa.large_string())
 
 
 def _moments(column: pa.Array) -> list[str | None]:
     """Times as ISO 8601, with as many digits of a second as they need."""
     unit, zone = column.type.unit, "Z" if column.type.tz else ""
     # Dropping the zone keeps the instant in UTC; with a zone the cast would print local time.
-    texts = column.cast(pa.timestamp(unit)).cast(pa.string()).to_pylist()
-    return [None if t is None else f'"{_shortened(t).replace(" ", "T")}{zone}"' for t in texts]
+    moments = column.cast(pa.timestamp(unit)).cast(pa.string()).to_pylist()
+    return [None if t is None else f'"{_shortened(t).replace(" ", "T")}{zone}"' for t in moments]
 
 
-def _shortened(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
+def _shortened(moment: str) -> str:
+    return moment.rstrip("0").rstrip(".") if "." in moment else moment
 
 
 def _integers(column: pa.Array) -> list[int | None]:
@@ -311,19 +321,19 @@ def _integers(column: pa.Array) -> list[int | None]:
 
 
 def _clock(nanos: int) -> str:
-    seconds, part = divmod(nanos, 10**9)
-    hours, rest = divmod(seconds, 3600)
-    return _shortened(f"{hours:02d}:{rest // 60:02d}:{rest % 60:02d}.{part:09d}")
+    seconds, fraction = divmod(nanos, 10**9)
+    hours, remainder = divmod(seconds, 3600)
+    return _shortened(f"{hours:02d}:{remainder // 60:02d}:{remainder % 60:02d}.{fraction:09d}")
 
 
 def _duration(nanos: int) -> str:
     """A span of time as an ISO 8601 duration: PT90061.5S is a day, an hour and so on."""
     sign, nanos = ("-", -nanos) if nanos < 0 else ("", nanos)
-    seconds, part = divmod(nanos, 10**9)
-    days, rest = divmod(seconds, 86_400)
-    hours, rest = divmod(rest, 3600)
-    exact = _shortened(f"{rest % 60}.{part:09d}")
-    clock = "".join(f"{n}{unit}" for n, unit in ((hours, "H"), (rest // 60, "M")) if n)
+    seconds, fraction = divmod(nanos, 10**9)
+    days, remainder = divmod(seconds, 86_400)
+    hours, remainder = divmod(remainder, 3600)
+    exact = _shortened(f"{remainder % 60}.{fraction:09d}")
+    clock = "".join(f"{n}{unit}" for n, unit in ((hours, "H"), (remainder // 60, "M")) if n)
     clock += f"{exact}S" if exact != "0" else ""
     day = f"{days}D" if days else ""
     return f'"{sign}P{day}{"T" + clock if clock else ""}"' if day or clock else '"PT0S"'
@@ -347,14 +357,14 @@ def _plain(value: Any) -> str | None:
 
 
 def _uuids(column: pa.Array) -> pa.Array:
-    texts = [None if v is None else f'"{uuid.UUID(bytes=v)}"' for v in column.to_pylist()]
-    return pa.array(texts, pa.large_string())
+    literals = [None if v is None else f'"{uuid.UUID(bytes=v)}"' for v in column.to_pylist()]
+    return pa.array(literals, pa.large_string())
 
 
-def _joined(*parts: Any) -> pa.Array:
+def _joined(*fragments: Any) -> pa.Array:
     """Join texts row by row; null where one is null."""
-    return pc.binary_join_element_wise(*parts, pa.scalar("", pa.large_string()))
+    return pc.binary_join_element_wise(*fragments, pa.scalar("", pa.large_string()))
 
 
-def _string(text: str) -> str:
-    return orjson.dumps(text).decode()
+def _string(name: str) -> str:
+    return orjson.dumps(name).decode()

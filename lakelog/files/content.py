@@ -18,12 +18,12 @@ def before(source: Source, place: int) -> bytes:
     return source.read(place - start)
 
 
-def is_time_kept(packed: Source, mtime: int) -> bool:
+def is_time_kept(compressed: Source, mtime: int) -> bool:
     """Whether a file was last written when another one was (`mtime`, ns), as far as packers keep
     it: in ns, us or whole seconds."""
     # Which precision survived is read off the time itself: the coarsest unit that divides it.
-    unit = next(unit for unit in (10**9, 1000, 1) if packed.mtime % unit == 0)
-    return 0 < packed.mtime == mtime // unit * unit
+    unit = next(unit for unit in (10**9, 1000, 1) if compressed.mtime % unit == 0)
+    return 0 < compressed.mtime == mtime // unit * unit
 
 
 def length_if_less(source: Source, size: int) -> int | None:
@@ -31,11 +31,11 @@ def length_if_less(source: Source, size: int) -> int | None:
     source.seek(0)
     length = 0
     while length < size:
-        piece = source.read(min(size - length, _PIECE))
-        if not piece:
+        block = source.read(min(size - length, _PIECE))
+        if not block:
             # A file that cannot be read to its end may be longer than what was read.
             return None if source.broken else length
-        length += len(piece)
+        length += len(block)
     return None
 
 
@@ -44,14 +44,14 @@ def prefix_of(source: Source, original: Source, start: int, limit: int | None = 
     to the other's `limit`; else 0."""
     source.seek(start)
     original.seek(start)
-    at = start
-    while piece := source.read(_PIECE):
-        if limit is not None and at + len(piece) > limit:
+    position = start
+    while block := source.read(_PIECE):
+        if limit is not None and position + len(block) > limit:
             return 0
-        if original.read(len(piece)) != piece:
+        if original.read(len(block)) != block:
             return 0
-        at += len(piece)
-    return at
+        position += len(block)
+    return position
 
 
 def is_distinctive(data: bytes) -> bool:

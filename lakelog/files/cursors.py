@@ -96,8 +96,12 @@ class Cursor:
         members = record.members
         values = {name: members[name] for name in _NAMES if name in members}
         values["key"] = record.key
-        values["forms"] = _shared(tuple((int(at), str(n)) for at, n in members.get("forms", ())))
-        values["places"] = tuple((int(at), int(crc)) for at, crc in members.get("places", ()))
+        values["forms"] = _shared(
+            tuple((int(position), str(n)) for position, n in members.get("forms", ()))
+        )
+        values["places"] = tuple(
+            (int(position), int(crc)) for position, crc in members.get("places", ())
+        )
         values["apart"] = tuple(members.get("apart", ()))
         values["origin"] = members.get("origin") or record.key
         values["host"] = sys.intern(str(members.get("host", "")))
@@ -186,16 +190,16 @@ class Start:
     def is_due(self, *, follows: bool) -> bool:
         """Whether the cursor has to be published though nothing was read: its file has another
         inode, or (for who `follows` files) another name or time, or is a copy that grew."""
-        old, now = self.replaced, self.cursor
+        old, current = self.replaced, self.cursor
         if old is None:
-            return bool(self.released or now.shares)
-        is_moved = old.identity != now.identity and now.inode != 0
-        is_renamed = follows and (old.name != now.name or self.is_touched)
+            return bool(self.released or current.shares)
+        is_moved = old.identity != current.identity and current.inode != 0
+        is_renamed = follows and (old.name != current.name or self.is_touched)
         return (
             is_moved
             or is_renamed
             or bool(self.released)
-            or (now.shared, now.shares) != (old.shared, old.shares)
+            or (current.shared, current.shares) != (old.shared, old.shares)
         )
 
 
@@ -339,19 +343,19 @@ def new_cursor(source: Source, head: bytes, index: CursorIndex, label: str | Non
     head = head[: head_length(_written(head))]
     key = index.free_key(head, label)
     fresh = Cursor(key, key, 0, len(head), digest(b""), 0, "", crc=0, label=label)
-    now = with_status(replace(fresh, head=stem(head, label)), source)
-    return replace(now, begun=now.looked)
+    cursor = with_status(replace(fresh, head=stem(head, label)), source)
+    return replace(cursor, begun=cursor.looked)
 
 
 def with_status(cursor: Cursor, source: Source) -> Cursor:
     """The cursor with the present name, size, inode and times of its file."""
     host = hosts.host_name()
-    now = replace(cursor, name=printable(source.name), size=source.size, host=host)
+    updated = replace(cursor, name=printable(source.name), size=source.size, host=host)
     if source.piped:
-        return now
+        return updated
     device, inode = source.identity
     looked = time.clock_gettime_ns(_FILE_CLOCK)
-    return replace(now, device=device, inode=inode, mtime=source.mtime, looked=looked)
+    return replace(updated, device=device, inode=inode, mtime=source.mtime, looked=looked)
 
 
 def with_head(cursor: Cursor, head: bytes, label: str | None) -> Cursor:
@@ -413,10 +417,10 @@ def crc_of(source: Source, size: int) -> int | None:
         if unwritten := source.skip_unwritten(size):
             crc, size = joined(crc, of_zeros(unwritten), unwritten), size - unwritten
             continue
-        piece = source.read(min(size, _PIECE))
-        if not piece:
+        block = source.read(min(size, _PIECE))
+        if not block:
             return None
-        crc, size = zlib.crc32(piece, crc), size - len(piece)
+        crc, size = zlib.crc32(block, crc), size - len(block)
     return crc
 
 
@@ -426,16 +430,16 @@ def by_content(source: Source, index: CursorIndex, label: str | None) -> Start:
     A new one starts at 0 and replaces no entry. The source is left standing there.
     """
     old = source.published
-    now = index.get(old.key) if old else None
-    if now and (now.bytes, now.crc) == (old.bytes, old.crc):
-        source.seek(max(now.bytes - WINDOW, 0))
-        return Start(now, now, source.head, source.read(min(now.bytes, WINDOW)))
+    current = index.get(old.key) if old else None
+    if current and (current.bytes, current.crc) == (old.bytes, old.crc):
+        source.seek(max(current.bytes - WINDOW, 0))
+        return Start(current, current, source.head, source.read(min(current.bytes, WINDOW)))
     head = read_head(source)
     for cursor in index.alike(head, label):
         before = None if cursor.is_copy else holds_all(source, cursor, head, label)
         if before is not None:
-            now = replace(cursor, name=printable(source.name), size=source.size)
-            return Start(with_head(now, head, label), cursor, head, before)
+            current = replace(cursor, name=printable(source.name), size=source.size)
+            return Start(with_head(current, head, label), cursor, head, before)
     source.seek(0)
     return Start(new_cursor(source, head, index, label), None, head, b"")
 
@@ -450,17 +454,20 @@ def read_head(source: Source) -> bytes:
     return head
 
 
-def holds(start: Start, then: CursorIndex, now: CursorIndex, label: str | None) -> bool:
-    """Whether what was decided of a file among the cursors `then` is still so among those `now`.
+def holds(
+    start: Start, base_index: CursorIndex, head_index: CursorIndex, label: str | None
+) -> bool:
+    """Whether what was decided of a file among the cursors of `base_index` is still so among those
+    of `head_index`.
 
     It is not if a cursor that it replaces or releases changed, or another one came or moved that
     may be of the same file.
     """
     for old in filter(None, (start.replaced, *start.released)):
-        if now.get(old.key) != then.get(old.key):
+        if head_index.get(old.key) != base_index.get(old.key):
             return False
     # Cursors that neither side knew may be of the same file, added by another process meanwhile.
-    fresh = [c for c in now if then.get(c.key) != c]
+    fresh = [c for c in head_index if base_index.get(c.key) != c]
     # Of a file that was shorter than a window the remembered beginning may be longer by now, so
     # digests of it cannot be compared: any such cursor may be of this file.
     short = len(start.head) < WINDOW

@@ -101,49 +101,49 @@ class Resolver:
         # Several cursors may name one inode: other labels, copies, files before it was reused.
         for cursor in self.index.of_inode(source.identity):
             if cursor.is_copy:
-                again = self._copy_again(source, cursor, head)
-                if again is not None:
-                    return again
+                copy_again = self._copy_again(source, cursor, head)
+                if copy_again is not None:
+                    return copy_again
                 released.append(cursor)  # it went another way than its original
                 continue
             before = cursors.before_place(source, cursor, head, self._label)
             if before is not None and self._is_doubtful(source, cursor, head):
                 # The inode number may have been reused: distinctive content is better evidence.
-                other = self._of_content(source, head, (*released, cursor), settled)
-                if _is_certain(other, head):
-                    return other
+                known_content = self._of_content(source, head, (*released, cursor), settled)
+                if _is_certain(known_content, head):
+                    return known_content
                 if not _goes_on(cursor, source):
                     released.append(cursor)
                     continue
                 before = cursors.before_place(source, cursor, head, self._label)
             if before is not None:
-                now = cursors.with_head(cursors.with_status(cursor, source), head, self._label)
+                current = cursors.with_head(cursors.with_status(cursor, source), head, self._label)
                 # Compressed content that is not distinctive is told apart by its times alone:
                 # the cursor has to have those that the file has now.
                 touched = cursor.mtime != source.mtime
                 touched = touched and not content.is_distinctive(head[: cursor.bytes])
-                return Start(now, cursor, head, before, is_touched=touched)
+                return Start(current, cursor, head, before, is_touched=touched)
             if cursor.label == self._label:
                 released.append(cursor)
         return self._of_content(source, head, tuple(released), settled)
 
-    def apply(self, start: Start, at: Cursor) -> None:
+    def apply(self, start: Start, cursor: Cursor) -> None:
         """Apply the publish of a file's cursor to the index."""
         for old in start.released:
             if old.is_copy:
                 self.index.remove(old.key)
             else:
                 self.index.add(old.released())
-        if start.replaced is not None and start.replaced.key != at.key:
+        if start.replaced is not None and start.replaced.key != cursor.key:
             self.index.remove(start.replaced.key)
-        self.index.add(at)
+        self.index.add(cursor)
 
     # --- by content ---
 
     def _is_doubtful(self, source: Source, cursor: Cursor, head: bytes) -> bool:
         """Whether an inode number may be reused: the file was written since, and says nothing."""
-        written = self._follows and not _is_as_read(source, cursor)
-        return written and not content.is_distinctive(head[: cursor.bytes])
+        is_rewritten = self._follows and not _is_as_read(source, cursor)
+        return is_rewritten and not content.is_distinctive(head[: cursor.bytes])
 
     def _of_content(
         self, source: Source, head: bytes, released: tuple[Cursor, ...], settled: bool
@@ -152,7 +152,7 @@ class Resolver:
         # Only a watcher sees the original as well, which it reads next.
         if self._follows and self._is_copy_of_unread(source, head):
             return UndecidedFile()
-        note, apart = "", list[str]()
+        note, separate_origins = "", list[str]()
         result: Start | FileCopy | KnownContent | UndecidedFile | None
         for cursor in self._ranked(source, head):
             result = None
@@ -161,7 +161,7 @@ class Resolver:
             alive = self._path_of(cursor, source)
             if alive:
                 result, note = self._beside(source, cursor, alive, head, released, settled, note)
-                apart += [cursor.origin] if note else []
+                separate_origins += [cursor.origin] if note else []
             elif not cursor.is_copy:
                 result, note = self._instead(source, cursor, head, released, note)
             if result is not None:
@@ -169,7 +169,7 @@ class Resolver:
         # No cursor is its own: in doubt its lines are stored again (rule 5).
         source.seek(0)
         fresh = cursors.new_cursor(source, head, self.index, self._label)
-        fresh = replace(fresh, apart=tuple(apart[:_APART_MAX]))
+        fresh = replace(fresh, apart=tuple(separate_origins[:_APART_MAX]))
         return Start(fresh, None, head, b"", released, note)
 
     def _is_copy_of_unread(self, source: Source, head: bytes) -> bool:
@@ -186,12 +186,12 @@ class Resolver:
             # one also by its name.
             if path == source.name or not (source.compression or content.is_distinctive(head)):
                 continue
-            with suppress(OSError), closing(Source(path)) as other:
+            with suppress(OSError), closing(Source(path)) as candidate:
                 # Only of a file that this watcher follows is it certain that it will be read.
-                if other.identity == source.identity or other.identity not in self._inodes:
+                if candidate.identity == source.identity or candidate.identity not in self._inodes:
                     continue
-                cursor = of_inode(other, self.index, self._label)
-                if (cursor is None or not cursor.bytes) and content.prefix_of(source, other, 0):
+                cursor = of_inode(candidate, self.index, self._label)
+                if (cursor is None or not cursor.bytes) and content.prefix_of(source, candidate, 0):
                     return True
         return False
 
@@ -204,7 +204,7 @@ class Resolver:
     def _ranked(self, source: Source, head: bytes) -> list[Cursor]:
         """The cursors that may be of this file's content, the likeliest first."""
         name = cursors.printable(source.name)
-        alike = [
+        candidates = [
             c
             for c in self.index.alike_or_named(head, self._label, name)
             if c.bytes
@@ -219,7 +219,7 @@ class Resolver:
         # Of two that fit it is the one with more content in common: that of a shorter one may just
         # be how both begin.
         return sorted(
-            alike,
+            candidates,
             key=lambda c: (
                 -min(relation(c.name, name), 2),
                 -c.bytes,
@@ -237,21 +237,21 @@ class Resolver:
         common = head[: cursor.bytes]
         unknown = cursor.inode == 0  # ingested before inodes were kept, or through a pipe
         # Compressors keep the time of the last line; a log begun later has another one.
-        packed = (
+        compressed_source = (
             related >= 2 and bool(source.compression) and content.is_time_kept(source, cursor.mtime)
         )
-        sure = packed or content.is_distinctive(common) or (unknown and related >= 1)
+        sure = compressed_source or content.is_distinctive(common) or (unknown and related >= 1)
         before = cursors.holds_all(source, cursor, head, self._label)
         if before is not None:
             # An explicit ingest that finds exactly what was consumed has nothing to lose.
             whole = not self._follows and not source.read(1)
             if sure or whole:
                 source.seek(cursor.bytes)
-                now = cursors.with_head(cursors.with_status(cursor, source), head, self._label)
+                current = cursors.with_head(cursors.with_status(cursor, source), head, self._label)
                 # It was a copy of the file whose cursor it takes over: its rows are its own now.
-                if now.shares == cursor.origin:
-                    now = replace(now, shares="", shared=0)
-                return Start(now, cursor, head, before, released), note
+                if current.shares == cursor.origin:
+                    current = replace(current, shares="", shared=0)
+                return Start(current, cursor, head, before, released), note
             return None, f"it begins as {cursor.name} did, which is gone, and is read from 0"
         size = content.length_if_less(source, cursor.bytes)
         if size is None or not self._follows:
@@ -397,14 +397,14 @@ class Resolver:
         source.seek(copy.bytes)
         original = next(iter(self.index.of_origin(copy.shares)), None)
         path = self._path_of(original, source) if original else ""
-        grown = bool(source.read(1)) if not source.compression else source.size != copy.size
+        has_grown = bool(source.read(1)) if not source.compression else source.size != copy.size
         current = cursors.with_head(cursors.with_status(copy, source), head, self._label)
         # As it was: nothing to read, only its name or inode may be new.
-        if not grown and (path or original is None or original.bytes > copy.bytes):
+        if not has_grown and (path or original is None or original.bytes > copy.bytes):
             return FileCopy(current, copy, head)
         if path and original:
-            with closing(Source(path)) as other:
-                size = content.prefix_of(source, other, copy.bytes)
+            with closing(Source(path)) as reopened:
+                size = content.prefix_of(source, reopened, copy.bytes)
             if not size:
                 return None
             return FileCopy(self._grown(source, current, size), copy, head)
@@ -432,19 +432,19 @@ class Resolver:
         if cursor.inode == cursors.RELEASED or cursor.identity == source.identity:
             return ""
         for path in filter(None, self._places(cursor)):
-            with suppress(OSError), closing(Source(path)) as other:
-                right = not cursor.inode or other.identity == cursor.identity
-                if not right or other.identity == source.identity:
+            with suppress(OSError), closing(Source(path)) as candidate:
+                right = not cursor.inode or candidate.identity == cursor.identity
+                if not right or candidate.identity == source.identity:
                     continue
                 # Cursors without an inode (F18.9) claim no file that another cursor names.
-                if not cursor.inode and self.index.of_inode(other.identity):
+                if not cursor.inode and self.index.of_inode(candidate.identity):
                     continue
-                head = cursors.read_head(other)
+                head = cursors.read_head(candidate)
                 # read_head() limits the source to the window; what was consumed may be longer.
-                other.limit = None
-                if cursors.before_place(other, cursor, head, self._label) is None:
+                candidate.limit = None
+                if cursors.before_place(candidate, cursor, head, self._label) is None:
                     continue
-                if not self._is_doubtful(other, cursor, head) or _goes_on(cursor, other):
+                if not self._is_doubtful(candidate, cursor, head) or _goes_on(cursor, candidate):
                     return path
         return ""
 

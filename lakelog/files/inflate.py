@@ -14,7 +14,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -56,9 +56,9 @@ def wide_order(start: bytes) -> str:
     start = start[: min(len(start), WIDE_MAX) & ~1]
     for order, high, low in _halves(start):
         if len(start) >= _WIDE_MIN and 0 not in low and high.count(0) >= len(high) / 4:
-            text = start.decode(order, "replace")
+            decoded = start.decode(order, "replace")
             # What stands in for a character that is cut off is the last one at most.
-            return "" if _CONTROLS.search(text) or "\ufffd" in text[:-1] else order
+            return "" if _CONTROLS.search(decoded) or "\ufffd" in decoded[:-1] else order
     return ""
 
 
@@ -68,22 +68,22 @@ def _halves(start: bytes) -> Iterator[tuple[str, bytes, bytes]]:
     yield "utf-16-be", start[::2], start[1::2]
 
 
-def inflated(file: Any, kind: str, on_trailing: Callable[[], None] = lambda: None) -> Any:
-    """Return the stream of what a file holds; `kind` is what `compression` said, or WIDE.
+def inflated(file: Any, codec: str, on_trailing: Callable[[], None] = lambda: None) -> Any:
+    """Return the stream of what a file holds; `codec` is what `compression` said, or WIDE.
 
     `on_trailing` is called where bytes follow that are no part of it, and are ignored.
     """
-    if kind == WIDE:
+    if codec == WIDE:
         return Utf16Stream(file, file.read(WIDE_MAX))
-    stream = Zstd(file) if kind == "zstd" else Members(file, kind, on_trailing)
+    stream = Zstd(file) if codec == "zstd" else Members(file, codec, on_trailing)
     start, fault = b"", None
     try:
-        while len(start) < WIDE_MAX and (part := stream.read(WIDE_MAX - len(start))):
-            start += part
+        while len(start) < WIDE_MAX and (block := stream.read(WIDE_MAX - len(start))):
+            start += block
     except BrokenStream as error:  # what was read before it comes first
         fault = error
-    begun = _Begun(stream, start, fault)
-    return Utf16Stream(begun, begun.read(WIDE_MAX)) if wide_order(start) else begun
+    resumed = _Begun(stream, start, fault)
+    return Utf16Stream(resumed, resumed.read(WIDE_MAX)) if wide_order(start) else resumed
 
 
 class _Begun:
@@ -163,8 +163,8 @@ class Members:
     """A file of gzip, xz or bzip2, of any number of members; zeros after one are padding, and what
     is no member after the last one of gzip or bzip2 is ignored, as these programs do."""
 
-    def __init__(self, file: Any, kind: str, on_trailing: Callable[[], None]) -> None:
-        self._file, self._kind, self._input = file, kind, b""
+    def __init__(self, file: Any, codec: str, on_trailing: Callable[[], None]) -> None:
+        self._file, self._kind, self._input = file, codec, b""
         self._member: Any = None
         self._has_read = self._is_over = False
         self._on_trailing = on_trailing
@@ -217,7 +217,7 @@ class Members:
 class Zstd:
     """A zstd file, whatever the number of its frames, skippable ones included."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         engine = zstandard.ZstdDecompressor(max_window_size=_WINDOW_MAX)
         self._stream = engine.stream_reader(file, read_across_frames=True, closefd=False)
@@ -236,31 +236,31 @@ class Zstd:
 
     def _is_whole(self) -> bool:
         """Whether the last frame is complete, which the library does not say."""
-        at, end = 0, int(self._file.seek(0, 2))
-        while at < end:
-            at = _frame_end(self._file, at, end)
-        return at == end
+        position, end = 0, int(self._file.seek(0, 2))
+        while position < end:
+            position = _frame_end(self._file, position, end)
+        return position == end
 
 
-def _frame_end(file: Any, at: int, end: int) -> int:
-    """Return where the frame at `at` ends, by its headers; beyond `end` if it is cut short."""
-    file.seek(at)
+def _frame_end(file: BinaryIO, position: int, end: int) -> int:
+    """Return where the frame that begins there ends, by its headers; beyond `end` if it is cut."""
+    file.seek(position)
     head = file.read(18)
     if head[1:4] == _SKIPPABLE:
-        return at + 8 + int.from_bytes(head[4:8], "little") if len(head) >= 8 else end + 1
+        return position + 8 + int.from_bytes(head[4:8], "little") if len(head) >= 8 else end + 1
     try:
-        place = at + zstandard.frame_header_size(head)
+        place = position + zstandard.frame_header_size(head)
         checksum = 4 if zstandard.get_frame_parameters(head).has_checksum else 0
     except zstandard.ZstdError:
         return end + 1
-    last = 0
-    while not last:
+    is_last = 0
+    while not is_last:
         file.seek(place)
         block = file.read(3)
         if len(block) < 3:
             return end + 1
         number = int.from_bytes(block, "little")
-        last, kind, size = number & 1, number >> 1 & 3, number >> 3
+        is_last, block_type, size = number & 1, number >> 1 & 3, number >> 3
         # A run-length block stores one byte, whatever its size.
-        place += 3 + (1 if kind == 1 else size)
+        place += 3 + (1 if block_type == 1 else size)
     return place + checksum

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Hashable
 
-Groups = dict[Any, str | dict[str, None]]
+Groups = dict[Hashable, str | dict[str, None]]
 """Keys that have something in common, in the order they came; most groups are of one key, and a
 dict for each would be most of what a cursor costs."""
 
 
-def join(groups: Groups, name: Any, key: str) -> None:
+def join(groups: Groups, name: Hashable, key: str) -> None:
     """Append a key to its group."""
-    there = groups.get(name)
-    if not there:
+    members = groups.get(name)
+    if not members:
         groups[name] = key
-    elif isinstance(there, str):
-        groups[name] = {there: None, key: None}
+    elif isinstance(members, str):
+        groups[name] = {members: None, key: None}
     else:
-        there[key] = None
+        members[key] = None
 
 
-def part(groups: Groups, name: Any, key: str) -> None:
+def part(groups: Groups, name: Hashable, key: str) -> None:
     """Remove a key from its group; an empty group stays."""
-    there = groups.get(name)
-    if isinstance(there, dict):
-        there.pop(key, None)
-    elif there == key:
+    members = groups.get(name)
+    if isinstance(members, dict):
+        members.pop(key, None)
+    elif members == key:
         groups[name] = {}
 
 
-def keys_of(groups: Groups, name: Any) -> tuple[str, ...] | dict[str, None]:
+def keys_of(groups: Groups, name: Hashable) -> tuple[str, ...] | dict[str, None]:
     """The keys of a group, in the order they came."""
-    there = groups.get(name, ())
-    return (there,) if isinstance(there, str) else there
+    members = groups.get(name, ())
+    return (members,) if isinstance(members, str) else members

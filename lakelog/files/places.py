@@ -11,9 +11,9 @@ def thin(places: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     each other, relative to their distance from the newest."""
     if len(places) <= PLACES_MAX:
         return places
-    last = places[-1][0]
+    end = places[-1][0]
     gaps = [
-        (places[n + 1][0] - places[n - 1][0]) / (last - places[n - 1][0] + 1)
+        (places[n + 1][0] - places[n - 1][0]) / (end - places[n - 1][0] + 1)
         for n in range(1, len(places) - 1)
     ]
     drop = gaps.index(min(gaps)) + 1

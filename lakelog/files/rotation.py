@@ -50,17 +50,17 @@ def is_rotated(path: str) -> bool:
 def relation(old: str, new: str) -> int:
     """How a name follows from another one: 3 as its compressed form, 2 by rotation, 1 as the same
     name or one of the same log, in whatever directory, 0 not at all."""
-    first, second = unpacked(os.path.basename(old)), unpacked(os.path.basename(new))
+    old_name, new_name = unpacked(os.path.basename(old)), unpacked(os.path.basename(new))
     base = base_name(new)
     if base_name(old) != base:
         return 0
-    if os.path.basename(old) == os.path.basename(new) or second == base:
+    if os.path.basename(old) == os.path.basename(new) or new_name == base:
         return 1
-    if first == second:
+    if old_name == new_name:
         return 3
-    if first == base:
+    if old_name == base:
         return 2
-    numbers = [re.fullmatch(r"\.(\d+)", name.removeprefix(base)) for name in (first, second)]
+    numbers = [re.fullmatch(r"\.(\d+)", name.removeprefix(base)) for name in (old_name, new_name)]
     # Rotation only counts up: app.log.1 becomes app.log.2, never the other way round.
     ordered = all(numbers) and int(numbers[0][1]) <= int(numbers[1][1])  # type: ignore[index]
     return 2 if ordered else 1
@@ -68,8 +68,11 @@ def relation(old: str, new: str) -> int:
 
 def is_copy_name(original: str, copy: str) -> bool:
     """Whether a file is named as a copy or a compressed form of one that still exists."""
-    first, second = os.path.basename(original), os.path.basename(copy)
-    return first != second and first in (unpacked(second), base_name(second))
+    original_name, copy_name = os.path.basename(original), os.path.basename(copy)
+    return original_name != copy_name and original_name in (
+        unpacked(copy_name),
+        base_name(copy_name),
+    )
 
 
 def unpacked(name: str) -> str:

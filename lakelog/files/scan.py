@@ -114,11 +114,11 @@ def look_again(result: Scan, selection: Selection) -> list[FileState]:
                 path = f"{folder.rstrip('/')}/{name}"
                 if name.startswith(".") or not selection.is_wanted(path):
                     continue
-                below = (
+                nested = (
                     _paths(path, result, selection) if os.path.isdir(path) else iter(((path, 0),))
                 )
-                for each, _ in below:
-                    state = _look(each, result, is_root=False)
+                for entry_path, _ in nested:
+                    state = _look(entry_path, result, is_root=False)
                     fresh += [state] if state else []
     return fresh
 
@@ -137,11 +137,11 @@ def _look(path: str, result: Scan, *, is_root: bool) -> FileState | None:
         if is_root or os.path.islink(path) or not isinstance(error, FileNotFoundError):
             result.faults[path] = error.strerror or str(error)
         return None  # a file that went since its directory was listed is no fault
-    if kind := kind_of(status.st_mode):
+    if file_kind := kind_of(status.st_mode):
         if is_root:
-            result.faults[path] = f"not a regular file: it is {kind}"
+            result.faults[path] = f"not a regular file: it is {file_kind}"
         elif not stat.S_ISDIR(status.st_mode):
-            result.ignored[path] = f"{IGNORED}{kind}"
+            result.ignored[path] = f"{IGNORED}{file_kind}"
         return None
     state = seen_as(path, status)
     # A hard link would be read twice.
@@ -162,13 +162,13 @@ def _paths(root: str, result: Scan, selection: Selection) -> Iterator[tuple[str,
         try:
             with os.scandir(folder) as entries:
                 # Sorted, so that of several names for a file the first is the same in every scan.
-                listed = sorted(entries, key=lambda entry: entry.name)
+                ordered = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             if folder == root or not isinstance(error, FileNotFoundError):
                 result.faults[folder] = error.strerror or str(error)
             continue
-        result.names[folder] = {entry.name for entry in listed}
-        for entry in listed:
+        result.names[folder] = {entry.name for entry in ordered}
+        for entry in ordered:
             if entry.name.startswith("."):
                 continue
             if not entry.is_dir(follow_symlinks=False):
@@ -179,8 +179,8 @@ def _paths(root: str, result: Scan, selection: Selection) -> Iterator[tuple[str,
 
 def _is_excluded(path: str, glob: str) -> bool:
     if "/" in glob:
-        wanted = glob if glob.startswith(("/", "*")) else f"*/{glob}"
-        return fnmatch.fnmatchcase(path, wanted.rstrip("/"))
+        pattern = glob if glob.startswith(("/", "*")) else f"*/{glob}"
+        return fnmatch.fnmatchcase(path, pattern.rstrip("/"))
     names = rotation.stems(os.path.basename(path))
     return any(fnmatch.fnmatchcase(name, glob) for name in names)
 

@@ -35,6 +35,9 @@ from lakelog.runtime.lazy import LazyProperty
 from lakelog.segments import rows
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
     from lakelog.files.splits import Answer, Splits
 
 CHUNK, SHORT = 24 << 20, 8 << 20
@@ -90,7 +93,7 @@ class Chunk:
         return self.data if self.holes is None else blank_holes(self.data, self.holes)
 
     @LazyProperty
-    def lines(self) -> tuple[Any, Any]:
+    def lines(self) -> tuple[pa.Array, np.ndarray]:
         """The lines as an Arrow array over the text, and where each starts; see split_lines."""
         return rows.split_lines(self.text)
 
@@ -220,10 +223,10 @@ class Source:
         if self.limit is not None:
             size = min(size, max(self.limit - self._at, 0))
         # Streams return what they have; chunks of a fixed size keep the queries large.
-        parts, remaining = [], size
+        blocks, remaining = [], size
         while remaining and not self.broken:
             try:
-                part = self._stream.read(remaining)
+                block = self._stream.read(remaining)
             # What was read before the fault is good, and is returned.
             except BrokenStream as error:
                 self.broken = str(error)
@@ -231,11 +234,11 @@ class Source:
             except OSError as error:
                 self.broken = f"cannot be read any further: {error.strerror or error}"
                 break
-            if not part:
+            if not block:
                 break
-            parts.append(part)
-            remaining -= len(part)
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+            blocks.append(block)
+            remaining -= len(block)
+        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
         # Asked once, of the decompressed beginning: a compressed binary file is one, too.
         if self._at == 0 and not self._refused:
             self._refused = refusal(data)
@@ -253,10 +256,10 @@ class Source:
         self._stream = self._open()
         # Compressed streams cannot seek: everything before the offset is decompressed again.
         while self.compression and offset:
-            part = self.read(min(offset, CHUNK))
-            if not part:
+            block = self.read(min(offset, CHUNK))
+            if not block:
                 return
-            offset -= len(part)
+            offset -= len(block)
 
     def reach(self, size: int) -> None:
         """Read up to `size`, if the file is as long: whoever read it so far knew more than who
@@ -264,14 +267,14 @@ class Source:
         if self.limit is not None and self.limit < size <= os.fstat(self.descriptor).st_size:
             self.limit = size
 
-    def skip_unwritten(self, most: int) -> int:
-        """Go past bytes that nobody wrote, `most` at most; return how many these are. All are NULs,
-        and the file system says where they end."""
+    def skip_unwritten(self, length_max: int) -> int:
+        """Go past bytes that nobody wrote, `length_max` at most; return how many these are. All are
+        NULs, and the file system says where they end."""
         if self.compression:
             return 0
         if self.limit is not None:
-            most = min(most, self.limit - self._at)
-        length = max(unwritten_bytes(self.descriptor, self._at, most), 0)
+            length_max = min(length_max, self.limit - self._at)
+        length = max(unwritten_bytes(self.descriptor, self._at, length_max), 0)
         self._at = self._file.seek(self._at + length)
         return length
 
@@ -291,14 +294,14 @@ class Source:
                 break
             if hole:
                 # Only bytes after a hole show that it will not be overwritten any more.
-                rest = block.lstrip(b"\0")
-                hole += len(block) - len(rest)
-                if not rest:
+                content = block.lstrip(b"\0")
+                hole += len(block) - len(content)
+                if not content:
                     yield Pause(base)
                     continue
                 if pending:
                     yield _line(pending, base, number)
-                base, block = base + len(pending), rest
+                base, block = base + len(pending), content
                 yield Hole(base, hole)
                 base, pending, hole, number = base + hole, b"", 0, 0
             if block.endswith(_HOLE_END):
@@ -318,15 +321,15 @@ class Source:
                 continue
             # An overlong line, or none that ends in this block.
             data = pending + block
-            pieces, number = _split(data, base, number)
-            yield from pieces
-            length = sum(piece.length for piece in pieces)
+            split_pieces, number = _split(data, base, number)
+            yield from split_pieces
+            length = sum(next_piece.length for next_piece in split_pieces)
             base, pending = base + length, data[length:]
         if self.broken.startswith(_BOMB):
             return
         # The end is known now: NULs there are a hole at the end, not part of the last line.
-        last = 0 if hole else end_hole(pending)
-        pending, hole = pending[: len(pending) - last], hole + last
+        nuls = 0 if hole else end_hole(pending)
+        pending, hole = pending[: len(pending) - nuls], hole + nuls
         if pending:
             yield _line(pending, base, number, open_end=True)
         if hole:
@@ -334,12 +337,12 @@ class Source:
 
     def ahead(self, offset: int) -> Generator[Piece]:
         """Yield `pieces`, each read while the one before it is worked on; close it when done."""
-        pieces = self.pieces(offset)
+        upcoming = self.pieces(offset)
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(_next_split, pieces)
-            while (piece := coming.result()) is not None:
-                coming = reader.submit(_next_split, pieces)
-                yield piece
+            coming = reader.submit(_next_split, upcoming)
+            while (current := coming.result()) is not None:
+                coming = reader.submit(_next_split, upcoming)
+                yield current
 
     def close(self) -> None:
         """Close the file."""
@@ -395,7 +398,7 @@ def kind_of(mode: int) -> str:
     """The kind of a file that is not regular, by its mode; empty if it is regular."""
     if stat.S_ISREG(mode):
         return ""
-    return next((what for is_kind, what in _KINDS if is_kind(mode)), "something else")
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
 
 
 def _regular(path: str) -> int:
@@ -407,10 +410,10 @@ def _regular(path: str) -> int:
         # writes.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         mode = os.fstat(fd).st_mode  # another may have its name by now
-    if kind := kind_of(mode):
+    if irregular := kind_of(mode):
         if fd >= 0:
             os.close(fd)
-        raise OSError(f"not a regular file: it is {kind}")
+        raise OSError(f"not a regular file: it is {irregular}")
     return fd
 
 
@@ -425,31 +428,35 @@ def _split(data: bytes, base: int, number: int) -> tuple[list[Piece], int]:
     Also returns how many parts there were of the line that continues after the pieces. Where parts
     end depends on the line alone, not on the size of blocks.
     """
-    pieces: list[Piece] = []
-    at, part = 0, min(PART, LINE_MAX)
+    ordered: list[Piece] = []
+    position, part_size = 0, min(PART, LINE_MAX)
     solid = len(data.rstrip(b"\0"))  # NULs at the end may be the beginning of a hole
     # A line is overlong only once more than LINE_MAX of it is there; whether NULs at the end count
     # is known later.
-    while number or solid - at > LINE_MAX:
-        size = _line_end(data[at:], is_continued=number > 0)
+    while number or solid - position > LINE_MAX:
+        size = _line_end(data[position:], is_continued=number > 0)
         if not number and 0 < size <= LINE_MAX:
-            pieces.append(Chunk(data[at : at + size], base + at))
-            at += size
+            ordered.append(Chunk(data[position : position + size], base + position))
+            position += size
             continue
-        end = at + size if size else 0
-        while at < end or (not end and solid - at > part):
+        end = position + size if size else 0
+        while position < end or (not end and solid - position > part_size):
             # Parts end between characters, so that each is text by itself.
-            stop = end if 0 < end <= at + part else between_characters(data, at + part)
+            stop = (
+                end
+                if 0 < end <= position + part_size
+                else between_characters(data, position + part_size)
+            )
             number += 1
-            pieces.append(Overlong(base + at, data[at:stop], number))
-            at = stop
+            ordered.append(Overlong(base + position, data[position:stop], number))
+            position = stop
         if not end:
-            return pieces, number
+            return ordered, number
         number = 0
-    rest_end = _last_end(data[at:])
+    rest_end = _last_end(data[position:])
     if rest_end:
-        pieces.append(Chunk(data[at : at + rest_end], base + at))
-    return pieces, 0
+        ordered.append(Chunk(data[position : position + rest_end], base + position))
+    return ordered, 0
 
 
 def _line_end(data: bytes, *, is_continued: bool) -> int:
@@ -473,15 +480,15 @@ def _last_end(data: bytes) -> int:
     return line_end + ends[-1] if ends else line_end
 
 
-def between_characters(data: bytes | bytearray, at: int) -> int:
+def between_characters(data: bytes | bytearray, position: int) -> int:
     """The place within data, or one up to three bytes before it, that is in no UTF-8 character."""
-    places = (at - back for back in range(4))
-    return next((place for place in places if data[place] & 0xC0 != 0x80), at)
+    places = (position - back for back in range(4))
+    return next((place for place in places if data[place] & 0xC0 != 0x80), position)
 
 
-def _next_split(pieces: Iterator[Piece]) -> Piece | None:
+def _next_split(upcoming: Iterator[Piece]) -> Piece | None:
     """The next piece, its lines already split in this thread."""
-    piece = next(pieces, None)
-    if isinstance(piece, Chunk):
-        _ = piece.lines
-    return piece
+    current = next(upcoming, None)
+    if isinstance(current, Chunk):
+        _ = current.lines
+    return current

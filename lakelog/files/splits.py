@@ -77,16 +77,16 @@ class Splits:
 
     def due(self, base: int) -> int:
         """Return how many bytes from `base` on are for a worker, 0 if they are for this process."""
-        own = base - self._end
-        count = round(own / self.size)
+        own_bytes = base - self._end
+        count = round(own_bytes / self.size)
         # What this process reads in between are whole segments, too.
-        is_next = count and abs(own - count * self.size) <= self.chunk // 2
+        is_next = count and abs(own_bytes - count * self.size) <= self.chunk // 2
         return self.size if is_next and any(w.waiting < _AHEAD for w in self._workers) else 0
 
     def give(self, base: int, size: int) -> Answer:
         """Give whole lines to a worker."""
         self._end = base + size
-        return min(self._workers, key=lambda each: each.waiting).load(base, size)
+        return min(self._workers, key=lambda worker: worker.waiting).load(base, size)
 
     def close(self) -> None:
         """End the workers; what they have not done is refused."""
@@ -138,7 +138,7 @@ class _Worker:
         self._process.wait()
         self._answers.close()
 
-    def _send(self, message: Any) -> None:
+    def _send(self, message: object) -> None:
         with contextlib.suppress(OSError):  # it is gone: its answers end as well
             self._requests.write(orjson.dumps(message) + b"\n")
             self._requests.flush()

@@ -57,12 +57,12 @@ class Spool:
         """Wait for more, so many seconds at most; return whether it came."""
         until = time.monotonic() + seconds
         while not self.is_ended:
-            left = max(until - time.monotonic(), 0.0)
-            if self._poll is None or self._poll.poll(1000 * min(left, _SLICE)):
+            seconds_left = max(until - time.monotonic(), 0.0)
+            if self._poll is None or self._poll.poll(1000 * min(seconds_left, _SLICE)):
                 return self._take()
             if self._stop():
                 self.is_ended = True
-            elif left == 0.0:
+            elif seconds_left == 0.0:
                 break
         self.is_quiet |= seconds >= QUIET
         return False
@@ -99,8 +99,8 @@ class Spool:
         self.head += data[: max(_PAGE - len(self.head), 0)]
         view = memoryview(data)
         while view:
-            written = self._file.write(view)
-            view, self.size = view[written:], self.size + written
+            count = self._file.write(view)
+            view, self.size = view[count:], self.size + count
         return bool(data)
 
 
@@ -127,8 +127,8 @@ class PipedSource(Source):
     def _block(self, size: int) -> bytes:
         spool = self._spool
         self.limit = None  # read_head() took what had come for all
-        begun = time.monotonic()
-        if begun - self._published > BUSY or (spool.size <= self._at and not spool.pull(0.0)):
+        started_at = time.monotonic()
+        if started_at - self._published > BUSY or (spool.size <= self._at and not spool.pull(0.0)):
             self.idle(False)
             self._published = time.monotonic()
         is_quiet = False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from lakelog.formats.uniform_lines import UniformLines
+    from lakelog.formats.uniform.uniform_lines import UniformLines
 
 Event: TypeAlias = dict[str, Any]
 """The members of one event, as `lakelog.event` encodes them."""

@@ -25,7 +25,7 @@ from lakelog.formats.sqltext import (
     unchanged_sql,
     with_word_sql,
 )
-from lakelog.formats.uniform_lines import UniformLines, uniform_lines
+from lakelog.formats.uniform.uniform_lines import UniformLines, uniform_lines
 
 _TEXTS = ("category", "content_type", "source", "subject", "item_id", "level", "message", "id")
 _SHAPED = HINTS[:-1]

@@ -24,13 +24,13 @@ from lakelog.files.source import Source, Split
 from lakelog.files.splits import SplitRefused
 from lakelog.formats.definition import Definition
 from lakelog.formats.format import Format
+from lakelog.formats.uniform.typed_payloads import TypedPayloads
 from lakelog.ingest import definitions
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.tail_keys import TailKeys, overlap
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer
-from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.maintain.seal import drop_duplicates, open_run
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, identity_run, rows, segment, typed
@@ -254,13 +254,13 @@ class Batch:
         live = self._job.store.manifests.segments(self.state)
         newest = sorted((e for e in live if e.fields), key=lambda e: -e.seq[1])
         by_key = {entry.fields: entry for entry in reversed(newest)}
-        few = [by_key[key] for key in dict.fromkeys(e.fields for e in newest)][:_SCHEMAS]
-        found = []
-        for entry in few:
+        typed_entries = [by_key[key] for key in dict.fromkeys(e.fields for e in newest)][:_SCHEMAS]
+        schemas = []
+        for entry in typed_entries:
             # What is damaged is found, and said, where it is read.
             with contextlib.suppress(DamagedSegment):
-                found.append(typed.plain(typed.of_entry(self._job.store.paths, entry)))
-        return list(dict.fromkeys(found))
+                schemas.append(typed.plain(typed.of_entry(self._job.store.paths, entry)))
+        return list(dict.fromkeys(schemas))
 
     def add_bad(self, bad: list[RejectedLine]) -> None:
         """Add lines that are no events."""
@@ -288,8 +288,8 @@ class Batch:
         if pending is not None:
             pending.result()
         # A split is cut for a segment, and has about as many rows.
-        given = len(self._splits) * self.target
-        self._most = self.rows + self.skipped + len(self.bad) + given
+        split_rows = len(self._splits) * self.target
+        self._most = self.rows + self.skipped + len(self.bad) + split_rows
 
     def wait_for_splits(self) -> int:
         """Wait until other processes have loaded their splits; return 0, or the end of the first
@@ -297,12 +297,12 @@ class Batch:
         splits, self._splits = self._splits, []
         for split in splits:
             try:
-                loaded = split.answer.result()
+                split_result = split.answer.result()
             except SplitRefused:
                 return split.base + split.length
-            self.rows += loaded.events
-            self.arrivals += loaded.arrivals
-            self.lines += loaded.events
+            self.rows += split_result.events
+            self.arrivals += split_result.arrivals
+            self.lines += split_result.events
         return 0
 
     def take(self, result: ChunkResult) -> pa.Table | None:
@@ -380,8 +380,8 @@ class Batch:
     def _new_only(self, table: pa.Table) -> pa.Table:
         # `runs` holds the keys of this batch, too, so that an id that is twice in it is stored
         # once.
-        others = [*self.runs, *self._job.keys_of_tail()]
-        table = drop_duplicates(self._job.store, table, self.state.ids, others)
+        run_keys = [*self.runs, *self._job.keys_of_tail()]
+        table = drop_duplicates(self._job.store, table, self.state.ids, run_keys)
         keys = rows.key_arrays(table["key"].drop_null())
         if len(keys[0]):
             self.runs.append(identity_run.sort_keys(*keys))
@@ -401,11 +401,13 @@ def commit(
     for start, _ in moves:
         for old in start.released:
             steps.append(old.removal() if old.is_copy else old.released().entry())
-    for start, at in moves:
-        if start.replaced is not None and start.replaced.key != at.key:
+    for start, cursor in moves:
+        if start.replaced is not None and start.replaced.key != cursor.key:
             steps.append(start.replaced.removal())
         steps.append(
-            replace(at, tail_key=batch.unfinished_keys.get(at.origin, at.tail_key)).entry()
+            replace(
+                cursor, tail_key=batch.unfinished_keys.get(cursor.origin, cursor.tail_key)
+            ).entry()
         )
     ended = {start.ended for start, _ in moves if start.ended}
     ids = tuple(batch.id_run())
@@ -414,10 +416,12 @@ def commit(
         # Another writer published: harmless unless it moved one of our cursors or added one of our
         # ids. publish() calls the plan again for every new head, so each attempt is checked.
         if head.digest != batch.base.digest:
-            then, now = (
+            base_index, head_index = (
                 CursorIndex(cursors.of_state(store, some)) for some in (batch.state, state)
             )
-            stand = all(cursors.holds(start, then, now, job.label) for start, _ in moves)
+            stand = all(
+                cursors.holds(start, base_index, head_index, job.label) for start, _ in moves
+            )
             # After a rewind the cursors may have gone back and forth to equal values, though the
             # rows that they counted are gone.
             rewound = head.move.generation != batch.base.move.generation
@@ -460,10 +464,10 @@ def apply_steps(index: CursorIndex, steps: list[Record | Removal]) -> None:
 
 def bad_table(bad: list[RejectedLine]) -> pa.Table:
     """Return quarantined lines as rows of a quarantine segment, in the order of their files."""
-    now = disk.now_us()
+    ingested_at = disk.now_us()
     ordered = sorted(bad, key=lambda b: (b.origin, b.position))
     columns = {
-        "ingested_at": arrays.times(np.full(len(bad), now)),
+        "ingested_at": arrays.times(np.full(len(bad), ingested_at)),
         "origin": arrays.texts([b.origin for b in ordered]),
         "position": arrays.integers(np.array([b.position for b in ordered], np.int64)),
         "reason": arrays.texts([b.reason for b in ordered]),

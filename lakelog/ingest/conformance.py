@@ -82,8 +82,8 @@ class Conformance:
         query = (
             f"WITH segment AS (SELECT * FROM ({segment})) SELECT type, path, kind FROM ({mapped})"
         )
-        for name, path, kind in cursor.execute(query).fetchall():
-            fields[name].append((path, kind))
+        for name, path, json_type in cursor.execute(query).fetchall():
+            fields[name].append((path, json_type))
         return {
             (group[0], group[1]): _reason(self._contracts[group[0]], sorted(fields[name]))
             for name, group in zip(names, groups, strict=True)
@@ -92,15 +92,15 @@ class Conformance:
 
 def _reason(contract: Contract, fields: list[tuple[str, str]]) -> str:
     """Why a payload of these (path, kind) breaches a contract, "" if it does not."""
-    there = {path for path, kind in fields if kind != "null"}
+    present = {path for path, json_type in fields if json_type != "null"}
     for path in contract.required:
-        if path not in there:
+        if path not in present:
             return f"contract of type {contract.type}: {path} is {MISSING}"
-    for path, kind in fields:
-        if breach := contract.breach(path, kind):
+    for path, json_type in fields:
+        if breach := contract.breach(path, json_type):
             allowed = " or ".join(contract.fields.get(path, ()))
-            words = "a new field" if breach == NEW else f"{kind}, not {allowed}"
-            return f"contract of type {contract.type}: {path} is {words}"
+            breach_text = "a new field" if breach == NEW else f"{json_type}, not {allowed}"
+            return f"contract of type {contract.type}: {path} is {breach_text}"
     return ""
 
 

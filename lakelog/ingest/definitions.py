@@ -91,12 +91,12 @@ def contracts_of(store: Store, state: Manifest) -> dict[str, Contract]:
     return contract.of_state(store, state)
 
 
-def _live(store: Store, state: Manifest, what: str) -> dict[str, Record]:
+def _live(store: Store, state: Manifest, record_kind: str) -> dict[str, Record]:
     """The live entries of one kind, by key."""
     live: dict[str, Record] = {}
     for entries in (*(_on_page(store, page) for page in state.pages), state.recent):
         for entry in entries:
-            if entry.what == what:
+            if entry.what == record_kind:
                 live.pop(entry.key, None)
                 if isinstance(entry, Record):
                     live[entry.key] = entry
@@ -131,19 +131,19 @@ def of_cursor(formats: Formats, cursor: Cursor) -> Definition | None:
     """Return what goes now for a file that was read: the format for its name, else the present
     one of the name that it was read by last."""
     match = find(formats, cursor.name, None)
-    last = cursor.forms[-1][1] if cursor.forms else ""
-    if match is None and last.startswith(definition.PREFIX):
-        match = formats.get(definition.read(last).name)
+    name = cursor.forms[-1][1] if cursor.forms else ""
+    if match is None and name.startswith(definition.PREFIX):
+        match = formats.get(definition.read(name).name)
     return match.definition if match else None
 
 
-def resolve(text: str, formats: Formats) -> Definition:
+def resolve(spelling: str, formats: Formats) -> Definition:
     """Return what a --format says, a lake's own by its name. Raises InvalidSetting."""
-    wanted = definition.read(text)
-    if not wanted.pattern and wanted.format in formats:
-        wanted = wanted.over(formats[wanted.format].definition)
-    check(wanted, tuple(formats))
-    return wanted
+    parsed = definition.read(spelling)
+    if not parsed.pattern and parsed.format in formats:
+        parsed = parsed.over(formats[parsed.format].definition)
+    check(parsed, tuple(formats))
+    return parsed
 
 
 def check(definition: Definition, names: tuple[str, ...] = ()) -> None:
@@ -187,8 +187,8 @@ def is_gone(name: str, formats: Formats) -> bool:
     """Whether a format, as a cursor names it, is of a definition that the lake no longer has."""
     if not name.startswith(definition.PREFIX):
         return False
-    of = definition.read(name).name
-    return bool(of) and of not in formats
+    format_name = definition.read(name).name
+    return bool(format_name) and format_name not in formats
 
 
 def check_new(form: LakeFormat) -> None:
@@ -249,9 +249,9 @@ def _check_name(name: str, names: tuple[str, ...]) -> None:
         if ":" in name or "@" in name:
             raise
         near = closest(name, [*names, *registry.FORMATS])
-        own = f"; this lake's own: {', '.join(names)}" if names else ""
+        known_names = f"; this lake's own: {', '.join(names)}" if names else ""
         hint = f"; did you mean {near}?" if near else ""
-        raise InvalidSetting(f"{error}{own}{hint}") from None
+        raise InvalidSetting(f"{error}{known_names}{hint}") from None
 
 
 def _fits(path: str, glob: str) -> bool:
@@ -260,5 +260,5 @@ def _fits(path: str, glob: str) -> bool:
     folder, name = os.path.split(os.path.abspath(path))
     if "/" not in glob:
         return any(fnmatch.fnmatchcase(stem, glob) for stem in rotation.stems(name))
-    wanted = glob if glob.startswith(("/", "*")) else f"*/{glob}"
-    return any(fnmatch.fnmatchcase(f"{folder}/{stem}", wanted) for stem in rotation.stems(name))
+    pattern = glob if glob.startswith(("/", "*")) else f"*/{glob}"
+    return any(fnmatch.fnmatchcase(f"{folder}/{stem}", pattern) for stem in rotation.stems(name))

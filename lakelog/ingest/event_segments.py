@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lakelog.files.splits import Answer, Loaded
-from lakelog.formats.uniform_lines import TEXT_BYTES
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment, typed, typed_rows
 from lakelog.segments.typed_rows import FieldColumns
@@ -73,8 +72,10 @@ class EventSegments:
         # Every segment is on disk, synced, before the manifest that names it is written.
         entries = list[SegmentEntry]()
         for write in self._writes:
-            written = write.result()
-            entries += written.entries if isinstance(written, Loaded) else [written]
+            segment_result = write.result()
+            entries += (
+                segment_result.entries if isinstance(segment_result, Loaded) else [segment_result]
+            )
         return entries
 
     def close(self) -> None:
@@ -87,7 +88,7 @@ class EventSegments:
         table = gathered.slice(0, count)
         self._waiting = gathered.num_rows - table.num_rows
         self._gathered = [gathered.slice(count)] if self._waiting else []
-        self._bytes = sum(rest.nbytes for rest in self._gathered)
+        self._bytes = sum(waiting.nbytes for waiting in self._gathered)
         fields = self._fields if typed.COLUMN in table.column_names else None
         if self._encoder is None or (fields and not self._stored):
             self._write()
@@ -111,15 +112,15 @@ class EventSegments:
         """Write the segment that is being encoded."""
         encoder, self._encoder = self._encoder, None
         counted, self._counted = self._counted, []
-        texts, self._texts = self._texts, 0
+        text_rows, self._texts = self._texts, 0
         if encoder is not None:
             table, data = pa.concat_tables(counted), encoder.finish()
             key = self._stored.schema.key if self._stored else ""
-            self._writes.append(self._disk.submit(self._put, data, table, key, texts))
+            self._writes.append(self._disk.submit(self._put, data, table, key, text_rows))
 
-    def _put(self, data: bytes, table: pa.Table, fields: str, texts: int) -> SegmentEntry:
+    def _put(self, data: bytes, table: pa.Table, fields: str, text_rows: int) -> SegmentEntry:
         entry = segment.put(self._paths, data, table, "events", "arrival")
-        return replace(entry, fields=fields, texts=texts) if fields else entry
+        return replace(entry, fields=fields, texts=text_rows) if fields else entry
 
 
 def _with_fields(table: pa.Table, fields: FieldColumns | None) -> tuple[pa.Table, int]:
@@ -128,6 +129,6 @@ def _with_fields(table: pa.Table, fields: FieldColumns | None) -> tuple[pa.Table
     if fields is None:
         return table, 0
     if typed.COLUMN not in table.column_names:
-        kind = typed_rows.arrow_type(fields.schema)
-        return table.append_column(typed.COLUMN, pa.nulls(len(table), kind)), 0
-    return table, pc.sum(table[TEXT_BYTES]).as_py() or 0
+        struct_type = typed_rows.arrow_type(fields.schema)
+        return table.append_column(typed.COLUMN, pa.nulls(len(table), struct_type)), 0
+    return table, pc.sum(table[typed.TEXT_BYTES]).as_py() or 0

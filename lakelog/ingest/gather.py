@@ -83,36 +83,38 @@ class Gatherer:
         """Events published or gathered, for progress."""
         return self._report.events + self._batch.rows
 
-    def take(self, piece: Piece) -> None:
+    def take(self, current: Piece) -> None:
         """Add a piece of the file; publish when the batch is full. Raises CursorMoved."""
-        if isinstance(piece, Pause):
+        if isinstance(current, Pause):
             return
-        if isinstance(piece, Overlong):
-            self._take_part(piece)
-        elif isinstance(piece, Hole):
-            self._take_hole(piece)
-        elif isinstance(piece, Split):
-            self._take_split(piece)
+        if isinstance(current, Overlong):
+            self._take_part(current)
+        elif isinstance(current, Hole):
+            self._take_hole(current)
+        elif isinstance(current, Split):
+            self._take_split(current)
         else:
             pending = self._pending
-            if piece.open_end and self._source.broken:
+            if current.open_end and self._source.broken:
                 # What follows cannot be read now: a line that it cuts is none.
-                end = piece.data.rfind(b"\n") + 1
-                piece = Chunk(piece.data[:end], piece.base)
+                end = current.data.rfind(b"\n") + 1
+                current = Chunk(current.data[:end], current.base)
             # A pending record is parsed again together with what follows it; it is short,
             # RECORD_MAX at most for text.
-            again = Chunk(pending + piece.data, self._place, piece.open_end) if pending else piece
-            self._take_chunk(again)
+            joined = (
+                Chunk(pending + current.data, self._place, current.open_end) if pending else current
+            )
+            self._take_chunk(joined)
         if self._batch.full:
             self.flush()
 
-    def _take_part(self, part: Overlong) -> None:
+    def _take_part(self, overlong: Overlong) -> None:
         """Quarantine a part of an overlong line."""
-        if part.number == 1:
+        if overlong.number == 1:
             self._end_pending(_TOO_LONG)
             self._batch.lines += 1
-        reason = f"a line of over {LINE_MAX:,} bytes is too long: part {part.number:,}"
-        self._add_bad(reason, part.base, part.data)
+        reason = f"a line of over {LINE_MAX:,} bytes is too long: part {overlong.number:,}"
+        self._add_bad(reason, overlong.base, overlong.data)
 
     def _take_hole(self, hole: Hole) -> None:
         """Skip NULs. At the end of a file they may still be overwritten, so they stay unread,
@@ -175,8 +177,13 @@ class Gatherer:
     def _add_unfinished(self, batch: Batch) -> int:
         """Quarantine the rest of a file that nobody writes to, unless it is there already; return
         its size in bytes."""
-        rest = self._pending.strip().removeprefix(BOM)
-        if self._job.mode != "ended" or self._source.broken or self._end_hole or not rest:
+        unfinished_text = self._pending.strip().removeprefix(BOM)
+        if (
+            self._job.mode != "ended"
+            or self._source.broken
+            or self._end_hole
+            or not unfinished_text
+        ):
             return 0  # or somebody keeps room after it, to write there later
         size = len(self._pending)
         if self._place == self.start.bytes and size == self.start.unfinished:
@@ -208,37 +215,37 @@ class Gatherer:
             return
         if self._source.is_shrunk:
             raise CursorMoved  # what was read may be of two files: look at it again
-        at = start.cursor
+        cursor = start.cursor
         # The line was read again: the same publish removes its quarantined beginning (FORMAT.md
         # F18.8).
         if start.cursor.unfinished and not is_same:
             start = dataclasses.replace(start, ended=start.cursor.tail_key)
-        if self._place != at.bytes:
-            at = at.moved(self._place, self._before, self._crc.value())
-        at = dataclasses.replace(at, lines=at.lines + batch.lines)
+        if self._place != cursor.bytes:
+            cursor = cursor.moved(self._place, self._before, self._crc.value())
+        cursor = dataclasses.replace(cursor, lines=cursor.lines + batch.lines)
         if self._source.broken or self._source.compression:
             # Where there is more, it is looked into again.
-            at = dataclasses.replace(at, mtime=self._source.mtime if is_read else 0)
+            cursor = dataclasses.replace(cursor, mtime=self._source.mtime if is_read else 0)
         if not is_same:
-            at = dataclasses.replace(at, unfinished=unfinished, tail_key="")
+            cursor = dataclasses.replace(cursor, unfinished=unfinished, tail_key="")
         if self._form:
-            at = at.read_as(self._form, self._since)
+            cursor = cursor.read_as(self._form, self._since)
         base_now = batch.base
         if job.dry_run:
             # Nothing is published, but the next file has to see this cursor and these ids.
-            self._resolver.index.add(at)
+            self._resolver.index.add(cursor)
             job.runs[:] = batch.runs
         else:
             # Whatever interrupts a commit may have changed a part of them.
             self._is_index_whole = False
-            base_now = commit(job, batch, [(start, at)], self._resolver.index)
+            base_now = commit(job, batch, [(start, cursor)], self._resolver.index)
             # commit() may have added to the cursor, such as the segment of an unfinished line.
-            at = self._resolver.index.get(at.key) or at
+            cursor = self._resolver.index.get(cursor.key) or cursor
         self._count(batch)
         batch.close()
         # From here on the cursor that was published is the one to replace; nothing is released
         # twice.
-        self._start = Start(at, at, self._start.head, b"")
+        self._start = Start(cursor, cursor, self._start.head, b"")
         # Our own move and no later one: the cursors were looked up after this one.
         self._batch = Batch(job, base_now)
         self._resolver, self._is_index_whole = job.resolver(self._batch.state), True
@@ -263,8 +270,8 @@ class Gatherer:
         report.quarantined += len(bad)
         report.nuls, self._nuls = report.nuls + self._nuls, 0
         if bad and not report.reason:
-            first = min(bad, key=lambda bad_line: bad_line.position)
-            report.reason = f"{first.reason} (at byte {first.position})"
+            first_bad = min(bad, key=lambda bad_line: bad_line.position)
+            report.reason = f"{first_bad.reason} (at byte {first_bad.position})"
 
     def _take_chunk(self, chunk: Chunk, *, final: bool = False) -> None:
         # Chosen at the first chunk of text and not before: a file may begin with a hole or an
@@ -335,12 +342,12 @@ def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:
     if not name:
         # A format that was once chosen from enough bytes stays, else a file could change its format
         # when only its newest lines are looked at.
-        last = start.cursor.forms[-1][1] if start.cursor.forms else registry.LAST
-        is_open = registry.is_last(last) or definitions.is_gone(last, job.formats)
+        last_name = start.cursor.forms[-1][1] if start.cursor.forms else registry.LAST
+        is_open = registry.is_last(last_name) or definitions.is_gone(last_name, job.formats)
         settled = start.cursor.bytes >= WINDOW and not is_open
         head = encoded.decoded(consumed, encoding) if encoding else consumed
-        text = encoded.decoded(data, encoding) if encoding else data
-        name = last if settled else registry.detect(head, text, start.cursor.name).NAME
+        decoded = encoded.decoded(data, encoding) if encoding else data
+        name = last_name if settled else registry.detect(head, decoded, start.cursor.name).NAME
         name = registry.in_zone(name, definition.zone) if definition and definition.zone else name
         name = registry.in_encoding(name, encoding) if encoding else name
     # The beginning of the file and not of this chunk: headers and the first element stand there.

@@ -131,25 +131,27 @@ class Group:
         LakelogError and OSError when the lake itself fails."""
         # Reset before anything can fail, so that an error does not publish a file twice.
         batch, self._batch = self._batch, None
-        pieces, self._pieces = self._pieces, []
+        new_lines, self._pieces = self._pieces, []
         cursor_moves, self._cursor_moves = self._cursor_moves, []
         self._keys, self._bytes = set(), 0
         if batch is None:
             return
         with closing(batch):
             index = self._resolver.index
-            if not pieces and not cursor_moves:
+            if not new_lines and not cursor_moves:
                 self._job.cache.keep(batch.state.digest, index)
                 return
             # One query for each format, since planning one costs more than running it over short
             # files.
-            for form in {id(piece.form): piece.form for piece in pieces}.values():
-                self._decide(batch, form, [piece for piece in pieces if piece.form is form])
+            for form in {id(same_form.form): same_form.form for same_form in new_lines}.values():
+                self._decide(
+                    batch, form, [same_form for same_form in new_lines if same_form.form is form]
+                )
             moves = [(move.start, move.start.cursor) for move in cursor_moves]
-            moves += [(piece.start, _counted(piece)) for piece in pieces]
+            moves += [(same_form.start, _counted(same_form)) for same_form in new_lines]
             if self._job.dry_run:
-                for _, at in moves:
-                    index.add(at)
+                for _, cursor in moves:
+                    index.add(cursor)
                 self._job.cache.keep(batch.state.digest, index)
                 self._job.runs[:] = batch.runs
                 return
@@ -159,11 +161,11 @@ class Group:
             except CursorMoved:
                 pass
             finally:
-                _give_back(len(pieces))
+                _give_back(len(new_lines))
         # Together they would lose the race again because of one file; alone each of them follows
         # its own cursor.
-        again: list[_CursorMove | _Piece] = [*cursor_moves, *pieces]
-        for item in again:
+        unpublished: list[_CursorMove | _Piece] = [*cursor_moves, *new_lines]
+        for item in unpublished:
             report = self._alone(item.path, item.name, item.mode)
             item.report.__dict__.update(report.__dict__)
 
@@ -225,12 +227,12 @@ class Group:
             return False  # its last line is no event: that is published with care
         if complete.length:
             data = data[: complete.length]
-            at = _cursor_after(start, data, name)
+            cursor = _cursor_after(start, data, name)
             lines = len(complete.lines)
-            piece = _Piece(path, source.name, mode, report, form, start, at, data, lines)
-            self._pieces.append(piece)
+            new_lines = _Piece(path, source.name, mode, report, form, start, cursor, data, lines)
+            self._pieces.append(new_lines)
             # The next file is matched against where this one will be after the publish.
-            self._resolver.apply(start, at)
+            self._resolver.apply(start, cursor)
             self._bytes += len(data)
         else:
             self._mark(path, source.name, mode, report, start)
@@ -242,57 +244,57 @@ class Group:
             self._cursor_moves.append(_CursorMove(path, name, mode, report, start))
             self._resolver.apply(start, start.cursor)
 
-    def _decide(self, batch: Batch, form: Format, pieces: list[_Piece]) -> None:
+    def _decide(self, batch: Batch, form: Format, members: list[_Piece]) -> None:
         """Turn the lines of files of one format into rows and bad lines."""
         # A last line without its newline would run into the first line of the next file.
-        ended = [p.data if p.data.endswith(b"\n") else p.data + b"\n" for p in pieces]
+        ended = [p.data if p.data.endswith(b"\n") else p.data + b"\n" for p in members]
         begins = np.array([0, *itertools.accumulate(map(len, ended))])
         # Seams keep a record of one file from being continued by lines of the next.
         chunk = Chunk(b"".join(ended), 0, seams=tuple(begins[:-1].tolist()))
-        files = {at: p.start.before for at, p in zip(begins.tolist(), pieces, strict=False)}
-        heads = {at: p.start.head for at, p in zip(begins.tolist(), pieces, strict=False)}
+        files = {begin: p.start.before for begin, p in zip(begins.tolist(), members, strict=False)}
+        heads = {begin: p.start.head for begin, p in zip(begins.tolist(), members, strict=False)}
         transformer = self._job.transformer(form, "", files=files, heads=heads)
         result = transformer.start(chunk, final=True).finish()
-        counts = np.zeros(len(pieces), np.int64)
+        counts = np.zeros(len(members), np.int64)
         if result.table is not None:
             places = arrays.numbers(result.table["position"])
             index = _within(begins, places)
             # The query saw positions in the concatenation; rows carry those of their own file and
             # its origin.
-            shift = np.array([p.start.cursor.bytes for p in pieces]) - begins[:-1]
-            origins = arrays.texts([p.at.origin for p in pieces])
+            shift = np.array([p.start.cursor.bytes for p in members]) - begins[:-1]
+            origins = arrays.texts([p.at.origin for p in members])
             for name, values in (
                 ("position", arrays.integers(places + shift[index])),
                 ("origin", origins.take(arrays.integers(index))),
             ):
                 column = result.table.schema.get_field_index(name)
                 result.table = result.table.set_column(column, name, values)
-            counts += np.bincount(index, minlength=len(pieces))
+            counts += np.bincount(index, minlength=len(members))
         # Before the batch takes the bad lines: quarantined lines carry origin and position, too.
-        self._assign_bad(result, pieces, begins)
+        self._assign_bad(result, members, begins)
         new = batch.take(result)
-        stored, arrived = dict[str, int](), dict[str, int]()
+        events_by_origin, arrivals_by_origin = dict[str, int](), dict[str, int]()
         if new is not None:
-            stored = _counts(new["origin"])
-            arrived = _counts(new["origin"].filter(arrays.mask(arrays.arrived(new))))
-        for piece, rows in zip(pieces, counts.tolist(), strict=True):
-            report = piece.report
-            report.events = stored.get(piece.at.origin, 0)
-            report.arrivals = arrived.get(piece.at.origin, 0)
+            events_by_origin = _counts(new["origin"])
+            arrivals_by_origin = _counts(new["origin"].filter(arrays.mask(arrays.arrived(new))))
+        for member, rows in zip(members, counts.tolist(), strict=True):
+            report = member.report
+            report.events = events_by_origin.get(member.at.origin, 0)
+            report.arrivals = arrivals_by_origin.get(member.at.origin, 0)
             report.skipped += rows - report.events
             # Blank lines count as lines; records of many events count as their rows.
-            report.lines = max(piece.lines, rows + report.quarantined)
+            report.lines = max(member.lines, rows + report.quarantined)
 
-    def _assign_bad(self, result: ChunkResult, pieces: list[_Piece], begins: np.ndarray) -> None:
+    def _assign_bad(self, result: ChunkResult, members: list[_Piece], begins: np.ndarray) -> None:
         """Assign bad lines to their files."""
         index = _within(begins, np.array([b.position for b in result.bad], np.int64))
-        for bad, at in zip(result.bad, index.tolist(), strict=True):
-            piece = pieces[at]
-            bad.position += piece.start.cursor.bytes - int(begins[at])
-            bad.origin = piece.at.origin
-            piece.report.quarantined += 1
-            if not piece.report.reason:
-                piece.report.reason = f"{bad.reason} (at byte {bad.position})"
+        for bad, number in zip(result.bad, index.tolist(), strict=True):
+            member = members[number]
+            bad.position += member.start.cursor.bytes - int(begins[number])
+            bad.origin = member.at.origin
+            member.report.quarantined += 1
+            if not member.report.reason:
+                member.report.reason = f"{bad.reason} (at byte {bad.position})"
 
 
 def _is_read(source: Source, start: Start) -> bool:
@@ -309,16 +311,20 @@ def _is_read(source: Source, start: Start) -> bool:
 
 def _new_data(source: Source, start: Start) -> bytes | None:
     """What is new in a file; None if it has to be ingested alone."""
-    most = min(PIECE_MAX, sources.CHUNK)
+    bytes_max = min(PIECE_MAX, sources.CHUNK)
     if _is_read(source, start):
         return b""
     if source.compression and not start.cursor.bytes and not source.read(1) and not source.broken:
         return b""  # an empty one, of which no cursor says that it was read
-    if source.compression or source.size - start.cursor.bytes > most or start.cursor.unfinished:
+    if (
+        source.compression
+        or source.size - start.cursor.bytes > bytes_max
+        or start.cursor.unfinished
+    ):
         return None
     # One byte more than is allowed shows a file that grew since it was measured.
-    data = source.read(most + 1)
-    return None if len(data) > most or source.is_shrunk else data
+    data = source.read(bytes_max + 1)
+    return None if len(data) > bytes_max or source.is_shrunk else data
 
 
 def _cursor_after(start: Start, data: bytes, form: str) -> Cursor:
@@ -348,6 +354,6 @@ def _within(begins: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.searchsorted(begins, places, "right") - 1
 
 
-def _counted(piece: _Piece) -> Cursor:
+def _counted(member: _Piece) -> Cursor:
     """The cursor of a piece with its number of lines."""
-    return replace(piece.at, lines=piece.start.cursor.lines + piece.report.lines)
+    return replace(member.at, lines=member.start.cursor.lines + member.report.lines)

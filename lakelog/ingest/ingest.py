@@ -153,17 +153,17 @@ class Ingester:
 
     def _report_repeats(self, report: IngestReport) -> None:
         """Report the lines of files read from their beginnings that are in the lake twice now."""
-        begun = {file.begun: file for file in report.files if file.begun}
-        doubts = {origin: file.is_doubtful for origin, file in begun.items()}
+        file_by_origin = {file.begun: file for file in report.files if file.begun}
+        doubts = {origin: file.is_doubtful for origin, file in file_by_origin.items()}
         for repeats in report_repeats(self._job, doubts, self._append):
-            begun[repeats.origin].repeated = repeats.lines
+            file_by_origin[repeats.origin].repeated = repeats.lines
 
     def _show(self, report: IngestReport, *, is_last: bool) -> None:
         """Report progress after a file; not after each of thousands: a report counts all of
         them."""
-        now = time.monotonic()
-        if self._progress and (is_last or now - self._reported_at > _PAUSE):
-            self._reported_at = now
+        clock = time.monotonic()
+        if self._progress and (is_last or clock - self._reported_at > _PAUSE):
+            self._reported_at = clock
             self._progress(self._bytes_done, self._total, report.events)
 
     def take(self, path: str, name: str) -> FileReport:
@@ -189,8 +189,8 @@ class Ingester:
             piped = stat.S_ISFIFO(mode) and path in self._requested
             if stat.S_ISDIR(mode):
                 os.listdir(path)  # which is what failed, or else it would not be here
-            if not piped and path not in self._requested and (kind := kind_of(mode)):
-                report.ignored = f"left out: it is {kind}"
+            if not piped and path not in self._requested and (irregular := kind_of(mode)):
+                report.ignored = f"left out: it is {irregular}"
                 return report
             stream = _opened(path) if piped else None
         except OSError as error:
@@ -208,8 +208,8 @@ class Ingester:
         """Read what comes through a pipe, lines as they come."""
         spool.fill(WINDOW)
         # What came before may come again, and is known by all of its content.
-        alike = self._job.present()[1].alike(spool.head, self._job.label)
-        spool.fill(max((cursor.bytes for cursor in alike), default=0))
+        candidates = self._job.present()[1].alike(spool.head, self._job.label)
+        spool.fill(max((cursor.bytes for cursor in candidates), default=0))
         with closing(Source(spool.path)) as source:
             is_plain = not source.compression
         # What is packed is known by its end alone to be whole.
@@ -282,16 +282,16 @@ class Ingester:
         """Read a file to its end. Raises CursorMoved."""
         if isinstance(source, PipedSource):
             source.idle = functools.partial(_publish, source, gatherer)
-        with closing(source.ahead(gatherer.start.bytes)) as pieces:
-            for piece in pieces:
-                gatherer.take(piece)
+        with closing(source.ahead(gatherer.start.bytes)) as upcoming:
+            for current in upcoming:
+                gatherer.take(current)
                 if self._stop() and not source.piped:
                     gatherer.flush()
                     return
                 if self._progress:
                     self._progress(self._bytes_done + source.raw, self._total, gatherer.event_count)
                 # What nobody wrote takes no time, however long it is.
-                size = 0 if isinstance(piece, Hole) else piece.length
+                size = 0 if isinstance(current, Hole) else current.length
                 # Whoever drives the generator sends True to publish; it then stays at the same
                 # piece.
                 while (yield size):
@@ -317,21 +317,21 @@ def expand(
 
     What cannot be listed is yielded itself, for its reader to say why.
     """
-    chosen = selection or Selection()
+    filters = selection or Selection()
     for path in paths:
         if os.path.isdir(path):
-            yield from _below(path, special, chosen)
+            yield from _below(path, special, filters)
         elif path == "-" or os.path.lexists(path):
-            if path == "-" or not chosen.is_excluded(os.path.abspath(path)):
+            if path == "-" or not filters.is_excluded(os.path.abspath(path)):
                 yield path
         else:
             for match in sorted(glob.glob(path, recursive=True)) or [path]:
-                if chosen.is_excluded(os.path.abspath(match)):
+                if filters.is_excluded(os.path.abspath(match)):
                     continue
                 if not os.path.isdir(match):
                     yield match
                 elif "**" not in path:  # else what is below was found as well
-                    yield from _below(match, special, chosen)
+                    yield from _below(match, special, filters)
 
 
 def _below(directory: str, special: bool, selection: Selection) -> Iterator[str]:

@@ -124,41 +124,43 @@ class MessageBatch:
         """Quarantined lines."""
         return self._batch.bad
 
-    def add(self, messages: Sequence[Message], name: str, *, again: bool = False) -> None:
+    def add(self, messages: Sequence[Message], name: str, *, is_retry: bool = False) -> None:
         """Parse messages of the topic or stream `name`, in their order.
 
-        With `again` they are of one stream that was read before, and may be in the lake: what it
+        With `is_retry` they are of one stream that was read before, and may be in the lake: what it
         has is neither stored nor counted as consumed.
         """
         if not messages:
             return
         values = [_flat(message.value or b"") for message in messages]
-        form_name, form = self._format(messages[0].stream, name, values, again)
+        form_name, form = self._format(messages[0].stream, name, values, is_retry)
         began = to_micros(datetime.now(UTC))
         parsed = self._parse(messages, values, form)
         result, of_row = _located(messages, parsed, began, self._origins())
         if self._job.conformance and result.table is not None:
             alone = _alone(parsed, len(messages))
             self._quarantine_breaches(
-                result, [messages[at] if alone[at] else None for at in of_row]
+                result, [messages[number] if alone[number] else None for number in of_row]
             )
         repeated = 0
-        if again:
+        if is_retry:
             repeated = drop_stored(self._job, self._batch.state, messages[0].stream, result)
             self._repeated += repeated
         self._batch.take(result)
         by_stream = dict[str, list[Message]]()
         for message in messages:
             by_stream.setdefault(message.stream, []).append(message)
-        for stream, read in by_stream.items():
+        for stream, values_read in by_stream.items():
             cursor = self._moves[stream]
             self._moves[stream] = replace(
                 cursor,
-                position=read[-1].position,
-                messages=cursor.messages + max(0, len(read) - repeated),
-                bytes=cursor.bytes + sum(len(message.value or b"") for message in read),
+                position=values_read[-1].position,
+                messages=cursor.messages + max(0, len(values_read) - repeated),
+                bytes=cursor.bytes + sum(len(message.value or b"") for message in values_read),
                 form=form_name,
-                time=next((m.time for m in reversed(read) if m.time is not None), cursor.time),
+                time=next(
+                    (m.time for m in reversed(values_read) if m.time is not None), cursor.time
+                ),
                 host=hosts.host_name(),
             )
 
@@ -181,10 +183,10 @@ class MessageBatch:
 
         def plan(head: Head, state: Manifest) -> Change | None:
             if head.digest != batch.base.digest:
-                now = stream_cursor.of_state(job.store, state)
+                cursors_now = stream_cursor.of_state(job.store, state)
                 # After a rewind the cursors may be equal though the rows they counted are gone.
                 is_rewound = head.move.generation != batch.base.move.generation
-                is_moved = any(now.get(key) != self.cursors.get(key) for key in moves)
+                is_moved = any(cursors_now.get(key) != self.cursors.get(key) for key in moves)
                 if is_rewound or is_moved or batch.clashes(state):
                     return None
             return Change("ingest", name, tuple(entries), ids_add=ids, is_right=batch.is_first)
@@ -210,44 +212,44 @@ class MessageBatch:
         return {key: cursor.origin for key, cursor in self._moves.items()}
 
     def _format(
-        self, stream: str, name: str, values: list[bytes], again: bool
+        self, stream: str, name: str, values: list[bytes], is_retry: bool
     ) -> tuple[str, Format]:
         """The format that was asked for or that the lake defines; else the one detected, which is
         final once there were enough bytes."""
         job, cursor = self._job, self.cursor(stream)
         definition = job.definition(name)
-        chosen = definitions.form_name(definition) if definition else ""
-        forced = bool(chosen)
-        if chosen.partition("@")[0] in _WITH_HEADERS:
+        format_name = definitions.form_name(definition) if definition else ""
+        forced = bool(format_name)
+        if format_name.partition("@")[0] in _WITH_HEADERS:
             raise InvalidSetting(
-                f"{chosen} needs the lines before a line: messages cannot be of that format"
+                f"{format_name} needs the lines before a line: messages cannot be of that format"
             )
         sample = b"\n".join(values[: 1 << 10])[:_SAMPLE] + b"\n"
-        if not chosen:
-            last = cursor.form if cursor and cursor.form else registry.LAST
-            is_open = registry.is_last(last) or definitions.is_gone(last, job.formats)
+        if not format_name:
+            last_format = cursor.form if cursor and cursor.form else registry.LAST
+            is_open = registry.is_last(last_format) or definitions.is_gone(last_format, job.formats)
             # What was read before is compared with its rows, which that format gave.
-            is_settled = (again or (cursor and cursor.bytes >= WINDOW)) and not is_open
-            chosen = last if is_settled else registry.detect(b"", sample, name).NAME
-            chosen = registry.LAST if chosen in _WITH_HEADERS else chosen
+            is_settled = (is_retry or (cursor and cursor.bytes >= WINDOW)) and not is_open
+            format_name = last_format if is_settled else registry.detect(b"", sample, name).NAME
+            format_name = registry.LAST if format_name in _WITH_HEADERS else format_name
             if definition and definition.zone:
-                chosen = registry.in_zone(chosen, definition.zone)
-        form = registry.specialize(registry.by_name(chosen), sample)
-        return chosen, registry.tolerant(form, name, forced=forced)
+                format_name = registry.in_zone(format_name, definition.zone)
+        form = registry.specialize(registry.by_name(format_name), sample)
+        return format_name, registry.tolerant(form, name, forced=forced)
 
     def _parse(self, messages: Sequence[Message], values: list[bytes], form: Format) -> _Parsed:
         lines, special, bad = list[int](), list[int](), list[tuple[int, str, str]]()
-        for at, value in enumerate(values):
+        for number, value in enumerate(values):
             if not value.strip():
-                special.append(at)
+                special.append(number)
             elif reason := _refusal(value):
-                bad.append((at, reason, base64.b64encode(value).decode()))
+                bad.append((number, reason, base64.b64encode(value).decode()))
             elif len(value) > LINE_MAX:
-                bad += [(at, *part) for part in _parts(value)]
+                bad += [(number, *rejected) for rejected in _parts(value)]
             else:
-                lines.append(at)
-        data = b"".join([values[at] + b"\n" for at in lines])
-        sizes = np.fromiter((len(values[at]) + 1 for at in lines), np.int64, len(lines))
+                lines.append(number)
+        data = b"".join([values[number] + b"\n" for number in lines])
+        sizes = np.fromiter((len(values[number]) + 1 for number in lines), np.int64, len(lines))
         starts = np.cumsum(sizes) - sizes
         begins = starts.tolist()
         # Each message begins a file: no record goes on in the next one, no time is carried to it.
@@ -258,15 +260,17 @@ class MessageBatch:
         transformer = job.transformer(form, "", files=files)
         result = transformer.run(chunk, final=True) if lines else ChunkResult()
         which = np.array(lines, np.int64)
-        index: Any = np.empty(0, np.int64)
+        index: np.ndarray = np.empty(0, np.int64)
         if result.table is not None:
             index = which[np.searchsorted(starts, result.table["position"], "right") - 1]
         for line in result.bad:
-            at = int(which[np.searchsorted(starts, line.position, "right") - 1])
-            bad.append((at, line.reason, line.line))
+            number = int(which[np.searchsorted(starts, line.position, "right") - 1])
+            bad.append((number, line.reason, line.line))
         # What gave nothing, such as an empty list, is there all the same.
         silent = np.setdiff1d(which, np.concatenate([index, np.array([b[0] for b in bad], int)]))
-        bad += [(at, "it holds no event", readable(values[at])) for at in silent.tolist()]
+        bad += [
+            (number, "it holds no event", readable(values[number])) for number in silent.tolist()
+        ]
         tables = [result.table] if result.table is not None else []
         if special:
             tables.append(
@@ -305,7 +309,7 @@ class _Parsed:
     """Rows, which message each is of, and (message, reason, line) of what is none."""
 
     table: Any
-    index: Any
+    index: np.ndarray
     bad: list[tuple[int, str, str]]
 
 
@@ -336,23 +340,23 @@ def _refusal(value: bytes) -> str:
 
 def _parts(value: bytes) -> list[tuple[str, str]]:
     """The reasons and texts of the parts of a value that is too long."""
-    parts, at = list[tuple[str, str]](), 0
-    while at < len(value):
-        stop = min(at + PART, len(value))
+    rejections, position = list[tuple[str, str]](), 0
+    while position < len(value):
+        stop = min(position + PART, len(value))
         stop = stop if stop == len(value) else between_characters(value, stop)
-        reason = f"a line of over {LINE_MAX:,} bytes is too long: part {len(parts) + 1:,}"
-        parts.append((reason, readable(value[at:stop])))
-        at = stop
-    return parts
+        reason = f"a line of over {LINE_MAX:,} bytes is too long: part {len(rejections) + 1:,}"
+        rejections.append((reason, readable(value[position:stop])))
+        position = stop
+    return rejections
 
 
 def details_of(reason: str) -> tuple[str, str] | None:
     """The word and the details of the message that was quarantined for a reason, None if it was
     none."""
-    for found in _DETAILS.finditer(reason):
+    for match in _DETAILS.finditer(reason):
         with contextlib.suppress(ValueError):
-            orjson.loads(reason[found.start(1) :])
-            return found[2], reason[found.end(2) + 2 : -1]
+            orjson.loads(reason[match.start(1) :])
+            return match[2], reason[match.end(2) + 2 : -1]
     return None
 
 
@@ -363,7 +367,7 @@ def _placed(reason: str, message: Message) -> str:
 def _alone(parsed: _Parsed, count: int) -> list[bool]:
     """Whether each of so many messages is one event and nothing else."""
     counts = np.bincount(parsed.index, minlength=count)
-    counts[[at for at, _, _ in parsed.bad]] = 0
+    counts[[number for number, _, _ in parsed.bad]] = 0
     return [*(counts == 1)]
 
 
@@ -376,7 +380,7 @@ def _located(
     index, table = parsed.index, parsed.table
     order = np.argsort(index, kind="stable")
     index = index[order]
-    of_bad = np.array([at for at, _, _ in bad], np.int64)
+    of_bad = np.array([number for number, _, _ in bad], np.int64)
     every = np.concatenate([index, of_bad])
     counts = np.bincount(every, minlength=len(messages))
     # Numbered from 0 in each message, rows first.
@@ -391,10 +395,10 @@ def _located(
         for i, m in enumerate(messages)
     ]
     result = ChunkResult(lines=len(messages))
-    for (at, reason, line), place in zip(bad, nth[len(index) :].tolist(), strict=True):
-        origin, base = homes[at]
-        words = _placed(reason, messages[at])
-        result.bad.append(RejectedLine(base + place, words, line, origin))
+    for (number, reason, line), place in zip(bad, nth[len(index) :].tolist(), strict=True):
+        origin, base = homes[number]
+        details = _placed(reason, messages[number])
+        result.bad.append(RejectedLine(base + place, details, line, origin))
     if table is not None:
         bases = np.array([base for _, base in homes], np.int64)
         table = _filled(table.take(pa.array(order)), messages, index, began)
@@ -406,7 +410,9 @@ def _located(
     return result, index
 
 
-def _filled(table: pa.Table, messages: Sequence[Message], index: Any, began: int) -> pa.Table:
+def _filled(
+    table: pa.Table, messages: Sequence[Message], index: np.ndarray, began: int
+) -> pa.Table:
     """Rows with what their messages say where they say nothing."""
     times = table["time"].cast("int64").to_numpy().copy()
     # A time from after the message was read is that of the parsing: the event had none.
@@ -416,8 +422,8 @@ def _filled(table: pa.Table, messages: Sequence[Message], index: Any, began: int
     keys = pa.array([_subject(m.key) for m in messages], pa.string()).take(pa.array(index))
     details = [m.details.decode() for m in messages]
     payloads = [
-        _with_details(payload, messages[at].word, details[at])
-        for payload, at in zip(table["data"].to_pylist(), index.tolist(), strict=True)
+        _with_details(payload, messages[number].word, details[number])
+        for payload, number in zip(table["data"].to_pylist(), index.tolist(), strict=True)
     ]
     return _with(
         table,
@@ -429,8 +435,10 @@ def _filled(table: pa.Table, messages: Sequence[Message], index: Any, began: int
 
 def _with(table: pa.Table, **columns: Any) -> pa.Table:
     for name, values in columns.items():
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, name, values.cast(table.schema.field(at).type))
+        column_index = table.schema.get_field_index(name)
+        table = table.set_column(
+            column_index, name, values.cast(table.schema.field(column_index).type)
+        )
     return table
 
 
@@ -459,10 +467,10 @@ def with_details_of(table: pa.Table, details: list[tuple[str, str] | None]) -> p
 def _subject(key: bytes | None) -> str | None:
     """A key as text, if it is text."""
     try:
-        text = key.decode() if key else None
+        subject = key.decode() if key else None
     except UnicodeDecodeError:
         return None
-    return text if text and text.isprintable() else None
+    return subject if subject and subject.isprintable() else None
 
 
 def text_or_base64(data: bytes) -> Any:

@@ -77,21 +77,21 @@ def preview(
     connect: Callable[[], Any],
     *,
     formats: Formats,
-    asked: Definition | None = None,
+    requested: Definition | None = None,
     label: str | None = None,
     count: int = 5,
 ) -> Preview:
     """Read the beginning of a file (- is stdin) as an ingest would, and store nothing.
 
-    `asked` is the definition that a user requested, `formats` those of the lake. Raises OSError,
-    InvalidSetting.
+    `requested` is the definition that a user requested, `formats` those of the lake. Raises
+    OSError, InvalidSetting.
     """
     data, whole = _beginning(path)
     head = data[:WINDOW]
-    name, why = _choose(path, head, data, formats, asked, label)
+    name, why = _choose(path, head, data, formats, requested, label)
     # The same three steps as in an ingest, so that the preview cannot differ from it.
     form = registry.specialize(registry.by_name(name), head or data)
-    form = registry.tolerant(form, path, forced=asked is not None)
+    form = registry.tolerant(form, path, forced=requested is not None)
     run = Transformer(connect(), form, "preview", label).run(
         Chunk(data, 0, whole and not data.endswith(b"\n")), final=whole
     )
@@ -132,19 +132,19 @@ def _choose(
     head: bytes,
     data: bytes,
     formats: Formats,
-    asked: Definition | None,
+    requested: Definition | None,
     label: str | None,
 ) -> tuple[str, str]:
     """The name of the format, and why it is that one."""
-    own = None if asked else definitions.find(formats, path, label)
-    definition = asked or (own and own.definition)
+    lake_definition = None if requested else definitions.find(formats, path, label)
+    definition = requested or (lake_definition and lake_definition.definition)
     name = definitions.form_name(definition) if definition else ""
-    if name and own:
-        return name, f"this lake's {own.name} is for {_files(own, label)}"
+    if name and lake_definition:
+        return name, f"this lake's {lake_definition.name} is for {_files(lake_definition, label)}"
     if name:
         return name, "as asked for"
     if definition and definition.encoding:
-        head, data = (encoded.decoded(text, definition.encoding) for text in (head, data))
+        head, data = (encoded.decoded(content, definition.encoding) for content in (head, data))
     name, why = registry.detect(head, data, path).NAME, "it fits the first lines best"
     if name == registry.LAST:
         why = "no other format fits the first lines"
@@ -165,12 +165,12 @@ def _files(form: definitions.LakeFormat, label: str | None) -> str:
 def _scores(data: bytes, form: Format, formats: Formats) -> list[tuple[str, float]]:
     """The score of each format for the first lines, the best first, without those of 0."""
     # Only patterns have a rule of their own; a renamed built-in format is in the list already.
-    own = {
+    own_scores = {
         name: registry.by_name(form_.definition.spelled())
         for name, form_ in formats.items()
         if form_.definition.pattern
     }
-    sure = registry.scores(data, {**own, form.label: form})
+    sure = registry.scores(data, {**own_scores, form.label: form})
     ranked = sorted(sure.items(), key=lambda pair: -pair[1])
     return [(name, round(score, 3)) for name, score in ranked if score > 0]
 
@@ -190,14 +190,14 @@ def _outcomes(run: Any, data: bytes, count: int, custom: CustomFormat | None) ->
             timeless = record["time"] == record["ingested_at"]
             outcomes.append(Outcome(line, position, text, event, _data(record["data"]), timeless))
         else:
-            fits, then = custom.reach(text.encode()) if custom else ("", "")
+            fits, next_name = custom.reach(text.encode()) if custom else ("", "")
             reason = record.reason
-            outcomes.append(Outcome(line, position, text, reason=reason, fits=fits, then=then))
+            outcomes.append(Outcome(line, position, text, reason=reason, fits=fits, then=next_name))
     return outcomes
 
 
-def _data(text: str | None) -> Any:
+def _data(payload: str | None) -> Any:
     try:
-        return parse_value(text.encode()) if text is not None else None
+        return parse_value(payload.encode()) if payload is not None else None
     except InvalidEvent:
-        return text
+        return payload

@@ -187,10 +187,10 @@ class _Retry:
         )
         times: list[pa.Table] = []
         for table in segment.batches(self._store.paths, entry.key, _LINES):
-            events, rest = self._parse_lines(table)
-            encoder.add(rest)
-            times.append(rest.select(["ingested_at"]))
-            self._unparsed_count += rest.num_rows
+            events, unparsed = self._parse_lines(table)
+            encoder.add(unparsed)
+            times.append(unparsed.select(["ingested_at"]))
+            self._unparsed_count += unparsed.num_rows
             if events is not None:
                 self._parsed_count += events.num_rows
                 self._waiting.append(events)
@@ -210,8 +210,8 @@ class _Retry:
             return
         waiting, self._waiting = pa.concat_tables(self._waiting), []
         # Against the keys of this replay, too: it may meet one id in two segments.
-        others = [*self._keys, *self._tail_keys()]
-        fresh = drop_duplicates(self._store, waiting, self._state.ids, others)
+        stored_keys = [*self._keys, *self._tail_keys()]
+        fresh = drop_duplicates(self._store, waiting, self._state.ids, stored_keys)
         self._stored += fresh.num_rows
         high, low = rows.key_arrays(fresh["key"].drop_null())
         order = np.lexsort((low, high))
@@ -245,13 +245,13 @@ class _Retry:
                     details[index] = of_message
                 places = itertools.count(row["position"])
                 placed = by_origin.setdefault(row["origin"], [])
-                placed += [(e, at, index) for e, at in zip(events, places, strict=False)]
+                placed += [(e, place, index) for e, place in zip(events, places, strict=False)]
         # A transformer stamps one origin on all of its rows.
         for origin, placed in by_origin.items():
             transformer = Transformer(self._connect(), jsonl.FORM, origin)
             events_of = transformer.rows_of([e for e, _, _ in placed], [p for _, p, _ in placed])
             lines = [index for _, _, index in placed]
-            events_of = messages.with_details_of(events_of, [details.get(at) for at in lines])
+            events_of = messages.with_details_of(events_of, [details.get(place) for place in lines])
             events_of, breaching = self._conforming(events_of, lines)
             tables.append(events_of)
             unparsed += breaching
@@ -282,11 +282,11 @@ def _rules(store: Store, state: Manifest, form: str | None) -> Rules:
     return lambda origin: requested or of_origin.get(origin)
 
 
-def _form(rule: Definition | None, text: bytes) -> Format:
+def _form(rule: Definition | None, head: bytes) -> Format:
     """The format of a line: by its definition, else detected."""
     name = definitions.form_name(rule) if rule else ""
     if not name:
-        name = registry.detect(text, text, "line.json").NAME
+        name = registry.detect(head, head, "line.json").NAME
         name = registry.in_zone(name, rule.zone) if rule and rule.zone else name
     return registry.by_name(name)
 
@@ -296,11 +296,11 @@ def _parse(
 ) -> list[dict[str, Any]] | None:
     """Return the events of a line, None if it is none, or not stored byte for byte."""
     try:
-        text = line.encode()
+        record = line.encode()
         # What was cut, escaped or split is not what the file held: an event of it would be wrong.
-        if not text or len(text) in _CUT or reason.startswith(("not UTF-8", _PARTS)):
+        if not record or len(record) in _CUT or reason.startswith(("not UTF-8", _PARTS)):
             return None
-        events = _form(rule, text).events(text)
+        events = _form(rule, record).events(record)
         for event in events:
             if type_ is not None and event.get("type") in (None, sqltext.DEFAULT_TYPE):
                 event["type"] = type_

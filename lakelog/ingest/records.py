@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent
 from lakelog.files.source import LINE_MAX, Chunk
@@ -46,7 +46,7 @@ class Records:
 
     lines: pa.Array
     more: pa.Array | None
-    starts: Any
+    starts: np.ndarray
     length: int
 
 
@@ -65,9 +65,9 @@ def records(chunk: Chunk, form: Format, mode: str, *, final: bool) -> Records:
     whole = form.traits.whole
     # A document may be as large as a line; text in which no line begins a record is cut off sooner,
     # lest all of it be held back.
-    most = form.traits.record_max or (LINE_MAX if whole else RECORD_MAX)
-    first, is_open = _first(chunk, form)
-    heads = _bounded(first, starts, most)
+    bytes_max = form.traits.record_max or (LINE_MAX if whole else RECORD_MAX)
+    is_head, is_open = _first(chunk, form)
+    heads = _bounded(is_head, starts, bytes_max)
     if _goes_on(chunk, int(starts[heads[-1]]), form, mode, final, is_open):
         starts = starts[: heads[-1] + 1]
         heads = heads[:-1]
@@ -84,48 +84,48 @@ def simple(form: Format) -> bool:
     return not (joins(form) or form.traits.many or form.NAME == bulk.FORM.NAME)
 
 
-def is_cut(text: bytes, form: Format) -> bool:
+def is_cut(line: bytes, form: Format) -> bool:
     """Whether a last line without newline may continue, so that it is left for next time.
 
     One that the format parses is complete, unless more digits may follow (the end of a message in
     prose says nothing); one with bytes that no text has is damaged, whatever follows.
     """
-    if not text:
+    if not line:
         return False
     # Waiting cannot mend it, and would keep the file unfinished for ever.
-    if _NO_TEXT.search(text):
+    if _NO_TEXT.search(line):
         return False
-    text = text if is_text(text) else windows_1252.as_utf8(text)
+    line = line if is_text(line) else windows_1252.as_utf8(line)
     if form.complete is not None:
-        return not form.complete(text)
-    if not _is_event(text, form):
+        return not form.complete(line)
+    if not _is_event(line, form):
         return True
     # A number at the end may have more digits, an OOS line its JSON, in the bytes to come.
-    return not form.traits.prose and (text[-1:].isdigit() or text[-1:] == b"|")
+    return not form.traits.prose and (line[-1:].isdigit() or line[-1:] == b"|")
 
 
-def is_left(text: bytes, form: Format, mode: str) -> bool:
+def is_left(line: bytes, form: Format, mode: str) -> bool:
     """Whether a last line without newline is left for next time. Of a file that has "ended" it is
     only if it is no event as it stands, not even text: nothing says that more will follow."""
     if mode == "ended":
-        return is_cut(text, form) and not _is_taken(text, form)
-    return mode in ("follow", "settled") or (mode == "once" and is_cut(text, form))
+        return is_cut(line, form) and not _is_taken(line, form)
+    return mode in ("follow", "settled") or (mode == "once" and is_cut(line, form))
 
 
-def _is_event(text: bytes, form: Format) -> bool:
+def _is_event(line: bytes, form: Format) -> bool:
     """Whether a line is an event as it stands."""
     try:
         # A tolerant format would take any text; whether a line is complete only its own rule knows.
-        form.parse_own(text)
+        form.parse_own(line)
     except InvalidEvent:
         return False
     return True
 
 
-def _is_taken(text: bytes, form: Format) -> bool:
+def _is_taken(line: bytes, form: Format) -> bool:
     """Whether a line becomes an event in any way, also of another style or as text."""
     try:
-        form.parse(windows_1252.as_utf8(text))
+        form.parse(windows_1252.as_utf8(line))
     except InvalidEvent:
         return False
     return True
@@ -148,8 +148,8 @@ def _single(chunk: Chunk) -> Records:
 def without_cut_line(chunk: Chunk, form: Format, mode: str) -> Chunk:
     """Leave out a last line that is not finished."""
     start = chunk.text.rfind(b"\n") + 1
-    text = chunk.text[start:].strip().removeprefix(BOM)
-    is_unfinished = text and is_left(text, form, mode)
+    last_line = chunk.text[start:].strip().removeprefix(BOM)
+    is_unfinished = last_line and is_left(last_line, form, mode)
     return replace(chunk, data=chunk.data[:start], open_end=False) if is_unfinished else chunk
 
 
@@ -161,23 +161,23 @@ def _first(chunk: Chunk, form: Format) -> tuple[np.ndarray, bool | None]:
         # One file at a time: an open record at the end of one does not swallow the lines of the
         # next.
         ends = itertools.pairwise([*files.tolist(), len(array)])
-        parts = [form.heads(array[low:high], starts[low : high + 1]) for low, high in ends]
-        first, is_open = np.concatenate([mask for mask, _ in parts]), parts[-1][1]
+        answers = [form.heads(array[low:high], starts[low : high + 1]) for low, high in ends]
+        is_head, is_open = np.concatenate([mask for mask, _ in answers]), answers[-1][1]
     else:
         array = _searchable(chunk)
-        first = np.array(pc.match_substring_regex(array, form.traits.begins))
+        is_head = np.array(pc.match_substring_regex(array, form.traits.begins))
         # A line with a time of its own belongs to no other, though the format does not read it.
-        others = np.flatnonzero(~first) if form.traits.by_line else first[:0]
-        if len(others):
-            others = others[leading_times.beginning(array.take(arrays.integers(others)))]
-            first[others] = True
+        undecided = np.flatnonzero(~is_head) if form.traits.by_line else is_head[:0]
+        if len(undecided):
+            undecided = undecided[leading_times.beginning(array.take(arrays.integers(undecided)))]
+            is_head[undecided] = True
         if form.traits.continues:
-            first &= ~np.asarray(pc.match_substring_regex(array, form.traits.continues))
+            is_head &= ~np.asarray(pc.match_substring_regex(array, form.traits.continues))
         if form.traits.leads:
             leads = np.asarray(pc.match_substring_regex(array, form.traits.leads))
-            first[1:] &= ~leads[:-1]
-    first[files] = True
-    return first, is_open
+            is_head[1:] &= ~leads[:-1]
+    is_head[files] = True
+    return is_head, is_open
 
 
 def _searchable(chunk: Chunk) -> pa.Array:
@@ -196,16 +196,16 @@ def _files(chunk: Chunk) -> np.ndarray:
     return np.searchsorted(chunk.lines[1], np.array([0, *chunk.breaks]))
 
 
-def _bounded(first: np.ndarray, starts: np.ndarray, most: int) -> np.ndarray:
+def _bounded(is_head: np.ndarray, starts: np.ndarray, bytes_max: int) -> np.ndarray:
     """The indexes of the lines that begin a record, those of a record that is too large too."""
-    heads = np.flatnonzero(first)
-    bounds = np.append(heads, len(first))
+    heads = np.flatnonzero(is_head)
+    bounds = np.append(heads, len(is_head))
     sizes = starts[bounds[1:]] - starts[heads]
     # Each line of a record that is too large stands for itself: nothing is held back for an end
     # that may never come.
-    for large in np.flatnonzero(sizes > most).tolist():
-        first[bounds[large] : bounds[large + 1]] = True
-    return np.flatnonzero(first) if (sizes > most).any() else heads
+    for large in np.flatnonzero(sizes > bytes_max).tolist():
+        is_head[bounds[large] : bounds[large + 1]] = True
+    return np.flatnonzero(is_head) if (sizes > bytes_max).any() else heads
 
 
 def _goes_on(
@@ -217,8 +217,8 @@ def _goes_on(
         return chunk.text[start:].strip().removeprefix(BOM)
 
     if is_open is not None:
-        rest = text() if chunk.open_end else b""
-        is_unfinished = bool(rest) and is_left(rest, form, mode)
+        tail = text() if chunk.open_end else b""
+        is_unfinished = bool(tail) and is_left(tail, form, mode)
         return is_unfinished or (is_open and not final)
     # A record with a visible end (a closing bracket) need not wait for the next one.
     if mode == "follow" and not (final or chunk.open_end) and form.complete is not None:
@@ -245,7 +245,7 @@ def _joined(data: bytes, starts: np.ndarray, heads: np.ndarray, whole: bool) -> 
     bounds = np.empty(2 * len(heads) + 1, np.int64)
     bounds[::2], bounds[1::2] = places, starts[heads + 1]
     buffers = [None, pa.py_buffer(bounds), pa.py_buffer(data)]
-    parts = pa.Array.from_buffers(pa.large_string(), 2 * len(heads), buffers)
+    halves = pa.Array.from_buffers(pa.large_string(), 2 * len(heads), buffers)
     even = pa.array(np.arange(0, 2 * len(heads), 2))
     odd = pa.array(np.arange(1, 2 * len(heads), 2))
-    return Records(parts.take(even), parts.take(odd), places, int(places[-1]))
+    return Records(halves.take(even), halves.take(odd), places, int(places[-1]))

@@ -45,49 +45,54 @@ class Repeats:
     """Whether no two files are likely to share these lines."""
 
 
-def earlier(index: CursorIndex, own: Cursor) -> list[Cursor]:
+def earlier(index: CursorIndex, later: Cursor) -> list[Cursor]:
     """Return the cursors of what had a file's name before it, or is its beginning."""
-    apart = {own.origin, *own.apart}
-    named = [
+    excluded = {later.origin, *later.apart}
+    namesakes = [
         cursor
-        for cursor in index.named(own.name)
-        if cursor.label == own.label and cursor.looked <= own.begun and not cursor.is_copy
+        for cursor in index.named(later.name)
+        if cursor.label == later.label and cursor.looked <= later.begun and not cursor.is_copy
     ]
-    found = [*index.of_origin(own.shares), *sorted(named, key=lambda c: -c.looked)[:EARLIER_MAX]]
-    return [cursor for cursor in found if cursor.origin not in apart]
+    candidates = [
+        *index.of_origin(later.shares),
+        *sorted(namesakes, key=lambda c: -c.looked)[:EARLIER_MAX],
+    ]
+    return [cursor for cursor in candidates if cursor.origin not in excluded]
 
 
 def report(
-    job: Job, begun: dict[str, bool], append: Callable[[Sequence[Event]], object]
+    job: Job, doubtful_by_origin: dict[str, bool], append: Callable[[Sequence[Event]], object]
 ) -> list[Repeats]:
     """Return what `find` does, and append an event for each, so that nothing is doubled without a
     word, whoever ingested it."""
-    found = find(job, begun)
-    if found:
-        append([_event(each) for each in found])
-    return found
+    repeats = find(job, doubtful_by_origin)
+    if repeats:
+        append([_event(repeat) for repeat in repeats])
+    return repeats
 
 
-def _event(found: Repeats) -> Event:
+def _event(repeat: Repeats) -> Event:
     return bookkeeping.event(
         bookkeeping.WATCH,
-        found.path,
+        repeat.path,
         level="WARN",
-        message=bookkeeping.repeated_words(found.lines),
-        data={"repeated_lines": found.lines},
+        message=bookkeeping.repeated_words(repeat.lines),
+        data={"repeated_lines": repeat.lines},
     )
 
 
-def find(job: Job, begun: dict[str, bool]) -> list[Repeats]:
+def find(job: Job, doubtful_by_origin: dict[str, bool]) -> list[Repeats]:
     """Return which of the files that were read from their beginnings, by their origins, repeat
     lines; of those that are said to be in doubt, lines that are not distinctive count, too."""
-    if not begun:
+    if not doubtful_by_origin:
         return []
     state, index = job.present()
-    own = [cursor for origin in begun for cursor in index.of_origin(origin)[:1]]
+    file_cursors = [
+        cursor for origin in doubtful_by_origin for cursor in index.of_origin(origin)[:1]
+    ]
     entries = [e for e in job.store.manifests.segments(state) if e.kind == "events"]
-    found = compare(job.connect, job.store.paths, entries, index, own)
-    return [f for f in found if f.timed or f.is_distinctive or begun[f.origin]]
+    repeats = compare(job.connect, job.store.paths, entries, index, file_cursors)
+    return [f for f in repeats if f.timed or f.is_distinctive or doubtful_by_origin[f.origin]]
 
 
 def compare(
@@ -98,7 +103,11 @@ def compare(
     files: list[Cursor],
 ) -> list[Repeats]:
     """Compare the rows of files with those of earlier ones; return what is repeated, by file."""
-    pairs = [(own.origin, was.origin) for own in files for was in earlier(index, own)]
+    pairs = [
+        (file_cursor.origin, was.origin)
+        for file_cursor in files
+        for was in earlier(index, file_cursor)
+    ]
     if not pairs or not entries:
         return []
     rows = f"SELECT * FROM ({segment_sql.rows_sql(paths, entries)}) WHERE origin IN (SELECT unnest"
@@ -115,14 +124,16 @@ def compare(
             list(text ORDER BY position)[:{_SAMPLE}]
         FROM twice GROUP BY origin"""
     with closing(connect().cursor()) as cursor:
-        answer = cursor.execute(query, [list(side) for side in zip(*pairs, strict=True)]).fetchall()
-    names = {own.origin: own.name for own in files}
+        answer = cursor.execute(
+            query, [list(origins) for origins in zip(*pairs, strict=True)]
+        ).fetchall()
+    names = {file_cursor.origin: file_cursor.name for file_cursor in files}
     return [
-        Repeats(names[origin], origin, lines, timed, tuple(positions or ()), _are_own(texts))
-        for origin, lines, timed, positions, texts in answer
+        Repeats(names[origin], origin, lines, timed, tuple(positions or ()), _are_own(line_texts))
+        for origin, lines, timed, positions, line_texts in answer
     ]
 
 
-def _are_own(texts: list[str]) -> bool:
+def _are_own(lines: list[str]) -> bool:
     """Whether no two files are likely to share these lines."""
-    return is_distinctive("".join(f"{text}\n" for text in texts).encode("utf-8", "replace"))
+    return is_distinctive("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))

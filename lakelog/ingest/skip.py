@@ -37,9 +37,9 @@ def skip_to_ends(job: Job, files: Sequence[FileState], roots: list[str]) -> None
                 with suppress(OSError), closing(Source(file.path)) as source:
                     start = resolver.resolve(source)
                     if isinstance(start, Start) and start.replaced is None:
-                        at = _at_end(source, start)
-                        resolver.apply(start, at)
-                        moves.append((start, at))
+                        cursor = _at_end(source, start)
+                        resolver.apply(start, cursor)
+                        moves.append((start, cursor))
             # Another process was faster: what is known now is looked up again.
             with suppress(CursorMoved):
                 if moves:
@@ -64,8 +64,8 @@ def _at_end(source: Source, start: Start) -> Cursor:
     place, crc = 0, None
     if source.compression:
         crc = 0
-        while piece := source.read(_PIECE):
-            crc, place = zlib.crc32(piece, crc), place + len(piece)
+        while block := source.read(_PIECE):
+            crc, place = zlib.crc32(block, crc), place + len(block)
     else:
         near = max(source.size - _NEAR, 0)
         source.seek(near)

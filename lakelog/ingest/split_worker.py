@@ -19,9 +19,9 @@ import orjson
 from lakelog.files import splits
 from lakelog.files.source import Chunk
 from lakelog.formats import jsonl
+from lakelog.formats.uniform.typed_payloads import TypedPayloads
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.transform import Transformer
-from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.segments import arrays, connection, typed
 from lakelog.store import bootstrap, disk, entry
 
@@ -40,8 +40,8 @@ class Worker:
         engine = connection.connect(store.paths, store.settings)
         engine.execute("SET threads = 1")  # the others are for other processes
         # What the process beside learnt of a long chunk is proved on a shorter one.
-        schemas = [typed.decode(text) for text in load["schemas"]]
-        payloads = TypedPayloads(engine, lambda: schemas, least=0) if schemas else None
+        schemas = [typed.decode(schema_json) for schema_json in load["schemas"]]
+        payloads = TypedPayloads(engine, lambda: schemas, lines_min=0) if schemas else None
         self._transformer = Transformer(
             engine, jsonl.FORM, load["origin"], source=load["source"], payloads=payloads
         )
@@ -59,7 +59,7 @@ class Worker:
                 segments.add(result.table, result.fields)
                 events += result.lines
                 arrivals += int(arrays.arrived(result.table).sum())
-            entries = [entry.to_json(each) for each in segments.write()]
+            entries = [entry.to_json(segment_entry) for segment_entry in segments.write()]
         return {"entries": entries, "events": events, "arrivals": arrivals, "crc": crc}
 
     def _chunks(self, base: int, end: int) -> Iterator[Chunk]:

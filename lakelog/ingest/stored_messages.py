@@ -50,7 +50,7 @@ def drop_stored(job: Job, state: Manifest, stream: str, result: ChunkResult) -> 
             names = ("origin", "position", "line")
             table = pa.table({name: [getattr(bad, name) for bad in result.bad] for name in names})
             stays = _places(cursor, stream, rows, table, "hash(line)")
-            result.bad = [result.bad[at] for at in stays]
+            result.bad = [result.bad[number] for number in stays]
             before -= len(result.bad)
     return before
 
@@ -61,7 +61,7 @@ def _places(cursor: Any, stream: str, rows: str, table: pa.Table, content: str) 
     place = f"regexp_replace(substr(origin, {len(stream) + 1}), '^#[0-9a-f]+', '')"
     cursor.register("read_again", table.append_column("nth", pa.array(range(table.num_rows))))
     low, high = (f"(SELECT {name}(position) FROM read_again)" for name in ("min", "max"))
-    found = cursor.execute(
+    matches = cursor.execute(
         f"""WITH stored AS (SELECT {place} AS place, position, {content} AS content
             FROM ({rows}) WHERE starts_with(origin, $1) AND position BETWEEN {low} AND {high})
         SELECT nth FROM (SELECT nth, {place} AS place, position, {content} AS content
@@ -69,4 +69,4 @@ def _places(cursor: Any, stream: str, rows: str, table: pa.Table, content: str) 
         [stream],
     ).fetchall()
     cursor.unregister("read_again")
-    return [nth for (nth,) in found]
+    return [nth for (nth,) in matches]

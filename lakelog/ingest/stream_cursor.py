@@ -87,14 +87,14 @@ _NAMES = tuple(member.name for member in fields(StreamCursor)[1:])
 
 def of_state(store: Store, state: Manifest) -> dict[str, StreamCursor]:
     """Return the stream cursors of a state by key. Raises DamagedManifest."""
-    found = store.manifests.read_records(state, WHAT, StreamCursor.from_entry)
-    return {cursor.key: cursor for cursor in found}
+    records = store.manifests.read_records(state, WHAT, StreamCursor.from_entry)
+    return {cursor.key: cursor for cursor in records}
 
 
 def thinned(marks: Sequence[Mark]) -> tuple[Mark, ...]:
     """Return the newest of marks, given from the oldest on, the first, and between them ever fewer
     the older they are: some 20 of a million."""
-    kept = dict[int, Mark]()
+    newest = dict[int, Mark]()
     for mark in marks:
-        kept.setdefault((marks[-1].number - mark.number).bit_length(), mark)
-    return tuple(kept.values())
+        newest.setdefault((marks[-1].number - mark.number).bit_length(), mark)
+    return tuple(newest.values())

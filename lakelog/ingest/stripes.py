@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.formats import encoded, windows_1252
 from lakelog.ingest.records import Records
@@ -29,28 +29,28 @@ LINES, BYTES = 8192, 4 << 20
 def frame(lines: list[bytes], origin: str) -> wal.Frame:
     """Return events as a frame of a WAL: rows are made of frames in one place, for appended and
     for parsed events."""
-    text = b"\n".join(lines) + b"\n"
-    payload = zstandard.ZstdCompressor(level=1).compress(text)
-    return wal.Frame(origin, 0, len(lines), wal.KEYED, 0, 0, len(text), payload)
+    body = b"\n".join(lines) + b"\n"
+    payload = zstandard.ZstdCompressor(level=1).compress(body)
+    return wal.Frame(origin, 0, len(lines), wal.KEYED, 0, 0, len(body), payload)
 
 
-def matching(lines: pa.Array, regex: str) -> Any:
+def matching(lines: pa.Array, regex: str) -> np.ndarray:
     """The indexes of lines that a regex matches."""
     return np.flatnonzero(np.asarray(pc.match_substring_regex(lines, regex)))
 
 
-def untimed_positions(table: pa.Table, now: datetime) -> Any:
+def untimed_positions(table: pa.Table, ingest_time: datetime) -> np.ndarray:
     """The positions of rows without a time of their own, to which the query gave that of ingest."""
-    # The query set the very value `now`, with microseconds; a line with the same time is as good
-    # as untimed.
-    blank = pc.equal(table["time"], pa.scalar(now, table["time"].type))
+    # The query set the very value `ingest_time`, with microseconds; a line with the same time is as
+    # good as untimed.
+    blank = pc.equal(table["time"], pa.scalar(ingest_time, table["time"].type))
     return np.asarray(table["position"].filter(blank))
 
 
 def stripe(lines: pa.Table) -> int:
     """The number of lines that one thread of the engine processes at a time."""
-    most = int(BYTES * lines.num_rows // max(lines.nbytes, 1))
-    return max(1, min(LINES, most))
+    lines_max = int(BYTES * lines.num_rows // max(lines.nbytes, 1))
+    return max(1, min(LINES, lines_max))
 
 
 def in_order(tables: list[pa.Table | None]) -> pa.Table | None:
@@ -69,33 +69,33 @@ def valid_text(
 
     With `blank` the older ones are, too. What is said to be in an `encoding` is decoded.
     """
-    parts = (
+    columns = (
         [chunk_records.lines]
         if chunk_records.more is None
         else [chunk_records.lines, chunk_records.more]
     )
-    if encoding and not all(_is_ascii(part) and not _has_escapes(part) for part in parts):
-        return *_decoded(parts, encoding), []
+    if encoding and not all(_is_ascii(column) and not _has_escapes(column) for column in columns):
+        return *_decoded(columns, encoding), []
     try:
         # Arrow validates at memory speed; Python looks at records only where that fails.
-        for part in parts:
-            if not _is_ascii(part):
-                part.validate(full=True)
+        for column in columns:
+            if not _is_ascii(column):
+                column.validate(full=True)
     except pa.ArrowInvalid:
-        return _recoded(parts, blank)
-    return parts[0], parts[1] if len(parts) > 1 else None, []
+        return _recoded(columns, blank)
+    return columns[0], columns[1] if len(columns) > 1 else None, []
 
 
-def _decoded(parts: list[pa.Array], encoding: str) -> tuple[pa.Array, pa.Array | None]:
+def _decoded(columns: list[pa.Array], encoding: str) -> tuple[pa.Array, pa.Array | None]:
     """Records of an encoding as UTF-8; each as a whole, as its characters may depend on those
     before."""
-    raw = [part.view(pa.large_binary()).to_pylist() for part in parts]
+    raw = [column.view(pa.large_binary()).to_pylist() for column in columns]
     if len(raw) == 1:
-        texts = [encoded.decoded(line, encoding) for line in raw[0]]
-        return pa.array(texts, pa.large_binary()).view(pa.large_string()), None
+        values = [encoded.decoded(line, encoding) for line in raw[0]]
+        return pa.array(values, pa.large_binary()).view(pa.large_string()), None
     split = [_split(encoded.decoded(a + b, encoding)) for a, b in zip(*raw, strict=True)]
-    lines, more = (pa.array(texts, pa.large_binary()) for texts in zip(*split, strict=True))
-    return lines.view(pa.large_string()), more.view(pa.large_string())
+    lines, continued = (pa.array(values, pa.large_binary()) for values in zip(*split, strict=True))
+    return lines.view(pa.large_string()), continued.view(pa.large_string())
 
 
 def _split(record: bytes) -> tuple[bytes, bytes]:
@@ -104,22 +104,22 @@ def _split(record: bytes) -> tuple[bytes, bytes]:
     return record[:end], record[end:]
 
 
-def _recoded(parts: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array | None, list[int]]:
+def _recoded(columns: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array | None, list[int]]:
     """As `valid_text`, where some record is not UTF-8; records are recoded as a whole."""
     older = list[int]()
-    raw = [part.view(pa.large_binary()).to_pylist() for part in parts]
-    for index, texts in enumerate(zip(*raw, strict=True)):
-        record = b"".join(texts)
+    raw = [column.view(pa.large_binary()).to_pylist() for column in columns]
+    for index, values in enumerate(zip(*raw, strict=True)):
+        record = b"".join(values)
         if _is_whole(record):
             continue
         # Blanked, a record gives no row, and so is left to the exact rule.
-        text = b"" if blank else windows_1252.recoded(record) or b""
-        older += [index] if text else []
+        recoded = b"" if blank else windows_1252.recoded(record) or b""
+        older += [index] if recoded else []
         if len(raw) > 1:
-            raw[0][index], raw[1][index] = _split(text)
+            raw[0][index], raw[1][index] = _split(recoded)
         else:
-            raw[0][index] = text
-    arrays = [pa.array(texts, pa.large_binary()).view(pa.large_string()) for texts in raw]
+            raw[0][index] = recoded
+    arrays = [pa.array(values, pa.large_binary()).view(pa.large_string()) for values in raw]
     return arrays[0], arrays[1] if len(arrays) > 1 else None, older
 
 
@@ -132,8 +132,8 @@ def mark_encoding(table: pa.Table, places: set[int]) -> pa.Table:
         if data.startswith("{") and not ('"encoding"' in data and "encoding" in json.loads(data)):
             comma = "" if data == "{}" else ","
             column[row] = f'{data[:-1]}{comma}"encoding":"{windows_1252.MARK}"}}'
-    at = table.schema.get_field_index("data")
-    return table.set_column(at, "data", pa.array(column, table["data"].type))
+    column_index = table.schema.get_field_index("data")
+    return table.set_column(column_index, "data", pa.array(column, table["data"].type))
 
 
 def without_nul_ids(rows: pa.Table) -> pa.Table:

@@ -43,18 +43,20 @@ class TailKeys:
         }
         # Of a part that is sealed, if only partly, nothing counts: a rollback may have taken away
         # what was sealed, and then its ids are free again.
-        parts = [part for part in self._parts if part.frames <= frames.keys()]
-        if len(parts) >= _PARTS:
-            whole = frozenset().union(*(part.frames for part in parts))
-            keys = identity_run.merge([part.keys for part in parts])
-            parts = [_Part(whole, identity_run.sort_keys(*keys))]
-        read = frozenset().union(*(part.frames for part in parts))
-        if fresh := [frame for place, frame in frames.items() if place not in read]:
+        current_parts = [
+            keys_part for keys_part in self._parts if keys_part.frames <= frames.keys()
+        ]
+        if len(current_parts) >= _PARTS:
+            whole = frozenset().union(*(keys_part.frames for keys_part in current_parts))
+            keys = identity_run.merge([keys_part.keys for keys_part in current_parts])
+            current_parts = [_Part(whole, identity_run.sort_keys(*keys))]
+        known_frames = frozenset().union(*(keys_part.frames for keys_part in current_parts))
+        if fresh := [frame for place, frame in frames.items() if place not in known_frames]:
             table = rows.events(connect(), fresh)
             keys = identity_run.sort_keys(*rows.key_arrays(table["key"].drop_null()))
-            parts.append(_Part(frozenset(frames.keys() - read), keys))
-        self._parts = parts
-        return [part.keys for part in parts if len(part.keys[0])]
+            current_parts.append(_Part(frozenset(frames.keys() - known_frames), keys))
+        self._parts = current_parts
+        return [keys_part.keys for keys_part in current_parts if len(keys_part.keys[0])]
 
 
 def _pending(tail: Tail, store: Store, branch: str) -> dict[str, list[wal.Frame]]:
@@ -65,6 +67,6 @@ def _pending(tail: Tail, store: Store, branch: str) -> dict[str, list[wal.Frame]
         return {w: pick(group, marks.get(w, -1))[0] for w, group in files.items()}
 
 
-def overlap(some: list[Any], others: list[Any]) -> bool:
+def overlap(some: list[Any], other_runs: list[Any]) -> bool:
     """Whether a key of sorted ones is among others."""
-    return any(bool(identity_run.contains(keys, *o).any()) for keys in some for o in others)
+    return any(bool(identity_run.contains(keys, *o).any()) for keys in some for o in other_runs)

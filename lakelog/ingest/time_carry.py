@@ -34,14 +34,14 @@ else:
 class Untimed:
     """The rows of a chunk to which no format gave a time: they have `now`, that of ingest."""
 
-    def __init__(self, now: datetime) -> None:
-        self.now = now
+    def __init__(self, ingest_time: datetime) -> None:
+        self.now = ingest_time
         self.positions: list[Any] = []
         """The positions of rows that get the time of the row before."""
         self.timed: list[Any] = []
         """The indexes of lines that begin with a time, which the exact rule reads."""
 
-    def take(self, rows: pa.Table, lines: pa.Array, places: Any) -> pa.Table:
+    def take(self, rows: pa.Table, lines: pa.Array, places: np.ndarray) -> pa.Table:
         """Sort out the untimed rows of the lines at some places; return the rows that stay."""
         blank = stripes.untimed_positions(rows, self.now)
         if not len(blank):
@@ -76,25 +76,29 @@ class TimeCarry:
         self._last: int | None = None
         self._orders.add(self._known(0, before))
 
-    def in_files(self, chunk: Chunk, starts: Any, index: Any) -> Generator[int, None, None]:
+    def in_files(
+        self, chunk: Chunk, starts: np.ndarray, index: np.ndarray
+    ) -> Generator[int, None, None]:
         """Yield the indexes of records one by one; while one is parsed, days and months are read in
         the order that the dates of its file have."""
         if not self._form.traits.styles:
             yield from index.tolist()
             return
-        for number, part in enumerate(np.split(index, np.searchsorted(starts[index], chunk.seams))):
-            orders, known = self._orders, b""
+        for number, file_index in enumerate(
+            np.split(index, np.searchsorted(starts[index], chunk.seams))
+        ):
+            orders, preceding = self._orders, b""
             if self._files:
                 # the first part is empty where the first file is one of the seams
                 place = (0, *chunk.seams)[number]
-                orders, known = DateOrders(), self._files.get(place, b"")
-                orders.add(self._known(place, known))
-            lows, highs = starts[part], starts[part + 1]
+                orders, preceding = DateOrders(), self._files.get(place, b"")
+                orders.add(self._known(place, preceding))
+            lows, highs = starts[file_index], starts[file_index + 1]
             highs = np.minimum(highs, lows + leading_times.HEAD)
             spans = zip(lows.tolist(), highs.tolist(), strict=True)
             orders.add(chunk.text[low:high] for low, high in spans)
             with leading_times.settled(orders):
-                yield from part.tolist()
+                yield from file_index.tolist()
 
     def _known(self, place: int, before: bytes) -> list[bytes]:
         """Lines that were read earlier of the file that begins at a place."""
@@ -106,18 +110,18 @@ class TimeCarry:
         places = np.asarray(table["position"])
         times = arrays.numbers(table["time"]).copy()
         blank = np.isin(places, np.concatenate(untimed)) if untimed else places < 0
-        own = ~(blank | arrays.arrived(table))
+        has_time = ~(blank | arrays.arrived(table))
         # Files of a group are filled one by one: the time of one says nothing about the next.
         files = self._files or {int(places[0]): self._before}
         starts = np.searchsorted(places, np.fromiter(files, np.int64)).tolist()
         for start, stop, place in zip(starts, [*starts[1:], len(times)], files, strict=True):
             if blank[start:stop].any():
-                last = self._last
-                if last is None:
-                    last = self._last_time_in(place if self._files else 0, files[place])
-                _fill(times[start:stop], blank[start:stop], own[start:stop], last)
-        if not self._files and own.any():
-            self._last = int(times[np.flatnonzero(own)[-1]])
+                last_time = self._last
+                if last_time is None:
+                    last_time = self._last_time_in(place if self._files else 0, files[place])
+                _fill(times[start:stop], blank[start:stop], has_time[start:stop], last_time)
+        if not self._files and has_time.any():
+            self._last = int(times[np.flatnonzero(has_time)[-1]])
         if not blank.any():
             return table
         place = table.schema.get_field_index("time")
@@ -138,11 +142,11 @@ class TimeCarry:
         return None
 
 
-def _fill(times: np.ndarray, blank: np.ndarray, own: np.ndarray, before: int | None) -> None:
-    """Set times that are blank to the last one before them that is its row's `own`, in place."""
-    timed = np.flatnonzero(own)
-    first = before if before is not None else int(times[timed[0]]) if len(timed) else None
+def _fill(times: np.ndarray, blank: np.ndarray, has_time: np.ndarray, before: int | None) -> None:
+    """Set times that are blank to the last one before them that a row has itself, in place."""
+    timed = np.flatnonzero(has_time)
+    first_time = before if before is not None else int(times[timed[0]]) if len(timed) else None
     # the last timed row up to each, or -1 for a time from before these rows
-    last = np.maximum.accumulate(np.where(own, np.arange(len(times)), -1))
-    filled = blank if first is not None else blank & (last >= 0)
-    times[filled] = np.where(last < 0, first or 0, times[last])[filled]
+    last_timed = np.maximum.accumulate(np.where(has_time, np.arange(len(times)), -1))
+    filled = blank if first_time is not None else blank & (last_timed >= 0)
+    times[filled] = np.where(last_timed < 0, first_time or 0, times[last_timed])[filled]

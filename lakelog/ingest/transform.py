@@ -20,12 +20,12 @@ from lakelog.files.holes import visible
 from lakelog.files.source import CHUNK, SHORT, Chunk
 from lakelog.formats import bulk, mixture, sqltext, windows_1252
 from lakelog.formats.format import Format
-from lakelog.formats.uniform_lines import TEXT_BYTES, UniformLines
+from lakelog.formats.uniform.typed_payloads import TypedPayloads
+from lakelog.formats.uniform.uniform_lines import UniformLines
 from lakelog.ingest import stripes
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
-from lakelog.ingest.typed_payloads import TypedPayloads
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, rows, segment, sql, typed
 from lakelog.segments.typed_rows import FieldColumns
@@ -80,9 +80,9 @@ class ChunkResult:
 
     def finish(self) -> ChunkResult:
         """Parse the remaining lines one by one."""
-        rest, self.rest = self.rest, None
-        if rest is not None:
-            self.table = rest()
+        parse_rest, self.rest = self.rest, None
+        if parse_rest is not None:
+            self.table = parse_rest()
         return self
 
 
@@ -165,14 +165,14 @@ class Transformer:
         """Return the result of a chunk whose lines are all spelled alike, of any other None."""
         self._plan(chunk)
         lines, starts = chunk.lines
-        found = Records(lines, None, starts, len(chunk.data))
-        if self._uniform is None or stripes.valid_text(found, blank=False)[0] is not lines:
+        chunk_records = Records(lines, None, starts, len(chunk.data))
+        if self._uniform is None or stripes.valid_text(chunk_records, blank=False)[0] is not lines:
             return None
-        tables, others = self._by_layout(chunk, found, datetime.now(UTC))
+        tables, unread = self._by_layout(chunk, chunk_records, datetime.now(UTC))
         fields = self._payloads.fields if self._payloads else None
-        if len(others):
+        if len(unread):
             return None
-        return ChunkResult(tables[0], lines=len(lines), length=found.length, fields=fields)
+        return ChunkResult(tables[0], lines=len(lines), length=chunk_records.length, fields=fields)
 
     def rows_of(self, events: list[dict[str, Any]], places: list[int]) -> pa.Table | None:
         """Turn parsed events into rows. Raises InvalidEvent."""
@@ -180,32 +180,34 @@ class Transformer:
 
     def _by_sql(
         self, chunk_records: Records, chunk: Chunk, untimed: Untimed, older: set[int]
-    ) -> tuple[list[pa.Table | None], Any]:
+    ) -> tuple[list[pa.Table | None], np.ndarray]:
         """Parse by SQL: first lines like the file's first ones, then all others, then those of
         other styles.
 
         Returns their rows and the indexes of the remaining records; adds to `untimed` the rows
         without a time, to `older` the positions of records in an older encoding.
         """
-        queries, now = self._plan(chunk), untimed.now
+        queries, ingest_time = self._plan(chunk), untimed.now
         tables: list[pa.Table | None] = []
         count = len(chunk_records.lines)
         remaining = np.arange(count, dtype=np.int64)
-        many = self._traits.many
-        few = 0 if many and chunk_records.length > _FEW_BYTES else FEW
-        if count <= few:
+        has_many = self._traits.many
+        few_lines = 0 if has_many and chunk_records.length > _FEW_BYTES else FEW
+        if count <= few_lines:
             return tables, remaining
         # Text that is not UTF-8 would fail the query for all lines of the chunk.
         encoding = self._traits.encoding
-        lines, more, recoded = stripes.valid_text(chunk_records, blank=many, encoding=encoding)
+        lines, continued, recoded = stripes.valid_text(
+            chunk_records, blank=has_many, encoding=encoding
+        )
         if self._uniform is not None and lines is chunk_records.lines:
-            tables, remaining = self._by_layout(chunk, chunk_records, now)
-            if len(remaining) <= few:
+            tables, remaining = self._by_layout(chunk, chunk_records, ingest_time)
+            if len(remaining) <= few_lines:
                 return tables, remaining
         table = pa.table({"line": lines, "position": arrays.integers(np.arange(count))})
         if joins(self._form) or self._traits.styles:
             table = table.append_column(
-                "more", pa.nulls(count, pa.string()) if more is None else more
+                "more", pa.nulls(count, pa.string()) if continued is None else continued
             )
         places = chunk_records.starts + chunk.base
         older |= {int(places[index]) for index in recoded}
@@ -217,10 +219,10 @@ class Transformer:
             styled_rows, styled = self._by_styles(table, styled, places, untimed)
             tables += styled_rows
         for query in list(queries):
-            if len(remaining) <= (4 * FEW if tables else few):
+            if len(remaining) <= (4 * FEW if tables else few_lines):
                 break
             before = len(remaining)
-            rows_, remaining = self._run(query, table, remaining, places, now)
+            rows_, remaining = self._run(query, table, remaining, places, ingest_time)
             if self._traits.carries:
                 rows_ = untimed.take(rows_, lines, places)
             tables.append(rows_)
@@ -230,8 +232,8 @@ class Transformer:
         if self._traits.styles and not likely and len(remaining) > 4 * FEW:
             styled_rows, remaining = self._by_styles(table, remaining, places, untimed)
             tables += styled_rows
-        left = [part for part in (styled, *untimed.timed) if len(part)]
-        return tables, np.sort(np.concatenate([remaining, *left])) if left else remaining
+        unparsed = [indexes for indexes in (styled, *untimed.timed) if len(indexes)]
+        return tables, np.sort(np.concatenate([remaining, *unparsed])) if unparsed else remaining
 
     def _plan(self, chunk: Chunk) -> list[str]:
         """Return the queries for lines like those of the first chunk, the cheapest first: lines of
@@ -243,17 +245,19 @@ class Transformer:
         return self._queries
 
     def _by_layout(
-        self, chunk: Chunk, chunk_records: Records, now: datetime
-    ) -> tuple[list[pa.Table | None], Any]:
+        self, chunk: Chunk, chunk_records: Records, ingest_time: datetime
+    ) -> tuple[list[pa.Table | None], np.ndarray]:
         """Cut lines that are spelled alike; return their rows and the indexes of the others."""
         assert self._uniform is not None
         starts, remaining = chunk_records.starts, np.arange(len(chunk_records.lines))
-        text = chunk.text[: chunk_records.length]
-        columns_of = self._payloads.columns(self._uniform, text, starts) if self._payloads else None
-        found = self._uniform.rows(self._beside, text, starts, columns_of)
-        if found is None:
+        content = chunk.text[: chunk_records.length]
+        columns_of = (
+            self._payloads.columns(self._uniform, content, starts) if self._payloads else None
+        )
+        cut_rows = self._uniform.rows(self._beside, content, starts, columns_of)
+        if cut_rows is None:
             return [], remaining
-        columns, index = found
+        columns, index = cut_rows
         if self._payloads:
             self._payloads.judge(columns)
         # As with queries: what leaves most lines costs more than it saves.
@@ -267,12 +271,12 @@ class Transformer:
             source = columns.schema.get_field_index("source")
             columns = columns.set_column(source, "source", arrays.repeated(self._source, count))
         places = arrays.integers(starts[index] + chunk.base)
-        rest = np.setdiff1d(remaining, index, assume_unique=True)
-        return [self._finish(columns.append_column("position", places), now)], rest
+        unread = np.setdiff1d(remaining, index, assume_unique=True)
+        return [self._finish(columns.append_column("position", places), ingest_time)], unread
 
     def _by_styles(
-        self, table: pa.Table, remaining: Any, places: Any, untimed: Untimed
-    ) -> tuple[list[pa.Table], Any]:
+        self, table: pa.Table, remaining: np.ndarray, places: np.ndarray, untimed: Untimed
+    ) -> tuple[list[pa.Table], np.ndarray]:
         """Parse lines of other styles; return their rows and the indexes of the remaining lines.
 
         Records of many lines, and lines that styles must not match, are left to the exact rule.
@@ -284,21 +288,28 @@ class Transformer:
         pick = pc.fill_null(pc.equal(pc.binary_length(lines["more"]), 0), True)
         pick = pc.and_not(pick, pc.match_substring_regex(lines["line"], self._traits.left_out))
         mask = np.asarray(pick)
-        rest, tables = remaining[mask], []
+        unread, tables = remaining[mask], []
         for style in self._traits.styles:
-            if len(rest) <= 4 * FEW:
+            if len(unread) <= 4 * FEW:
                 break
             # of most programs there is no line, which is sooner seen than a query is planned
             head = style.traits.head
-            if head and not len(stripes.matching(table["line"].take(arrays.integers(rest)), head)):
+            if head and not len(
+                stripes.matching(table["line"].take(arrays.integers(unread)), head)
+            ):
                 continue
-            rows_, rest = self._run(style.QUERY, table, rest, places, untimed.now)
+            rows_, unread = self._run(style.QUERY, table, unread, places, untimed.now)
             tables.append(untimed.take(rows_, table["line"], places))
-        return tables, np.sort(np.concatenate([remaining[~mask], rest]))
+        return tables, np.sort(np.concatenate([remaining[~mask], unread]))
 
     def _run(
-        self, query: str, lines: pa.Table, index: Any, places: Any, now: datetime
-    ) -> tuple[pa.Table, Any]:
+        self,
+        query: str,
+        lines: pa.Table,
+        index: np.ndarray,
+        places: np.ndarray,
+        ingest_time: datetime,
+    ) -> tuple[pa.Table, np.ndarray]:
         """Run a query over some lines; return the rows it gave and the lines it left.
 
         A query whose lines hold many events counts them from 0 in a column `nth`.
@@ -311,9 +322,9 @@ class Transformer:
             if zone := self._traits.zone:
                 cursor.execute(f"SET TimeZone = {sql.literal(zone)}")  # of this cursor alone
             # DuckDB scans one Arrow batch per thread: one large batch would use one core.
-            parts = table.to_batches(max_chunksize=stripes.stripe(table))
-            cursor.register("lines", pa.Table.from_batches(parts, table.schema))
-            parameters: dict[str, Any] = {"now": now} if "$now" in query else {}
+            batches = table.to_batches(max_chunksize=stripes.stripe(table))
+            cursor.register("lines", pa.Table.from_batches(batches, table.schema))
+            parameters: dict[str, Any] = {"now": ingest_time} if "$now" in query else {}
             if self._source is not None:
                 query = f"SELECT * REPLACE (coalesce(source, $label) AS source) FROM ({query})"
                 parameters["label"] = self._source
@@ -327,35 +338,38 @@ class Transformer:
         if pc.any(slow).as_py():
             decided = decided.filter(pc.invert(slow))
         decided = stripes.without_nul_ids(decided.drop_columns(["slow"]))
-        at = arrays.numbers(decided["position"])
+        line_numbers = arrays.numbers(decided["position"])
         is_decided = np.zeros(count, dtype=bool)
-        is_decided[at] = True
-        where = places[at]
+        is_decided[line_numbers] = True
+        positions = places[line_numbers]
         if "nth" in decided.column_names:
-            where = where + arrays.numbers(decided["nth"])
+            positions = positions + arrays.numbers(decided["nth"])
         column = decided.schema.get_field_index("position")
-        decided = decided.set_column(column, "position", arrays.integers(where))
+        decided = decided.set_column(column, "position", arrays.integers(positions))
         # Events of a document are numbered in order, but the engine returns them in any.
-        if "nth" in decided.column_names and (np.diff(where) < 0).any():
+        if "nth" in decided.column_names and (np.diff(positions) < 0).any():
             decided = decided.sort_by("position")
-        return self._finish(decided, now), index[~is_decided[index]]
+        return self._finish(decided, ingest_time), index[~is_decided[index]]
 
-    def _finish(self, table: pa.Table, now: datetime) -> pa.Table:
+    def _finish(self, table: pa.Table, ingest_time: datetime) -> pa.Table:
         """Add the columns that every row of this run shares."""
         count = table.num_rows
-        stamp = arrays.times(np.full(count, arrays.micros(now)))
+        stamp = arrays.times(np.full(count, arrays.micros(ingest_time)))
         table = table.append_column("ingested_at", stamp)
         table = table.append_column("origin", arrays.repeated(self._origin, count))
         place = table.schema.get_field_index("time")  # the engine may call UTC another name
         return table.set_column(place, "time", table["time"].cast(stamp.type)).select(
-            [*_ORDER, *(name for name in (typed.COLUMN, TEXT_BYTES) if name in table.column_names)]
+            [
+                *_ORDER,
+                *(name for name in (typed.COLUMN, typed.TEXT_BYTES) if name in table.column_names),
+            ]
         )
 
     def _exact(
         self,
         chunk: Chunk,
-        starts: Any,
-        slow: Any,
+        starts: np.ndarray,
+        slow: np.ndarray,
         result: ChunkResult,
         untimed: Untimed,
         older: set[int],
@@ -370,10 +384,10 @@ class Transformer:
             for index in indexes:
                 start, stop = int(starts[index]), int(starts[index + 1])
                 line = chunk.text[start:stop]
-                text = line.strip().removeprefix(BOM)
-                if text:
+                stripped = line.strip().removeprefix(BOM)
+                if stripped:
                     try:
-                        events, is_older = self._events(line if untrimmed else text)
+                        events, is_older = self._events(line if untrimmed else stripped)
                         older |= {chunk.base + start} if is_older else set()
                         # Before encoding: the markers of times are no values of an event.
                         if mixture.uncarry(events):
@@ -382,15 +396,15 @@ class Transformer:
                         good += encode(labelled).lines
                         # Positions must be unique within a file, and stable: events are counted
                         # from the start of their line.
-                        many = places_of(line) if places_of else range(len(events))
-                        places += [chunk.base + start + offset for offset in many]
+                        offsets = places_of(line) if places_of else range(len(events))
+                        places += [chunk.base + start + offset for offset in offsets]
                     except InvalidEvent as error:
                         result.bad.append(self._bad(chunk, start, error.reason, line))
         untimed.positions += [carried] if carried else []
         return self._rows(good, places, untimed.now)
 
     def _conforming(
-        self, table: pa.Table | None, chunk: Chunk, starts: Any, result: ChunkResult
+        self, table: pa.Table | None, chunk: Chunk, starts: np.ndarray, result: ChunkResult
     ) -> pa.Table | None:
         """Make lines whose event breaches a contract bad lines; return the other rows."""
         if not self._conformance or table is None or not table.num_rows:
@@ -403,10 +417,10 @@ class Transformer:
         counts = np.bincount(index)
         stays = np.ones(len(places), dtype=bool)
         for row, reason in sorted(reasons.items()):
-            at = int(index[row])
+            line_number = int(index[row])
             # A line is ingested completely or not at all: one of several events stays.
-            if counts[at] == 1:
-                line = chunk.text[int(starts[at]) : int(starts[at + 1])]
+            if counts[line_number] == 1:
+                line = chunk.text[int(starts[line_number]) : int(starts[line_number + 1])]
                 # At the place of its event, where an audit and a replay look for it.
                 result.bad.append(self._bad(chunk, int(places[row]), reason, line))
                 stays[row] = False
@@ -419,32 +433,34 @@ class Transformer:
         try:
             return self._form.events(line), False
         except InvalidEvent:
-            text = None if self._traits.encoding else windows_1252.recoded(line)
+            recoded = None if self._traits.encoding else windows_1252.recoded(line)
             places = self._form.places
-            if text is None or (places is not None and places(line) != [0]):
+            if recoded is None or (places is not None and places(line) != [0]):
                 raise
             with contextlib.suppress(InvalidEvent):
-                events = self._form.events(text)
+                events = self._form.events(recoded)
                 if len(events) < 2:
                     return events, True
             raise
 
-    def _rows(self, lines: list[bytes], places: list[int], now: datetime) -> pa.Table | None:
+    def _rows(
+        self, lines: list[bytes], places: list[int], ingest_time: datetime
+    ) -> pa.Table | None:
         """Make rows of events as WAL lines."""
         if not lines:
             return None
         table = rows.events(self._beside, [stripes.frame(lines, self._origin)])
         table = table.drop_columns(["ingested_at", "origin", "writer", "sequence", "position"])
         table = table.append_column("position", arrays.integers(np.array(places, np.int64)))
-        return self._finish(table, now)
+        return self._finish(table, ingest_time)
 
     def _bad(self, chunk: Chunk, start: int, reason: str, line: bytes) -> RejectedLine:
         return RejectedLine(chunk.base + start, reason, readable(line), self._origin)
 
-    def _labelled(self, event: dict[str, Any], now: datetime) -> dict[str, Any]:
+    def _labelled(self, event: dict[str, Any], ingest_time: datetime) -> dict[str, Any]:
         """An event with the source of the file, and the time of ingest, where it has none."""
         if all(event.get(key) is None for key in sqltext.TIMES):
-            event["time"] = now
+            event["time"] = ingest_time
         if self._source is not None and event.get("source") is None:
             event["source"] = self._source
         return event
@@ -454,30 +470,30 @@ class Transformer:
         good: list[bytes] = []
         places: list[int] = []
         action: bulk.Action | None = None
-        now = datetime.now(UTC)
-        at = result.length = 0
+        ingest_time = datetime.now(UTC)
+        position = result.length = 0
         for number, line in enumerate(io.BytesIO(chunk.text)):
-            start, at = at, at + len(line)
-            text = line.strip().removeprefix(BOM)
-            if text and action is None:
-                action = bulk.action_of(text)
+            start, position = position, position + len(line)
+            stripped = line.strip().removeprefix(BOM)
+            if stripped and action is None:
+                action = bulk.action_of(stripped)
                 if action is not None:
                     # A delete has no document after it.
                     action = None if action[0] == "delete" else action
                 else:
                     reason = "a line without an action before it"
                     result.bad.append(self._bad(chunk, start, reason, line))
-            elif text and action is not None:
+            elif stripped and action is not None:
                 try:
-                    good += encode([self._labelled(bulk.join(action, text), now)]).lines
+                    good += encode([self._labelled(bulk.join(action, stripped), ingest_time)]).lines
                     places.append(chunk.base + start)
                 except InvalidEvent as error:
                     result.bad.append(self._bad(chunk, start, error.reason, line))
                 action = None
             # Up to here actions have their documents: one at the end waits for the next chunk.
             if action is None:
-                result.length, result.lines = at, number + 1
-        return self._rows(good, places, now)
+                result.length, result.lines = position, number + 1
+        return self._rows(good, places, ingest_time)
 
 
 def readable(line: bytes) -> str:

@@ -202,7 +202,7 @@ class Sealer:
                         branch=self._branch,
                         lake=store.lake_id,
                         hosts=hosts_by_key,
-                        begun=attempt.begun,
+                        pending_writes=attempt.begun,
                     )
                 )
         if any(f.flags & wal.QUARANTINED for f in frames):
@@ -218,7 +218,7 @@ class Sealer:
                     wal=notes,
                     branch=self._branch,
                     lake=store.lake_id,
-                    begun=attempt.begun,
+                    pending_writes=attempt.begun,
                 )
             )
 

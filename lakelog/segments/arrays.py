@@ -32,8 +32,8 @@ def integers(values: np.ndarray, present: np.ndarray | None = None) -> pa.Array:
 def numbers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """A column of int64 or of times, without nulls, as integers."""
     if isinstance(column, pa.ChunkedArray):
-        parts = [numbers(part) for part in column.chunks]
-        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int64), *parts])
+        chunks = [numbers(chunk) for chunk in column.chunks]
+        return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.int64), *chunks])
     if not len(column):
         return np.empty(0, np.int64)
     return np.frombuffer(column.buffers()[1], np.int64, len(column), column.offset * 8)
@@ -66,7 +66,7 @@ def texts(values: Sequence[str | None]) -> pa.Array:
     """Texts, null for None, as an Arrow array. Raises UnicodeEncodeError, TypeError."""
     plain: Any = () if None in values else values
     # Of texts in ASCII, as most are, the lengths are those of their bytes.
-    if plain and len(data := (text := "".join(plain)).encode()) == len(text):
+    if plain and len(data := (joined := "".join(plain)).encode()) == len(joined):
         ends = np.zeros(len(plain) + 1, np.int32)
         np.cumsum(np.fromiter(map(len, plain), np.int32, len(plain)), out=ends[1:])
         buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
@@ -84,8 +84,8 @@ def texts(values: Sequence[str | None]) -> pa.Array:
 
 def ends(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """Where each text of a column begins and ends in its buffer."""
-    at = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, column.offset * 4)
-    return at[:-1], at[1:]
+    offsets = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, column.offset * 4)
+    return offsets[:-1], offsets[1:]
 
 
 def characters(column: pa.Array) -> np.ndarray:
@@ -106,7 +106,7 @@ def spread(values: Sequence[str], counts: Sequence[int]) -> pa.Array:
     raw = [value.encode() for value in values]
     lengths = np.repeat(np.fromiter(map(len, raw), np.int32, len(raw)), counts)
     ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
-    data = b"".join(text * count for text, count in zip(raw, counts, strict=True))
+    data = b"".join(item * count for item, count in zip(raw, counts, strict=True))
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.string(), len(lengths), buffers)
 

@@ -73,8 +73,8 @@ class Filters:
             data = self._data(digest)
             ids, subjects = _SIZES.unpack_from(data, 8)
             start, size = (64, ids) if is_id else (64 + (ids + 7) // 8, subjects)
-            for value, at in pairs:
-                place = at * size >> 32
+            for value, position in pairs:
+                place = position * size >> 32
                 # The first bit alone tells half of the segments, of which a large lake has many.
                 is_set = size and data[start + (place >> 3)] >> (place & 7) & 1
                 if is_set and _holds(data, start, size, value):
@@ -138,7 +138,7 @@ def drop(paths: Paths, digests: Iterable[str]) -> None:
 
 def encode(table: pa.Table) -> bytes:
     """Return the filter of the columns id and subject of a table."""
-    sizes, parts = [], []
+    sizes, bodies = [], []
     for column in COLUMNS:
         hashed = hashes(table[column].combine_chunks())
         # Sized for the rows first, as counting distinct values exactly would need a sort: this
@@ -149,9 +149,9 @@ def encode(table: pa.Table) -> bytes:
         if distinct < 0.8 * len(hashed):
             bits = _fill(hashed, distinct)
         sizes.append(len(bits))
-        parts.append(np.packbits(bits, bitorder="little").tobytes())
+        bodies.append(np.packbits(bits, bitorder="little").tobytes())
     head = _HEAD.pack(b"LKB1", 0, *sizes).ljust(64, b"\0")
-    body = head[8:] + b"".join(parts)
+    body = head[8:] + b"".join(bodies)
     return b"LKB1" + struct.pack("<I", zlib.crc32(body)) + body
 
 
@@ -181,13 +181,13 @@ def hashes(values: pa.Array) -> np.ndarray:
     width = min(-(-max(longest, 1) // 8) * 8, _WIDTH)
     even = pc.ascii_rpad(ends.view(pa.large_string()), width, padding="\0")
     start = np.frombuffer(even.buffers()[1], np.int64)[even.offset]
-    words = np.frombuffer(even.buffers()[2], "<u8", len(raw) * width // 8, int(start))
+    halves = np.frombuffer(even.buffers()[2], "<u8", len(raw) * width // 8, int(start))
     # Padded to one width, all texts are one matrix of words: six steps for any number of rows. The
     # length goes in first, so that padding is told from zeros; words of padding alone are zero.
     mixed = lengths * np.uint64(_MIX)
     for number in range(_WIDTH // 8):
         if 8 * number < width:
-            mixed ^= words[number :: width // 8]
+            mixed ^= halves[number :: width // 8]
         mixed *= np.uint64(_MIX)
         mixed ^= mixed >> np.uint64(29)
     return mixed
@@ -206,9 +206,9 @@ def _holds(data: bytes, start: int, size: int, value: int) -> bool:
     """Whether all bits of one hash are set; the places are those of `_places`."""
     if not size:
         return False
-    at, step = value >> 32, (value & 0xFFFFFFFF) | 1
+    probe, step = value >> 32, (value & 0xFFFFFFFF) | 1
     for n in range(_HASHES):
-        place = ((at + n * step) & 0xFFFFFFFF) * size >> 32
+        place = ((probe + n * step) & 0xFFFFFFFF) * size >> 32
         if not data[start + (place >> 3)] >> (place & 7) & 1:
             return False
     return True

@@ -50,7 +50,7 @@ def choose(values: pa.Array, scale: float = 1) -> str:
     tried += [DICTIONARY] if repeats else []
     if len(tried) == 1:
         return tried[0]
-    return min(tried, key=lambda each: _estimate(values, each, scale))
+    return min(tried, key=lambda encoding: _estimate(values, encoding, scale))
 
 
 def are_few(values: pa.Array) -> bool:
@@ -65,10 +65,10 @@ def estimate(values: pa.Array, scale: float, level: int) -> float:
     return _estimate(values, DICTIONARY if is_list else choose(values, scale), scale, level)
 
 
-def sample(length: int, most: int) -> pa.Array:
-    """Return the numbers of about `most` rows of `length`, evenly, in runs of neighbours: what
+def sample(length: int, rows_max: int) -> pa.Array:
+    """Return the numbers of about `rows_max` rows of `length`, evenly, in runs of neighbours: what
     compresses well is often alike in rows that follow each other."""
-    runs = max(1, most // _RUN)
+    runs = max(1, rows_max // _RUN)
     if length <= runs * _RUN:
         return arrays.integers(np.arange(length))
     starts = (np.arange(runs) * (length / runs)).astype(np.int64)

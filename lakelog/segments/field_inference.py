@@ -60,32 +60,32 @@ class _Values:
         if value is None:
             self.nulls += 1
             return
-        kind = _kind(value)
-        self.kinds[kind] += 1
-        if kind == "float":
+        value_kind = _kind(value)
+        self.kinds[value_kind] += 1
+        if value_kind == "float":
             self.whole += value.endswith(".0")
-        elif kind == "object" and depth < typed.DEPTH_MAX:
+        elif value_kind == "object" and depth < typed.DEPTH_MAX:
             self.orders[tuple(dict.fromkeys(name for name, _ in value))] += 1
-            for name, each in value:
-                self.members.setdefault(name, _Values()).add(each, depth + 1)
-        elif kind == "list" and depth < typed.DEPTH_MAX:
+            for name, item in value:
+                self.members.setdefault(name, _Values()).add(item, depth + 1)
+        elif value_kind == "list" and depth < typed.DEPTH_MAX:
             self.elements = self.elements or _Values()
-            for each in value:
-                self.elements.add(each, depth + 1)
+            for item in value:
+                self.elements.add(item, depth + 1)
 
 
 def infer(payloads: Iterable[str], start: Schema | None = None) -> Schema | None:
     """Return a schema for these payloads that has the members of `start` as well; None where most
     of them are no objects."""
     root, spaces = _Values(), Counter[str]()
-    for text in payloads:
+    for payload in payloads:
         # Depth, digits and half surrogates that Python refuses: such rows stay text.
         try:
-            value = json.loads(text, object_pairs_hook=_Object, parse_float=_Float)
+            value = json.loads(payload, object_pairs_hook=_Object, parse_float=_Float)
         except (ValueError, RecursionError):
             continue
         root.add(value, 0)
-        match = _FIRST_COLON.match(text)
+        match = _FIRST_COLON.match(payload)
         spaces[match[1] if match else ""] += 1
     if not root.members:
         return start
@@ -110,77 +110,81 @@ def _kind(value: Any) -> str:
 
 def _members(values: _Values, start: tuple[Member, ...] = ()) -> tuple[Member, ...]:
     """Return the members of an object, the most frequent first to get a name."""
-    earlier = {each.name: each for each in start}
+    earlier = {member.name: member for member in start}
     by_name: dict[str, str] = {typed.fold(name): name for name in earlier}
     often = sorted(values.members, key=lambda name: -values.members[name].seen)
     # In a large sample a name that was there once is noise, and would cost a column.
-    least = 2 if values.kinds["object"] >= _LARGE else 1
-    often = [name for name in often[:LEAVES_MAX] if values.members[name].seen >= least]
+    seen_min = 2 if values.kinds["object"] >= _LARGE else 1
+    often = [name for name in often[:LEAVES_MAX] if values.members[name].seen >= seen_min]
     for name in filter(typed.is_name, often):
         by_name.setdefault(typed.fold(name), name)
-    objects, chosen = values.kinds["object"], dict[str, Member]()
+    objects, members = values.kinds["object"], dict[str, Member]()
     for name in by_name.values():
-        found, old = values.members.get(name), earlier.get(name)
-        if found is None:
-            chosen[name] = earlier[name]
+        seen_values, old = values.members.get(name), earlier.get(name)
+        if seen_values is None:
+            members[name] = earlier[name]
             continue
         # NULL is the more frequent of the two, and the other one stays text.
-        is_null = found.nulls > objects - found.seen
-        chosen[name] = _member(name, found, is_null, old)
-    return tuple(chosen[name] for name in _order(values, start, chosen.keys()))
+        is_null = seen_values.nulls > objects - seen_values.seen
+        members[name] = _member(name, seen_values, is_null, old)
+    return tuple(members[name] for name in _order(values, start, members.keys()))
 
 
 def _member(name: str, values: _Values, is_null: bool, old: Member | None = None) -> Member:
-    kind = _decide(values)
+    member_kind = _decide(values)
     if old is not None and values.kinds.total() == 0:
         return Member(name, old.kind, is_null, old.members)
-    if old is not None and old.kind != kind:
-        kind = "number" if {kind, old.kind} <= _NUMBERS else "json"
-    if kind == "object":
+    if old is not None and old.kind != member_kind:
+        member_kind = "number" if {member_kind, old.kind} <= _NUMBERS else "json"
+    if member_kind == "object":
         members = _members(values, old.members if old else ())
-        return Member(name, kind, is_null, members) if members else Member(name, "json", is_null)
-    if kind == "list":
+        return (
+            Member(name, member_kind, is_null, members)
+            if members
+            else Member(name, "json", is_null)
+        )
+    if member_kind == "list":
         before = old.members[0] if old else None
         element = _member("", values.elements or _Values(), True, before)
-        return Member(name, kind, is_null, (element,))
-    return Member(name, kind, is_null)
+        return Member(name, member_kind, is_null, (element,))
+    return Member(name, member_kind, is_null)
 
 
 def _decide(values: _Values) -> str:
     """Return the kind that almost all values of a place have, json where there is none."""
     kinds, total = values.kinds, values.kinds.total()
-    common = {kind for kind, count in kinds.items() if count > total * _RARE}
+    common = {common_kind for common_kind, count in kinds.items() if count > total * _RARE}
     if common == {"int", "float"} and values.whole <= total * _RARE:
         return "number"
     if len(common) != 1:
         return "json"
-    (kind,) = common
-    if kind == "object":
-        return "json" if not values.members or _is_map(values) else kind
-    if kind == "list":
-        return kind if values.elements is not None else "json"
-    return kind
+    (common_kind,) = common
+    if common_kind == "object":
+        return "json" if not values.members or _is_map(values) else common_kind
+    if common_kind == "list":
+        return common_kind if values.elements is not None else "json"
+    return common_kind
 
 
 def _is_map(values: _Values) -> bool:
     """Whether an object is used as a map: many names, each in few objects."""
     names = len(values.members)
-    seen = sum(each.seen for each in values.members.values())
-    return names > _MAP_NAMES and seen < names * values.kinds["object"] * _MAP_SHARE
+    values_seen = sum(member_values.seen for member_values in values.members.values())
+    return names > _MAP_NAMES and values_seen < names * values.kinds["object"] * _MAP_SHARE
 
 
 def _order(values: _Values, start: tuple[Member, ...], names: Iterable[str]) -> list[str]:
     """Return names in one order that agrees with most of those in which they were seen."""
-    wanted = dict.fromkeys(names)
-    edges: dict[str, Counter[str]] = {name: Counter() for name in wanted}
+    unplaced = dict.fromkeys(names)
+    edges: dict[str, Counter[str]] = {name: Counter() for name in unplaced}
     orders = Counter(values.orders)
-    orders[tuple(each.name for each in start)] += 1
+    orders[tuple(member.name for member in start)] += 1
     for order, count in orders.items():
-        chain = [name for name in order if name in wanted]
+        chain = [name for name in order if name in unplaced]
         for before, after in itertools.pairwise(chain):
             edges[after][before] += count
-    followers: dict[str, list[str]] = {name: [] for name in wanted}
-    against = dict.fromkeys(wanted, 0)
+    followers: dict[str, list[str]] = {name: [] for name in unplaced}
+    against = dict.fromkeys(unplaced, 0)
     for after, befores in edges.items():
         for before, count in befores.items():
             if edges[before][after] <= count:
@@ -200,20 +204,20 @@ def _order(values: _Values, start: tuple[Member, ...], names: Iterable[str]) -> 
 
 def leaves(members: tuple[Member, ...]) -> int:
     """Return the number of columns of these members."""
-    return sum(leaves(each.members) if each.members else 1 for each in members)
+    return sum(leaves(member.members) if member.members else 1 for member in members)
 
 
 def _bounded(members: tuple[Member, ...], values: _Values) -> tuple[Member, ...]:
     """Return members of at most LEAVES_MAX columns: wide ones become JSON, rare ones go."""
     while leaves(members) > LEAVES_MAX:
-        widest = max(members, key=lambda each: leaves(each.members))
+        widest = max(members, key=lambda member: leaves(member.members))
         if not widest.members:
             break
         plain = Member(widest.name, "json", widest.null)
-        members = tuple(plain if each is widest else each for each in members)
+        members = tuple(plain if member is widest else member for member in members)
     if len(members) <= LEAVES_MAX:
         return members
     unseen = _Values()
-    often = sorted(members, key=lambda each: -values.members.get(each.name, unseen).seen)
-    kept = {each.name for each in often[:LEAVES_MAX]}
-    return tuple(each for each in members if each.name in kept)
+    often = sorted(members, key=lambda member: -values.members.get(member.name, unseen).seen)
+    frequent = {member.name for member in often[:LEAVES_MAX]}
+    return tuple(member for member in members if member.name in frequent)

@@ -38,10 +38,10 @@ def scan_sql(files: list[str], line_max: int, columns: Iterable[str]) -> str:
         f"""{"::TIMESTAMPTZ" if column == "time" else ""} AS {column}"""
         for column, names in members.items()
     )
-    listed = ", ".join(map(sql.literal, files))
+    names = ", ".join(map(sql.literal, files))
     return (
         # Of a single column the engine would look first whether lines are objects, in all files.
-        f"SELECT {values} FROM read_json([{listed}], format = 'newline_delimited', records = true,"
+        f"SELECT {values} FROM read_json([{names}], format = 'newline_delimited', records = true,"
         f" compression = 'zstd', maximum_object_size = {max(line_max, _READ_LEAST)},"
         f" columns = {{{types}}})"
     )

@@ -66,16 +66,16 @@ def write(
     high: np.ndarray,
     low: np.ndarray,
     commit: str,
-    begun: list[disk.Begun] | None = None,
+    pending_writes: list[disk.Begun] | None = None,
 ) -> IdRun:
     """Write a run, durably or to be finished with `begun`; return what a manifest says of it."""
     data = encode(high, low, commit)
     digest = document.digest(data)
     path = paths.object("ids", digest)
-    if begun is None:
+    if pending_writes is None:
         disk.put_object(path, data)
     else:
-        begun.append(disk.begin_object(path, data))
+        pending_writes.append(disk.begin_object(path, data))
     return IdRun(digest, len(data), len(high))
 
 
@@ -107,30 +107,30 @@ def contains(run: tuple[np.ndarray, np.ndarray], high: np.ndarray, low: np.ndarr
     # In order, neighbouring look-ups touch the same pages of the memory map.
     in_order = bool((high[1:] >= high[:-1]).all())
     order = np.arange(len(high)) if in_order else np.argsort(high, kind="stable")
-    at = np.searchsorted(run_high, high[order])
-    # `at` is where each key is looked for next, `remaining` which keys these are. Several keys may
-    # have the same first part, so the search goes on entry by entry, for all keys at once.
+    places = np.searchsorted(run_high, high[order])
+    # `places` is where each key is looked for next, `remaining` which keys these are. Several keys
+    # may have the same first part, so the search goes on entry by entry, for all keys at once.
     remaining = np.arange(len(high))
     while len(remaining):
-        inside = at < len(run_high)
-        at, remaining = at[inside], remaining[inside]
-        same = run_high[at] == high[order[remaining]]
-        at, remaining = at[same], remaining[same]
-        match = run_low[at] == low[order[remaining]]
+        inside = places < len(run_high)
+        places, remaining = places[inside], remaining[inside]
+        same = run_high[places] == high[order[remaining]]
+        places, remaining = places[same], remaining[same]
+        match = run_low[places] == low[order[remaining]]
         hit[order[remaining[match]]] = True
-        at, remaining = at[~match] + 1, remaining[~match]
+        places, remaining = places[~match] + 1, remaining[~match]
     return hit
 
 
 def sort_keys(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return keys in the order of a run."""
     order = np.argsort(high, kind="stable")
-    first = high[order]
+    high_sorted = high[order]
     # Equal first parts are rare among hashes, and sorting by both takes several times as long.
-    if len(first) > 1 and bool((first[1:] == first[:-1]).any()):
+    if len(high_sorted) > 1 and bool((high_sorted[1:] == high_sorted[:-1]).any()):
         order = np.lexsort((low, high))
-        first = high[order]
-    return first, low[order]
+        high_sorted = high[order]
+    return high_sorted, low[order]
 
 
 def join(paths: Paths, runs: list[Keys], commit: str) -> IdRun:
@@ -143,13 +143,13 @@ def join(paths: Paths, runs: list[Keys], commit: str) -> IdRun:
     lows: list[str] = []
     highs = disk.write_pieces(paths.cache, _ranges(paths, runs, count, lows), sync=False)
     try:
-        parts = (highs, *lows)
+        columns = (highs, *lows)
         crc = 0
-        for piece in _all_pieces(parts):
-            crc = zlib.crc32(piece, crc)
+        for block in _all_pieces(columns):
+            crc = zlib.crc32(block, crc)
         digest = hashlib.sha256()
-        pieces = itertools.chain([_header(count, commit, crc)], _all_pieces(parts))
-        temporary = disk.write_pieces(paths.cache, _hash_pieces(pieces, digest))
+        blocks = itertools.chain([_header(count, commit, crc)], _all_pieces(columns))
+        temporary = disk.write_pieces(paths.cache, _hash_pieces(blocks, digest))
     finally:
         for path in (highs, *lows):
             disk.unlink(path)
@@ -167,9 +167,11 @@ def _ranges(paths: Paths, runs: list[Keys], count: int, lows: list[str]) -> Iter
     bounds = [np.uint64((n << 64) // steps) for n in range(1, steps)]
     cuts = [[0, *np.searchsorted(high, bounds).tolist(), len(high)] for high, _ in runs]
     for n in range(steps):
-        slices = [slice(cut[n], cut[n + 1]) for cut in cuts]
-        part = merge([(run[0][at], run[1][at]) for run, at in zip(runs, slices, strict=True)])
-        high, low = sort_keys(*part)
+        slices = [slice(run_bounds[n], run_bounds[n + 1]) for run_bounds in cuts]
+        merged_range = merge(
+            [(run[0][span], run[1][span]) for run, span in zip(runs, slices, strict=True)]
+        )
+        high, low = sort_keys(*merged_range)
         lows.append(disk.write_pieces(paths.cache, [low.astype("<u4").tobytes()], sync=False))
         yield high.astype("<u8").tobytes()
 
@@ -178,10 +180,10 @@ def _all_pieces(paths: Iterable[str]) -> Iterator[bytes]:
     return itertools.chain.from_iterable(map(regular_file.pieces, paths))
 
 
-def _hash_pieces(pieces: Iterable[bytes], digest: Any) -> Iterator[bytes]:
-    for piece in pieces:
-        digest.update(piece)
-        yield piece
+def _hash_pieces(blocks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    for block in blocks:
+        digest.update(block)
+        yield block
 
 
 def merge(runs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

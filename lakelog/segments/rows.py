@@ -94,7 +94,7 @@ def _run(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], query: 
         raise
 
 
-def _answer(connection: duckdb.DuckDBPyConnection, lines: Any, query: str) -> pa.Table:
+def _answer(connection: duckdb.DuckDBPyConnection, lines: pa.Table, query: str) -> pa.Table:
     cursor = connection.cursor()
     try:
         cursor.register("lines", lines)
@@ -116,30 +116,40 @@ def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
         flat = arrays.texts(list(itertools.chain.from_iterable(itertools.compress(columns, full))))
         count = len(columns[0])
         starts, empty = itertools.count(0, count), pa.nulls(count, pa.string())
-        time, *texts = (flat.slice(next(starts), count) if some else empty for some in full)
+        time, *strings = (flat.slice(next(starts), count) if some else empty for some in full)
         times = time.cast(pa.timestamp("us", "UTC"))
     # The query is the rule; this path may only answer where both give the same.
     except (ValueError, AttributeError, TypeError):
         return None
-    *others, key, data = texts
+    *envelope, key, data = strings
     counts = [f.events for f in frames]
-    at, sequence = (
+    ingested_at, sequence = (
         np.repeat(np.array([getattr(f, name) for f in frames], np.int64), counts)
         for name in ("ingested_at", "sequence")
     )
     writer = arrays.spread([f.writer for f in frames], counts)
     position = [f.position + nth for f in frames for nth in range(f.events)]
     places = arrays.integers(np.array(position, np.int64))
-    *before_data, event_id = others
-    given = [*before_data, data, event_id, arrays.times(at), writer, places, writer]
-    return pa.Table.from_arrays([times, *given, arrays.integers(sequence), key], schema=_schema())
+    *before_data, event_id = envelope
+    columns_in_order = [
+        *before_data,
+        data,
+        event_id,
+        arrays.times(ingested_at),
+        writer,
+        places,
+        writer,
+    ]
+    return pa.Table.from_arrays(
+        [times, *columns_in_order, arrays.integers(sequence), key], schema=_schema()
+    )
 
 
 def _columns_of_few(frames: list[wal.Frame]) -> list[Sequence[Any]]:
     """Time, text columns, key and data of all lines. Raises as `_row` does."""
     groups = [
-        (bool(frame.flags & wal.KEYED), text[:-1].split(b"\n") if text else [])
-        for frame, text in zip(frames, _texts(frames, wal.Frame.lines), strict=True)
+        (bool(frame.flags & wal.KEYED), payload[:-1].split(b"\n") if payload else [])
+        for frame, payload in zip(frames, _texts(frames, wal.Frame.lines), strict=True)
     ]
     if len({keyed for keyed, _ in groups}) == 1:
         together = _columns_of_like([line for _, lines in groups for line in lines], groups[0][0])
@@ -153,7 +163,7 @@ def _columns_of_few(frames: list[wal.Frame]) -> list[Sequence[Any]]:
 def _columns_of_like(lines: list[bytes], keyed: bool) -> list[Sequence[Any]] | None:
     """The same of lines that all have the same members, parsed as one document; None of others."""
     cuts = [line.partition(b',"data":') for line in lines]
-    heads = [text + b"}" if cut else text for text, cut, _ in cuts]
+    heads = [head + b"}" if separator else head for head, separator, _ in cuts]
     joined, count = b",".join(heads), len(lines)
     # Each begins and ends with its only braces, so none ends what another began.
     if (
@@ -162,8 +172,8 @@ def _columns_of_like(lines: list[bytes], keyed: bool) -> list[Sequence[Any]] | N
         or not joined.count(b"{") == joined.count(b"}") == count
     ):
         return None
-    found = orjson.loads(b"[%b]" % joined)
-    shapes = {*map(tuple, found)}
+    documents = orjson.loads(b"[%b]" % joined)
+    shapes = {*map(tuple, documents)}
     # As in `_row`: a key is there twice, or a text looks like a key.
     if len(shapes) > 1 or {head.count(b'":') for head in heads} != {*map(len, shapes)}:
         return None
@@ -172,15 +182,20 @@ def _columns_of_like(lines: list[bytes], keyed: bool) -> list[Sequence[Any]] | N
     if any(len(column) > 1 for column in present):
         return None
     none = (None,) * count
-    columns = [[*map(operator.itemgetter(*names), found)] if names else none for names in present]
-    *texts, ids, keys = columns
+    columns = [
+        [*map(operator.itemgetter(*names), documents)] if names else none for names in present
+    ]
+    *envelope, ids, keys = columns
     if not keyed:
         keys = none
     elif any(ids):
-        given = zip(keys, texts[3], ids, strict=True)
-        keys = [identity_key(s, i) if key is None and i else key for key, s, i in given]
-    data = [rest[:-1].decode() if cut and rest != b"null}" else None for _, cut, rest in cuts]
-    return [*texts, ids, keys, data]
+        identity = zip(keys, envelope[3], ids, strict=True)
+        keys = [identity_key(s, i) if key is None and i else key for key, s, i in identity]
+    data = [
+        tail[:-1].decode() if separator and tail != b"null}" else None
+        for _, separator, tail in cuts
+    ]
+    return [*envelope, ids, keys, data]
 
 
 def _are_usual_times(times: Sequence[Any]) -> bool:
@@ -191,22 +206,22 @@ def _are_usual_times(times: Sequence[Any]) -> bool:
 def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:
     """Time, text columns, key and data of a line. Raises ValueError, TypeError or AttributeError
     if it is not of the usual shape."""
-    text, cut, rest = line.partition(b',"data":')
+    head, separator, tail = line.partition(b',"data":')
     data = None
-    if cut:
-        text, data = text + b"}", rest[:-1].decode()
-    members = orjson.loads(text)
+    if separator:
+        head, data = head + b"}", tail[:-1].decode()
+    members = orjson.loads(head)
     # A key is there twice, or a text looks like a key.
-    if line[-1:] != b"}" or text.count(b'":') != len(members):
+    if line[-1:] != b"}" or head.count(b'":') != len(members):
         raise ValueError
-    read = _reader(tuple(members))
+    read_members = _reader(tuple(members))
     members[None] = None  # what the reader takes for a column that the line does not name
-    *texts, event_id, key = read(members)
+    *envelope, event_id, key = read_members(members)
     if not keyed:
         key = None
     elif key is None and event_id:
-        key = identity_key(texts[3], event_id)
-    return (*texts, event_id, key, None if data == "null" else data)
+        key = identity_key(envelope[3], event_id)
+    return (*envelope, event_id, key, None if data == "null" else data)
 
 
 @functools.lru_cache(_SHAPES)
@@ -226,24 +241,24 @@ def _first(members: dict[str | None, Any], names: tuple[str, ...]) -> Any:
 @functools.cache
 def _schema() -> pa.Schema:
     """The columns of events; the engine's tables are cast to it, as it may name UTC otherwise."""
-    micros, text, number = pa.timestamp("us", "UTC"), pa.string(), pa.int64()
+    micros, string, number = pa.timestamp("us", "UTC"), pa.string(), pa.int64()
     kinds = {"time": micros, "ingested_at": micros, "position": number, "sequence": number}
     names = (
         "time type category source subject level message data id ingested_at origin position"
         " writer sequence key"
     )
-    return pa.schema([(name, kinds.get(name, text)) for name in names.split()])
+    return pa.schema([(name, kinds.get(name, string)) for name in names.split()])
 
 
-def _texts(frames: list[wal.Frame], read: Callable[[wal.Frame], bytes]) -> list[bytes]:
+def _texts(frames: list[wal.Frame], read_frame: Callable[[wal.Frame], bytes]) -> list[bytes]:
     """What is read of each frame. Raises DamagedWal."""
-    texts: list[bytes] = []
+    contents: list[bytes] = []
     for frame in frames:
         try:
-            texts.append(read(frame))
+            contents.append(read_frame(frame))
         except ValueError as error:
             raise DamagedWal(f"WAL of {frame.writer}", str(error), frame.offset) from None
-    return texts
+    return contents
 
 
 def _stream(frames: list[wal.Frame], failed: list[DamagedWal]) -> pa.RecordBatchReader:
@@ -274,18 +289,18 @@ def _pieces(frames: list[wal.Frame]) -> Iterator[list[wal.Frame]]:
 
 def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
     """Return a row per line with what its frame says of it; `writers` are at least theirs."""
-    text = b"".join(_texts(frames, wal.Frame.text))
-    lines, line_starts = split_lines(text)
+    joined = b"".join(_texts(frames, wal.Frame.text))
+    lines, line_starts = split_lines(joined)
     counts = np.array([f.events for f in frames], dtype=np.int64)
     # The newlines of all frames are found here anyway: that each has as many as it says takes a
     # third as long as to count them frame by frame, which finds the one at fault.
     upto, ends = np.cumsum(counts), np.cumsum([f.raw for f in frames])
     counted = counts.sum() == len(lines) and (line_starts[upto] == ends).all()
-    if not counted or text[-1:] not in (b"\n", b""):
+    if not counted or joined[-1:] not in (b"\n", b""):
         _texts(frames, wal.Frame.lines)
     # A line's position is that of its frame plus its place in the frame (F3.8).
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if frames else counts
-    first = np.array([f.position for f in frames], dtype=np.int64)
+    positions = np.array([f.position for f in frames], dtype=np.int64)
     within = np.arange(len(lines), dtype=np.int64)
 
     def spread(values: list[int]) -> pa.Array:
@@ -299,7 +314,7 @@ def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
         {
             "line": lines,
             "ingested_at": spread([f.ingested_at for f in frames]),
-            "position": arrays.integers(within + np.repeat(first - starts, counts)),
+            "position": arrays.integers(within + np.repeat(positions - starts, counts)),
             "writer": pa.DictionaryArray.from_arrays(codes, arrays.texts(writers)),
             "sequence": spread([f.sequence for f in frames]),
             "keyed": arrays.mask(np.repeat([bool(f.flags & wal.KEYED) for f in frames], counts)),
@@ -307,12 +322,14 @@ def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
     )
 
 
-def split_lines(data: bytes) -> tuple[pa.Array, Any]:
+def split_lines(data: bytes) -> tuple[pa.Array, np.ndarray]:
     """Return the lines of `data`, newlines kept, as an Arrow array over its bytes, and where each
     starts (one more than lines: the end)."""
-    text = np.frombuffer(data, np.uint8)
-    blocks = range(0, len(text), _SCANNED)
-    newlines = [np.flatnonzero(text[at : at + _SCANNED] == 10) + (at + 1) for at in blocks]
+    codes = np.frombuffer(data, np.uint8)
+    blocks = range(0, len(codes), _SCANNED)
+    newlines = [
+        np.flatnonzero(codes[block : block + _SCANNED] == 10) + (block + 1) for block in blocks
+    ]
     ends = np.concatenate(newlines) if newlines else np.empty(0, np.int64)
     # A last line without newline is a line too: chunks of files come here as well.
     if len(data) and (not len(ends) or ends[-1] != len(data)):
@@ -323,9 +340,9 @@ def split_lines(data: bytes) -> tuple[pa.Array, Any]:
     return pa.Array.from_buffers(pa.large_string(), len(ends), buffers), starts
 
 
-def key_arrays(column: pa.ChunkedArray) -> tuple[Any, Any]:
+def key_arrays(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Return (u64, u32) arrays of 24-hex-digit keys without nulls."""
-    text = "".join(column.to_pylist())
+    digits = "".join(column.to_pylist())
     # Big-endian, so that the order of the numbers is the order of the bytes (F5.1).
-    raw = np.frombuffer(bytes.fromhex(text), dtype=[("high", ">u8"), ("low", ">u4")])
+    raw = np.frombuffer(bytes.fromhex(digits), dtype=[("high", ">u8"), ("low", ">u4")])
     return raw["high"].astype("<u8"), raw["low"].astype("<u4")

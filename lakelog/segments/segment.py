@@ -112,11 +112,11 @@ def write(
     branch: str = "",
     lake: str = "",
     hosts: dict[str, str] | None = None,
-    begun: list[disk.Begun] | None = None,
+    pending_writes: list[disk.Begun] | None = None,
 ) -> SegmentEntry:
     """Write rows; return their manifest entry, without seq. See `put`."""
     data = encode(table, kind, layout, commit, level, wal or {}, branch, lake, hosts)
-    return put(paths, data, table, kind, layout, begun)
+    return put(paths, data, table, kind, layout, pending_writes)
 
 
 def put(
@@ -125,19 +125,19 @@ def put(
     table: pa.Table,
     kind: str,
     layout: str,
-    begun: list[disk.Begun] | None = None,
+    pending_writes: list[disk.Begun] | None = None,
 ) -> SegmentEntry:
     """Write an encoded segment of `table`; return its manifest entry, without seq.
 
-    It is durable then, or with `begun` is added to these, for the caller to finish.
+    It is durable then, or with `pending_writes` is added to these, for the caller to finish.
     """
     digest = document.digest(data)
     path = paths.object("segments", digest)
-    if begun is not None:
-        begun.append(disk.begin_object(path, data))
+    if pending_writes is not None:
+        pending_writes.append(disk.begin_object(path, data))
     # Before a write that is waited for, while the rows are in the processor's cache.
     entry = describe(digest, len(data), table, kind, layout)
-    if begun is None:
+    if pending_writes is None:
         disk.put_object(path, data)
     # Now, while the rows are in memory: a filter made later has to read the segment again.
     if kind == "events" and table.num_rows >= bloom.LEAST:
@@ -172,7 +172,7 @@ class SegmentEncoder:
         commit: str,
         level: int = 3,
         fields: FieldColumns | None = None,
-        texts: dict[str, str] | None = None,
+        text_encodings: dict[str, str] | None = None,
         *,
         is_short: bool = False,
     ) -> None:
@@ -189,7 +189,7 @@ class SegmentEncoder:
         self._notes |= {"lakelog.zstd": str(level)} if layout == "sorted" else {}
         self._dictionary = [n for n in _DICTIONARY if n in self._schema.names and not is_short]
         self._column_encodings = _encodings(self._schema.names, layout)
-        self._texts = texts
+        self._texts = text_encodings
         if fields:
             column = pa.field(typed.COLUMN, typed_rows.arrow_type(fields.schema))
             self._schema = self._schema.append(column)
@@ -213,14 +213,14 @@ class SegmentEncoder:
         self._writer = self._writer or self._open(rows)
         self._writer.write_table(rows, row_group_size=ROW_GROUP)
 
-    def _open(self, first: pa.Table) -> pq.ParquetWriter:
+    def _open(self, rows: pa.Table) -> pq.ParquetWriter:
         """Return a writer whose encodings suit the first rows."""
-        texts = self._texts
-        if texts is None:
-            repeats = "message" in first.column_names and _is_repetitive(first["message"])
-            texts = {"message": column_encoding.DICTIONARY} if repeats else {}
-        dictionary = [name for name, encoding in texts.items() if not encoding]
-        encodings = {**self._column_encodings, **texts}
+        text_encodings = self._texts
+        if text_encodings is None:
+            repeats = "message" in rows.column_names and _is_repetitive(rows["message"])
+            text_encodings = {"message": column_encoding.DICTIONARY} if repeats else {}
+        dictionary = [name for name, encoding in text_encodings.items() if not encoding]
+        encodings = {**self._column_encodings, **text_encodings}
         return pq.ParquetWriter(
             self._sink,
             self._schema,
@@ -231,7 +231,7 @@ class SegmentEncoder:
             store_schema=False,  # the Arrow schema would only repeat what F4.1 says
             version="2.6",
             use_dictionary=[*self._dictionary, *dictionary],
-            column_encoding={name: each for name, each in encodings.items() if each},
+            column_encoding={name: chosen for name, chosen in encodings.items() if chosen},
             data_page_size=_PAGE_BYTES[self._layout],
         )
 
@@ -262,19 +262,19 @@ def _encodings(names: list[str], layout: str) -> dict[str, str]:
     return {name: encodings[name] for name in names if name in encodings}
 
 
-def _is_repetitive(texts: pa.ChunkedArray) -> bool:
+def _is_repetitive(messages: pa.ChunkedArray) -> bool:
     """Whether texts repeat so much that a dictionary of them is smaller than what zstd finds."""
-    count = len(texts) - texts.null_count
+    count = len(messages) - messages.null_count
     if not count:
         return False
-    distinct = int(pc.count_distinct(texts).as_py())
+    distinct = int(pc.count_distinct(messages).as_py())
     return distinct * _REPEATS <= int(count)
 
 
 def describe(digest: str, size: int, table: pa.Table, kind: str, layout: str) -> SegmentEntry:
     """Return the entry of a segment of these rows, without seq; its statistics are for pruning."""
-    at = arrays.numbers(table["time" if kind == "events" else "ingested_at"])
-    time: Any = (int(at.min()), int(at.max())) if len(at) else (None, None)
+    times = arrays.numbers(table["time" if kind == "events" else "ingested_at"])
+    time: Any = (int(times.min()), int(times.max())) if len(times) else (None, None)
     entry = SegmentEntry(digest, size, kind, table.num_rows, layout, time)
     if kind != "events":
         return entry
@@ -292,18 +292,18 @@ def read(
     paths: Paths,
     digest: str,
     columns: list[str] | None = None,
-    at: Any = None,
+    rows: Any = None,
     engine: duckdb.DuckDBPyConnection | None = None,
 ) -> pa.Table:
     """Return a segment's rows, every payload as text; the caller has verified it. Page checksums
     are checked too. Raises DamagedSegment where the schema of its fields is none.
 
-    `columns` are those wanted; `at`, an i64 array, the numbers of the rows wanted. `engine` spares
-    whoever reads many segments to open one for each.
+    `columns` are those wanted; `rows`, an i64 array, the numbers of the rows wanted. `engine`
+    spares whoever reads many segments to open one for each.
     """
     table, fields = read_stored(paths, digest, columns)
     # Before payloads become text, which costs more than reading them.
-    table = table if at is None else table.take(pa.array(at))
+    table = table if rows is None else table.take(pa.array(rows))
     if fields is None:
         return table
     if not table.num_rows:
@@ -338,21 +338,21 @@ def text_bytes(paths: Paths, digest: str) -> int:
 
 def typed_members(paths: Paths, digest: str) -> tuple[str, int]:
     """Return the members `fields` and `texts` of a segment's entry."""
-    text = metadata(paths, digest).get("fields")
-    if text is None:
+    schema_json = metadata(paths, digest).get("fields")
+    if schema_json is None:
         return "", 0
     with pq.ParquetFile(paths.object("segments", digest)) as file:
-        texts = file.read(columns=["data"])["data"]
-    return typed.key_of(text), len(texts) - texts.null_count
+        payloads = file.read(columns=["data"])["data"]
+    return typed.key_of(schema_json), len(payloads) - payloads.null_count
 
 
 def uncompressed(paths: Paths, digest: str) -> int:
     """Return the bytes of a segment's columns before compression, from its footer; those of a typed
     one, with its payloads as text."""
     footer = pq.read_metadata(paths.object("segments", digest))
-    text = int((footer.metadata or {}).get(_TEXT_BYTES.encode(), b"0"))
+    payload_bytes = int((footer.metadata or {}).get(_TEXT_BYTES.encode(), b"0"))
     groups = map(footer.row_group, range(footer.num_row_groups))
-    return text + sum(int(group.total_byte_size) for group in groups)
+    return payload_bytes + sum(int(group.total_byte_size) for group in groups)
 
 
 def batches(paths: Paths, digest: str, size: int) -> Iterator[pa.Table]:
@@ -385,7 +385,7 @@ def _counts(column: pa.ChunkedArray) -> Counts:
         counted = pc.value_counts(column)
         if len(counted) > _NAMES_MAX:
             return MANY
-        counts = dict(zip(*(counted.field(at).to_pylist() for at in range(2)), strict=True))
+        counts = dict(zip(*(counted.field(number).to_pylist() for number in range(2)), strict=True))
     elif len(counts := Counter(column.to_pylist())) > _NAMES_MAX:
         return MANY
     pairs: dict[str, int] = {}

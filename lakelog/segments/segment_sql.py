@@ -38,8 +38,8 @@ class Scan:
         """SQL for the payload's text over the columns of the files."""
         if self.schema is None:
             return "data"
-        text = typed.text_sql(self.schema)
-        return f"coalesce(data, {text})" if self.has_texts else text
+        payload = typed.text_sql(self.schema)
+        return f"coalesce(data, {payload})" if self.has_texts else payload
 
 
 TEXT = Scan("arrival", None, False)
@@ -71,28 +71,30 @@ def rows_sql(paths: Paths, entries: Iterable[SegmentEntry]) -> str:
     return " UNION ALL ".join(queries(paths, scans(paths, entries)))
 
 
-def queries(paths: Paths, parts: Iterable[Scan], more: Columns | None = None) -> list[str]:
-    """Return a query for the rows of each scan: the columns of events, seq, and `more`."""
-    texts = []
-    for part in parts:
+def queries(
+    paths: Paths, scan_list: Iterable[Scan], extra_columns: Columns | None = None
+) -> list[str]:
+    """Return a query for the rows of each scan: the columns of events, seq, and `extra_columns`."""
+    selects = []
+    for scan in scan_list:
         columns = [
-            name if name != "data" or part.schema is None else f"{part.data_sql()} AS data"
+            name if name != "data" or scan.schema is None else f"{scan.data_sql()} AS data"
             for name in segment.EVENT_COLUMNS
         ]
-        columns.append(f"{_seq_sql(part)} AS seq")
-        columns.extend(more(part) if more else ())
-        files = sql.parquet(paths.object("segments", e.key) for e in part.entries)
-        texts.append(f"SELECT {', '.join(columns)} FROM {files}")
-    return texts
+        columns.append(f"{_seq_sql(scan)} AS seq")
+        columns.extend(extra_columns(scan) if extra_columns else ())
+        files = sql.parquet(paths.object("segments", e.key) for e in scan.entries)
+        selects.append(f"SELECT {', '.join(columns)} FROM {files}")
+    return selects
 
 
-def _seq_sql(part: Scan) -> str:
+def _seq_sql(scan: Scan) -> str:
     """SQL for seq: a column of sorted segments, first plus row number of the others.
 
     A single file is not treated differently: in DuckDB 2.0 a plain sum makes late materialization
     fail with an internal error where a bound on seq meets an ORDER BY with a LIMIT.
     """
-    if part.layout == "sorted":
+    if scan.layout == "sorted":
         return "seq"
-    firsts = ", ".join(str(e.seq[0]) for e in part.entries)
+    firsts = ", ".join(str(e.seq[0]) for e in scan.entries)
     return f"(([{firsts}]::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number)::BIGINT"

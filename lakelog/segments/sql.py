@@ -29,10 +29,10 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def literal(text: str) -> str:
+def literal(string: str) -> str:
     """Return a text; one with NUL characters as an expression, as no SQL text can hold them."""
-    parts = ["'" + part.replace("'", "''") + "'" for part in text.split("\0")]
-    return parts[0] if len(parts) == 1 else f"({' || chr(0) || '.join(parts)})"
+    literals = ["'" + plain.replace("'", "''") + "'" for plain in string.split("\0")]
+    return literals[0] if len(literals) == 1 else f"({' || chr(0) || '.join(literals)})"
 
 
 def json_path(names: Iterable[str]) -> str:

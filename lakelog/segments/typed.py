@@ -41,6 +41,8 @@ from lakelog.store.paths import Paths
 
 COLUMN = "fields"
 """The column of a typed segment that holds its structs."""
+TEXT_BYTES = "text_bytes"
+"""The column, of rows and not of segments, of the lengths that payloads in structs have as text."""
 NOTE = "lakelog.fields"
 """The key of its schema in the key-value metadata."""
 DEPTH_MAX = 8
@@ -79,7 +81,7 @@ class Member:
     @property
     def numbers(self) -> list[str]:
         """The names of the members of the struct of numbers: "1", "2", ..."""
-        count = sum(isinstance(piece, int) for piece in self.pieces)
+        count = sum(isinstance(width, int) for width in self.pieces)
         return [str(nth) for nth in range(1, count + 1)]
 
 
@@ -98,15 +100,15 @@ class Schema:
 
 def encode(schema: Schema) -> str:
     """Return the JSON of a schema."""
-    body = {"spaced": schema.spaced, "members": [_to_json(each) for each in schema.members]}
+    body = {"spaced": schema.spaced, "members": [_to_json(member) for member in schema.members]}
     return orjson.dumps(body).decode()
 
 
-def decode(text: str) -> Schema:
+def decode(schema_json: str) -> Schema:
     """Return the schema of its JSON. Raises ValueError for text that stands for none."""
     try:
-        body = orjson.loads(text)
-        members = tuple(_from_json(each) for each in body["members"])
+        body = orjson.loads(schema_json)
+        members = tuple(_from_json(member_body) for member_body in body["members"])
         spaced = body["spaced"]
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"it is no schema of fields ({error!r})") from None
@@ -130,7 +132,7 @@ def _plain(members: tuple[Member, ...]) -> tuple[Member, ...]:
 
 def structure(schema: Schema) -> str:
     """Return the structure that from_json takes to make the struct of a payload."""
-    return orjson.dumps({each.name: _structure(each) for each in schema.members}).decode()
+    return orjson.dumps({member.name: _structure(member) for member in schema.members}).decode()
 
 
 def text_sql(schema: Schema, column: str = COLUMN) -> str:
@@ -138,8 +140,8 @@ def text_sql(schema: Schema, column: str = COLUMN) -> str:
 
     `column` is an SQL expression.
     """
-    text = _object_sql(schema.members, column, schema.spaced)
-    return f"CASE WHEN {column} IS NOT NULL THEN {text} END"
+    payload = _object_sql(schema.members, column, schema.spaced)
+    return f"CASE WHEN {column} IS NOT NULL THEN {payload} END"
 
 
 def member_sql(member: Member, value: str) -> str:
@@ -180,16 +182,16 @@ def _from_footer(path: str, key: str) -> Schema:
     # In Thrift's compact protocol a text is its length and its bytes; one whose digest is the key
     # is the schema, wherever it was found. So queries need not load a library for Parquet.
     marker = bytes((0x18, len(NOTE))) + NOTE.encode() + b"\x18"
-    at = footer.find(marker)
-    while at >= 0:
-        length, begin = _varint(footer, at + len(marker))
-        text = footer[begin : begin + length].decode("utf-8", "replace")
-        if key_of(text) == key:
+    marker_at = footer.find(marker)
+    while marker_at >= 0:
+        length, begin = _varint(footer, marker_at + len(marker))
+        schema_json = footer[begin : begin + length].decode("utf-8", "replace")
+        if key_of(schema_json) == key:
             try:
-                return decode(text)
+                return decode(schema_json)
             except ValueError as error:
                 raise DamagedSegment(path, f"its fields cannot be read: {error}") from None
-        at = footer.find(marker, at + 1)
+        marker_at = footer.find(marker, marker_at + 1)
     raise DamagedSegment(path, "it does not have the schema of fields that its entry names")
 
 
@@ -202,64 +204,64 @@ def _footer(path: str) -> bytes:
         return file.read(length)
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int) -> tuple[int, int]:
     """Return the number that begins at a byte, and where it ends."""
     value = shift = 0
-    for byte in data[at : at + 5]:
-        value, at = value | (byte & 0x7F) << shift, at + 1
+    for byte in data[position : position + 5]:
+        value, position = value | (byte & 0x7F) << shift, position + 1
         if byte < 0x80:
             break
         shift += 7
-    return value, at
+    return value, position
 
 
-def key_of(text: str) -> str:
+def key_of(schema_json: str) -> str:
     """Return the key of a schema that has this JSON."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(schema_json.encode()).hexdigest()[:16]
 
 
-def _to_json(member: Member) -> dict[str, Any]:
-    body: dict[str, Any] = {"name": member.name, "kind": member.kind, "null": member.null}
+def _to_json(member: Member) -> dict[str, object]:
+    body: dict[str, object] = {"name": member.name, "kind": member.kind, "null": member.null}
     if member.members:
-        body["members"] = [_to_json(each) for each in member.members]
+        body["members"] = [_to_json(child) for child in member.members]
     if member.pieces:
         body["pieces"] = member.pieces
     return body
 
 
 def _from_json(body: Any, depth: int = 1) -> Member:
-    name, kind, null = body["name"], body["kind"], body["null"]
-    if not (isinstance(name, str) and isinstance(kind, str) and isinstance(null, bool)):
+    name, member_kind, null = body["name"], body["kind"], body["null"]
+    if not (isinstance(name, str) and isinstance(member_kind, str) and isinstance(null, bool)):
         raise ValueError("a member has no name, kind or rule for null")
     if depth > _NESTED_MAX:
         raise ValueError("its members are nested too deeply")
-    members = tuple(_from_json(each, depth + 1) for each in body.get("members", ()))
-    pieces = tuple(body.get("pieces", ()))
-    if kind == "list":
+    members = tuple(_from_json(child, depth + 1) for child in body.get("members", ()))
+    template = tuple(body.get("pieces", ()))
+    if member_kind == "list":
         is_sound = len(members) == 1 and members[0].name == "" and members[0].null
-    elif kind == "object":
+    elif member_kind == "object":
         is_sound = bool(members)
         _require_names(members)
     else:
-        is_sound = (kind in SCALARS or kind in TEXTS) and not members
-    if not is_sound or not (_are_pieces(pieces) if kind == "numbers" else pieces == ()):
-        raise ValueError(f"member {name!r} of kind {kind!r} is malformed")
-    return Member(name, kind, null, members, pieces)
+        is_sound = (member_kind in SCALARS or member_kind in TEXTS) and not members
+    if not is_sound or not (_are_pieces(template) if member_kind == "numbers" else template == ()):
+        raise ValueError(f"member {name!r} of kind {member_kind!r} is malformed")
+    return Member(name, member_kind, null, members, template)
 
 
-def _are_pieces(pieces: tuple[Any, ...]) -> bool:
+def _are_pieces(template: tuple[Any, ...]) -> bool:
     """Whether these are texts, and how many digits numbers have, of which there is one at least."""
-    texts = [piece for piece in pieces if isinstance(piece, str)]
-    widths = [piece for piece in pieces if not isinstance(piece, str)]
+    literals = [item for item in template if isinstance(item, str)]
+    widths = [item for item in template if not isinstance(item, str)]
     are_widths = all(type(width) is int and 0 < width <= DIGITS_MAX for width in widths)
-    return bool(widths) and are_widths and min("".join(texts), default=" ") >= " "
+    return bool(widths) and are_widths and min("".join(literals), default=" ") >= " "
 
 
 def _require_names(members: tuple[Member, ...]) -> None:
     """Raise ValueError unless these can be the members of one struct."""
-    if not members or not all(is_name(each.name) for each in members):
+    if not members or not all(is_name(member.name) for member in members):
         raise ValueError("a member has a name that a struct cannot have")
-    if len({fold(each.name) for each in members}) < len(members):
+    if len({fold(member.name) for member in members}) < len(members):
         raise ValueError("two names differ only in case")
 
 
@@ -275,7 +277,7 @@ def fold(name: str) -> str:
 
 def _structure(member: Member) -> Any:
     if member.kind == "object":
-        return {each.name: _structure(each) for each in member.members}
+        return {child.name: _structure(child) for child in member.members}
     if member.kind == "list":
         return [_structure(member.members[0])]
     return SCALARS[member.kind]
@@ -283,27 +285,31 @@ def _structure(member: Member) -> Any:
 
 def _object_sql(members: tuple[Member, ...], value: str, spaced: bool, depth: int = 0) -> str:
     comma, colon = (", ", ": ") if spaced else (",", ":")
-    parts = []
-    for each in members:
-        text = _value_sql(each, f"struct_extract({value}, {sql.literal(each.name)})", spaced, depth)
-        text = f"coalesce({text}, 'null')" if each.null else text
-        name = sql.literal(orjson.dumps(each.name).decode() + colon)
-        parts.append(f"{name} || {text}")
+    pairs = []
+    for member in members:
+        value_text = _value_sql(
+            member, f"struct_extract({value}, {sql.literal(member.name)})", spaced, depth
+        )
+        value_text = f"coalesce({value_text}, 'null')" if member.null else value_text
+        name = sql.literal(orjson.dumps(member.name).decode() + colon)
+        pairs.append(f"{name} || {value_text}")
     # concat_ws leaves out what is NULL: the members that are absent.
-    return f"concat('{{', concat_ws('{comma}', {', '.join(parts)}), '}}')"
+    return f"concat('{{', concat_ws('{comma}', {', '.join(pairs)}), '}}')"
 
 
 def _value_sql(member: Member, value: str, spaced: bool, depth: int) -> str:
     """SQL for the JSON text of a value, NULL where it is NULL."""
     if member.kind == "object":
-        text = _object_sql(member.members, value, spaced, depth)
-        return f"CASE WHEN {value} IS NOT NULL THEN {text} END"
+        object_text = _object_sql(member.members, value, spaced, depth)
+        return f"CASE WHEN {value} IS NOT NULL THEN {object_text} END"
     if member.kind == "list":
         return _list_sql(member.members[0], value, spaced, depth)
     if member.kind == "numbers":
         # Digits need no escapes, and the other pieces get theirs here.
-        texts = (orjson.dumps(p).decode()[1:-1] if isinstance(p, str) else p for p in member.pieces)
-        return _numbers_sql(('"', *texts, '"'), value)
+        escaped = (
+            orjson.dumps(p).decode()[1:-1] if isinstance(p, str) else p for p in member.pieces
+        )
+        return _numbers_sql(('"', *escaped, '"'), value)
     if member.kind in TEXTS:
         return f"to_json({plain_sql(member, value)})::VARCHAR"
     return _SCALAR_SQL[member.kind](value)
@@ -314,21 +320,22 @@ def _list_sql(element: Member, value: str, spaced: bool, depth: int) -> str:
     if element.kind in ("text", "int", "bool") and not spaced:
         return f"to_json({value})::VARCHAR"
     name = f"e{depth}"
-    text = _value_sql(element, name, spaced, depth + 1)
-    texts = f"list_transform({value}, lambda {name}: coalesce({text}, 'null'))"
+    element_text = _value_sql(element, name, spaced, depth + 1)
+    element_texts = f"list_transform({value}, lambda {name}: coalesce({element_text}, 'null'))"
     comma = ", " if spaced else ","
-    return f"'[' || array_to_string({texts}, '{comma}') || ']'"
+    return f"'[' || array_to_string({element_texts}, '{comma}') || ']'"
 
 
-def _numbers_sql(pieces: Iterable[str | int], value: str) -> str:
+def _numbers_sql(template: Iterable[str | int], value: str) -> str:
     """SQL for a text with numbers in it."""
     names = itertools.count(1)
-    parts = (
+    arguments = (
         sql.literal(p) if isinstance(p, str) else _digits_sql(value, str(next(names)), p)
-        for p in pieces
+        for p in template
     )
     # concat is faster than ||, and takes NULL for an empty text.
-    return f"CASE WHEN struct_extract({value}, '1') IS NOT NULL THEN concat({', '.join(parts)}) END"
+    joined = ", ".join(arguments)
+    return f"CASE WHEN struct_extract({value}, '1') IS NOT NULL THEN concat({joined}) END"
 
 
 def _digits_sql(struct: str, name: str, width: int) -> str:

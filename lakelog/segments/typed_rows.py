@@ -12,7 +12,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, column_encoding, sql, typed
@@ -79,88 +79,92 @@ class PayloadTyping:
     def choose(
         self,
         rows: pa.Table,
-        given: Schema | None = None,
+        stored_schema: Schema | None = None,
         near: Iterable[Schema] = (),
         order: pa.Array | None = None,
     ) -> FieldColumns | None:
         """Return how to store the payloads of a group's rows; None where text is best.
 
-        Payloads in a column `fields` are structs of the schema `given`. Schemas of `near` come
+        Payloads in a column `fields` are structs of `stored_schema`. Schemas of `near` come
         first, in their order, and then that of the group before. `order` are the numbers of the
         rows as they will be stored, where that is another order.
 
         Structs keep the schema that they have where an earlier group got it, without a sample.
         """
         near = dict.fromkeys(near)
-        expected = self._expected(rows, given, near)
+        expected = self._expected(rows, stored_schema, near)
         if expected:
             return expected
-        sample, texts = self._sample(rows, given, order), rows["data"]
+        sample, payloads = self._sample(rows, stored_schema, order), rows["data"]
         if not len(sample):
             return None
-        few, trials = sample.take(_evenly(len(sample), _TRIED)), []
+        tried_rows, trials = sample.take(_evenly(len(sample), _TRIED)), []
         for schema in dict.fromkeys((*near, *([self._last] if self._last else ()))):
-            trial = self._try(schema, few)
+            trial = self._try(schema, tried_rows)
             # What no schema fitted before is not searched for again in every group.
             if trial.share >= min(_ENOUGH, self._shares.get(schema.key, 1) - _SLACK):
                 # Encodings are tried once in a run, on neighbours as they will be stored.
                 is_new = schema.key not in self._columns
                 trial = self._try(schema, sample) if is_new else trial
-                return self._chosen(trial, sample, len(texts))
+                return self._chosen(trial, sample, len(payloads))
             trials.append(trial)
-        best = self._inferred(sample, max(trials, key=lambda each: each.share, default=None))
-        return self._chosen(best, sample, len(texts)) if best and best.share >= _LEAST else None
+        best = self._inferred(sample, max(trials, key=lambda trial: trial.share, default=None))
+        return self._chosen(best, sample, len(payloads)) if best and best.share >= _LEAST else None
 
     def convert(
-        self, schema: Schema, rows: pa.Table, given: Schema | None = None
+        self, schema: Schema, rows: pa.Table, stored_schema: Schema | None = None
     ) -> tuple[pa.Table, int]:
         """Return rows with their payloads as structs in `fields`, and how many more bytes of text
         those stand for than before; what they do not fit stays in `data`.
 
-        Payloads in a column `fields` are structs of the schema `given` before.
+        Payloads in a column `fields` are structs of the schema `stored_schema` before.
         """
-        if given is None:
+        if stored_schema is None:
             structs, masks = prove(self._cursor, schema, rows["data"])
             return _exchanged(rows.append_column(typed.COLUMN, structs), masks)
-        rows, size = self.recast(given, schema, rows)
-        at = np.flatnonzero(arrays.truths(rows["data"].is_valid()))
+        rows, size = self.recast(stored_schema, schema, rows)
+        text_rows = np.flatnonzero(arrays.truths(rows["data"].is_valid()))
         # Those of other segments were never tried.
-        if len(at):
-            structs, masks = prove(self._cursor, schema, rows["data"].take(arrays.integers(at)))
-            rows, more = _with_structs(rows, at, structs, masks)
-            size += more
+        if len(text_rows):
+            structs, masks = prove(
+                self._cursor, schema, rows["data"].take(arrays.integers(text_rows))
+            )
+            rows, new_bytes = _with_structs(rows, text_rows, structs, masks)
+            size += new_bytes
         return rows, size
 
-    def recast(self, given: Schema, schema: Schema, rows: pa.Table) -> tuple[pa.Table, int]:
+    def recast(self, stored_schema: Schema, schema: Schema, rows: pa.Table) -> tuple[pa.Table, int]:
         """Return rows whose payloads are text where their structs are those of another schema, and
         how many more bytes of text those stand for."""
-        if schema == given:
+        if schema == stored_schema:
             return rows, 0
         # Only the text tells which members of the other schema a payload has, and in which order.
-        texts = restored(self._cursor, given, rows)
+        restored_rows = restored(self._cursor, stored_schema, rows)
         structs = pa.nulls(len(rows), arrow_type(schema))
-        size = _length(rows["data"]) - _length(texts["data"])
-        return texts.append_column(typed.COLUMN, structs), size
+        size = _length(rows["data"]) - _length(restored_rows["data"])
+        return restored_rows.append_column(typed.COLUMN, structs), size
 
     def _expected(
-        self, rows: pa.Table, given: Schema | None, near: dict[Schema, None]
+        self, rows: pa.Table, stored_schema: Schema | None, near: dict[Schema, None]
     ) -> FieldColumns | None:
         """Return how structs were stored in an earlier group, if nearly all payloads are some."""
-        is_first = next(iter(near), None) == given
-        if given is None or not is_first or rows["data"].null_count < _ENOUGH * len(rows):
+        is_first = next(iter(near), None) == stored_schema
+        if stored_schema is None or not is_first or rows["data"].null_count < _ENOUGH * len(rows):
             return None
-        return self._columns.get(given.key)
+        return self._columns.get(stored_schema.key)
 
     def _sample(
-        self, rows: pa.Table, given: Schema | None, order: pa.Array | None
+        self, rows: pa.Table, stored_schema: Schema | None, order: pa.Array | None
     ) -> pa.ChunkedArray:
         """Return a sample of the payloads that may become structs."""
-        most = _SAMPLE_BYTES * len(rows) // max(_stored_bytes(rows), 1)
-        at = column_encoding.sample(len(rows), max(_LEAST_PROVED, min(_PROVED, most)))
-        names = ["data", typed.COLUMN] if given else ["data"]
-        few = rows.select(names).take(at if order is None else order.take(at))
-        texts = (restored(self._cursor, given, few) if given else few)["data"]
-        return texts.filter(arrays.mask(_lengths(texts, TEXT_MAX + 1) <= TEXT_MAX))
+        rows_max = _SAMPLE_BYTES * len(rows) // max(_stored_bytes(rows), 1)
+        places = column_encoding.sample(len(rows), max(_LEAST_PROVED, min(_PROVED, rows_max)))
+        names = ["data", typed.COLUMN] if stored_schema else ["data"]
+        sampled = rows.select(names).take(places if order is None else order.take(places))
+        payloads = (restored(self._cursor, stored_schema, sampled) if stored_schema else sampled)[
+            "data"
+        ]
+        return payloads.filter(arrays.mask(_lengths(payloads, TEXT_MAX + 1) <= TEXT_MAX))
 
     def _try(self, schema: Schema, sample: pa.ChunkedArray) -> _Trial:
         structs, masks = prove(self._cursor, schema, sample)
@@ -180,8 +184,8 @@ class PayloadTyping:
             if trial.share >= _ENOUGH:
                 break
             failing = sample.filter(trial.masks)
-            more = failing.take(_evenly(len(failing), _SEEN // 4)).to_pylist()
-            payloads = list(dict.fromkeys((*payloads, *more)))
+            failing_payloads = failing.take(_evenly(len(failing), _SEEN // 4)).to_pylist()
+            payloads = list(dict.fromkeys((*payloads, *failing_payloads)))
         return best
 
     def _chosen(self, trial: _Trial, sample: pa.ChunkedArray, rows: int) -> FieldColumns:
@@ -200,14 +204,14 @@ def encodings(schema: Schema, structs: pa.StructArray, scale: float) -> FieldCol
     columns = [(path, column_encoding.choose(values, scale)) for path, values in leaves]
     # Where names have dots, two leaves may have one path: they get what suits every type.
     paths = Counter(path for path, _ in columns)
-    chosen = {p: e for p, e in columns if e and paths[p] == 1}
-    dictionary = [p for p, _ in columns if p not in chosen]
-    return FieldColumns(schema, dictionary, chosen)
+    encoding_by_path = {p: e for p, e in columns if e and paths[p] == 1}
+    dictionary = [p for p, _ in columns if p not in encoding_by_path]
+    return FieldColumns(schema, dictionary, encoding_by_path)
 
 
-def _evenly(length: int, most: int) -> pa.Array:
-    step = max(1, length / most)
-    return arrays.integers((np.arange(min(length, most)) * step).astype(np.int64))
+def _evenly(length: int, count_max: int) -> pa.Array:
+    step = max(1, length / count_max)
+    return arrays.integers((np.arange(min(length, count_max)) * step).astype(np.int64))
 
 
 def _leaves(path: str, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
@@ -222,20 +226,20 @@ def _leaves(path: str, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
 
 
 def prove(
-    cursor: duckdb.DuckDBPyConnection, schema: Schema, texts: pa.ChunkedArray
+    cursor: duckdb.DuckDBPyConnection, schema: Schema, payloads: pa.ChunkedArray
 ) -> tuple[pa.StructArray, pa.Array]:
     """Return the structs of payloads, null where they would not give back the text, and a mask:
     whether each is null."""
     shape, built = sql.literal(typed.structure(schema)), typed.text_sql(schema)
     # Payloads are valid JSON, so the engine is not asked first; one that is not fails the query.
-    read = f"CASE WHEN strlen(data) <= {TEXT_MAX} THEN {{}} END"
+    read_sql = f"CASE WHEN strlen(data) <= {TEXT_MAX} THEN {{}} END"
     failure: Exception | None = None
     for parse in (f"from_json(data, {shape})", f"TRY(from_json(data, {shape}))"):
         query = f"""SELECT {_stored(schema)} AS fields,
                 coalesce({built} <> data, true) AS is_text
-            FROM (SELECT data, {read.format(parse)} AS fields FROM texts)"""
+            FROM (SELECT data, {read_sql.format(parse)} AS fields FROM texts)"""
         try:
-            rows = _run(cursor, query, pa.table({"data": _in_pieces(texts)}))
+            rows = _run(cursor, query, pa.table({"data": _in_pieces(payloads)}))
         except duckdb.InvalidInputException as error:
             failure = error
             continue
@@ -248,29 +252,33 @@ def prove(
 def restored(cursor: duckdb.DuckDBPyConnection, schema: Schema, rows: pa.Table) -> pa.Table:
     """Return rows of a typed segment as those of one without: `data` is the text of each."""
     query = f"SELECT coalesce(data, {typed.text_sql(schema)}) AS data FROM texts"
-    given = rows.select(["data", typed.COLUMN])
-    step = _step(given)
+    payload_columns = rows.select(["data", typed.COLUMN])
+    step = _step(payload_columns)
     chunks: list[pa.Array] = []
-    for at in range(0, len(given), step):
+    for start in range(0, len(payload_columns), step):
         # Copied, as the engine refuses structs that are a part of an array.
-        part = given.slice(at, step)
-        part = part if step >= len(given) else part.take(arrays.integers(np.arange(len(part))))
-        chunks += _run(cursor, query, part)["data"].cast(pa.string()).chunks
+        slice_rows = payload_columns.slice(start, step)
+        slice_rows = (
+            slice_rows
+            if step >= len(payload_columns)
+            else slice_rows.take(arrays.integers(np.arange(len(slice_rows))))
+        )
+        chunks += _run(cursor, query, slice_rows)["data"].cast(pa.string()).chunks
     plain = rows.drop_columns([typed.COLUMN])
-    at = plain.column_names.index("data")
-    return plain.set_column(at, "data", pa.chunked_array(chunks, pa.string()))
+    start = plain.column_names.index("data")
+    return plain.set_column(start, "data", pa.chunked_array(chunks, pa.string()))
 
 
 def _exchanged(rows: pa.Table, masks: pa.Array) -> tuple[pa.Table, int]:
     """Return rows whose `data` is null but where a mask says so, and the bytes less in it."""
-    texts = rows["data"]
-    stay = pc.if_else(masks, texts, pa.nulls(1, pa.string())[0])
-    at = rows.column_names.index("data")
-    return rows.set_column(at, "data", stay), _length(texts) - _length(stay)
+    payloads = rows["data"]
+    stay = pc.if_else(masks, payloads, pa.nulls(1, pa.string())[0])
+    column = rows.column_names.index("data")
+    return rows.set_column(column, "data", stay), _length(payloads) - _length(stay)
 
 
 def _with_structs(
-    rows: pa.Table, at: np.ndarray, structs: pa.StructArray, masks: pa.Array
+    rows: pa.Table, text_rows: np.ndarray, structs: pa.StructArray, masks: pa.Array
 ) -> tuple[pa.Table, int]:
     """Return rows with structs in place of some texts, where a mask does not say that they stay,
     and the bytes of those."""
@@ -278,22 +286,22 @@ def _with_structs(
     column = rows[typed.COLUMN]
     both = pa.chunked_array([*column.chunks, structs.take(arrays.integers(fits))], column.type)
     index = np.arange(len(rows))
-    index[at[fits]] = len(rows) + np.arange(len(fits))
+    index[text_rows[fits]] = len(rows) + np.arange(len(fits))
     is_text = arrays.truths(rows["data"].is_valid())
-    is_text[at[fits]] = False
+    is_text[text_rows[fits]] = False
     place = rows.column_names.index(typed.COLUMN)
     rows = rows.set_column(place, typed.COLUMN, both.take(arrays.integers(index)))
     return _exchanged(rows, arrays.mask(is_text))
 
 
-def _lengths(texts: pa.ChunkedArray, absent: int) -> np.ndarray:
+def _lengths(strings: pa.ChunkedArray, absent: int) -> np.ndarray:
     """The bytes of each text, `absent` where there is none."""
-    sizes = arrays.numbers(pc.binary_length(texts).cast(pa.int64()))
-    return np.where(arrays.truths(texts.is_valid()), sizes, absent)
+    sizes = arrays.numbers(pc.binary_length(strings).cast(pa.int64()))
+    return np.where(arrays.truths(strings.is_valid()), sizes, absent)
 
 
-def _length(texts: pa.ChunkedArray) -> int:
-    return pc.sum(pc.binary_length(texts)).as_py() or 0
+def _length(strings: pa.ChunkedArray) -> int:
+    return pc.sum(pc.binary_length(strings)).as_py() or 0
 
 
 def _stored_bytes(rows: pa.Table) -> int:
@@ -301,12 +309,12 @@ def _stored_bytes(rows: pa.Table) -> int:
     return int(rows.select(names).nbytes)
 
 
-def _in_pieces(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+def _in_pieces(strings: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return texts as chunks of about _BYTES, since a vector of the engine lies within one."""
-    ends = np.cumsum(_lengths(texts, 0))
-    cuts = [0, *(np.flatnonzero(np.diff(ends // _BYTES)) + 1), len(texts)]
-    pieces = (texts.slice(a, b - a) for a, b in itertools.pairwise(cuts))
-    return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], texts.type)
+    ends = np.cumsum(_lengths(strings, 0))
+    cuts = [0, *(np.flatnonzero(np.diff(ends // _BYTES)) + 1), len(strings)]
+    slices = (strings.slice(a, b - a) for a, b in itertools.pairwise(cuts))
+    return pa.chunked_array([chunk for chunked in slices for chunk in chunked.chunks], strings.type)
 
 
 def _step(rows: pa.Table) -> int:
@@ -317,13 +325,13 @@ def _step(rows: pa.Table) -> int:
 
 def arrow_type(schema: Schema) -> pa.DataType:
     """Return the Arrow type of the structs of a schema."""
-    return pa.struct([pa.field(each.name, arrow_member(each)) for each in schema.members])
+    return pa.struct([pa.field(member.name, arrow_member(member)) for member in schema.members])
 
 
 def arrow_member(member: Member) -> pa.DataType:
     """Return the Arrow type of a member's values."""
     if member.kind == "object":
-        return pa.struct([pa.field(each.name, arrow_member(each)) for each in member.members])
+        return pa.struct([pa.field(child.name, arrow_member(child)) for child in member.members])
     if member.kind == "list":
         return pa.list_(pa.field("element", arrow_member(member.members[0])))
     if member.kind == "words":
@@ -337,8 +345,8 @@ def arrow_member(member: Member) -> pa.DataType:
 
 def _stored(schema: Schema) -> str:
     """SQL for the structs as they are stored: JSON as text."""
-    text = typed.encode(schema)
-    if '"json"' not in text:
+    schema_json = typed.encode(schema)
+    if '"json"' not in schema_json:
         return typed.COLUMN
     members = ", ".join(f"{sql.identifier(m.name)} {_sql_type(m)}" for m in schema.members)
     return f"{typed.COLUMN}::STRUCT({members})"
@@ -358,8 +366,8 @@ def _masked(structs: pa.StructArray, nulls: pa.Array) -> pa.StructArray:
     return pa.StructArray.from_arrays(children, fields=list(structs.type), mask=nulls)
 
 
-def _run(cursor: duckdb.DuckDBPyConnection, query: str, texts: pa.Table) -> Any:
-    cursor.register("texts", texts)
+def _run(cursor: duckdb.DuckDBPyConnection, query: str, payload_rows: pa.Table) -> pa.Table:
+    cursor.register("texts", payload_rows)
     try:
         return cursor.sql(query).to_arrow_table()
     finally:

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.files import checksum, source, splits
-from lakelog.ingest import batch, group, typed_payloads
+from lakelog.formats.uniform import typed_payloads
+from lakelog.ingest import batch, group
 from lakelog.ingest.audit.audit import audit
 from tests.support.tree import ROOT
 

@@ -89,7 +89,7 @@ def test_rows_that_are_read_again(home: Path) -> None:
         try:
             batch.move(StreamCursor(KEY, "orders/0", "0", "f00d", form="jsonl"))
             other = [*values[:1], b'{"type":"a","n":20}', *values[2:]]
-            batch.add([message(n, value) for n, value in enumerate(other)], "orders", again=True)
+            batch.add([message(n, value) for n, value in enumerate(other)], "orders", is_retry=True)
             batch.publish("orders")
             assert (batch.rows, batch.known, batch.bad) == (1, 3, [])
         finally:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.files.source import Chunk
 from lakelog.formats import jsonl
-from lakelog.formats.uniform_lines import uniform_lines
+from lakelog.formats.uniform.uniform_lines import uniform_lines
 from lakelog.ingest.records import records
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share

@@ -70,8 +70,8 @@ class Account:
         file.lines = cursor.lines
         # Without lines to compare with, more positions than the cursor counted are the only sign
         # that rows were invented.
-        there = self._places.within(cursor.origin, 0, cursor.bytes)
-        places, counts = np.unique(there, return_counts=True)
+        positions = self._places.within(cursor.origin, 0, cursor.bytes)
+        places, counts = np.unique(positions, return_counts=True)
         file.note("doubled", places[counts > 1])
         file.note("foreign", np.unique(self._places.outside(cursor.origin, cursor.bytes)))
         file.foreign += max(len(places) - cursor.lines, 0)
@@ -115,11 +115,11 @@ class Account:
         self._at = min(self._cursor.shared, end)
         begin = self._at
         source.seek(0)
-        with closing(source.ahead(0)) as pieces:
-            for piece in pieces:
-                if piece.base < end:
-                    self._piece(piece, begin, end)
-                covered = piece.base + piece.length
+        with closing(source.ahead(0)) as upcoming:
+            for current in upcoming:
+                if current.base < end:
+                    self._piece(current, begin, end)
+                covered = current.base + current.length
                 # The size of a plain file says how much is still waiting; only decompressing would
                 # say it of others.
                 if covered >= end and not source.compression:
@@ -136,41 +136,44 @@ class Account:
         # foreign.
         if covered > self._at:
             self._compare(self._at, min(covered, end), [])
-        last = max(end, beyond)
-        file.note("foreign", _unique(self._places.outside(self._cursor.origin, last)))
+        end_seen = max(end, beyond)
+        file.note("foreign", _unique(self._places.outside(self._cursor.origin, end_seen)))
 
-    def _piece(self, piece: Piece, begin: int, end: int) -> None:
+    def _piece(self, source_piece: Piece, begin: int, end: int) -> None:
         """Compare the part of a piece that gave rows of this file."""
-        if piece.base + piece.length <= begin or isinstance(piece, Pause):
+        if source_piece.base + source_piece.length <= begin or isinstance(source_piece, Pause):
             return
-        if isinstance(piece, Overlong):
-            self._long_line(piece, end)
+        if isinstance(source_piece, Overlong):
+            self._long_line(source_piece, end)
             return
         self._end_long()
-        if isinstance(piece, Hole):
-            self._hole(piece, end)
+        if isinstance(source_piece, Hole):
+            self._hole(source_piece, end)
             return
-        assert not isinstance(piece, Split)  # what is audited is read by this process alone
-        low, high = max(piece.base, begin), min(piece.base + len(piece.data), end)
+        assert not isinstance(source_piece, Split)  # what is audited is read by this process alone
+        low, high = (
+            max(source_piece.base, begin),
+            min(source_piece.base + len(source_piece.data), end),
+        )
         forms = [] if self._forced else list(self._cursor.forms)
         # A cursor notes where the format of its file changed; each stretch is compared in the
         # format that it was ingested in.
-        cuts = [low, *(at for at, _ in forms if low < at < high), high]
+        cuts = [low, *(position for position, _ in forms if low < position < high), high]
         for start, stop in itertools.pairwise(cuts):
-            whole = (start, stop) == (piece.base, piece.base + len(piece.data))
-            data = piece.data[start - piece.base : stop - piece.base]
+            whole = (start, stop) == (source_piece.base, source_piece.base + len(source_piece.data))
+            data = source_piece.data[start - source_piece.base : stop - source_piece.base]
             # An unchanged piece keeps its line index, which a slice would compute again.
-            part = piece if whole else Chunk(data, start)
-            names = [name for at, name in forms if at <= start]
-            self._part(part, registry.by_name(names[-1]) if names else None)
+            chunk = source_piece if whole else Chunk(data, start)
+            names = [name for position, name in forms if position <= start]
+            self._part(chunk, registry.by_name(names[-1]) if names else None)
 
-    def _long_line(self, part: Overlong, end: int) -> None:
+    def _long_line(self, overlong: Overlong, end: int) -> None:
         """Remember where a part of an overlong line is, until all parts are known."""
-        if part.number == 1:
+        if overlong.number == 1:
             self._end_long()
             self._end_pending(is_cut=True)
-        self._parts.append(part.base)
-        self._parts_end = min(part.base + part.length, end)
+        self._parts.append(overlong.base)
+        self._parts_end = min(overlong.base + overlong.length, end)
 
     def _end_long(self) -> None:
         """Compare the parts of an overlong line. What was appended to one that had been ingested
@@ -178,8 +181,8 @@ class Account:
         if not self._parts:
             return
         bases, self._parts = _ints(self._parts), []
-        there = self._places.within(self._cursor.origin, self._at, self._parts_end)
-        later = self._later(bases[:1], np.setdiff1d(there, bases))
+        positions = self._places.within(self._cursor.origin, self._at, self._parts_end)
+        later = self._later(bases[:1], np.setdiff1d(positions, bases))
         # From there on lines were ingested as a file of their own, one by one and not as parts.
         seam = later.min() if len(later) else self._parts_end
         expected = bases[bases < seam]
@@ -226,12 +229,14 @@ class Account:
             return form
         # As _bulk an action line has no row of its own; forced to JSON lines it has one. The
         # majority decides, since single rows may be missing.
-        actions, at = [], 0
+        actions, position = [], 0
         for line in chunk.text[:_SAMPLE].splitlines(keepends=True)[:_SNIFFED]:
             if bulk.action_of(line.strip().removeprefix(BOM)):
-                actions.append(chunk.base + at)
-            at += len(line)
-        rows = set(self._places.within(self._cursor.origin, chunk.base, chunk.base + at).tolist())
+                actions.append(chunk.base + position)
+            position += len(line)
+        rows = set(
+            self._places.within(self._cursor.origin, chunk.base, chunk.base + position).tolist()
+        )
         forced = 2 * len(rows.intersection(actions)) > len(actions)
         return jsonl.FORM if forced else form
 
@@ -253,10 +258,10 @@ class Account:
         continue stays pending."""
         result = self._transformer(self._form, self.file.label).run(chunk, final=final)
         # where a later run of ingest began, records are cut as where a file begins
-        parts = self._resumed(chunk, result) if joins(self._form) else []
-        for part in parts:
-            self._hold(*part)
-        if parts:
+        resumed_chunks = self._resumed(chunk, result) if joins(self._form) else []
+        for resumed in resumed_chunks:
+            self._hold(*resumed)
+        if resumed_chunks:
             start = self._at
             chunk = Chunk(chunk.data[start - chunk.base :], start)
             result = self._transformer(self._form, self.file.label).run(chunk, final=final)
@@ -268,29 +273,33 @@ class Account:
         end = chunk.base + len(chunk.data)
         # A pending record is expected, too: ingest may have consumed it at the end of the file.
         expected = np.append(_sorted(*_places(result)), chunk.base + result.length)
-        there = np.unique(self._places.within(self._cursor.origin, chunk.base, end))
-        later = self._later(expected, np.setdiff1d(there, expected))
+        positions = np.unique(self._places.within(self._cursor.origin, chunk.base, end))
+        later = self._later(expected, np.setdiff1d(positions, expected))
         later = later[later > chunk.base]
-        arrivals = self._places.arrivals(self._cursor.origin, there.tolist() if len(later) else [])
+        arrivals = self._places.arrivals(
+            self._cursor.origin, positions.tolist() if len(later) else []
+        )
         completed, begin = list[tuple[Chunk, ChunkResult]](), chunk.base
         # Each stray position is where a later ingest began, unless the part before it is no
         # complete record.
         for stray in later.tolist():
             # The run may have started earlier: lines of two streams alternate.
-            n = int(np.searchsorted(there, stray))
+            n = int(np.searchsorted(positions, stray))
             while (
-                n and there[n - 1] > begin and arrivals[int(there[n - 1])][0] >= arrivals[stray][0]
+                n
+                and positions[n - 1] > begin
+                and arrivals[int(positions[n - 1])][0] >= arrivals[stray][0]
             ):
                 n -= 1
-            at = int(there[n])
-            if at <= begin:
+            position = int(positions[n])
+            if position <= begin:
                 continue
-            data = chunk.data[begin - chunk.base : at - chunk.base]
-            part = Chunk(data, begin, not data.endswith(b"\n"))
-            whole = self._ended().run(part, final=True)
+            data = chunk.data[begin - chunk.base : position - chunk.base]
+            resumed = Chunk(data, begin, not data.endswith(b"\n"))
+            whole = self._ended().run(resumed, final=True)
             if whole.length == len(data):
-                completed.append((part, whole))
-                begin = at
+                completed.append((resumed, whole))
+                begin = position
         return completed
 
     def _hold(
@@ -303,18 +312,18 @@ class Account:
         if is_cut and self._pending:
             bad, self._pending = np.append(bad, chunk.base + result.length), b""
         # The unfinished end of a file has one row, be it an action of _bulk or that and a document.
-        rest, high = self._cursor.bytes, chunk.base + (len(chunk.data) if final else result.length)
-        if self._cursor.unfinished and chunk.base <= rest < high:
-            bad = np.append(bad[bad < rest], rest)
+        limit, high = self._cursor.bytes, chunk.base + (len(chunk.data) if final else result.length)
+        if self._cursor.unfinished and chunk.base <= limit < high:
+            bad = np.append(bad[bad < limit], limit)
         expected = _sorted(places, bad)
         absent = self._compare(chunk.base, high, expected)
         if not len(absent):
             return
         if result.table:
-            lost = np.isin(places, absent)
-            self._decide(result.table.filter(lost), places[lost])
+            is_absent = np.isin(places, absent)
+            self._decide(result.table.filter(is_absent), places[is_absent])
         if len(bad := bad[np.isin(bad, absent)]):
-            lines = [_line_at(chunk.text, at - chunk.base) for at in bad.tolist()]
+            lines = [_line_at(chunk.text, position - chunk.base) for position in bad.tolist()]
             # A replay may have found the id of such a line known, read as JSON lines.
             self._judge(lines, bad, jsonl.FORM, None)
 
@@ -323,15 +332,15 @@ class Account:
         that had been ingested. A record may give several of the `heads`."""
         if not len(heads) or not len(strays):
             return _ints([])
-        last = np.maximum(np.searchsorted(heads, strays, "right"), 1)
-        before = [heads[max(n - _HEADS, 0) : n].tolist() for n in last.tolist()]
-        wanted = {*itertools.chain.from_iterable(before), *strays.tolist()}
-        arrivals = self._places.arrivals(self._cursor.origin, sorted(wanted))
+        following = np.maximum(np.searchsorted(heads, strays, "right"), 1)
+        before = [heads[max(n - _HEADS, 0) : n].tolist() for n in following.tolist()]
+        positions = {*itertools.chain.from_iterable(before), *strays.tolist()}
+        arrivals = self._places.arrivals(self._cursor.origin, sorted(positions))
         appended = []
         for earlier, stray in zip(before, strays.tolist(), strict=True):
             times = [arrivals.get(head, (None, False))[0] for head in earlier]
             # A head that was never ingested is missing, and reported as such.
-            if any(at is None or at < arrivals[stray][0] for at in times):
+            if any(arrival is None or arrival < arrivals[stray][0] for arrival in times):
                 appended.append(stray)
         return _ints(appended)
 
@@ -344,8 +353,8 @@ class Account:
     ) -> np.ndarray:
         """Compare the lines that begin from `low` to `high` with the lake; return those absent."""
         lines = _ints(expected)
-        there = self._places.within(self._cursor.origin, low, high)
-        places, counts = np.unique(there, return_counts=True)
+        positions = self._places.within(self._cursor.origin, low, high)
+        places, counts = np.unique(positions, return_counts=True)
         self.file.note("doubled", places[counts > 1])
         strays = np.setdiff1d(places, lines, assume_unique=True)
         if len(strays) and seams is not None:
@@ -361,26 +370,26 @@ class Account:
         """Which positions within lines are where a last line once ended and more was appended."""
         starts, begin = chunk.lines[1], -1
         pairs: list[tuple[int, int, bool]] = []
-        for at in (strays - chunk.base).tolist():
-            line = int(np.searchsorted(starts, at, "right")) - 1
+        for offset in (strays - chunk.base).tolist():
+            line = int(np.searchsorted(starts, offset, "right")) - 1
             begin = max(begin, int(starts[line]))
-            before = chunk.text[begin:at].strip().removeprefix(BOM)
-            if before and chunk.text[at : starts[line + 1]].strip():
+            before = chunk.text[begin:offset].strip().removeprefix(BOM)
+            if before and chunk.text[offset : starts[line + 1]].strip():
                 # A line that ingest would have left for next time can only have a row if it was
                 # quarantined as unfinished.
                 is_cut = is_left(before, self._tolerant(), "ended")
-                pairs.append((begin + chunk.base, at + chunk.base, is_cut))
-                begin = at
+                pairs.append((begin + chunk.base, offset + chunk.base, is_cut))
+                begin = offset
         arrivals = self._places.arrivals(
             self._cursor.origin, [p for pair in pairs for p in pair[:2]]
         )
         ends = []
-        for first, second, is_cut in pairs:
+        for head, tail, is_cut in pairs:
             # The later part must have come in after the earlier one, else both are of one run,
             # which never cuts a line in two.
-            (came, bad), (later, _) = arrivals.get(first, (None, False)), arrivals[second]
+            (came, bad), (later, _) = arrivals.get(head, (None, False)), arrivals[tail]
             if came is not None and came < later and (bad or not is_cut):
-                ends.append(second)
+                ends.append(tail)
         return _ints(ends)
 
     def _judge(
@@ -391,8 +400,8 @@ class Account:
         # Positions in the result are of the joined lines, so they are mapped back.
         ends = np.cumsum([0, *map(len, lines)])
         if result.table:
-            at = np.searchsorted(ends, np.asarray(result.table["position"]))
-            self._decide(result.table, places[at])
+            records = np.searchsorted(ends, np.asarray(result.table["position"]))
+            self._decide(result.table, places[records])
         bad = np.searchsorted(ends, _ints([b.position for b in result.bad]))
         if form is jsonl.FORM:
             self._give_up(places[bad])

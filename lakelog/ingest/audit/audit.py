@@ -91,8 +91,8 @@ def audit(
     Damaged, InvalidSetting.
     """
     if form is not None:
-        wanted = definitions.resolve(form, definitions.present(store, branch))
-        form = definitions.form_name(wanted) or None
+        forced = definitions.resolve(form, definitions.present(store, branch))
+        form = definitions.form_name(forced) or None
     work = _Work(store, branch, connect, label, form, backups)
     with closing(work.places):
         return work.run([os.fsdecode(path) for path in paths], progress)
@@ -130,10 +130,10 @@ class _Work:
         self._paths = files_to_read
         # Everything that names an origin is found before the rows are scanned, so that one scan of
         # the segments serves all files.
-        below = self._removed_below(paths)
+        nested = self._removed_below(paths)
         self._claim(files_to_read)
-        wanted = self._wanted(files_to_read) | {c.origin for c in below}
-        self.places.load(wanted if paths else set(self._cursors))
+        origins = self._wanted(files_to_read) | {c.origin for c in nested}
+        self.places.load(origins if paths else set(self._cursors))
         unmatched: list[tuple[str, bool, bool, str]] = []
         for number, path in enumerate(files_to_read):
             if progress:
@@ -145,7 +145,7 @@ class _Work:
                 unmatched.append((path, broken, empty, reason))
         for path, broken, empty, reason in unmatched:
             self._unmatched(path, broken, empty, reason, bool(paths))
-        for cursor in below:
+        for cursor in nested:
             if cursor.origin not in self._audited:
                 self._from_backup(cursor)
         if not paths and not self._has_label:
@@ -230,11 +230,11 @@ class _Work:
     ) -> None:
         """Report what became of an ingested file of this name, if there was one."""
         name = printable(path)
-        there = os.path.exists(path) and not broken
+        exists = os.path.exists(path) and not broken
         reason = reason or _reason(path)
         unseen = [c for c in self._cursors.values() if c.origin not in self._audited]
         old = [c for c in unseen if c.name in _names(path)]
-        if there and self._has_label:
+        if exists and self._has_label:
             old = []  # they may be of other sources
         for cursor in old:
             # An empty file was truncated to be rewritten: that is no error.
@@ -242,7 +242,7 @@ class _Work:
             self._report_gone(cursor, reason, reason if wrong else "")
         if not old and (is_requested or broken):
             never = "never ingested under this source" if self._has_label else "never ingested"
-            self._add(FileAudit(name, error="" if empty else never if there else reason))
+            self._add(FileAudit(name, error="" if empty else never if exists else reason))
 
     def _source(
         self, source: Source, head: bytes, label: str | None, only: str = "", copy: str = ""
@@ -273,9 +273,9 @@ class _Work:
         """The cursor of a file: that of its inode, else one of equal content that is no other
         file's. A copy out of a backup has that of one origin `only`."""
         if not only:
-            own = of_inode(source, self._index, label)
-            if own is not None:
-                return own
+            cursors_of_inode = of_inode(source, self._index, label)
+            if cursors_of_inode is not None:
+                return cursors_of_inode
         # A cursor that some file owns by its inode is never given to another file of equal content.
         free = [
             c
@@ -323,8 +323,8 @@ class _Work:
                         # (FORMAT.md F18.4).
                         if not is_distinctive(head[: cursor.bytes]):
                             continue
-                        own = of_inode(source, self._index, label)
-                        if own is None or not _may_repeat(own, cursor):
+                        cursors_of_inode = of_inode(source, self._index, label)
+                        if cursors_of_inode is None or not _may_repeat(cursors_of_inode, cursor):
                             continue
                         # of_inode() limits reading to what the head showed; all of the content is
                         # compared here.
@@ -344,19 +344,19 @@ class _Work:
         }
         files = [self._cursors[origin] for origin in accounts if origin in self._cursors]
         paths, entries = self._store.paths, self.places.events
-        for found in repeats.compare(self._connect, paths, entries, self._index, files):
-            file = accounts[found.origin]
-            file.note("doubled", found.positions)
-            file.doubled += found.timed - len(found.positions)
+        for repeat in repeats.compare(self._connect, paths, entries, self._index, files):
+            file = accounts[repeat.origin]
+            file.note("doubled", repeat.positions)
+            file.doubled += repeat.timed - len(repeat.positions)
 
     def _rest(self) -> None:
         """Report what no path led to: cursors of files that are gone, rows without a cursor."""
         for cursor in self._cursors.values():
             if cursor.origin not in self._audited:
                 self._report_gone(cursor, _reason(cursor.name), "")
-        for origin, stored, bad in self.places.others(_ORIGIN):
+        for origin, rows_stored, bad in self.places.others(_ORIGIN):
             file = FileAudit(origin, gone="no cursor remembers this file")
-            file.stored, file.quarantined, file.foreign = stored, bad, stored + bad
+            file.stored, file.quarantined, file.foreign = rows_stored, bad, rows_stored + bad
             self._add(file)
 
     def _report_gone(self, cursor: Cursor, reason: str, error: str) -> None:
@@ -385,11 +385,11 @@ class _Work:
         return account
 
 
-def _may_repeat(own: Cursor, old: Cursor) -> bool:
+def _may_repeat(cursor: Cursor, old: Cursor) -> bool:
     """Whether a file may have repeated the lines of one that is gone: not if it shares them, and
     not if the two existed side by side, each with lines of its own."""
-    related = {own.origin, own.shares, *own.apart}
-    return old.origin not in related and old.looked < own.begun
+    related = {cursor.origin, cursor.shares, *cursor.apart}
+    return old.origin not in related and old.looked < cursor.begun
 
 
 def _by_origin(index: CursorIndex) -> dict[str, Cursor]:
@@ -418,8 +418,8 @@ def _reason(path: str) -> str:
     """Return why the file of a cursor is not the one of this name."""
     if path == PIPE:
         return "it came through a pipe"
-    there = os.path.lexists(path_of(path))
-    return "another file has its name now" if there else "no such file now"
+    exists = os.path.lexists(path_of(path))
+    return "another file has its name now" if exists else "no such file now"
 
 
 def _opened(path: str) -> Source:

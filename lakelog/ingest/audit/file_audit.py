@@ -52,5 +52,8 @@ class FileAudit:
         """Add to the count of a fault and keep the first offsets, FIRST_MAX at most."""
         if len(positions):
             setattr(self, fault, getattr(self, fault) + len(positions))
-            first = [*self.first.get(fault, ()), *(int(p) for p in sorted(positions)[:FIRST_MAX])]
-            self.first[fault] = sorted(first)[:FIRST_MAX]
+            earliest = [
+                *self.first.get(fault, ()),
+                *(int(p) for p in sorted(positions)[:FIRST_MAX]),
+            ]
+            self.first[fault] = sorted(earliest)[:FIRST_MAX]

@@ -86,7 +86,7 @@ class StoredRows:
             FROM ({self._all("origin, position, ingested_at")})
             WHERE origin = $1 AND position IN (SELECT unnest($2)) GROUP BY position"""
         rows_ = self._cursor.execute(query, [origin, positions]).fetchall()
-        return {at: (came, bad) for at, came, bad in rows_}
+        return {position: (came, bad) for position, came, bad in rows_}
 
     def counts(self, origin: str) -> tuple[int, int, int]:
         """The rows of a file: events, quarantined lines, events with the time of their ingest."""
@@ -179,9 +179,11 @@ class StoredRows:
         """Drop the tables."""
         self._cursor.close()
 
-    def _positions(self, origin: str, where: str) -> np.ndarray:
+    def _positions(self, origin: str, condition: str) -> np.ndarray:
         number = self.origins.get(origin, -1)
-        query = f"SELECT position FROM places WHERE number = {number} AND {where} ORDER BY position"
+        query = (
+            f"SELECT position FROM places WHERE number = {number} AND {condition} ORDER BY position"
+        )
         positions: np.ndarray = self._cursor.execute(query).fetchnumpy()["position"]
         return positions
 
@@ -197,8 +199,8 @@ class StoredRows:
 
     def _all(self, columns: str) -> str:
         """SQL for the rows of both kinds, with `bad`."""
-        parts = [self._part(self.events, columns, False), self._part(self._bad, columns, True)]
-        return " UNION ALL ".join(parts)
+        tables = [self._part(self.events, columns, False), self._part(self._bad, columns, True)]
+        return " UNION ALL ".join(tables)
 
     def _part(self, entries: list[SegmentEntry], columns: str, bad: bool) -> str:
         """SQL for the rows of some segments, each verified once. Raises DamagedSegment."""

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog.formats.uniform.line_layout import LineColumns, Payloads, slices
+from lakelog.formats.uniform.payload_layout import PayloadLayout, payload_layout
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, typed, typed_rows
 from lakelog.segments.field_inference import infer
-from lakelog.segments.line_layout import LineColumns, Payloads, slices
-from lakelog.segments.payload_layout import PayloadLayout, payload_layout
 from lakelog.segments.typed import Member, Schema
 from lakelog.segments.typed_rows import FieldColumns
 
@@ -58,39 +58,39 @@ class PayloadColumns:
     fields: FieldColumns
     layouts: tuple[PayloadLayout, ...]
 
-    def structs(self, cut: LineColumns) -> tuple[pa.StructArray, np.ndarray]:
+    def structs(self, lines: LineColumns) -> tuple[pa.StructArray, np.ndarray]:
         """Return the payloads of rows as structs, and a mask of those that are some."""
-        return _structs(self.fields.schema, self.layouts, cut.text, cut.payloads)
+        return _structs(self.fields.schema, self.layouts, lines.data, lines.payloads)
 
 
 def learn(
     engine: duckdb.DuckDBPyConnection,
-    cut: Callable[[Iterable[PayloadLayout]], LineColumns],
-    known: Iterable[Schema] = (),
+    cut_lines: Callable[[Iterable[PayloadLayout]], LineColumns],
+    known_schemas: Iterable[Schema] = (),
 ) -> PayloadColumns | None:
-    """Return how payloads like those of a sample become structs, by a schema that is `known` if one
-    fits most of them; None if too few would. `cut` cuts the lines of the sample.
+    """Return how payloads like those of a sample become structs, by a schema that is known if one
+    fits most of them; None if too few would. `cut_lines` cuts the lines of the sample.
 
     Raises nothing for payloads that are no JSON: the caller proves what stays text.
     """
-    texts = cut(()).texts().get("data")
-    if texts is None or not len(texts):
+    payloads = cut_lines(()).texts().get("data")
+    if payloads is None or not len(payloads):
         return None
-    step = max(1, len(texts) // _INFERRED)
-    payloads = texts.take(arrays.integers(np.arange(0, len(texts), step))).to_pylist()
-    found = [(text, payload_layout(text.encode())) for text in payloads]
-    counts = Counter(layout for _, layout in found if layout)
+    step = max(1, len(payloads) // _INFERRED)
+    sampled = payloads.take(arrays.integers(np.arange(0, len(payloads), step))).to_pylist()
+    layout_by_payload = [(payload, payload_layout(payload.encode())) for payload in sampled]
+    counts = Counter(layout for _, layout in layout_by_payload if layout)
     layouts = [layout for layout, _ in counts.most_common(LAYOUTS_MAX)]
-    sample = cut(layouts)
-    best, least = None, _SHARE
-    for schema in known:
-        best = _tried(engine, schema, layouts, sample, texts)
+    sample = cut_lines(layouts)
+    best, least_share = None, _SHARE
+    for schema in known_schemas:
+        best = _tried(engine, schema, layouts, sample, payloads)
         if best and best[1] >= _KNOWN:
             return _encoded(schema, *best)
     # What has no layout stays text, and may be no JSON.
-    inferred = infer(text for text, layout in found if layout)
-    best = _tried(engine, inferred, layouts, sample, texts) if inferred else None
-    return _encoded(inferred, *best) if inferred and best and best[1] >= least else None
+    inferred = infer(payload for payload, layout in layout_by_payload if layout)
+    best = _tried(engine, inferred, layouts, sample, payloads) if inferred else None
+    return _encoded(inferred, *best) if inferred and best and best[1] >= least_share else None
 
 
 def _tried(
@@ -98,28 +98,28 @@ def _tried(
     schema: Schema,
     layouts: list[PayloadLayout],
     sample: LineColumns,
-    texts: pa.Array,
+    payloads: pa.Array,
 ) -> tuple[list[PayloadLayout], float, pa.StructArray] | None:
     """Return the layouts of a sample whose payloads a schema gives back, the part of the sample
     that has them, and its structs."""
-    fit = [_is_of(schema, each) for each in layouts]
+    fit = [_is_of(schema, layout) for layout in layouts]
     which = sample.payloads.which.copy()
     which[~np.isin(which, np.flatnonzero(fit))] = -1
     bounds = [
-        each if is_fit else each[:0]
-        for each, is_fit in zip(sample.payloads.bounds, fit, strict=True)
+        spans if is_fit else spans[:0]
+        for spans, is_fit in zip(sample.payloads.bounds, fit, strict=True)
     ]
-    structs, is_struct = _structs(schema, layouts, sample.text, Payloads(which, bounds))
+    structs, is_struct = _structs(schema, layouts, sample.data, Payloads(which, bounds))
     if not is_struct.any():
         return None
-    none = pa.nulls(len(texts), pa.string())
+    none = pa.nulls(len(payloads), pa.string())
     rows = pa.table({"data": none, typed.COLUMN: structs})
-    given = typed_rows.restored(engine, schema, rows)["data"].combine_chunks()
+    rebuilt = typed_rows.restored(engine, schema, rows)["data"].combine_chunks()
     places = arrays.integers(np.flatnonzero(is_struct))
-    same = arrays.truths(pc.equal(given.take(places), texts.take(places)))
+    same = arrays.truths(pc.equal(rebuilt.take(places), payloads.take(places)))
     proved = {*which[is_struct].tolist()} - {*which[is_struct][~same].tolist()}
     good = [layout for number, layout in enumerate(layouts) if number in proved]
-    share = float(np.isin(which[is_struct], [*proved]).sum() / len(texts))
+    share = float(np.isin(which[is_struct], [*proved]).sum() / len(payloads))
     return good, share, structs
 
 
@@ -148,19 +148,19 @@ def _is_of(schema: Schema, layout: PayloadLayout) -> bool:
 
 def _members(members: tuple[Member, ...], path: _Path = ()) -> Iterable[tuple[_Path, Member]]:
     """Yield the members of an object, and those of the objects in it, by their paths."""
-    for each in members:
-        yield (*path, each.name), each
-        if each.kind == "object":
-            yield from _members(each.members, (*path, each.name))
+    for member in members:
+        yield (*path, member.name), member
+        if member.kind == "object":
+            yield from _members(member.members, (*path, member.name))
 
 
 def _structs(
-    schema: Schema, layouts: Iterable[PayloadLayout], text: bytes, payloads: Payloads
+    schema: Schema, layouts: Iterable[PayloadLayout], data: bytes, payloads: Payloads
 ) -> tuple[pa.StructArray, np.ndarray]:
     """Return structs of payloads, null where a value is none of the schema, and a mask: whether
     each is one."""
-    building = _Building(tuple(layouts), text, payloads)
-    children = [building.column(each, (each.name,)) for each in schema.members]
+    building = _Building(tuple(layouts), data, payloads)
+    children = [building.column(member, (member.name,)) for member in schema.members]
     is_struct = (payloads.which >= 0) & ~building.bad
     kinds = list(typed_rows.arrow_type(schema))
     mask = arrays.mask(~is_struct)
@@ -170,8 +170,8 @@ def _structs(
 class _Building:
     """The columns of the structs of some payloads; `bad` are the rows of which a value is none."""
 
-    def __init__(self, layouts: tuple[PayloadLayout, ...], text: bytes, payloads: Payloads) -> None:
-        self._layouts, self._text, self._bounds = layouts, text, payloads.bounds
+    def __init__(self, layouts: tuple[PayloadLayout, ...], data: bytes, payloads: Payloads) -> None:
+        self._layouts, self._text, self._bounds = layouts, data, payloads.bounds
         self._rows = [np.flatnonzero(payloads.which == n) for n in range(len(layouts))]
         self._count = len(payloads.which)
         self.bad = np.zeros(self._count, bool)
@@ -180,22 +180,25 @@ class _Building:
         """Return the values of a member, null where a payload does not have it."""
         if member.kind == "object":
             mask = ~self._present(lambda layout: path in layout.objects)
-            children = [self.column(each, (*path, each.name)) for each in member.members]
+            children = [self.column(child, (*path, child.name)) for child in member.members]
             kinds = list(typed_rows.arrow_member(member))
             return pa.StructArray.from_arrays(children, fields=kinds, mask=arrays.mask(mask))
         if member.kind == "list":
             return self._list(member, path)
-        parts = [
+        spans_by_layout = [
             (self._rows[number], self._bounds[number][:, 2 * slots[0] : 2 * slots[0] + 2])
             for number, slots in self._slots(path, is_element=False)
         ]
-        if not parts:
+        if not spans_by_layout:
             return pa.nulls(self._count, typed_rows.arrow_member(member))
-        rows, spans = parts[0]
-        if len(parts) > 1:
-            rows = np.concatenate([rows for rows, _ in parts])
+        rows, spans = spans_by_layout[0]
+        if len(spans_by_layout) > 1:
+            rows = np.concatenate([rows for rows, _ in spans_by_layout])
             order = np.argsort(rows, kind="stable")
-            rows, spans = rows[order], np.concatenate([spans for _, spans in parts])[order]
+            rows, spans = (
+                rows[order],
+                np.concatenate([spans for _, spans in spans_by_layout])[order],
+            )
         values, is_good = _values(member.kind, slices(self._text, spans))
         if not is_good.all():
             self.bad[rows[~is_good]] = True
@@ -213,7 +216,7 @@ class _Building:
             begins = (ends - lengths)[self._rows[number]]
             for nth, slot in enumerate(slots):
                 spans[begins + nth] = self._bounds[number][:, 2 * slot : 2 * slot + 2]
-        kind = typed_rows.arrow_member(member)
+        list_type = typed_rows.arrow_member(member)
         element = member.members[0]
         if len(spans):
             values, is_good = _values(element.kind, slices(self._text, spans))
@@ -223,7 +226,7 @@ class _Building:
             values = pa.nulls(0, typed_rows.arrow_member(element))
         offsets = pa.py_buffer(np.concatenate([[0], ends]).astype(np.int32))
         valid = arrays.mask(present).buffers()[1]
-        return pa.Array.from_buffers(kind, self._count, [valid, offsets], children=[values])
+        return pa.Array.from_buffers(list_type, self._count, [valid, offsets], children=[values])
 
     def _present(self, has: Callable[[PayloadLayout], bool]) -> np.ndarray:
         present = np.zeros(self._count, bool)
@@ -247,89 +250,97 @@ def _spread(values: pa.Array, rows: np.ndarray, count: int) -> pa.Array:
     """Return a column of so many rows that has values in these, and is null elsewhere."""
     if len(rows) == count:
         return values
-    present, kind = np.zeros(count, bool), values.type
+    present, value_type = np.zeros(count, bool), values.type
     present[rows] = True
     valid = arrays.mask(present).buffers()[1]
-    if pa.types.is_string(kind):
+    if pa.types.is_string(value_type):
         lengths = np.zeros(count + 1, np.int32)
         lengths[rows + 1] = np.diff(np.frombuffer(values.buffers()[1], np.int32, len(values) + 1))
         ends = pa.py_buffer(np.cumsum(lengths, dtype=np.int32))
-        return pa.Array.from_buffers(kind, count, [valid, ends, values.buffers()[2]])
-    if pa.types.is_boolean(kind):
+        return pa.Array.from_buffers(value_type, count, [valid, ends, values.buffers()[2]])
+    if pa.types.is_boolean(value_type):
         bits = np.zeros(count, bool)
         bits[rows] = arrays.truths(values)
-        return pa.Array.from_buffers(kind, count, [valid, arrays.mask(bits).buffers()[1]])
+        return pa.Array.from_buffers(value_type, count, [valid, arrays.mask(bits).buffers()[1]])
     numbers = np.zeros(count, np.int64)
     numbers[rows] = np.frombuffer(values.buffers()[1], np.int64, len(values))
-    return pa.Array.from_buffers(kind, count, [valid, pa.py_buffer(numbers)])
+    return pa.Array.from_buffers(value_type, count, [valid, pa.py_buffer(numbers)])
 
 
-def _values(kind: str, texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
+def _values(member_kind: str, literals: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Return the values of texts, and a mask of those that are written as the kind writes them."""
-    if kind == "text":
-        is_good = np.ones(len(texts), bool)
-        if arrays.characters(texts).min(initial=_SPACE) < _SPACE:
-            is_good &= ~arrays.truths(pc.match_substring_regex(texts, "[\\x00-\\x1f]"))
-        return texts, is_good
-    if kind == "bool":
-        true, false = (arrays.truths(pc.equal(texts, _scalar(word))) for word in ("true", "false"))
+    if member_kind == "text":
+        is_good = np.ones(len(literals), bool)
+        if arrays.characters(literals).min(initial=_SPACE) < _SPACE:
+            is_good &= ~arrays.truths(pc.match_substring_regex(literals, "[\\x00-\\x1f]"))
+        return literals, is_good
+    if member_kind == "bool":
+        true, false = (
+            arrays.truths(pc.equal(literals, _scalar(word))) for word in ("true", "false")
+        )
         return arrays.mask(true), true | false
-    number = pa.int64() if kind == "int" else pa.float64()
+    number = pa.int64() if member_kind == "int" else pa.float64()
     values = pa.nulls(0, number)
-    codes = arrays.characters(texts)
+    codes = arrays.characters(literals)
     # Other characters may make hexadecimal numbers or infinity, which only Arrow reads.
     if codes.min(initial=_DIGITS[0]) >= _DIGITS[0] and codes.max(initial=0) <= _DIGITS[1]:
         with contextlib.suppress(pa.ArrowInvalid):
-            values = texts.cast(number)
+            values = literals.cast(number)
     if not len(values):
-        return _read(kind, texts)
-    if kind == "int":
-        return values, _are_whole(texts, values)
-    is_good = _are_decimals(texts, values) if kind == "float" else np.zeros(len(texts), bool)
+        return _read(member_kind, literals)
+    if member_kind == "int":
+        return values, _are_whole(literals, values)
+    is_good = (
+        _are_decimals(literals, values) if member_kind == "float" else np.zeros(len(literals), bool)
+    )
     # Those whose spelling says too little are written, and compared.
-    rest = np.flatnonzero(~is_good)
-    if len(rest):
-        is_good[rest] = _read(kind, texts.take(arrays.integers(rest)))[1]
+    undecided = np.flatnonzero(~is_good)
+    if len(undecided):
+        is_good[undecided] = _read(member_kind, literals.take(arrays.integers(undecided)))[1]
     return values, is_good
 
 
-def _are_whole(texts: pa.Array, values: pa.Array) -> np.ndarray:
+def _are_whole(literals: pa.Array, values: pa.Array) -> np.ndarray:
     """Return a mask of the numbers that are written without zeros in front."""
-    begin, end = arrays.ends(texts)
-    is_negative = arrays.characters(texts)[begin - begin[0]] == _MINUS
+    begin, end = arrays.ends(literals)
+    is_negative = arrays.characters(literals)[begin - begin[0]] == _MINUS
     size = np.abs(arrays.numbers(values))
     # A number of so many digits is at least this large, unless the first one is zero.
-    least = np.array([0, 0, *(10**n for n in range(1, 19)), 2**63 - 1])
-    digits = np.minimum(end - begin - is_negative, len(least) - 1)
-    found: np.ndarray = (size >= least[digits]) & ~(is_negative & (size == 0))
-    return found
+    least_sizes = np.array([0, 0, *(10**n for n in range(1, 19)), 2**63 - 1])
+    digits = np.minimum(end - begin - is_negative, len(least_sizes) - 1)
+    is_canonical: np.ndarray = (size >= least_sizes[digits]) & ~(is_negative & (size == 0))
+    return is_canonical
 
 
-def _are_decimals(texts: pa.Array, values: pa.Array) -> np.ndarray:
+def _are_decimals(literals: pa.Array, values: pa.Array) -> np.ndarray:
     """Return a mask of some doubles that kind float writes as they are: of so few digits, each is
     nearest to one double, and has none to spare."""
-    begin, end = arrays.ends(texts)
-    codes, base = arrays.characters(texts), begin[0]
+    begin, end = arrays.ends(literals)
+    codes, base = arrays.characters(literals), begin[0]
     points = np.flatnonzero(codes == _POINT) + base
     if len(points) < len(begin) or len(points) > len(begin):
         return np.zeros(len(begin), bool)
-    first = begin + (codes[begin - base] == _MINUS)
+    digits_start = begin + (codes[begin - base] == _MINUS)
     size = np.abs(_doubles(values))
-    found: np.ndarray = (first < points) & (points < end - 1) & (end - first <= _SURE)
-    found &= (codes[first - base] != _ZERO) | (points == first + 1)
-    found &= (codes[end - 1 - base] != _ZERO) | (points == end - 2)
-    found &= (size >= _SMALL) | (size == 0)
-    return found
+    is_canonical: np.ndarray = (
+        (digits_start < points) & (points < end - 1) & (end - digits_start <= _SURE)
+    )
+    is_canonical &= (codes[digits_start - base] != _ZERO) | (points == digits_start + 1)
+    is_canonical &= (codes[end - 1 - base] != _ZERO) | (points == end - 2)
+    is_canonical &= (size >= _SMALL) | (size == 0)
+    return is_canonical
 
 
-def _read(kind: str, texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
+def _read(member_kind: str, literals: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Return numbers, and a mask of those that are written as the kind writes them."""
-    number, form = (pa.int64(), _WHOLE) if kind == "int" else (pa.float64(), _DECIMAL)
-    form = f"{_WHOLE}|{_DECIMAL}" if kind == "number" else form
-    is_number = pc.match_substring_regex(texts, form)
-    values = pc.if_else(is_number, texts, _scalar("0")).cast(number)
-    shown = {"int": lambda v: v.cast(pa.string()), "float": _shown, "number": _shown_short}[kind]
-    return values, arrays.truths(pc.and_(is_number, pc.equal(shown(values), texts)))
+    number, form = (pa.int64(), _WHOLE) if member_kind == "int" else (pa.float64(), _DECIMAL)
+    form = f"{_WHOLE}|{_DECIMAL}" if member_kind == "number" else form
+    is_number = pc.match_substring_regex(literals, form)
+    values = pc.if_else(is_number, literals, _scalar("0")).cast(number)
+    format_values = {"int": lambda v: v.cast(pa.string()), "float": _shown, "number": _shown_short}[
+        member_kind
+    ]
+    return values, arrays.truths(pc.and_(is_number, pc.equal(format_values(values), literals)))
 
 
 def _shown(values: pa.Array) -> pa.Array:
@@ -337,14 +348,14 @@ def _shown(values: pa.Array) -> pa.Array:
 
     Arrow writes as few digits as give the same double, and whole numbers without a point.
     """
-    numbers, texts = _doubles(values), values.cast(pa.string())
+    numbers, literals = _doubles(values), values.cast(pa.string())
     size = np.abs(numbers)
     is_whole = numbers == np.trunc(numbers)
     if is_whole.any():
-        pointed = pc.binary_join_element_wise(texts, _scalar(".0"), _scalar(""))
-        texts = pc.if_else(arrays.mask(is_whole), pointed, texts)
+        pointed = pc.binary_join_element_wise(literals, _scalar(".0"), _scalar(""))
+        literals = pc.if_else(arrays.mask(is_whole), pointed, literals)
     is_short = (size < _LARGE) & ((size >= _SMALL) | (size == 0))
-    return texts if is_short.all() else pc.if_else(arrays.mask(is_short), texts, _scalar(""))
+    return literals if is_short.all() else pc.if_else(arrays.mask(is_short), literals, _scalar(""))
 
 
 def _shown_short(values: pa.Array) -> pa.Array:
@@ -359,5 +370,5 @@ def _doubles(values: pa.Array) -> np.ndarray:
     return np.frombuffer(values.buffers()[1], np.float64, len(values), values.offset * 8)
 
 
-def _scalar(text: str) -> pa.Scalar:
-    return arrays.texts([text])[0]
+def _scalar(string: str) -> pa.Scalar:
+    return arrays.texts([string])[0]

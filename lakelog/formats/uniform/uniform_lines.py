@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from lakelog.event.levels import severity
 from lakelog.formats import sqltext
 from lakelog.formats.sqltext import COLUMN
+from lakelog.formats.uniform import payload_columns
+from lakelog.formats.uniform.line_layout import LineColumns, LineLayout, layout_of
+from lakelog.formats.uniform.payload_columns import PayloadColumns
+from lakelog.formats.uniform.payload_layout import LONGEST
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import arrays, payload_columns, typed
-from lakelog.segments.line_layout import LineColumns, LineLayout, layout_of
-from lakelog.segments.payload_columns import PayloadColumns
-from lakelog.segments.payload_layout import LONGEST
+from lakelog.segments import arrays, typed
 from lakelog.segments.rows import split_lines
 from lakelog.segments.typed import Schema
 
@@ -38,8 +39,6 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 _EARLIEST = -62_135_596_800_000_000
 """Microseconds of the year 1, before which no event can be."""
 _LEVELS_MAX = 32
-TEXT_BYTES = "text_bytes"
-"""The column of the lengths of payloads that are structs, as text."""
 _SAMPLE = 2048
 """So many lines tell how payloads are spelled."""
 _STRIPE = 32_768
@@ -72,42 +71,38 @@ class UniformLines:
         """Return columns of events, and the indexes of their lines; None if there are none.
 
         `starts` is where each line begins, and where the last one ends. With `payloads` there are
-        also columns `fields`, of structs, whose rows have no `data`, and `TEXT_BYTES`.
+        also columns `fields`, of structs, whose rows have no `data`, and `typed.TEXT_BYTES`.
         """
         layouts = payloads.layouts if payloads else ()
-        columns_of_lines = self.layout.cut(data, starts[:-1], starts[1:], layouts)
-        if not len(columns_of_lines.rows):
+        values = self.layout.cut(data, starts[:-1], starts[1:], layouts)
+        if not len(values.rows):
             return None
         # Arrow and numpy let another thread work.
-        with ThreadPoolExecutor(1, "payloads") as executor:
-            payload_columns_of = (
-                executor.submit(_payloads, columns_of_lines, payloads)
-                if self.layout.has_payload
-                else None
-            )
-            columns = self._envelope(columns_of_lines)
+        with ThreadPoolExecutor(1, "payloads") as pool:
+            pending = pool.submit(_payloads, values, payloads) if self.layout.has_payload else None
+            columns = self._envelope(values)
         if columns is None:
             return None
         is_good = arrays.numbers(pc.binary_length(columns["type"]).cast(pa.int64())) > 0
-        if payload_columns_of is not None:
-            columns |= payload_columns_of.result()
+        if pending is not None:
+            columns |= pending.result()
             text_rows = np.flatnonzero(arrays.truths(columns["data"].is_valid()))
             if len(text_rows):
-                unproved = (
+                payload_texts = (
                     columns["data"].take(arrays.integers(text_rows))
                     if payloads
                     else columns["data"]
                 )
-                is_good[text_rows[_unproved(connection, unproved)]] = False
-        table, rows = pa.table(columns), columns_of_lines.rows
+                is_good[text_rows[_unproved(connection, payload_texts)]] = False
+        table, rows = pa.table(columns), values.rows
         if not is_good.all():
             table, rows = table.filter(arrays.mask(is_good)), rows[is_good]
         return table, rows
 
-    def _envelope(self, lines: LineColumns) -> dict[str, Any] | None:
+    def _envelope(self, values: LineColumns) -> dict[str, Any] | None:
         """Return the columns of events but for the payload; None if some value is none."""
         names = {name: column for name, column in self.column_of.items() if column != "data"}
-        columns = {column: lines.column(name) for name, column in names.items()}
+        columns = {column: values.column(name) for name, column in names.items()}
         # Of a payload the engine says so, and of a time the cast.
         if any(map(_has_control, (columns[name] for name in columns.keys() - {"time"}))):
             return None
@@ -124,10 +119,10 @@ class UniformLines:
         connection: duckdb.DuckDBPyConnection,
         data: bytes,
         starts: np.ndarray,
-        schemas: Iterable[Schema],
+        known_schemas: Iterable[Schema],
     ) -> PayloadColumns | None:
         """Return how the payloads of lines become structs, by some of the lines; None if too few
-        would. Schemas that are `known` come first."""
+        would. Schemas that are known come first."""
         if not self.layout.has_payload:
             return None
         step = max(1, (len(starts) - 1) // _SAMPLE)
@@ -140,22 +135,22 @@ class UniformLines:
             return payload_columns.learn(
                 cursor,
                 lambda layouts: self.layout.cut(sample, places[:-1], places[1:], [*layouts]),
-                schemas,
+                known_schemas,
             )
         finally:
             cursor.close()
 
 
-def _payloads(lines: LineColumns, payloads: PayloadColumns | None) -> dict[str, Any]:
+def _payloads(values: LineColumns, payloads: PayloadColumns | None) -> dict[str, Any]:
     """The columns of payloads: texts, or structs and what is none."""
     if payloads is None:
-        return {"data": lines.column("data")}
-    structs, is_struct = payloads.structs(lines)
-    lengths = np.where(is_struct, lines.bounds[:, -1] - lines.bounds[:, -2], 0)
+        return {"data": values.column("data")}
+    structs, is_struct = payloads.structs(values)
+    lengths = np.where(is_struct, values.bounds[:, -1] - values.bounds[:, -2], 0)
     return {
-        "data": lines.column("data", is_struct),
+        "data": values.column("data", is_struct),
         typed.COLUMN: structs,
-        TEXT_BYTES: arrays.integers(lengths),
+        typed.TEXT_BYTES: arrays.integers(lengths),
     }
 
 
@@ -178,9 +173,9 @@ def _first_value(line: bytes, name: str) -> str:
     return line[len(name) + 5 :].split(b'"', 1)[0].decode("utf-8", "replace")
 
 
-def _has_control(values: pa.Array) -> bool:
+def _has_control(strings: pa.Array) -> bool:
     """Whether a control character stands in a text, which JSON has only escaped."""
-    return int(arrays.characters(values).min(initial=32)) < 32
+    return int(arrays.characters(strings).min(initial=32)) < 32
 
 
 def _are_levels(columns: dict[str, Any]) -> bool:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.files import source
-from lakelog.ingest import group, transform, typed_payloads
+from lakelog.formats.uniform import typed_payloads
+from lakelog.ingest import group, transform
 from lakelog.segments import segment
 from lakelog.store.entry import SegmentEntry
 from tests.support.effort import share

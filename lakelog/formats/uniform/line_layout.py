@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog.formats.uniform.payload_layout import LONGEST, PayloadLayout
+from lakelog.formats.uniform.quoted_text import QuotedText
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays
-from lakelog.segments.payload_layout import LONGEST, PayloadLayout
-from lakelog.segments.quoted_text import QuotedText
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,12 +48,12 @@ class Payloads:
 class LineColumns:
     """The values of those lines that have the layout: `rows` are their indexes, in order.
 
-    `bounds` are where they begin and end in `text`, two columns for each of `members`.
+    `bounds` are where they begin and end in `data`, two columns for each of `members`.
     """
 
     rows: np.ndarray
     members: tuple[str, ...]
-    text: bytes
+    data: bytes
     bounds: np.ndarray
     payloads: Payloads
 
@@ -64,11 +64,11 @@ class LineColumns:
     def column(self, name: str, absent: np.ndarray | None = None) -> pa.Array:
         """Return the values of a member as a string column, null where a mask says so."""
         number = self.members.index(name)
-        return slices(self.text, self.bounds, number, absent)
+        return slices(self.data, self.bounds, number, absent)
 
 
 def slices(
-    text: bytes, bounds: np.ndarray, number: int = 0, absent: np.ndarray | None = None
+    data: bytes, bounds: np.ndarray, number: int = 0, absent: np.ndarray | None = None
 ) -> pa.Array:
     """Return the texts between the bounds of one column of pairs, null where a mask says so.
 
@@ -79,7 +79,7 @@ def slices(
         return arrays.texts([])
     # Every other text of one array over the same bytes.
     ends = pa.py_buffer(np.ascontiguousarray(bounds, np.int32).reshape(-1))
-    whole = pa.Array.from_buffers(pa.string(), count * width - 1, [None, ends, pa.py_buffer(text)])
+    whole = pa.Array.from_buffers(pa.string(), count * width - 1, [None, ends, pa.py_buffer(data)])
     index = arrays.integers(np.arange(2 * number, count * width, width))
     if absent is not None:
         valid = arrays.mask(~absent).buffers()[1]
@@ -101,7 +101,7 @@ class LineLayout:
         return (*self.names, "data") if self.has_payload else self.names
 
     @property
-    def _pieces(self) -> list[bytes]:
+    def _literals(self) -> list[bytes]:
         """The bytes in front of each value but the payload's, and those behind the last."""
         heads = [f'","{name}":"'.encode() for name in self.names]
         return [b"{" + heads[0][2:], *heads[1:], b'"' + (_PAYLOAD if self.has_payload else _END)]
@@ -119,29 +119,31 @@ class LineLayout:
         `data` are less than 2 GiB, and a newline stands only at the end of a line. Values may hold
         control characters: the caller refuses them.
         """
-        pieces, count = self._pieces, len(starts)
+        literals, count = self._literals, len(starts)
         # So far behind a line bytes may be compared: the last ones are copied, with room after
         # them.
         reach = (
-            16 + sum(map(len, pieces)) + max((sum(map(len, p.pieces)) for p in payloads), default=0)
+            16
+            + sum(map(len, literals))
+            + max((sum(map(len, p.literals)) for p in payloads), default=0)
         )
         near = int(np.searchsorted(stops, max(len(data) - reach, 0), "right"))
         end = int(starts[near]) if near < count else len(data)
-        parts = [(data, 0, 0, near), (data[end:] + bytes(reach), end, near, count)]
+        spans = [(data, 0, 0, near), (data[end:] + bytes(reach), end, near, count)]
         rows, tables, matched = [np.empty(0, np.int64)], list[np.ndarray](), list[Payloads]()
         has_slash = b"\\" in data
-        for text, base, low, high in parts:
-            for at in range(low, high, _BLOCK):
-                some = slice(at, min(at + _BLOCK, high))
-                first = int(starts[at]) - base
-                block = QuotedText(text, first, int(stops[some.stop - 1]) - base, reach)
-                begins, ends = starts[some] - (first + base), stops[some] - (first + base)
-                index, bounds = self._bounds(block, pieces, begins, ends, has_slash)
-                rows.append(index + at)
+        for buffer, base, low, high in spans:
+            for block_start in range(low, high, _BLOCK):
+                some = slice(block_start, min(block_start + _BLOCK, high))
+                offset = int(starts[block_start]) - base
+                block = QuotedText(buffer, offset, int(stops[some.stop - 1]) - base, reach)
+                begins, ends = starts[some] - (offset + base), stops[some] - (offset + base)
+                index, bounds = self._bounds(block, literals, begins, ends, has_slash)
+                rows.append(index + block_start)
                 tables.append(bounds)
                 matched.append(_matched(block, bounds, payloads, has_slash))
-                for each in (bounds, *matched[-1].bounds):
-                    each += np.int32(first + base)
+                for places in (bounds, *matched[-1].bounds):
+                    places += np.int32(offset + base)
         width = 2 * len(self.members)
         table = np.concatenate(tables) if tables else np.empty((0, width), np.int32)
         return LineColumns(
@@ -151,26 +153,26 @@ class LineLayout:
     def _bounds(
         self,
         block: QuotedText,
-        pieces: list[bytes],
+        literals: list[bytes],
         starts: np.ndarray,
         stops: np.ndarray,
         has_slash: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The indexes of the lines that have the layout, and where their values begin and end."""
-        at, fits = starts, np.ones(len(starts), bool)
+        places, fits = starts, np.ones(len(starts), bool)
         table = np.empty((len(starts), 2 * len(self.members)), np.int32)
-        for number, piece in enumerate(pieces):
-            fits &= block.stands(piece, at)
-            begin = at + len(piece)
+        for number, literal in enumerate(literals):
+            fits &= block.stands(literal, places)
+            begin = places + len(literal)
             if number == len(self.names):
                 break
             # In a line that does not fit it may be the quote of a later one, or none.
-            at = block.next_quotes(begin)
+            places = block.next_quotes(begin)
             if not number:
-                fits &= at - begin == self.width
-            table[:, 2 * number], table[:, 2 * number + 1] = begin, at
+                fits &= places - begin == self.width
+            table[:, 2 * number], table[:, 2 * number + 1] = begin, places
         if has_slash:
-            fits &= ~block.has_backslash(starts, at)
+            fits &= ~block.has_backslash(starts, places)
         # Places ascend: when the last one is in its line, so are all.
         if self.has_payload:
             end = stops - len(_END)
@@ -188,38 +190,38 @@ def _matched(
     block: QuotedText, bounds: np.ndarray, layouts: Sequence[PayloadLayout], has_slash: bool
 ) -> Payloads:
     """Which payloads have which layout."""
-    which, found = np.full(len(bounds), -1, np.int16), list[np.ndarray]()
+    which, bounds_by_layout = np.full(len(bounds), -1, np.int16), list[np.ndarray]()
     if not layouts:
-        return Payloads(which, found)
-    begin, end = (bounds[:, side].astype(np.int64) for side in (-2, -1))
+        return Payloads(which, bounds_by_layout)
+    begin, end = (bounds[:, column].astype(np.int64) for column in (-2, -1))
     # Behind a backslash a quote may be a part of its text.
     free = end - begin <= LONGEST
     if has_slash:
         free &= ~block.has_backslash(begin, end)
     starts = block.words(begin, 1)[:, 0]
     for number, layout in enumerate(layouts):
-        piece = layout.pieces[0][:8]
-        mask, wanted = (1 << 8 * len(piece)) - 1, int.from_bytes(piece, "little")
-        alike = (starts & np.uint64(mask)) == np.uint64(wanted)
-        rows = np.flatnonzero(alike & free & (which < 0))
+        opening = layout.literals[0][:8]
+        mask, opening_word = (1 << 8 * len(opening)) - 1, int.from_bytes(opening, "little")
+        has_opening = (starts & np.uint64(mask)) == np.uint64(opening_word)
+        rows = np.flatnonzero(has_opening & free & (which < 0))
         fits, places = layout.match(block, begin[rows], end[rows])
         if not fits.all():
             rows, places = rows[fits], places[fits]
         which[rows] = number
-        found.append(places)
-    return Payloads(which, found)
+        bounds_by_layout.append(places)
+    return Payloads(which, bounds_by_layout)
 
 
 def _joined(matched: list[Payloads], layouts: Sequence[PayloadLayout]) -> Payloads:
     """The payloads of all blocks."""
-    which = np.concatenate([np.empty(0, np.int16), *(each.which for each in matched)])
+    which = np.concatenate([np.empty(0, np.int16), *(block.which for block in matched)])
     return Payloads(
         which,
         [
             np.concatenate(
                 [
                     np.empty((0, 2 * len(layout.slots)), np.int32),
-                    *(each.bounds[number] for each in matched),
+                    *(block.bounds[number] for block in matched),
                 ]
             )
             for number, layout in enumerate(layouts)
@@ -229,13 +231,13 @@ def _joined(matched: list[Payloads], layouts: Sequence[PayloadLayout]) -> Payloa
 
 def layout_of(line: bytes) -> LineLayout | None:
     """Return the layout of a line, or None if it is none that is looked for."""
-    names, width, at = list[str](), -1, 0
-    while member := _MEMBER.match(line, at):
+    names, width, position = list[str](), -1, 0
+    while member := _MEMBER.match(line, position):
         names.append(member[1].decode())
         width = len(member[2]) if width < 0 else width
-        at = member.end()
-    has_payload = line.startswith(_PAYLOAD, at) and line.endswith(_END)
+        position = member.end()
+    has_payload = line.startswith(_PAYLOAD, position) and line.endswith(_END)
     is_whole = names and len({*names, "data"}) == len(names) + 1
-    if not is_whole or not (has_payload or line[at:] == _END):
+    if not is_whole or not (has_payload or line[position:] == _END):
         return None
     return LineLayout(tuple(names), width, has_payload)

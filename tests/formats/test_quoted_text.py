@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from lakelog.segments.quoted_text import QuotedText
+from lakelog.formats.uniform.quoted_text import QuotedText
 
 
 def text_of(rng: random.Random, gaps: list[int]) -> bytes:

@@ -29,9 +29,9 @@ class QuotedText:
     count as quotes.
     """
 
-    def __init__(self, text: bytes, low: int, high: int, reach: int) -> None:
-        self._text, self._low = text, low
-        self._codes = np.frombuffer(text, np.uint8)[low:high]
+    def __init__(self, data: bytes, low: int, high: int, reach: int) -> None:
+        self._text, self._low = data, low
+        self._codes = np.frombuffer(data, np.uint8)[low:high]
         bits = np.packbits(self._codes == _QUOTE, bitorder="little")
         beyond = np.full(reach // 8 + 16, 0xFF, np.uint8)
         bits = np.concatenate([bits, beyond])
@@ -48,49 +48,49 @@ class QuotedText:
         backslashes: np.ndarray = np.flatnonzero(self._codes == _BACKSLASH)
         return backslashes
 
-    def next_quotes(self, at: np.ndarray, windows: int = _WINDOWS) -> np.ndarray:
+    def next_quotes(self, starts: np.ndarray, windows: int = _WINDOWS) -> np.ndarray:
         """Return the first place from each of these on where a quote stands."""
-        found = self._bits[at >> 3]
-        found >>= (at & 7).view(np.uint64)
-        lowest = found & -found
+        windows_of_bits = self._bits[starts >> 3]
+        windows_of_bits >>= (starts & 7).view(np.uint64)
+        lowest = windows_of_bits & -windows_of_bits
         # The exponent of a power of two is the number of its bit.
         places: np.ndarray = lowest.astype(np.float64).view(np.int64)
         places >>= 52
-        places += at
+        places += starts
         places -= 1023
-        if not found.all():
-            far = np.flatnonzero(found == 0)
-            after = at[far] + _WINDOW
+        if not windows_of_bits.all():
+            far = np.flatnonzero(windows_of_bits == 0)
+            after = starts[far] + _WINDOW
             places[far] = self.next_quotes(after, windows - 1) if windows else self._listed(after)
         return places
 
-    def _listed(self, at: np.ndarray) -> np.ndarray:
-        last = len(self._quotes) - 1
-        listed: np.ndarray = self._quotes[np.minimum(np.searchsorted(self._quotes, at), last)]
-        return listed
+    def _listed(self, starts: np.ndarray) -> np.ndarray:
+        end = len(self._quotes) - 1
+        quotes: np.ndarray = self._quotes[np.minimum(np.searchsorted(self._quotes, starts), end)]
+        return quotes
 
     def has_backslash(self, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return a mask of the spans in which a backslash stands."""
-        before, after = (np.searchsorted(self.backslashes, at) for at in (begins, ends))
-        found: np.ndarray = before != after
-        return found
+        before, after = (np.searchsorted(self.backslashes, bounds) for bounds in (begins, ends))
+        is_between: np.ndarray = before != after
+        return is_between
 
-    def stands(self, piece: bytes, at: np.ndarray) -> np.ndarray:
+    def stands(self, literal: bytes, starts: np.ndarray) -> np.ndarray:
         """Return a mask of the places where these bytes stand."""
-        words = self.words(at, -(-len(piece) // 8))
+        unaligned = self.words(starts, -(-len(literal) // 8))
         fits = None
-        for number in range(words.shape[1]):
-            part = piece[8 * number : 8 * number + 8]
-            column, wanted = words[:, number], np.uint64(int.from_bytes(part, "little"))
-            if len(part) < 8:
-                column = column & np.uint64((1 << 8 * len(part)) - 1)
+        for number in range(unaligned.shape[1]):
+            chunk = literal[8 * number : 8 * number + 8]
+            column, chunk_word = unaligned[:, number], np.uint64(int.from_bytes(chunk, "little"))
+            if len(chunk) < 8:
+                column = column & np.uint64((1 << 8 * len(chunk)) - 1)
             if fits is None:
-                fits = column == wanted
+                fits = column == chunk_word
             else:
-                fits &= column == wanted
-        return np.ones(len(at), bool) if fits is None else fits
+                fits &= column == chunk_word
+        return np.ones(len(starts), bool) if fits is None else fits
 
-    def words(self, at: np.ndarray, count: int) -> np.ndarray:
+    def words(self, starts: np.ndarray, count: int) -> np.ndarray:
         """Return the bytes at each of these places as so many words of eight."""
         size = 8 * count
         # Any number of bytes is copied in about the same time.
@@ -101,5 +101,5 @@ class QuotedText:
             self._low,
             strides=(1,),
         )
-        words: np.ndarray = cells[at].view("<u8").reshape(len(at), count)
-        return words
+        eights: np.ndarray = cells[starts].view("<u8").reshape(len(starts), count)
+        return eights

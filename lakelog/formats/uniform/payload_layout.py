@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lakelog.formats.uniform.quoted_text import QuotedText
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments.quoted_text import QuotedText
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ class PayloadLayout:
     of their elements.
     """
 
-    pieces: tuple[bytes, ...]
+    literals: tuple[bytes, ...]
     slots: tuple[Slot, ...]
     objects: frozenset[tuple[str, ...]]
     lists: frozenset[tuple[tuple[str, ...], int]]
@@ -58,26 +58,26 @@ class PayloadLayout:
 
         Payloads begin and end where these places of the text say. No backslash may be in them.
         """
-        at, fits = begins, np.ones(len(begins), bool)
-        bounds = np.empty((len(at), 2 * len(self.slots)), np.int32)
-        for number, piece in enumerate(self.pieces):
-            fits &= block.stands(piece, at)
-            begin = at + len(piece)
+        places, fits = begins, np.ones(len(begins), bool)
+        bounds = np.empty((len(places), 2 * len(self.slots)), np.int32)
+        for number, literal in enumerate(self.literals):
+            fits &= block.stands(literal, places)
+            begin = places + len(literal)
             if number == len(self.slots):
                 fits &= begin == stops
                 break
-            behind = self.pieces[number + 1]
-            ahead = behind.find(b'"')
+            next_literal = self.literals[number + 1]
+            quote_offset = next_literal.find(b'"')
             quote = block.next_quotes(begin)
-            if ahead >= 0:
-                at = quote - ahead
+            if quote_offset >= 0:
+                places = quote - quote_offset
             else:
-                at = stops - len(behind)
+                places = stops - len(next_literal)
                 fits &= quote >= stops
-            fits &= at >= begin
+            fits &= places >= begin
             # Where it does not fit, what follows may be anywhere, also before the text.
-            at = np.maximum(at, begin)
-            bounds[:, 2 * number], bounds[:, 2 * number + 1] = begin, at
+            places = np.maximum(places, begin)
+            bounds[:, 2 * number], bounds[:, 2 * number + 1] = begin, places
         return fits, bounds
 
 
@@ -85,46 +85,46 @@ class PayloadLayout:
 class _Reader:
     """Reads one payload; raises ValueError where it has no layout."""
 
-    text: bytes
-    at: int = 0
-    pieces: list[bytes] = field(default_factory=lambda: [b""])
+    data: bytes
+    position: int = 0
+    literals: list[bytes] = field(default_factory=lambda: [b""])
     slots: list[Slot] = field(default_factory=list)
     objects: list[tuple[str, ...]] = field(default_factory=list)
     lists: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
 
     def token(self) -> re.Match[bytes]:
         """Return the next token, but for spaces, which are a part of the piece."""
-        match = _TOKEN.match(self.text, self.at)
+        match = _TOKEN.match(self.data, self.position)
         if match is None:
             raise ValueError("no token of a layout")
-        self.at = match.end()
+        self.position = match.end()
         if match["space"]:
-            self.pieces[-1] += match[0]
+            self.literals[-1] += match[0]
             return self.token()
         return match
 
     def value(self, token: re.Match[bytes], path: tuple[str, ...], *, is_element: bool) -> None:
         """Read the value that a token begins."""
         if token[0] == b"{" and not is_element and len(path) <= _DEPTH_MAX:
-            self.pieces[-1] += token[0]
+            self.literals[-1] += token[0]
             self.members(path)
         elif token[0] == b"[" and not is_element and path:
-            self.pieces[-1] += token[0]
+            self.literals[-1] += token[0]
             self.elements(path)
         elif token[1] is not None:
-            self.pieces[-1] += b'"'
+            self.literals[-1] += b'"'
             self.slot(Slot(path, True, is_element), b'"')
         elif token[2] is not None:
             self.slot(Slot(path, False, is_element), b"")
         elif token[0] == b"null" and not is_element:
-            self.pieces[-1] += token[0]
+            self.literals[-1] += token[0]
         else:
             raise ValueError("no value of a layout")
 
     def slot(self, slot: Slot, after: bytes) -> None:
         """End a piece with a value; the next one begins with these bytes."""
         self.slots.append(slot)
-        self.pieces.append(after)
+        self.literals.append(after)
 
     def members(self, path: tuple[str, ...]) -> None:
         """Read the members of an object up to its end."""
@@ -133,16 +133,16 @@ class _Reader:
         while token[0] != b"}":
             if token[1] is None:
                 raise ValueError("no name")
-            self.pieces[-1] += token[0]
+            self.literals[-1] += token[0]
             self.symbol(b":")
             self.value(self.token(), (*path, token[1].decode()), is_element=False)
             token = self.token()
             if token[0] == b",":
-                self.pieces[-1] += token[0]
+                self.literals[-1] += token[0]
                 token = self.token()
             elif token[0] != b"}":
                 raise ValueError("no comma")
-        self.pieces[-1] += token[0]
+        self.literals[-1] += token[0]
 
     def elements(self, path: tuple[str, ...]) -> None:
         """Read the elements of a list up to its end."""
@@ -151,44 +151,44 @@ class _Reader:
             self.value(token, path, is_element=True)
             count, token = count + 1, self.token()
             if token[0] == b",":
-                self.pieces[-1] += token[0]
+                self.literals[-1] += token[0]
                 token = self.token()
             elif token[0] != b"]":
                 raise ValueError("no comma")
-        self.pieces[-1] += token[0]
+        self.literals[-1] += token[0]
         self.lists.append((path, count))
 
-    def symbol(self, wanted: bytes) -> None:
+    def symbol(self, symbol: bytes) -> None:
         """Read a token that has to be these bytes."""
         token = self.token()
-        if token[0] != wanted:
+        if token[0] != symbol:
             raise ValueError("another token")
-        self.pieces[-1] += wanted
+        self.literals[-1] += symbol
 
 
-def payload_layout(text: bytes) -> PayloadLayout | None:
+def payload_layout(payload: bytes) -> PayloadLayout | None:
     """Return the layout of a payload, an object in JSON; None if it is none that is looked for."""
-    reader = _Reader(text)
+    reader = _Reader(payload)
     try:
         reader.value(reader.token(), (), is_element=False)
     except (ValueError, RecursionError):
         return None
     paths = [slot.path for slot in reader.slots if not slot.is_element]
     paths += [*reader.objects, *(path for path, _ in reader.lists)]
-    is_object = reader.at == len(text) and () in reader.objects
-    if not is_object or len({*paths}) < len(paths) or not _are_found(reader.pieces, reader.slots):
+    is_object = reader.position == len(payload) and () in reader.objects
+    if not is_object or len({*paths}) < len(paths) or not _are_found(reader.literals, reader.slots):
         return None
     return PayloadLayout(
-        tuple(reader.pieces),
+        tuple(reader.literals),
         tuple(reader.slots),
         frozenset(reader.objects),
         frozenset(reader.lists),
     )
 
 
-def _are_found(pieces: list[bytes], slots: list[Slot]) -> bool:
+def _are_found(literals: list[bytes], slots: list[Slot]) -> bool:
     """Whether a quote, or the end, tells where each value that is no text ends."""
     return all(
-        slot.is_text or b'"' in pieces[number + 1] or number + 1 == len(slots)
+        slot.is_text or b'"' in literals[number + 1] or number + 1 == len(slots)
         for number, slot in enumerate(slots)
     )

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lakelog.files.source import CHUNK, SHORT
-from lakelog.formats.uniform_lines import UniformLines
+from lakelog.formats.uniform.payload_columns import PayloadColumns
+from lakelog.formats.uniform.uniform_lines import UniformLines
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import typed
-from lakelog.segments.payload_columns import PayloadColumns
 from lakelog.segments.typed import Schema
 from lakelog.segments.typed_rows import FieldColumns
 
@@ -32,31 +32,33 @@ _SHARE, _TIMES = 0.5, 3
 
 
 class TypedPayloads:
-    """The columns that payloads of a file become; `known` returns the schemas that the lake has."""
+    """The columns that payloads of a file become; `known_schemas` returns those of the lake."""
 
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
-        known: Callable[[], list[Schema]],
-        least: int | None = None,
+        known_schemas: Callable[[], list[Schema]],
+        lines_min: int | None = None,
     ) -> None:
-        """Chunks of `least` lines are long, by default of LINES."""
-        self._connection, self._known = connection, known
-        self._least = LINES if least is None else least
+        """Chunks of `lines_min` lines are long, by default of LINES."""
+        self._connection, self._known = connection, known_schemas
+        self._least = LINES if lines_min is None else lines_min
         self._columns: PayloadColumns | None = None
         self._left = _TIMES
         self.fields: FieldColumns | None = None
         """How the structs of the last chunk that had some are stored."""
 
     def columns(
-        self, uniform: UniformLines, text: bytes, starts: np.ndarray
+        self, uniform: UniformLines, data: bytes, starts: np.ndarray
     ) -> PayloadColumns | None:
         """Return the columns for the lines of a chunk, None where payloads stay text."""
-        is_long = len(starts) > (self._least if len(text) < _FULL else LINES * SHORT // CHUNK)
+        is_long = len(starts) > (self._least if len(data) < _FULL else LINES * SHORT // CHUNK)
         if self._columns is None and self._left and is_long:
             self._left -= 1
-            known = [*([self.fields.schema] if self.fields else ()), *self._known()]
-            self._columns = uniform.learn(self._connection, text, starts, dict.fromkeys(known))
+            known_schemas = [*([self.fields.schema] if self.fields else ()), *self._known()]
+            self._columns = uniform.learn(
+                self._connection, data, starts, dict.fromkeys(known_schemas)
+            )
         self.fields = self._columns.fields if self._columns else self.fields
         return self._columns
 
