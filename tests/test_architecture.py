@@ -62,9 +62,9 @@ ORDER = {
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns file_table origin_table tables contract sample user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance
-        transform event_segments tail_keys split_worker batch repeats skip gather group ingest
-        stream_cursor stored_messages messages preview quarantine audit""",
-    "ingest/audit": "stored_rows file_audit account audit",
+        chunk_result transform event_segments tail_keys split_worker batch repeats skip gather group
+        ingest stream_cursor stored_messages messages preview quarantine audit""",
+    "ingest/audit": "stored_rows file_audit line_places account audit",
     "export": "folder tables export",
     "clients": """connection address download http_client redis_config redis_pool redis_client
         redis_metrics kafka_config""",

@@ -26,11 +26,12 @@ from lakelog.formats.definition import Definition
 from lakelog.formats.format import Format
 from lakelog.formats.uniform.typed_payloads import TypedPayloads
 from lakelog.ingest import definitions
+from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.tail_keys import TailKeys, overlap
-from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer
+from lakelog.ingest.transform import Transformer
 from lakelog.maintain.seal import drop_duplicates, open_run
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, identity_run, rows, segment, typed

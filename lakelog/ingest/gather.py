@@ -16,9 +16,10 @@ from lakelog.formats import encoded, local_time, registry
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
+from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.records import BOM, joins
-from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer, readable
+from lakelog.ingest.transform import Transformer, readable
 from lakelog.segments import typed
 
 _TOO_LONG = "the line behind it is too long"

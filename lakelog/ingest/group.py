@@ -25,10 +25,10 @@ from lakelog.formats import bulk
 from lakelog.formats.format import Format
 from lakelog.formats.local_time import zone_note
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit, is_finished
+from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import choose_format
 from lakelog.ingest.records import records
-from lakelog.ingest.transform import ChunkResult
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays
 

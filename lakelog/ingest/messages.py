@@ -37,10 +37,11 @@ from lakelog.formats import registry
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions, stream_cursor
 from lakelog.ingest.batch import Batch, CursorMoved, Job
+from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.stored_messages import drop_stored
 from lakelog.ingest.stream_cursor import StreamCursor
-from lakelog.ingest.transform import ChunkResult, RejectedLine, readable
+from lakelog.ingest.transform import readable
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import hosts
 from lakelog.store.entry import Entry

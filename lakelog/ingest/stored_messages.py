@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from lakelog.ingest.batch import Job
-from lakelog.ingest.transform import ChunkResult
+from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.maintain import compact
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment_sql, sql

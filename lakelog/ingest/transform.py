@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +22,12 @@ from lakelog.formats.format import Format
 from lakelog.formats.uniform.typed_payloads import TypedPayloads
 from lakelog.formats.uniform.uniform_lines import UniformLines
 from lakelog.ingest import stripes
+from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, rows, segment, sql, typed
-from lakelog.segments.typed_rows import FieldColumns
 
 if TYPE_CHECKING:
     import duckdb
@@ -50,40 +49,6 @@ _FEW_BYTES = 1 << 20
 """Bytes of documents from which on a query is used, however few they are."""
 _KEY = f"CASE WHEN id <> '' THEN {sql.id_key()} END"
 _ORDER = (*segment.EVENT_COLUMNS[:9], "position", "key", "ingested_at", "origin")
-
-
-@dataclass
-class RejectedLine:
-    """One line that is no event."""
-
-    position: int
-    reason: str
-    line: str
-    origin: str = ""
-
-
-@dataclass
-class ChunkResult:
-    """The result of one chunk: rows in the file's order, bad lines, and the bytes consumed.
-
-    `length` is less than that of the chunk when its last line is unfinished, or is an action whose
-    document is still to come. Rows and bad lines are complete after `finish`.
-    """
-
-    table: Any = None
-    bad: list[RejectedLine] = field(default_factory=list)
-    lines: int = 0
-    length: int = 0
-    rest: Callable[[], Any] | None = None
-    fields: FieldColumns | None = None
-    """How payloads in the column `fields` of the table are stored, if it has one."""
-
-    def finish(self) -> ChunkResult:
-        """Parse the remaining lines one by one."""
-        parse_rest, self.rest = self.rest, None
-        if parse_rest is not None:
-            self.table = parse_rest()
-        return self
 
 
 class Transformer:

@@ -18,7 +18,8 @@ from lakelog.event.encode import encode
 from lakelog.files.source import Chunk
 from lakelog.formats import docker, documents, journal, otlp, registry
 from lakelog.ingest import transform
-from lakelog.ingest.transform import ChunkResult, Transformer
+from lakelog.ingest.chunk_result import ChunkResult
+from lakelog.ingest.transform import Transformer
 from tests.support.document_texts import (
     ENTRY,
     EVENT,

@@ -83,7 +83,7 @@ def _edited(
 
 def _give_twice(patch: pytest.MonkeyPatch) -> None:
     """Forget which cursor was given away: the index does not say, and nobody asks for it."""
-    edit(patch, f"{FILES}.identity:Resolver.apply", "self.index.add(at)", "pass")
+    edit(patch, f"{FILES}.identity:Resolver.apply", "self.index.add(cursor)", "pass")
     edit(
         patch,
         f"{INGEST}.group:Group._read",

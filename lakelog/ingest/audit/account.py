@@ -27,9 +27,17 @@ from lakelog.files.source import LINE_MAX, Chunk, Hole, Overlong, Pause, Piece, 
 from lakelog.formats import bulk, jsonl, registry
 from lakelog.formats.format import Format
 from lakelog.ingest.audit.file_audit import FileAudit
+from lakelog.ingest.audit.line_places import (
+    full_lines,
+    integers,
+    line_at,
+    result_places,
+    sorted_places,
+)
 from lakelog.ingest.audit.stored_rows import StoredRows
+from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.records import BOM, is_left, joins, simple
-from lakelog.ingest.transform import ChunkResult, Transformer
+from lakelog.ingest.transform import Transformer
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -41,8 +49,6 @@ else:
 _SNIFFED, _SAMPLE = 50, 1 << 18
 _HEADS = 8
 """Events of a record that are looked at to see when it was ingested."""
-_ODD = (9, 10, 11, 12, 13, 32, 0xEF)
-"""Bytes that a blank line may begin with: white space, or a byte order mark."""
 Connect = Callable[[], Any]
 
 
@@ -137,7 +143,7 @@ class Account:
         if covered > self._at:
             self._compare(self._at, min(covered, end), [])
         end_seen = max(end, beyond)
-        file.note("foreign", _unique(self._places.outside(self._cursor.origin, end_seen)))
+        file.note("foreign", np.unique(self._places.outside(self._cursor.origin, end_seen)))
 
     def _piece(self, source_piece: Piece, begin: int, end: int) -> None:
         """Compare the part of a piece that gave rows of this file."""
@@ -180,7 +186,7 @@ class Account:
         without its end has positions of its own."""
         if not self._parts:
             return
-        bases, self._parts = _ints(self._parts), []
+        bases, self._parts = integers(self._parts), []
         positions = self._places.within(self._cursor.origin, self._at, self._parts_end)
         later = self._later(bases[:1], np.setdiff1d(positions, bases))
         # From there on lines were ingested as a file of their own, one by one and not as parts.
@@ -243,7 +249,7 @@ class Account:
     def _lines(self, chunk: Chunk) -> None:
         """Compare a chunk whose lines stand each for itself."""
         starts = chunk.lines[1]
-        expected = starts[:-1][_full(chunk)] + chunk.base
+        expected = starts[:-1][full_lines(chunk)] + chunk.base
         high = chunk.base + len(chunk.data)
         absent = self._compare(chunk.base, high, expected, lambda at: self._seams(chunk, at))
         if len(absent):
@@ -272,7 +278,7 @@ class Account:
         been appended; each must be what an ingest consumes where a file ends."""
         end = chunk.base + len(chunk.data)
         # A pending record is expected, too: ingest may have consumed it at the end of the file.
-        expected = np.append(_sorted(*_places(result)), chunk.base + result.length)
+        expected = np.append(sorted_places(*result_places(result)), chunk.base + result.length)
         positions = np.unique(self._places.within(self._cursor.origin, chunk.base, end))
         later = self._later(expected, np.setdiff1d(positions, expected))
         later = later[later > chunk.base]
@@ -307,7 +313,7 @@ class Account:
     ) -> None:
         """Compare the result of a chunk with the lake, and keep a record that may continue."""
         self._pending = chunk.data[result.length :]
-        places, bad = _places(result)
+        places, bad = result_places(result)
         # An overlong line or a hole ended the record: ingest quarantined the rest as one line.
         if is_cut and self._pending:
             bad, self._pending = np.append(bad, chunk.base + result.length), b""
@@ -315,7 +321,7 @@ class Account:
         limit, high = self._cursor.bytes, chunk.base + (len(chunk.data) if final else result.length)
         if self._cursor.unfinished and chunk.base <= limit < high:
             bad = np.append(bad[bad < limit], limit)
-        expected = _sorted(places, bad)
+        expected = sorted_places(places, bad)
         absent = self._compare(chunk.base, high, expected)
         if not len(absent):
             return
@@ -323,7 +329,7 @@ class Account:
             is_absent = np.isin(places, absent)
             self._decide(result.table.filter(is_absent), places[is_absent])
         if len(bad := bad[np.isin(bad, absent)]):
-            lines = [_line_at(chunk.text, position - chunk.base) for position in bad.tolist()]
+            lines = [line_at(chunk.text, position - chunk.base) for position in bad.tolist()]
             # A replay may have found the id of such a line known, read as JSON lines.
             self._judge(lines, bad, jsonl.FORM, None)
 
@@ -331,7 +337,7 @@ class Account:
         """Which positions are of text that was appended to the record or line around them, after
         that had been ingested. A record may give several of the `heads`."""
         if not len(heads) or not len(strays):
-            return _ints([])
+            return integers([])
         following = np.maximum(np.searchsorted(heads, strays, "right"), 1)
         before = [heads[max(n - _HEADS, 0) : n].tolist() for n in following.tolist()]
         positions = {*itertools.chain.from_iterable(before), *strays.tolist()}
@@ -342,7 +348,7 @@ class Account:
             # A head that was never ingested is missing, and reported as such.
             if any(arrival is None or arrival < arrivals[stray][0] for arrival in times):
                 appended.append(stray)
-        return _ints(appended)
+        return integers(appended)
 
     def _compare(
         self,
@@ -352,7 +358,7 @@ class Account:
         seams: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> np.ndarray:
         """Compare the lines that begin from `low` to `high` with the lake; return those absent."""
-        lines = _ints(expected)
+        lines = integers(expected)
         positions = self._places.within(self._cursor.origin, low, high)
         places, counts = np.unique(positions, return_counts=True)
         self.file.note("doubled", places[counts > 1])
@@ -390,7 +396,7 @@ class Account:
             (came, bad), (later, _) = arrivals.get(head, (None, False)), arrivals[tail]
             if came is not None and came < later and (bad or not is_cut):
                 ends.append(tail)
-        return _ints(ends)
+        return integers(ends)
 
     def _judge(
         self, lines: list[bytes], places: np.ndarray, form: Format, label: str | None
@@ -402,7 +408,7 @@ class Account:
         if result.table:
             records = np.searchsorted(ends, np.asarray(result.table["position"]))
             self._decide(result.table, places[records])
-        bad = np.searchsorted(ends, _ints([b.position for b in result.bad]))
+        bad = np.searchsorted(ends, integers([b.position for b in result.bad]))
         if form is jsonl.FORM:
             self._give_up(places[bad])
         elif len(bad):
@@ -467,43 +473,3 @@ class Account:
             mode = "follow" if joins(form) else "once"
             self._transformers[key] = Transformer(connection, form, origin, label, mode)
         return self._transformers[key]
-
-
-def _full(chunk: Chunk) -> np.ndarray:
-    """A mask of the lines of a chunk that are not blank."""
-    starts = chunk.lines[1]
-    # One byte of each line decides nearly all of them; only lines that begin with white space or a
-    # byte order mark are looked at whole.
-    heads = np.frombuffer(chunk.text, np.uint8)[starts[:-1]]
-    full = np.ones(len(heads), dtype=bool)
-    odd = np.isin(heads, _ODD)
-    alone = odd & (np.diff(starts) == 1) & (heads != 0xEF)
-    full[alone] = False
-    for i in np.flatnonzero(odd & ~alone).tolist():
-        line = chunk.text[starts[i] : starts[i + 1]]
-        full[i] = bool(line.strip().removeprefix(BOM))
-    return full
-
-
-def _line_at(data: bytes, start: int) -> bytes:
-    """The line that begins at an offset, with its newline."""
-    end = data.find(b"\n", start) + 1
-    return data[start : end or len(data)]
-
-
-def _places(result: ChunkResult) -> tuple[np.ndarray, np.ndarray]:
-    """The positions of events and of bad lines of a chunk."""
-    events = np.asarray(result.table["position"]) if result.table else _ints([])
-    return events, _ints([b.position for b in result.bad])
-
-
-def _sorted(places: np.ndarray, bad: np.ndarray) -> np.ndarray:
-    return np.sort(np.concatenate([places, bad]))
-
-
-def _ints(values: Any) -> np.ndarray:
-    return np.asarray(values, dtype=np.int64)
-
-
-def _unique(values: np.ndarray) -> np.ndarray:
-    return np.unique(values)

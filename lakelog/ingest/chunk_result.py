@@ -1,0 +1,43 @@
+"""What a chunk of a file gives: rows, and the lines that are no events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lakelog.segments.typed_rows import FieldColumns
+
+
+@dataclass
+class RejectedLine:
+    """One line that is no event."""
+
+    position: int
+    reason: str
+    line: str
+    origin: str = ""
+
+
+@dataclass
+class ChunkResult:
+    """The result of one chunk: rows in the file's order, bad lines, and the bytes consumed.
+
+    `length` is less than that of the chunk when its last line is unfinished, or is an action whose
+    document is still to come. Rows and bad lines are complete after `finish`.
+    """
+
+    table: Any = None
+    bad: list[RejectedLine] = field(default_factory=list)
+    lines: int = 0
+    length: int = 0
+    rest: Callable[[], Any] | None = None
+    fields: FieldColumns | None = None
+    """How payloads in the column `fields` of the table are stored, if it has one."""
+
+    def finish(self) -> ChunkResult:
+        """Parse the remaining lines one by one."""
+        parse_rest, self.rest = self.rest, None
+        if parse_rest is not None:
+            self.table = parse_rest()
+        return self
