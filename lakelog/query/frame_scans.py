@@ -79,10 +79,7 @@ def _memory_file(buffers: Sequence[bytes | memoryview]) -> int:
     fd = os.memfd_create("lakelog")
     try:
         for start in range(0, len(buffers), _VECTOR):
-            some = buffers[start : start + _VECTOR]
-            size = sum(map(len, some))
-            if (count := os.writev(fd, some)) < size:
-                disk.write_all(fd, b"".join(some)[count:])
+            disk.write_all(fd, b"".join(buffers[start : start + _VECTOR]))
     except BaseException:
         os.close(fd)
         raise
