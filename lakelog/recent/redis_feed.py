@@ -104,6 +104,7 @@ class RecentFeeder:
         self._entries = NewestEntries(lake.store)
         self._mark_seen: Watermark | None = None
         self._generation, self._version, self._until = "", "0", 0.0
+        self._is_swept = False  # of what a feeder before this one left
         self._number, self._checked, self._trouble = -1, 0.0, ""
         self.figures: dict[str, Any] = {
             "address": config.address,
@@ -213,6 +214,9 @@ class RecentFeeder:
         began = time.monotonic()
         state = self._store.manifests.of(head.move)
         mark, keep, ttl = self._mark()
+        if mark is not None and not self._is_swept:
+            self._drop_others(self._generation)
+        self._is_swept = True
         has_new_limits = mark is not None and self._adopt_limits(keep, ttl)
         if mark is None or has_new_limits:
             count = self._rebuild(head, state)
@@ -274,12 +278,11 @@ class RecentFeeder:
     def _rebuild(self, head: Head, state: Manifest) -> int:
         """Fill another generation, let it take the place of the one that is read, drop the rest."""
         generation = secrets.token_hex(4)
-        generations = f"{self._prefix}:generations"
         entries = self._store.manifests.segments(state, "events")
         step = DeltaStep(tuple(Part(entry, {}) for entry in entries), state.next_seq)
         fresh = Watermark(self._store.lake_id, self._lake.branch_name, _MAPPING, "append")
         try:
-            self._call("SADD", generations, generation)
+            self._call("SADD", f"{self._prefix}:generations", generation)
             count = self._write(head, state, fresh, step, generation)
         except (redis.RedisError, WatermarkMoved, _Stopped, _Evicted) as error:
             # Not after a lost connection: it may be the one that is read now. If it is not, the
@@ -295,10 +298,14 @@ class RecentFeeder:
                 raise SyncRefused(f"{self._config.address} {advice}, or keep fewer") from None
             raise
         self.figures["rebuilds"] += 1
-        for name in self._call("SMEMBERS", generations):
+        self._drop_others(generation)
+        return count
+
+    def _drop_others(self, generation: str) -> None:
+        """Drop all generations but one: those that it replaced, and what a killed feeder left."""
+        for name in self._call("SMEMBERS", f"{self._prefix}:generations"):
             if name != generation:
                 drop(self._call, self._prefix, name)
-        return count
 
     def _write(
         self, head: Head, state: Manifest, mark: Watermark, step: DeltaStep, generation: str

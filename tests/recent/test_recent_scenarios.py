@@ -22,7 +22,7 @@ from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.errors import LakelogError, NothingToUndo, Unreachable
 from lakelog.lake import Lake
-from tests.support.recent_feed import add, check, check_lists, feeding, plain
+from tests.support.recent_feed import add, check, feeding, plain
 from tests.support.redis_server import RedisServer, running
 from tests.support.requirements import need_module
 from tests.support.sync_places import Proxy, forked, kill
@@ -68,7 +68,7 @@ class Scenario:
             with feeding(lake, self.config) as feeder:
                 feeder.feed()
             try:
-                check_lists(lake, self.config)
+                check(lake, self.config)
             except AssertionError as error:
                 raise AssertionError(self.story) from error
 
