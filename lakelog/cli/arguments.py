@@ -52,6 +52,12 @@ def value_of(argument: str) -> Any:
         return argument
 
 
+def time_conditions(since: int | None, until: int | None = None) -> list[str]:
+    """Return the SQL conditions of events between two times, in microseconds."""
+    bounds = ((">=", since), ("<", until))
+    return [f"time {sign} make_timestamptz({at})" for sign, at in bounds if at is not None]
+
+
 def moment(option: str, value: str | None) -> int | None:
     """Return the time that an option names, in microseconds. Raises UsageError."""
     if value is None:

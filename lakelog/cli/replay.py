@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from lakelog.cli.app import App, state_option, verb
-from lakelog.cli.arguments import moment
+from lakelog.cli.arguments import moment, time_conditions
 from lakelog.cli.options import flag, option
 from lakelog.cli.render.terminal import many
 from lakelog.errors import LakelogError
@@ -61,8 +61,7 @@ def replay(
     if sum(map(bool, (to_command, to_http, to_stdout))) > 1:
         raise click.UsageError("--to-command, --to-http and --to-stdout are one at a time")
     start, end = moment("--since", since), moment("--until", until)
-    conditions = [f"time >= make_timestamptz({start})"] if start is not None else []
-    conditions += [f"time < make_timestamptz({end})"] if end is not None else []
+    conditions = time_conditions(start, end)
     conditions += [where] if where is not None else []
     stop = threading.Event()
     pace = paces.ReplayPace(

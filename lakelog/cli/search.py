@@ -44,6 +44,7 @@ else:
 _COUNT = 100
 _BAR = 40
 _LOOK_BACK = 10
+_LINES_TOGETHER = 1_000
 _LIVE = (None, "lines", "ndjson")
 
 
@@ -119,6 +120,10 @@ def search(
     if follow and (any(modes) or oldest or around or at or output or format not in _LIVE):
         raise click.UsageError("-f goes with -n, --since, --until, --json and --format lines alone")
     is_lines = format == "lines"
+    if is_lines and (as_json or output):
+        raise click.UsageError("--format lines goes with neither --json nor -o")
+    if is_all and count:
+        raise click.UsageError("--all and -n do not go together")
     target = choose(None if is_lines else format, as_json, output)
     # On a terminal a search reads like a log.
     is_lines = is_lines or (target.format == "table" and format is None and output is None)
@@ -126,11 +131,7 @@ def search(
     with app.open() as lake:
         state = lake if at is None else lake.at(at)
         if follow:
-            follower = Follower(
-                lake.store, lake.branch_name, lake.engine, condition.condition(query_plan.node)
-            )
-            form = "lines" if is_lines else "ndjson"
-            lines.show(app, follower, count or _LOOK_BACK, form, is_following=True)
+            _follow(app, lake, query_plan, count or _LOOK_BACK, "lines" if is_lines else "ndjson")
         elif is_count:
             (number,) = state.sql(query_plan.count()).fetchone() or (0,)
             emit_words(of_records([{"count": number}]), target, lambda: f"{number:,}\n")
@@ -142,7 +143,7 @@ def search(
             limit = None if is_all else count or _COUNT
             statement = query_plan.events(limit, oldest=oldest)
             if around is not None:
-                statement = query_plan.neighbours(limit, around.before, around.after)
+                statement = query_plan.neighbours(limit, around.before, around.after, oldest=oldest)
             relation = state.sql(statement)
             if is_lines:
                 _write_lines(app, relation, query_plan, is_grouped=around is not None)
@@ -150,29 +151,44 @@ def search(
                 emit(result_of(relation, target.format), target)
 
 
+def _follow(app: App, lake: Lake, query_plan: Search, count: int, format: str) -> None:
+    matches = condition.condition(query_plan.node)
+    follower = Follower(lake.store, lake.branch_name, lake.engine, matches)
+    lines.show(app, follower, count, format, is_following=True)
+
+
 def _write_lines(app: App, relation: Relation, query_plan: Search, *, is_grouped: bool) -> None:
-    """Write events as `lakelog tail` does, with what they were found by in bold; groups of
+    """Write events as `lakelog tail` does, with what they were found by reversed; groups of
     neighbours with a line between them."""
     width, colour = terminal.width(), terminal.has_colour(sys.stdout)
     pattern = language.highlighter(query_plan.node)
     names, day, group, number = relation.columns, "", None, 0
+    output_lines = list[str]()
     for row in relation.iter_rows():
         event = dict(zip(names, row, strict=True))
-        output_lines = []
         if is_grouped and group not in (None, event["hit"]):
             output_lines.append("--")
         if day != f"{event['time']:%Y-%m-%d}":
             day = f"{event['time']:%Y-%m-%d}"
-            output_lines.append(paint(f"{day} UTC", sys.stdout, dim=True))
+            output_lines.append(lines.day_heading(day, is_coloured=colour))
         line = lines.line(event, width, colour)
         if is_grouped and not event["found"]:
             output_lines.append(line)
         else:
             output_lines += _found(line, event, width, pattern, is_coloured=colour)
-        write_text("\n".join(output_lines) + "\n", sys.stdout.buffer, OutputTarget("table"))
         group, number = event.get("hit"), number + 1
+        # Written in parts, so that the first lines of many appear at once.
+        if number % _LINES_TOGETHER == 0:
+            _write(output_lines)
+            output_lines = []
+    _write(output_lines)
     if not number:
         app.say("no events", dim=True)
+
+
+def _write(output_lines: list[str]) -> None:
+    if output_lines:
+        write_text("\n".join(output_lines) + "\n", sys.stdout.buffer, OutputTarget("table"))
 
 
 def _found(
@@ -187,23 +203,20 @@ def _found(
     second line of what is around it."""
     if pattern is None:
         return [line]
-    shown = [line]
+    shown_lines = [line]
     if not pattern.search(click.unstyle(line)):
         columns = (cell(str(event[name] or "")) for name in ("subject", "id", "message", "data"))
-        match, text = next(((m, t) for t in columns if (m := pattern.search(t))), (None, ""))
+        match, content = next(((m, c) for c in columns if (m := pattern.search(c))), (None, ""))
         if match:
             start = max(match.start() - width // 3, 0)
-            shown.append("    " + ("…" if start else "") + text[start : start + width - 6])
+            shown_lines.append("    " + ("…" if start else "") + content[start : start + width - 6])
     if not is_coloured:
-        return shown
-    return [pattern.sub(lambda match: f"\x1b[7m{match[0]}\x1b[27m", each) for each in shown]
+        return shown_lines
+    return [pattern.sub(lambda match: f"\x1b[7m{match[0]}\x1b[27m", each) for each in shown_lines]
 
 
 def _emit_histogram(state: Lake | PinnedLake, query_plan: Search, target: OutputTarget) -> None:
-    first, last = state.sql(query_plan.span()).fetchone() or (None, None)
-    bars: list[tuple[Any, ...]] = []
-    if first is not None:
-        bars = state.sql(query_plan.histogram(answers.width_of(first, last))).fetchall()
+    bars = state.sql(query_plan.histogram()).fetchall()
     result = of_records([{"time": time, "count": count} for time, count in bars])
     emit_words(result, target, lambda: "".join(_bars(bars)) or "no events\n")
 

@@ -13,7 +13,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.arguments import moment
+from lakelog.cli.arguments import moment, time_conditions
 from lakelog.cli.options import flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
@@ -85,7 +85,7 @@ def tail(
     condition = where
     if start is not None:
         count = _ALL if count is None else count
-        young = f"time >= make_timestamptz({start})"
+        (young,) = time_conditions(start)
         condition = young if where is None else f"{young} AND ({where}\n)"
     with app.open() as lake:
         try:
@@ -115,6 +115,11 @@ def show(app: App, follower: Follower, count: int, format: str, *, is_following:
             else:
                 write(batch)
         time.sleep(PAUSE)
+
+
+def day_heading(day: str, *, is_coloured: bool) -> str:
+    """Return what stands above the events of a day."""
+    return click.style(f"{day} UTC", dim=True) if is_coloured else f"{day} UTC"
 
 
 def line(event: dict[str, Any], width: int, colour: bool) -> str:
@@ -183,7 +188,7 @@ class _Writer:
         if day == self._day:
             return lines
         self._day = day
-        return (click.style(f"{day} UTC", dim=True) if colour else f"{day} UTC") + "\n" + lines
+        return day_heading(day, is_coloured=colour) + "\n" + lines
 
 
 def _rewind_words(rewound: BranchRewound) -> str:

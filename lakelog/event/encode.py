@@ -30,7 +30,6 @@ from lakelog.event.exact import (
 )
 from lakelog.event.exported import as_event, is_exported
 from lakelog.event.levels import level_of
-from lakelog.event.levels import severity as severity
 from lakelog.event.uniform import ALIASES as ALIASES
 from lakelog.event.uniform import NAMES, PLAIN, TEXT_COLUMNS, encode_alike, encode_one, shape_of
 from lakelog.event.uniform import EncodedBatch as EncodedBatch

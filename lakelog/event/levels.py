@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+SEVERITIES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+"""The six, the least severe first."""
 _LEVELS = {
     "TRACE": "TRACE",
     "VERBOSE": "TRACE",

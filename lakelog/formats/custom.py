@@ -19,7 +19,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import parse_time
-from lakelog.event.levels import with_word
+from lakelog.event.levels import SEVERITIES, with_word
 from lakelog.formats import columns, grok, local_time, moments, pattern, re2, sqltext
 from lakelog.formats.definition import Definition, read
 from lakelog.formats.format import Event, Format, Traits
@@ -27,7 +27,6 @@ from lakelog.formats.grok import Field, shortened
 from lakelog.segments.sql import literal
 
 TYPE = "log"
-LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 TEXT_MAX = 20_000
 COLUMNS = {
     **sqltext.COLUMN,
@@ -354,8 +353,8 @@ def _listed(
 
 
 def _level(name: str) -> str:
-    if name.upper() not in LEVELS:
-        raise InvalidSetting(f"no level {name!r}: choose from {', '.join(LEVELS)}")
+    if name.upper() not in SEVERITIES:
+        raise InvalidSetting(f"no level {name!r}: choose from {', '.join(SEVERITIES)}")
     return name.upper()
 
 

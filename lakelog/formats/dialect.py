@@ -18,8 +18,8 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_line, severity
-from lakelog.event.levels import without_offset
+from lakelog.event.encode import parse_line
+from lakelog.event.levels import severity, without_offset
 from lakelog.formats import jsonl, moments, sqltext
 from lakelog.formats.format import Event, Format, JsonObject, Traits
 from lakelog.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql

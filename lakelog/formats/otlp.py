@@ -13,8 +13,9 @@ import re
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time, severity
+from lakelog.event.encode import parse_time
 from lakelog.event.exact import parse_value
+from lakelog.event.levels import severity
 from lakelog.formats import documents, otlpsql
 from lakelog.formats.dialect import OTEL
 from lakelog.formats.format import Event, Format, JsonObject, Traits

@@ -18,13 +18,12 @@ from typing import Any
 
 from lakelog.errors import LakelogError
 from lakelog.event.encode import from_micros
+from lakelog.event.levels import SEVERITIES
 from lakelog.loggers.destination import LakeDestination, LakeOrPath, opened_lake
 from lakelog.loggers.values import encode_event
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.wal import split_batch
 
-_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-"""Of four severity numbers each (OpenTelemetry, SeverityNumber)."""
 _FAILED = 2
 _traces, _logs = Lazy("opentelemetry.sdk.trace.export"), Lazy("opentelemetry.sdk._logs.export")
 
@@ -124,7 +123,8 @@ def log_event(readable: Any) -> dict[str, Any]:
         data["body"] = record.body
     if readable.dropped_attributes if hasattr(readable, "dropped_attributes") else 0:
         data["droppedAttributesCount"] = readable.dropped_attributes
-    level = _LEVELS[min(number - 1, 23) // 4] if number > 0 else None
+    # Each has four numbers (OpenTelemetry, SeverityNumber).
+    level = SEVERITIES[min(number - 1, 23) // 4] if number > 0 else None
     moment = record.timestamp or record.observed_timestamp
     message = record.body if is_text else None
     scope = readable.instrumentation_scope

@@ -81,7 +81,7 @@ class Session:
     ) -> tuple[Any, str, Any]:
         """Return a relation of a cursor, and the query and parameters that give its rows there.
 
-        `at` is a manifest digest; without it, the branch with its tail. `scope` gives the
+        `digest` is that of a manifest; without it, the branch with its tail. `scope` gives the
         caller's data frames for names that are no table of the lake.
         Raises QueryFailed, SnapshotGone, Damaged, LakeClosed.
         """

@@ -66,7 +66,7 @@ class ReplayPace:
     def wait_for(self, recorded: int, number: int) -> bool:
         """Wait until an event is due, and while the replay is paused; False if it was stopped."""
         while not self._stop.is_set():
-            began, pause = time.monotonic(), 0.0
+            began = time.monotonic()
             if self._is_paused.is_set():
                 self._stop.wait(_STEP)
                 self._shift(time.monotonic() - began)
@@ -83,7 +83,10 @@ class ReplayPace:
 
     def toggle(self) -> None:
         """Pause, or go on."""
-        (self._is_paused.clear if self._is_paused.is_set() else self._is_paused.set)()
+        if self._is_paused.is_set():
+            self._is_paused.clear()
+        else:
+            self._is_paused.set()
 
     def _shift(self, seconds: float) -> None:
         if self._started is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,17 +52,19 @@ class Search:
         """How many events it finds."""
         return f"SELECT count(*) AS count FROM events WHERE {condition(self.node)}"
 
-    def span(self) -> str:
-        """The first and the last time of the events that it finds."""
-        return f"SELECT min(time), max(time) FROM events WHERE {condition(self.node)}"
-
-    def histogram(self, width: datetime.timedelta) -> str:
-        """How many events it finds in each span of time, those without any left out."""
-        bucket = f"time_bucket(to_microseconds({micros(width)}), time, TIMESTAMPTZ 'epoch')"
-        return (
-            f"SELECT {bucket} AS time, count(*) AS count FROM events"
-            f" WHERE {condition(self.node)} GROUP BY 1 ORDER BY 1"
-        )
+    def histogram(self) -> str:
+        """How many events it finds in each span of time, those without any left out. The spans are
+        equal, and as long as makes about thirty of them."""
+        widths = ", ".join(map(str, _WIDTHS))
+        return f"""
+            WITH found AS MATERIALIZED (SELECT time FROM events WHERE {condition(self.node)}),
+            ideal AS (
+                SELECT (epoch_us(max(time)) - epoch_us(min(time))) / {_BARS} AS width FROM found),
+            chosen AS (
+                SELECT to_microseconds(coalesce(min(w), {_WIDTHS[-1]})) AS width
+                FROM ideal, (SELECT unnest([{widths}]) AS w) WHERE w >= ideal.width)
+            SELECT time_bucket(chosen.width, time, TIMESTAMPTZ 'epoch') AS time, count(*) AS count
+            FROM found, chosen GROUP BY 1 ORDER BY 1"""
 
     def names(self) -> str:
         """The members of the newest payloads, those of most of them first."""
@@ -95,15 +96,18 @@ class Search:
             f" <= {VALUES_MAX} ORDER BY {order}, count DESC, value"
         )
 
-    def neighbours(self, limit: int | None, before: int, after: int) -> str:
+    def neighbours(
+        self, limit: int | None, before: int, after: int, *, oldest: bool = False
+    ) -> str:
         """The newest events that it finds, each with those of the same source around it. The column
         `found` says which are found; `hit` counts the groups from the newest on."""
+        order = _OLDEST if oldest else _NEWEST
         limited = "" if limit is None else f" LIMIT {limit}"
         return f"""
             WITH hits AS (
                 SELECT seq AS hit_seq, source AS hit_source,
-                    row_number() OVER (ORDER BY {_NEWEST}) AS hit
-                FROM events WHERE {condition(self.node)} ORDER BY {_NEWEST}{limited}),
+                    row_number() OVER (ORDER BY {order}) AS hit
+                FROM events WHERE {condition(self.node)} ORDER BY {order}{limited}),
             places AS (
                 SELECT seq, source, row_number() OVER (PARTITION BY source ORDER BY seq) AS place
                 FROM events
@@ -117,15 +121,3 @@ class Search:
                 GROUP BY p.seq)
             SELECT events.*, around.hit, around.found FROM events JOIN around USING (seq)
             ORDER BY around.hit, events.seq"""
-
-
-def width_of(earliest: datetime.datetime, latest: datetime.datetime) -> datetime.timedelta:
-    """The width of a histogram's bars, so that there are about thirty of them."""
-    ideal = micros(latest - earliest) / _BARS
-    width = next((width for width in _WIDTHS if width >= ideal), _WIDTHS[-1])
-    return datetime.timedelta(microseconds=width)
-
-
-def micros(span: datetime.timedelta) -> int:
-    """A span in whole microseconds."""
-    return span // datetime.timedelta(microseconds=1)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent, InvalidSearch, InvalidSetting
-from lakelog.event import levels
 from lakelog.event.encode import parse_time
+from lakelog.event.levels import SEVERITIES, level_of
 from lakelog.formats import re2
 from lakelog.runtime.lazy import Lazy
 from lakelog.search.language import (
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 else:
     pa, pc = Lazy("pyarrow"), Lazy("pyarrow.compute")
 
-SEVERITIES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 """Scripts that are written without spaces between words."""
 SEARCHED = ("message", "type", "category", "source", "subject", "id", "data")
@@ -45,7 +44,6 @@ SEARCHED = ("message", "type", "category", "source", "subject", "id", "data")
 _TIMES = frozenset(("time", "ingested_at"))
 _NUMBERS = frozenset(("position", "seq"))
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
-_NO_REGEX = re.compile(r"([^\w])", re.ASCII)
 _ASIDE = rf"[^\pL\pN\pM]|[{UNSPACED}]"
 
 
@@ -94,7 +92,7 @@ class _Conditions:
         def holds(column: str) -> str:
             lowercase = f"lower({column})"
             tests = [f"contains({lowercase}, {fragment})" for fragment in contained]
-            if len(fragments) > 1 or pattern != sql.literal(quoted(fragments[0])):
+            if len(fragments) > 1 or pattern != sql.literal(re.escape(fragments[0])):
                 tests.append(f"regexp_matches({lowercase}, {pattern})")
             return "(" + " AND ".join(tests) + ")"
 
@@ -124,7 +122,7 @@ class _Conditions:
         return f"coalesce({self._as_text(node.field)} {operator} {sql.literal(node.value)}, false)"
 
     def _of_level(self, node: FieldComparison) -> str:
-        level, name = f"{self._row}level", levels.level_of(node.value) or node.value
+        level, name = f"{self._row}level", level_of(node.value) or node.value
         if node.comparison is Operator.EQUAL:
             return f"coalesce({level} = {sql.literal(name)}, false)"
         if name not in SEVERITIES:
@@ -165,7 +163,7 @@ def payload_text(data: str) -> str:
 
 def whole_words(term: TextMatch, fragments: list[str]) -> str:
     """The regular expression that finds a text whole, over letters without their case."""
-    inner = r"[^\s]*?".join(map(quoted, fragments))
+    inner = r"[^\s]*?".join(map(re.escape, fragments))
     initial, final = fragments[0][0], fragments[-1][-1]
     prefix = f"(^|{_ASIDE})" if not term.is_open_before and _is_of_word(initial) else ""
     suffix = f"($|{_ASIDE})" if not term.is_open_behind and _is_of_word(final) else ""
@@ -175,11 +173,6 @@ def whole_words(term: TextMatch, fragments: list[str]) -> str:
 def lowered(string: str) -> str:
     """A text without the case of its letters, as the engine's `lower` makes it."""
     return str(pc.utf8_lower(pa.scalar(string)).as_py())
-
-
-def quoted(string: str) -> str:
-    """The regular expression of RE2 that finds a text."""
-    return _NO_REGEX.sub(lambda match: match[0] if match[0] > "\x7f" else f"\\{match[0]}", string)
 
 
 def _is_of_word(character: str) -> bool:

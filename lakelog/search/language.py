@@ -19,12 +19,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from lakelog.errors import InvalidSearch
+from lakelog.segments.segment import EVENT_COLUMNS
 
 LENGTH_MAX, TERMS_MAX, DEPTH_MAX, REGEX_MAX = 65_536, 1_000, 50, 1_000
-COLUMNS = frozenset(
-    """time type category source subject level message id ingested_at origin position seq
-    data""".split()
-)
+COLUMNS = frozenset((*EVENT_COLUMNS, "seq"))
 _FIELD = re.compile(r"([A-Za-z_][\w@-]*(?:\.[\w@-]+)*)(:|>=|<=|>|<)(?![/\\]{2}|\\)")
 _WORD = re.compile(r'[^\s()"]+')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.S)
@@ -44,8 +42,8 @@ class Operator(Enum):
 
 @dataclass(frozen=True)
 class TextMatch:
-    """A word or phrase. `pieces` stand one after another, with other characters than spaces between
-    two of them; `field` is "" for the message, the names and the payload."""
+    """A word or phrase. `fragments` stand one after another, with no spaces between two of them;
+    `field` is "" for the message, the names and the payload."""
 
     field: str
     fragments: tuple[str, ...]

@@ -106,6 +106,11 @@ def test_neighbours_are_of_the_same_source(path: str) -> None:
         "request 92 answered",
     ]
     assert [json.loads(row)["found"] for row in rows] == [False, True, False]
+    rows = run(path, "refused", "-n", "1", "-A", "1", "--oldest").stdout.splitlines()
+    assert [json.loads(row)["message"] for row in rows] == [
+        "request 0 refused",
+        "request 2 answered",
+    ]
     lines = run(path, "refused", "-n", "2", "-A", "1", "--format", "lines").stdout.splitlines()
     assert lines[3] == "--"
     assert len(lines) == 6
@@ -125,6 +130,9 @@ def test_lines_show_what_was_found(path: str) -> None:
     [
         (["a", "--count", "--histogram"], "one at a time"),
         (["a", "-f", "--count"], "-f goes with"),
+        (["a", "--format", "lines", "-o", "x"], "neither --json nor -o"),
+        (["a", "--format", "lines", "--json"], "neither --json nor -o"),
+        (["a", "--all", "-n", "3"], "do not go together"),
         (["(a"], "the closing ) is missing"),
         (["a", "--since", "yesterday"], "a span such as 2h"),
         (["a", "--at", "nowhere"], "nowhere"),
