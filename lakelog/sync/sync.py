@@ -78,6 +78,17 @@ class SyncResult:
     quarantined: int = 0
 
 
+@dataclass(frozen=True)
+class _Round:
+    """A table's watermark, what takes it to a state, whether to create the table first, and columns
+    to add to it."""
+
+    mark: Watermark
+    change: Delta
+    is_created: bool
+    added: tuple[TargetColumn, ...]
+
+
 def sync(
     lake: Lake,
     target: str | SyncTarget,
@@ -291,21 +302,16 @@ class Syncer:
         if not self._is_connected:
             self._target.connect()
             self._is_connected = True
-        self._target.recover(self._table)
         state = self._store.manifests.of(head.move)
-        mark = self._target.watermarks().get(self._table)
-        shape = self._target.shape(self._table)
-        create, extend = self._schema_changes(mark, shape)
-        # A column that is added now has no values for the rows that are there.
-        rebuilt = "a column was added" if extend and mark else ""
-        if mark and is_emptied(mark, shape):
-            rebuilt = EMPTIED
-        mark = mark or Watermark(
-            self._store.lake_id, self._lake.branch_name, self._mapping.query, self._mode
-        )
-        change = self._change(mark, state, head, rebuilt)
+        interrupted = self._target.interrupted(self._table)
+        if interrupted:  # what is refused is refused before half a batch is taken back
+            self._plan(interrupted, state, head)
+        self._target.recover(self._table)
+        plan = self._plan(self._target.watermarks().get(self._table), state, head)
+        change = plan.change
+        is_first = True
         mark = dataclasses.replace(
-            mark,
+            plan.mark,
             mapping=self._mapping.query,
             columns=self._mapping.column_types,
             mode=self._mode,
@@ -326,10 +332,10 @@ class Syncer:
             group = delta.joined(group)
             is_last = not steps
             self._target.begin(self._table, mark.version)
-            if create:
+            if is_first and plan.is_created:
                 self._target.create(self._table, self._mapping.columns, self._mode == "upsert")
-            elif extend:
-                self._target.extend(self._table, extend)
+            elif is_first and plan.added:
+                self._target.extend(self._table, plan.added)
             if change.clear:
                 self._target.clear(self._table)
                 mark = dataclasses.replace(mark, rows=0)
@@ -348,13 +354,26 @@ class Syncer:
                 tip=delta.tip_of(self._store, self._cursor, entries) if is_last else "",
             )
             self._target.commit(self._table, mark)
-            create, extend = False, ()
+            is_first = False
             self._commits += 1
             self._written, self._deleted = self._written + rows_written, self._deleted + deleted
             self._is_rebuilt |= bool(change.reason)
             if stop.is_set():
                 break
         return mark
+
+    def _plan(self, mark: Watermark | None, state: Manifest, head: Head) -> _Round:
+        """What takes the table to a state, as far as it is allowed. Raises SyncRefused."""
+        shape = self._target.shape(self._table)
+        is_created, added = self._schema_changes(mark, shape)
+        # A column that is added now has no values for the rows that are there.
+        rebuilt = "a column was added" if added and mark else ""
+        if mark and is_emptied(mark, shape):
+            rebuilt = EMPTIED
+        mark = mark or Watermark(
+            self._store.lake_id, self._lake.branch_name, self._mapping.query, self._mode
+        )
+        return _Round(mark, self._change(mark, state, head, rebuilt), is_created, added)
 
     def _change(self, mark: Watermark, state: Manifest, head: Head, rebuilt: str) -> Delta:
         """What is to be done, as far as it is allowed; `rebuilt` is why the table is filled again

@@ -168,6 +168,11 @@ class SyncTarget(Protocol):
         """Connect, or connect again. Raises MissingPackage, ConnectionLost, SyncRefused."""
         ...
 
+    def interrupted(self, table: str) -> Watermark | None:
+        """The watermark that `recover` would leave, its rows not counted; None where nothing is to
+        be undone."""
+        ...
+
     def recover(self, table: str) -> None:
         """Undo what a batch that was cut off has left in a table, where no transaction does it.
 

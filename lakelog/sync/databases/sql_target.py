@@ -103,6 +103,9 @@ class SqlTarget(abc.ABC):
             self.close()
             raise self._explained(error, "") from None
 
+    def interrupted(self, table: str) -> None:  # noqa: B027
+        """Nothing is ever cut off half-way: see `recover`."""
+
     def recover(self, table: str) -> None:  # noqa: B027
         """Nothing: a transaction that was cut off has left nothing."""
 

@@ -101,6 +101,14 @@ class IntentTarget(abc.ABC):
         """Whether it may be there: of a server, only connecting tells."""
         return True
 
+    def interrupted(self, table: str) -> Watermark | None:
+        """The watermark that `recover` would leave, without its rows; see SyncTarget."""
+        record = self._load(table)
+        if record is None or record.start is None:
+            return None
+        mark = self._mark(table, record)
+        return mark and _lowered(mark, record.start, 0)
+
     def recover(self, table: str) -> None:
         """Undo the batch of a sync that ended within it, and wait for one that goes on.
 
@@ -196,14 +204,7 @@ class IntentTarget(abc.ABC):
         rows, mark = self._truncate(table, start), self._mark(table, record)
         cleared = dataclasses.replace(record, start=None, owner="")
         if mark is not None:
-            mark = dataclasses.replace(
-                mark,
-                upto=min(mark.upto, start),
-                events=mark.events if start >= mark.upto else -1,
-                rows=rows,
-                version=mark.version + 1,
-                synced_at=disk.now_us(),
-            )
+            mark = _lowered(mark, start, rows)
             cleared = dataclasses.replace(cleared, version=mark.version, watermark=mark.to_json())
         self._batch = table, self._store(table, cleared)
 
@@ -216,6 +217,18 @@ class IntentTarget(abc.ABC):
     def _require_key(self, table: str, columns: list[str]) -> None:
         if KEY not in columns:
             raise SyncRefused(f"{self._where(table)}: the mapping needs the column {KEY}: add it")
+
+
+def _lowered(mark: Watermark, start: int, rows: int) -> Watermark:
+    """The watermark of a table without the events from a seq on."""
+    return dataclasses.replace(
+        mark,
+        upto=min(mark.upto, start),
+        events=mark.events if start >= mark.upto else -1,
+        rows=rows,
+        version=mark.version + 1,
+        synced_at=disk.now_us(),
+    )
 
 
 def _process(number: int) -> str:

@@ -87,6 +87,9 @@ class KafkaTarget:
         self._reader.metadata()
         self._marks, self._places = {}, {}
 
+    def interrupted(self, table: str) -> None:
+        """Nothing is ever cut off half-way: see `recover`."""
+
     def recover(self, table: str) -> None:
         """Nothing: a transaction that was cut off is aborted by the cluster."""
 

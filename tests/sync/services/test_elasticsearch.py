@@ -102,6 +102,21 @@ def test_crash_recovery_at_each_request_of_a_back_fill(
     check(path, place)
 
 
+def test_refused_before_half_a_batch_is_taken_back(path: str, place: ElasticPlace) -> None:
+    """The table stays as the sync that was killed has left it."""
+    synced(path, place.url)
+    with opened(path) as lake:
+        lake.append([{"type": "more", "data": {"n": number}} for number in range(20)])
+    assert killed_at(place.server, 12, "after", lambda: synced(path, place.url))
+    before = place.rows()
+    rewind(path)
+    assert before != expected(path)
+    with pytest.raises(SyncRefused, match="--on-rewind propagate"):
+        synced(path, place.url, on_rewind="refuse")
+    assert place.rows() == before
+    check(path, place)
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("number", range(6, 18))
