@@ -401,6 +401,9 @@ class TargetSuite:
         place.ask("ALTER TABLE events DROP COLUMN message")
         with pytest.raises(SyncRefused, match="a column was added"):
             synced(path, place.url, query=query, on_rewind="refuse")
+        # A sync that is killed once the column is there again has filled it for no row.
+        target = Faulty(place.target(), "extend", "after", 1, kill)
+        assert forked(lambda: synced(path, target, query=query)) == -9
         assert synced(path, place.url, query=query).is_rebuilt
         assert place.rows(columns="seq, type, message") == expected(path, "seq, type, message")
 

@@ -8,6 +8,7 @@ Numbers that are not finite, which these databases cannot store, become NULL.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,8 @@ _SESSION = (
 _LOCK = "lakelog_sync"
 _SECONDS = 30
 """How long a statement waits for a lock, and for a server that does not answer to connect."""
+_UNFILLED = "(columns were added, and their rows not yet written)"
+"""The mapping of a table, which no sync has, from the moment that it gets columns."""
 _BATCH_KEYS, _STATEMENT_BYTES = 1_000, 1 << 20
 _LOST = {1040, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1205, 1213, 1317, 1927}
 """Errors of a server that stops, is full of connections, or broke off what it did: try again."""
@@ -140,6 +143,12 @@ class MysqlTarget(SqlTarget):
 
     def extend(self, table: str, columns: Sequence[TargetColumn]) -> None:
         """Add columns; the transaction begins after them."""
+        mark = self.watermarks().get(table)
+        with self._errors(table):
+            # ALTER TABLE ends the transaction. Of a sync that is cut off after it the next one has
+            # to know that the columns are empty: it takes the mapping for another one.
+            if mark is not None:
+                self._save(table, dataclasses.replace(mark, mapping=_UNFILLED))
         super().extend(table, columns)
         with self._errors(table):
             self._fetch(self.BEGIN)

@@ -230,9 +230,8 @@ class SqlTarget(abc.ABC):
 
     def commit(self, table: str, watermark: Watermark) -> None:
         """End the transaction with the watermark; see SyncTarget."""
-        values = f"{sql.literal(table)}, {watermark.version}, {sql.literal(watermark.to_json())}"
         with self._errors(table):
-            self._fetch(self.SAVE.format(table=WATERMARKS, values=values))
+            self._save(table, watermark)
             self._fetch("COMMIT")
 
     def rollback(self) -> None:
@@ -246,6 +245,10 @@ class SqlTarget(abc.ABC):
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.close()
+
+    def _save(self, table: str, watermark: Watermark) -> None:
+        values = f"{sql.literal(table)}, {watermark.version}, {sql.literal(watermark.to_json())}"
+        self._fetch(self.SAVE.format(table=WATERMARKS, values=values))
 
     def _on_conflict(self, table: str, rows: pa.Table) -> str:
         """What a statement needs where rows of these keys may be there.
