@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lakelog.export import export
     from lakelog.export.tables import ExportResult
     from lakelog.ingest import batch, ingest
-    from lakelog.maintain import compact, gc, hotcopy, retention, seal
+    from lakelog.maintain import compact, gc, hotcopy, indexing, retention, seal
     from lakelog.maintain.repair import repair, verify
     from lakelog.maintain.repair.outcome import RepairOutcome
     from lakelog.query import behaviour, follow, frames, session
@@ -56,8 +56,9 @@ else:
     history, policy, resolve, stats, trim, wal = (
         Lazy(f"lakelog.store.{name}") for name in "history policy resolve stats trim wal".split()
     )
-    compact, gc, hotcopy, retention, seal = (
-        Lazy(f"lakelog.maintain.{name}") for name in "compact gc hotcopy retention seal".split()
+    compact, gc, hotcopy, indexing, retention, seal = (
+        Lazy(f"lakelog.maintain.{name}")
+        for name in "compact gc hotcopy indexing retention seal".split()
     )
     async_append = Lazy("lakelog.store.async_append")
 
@@ -414,7 +415,9 @@ class Lake:
         """
         self.settle()
         level = compact.SMALLEST if smallest else compact.LEVEL
-        return compact.compact(self.store, self.branch_name, progress, level)
+        compaction = compact.compact(self.store, self.branch_name, progress, level)
+        indexing.build_missing(self.store, self.branch_name)
+        return compaction
 
     def retention(self, older_than: str, *, apply: bool = False) -> retention.RetentionResult:
         """Remove events older than a span such as `30d`; without `apply` only report which."""

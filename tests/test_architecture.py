@@ -37,10 +37,11 @@ ORDER = {
         bootstrap tracking sealer_process clock tail receipt append_batch writer async_append
         publish trim thinning history_window resolve history stats""",
     "segments": """sql arrays connection typed
-        field_inference column_encoding typed_rows bloom segment identity_run
-        frame_sql rows segment_sql""",
+        field_inference column_encoding typed_rows bloom tokens word_index segment word_indexing
+        identity_run frame_sql rows segment_sql""",
     "chunks": "state_index state_files chunker",
-    "maintain": "seal compact retention row_removal reachability repair gc hotcopy",
+    "maintain": """seal payloads compact indexing retention row_removal reachability repair gc
+        hotcopy""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows
         lost_ids data comparison repair""",
     "files": """traversal exclusions rotation inflate holes binary columnar lease splits source
@@ -54,7 +55,7 @@ ORDER = {
     "formats/uniform": """quoted_text payload_layout line_layout payload_columns uniform_lines
         typed_payloads""",
     "render": "values vectors ordered display formats plots",
-    "search": "language condition calls answers",
+    "search": "language words condition calls answers",
     "query": """sql frames stream relation tail_rows behaviour providers segment_choice lake_tables
         cursor_pool frame_scans ref_schemas type_tables top_scans binder plans session follow""",
     "query/sql": """extractions tree payload times analysis top_rows listings qualifiers keys

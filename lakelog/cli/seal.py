@@ -9,7 +9,7 @@ import os
 from lakelog.cli.app import App, verb
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
-from lakelog.maintain import compact, gc
+from lakelog.maintain import compact, gc, indexing
 from lakelog.store import disk, sealer_process
 
 # The lowest priority there is: nobody waits for this process.
@@ -58,6 +58,8 @@ def _maintain(lake: Lake) -> None:
         entries = store.manifests.segments(store.manifests.of(head.move))
         if compact.is_due(entries, store.settings):
             compact.compact(store, lake.branch_name)
+    with contextlib.suppress(LakelogError, OSError):
+        indexing.build_missing(store, lake.branch_name)
     with contextlib.suppress(LakelogError, OSError):
         # Last: compaction has just made files that nothing refers to.
         if gc.is_due(store):

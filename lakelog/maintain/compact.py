@@ -11,23 +11,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
+from lakelog.maintain.payloads import Payloads, Rows, read_segment
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import arrays, bloom, column_encoding, segment, segment_sql, typed, typed_rows
+from lakelog.segments import (
+    arrays,
+    bloom,
+    column_encoding,
+    segment,
+    segment_sql,
+    word_index,
+    word_indexing,
+)
 from lakelog.segments.connection import connect
 from lakelog.settings import Settings
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
-from lakelog.store.paths import Paths
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 
@@ -46,8 +52,6 @@ LEVEL = 10
 SMALLEST = 19
 """The level for what is kept and hardly read again: several times the time for a tenth of the
 space."""
-TYPED = True
-"""Whether payloads are written as typed columns, where those give their text back."""
 FILES_MAX = 256
 """Segments that one step merges at most, so that a step ends whatever it meets."""
 DUE = 64
@@ -229,7 +233,8 @@ class _Merging:
         if _swap(self._store, self._branch, self._head, group, [output]):
             size = sum(e.bytes for e in group)
             self.total = _sum(self.total, Compaction(len(group), 1, size, output.bytes))
-            bloom.drop(self._store.paths, (entry.key for entry in group))
+            for drop in (bloom.drop, word_index.drop):
+                drop(self._store.paths, (entry.key for entry in group))
         else:
             self._useful = False
 
@@ -241,7 +246,7 @@ def _sum(before: Compaction, added: Compaction) -> Compaction:
 
 def _weight(store: Store, entry: SegmentEntry) -> int:
     """Estimate how many bytes the rows of a segment take in memory. Raises DamagedSegment."""
-    size = _read_segment(store, entry, segment.uncompressed)
+    size = read_segment(store, entry, segment.uncompressed)
     return int(size + entry.events * _ROW)
 
 
@@ -254,10 +259,13 @@ class _SortedSegment:
     fields: str
     texts: int
     data: Future[bytes]
+    words: word_indexing.WordIndexer
 
     def put(self, store: Store) -> SegmentEntry:
         """Wait for the bytes and write them durably; return the entry."""
         entry = segment.put(store.paths, self.data.result(), self.table, "events", "sorted")
+        # Now, while it is known what the rows have: an index made later reads them again.
+        word_index.save(store.paths, entry.key, self.words.finish(entry.key))
         store.verified.add(entry.key, store.paths.object("segments", entry.key))
         # The span of the inputs: rows that were removed leave holes, and keep others their numbers.
         span = min(e.seq[0] for e in self.group), max(e.seq[1] for e in self.group)
@@ -278,12 +286,13 @@ def _sorted_segment(
     fields = payloads.choose(rows, group, order)
     commit, encodings = disk.random_hex(), _text_encodings(table, order)
     encoder = segment.SegmentEncoder("events", "sorted", commit, level, fields, encodings)
+    words = word_indexing.WordIndexer(payloads.engine)
     text_count, future, size = 0, None, rows.text_bytes
     # A row group at a time: a sorted copy of the whole table would double the memory.
     for start in range(0, len(order), step):
-        batch, added_bytes = payloads.convert(
-            fields, table.take(order[start : start + step]), rows.schema
-        )
+        batch = table.take(order[start : start + step])
+        words.add(batch, rows.schema)
+        batch, added_bytes = payloads.convert(fields, batch, rows.schema)
         size += added_bytes
         text_count += len(batch) - batch["data"].null_count if fields else 0
         if future:
@@ -297,90 +306,13 @@ def _sorted_segment(
             future.result()
         return encoder.finish()
 
-    return _SortedSegment(group, table, key, text_count, encoding.submit(finish))
+    return _SortedSegment(group, table, key, text_count, encoding.submit(finish), words)
 
 
 def _row_group(table: pa.Table) -> int:
     """Return the rows of a row group: fewer where they are long, as there are several copies."""
     fitting = int(_ROW_GROUP_BYTES * len(table) // max(table.nbytes, 1))
     return max(1, min(segment.ROW_GROUP, fitting))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of segments with seq. Payloads in a column `fields` are structs of `schema`, which are
-    `text_bytes` as text."""
-
-    table: pa.Table
-    schema: typed.Schema | None = None
-    text_bytes: int = 0
-
-
-class Payloads:
-    """How one run stores payloads: as typed columns, with the schemas of what is there already."""
-
-    def __init__(self, store: Store, engine: duckdb.DuckDBPyConnection) -> None:
-        self._store, self._engine = store, engine
-        self._typing = typed_rows.PayloadTyping(engine)
-        self.neighbours: list[SegmentEntry] = []
-        """Typed segments whose schemas come first, that nearest in seq before others."""
-
-    def rows(self, group: list[SegmentEntry]) -> Rows:
-        """Return the rows of a group. Raises DamagedSegment."""
-        sources = [
-            (entry, *_read_segment(self._store, entry, segment.read_stored)) for entry in group
-        ]
-        events = Counter[typed.Schema]()
-        for entry, _, schema in sources:
-            events.update({typed.plain(schema): entry.events} if schema else {})
-        # The schema of most rows, with whole texts: structs of another one become text.
-        given = events.most_common(1)[0][0] if events else None
-        tables, size = [], 0
-        for entry, table, schema in sources:
-            # From now on seq is a column: sorted rows are no longer in its order.
-            if entry.layout == "arrival":
-                seq = arrays.integers(np.arange(table.num_rows) + entry.seq[0])
-                table = table.append_column("seq", seq)
-            rows = table.select([*segment.EVENT_COLUMNS, "seq"])
-            rows = rows.cast(segment.schema("events", "sorted"))
-            if given and schema:
-                structs = table[typed.COLUMN].cast(typed_rows.arrow_type(schema))
-                rows, added_bytes = self._typing.recast(
-                    schema, given, rows.append_column(typed.COLUMN, structs)
-                )
-                size += added_bytes + segment.text_bytes(self._store.paths, entry.key)
-            tables.append(rows)
-        merged = pa.concat_tables(tables, promote_options="default")
-        if given:
-            # They are taken in parts, each of which would put all chunks together once more.
-            index = merged.column_names.index(typed.COLUMN)
-            structs = merged[typed.COLUMN].combine_chunks()
-            merged = merged.set_column(index, typed.COLUMN, structs)
-        return Rows(merged, given, size)
-
-    def choose(
-        self, rows: Rows, group: list[SegmentEntry], order: pa.Array
-    ) -> typed_rows.FieldColumns | None:
-        """Return how the payloads of a group are stored in an order, None for text."""
-        if not TYPED:
-            return None
-        inputs = sorted((e for e in group if e.fields), key=lambda entry: -entry.events)
-        start = group[0].seq[0]
-        nearest = sorted(self.neighbours, key=lambda entry: abs(entry.seq[0] - start))
-        near = dict[typed.Schema, None]()
-        for entry in (*inputs[:1], *nearest[:1]):
-            # A neighbour that is damaged is not this group's damage.
-            with contextlib.suppress(DamagedSegment):
-                near[typed.plain(typed.of_entry(self._store.paths, entry))] = None
-        return self._typing.choose(rows.table, rows.schema, near, order)
-
-    def convert(
-        self, fields: typed_rows.FieldColumns | None, rows: pa.Table, schema: typed.Schema | None
-    ) -> tuple[pa.Table, int]:
-        """Return rows as they are to be stored, and the bytes of payloads that became structs."""
-        if fields:
-            return self._typing.convert(fields.schema, rows, schema)
-        return (typed_rows.restored(self._engine, schema, rows) if schema else rows), 0
 
 
 def _text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
@@ -413,15 +345,6 @@ def sort_order(table: pa.Table, step: int) -> pa.Array:
     if len(seq) > step:
         group[np.lexsort((seq, time, type_rank))] = np.arange(len(seq)) // step
     return arrays.integers(np.lexsort((seq, type_rank, group)))
-
-
-def _read_segment(store: Store, entry: SegmentEntry, reader: Callable[[Paths, str], Any]) -> Any:
-    """Call `read` on a segment. Raises DamagedSegment where it is missing or no valid Parquet."""
-    try:
-        return reader(store.paths, entry.key)
-    except (FileNotFoundError, pa.ArrowException) as error:
-        path = store.paths.object("segments", entry.key)
-        raise DamagedSegment(path, f"it cannot be read ({' '.join(str(error).split())})") from None
 
 
 def rewrite(

@@ -234,7 +234,7 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
     lines about them, and spill directories and empty buffers of killed processes."""
     paths = store.paths
     with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
-        for folder in (paths.blooms, paths.peaks):
+        for folder in (paths.blooms, paths.word_indexes, paths.peaks):
             for name in disk.listing(folder):
                 # They may be written before the move that adds their segment: they get a day.
                 is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
@@ -352,7 +352,9 @@ def _delete_batches(
             freed += _size(store, name)
             disk.unlink(path_of(store, name))
             if name.startswith("segments/"):
-                disk.unlink(store.paths.bloom(name.removeprefix("segments/")))
+                digest = name.removeprefix("segments/")
+                disk.unlink(store.paths.bloom(digest))
+                disk.unlink(store.paths.words(digest))
         # Before the next batch: manifests must be gone for good before their segments go.
         for folder in {os.path.dirname(path_of(store, n)) for n in batch}:
             disk.sync_dir(folder)

@@ -155,7 +155,8 @@ class FrameScans:
         longest = max(frame.raw for frame in frames)
         sources = [frame_sql.scan_sql(files.paths, longest, names)]
         if entries := self._tables.choose(state, query):
-            sources.insert(0, self._tables.rows_sql(entries))
+            ranges = self._tables.row_ranges(entries, query)
+            sources.insert(0, self._tables.rows_sql(entries, ranges=ranges))
         union = " UNION ALL ".join(
             f"SELECT {', '.join(names)} FROM ({source})" for source in sources
         )

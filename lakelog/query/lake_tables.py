@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lakelog.query.providers import Pinned, TableProvider
     from lakelog.query.sql.extractions import Extraction
     from lakelog.query.tail_rows import TailRows
+    from lakelog.segments.segment_sql import RowRanges
 else:
     tail_rows = Lazy("lakelog.query.tail_rows")
 
@@ -155,6 +156,10 @@ class LakeTables:
             return self.store.manifests.segments(state, "events")
         return self._choice.segments(state, query)
 
+    def row_ranges(self, entries: list[SegmentEntry], query: Query) -> RowRanges:
+        """Return the rows of segments that a query can need, where those are not all."""
+        return {} if self.hides_tables else self._choice.row_ranges(entries, query)
+
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that can hold what is needed."""
         return self._choice.among(entries, needs)
@@ -175,7 +180,8 @@ class LakeTables:
         views = []
         if "events" in names:
             tail = self.numbered_tail(pending, state)
-            views.append(View("events", self.choose(state, query), tail))
+            entries = self.choose(state, query)
+            views.append(View("events", entries, tail, ranges=self.row_ranges(entries, query)))
         if "quarantine" in names:
             entries = self.store.manifests.segments(state, "quarantine")
             lines = self.rows_of(self.branch).quarantine(pending) if pending else None
@@ -199,17 +205,20 @@ class LakeTables:
             cursor.register(name if is_bare else source, tail)
             if is_bare:
                 return
-        rows = self.view_sql(name, view.entries, source, view.more)
+        rows = self.view_sql(name, view.entries, source, view.more, view.ranges)
         rows = view.of_type.rows_sql(rows) if view.of_type else rows
         rows = f"SELECT * FROM ({rows}) WHERE {view.bound}" if view.bound else rows
         cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
 
     def rows_sql(
-        self, entries: list[SegmentEntry], extractions: tuple[Extraction, ...] = ()
+        self,
+        entries: list[SegmentEntry],
+        extractions: tuple[Extraction, ...] = (),
+        ranges: RowRanges | None = None,
     ) -> str:
         """SQL for the rows of event segments, each verified, with seq. Raises DamagedSegment."""
         self.verify(entries)
-        return self.view_sql("events", entries, None, extractions)
+        return self.view_sql("events", entries, None, extractions, ranges)
 
     def view_sql(
         self,
@@ -217,9 +226,10 @@ class LakeTables:
         entries: list[SegmentEntry],
         tail: str | None,
         extractions: tuple[Extraction, ...] = (),
+        ranges: RowRanges | None = None,
     ) -> str:
         """SQL for a table of verified segments and of the table that has the rows of a tail."""
-        rows = table_sql.rows_sql(self.store.paths, name, entries, tail, extractions)
+        rows = table_sql.rows_sql(self.store.paths, name, entries, tail, extractions, ranges)
         condition = self.only if name != "quarantine" else None
         return f"SELECT * FROM ({rows}) WHERE {condition}" if condition else rows
 

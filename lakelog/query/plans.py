@@ -3,7 +3,7 @@ engine. The first plan that applies and finds the query right answers it.
 
     CountPlan     count(*) of all events: the manifest and the WALs say it
     ScanPlan      a first query over a tail: the frames themselves are read
-    NeedlePlan    certain ids or subjects: few segments, in the query itself
+    NeedlePlan    certain ids, subjects or rare words: few segments, in the query itself
     TablePlan     any other: views on a cursor, kept for the next query of the same segments
 """
 
@@ -19,7 +19,7 @@ from lakelog.query.lake_tables import LakeTables
 from lakelog.query.sql import table_sql
 from lakelog.query.sql.analysis import Query
 from lakelog.query.stream import Stream
-from lakelog.query.top_scans import TopScans
+from lakelog.query.top_scans import LEAST, TopScans
 
 if TYPE_CHECKING:
     from lakelog.query.providers import Pinned
@@ -85,19 +85,25 @@ class NeedlePlan:
         self._tables, self._types, self._cursors = tables, types, cursors
 
     def applies(self, selection: Selection) -> bool:
-        """Whether certain ids or subjects are asked for, in segments alone."""
+        """Whether certain ids, subjects or words are asked for, in segments alone."""
         pending, query = selection.pinned[1], selection.query
         has_tail = pending is not None and bool(pending.frames)
-        return query.needles and not has_tail and not table_sql.has_names(query.sql)
+        return (
+            (query.needles or query.has_words)
+            and not has_tail
+            and not table_sql.has_names(query.sql)
+        )
 
     def run(self, selection: Selection) -> Stream | None:
-        """Return the rows, None if more than one table has to be read."""
+        """Return the rows, None if more than one table, or many rows for words, are to be read."""
         query, pinned = selection.query, selection.pinned
         views = self._tables.views(selection.names, query, pinned)
+        if not query.needles and views[0].row_count > LEAST:
+            return None
         sql, views = self._types.over_columns(query.sql, pinned, views, {})
         if not table_sql.can_inline(sql, views):
             return None
-        rows = self._tables.rows_sql(views[0].entries, views[0].more)
+        rows = self._tables.rows_sql(views[0].entries, views[0].more, views[0].ranges)
         return self._cursors.stream(table_sql.inlined(sql, views[0].name, rows), [], is_once=True)
 
 

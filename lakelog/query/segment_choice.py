@@ -1,4 +1,5 @@
-"""The segments that a query has to read of a state, each hashed before it is first read."""
+"""The segments, and blocks of their rows, that a query has to read of a state; each segment is
+hashed before it is first read."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate, Query
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import bloom
 from lakelog.segments.bloom import Filters
+from lakelog.segments.segment_sql import RowRanges
+from lakelog.segments.word_index import WordIndexes
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -35,7 +38,7 @@ class SegmentChoice:
 
     def __init__(self, store: Store, branch: str) -> None:
         self._store, self._branch = store, branch
-        self._filters = bloom.Filters(store.paths)
+        self._filters, self._words = bloom.Filters(store.paths), WordIndexes(store.paths)
         self._chosen: dict[tuple[object, ...], tuple[SegmentEntry, ...]] = {}
 
     def segments(self, state: Manifest, query: Query) -> list[SegmentEntry]:
@@ -44,7 +47,9 @@ class SegmentChoice:
         if not query.parsed or not query.needs:
             return self._store.manifests.segments(state, "events")
         if not query.needles:
-            return self._near(state, query.needs)
+            nearby = self._near(state, query.needs)
+            ranges = self.row_ranges(nearby, query)
+            return [entry for entry in nearby if ranges.get(entry.key) != ()]
         key = (state.digest, *(need.key for need in query.needs))
         entries = self._chosen.get(key)
         if entries is None:
@@ -53,6 +58,14 @@ class SegmentChoice:
                 self._chosen = {}
             self._chosen[key] = entries
         return list(entries)
+
+    def row_ranges(self, entries: list[SegmentEntry], query: Query) -> RowRanges:
+        """Return the rows of segments that can have the words of a search."""
+        if not query.parsed or not query.needs or any(n.words is None for n in query.needs):
+            return {}
+        needs = [need.words for need in query.needs]
+        ranges = ((e.key, self._words.ranges(e.key, e.events, needs)) for e in entries)
+        return {key: rows for key, rows in ranges if rows is not None}
 
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that hold what any of some mentions needs."""

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent, InvalidSearch, InvalidSetting
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import SEVERITIES, level_of
 from lakelog.formats import re2
-from lakelog.runtime.lazy import Lazy
 from lakelog.search.language import (
     COLUMNS,
+    NUMBER,
     Conjunction,
     Disjunction,
     FieldComparison,
@@ -28,29 +27,20 @@ from lakelog.search.language import (
     SearchNode,
     TextMatch,
 )
+from lakelog.search.words import is_of_word, lowered, marked
 from lakelog.segments import sql
+from lakelog.segments.tokens import SEARCHED, UNSPACED, payload_text
 from lakelog.settings import span_us
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pa, pc = Lazy("pyarrow"), Lazy("pyarrow.compute")
-
-UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-"""Scripts that are written without spaces between words."""
-SEARCHED = ("message", "type", "category", "source", "subject", "id", "data")
-"""The columns that a word without a field is looked for in."""
 _TIMES = frozenset(("time", "ingested_at"))
 _NUMBERS = frozenset(("position", "seq"))
-_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _ASIDE = rf"[^\pL\pN\pM]|[{UNSPACED}]"
 
 
 def condition(node: SearchNode, row: str = "") -> str:
     """Return the condition of a search, true or false and never NULL. `row` stands before the names
     of columns, such as `e.`. Raises InvalidSearch."""
-    return _Conditions(row).of(node)
+    return marked(_Conditions(row).of(node), node, row)
 
 
 def field_text(field: str) -> str:
@@ -122,7 +112,7 @@ class _Conditions:
             return f"coalesce({value} {operator} {_moment(node)}, false)"
         if node.field == "level":
             return self._of_level(node)
-        if _NUMBER.fullmatch(node.value):
+        if NUMBER.fullmatch(node.value):
             number = f"try_cast({value} AS DOUBLE)"
             return f"coalesce({number} {operator} {node.value}::DOUBLE, false)"
         if node.field in _NUMBERS:
@@ -160,35 +150,13 @@ class _Conditions:
         return f"({self._value(field)})"
 
 
-def payload_text(data: str) -> str:
-    """SQL for the text of a payload: its JSON, strings without their escapes."""
-    # One JSON string is made of the text: its own escapes stay, and quotes become escapes. So the
-    # engine's reader of strings takes all escapes out, those of surrogates as well.
-    whole = f"replace(replace(replace({data}, '\\\\', '\\u005c'), '\\\"', '\\u0022'), '\"', '\\\"')"
-    unescaped = f"try(json_extract_string('\"' || {whole} || '\"', '$'))"
-    return f"(CASE WHEN contains({data}, '\\') THEN coalesce({unescaped}, {data}) ELSE {data} END)"
-
-
 def whole_words(term: TextMatch, fragments: list[str]) -> str:
     """The regular expression that finds a text whole, over letters without their case."""
     inner = r"[^\s]*?".join(map(re.escape, fragments))
     initial, final = fragments[0][0], fragments[-1][-1]
-    prefix = f"(^|{_ASIDE})" if not term.is_open_before and _is_of_word(initial) else ""
-    suffix = f"($|{_ASIDE})" if not term.is_open_behind and _is_of_word(final) else ""
+    prefix = f"(^|{_ASIDE})" if not term.is_open_before and is_of_word(initial) else ""
+    suffix = f"($|{_ASIDE})" if not term.is_open_behind and is_of_word(final) else ""
     return prefix + inner + suffix
-
-
-def lowered(string: str) -> str:
-    """A text without the case of its letters, as the engine's `lower` makes it."""
-    return str(pc.utf8_lower(pa.scalar(string)).as_py())
-
-
-def _is_of_word(character: str) -> bool:
-    """Whether a character of a word beside it would make it part of another word."""
-    scalar = pa.scalar(character)
-    if pc.match_substring_regex(scalar, f"[{UNSPACED}]").as_py():
-        return False
-    return bool(pc.match_substring_regex(scalar, r"[\pL\pN\pM]").as_py())
 
 
 def _checked(regex: str) -> str:

@@ -23,6 +23,8 @@ from lakelog.segments.segment import EVENT_COLUMNS
 
 LENGTH_MAX, TERMS_MAX, DEPTH_MAX, REGEX_MAX = 65_536, 1_000, 50, 1_000
 COLUMNS = frozenset((*EVENT_COLUMNS, "seq"))
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+"""A value that is compared as a number."""
 _FIELD = re.compile(r"([A-Za-z_][\w@-]*(?:\.[\w@-]+)*)(:|>=|<=|>|<)(?![/\\]{2}|\\)")
 _WORD = re.compile(r'[^\s()"]+')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.S)

@@ -6,7 +6,7 @@ typed payloads (segments/typed.py), and by whether some payloads of typed ones a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,9 @@ class Scan:
         return f"coalesce(data, {payload})" if self.has_texts else payload
 
 
+RowRanges = Mapping[str, tuple[tuple[int, int], ...]]
+"""The first and the last of the rows that are read of segments, by their digests; all rows of those
+that are not among them."""
 TEXT = Scan("arrival", None, False)
 """How rows that are in no segment are read."""
 Columns = Callable[[Scan], Iterable[str]]
@@ -72,7 +75,10 @@ def rows_sql(paths: Paths, entries: Iterable[SegmentEntry]) -> str:
 
 
 def queries(
-    paths: Paths, scan_list: Iterable[Scan], extra_columns: Columns | None = None
+    paths: Paths,
+    scan_list: Iterable[Scan],
+    extra_columns: Columns | None = None,
+    ranges: RowRanges | None = None,
 ) -> list[str]:
     """Return a query for the rows of each scan: the columns of events, seq, and `extra_columns`."""
     selects = []
@@ -84,8 +90,24 @@ def queries(
         columns.append(f"{_seq_sql(scan)} AS seq")
         columns.extend(extra_columns(scan) if extra_columns else ())
         files = sql.parquet(paths.object("segments", e.key) for e in scan.entries)
-        selects.append(f"SELECT {', '.join(columns)} FROM {files}")
+        selects.append(f"SELECT {', '.join(columns)} FROM {files}{_where(scan, ranges or {})}")
     return selects
+
+
+def _where(scan: Scan, ranges: RowRanges) -> str:
+    """SQL for the rows that are read of a scan, where those are not all."""
+    conditions = [
+        " OR ".join(f"file_row_number BETWEEN {a} AND {b}" for a, b in ranges[entry.key])
+        if entry.key in ranges
+        else "true"
+        for entry in scan.entries
+    ]
+    if set(conditions) <= {"true"}:
+        return ""
+    if len(set(conditions)) == 1:  # which the reader tests before it decodes other columns
+        return f" WHERE {conditions[0]}"
+    cases = " ".join(f"WHEN {n} THEN {condition}" for n, condition in enumerate(conditions))
+    return f" WHERE CASE file_index {cases} END"
 
 
 def _seq_sql(scan: Scan) -> str:

@@ -121,6 +121,7 @@ class Keys:
         self.damaged = f"{self.cache}/damaged"
         self.verified = f"{self.cache}/verified.jsonl"
         self.blooms = f"{self.cache}/bloom"
+        self.word_indexes = f"{self.cache}/words"
         self.peaks = f"{self.cache}/merkle"
         self.buffers = f"{self.cache}/buffer"
         self.clock = f"{self.cache}/clock"
@@ -152,6 +153,10 @@ class Keys:
     def bloom(self, digest: str) -> str:
         """The file of a segment's Bloom filter."""
         return f"{self.blooms}/{digest}"
+
+    def words(self, digest: str) -> str:
+        """The file of a segment's word index."""
+        return f"{self.word_indexes}/{digest}"
 
     def head_dir(self, branch: str) -> str:
         """The folder of a branch's moves."""

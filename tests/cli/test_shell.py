@@ -22,7 +22,7 @@ from lakelog.cli.shell import screen, shell
 from lakelog.cli.shell.complete import CompletionNames, SqlCompleter, open_token
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.errors import QueryFailed
-from lakelog.maintain import compact
+from lakelog.maintain import payloads
 from tests.conftest import MakeLake
 from tests.support.cli import run
 from tests.support.lakes import events
@@ -509,7 +509,7 @@ def test_tab_completes_fields(
     words: SqlCompleter, lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Members of payloads that are typed columns complete after `fields.`, nested ones as well."""
-    monkeypatch.setattr(compact, "TYPED", True)
+    monkeypatch.setattr(payloads, "TYPED", True)
     lake.append([{"type": "A", "data": {"words": n, "a b": {"deep": 1.5}}} for n in range(200)])
     lake.settle()
     lake.compact()
@@ -567,7 +567,7 @@ def test_errors_over_typed_segments_show_what_was_typed(
     lake: lakelog.Lake, asker: StatementRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A statement that fails is shown as it was typed, with its caret."""
-    monkeypatch.setattr(compact, "TYPED", True)
+    monkeypatch.setattr(payloads, "TYPED", True)
     lake.append([{"type": "A", "data": {"words": n}} for n in range(200)])
     lake.settle()
     lake.compact()

@@ -19,7 +19,7 @@ import pytest
 import lakelog
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.errors import QueryFailed
-from lakelog.maintain import compact
+from lakelog.maintain import payloads
 from tests.support.cli import run
 from tests.support.effort import share
 
@@ -48,7 +48,7 @@ def lake(
     """A lake of a week in one state, whose tag v1 has the first half of it if any is sealed."""
     path, state, random_ = tmp_path_factory.mktemp("set"), request.param, random.Random(5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compact, "TYPED", True)
+        patch.setattr(payloads, "TYPED", True)
         with lakelog.open(str(path / "lake"), settings={"seal": "never"}) as lake:
             for part in range(28):
                 lake.append(event(random_, 6 * part + hour, f"{part}") for hour in range(6))

@@ -198,8 +198,8 @@ def test_references_go_before_what_they_name(
     monkeypatch.setattr(disk, "unlink", lambda path: (gone.append(path), unlink(path))[1])
     assert lake.gc().deleted == 3
     kinds = [Path(p).relative_to(lake.path).parts[0] for p in gone if ".tmp-" not in p]
-    # Between the ends of the announcement; last the segment's filter.
-    assert kinds == ["gc", "manifests", "ids", "segments", "cache", "gc"]
+    # Between the ends of the announcement; last the segment's filter and word index.
+    assert kinds == ["gc", "manifests", "ids", "segments", "cache", "cache", "gc"]
     assert work.entries
     assert lake.count() == 3
 
@@ -676,7 +676,8 @@ def test_the_cache_is_swept(make_lake: MakeLake) -> None:
     paths = lake.store.paths
     spilled, young = Path(paths.cache, "spill-0123"), Path(paths.cache, "spill-4567")
     dead, empty = Path(paths.bloom("ab" * 32)), Path(paths.buffers, "01.jsonl")
-    for path in (spilled / "part.tmp", young / "part.tmp", dead):
+    index = Path(paths.words("ab" * 32))
+    for path in (spilled / "part.tmp", young / "part.tmp", dead, index):
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(b"x")
     disk.make_dir(paths.buffers)
@@ -684,11 +685,11 @@ def test_the_cache_is_swept(make_lake: MakeLake) -> None:
     alive = lake.at("main").id
     live = next(path for path in Path(lake.path, "segments").rglob("*.parquet"))
     lake.store.verified.add_all([(f"{n:064x}", str(live)) for n in range(1_500)])
-    for path in (spilled, spilled / "part.tmp", dead, empty):
+    for path in (spilled, spilled / "part.tmp", dead, index, empty):
         os.utime(path, (1, 1))
     lake.gc()
-    exist = [path.exists() for path in (spilled, young, dead, empty)]
-    assert exist == [False, True, False, False]
+    exist = [path.exists() for path in (spilled, young, dead, index, empty)]
+    assert exist == [False, True, False, False, False]
     lines = Path(paths.verified).read_text().splitlines()
     assert {line.split()[0] for line in lines} == {live.stem}
     assert lake.at(alive).count() == 1

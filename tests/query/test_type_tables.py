@@ -11,7 +11,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
-from lakelog.maintain import compact
+from lakelog.maintain import payloads
 from lakelog.query.sql.extractions import TYPE_COLUMNS
 from lakelog.query.type_tables import as_written
 from tests.support.cli import run
@@ -178,7 +178,7 @@ def test_compaction_changes_no_table_of_a_type(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names, types and values of columns are those before, whichever way segments store them."""
-    monkeypatch.setattr(compact, "TYPED", True)
+    monkeypatch.setattr(payloads, "TYPED", True)
     lake = make_lake(seal="never", segment_rows=200)
     random_ = random.Random(3)
     for part, odd in enumerate((0, 0.05, 0.3)):

@@ -13,7 +13,7 @@ import pytest
 import lakelog
 from lakelog.analyze import dedupe
 from lakelog.cli.connect import script
-from lakelog.maintain import compact
+from lakelog.maintain import payloads
 from lakelog.query.follow import Follower
 from lakelog.sync import delta
 from tests.support.typed_segments import OTHER, SCHEMA, retype
@@ -37,7 +37,7 @@ START = 1_770_000_000
 @pytest.fixture(autouse=True)
 def _text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compaction writes text, as lakes of earlier formats have it; `retype` chooses schemas."""
-    monkeypatch.setattr(compact, "TYPED", False)
+    monkeypatch.setattr(payloads, "TYPED", False)
 
 
 @pytest.fixture

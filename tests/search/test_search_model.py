@@ -11,11 +11,14 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakelogError
+from lakelog.maintain import indexing
+from lakelog.remotes import fetch
+from lakelog.segments import word_index
 from tests.support.effort import share
 from tests.support.search_model import Event, random_event, random_query
 
-QUERIES = int(os.environ.get("LAKELOG_SEARCHES", share(300)))
-SEEDS = range(4)
+QUERIES = int(os.environ.get("LAKELOG_SEARCHES", share(900)))
+SEEDS, STATES = range(4), 12
 
 
 @pytest.fixture(params=SEEDS)
@@ -24,39 +27,76 @@ def seed(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-def states(lake: lakelog.Lake, dice: random.Random) -> Iterator[list[Event]]:
-    """Bring a lake into one state after another; yield the events of each."""
-    events = [random_event(dice, number) for number in range(40)]
-    lake.append(events)
-    yield events  # the tail
-    lake.snapshot("sealed")
-    yield events
-    more = [random_event(dice, number) for number in range(40, 60)]
-    lake.append(more)
-    yield events + more  # both
-    lake.compact()
-    yield events + more
-    lake.rollback("@1")
-    yield []
-    lake.undo()
-    yield events + more
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Word indexes of blocks of two rows, and parts of 64, of any segment."""
+    monkeypatch.setattr(word_index, "BLOCK", 2)
+    monkeypatch.setattr(word_index, "PART", 64)
+    monkeypatch.setattr(word_index, "LEAST", 1)
+
+
+def states(home: Path, dice: random.Random) -> Iterator[tuple[lakelog.Lake, list[Event]]]:
+    """Bring a lake into one state after another; yield it and the events of each."""
+    events = [random_event(dice, number) for number in range(80)]
+    with lakelog.open(home / "lake") as lake:
+        lake.append(events)
+        yield lake, events  # the tail
+        lake.snapshot("sealed")
+        yield lake, events
+        assert indexing.build_missing(lake.store, "main") == 1
+        yield lake, events
+        more = [random_event(dice, number) for number in range(80, 120)]
+        lake.append(more)
+        yield lake, events + more  # both
+        lake.settle()
+        yield lake, events + more  # with an index and without
+        lake.compact()
+        assert len(os.listdir(lake.store.paths.word_indexes)) == 1
+        yield lake, events + more
+        lake.branch("other")
+        with lakelog.open(home / "lake", branch="other") as other:
+            unshared = [random_event(dice, number) for number in range(120, 140)]
+            other.append(unshared)
+            other.compact()
+            yield other, events + more + unshared
+        yield lake, events + more
+        lake.rollback("@1")
+        yield lake, []
+        lake.undo()
+        yield lake, events + more
+        damage(Path(lake.store.paths.word_indexes), dice)
+    with lakelog.open(home / "lake") as lake:
+        yield lake, events + more
+    # A directory that is a remote is a lake.
+    fetch.clone(str(home / "lake"), str(home / "clone"))
+    with lakelog.open(home / "clone") as clone:
+        indexing.build_missing(clone.store, "main")
+        yield clone, events + more
+
+
+def damage(folder: Path, dice: random.Random) -> None:
+    """Give each segment the index of another one, or a part of its own."""
+    files = sorted(folder.iterdir())
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, contents[1:] + contents[:1], strict=True):
+        file.write_bytes(dice.choice([content, content[: dice.randrange(len(content))]]))
 
 
 @pytest.mark.rounds
 def test_searches_find_what_a_model_finds(home: Path, seed: int) -> None:
-    """Words, phrases, parts, fields, levels and what combines them, in a tail, sealed, mixed and
-    compacted; the right events, newest first."""
+    """Words, phrases, parts, fields, levels and what combines them, in a tail, sealed, mixed,
+    compacted, branched, rolled back and pulled, with word indexes, without, and with damaged ones;
+    the right events, newest first."""
     dice = random.Random(seed)
-    with lakelog.open(home / "lake") as lake:
-        for events in states(lake, dice):
-            for _ in range(max(QUERIES // (6 * len(SEEDS)), 1)):
-                asked = random_query(dice)
-                wanted = {event["subject"] for event in events if asked.holds(event)}
-                try:
-                    rows = lake.search(asked.text).fetchall()
-                except LakelogError as error:
-                    raise AssertionError(f"{asked.text!r}: {error}") from error
-                assert {row[4] for row in rows} == wanted, asked.text
-                assert len(rows) == len(wanted)
-                times = [(row[0], row[-1]) for row in rows]
-                assert times == sorted(times, reverse=True)
+    for lake, events in states(home, dice):
+        for _ in range(max(QUERIES // (STATES * len(SEEDS)), 1)):
+            asked = random_query(dice)
+            wanted = {event["subject"] for event in events if asked.holds(event)}
+            try:
+                rows = lake.search(asked.text).fetchall()
+            except LakelogError as error:
+                raise AssertionError(f"{asked.text!r}: {error}") from error
+            assert {row[4] for row in rows} == wanted, asked.text
+            assert len(rows) == len(wanted)
+            times = [(row[0], row[-1]) for row in rows]
+            assert times == sorted(times, reverse=True)

@@ -8,6 +8,7 @@ import itertools
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,26 @@ def in_bloom(field: bytes, size: int, text: str) -> bool:
         h ^= h >> 29
     places = ((((h >> 32) + i * (h & 0xFFFFFFFF | 1)) % 2**32) * size >> 32 for i in range(7))
     return all(field[p // 8] >> p % 8 & 1 for p in places)
+
+
+def word_blocks(body: bytes) -> Callable[[str], int]:
+    """Return what tells the blocks of a word, by the index of a segment of one part."""
+    count, bits = struct.unpack_from("<II", body)
+    counts = struct.unpack_from(f"<{1 << bits}H", body, 8)
+    marks, planes = body[8 + (2 << bits) :][:count], body[8 + (2 << bits) + count :]
+    assert (sum(counts), len(planes)) == (count, 4 * count)
+
+    def blocks(word: str) -> int:
+        k, raw, h = 0x9E3779B97F4A7C15, word.encode(), 0
+        for start in range(0, len(raw), 8):
+            h = (h ^ int.from_bytes(raw[start : start + 8], "little")) * k % 2**64
+            h ^= h >> 29
+        bucket, mark = h >> 64 - bits, (h >> 56 - bits) % 256
+        first = sum(counts[:bucket])
+        place = marks.find(mark, first, first + counts[bucket])
+        return sum(planes[n * count + place] << 8 * n for n in range(4)) if place >= 0 else 0
+
+    return blocks
 
 
 def parse_frame(data: bytes, at: int) -> tuple[dict[str, Any], int]:

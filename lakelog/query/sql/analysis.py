@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.engine import session_settings
-from lakelog.engine.syntax import SyntaxFault, sql_of
+from lakelog.engine.syntax import Node, SyntaxFault, sql_of
 from lakelog.query.sql import times
 from lakelog.query.sql import tree as trees
 from lakelog.query.sql.tree import (
@@ -34,8 +34,12 @@ if TYPE_CHECKING:
     import duckdb
 
     from lakelog.event import encode
+    from lakelog.search import words
+    from lakelog.segments import word_index
+    from lakelog.segments.word_index import WordNeed
 else:
     encode = Lazy("lakelog.event.encode")
+    words, word_index = Lazy("lakelog.search.words"), Lazy("lakelog.segments.word_index")
     duckdb = Lazy("duckdb")
 
 LOWEST, HIGHEST = -(2**62), 2**62
@@ -66,13 +70,15 @@ class Predicate:
     """It asks for the first or last time of all events, and nothing else."""
     before_newest: int | None = None
     """Its rows are at most so much before the newest event (us)."""
+    words: WordNeed | None = None
+    """The words that its rows have, by a search."""
 
     @property
     def key(self) -> tuple[object, ...]:
         """What is equal for predicates that match the same."""
         names = (self.types, self.sources, self.ids, self.subjects)
         spans = self.low, self.high, self.extremes, self.before_newest
-        return *spans, *(n if n is None else frozenset(n) for n in names)
+        return *spans, self.words, *(n if n is None else frozenset(n) for n in names)
 
 
 class TypeRef(NamedTuple):
@@ -111,6 +117,8 @@ class Query:
     """Whether some SELECT of it has a LIMIT."""
     needles: bool = field(init=False, default=False)
     """Whether any mention asks for certain ids or subjects."""
+    has_words: bool = field(init=False, default=False)
+    """Whether any mention asks for words."""
     of_newest: bool = field(init=False, default=False)
     """Whether any mention goes by the times of the first or newest event."""
 
@@ -118,7 +126,9 @@ class Query:
         needs = self.needs
         needles = any(need.ids is not None or need.subjects is not None for need in needs)
         of_newest = any(need.extremes or need.before_newest is not None for need in needs)
+        has_words = any(need.words is not None for need in needs)
         object.__setattr__(self, "needles", needles)
+        object.__setattr__(self, "has_words", has_words)
         object.__setattr__(self, "of_newest", of_newest)
 
     def own_tables(self, names: Container[str]) -> set[str] | None:
@@ -235,7 +245,20 @@ class _Constants:
                     self._bound(need, comparison.operator, value)
             elif comparison.column in _NAMED_COLUMNS:
                 self._names(need, comparison)
+            elif comparison.column == trees.WORDS:
+                self._words(need, comparison, mention.table)
         return need
+
+    def _words(self, need: Predicate, test: ColumnTest, table: Node) -> None:
+        constant = self._text(test.values[0])
+        if constant is None or not constant.startswith(words.PREFIX):
+            return
+        row, needed = words.read(self._connection, constant)
+        # In a query inside of another, it may be of a row of the outer one.
+        if row and row.lower() != str(table["alias"] or table["table_name"]).lower():
+            return
+        both = tuple(n for n in (need.words, needed) if n is not None)
+        need.words = word_index.AllOf(both) if len(both) > 1 else both[0] if both else None
 
     def _bound(self, need: Predicate, operator: str, value: Any) -> None:
         if operator not in (*LOWER_BOUNDS, *UPPER_BOUNDS, "COMPARE_EQUAL"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.query.sql.tree import tree_of, with_events
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lakelog.query.sql import extractions, payload
     from lakelog.query.sql.extractions import Extraction, TypeTable
     from lakelog.segments import segment_sql
+    from lakelog.segments.segment_sql import RowRanges
 else:
     extractions, payload = Lazy("lakelog.query.sql.extractions"), Lazy("lakelog.query.sql.payload")
     segment_sql = Lazy("lakelog.segments.segment_sql")
@@ -45,12 +47,25 @@ class View(NamedTuple):
     """The table, in SQL, that has the rows of the tail, where that is not `tail`."""
     bound: str = ""
     """A condition, in SQL, that all of its rows meet; empty for none."""
+    ranges: RowRanges = MappingProxyType({})
+    """Which rows are read of segments, where those are not all."""
+
+    @property
+    def row_count(self) -> int:
+        """How many rows of segments are read."""
+        return sum(
+            sum(stop - start + 1 for start, stop in self.ranges[entry.key])
+            if entry.key in self.ranges
+            else entry.events
+            for entry in self.entries
+        )
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What is equal for views of the same rows, as long as the tail is held."""
         segments = tuple(entry.key for entry in self.entries)
-        return self.name, id(self.tail), segments, self.more, self.bound
+        ranges = tuple(self.ranges.items())
+        return self.name, id(self.tail), segments, self.more, self.bound, ranges
 
 
 def columns(name: str) -> tuple[str, ...]:
@@ -64,6 +79,7 @@ def rows_sql(
     entries: list[SegmentEntry],
     tail: str | None,
     more: Sequence[Extraction] = (),
+    ranges: RowRanges | None = None,
 ) -> str:
     """Return SQL for the rows of `events`, `quarantine`, or `events` with `more` columns.
 
@@ -76,7 +92,7 @@ def rows_sql(
     else:
         scans = segment_sql.scans(paths, entries)
         wide = extractions.WideColumns(more)
-        queries = segment_sql.queries(paths, scans, wide)
+        queries = segment_sql.queries(paths, scans, wide, ranges)
         names = ", ".join((names, *wide(segment_sql.TEXT)))
     if tail is not None or not queries:
         queries.append(f"SELECT {names} FROM {tail or f'({sql.no_rows(columns(name))})'}")

@@ -21,6 +21,8 @@ CLOCK_NAMES = {
 }
 """Functions that are called by a name alone, which the parser takes for columns, and their like
 with an empty list of arguments."""
+WORDS = ""
+"""Stands for the column in the test by which a search says what words its rows have."""
 _MIRRORED = dict(zip((*LOWER_BOUNDS, *UPPER_BOUNDS), (*UPPER_BOUNDS, *LOWER_BOUNDS), strict=True))
 _TREES: dict[str, Node] = {}
 _TREES_MAX, _SHORT = 128, 512
@@ -150,7 +152,9 @@ def _comparisons(clause: Any, table: Node) -> Iterator[ColumnTest]:
             yield from _comparisons(child, table)
         return
     compared: list[tuple[Any, str, list[Any]]] = []
-    if operator == "COMPARE_BETWEEN":
+    if operator == "OPERATOR_IS_NOT_NULL":
+        yield ColumnTest(WORDS, operator, clause["children"])
+    elif operator == "COMPARE_BETWEEN":
         compared = [
             (clause["input"], LOWER_BOUNDS[1], [clause["lower"]]),
             (clause["input"], UPPER_BOUNDS[1], [clause["upper"]]),

@@ -14,7 +14,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
-from lakelog.maintain import compact
+from lakelog.maintain import payloads
 from lakelog.views import user_views
 from tests.support.effort import IS_WHOLE, share
 
@@ -38,7 +38,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lakelog.Lake]:
     """A lake of typed segments of several schemas, one segment of text, and a tail."""
     path = tmp_path_factory.mktemp("typed") / "lake"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compact, "TYPED", True)
+        patch.setattr(payloads, "TYPED", True)
         with lakelog.open(str(path), settings={"seal": "never", "segment_rows": 200}) as lake:
             random_ = random.Random(7)
             for number in range(3):

@@ -1,0 +1,113 @@
+"""The rows of segments that are merged, and how their payloads are stored."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import DamagedSegment
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, segment, typed, typed_rows
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+
+TYPED = True
+"""Whether payloads are written as typed columns, where those give their text back."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of segments with seq. Payloads in a column `fields` are structs of `schema`, which are
+    `text_bytes` as text."""
+
+    table: pa.Table
+    schema: typed.Schema | None = None
+    text_bytes: int = 0
+
+
+class Payloads:
+    """How one run stores payloads: as typed columns, with the schemas of what is there already."""
+
+    def __init__(self, store: Store, engine: duckdb.DuckDBPyConnection) -> None:
+        self._store, self.engine = store, engine
+        self._typing = typed_rows.PayloadTyping(engine)
+        self.neighbours: list[SegmentEntry] = []
+        """Typed segments whose schemas come first, that nearest in seq before others."""
+
+    def rows(self, group: list[SegmentEntry]) -> Rows:
+        """Return the rows of a group. Raises DamagedSegment."""
+        sources = [
+            (entry, *read_segment(self._store, entry, segment.read_stored)) for entry in group
+        ]
+        events = Counter[typed.Schema]()
+        for entry, _, schema in sources:
+            events.update({typed.plain(schema): entry.events} if schema else {})
+        # The schema of most rows, with whole texts: structs of another one become text.
+        given = events.most_common(1)[0][0] if events else None
+        tables, size = [], 0
+        for entry, table, schema in sources:
+            # From now on seq is a column: sorted rows are no longer in its order.
+            if entry.layout == "arrival":
+                seq = arrays.integers(np.arange(table.num_rows) + entry.seq[0])
+                table = table.append_column("seq", seq)
+            rows = table.select([*segment.EVENT_COLUMNS, "seq"])
+            rows = rows.cast(segment.schema("events", "sorted"))
+            if given and schema:
+                structs = table[typed.COLUMN].cast(typed_rows.arrow_type(schema))
+                rows, added_bytes = self._typing.recast(
+                    schema, given, rows.append_column(typed.COLUMN, structs)
+                )
+                size += added_bytes + segment.text_bytes(self._store.paths, entry.key)
+            tables.append(rows)
+        merged = pa.concat_tables(tables, promote_options="default")
+        if given:
+            # They are taken in parts, each of which would put all chunks together once more.
+            index = merged.column_names.index(typed.COLUMN)
+            structs = merged[typed.COLUMN].combine_chunks()
+            merged = merged.set_column(index, typed.COLUMN, structs)
+        return Rows(merged, given, size)
+
+    def choose(
+        self, rows: Rows, group: list[SegmentEntry], order: pa.Array
+    ) -> typed_rows.FieldColumns | None:
+        """Return how the payloads of a group are stored in an order, None for text."""
+        if not TYPED:
+            return None
+        inputs = sorted((e for e in group if e.fields), key=lambda entry: -entry.events)
+        start = group[0].seq[0]
+        nearest = sorted(self.neighbours, key=lambda entry: abs(entry.seq[0] - start))
+        near = dict[typed.Schema, None]()
+        for entry in (*inputs[:1], *nearest[:1]):
+            # A neighbour that is damaged is not this group's damage.
+            with contextlib.suppress(DamagedSegment):
+                near[typed.plain(typed.of_entry(self._store.paths, entry))] = None
+        return self._typing.choose(rows.table, rows.schema, near, order)
+
+    def convert(
+        self, fields: typed_rows.FieldColumns | None, rows: pa.Table, schema: typed.Schema | None
+    ) -> tuple[pa.Table, int]:
+        """Return rows as they are to be stored, and the bytes of payloads that became structs."""
+        if fields:
+            return self._typing.convert(fields.schema, rows, schema)
+        return (typed_rows.restored(self.engine, schema, rows) if schema else rows), 0
+
+
+def read_segment(store: Store, entry: SegmentEntry, reader: Callable[[Paths, str], Any]) -> Any:
+    """Call `read` on a segment. Raises DamagedSegment where it is missing or no valid Parquet."""
+    try:
+        return reader(store.paths, entry.key)
+    except (FileNotFoundError, pa.ArrowException) as error:
+        path = store.paths.object("segments", entry.key)
+        raise DamagedSegment(path, f"it cannot be read ({' '.join(str(error).split())})") from None

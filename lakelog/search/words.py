@@ -1,0 +1,151 @@
+"""The words of a search: where one begins and ends, and which of them rows must have.
+
+A condition of a search begins with a constant, `'lakelog.words: ...' IS NOT NULL`, which is true.
+It has, as JSON, the fragments of text that are in every row which the search finds. Whoever plans a
+query looks for their words in the word indexes of segments (segments/word_index.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.runtime.lazy import Lazy
+from lakelog.search.language import (
+    COLUMNS,
+    NUMBER,
+    Conjunction,
+    Disjunction,
+    FieldComparison,
+    Operator,
+    SearchNode,
+    TextMatch,
+)
+from lakelog.segments import sql, tokens
+from lakelog.segments.tokens import SEARCHED
+from lakelog.segments.word_index import AllOf, AnyOf, WordNeed
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    duckdb = Lazy("duckdb")
+    pa, pc = Lazy("pyarrow"), Lazy("pyarrow.compute")
+
+PREFIX = "lakelog.words: "
+Fragment = tuple[str, bool, bool, bool]
+"""A text; whether it may be in the middle of a word, before and behind; and whether it is in the
+value of a member of the payload."""
+Requirement = Fragment | dict[str, "list[Requirement]"]
+"""A fragment that rows have, or `all` or `any` of several."""
+
+
+def marked(condition: str, node: SearchNode, row: str) -> str:
+    """Return a condition of a search with the words that rows must have; `row` as there."""
+    requirement = _required(node)
+    if requirement is None:
+        return condition
+    constant = PREFIX + orjson.dumps([row.rstrip("."), requirement]).decode()
+    return f"({sql.literal(constant)} IS NOT NULL AND {condition})"
+
+
+def read(connection: duckdb.DuckDBPyConnection, constant: str) -> tuple[str, WordNeed | None]:
+    """Return the alias of the table that such a constant is of, "" for any, and what its rows need
+    to have. Raises ValueError for a text that is none."""
+    row, requirement = orjson.loads(constant.removeprefix(PREFIX))
+    return row, _need(connection, requirement)
+
+
+def lowered(string: str) -> str:
+    """A text without the case of its letters, as the engine's `lower` makes it."""
+    return str(pc.utf8_lower(pa.scalar(string)).as_py())
+
+
+def is_of_word(character: str) -> bool:
+    """Whether a character of a word beside it would make it part of another word."""
+    scalar = pa.scalar(character)
+    if pc.match_substring_regex(scalar, f"[{tokens.UNSPACED}]").as_py():
+        return False
+    return bool(pc.match_substring_regex(scalar, r"[\pL\pN\pM]").as_py())
+
+
+def _required(node: SearchNode) -> Requirement | None:
+    """Return what all rows that a search finds have; None where that is nothing certain."""
+    match node:
+        case Conjunction(nodes):
+            return _several("all", [r for inner in nodes if (r := _required(inner)) is not None])
+        case Disjunction(nodes):
+            requirements = [r for inner in nodes if (r := _required(inner)) is not None]
+            return _several("any", requirements) if len(requirements) == len(nodes) else None
+        case TextMatch(field):
+            return _several("all", _fragments(node)) if _is_indexed(field) else None
+        case FieldComparison(field, Operator.EQUAL, value):
+            # Numbers are compared as such, however they are spelled.
+            if NUMBER.fullmatch(value) or not _is_indexed(field):
+                return None
+            return value, False, False, field not in SEARCHED
+        case _:
+            return None
+
+
+def _several(name: str, requirements: list[Requirement]) -> Requirement | None:
+    if len(requirements) > 1:
+        return {name: requirements}
+    return requirements[0] if requirements else None
+
+
+def _is_indexed(field: str) -> bool:
+    """Whether the values of a field are among the texts whose words are indexed."""
+    return not field or field in SEARCHED or field not in COLUMNS
+
+
+def _fragments(node: TextMatch) -> list[Requirement]:
+    fragments, in_payload = [*map(lowered, node.fragments)], bool(node.field not in ("", *SEARCHED))
+    end = len(fragments) - 1
+    return [
+        (
+            fragment,
+            bool(number) or node.is_open_before or not is_of_word(fragment[0]),
+            number < end or node.is_open_behind or not is_of_word(fragment[-1]),
+            in_payload,
+        )
+        for number, fragment in enumerate(fragments)
+    ]
+
+
+def _need(connection: duckdb.DuckDBPyConnection, requirement: Any) -> WordNeed | None:
+    if not isinstance(requirement, dict):
+        return _words(connection, *requirement)
+    if "any" in requirement:
+        needs = [_need(connection, inner) for inner in requirement["any"]]
+        certain = [need for need in needs if need is not None]
+        return AnyOf(tuple(certain)) if len(certain) == len(needs) else None
+    return _all_of(_need(connection, inner) for inner in requirement["all"])
+
+
+def _words(
+    connection: duckdb.DuckDBPyConnection,
+    fragment: str,
+    is_open_before: bool,
+    is_open_behind: bool,
+    in_payload: bool,
+) -> WordNeed | None:
+    certain_words = tokens.of_fragment(
+        connection, fragment, is_open_before=is_open_before, is_open_behind=is_open_behind
+    )
+    if not in_payload:
+        return _all_of(map(tokens.of_word, certain_words))
+    # Of a member, the engine spells numbers and escapes in its own way.
+    names = (word for word in certain_words if not "0" <= word[0] <= "9")
+    escape = tokens.of_word(tokens.ESCAPE)
+    return _all_of(AnyOf((tokens.of_word(name), escape)) for name in names)
+
+
+def _all_of(needs: Iterable[WordNeed | None]) -> WordNeed | None:
+    certain = tuple(need for need in needs if need is not None)
+    if len(certain) > 1:
+        return AllOf(certain)
+    return certain[0] if certain else None

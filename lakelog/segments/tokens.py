@@ -1,0 +1,239 @@
+"""The words of texts, as numbers of 64 bits, by which word indexes know them.
+
+Letters count without their case, as the engine's `lower` makes them. A word is a longest run of
+letters, digits and combining marks; a character of a script that is written without spaces is a
+word of its own. Texts of ASCII, as nearly all are, are cut by NumPy: a table says which bytes are
+of words, and the words are where that changes. The engine cuts all others, as it also answers
+searches: libraries differ in the version of Unicode that they know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+
+SEARCHED = ("message", "type", "category", "source", "subject", "id", "data")
+"""The columns that a word without a field is looked for in."""
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+"""Scripts that are written without spaces between words."""
+ESCAPE = "\\"
+"""Stands for a payload with escapes among the words of a row, as no word is one."""
+_SPACED = rf"regexp_replace(lower(text), '([{UNSPACED}])', ' \1 ', 'g')"
+_WORDS = rf"regexp_extract_all({_SPACED}, '[\pL\pN\pM]+')"
+_ASCII_WORD = re.compile(r"[0-9a-z]+")
+_PIECE = 2_000_000
+"""Bytes of texts that are cut at once: what is made of them stays in the processor's cache."""
+_MIX, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of some texts: the hash of each, and the number of the row that has it."""
+
+    hashes: np.ndarray
+    rows: np.ndarray
+
+
+def payload_text(data: str) -> str:
+    """SQL for the text of a payload: its JSON, strings without their escapes."""
+    # One JSON string is made of the text: its own escapes stay, and quotes become escapes. So the
+    # engine's reader of strings takes all escapes out, those of surrogates as well.
+    whole = f"replace(replace(replace({data}, '\\\\', '\\u005c'), '\\\"', '\\u0022'), '\"', '\\\"')"
+    unescaped = f"try(json_extract_string('\"' || {whole} || '\"', '$'))"
+    return f"(CASE WHEN contains({data}, '\\') THEN coalesce({unescaped}, {data}) ELSE {data} END)"
+
+
+def of_texts(cursor: duckdb.DuckDBPyConnection, strings: pa.Array) -> Iterator[Words]:
+    """Yield the words of texts, in pieces."""
+    for start, chunk in _pieces(strings):
+        if len(chunk) == chunk.null_count:
+            continue
+        is_other = _where(pc.invert(pc.string_is_ascii(chunk)))
+        if is_other.any():
+            yield _by_engine(cursor, chunk, is_other, start, "text")
+            chunk = _without(chunk, is_other)
+        yield _of_ascii(chunk, start)
+
+
+def of_names(cursor: duckdb.DuckDBPyConnection, strings: pa.Array) -> Iterator[Words]:
+    """The same of texts that repeat: each distinct one is cut once."""
+    encoded = pc.dictionary_encode(strings)
+    chunks = list(of_texts(cursor, encoded.dictionary))
+    hashes = np.concatenate([np.empty(0, np.uint64), *(chunk.hashes for chunk in chunks)])
+    owners = np.concatenate([np.empty(0, np.int64), *(chunk.rows for chunk in chunks)])
+    order = np.argsort(owners, kind="stable")
+    sizes = np.bincount(owners, minlength=len(encoded.dictionary))
+    numbers = arrays.numbers(encoded.indices.drop_null().cast(pa.int64()))
+    counts = sizes[numbers]
+    # Of each row in turn, the places of the words of its text.
+    firsts = (np.cumsum(sizes) - sizes)[numbers] - (np.cumsum(counts) - counts)
+    places = np.repeat(firsts, counts) + np.arange(int(counts.sum()))
+    rows = np.repeat(np.flatnonzero(arrays.truths(strings.is_valid())), counts)
+    yield Words(hashes[order][places], rows)
+
+
+def of_payloads(cursor: duckdb.DuckDBPyConnection, payloads: pa.Array) -> Iterator[Words]:
+    """Yield the words of the texts of payloads, JSON."""
+    has_escapes = _where(pc.match_substring(payloads, ESCAPE))
+    if has_escapes.any():
+        rows = np.flatnonzero(has_escapes)
+        yield Words(np.full(len(rows), of_word(ESCAPE), np.uint64), rows)
+        for start, chunk in _pieces(payloads):
+            escaped = has_escapes[start : start + len(chunk)]
+            yield _by_engine(cursor, chunk, escaped, start, payload_text("text"))
+        payloads = _without(payloads, has_escapes)
+    yield from of_texts(cursor, payloads)
+
+
+def of_fragment(
+    cursor: duckdb.DuckDBPyConnection, fragment: str, *, is_open_before: bool, is_open_behind: bool
+) -> list[str]:
+    """Return the words that every text has which contains a fragment; where it is open, it may be
+    in the middle of a word."""
+    # A letter at an open end becomes part of the word there, if there is one, which then is not
+    # certain; otherwise it is a word alone. Either is left out.
+    glued = "a" * is_open_before + fragment + "a" * is_open_behind
+    if glued.isascii():
+        tokens = _ASCII_WORD.findall(glued.lower())
+    else:
+        query = f"SELECT {_WORDS} FROM (SELECT ?::VARCHAR AS text)"
+        ((tokens,),) = cursor.execute(query, [glued]).fetchall()
+    return tokens[is_open_before : len(tokens) - is_open_behind]
+
+
+def of_word(word: str) -> int:
+    """Return the hash of one word: for each of its u64 words h = (h xor word) x K, then
+    h = h xor (h >> 29), modulo 2^64."""
+    data, mixed = word.encode(), 0
+    for place in range(0, len(data), 8):
+        mixed = (mixed ^ int.from_bytes(data[place : place + 8], "little")) * _MIX & _MASK
+        mixed ^= mixed >> 29
+    return mixed
+
+
+def _pieces(strings: pa.Array) -> Iterator[tuple[int, pa.Array]]:
+    """Yield texts as arrays of about _PIECE bytes, each with the number of its first row."""
+    offsets = _offsets(strings)
+    start = 0
+    while start < len(strings):
+        reach = int(offsets[start]) + _PIECE
+        stop = max(int(np.searchsorted(offsets, reach, side="right")) - 1, start + 1)
+        stop = min(stop, len(strings))
+        yield start, strings.slice(start, stop - start)
+        start = stop
+
+
+def _offsets(strings: pa.Array) -> np.ndarray:
+    dtype = np.int64 if pa.types.is_large_string(strings.type) else np.int32
+    size = len(strings) + 1
+    return np.frombuffer(strings.buffers()[1], dtype, size, strings.offset * dtype().itemsize)
+
+
+def _where(condition: pa.Array) -> np.ndarray:
+    """Which of some truth values are true, and not null."""
+    is_true: np.ndarray = arrays.truths(condition) & arrays.truths(condition.is_valid())
+    return is_true
+
+
+def _without(strings: pa.Array, mask: np.ndarray) -> pa.Array:
+    """Texts, empty where a mask says so: of what is null, the bytes may still be there."""
+    return pc.if_else(arrays.mask(mask), arrays.texts([""])[0], strings)
+
+
+def _of_ascii(strings: pa.Array, start: int) -> Words:
+    """The words of texts that are all of ASCII."""
+    strings = pc.ascii_lower(strings)
+    offsets = _offsets(strings).astype(np.int64)
+    begin, size = int(offsets[0]), int(offsets[-1] - offsets[0])
+    # Zeros around them, so that every word has an end and eight bytes can be read anywhere.
+    padded = np.zeros(8 + size + 24, np.uint8)
+    if size:
+        padded[8 : 8 + size] = np.frombuffer(strings.buffers()[2], np.uint8, size, begin)
+    is_of_word = _is_of_word()[padded]
+    changes = np.diff(is_of_word.view(np.int8))
+    starts, ends = changes == 1, changes == -1
+    places = offsets - begin + 8
+    # Where a text ends in a word and the next begins with one, nothing changes between them.
+    inner = places[1:-1]
+    joints = inner[is_of_word[inner] & is_of_word[inner - 1]] - 1
+    starts[joints] = ends[joints] = True
+    starts_at, ends_at = np.flatnonzero(starts) + 1, np.flatnonzero(ends) + 1
+    counts = np.diff(np.searchsorted(starts_at, places))
+    rows = np.repeat(np.arange(start, start + len(strings)), counts)
+    return Words(_hashes(padded, starts_at, ends_at), rows)
+
+
+def _is_of_word() -> np.ndarray:
+    """Which bytes of ASCII, without capitals, are of words."""
+    table = np.zeros(256, bool)
+    table[48:58] = table[97:123] = True
+    return table
+
+
+def _by_engine(
+    cursor: duckdb.DuckDBPyConnection, chunk: pa.Array, mask: np.ndarray, start: int, text_sql: str
+) -> Words:
+    """The words of those texts that a mask names; `text_sql` is SQL for what is read of each."""
+    numbers = arrays.integers(np.flatnonzero(mask))
+    cursor.register("texts", pa.table({"row": numbers, "text": chunk.take(numbers)}))
+    try:
+        found_words = cursor.sql(
+            f"SELECT row, unnest({_WORDS}) AS word FROM (SELECT row, {text_sql} AS text FROM texts)"
+        ).to_arrow_table()
+    finally:
+        cursor.unregister("texts")
+    strings = found_words["word"].combine_chunks()
+    offsets = _offsets(strings).astype(np.int64)
+    size = int(offsets[-1] - offsets[0])
+    padded = np.zeros(size + 24, np.uint8)
+    if size:
+        padded[:size] = np.frombuffer(strings.buffers()[2], np.uint8, size, int(offsets[0]))
+    places = offsets - offsets[0]
+    return Words(
+        _hashes(padded, places[:-1], places[1:]), arrays.numbers(found_words["row"]) + start
+    )
+
+
+def _hashes(padded: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return the hash of each word, by its place among bytes that end with 16 zeros."""
+    aligned = padded[: len(padded) // 8 * 8].view("<u8")
+    lengths = ends - starts
+    mixed = _mixed(aligned, np.uint64(0), starts, lengths)
+    longer, place = np.flatnonzero(lengths > 8), 8
+    while len(longer):
+        remaining = lengths[longer] - place
+        mixed[longer] = _mixed(aligned, mixed[longer], starts[longer] + place, remaining)
+        place += 8
+        longer = longer[remaining > 8]
+    return mixed
+
+
+def _mixed(
+    aligned: np.ndarray, before: np.ndarray | np.uint64, places: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """Return hashes after the next eight bytes of words, or as many as are left."""
+    masks = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+    index, shift = places >> 3, ((places & 7) << 3).view(np.uint64)
+    bits: np.ndarray = aligned[index] >> shift
+    # Shifted in two steps, as a shift by 64 bits is none.
+    bits |= aligned[index + 1] << (np.uint64(63) - shift) << np.uint64(1)
+    bits &= masks[np.minimum(lengths, 8)]
+    bits ^= before
+    bits *= np.uint64(_MIX)
+    bits ^= bits >> np.uint64(29)
+    return bits

@@ -1,0 +1,286 @@
+"""Word indexes: which blocks of 2,048 rows of a segment may have a word.
+
+They are derived from segments, which never change, stored in cache/words/ and rebuilt in the
+background where one is missing or damaged; a lake without them answers the same, only slower. Each
+65,536 rows are a part with a table of its own: of the words in it, 8 bits more of the hash than
+tell their bucket, and a bit for each of the 32 blocks.
+
+    header, 64 bytes  "LKW1", crc32 of the rest u32, rows u64, bytes of the body before
+                      compression u64, crc32 of the engine's version u32, zeros 4, the digest of the
+                      segment 32
+    body              a zstd frame; in it for each part
+                      words u32, b u32, 2^b numbers of words of buckets u16, then of each word, in
+                      the order of hashes, bits 8 to 1 below the upper b of its hash u8, and bytes
+                      0, 1, 2 and 3 of its blocks, each for all words
+
+Words whose upper b + 8 bits are equal are one. A part of too many words has none and b = 255: it
+may have any word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.locks import OrderedLock, Rank
+from lakelog.store import disk
+from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+else:
+    duckdb = Lazy("duckdb")
+    np = Lazy("numpy")
+
+BLOCK, PART = 2_048, 65_536
+"""Rows of a block, as many as the engine takes at once, and of a part."""
+LEAST = 8_192
+"""Segments of fewer rows are read as fast without an index."""
+_BLOCKS = PART // BLOCK
+_EVERY = (1 << _BLOCKS) - 1
+_MOST = 0.75
+_MAGIC = b"LKW1"
+_HEAD = struct.Struct("<4sIQQI4x32s")
+_PART_HEAD = struct.Struct("<II")
+_ANY, _WORDS_MAX = 255, 1 << 22
+_PART_MAX = _PART_HEAD.size + 2 * _WORDS_MAX + 5 * _WORDS_MAX
+_LEVEL, _MEMORY = 3, 128 << 20
+
+
+@dataclass(frozen=True)
+class AllOf:
+    """Words of which a row has to have all."""
+
+    needs: tuple[WordNeed, ...]
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Words of which a row has to have one."""
+
+    needs: tuple[WordNeed, ...]
+
+
+WordNeed = int | AllOf | AnyOf
+"""What a row needs to have: a word by its hash, or several."""
+
+
+@dataclass(frozen=True, slots=True)
+class _WordTable:
+    """The table of a part: where the words of each bucket begin, and their bits and blocks."""
+
+    bucket_bits: int
+    starts: memoryview
+    marks: bytes
+    blocks: memoryview
+
+    def find(self, word: int) -> int:
+        """Return the blocks that may have a word, as bits."""
+        if self.bucket_bits == _ANY:
+            return _EVERY
+        key = word >> 56 - self.bucket_bits
+        start, stop = self.starts[key >> 8], self.starts[(key >> 8) + 1]
+        place = self.marks.find(key & 255, start, stop)
+        return self.blocks[place] if place >= 0 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class WordIndex:
+    """The index of a segment of so many rows, in memory."""
+
+    rows: int
+    tables: list[_WordTable]
+    size: int
+
+    def blocks(self, need: WordNeed) -> int:
+        """Return the blocks that may have rows that a search needs, as bits, the first lowest."""
+        if isinstance(need, int):
+            pairs = enumerate(self.tables)
+            return sum(table.find(need) << _BLOCKS * number for number, table in pairs)
+        masks = (self.blocks(inner) for inner in need.needs)
+        if isinstance(need, AnyOf):
+            either = 0
+            for mask in masks:
+                either |= mask
+            return either
+        both = (1 << _BLOCKS * len(self.tables)) - 1
+        for mask in masks:
+            both &= mask
+            if not both:
+                break
+        return both
+
+
+def row_ranges(blocks: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last row of each run of blocks."""
+    start, number = -1, 0
+    while blocks or start >= 0:
+        if blocks & 1 and start < 0:
+            start = number
+        elif not blocks & 1 and start >= 0:
+            yield start * BLOCK, number * BLOCK - 1
+            start = -1
+        blocks, number = blocks >> 1, number + 1
+
+
+class WordIndexes:
+    """The indexes of one lake; the most recently used are in memory. Safe for threads."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths, self._mutex = paths, OrderedLock(Rank.FILTERS)
+        self._cached: OrderedDict[str, WordIndex] = OrderedDict()
+        self._size = 0
+
+    def ranges(
+        self, digest: str, rows: int, needs: Sequence[WordNeed | None]
+    ) -> tuple[tuple[int, int], ...] | None:
+        """Return the first and last rows of the blocks of a segment that may have what any of some
+        searches needs; None where these are most of it, or that is not known."""
+        either = 0
+        for need in needs:
+            blocks = None if need is None else self.blocks(digest, rows, need)
+            if blocks is None:
+                return None
+            either |= blocks
+        # To leave out a few rows takes longer than to read them.
+        is_most = either.bit_count() * BLOCK > _MOST * rows
+        return None if is_most else tuple(row_ranges(either))
+
+    def blocks(self, digest: str, rows: int, need: WordNeed) -> int | None:
+        """Return the blocks of a segment that may have rows that a search needs, as bits; None
+        where there is no intact index of it."""
+        index = self._cached.get(digest)
+        if index is None:
+            # Not under the mutex: other threads need not wait for this read.
+            index = read(self._paths, digest)
+            if index is None:
+                return None
+            self._remember(digest, index)
+        elif self._size > _MEMORY // 2:  # else none has to go, and their order does not matter
+            with self._mutex.hold_once():
+                if digest in self._cached:
+                    self._cached.move_to_end(digest)
+        return index.blocks(need) if index.rows == rows else None
+
+    def _remember(self, digest: str, index: WordIndex) -> None:
+        with self._mutex.hold_once():
+            self._size += index.size if digest not in self._cached else 0
+            self._cached[digest] = index
+            while self._size > _MEMORY and len(self._cached) > 1:
+                self._size -= self._cached.popitem(last=False)[1].size
+
+
+def encode_part(hashes: np.ndarray, blocks: np.ndarray) -> bytes:
+    """Return the table of distinct words of a part, of whose blocks each is a row of 32 truth
+    values."""
+    if len(hashes) > _WORDS_MAX:
+        return _PART_HEAD.pack(0, _ANY)
+    bucket_bits = max(len(hashes) - 1, 0).bit_length() - 1 if len(hashes) > 1 else 0
+    keys = hashes >> np.uint64(56 - bucket_bits)
+    order = np.argsort(keys)
+    keys, masks = keys[order], np.packbits(blocks[order], axis=1, bitorder="little").view("<u4")
+    is_new = np.concatenate([np.ones(min(len(keys), 1), bool), keys[1:] != keys[:-1]])
+    starts = np.flatnonzero(is_new)
+    unions = np.bitwise_or.reduceat(masks.ravel(), starts) if len(starts) else masks.ravel()
+    keys = keys[is_new]
+    counts = np.bincount((keys >> np.uint64(8)).astype(np.int64), minlength=1 << bucket_bits)
+    return b"".join(
+        (
+            _PART_HEAD.pack(len(keys), bucket_bits),
+            counts.astype("<u2").tobytes(),
+            keys.astype(np.uint8).tobytes(),
+            unions.astype("<u4").view(np.uint8).reshape(-1, 4).T.tobytes(),
+        )
+    )
+
+
+def encode(digest: str, rows: int, tables: list[bytes]) -> bytes:
+    """Return the file of a segment's index, of the tables of its parts."""
+    content = b"".join(tables)
+    body = zstandard.ZstdCompressor(level=_LEVEL).compress(content)
+    fields = (rows, len(content), _engine(), bytes.fromhex(digest))
+    data = _HEAD.pack(_MAGIC, 0, *fields) + body
+    return _MAGIC + struct.pack("<I", zlib.crc32(data[8:])) + data[8:]
+
+
+def decode(data: bytes, digest: str) -> WordIndex | None:
+    """Return the index of a segment; None if these bytes are not one of it, whole, that can be
+    used with this version of the engine."""
+    if len(data) < _HEAD.size or zlib.crc32(data[8:]) != struct.unpack_from("<I", data, 4)[0]:
+        return None
+    magic, _, rows, size, engine, segment = _HEAD.unpack_from(data)
+    count = -(-rows // PART)
+    # Unicode grows: the engine's words are those of its version.
+    is_fit = magic == _MAGIC and engine == _engine() and segment == bytes.fromhex(digest)
+    if not is_fit or size > count * _PART_MAX:
+        return None
+    try:
+        content = zstandard.ZstdDecompressor().decompress(data[_HEAD.size :], max_output_size=size)
+        tables = list(_parts(content))
+    except (zstandard.ZstdError, struct.error, ValueError):
+        return None
+    return WordIndex(rows, tables, 2 * len(content)) if len(tables) == count else None
+
+
+def _parts(content: bytes) -> Iterator[_WordTable]:
+    place = 0
+    while place < len(content):
+        word_count, bucket_bits = _PART_HEAD.unpack_from(content, place)
+        place += _PART_HEAD.size
+        if bucket_bits == _ANY:
+            yield _WordTable(_ANY, memoryview(b""), b"", memoryview(b""))
+            continue
+        marks_place = place + 2 * (1 << min(bucket_bits, 32))
+        blocks_place, stop = marks_place + word_count, marks_place + 5 * word_count
+        if stop > len(content):
+            raise ValueError("it ends too early")
+        starts = np.zeros((1 << bucket_bits) + 1, np.uint32)
+        counts = np.frombuffer(content, "<u2", 1 << bucket_bits, place)
+        np.cumsum(counts, dtype=np.uint32, out=starts[1:])
+        if starts[-1] != word_count:
+            raise ValueError("its buckets have other words")
+        planes = np.frombuffer(content, np.uint8, 4 * word_count, blocks_place)
+        planes = planes.reshape(4, word_count)
+        blocks = planes.T.tobytes()
+        marks = content[marks_place:blocks_place]
+        yield _WordTable(
+            bucket_bits, memoryview(starts.tobytes()).cast("I"), marks, memoryview(blocks).cast("I")
+        )
+        place = stop
+
+
+def _engine() -> int:
+    return zlib.crc32(duckdb.__version__.encode())
+
+
+def read(paths: Paths, digest: str) -> WordIndex | None:
+    """Return the stored index of a segment, or None if it is missing or damaged."""
+    try:
+        data = disk.read(paths.words(digest))
+    except OSError:
+        return None
+    return decode(data, digest)
+
+
+def drop(paths: Paths, digests: Iterable[str]) -> None:
+    """Remove the indexes of segments that only older states have."""
+    with contextlib.suppress(OSError):
+        for digest in digests:
+            disk.unlink(paths.words(digest))
+
+
+def save(paths: Paths, digest: str, data: bytes) -> None:
+    """Store the index of a segment, if the disk has room."""
+    with contextlib.suppress(OSError):
+        disk.make_dir(os.path.dirname(paths.words(digest)))
+        disk.replace_whole(paths.words(digest), data, sync=False)
