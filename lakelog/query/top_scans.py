@@ -1,6 +1,8 @@
 """The first of two steps of a query for the newest or oldest rows: from which time on they are.
 
-What such a query is says `sql/top_rows.py`. The times are looked for on a cursor that has the same
+What such a query is says `sql/top_rows.py`. Where it has a WHERE, the newest segment is looked
+through first, and then more of them: once there are as many rows as it wants, none of those that it
+wants is older than the last of these. The times are looked for on a cursor that has the same
 tables, of the same state and tail and with the same settings, so that both steps see one snapshot.
 """
 
@@ -34,6 +36,9 @@ _SHARE = 20
 """The rows that are wanted are at most this part of all."""
 _PAYLOADS, _TIMES = 2_000_000, 50_000_000
 """In more events that a WHERE leaves nothing is looked for beforehand: in payloads, and at all."""
+_STEPS = (1, 1 << 17, 1 << 20)
+"""The newest segments of so many events are looked through for rows that pass a WHERE, if they are
+less than a quarter of all."""
 _KEPT = 128
 
 
@@ -83,16 +88,13 @@ class TopScans:
     def _bounded(
         self, query: str, schema: str, view: View, pinned: Any, cursor: Any, params: Any
     ) -> View | None:
-        total = sum(entry.events for entry in view.entries)
+        total = view.row_count
         top = self._wanted(query, schema, view.name) if total >= LEAST else None
         if top is None or top.count * _SHARE > total:
             return None
-        # The caller holds a lock, which other threads would wait for.
-        if top.is_filtered and total > (_PAYLOADS if top.reads_payloads else _TIMES):
-            return None
         # The query itself says what is wrong with it, in its own words.
         with contextlib.suppress(duckdb.Error, SyntaxFault):
-            return self._edge(top, view, pinned, cursor, params)
+            return self._with_bound(top, view, pinned, cursor, params)
         return None
 
     def _wanted(self, query: str, schema: str, table: str) -> TopRows | None:
@@ -105,17 +107,45 @@ class TopScans:
             self._asked[query] = top_rows(tree, table) if is_one else None
         return self._asked[query]
 
-    def _edge(self, top: TopRows, view: View, pinned: Any, cursor: Any, params: Any) -> View | None:
-        """The table from the time of the last row that is wanted on; None if there are fewer."""
+    def _with_bound(
+        self, top: TopRows, view: View, pinned: Any, cursor: Any, params: Any
+    ) -> View | None:
+        """The table from the time of the last row that is wanted on; None if there are fewer, or
+        to look for it takes too long."""
         descending = top.descending
         if descending is None:
             (order,) = self._first("SELECT current_setting('default_order')", [], cursor)
             descending = str(order).upper().startswith("DESC")
+        total = sum(entry.events for entry in view.entries)
+        for size in _STEPS if top.is_filtered else ():
+            if size < total // 4:
+                nearest = view.nearest(size, descending)
+                if bounded := self._edge(top, descending, nearest, view, pinned, cursor, params):
+                    return bounded
+        if view.ranges:  # to look for rare words takes most of the time, in either step
+            return None
+        # The caller holds a lock, which other threads would wait for.
+        if top.is_filtered and total > (_PAYLOADS if top.reads_payloads else _TIMES):
+            return None
         some = view
         if not (top.is_filtered or self._tables.only or view.of_type):
             some = view._replace(entries=top.among(view.entries, descending))
-            if sum(entry.events for entry in some.entries) < LEAST:
+            if some.row_count < LEAST:
                 return some
+        return self._edge(top, descending, some, view, pinned, cursor, params)
+
+    def _edge(
+        self,
+        top: TopRows,
+        descending: bool,
+        some: View,
+        view: View,
+        pinned: Any,
+        cursor: Any,
+        params: Any,
+    ) -> View | None:
+        """The table from the time of the last row on of those that are wanted of some of it; None
+        if these are fewer."""
         aggregate = "min" if descending else "max"
         times = sql_of(self._tables.engine().cursor(), top.statement).rstrip(";")
         query = f"SELECT epoch_us({aggregate}(time)), count(*) FROM ({times})"

@@ -61,11 +61,13 @@ def read(connection: duckdb.DuckDBPyConnection, constant: str) -> tuple[str, Wor
 
 def lowered(string: str) -> str:
     """A text without the case of its letters, as the engine's `lower` makes it."""
-    return str(pc.utf8_lower(pa.scalar(string)).as_py())
+    return string.lower() if string.isascii() else str(pc.utf8_lower(pa.scalar(string)).as_py())
 
 
 def is_of_word(character: str) -> bool:
     """Whether a character of a word beside it would make it part of another word."""
+    if character.isascii():  # to compile a regular expression takes longer than a query
+        return character.isalnum()
     scalar = pa.scalar(character)
     if pc.match_substring_regex(scalar, f"[{tokens.UNSPACED}]").as_py():
         return False

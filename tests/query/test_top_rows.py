@@ -70,6 +70,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps are made even for few events."""
     monkeypatch.setattr(top_scans, "LEAST", 30)
     monkeypatch.setattr(top_scans, "_SHARE", 1)
+    monkeypatch.setattr(top_scans, "_STEPS", (1, 20, 60))
 
 
 def batch(rng: random.Random, count: int, minute: int = 0) -> list[dict[str, Any]]:

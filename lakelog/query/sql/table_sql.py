@@ -54,11 +54,20 @@ class View(NamedTuple):
     def row_count(self) -> int:
         """How many rows of segments are read."""
         return sum(
-            sum(stop - start + 1 for start, stop in self.ranges[entry.key])
-            if entry.key in self.ranges
-            else entry.events
+            entry.events if ranges is None else sum(b - a + 1 for a, b in ranges)
             for entry in self.entries
+            for ranges in (self.ranges.get(entry.key),)
         )
+
+    def nearest(self, count: int, descending: bool) -> View:
+        """The table of the newest segments, or the oldest ones, that have so many events."""
+        place = 1 if descending else 0
+        entries, events = list[SegmentEntry](), 0
+        for entry in sorted(self.entries, key=lambda e: e.time[place], reverse=descending):
+            if events < count:
+                entries.append(entry)
+                events += entry.events
+        return self._replace(entries=entries)
 
     @property
     def key(self) -> tuple[Any, ...]:
