@@ -8,6 +8,7 @@ import functools
 
 import click
 
+import lakelog.consume as streams
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat
@@ -16,8 +17,7 @@ from lakelog.cli.render.output import OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import EVERY, repeat
 from lakelog.clients.redis_config import SCHEMES
-from lakelog.consume import consume as consuming
-from lakelog.consume.consume import Consumer, ConsumeResult
+from lakelog.consume import Consumer, ConsumeResult
 from lakelog.render.formats import of_records
 
 
@@ -46,7 +46,7 @@ def consume(
     start: str = option(
         "--from",
         "Where to start a stream that was never consumed.",
-        type=click.Choice(consuming.STARTS),
+        type=click.Choice(streams.STARTS),
         shown="beginning",
     ),
     config: str | None = option(
@@ -58,7 +58,7 @@ def consume(
         "--batch N",
         "Messages that are published together; 50,000 by default.",
         type=click.IntRange(1),
-        default=consuming.BATCH,
+        default=streams.BATCH,
     ),
     as_json: bool = flag("--json", "Print the result as JSON."),
 ) -> None:
@@ -74,7 +74,7 @@ def consume(
     is_status = arguments[0] == "status" and len(arguments) == 2
     if not is_status and (len(arguments) != 1 or arguments[0] == "status"):
         raise click.UsageError("one source is needed, such as redis://localhost:6379/0/events")
-    source = consuming.source_of(arguments[-1], config)
+    source = streams.source_of(arguments[-1], config)
     target = OutputTarget("json") if as_json else OutputTarget("table")
     # A lake is created only once the source is known to be one.
     opening = app.open() if is_status else app.open_or_create()

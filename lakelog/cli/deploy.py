@@ -9,14 +9,13 @@ from typing import Any
 
 import click
 
+import lakelog.deploy as deployments
 from lakelog.cli.app import App, verb_group
 from lakelog.cli.options import WHY, YES, argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, write_new
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm
-from lakelog.deploy import deployment as deployments
-from lakelog.deploy.deployment import Deployment
-from lakelog.deploy.kubectl import Kubectl
+from lakelog.deploy import Deployment, Kubectl
 from lakelog.lake import Lake
 from lakelog.remotes import known
 from lakelog.render.formats import of_records

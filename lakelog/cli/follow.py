@@ -9,11 +9,11 @@ import threading
 
 import click
 
+from lakelog import collect
 from lakelog.cli.app import App, verb
 from lakelog.cli.options import argument
 from lakelog.cli.rounds import SIGNALS, StopEvent
-from lakelog.collect import loop
-from lakelog.collect.watch import Watcher
+from lakelog.collect import Watcher
 from lakelog.loggers.follower import lock_path
 from lakelog.store import disk
 
@@ -38,10 +38,10 @@ def follow_log(app: App, file: str = argument(type=click.Path())) -> None:
             watcher = Watcher(
                 lake, [os.path.dirname(file)], patterns=(os.path.basename(file),), form=None
             )
-            loop.run(
+            collect.run(
                 watcher, stop, interval=_INTERVAL, poll=False, say=lambda text: None, renew=True
             )
-        except loop.RestartRequested:
+        except collect.RestartRequested:
             # Nothing was written for a while: a new process needs a fifth of the memory.
             os.execv(sys.executable, [sys.executable, "-m", "lakelog", *sys.argv[1:]])
         finally:

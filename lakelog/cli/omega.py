@@ -16,7 +16,7 @@ from lakelog.cli.signatures import with_signatures
 from lakelog.cli.state import chosen_directories
 from lakelog.compat import container_snapshots as snapshots
 from lakelog.compat.container_snapshots import ContainerSnapshot
-from lakelog.deploy.container import ENGINES, Engine
+from lakelog.deploy import ENGINES, Engine
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.proofs.keys import load_public
 from lakelog.render.formats import of_records

@@ -18,8 +18,7 @@ from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.errors import Unreachable
 from lakelog.lake import Lake
-from lakelog.recent.redis_feed import RecentFeeder
-from lakelog.recent.redis_recent import KEEP, RecentEntries, RecentEntry, from_lake
+from lakelog.recent import KEEP, RecentEntries, RecentEntry, RecentFeeder, from_lake
 from lakelog.render.formats import of_records
 from lakelog.settings import span_us
 

@@ -11,15 +11,13 @@ from typing import Any
 
 import click
 
+import lakelog.replay as replays
 from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.arguments import moment, time_conditions
 from lakelog.cli.options import flag, option
 from lakelog.cli.render.terminal import many
 from lakelog.errors import LakelogError
-from lakelog.replay import pace as paces
-from lakelog.replay import replay as replays
-from lakelog.replay import targets
-from lakelog.replay.targets import ReplayTarget
+from lakelog.replay import ReplayTarget
 
 
 @verb("""
@@ -64,8 +62,8 @@ def replay(
     conditions = time_conditions(start, end)
     conditions += [where] if where is not None else []
     stop = threading.Event()
-    pace = paces.ReplayPace(
-        paces.parse_speed(speed), paces.parse_rate(rate) if rate else None, stop
+    pace = replays.ReplayPace(
+        replays.parse_speed(speed), replays.parse_rate(rate) if rate else None, stop
     )
     selection = replays.ReplaySelection(tuple(conditions), at or "")
     with app.open() as lake, app.progress("replaying", "events") as progress, _pausing(pace):
@@ -83,16 +81,16 @@ def replay(
 
 def _target(command: str | None, url: str | None) -> ReplayTarget:
     if command is not None:
-        return targets.CommandTarget(command)
+        return replays.CommandTarget(command)
     if url is not None:
-        return targets.HttpTarget(url)
+        return replays.HttpTarget(url)
     if sys.stdout is None:
         raise click.UsageError("standard output is closed")
-    return targets.StreamTarget(sys.stdout.buffer)
+    return replays.StreamTarget(sys.stdout.buffer)
 
 
 @contextlib.contextmanager
-def _pausing(pace: paces.ReplayPace) -> Iterator[None]:
+def _pausing(pace: replays.ReplayPace) -> Iterator[None]:
     """Let SIGUSR1 pause a replay and let it go on."""
 
     def toggle(*_: Any) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import click
 
+from lakelog import collect
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
@@ -28,15 +29,11 @@ from lakelog.cli.recent import REDIS, RedisPlan
 from lakelog.cli.render.terminal import arrival, is_terminal, many
 from lakelog.cli.rounds import SIGNALS, StopEvent, repeat, unit
 from lakelog.cli.watch_status import show_status
-from lakelog.collect import loop
-from lakelog.collect import watch as following
-from lakelog.collect.followed_file import raise_descriptor_limit
-from lakelog.collect.status import JournalReporter, Say, WatchTotals, lock_path
-from lakelog.consume.consume import Consumer, ConsumeResult
-from lakelog.consume.journal_source import JournalSource
+from lakelog.collect import JournalReporter, Say, WatchTotals, lock_path, raise_descriptor_limit
+from lakelog.consume import Consumer, ConsumeResult, JournalSource
 from lakelog.files.scan import scan
 from lakelog.lake import Lake
-from lakelog.recent.redis_feed import END, RecentFeeder
+from lakelog.recent import CLOSE_SECONDS, RecentFeeder
 from lakelog.render.values import micros
 from lakelog.store import disk
 from lakelog.store.bootstrap import is_lake
@@ -172,7 +169,7 @@ def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
         backups = None
         if plan.backups:
             backups = BackupScheduler(lake, roots, plan.backups, label=plan.source, say=tell)
-        watcher = following.Watcher(
+        watcher = collect.Watcher(
             lake,
             roots,
             patterns=plan.patterns or ("*",),
@@ -205,10 +202,10 @@ def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
                 else:
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")
-                    loop.run(
+                    collect.run(
                         watcher, stop, interval=plan.interval, poll=plan.poll, say=tell, renew=True
                     )
-        except loop.RestartRequested as rest:
+        except collect.RestartRequested as rest:
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes now, comes later
             _close(backups, feeder)
             lake.close()
@@ -217,7 +214,7 @@ def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
                 _restart_process(rest.memory, backups)
         finally:
             # Once means all of it; else the next watcher continues where this one stopped.
-            _close(backups, feeder, math.inf if plan.once and not stop.is_set() else END)
+            _close(backups, feeder, math.inf if plan.once and not stop.is_set() else CLOSE_SECONDS)
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
         _sum_up(app, watcher.totals, backups)
@@ -243,7 +240,7 @@ def follow_journal(app: App, *, every: float | None) -> None:
         repeat(work, functools.partial(report_consumed, app), every)
 
 
-def _exit_code(watcher: following.Watcher) -> int:
+def _exit_code(watcher: collect.Watcher) -> int:
     """The exit code of `--once`: a file that went unread outweighs one that could not be read."""
     if watcher.totals.lost_files:
         return exits.WRONG
@@ -278,21 +275,19 @@ def _alone(lake: Lake, roots: list[str], descriptor: int) -> Iterator[None]:
             raise click.ClickException(f"another process is watching {', '.join(roots)}")
         try:
             yield
-        except loop.RestartRequested as rest:
+        except collect.RestartRequested as rest:
             rest.memory["lock"] = lock.keep()
             raise
 
 
-def _once(
-    watcher: following.Watcher, stop: threading.Event, backups: BackupScheduler | None
-) -> None:
+def _once(watcher: collect.Watcher, stop: threading.Event, backups: BackupScheduler | None) -> None:
     watcher.round(final=True)
     while (
         watcher.has_arriving_files or watcher.is_behind or watcher.is_unsettled
     ) and not stop.is_set():
         # Waiting is only for copies that are still arriving; what is behind can be read at once.
         if watcher.has_arriving_files and not watcher.is_behind:
-            stop.wait(following.STABLE / 4)
+            stop.wait(collect.STABLE / 4)
         watcher.round(final=True)
     watcher.close()
     if backups:
@@ -300,7 +295,7 @@ def _once(
 
 
 def _close(
-    backups: BackupScheduler | None, feeder: RecentFeeder | None, seconds: float = END
+    backups: BackupScheduler | None, feeder: RecentFeeder | None, seconds: float = CLOSE_SECONDS
 ) -> None:
     if backups:
         backups.close()
@@ -331,7 +326,7 @@ def _restart_process(memory: dict[str, object], backups: BackupScheduler | None)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _resume(watcher: following.Watcher, backups: BackupScheduler | None) -> tuple[bool, int]:
+def _resume(watcher: collect.Watcher, backups: BackupScheduler | None) -> tuple[bool, int]:
     """Continue with what this process knew before its restart; return whether there was one, and
     the descriptor of the lock that it kept, -1 if none."""
     number = os.environ.pop(_MEMORY, "")

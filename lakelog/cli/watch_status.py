@@ -12,7 +12,7 @@ import orjson
 from lakelog.cli.app import App
 from lakelog.cli.render.output import choose, emit_record
 from lakelog.cli.render.terminal import arrival, many
-from lakelog.collect.status import journal_path, status_path
+from lakelog.collect import journal_path, status_path
 from lakelog.render.values import micros
 from lakelog.store import disk
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import orjson
 
 from lakelog.chunks import state_files
-from lakelog.deploy.container import Container, Engine, from_json
+from lakelog.deploy import Container, Engine, read_container
 from lakelog.errors import ContainerFailed, Damaged, StateRefused, TransferRefused, UnknownRef
 from lakelog.lake import Lake
 from lakelog.remotes import known
@@ -419,7 +419,7 @@ def _load(
             try:
                 with open(f"{folder}/0/{_DESCRIPTION}", "rb") as file:
                     body = orjson.loads(file.read())
-                container = from_json(body["container"])
+                container = read_container(body["container"])
                 saved_container = _Saved(container, str(body["image"]), dict(body["state"]))
             except (OSError, KeyError, TypeError, ValueError):
                 path = lake.store.paths.state_file(record.index, INDEX)

@@ -23,15 +23,12 @@ from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, BackupScheduler
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.clients.redis_pool import require_package
-from lakelog.collect.loop import run
-from lakelog.collect.status import lock_path
-from lakelog.collect.watch import Watcher
+from lakelog.collect import Watcher, lock_path, run
 from lakelog.errors import InUse, InvalidSetting, Unreachable
 from lakelog.event.encode import parse_time
 from lakelog.files import cursors
 from lakelog.files.rotation import base_name
-from lakelog.recent.redis_feed import RecentFeeder
-from lakelog.recent.redis_recent import RecentEntries, RecentEntry, from_lake
+from lakelog.recent import RecentEntries, RecentEntry, RecentFeeder, from_lake
 from lakelog.settings import span_us
 from lakelog.store import disk
 

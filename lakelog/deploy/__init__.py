@@ -1,1 +1,38 @@
-"""Deployments of lakelog: recipes for clusters, and the programs that know a cluster."""
+"""Deployments of lakelog: recipes for clusters, and the programs that know a cluster.
+
+A `Deployment` is rendered as a recipe for Kubernetes or Compose (`render`). `Kubectl` knows the
+revisions of one in a cluster, and `Engine` the containers of Docker or Podman.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.deploy.container import ENGINES, Container, Engine, read_container
+    from lakelog.deploy.deployment import KINDS, Deployment, render, running_in
+    from lakelog.deploy.kubectl import Kubectl, Revision
+
+__all__ = [
+    "ENGINES",
+    "KINDS",
+    "Container",
+    "Deployment",
+    "Engine",
+    "Kubectl",
+    "Revision",
+    "read_container",
+    "render",
+    "running_in",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "container": "Container ENGINES Engine read_container",
+        "deployment": "Deployment KINDS render running_in",
+        "kubectl": "Kubectl Revision",
+    },
+)

@@ -48,13 +48,13 @@ class Container:
     variables: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes. Variables are part of an image, and left out."""
+        """Return what `read_container` takes. Variables are part of an image, and left out."""
         body = asdict(self)
         del body["variables"]
         return body
 
 
-def from_json(body: dict[str, Any]) -> Container:
+def read_container(body: dict[str, Any]) -> Container:
     """Return a container as it was written. Raises KeyError, TypeError."""
     mounts = tuple(Mount(**mount) for mount in body["mounts"])
     ports = tuple(map(str, body["ports"]))

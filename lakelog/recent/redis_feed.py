@@ -56,7 +56,7 @@ _EVERY, _EVERY_MAX, _REST = 0.5, 15.0, 10.0
 """Seconds between two looks; after a round, so many times what it took, up to the second number."""
 _CHECK = 5.0
 """Seconds after which an idle feeder looks whether Redis still has what it wrote."""
-END = 5.0
+CLOSE_SECONDS = 5.0
 """Seconds that the end of a watcher waits for Redis; the next one continues where it stopped."""
 _ATTEMPTS = 6
 _MAPPING = "recent"
@@ -124,7 +124,7 @@ class RecentFeeder:
         self._thread = threading.Thread(target=self._run, name="lakelog-redis", daemon=True)
         self._thread.start()
 
-    def close(self, seconds: float = END) -> None:
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Feed what is published, for so long at most if Redis answers; then end the thread."""
         self._until = time.monotonic() + seconds
         self._stop.set()

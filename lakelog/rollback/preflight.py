@@ -19,7 +19,7 @@ from typing import Any
 from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
 from lakelog.chunks.state_index import StateIndex
-from lakelog.deploy.kubectl import Kubectl
+from lakelog.deploy import Kubectl
 from lakelog.errors import (
     Damaged,
     DamagedManifest,

@@ -6,7 +6,7 @@ saved has it, so each revision is shown with the newest state that was saved in 
 
 from __future__ import annotations
 
-from lakelog.deploy.kubectl import Kubectl, Revision
+from lakelog.deploy import Kubectl, Revision
 from lakelog.lake import Lake
 from lakelog.state.listing import SavedState, list_states
 from lakelog.store import policy

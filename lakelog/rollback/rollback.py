@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from lakelog.deploy.kubectl import Kubectl
+from lakelog.deploy import Kubectl
 from lakelog.errors import (
     AlreadyExists,
     Damaged,

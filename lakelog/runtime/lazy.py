@@ -62,6 +62,25 @@ class LazyProperty(Generic[LazyValue]):
         return value
 
 
+def lazy_face(package: str, modules: dict[str, str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package, whose names load their modules when first asked for.
+
+    `modules` has for each module of the package the names that others may use; none stands for the
+    module itself. No other name may be that of a module: importing that would put it in its place.
+    """
+    homes = {name: module for module, names in modules.items() for name in names.split()}
+    homes |= {module: "" for module, names in modules.items() if not names}
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        # Looked up anew each time: what the module binds to the name is what others see.
+        module = importlib.import_module(f"{package}.{homes[name] or name}")
+        return getattr(module, name) if homes[name] else module
+
+    return load
+
+
 class FormerModules(Loader):
     """Finds modules by the names that pages showed before they moved; on `sys.meta_path`.
 

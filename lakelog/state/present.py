@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
 from lakelog.chunks.state_index import StateIndex
-from lakelog.deploy.deployment import running_in
+from lakelog.deploy import running_in
 from lakelog.errors import Damaged, StateRefused
 from lakelog.lake import Lake
 from lakelog.runtime.progress import ProgressCallback

@@ -24,7 +24,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.deploy.kubectl import Kubectl
+from lakelog.deploy import Kubectl
 from lakelog.errors import Damaged, DamagedRef, DeploymentFailed, UnknownRef
 from lakelog.state import exchange, origin
 from lakelog.state.exchange import Step
