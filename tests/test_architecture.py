@@ -30,7 +30,7 @@ ORDER = {
         loggers pipeline analyze train proofs deploy remotes state rollback sync recent consume
         replay compat cli server notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
-    "runtime": "progress living forks lazy interpreter closest signals locks",
+    "runtime": "progress living forks lazy interpreter closest locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
     "store": """paths modes regular_file disk document volume wal entry manifest page_tree hosts
         move_pack ref merge_note refs branch_life policy signatures verified_files machine
@@ -56,8 +56,9 @@ ORDER = {
         typed_payloads""",
     "render": "values vectors ordered display formats plots",
     "search": "language words condition calls answers",
-    "query": """sql frames stream relation tail_rows behaviour providers segment_choice lake_tables
-        cursor_pool frame_scans ref_schemas type_tables top_scans binder plans session follow""",
+    "query": """sql frames stream signals relation tail_rows behaviour providers segment_choice
+        lake_tables cursor_pool frame_scans ref_schemas type_tables top_scans binder plans
+        session follow""",
     "query/sql": """extractions tree payload times analysis top_rows listings qualifiers keys
         table_sql""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize

@@ -2,7 +2,7 @@
 
 It has the methods of DuckDB's relation and gives what they give. What goes wrong while it is
 evaluated is QueryFailed with one line, as for what `sql` itself refuses; and Ctrl-C stops it,
-which a native call does not hear by itself (lakelog/runtime/signals.py).
+which a native call does not hear by itself (lakelog/query/signals.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
+from lakelog.query import signals
 from lakelog.query.stream import Batches
-from lakelog.runtime import signals
 from lakelog.runtime.lazy import Lazy, LazyProperty
 
 if TYPE_CHECKING:

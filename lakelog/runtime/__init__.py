@@ -1,1 +1,1 @@
-"""How the process behaves: imports, signals, its interpreter."""
+"""How the process behaves: imports, locks, its interpreter."""

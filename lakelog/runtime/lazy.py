@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
 else:
     Loader = object
 
@@ -62,7 +63,7 @@ class LazyProperty(Generic[LazyValue]):
         return value
 
 
-def lazy_face(package: str, modules: dict[str, str]) -> Callable[[str], Any]:
+def lazy_face(package: str, modules: dict[str, str]) -> Callable[[str], object]:
     """Return the `__getattr__` of a package, whose names load their modules when first asked for.
 
     `modules` has for each module of the package the names that others may use; none stands for the
@@ -71,7 +72,7 @@ def lazy_face(package: str, modules: dict[str, str]) -> Callable[[str], Any]:
     homes = {name: module for module, names in modules.items() for name in names.split()}
     homes |= {module: "" for module, names in modules.items() if not names}
 
-    def load(name: str) -> Any:
+    def load(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         # Looked up anew each time: what the module binds to the name is what others see.
@@ -91,13 +92,13 @@ class FormerModules(Loader):
     def __init__(self, modules: dict[str, str]) -> None:
         self._modules = modules
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Return how a module is loaded, or None for a name that is none of these."""
         if name not in self._modules:
             return None
-        from importlib.machinery import ModuleSpec  # seldom needed, unlike this module
+        from importlib.machinery import ModuleSpec as Spec  # seldom needed, unlike this module
 
-        return ModuleSpec(name, self, is_package=not self._modules[name])
+        return Spec(name, self, is_package=not self._modules[name])
 
     def create_module(self, spec: object) -> None:
         """Let Python make an empty module, which `exec_module` replaces."""
