@@ -160,6 +160,10 @@ class LakeTables:
         """Return the rows of segments that a query can need, where those are not all."""
         return {} if self.hides_tables else self._choice.row_ranges(entries, query)
 
+    def word_count(self, entry: SegmentEntry, word: str) -> int | None:
+        """Return how many events of a segment have a word; None where that is not known."""
+        return self._choice.word_count(entry, word)
+
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that can hold what is needed."""
         return self._choice.among(entries, needs)

@@ -1,7 +1,8 @@
 """Plans for a SELECT over the lake's own tables alone, which is answered without a relation of the
 engine. The first plan that applies and finds the query right answers it.
 
-    CountPlan     count(*) of all events: the manifest and the WALs say it
+    CountPlan     count(*) of all events: the manifest and the WALs say it; of those that have a
+                  word, the word indexes
     ScanPlan      a first query over a tail: the frames themselves are read
     NeedlePlan    certain ids, subjects or rare words: few segments, in the query itself
     TablePlan     any other: views on a cursor, kept for the next query of the same segments
@@ -20,6 +21,8 @@ from lakelog.query.sql import table_sql
 from lakelog.query.sql.analysis import Query
 from lakelog.query.stream import Stream
 from lakelog.query.top_scans import LEAST, TopScans
+from lakelog.search import calls
+from lakelog.segments import sql
 
 if TYPE_CHECKING:
     from lakelog.query.providers import Pinned
@@ -48,17 +51,35 @@ class Plan(Protocol):
 class CountPlan:
     """Answers from statistics."""
 
-    def __init__(self, tables: LakeTables, cursors: QueryCursors) -> None:
-        self._tables, self._cursors = tables, cursors
+    def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
+        self._tables, self._types, self._cursors = tables, types, cursors
 
     def applies(self, selection: Selection) -> bool:
-        """Whether all events are counted."""
-        return selection.query.counts_all is not None and self._tables.only is None
+        """Whether all events are counted, or those that a search finds."""
+        query = selection.query
+        return self._tables.only is None and (query.counts_all is not None or query.has_words)
 
     def run(self, selection: Selection) -> Stream | None:
-        """Return the number."""
+        """Return the number; None for a search for anything but a word."""
+        if selection.query.has_words:
+            counted = calls.counted_word(selection.query.sql)
+            return self._of_word(selection, *counted) if counted else None
         answer = self._tables.count_sql(selection.query, selection.pinned)
         return self._cursors.constant(answer) if answer else None
+
+    def _of_word(self, selection: Selection, column: str, word: str) -> Stream | None:
+        """Count the events that have a word: by the index of each segment that knows, and by
+        reading the others and the tail."""
+        (view,) = self._tables.views({"events"}, selection.query, selection.pinned)
+        counts = {entry.key: self._tables.word_count(entry, word) for entry in view.entries}
+        total = sum(filter(None, counts.values()))
+        view = view._replace(entries=[e for e in view.entries if counts[e.key] is None])
+        name = sql.identifier(column)
+        if not view.entries and view.tail is None:
+            return self._cursors.constant(f"SELECT {total}::BIGINT AS {name}")
+        counted, views = self._types.over_columns(selection.query.sql, selection.pinned, [view], {})
+        counted = f"SELECT (count + {total})::BIGINT AS {name} FROM ({counted}) AS counts(count)"
+        return self._cursors.stream(counted, views, is_once=True)
 
 
 class ScanPlan:
@@ -100,11 +121,13 @@ class NeedlePlan:
         views = self._tables.views(selection.names, query, pinned)
         if not query.needles and views[0].row_count > LEAST:
             return None
-        sql, views = self._types.over_columns(query.sql, pinned, views, {})
-        if not table_sql.can_inline(sql, views):
+        rewritten, views = self._types.over_columns(query.sql, pinned, views, {})
+        if not table_sql.can_inline(rewritten, views):
             return None
         rows = self._tables.rows_sql(views[0].entries, views[0].more, views[0].ranges)
-        return self._cursors.stream(table_sql.inlined(sql, views[0].name, rows), [], is_once=True)
+        return self._cursors.stream(
+            table_sql.inlined(rewritten, views[0].name, rows), [], is_once=True
+        )
 
 
 class TablePlan:
@@ -124,15 +147,15 @@ class TablePlan:
         query, pinned = selection.query, selection.pinned
         views = self._tables.views(selection.names, query, pinned)
         views = self._tops.bounded(query, pinned, views)
-        sql, views = self._types.over_columns(query.sql, pinned, views, {})
-        return self._cursors.stream(sql, views)
+        rewritten, views = self._types.over_columns(query.sql, pinned, views, {})
+        return self._cursors.stream(rewritten, views)
 
 
 def plans_of(tables: LakeTables, binder: Binder, scans: FrameScans) -> tuple[Plan, ...]:
     """Return all plans, in the order in which they are tried."""
     types, cursors = binder.types, binder.cursors
     return (
-        CountPlan(tables, cursors),
+        CountPlan(tables, types, cursors),
         ScanPlan(tables, scans),
         NeedlePlan(tables, types, cursors),
         TablePlan(tables, types, binder.tops, cursors),

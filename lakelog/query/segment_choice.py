@@ -67,6 +67,11 @@ class SegmentChoice:
         ranges = ((e.key, self._words.ranges(e.key, e.events, needs)) for e in entries)
         return {key: rows for key, rows in ranges if rows is not None}
 
+    def word_count(self, entry: SegmentEntry, word: str) -> int | None:
+        """Return how many events of a segment have a word of ASCII; None where that is not
+        known."""
+        return self._words.count(entry.key, entry.events, word)
+
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that hold what any of some mentions needs."""
         matches = near(entries, needs)

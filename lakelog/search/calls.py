@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSearch, QueryFailed
 from lakelog.runtime.lazy import Lazy
-from lakelog.search.language import parse
+from lakelog.search.language import TextMatch, parse
 
 if TYPE_CHECKING:
     from lakelog.search import condition
@@ -16,6 +16,11 @@ else:
 
 _MAYBE = re.compile(r"\bsearch\s*\(", re.I)
 _CALL = re.compile(r"\bsearch\s*\(\s*(?:(?P<row>\w+)\s*,\s*)?(?P<text>'(?:[^']|'')*')\s*\)", re.I)
+_COUNT = re.compile(
+    r"\s*SELECT\s+count\(\*\)(?:\s+AS\s+(\w+))?\s+FROM\s+events\s+WHERE\s+"
+    r"(\('lakelog\.words: \[\"\",\[\"([0-9a-z]+)\",.*)",
+    re.I | re.S,
+)
 _APART = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$""", re.S
 )
@@ -53,3 +58,12 @@ def _condition_of(call: re.Match[str]) -> str:
         return condition.condition(parse(call["text"][1:-1].replace("''", "'")), row)
     except InvalidSearch as error:
         raise QueryFailed(f"search({call['text'][:40]}): {error}") from None
+
+
+def counted_word(query: str) -> tuple[str, str] | None:
+    """Return the name of the column and the word of a query that counts the events which have a
+    word of ASCII, and does nothing else."""
+    match = _COUNT.fullmatch(query)
+    if match is None or match[2].rstrip("; \n") != condition.condition(TextMatch("", (match[3],))):
+        return None
+    return match[1] or "count_star()", match[3]

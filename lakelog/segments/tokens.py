@@ -36,17 +36,26 @@ ESCAPE = "\\"
 _SPACED = rf"regexp_replace(lower(text), '([{UNSPACED}])', ' \1 ', 'g')"
 _WORDS = rf"regexp_extract_all({_SPACED}, '[\pL\pN\pM]+')"
 _ASCII_WORD = re.compile(r"[0-9a-z]+")
-_PIECE = 2_000_000
+_PIECE = 1_000_000
 """Bytes of texts that are cut at once: what is made of them stays in the processor's cache."""
 _MIX, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 
 @dataclass(frozen=True)
 class Words:
-    """The words of some texts: the hash of each, and the number of the row that has it."""
+    """The words of some texts: the hash of each, the number of the row that has it, and where it
+    stands among the bytes of the texts."""
 
     hashes: np.ndarray
     rows: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    content: np.ndarray
+
+    def word(self, place: int) -> bytes:
+        """Return one of the words."""
+        word: bytes = self.content[self.starts[place] : self.ends[place]].tobytes()
+        return word
 
 
 def payload_text(data: str) -> str:
@@ -63,6 +72,8 @@ def of_texts(cursor: duckdb.DuckDBPyConnection, strings: pa.Array) -> Iterator[W
     for start, chunk in _pieces(strings):
         if len(chunk) == chunk.null_count:
             continue
+        if chunk.null_count:
+            chunk = _without(chunk, ~arrays.truths(chunk.is_valid()))
         is_other = _where(pc.invert(pc.string_is_ascii(chunk)))
         if is_other.any():
             yield _by_engine(cursor, chunk, is_other, start, "text")
@@ -73,18 +84,23 @@ def of_texts(cursor: duckdb.DuckDBPyConnection, strings: pa.Array) -> Iterator[W
 def of_names(cursor: duckdb.DuckDBPyConnection, strings: pa.Array) -> Iterator[Words]:
     """The same of texts that repeat: each distinct one is cut once."""
     encoded = pc.dictionary_encode(strings)
-    chunks = list(of_texts(cursor, encoded.dictionary))
-    hashes = np.concatenate([np.empty(0, np.uint64), *(chunk.hashes for chunk in chunks)])
-    owners = np.concatenate([np.empty(0, np.int64), *(chunk.rows for chunk in chunks)])
-    order = np.argsort(owners, kind="stable")
-    sizes = np.bincount(owners, minlength=len(encoded.dictionary))
     numbers = arrays.numbers(encoded.indices.drop_null().cast(pa.int64()))
-    counts = sizes[numbers]
-    # Of each row in turn, the places of the words of its text.
-    firsts = (np.cumsum(sizes) - sizes)[numbers] - (np.cumsum(counts) - counts)
-    places = np.repeat(firsts, counts) + np.arange(int(counts.sum()))
-    rows = np.repeat(np.flatnonzero(arrays.truths(strings.is_valid())), counts)
-    yield Words(hashes[order][places], rows)
+    rows_with_text = np.flatnonzero(arrays.truths(strings.is_valid()))
+    for words_of_names in of_texts(cursor, encoded.dictionary):
+        # The dictionary is one chunk, or the names of others have no words in this one.
+        order = np.argsort(words_of_names.rows, kind="stable")
+        sizes = np.bincount(words_of_names.rows, minlength=len(encoded.dictionary))
+        counts = sizes[numbers]
+        # Of each row in turn, the places of the words of its text.
+        offsets = (np.cumsum(sizes) - sizes)[numbers] - (np.cumsum(counts) - counts)
+        places = order[np.repeat(offsets, counts) + np.arange(int(counts.sum()))]
+        yield Words(
+            words_of_names.hashes[places],
+            np.repeat(rows_with_text, counts),
+            words_of_names.starts[places],
+            words_of_names.ends[places],
+            words_of_names.content,
+        )
 
 
 def of_payloads(cursor: duckdb.DuckDBPyConnection, payloads: pa.Array) -> Iterator[Words]:
@@ -92,7 +108,8 @@ def of_payloads(cursor: duckdb.DuckDBPyConnection, payloads: pa.Array) -> Iterat
     has_escapes = _where(pc.match_substring(payloads, ESCAPE))
     if has_escapes.any():
         rows = np.flatnonzero(has_escapes)
-        yield Words(np.full(len(rows), of_word(ESCAPE), np.uint64), rows)
+        hashes, zeros = np.full(len(rows), of_word(ESCAPE), np.uint64), np.zeros(len(rows), int)
+        yield Words(hashes, rows, zeros, zeros + 1, np.frombuffer(ESCAPE.encode(), np.uint8))
         for start, chunk in _pieces(payloads):
             escaped = has_escapes[start : start + len(chunk)]
             yield _by_engine(cursor, chunk, escaped, start, payload_text("text"))
@@ -175,7 +192,7 @@ def _of_ascii(strings: pa.Array, start: int) -> Words:
     starts_at, ends_at = np.flatnonzero(starts) + 1, np.flatnonzero(ends) + 1
     counts = np.diff(np.searchsorted(starts_at, places))
     rows = np.repeat(np.arange(start, start + len(strings)), counts)
-    return Words(_hashes(padded, starts_at, ends_at), rows)
+    return Words(_hashes(padded, starts_at, ends_at), rows, starts_at, ends_at, padded)
 
 
 def _is_of_word() -> np.ndarray:
@@ -204,9 +221,9 @@ def _by_engine(
     if size:
         padded[:size] = np.frombuffer(strings.buffers()[2], np.uint8, size, int(offsets[0]))
     places = offsets - offsets[0]
-    return Words(
-        _hashes(padded, places[:-1], places[1:]), arrays.numbers(found_words["row"]) + start
-    )
+    starts, ends = places[:-1], places[1:]
+    rows = arrays.numbers(found_words["row"]) + start
+    return Words(_hashes(padded, starts, ends), rows, starts, ends, padded)
 
 
 def _hashes(padded: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

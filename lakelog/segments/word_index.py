@@ -11,7 +11,9 @@ tell their bucket, and a bit for each of the 32 blocks.
     body              a zstd frame; in it for each part
                       words u32, b u32, 2^b numbers of words of buckets u16, then of each word, in
                       the order of hashes, bits 8 to 1 below the upper b of its hash u8, and bytes
-                      0, 1, 2 and 3 of its blocks, each for all words
+                      0, 1, 2 and 3 of its blocks, each for all words; then bytes of names u32, and
+                      for each ASCII word that 32 rows have or more a zero byte and its name, at the
+                      end a zero byte, and in their order how many rows have it u32
 
 Words whose upper b + 8 bits are equal are one. A part of too many words has none and b = 255: it
 may have any word.
@@ -32,6 +34,7 @@ import zstandard
 
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
+from lakelog.segments import tokens
 from lakelog.store import disk
 from lakelog.store.paths import Paths
 
@@ -44,6 +47,8 @@ else:
 
 BLOCK, PART = 2_048, 65_536
 """Rows of a block, as many as the engine takes at once, and of a part."""
+FREQUENT = 32
+"""Of words in so many rows of a part, it is known in how many they are."""
 LEAST = 8_192
 """Segments of fewer rows are read as fast without an index."""
 _BLOCKS = PART // BLOCK
@@ -53,7 +58,7 @@ _MAGIC = b"LKW1"
 _HEAD = struct.Struct("<4sIQQI4x32s")
 _PART_HEAD = struct.Struct("<II")
 _ANY, _WORDS_MAX = 255, 1 << 22
-_PART_MAX = _PART_HEAD.size + 2 * _WORDS_MAX + 5 * _WORDS_MAX
+_PART_MAX = 16 * _WORDS_MAX
 _LEVEL, _MEMORY = 3, 128 << 20
 
 
@@ -83,6 +88,14 @@ class _WordTable:
     starts: memoryview
     marks: bytes
     blocks: memoryview
+    names: bytes
+    counts: memoryview
+
+    def count(self, word: bytes, hashed: int) -> int | None:
+        """Return how many rows have a word, None where that is not known."""
+        if (place := self.names.find(b"\0" + word + b"\0")) >= 0:
+            return self.counts[self.names.count(b"\0", 0, place)]
+        return None if self.find(hashed) else 0
 
     def find(self, word: int) -> int:
         """Return the blocks that may have a word, as bits."""
@@ -101,6 +114,13 @@ class WordIndex:
     rows: int
     tables: list[_WordTable]
     size: int
+
+    def count(self, word: str) -> int | None:
+        """Return how many rows have a word of ASCII, None where that is not known."""
+        hashed = tokens.of_word(word)
+        counts = [table.count(word.encode(), hashed) for table in self.tables]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     def blocks(self, need: WordNeed) -> int:
         """Return the blocks that may have rows that a search needs, as bits, the first lowest."""
@@ -159,6 +179,15 @@ class WordIndexes:
     def blocks(self, digest: str, rows: int, need: WordNeed) -> int | None:
         """Return the blocks of a segment that may have rows that a search needs, as bits; None
         where there is no intact index of it."""
+        index = self._index(digest, rows)
+        return None if index is None else index.blocks(need)
+
+    def count(self, digest: str, rows: int, word: str) -> int | None:
+        """Return how many rows of a segment have a word of ASCII, None where that is not known."""
+        index = self._index(digest, rows)
+        return None if index is None else index.count(word)
+
+    def _index(self, digest: str, rows: int) -> WordIndex | None:
         index = self._cached.get(digest)
         if index is None:
             # Not under the mutex: other threads need not wait for this read.
@@ -170,7 +199,7 @@ class WordIndexes:
             with self._mutex.hold_once():
                 if digest in self._cached:
                     self._cached.move_to_end(digest)
-        return index.blocks(need) if index.rows == rows else None
+        return index if index.rows == rows else None
 
     def _remember(self, digest: str, index: WordIndex) -> None:
         with self._mutex.hold_once():
@@ -180,9 +209,9 @@ class WordIndexes:
                 self._size -= self._cached.popitem(last=False)[1].size
 
 
-def encode_part(hashes: np.ndarray, blocks: np.ndarray) -> bytes:
+def encode_part(hashes: np.ndarray, blocks: np.ndarray, frequencies: dict[bytes, int]) -> bytes:
     """Return the table of distinct words of a part, of whose blocks each is a row of 32 truth
-    values."""
+    values; `frequencies` are in how many rows some of them are."""
     if len(hashes) > _WORDS_MAX:
         return _PART_HEAD.pack(0, _ANY)
     bucket_bits = max(len(hashes) - 1, 0).bit_length() - 1 if len(hashes) > 1 else 0
@@ -193,6 +222,7 @@ def encode_part(hashes: np.ndarray, blocks: np.ndarray) -> bytes:
     starts = np.flatnonzero(is_new)
     unions = np.bitwise_or.reduceat(masks.ravel(), starts) if len(starts) else masks.ravel()
     keys = keys[is_new]
+    names = b"".join(b"\0" + name for name in frequencies) + b"\0"
     counts = np.bincount((keys >> np.uint64(8)).astype(np.int64), minlength=1 << bucket_bits)
     return b"".join(
         (
@@ -200,6 +230,9 @@ def encode_part(hashes: np.ndarray, blocks: np.ndarray) -> bytes:
             counts.astype("<u2").tobytes(),
             keys.astype(np.uint8).tobytes(),
             unions.astype("<u4").view(np.uint8).reshape(-1, 4).T.tobytes(),
+            struct.pack("<I", len(names)),
+            names,
+            struct.pack(f"<{len(frequencies)}I", *frequencies.values()),
         )
     )
 
@@ -238,23 +271,28 @@ def _parts(content: bytes) -> Iterator[_WordTable]:
         word_count, bucket_bits = _PART_HEAD.unpack_from(content, place)
         place += _PART_HEAD.size
         if bucket_bits == _ANY:
-            yield _WordTable(_ANY, memoryview(b""), b"", memoryview(b""))
+            yield _WordTable(_ANY, memoryview(b""), b"", memoryview(b""), b"", memoryview(b""))
             continue
         marks_place = place + 2 * (1 << min(bucket_bits, 32))
-        blocks_place, stop = marks_place + word_count, marks_place + 5 * word_count
-        if stop > len(content):
+        blocks_place, names_place = marks_place + word_count, marks_place + 5 * word_count
+        (size,) = struct.unpack_from("<I", content, names_place)
+        names = content[names_place + 4 : names_place + 4 + size]
+        counts_place, count_size = names_place + 4 + size, 4 * (names.count(b"\0") - 1)
+        stop = counts_place + count_size
+        if stop > len(content) or not names:
             raise ValueError("it ends too early")
-        starts = np.zeros((1 << bucket_bits) + 1, np.uint32)
-        counts = np.frombuffer(content, "<u2", 1 << bucket_bits, place)
-        np.cumsum(counts, dtype=np.uint32, out=starts[1:])
+        sizes = np.frombuffer(content, "<u2", 1 << bucket_bits, place)
+        starts = np.concatenate([np.zeros(1, np.uint32), np.cumsum(sizes, dtype=np.uint32)])
         if starts[-1] != word_count:
             raise ValueError("its buckets have other words")
         planes = np.frombuffer(content, np.uint8, 4 * word_count, blocks_place)
-        planes = planes.reshape(4, word_count)
-        blocks = planes.T.tobytes()
-        marks = content[marks_place:blocks_place]
         yield _WordTable(
-            bucket_bits, memoryview(starts.tobytes()).cast("I"), marks, memoryview(blocks).cast("I")
+            bucket_bits,
+            memoryview(starts.tobytes()).cast("I"),
+            content[marks_place:blocks_place],
+            memoryview(planes.reshape(4, word_count).T.tobytes()).cast("I"),
+            names,
+            memoryview(content[counts_place:stop]).cast("I"),
         )
         place = stop
 

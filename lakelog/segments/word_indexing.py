@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment, tokens, typed, typed_rows, word_index
+from lakelog.segments.tokens import Words
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
@@ -24,6 +25,7 @@ _CUTS = {
     "data": tokens.of_payloads,
 }
 """What finds the words of columns whose values are not just texts."""
+_COMMON = 256
 _BYTES = 32_000_000
 """Rows of about so many bytes, uncompressed, are read at once."""
 
@@ -33,8 +35,8 @@ class WordIndexer:
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         self._cursor, self._rows = cursor, 0
-        self._hashes: list[np.ndarray] = []
-        self._blocks: list[np.ndarray] = []
+        self._pending: list[Words] = []
+        self._offsets: list[int] = []
         self._tables: list[bytes] = []
 
     def add(self, rows: pa.Table, schema: typed.Schema | None) -> None:
@@ -59,27 +61,74 @@ class WordIndexer:
         offset = self._rows % word_index.PART
         for column in tokens.SEARCHED:
             tokenize = _CUTS.get(column, tokens.of_texts)
-            for cut_words in tokenize(self._cursor, rows[column].combine_chunks()):
-                self._hashes.append(cut_words.hashes)
-                self._blocks.append((cut_words.rows + offset) // word_index.BLOCK)
+            for found in tokenize(self._cursor, rows[column].combine_chunks()):
+                self._pending.append(found)
+                self._offsets.append(offset)
         self._rows += len(rows)
 
     def _end_part(self) -> None:
-        hashes = np.concatenate([np.empty(0, np.uint64), *self._hashes])
-        blocks = np.concatenate([np.empty(0, np.int64), *self._blocks])
-        self._hashes, self._blocks = [], []
+        pending, self._pending = self._pending, []
+        offsets, self._offsets = self._offsets, []
+        hashes = np.concatenate([np.empty(0, np.uint64), *(words.hashes for words in pending)])
+        shifted = (w.rows + offset for w, offset in zip(pending, offsets, strict=True))
+        rows = np.concatenate([np.empty(0, np.int64), *shifted])
         # Arrow's table of distinct values is many times faster than sorting them.
-        column = pa.Array.from_buffers(pa.uint64(), len(hashes), [None, pa.py_buffer(hashes)])
-        encoded = pc.dictionary_encode(column)
-        distinct = len(encoded.dictionary)
-        block_count = word_index.PART // word_index.BLOCK
-        has_word = np.zeros(distinct * block_count, bool)
+        encoded = pc.dictionary_encode(_unsigned(hashes))
+        distinct, numbers = len(encoded.dictionary), np.empty(0, np.int64)
         if distinct:
             numbers = np.frombuffer(encoded.indices.buffers()[1], np.int32, len(hashes))
-            has_word[numbers.astype(np.int64) * block_count + blocks] = True
             hashes = np.frombuffer(encoded.dictionary.buffers()[1], np.uint64, distinct)
-        table = word_index.encode_part(hashes, has_word.reshape(distinct, block_count))
+        block_count = word_index.PART // word_index.BLOCK
+        has_word = np.zeros(distinct * block_count, bool)
+        has_word[numbers.astype(np.int64) * block_count + rows // word_index.BLOCK] = True
+        table = word_index.encode_part(
+            hashes,
+            has_word.reshape(distinct, block_count),
+            _frequencies(pending, numbers, rows, distinct),
+        )
         self._tables.append(table)
+
+
+def _frequencies(
+    pending: list[Words], numbers: np.ndarray, rows: np.ndarray, distinct: int
+) -> dict[bytes, int]:
+    """Return how many rows have each of the words that many of them have."""
+    counts = _row_counts(numbers, rows, distinct)
+    places = np.zeros(distinct, np.int64)
+    places[numbers] = np.arange(len(numbers))
+    ends = np.cumsum([len(words.hashes) for words in pending])
+    frequencies = {}
+    for number in np.flatnonzero(counts >= word_index.FREQUENT).tolist():
+        place = int(places[number])
+        owner = int(np.searchsorted(ends, place, side="right"))
+        words = pending[owner]
+        word = words.word(place - int(ends[owner]) + len(words.hashes))
+        if word.isalnum():  # of ASCII
+            frequencies[word] = int(counts[number])
+    return frequencies
+
+
+def _row_counts(numbers: np.ndarray, rows: np.ndarray, distinct: int) -> np.ndarray:
+    """Return how many rows have each word, however often they have it; 0 for rare words."""
+    occurrences = np.bincount(numbers, minlength=distinct)
+    counts = np.zeros(distinct, np.int64)
+    # Most of a text is words that most rows have: to sort them takes longer than all the rest.
+    common = np.argsort(occurrences)[-_COMMON:]
+    common_number = np.full(distinct, len(common), np.int32)
+    common_number[common] = np.arange(len(common))
+    has_word = np.zeros((len(common) + 1) * word_index.PART, bool)
+    has_word[common_number[numbers] * np.int64(word_index.PART) + rows] = True
+    by_word = has_word.reshape(len(common) + 1, word_index.PART)
+    counts[common] = np.count_nonzero(by_word[:-1], axis=1)
+    is_other = (occurrences >= word_index.FREQUENT) & (common_number == len(common))
+    places = np.flatnonzero(is_other[numbers])
+    pairs = np.unique(rows[places] * distinct + numbers[places])
+    counts += np.bincount(pairs % max(distinct, 1), minlength=distinct)
+    return counts
+
+
+def _unsigned(values: np.ndarray) -> pa.Array:
+    return pa.Array.from_buffers(pa.uint64(), len(values), [None, pa.py_buffer(values)])
 
 
 def build(paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection) -> None:

@@ -13,7 +13,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -636,31 +635,6 @@ def test_bloom_filters(tmp_path: Path) -> None:
         assert all(held)
         strangers = [statements.in_bloom(data[start:], size, f"no {n}") for n in range(1000)]
         assert sum(strangers) < 50
-
-
-def test_word_indexes(tmp_path: Path) -> None:
-    """F8.14: a compacted segment's index has the blocks of its words, where the statement says."""
-    path = str(tmp_path / "lake")
-    texts = [
-        f"Step{n} {n // 2_048}x caf\u00e9 \u6771\u4eac {'long' * (n % 9)}" for n in range(5_000)
-    ]
-    with lakelog.open(path, settings={"seal": "never"}) as lake:
-        lake.append([{"type": "T", "data": {"t": f"{t}\n"}} for t in texts])
-        lake.compact()
-    (name,) = os.listdir(f"{path}/cache/words")
-    data = Path(path, "cache/words", name).read_bytes()
-    assert Path(path, f"segments/{name[:2]}/{name}.parquet").exists()
-    magic, crc, rows, size, engine, digest = struct.unpack_from("<4sIQQI4x32s", data)
-    assert (magic, crc, rows) == (b"LKW1", zlib.crc32(data[8:]), 5_000)
-    assert (engine, digest.hex()) == (zlib.crc32(duckdb.__version__.encode()), name)
-    body = zstandard.ZstdDecompressor().decompress(data[64:])
-    assert len(body) == size
-    blocks = statements.word_blocks(body)
-    for number, text in enumerate(texts):
-        for word in ("t", "\\", *re.findall(r"[\u6771\u4eac]|[a-z0-9\u00e9]+", text.lower())):
-            assert blocks(word) >> number // 2_048 & 1
-    assert [blocks(word) for word in ("0x", "1x", "2x", "x", "step")] == [1, 2, 4, 0, 0]
-    assert sum(blocks(f"no{n}") > 0 for n in range(1000)) < 20
 
 
 def test_the_clock_holds_the_highest_stamp(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import lakelog
 from lakelog.errors import LakelogError
 from lakelog.maintain import indexing
 from lakelog.remotes import fetch
-from lakelog.segments import word_index
+from lakelog.search.answers import Search
+from lakelog.segments import word_index, word_indexing
 from tests.support.effort import share
-from tests.support.search_model import Event, random_event, random_query
+from tests.support.search_model import Event, random_event, random_query, random_word
 
 QUERIES = int(os.environ.get("LAKELOG_SEARCHES", share(900)))
 SEEDS, STATES = range(4), 12
@@ -29,10 +30,13 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Word indexes of blocks of two rows, and parts of 64, of any segment."""
+    """Word indexes of blocks of two rows, and parts of 64, of any segment, that know the counts of
+    all but the rarest words."""
     monkeypatch.setattr(word_index, "BLOCK", 2)
     monkeypatch.setattr(word_index, "PART", 64)
     monkeypatch.setattr(word_index, "LEAST", 1)
+    monkeypatch.setattr(word_index, "FREQUENT", 2)
+    monkeypatch.setattr(word_indexing, "_COMMON", 5)
 
 
 def states(home: Path, dice: random.Random) -> Iterator[tuple[lakelog.Lake, list[Event]]]:
@@ -90,7 +94,7 @@ def test_searches_find_what_a_model_finds(home: Path, seed: int) -> None:
     dice = random.Random(seed)
     for lake, events in states(home, dice):
         for _ in range(max(QUERIES // (STATES * len(SEEDS)), 1)):
-            asked = random_query(dice)
+            asked = dice.choice([random_query, random_word])(dice)
             wanted = {event["subject"] for event in events if asked.holds(event)}
             try:
                 rows = lake.search(asked.text).fetchall()
@@ -98,5 +102,6 @@ def test_searches_find_what_a_model_finds(home: Path, seed: int) -> None:
                 raise AssertionError(f"{asked.text!r}: {error}") from error
             assert {row[4] for row in rows} == wanted, asked.text
             assert len(rows) == len(wanted)
+            assert lake.sql(Search.of(asked.text).count()).fetchall() == [(len(wanted),)]
             times = [(row[0], row[-1]) for row in rows]
             assert times == sorted(times, reverse=True)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.maintain import indexing
-from lakelog.segments import tokens, word_index
+from lakelog.segments import segment_sql, tokens, word_index
 from lakelog.segments.word_index import AllOf, AnyOf
 
 ROWS = 9_000
@@ -105,7 +105,7 @@ def test_no_word_is_denied(count: int) -> None:
     dice = np.random.default_rng(count)
     hashes = dice.integers(0, 2**64, count, np.uint64, endpoint=False)
     blocks = dice.random((count, 32)) < 0.1
-    parts = [word_index.encode_part(hashes, blocks), word_index.encode_part(hashes, ~blocks)]
+    parts = [word_index.encode_part(hashes, mask, {}) for mask in (blocks, ~blocks)]
     digest = "ab" * 32
     index = word_index.decode(word_index.encode(digest, 100_000, parts), digest)
     assert index is not None
@@ -140,6 +140,29 @@ def test_searches_read_few_segments(compacted: lakelog.Lake) -> None:
     assert compacted.sql("SELECT count(*) FROM events WHERE search('step')").fetchall() == [
         (27_000,)
     ]
+
+
+def test_words_are_counted_without_reading(compacted: lakelog.Lake) -> None:
+    """The number of events with a frequent word comes from the indexes, and is that of a scan."""
+    query = "SELECT count(*) AS found FROM events WHERE search('{}')"
+    compacted.append(
+        [{"type": "log", "message": "one more step step", "data": {"end": "end"}}] * 40
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segment_sql, "queries", lambda *_: pytest.fail("a segment is read"))
+        assert compacted.at("main").sql(query.format("step")).fetchall() == [(27_000,)]
+        assert compacted.at("main").sql(query.format("nowhere")).fetchall() == [(0,)]
+    for word, count in (
+        ("step", 27_040),
+        ("end", 27_040),
+        ("STEP", 27_040),
+        ("one", 40),
+        ("n7", 1),
+    ):
+        relation = compacted.sql(query.format(word))
+        assert (relation.columns, relation.fetchall()) == (["found"], [(count,)])
+    doubled = "SELECT count(*) FROM events WHERE search('step') AND search('n7')"
+    assert compacted.sql(doubled).fetchall() == [(1,)]
 
 
 def test_a_search_of_an_outer_row_limits_no_other(compacted: lakelog.Lake) -> None:
@@ -179,7 +202,7 @@ def test_an_index_that_is_not_whole_counts_as_none(compacted: lakelog.Lake, harm
 def test_every_cut_and_flip_is_noticed() -> None:
     """No byte of an index can be wrong."""
     part = word_index.encode_part(
-        np.arange(50, dtype=np.uint64) << np.uint64(58), np.ones((50, 32), bool)
+        np.arange(50, dtype=np.uint64) << np.uint64(58), np.ones((50, 32), bool), {b"a": 7}
     )
     digest = "cd" * 32
     data = word_index.encode(digest, 10, [part])

@@ -15,6 +15,8 @@ import orjson
 WORDS = """timeout Time out error ERROR café CAFÉ naïve Straße 東京 駅 ไทย x-ray a_b 10.0.0.5 10 0.5
     /var/log/app.log deadbeef 0xDEAD 42 user@example.com {brace} 100% a/b/c 😀""".split()
 WORDS += ["C:\\new\\t", 'say "hi"', "line\nbreak", "tab\there", "e\u0301a", "\\", "\x7f\x01"]
+SINGLE = """timeout time out error ERROR x ray a b 10 0 5 var log app 42 com web db 1 null true n
+    line break new t hi deadbeef caf list zzz""".split()
 NAMES = ("type", "source", "subject", "message", "id")
 Event = dict[str, Any]
 Check = Callable[[Event], bool]
@@ -80,6 +82,12 @@ def random_query(dice: random.Random, depth: int = 2) -> Asked:
         return _of_field(dice)
     text, test = _text(dice)
     return Asked(text, lambda event: any(test(each) for each in _texts(event)))
+
+
+def random_word(dice: random.Random) -> Asked:
+    """A query for one word of ASCII, which word indexes know the counts of."""
+    word = dice.choice(SINGLE)
+    return Asked(word, lambda event: any(found(t, word, False, False) for t in _texts(event)))
 
 
 def _of_field(dice: random.Random) -> Asked:

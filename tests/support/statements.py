@@ -68,12 +68,16 @@ def in_bloom(field: bytes, size: int, text: str) -> bool:
     return all(field[p // 8] >> p % 8 & 1 for p in places)
 
 
-def word_blocks(body: bytes) -> Callable[[str], int]:
-    """Return what tells the blocks of a word, by the index of a segment of one part."""
+def word_blocks(body: bytes) -> tuple[Callable[[str], int], dict[str, int]]:
+    """Return what tells the blocks of a word, by the index of a segment of one part, and how many
+    rows have words that many have."""
     count, bits = struct.unpack_from("<II", body)
     counts = struct.unpack_from(f"<{1 << bits}H", body, 8)
     marks, planes = body[8 + (2 << bits) :][:count], body[8 + (2 << bits) + count :]
-    assert (sum(counts), len(planes)) == (count, 4 * count)
+    (size,) = struct.unpack_from("<I", planes, 4 * count)
+    names = planes[4 * count + 4 :][:size].split(b"\0")[1:-1]
+    rows = struct.unpack(f"<{len(names)}I", planes[4 * count + 4 + size :])
+    assert sum(counts) == count
 
     def blocks(word: str) -> int:
         k, raw, h = 0x9E3779B97F4A7C15, word.encode(), 0
@@ -85,7 +89,7 @@ def word_blocks(body: bytes) -> Callable[[str], int]:
         place = marks.find(mark, first, first + counts[bucket])
         return sum(planes[n * count + place] << 8 * n for n in range(4)) if place >= 0 else 0
 
-    return blocks
+    return blocks, dict(zip((name.decode() for name in names), rows, strict=True))
 
 
 def parse_frame(data: bytes, at: int) -> tuple[dict[str, Any], int]:
