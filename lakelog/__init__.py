@@ -126,7 +126,7 @@ providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")
 
 def load_ipython_extension(shell: Any) -> None:
     """What `%load_ext lakelog` calls: register the magics, the completion and the display."""
-    Lazy("lakelog.notebook.magics").load(shell)
+    Lazy("lakelog.notebook").load(shell)
 
 
 _MODULES = {"dedupe": "lakelog.analyze.dedupe", "train": "lakelog.train", "views": "lakelog.views"}

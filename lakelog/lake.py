@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import lakelog.export as exports
 from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
 from lakelog.event import arrow_rows, encode
 from lakelog.event.types import Event, Events
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog.event.encode import EncodedBatch
-    from lakelog.export import export
-    from lakelog.export.tables import ExportResult
+    from lakelog.export import ExportResult
     from lakelog.ingest import batch, ingest
     from lakelog.maintain import compact, gc, hotcopy, indexing, retention, seal
     from lakelog.maintain.repair import repair, verify
@@ -51,7 +51,6 @@ else:
     ledger, answers = Lazy("lakelog.views.ledger"), Lazy("lakelog.search.answers")
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
-    export = Lazy("lakelog.export.export")
     repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
     history, policy, resolve, stats, trim, wal = (
         Lazy(f"lakelog.store.{name}") for name in "history policy resolve stats trim wal".split()
@@ -259,10 +258,10 @@ class Lake:
         """
         # Here, not in the function below: the query may name tables in variables of our caller.
         scope = frames.scope_of(sys._getframe(1))
-        return export.export(
+        return exports.export(
             lambda query, values: self._session.ask(query, values, None, scope),
             query,
-            export.destination(out, format, partition_by),
+            exports.destination(out, format, partition_by),
             params=frames.parameters(params),
             shard_rows=shard_rows,
             progress=progress,

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import lakelog.export as exports
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakelog.export import export
-    from lakelog.export.tables import ExportResult
+    from lakelog.export import ExportResult
     from lakelog.query import frames
     from lakelog.query.relation import Relation
     from lakelog.search import answers
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lakelog.views import ledger
     from lakelog.views.tables import ViewTables
 else:
-    frames, export = Lazy("lakelog.query.frames"), Lazy("lakelog.export.export")
+    frames = Lazy("lakelog.query.frames")
     history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
     answers, ledger = Lazy("lakelog.search.answers"), Lazy("lakelog.views.ledger")
 
@@ -69,10 +69,10 @@ class PinnedLake:
         """Write rows of this state to files; see `Lake.export`."""
         # Here and not deeper: variables of the caller's frame may be named as tables.
         scope = frames.scope_of(sys._getframe(1))
-        return export.export(
+        return exports.export(
             lambda query, values: self._session.ask(query, values, self.id, scope),
             query,
-            export.destination(out, format, partition_by),
+            exports.destination(out, format, partition_by),
             params=frames.parameters(params),
             shard_rows=shard_rows,
             progress=progress,

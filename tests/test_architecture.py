@@ -67,11 +67,11 @@ ORDER = {
         chunk_result transform event_segments tail_keys split_worker batch repeats skip gather group
         ingest stream_cursor stored_messages messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit line_places account audit",
-    "export": "folder tables export",
+    "export": "folder tables row_files",
     "clients": """connection address download http_client redis_config redis_pool redis_client
         redis_metrics kafka_config""",
     "collect": "followed_file successors status turns watch loop",
-    "backup": "copy directory expiry restore delete scheduler",
+    "backup": "copy directory expiry restoration delete scheduler",
     "loggers": """exits buffer queue values destination recorder exceptions handler adapters
         otel spans genai_fields genai_streams genai_calls genai
         follower logfile oos resources ai""",

@@ -1,1 +1,19 @@
-"""Analysis of an open lake: exact duplicates and near-duplicate messages."""
+"""Analysis of an open lake: exact duplicates and near-duplicate messages.
+
+`dedupe` finds exact duplicates by a key and removes all but one of each; `near_duplicates` finds
+messages that are nearly the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.analyze import dedupe
+    from lakelog.analyze.similar import near_duplicates
+
+__all__ = ["dedupe", "near_duplicates"]
+
+__getattr__ = lazy_face(__name__, {"dedupe": "", "similar": "near_duplicates"})

@@ -26,7 +26,7 @@ _MASKS = (
 )
 
 
-def similar(
+def near_duplicates(
     lake: Lake | PinnedLake, field: str = "message", threshold: float = 0.8, limit: int = 50
 ) -> list[dict[str, Any]]:
     """Return groups of near-duplicates of a column or field of data, the largest first.

@@ -6,13 +6,29 @@ import functools
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_branch
 from lakelog.cli.options import bind, flag, option
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.cli.render.tables import cell
+    from lakelog.cli.shell.complete import CompletionNames, SqlCompleter
+    from lakelog.cli.shell.statements import StatementRunner
+
+__all__ = ["CompletionNames", "SqlCompleter", "StatementRunner", "cell", "cli", "main"]
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "render.tables": "cell",
+        "shell.complete": "CompletionNames SqlCompleter",
+        "shell.statements": "StatementRunner",
+    },
+)
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Write": {

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from lakelog.backup.directory import BackupDirectory, copies_of
-from lakelog.backup.scheduler import backup_directories
+from lakelog.backup import BackupDirectory, backup_directories, copies_of
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat

@@ -10,11 +10,17 @@ from typing import Any
 
 import click
 
-from lakelog.backup import copy as copies
-from lakelog.backup.copy import Backup
-from lakelog.backup.directory import BackupDirectory, DirectoryListing
-from lakelog.backup.restore import restore
-from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, backup_directories
+import lakelog.backup as copying
+from lakelog.backup import (
+    INTERVAL,
+    KEEP,
+    Backup,
+    BackupDirectory,
+    BackupPlan,
+    DirectoryListing,
+    backup_directories,
+    restore,
+)
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.options import argument, combined, flag, option
@@ -235,7 +241,7 @@ def _verify(
     with app.progress("verifying", "backups") as progress:
         for number, backup in enumerate(selection):
             progress(number, len(selection))
-            reason = copies.fault_of(backup)
+            reason = copying.fault_of(backup)
             state = "damaged" if reason else "sound"
             rows.append((printable(backup.path), backup.source, state, reason))
     # A damaged document does not say of which file its copy is, so it matches no name.

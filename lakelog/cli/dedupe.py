@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from lakelog.analyze import dedupe as duplicate
-from lakelog.analyze.similar import similar
+from lakelog.analyze import near_duplicates
 from lakelog.cli.app import App, verb
 from lakelog.cli.options import YES, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
@@ -122,7 +122,7 @@ def _similar(lake: Lake, by: tuple[str, ...], limit: int | None, target: OutputT
     """List near-duplicates of one text."""
     if len(by) > 1:
         raise click.UsageError("--show similar looks at one text: give --by once")
-    groups = similar(lake, by[0], limit=limit or 50)
+    groups = near_duplicates(lake, by[0], limit=limit or 50)
     table = [
         {"events": Count(g["events"]), "texts": Count(g["variants"]), "example": g["example"]}
         for g in groups

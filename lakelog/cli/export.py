@@ -6,15 +6,14 @@ import time
 
 import click
 
+import lakelog.export as exports
 from lakelog.cli.app import App, complete_table, state_option, verb
 from lakelog.cli.arguments import pair_of, value_of
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import FormatChoice, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many, size
 from lakelog.errors import ExportRefused
-from lakelog.export import export as rows
-from lakelog.export.export import FORMATS, destination
-from lakelog.export.tables import SHARD_ROWS
+from lakelog.export import FORMATS, SHARD_ROWS, destination
 
 
 @verb("""
@@ -71,7 +70,7 @@ def export(
     with app.open() as lake, app.progress("exporting", "rows") as progress:
         # A pinned lake answers as the lake does, so the export knows nothing of states.
         ask = (lake.at(at) if at else lake).sql
-        result = rows.export(
+        result = exports.export(
             ask, query, goal, params=values, shard_rows=shard_rows, progress=progress
         )
     seconds = time.monotonic() - started

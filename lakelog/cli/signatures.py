@@ -9,13 +9,13 @@ from collections.abc import Collection
 import click
 import orjson
 
+from lakelog import export
 from lakelog import lake as lakes
 from lakelog.cli.app import App, complete_ref, state_option, verb
 from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, NotProven, UnknownRef
-from lakelog.export import folder
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.proofs import keys, proof, signing, snapshot_tree
 from lakelog.proofs.envelope import Statement
@@ -120,7 +120,7 @@ def prove(
     if output is None:
         sys.stdout.buffer.write(data)
         return
-    with folder.atomic_file(output) as file:
+    with export.atomic_file(output) as file:
         file.write(data)
     app.say(f"wrote {output}: the event is in {signed_target}")
 

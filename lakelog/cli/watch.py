@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import click
 
 from lakelog import collect
-from lakelog.backup.scheduler import BackupPlan, BackupScheduler
+from lakelog.backup import BackupPlan, BackupScheduler
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.backups import backup_options, option_words

@@ -18,16 +18,15 @@ import re
 import time
 from typing import Any
 
+from lakelog import backup, pipeline
 from lakelog import lake as lakes
-from lakelog.backup import delete
-from lakelog.backup.scheduler import BackupPlan, BackupScheduler
+from lakelog.backup import BackupPlan, BackupScheduler
 from lakelog.compat.oos_views import DEFAULT_LOG, OOSViews, get_views
 from lakelog.errors import InvalidSetting, SyncRefused
 from lakelog.event import bookkeeping
 from lakelog.files.rotation import base_name
 from lakelog.files.scan import Selection, scan
 from lakelog.lake import Lake
-from lakelog.pipeline import fact_log
 from lakelog.store import bootstrap, disk
 from lakelog.sync.sync import RETRIES, Syncer, SyncResult
 
@@ -185,7 +184,7 @@ class BatchDatabaseSync:
         """Give the log another name, unless it has lines that are not published; return it."""
         lake = self.lake
         try:
-            if not os.path.getsize(self.log) or not delete.covering(
+            if not os.path.getsize(self.log) or not backup.covering(
                 lake.store, lake.branch_name, self.log, None
             ):
                 return None
@@ -216,4 +215,4 @@ class BatchDatabaseSync:
         if self.cleanup == "keep":
             return contextlib.nullcontext()
         folder, name = os.path.split(self.log)
-        return fact_log.locked(os.path.join(folder, f".{name}.cleanup.lock"))
+        return pipeline.locked(os.path.join(folder, f".{name}.cleanup.lock"))

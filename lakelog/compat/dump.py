@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from lakelog import lake as lakes
-from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, BackupScheduler
+from lakelog.backup import INTERVAL, KEEP, BackupPlan, BackupScheduler
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.clients.redis_pool import require_package

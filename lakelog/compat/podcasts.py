@@ -26,16 +26,14 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lakelog import pipeline
 from lakelog.clients import download as http
 from lakelog.compat.database_sync import BATCH_SIZE, DEFAULT_DATABASE, BatchDatabaseSync
 from lakelog.compat.oos_views import DEFAULT_LOG, get_views
 from lakelog.errors import DownloadFailed, InvalidSetting
 from lakelog.event.encode import from_micros
 from lakelog.lake import Lake
-from lakelog.pipeline import fact_log, feeds
-from lakelog.pipeline.fact_log import FETCH, Fact
-from lakelog.pipeline.standing import Item
-from lakelog.pipeline.work_queue import RunReport, WorkQueue
+from lakelog.pipeline import FETCH, Fact, Item, RunReport, WorkQueue
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk
 
@@ -168,7 +166,7 @@ class SimpleLogProcessor:
         self.problems: dict[str, str] = {}
         """What was wrong with feeds at the last look, by address."""
         self._limits = limits or http.RequestLimits()
-        self._facts = fact_log.open_log(log)
+        self._facts = pipeline.open_log(log)
         self._seen: dict[str, dict[str, object]] = {}
         self._stop = stop or threading.Event()
 
@@ -277,7 +275,7 @@ class SimpleLogProcessor:
             return []
         if not answer.is_new:
             return []
-        feed = feeds.parse(answer.content, answer.url, answer.content_type)
+        feed = pipeline.parse_feed(answer.content, answer.url, answer.content_type)
         if feed.problem:
             self.problems[url] = feed.problem
         podcast = _field(name or feed.title or urllib.parse.urlsplit(address).netloc)
@@ -300,7 +298,9 @@ class SimpleLogProcessor:
         self._report(podcast, address, data | ({"problem": feed.problem} if feed.problem else {}))
         return selected
 
-    def _episode(self, podcast: str, entry: feeds.FeedEntry, base: str) -> dict[str, object] | None:
+    def _episode(
+        self, podcast: str, entry: pipeline.FeedEntry, base: str
+    ) -> dict[str, object] | None:
         """Return an entry as an episode, or None if it names nothing to process."""
         played = [e for e in entry.enclosures if e.type.startswith(("audio/", "video/"))]
         enclosure = next(iter([*played, *entry.enclosures]), None)
@@ -333,7 +333,7 @@ class SimpleLogProcessor:
             "subject": address,
             "data": {key: value for key, value in data.items() if value != ""},
         }
-        with fact_log.locked(self._facts.lock_path(_FEED)):
+        with pipeline.locked(self._facts.lock_path(_FEED)):
             self._facts.append([fact])
 
 

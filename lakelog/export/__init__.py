@@ -1,1 +1,39 @@
-"""Rows as files for other tools: `lake.export` and `lakelog export`."""
+"""Rows as files for other tools: `lake.export` and `lakelog export`.
+
+`export` writes rows to the files that its `destination` says, in one of `FORMATS`. `atomic_file`
+and `atomic_directory` let what they write appear complete or not at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.export.folder import atomic_directory, atomic_file, require_free, sizes
+    from lakelog.export.row_files import FORMATS, destination, export
+    from lakelog.export.tables import COMPRESSION, GROUP_ROWS, SHARD_ROWS, ExportResult
+
+__all__ = [
+    "COMPRESSION",
+    "FORMATS",
+    "GROUP_ROWS",
+    "SHARD_ROWS",
+    "ExportResult",
+    "atomic_directory",
+    "atomic_file",
+    "destination",
+    "export",
+    "require_free",
+    "sizes",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "folder": "atomic_directory atomic_file require_free sizes",
+        "row_files": "FORMATS destination export",
+        "tables": "COMPRESSION ExportResult GROUP_ROWS SHARD_ROWS",
+    },
+)

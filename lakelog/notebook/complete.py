@@ -15,8 +15,7 @@ from IPython.core.completer import (
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from lakelog.cli.shell.complete import CompletionNames, SqlCompleter
-from lakelog.cli.shell.statements import StatementRunner
+from lakelog.cli import CompletionNames, SqlCompleter, StatementRunner
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 

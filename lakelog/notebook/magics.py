@@ -33,7 +33,7 @@ from IPython.core.magic import (
 from IPython.display import HTML
 
 from lakelog import lake as lakes
-from lakelog.cli.render.tables import cell
+from lakelog.cli import cell
 from lakelog.engine import messages
 from lakelog.engine.syntax import statements
 from lakelog.errors import LakelogError, QueryFailed

@@ -1,7 +1,7 @@
 """Feeds: what RSS, Atom, CDF and JSON Feed say of their entries, however broken they are.
 
-`parse` takes bytes and never raises for what is in them: a feed that is damaged gives the entries
-that can be read, and says what is wrong. RSS and Atom are read by feedparser, an extra.
+`parse_feed` takes bytes and never raises for what is in them: a feed that is damaged gives the
+entries that can be read, and says what is wrong. RSS and Atom are read by feedparser, an extra.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Feed:
     problem: str = ""
 
 
-def parse(content: bytes, url: str = "", content_type: str = "") -> Feed:
+def parse_feed(content: bytes, url: str = "", content_type: str = "") -> Feed:
     """Return what a feed says. `url` is what relative addresses refer to.
 
     Raises MissingPackage without feedparser.

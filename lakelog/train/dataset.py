@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import ExportRefused, InvalidRecipe
-from lakelog.export.tables import GROUP_ROWS
+from lakelog.export import GROUP_ROWS
 from lakelog.runtime.lazy import Lazy
 from lakelog.train import inventory, manifest
 from lakelog.train import recipe as recipes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from lakelog.export.tables import COMPRESSION, GROUP_ROWS
+from lakelog.export import COMPRESSION, GROUP_ROWS
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:

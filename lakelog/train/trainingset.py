@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import lakelog.export as exports
 from lakelog.errors import ExportRefused
-from lakelog.export import folder
 from lakelog.runtime.lazy import Lazy
 from lakelog.train import (
     dataset,
@@ -106,7 +106,7 @@ def export(
     out = os.path.abspath(os.fspath(out))
     # Everything that can be refused without reading the lake is refused here: a missing key or
     # library must not show after an hour of redaction.
-    folder.require_free(out)
+    exports.require_free(out)
     key = redact.key_of(checked)
     if checked.redact["deep"]:
         redact.require_library()
@@ -201,7 +201,7 @@ class _ExportJob:
     def run(self) -> TrainingExport:
         """Build the export."""
         say = self.progress or (lambda _: None)
-        with folder.atomic_directory(self.out) as directory:
+        with exports.atomic_directory(self.out) as directory:
             stage_folder = f"{directory}/{_STAGE}"
             os.mkdir(stage_folder)
             # An engine of its own, apart from the lake's session: both are in use at the same time,
@@ -384,7 +384,7 @@ def _finish(
 def _files(directory: str) -> JsonMap:
     return {
         name: {"bytes": size, "sha256": provenance.sha256(f"{directory}/{name}")}
-        for name, size in folder.sizes(directory).items()
+        for name, size in exports.sizes(directory).items()
         # The stage and the lock are hidden files and not part of the set; the manifest cannot
         # contain its own digest.
         if not name.startswith(".") and name != dataset.MANIFEST

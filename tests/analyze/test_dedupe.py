@@ -225,9 +225,9 @@ def test_near_duplicates(lake: lakelog.Lake) -> None:
     texts = [f"request {n} of user {n * 7} took {n / 3:.2f} ms on host a{n % 2}" for n in range(6)]
     lake.append([{"type": "log", "source": "w", "message": text} for text in texts])
     lake.append([{"type": "log", "message": "disk full"}, {"type": "log"}])
-    (group,) = similar.similar(lake)
+    (group,) = similar.near_duplicates(lake)
     assert (group["events"], group["variants"], group["sources"]) == (6, 6, ["w"])
-    assert similar.similar(lake, "data.text") == []
+    assert similar.near_duplicates(lake, "data.text") == []
     assert "disk" not in run(lake, "dedupe", "--by", "message", "--show", "similar").stdout
 
 

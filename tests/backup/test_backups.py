@@ -18,7 +18,7 @@ from lakelog.backup import copy, scheduler
 from lakelog.backup.copy import DOCUMENT, Backup, fault_of
 from lakelog.backup.directory import BackupDirectory
 from lakelog.backup.expiry import select_expired
-from lakelog.backup.restore import DamagedBackup, restore
+from lakelog.backup.restoration import DamagedBackup, restore
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler
 from lakelog.errors import AlreadyExists, InvalidSetting
 from lakelog.files.scan import Selection, scan

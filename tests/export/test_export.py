@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 import lakelog
 from lakelog.cli import cli
 from lakelog.errors import ExportRefused
-from lakelog.export import export as writing
 from lakelog.export import folder
+from lakelog.export import row_files as writing
 from tests.support import trainsets
 
 

@@ -23,7 +23,7 @@ FIXTURES = [name for name in FACTS if name.startswith("feedparser/wellformed/")]
 def test_real_feeds_have_what_they_say(name: str) -> None:
     """Entries, dates, ids and enclosures are those counted without any of this code."""
     facts: dict[str, Any] = FACTS[name]
-    feed = feeds.parse((DATA / name).read_bytes())
+    feed = feeds.parse_feed((DATA / name).read_bytes())
     assert len(feed.entries) == facts.get("items", facts.get("item_open_tags"))
     assert len({entry.id for entry in feed.entries}) == len(feed.entries)
     if "items" in facts:
@@ -43,7 +43,7 @@ def test_fixtures_are_read_without_a_problem() -> None:
     """Feeds that are well-formed have no problem, and their titles and items are there."""
     for name in FIXTURES:
         content = (DATA / name).read_bytes()
-        feed = feeds.parse(content)
+        feed = feeds.parse_feed(content)
         assert not feed.problem, name
         assert len(feed.entries) == len(re.findall(rb"(?i)<(?:item|entry)\b", content)), name
 
@@ -65,7 +65,7 @@ def test_json_feeds() -> None:
         "none",
     ]
     content = {"version": "https://jsonfeed.org/version/1.1", "title": "T", "items": items}
-    feed = feeds.parse(b"\xef\xbb\xbf" + json.dumps(content).encode())
+    feed = feeds.parse_feed(b"\xef\xbb\xbf" + json.dumps(content).encode())
     assert (feed.title, feed.problem) == ("T", "")
     first, second = feed.entries
     assert first.published == datetime(2025, 9, 29, 2, tzinfo=UTC)
@@ -94,7 +94,7 @@ def test_json_feeds() -> None:
 )
 def test_what_is_no_feed_is_a_problem_and_no_exception(content: bytes) -> None:
     """Nothing is opened that the content names, and nothing grows without bound."""
-    feed = feeds.parse(content)
+    feed = feeds.parse_feed(content)
     assert len(feed.title) < 1000
     assert "root:" not in feed.title
     assert feed.problem or not feed.entries
@@ -104,7 +104,7 @@ def test_entries_without_ids_stay_apart() -> None:
     """An entry without a guid is known by its link, or by what it says: at every look the same."""
     content = b"""<rss version="2.0"><channel><item><title>A</title></item>
         <item><title>B</title></item><item><link>http://x/c</link></item></channel></rss>"""
-    first, again = feeds.parse(content), feeds.parse(content)
+    first, again = feeds.parse_feed(content), feeds.parse(content)
     assert [entry.id for entry in first.entries] == [entry.id for entry in again.entries]
     assert len({entry.id for entry in first.entries}) == 3
     assert first.entries[2].id == "http://x/c"

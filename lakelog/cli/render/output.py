@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from lakelog import export
 from lakelog.cli.options import combined, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import ROWS_MAX, render
 from lakelog.errors import ExportRefused
-from lakelog.export import folder
 from lakelog.render.formats import (
     BINARY,
     ENDINGS,
@@ -158,7 +158,7 @@ def open_output(path: str | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with folder.atomic_file(path) as file:
+    with export.atomic_file(path) as file:
         stream = compressor(file, path)
         yield stream
         if stream is not file:
