@@ -87,6 +87,9 @@ def _facts(counts: Stats, past: bool) -> Iterator[tuple[str, str]]:
         yield "time", f"{clock(counts.time[0])} to {clock(counts.time[1])}"
     average = f", {counts.bytes / counts.events:.1f} bytes an event" if counts.events else ""
     yield "stored", f"{size(counts.bytes)}{average}"
+    if counts.words_bytes:
+        average = f", {counts.words_bytes / max(counts.events, 1):.1f} bytes an event"
+        yield "words", f"{size(counts.words_bytes)} of indexes for searches{average}"
     if not past:
         files = many(counts.wal_files, "file")
         yield "WAL", f"{size(counts.wal_bytes)} in {files} of {many(counts.writers, 'writer')}"

@@ -246,16 +246,23 @@ def encode(digest: str, rows: int, tables: list[bytes]) -> bytes:
     return _MAGIC + struct.pack("<I", zlib.crc32(data[8:])) + data[8:]
 
 
+def is_whole(data: bytes, digest: str) -> bool:
+    """Whether these are the bytes of an index of a segment."""
+    if len(data) < _HEAD.size or zlib.crc32(data[8:]) != struct.unpack_from("<I", data, 4)[0]:
+        return False
+    magic, *_, segment = _HEAD.unpack_from(data)
+    return bool(magic == _MAGIC and segment.hex() == digest)
+
+
 def decode(data: bytes, digest: str) -> WordIndex | None:
     """Return the index of a segment; None if these bytes are not one of it, whole, that can be
     used with this version of the engine."""
-    if len(data) < _HEAD.size or zlib.crc32(data[8:]) != struct.unpack_from("<I", data, 4)[0]:
+    if not is_whole(data, digest):
         return None
-    magic, _, rows, size, engine, segment = _HEAD.unpack_from(data)
+    _, _, rows, size, engine, _ = _HEAD.unpack_from(data)
     count = -(-rows // PART)
     # Unicode grows: the engine's words are those of its version.
-    is_fit = magic == _MAGIC and engine == _engine() and segment == bytes.fromhex(digest)
-    if not is_fit or size > count * _PART_MAX:
+    if engine != _engine() or size > count * _PART_MAX:
         return None
     try:
         content = zstandard.ZstdDecompressor().decompress(data[_HEAD.size :], max_output_size=size)

@@ -22,7 +22,7 @@ class Stats:
 
     `pending` are events of the tail before dedupe; `types`, `sources`, `levels` count published
     events by value, with "" for null, and lack the segments that hold too many values
-    (`uncounted` events of types).
+    (`uncounted` events of types). `words_bytes` are those of the word indexes of segments.
     """
 
     path: str
@@ -40,6 +40,7 @@ class Stats:
     writers: int
     ids: int
     ids_bytes: int
+    words_bytes: int
     time: tuple[int, int] | None
     types: dict[str, int]
     sources: dict[str, int]
@@ -84,6 +85,7 @@ def measure(store: Store, branch: str, tail: Tail, time_text: str | None = None)
         writers=len(wals),
         ids=sum(r.count for r in state.ids),
         ids_bytes=sum(r.bytes for r in state.ids),
+        words_bytes=sum(_size(store.paths.words(e.key)) for e in live),
         time=_span(live),
         types=_sum(e.types for e in live),
         sources=_sum(e.sources for e in live),
@@ -95,6 +97,13 @@ def measure(store: Store, branch: str, tail: Tail, time_text: str | None = None)
         branches=len(store.refs.branches()),
         cut=len(disk.listing(store.paths.cut)),
     )
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def disk_bytes(store: Store) -> int:

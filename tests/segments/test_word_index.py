@@ -193,6 +193,8 @@ def test_an_index_that_is_not_whole_counts_as_none(compacted: lakelog.Lake, harm
     query = "SELECT count(*) FROM events WHERE search('n22222')"
     with lakelog.open(compacted.path, create=False) as lake:
         assert lake.explain(query) == (3, 3)
+        problems = [(problem.kind, Path(problem.path).name) for problem in lake.verify().problems]
+        assert sorted(problems) == ([] if harm == "gone" else sorted(("derived", n) for n in names))
         assert lake.sql(query).fetchall() == [(1,)]
         assert indexing.build_missing(lake.store, "main") == 3
         assert lake.explain(query) == (1, 3)
@@ -219,3 +221,5 @@ def test_indexes_go_with_their_segments(compacted: lakelog.Lake) -> None:
     segments = {path.stem for path in Path(compacted.path, "segments").rglob("*.parquet")}
     assert len(os.listdir(compacted.store.paths.word_indexes)) == 3
     assert set(os.listdir(compacted.store.paths.word_indexes)) <= segments
+    files = Path(compacted.store.paths.word_indexes).iterdir()
+    assert compacted.stats().words_bytes == sum(file.stat().st_size for file in files)

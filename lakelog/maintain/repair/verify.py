@@ -17,6 +17,7 @@ from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.maintain.repair import lost_moves
 from lakelog.maintain.repair.checker import Checker, Problem, Report
 from lakelog.runtime.progress import ProgressCallback
+from lakelog.segments import word_index
 from lakelog.settings import DEFAULTS
 from lakelog.store import (
     bootstrap,
@@ -110,6 +111,7 @@ def verify(
     checker.document(store.paths.condemned, {"names"})
     checker.document(store.paths.lost, {"names"})
     _check_rollbacks(checker)
+    _check_word_indexes(checker)
     _check_verified(checker)
     return checker.report()
 
@@ -418,3 +420,17 @@ def _check_verified(checker: Checker) -> None:
     bad = sum(verified_files.parse(line) is None for line in data.splitlines())
     if bad or (data and not data.endswith(b"\n")):
         checker.add(path, f"{max(bad, 1)} lines are damaged; the file may be deleted", "derived")
+
+
+def _check_word_indexes(checker: Checker) -> None:
+    paths = checker.store.paths
+    for name in sorted(disk.listing(paths.word_indexes)):
+        if name.startswith(disk.TEMPORARY):
+            continue
+        try:
+            data = disk.read(paths.words(name))
+        except FileNotFoundError:  # its segment was merged meanwhile
+            continue
+        checker.count(len(data))
+        if not word_index.is_whole(data, name):
+            checker.add(paths.words(name), "it is damaged; the file may be deleted", "derived")
