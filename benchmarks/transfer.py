@@ -35,7 +35,7 @@ _MARGIN = 1.2
 _PROGRAM = """
 import sys, time
 import lakelog
-from lakelog.remotes import carry, directory, push
+from lakelog.remotes import carry, directory, pushes as push
 with lakelog.open(sys.argv[1], create=False) as lake:
     lake.log(1)
     began = time.perf_counter()

@@ -88,7 +88,8 @@ ORDER = {
     "deploy": "deployment program kubectl container",
     "remotes": """remote remote_volume directory aws_config s3 sftp ssh docker_config registry
         oci_descriptors oci_names oci conditions known objects untrusted site ancestry carry
-        signature_files push merge_records merge_rows merge fetch check prune""",
+        signature_files pushes merge_records merge_rows merge fetches checks
+        prunes""",
     "state": """filesystems chunk_writer origin retention fingerprint exchange rewind capture
         present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
@@ -494,7 +495,7 @@ def test_a_first_query_over_segments_loads_the_engine_alone(tmp_path: Path) -> N
         ("store/wal.py", "from lakelog.segments import rows", "segments comes after store"),
         ("files/scan.py", "from lakelog.formats import registry", "formats comes after files"),
         ("query/sql/tree.py", "from lakelog.query import session", "session comes after sql"),
-        ("remotes/push.py", "from lakelog.state import state", "do not know each other"),
+        ("remotes/pushes.py", "from lakelog.state import state", "do not know each other"),
         ("cli/__init__.py", "import lakelog.cli.nowhere", "it stands in no order"),
         ("store/stray.py", "", "stray stands in no order; give it a place in ORDER['store']"),
         ("nowhere/wal.py", "", "nowhere stands in no order; give it a place in ORDER['']"),

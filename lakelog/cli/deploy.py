@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import lakelog.deploy as deployments
+from lakelog import remotes
 from lakelog.cli.app import App, verb_group
 from lakelog.cli.options import WHY, YES, argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, write_new
@@ -17,7 +18,6 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm
 from lakelog.deploy import Deployment, Kubectl
 from lakelog.lake import Lake
-from lakelog.remotes import known
 from lakelog.render.formats import of_records
 from lakelog.rollback.revisions import live_states, return_to
 from lakelog.store import bootstrap
@@ -32,7 +32,7 @@ _TIMEOUT = option(
 
 
 def _deployment(remote: str, **fields: Any) -> Deployment:
-    return Deployment(remote=known.checked_url(remote) if remote else "", **fields)
+    return Deployment(remote=remotes.checked_url(remote) if remote else "", **fields)
 
 
 _DEPLOYMENT = combined(

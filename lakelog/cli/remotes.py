@@ -9,31 +9,22 @@ from typing import TYPE_CHECKING
 
 import click
 
+import lakelog.remotes as travel
 from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_ref, verb
 from lakelog.cli.options import YES, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import confirm, many, size
-from lakelog.errors import DamagedRef, LakelogError, UnknownRef
-from lakelog.remotes import known
-from lakelog.remotes import push as pushing
-from lakelog.remotes.push import Pushed
+from lakelog.errors import DamagedRef, LakelogError
+from lakelog.remotes import Transfer
 from lakelog.render.formats import of_records
-from lakelog.runtime.lazy import Lazy
 from lakelog.settings import span_us
 from lakelog.store import bootstrap, tracking
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
-    from lakelog.remotes import check as checking
-    from lakelog.remotes import fetch as fetching
-    from lakelog.remotes import prune as pruning
-    from lakelog.remotes.fetch import Fetched
-else:
-    checking = Lazy("lakelog.remotes.check")
-    pruning = Lazy("lakelog.remotes.prune")
-    fetching = Lazy("lakelog.remotes.fetch")
+
 
 _REMOTE = ("remote", "url", "lake", "branches")
 
@@ -91,8 +82,7 @@ def remote(
         elif action == "prune":
             _prune(app, lake, str(name), span_us(grace or "1d") // 1_000_000, dry_run, yes, target)
         elif action == "add":
-            added = known.add(lake.store, str(name), str(url))
-            later = known.try_out(lake.store, added.name)
+            added, later = travel.add_tested(lake.store, str(name), str(url))
             app.say(f"remote {added.name}: {added.url}")
             if later:
                 app.say(f"it could not be tried yet, the first push does: {later}")
@@ -100,8 +90,8 @@ def remote(
             address = "URL"
             # One whose file is damaged can be removed, too.
             with contextlib.suppress(DamagedRef):
-                address = known.load(lake.store, str(name)).url
-            known.remove(lake.store, str(name))
+                address = travel.load(lake.store, str(name)).url
+            travel.remove(lake.store, str(name))
             advice = f"`lakelog remote add {name} {address}` brings it back"
             app.say(f"removed remote {name}; what it holds stays there; {advice}")
 
@@ -139,7 +129,7 @@ def push(
     if read_data and not repair:
         raise click.UsageError("--read-data goes with --repair")
     with app.open() as lake:
-        place = _the_remote(lake.store, name)
+        place = travel.default_name(lake.store) if name is None else name
         if force and not dry_run and not confirm(f"replace what only {place} has?", yes):
             raise click.Abort
         branches = lake.branches() if everything else [] if tag_names else [app.branch]
@@ -148,7 +138,7 @@ def push(
             t for t in lake.store.refs.tag_names() if not tracking.is_tracking(lake.store, t)
         ]
         with app.progress("pushing", "bytes") as progress:
-            result = pushing.push(
+            result = travel.push(
                 lake,
                 place,
                 branches=branches,
@@ -196,11 +186,11 @@ def pull(
         _fetch(app, name, dry_run, target)
         return
     with app.open() as lake:
-        remote_name = _the_remote(lake.store, name)
+        remote_name = travel.default_name(lake.store) if name is None else name
         if force and not dry_run and not confirm(f"drop what {remote_name} lacks?", yes):
             raise click.Abort
         with app.progress("pulling", "bytes") as progress:
-            result = fetching.pull(
+            result = travel.pull(
                 lake, remote_name, force=force, merge=merge, dry_run=dry_run, progress=progress
             )
     _tell(app, result, target, "received")
@@ -219,8 +209,8 @@ def fetch(
 
 def _fetch(app: App, name: str | None, dry_run: bool, target: OutputTarget) -> None:
     with app.open() as lake, app.progress("fetching", "bytes") as progress:
-        remote_name = _the_remote(lake.store, name)
-        result = fetching.fetch(lake, remote_name, dry_run=dry_run, progress=progress)
+        remote_name = travel.default_name(lake.store) if name is None else name
+        result = travel.fetch(lake, remote_name, dry_run=dry_run, progress=progress)
     _tell(app, result, target, "received")
 
 
@@ -246,14 +236,14 @@ def clone(
     """
     path = directory or os.path.basename(url.rstrip("/"))
     with app.progress("cloning", "bytes") as progress:
-        result = fetching.clone(url, path, if_missing=if_missing, progress=progress)
+        result = travel.clone(url, path, if_missing=if_missing, progress=progress)
     app.say(f"cloned into {path}" if result.refs or not if_missing else f"{path} is there")
     _tell(app, result, target, "received")
 
 
 def _check(app: App, lake: Lake, name: str, read_data: bool, target: OutputTarget) -> None:
     with app.progress("reading", "bytes") as progress:
-        result = checking.check(lake, name, read_data=read_data, progress=progress)
+        result = travel.check(lake, name, read_data=read_data, progress=progress)
     refs, objects = (
         many(result.refs, "branch or tag", "branches and tags"),
         many(result.objects, "object"),
@@ -273,7 +263,7 @@ def _prune(
 ) -> None:
     if not dry_run and not confirm(f"delete at {name} what nothing there needs?", yes):
         raise click.Abort
-    result = pruning.prune(lake, name, grace=grace, dry_run=dry_run)
+    result = travel.prune(lake, name, grace=grace, dry_run=dry_run)
     if result.waits:
         app.say(f"pushes take notice of prunes from now on; deletes from {result.waits:,} s on")
     young = f"; {many(result.young, 'younger one')} kept" if result.young else ""
@@ -283,25 +273,12 @@ def _prune(
         emit_record(asdict(result), target, lambda: "")
 
 
-def _the_remote(store: Store, name: str | None) -> str:
-    """Return the remote that was named, or the only one, or origin. Raises UnknownRef."""
-    names = tracking.remote_names(store)
-    if name is not None:
-        return name
-    if len(names) == 1 or known.ORIGIN in names:
-        return known.ORIGIN if known.ORIGIN in names else names[0]
-    if names:
-        raise UnknownRef(f"which remote? name one of {', '.join(names)}")
-    raise UnknownRef("no remotes: add one with `lakelog remote add NAME URL`")
-
-
-def _tell(app: App, result: Pushed | Fetched, target: OutputTarget, verb: str) -> None:
+def _tell(app: App, result: Transfer, target: OutputTarget, verb: str) -> None:
     """Write what was done: words to people, an object to programs."""
     carried = result.carried
     for ref, word in result.refs.items():
         app.say(f"{ref}: {'would be ' if result.dry_run and ' ' not in word else ''}{word}")
-    merged = None if isinstance(result, Pushed) else result.merged
-    if merged:
+    if merged := result.merged:
         come = "would come" if result.dry_run else "came"
         known_note = f"; {merged.known:,} of there were known" if merged.known else ""
         app.say(f"{many(merged.events, 'event')} {come}{known_note}")
@@ -316,14 +293,14 @@ def _tell(app: App, result: Pushed | Fetched, target: OutputTarget, verb: str) -
         emit_record(_flat(result), target, lambda: "")
 
 
-def _flat(result: Pushed | Fetched) -> dict[str, object]:
+def _flat(result: Transfer) -> dict[str, object]:
     body = asdict(result)
-    carried, merged = body.pop("carried"), body.pop("merged", None)
+    carried, merged = body.pop("carried"), body.pop("merged")
     return {**body, **carried} | (merged or {})
 
 
 def _record(store: Store, name: str) -> dict[str, object]:
-    place = known.load(store, name)
+    place = travel.load(store, name)
     moves_seen = {n: f"@{b.seen.number}" for n, b in place.branches.items() if b.seen}
     branches = ", ".join(f"{n} {number}" for n, number in moves_seen.items())
     return dict(zip(_REMOTE, (name, place.url, place.lake, branches), strict=True))

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 
 import orjson
 
+from lakelog import remotes
 from lakelog.chunks import state_files
 from lakelog.deploy import Container, Engine, read_container
 from lakelog.errors import ContainerFailed, Damaged, StateRefused, TransferRefused, UnknownRef
 from lakelog.lake import Lake
-from lakelog.remotes import known
-from lakelog.remotes.push import push
+from lakelog.remotes import push
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state.extract import Extraction
 from lakelog.state.listing import SavedState, find_state, list_states
@@ -186,11 +186,11 @@ def push_snapshot(
     if "/" not in repository or repository.endswith("/"):
         raise ContainerFailed(f"{repository!r} is not like registry.example.com/team/app")
     snapshot, engine = find_snapshot(lake, name), engine or Engine()
-    remotes = [
-        known.load(lake.store, known_remote) for known_remote in tracking.remote_names(lake.store)
+    places = [
+        remotes.load(lake.store, known_remote) for known_remote in tracking.remote_names(lake.store)
     ]
     remote = next(
-        (known_remote.name for known_remote in remotes if known_remote.url == _OCI + repository),
+        (known_remote.name for known_remote in places if known_remote.url == _OCI + repository),
         None,
     )
     if remote is None and address != repository:

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lakelog.chunks import state_files
 from lakelog.errors import Damaged, TransferRefused
@@ -45,6 +45,27 @@ class Carried:
     bytes: int = 0
     kept: int = 0
     signatures: int = 0
+
+
+@dataclass(frozen=True)
+class Merged:
+    """How many events a merge brought, and how many that are new there were here."""
+
+    events: int
+    known: int
+
+
+@dataclass
+class Transfer:
+    """What a push, fetch or pull did: by ref, `new`, `updated`, `merged`, `forced`, `up to date`,
+    or `kept`, a tag that names another state here; what was carried, and what a merge brought."""
+
+    remote: str
+    url: str
+    dry_run: bool = False
+    refs: dict[str, str] = field(default_factory=dict)
+    carried: Carried = field(default_factory=Carried)
+    merged: Merged | None = None
 
 
 def missing_at(remote: Remote, objects: Sizes) -> Sizes:

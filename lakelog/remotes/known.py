@@ -120,6 +120,23 @@ def add(store: Store, name: str, url: str) -> KnownRemote:
     return remote
 
 
+def add_tested(store: Store, name: str, url: str) -> tuple[KnownRemote, str]:
+    """Name a remote and try it; the text says why that could not be done now, or is empty. Raises
+    as `add`, and TransferRefused for one that cannot be used: then the lake does not know it."""
+    remote = add(store, name, url)
+    return remote, _try_out(store, remote)
+
+
+def default_name(store: Store) -> str:
+    """Return the only remote, or origin. Raises UnknownRef."""
+    names = remote_names(store)
+    if len(names) == 1 or ORIGIN in names:
+        return ORIGIN if ORIGIN in names else names[0]
+    if names:
+        raise UnknownRef(f"which remote? name one of {', '.join(names)}")
+    raise UnknownRef("no remotes: add one with `lakelog remote add NAME URL`")
+
+
 def load(store: Store, name: str) -> KnownRemote:
     """Return one remote. Raises UnknownRef, DamagedRef."""
     path = store.paths.remote(name)
@@ -168,17 +185,14 @@ def proven(store: Store, remote: KnownRemote, connection: Remote) -> KnownRemote
     return remote
 
 
-def try_out(store: Store, name: str) -> str:
-    """Try a remote that was just added; return why that could not be done now, or "". Raises
-    TransferRefused for one that cannot be used: then the lake does not know it any more."""
-    remote = load(store, name)
+def _try_out(store: Store, remote: KnownRemote) -> str:
     try:
         with connected(remote.url) as connection:
             if connection.deciding:
                 connection.size("lakelog.json")  # once: whoever is offline does not wait
                 proven(store, remote, connection)
     except TransferRefused:
-        disk.unlink(store.paths.remote(name))
+        disk.unlink(store.paths.remote(remote.name))
         disk.sync_dir(store.paths.remotes)
         raise
     except (Interrupted, MissingPackage, Unreachable) as error:

@@ -19,6 +19,7 @@ from lakelog.lake import Lake
 from lakelog.maintain.row_removal import dedupes
 from lakelog.remotes import merge_rows
 from lakelog.remotes.ancestry import refusal
+from lakelog.remotes.carry import Merged
 from lakelog.remotes.known import Place
 from lakelog.remotes.merge_records import (
     Conflict,
@@ -39,14 +40,6 @@ from lakelog.store.ref import Head
 
 _HARMLESS = {"seal", "ingest", "compact", "maintain"}
 """Moves that may come while a merge is written: they add, or change no event."""
-
-
-@dataclass(frozen=True)
-class Merged:
-    """How many events a merge brought, and how many that are new there were here."""
-
-    events: int
-    known: int
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from lakelog.compat import container_snapshots as snapshots
 from lakelog.deploy.container import Container, Engine, Mount
 from lakelog.errors import AlreadyExists, ContainerFailed, Damaged, StateRefused, UnknownRef
 from lakelog.remotes import known
-from lakelog.remotes.fetch import fetch
+from lakelog.remotes.fetches import fetch
 from lakelog.state.state import list_states, save_state
 from tests.support import podman as podmans
 from tests.support.cli import answer, flip, run

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lakelog.remotes import known, oci
-from lakelog.remotes.fetch import clone
+from lakelog.remotes.fetches import clone
 from lakelog.state.state import save_state
 from lakelog.store import disk, document
 from tests.support import registry_server

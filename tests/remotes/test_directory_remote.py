@@ -81,7 +81,7 @@ class TestDirectory(RemoteSuite, RemoteVolumeSuite):
         other = str(home / "other")
         with opened(other, gc_grace_hours=0) as lake:
             known.add(lake.store, "origin", url)
-            lakelog.remotes.fetch.fetch(lake, "origin")
+            lakelog.remotes.fetches.fetch(lake, "origin")
             collecting.gc(lake.store)
             assert lake.sql('SELECT count(*) FROM "origin/main".events').fetchone() == (205,)
             assert lake.count() == 0

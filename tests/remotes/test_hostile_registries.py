@@ -12,7 +12,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import TransferRefused
-from lakelog.remotes import fetch as fetching
+from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known
 from lakelog.state.restore import restore_state
 from tests.support import hostile_registry, registry_server

@@ -17,7 +17,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import TransferRefused, Unreachable
-from lakelog.remotes import fetch as fetching
+from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known
 from lakelog.remotes.remote import Interrupted
 from lakelog.remotes.sftp import Lost, SftpClient

@@ -17,9 +17,10 @@ import lakelog
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.ingest.audit.audit import audit
 from lakelog.remotes import known
-from lakelog.remotes.fetch import clone, fetch, pull
-from lakelog.remotes.merge import Merge, Merged
-from lakelog.remotes.push import push
+from lakelog.remotes.carry import Merged
+from lakelog.remotes.fetches import clone, fetch, pull
+from lakelog.remotes.merge import Merge
+from lakelog.remotes.pushes import push
 from lakelog.remotes.site import Site
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.manifest import Manifests

@@ -20,8 +20,9 @@ import pytest
 import lakelog
 from lakelog.errors import Diverged
 from lakelog.remotes import known
-from lakelog.remotes.fetch import Fetched, clone, pull
-from lakelog.remotes.push import push
+from lakelog.remotes.carry import Transfer
+from lakelog.remotes.fetches import clone, pull
+from lakelog.remotes.pushes import push
 from lakelog.store import bootstrap
 from tests.support import lakes, seam
 
@@ -244,7 +245,7 @@ class History:
             answer = pull(machine.lake, "origin", tags=False, force=True)
         self.pulled(machine, answer)
 
-    def pulled(self, machine: Machine, answer: Fetched) -> None:
+    def pulled(self, machine: Machine, answer: Transfer) -> None:
         """Bring the model to what a pull did that was no merge."""
         there = self.log[-1].state
         if answer.refs["main"] != "up to date":

@@ -20,7 +20,7 @@ import pytest
 from lakelog.errors import LakelogError, TransferRefused, Unreachable
 from lakelog.remotes import docker_config, known, oci
 from lakelog.remotes.docker_config import Login
-from lakelog.remotes.fetch import clone
+from lakelog.remotes.fetches import clone
 from lakelog.remotes.oci import OciRemote
 from lakelog.remotes.registry import MANIFEST_TYPE, Repository
 from tests.support import registry_server

@@ -18,7 +18,7 @@ import pytest
 import lakelog
 from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.proofs import keys, signing
-from lakelog.remotes import fetch as fetching
+from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known, oci
 from lakelog.remotes.registry import Repository
 from lakelog.remotes.remote import retrying
@@ -190,7 +190,7 @@ class TestOci(RemoteSuite, RemoteVolumeSuite):
             known.add(lake.store, "origin", url)
         push(path, "v1")
         with opened(other) as lake, pytest.raises(TransferRefused, match="name of a tag there"):
-            lakelog.remotes.push.push(lake, "origin", branches=["v1"])
+            lakelog.remotes.pushes.push(lake, "origin", branches=["v1"])
         assert heads(url).keys() == {"main", "v1"}
 
     def test_of_two_acknowledged_pushes_the_lost_one_is_noticed(

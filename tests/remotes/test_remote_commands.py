@@ -144,6 +144,6 @@ def test_a_push_of_nothing_loads_nothing_that_makes_rows(lake: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     rows = {"duckdb", "pyarrow", "numpy", "lakelog.query.session", "lakelog.views.tables"}
-    others = {"lakelog.remotes.fetch", "lakelog.proofs.envelope", "tomllib", "cryptography"}
-    assert "lakelog.remotes.push" in loaded
+    others = {"lakelog.remotes.fetches", "lakelog.proofs.envelope", "tomllib", "cryptography"}
+    assert "lakelog.remotes.pushes" in loaded
     assert not loaded & (rows | others)

@@ -12,8 +12,8 @@ import pytest
 
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.remotes import carry, known
-from lakelog.remotes import prune as pruning
-from lakelog.remotes.fetch import clone
+from lakelog.remotes import prunes as pruning
+from lakelog.remotes.fetches import clone
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import tracking
 from tests.support.cli import run
@@ -203,7 +203,7 @@ def test_endpoint_and_credentials_of_a_profile(
 def rewound(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch, keys: None) -> str:
     """A lake at whose remote nothing needs the second of two segments any more; ages are 0."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setattr("lakelog.remotes.prune.GRACE_LEAST", 0)
+    monkeypatch.setattr("lakelog.remotes.prunes.GRACE_LEAST", 0)
     path = _with_remote(home, f"s3://lakes/p/{next(_NUMBERS)}")
     with opened(path) as lake:
         lake.tag("first")
@@ -251,7 +251,7 @@ def test_what_is_young_is_kept(rewound: str, monkeypatch: pytest.MonkeyPatch) ->
     with opened(rewound) as lake:
         lake.rollback("first")
     push(rewound, force=True)
-    monkeypatch.setattr("lakelog.remotes.prune._wait", lambda *_: 0)
+    monkeypatch.setattr("lakelog.remotes.prunes._wait", lambda *_: 0)
     with opened(rewound) as lake:
         done = pruning.prune(lake, "origin", grace=3_600)
     assert (done.objects, done.young) == (0, 2)
@@ -288,8 +288,8 @@ def test_a_prune_and_a_push_exclude_each_other(rewound: str) -> None:
     add(rewound, "third")
     with known.connected(_url(rewound)) as there:
         with there.publishing({}), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lakelog.remotes.prune._wait", lambda *_: 0)
-            patch.setattr("lakelog.remotes.prune.GRACE_LEAST", 3_600)
+            patch.setattr("lakelog.remotes.prunes._wait", lambda *_: 0)
+            patch.setattr("lakelog.remotes.prunes.GRACE_LEAST", 3_600)
             with opened(rewound) as lake, pytest.raises(TransferRefused, match="a push runs"):
                 pruning.prune(lake, "origin", grace=3_600)
         # One that took the push for dead: the push is not acknowledged.

@@ -13,7 +13,7 @@ import pytest
 import lakelog
 from lakelog import Settings
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
-from lakelog.remotes import fetch as fetching
+from lakelog.remotes import fetches as fetching
 from lakelog.remotes import known
 from lakelog.remotes.sftp import SftpClient
 from lakelog.remotes.site import Site

@@ -12,7 +12,7 @@ import pytest
 import lakelog
 from lakelog.errors import LakelogError
 from lakelog.maintain import indexing
-from lakelog.remotes import fetch
+from lakelog.remotes import fetches as fetch
 from lakelog.search.answers import Search
 from lakelog.segments import word_index, word_indexing
 from tests.support.effort import share

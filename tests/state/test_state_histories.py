@@ -21,8 +21,8 @@ import pytest
 import lakelog
 from lakelog.errors import RollbackRefused, StateRefused, UnknownRef
 from lakelog.remotes import known
-from lakelog.remotes.fetch import clone, fetch
-from lakelog.remotes.push import push
+from lakelog.remotes.fetches import clone, fetch
+from lakelog.remotes.pushes import push
 from lakelog.rollback.rollback import finish, rollback, undo
 from lakelog.state import exchange
 from lakelog.state.restore import restore_state, undo_restore

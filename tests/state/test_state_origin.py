@@ -16,8 +16,8 @@ import lakelog
 from lakelog.chunks.state_files import records
 from lakelog.errors import NotAllowed, RollbackRefused, StateRefused, UnknownRef
 from lakelog.remotes import known
-from lakelog.remotes.fetch import clone, fetch
-from lakelog.remotes.push import push
+from lakelog.remotes.fetches import clone, fetch
+from lakelog.remotes.pushes import push
 from lakelog.rollback.rollback import rollback, undo
 from lakelog.state import exchange, rewind
 from lakelog.state.restore import restore_state, undo_restore

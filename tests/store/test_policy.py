@@ -12,8 +12,8 @@ from lakelog.errors import InvalidPolicy, NotAllowed
 from lakelog.ingest import quarantine
 from lakelog.maintain.repair import repair
 from lakelog.remotes import known
-from lakelog.remotes.fetch import pull
-from lakelog.remotes.push import push
+from lakelog.remotes.fetches import pull
+from lakelog.remotes.pushes import push
 from lakelog.rollback.rollback import rollback, undo
 from lakelog.state.restore import restore_state
 from lakelog.state.state import clean_states, save_state

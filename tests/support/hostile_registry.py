@@ -21,7 +21,7 @@ from typing import Any
 
 import lakelog
 from lakelog.clients import connection
-from lakelog.remotes import fetch as fetching
+from lakelog.remotes import fetches as fetching
 from tests.support.fake_registry import Reply
 from tests.support.hostile_remotes import most_memory, outcome
 

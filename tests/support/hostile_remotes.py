@@ -22,8 +22,8 @@ import zstandard
 
 import lakelog
 from lakelog.errors import LakelogError
-from lakelog.remotes import fetch as fetching
-from lakelog.remotes import push as pushing
+from lakelog.remotes import fetches as fetching
+from lakelog.remotes import pushes as pushing
 from lakelog.store import document
 from lakelog.store.ref import open_ref
 

@@ -25,9 +25,9 @@ from lakelog.chunks import state_files
 from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.proofs import keys, proof, signing, snapshot_tree
 from lakelog.remotes import carry, known
-from lakelog.remotes import check as checking
-from lakelog.remotes import fetch as fetching
-from lakelog.remotes import push as pushing
+from lakelog.remotes import checks as checking
+from lakelog.remotes import fetches as fetching
+from lakelog.remotes import pushes as pushing
 from lakelog.remotes.remote import Interrupted
 from lakelog.remotes.site import Site
 from lakelog.state.restore import restore_state
@@ -105,14 +105,14 @@ def rows(path: str, ref: str = "events") -> Rows:
     return found
 
 
-def push(path: str, *tags: str, **options: Any) -> pushing.Pushed:
+def push(path: str, *tags: str, **options: Any) -> carry.Transfer:
     """Push the branch, or only tags."""
     with opened(path) as lake:
         branches = [] if tags else ["main"]
         return pushing.push(lake, "origin", branches=branches, tags=tags, **options)
 
 
-def pull(path: str, **options: Any) -> fetching.Fetched:
+def pull(path: str, **options: Any) -> carry.Transfer:
     """Pull the branch."""
     with opened(path) as lake:
         return fetching.pull(lake, "origin", **options)

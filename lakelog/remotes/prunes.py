@@ -19,9 +19,10 @@ from dataclasses import dataclass
 
 from lakelog.errors import TransferRefused
 from lakelog.lake import Lake
-from lakelog.remotes import check, known
+from lakelog.remotes import checks as check
+from lakelog.remotes import known
 from lakelog.remotes import remote as remotes
-from lakelog.remotes.check import Checked
+from lakelog.remotes.checks import Checked
 from lakelog.remotes.s3 import DELETING, PRUNED, S3Remote
 from lakelog.remotes.site import Site, key_of
 from lakelog.store import policy

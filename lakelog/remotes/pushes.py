@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.remotes import carry, known, signature_files
 from lakelog.remotes.ancestry import is_contained, same_lake, settled
-from lakelog.remotes.carry import Carried
+from lakelog.remotes.carry import Transfer
 from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
@@ -25,17 +24,6 @@ from lakelog.store import disk, policy, regular_file
 from lakelog.store.ref import Head, Move
 
 _LOOKS = 10
-
-
-@dataclass
-class Pushed:
-    """What a push did: by ref, `new`, `updated`, `forced` or `up to date`; and what it sent."""
-
-    remote: str
-    url: str
-    dry_run: bool = False
-    refs: dict[str, str] = field(default_factory=dict)
-    carried: Carried = field(default_factory=Carried)
 
 
 def push(
@@ -49,14 +37,14 @@ def push(
     repair: bool = False,
     read_data: bool = False,
     progress: ProgressCallback = lambda *_: None,
-) -> Pushed:
+) -> Transfer:
     """Bring branches and tags to a remote. With `repair` all that they need there is looked at, and
     with `read_data` read, and sent again where it is not whole. Raises Diverged, UnknownRef,
     Unreachable, NotAllowed, Damaged."""
     if force and not dry_run:
         policy.require(lake.store.paths, "push-force")
     remote = known.load(lake.store, name)
-    result = Pushed(name, remote.url, dry_run)
+    result = Transfer(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
         worker = _Push(lake, remote, Site(connection), result, force, progress)
         worker.is_repair, worker.reads_data = repair, read_data
@@ -76,7 +64,7 @@ class _Push:
         lake: Lake,
         remote: KnownRemote,
         site: Site,
-        result: Pushed,
+        result: Transfer,
         force: bool,
         progress: ProgressCallback,
     ) -> None:

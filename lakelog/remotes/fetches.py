@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import orjson
@@ -27,7 +26,7 @@ from lakelog.remotes.ancestry import (
     settled,
     shared_place,
 )
-from lakelog.remotes.carry import Carried
+from lakelog.remotes.carry import Carried, Transfer
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import Common, KnownBranch, KnownRemote, Place, place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
@@ -43,25 +42,11 @@ from lakelog.store.ref import Head, Move
 
 if TYPE_CHECKING:
     from lakelog.remotes import merge as merging
-    from lakelog.remotes.merge import Merged
 else:
     # It reads and writes rows, which a pull does not.
     merging = Lazy("lakelog.remotes.merge")
 
 _LOOKS = 10
-
-
-@dataclass
-class Fetched:
-    """What a fetch or pull did: by ref, `new`, `updated`, `merged`, `forced`, `up to date`, or
-    `kept`, a tag that names another state here; what was received, and what a merge brought."""
-
-    remote: str
-    url: str
-    dry_run: bool = False
-    refs: dict[str, str] = field(default_factory=dict)
-    carried: Carried = field(default_factory=Carried)
-    merged: Merged | None = None
 
 
 def fetch(
@@ -72,13 +57,13 @@ def fetch(
     tags: bool = True,
     dry_run: bool = False,
     progress: ProgressCallback = lambda *_: None,
-) -> Fetched:
+) -> Transfer:
     """Bring the states of a remote's branches here, and the tags that are not here.
 
     Raises TransferRefused, UnknownRef for a branch that is not there, Unreachable, OSError.
     """
     remote = known.load(lake.store, name)
-    result = Fetched(name, remote.url, dry_run)
+    result = Transfer(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
         worker = _Fetch(lake.store, remote, Site(connection), result, progress)
         worker.prepare()
@@ -97,14 +82,14 @@ def pull(
     tags: bool = True,
     dry_run: bool = False,
     progress: ProgressCallback = lambda *_: None,
-) -> Fetched:
+) -> Transfer:
     """Fetch the branch and make its state the newest here. Raises Diverged if the branch has events
     that the remote lacks, unless `force` drops them, or `merge` adds those of the remote to them;
     and as `fetch`. A dry run that would merge receives what is there, to count it."""
     if force and not dry_run:
         policy.require(lake.store.paths, "pull-force")
     remote = known.load(lake.store, name)
-    result = Fetched(name, remote.url, dry_run)
+    result = Transfer(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
         worker = _Fetch(lake.store, remote, Site(connection), result, progress)
         worker.prepare()
@@ -116,7 +101,7 @@ def pull(
 
 def clone(
     url: str, path: str, *, if_missing: bool = False, progress: ProgressCallback = lambda *_: None
-) -> Fetched:
+) -> Transfer:
     """Make a lake at `path` with all branches and tags of a remote; one that was interrupted goes
     on. Raises AlreadyExists where something else is there; and as `fetch`.
 
@@ -125,15 +110,15 @@ def clone(
     """
     url = known.checked_url(url)
     if if_missing and _is_begun(url, path):
-        return Fetched(known.ORIGIN, url)
+        return Transfer(known.ORIGIN, url)
     with known.connected(url) as connection:
         site = Site(connection)
         if if_missing and not site.lake_id():
             _new_lake(url, path)
-            return Fetched(known.ORIGIN, url)
+            return Transfer(known.ORIGIN, url)
         _require_lake(site)
         store = _new_lake(url, path)
-        result = Fetched(known.ORIGIN, url)
+        result = Transfer(known.ORIGIN, url)
         worker = _Fetch(store, known.load(store, known.ORIGIN), site, result, progress)
         worker.prepare()
         worker.branches(None)
@@ -192,7 +177,7 @@ class _Fetch:
         store: Store,
         remote: KnownRemote,
         site: Site,
-        result: Fetched,
+        result: Transfer,
         progress: ProgressCallback,
     ) -> None:
         self._store, self._site, self._result = store, site, result
