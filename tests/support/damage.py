@@ -77,6 +77,8 @@ def kind_of(name: str) -> str:
     parts = name.split("/")
     if name.startswith("refs/heads"):
         return {"h": "hint", "p": "packed"}.get(parts[-1][0], "move")
+    if name.startswith("cache/words/"):
+        return "words"
     if parts[0] in ("gc", "cache"):
         return parts[-1].split(".")[0]
     return parts[1] if parts[0] == "refs" else parts[0]

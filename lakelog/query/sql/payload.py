@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
 from lakelog.query.sql.extractions import Extraction, Step, name
 from lakelog.query.sql.tree import nodes, select_one
+from lakelog.segments.tokens import payload_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -61,6 +62,13 @@ class Rewriting:
     columns: tuple[Extraction, ...]
     reads_events: bool
     """Whether some part of it still reads a table without a schema that has a wider one."""
+
+
+def may_extract(query: str) -> bool:
+    """Whether the text of a query may have an extraction. That of a search for words has none, and
+    a tree so long that to look through it takes longer than to find a word."""
+    others = query.replace(payload_text("data"), "").lower()
+    return any(sign in others for sign in ("->", "json_", FIELDS))
 
 
 def rewrite(

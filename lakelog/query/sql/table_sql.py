@@ -161,7 +161,8 @@ def over_typed_columns(
     events = dict(events_views) | dict(of_refs)
     # Even where nothing is typed, `fields` has to become the payload's text.
     has_types = any(entry.fields for view in events.values() for entry in view.entries)
-    if not has_types and not (events and payload.FIELDS in query.lower()):
+    has_fields = bool(events) and payload.FIELDS in query.lower()
+    if not (has_types or has_fields) or not payload.may_extract(query):
         return _over_narrowed(connection, query, views, narrowed)
     tables = {(schema, "events"): f"{payload.WIDE}{schema}" for schema in events}
     rewriting = rewrite(connection, query, has_types, tables)
@@ -186,9 +187,11 @@ def _over_narrowed(
     connection: duckdb.DuckDBPyConnection, query: str, views: list[View], narrowed: list[View]
 ) -> tuple[str, list[View]]:
     """Return a query that reads these views in the place of the `events` of their schemas."""
+    if not narrowed:
+        return query, views
     tree = with_events(
         tree_of(connection, query),
         {view.name.removeprefix(payload.WIDE): view.name for view in narrowed},
     )
-    rewritten = payload.text_of(connection, tree) if narrowed else None
+    rewritten = payload.text_of(connection, tree)
     return (rewritten, [*views, *narrowed]) if rewritten else (query, views)

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.damaged
 FLIPS = {"segments": 240, "wal": 240, "manifests": 200, "move": 120, "ids": 80}
 FLIPS = {kind: share(count, 20) for kind, count in FLIPS.items()}
 EACH = share(180, 20)
-KINDS = "segments wal manifests move ids lakelog.json hint packed tags condemned verified".split()
+KINDS = """segments wal manifests move ids lakelog.json hint packed tags condemned verified
+    words""".split()
 SPREAD = 3
 
 

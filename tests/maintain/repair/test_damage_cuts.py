@@ -19,7 +19,7 @@ from tests.support.damage import Rows
 from tests.support.effort import IS_WHOLE
 
 pytestmark = pytest.mark.damaged
-SILENT = {"hint", "condemned", "verified", "tags", "wal"}
+SILENT = {"hint", "condemned", "verified", "tags", "wal", "words"}
 """Kinds of file that may be gone without a trace (FORMAT.md, F14.4)."""
 
 
