@@ -19,7 +19,7 @@ from lakelog.cli.render.terminal import confirm
 from lakelog.deploy import Deployment, Kubectl
 from lakelog.lake import Lake
 from lakelog.render.formats import of_records
-from lakelog.rollback.revisions import live_states, return_to
+from lakelog.rollback import live_states
 from lakelog.store import bootstrap
 
 _COLUMNS = ("revision", "current", "created", "ready", "images", "state", "cause", "hash")
@@ -180,7 +180,7 @@ def rollback(
         raise click.ClickException("nothing was changed")
     # Asked first, then opened: nobody else waits for the lake while a person thinks.
     with _lake(app) as lake:
-        return_to(lake, cluster, name, earlier, why=why, seconds=timeout)
+        deployments.return_to(lake, cluster, name, earlier, why=why, seconds=timeout)
     app.say(f"deployment {name} has revision {earlier.number} again: {images}")
     if state := _live_states(app, name, namespace).get(earlier.hash):
         app.say(f"the newest state that was saved in it is {cell(state)}")

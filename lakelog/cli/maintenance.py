@@ -30,7 +30,7 @@ from lakelog.maintain.repair.repair import repair as repair_store
 from lakelog.maintain.repair.verify import Problem, Report, open_for_check, verify_snapshot
 from lakelog.maintain.repair.verify import verify as verify_store
 from lakelog.maintain.retention import RetentionResult
-from lakelog.proofs.keys import load_public
+from lakelog.proofs import PublicKey
 from lakelog.render.values import clock, micros
 from lakelog.segments import connection
 from lakelog.settings import span_us
@@ -73,7 +73,7 @@ def verify(
         raise click.UsageError("--repair takes the whole lake, no REF and no --signed-by")
     if signed_in and not signed_by:
         raise click.UsageError("--signed-in goes with --signed-by KEY")
-    public = [load_public(key_text) for key_text in signed_by]
+    public = [PublicKey.load(key_text) for key_text in signed_by]
     store, opening_problem = open_for_check(app.path)
     report = verify_with_progress(app, store, opening_problem, ref)
     if public:

@@ -18,7 +18,7 @@ from lakelog.compat import container_snapshots as snapshots
 from lakelog.compat.container_snapshots import ContainerSnapshot
 from lakelog.deploy import ENGINES, Engine
 from lakelog.maintain.repair.checker import Problem, Report
-from lakelog.proofs.keys import load_public
+from lakelog.proofs import PublicKey
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros, second
 from lakelog.state.restore import is_enabled, require_enabled
@@ -131,7 +131,7 @@ def verify_snapshot(
 
     Exits with 3 if a byte differs, or a signature that was asked for is missing.
     """
-    public = [load_public(key_text) for key_text in signed_by]
+    public = [PublicKey.load(key_text) for key_text in signed_by]
     with app.open() as lake:
         entry = snapshots.find_snapshot(lake, id)
         damage = tuple(Problem(*problem) for problem in snapshots.verify_snapshot(lake, entry))

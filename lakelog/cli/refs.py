@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lakelog import lake as lakes
+from lakelog import proofs
 from lakelog.cli import signatures
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.history import snapshot_record
@@ -16,7 +17,6 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import Count, FullName
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, InUse
-from lakelog.proofs import keys, signing
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros, second
 from lakelog.store.history import SHORT, delete_branch, delete_tag
@@ -68,7 +68,7 @@ def tag(
     if key and (name is None or listing or delete):
         raise click.UsageError("--sign signs a tag that is made: give its name")
     # Before the tag: a wrong key must not leave one without its signature.
-    private = keys.load_private(key) if key else None
+    private = proofs.PrivateKey.load(key) if key else None
     with app.open() as lake:
         if name is None or listing:
             tags = lake.store.refs.tags()
@@ -82,7 +82,7 @@ def tag(
             new_tag = lake.tag(name, ref, message)
             app.say(f"tag {name} names {new_tag.snapshot[:SHORT]}")
             if private:
-                signatures.sign_target(app, lake, signing.Target(name, new_tag.snapshot), private)
+                signatures.sign_target(app, lake, proofs.Target(name, new_tag.snapshot), private)
             if target.format != "table" or target.path:
                 emit_record(_tag_record(new_tag), target, lambda: f"{new_tag.snapshot}\n")
 

@@ -14,9 +14,8 @@ from lakelog.cli.render.terminal import confirm, many, width
 from lakelog.errors import StateRefused
 from lakelog.lake import Lake
 from lakelog.render.formats import of_records
+from lakelog.rollback import PARTS, Preflight
 from lakelog.rollback import rollback as rollbacks
-from lakelog.rollback.preflight import PARTS, Preflight
-from lakelog.rollback.rollback import RolledBack
 from lakelog.state.restore import is_enabled
 
 _COLUMNS = ("part", "name", "now", "then", "problem")
@@ -25,7 +24,7 @@ _TIMEOUT = option(
     "--timeout SECONDS",
     "How long to wait for the pods of a deployment.",
     type=click.IntRange(min=1),
-    shown=rollbacks.SECONDS,
+    shown=300,
 )
 
 
@@ -238,7 +237,9 @@ def _cut(line: str, width: int) -> str:
     return line if len(line) <= width else f"{line[: width - 1]}…" if width else ""
 
 
-def _report_move(app: App, result: RolledBack, target: OutputTarget, message: str) -> None:
+def _report_move(
+    app: App, result: rollbacks.RolledBack, target: OutputTarget, message: str
+) -> None:
     """Say where a branch is now; for programs, the state itself is the result."""
     for note in result.notes:
         app.say(cell(note), fg="yellow")

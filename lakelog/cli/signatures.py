@@ -9,7 +9,7 @@ from collections.abc import Collection
 import click
 import orjson
 
-from lakelog import export
+from lakelog import export, proofs
 from lakelog import lake as lakes
 from lakelog.cli.app import App, complete_ref, state_option, verb
 from lakelog.cli.options import argument, option
@@ -17,8 +17,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, NotProven, UnknownRef
 from lakelog.maintain.repair.checker import Problem, Report
-from lakelog.proofs import keys, proof, signing, snapshot_tree
-from lakelog.proofs.envelope import Statement
+from lakelog.proofs import Statement
 from lakelog.render.values import clock, micros
 from lakelog.settings import span_us
 from lakelog.store.bootstrap import Store
@@ -47,8 +46,12 @@ def key(
     """
     if action == "show" and comment:
         raise click.UsageError("--comment is for `lakelog key generate`")
-    public = keys.generate(file, comment) if action == "generate" else keys.load_public(file)
-    key_kind = "private" if keys.is_private(file) else "public"
+    public = (
+        proofs.PrivateKey.generate(file, comment)
+        if action == "generate"
+        else proofs.PublicKey.load(file)
+    )
+    key_kind = "private" if proofs.PrivateKey.is_in(file) else "public"
     record = {"id": public.id, "kind": key_kind, "comment": public.comment, "public": public.pem}
     line = f"key {public.id}{f' ({public.comment})' if public.comment else ''}\n"
     if action == "generate":
@@ -72,12 +75,12 @@ def sign(
     The signature covers the lake, the tag, the state and the root of a Merkle tree over its events.
     `lakelog tag NAME --sign KEY` does both at once. A key that signs again replaces its signature.
     """
-    private = keys.load_private(key)
+    private = proofs.PrivateKey.load(key)
     span = span_us(expires) if expires else None
     with app.open() as lake:
         if ref == lake.branch_name:
             lake.settle()  # who signs a branch signs all that was appended to it
-        signed_target = signing.target(lake.store, lake.branch_name, ref)
+        signed_target = proofs.Target.of(lake.store, lake.branch_name, ref)
         statement = sign_target(app, lake, signed_target, private, span)
     if target.format != "table" or target.path:
         emit_record(_statement_record(statement), target, lambda: f"{statement.root}\n")
@@ -107,16 +110,16 @@ def prove(
     """
     if (id is None) == (seq is None):
         raise click.UsageError("give the id of an event, or --seq")
-    accepted = [keys.load_public(signed_by)] if signed_by else []
+    accepted = [proofs.PublicKey.load(signed_by)] if signed_by else []
     with app.open() as lake:
         store = lake.store
         # A proof is worth what its state is signed with, and the newest state seldom is signed.
         if ref is None:
-            signed_target = signing.last_signed(store)
+            signed_target = proofs.Target.last_signed(store)
         else:
-            signed_target = signing.target(store, lake.branch_name, ref)
+            signed_target = proofs.Target.of(store, lake.branch_name, ref)
         number = seq if id is None else _seq_of(store, signed_target, id, source)
-        data = proof.prove(store, signed_target, number or 0, accepted)
+        data = proofs.prove(store, signed_target, number or 0, accepted)
     if output is None:
         sys.stdout.buffer.write(data)
         return
@@ -140,14 +143,14 @@ def check_proof(
 
     Prints the event and what was signed. Exits with 3 if the proof does not show what it claims.
     """
-    public = [keys.load_public(key_text) for key_text in signed_by]
+    public = [proofs.PublicKey.load(key_text) for key_text in signed_by]
     try:
         # A file without end is refused before it fills the memory.
         with click.open_file(path, "rb") as file:
             data = file.read(_PROOF_MAX + 1)
         if len(data) > _PROOF_MAX:
             raise NotProven("it is too long for a proof")
-        proven = proof.check(data, public)
+        proven = proofs.check_proof(data, public)
     except NotProven as error:
         raise NotProven(f"{path}: {error}") from None
     claim = proven.signed.statement
@@ -164,13 +167,13 @@ def check_proof(
 def sign_target(
     app: App,
     lake: lakes.Lake,
-    signed_target: signing.Target,
-    private: keys.PrivateKey,
+    signed_target: proofs.Target,
+    private: proofs.PrivateKey,
     expires_in: int | None = None,
 ) -> Statement:
     """Sign a tag or a state with progress, and say so."""
     with app.progress("hashing", "events") as progress:
-        claim = signing.sign(
+        claim = proofs.sign(
             lake.store, lake.branch_name, signed_target, private, expires_in, progress
         )
     app.say(
@@ -184,21 +187,18 @@ def with_signatures(
     store: Store,
     report: Report,
     ref: str | None,
-    accepted: list[keys.PublicKey],
+    accepted: list[proofs.PublicKey],
     lakes: Collection[str],
 ) -> Report:
     """Return a report with the problems of signatures: of what a ref names, or of all tags and
     branches. They are made here or in one of `lakes`."""
     with app.progress("hashing", "events") as progress:
         try:
-            if ref is None:
-                faults = signing.check_tags(store, accepted, progress, lakes)
-                faults += signing.check_branches(store, accepted, progress, lakes)
-            else:
-                signed_target = signing.target(store, app.branch, ref)
-                faults = signing.check(store, signed_target, accepted, progress, lakes=lakes)
-                if ref in store.refs.branches() and not signed_target.tag:
-                    faults += signing.check_pending(store, ref)
+            faults = (
+                proofs.check_lake(store, accepted, progress, lakes)
+                if ref is None
+                else proofs.check_ref(store, app.branch, ref, accepted, progress, lakes)
+            )
         # Damage was named by verify, but what cannot be read has no signature, either.
         except Damaged as error:
             faults = [(error.path, error.reason)]
@@ -207,9 +207,9 @@ def with_signatures(
     return dataclasses.replace(report, problems=(*report.problems, *added))
 
 
-def _seq_of(store: Store, signed_target: signing.Target, id: str, source: str | None) -> int:
+def _seq_of(store: Store, signed_target: proofs.Target, id: str, source: str | None) -> int:
     """Return the seq of the event with an id. Raises UnknownRef, and UsageError for several."""
-    matches = snapshot_tree.find(store, signed_target.snapshot, id, source)
+    matches = proofs.find_events(store, signed_target.snapshot, id, source)
     if not matches:
         source_note = "" if source is None else f" of source {source!r}"
         raise UnknownRef(f"{signed_target} has no event with id {id!r}{source_note}")
@@ -226,7 +226,7 @@ def _statement_record(claim: Statement) -> dict[str, object]:
     return dataclasses.asdict(claim) | {"time": micros(claim.time), "expires": expires}
 
 
-def _proven_line(proven: proof.Proven) -> str:
+def _proven_line(proven: proofs.Proven) -> str:
     claim, key = proven.signed.statement, proven.signed.key
     name = f"tag {claim.tag}, snapshot" if claim.tag else "snapshot"
     times = {

@@ -13,7 +13,7 @@ from lakelog.runtime.lazy import lazy_face
 if TYPE_CHECKING:
     from lakelog.deploy.container import ENGINES, Container, Engine, read_container
     from lakelog.deploy.deployment import KINDS, Deployment, render, running_in
-    from lakelog.deploy.kubectl import Kubectl, Revision
+    from lakelog.deploy.kubectl import Kubectl, Revision, return_to
 
 __all__ = [
     "ENGINES",
@@ -25,6 +25,7 @@ __all__ = [
     "Revision",
     "read_container",
     "render",
+    "return_to",
     "running_in",
 ]
 
@@ -33,6 +34,6 @@ __getattr__ = lazy_face(
     {
         "container": "Container ENGINES Engine read_container",
         "deployment": "Deployment KINDS render running_in",
-        "kubectl": "Kubectl Revision",
+        "kubectl": "Kubectl Revision return_to",
     },
 )

@@ -14,6 +14,9 @@ import orjson
 
 from lakelog.deploy import program
 from lakelog.errors import DeploymentFailed, MissingPackage
+from lakelog.lake import Lake
+from lakelog.store import policy
+from lakelog.store.publish import note, with_reason
 
 _REVISION = "deployment.kubernetes.io/revision"
 _CAUSE = "kubernetes.io/change-cause"
@@ -150,3 +153,23 @@ def _annotation(thing: dict[str, Any], name: str) -> str:
 def _owner(thing: dict[str, Any]) -> str:
     owners = thing["metadata"].get("ownerReferences", [])
     return next((owner["uid"] for owner in owners if owner.get("controller")), "")
+
+
+def return_to(
+    lake: Lake | None,
+    cluster: Kubectl,
+    name: str,
+    revision: Revision,
+    *,
+    why: str = "",
+    seconds: int = 300,
+) -> None:
+    """Let a deployment have a revision again, and wait for its pods. The log of the lake, if there
+    is one, says so, and `why`. Raises NotAllowed, DeploymentFailed."""
+    if lake is not None:
+        policy.require(lake.store.paths, "deploy")
+    cluster.begin_undo(name, revision)
+    if lake is not None:
+        message = f"{name} to revision {revision.number} ({revision.hash})"
+        note(lake.store, lake.branch_name, "deploy", with_reason(message, why))
+    cluster.wait(name, seconds)

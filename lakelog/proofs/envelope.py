@@ -43,6 +43,11 @@ class Statement:
     time: int
     expires: int | None = None
 
+    @staticmethod
+    def unverified(envelope: Any) -> Statement:
+        """Return the statement in an envelope without checking who signed it. Raises NotProven."""
+        return _from_json(_open(envelope)[0])
+
 
 @dataclass(frozen=True)
 class Signed:
@@ -77,11 +82,6 @@ def open_signed(envelope: Any, keys: Sequence[PublicKey]) -> Signed:
     if valid is None:
         raise NotProven("the signature does not match the statement")
     return Signed(_from_json(payload), valid)
-
-
-def unverified(envelope: Any) -> Statement:
-    """Return the statement in an envelope without checking who signed it. Raises NotProven."""
-    return _from_json(_open(envelope)[0])
 
 
 def authenticated(payload_type: str, payload: bytes) -> bytes:

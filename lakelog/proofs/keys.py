@@ -60,6 +60,26 @@ class PublicKey:
             return False
         return True
 
+    @staticmethod
+    def load(encoded: str) -> PublicKey:
+        """Read a public key: the name of a PEM file, of a private key too, or the 32 bytes of a key
+        in base64. Raises InvalidKey, MissingPackage, OSError."""
+        if not os.path.exists(encoded) and (raw := _from_base64(encoded)) is not None:
+            return PublicKey(raw)
+        ed25519 = _ed25519()
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+        data = _read(encoded)
+        if b"PRIVATE KEY" in data:
+            return PrivateKey.load(encoded).public
+        try:
+            key: Any = load_pem_public_key(data)
+        except Exception:  # whatever the library says of what is no key
+            raise InvalidKey(f"{encoded} is no public key in PEM: give FILE.pub") from None
+        if not isinstance(key, ed25519.Ed25519PublicKey):
+            raise InvalidKey(f"{encoded} is no Ed25519 key: see `lakelog key generate`")
+        return PublicKey(key.public_bytes_raw(), _comment(data))
+
 
 @dataclass(frozen=True)
 class PrivateKey:
@@ -72,69 +92,49 @@ class PrivateKey:
         """Return the 64 bytes of a signature."""
         return self._key.sign(data)
 
+    @staticmethod
+    def generate(path: str, comment: str = "") -> PublicKey:
+        """Write a new private key to a file of mode 0600, and its public key to FILE.pub.
 
-def generate(path: str, comment: str = "") -> PublicKey:
-    """Write a new private key to a file of mode 0600, and its public key to FILE.pub.
+        Raises AlreadyExists where either is there, InvalidKey in a lake, MissingPackage, OSError.
+        """
+        key = _ed25519().Ed25519PrivateKey.generate()
+        _refuse_in_lake(path)
+        public = PublicKey(key.public_key().public_bytes_raw(), " ".join(comment.split()))
+        for name in (path, f"{path}.pub"):
+            if os.path.lexists(name):
+                raise AlreadyExists(f"{name} exists: choose another file, keys are not overwritten")
+        head = f"{_COMMENT}{public.comment}\n" if public.comment else ""
+        _create(path, head.encode() + _private_pem(key), 0o600)
+        _create(f"{path}.pub", public.pem.encode(), 0o644)
+        return public
 
-    Raises AlreadyExists where either is there, InvalidKey in a lake, MissingPackage, OSError.
-    """
-    key = _ed25519().Ed25519PrivateKey.generate()
-    _refuse_in_lake(path)
-    public = PublicKey(key.public_key().public_bytes_raw(), " ".join(comment.split()))
-    for name in (path, f"{path}.pub"):
-        if os.path.lexists(name):
-            raise AlreadyExists(f"{name} exists: choose another file, keys are not overwritten")
-    head = f"{_COMMENT}{public.comment}\n" if public.comment else ""
-    _create(path, head.encode() + _private_pem(key), 0o600)
-    _create(f"{path}.pub", public.pem.encode(), 0o644)
-    return public
+    @staticmethod
+    def load(path: str) -> PrivateKey:
+        """Read a private key. Raises InvalidKey, MissingPackage, OSError."""
+        ed25519 = _ed25519()
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+        data = _read(path)
+        if b"PRIVATE KEY" not in data:
+            raise InvalidKey(f"{path} is no private key in PEM: see `lakelog key generate`")
+        mode = os.stat(path).st_mode
+        if mode & _OTHERS:
+            raise InvalidKey(f"{path}: other users may read this private key: run chmod 600 on it")
+        try:
+            key: Any = load_pem_private_key(data, None)
+        except TypeError:
+            raise InvalidKey(f"{path}: the key has a passphrase: give one without") from None
+        except Exception:  # whatever the library says of what is no key
+            raise InvalidKey(f"{path} is damaged: its private key cannot be read") from None
+        if not isinstance(key, ed25519.Ed25519PrivateKey):
+            raise InvalidKey(f"{path} is no Ed25519 key: see `lakelog key generate`")
+        return PrivateKey(PublicKey(key.public_key().public_bytes_raw(), _comment(data)), key)
 
-def load_private(path: str) -> PrivateKey:
-    """Read a private key. Raises InvalidKey, MissingPackage, OSError."""
-    ed25519 = _ed25519()
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    data = _read(path)
-    if b"PRIVATE KEY" not in data:
-        raise InvalidKey(f"{path} is no private key in PEM: see `lakelog key generate`")
-    mode = os.stat(path).st_mode
-    if mode & _OTHERS:
-        raise InvalidKey(f"{path}: other users may read this private key: run chmod 600 on it")
-    try:
-        key: Any = load_pem_private_key(data, None)
-    except TypeError:
-        raise InvalidKey(f"{path}: the key has a passphrase: give one without") from None
-    except Exception:  # whatever the library says of what is no key
-        raise InvalidKey(f"{path} is damaged: its private key cannot be read") from None
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise InvalidKey(f"{path} is no Ed25519 key: see `lakelog key generate`")
-    return PrivateKey(PublicKey(key.public_key().public_bytes_raw(), _comment(data)), key)
-
-
-def load_public(encoded: str) -> PublicKey:
-    """Read a public key: the name of a PEM file, of a private key too, or the 32 bytes of a key
-    in base64. Raises InvalidKey, MissingPackage, OSError."""
-    if not os.path.exists(encoded) and (raw := _from_base64(encoded)) is not None:
-        return PublicKey(raw)
-    ed25519 = _ed25519()
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    data = _read(encoded)
-    if b"PRIVATE KEY" in data:
-        return load_private(encoded).public
-    try:
-        key: Any = load_pem_public_key(data)
-    except Exception:  # whatever the library says of what is no key
-        raise InvalidKey(f"{encoded} is no public key in PEM: give FILE.pub") from None
-    if not isinstance(key, ed25519.Ed25519PublicKey):
-        raise InvalidKey(f"{encoded} is no Ed25519 key: see `lakelog key generate`")
-    return PublicKey(key.public_bytes_raw(), _comment(data))
-
-
-def is_private(path: str) -> bool:
-    """Whether a file holds a private key. Raises InvalidKey, OSError."""
-    return b"PRIVATE KEY" in _read(path)
+    @staticmethod
+    def is_in(path: str) -> bool:
+        """Whether a file holds a private key. Raises InvalidKey, OSError."""
+        return b"PRIVATE KEY" in _read(path)
 
 
 def _ed25519() -> Any:

@@ -62,7 +62,7 @@ def prove(store: Store, target: Target, seq: int, keys: Sequence[PublicKey] = ()
     )
 
 
-def check(data: bytes, keys: Sequence[PublicKey]) -> Proven:
+def check_proof(data: bytes, keys: Sequence[PublicKey]) -> Proven:
     """Return what a proof shows, with nothing but the keys. Raises NotProven."""
     try:
         body = document.decode(data)

@@ -34,15 +34,26 @@ class Target:
     def __str__(self) -> str:
         return f"tag {self.tag}" if self.tag else f"snapshot {self.snapshot[:12]}"
 
+    @staticmethod
+    def of(store: Store, branch: str, ref: str) -> Target:
+        """Return what a ref names. Raises UnknownRef, InvalidName, Damaged."""
+        digest = resolve(store, branch, ref)
+        try:
+            encode_name(ref)
+        except ValueError:  # an id, a time or a move: no tag can have such a name
+            return Target("", digest)
+        return Target(ref if disk.exists(store.paths.tag(ref)) else "", digest)
 
-def target(store: Store, branch: str, ref: str) -> Target:
-    """Return what a ref names. Raises UnknownRef, InvalidName, Damaged."""
-    digest = resolve(store, branch, ref)
-    try:
-        encode_name(ref)
-    except ValueError:  # an id, a time or a move: no tag can have such a name
-        return Target("", digest)
-    return Target(ref if disk.exists(store.paths.tag(ref)) else "", digest)
+    @staticmethod
+    def last_signed(store: Store) -> Target:
+        """Return what was signed last. Raises UnknownRef where nothing is, Damaged, NotProven."""
+        candidates = []
+        for file in signatures.listing(store.paths):
+            statement = envelope.Statement.unverified(signatures.read(file.path))
+            candidates.append((statement.time, file.path, Target(file.tag, statement.snapshot)))
+        if not candidates:
+            raise UnknownRef("nothing in this lake is signed: see `lakelog sign --help`")
+        return max(candidates, key=lambda each: each[:2])[2]
 
 
 def sign(
@@ -263,7 +274,7 @@ def newest(
         body = signatures.read(file.path)
         ids = {key.id[: len(file.key)] for key in keys}
         if not keys or file.key in ids:
-            statement = envelope.unverified(body)
+            statement = envelope.Statement.unverified(body)
             if reason := next(_faults(file, subject, statement), None):
                 raise NotProven(f"{file.path}: {reason}")
             candidates.append((statement.time, file.path, body, statement))
@@ -272,12 +283,29 @@ def newest(
     return max(candidates, key=lambda each: each[:2])[2:]
 
 
-def last_signed(store: Store) -> Target:
-    """Return what was signed last. Raises UnknownRef where nothing is, Damaged, NotProven."""
-    candidates = []
-    for file in signatures.listing(store.paths):
-        statement = envelope.unverified(signatures.read(file.path))
-        candidates.append((statement.time, file.path, Target(file.tag, statement.snapshot)))
-    if not candidates:
-        raise UnknownRef("nothing in this lake is signed: see `lakelog sign --help`")
-    return max(candidates, key=lambda each: each[:2])[2]
+def check_ref(
+    store: Store,
+    branch: str,
+    ref: str,
+    keys: Sequence[PublicKey],
+    progress: ProgressCallback | None = None,
+    lakes: Collection[str] = (),
+) -> list[tuple[str, str]]:
+    """Return what `check` finds of that which a ref names, and what no signature covers of the
+    WALs of a branch. Raises UnknownRef, InvalidName, Damaged."""
+    subject = Target.of(store, branch, ref)
+    faults = check(store, subject, keys, progress, lakes=lakes)
+    if ref in store.refs.branches() and not subject.tag:
+        faults += check_pending(store, ref)
+    return faults
+
+
+def check_lake(
+    store: Store,
+    keys: Sequence[PublicKey],
+    progress: ProgressCallback | None = None,
+    lakes: Collection[str] = (),
+) -> list[tuple[str, str]]:
+    """Return what is found of all tags and branches. Raises Damaged."""
+    faults = check_tags(store, keys, progress, lakes)
+    return faults + check_branches(store, keys, progress, lakes)

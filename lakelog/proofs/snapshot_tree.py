@@ -84,7 +84,9 @@ def path_of(store: Store, digest: str, seq: int, lake: str = "") -> tuple[Event,
     raise UnknownRef(f"the state {digest[:12]} has no event with seq {seq}")
 
 
-def find(store: Store, digest: str, id: str, source: str | None) -> list[tuple[int, str | None]]:
+def find_events(
+    store: Store, digest: str, id: str, source: str | None
+) -> list[tuple[int, str | None]]:
     """Return (seq, source) of the events of a state with an id, of one source if that is given.
     Raises Damaged."""
     filters = bloom.Filters(store.paths)

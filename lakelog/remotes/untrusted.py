@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import zstandard
 
+from lakelog import proofs
 from lakelog.chunks import state_files
 from lakelog.errors import LakelogError, NotProven
-from lakelog.runtime.lazy import Lazy
 from lakelog.store import document, signatures
 from lakelog.store.entry import SegmentEntry, parse
 from lakelog.store.manifest import of_json
@@ -24,10 +24,7 @@ from lakelog.store.paths import CHUNK, FORMAT, INDEX
 from lakelog.store.ref import Move, Tag, open_ref
 
 if TYPE_CHECKING:
-    from lakelog.proofs import envelope
-    from lakelog.proofs.envelope import Statement
-else:
-    envelope = Lazy("lakelog.proofs.envelope")
+    from lakelog.proofs import Statement
 
 TEXT_MAX = 32 << 20
 """Bytes of the JSON of a manifest or page at most."""
@@ -146,7 +143,7 @@ def signature(data: bytes) -> Statement:
     body = _document(data, "a signature is malformed")
     _require(body.keys() == signatures.MEMBERS, "a signature is another document")
     try:
-        return envelope.unverified(body)
+        return proofs.Statement.unverified(body)
     except NotProven as error:
         raise NotBelieved(f"a signature is malformed: {error}") from None
 

@@ -101,9 +101,11 @@ class Preflight:
             )
             raise RollbackRefused(f"{problems[0]}{ending}; nothing was changed")
 
-    def add(self, part: str, name: str, now: str, then: str, problem: str = "") -> None:
+    def add(
+        self, part: str, name: str, present_text: str, after_text: str, problem: str = ""
+    ) -> None:
         """Add a finding."""
-        self.findings.append(Finding(part, name, now, then, problem))
+        self.findings.append(Finding(part, name, present_text, after_text, problem))
 
 
 def examine(

@@ -6,11 +6,8 @@ saved has it, so each revision is shown with the newest state that was saved in 
 
 from __future__ import annotations
 
-from lakelog.deploy import Kubectl, Revision
 from lakelog.lake import Lake
 from lakelog.state.listing import SavedState, list_states
-from lakelog.store import policy
-from lakelog.store.publish import note, with_reason
 
 
 def live_states(lake: Lake, name: str, namespace: str) -> dict[str, SavedState]:
@@ -23,23 +20,3 @@ def live_states(lake: Lake, name: str, namespace: str) -> dict[str, SavedState]:
             if (ran.get("name"), ran.get("namespace", "default")) == (name, namespace):
                 live.setdefault(ran.get("hash", ""), state)
     return live
-
-
-def return_to(
-    lake: Lake | None,
-    cluster: Kubectl,
-    name: str,
-    revision: Revision,
-    *,
-    why: str = "",
-    seconds: int = 300,
-) -> None:
-    """Let a deployment have a revision again, and wait for its pods. The log of the lake, if there
-    is one, says so, and `why`. Raises NotAllowed, DeploymentFailed."""
-    if lake is not None:
-        policy.require(lake.store.paths, "deploy")
-    cluster.begin_undo(name, revision)
-    if lake is not None:
-        message = f"{name} to revision {revision.number} ({revision.hash})"
-        note(lake.store, lake.branch_name, "deploy", with_reason(message, why))
-    cluster.wait(name, seconds)

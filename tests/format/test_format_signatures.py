@@ -25,8 +25,8 @@ from tests.support.lakes import events
 @pytest.fixture
 def key(tmp_path: Path) -> PrivateKey:
     """A key outside the lakes."""
-    keys.generate(str(tmp_path / "key"))
-    return keys.load_private(str(tmp_path / "key"))
+    keys.PrivateKey.generate(str(tmp_path / "key"))
+    return keys.PrivateKey.load(str(tmp_path / "key"))
 
 
 def sign(lake: lakelog.Lake, key: PrivateKey, name: str) -> Target:

@@ -36,15 +36,15 @@ def sign(lake: lakelog.Lake, key: PrivateKey, name: str) -> Target:
 @pytest.fixture
 def key(tmp_path: Path) -> PrivateKey:
     """The key that is accepted."""
-    keys.generate(str(tmp_path / "key"))
-    return keys.load_private(str(tmp_path / "key"))
+    keys.PrivateKey.generate(str(tmp_path / "key"))
+    return keys.PrivateKey.load(str(tmp_path / "key"))
 
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> PrivateKey:
     """A key that is not."""
-    keys.generate(str(tmp_path / "stranger"))
-    return keys.load_private(str(tmp_path / "stranger"))
+    keys.PrivateKey.generate(str(tmp_path / "stranger"))
+    return keys.PrivateKey.load(str(tmp_path / "stranger"))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def lake(make_lake: MakeLake) -> lakelog.Lake:
 def agree(data: bytes, key: PrivateKey) -> bool:
     """Whether a proof holds; both checkers have to say the same."""
     try:
-        event = proof.check(data, [key.public]).event
+        event = proof.check_proof(data, [key.public]).event
     except NotProven:
         with pytest.raises(proof_checker.Refused):
             proof_checker.check(data, key.public.pem.encode())
@@ -240,9 +240,9 @@ def test_an_unsigned_state_has_no_proof(lake: lakelog.Lake, key: PrivateKey) -> 
     with pytest.raises(UnknownRef, match="lakelog sign v1"):
         proof.prove(lake.store, what, 0)
     with pytest.raises(UnknownRef, match="nothing in this lake is signed"):
-        signing.last_signed(lake.store)
+        signing.Target.last_signed(lake.store)
     signing.sign(lake.store, "main", what, key)
-    assert signing.last_signed(lake.store) == what
+    assert signing.Target.last_signed(lake.store) == what
     other = keys.PublicKey(bytes(32))
     with pytest.raises(UnknownRef, match="has no signature"):
         proof.prove(lake.store, what, 0, [other])
@@ -269,4 +269,4 @@ def test_an_expired_proof_is_refused(
     expires = said.expires or 0
     monkeypatch.setattr(disk, "now_us", lambda: expires + 1)
     with pytest.raises(NotProven, match="expired"):
-        proof.check(data, [key.public])
+        proof.check_proof(data, [key.public])

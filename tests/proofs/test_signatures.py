@@ -29,15 +29,15 @@ from tests.support.lakes import events
 @pytest.fixture
 def key(tmp_path: Path) -> PrivateKey:
     """A key of the tests."""
-    keys.generate(str(tmp_path / "key"), "of the tests")
-    return keys.load_private(str(tmp_path / "key"))
+    keys.PrivateKey.generate(str(tmp_path / "key"), "of the tests")
+    return keys.PrivateKey.load(str(tmp_path / "key"))
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> PrivateKey:
     """Another one."""
-    keys.generate(str(tmp_path / "other"))
-    return keys.load_private(str(tmp_path / "other"))
+    keys.PrivateKey.generate(str(tmp_path / "other"))
+    return keys.PrivateKey.load(str(tmp_path / "other"))
 
 
 def signed(lake: lakelog.Lake, key: PrivateKey, name: str = "v1") -> Target:
@@ -59,7 +59,7 @@ def signature_path(lake: lakelog.Lake, what: Target) -> Path:
 
 def resign(lake: lakelog.Lake, what: Target, key: PrivateKey, **changed: Any) -> None:
     """Replace a signature by a valid one of another statement."""
-    said = envelope.unverified(signatures.read(str(signature_path(lake, what))))
+    said = envelope.Statement.unverified(signatures.read(str(signature_path(lake, what))))
     said = envelope.Statement(**(vars(said) | changed))
     body = envelope.sign(said, key)
     signatures.write(lake.store.paths, what.tag, what.snapshot, key.public.id, body)
@@ -68,14 +68,14 @@ def resign(lake: lakelog.Lake, what: Target, key: PrivateKey, **changed: Any) ->
 def test_keys_are_private_and_readable(tmp_path: Path) -> None:
     """The private key has mode 0600, both have the comment, neither is overwritten."""
     path = str(tmp_path / "key")
-    public = keys.generate(path, "a comment\nof two lines")
+    public = keys.PrivateKey.generate(path, "a comment\nof two lines")
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     assert public.comment == "a comment of two lines"
     raw = base64.b64encode(public.raw).decode()
-    assert keys.load_public(f"{path}.pub") == keys.load_public(path) == public
-    assert keys.load_public(raw).id == public.id
+    assert keys.PublicKey.load(f"{path}.pub") == keys.PublicKey.load(path) == public
+    assert keys.PublicKey.load(raw).id == public.id
     with pytest.raises(AlreadyExists, match="not overwritten"):
-        keys.generate(path)
+        keys.PrivateKey.generate(path)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ def test_keys_are_private_and_readable(tmp_path: Path) -> None:
 def test_what_is_no_private_key_is_refused(tmp_path: Path, change: Any, words: str) -> None:
     """In one line, whatever is in the file."""
     path = tmp_path / "key"
-    keys.generate(str(path))
+    keys.PrivateKey.generate(str(path))
     change(path)
     with pytest.raises(InvalidKey, match=words) as error:
-        keys.load_private(str(path))
+        keys.PrivateKey.load(str(path))
     assert "\n" not in str(error.value)
 
 
@@ -103,7 +103,7 @@ def test_a_key_is_not_made_in_a_lake(make_lake: MakeLake) -> None:
     """A copy of the lake would have it."""
     lake = make_lake()
     with pytest.raises(InvalidKey, match="in the lake"):
-        keys.generate(f"{lake.path}/refs/key")
+        keys.PrivateKey.generate(f"{lake.path}/refs/key")
     assert not os.path.exists(f"{lake.path}/refs/key")
 
 

@@ -150,11 +150,11 @@ class TestOci(RemoteSuite, RemoteVolumeSuite):
         self, path: str, url: str, home: Path
     ) -> None:
         need_module("cryptography")
-        keys.generate(str(home / "key"))
+        keys.PrivateKey.generate(str(home / "key"))
         with opened(path) as lake:
             for ref in ("v1", "main"):
-                what = signing.target(lake.store, "main", ref)
-                signing.sign(lake.store, "main", what, keys.load_private(str(home / "key")))
+                what = signing.Target.of(lake.store, "main", ref)
+                signing.sign(lake.store, "main", what, keys.PrivateKey.load(str(home / "key")))
         push(path)
         push(path, "v1")
         repository = Repository(url)

@@ -422,33 +422,35 @@ class RemoteSuite:
     def test_signatures_travel(self, path: str, url: str, home: Path) -> None:
         need_module("cryptography")
         private, public = str(home / "key"), str(home / "key.pub")
-        keys.generate(private)
+        keys.PrivateKey.generate(private)
         with opened(path) as lake:
             store, id = lake.store, lake.store.lake_id
-            head = signing.target(store, "main", lake.settle().move.snapshot)
-            for what in (signing.target(store, "main", "v1"), head):
-                signing.sign(store, "main", what, keys.load_private(private))
+            head = signing.Target.of(store, "main", lake.settle().move.snapshot)
+            for what in (signing.Target.of(store, "main", "v1"), head):
+                signing.sign(store, "main", what, keys.PrivateKey.load(private))
         assert push(path).carried.signatures == 1
         assert push(path, "v1").carried.signatures == 1
         assert push(path, "v1").carried.signatures == 0
-        clone, accepted = cloned(url, home / "clone"), [keys.load_public(public)]
+        clone, accepted = cloned(url, home / "clone"), [keys.PublicKey.load(public)]
         with lakelog.open(clone, create=False) as lake:
             assert signing.check_tags(lake.store, accepted, lakes=[id]) == []
             assert signing.check(lake.store, head, accepted, lakes=[id]) == []
             ((_, reason),) = signing.check_tags(lake.store, accepted)
             assert f"--signed-in {id}" in reason
             (seq, _), *_ = snapshot_tree.find(lake.store, head.snapshot, "first1-3", None)
-            assert proof.check(proof.prove(lake.store, head, seq), accepted).event["seq"] == seq
+            assert (
+                proof.check_proof(proof.prove(lake.store, head, seq), accepted).event["seq"] == seq
+            )
 
     def test_a_renewed_signature_travels_and_a_forged_one_replaces_none(
         self, path: str, url: str, home: Path
     ) -> None:
         need_module("cryptography")
         private = str(home / "key")
-        keys.generate(private)
-        key = keys.load_private(private)
+        keys.PrivateKey.generate(private)
+        key = keys.PrivateKey.load(private)
         with opened(path) as lake:
-            what = signing.target(lake.store, "main", "v1")
+            what = signing.Target.of(lake.store, "main", "v1")
             signing.sign(lake.store, "main", what, key, expires_in=1)
             push(path, "v1")
             clone = cloned(url, home / "clone")
