@@ -7,6 +7,7 @@ views, over exactly the segments that a query can need (segment_choice.py) and t
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lakelog.errors import LakeClosed
@@ -18,6 +19,7 @@ from lakelog.query.sql.table_sql import View
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank, require_before
+from lakelog.search import calls
 from lakelog.segments import connection, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -159,6 +161,15 @@ class LakeTables:
     def row_ranges(self, entries: list[SegmentEntry], query: Query) -> RowRanges:
         """Return the rows of segments that a query can need, where those are not all."""
         return {} if self.hides_tables else self._choice.row_ranges(entries, query)
+
+    def with_short_patterns(self, query: Query, views: list[View]) -> Query:
+        """Return a query whose searches are made for the words that there are: where all are of
+        ASCII, shorter regular expressions tell where one begins and ends."""
+        if not query.has_words or len(views) != 1 or views[0].tail is not None:
+            return query
+        if not all(map(self._choice.is_ascii, views[0].entries)):
+            return query
+        return replace(query, sql=calls.for_ascii(query.sql))
 
     def word_count(self, entry: SegmentEntry, word: str) -> int | None:
         """Return how many events of a segment have a word; None where that is not known."""

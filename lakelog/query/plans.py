@@ -121,6 +121,7 @@ class NeedlePlan:
         views = self._tables.views(selection.names, query, pinned)
         if not query.needles and views[0].row_count > LEAST:
             return None
+        query = self._tables.with_short_patterns(query, views)
         rewritten, views = self._types.over_columns(query.sql, pinned, views, {})
         if not table_sql.can_inline(rewritten, views):
             return None
@@ -146,6 +147,7 @@ class TablePlan:
         """Return the rows."""
         query, pinned = selection.query, selection.pinned
         views = self._tables.views(selection.names, query, pinned)
+        query = self._tables.with_short_patterns(query, views)
         views = self._tops.bounded(query, pinned, views)
         rewritten, views = self._types.over_columns(query.sql, pinned, views, {})
         return self._cursors.stream(rewritten, views)

@@ -67,6 +67,10 @@ class SegmentChoice:
         ranges = ((e.key, self._words.ranges(e.key, e.events, needs)) for e in entries)
         return {key: rows for key, rows in ranges if rows is not None}
 
+    def is_ascii(self, entry: SegmentEntry) -> bool:
+        """Whether the words of a segment are known to be all of ASCII."""
+        return self._words.is_ascii(entry.key, entry.events)
+
     def word_count(self, entry: SegmentEntry, word: str) -> int | None:
         """Return how many events of a segment have a word of ASCII; None where that is not
         known."""

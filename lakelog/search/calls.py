@@ -67,3 +67,11 @@ def counted_word(query: str) -> tuple[str, str] | None:
     if match is None or match[2].rstrip("; \n") != condition.condition(TextMatch("", (match[3],))):
         return None
     return match[1] or "count_star()", match[3]
+
+
+def for_ascii(query: str) -> str:
+    """Return a query whose searches are the same for texts without words of other letters than
+    those of ASCII."""
+    for pattern, short_pattern in condition.EDGES.items():
+        query = query.replace(pattern, short_pattern)
+    return query

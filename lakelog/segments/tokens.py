@@ -31,8 +31,9 @@ SEARCHED = ("message", "type", "category", "source", "subject", "id", "data")
 """The columns that a word without a field is looked for in."""
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 """Scripts that are written without spaces between words."""
-ESCAPE = "\\"
-"""Stands for a payload with escapes among the words of a row, as no word is one."""
+ESCAPE, FOREIGN = "\\", "\x80"
+"""Stand among the words of a row for a payload with escapes, and for words that are not of ASCII:
+no word is one of them."""
 _SPACED = rf"regexp_replace(lower(text), '([{UNSPACED}])', ' \1 ', 'g')"
 _WORDS = rf"regexp_extract_all({_SPACED}, '[\pL\pN\pM]+')"
 _ASCII_WORD = re.compile(r"[0-9a-z]+")
@@ -221,9 +222,17 @@ def _by_engine(
     if size:
         padded[:size] = np.frombuffer(strings.buffers()[2], np.uint8, size, int(offsets[0]))
     places = offsets - offsets[0]
-    starts, ends = places[:-1], places[1:]
     rows = arrays.numbers(found_words["row"]) + start
-    return Words(_hashes(padded, starts, ends), rows, starts, ends, padded)
+    foreign = rows[~arrays.truths(pc.string_is_ascii(strings))]
+    hashes = _hashes(padded, places[:-1], places[1:])
+    nowhere = np.zeros(len(foreign), np.int64)
+    return Words(
+        np.concatenate([hashes, np.full(len(foreign), of_word(FOREIGN), np.uint64)]),
+        np.concatenate([rows, foreign]),
+        np.concatenate([places[:-1], nowhere]),
+        np.concatenate([places[1:], nowhere]),
+        padded,
+    )
 
 
 def _hashes(padded: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -176,6 +176,10 @@ class WordIndexes:
         is_most = either.bit_count() * BLOCK > _MOST * rows
         return None if is_most else tuple(row_ranges(either))
 
+    def is_ascii(self, digest: str, rows: int) -> bool:
+        """Whether the words of a segment are known to be all of ASCII."""
+        return self.blocks(digest, rows, tokens.of_word(tokens.FOREIGN)) == 0
+
     def blocks(self, digest: str, rows: int, need: WordNeed) -> int | None:
         """Return the blocks of a segment that may have rows that a search needs, as bits; None
         where there is no intact index of it."""

@@ -34,7 +34,12 @@ def test_word_indexes(tmp_path: Path) -> None:
     assert len(body) == size
     blocks, counts = statements.word_blocks(body)
     for number, text in enumerate(texts):
-        for word in ("t", "\\", *re.findall(r"[\u6771\u4eac]|[a-z0-9\u00e9]+", text.lower())):
+        for word in (
+            "t",
+            "\\",
+            "\x80",
+            *re.findall(r"[\u6771\u4eac]|[a-z0-9\u00e9]+", text.lower()),
+        ):
             assert blocks(word) >> number // 2_048 & 1
     assert [blocks(word) for word in ("0x", "1x", "2x", "x", "step")] == [1, 2, 4, 0, 0]
     assert sum(blocks(f"no{n}") > 0 for n in range(1000)) < 20
