@@ -94,7 +94,7 @@ ORDER = {
         present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
     "sync": """column_types target databases services known dependence mapping delta row_reader
-        row_writer canonical check status sync plan runner""",
+        row_writer canonical comparison sync_status sync plan runner""",
     "sync/databases": "adbc sql_target sqlite duckdb_file postgres mysql",
     "sync/services": "intent elasticsearch influxdb kafka_sink",
     "recent": "redis_recent newest_entries redis_feed",

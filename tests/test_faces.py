@@ -16,7 +16,7 @@ from tests.support.tree import Sources, nodes, sources
 
 FACES = set(
     """analyze backup cli collect consume deploy export notebook pipeline recent replay
-    train remotes rollback proofs""".split()
+    train remotes rollback proofs sync""".split()
 )
 NAMES_MAX = 12
 

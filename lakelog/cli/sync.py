@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+import lakelog.sync as syncing
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.options import argument, combined, flag, option
@@ -19,12 +20,7 @@ from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import EVERY, stop_at_signals, unit
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros
-from lakelog.sync import check as checking
-from lakelog.sync import sync as syncing
-from lakelog.sync.plan import SyncPlan, public, read_plans
-from lakelog.sync.row_writer import ON_ERROR
-from lakelog.sync.runner import Runner
-from lakelog.sync.sync import SyncResult
+from lakelog.sync import Runner, SyncPlan, SyncResult
 
 _UNIT = """[Unit]
 Description=lakelog syncs to {where}
@@ -81,19 +77,19 @@ _PLAN = combined(
     mode=option(
         "--mode",
         "upsert has `seq` as primary key; append needs no key; replace computes all rows again.",
-        type=click.Choice(syncing.MODES),
+        type=click.Choice(syncing.Syncer.MODES),
         shown="upsert",
     ),
     on_rewind=option(
         "--on-rewind",
         "If events left the lake: remove their rows, or stop.",
-        type=click.Choice(syncing.ON_REWIND),
+        type=click.Choice(syncing.Syncer.ON_REWIND),
         shown="propagate",
     ),
     on_error=option(
         "--on-error",
         "If TARGET refuses a row: stop, or put it into the quarantine.",
-        type=click.Choice(ON_ERROR),
+        type=click.Choice(syncing.Syncer.ON_ERROR),
         shown="stop",
     ),
     every=EVERY,
@@ -158,7 +154,7 @@ def sync(
     if print_unit:
         click.echo(_unit(app, plan, config, metrics), nl=False)
         return
-    plans = [plan] if config is None else read_plans(config)
+    plans = [plan] if config is None else SyncPlan.read_all(config)
     with app.open() as lake, app.progress("syncing", "rows") as progress:
         report = functools.partial(_report, app)
         runner = Runner(
@@ -176,11 +172,11 @@ def sync(
 def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> str:
     """A unit with what was asked for on the command line, but for passwords."""
     if config is None:
-        url, variable = public(plan.target)
+        url, variable = plan.public_target()
         plans, options = [plan], [url]
     else:
-        plans, options = read_plans(config), ["--config", os.path.abspath(config)]
-        variable = ", ".join(sorted({public(entry.target)[1] for entry in plans} - {""}))
+        plans, options = SyncPlan.read_all(config), ["--config", os.path.abspath(config)]
+        variable = ", ".join(sorted({entry.public_target()[1] for entry in plans} - {""}))
     for field in dataclasses.fields(plan) if config is None else ():
         value = getattr(plan, field.name)
         if isinstance(value, dict):
@@ -191,7 +187,7 @@ def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> 
             option_value = f"{value:g}s" if field.name == "every" else str(value)
             options += [f"--{field.name.replace('_', '-')}", option_value]
     options += ["--metrics", os.path.abspath(metrics)] if metrics else []
-    targets = ", ".join(public(entry.target)[0] for entry in plans)
+    targets = ", ".join(entry.public_target()[0] for entry in plans)
     secrets = _SECRETS.format(variable=variable) if variable else ""
     return unit(_UNIT, app, ["sync", *options], targets, secrets=secrets)
 
@@ -235,7 +231,7 @@ def _emit_tables(records: Sequence[Mapping[str, object]], target: OutputTarget) 
 
 def _check(app: App, url: str, table: str | None, target: OutputTarget, *, repair: bool) -> None:
     with app.open() as lake:
-        tables = checking.check(lake, url, table, repair=repair)
+        tables = syncing.check(lake, url, table, repair=repair)
     records = [
         {
             "table": compared.table,

@@ -28,7 +28,7 @@ from lakelog.files.rotation import base_name
 from lakelog.files.scan import Selection, scan
 from lakelog.lake import Lake
 from lakelog.store import bootstrap, disk
-from lakelog.sync.sync import RETRIES, Syncer, SyncResult
+from lakelog.sync import RETRIES, Syncer, SyncResult
 
 TRANSCRIPTS, STATS = "completed_transcripts", "processing_stats"
 DEFAULT_DATABASE = "oos.db"

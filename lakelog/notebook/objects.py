@@ -28,7 +28,7 @@ RECORDS = {
     "maintain.repair.checker": "Report",
     "maintain.repair.outcome": "RepairOutcome",
     "export.tables": "ExportResult",
-    "sync.status": "SyncStatus",
+    "sync.sync_status": "SyncStatus",
     "sync.sync": "SyncResult",
     "consume.consume": "ConsumeResult",
     "state.state": "SavedState SaveResult",

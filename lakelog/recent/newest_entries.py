@@ -14,8 +14,7 @@ from lakelog.recent.redis_recent import ENTRY, SOURCE, key_of, names_table
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
-from lakelog.sync import delta
-from lakelog.sync.delta import DeltaStep
+from lakelog.sync import DeltaStep
 
 if TYPE_CHECKING:
     import duckdb
@@ -85,7 +84,7 @@ class NewestEntries:
         return sorted({int(row[0]) for row in edges} - {step.upto - 1})
 
     def _view(self, cursor: duckdb.DuckDBPyConnection, step: DeltaStep) -> None:
-        rows = delta.rows_sql(self._store, step)
+        rows = step.rows_sql(self._store)
         cursor.execute(f"CREATE OR REPLACE TEMPORARY VIEW recent_rows AS {rows}")
 
     def _register_names(self, cursor: duckdb.DuckDBPyConnection, state: Manifest) -> None:

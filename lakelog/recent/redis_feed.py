@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lakelog import sync
 from lakelog.clients import connection
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
@@ -37,9 +38,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
-from lakelog.sync import delta
-from lakelog.sync.delta import DeltaStep
-from lakelog.sync.target import Watermark, WatermarkMoved
+from lakelog.sync import DeltaStep, Watermark, WatermarkMoved
 from lakelog.views.lineage import Part
 
 if TYPE_CHECKING:
@@ -253,7 +252,7 @@ class RecentFeeder:
             self._note_behind(mark)
             return 0
         cursor = self._engine()
-        change = delta.compare(self._store, cursor, mark, state, head.move.generation)
+        change = sync.delta_between(self._store, cursor, mark, state, head.move.generation)
         added = tuple(segment_part for step in change.steps for segment_part in step.added)
         removal = change.steps[0] if change.steps else DeltaStep((), state.next_seq)
         step = DeltaStep(added, state.next_seq, removal.removed, removal.below)
@@ -267,12 +266,12 @@ class RecentFeeder:
     def _is_rewound(self, cursor: duckdb.DuckDBPyConnection, step: DeltaStep, upto: int) -> bool:
         """Whether entries left the lake, or came between those that are in Redis."""
         if step.removed:
-            query = f"SELECT 1 FROM ({delta.keys_sql(self._store, step)}) LIMIT 1"
+            query = f"SELECT 1 FROM ({step.keys_sql(self._store)}) LIMIT 1"
             if cursor.execute(query).fetchall():
                 return True
         if all(added.entry.seq[0] >= upto for added in step.added):
             return False
-        query = f"SELECT 1 FROM ({delta.rows_sql(self._store, step)}) WHERE seq < {upto} LIMIT 1"
+        query = f"SELECT 1 FROM ({step.rows_sql(self._store)}) WHERE seq < {upto} LIMIT 1"
         return bool(cursor.execute(query).fetchall())
 
     def _rebuild(self, head: Head, state: Manifest) -> int:
@@ -334,7 +333,7 @@ class RecentFeeder:
                 rows=mark.rows + count,
                 version=version + 1,
                 synced_at=disk.now_us(),
-                tip=delta.tip_of(self._store, cursor, entries) if is_last else "",
+                tip=sync.tip_of(self._store, cursor, entries) if is_last else "",
             )
             *batches, final = batches_of(lists, _CHUNK if is_new else count)
             for batch in batches:

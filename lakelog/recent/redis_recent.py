@@ -37,7 +37,7 @@ from lakelog.files.rotation import base_name
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.manifest import Manifest
-from lakelog.sync.target import Watermark
+from lakelog.sync import Watermark
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -55,6 +55,23 @@ class DeltaStep:
         """At least so many events are read for it."""
         return sum(source_part.entry.events for source_part in self.added)
 
+    def rows_sql(self, store: Store) -> str:
+        """Return SQL for the events that it adds, their segments verified. Raises Damaged."""
+        added = _rows(store, self.added)
+        if not self.removed:
+            return added
+        return f"SELECT * FROM ({added}) EXCEPT SELECT * FROM ({self._earlier_rows(store)})"
+
+    def keys_sql(self, store: Store) -> str:
+        """Return SQL for the keys of events that it removes. Raises Damaged."""
+        query = f"SELECT * FROM ({self._earlier_rows(store)})"
+        if self.added:
+            query += f" EXCEPT SELECT * FROM ({_rows(store, self.added)})"
+        return f"SELECT {KEY} FROM ({query})"
+
+    def _earlier_rows(self, store: Store) -> str:
+        return f"SELECT * FROM ({_rows(store, self.removed)}) WHERE {KEY} < {self.below}"
+
 
 @dataclass(frozen=True)
 class Delta:
@@ -66,7 +83,7 @@ class Delta:
     reason: str = ""
 
 
-def compare(
+def delta_between(
     store: Store,
     cursor: duckdb.DuckDBPyConnection,
     old: Watermark,
@@ -150,30 +167,10 @@ def size(store: Store, cursor: duckdb.DuckDBPyConnection, step: DeltaStep) -> in
     """Return how many events a step adds or removes."""
     if not step.removed and not any(step_part.without for step_part in step.added):
         return step.events
-    queries = [rows_sql(store, step)] if step.added else []
-    queries += [keys_sql(store, step)] if step.removed else []
+    queries = [step.rows_sql(store)] if step.added else []
+    queries += [step.keys_sql(store)] if step.removed else []
     counts = (cursor.execute(f"SELECT count(*) FROM ({query})").fetchall() for query in queries)
     return sum(int(rows[0][0]) for rows in counts)
-
-
-def rows_sql(store: Store, step: DeltaStep) -> str:
-    """Return SQL for the events that a step adds, their segments verified. Raises Damaged."""
-    added = _rows(store, step.added)
-    if not step.removed:
-        return added
-    return f"SELECT * FROM ({added}) EXCEPT SELECT * FROM ({_held(store, step)})"
-
-
-def keys_sql(store: Store, step: DeltaStep) -> str:
-    """Return SQL for the keys of events that a step removes. Raises Damaged."""
-    query = f"SELECT * FROM ({_held(store, step)})"
-    if step.added:
-        query += f" EXCEPT SELECT * FROM ({_rows(store, step.added)})"
-    return f"SELECT {KEY} FROM ({query})"
-
-
-def _held(store: Store, step: DeltaStep) -> str:
-    return f"SELECT * FROM ({_rows(store, step.removed)}) WHERE {KEY} < {step.below}"
 
 
 def _differences(

@@ -51,6 +51,27 @@ class SyncPlan:
     every: float = 1.0
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    @staticmethod
+    def read_all(path: str) -> list[SyncPlan]:
+        """Return the plans of a file. Raises InvalidSetting, which repeats no address; OSError."""
+        with open(path, "rb") as file:
+            try:
+                document = tomllib.load(file)
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise InvalidSetting(f"{path}: {error}") from None
+        every = document.pop("every", "1s")
+        tables = document.pop("sync", [])
+        if document or not isinstance(tables, list) or not tables:
+            raise InvalidSetting(f"{path}: it has `every` and tables [[sync]], and nothing else")
+        return [_plan(f"{path}, sync {n}", {"every": every} | t) for n, t in enumerate(tables, 1)]
+
+    def public_target(self) -> tuple[str, str]:
+        """Return the target without its secrets, and the variable that the password may come from.
+
+        The path of a file becomes absolute. Raises InvalidSetting.
+        """
+        return _public(self.target)
+
 
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("target", "table", "query", "mode", "on_rewind", "on_error", "every"), str),
@@ -59,25 +80,7 @@ _KINDS: dict[str, type] = {
 }
 
 
-def read_plans(path: str) -> list[SyncPlan]:
-    """Return the plans of a file. Raises InvalidSetting, which repeats no address; OSError."""
-    with open(path, "rb") as file:
-        try:
-            document = tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InvalidSetting(f"{path}: {error}") from None
-    every = document.pop("every", "1s")
-    tables = document.pop("sync", [])
-    if document or not isinstance(tables, list) or not tables:
-        raise InvalidSetting(f"{path}: it has `every` and tables [[sync]], and nothing else")
-    return [_plan(f"{path}, sync {n}", {"every": every} | t) for n, t in enumerate(tables, 1)]
-
-
-def public(url: str) -> tuple[str, str]:
-    """Return a target without its secrets, and the variable that the password may come from.
-
-    The path of a file becomes absolute. Raises InvalidSetting.
-    """
+def _public(url: str) -> tuple[str, str]:
     target_of(url)
     scheme, _, location = url.partition(":")
     match = _URL.fullmatch(url)

@@ -32,7 +32,7 @@ from lakelog.sync.known import target_of
 from lakelog.sync.mapping import read_mapping
 from lakelog.sync.row_reader import RowReader
 from lakelog.sync.row_writer import ON_ERROR, RowWriter
-from lakelog.sync.status import EMPTIED, SyncStatus, is_emptied, status_of
+from lakelog.sync.sync_status import EMPTIED, SyncStatus, is_emptied, status_of
 from lakelog.sync.target import (
     KEY,
     REPLACE,
@@ -47,8 +47,6 @@ from lakelog.sync.target import (
 if TYPE_CHECKING:
     import duckdb
 
-MODES = ("upsert", "append", REPLACE)
-ON_REWIND = ("propagate", "refuse")
 RETRIES = 6
 _WAIT = 5.0
 """Seconds between attempts to reach a server that is away for long."""
@@ -148,6 +146,10 @@ def status(lake: Lake, target: str | SyncTarget) -> list[SyncStatus]:
 class Syncer:
     """Keeps one table up to date, round by round. One thread uses it."""
 
+    MODES = ("upsert", "append", REPLACE)
+    ON_REWIND = ("propagate", "refuse")
+    ON_ERROR = ON_ERROR
+
     def __init__(
         self,
         lake: Lake,
@@ -171,7 +173,7 @@ class Syncer:
         it to others to seal events, unless they wait for some seconds; and lets go of a file
         between rounds. `progress` is called with the rows written so far, `say` with each retry.
         """
-        choices_of = ((mode, MODES), (on_rewind, ON_REWIND), (on_error, ON_ERROR))
+        choices_of = ((mode, self.MODES), (on_rewind, self.ON_REWIND), (on_error, self.ON_ERROR))
         for value, choices in choices_of:
             if value not in choices:
                 raise InvalidSetting(f"{value!r} is not one of {', '.join(choices)}")
@@ -389,7 +391,7 @@ class Syncer:
             change = delta.everything(entries, state, rebuilt)
         else:
             generation = head.move.generation
-            change = delta.compare(self._store, self._cursor, mark, state, generation)
+            change = delta.delta_between(self._store, self._cursor, mark, state, generation)
             first_step = change.steps[0] if change.steps else None
             # Compaction alone may also differ; only rows that are gone change the table.
             has_lost = bool(first_step and first_step.removed) and self._has_removals(
@@ -458,21 +460,21 @@ class Syncer:
         return False, tuple(added)
 
     def _has_removals(self, step: DeltaStep) -> bool:
-        query = f"SELECT 1 FROM ({delta.keys_sql(self._store, step)}) LIMIT 1"
+        query = f"SELECT 1 FROM ({step.keys_sql(self._store)}) LIMIT 1"
         return bool(self._cursor.execute(query).fetchall())
 
     def _remove(self, step: DeltaStep) -> int:
         """Delete the rows of events that are gone; return how many."""
         if not step.removed or not self._mapping.is_keyed:
             return 0
-        keys = self._reader.batches(delta.keys_sql(self._store, step))
+        keys = self._reader.batches(step.keys_sql(self._store))
         return sum(self._target.delete(self._table, batch) for batch in keys)
 
     def _add(self, step: DeltaStep, before: int) -> int:
         """Write the mapped rows of a step; return how many."""
         if not step.added:
             return 0
-        events, rows_written = delta.rows_sql(self._store, step), 0
+        events, rows_written = step.rows_sql(self._store), 0
         if self._mapping.is_several and self._mode == "upsert":
             self._reader.require_one_row(events)
         for batch in self._reader.mapped(events):

@@ -82,7 +82,7 @@ def _answers(lake: lakelog.Lake) -> dict[str, Any]:
     }
     answers["dedupe"] = dedupe.duplicates(lake, "data").fetchall()
     with contextlib.closing(lake.engine().cursor()) as cursor:
-        steps = [delta.rows_sql(store, s) for s in delta.everything(entries, state).steps]
+        steps = [s.rows_sql(store) for s in delta.everything(entries, state).steps]
         answers["delta"] = cursor.execute(
             f"SELECT * FROM ({' UNION ALL '.join(steps)}) ORDER BY seq"
         ).fetchall()

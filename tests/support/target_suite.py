@@ -23,7 +23,7 @@ from lakelog.errors import QueryFailed, SyncRefused, Unreachable
 from lakelog.maintain import retention
 from lakelog.store import document
 from lakelog.store.move_pack import encode_packed
-from lakelog.sync.check import check
+from lakelog.sync.comparison import check
 from lakelog.sync.sync import status
 from lakelog.sync.target import SyncTarget
 from tests.support.lakes import EXOTIC, copied, opened

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lakelog.errors import InvalidSetting
-from lakelog.sync.plan import public, read_plans
+from lakelog.sync.plan import SyncPlan
 from tests.support.cli import lines, run
 
 
@@ -96,7 +96,7 @@ def test_mistakes_of_a_file_are_named(home: Path, text: str, words: str) -> None
     path = home / "syncs.toml"
     path.write_text(text)
     with pytest.raises(InvalidSetting, match=words):
-        read_plans(str(path))
+        SyncPlan.read_all(str(path))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_mistakes_of_a_file_are_named(home: Path, text: str, words: str) -> None
 def test_unit_keeps_the_user_and_names_the_variable(
     home: Path, lake: Path, url: str, named: str, variable: str
 ) -> None:
-    assert public(url) == (named, variable)
+    assert SyncPlan(url).public_target() == (named, variable)
     words = ["--query", "SELECT '100%' AS a FROM events", "--on-error", "quarantine"]
     unit = run(lake, "sync", url, *words, "--every", "5m", "--print-unit").stdout
     start = next(line for line in unit.splitlines() if line.startswith("ExecStart="))

@@ -137,7 +137,7 @@ class _Comparison:
         store = self._lake.store
         entries = store.manifests.segments(store.manifests.load(self._mark.snapshot), "events")
         step = delta.DeltaStep(delta.parts_of(entries), self._mark.upto)
-        return f"SELECT * FROM ({delta.rows_sql(store, step)}) WHERE {KEY} < {self._mark.upto}"
+        return f"SELECT * FROM ({step.rows_sql(store)}) WHERE {KEY} < {self._mark.upto}"
 
     def _skipped(self, shape: TableShape) -> tuple[str, ...]:
         names = (name for name, declared in shape.types.items() if not is_comparable(declared))

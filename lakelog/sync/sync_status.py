@@ -45,7 +45,7 @@ def status_of(
         head = lake.store.refs.head(lake.branch_name)
         state = lake.store.manifests.of(head.move)
         with contextlib.closing(lake.engine().cursor()) as cursor:
-            change = delta.compare(lake.store, cursor, mark, state, head.move.generation)
+            change = delta.delta_between(lake.store, cursor, mark, state, head.move.generation)
             lacking = sum(delta.size(lake.store, cursor, step) for step in change.steps)
         if note:
             lacking = state.totals.events
