@@ -15,7 +15,7 @@ import pytest
 from tests.support.tree import Sources, nodes, sources
 
 FACES = set(
-    """analyze backup cli collect consume deploy export notebook pipeline recent replay
+    """analyze backup cli collect consume decisions deploy export notebook pipeline recent replay
     train remotes rollback proofs sync""".split()
 )
 NAMES_MAX = 12

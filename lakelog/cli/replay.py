@@ -12,6 +12,8 @@ from typing import Any
 import click
 
 import lakelog.replay as replays
+from lakelog.cli import against as comparing
+from lakelog.cli.against import AgainstOptions
 from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.arguments import moment, time_conditions
 from lakelog.cli.options import flag, option
@@ -27,6 +29,8 @@ from lakelog.replay import ReplayTarget
     lakelog replay --to-http http://127.0.0.1:8080/events --rate 500/s \\
         --cursor replay.json
     lakelog replay --at v1 --speed max | lakelog --lake copy append
+    lakelog replay --against './new-policy' --by failure
+    lakelog replay --against './new-prompt' --calls --pairs pairs.jsonl
 """)
 def replay(
     app: App,
@@ -48,6 +52,7 @@ def replay(
     cursor: str | None = option(
         "--cursor FILE", "Keep in FILE how far it came; go on there.", type=click.Path()
     ),
+    against: AgainstOptions = comparing.OPTIONS,
 ) -> None:
     """Give out recorded events again, in the order of their times.
 
@@ -55,12 +60,21 @@ def replay(
     recording, divided by --speed. SIGUSR1 pauses and goes on; Ctrl-Z and fg do, too.
     With --cursor a replay that was stopped goes on behind the last event that was
     delivered, in the same state.
+
+    With --against nothing is given out: COMMAND reads the inputs of recorded decisions
+    as JSON lines and writes an answer to each, a line of JSON. They are compared with
+    what was decided and with the outcomes that came of it.
     """
     if sum(map(bool, (to_command, to_http, to_stdout))) > 1:
         raise click.UsageError("--to-command, --to-http and --to-stdout are one at a time")
-    start, end = moment("--since", since), moment("--until", until)
-    conditions = time_conditions(start, end)
+    conditions = time_conditions(moment("--since", since), moment("--until", until))
     conditions += [where] if where is not None else []
+    if against.command is not None:
+        if to_command or to_http or to_stdout or rate or cursor:
+            raise click.UsageError("--against gives no events out: leave the other targets away")
+        comparing.compare(app, against, tuple(conditions), at or "")
+        return
+    against.require_command()
     stop = threading.Event()
     pace = replays.ReplayPace(
         replays.parse_speed(speed), replays.parse_rate(rate) if rate else None, stop
