@@ -1,14 +1,16 @@
 """The first of two steps of a query for the newest or oldest rows: from which time on they are.
 
-What such a query is says `sql/top_rows.py`. Where it has a WHERE, the newest segment is looked
-through first, and then more of them: once there are as many rows as it wants, none of those that it
-wants is older than the last of these. The times are looked for on a cursor that has the same
-tables, of the same state and tail and with the same settings, so that both steps see one snapshot.
+What such a query is says `sql/top_rows.py`. Where it has a WHERE, blocks of the newest segment are
+looked through first, then all of it, and then more: once there are as many rows as it wants, none
+of those that it wants is older than the last of these. The times are looked for on a cursor that
+has the same tables, of the same state and tail and with the same settings, so that both steps see
+one snapshot.
 """
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.engine.syntax import SyntaxFault, sql_of
@@ -36,9 +38,9 @@ _SHARE = 20
 """The rows that are wanted are at most this part of all."""
 _PAYLOADS, _TIMES = 2_000_000, 50_000_000
 """In more events that a WHERE leaves nothing is looked for beforehand: in payloads, and at all."""
-_STEPS = (1, 1 << 17, 1 << 20)
+_STEPS = (0, 1, 1 << 17, 1 << 20)
 """The newest segments of so many events are looked through for rows that pass a WHERE, if they are
-less than a quarter of all."""
+less than a quarter of all; at first a part of the newest one."""
 _KEPT = 128
 
 
@@ -104,7 +106,8 @@ class TopScans:
             tree = tree_of(self._tables.engine().cursor(), query)
             tree = with_events(tree, {schema: "events"}) if schema else tree
             is_one = len(tree.get("statements", ())) == 1
-            self._asked[query] = top_rows(tree, table) if is_one else None
+            top = top_rows(tree, table) if is_one else None
+            self._asked[query] = top and replace(top, extracts=payload.may_extract(query))
         return self._asked[query]
 
     def _with_bound(
@@ -119,7 +122,7 @@ class TopScans:
         total = sum(entry.events for entry in view.entries)
         for size in _STEPS if top.is_filtered else ():
             if size < total // 4:
-                nearest = view.nearest(size, descending)
+                nearest = view.nearest(size, descending) if size else view.sample(descending)
                 if bounded := self._edge(top, descending, nearest, view, pinned, cursor, params):
                     return bounded
         if view.ranges:  # to look for rare words takes most of the time, in either step
@@ -149,7 +152,9 @@ class TopScans:
         aggregate = "min" if descending else "max"
         times = sql_of(self._tables.engine().cursor(), top.statement).rstrip(";")
         query = f"SELECT epoch_us({aggregate}(time)), count(*) FROM ({times})"
-        query, views = self._types.over_columns(query, pinned, [some], {})
+        views = [some]
+        if top.extracts:
+            query, views = self._types.over_columns(query, pinned, views, {})
         micros, count = self._first(query, views, cursor, params)
         if count < top.count:
             return None

@@ -11,6 +11,7 @@ import pytest
 
 import lakelog
 from lakelog.query import top_scans
+from lakelog.query.sql import table_sql
 from tests.support.effort import share
 
 COLUMNS = "time, type, source, subject, level, message, data, id, seq"
@@ -70,7 +71,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps are made even for few events."""
     monkeypatch.setattr(top_scans, "LEAST", 30)
     monkeypatch.setattr(top_scans, "_SHARE", 1)
-    monkeypatch.setattr(top_scans, "_STEPS", (1, 20, 60))
+    monkeypatch.setattr(top_scans, "_STEPS", (0, 1, 20, 60))
+    monkeypatch.setattr(table_sql, "_VECTOR", 2)
 
 
 def batch(rng: random.Random, count: int, minute: int = 0) -> list[dict[str, Any]]:
@@ -141,14 +143,14 @@ def answer(ask: Any, query: str, *, is_sorted: bool) -> Any:
 def counted_steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each query that might be made in two steps was."""
     steps: list[bool] = []
-    edge = top_scans.TopScans._edge
+    with_bound = top_scans.TopScans._with_bound
 
     def counted(*args: Any) -> Any:
-        found = edge(*args)
+        found = with_bound(*args)
         steps.append(found is not None)
         return found
 
-    monkeypatch.setattr(top_scans.TopScans, "_edge", counted)
+    monkeypatch.setattr(top_scans.TopScans, "_with_bound", counted)
     return steps
 
 

@@ -45,6 +45,8 @@ class TopRows:
     is_filtered: bool
     reads_payloads: bool
     """Whether its WHERE reads more than the short columns of an event."""
+    extracts: bool = True
+    """Whether it may take something out of payloads."""
 
     def among(self, entries: list[SegmentEntry], descending: bool) -> list[SegmentEntry]:
         """Return the segments that can hold those rows by their times, of all that there are."""
