@@ -39,7 +39,7 @@ ORDER = {
     "segments": """sql arrays connection typed
         field_inference column_encoding typed_rows bloom tokens word_index segment word_indexing
         identity_run frame_sql rows segment_sql""",
-    "chunks": "state_index state_files chunker",
+    "chunks": "state_index state_files chunk_writer",
     "maintain": """seal payloads compact indexing retention row_removal reachability repair gc
         hotcopy""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows
@@ -90,7 +90,7 @@ ORDER = {
         oci_descriptors oci_names oci conditions known objects untrusted site ancestry carry
         signature_files pushes merge_records merge_rows merge fetches checks
         prunes""",
-    "state": """filesystems chunk_writer origin retention fingerprint exchange rewind capture
+    "state": """filesystems chunker origin retention fingerprint exchange rewind capture
         present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
     "sync": """column_types target databases services known dependence mapping delta row_reader

@@ -15,8 +15,8 @@ import pytest
 from tests.support.tree import Sources, nodes, sources
 
 FACES = set(
-    """analyze backup cli collect consume decisions deploy export notebook pipeline recent replay
-    train remotes rollback proofs sync""".split()
+    """analyze backup chunks cli collect consume decisions deploy export notebook pipeline proofs
+    recent remotes replay rollback sync train""".split()
 )
 NAMES_MAX = 12
 

@@ -102,40 +102,40 @@ class StateRecord:
                 members[name] = value
         return Record("state", self.label, members)
 
+    @staticmethod
+    def of(record: Record) -> StateRecord:
+        """Return the state directory of an entry. Raises KeyError, TypeError, ValueError."""
+        body = record.members
+        index, path = str(body["index"]), str(body["path"])
+        if parse_state(index + INDEX) is None:
+            raise ValueError(f"the index of state {record.key!r} is no digest")
+        size, files, began = (int(body[name]) for name in ("bytes", "files", "captured_at"))
+        deployment = {str(k): str(v) for k, v in body.get("deployment", {}).items()}
+        number = int(body.get("number", 0))
+        if not 0 <= number <= _NUMBER_MAX:
+            raise ValueError(f"state {record.key!r} has the number {number}")
+        names = ("save", "parent", "before", "mac")
+        save, parent, before, mac = (str(body.get(name, "")) for name in names)
+        return StateRecord(
+            record.key,
+            index,
+            path,
+            size,
+            files,
+            began,
+            deployment,
+            str(body.get("machine", "")),
+            number,
+            save,
+            parent,
+            before,
+            mac,
+        )
 
-def records(manifests: Manifests, state: Manifest) -> list[StateRecord]:
-    """Return the state directories of a snapshot. Raises DamagedManifest."""
-    return manifests.read_records(state, "state", from_record)
-
-
-def from_record(record: Record) -> StateRecord:
-    """Return the state directory of an entry. Raises KeyError, TypeError, ValueError."""
-    body = record.members
-    index, path = str(body["index"]), str(body["path"])
-    if parse_state(index + INDEX) is None:
-        raise ValueError(f"the index of state {record.key!r} is no digest")
-    size, files, began = (int(body[name]) for name in ("bytes", "files", "captured_at"))
-    deployment = {str(k): str(v) for k, v in body.get("deployment", {}).items()}
-    number = int(body.get("number", 0))
-    if not 0 <= number <= _NUMBER_MAX:
-        raise ValueError(f"state {record.key!r} has the number {number}")
-    names = ("save", "parent", "before", "mac")
-    save, parent, before, mac = (str(body.get(name, "")) for name in names)
-    return StateRecord(
-        record.key,
-        index,
-        path,
-        size,
-        files,
-        began,
-        deployment,
-        str(body.get("machine", "")),
-        number,
-        save,
-        parent,
-        before,
-        mac,
-    )
+    @staticmethod
+    def all_of(manifests: Manifests, state: Manifest) -> list[StateRecord]:
+        """Return the state directories of a snapshot. Raises DamagedManifest."""
+        return manifests.read_records(state, "state", StateRecord.of)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -214,34 +214,6 @@ def read_file(path: str) -> bytes:
     return disk.read(path)
 
 
-def read_chunk(paths: Paths, digest: str) -> bytes:
-    """Return the content of a chunk. Raises DamagedState."""
-    with _damage(paths.state_file(digest, CHUNK)) as path:
-        return unseal(read_file(path), digest)
-
-
-def read_index(paths: Paths, digest: str) -> StateIndex:
-    """Return an index, which is the same object while somebody has it. Raises DamagedState."""
-    cached = _READ.get((paths.root, digest))
-    if cached is not None:
-        return cached
-    with _damage(paths.state_file(digest, INDEX)) as path:
-        data = read_file(path)
-        length = _length(data, _index_max(data))
-        index = state_index.load(lambda: _content(data, digest, length), length)
-    _READ[paths.root, digest] = index
-    return index
-
-
-def chunks_of(paths: Paths, digest: str) -> dict[str, int]:
-    """Return the digests of the chunks that an index names, with the bytes of each before
-    compression. Raises DamagedState."""
-    with _damage(paths.state_file(digest, INDEX)) as path:
-        data = read_file(path)
-        length = _length(data, _index_max(data))
-        return state_index.chunks(lambda: _content(data, digest, length))
-
-
 def _index_max(data: bytes) -> int:
     return min(max(len(data) * _RATIO_MAX, _RATIO_FROM), INDEX_MAX)
 
@@ -257,14 +229,45 @@ def _damage(path: str) -> Iterator[str]:
         raise DamagedState(path, str(error)) from None
 
 
-def names_on_disk(paths: Paths) -> Iterator[str]:
-    """Yield the names below states/ as `states/<2 hex>/<name>`, temporary files included."""
-    for folder in hex_dirs(disk.listing(paths.states)):
-        for name in sorted(disk.listing(f"{paths.states}/{folder}")):
-            yield f"states/{folder}/{name}"
-
-
 def digest_of_name(name: str) -> str | None:
     """Return the digest of `states/<2 hex>/<name>`, None for another path."""
     parsed = parse_state(os.path.basename(name)) if name.startswith("states/") else None
     return parsed and parsed[0]
+
+
+class StateFiles:
+    """Reads the chunks and indices of a lake."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def read_chunk(self, digest: str) -> bytes:
+        """Return the content of a chunk. Raises DamagedState."""
+        with _damage(self._paths.state_file(digest, CHUNK)) as path:
+            return unseal(read_file(path), digest)
+
+    def read_index(self, digest: str) -> StateIndex:
+        """Return an index, which is the same object while somebody has it. Raises DamagedState."""
+        cached = _READ.get((self._paths.root, digest))
+        if cached is not None:
+            return cached
+        with _damage(self._paths.state_file(digest, INDEX)) as path:
+            data = read_file(path)
+            length = _length(data, _index_max(data))
+            index = state_index.load(lambda: _content(data, digest, length), length)
+        _READ[self._paths.root, digest] = index
+        return index
+
+    def chunks_of(self, digest: str) -> dict[str, int]:
+        """Return the digests of the chunks that an index names, with the bytes of each before
+        compression. Raises DamagedState."""
+        with _damage(self._paths.state_file(digest, INDEX)) as path:
+            data = read_file(path)
+            length = _length(data, _index_max(data))
+            return state_index.chunks(lambda: _content(data, digest, length))
+
+    def names(self) -> Iterator[str]:
+        """Yield the names below states/ as `states/<2 hex>/<name>`, temporary files included."""
+        for folder in hex_dirs(disk.listing(self._paths.states)):
+            for name in sorted(disk.listing(f"{self._paths.states}/{folder}")):
+                yield f"states/{folder}/{name}"

@@ -13,7 +13,7 @@ import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
@@ -31,8 +31,6 @@ CHUNK_MAX = 8 << 20
 INDEX_MAX = 256 << 20
 """Bytes of an index before compression, at most: some 1.6 million files."""
 ENTRIES_MAX = 2_000_000
-EXTENTS_MAX = 100_000
-"""Pieces of data of a file at most: a save fills holes of a file that has more."""
 PIECE_BYTES = 1 << 20
 _PIECE_MAX = 8 << 20
 _CONTAINERS_MAX, _VALUES_MAX = 250_000, 600_000
@@ -84,6 +82,11 @@ class StateEntry:
         extents = self.extents
         return extents[0][1] if len(extents) == 1 else sum(length for _, length in extents)
 
+    @property
+    def is_linkable(self) -> bool:
+        """Whether another entry may be a hard link to it."""
+        return self.kind in LINKABLE
+
 
 @dataclass(frozen=True)
 class StateIndex:
@@ -91,13 +94,14 @@ class StateIndex:
 
     entries: tuple[StateEntry, ...]
     chunks: tuple[tuple[str, int], ...]
+    EXTENTS_MAX: ClassVar[int] = 100_000
+    """Pieces of data of a file at most: a save fills holes of a file that has more."""
 
-
-def encode(index: StateIndex) -> bytes:
-    """Return the content of an index's file."""
-    entries = [_to_json(entry) for entry in index.entries]
-    version = _FORMAT if _is_special(index.entries) else 1
-    return orjson.dumps({"format": version, "entries": entries, "chunks": index.chunks})
+    def encode(self) -> bytes:
+        """Return the content of an index's file."""
+        entries = [_to_json(entry) for entry in self.entries]
+        version = _FORMAT if _is_special(self.entries) else 1
+        return orjson.dumps({"format": version, "entries": entries, "chunks": self.chunks})
 
 
 def _is_special(entries: Iterable[StateEntry]) -> bool:
@@ -226,7 +230,7 @@ class _Tree:
         if entry.kind == "hard":
             self._targets.append(hash(entry.target))
         self._is_dir.append(entry.kind == "dir")
-        self._is_linkable.append(entry.kind in LINKABLE)
+        self._is_linkable.append(entry.is_linkable)
 
     def check(self) -> None:
         """Raise ValueError unless each entry has a parent before it, and all are different."""

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from lakelog import remotes
-from lakelog.chunks import state_files
+from lakelog import chunks, remotes
 from lakelog.deploy import Container, Engine, read_container
 from lakelog.errors import ContainerFailed, Damaged, StateRefused, TransferRefused, UnknownRef
 from lakelog.lake import Lake
@@ -161,13 +160,13 @@ def verify_snapshot(lake: Lake, snapshot: ContainerSnapshot) -> list[tuple[str, 
     problems: dict[str, str] = {}
     for record in snapshot.state.directories:
         try:
-            index = state_files.read_index(lake.store.paths, record.index)
+            index = chunks.StateFiles(lake.store.paths).read_index(record.index)
         except Damaged as error:
             problems[error.path] = error.reason
             continue
         for digest in dict.fromkeys(digest for digest, _ in index.chunks):
             try:
-                state_files.read_chunk(lake.store.paths, digest)
+                chunks.StateFiles(lake.store.paths).read_chunk(digest)
             except Damaged as error:
                 problems[error.path] = error.reason
     return list(problems.items())
@@ -414,7 +413,7 @@ def _load(
         if record.label.removeprefix(_PREFIX) not in names or not record.label.startswith(_PREFIX):
             continue
         with _staging(lake) as folder:
-            index = state_files.read_index(lake.store.paths, record.index)
+            index = chunks.StateFiles(lake.store.paths).read_index(record.index)
             Extraction(lake.store.paths, record.index, index).create(f"{folder}/0")
             try:
                 with open(f"{folder}/0/{_DESCRIPTION}", "rb") as file:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from lakelog.chunks import state_files
+from lakelog import chunks
 from lakelog.errors import GcRefused
 from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
 from lakelog.maintain.repair import lost_moves
@@ -212,8 +212,8 @@ def _find_unreached(store: Store, live: set[bytes]) -> Iterator[str]:
                     yield f"{object_type}/{folder}/{name}"
                 elif digest is not None and bytes.fromhex(digest) not in live:
                     yield f"{object_type}/{digest}"
-    for name in state_files.names_on_disk(store.paths):
-        digest = state_files.digest_of_name(name)
+    for name in chunks.StateFiles(store.paths).names():
+        digest = chunks.digest_of_name(name)
         unfinished = os.path.basename(name).startswith(disk.TEMPORARY)
         if unfinished or (digest is not None and bytes.fromhex(digest) not in live):
             yield name

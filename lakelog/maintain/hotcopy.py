@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.chunks import state_files
+from lakelog import chunks
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk, document, regular_file, wal
@@ -282,15 +282,15 @@ def _copy_objects(
 def _copy_states(store: Store, copy_paths: Paths, result: HotCopy) -> list[str]:
     """Copy the chunks and indices of state directories that are not there yet; return the paths of
     damaged ones."""
-    damaged, have = [], set(state_files.names_on_disk(copy_paths))
-    names = filter(state_files.digest_of_name, state_files.names_on_disk(store.paths))
+    damaged, have = [], set(chunks.StateFiles(copy_paths).names())
+    names = filter(chunks.digest_of_name, chunks.StateFiles(store.paths).names())
     for name in names:
         if name in have:
             result.kept += 1
             continue
         try:
-            data = state_files.read_file(f"{store.paths.root}/{name}")
-            state_files.check(data, os.path.basename(name))
+            data = chunks.read_file(f"{store.paths.root}/{name}")
+            chunks.check(data, os.path.basename(name))
         except FileNotFoundError:
             continue  # gc deleted it since it was listed
         except document.NotIntact:

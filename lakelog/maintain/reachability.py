@@ -10,7 +10,7 @@ import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 
-from lakelog.chunks import state_files
+from lakelog import chunks
 from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
@@ -116,7 +116,9 @@ class Marker:
                 continue
             self._indices.add(name)
             self.live.add(name)
-            self.live.update(map(bytes.fromhex, state_files.chunks_of(self._store.paths, index)))
+            self.live.update(
+                map(bytes.fromhex, chunks.StateFiles(self._store.paths).chunks_of(index))
+            )
 
     def _load_pages(self, pages: list[tuple[str, int]]) -> None:
         """Make `_present` the segments that these pages leave alive, `_unmarked` those of them
@@ -153,7 +155,7 @@ class Marker:
 
 def digest_of(name: str) -> str | None:
     """Return the digest of a condemned or lost name, None for the path of a temporary file."""
-    return name.split("/")[1] if _is_object(name) else state_files.digest_of_name(name)
+    return name.split("/")[1] if _is_object(name) else chunks.digest_of_name(name)
 
 
 def _is_object(name: str) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from lakelog.chunks import state_files
+from lakelog import chunks
 from lakelog.errors import Damaged, TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
@@ -166,8 +166,8 @@ def _send(store: Store, remote: Remote, name: Name) -> None:
 def _state_file(path: str, name: Name) -> bytes:
     """Return the bytes of a state's file which whoever receives them will believe."""
     try:
-        data = state_files.read_file(path)
-        state_files.check(data, os.path.basename(path))
+        data = chunks.read_file(path)
+        chunks.check(data, os.path.basename(path))
     except document.NotIntact as error:
         raise Damaged(path, f"{error}, so it was not sent") from None
     try:

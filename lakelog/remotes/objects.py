@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 
 import orjson
 
-from lakelog.chunks import state_files
+from lakelog import chunks
 from lakelog.errors import DamagedState
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
@@ -84,21 +84,22 @@ def _states(store: Store, state: Manifest, base_state: Manifest | None, obtain: 
     """Return the indices of saved states and their chunks."""
     paths = store.paths
     had = (
-        {record.index for record in state_files.records(store.manifests, base_state)}
+        {record.index for record in chunks.StateRecord.all_of(store.manifests, base_state)}
         if base_state
         else ()
     )
-    records = state_files.records(store.manifests, state)
+    records = chunks.StateRecord.all_of(store.manifests, state)
     fresh = dict.fromkeys(record.index for record in records if record.index not in had)
     objects = {("index", i): _length(paths, ("index", i), STATE_INDEX_MAX) for i in fresh}
     obtain(objects)
-    chunks = {d: size for i in fresh for d, size in state_files.chunks_of(paths, i).items()}
-    for index in had if chunks else ():
+    files = chunks.StateFiles(paths)
+    sizes = {d: size for i in fresh for d, size in files.chunks_of(i).items()}
+    for index in had if sizes else ():
         # One that is damaged here costs a look at each of its chunks there.
         with contextlib.suppress(DamagedState):
-            for digest in state_files.chunks_of(paths, index):
-                chunks.pop(digest, None)
-    for digest, size in chunks.items():
+            for digest in files.chunks_of(index):
+                sizes.pop(digest, None)
+    for digest, size in sizes.items():
         name = ("chunk", digest)
         # What does not compress gets a little longer, and there is the seal.
         objects[name] = _length(paths, name, size + (size >> 7) + 1024)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import zstandard
 
-from lakelog import proofs
-from lakelog.chunks import state_files
+from lakelog import chunks, proofs
 from lakelog.errors import LakelogError, NotProven
 from lakelog.store import document, signatures
 from lakelog.store.entry import SegmentEntry, parse
@@ -128,10 +127,10 @@ def check_state_file(data: bytes, file_type: str, digest: str) -> None:
     be, and an index of more files than a reader here can hold."""
     try:
         if file_type == "index":
-            content = state_files.unseal(data, digest, TEXT_MAX)
+            content = chunks.unseal(data, digest, TEXT_MAX)
             _check_counts(content, "the index of a saved state")
             del content
-        state_files.check(data, digest + (INDEX if file_type == "index" else CHUNK))
+        chunks.check(data, digest + (INDEX if file_type == "index" else CHUNK))
     except NotBelieved:
         raise
     except document.NotIntact as error:

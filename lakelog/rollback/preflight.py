@@ -16,9 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog.chunks import state_files
-from lakelog.chunks.state_files import StateRecord
-from lakelog.chunks.state_index import StateIndex
+from lakelog import chunks
+from lakelog.chunks import StateIndex, StateRecord
 from lakelog.deploy import Kubectl
 from lakelog.errors import (
     Damaged,
@@ -137,7 +136,7 @@ def examine(
         records = _states(lake, target_state, live[2])
         if source:
             source_state = lake.store.manifests.load(source)
-            records = state_files.records(lake.store.manifests, source_state)
+            records = chunks.StateRecord.all_of(lake.store.manifests, source_state)
     except Damaged as error:
         result.add("data", "snapshot", present_state.digest[:12], target[:12], str(error))
         return result
@@ -160,7 +159,7 @@ def examine(
 def _states(lake: Lake, state: Manifest, live: _Entries) -> list[StateRecord]:
     """Return the state directories among live entries. Raises DamagedManifest."""
     try:
-        return [state_files.from_record(record) for record in live["state"].values()]
+        return [chunks.StateRecord.of(record) for record in live["state"].values()]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         path = lake.store.paths.object("manifests", state.digest)
         raise DamagedManifest(path, f"a state in it is malformed ({error!r})") from None
@@ -292,10 +291,10 @@ def _examine_directory(lake: Lake, record: StateRecord, plan: Preflight) -> None
     with _named(record, plan):
         Origins(lake.store).require_own(record)
         check_target(lake, record.path, record.label)
-        index = state_files.read_index(lake.store.paths, record.index)
+        index = chunks.StateFiles(lake.store.paths).read_index(record.index)
         for digest, _ in index.chunks:
             if not disk.exists(lake.store.paths.state_file(digest, CHUNK)):
-                state_files.read_chunk(lake.store.paths, digest)
+                chunks.StateFiles(lake.store.paths).read_chunk(digest)
         plan.indices[record.label] = index
 
 
@@ -348,7 +347,7 @@ def _look_at(lake: Lake, record: StateRecord, plan: Preflight) -> None:
             )
         after_text += ", replaced" if captured else ", created"
     for digest in needed:
-        state_files.read_chunk(lake.store.paths, digest)
+        chunks.StateFiles(lake.store.paths).read_chunk(digest)
     plan.add("state", record.label, present_text, after_text)
 
 

@@ -25,12 +25,11 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Protocol
 
-from lakelog.chunks.chunker import cut
-from lakelog.chunks.state_index import EXTENTS_MAX, LINKABLE, Extent, StateEntry, StateIndex
+from lakelog.chunks import Extent, PendingChunk, StateEntry, StateIndex
 from lakelog.errors import StateRefused
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
-from lakelog.state.chunk_writer import Piece
+from lakelog.state.chunker import cut
 from lakelog.state.exchange import STAGING
 from lakelog.state.fingerprint import kind_of
 
@@ -52,7 +51,7 @@ class ChunkSink(Protocol):
     def has(self, digest: str) -> bool:
         """Whether a chunk is there."""
 
-    def add(self, content: bytes) -> Piece:
+    def add(self, content: bytes) -> PendingChunk:
         """Take a chunk; the result is its digest and length."""
 
 
@@ -141,7 +140,7 @@ class Capture:
         # A restore writes them below a longer name beside the directory.
         name = max(len(os.path.basename(self._root)), len(STAGING) + _RANDOM)
         self._longest = _PATH_MAX - len(os.path.dirname(self._root)) - name - 2
-        self._pieces: list[Piece | Chunk] = []
+        self._pieces: list[PendingChunk | Chunk] = []
         self._result = Captured(StateIndex((), ()))
         self._total = self._read_bytes = 0
         self._devices: set[int] = set()
@@ -150,7 +149,7 @@ class Capture:
         """Read everything. Raises StateRefused where a file cannot be read, OSError."""
         for _ in range(READINGS):
             entries = self._collect()
-            files = {entry.path for entry in entries if entry.kind in LINKABLE}
+            files = {entry.path for entry in entries if entry.is_linkable}
             # A name may be removed while its file is read, and another name of it stays.
             whole = [e for e in entries if e.kind != "hard" or e.target in files]
             if len(whole) == len(entries):
@@ -314,7 +313,7 @@ class Capture:
         return digests, b"".join(contents) if digests.kind == "file" else b""
 
     def _read_large(self, entry: StateEntry) -> list[StateEntry]:
-        chunks: list[Piece] = []
+        chunks: list[PendingChunk] = []
 
         def read(blocks: Iterator[bytes]) -> None:
             chunks[:] = map(self._writer.add, cut(blocks))
@@ -391,7 +390,7 @@ def _data_extents(fd: int, status: os.stat_result) -> tuple[Extent, ...]:
         if start < offset:
             extents.append((start, offset - start))
     # Readers take no more; a filled hole compresses to nothing.
-    while len(extents) > EXTENTS_MAX:
+    while len(extents) > StateIndex.EXTENTS_MAX:
         pairs = itertools.zip_longest(extents[::2], extents[1::2])
         extents = [(pair[0], sum(following or pair) - pair[0]) for pair, following in pairs]
     return tuple(extents)

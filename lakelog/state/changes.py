@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lakelog.chunks.state_index import StateEntry, StateIndex
+from lakelog.chunks import StateEntry, StateIndex
 from lakelog.state.contents import Contents
 from lakelog.store.paths import Paths
 

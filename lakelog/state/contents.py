@@ -7,8 +7,8 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 
-from lakelog.chunks import state_files
-from lakelog.chunks.state_index import StateEntry, StateIndex
+from lakelog import chunks
+from lakelog.chunks import StateEntry, StateIndex
 from lakelog.store.paths import Paths
 
 Part = tuple[str, int, int]
@@ -55,7 +55,7 @@ class Contents:
             yield from _zeros(offset - position)
             # Many small files are in one chunk.
             if self._last[0] != digest:
-                self._last = digest, state_files.read_chunk(self._paths, digest)
+                self._last = digest, chunks.StateFiles(self._paths).read_chunk(digest)
             yield self._last[1][low:high]
             position = offset + high - low
         yield from _zeros(file.size - position)

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lakelog.chunks import state_files
-from lakelog.chunks.state_index import StateEntry, StateIndex
+from lakelog import chunks
+from lakelog.chunks import StateEntry, StateIndex
 from lakelog.errors import DamagedState, StateRefused
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
@@ -255,13 +255,13 @@ class Extraction:
     def _write(self, entry: StateEntry, folder: int, name: bytes, place: Place) -> None:
         fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
         try:
-            chunks, ready = iter(place), memoryview(b"")
+            chunk_spans, ready = iter(place), memoryview(b"")
             end = 0
             for offset, length in entry.extents:
                 end = offset + length
                 while offset < end:
                     if not ready:
-                        ready = self._chunks.part(*next(chunks))
+                        ready = self._chunks.part(*next(chunk_spans))
                     count = os.pwrite(fd, ready[: end - offset], offset)
                     ready, offset = ready[count:], offset + count
             if end != entry.size:
@@ -367,7 +367,7 @@ class _Chunks:
         return content
 
     def _read(self, digest: str) -> bytes:
-        content = state_files.read_chunk(self._paths, digest)
+        content = chunks.StateFiles(self._paths).read_chunk(digest)
         if len(content) != self._sizes[digest]:
             raise DamagedState(self._index, f"chunk {digest[:12]} has another length than it says")
         return content

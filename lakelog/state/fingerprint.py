@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable
 
-from lakelog.chunks.state_index import StateEntry
+from lakelog.chunks import StateEntry
 
 _KINDS = {
     stat.S_IFDIR: "dir",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from lakelog.chunks import state_files
-from lakelog.chunks.state_files import StateRecord
+from lakelog import chunks
+from lakelog.chunks import StateRecord
 from lakelog.errors import Damaged, UnknownRef
 from lakelog.lake import Lake
 from lakelog.state.origin import OPS, Origins, newest, short
@@ -69,7 +69,7 @@ def list_states(lake: Lake, op: str = "state") -> list[SavedState]:
             tag = store.refs.tag(name)
             manifest = store.manifests.of(tag)
             if manifest.op == op:
-                records = state_files.records(store.manifests, manifest)
+                records = chunks.StateRecord.all_of(store.manifests, manifest)
                 states.append(saved_state(tag, records, origins, manifest.commit))
     return sorted(states, key=lambda state: state.place, reverse=True)
 
@@ -110,7 +110,7 @@ def find_state(lake: Lake, name: str, source: str = "") -> SavedState:
         manifest = lake.store.manifests.of(tag)
         if manifest.op not in OPS:
             raise UnknownRef(f"tag {name!r} names no saved state: see `lakelog state list`")
-        records = state_files.records(lake.store.manifests, manifest)
+        records = chunks.StateRecord.all_of(lake.store.manifests, manifest)
         return saved_state(tag, records, Origins(lake.store), manifest.commit)
     states = list_states(lake)
     if not states:
@@ -151,7 +151,7 @@ def latest_of(lake: Lake, states: list[SavedState]) -> SavedState:
     def is_meant(record: StateRecord) -> bool:
         return (with_own and origins.is_own(record)) or record.machine in machines
 
-    records = state_files.records(store.manifests, store.state(lake.branch_name))
+    records = chunks.StateRecord.all_of(store.manifests, store.state(lake.branch_name))
     current = newest(filter(is_meant, records))
     match = state_by_key.get(_key(current)) if current else None
     if current and not match:

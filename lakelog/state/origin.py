@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from lakelog.chunks import state_files
-from lakelog.chunks.state_files import StateRecord
+from lakelog import chunks
+from lakelog.chunks import StateRecord
 from lakelog.errors import StateRefused
 from lakelog.store import disk, machine, tracking
 from lakelog.store.bootstrap import Store
@@ -38,8 +38,8 @@ class Origins:
         """Raise StateRefused for a directory of another machine: its path is anybody's word. Raises
         Damaged for one that could not be restored anywhere."""
         if not self.is_own(record):
-            for digest, _ in state_files.read_index(self._paths, record.index).chunks:
-                state_files.read_chunk(self._paths, digest)
+            for digest, _ in chunks.StateFiles(self._paths).read_index(record.index).chunks:
+                chunks.StateFiles(self._paths).read_chunk(digest)
             raise StateRefused(
                 f"{record.label!r} was saved by another machine ({short(record.machine)}), at"
                 f" {record.path!r}: choose where it goes with --to"

@@ -13,9 +13,8 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lakelog.chunks import state_files
-from lakelog.chunks.state_files import StateRecord
-from lakelog.chunks.state_index import StateEntry, StateIndex
+from lakelog import chunks
+from lakelog.chunks import StateEntry, StateIndex, StateRecord
 from lakelog.errors import StateRefused
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, fingerprint
@@ -54,7 +53,7 @@ def lay_out(
 ) -> Part:
     """Decide how a directory is restored to one that holds what the index `present` says, or to
     none. Raises StateRefused where something cannot be made, unless that is skipped; Damaged."""
-    index = state_files.read_index(store.paths, record.index)
+    index = chunks.StateFiles(store.paths).read_index(record.index)
     if present is None:
         devices = [e.path for e in index.entries if e.kind == "device"]
         _refuse_devices([p for p in devices if _is_chosen(p, only)], skip=skip)

@@ -14,15 +14,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from lakelog.chunks import state_files
-from lakelog.chunks.state_files import StateRecord
-from lakelog.chunks.state_index import StateIndex
+from lakelog import chunks
+from lakelog.chunks import ChunkWriter, PendingChunk, StateIndex, StateRecord
 from lakelog.deploy import running_in
 from lakelog.errors import Damaged, StateRefused
 from lakelog.lake import Lake
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state.capture import Capture
-from lakelog.state.chunk_writer import ChunkWriter, Piece
 from lakelog.state.origin import Origins
 from lakelog.store import disk, machine
 
@@ -123,9 +121,9 @@ class _Digests:
         """Whether a chunk need not be read: of the save before, no."""
         return bool(digest)
 
-    def add(self, content: bytes) -> Piece:
+    def add(self, content: bytes) -> PendingChunk:
         """Return the digest and length."""
-        future: Piece = Future()
+        future: PendingChunk = Future()
         future.set_result((hashlib.sha256(content).hexdigest(), len(content)))
         return future
 
@@ -133,7 +131,7 @@ class _Digests:
 def _bases(lake: Lake, directories: Mapping[str, str]) -> dict[str, _Base]:
     """Return what the branch holds of directories, by label."""
     origins, state = Origins(lake.store), lake.store.state(lake.branch_name)
-    records = {r.label: r for r in state_files.records(lake.store.manifests, state)}
+    records = {r.label: r for r in chunks.StateRecord.all_of(lake.store.manifests, state)}
     return {
         label: _base(lake, origins, records.get(label), os.path.realpath(path))
         for label, path in directories.items()
@@ -146,7 +144,7 @@ def _base(lake: Lake, origins: Origins, record: StateRecord | None, path: str) -
         return _Base()
     # A damaged one only costs time: everything is read, and its chunks are written again.
     with contextlib.suppress(Damaged):
-        index = state_files.read_index(lake.store.paths, record.index)
+        index = chunks.StateFiles(lake.store.paths).read_index(record.index)
         return _Base(record.index, index, record.captured_at)
     return _Base()
 

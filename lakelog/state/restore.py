@@ -19,7 +19,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lakelog.chunks.state_files import StateRecord
+from lakelog.chunks import StateRecord
 from lakelog.errors import StateRefused, UnknownRef
 from lakelog.lake import Lake
 from lakelog.runtime.progress import ProgressCallback

@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from lakelog.chunks import state_files
-from lakelog.chunks.state_files import StateRecord
-from lakelog.chunks.state_index import StateEntry
+from lakelog import chunks
+from lakelog.chunks import StateEntry, StateRecord
 from lakelog.errors import (
     AlreadyExists,
     DeploymentFailed,
@@ -195,7 +194,7 @@ class _Plan:
         self.records = [replace(r, save=self.save, before=before) for r in records]
 
     def __call__(self, _: Head, state: Manifest) -> Change:
-        records = state_files.records(self._manifests, state)
+        records = chunks.StateRecord.all_of(self._manifests, state)
         latest = newest(filter(self._origins.is_own, records))
         parent = ""
         if latest is not None:
@@ -321,7 +320,7 @@ def _files(lake: Lake, state: SavedState) -> dict[str, _Located]:
     files: dict[str, _Located] = {}
     for record in state.directories:
         contents = Contents(
-            lake.store.paths, state_files.read_index(lake.store.paths, record.index)
+            lake.store.paths, chunks.StateFiles(lake.store.paths).read_index(record.index)
         )
         for path, entry in contents.entries.items():
             files[f"{record.label}/{os.fsdecode(path)}".rstrip("/")] = contents, entry
@@ -373,7 +372,9 @@ def read_file(lake: Lake, name: str, path: str) -> Iterator[bytes]:
     record = next(
         directory for directory in find_state(lake, name).directories if directory.label == label
     )
-    contents = Contents(lake.store.paths, state_files.read_index(lake.store.paths, record.index))
+    contents = Contents(
+        lake.store.paths, chunks.StateFiles(lake.store.paths).read_index(record.index)
+    )
     file = contents.file(inner_path)
     if file is None:
         raise UnknownRef(f"{path!r} is no file in {name}: see `lakelog state info {name}`")
@@ -384,7 +385,7 @@ def locate(lake: Lake, state: SavedState, path: str) -> tuple[str, bytes]:
     """Return the label of the directory of a state that holds a path, and the path in it; the path
     may begin with the label. Raises UnknownRef, Damaged."""
     for record in state.directories:
-        index = state_files.read_index(lake.store.paths, record.index)
+        index = chunks.StateFiles(lake.store.paths).read_index(record.index)
         entry_paths = {entry.path for entry in index.entries}
         for candidate in (path, path.removeprefix(f"{record.label}/")):
             if (encoded := os.fsencode(candidate.strip("/"))) in entry_paths:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.chunks.state_files import records
+from lakelog.chunks.state_files import StateRecord
 from lakelog.errors import NotAllowed, RollbackRefused, StateRefused, UnknownRef
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, fetch
@@ -146,7 +146,7 @@ def test_states_of_a_peer_are_neither_counted_nor_undone(
 def test_a_forged_id_is_another_machine(tmp_path: Path, lake: lakelog.Lake, home: Path) -> None:
     """Whoever saw our states may name our machine, and changes a path in vain."""
     save(lake, home, "one", name="ours")
-    (record,) = records(lake.store.manifests, lake.store.state("main"))
+    (record,) = StateRecord.all_of(lake.store.manifests, lake.store.state("main"))
     (tmp_path / "keys").mkdir()
     forged = replace(record, path=str(tmp_path / "keys"), number=record.number + 1)
     publish(lake.store, "main", lambda *_: Change("state", "", (forged.entry(),)))
@@ -164,7 +164,7 @@ def test_states_that_name_no_machine_are_to_be_adopted(
 ) -> None:
     """Anybody could have written them: in a lake that somebody sent, their paths are ignored."""
     save(lake, home, "one", name="new")
-    (record,) = records(lake.store.manifests, lake.store.state("main"))
+    (record,) = StateRecord.all_of(lake.store.manifests, lake.store.state("main"))
     bare = replace(record, machine="", number=0, save="", parent="", mac="")
     publish(lake.store, "main", lambda *_: Change("state", "", (bare.entry(),)))
     lake.tag("old")

@@ -437,7 +437,7 @@ class RemoteSuite:
             assert signing.check(lake.store, head, accepted, lakes=[id]) == []
             ((_, reason),) = signing.check_tags(lake.store, accepted)
             assert f"--signed-in {id}" in reason
-            (seq, _), *_ = snapshot_tree.find(lake.store, head.snapshot, "first1-3", None)
+            (seq, _), *_ = snapshot_tree.find_events(lake.store, head.snapshot, "first1-3", None)
             assert (
                 proof.check_proof(proof.prove(lake.store, head, seq), accepted).event["seq"] == seq
             )

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.chunks import state_files
+from lakelog import chunks
 from lakelog.errors import Damaged
 from lakelog.maintain.reachability import lost_names
 from lakelog.runtime.progress import ProgressCallback
@@ -123,9 +123,9 @@ class Checker:
         if name not in self._state_files:
             path = f"{self.store.paths.root}/{name}"
             try:
-                data = state_files.read_file(path)
+                data = chunks.read_file(path)
                 self.count(len(data))
-                state_files.check(data, os.path.basename(name))
+                chunks.check(data, os.path.basename(name))
             except FileNotFoundError:
                 if not is_listed and name not in self.lost:
                     self.add(path, "it is missing")

@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 
-from lakelog.chunks import state_files
+from lakelog import chunks
 from lakelog.errors import Damaged, UnknownRef
 from lakelog.maintain.repair import data, lost_moves, recover, refs
 from lakelog.maintain.repair.checker import Problem
@@ -150,8 +150,8 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
         # way since, so it has to fit what is here.
         if relative.split(os.sep)[0] in OBJECTS:
             fits = document.digest(data) == parse_object(name)
-        elif state_files.digest_of_name(relative):
-            state_files.check(data, name)
+        elif chunks.digest_of_name(relative):
+            chunks.check(data, name)
             fits = data != damaged
         elif parse_wal(name):
             return continue_copy(data, damaged, path)
@@ -277,7 +277,7 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
     states: list[str] = []
     for problem in verify(store).problems:
         relative = os.path.relpath(problem.path, store.paths.root)
-        if state_files.digest_of_name(relative):
+        if chunks.digest_of_name(relative):
             states.append(relative)
             continue
         object_type = relative.split(os.sep)[0]
@@ -320,7 +320,9 @@ def _state_losses(store: Store, damaged: set[str]) -> list[str]:
     lines = []
     for name, snapshot in states.items():
         with contextlib.suppress(Damaged):
-            for record in state_files.records(store.manifests, store.manifests.load(snapshot)):
+            for record in chunks.StateRecord.all_of(
+                store.manifests, store.manifests.load(snapshot)
+            ):
                 if not damaged.isdisjoint(_files_of(store, record.index)):
                     lines.append(f"state {record.label!r} of {name}: files of it")
     return lines or [f"{name}: older states that need it" for name in sorted(damaged)]
@@ -330,8 +332,8 @@ def _files_of(store: Store, index: str) -> list[str]:
     """Return the names of an index and, if it can be read, of its chunks."""
     names = [state_name(index, INDEX)]
     with contextlib.suppress(Damaged):
-        chunks = state_files.chunks_of(store.paths, index)
-        names += [state_name(digest, CHUNK) for digest in chunks]
+        digests = chunks.StateFiles(store.paths).chunks_of(index)
+        names += [state_name(digest, CHUNK) for digest in digests]
     return names
 
 

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from lakelog.chunks import state_files
+from lakelog import chunks
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.maintain.repair import lost_moves
 from lakelog.maintain.repair.checker import Checker, Problem, Report
@@ -83,8 +83,8 @@ def verify(
         for digest in _on_disk(store, object_type):
             if checker.object(object_type, digest, is_listed=True) and object_type == "segments":
                 segments.append(digest)
-    for name in state_files.names_on_disk(store.paths):
-        if state_files.digest_of_name(name):
+    for name in chunks.StateFiles(store.paths).names():
+        if chunks.digest_of_name(name):
             checker.state_file(name, is_listed=True)
     reached = dict.fromkeys(_check_tags(checker))
     _check_signatures(checker)
@@ -159,14 +159,14 @@ def _check_states(checker: Checker, state: Manifest) -> None:
     """Check the state directories of a snapshot: each index, and that its chunks are there."""
     paths = checker.store.paths
     try:
-        states = state_files.records(checker.store.manifests, state)
+        states = chunks.StateRecord.all_of(checker.store.manifests, state)
     except Damaged as error:
         checker.add(error.path, error.reason)
         return
     for index in sorted({record.index for record in states} - checker.indices):
         checker.indices.add(index)
         if checker.state_file(state_name(index, INDEX)):
-            for digest in state_files.chunks_of(paths, index):
+            for digest in chunks.StateFiles(paths).chunks_of(index):
                 checker.state_file(state_name(digest, CHUNK))
 
 

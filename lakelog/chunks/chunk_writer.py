@@ -20,7 +20,7 @@ from lakelog.store.paths import CHUNK, INDEX, Paths
 
 _THREADS = 16
 """Most of a thread's time is waiting for the disk, which syncs several files at once."""
-Piece = Future[tuple[str, int]]
+PendingChunk = Future[tuple[str, int]]
 
 
 class ChunkWriter:
@@ -31,7 +31,7 @@ class ChunkWriter:
         self._threads = ThreadPoolExecutor(_THREADS, "chunks")
         self._room = threading.Semaphore(2 * _THREADS)  # bounds what waits in memory
         self._mutex = threading.Lock()
-        names = map(os.path.basename, state_files.names_on_disk(paths))
+        names = map(os.path.basename, state_files.StateFiles(paths).names())
         self._present = {name for name in names if not name.startswith(disk.TEMPORARY)}
         self._claimed: set[str] = set()
         self._folders: set[str] = set()
@@ -41,7 +41,7 @@ class ChunkWriter:
         """Whether a chunk was there when this writer was made."""
         return digest + CHUNK in self._present
 
-    def add(self, content: bytes) -> Piece:
+    def add(self, content: bytes) -> PendingChunk:
         """Write a chunk in the background; the result is its digest and length."""
         self._room.acquire()
         future = self._threads.submit(self._add, content)
@@ -55,7 +55,7 @@ class ChunkWriter:
 
     def add_index(self, index: StateIndex) -> str:
         """Write an index and return its digest. Raises StateRefused for one that is too long."""
-        content = state_index.encode(index)
+        content = index.encode()
         is_long = len(content) > state_index.INDEX_MAX
         if is_long or len(index.entries) > state_index.ENTRIES_MAX:
             raise StateRefused(
