@@ -5,18 +5,17 @@ background where one is missing or damaged; a lake without them answers the same
 65,536 rows are a part with a table of its own: of the words in it, 8 bits more of the hash than
 tell their bucket, and a bit for each of the 32 blocks.
 
-    header, 64 bytes  "LKW1", crc32 of the rest u32, rows u64, bytes of the body before
-                      compression u64, crc32 of the engine's version u32, zeros 4, the digest of the
-                      segment 32
-    body              a zstd frame; in it for each part
-                      words u32, b u32, 2^b numbers of words of buckets u16, then of each word, in
-                      the order of hashes, bits 8 to 1 below the upper b of its hash u8, and bytes
-                      0, 1, 2 and 3 of its blocks, each for all words; then bytes of names u32, and
-                      for each ASCII word that 32 rows have or more a zero byte and its name, at the
-                      end a zero byte, and in their order how many rows have it u32
+    header, 64 bytes  "LKW1", crc32 of the rest u32, rows u64, crc32 of the engine's version u32,
+                      zeros, in the last 32 bytes the digest of the segment
+    for each part     words u32, b u32, bytes of two zstd frames 2 x u32, then these frames
+    first frame       2^b numbers of words of buckets u16, then of each word, in the order of
+                      hashes, bits 8 to 1 below the upper b of its hash u8
+    second frame      bytes 0, 1, 2 and 3 of the blocks of words, each for all words; bytes of names
+                      u32, and for each ASCII word that 32 rows have or more a zero byte and its
+                      name, at the end a zero byte; in their order how many rows have it u32
 
 Words whose upper b + 8 bits are equal are one. A part of too many words has none and b = 255: it
-may have any word.
+may have any word. A second frame is read once a word is in the first: rare words are in few.
 """
 
 from __future__ import annotations
@@ -55,10 +54,10 @@ _BLOCKS = PART // BLOCK
 _EVERY = (1 << _BLOCKS) - 1
 _MOST = 0.75
 _MAGIC = b"LKW1"
-_HEAD = struct.Struct("<4sIQQI4x32s")
-_PART_HEAD = struct.Struct("<II")
-_ANY, _WORDS_MAX = 255, 1 << 22
-_PART_MAX = 16 * _WORDS_MAX
+_HEAD, _PART_HEAD = struct.Struct("<4sIQI12x32s"), struct.Struct("<IIII")
+_ANY, _BITS_MAX = 255, 22
+_WORDS_MAX = 1 << _BITS_MAX
+_DETAILS_MAX = 16 * _WORDS_MAX
 _LEVEL, _MEMORY = 3, 128 << 20
 
 
@@ -81,30 +80,55 @@ WordNeed = int | AllOf | AnyOf
 
 
 @dataclass(frozen=True, slots=True)
-class _WordTable:
-    """The table of a part: where the words of each bucket begin, and their bits and blocks."""
+class _WordDetails:
+    """The blocks of the words of a part, as bits, and how many rows have the frequent ones."""
 
-    bucket_bits: int
-    starts: memoryview
-    marks: bytes
     blocks: memoryview
     names: bytes
     counts: memoryview
 
-    def count(self, word: bytes, hashed: int) -> int | None:
-        """Return how many rows have a word, None where that is not known."""
-        if (place := self.names.find(b"\0" + word + b"\0")) >= 0:
-            return self.counts[self.names.count(b"\0", 0, place)]
-        return None if self.find(hashed) else 0
+
+class _WordTable:
+    """The table of a part: where the words of each bucket begin, their bits, and the rest."""
+
+    def __init__(self, bucket_bits: int, starts: memoryview, marks: bytes, frame: bytes) -> None:
+        self._bucket_bits, self._starts, self._marks = bucket_bits, starts, marks
+        self._frame = frame
+        self._details: _WordDetails | None = None
 
     def find(self, word: int) -> int:
         """Return the blocks that may have a word, as bits."""
-        if self.bucket_bits == _ANY:
-            return _EVERY
-        key = word >> 56 - self.bucket_bits
-        start, stop = self.starts[key >> 8], self.starts[(key >> 8) + 1]
-        place = self.marks.find(key & 255, start, stop)
-        return self.blocks[place] if place >= 0 else 0
+        place = self._place(word)
+        if place is None:
+            return 0
+        details = self._read()
+        return details.blocks[place] if details else _EVERY
+
+    def count(self, word: bytes, hashed: int) -> int | None:
+        """Return how many rows have a word, None where that is not known."""
+        if self._place(hashed) is None:
+            return 0
+        details = self._read()
+        if details is None:
+            return None
+        place = details.names.find(b"\0" + word + b"\0")
+        return details.counts[details.names.count(b"\0", 0, place)] if place >= 0 else None
+
+    def _place(self, word: int) -> int | None:
+        """The place of a word among those of the part, None where it has no such word."""
+        if self._bucket_bits == _ANY:
+            return 0
+        key = word >> 56 - self._bucket_bits
+        start, stop = self._starts[key >> 8], self._starts[(key >> 8) + 1]
+        place = self._marks.find(key & 255, start, stop)
+        return place if place >= 0 else None
+
+    def _read(self) -> _WordDetails | None:
+        """The details; None where there are none."""
+        if self._details is None and self._bucket_bits != _ANY:
+            with contextlib.suppress(zstandard.ZstdError, struct.error, ValueError):
+                self._details = _details(_content(self._frame, _DETAILS_MAX), len(self._marks))
+        return self._details
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +241,7 @@ def encode_part(hashes: np.ndarray, blocks: np.ndarray, frequencies: dict[bytes,
     """Return the table of distinct words of a part, of whose blocks each is a row of 32 truth
     values; `frequencies` are in how many rows some of them are."""
     if len(hashes) > _WORDS_MAX:
-        return _PART_HEAD.pack(0, _ANY)
+        return _PART_HEAD.pack(0, _ANY, 0, 0)
     bucket_bits = max(len(hashes) - 1, 0).bit_length() - 1 if len(hashes) > 1 else 0
     keys = hashes >> np.uint64(56 - bucket_bits)
     order = np.argsort(keys)
@@ -228,25 +252,17 @@ def encode_part(hashes: np.ndarray, blocks: np.ndarray, frequencies: dict[bytes,
     keys = keys[is_new]
     names = b"".join(b"\0" + name for name in frequencies) + b"\0"
     counts = np.bincount((keys >> np.uint64(8)).astype(np.int64), minlength=1 << bucket_bits)
-    return b"".join(
-        (
-            _PART_HEAD.pack(len(keys), bucket_bits),
-            counts.astype("<u2").tobytes(),
-            keys.astype(np.uint8).tobytes(),
-            unions.astype("<u4").view(np.uint8).reshape(-1, 4).T.tobytes(),
-            struct.pack("<I", len(names)),
-            names,
-            struct.pack(f"<{len(frequencies)}I", *frequencies.values()),
-        )
-    )
+    table = counts.astype("<u2").tobytes() + keys.astype(np.uint8).tobytes()
+    planes = unions.astype("<u4").view(np.uint8).reshape(-1, 4).T.tobytes()
+    rows = struct.pack(f"<{len(frequencies)}I", *frequencies.values())
+    details = b"".join((planes, struct.pack("<I", len(names)), names, rows))
+    frames = [zstandard.ZstdCompressor(level=_LEVEL).compress(data) for data in (table, details)]
+    return _PART_HEAD.pack(len(keys), bucket_bits, *map(len, frames)) + b"".join(frames)
 
 
 def encode(digest: str, rows: int, tables: list[bytes]) -> bytes:
     """Return the file of a segment's index, of the tables of its parts."""
-    content = b"".join(tables)
-    body = zstandard.ZstdCompressor(level=_LEVEL).compress(content)
-    fields = (rows, len(content), _engine(), bytes.fromhex(digest))
-    data = _HEAD.pack(_MAGIC, 0, *fields) + body
+    data = _HEAD.pack(_MAGIC, 0, rows, _engine(), bytes.fromhex(digest)) + b"".join(tables)
     return _MAGIC + struct.pack("<I", zlib.crc32(data[8:])) + data[8:]
 
 
@@ -263,49 +279,56 @@ def decode(data: bytes, digest: str) -> WordIndex | None:
     used with this version of the engine."""
     if not is_whole(data, digest):
         return None
-    _, _, rows, size, engine, _ = _HEAD.unpack_from(data)
-    count = -(-rows // PART)
+    _, _, rows, engine, _ = _HEAD.unpack_from(data)
     # Unicode grows: the engine's words are those of its version.
-    if engine != _engine() or size > count * _PART_MAX:
+    if engine != _engine():
         return None
     try:
-        content = zstandard.ZstdDecompressor().decompress(data[_HEAD.size :], max_output_size=size)
-        tables = list(_parts(content))
+        tables = list(_tables(data))
     except (zstandard.ZstdError, struct.error, ValueError):
         return None
-    return WordIndex(rows, tables, 2 * len(content)) if len(tables) == count else None
+    return WordIndex(rows, tables, 4 * len(data)) if len(tables) == -(-rows // PART) else None
 
 
-def _parts(content: bytes) -> Iterator[_WordTable]:
-    place = 0
-    while place < len(content):
-        word_count, bucket_bits = _PART_HEAD.unpack_from(content, place)
+def _tables(data: bytes) -> Iterator[_WordTable]:
+    place = _HEAD.size
+    while place < len(data):
+        word_count, bucket_bits, size, details_size = _PART_HEAD.unpack_from(data, place)
         place += _PART_HEAD.size
+        frame, details = data[place : place + size], data[place + size :][:details_size]
+        place += size + details_size
         if bucket_bits == _ANY:
-            yield _WordTable(_ANY, memoryview(b""), b"", memoryview(b""), b"", memoryview(b""))
+            yield _WordTable(_ANY, memoryview(b""), b"", b"")
             continue
-        marks_place = place + 2 * (1 << min(bucket_bits, 32))
-        blocks_place, names_place = marks_place + word_count, marks_place + 5 * word_count
-        (size,) = struct.unpack_from("<I", content, names_place)
-        names = content[names_place + 4 : names_place + 4 + size]
-        counts_place, count_size = names_place + 4 + size, 4 * (names.count(b"\0") - 1)
-        stop = counts_place + count_size
-        if stop > len(content) or not names:
-            raise ValueError("it ends too early")
-        sizes = np.frombuffer(content, "<u2", 1 << bucket_bits, place)
-        starts = np.concatenate([np.zeros(1, np.uint32), np.cumsum(sizes, dtype=np.uint32)])
-        if starts[-1] != word_count:
+        if bucket_bits > _BITS_MAX or word_count > _WORDS_MAX:
+            raise ValueError("it is too large")
+        content = _content(frame, (2 << bucket_bits) + word_count)
+        starts = np.zeros((1 << bucket_bits) + 1, np.uint32)
+        sizes = np.frombuffer(content, "<u2", 1 << bucket_bits)
+        np.cumsum(sizes, dtype=np.uint32, out=starts[1:])
+        marks = content[2 << bucket_bits :]
+        if not starts[-1] == word_count == len(marks):
             raise ValueError("its buckets have other words")
-        planes = np.frombuffer(content, np.uint8, 4 * word_count, blocks_place)
-        yield _WordTable(
-            bucket_bits,
-            memoryview(starts.tobytes()).cast("I"),
-            content[marks_place:blocks_place],
-            memoryview(planes.reshape(4, word_count).T.tobytes()).cast("I"),
-            names,
-            memoryview(content[counts_place:stop]).cast("I"),
-        )
-        place = stop
+        yield _WordTable(bucket_bits, memoryview(starts.tobytes()).cast("I"), marks, details)
+
+
+def _details(content: bytes, word_count: int) -> _WordDetails:
+    """Read a second frame. Raises ValueError, struct.error."""
+    (size,) = struct.unpack_from("<I", content, 4 * word_count)
+    names = content[4 * word_count + 4 :][:size]
+    counts = memoryview(content[4 * word_count + 4 + size :]).cast("I")
+    if len(counts) != names.count(b"\0") - 1:
+        raise ValueError("its names have other counts")
+    planes = np.frombuffer(content, np.uint8, 4 * word_count).reshape(4, word_count)
+    return _WordDetails(memoryview(planes.T.tobytes()).cast("I"), names, counts)
+
+
+def _content(frame: bytes, size_max: int) -> bytes:
+    """Decompress a frame. Raises ZstdError; ValueError for one of more bytes than it may have."""
+    if not 0 <= zstandard.get_frame_parameters(frame).content_size <= size_max:
+        raise ValueError("it is too large")
+    content: bytes = zstandard.ZstdDecompressor().decompress(frame)
+    return content
 
 
 def _engine() -> int:

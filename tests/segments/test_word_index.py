@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -214,6 +216,22 @@ def test_every_cut_and_flip_is_noticed() -> None:
         assert word_index.decode(data[:place], digest) is None
         flipped = data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
         assert word_index.decode(flipped, digest) is None
+
+
+@pytest.mark.parametrize("frame", [b"x" * 40, b"", zstandard.compress(bytes(2**27))])
+def test_an_index_that_somebody_made_hides_nothing(frame: bytes) -> None:
+    """Whatever a frame has, though all sums are right, it counts as one that may have any word."""
+    digest = "cd" * 32
+    hashes = np.arange(50, dtype=np.uint64) << np.uint64(58)
+    part = word_index.encode_part(hashes, np.zeros((50, 32), bool), {})
+    count, bits, size, _ = struct.unpack_from("<IIII", part)
+    details = struct.pack("<IIII", count, bits, size, len(frame)) + part[16 : 16 + size] + frame
+    index = word_index.decode(word_index.encode(digest, 10, [details]), digest)
+    assert index is not None
+    assert index.blocks(int(hashes[7])) == 2**32 - 1
+    assert index.count("step") in (0, None)
+    table = struct.pack("<IIII", count, bits, len(frame), 0) + frame
+    assert word_index.decode(word_index.encode(digest, 10, [table]), digest) is None
 
 
 def test_indexes_go_with_their_segments(compacted: lakelog.Lake) -> None:

@@ -71,13 +71,17 @@ def in_bloom(field: bytes, size: int, text: str) -> bool:
 def word_blocks(body: bytes) -> tuple[Callable[[str], int], dict[str, int]]:
     """Return what tells the blocks of a word, by the index of a segment of one part, and how many
     rows have words that many have."""
-    count, bits = struct.unpack_from("<II", body)
-    counts = struct.unpack_from(f"<{1 << bits}H", body, 8)
-    marks, planes = body[8 + (2 << bits) :][:count], body[8 + (2 << bits) + count :]
+    count, bits, size, details_size = struct.unpack_from("<IIII", body)
+    assert len(body) == 16 + size + details_size
+    table, planes = (
+        zstandard.ZstdDecompressor().decompress(frame)
+        for frame in (body[16 : 16 + size], body[16 + size :])
+    )
+    counts, marks = struct.unpack_from(f"<{1 << bits}H", table), table[2 << bits :]
     (size,) = struct.unpack_from("<I", planes, 4 * count)
     names = planes[4 * count + 4 :][:size].split(b"\0")[1:-1]
     rows = struct.unpack(f"<{len(names)}I", planes[4 * count + 4 + size :])
-    assert sum(counts) == count
+    assert sum(counts) == len(marks) == count
 
     def blocks(word: str) -> int:
         k, raw, h = 0x9E3779B97F4A7C15, word.encode(), 0
