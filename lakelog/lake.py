@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lakelog.export as exports
+import lakelog.search as searches
 from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
 from lakelog.event import arrow_rows, encode
 from lakelog.event.types import Event, Events
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from lakelog.maintain.repair.outcome import RepairOutcome
     from lakelog.query import behaviour, follow, frames, session
     from lakelog.query.relation import Relation
-    from lakelog.search import answers
     from lakelog.store import async_append, history, policy, resolve, stats, trim, wal
     from lakelog.store.publish import Follow
     from lakelog.store.receipt import Receipt
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 else:
     batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
     tables = Lazy("lakelog.views.tables")
-    ledger, answers = Lazy("lakelog.views.ledger"), Lazy("lakelog.search.answers")
+    ledger = Lazy("lakelog.views.ledger")
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
     repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
@@ -216,7 +216,7 @@ class Lake:
         `since` and `until` are times, or spans before now such as `2h`. Raises InvalidSearch,
         SnapshotGone, Damaged.
         """
-        statement = answers.Search.of(query, since, until).events(limit, oldest=oldest)
+        statement = searches.Search.of(query, since, until).events(limit, oldest=oldest)
         return self._session.ask(statement)
 
     def view(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lakelog.export as exports
+import lakelog.search as searches
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 
@@ -17,14 +18,13 @@ if TYPE_CHECKING:
     from lakelog.export import ExportResult
     from lakelog.query import frames
     from lakelog.query.relation import Relation
-    from lakelog.search import answers
     from lakelog.store import history, stats
     from lakelog.views import ledger
     from lakelog.views.tables import ViewTables
 else:
     frames = Lazy("lakelog.query.frames")
     history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
-    answers, ledger = Lazy("lakelog.search.answers"), Lazy("lakelog.views.ledger")
+    ledger = Lazy("lakelog.views.ledger")
 
 
 class PinnedLake:
@@ -52,7 +52,7 @@ class PinnedLake:
         oldest: bool = False,
     ) -> Relation:
         """Find events of this state by words; see `Lake.search`."""
-        statement = answers.Search.of(query, since, until).events(limit, oldest=oldest)
+        statement = searches.Search.of(query, since, until).events(limit, oldest=oldest)
         return self._session.ask(statement, None, self.id)
 
     def export(

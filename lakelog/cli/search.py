@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import lakelog.search as searches
 from lakelog.cli import tail as lines
 from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import argument, combined, flag, option
@@ -28,18 +29,12 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import paint
 from lakelog.query.follow import Follower
 from lakelog.render.formats import FORMATS, of_records
-from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
     from lakelog.query.relation import Relation
-    from lakelog.search import answers, condition, language
-    from lakelog.search.answers import Search
-else:
-    answers, condition, language = (
-        Lazy(f"lakelog.search.{name}") for name in "answers condition language".split()
-    )
+    from lakelog.search import Search
 
 _COUNT = 100
 _BAR = 40
@@ -127,7 +122,7 @@ def search(
     target = choose(None if is_lines else format, as_json, output)
     # On a terminal a search reads like a log.
     is_lines = is_lines or (target.format == "table" and format is None and output is None)
-    query_plan = answers.Search.of(" ".join(query), since, until)
+    query_plan = searches.Search.of(" ".join(query), since, until)
     with app.open() as lake:
         state = lake if at is None else lake.at(at)
         if follow:
@@ -152,7 +147,7 @@ def search(
 
 
 def _follow(app: App, lake: Lake, query_plan: Search, count: int, format: str) -> None:
-    matches = condition.condition(query_plan.node)
+    matches = searches.search_condition(query_plan.node)
     follower = Follower(lake.store, lake.branch_name, lake.engine, matches)
     lines.show(app, follower, count, format, is_following=True)
 
@@ -161,7 +156,7 @@ def _write_lines(app: App, relation: Relation, query_plan: Search, *, is_grouped
     """Write events as `lakelog tail` does, with what they were found by reversed; groups of
     neighbours with a line between them."""
     width, colour = terminal.width(), terminal.has_colour(sys.stdout)
-    pattern = language.highlighter(query_plan.node)
+    pattern = searches.highlighter(query_plan.node)
     names, day, group, number = relation.columns, "", None, 0
     output_lines = list[str]()
     for row in relation.iter_rows():
@@ -235,7 +230,7 @@ def _emit_fields(
     """Write values of fields: those that are named, or the columns and members of payloads."""
     if not names:
         members = [name for (name,) in state.sql(query_plan.names()).fetchall()]
-        names = [*answers.FACETS, *(name for name in members if name not in answers.FACETS)]
+        names = [*searches.FACETS, *(name for name in members if name not in searches.FACETS)]
     rows = state.sql(query_plan.fields(names)).fetchall()
     result = of_records([dict(zip(("field", "value", "count"), r, strict=True)) for r in rows])
     emit_words(result, target, lambda: "".join(_facets(rows)) or "no events\n")

@@ -22,7 +22,7 @@ from lakelog.query.sql.analysis import Query, analyze
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.query.top_scans import TopScans
 from lakelog.query.type_tables import TypeTables
-from lakelog.search import calls
+from lakelog.search import expanded
 
 if TYPE_CHECKING:
     import duckdb
@@ -77,7 +77,7 @@ class Binder:
         is_as_asked: bool = False,
     ) -> tuple[str, Any]:
         """The same for whoever looks again himself."""
-        explain, sql = listings.split(calls.expanded(sql), self._tables.names)
+        explain, sql = listings.split(expanded(sql), self._tables.names)
         if explain:
             sql, params = self.bind_once(cursor, sql, params, digest, is_as_asked=is_as_asked)
             return explain + sql, params

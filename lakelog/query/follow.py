@@ -23,7 +23,7 @@ from lakelog.query.segment_choice import near
 from lakelog.query.sql.analysis import analyze
 from lakelog.query.tail_rows import TailRows
 from lakelog.runtime.lazy import Lazy
-from lakelog.search import calls
+from lakelog.search import expanded
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store import wal
@@ -71,7 +71,7 @@ class Follower:
         if condition is not None and not condition.strip():
             raise QueryFailed("the condition is empty")
         self._store, self._branch = store, branch
-        self._where = None if condition is None else calls.expanded(condition)
+        self._where = None if condition is None else expanded(condition)
         self._tail = Tail(store.paths, store.refs, branch)
         self._rows, self._connect = TailRows(store, connect), connect
         self._cursor: duckdb.DuckDBPyConnection = connect().cursor()

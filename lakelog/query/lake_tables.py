@@ -19,7 +19,7 @@ from lakelog.query.sql.table_sql import View
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank, require_before
-from lakelog.search import calls
+from lakelog.search import for_ascii
 from lakelog.segments import connection, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -169,7 +169,7 @@ class LakeTables:
             return query
         if not all(map(self._choice.is_ascii, views[0].entries)):
             return query
-        return replace(query, sql=calls.for_ascii(query.sql))
+        return replace(query, sql=for_ascii(query.sql))
 
     def word_count(self, entry: SegmentEntry, word: str) -> int | None:
         """Return how many events of a segment have a word; None where that is not known."""

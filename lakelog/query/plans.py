@@ -21,7 +21,7 @@ from lakelog.query.sql import table_sql
 from lakelog.query.sql.analysis import Query
 from lakelog.query.stream import Stream
 from lakelog.query.top_scans import LEAST, TopScans
-from lakelog.search import calls
+from lakelog.search import counted_word
 from lakelog.segments import sql
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class CountPlan:
     def run(self, selection: Selection) -> Stream | None:
         """Return the number; None for a search for anything but a word."""
         if selection.query.has_words:
-            counted = calls.counted_word(selection.query.sql)
+            counted = counted_word(selection.query.sql)
             return self._of_word(selection, *counted) if counted else None
         answer = self._tables.count_sql(selection.query, selection.pinned)
         return self._cursors.constant(answer) if answer else None

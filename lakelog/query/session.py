@@ -29,7 +29,7 @@ from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.runtime.locks import Rank, is_past
-from lakelog.search import calls
+from lakelog.search import expanded
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Session:
         self, query: str, params: Any = None, digest: str | None = None, scope: Scope | None = None
     ) -> Relation:
         """Return the answer as a relation whose errors and interrupts are ours; see `_bound`."""
-        query = calls.expanded(query)
+        query = expanded(query)
         relation = None if params else self._translated(lambda: self._answered(query, digest))
         if relation is not None:
             return relation
@@ -175,7 +175,7 @@ class Session:
 
     def plan(self, query: str, params: Any = None, digest: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
-        parsed = analyze(self.connect().cursor(), calls.expanded(query), params)
+        parsed = analyze(self.connect().cursor(), expanded(query), params)
         state, pending = self.state(digest)
         of_types = self.binder.types.views(parsed, (state, pending))
         segments = {entry.key for view in of_types for entry in view.entries}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lakelog.search.condition import condition, field_text
+from lakelog.search.condition import field_text, search_condition
 from lakelog.search.language import Conjunction, FieldComparison, Operator, SearchNode, parse
 from lakelog.segments import sql
 
@@ -44,20 +44,21 @@ class Search:
     def events(self, limit: int | None = None, *, oldest: bool = False) -> str:
         """The events, newest first."""
         order = _OLDEST if oldest else _NEWEST
-        return f"SELECT * FROM events WHERE {condition(self.node)} ORDER BY {order}" + (
+        return f"SELECT * FROM events WHERE {search_condition(self.node)} ORDER BY {order}" + (
             "" if limit is None else f" LIMIT {limit}"
         )
 
     def count(self) -> str:
         """How many events it finds."""
-        return f"SELECT count(*) AS count FROM events WHERE {condition(self.node)}"
+        return f"SELECT count(*) AS count FROM events WHERE {search_condition(self.node)}"
 
     def histogram(self) -> str:
         """How many events it finds in each span of time, those without any left out. The spans are
         equal, and as long as makes about thirty of them."""
         widths = ", ".join(map(str, _WIDTHS))
         return f"""
-            WITH found AS MATERIALIZED (SELECT time FROM events WHERE {condition(self.node)}),
+            WITH found AS MATERIALIZED (
+                SELECT time FROM events WHERE {search_condition(self.node)}),
             ideal AS (
                 SELECT (epoch_us(max(time)) - epoch_us(min(time))) / {_BARS} AS width FROM found),
             chosen AS (
@@ -68,7 +69,7 @@ class Search:
 
     def names(self) -> str:
         """The members of the newest payloads, those of most of them first."""
-        rows = f"SELECT data FROM events WHERE {condition(self.node)} ORDER BY {_NEWEST}"
+        rows = f"SELECT data FROM events WHERE {search_condition(self.node)} ORDER BY {_NEWEST}"
         return (
             "SELECT name FROM (SELECT unnest(json_keys(data)) AS name"
             f" FROM ({rows} LIMIT {_SEEN}) WHERE json_type(data) = 'OBJECT')"
@@ -90,7 +91,7 @@ class Search:
         return (
             f"SELECT field, value, count FROM (SELECT CASE {fields} END AS field,"
             f" coalesce({', '.join(columns)}) AS value, count(*) AS count"
-            f" FROM (SELECT {field_columns} FROM events WHERE {condition(self.node)})"
+            f" FROM (SELECT {field_columns} FROM events WHERE {search_condition(self.node)})"
             f" GROUP BY GROUPING SETS ({sets})) WHERE value IS NOT NULL"
             " QUALIFY row_number() OVER (PARTITION BY field ORDER BY count DESC, value)"
             f" <= {VALUES_MAX} ORDER BY {order}, count DESC, value"
@@ -107,7 +108,7 @@ class Search:
             WITH hits AS (
                 SELECT seq AS hit_seq, source AS hit_source,
                     row_number() OVER (ORDER BY {order}) AS hit
-                FROM events WHERE {condition(self.node)} ORDER BY {order}{limited}),
+                FROM events WHERE {search_condition(self.node)} ORDER BY {order}{limited}),
             places AS (
                 SELECT seq, source, row_number() OVER (PARTITION BY source ORDER BY seq) AS place
                 FROM events

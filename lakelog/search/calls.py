@@ -55,7 +55,7 @@ def expanded(query: str) -> str:
 def _condition_of(call: re.Match[str]) -> str:
     row = f"{call['row']}." if call["row"] else ""
     try:
-        return condition.condition(parse(call["text"][1:-1].replace("''", "'")), row)
+        return condition.search_condition(parse(call["text"][1:-1].replace("''", "'")), row)
     except InvalidSearch as error:
         raise QueryFailed(f"search({call['text'][:40]}): {error}") from None
 
@@ -64,7 +64,9 @@ def counted_word(query: str) -> tuple[str, str] | None:
     """Return the name of the column and the word of a query that counts the events which have a
     word of ASCII, and does nothing else."""
     match = _COUNT.fullmatch(query)
-    if match is None or match[2].rstrip("; \n") != condition.condition(TextMatch("", (match[3],))):
+    if match is None or match[2].rstrip("; \n") != condition.search_condition(
+        TextMatch("", (match[3],))
+    ):
         return None
     return match[1] or "count_star()", match[3]
 

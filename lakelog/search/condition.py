@@ -41,7 +41,7 @@ EDGES = {_BEFORE: "(^|[^0-9A-Za-z])", _BEHIND: "($|[^0-9A-Za-z])"}
 many times faster."""
 
 
-def condition(node: SearchNode, row: str = "") -> str:
+def search_condition(node: SearchNode, row: str = "") -> str:
     """Return the condition of a search, true or false and never NULL. `row` stands before the names
     of columns, such as `e.`. Raises InvalidSearch."""
     return marked(_Conditions(row).of(node), node, row)

@@ -20,7 +20,7 @@ from lakelog.errors import QueryFailed
 from lakelog.event.bookkeeping import IS_DATA
 from lakelog.query.sql.tree import is_events, nodes
 from lakelog.runtime.lazy import Lazy
-from lakelog.search import calls
+from lakelog.search import expanded
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.sync.column_types import ColumnType, Conversion, TypeNames, read_types
@@ -92,7 +92,7 @@ def read_mapping(
     cursor: duckdb.DuckDBPyConnection, query: str | None, mode: str = "upsert"
 ) -> Mapping:
     """Check a query, by the engine's own parser. Raises QueryFailed."""
-    query_text = ALL_EVENTS if query is None else calls.expanded(query).strip().rstrip(";")
+    query_text = ALL_EVENTS if query is None else expanded(query).strip().rstrip(";")
     set_events(cursor, NO_ROWS)
     try:
         tree = _parsed(cursor, query_text)

@@ -25,7 +25,7 @@ import re
 from dataclasses import dataclass, field
 
 from lakelog.errors import InvalidView
-from lakelog.search import calls
+from lakelog.search import expanded
 from lakelog.views import params as parameters
 from lakelog.views.params import Param, Values
 
@@ -172,7 +172,7 @@ def _split(source: str) -> tuple[dict[str, str], list[Param], dict[str, Section]
 
 def _sql(lines: list[str]) -> str:
     """The SQL of a section, with conditions in the place of calls of `search`."""
-    return calls.expanded("\n".join(lines).rstrip().rstrip(";"))
+    return expanded("\n".join(lines).rstrip().rstrip(";"))
 
 
 def _declared(declarations: str, line: int) -> list[Param]:
