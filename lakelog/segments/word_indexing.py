@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
@@ -26,8 +27,22 @@ _CUTS = {
 }
 """What finds the words of columns whose values are not just texts."""
 _COMMON = 256
+_PENDING_MAX = 2_000_000
+"""So many words of a part are held at most, of about 32 bytes each; of texts that have more it is
+not known how many rows have a word."""
 _BYTES = 32_000_000
 """Rows of about so many bytes, uncompressed, are read at once."""
+
+
+@dataclass(frozen=True)
+class _DistinctWords:
+    """The distinct words of a part, and which of its blocks have each; the number of the word and
+    the row of each place where one stands."""
+
+    hashes: np.ndarray
+    has_word: np.ndarray
+    numbers: np.ndarray
+    rows: np.ndarray
 
 
 class WordIndexer:
@@ -37,6 +52,7 @@ class WordIndexer:
         self._cursor, self._rows = cursor, 0
         self._pending: list[Words] = []
         self._offsets: list[int] = []
+        self._is_counted = True
         self._tables: list[bytes] = []
 
     def add(self, rows: pa.Table, schema: typed.Schema | None) -> None:
@@ -64,13 +80,32 @@ class WordIndexer:
             for found in tokenize(self._cursor, rows[column].combine_chunks()):
                 self._pending.append(found)
                 self._offsets.append(offset)
+                if sum(len(words.hashes) for words in self._pending) > _PENDING_MAX:
+                    self._compress()
         self._rows += len(rows)
 
+    def _compress(self) -> None:
+        """Hold each word once for each of its blocks, and no texts."""
+        distinct = self._distinct()
+        numbers, blocks = np.nonzero(distinct.has_word)
+        nowhere = np.zeros(len(numbers), np.int64)
+        content = np.empty(0, np.uint8)
+        words = Words(
+            distinct.hashes[numbers], blocks * word_index.BLOCK, nowhere, nowhere, content
+        )
+        self._pending, self._offsets, self._is_counted = [words], [0], False
+
     def _end_part(self) -> None:
-        pending, self._pending = self._pending, []
-        offsets, self._offsets = self._offsets, []
-        hashes = np.concatenate([np.empty(0, np.uint64), *(words.hashes for words in pending)])
-        shifted = (w.rows + offset for w, offset in zip(pending, offsets, strict=True))
+        distinct = self._distinct()
+        frequencies = _frequencies(self._pending, distinct) if self._is_counted else {}
+        table = word_index.encode_part(distinct.hashes, distinct.has_word, frequencies)
+        self._tables.append(table)
+        self._pending, self._offsets, self._is_counted = [], [], True
+
+    def _distinct(self) -> _DistinctWords:
+        hashes = np.concatenate([np.empty(0, np.uint64), *(w.hashes for w in self._pending)])
+        offsets = zip(self._pending, self._offsets, strict=True)
+        shifted = (words.rows + offset for words, offset in offsets)
         rows = np.concatenate([np.empty(0, np.int64), *shifted])
         # Arrow's table of distinct values is many times faster than sorting them.
         encoded = pc.dictionary_encode(_unsigned(hashes))
@@ -81,20 +116,14 @@ class WordIndexer:
         block_count = word_index.PART // word_index.BLOCK
         has_word = np.zeros(distinct * block_count, bool)
         has_word[numbers.astype(np.int64) * block_count + rows // word_index.BLOCK] = True
-        table = word_index.encode_part(
-            hashes,
-            has_word.reshape(distinct, block_count),
-            _frequencies(pending, numbers, rows, distinct),
-        )
-        self._tables.append(table)
+        return _DistinctWords(hashes, has_word.reshape(distinct, block_count), numbers, rows)
 
 
-def _frequencies(
-    pending: list[Words], numbers: np.ndarray, rows: np.ndarray, distinct: int
-) -> dict[bytes, int]:
+def _frequencies(pending: list[Words], distinct: _DistinctWords) -> dict[bytes, int]:
     """Return how many rows have each of the words that many of them have."""
-    counts = _row_counts(numbers, rows, distinct)
-    places = np.zeros(distinct, np.int64)
+    numbers, count = distinct.numbers, len(distinct.hashes)
+    counts = _row_counts(numbers, distinct.rows, count)
+    places = np.zeros(count, np.int64)
     places[numbers] = np.arange(len(numbers))
     ends = np.cumsum([len(words.hashes) for words in pending])
     frequencies = {}

@@ -29,14 +29,16 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Word indexes of blocks of two rows, and parts of 64, of any segment, that know the counts of
-    all but the rarest words."""
+    all but the rarest words, or of none."""
     monkeypatch.setattr(word_index, "BLOCK", 2)
     monkeypatch.setattr(word_index, "PART", 64)
     monkeypatch.setattr(word_index, "LEAST", 1)
     monkeypatch.setattr(word_index, "FREQUENT", 2)
     monkeypatch.setattr(word_indexing, "_COMMON", 5)
+    if seed == 3:
+        monkeypatch.setattr(word_indexing, "_PENDING_MAX", 100)
 
 
 def random_events(dice: random.Random, numbers: range, *, is_ascii: bool) -> list[Event]:
