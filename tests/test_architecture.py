@@ -28,7 +28,7 @@ ORDER = {
     "": """errors runtime engine settings event store segments chunks maintain files formats render
         search query views ingest export pinned lake dbapi sqlalchemy_dialect clients collect backup
         loggers pipeline analyze train proofs deploy remotes state rollback sync recent consume
-        replay decisions compat cli server notebook""",
+        replay decisions compat server cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
@@ -101,13 +101,16 @@ ORDER = {
     "consume": "source redis_stream kafka_source journal_source consume",
     "replay": "pace targets replay",
     "decisions": "estimate challengers records comparison",
+    "server": "limits arrivals bodies tokens gate intake protocols metrics app run",
+    "server/protocols": "protocol json_lines elastic otlp loki",
     "compat": """omega packs lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
         container_snapshots""",
     "cli": """exits options render app arguments rounds input_formats stdin_lines sample
         shell connect
-        write definitions ingest audit backups recent consume watch_status watch dump tail search
-        against replay query views export sync signatures train stats schema dedupe deploy remotes
+        write serve definitions ingest audit backups recent consume watch_status watch dump tail
+        search against replay query views export sync signatures train stats schema dedupe deploy
+        remotes
         state_restore state machine omega oos events follow history rewind refs policy
         maintenance seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",

@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "watch": ("watch", "follow the files of directories, each line exactly once"),
         "dump": ("dump", "watch and back up *.log files, with the old flags"),
         "consume": ("consume", "store the messages of Kafka topics and Redis Streams"),
+        "serve": ("serve", "store events that are sent over HTTP"),
         "formats": ("definitions", "show how a file is parsed; add log formats of your own"),
     },
     "Read": {
@@ -99,6 +100,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "demo": ("demo", "take a two-minute tour"),
         "doctor": ("doctor", "check this machine and the lake"),
         "key": ("signatures", "make keys for signatures, or show one"),
+        "token": ("serve", "make and revoke tokens for the server"),
         "policy": ("policy", "show and check who may do what"),
         "config": ("setup", "show or change the lake's settings"),
         "connect": ("connect", "open the lake from DuckDB, Python or other tools"),

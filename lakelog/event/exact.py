@@ -47,6 +47,35 @@ def parse_object(line: bytes, columns: frozenset[str]) -> dict[str, Any]:
     return value
 
 
+def parse_objects(
+    lines: list[bytes], columns: frozenset[str]
+) -> list[dict[str, Any] | InvalidEvent | None]:
+    """Parse many lines as `parse_object` does: each is an object, its error, or None if blank.
+
+    What makes a line need the exact parser is looked for in all of them at once, so that most
+    batches cost a quarter of what their lines would cost one by one.
+    """
+    text = b"\n".join(lines)
+    if not (b"\\u00" in text or _has_long(text)):
+        try:
+            values = [orjson.loads(line) if line.strip() else None for line in lines]
+            is_plain = all(value is None or type(value) is dict for value in values)
+            if is_plain and _keeps_keys(text, orjson.dumps(values)):
+                return values
+        except (orjson.JSONDecodeError, TypeError):
+            pass
+    return [_object_or_error(line, columns) for line in lines]
+
+
+def _object_or_error(line: bytes, columns: frozenset[str]) -> dict[str, Any] | InvalidEvent | None:
+    if not line.strip():
+        return None
+    try:
+        return parse_object(line, columns)
+    except InvalidEvent as error:
+        return error
+
+
 def parse_value(encoded: bytes) -> Any:
     """Parse any JSON value without loss. Raises InvalidEvent with the reason."""
     value, exact = _parse(encoded)

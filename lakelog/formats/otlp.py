@@ -56,7 +56,7 @@ class OtlpRequests(Format):
             raise InvalidEvent(
                 "not an OpenTelemetry request: it has no resourceLogs or resourceSpans"
             )
-        return [event for request in requests for event in _request(request)]
+        return [event for request in requests for event in events_of(request)]
 
 
 FORM = OtlpRequests(__doc__)
@@ -98,7 +98,8 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _request(request: JsonObject) -> list[Event]:
+def events_of(request: JsonObject) -> list[Event]:
+    """Return the events of an export request. Raises InvalidEvent."""
     result = []
     for signal, (scopes, records) in _KINDS.items():
         for resource_records in _listed(request.get(signal)):

@@ -29,7 +29,7 @@ class AsyncAppends:
     """Collects the appends of all tasks and loops; `store` is durable when it returns."""
 
     def __init__(self, store: Callable[[EncodedBatch], Receipt]) -> None:
-        self._store = store
+        self._store_now = store
         self._reset()
         _ALL.add(self)
 
@@ -45,6 +45,11 @@ class AsyncAppends:
             encoded = encode(events, content)
         else:
             encoded = await loop.run_in_executor(None, partial(encode, events, content))
+        return await self.store(encoded)
+
+    async def store(self, encoded: EncodedBatch) -> Receipt:
+        """Store encoded events, as `append` does."""
+        loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = loop.create_future()
         with self._lock:
             self._waiting.append((encoded, loop, future))
@@ -62,7 +67,7 @@ class AsyncAppends:
                     return
             batches = [encoded for encoded, _, _ in group]
             try:
-                outcomes: list[Any] = _split(self._store(_merged(batches)), batches)
+                outcomes: list[Any] = _split(self._store_now(_merged(batches)), batches)
             except BaseException as error:
                 outcomes = [error] * len(group)
             for (_, loop, future), outcome in zip(group, outcomes, strict=True):

@@ -20,6 +20,7 @@
     refs/rollbacks/<tag>.json                     those that were, by their safety tags
     policy.toml                                   who may do what; written by people
     machine.json                                  whose saved states are its own
+    server/tokens.json                            who may use its server
     cache/                                        derived, may be deleted
 
 A digest is the SHA-256 of the file's bytes in hex; below states/ of its content. Branch

@@ -120,7 +120,7 @@ class Machine:
 
 
 @pytest.mark.rounds
-@pytest.mark.parametrize("seed", range(share(12)))
+@pytest.mark.parametrize("seed", range(share(4)))
 def test_the_host_of_every_event_over_random_histories(home: Path, seed: int) -> None:
     """Whatever way an event came in, and whether it is pending, sealed, compacted, rolled back and
     brought back, on a branch, pushed, pulled or in a copy, its host is that it was stored on."""

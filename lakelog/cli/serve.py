@@ -1,0 +1,114 @@
+"""serve and token: the lake over HTTP, and who may use it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import click
+
+from lakelog.cli.app import App, verb, verb_group
+from lakelog.cli.options import argument, combined, flag, option
+from lakelog.cli.rounds import stop_at_signals
+from lakelog.errors import UnknownRef
+from lakelog.render.values import micros
+from lakelog.server import PORT, ServerPlan, TokenFile, TokenScope
+from lakelog.server import serve as run_server
+
+_PLAN = combined(
+    ServerPlan,
+    host=option("--host ADDRESS", "Address to listen on.", shown="127.0.0.1"),
+    port=option(
+        "--port NUMBER", "Port; 0 for any that is free.", shown=PORT, type=click.IntRange(0, 65535)
+    ),
+    host_names=option("--host-name NAME", "A name under which clients reach it.", multiple=True),
+    certificate=option(
+        "--tls-certificate FILE", "Certificate for https.", type=click.Path(exists=True)
+    ),
+    key=option("--tls-key FILE", "Its private key.", type=click.Path(exists=True)),
+)
+
+
+@verb("""
+    lakelog serve
+    lakelog serve --port 0 --print-url
+    curl --data-binary @events.jsonl http://127.0.0.1:7717/ingest
+    lakelog serve --host 0.0.0.0 --tls-certificate cert.pem --tls-key key.pem
+""")
+def serve(
+    app: App,
+    plan: ServerPlan = _PLAN,
+    print_url: bool = flag("--print-url", "Print the address once it answers."),
+) -> None:
+    """Store events that are sent over HTTP, until Ctrl-C.
+
+    JSON lines and CloudEvents at /ingest, OpenTelemetry at /v1/logs, /v1/traces and
+    /v1/metrics, Elasticsearch's /_bulk, and Loki's push. An answer of 2xx means that
+    the events are on disk. Without tokens only this machine is answered; `lakelog token`
+    makes them.
+    """
+
+    def started(url: str) -> None:
+        if print_url:
+            click.echo(url)
+        app.say(f"serving {app.path} at {url}; Ctrl-C ends it")
+
+    # Their handlers are called once more when the server has stopped: the lake is closed then.
+    with stop_at_signals(), app.open_or_create() as lake:
+        run_server(lake, dataclasses.replace(plan, version=_version()), started)
+    app.say("stopped")
+
+
+def _version() -> str:
+    return str(sys.modules[__name__.partition(".")[0]].__version__)
+
+
+@verb_group("""
+    lakelog token add shipper --scope ingest
+    lakelog token list
+    lakelog token revoke shipper
+""")
+def token() -> None:
+    """Make, list and revoke the tokens with which clients use `lakelog serve`.
+
+    A token is shown once, when it is made. `read` allows queries, `ingest` storing events,
+    `admin` changes of the lake. A server that runs notices a change at once.
+    """
+
+
+@token.verb("""
+    lakelog token add shipper --scope ingest
+    lakelog token add grafana --scope read
+""")
+def add(
+    app: App,
+    name: str = argument("NAME"),
+    scopes: tuple[str, ...] = option(
+        "--scope SCOPE",
+        "What it allows: read, ingest or admin.",
+        multiple=True,
+        required=True,
+        type=click.Choice([scope.value for scope in TokenScope]),
+    ),
+) -> None:
+    """Make a token and print it: it cannot be shown again."""
+    with app.open() as lake:
+        click.echo(TokenFile(lake.path).add(name, frozenset(map(TokenScope, scopes))))
+
+
+@token.verb("lakelog token list", name="list")
+def list_(app: App) -> None:
+    """List the tokens by name, without their text."""
+    with app.open() as lake:
+        for entry in TokenFile(lake.path).entries():
+            scopes = ",".join(sorted(scope.value for scope in entry.scopes))
+            click.echo(f"{entry.name}  {scopes}  {micros(entry.made_at)}")
+
+
+@token.verb("lakelog token revoke shipper")
+def revoke(app: App, name: str = argument("NAME")) -> None:
+    """Revoke a token: what uses it is refused from now on."""
+    with app.open() as lake:
+        if not TokenFile(lake.path).revoke(name):
+            raise UnknownRef(f"there is no token {name!r}: lakelog token list shows them")
+    app.say(f"revoked {name}")

@@ -1,0 +1,180 @@
+"""The routes of a server: each request passes the gate, and every error is one line of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from lakelog.errors import LakelogError
+from lakelog.lake import Lake
+from lakelog.runtime.lazy import Lazy
+from lakelog.server.arrivals import RequestRefused
+from lakelog.server.bodies import read_body
+from lakelog.server.gate import Caller, Gate
+from lakelog.server.intake import EventIntake
+from lakelog.server.limits import ServerLimits
+from lakelog.server.metrics import ServerMetrics
+from lakelog.server.protocols.elastic import ABOUT, LICENSE, PRODUCT, ElasticBulk
+from lakelog.server.protocols.json_lines import JsonIngest
+from lakelog.server.protocols.loki import LokiPush
+from lakelog.server.protocols.otlp import OtlpHttp
+from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
+from lakelog.server.tokens import TokenScope
+
+if TYPE_CHECKING:
+    from starlette import applications, responses, routing
+    from starlette.requests import Request
+    from starlette.responses import Response
+else:
+    applications = Lazy("starlette.applications")
+    responses = Lazy("starlette.responses")
+    routing = Lazy("starlette.routing")
+
+PROTOCOLS: tuple[IngestProtocol, ...] = (ElasticBulk(), OtlpHttp(), LokiPush(), JsonIngest())
+_LOG = logging.getLogger("lakelog.server")
+_LATER = {"Retry-After": "5"}
+_ROOM = 1 << 16
+"""Reserved for a body of unknown length."""
+_SECURITY = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+Handler = Callable[["Request", Caller], Awaitable[Answer]]
+
+
+class LakeServer:
+    """What the routes of one lake share."""
+
+    def __init__(self, lake: Lake, gate: Gate, limits: ServerLimits, version: str) -> None:
+        self.lake, self.gate, self.limits, self.version = lake, gate, limits, version
+        self.intake: EventIntake[Answer] = EventIntake(lake, limits)
+        self.metrics = ServerMetrics(lake, self.intake, version)
+
+    def application(self) -> applications.Starlette:
+        """Return the ASGI application."""
+        routes = [
+            self._route("/healthz", self._health, None),
+            self._route("/readyz", self._ready, None),
+            self._route("/metrics", self._metrics, TokenScope.READ),
+            self._route("/", self._about, TokenScope.INGEST, ["GET", "HEAD"]),
+            self._route("/_license", self._license, TokenScope.INGEST),
+        ]
+        for protocol in PROTOCOLS:
+            endpoint = self._ingest(protocol)
+            methods = list(protocol.methods)
+            routes += [
+                self._route(path, endpoint, TokenScope.INGEST, methods) for path in protocol.routes
+            ]
+        return applications.Starlette(
+            routes=routes, exception_handlers={404: _missing, 405: _wrong}
+        )
+
+    def _route(
+        self,
+        path: str,
+        handler: Handler,
+        scope: TokenScope | None,
+        methods: Sequence[str] = ("GET",),
+    ) -> routing.Route:
+        """A route whose caller needs a scope; None lets anybody ask who names this host."""
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                caller = self._admitted(request, scope)
+                answer = await handler(request, caller)
+            except RequestRefused as error:
+                answer = Answer(error.status, {"error": error.reason}, error.headers)
+            except Exception as error:
+                answer = _failed(error, request)
+            self.metrics.count(request.method, answer.status)
+            headers = {**_SECURITY, **answer.headers}
+            return responses.Response(answer.body(), answer.status, headers, answer.media_type)
+
+        return routing.Route(path, endpoint, methods=list(methods))
+
+    def _admitted(self, request: Request, scope: TokenScope | None) -> Caller:
+        if scope is None:
+            return Caller("", frozenset())
+        caller = self.gate.admit(request.headers, request.url.scheme)
+        caller.require(scope)
+        return caller
+
+    def _ingest(self, protocol: IngestProtocol) -> Handler:
+        async def handle(request: Request, caller: Caller) -> Answer:
+            arrival = IngestRequest(request.path_params, request.query_params, request.headers)
+            try:
+                return await self._taken(protocol, request, arrival, caller)
+            except RequestRefused as error:
+                answer = protocol.failure(arrival, error.status, error.reason)
+                return dataclasses.replace(answer, headers={**answer.headers, **error.headers})
+            except (LakelogError, OSError) as error:
+                _LOG.error("%s: %s", request.url.path, error)
+                # 503: whoever sent it may send it again.
+                answer = protocol.failure(arrival, 503, str(error))
+                return dataclasses.replace(answer, headers={**answer.headers, **_LATER})
+
+        return handle
+
+    async def _taken(
+        self, protocol: IngestProtocol, request: Request, arrival: IngestRequest, caller: Caller
+    ) -> Answer:
+        declared = arrival.headers.get("content-length", "")
+        with self.intake.room(int(declared) if declared.isdigit() else _ROOM):
+            body = await read_body(request, self.limits)
+            identity = (
+                caller.name,
+                request.url.path,
+                request.url.query,
+                arrival.media_type,
+                arrival.headers.get("idempotency-key", ""),
+            )
+            return await self.intake.once(
+                identity,
+                body,
+                lambda: protocol.receive(arrival, body),
+                lambda arrivals: protocol.answer(arrival, arrivals),
+            )
+
+    async def _health(self, request: Request, caller: Caller) -> Answer:
+        return Answer(200, {"status": "ok", "version": self.version})
+
+    async def _ready(self, request: Request, caller: Caller) -> Answer:
+        """Whether the lake can be read and written."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(None, self.lake.writer)
+            await loop.run_in_executor(None, self.lake.count)
+        except (LakelogError, OSError) as error:
+            _LOG.error("not ready: %s", error)
+            return Answer(503, {"status": "not ready"})
+        return Answer(200, {"status": "ready"})
+
+    async def _metrics(self, request: Request, caller: Caller) -> Answer:
+        loop = asyncio.get_running_loop()
+        figures = await loop.run_in_executor(None, self.metrics.text)
+        return Answer(200, figures, media_type=self.metrics.media_type)
+
+    async def _about(self, request: Request, caller: Caller) -> Answer:
+        return Answer(200, ABOUT, PRODUCT)
+
+    async def _license(self, request: Request, caller: Caller) -> Answer:
+        return Answer(200, LICENSE, PRODUCT)
+
+
+def _failed(error: Exception, request: Request) -> Answer:
+    """The answer to a fault of ours, or of the lake: what it is stands in the log."""
+    if isinstance(error, (LakelogError, OSError)):
+        _LOG.error("%s: %s", request.url.path, error)
+        return Answer(503, {"error": str(error)}, _LATER)
+    _LOG.exception("%s %s", request.method, request.url.path)
+    return Answer(500, {"error": "a fault of the server: its log says more"})
+
+
+async def _missing(request: Request, error: Exception) -> Response:
+    return responses.JSONResponse({"error": "there is nothing at that path"}, 404, _SECURITY)
+
+
+async def _wrong(request: Request, error: Exception) -> Response:
+    # Starlette's error of a route has the methods that it has.
+    headers = {**_SECURITY, **(getattr(error, "headers", None) or {})}
+    return responses.JSONResponse({"error": "that path has other methods"}, 405, headers)

@@ -1,0 +1,68 @@
+"""What a body turned out to hold: events, encoded for the WAL, and records that are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lakelog.errors import InvalidEvent, LakelogError
+from lakelog.event.encode import EncodedBatch, encode
+
+LINE_MAX = 1 << 20
+"""Bytes of a refused record that are kept."""
+
+
+class RequestRefused(LakelogError):
+    """A request is answered with an error of HTTP; `headers` go with it."""
+
+    def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.headers = status, reason, headers or {}
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A record that is no event: its number in the body, counted from 0, why, and its text."""
+
+    number: int
+    reason: str
+    record: str
+
+
+@dataclass
+class Arrivals:
+    """The events of one body, and its records that are none."""
+
+    encoded: EncodedBatch
+    rejects: list[Reject] = field(default_factory=list)
+
+    @property
+    def stored(self) -> int:
+        """How many events are stored."""
+        return len(self.encoded.ids)
+
+
+def arrivals_of(events: list[Any], rejects: Iterable[Reject] = ()) -> Arrivals:
+    """Encode the events of a body; those that cannot be stored join the refused ones."""
+    rejects = list(rejects)
+    try:
+        return Arrivals(encode(events), rejects)
+    except InvalidEvent:
+        pass
+    accepted = []
+    for number, event in enumerate(events):
+        try:
+            encode([event])
+        except InvalidEvent as error:
+            rejects.append(Reject(number, error.reason, as_text(event)))
+        else:
+            accepted.append(event)
+    return Arrivals(encode(accepted), rejects)
+
+
+def as_text(value: object) -> str:
+    """A record as the quarantine keeps it; bytes that are no UTF-8 as escapes."""
+    if isinstance(value, bytes):
+        return value[:LINE_MAX].decode("utf-8", "backslashreplace")
+    return repr(value)[:LINE_MAX]

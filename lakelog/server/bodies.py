@@ -1,0 +1,145 @@
+"""Bodies of requests: read within limits, and decompressed chunk by chunk.
+
+What is compressed is bounded twice, as it was sent and as it becomes: a bomb costs no more memory
+than the limit. A body that ends before its compressed stream does is refused, never half stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import TYPE_CHECKING, Protocol
+
+import zstandard
+
+from lakelog.server.arrivals import RequestRefused
+from lakelog.server.limits import ServerLimits
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+_PIECE = 1 << 18
+_ENCODINGS = ("gzip", "x-gzip", "deflate", "zstd", "identity")
+
+
+class _Inflater(Protocol):
+    """A decompressor that gives at most so many bytes at a time."""
+
+    is_ended: bool
+
+    def inflate(self, data: bytes, longest: int) -> bytes: ...
+
+
+class _Zlib:
+    """gzip, with all its members, or deflate, with or without its header."""
+
+    def __init__(self, is_gzip: bool) -> None:
+        self._bits = 31 if is_gzip else 47
+        self._is_raw_tried = is_gzip
+        self._stream = zlib.decompressobj(self._bits)
+        self.is_ended = False
+
+    def inflate(self, data: bytes, longest: int) -> bytes:
+        chunks, size = [], 0
+        while data:
+            try:
+                chunk = self._stream.decompress(data, longest - size + 1)
+            except zlib.error:
+                # Some clients send deflate without the header of zlib.
+                if self._is_raw_tried or size:
+                    raise
+                self._is_raw_tried, self._bits = True, -15
+                self._stream = zlib.decompressobj(self._bits)
+                continue
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > longest:
+                break
+            data = self._stream.unused_data or self._stream.unconsumed_tail
+            self.is_ended = self._stream.eof
+            if self._stream.eof and data:
+                self._stream = zlib.decompressobj(self._bits)
+        return b"".join(chunks)
+
+
+class _Zstd:
+    """zstd, with all its frames."""
+
+    def __init__(self) -> None:
+        self._stream = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        self.is_ended = False
+
+    def inflate(self, data: bytes, longest: int) -> bytes:
+        chunks, size = [], 0
+        while data:
+            # Small chunks: this decompressor cannot be told where to stop.
+            for start in range(0, len(data), 1 << 12):
+                chunks.append(self._stream.decompress(data[start : start + (1 << 12)]))
+                size += len(chunks[-1])
+                if size > longest:
+                    return b"".join(chunks)
+                if self._stream.eof:
+                    data = self._stream.unused_data + data[start + (1 << 12) :]
+                    break
+            else:
+                data = b""
+            self.is_ended = self._stream.eof
+            if self._stream.eof and data:
+                self._stream = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        return b"".join(chunks)
+
+
+async def read_body(request: Request, limits: ServerLimits) -> bytes:
+    """Return the body of a request as text. Raises RequestRefused."""
+    encoding = request.headers.get("content-encoding", "").strip().lower() or "identity"
+    if encoding not in _ENCODINGS:
+        raise RequestRefused(
+            415,
+            f"the content encoding {encoding!r} is not known: send gzip, zstd or none",
+            {"Accept-Encoding": "gzip, zstd, deflate"},
+        )
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limits.body_bytes:
+        raise _too_large(limits.body_bytes)
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limits.body_bytes:
+                    raise _too_large(limits.body_bytes)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise RequestRefused(
+            408, f"the body did not end within {limits.body_seconds:g} s", {"Connection": "close"}
+        ) from None
+    body = b"".join(chunks)
+    if encoding == "identity":
+        return body
+    if len(body) < _PIECE:
+        return decompressed(body, encoding, limits.text_bytes)
+    return await asyncio.get_running_loop().run_in_executor(
+        None, decompressed, body, encoding, limits.text_bytes
+    )
+
+
+def decompressed(body: bytes, encoding: str, longest: int) -> bytes:
+    """Return what a body holds, up to `longest` bytes. Raises RequestRefused."""
+    if not body:
+        return body
+    stream: _Inflater = _Zstd() if encoding == "zstd" else _Zlib(encoding != "deflate")
+    try:
+        inflated = stream.inflate(body, longest)
+    except (zlib.error, zstandard.ZstdError) as error:
+        raise RequestRefused(400, f"the body is not {encoding}: {error}") from None
+    if len(inflated) > longest:
+        raise _too_large(longest)
+    if not stream.is_ended:
+        raise RequestRefused(400, f"the body ends within its {encoding} stream")
+    return inflated
+
+
+def _too_large(longest: int) -> RequestRefused:
+    return RequestRefused(
+        413, f"the body has more than {longest:,} bytes: send it in parts", {"Connection": "close"}
+    )

@@ -1,0 +1,23 @@
+"""How much a server takes at once: each limit has an answer of its own, and none is silent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """Sizes in bytes, times in seconds."""
+
+    body_bytes: int = 64 << 20
+    """A body as it was sent; a larger one is refused with 413."""
+    text_bytes: int = 128 << 20
+    """The same after decompression."""
+    waiting_bytes: int = 96 << 20
+    """Bodies that are read or wait to be stored; one more is refused with 429."""
+    body_seconds: float = 60.0
+    """How long a client may take to send a body; then it is answered with 408."""
+    connections: int = 2_000
+    """Connections at once; one more is answered with 503."""
+    remembered_seconds: float = 600.0
+    """How long the same request is known again."""

@@ -1,0 +1,1 @@
+"""The protocols of other people's senders: how each body is read, and what it is answered."""

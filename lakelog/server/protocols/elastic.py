@@ -1,0 +1,122 @@
+"""Elasticsearch's _bulk, as Filebeat, rsyslog, Fluent Bit and its own clients send it.
+
+An action line, then its document; `_id` makes a document one that is stored once, and a `delete`
+is refused in its item of the answer, as events stay. Senders ask for the server's version first,
+and take none without the header X-Elastic-Product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lakelog.errors import InvalidEvent
+from lakelog.formats import bulk
+from lakelog.formats.bulk import Action
+from lakelog.formats.format import Event, JsonObject
+from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
+from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
+
+PRODUCT = {"X-Elastic-Product": "Elasticsearch"}
+VERSION = "8.17.0"
+"""The version whose answers these are."""
+ABOUT = {
+    "name": "lakelog",
+    "cluster_name": "lakelog",
+    "cluster_uuid": "lakelog",
+    "version": {
+        "number": VERSION,
+        "build_flavor": "default",
+        "build_type": "tar",
+        "lucene_version": "9.12.0",
+        "minimum_wire_compatibility_version": "7.17.0",
+        "minimum_index_compatibility_version": "7.0.0",
+    },
+    "tagline": "You Know, for Search",
+}
+LICENSE = {"license": {"uid": "lakelog", "type": "basic", "mode": "basic", "status": "active"}}
+_COMPATIBLE = "application/vnd.elasticsearch+json; compatible-with=%s"
+
+
+@dataclass
+class BulkArrivals(Arrivals):
+    """The documents of a body, and all its actions in order."""
+
+    actions: list[Action] = field(default_factory=list)
+
+
+class ElasticBulk(IngestProtocol):
+    """The protocol; its answer has an item for each action, in order."""
+
+    name = "elastic"
+    routes = ("/_bulk", "/{index}/_bulk")
+    methods = ("POST", "PUT")
+
+    def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
+        """Return the documents of a body."""
+        if not body.strip():
+            raise RequestRefused(400, "request body is required")
+        events, rejects, actions = list[Event](), list[Reject](), list[Action]()
+        lines = (line for line in body.split(b"\n") if line.strip())
+        for line in lines:
+            action = _action(line, request.path.get("index"))
+            actions.append(action or ("index", {}))
+            if action is None:
+                rejects.append(_refused(actions, "not an action line", line))
+            elif action[0] != "delete":
+                document = next(lines, None)
+                if document is None:
+                    rejects.append(_refused(actions, "an action without its document", line))
+                    continue
+                try:
+                    events.append(bulk.join(action, document))
+                except InvalidEvent as error:
+                    rejects.append(_refused(actions, error.reason, document))
+        result = arrivals_of(events, rejects)
+        return BulkArrivals(result.encoded, result.rejects, actions)
+
+    def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
+        """Return an item for each action."""
+        assert isinstance(arrivals, BulkArrivals)
+        reasons = {record.number: record.reason for record in arrivals.rejects}
+        for number, (name, _) in enumerate(arrivals.actions):
+            if name == "delete":
+                reasons[number] = "events are not deleted one by one"
+        items = [
+            {name: _item(properties, reasons.get(number))}
+            for number, (name, properties) in enumerate(arrivals.actions)
+        ]
+        content = {"took": 1, "errors": bool(reasons), "items": items}
+        return Answer(200, content, PRODUCT, _media_type(request))
+
+    def failure(self, request: IngestRequest, status: int, reason: str) -> Answer:
+        """Return an error as Elasticsearch words it."""
+        error = {"type": "illegal_argument_exception", "reason": reason}
+        content = {"error": {"root_cause": [error], **error}, "status": status}
+        return Answer(status, content, PRODUCT, _media_type(request))
+
+
+def _action(line: bytes, index: str | None) -> Action | None:
+    action = bulk.action_of(line)
+    if action is None or index is None:
+        return action
+    name, properties = action
+    return name, {"_index": index, **properties}
+
+
+def _refused(actions: list[Action], reason: str, line: bytes) -> Reject:
+    return Reject(len(actions) - 1, reason, as_text(line))
+
+
+def _item(properties: JsonObject, reason: str | None) -> JsonObject:
+    document = {"_index": properties.get("_index", ""), "_id": properties.get("_id", "")}
+    if reason is None:
+        return {**document, "status": 201, "result": "created", "_version": 1}
+    error = {"type": "document_parsing_exception", "reason": reason}
+    return {**document, "status": 400, "error": error}
+
+
+def _media_type(request: IngestRequest) -> str:
+    accepted = request.headers.get("accept", "")
+    _, _, version = accepted.partition("compatible-with=")
+    number = version.partition(",")[0].strip()
+    return _COMPATIBLE % number if number.isdigit() else "application/json"

@@ -1,0 +1,104 @@
+"""JSON lines, one event each, at /ingest and /ingest/SOURCE; JSON documents and CloudEvents, too.
+
+The type of the body decides little, as clients name the oddest ones: a body is taken for what it
+is. A line that is no event is quarantined, and the answer names its number and the reason.
+"""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import unquote
+
+from lakelog.errors import InvalidEvent
+from lakelog.event.exact import parse_objects, parse_value
+from lakelog.event.uniform import PLAIN
+from lakelog.formats import documents, jsonl
+from lakelog.formats.format import Event
+from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
+from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest, counts
+
+_ATTRIBUTE = "ce-"
+_HEAD = 4096
+"""Bytes that tell lines from a document."""
+_STRUCTURED = "application/cloudevents+json"
+
+
+class JsonIngest(IngestProtocol):
+    """The protocol that lakelog documents for itself."""
+
+    name = "json"
+    routes = ("/ingest", "/ingest/{source:path}")
+
+    def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
+        """Return the events of a body in any of the forms above."""
+        if f"{_ATTRIBUTE}specversion" in request.headers:
+            return arrivals_of([_binary_event(request, body)])
+        if not body.strip():
+            raise RequestRefused(400, "the body is empty: send one JSON object a line")
+        is_document = documents.FORM.sniff(body[:_HEAD].splitlines()) > 0
+        records = None if is_document else _of_lines(body)
+        if records is None or (records[1] and not records[0]):
+            records = _of_document(body) or records
+        if records is None:
+            raise RequestRefused(400, "the body is neither JSON lines nor a JSON document")
+        events, rejects = records
+        source = request.path.get("source")
+        if source:
+            for event in events:
+                if event.get("source") in (None, ""):
+                    event["source"] = source
+        return arrivals_of(events, rejects)
+
+    def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
+        """Counts; a CloudEvent that is stored is answered with 204, as its senders expect."""
+        is_cloud_event = (
+            f"{_ATTRIBUTE}specversion" in request.headers or request.media_type == _STRUCTURED
+        )
+        if is_cloud_event and not arrivals.rejects:
+            return Answer(204)
+        status = 400 if arrivals.rejects and not arrivals.stored else 200
+        return Answer(status, counts(arrivals))
+
+
+def _of_lines(body: bytes) -> tuple[list[Event], list[Reject]]:
+    """The events of JSON lines, and lines that are none."""
+    lines = body.split(b"\n")
+    events, rejects = [], []
+    for number, (line, value) in enumerate(zip(lines, parse_objects(lines, PLAIN), strict=True)):
+        if isinstance(value, dict):
+            events.append(jsonl.typed(value))
+        elif value is not None:
+            rejects.append(Reject(number, value.reason, as_text(line)))
+    return events, rejects
+
+
+def _of_document(body: bytes) -> tuple[list[Event], list[Reject]] | None:
+    """The events of a whole JSON document, such as an array; None if it is none."""
+    try:
+        return documents.FORM.specialize(body).events(body), []
+    except InvalidEvent:
+        return None
+
+
+def _binary_event(request: IngestRequest, body: bytes) -> Event:
+    """The event of CloudEvents' binary mode: its attributes are headers, percent-encoded."""
+    event = {
+        name.removeprefix(_ATTRIBUTE): unquote(value)
+        for name, value in request.headers.items()
+        if name.startswith(_ATTRIBUTE)
+    }
+    if not all(event.get(name) for name in ("id", "source", "type")):
+        raise RequestRefused(400, "a CloudEvent has the headers ce-id, ce-source and ce-type")
+    if request.media_type:
+        event["datacontenttype"] = request.media_type
+    if not body:
+        return event
+    if request.media_type in ("", "application/json") or request.media_type.endswith("+json"):
+        try:
+            return event | {"data": parse_value(body)}
+        except InvalidEvent as error:
+            raise RequestRefused(400, f"the data is {error.reason}") from None
+    try:
+        return event | {"data": body.decode()}
+    except UnicodeDecodeError:
+        return event | {"data_base64": base64.b64encode(body).decode()}

@@ -1,0 +1,139 @@
+"""OTLP over HTTP: logs, traces and metrics of OpenTelemetry, as protobuf or JSON.
+
+Events are those of the format `otlp` of files. An answer has the encoding of its request, and a
+`partialSuccess` only where records were refused: with an empty one clients write a warning for
+each request (opentelemetry-proto, docs/specification.md).
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from lakelog.errors import InvalidEvent, MissingPackage
+from lakelog.formats import otlp
+from lakelog.formats.format import Event, JsonObject
+from lakelog.runtime.lazy import Lazy
+from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
+from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
+
+PROTOBUF = "application/x-protobuf"
+_PACKAGE = "opentelemetry.proto.collector"
+_logs = Lazy(f"{_PACKAGE}.logs.v1.logs_service_pb2")
+_traces = Lazy(f"{_PACKAGE}.trace.v1.trace_service_pb2")
+_metrics = Lazy(f"{_PACKAGE}.metrics.v1.metrics_service_pb2")
+_SIGNALS = {"logs": "LogRecords", "traces": "Spans", "metrics": "DataPoints"}
+
+
+class OtlpHttp(IngestProtocol):
+    """The protocol, at /v1/logs, /v1/traces and /v1/metrics."""
+
+    name = "otlp"
+    routes = ("/v1/{signal}",)
+
+    def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
+        """Return the records of an export request."""
+        if request.path["signal"] not in _SIGNALS:
+            raise RequestRefused(404, "the paths are /v1/logs, /v1/traces and /v1/metrics")
+        try:
+            if request.media_type == JSON:
+                return arrivals_of(
+                    otlp.FORM.events(body) if body.strip() not in (b"", b"{}") else []
+                )
+            if request.media_type not in (PROTOBUF, ""):
+                raise RequestRefused(415, f"send {PROTOBUF} or {JSON}, not {request.media_type}")
+            return arrivals_of(_of_protobuf(request.path["signal"], body))
+        except InvalidEvent as error:
+            raise RequestRefused(400, error.reason) from None
+
+    def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
+        """Return an empty success, or how many records were refused."""
+        rejects = len(arrivals.rejects)
+        if request.media_type == JSON:
+            field = f"rejected{_SIGNALS[request.path['signal']]}"
+            partial = {field: str(rejects), "errorMessage": _why(arrivals)}
+            return Answer(200, {"partialSuccess": partial} if rejects else {})
+        if not rejects:
+            return Answer(200, b"", media_type=PROTOBUF)
+        # ExportPartialSuccess in field 1: the number in field 1, its message in field 2.
+        reason = _why(arrivals).encode()
+        partial_bytes = b"\x08" + _varint(rejects) + b"\x12" + _varint(len(reason)) + reason
+        content = b"\x0a" + _varint(len(partial_bytes)) + partial_bytes
+        return Answer(200, content, media_type=PROTOBUF)
+
+    def failure(self, request: IngestRequest, status: int, reason: str) -> Answer:
+        """Return google.rpc.Status in the request's encoding."""
+        if request.media_type == JSON:
+            return Answer(status, {"code": 3, "message": reason})
+        message = reason.encode()
+        content = b"\x08\x03\x12" + _varint(len(message)) + message
+        return Answer(status, content, media_type=PROTOBUF)
+
+
+def _why(arrivals: Arrivals) -> str:
+    return "; ".join(dict.fromkeys(record.reason for record in arrivals.rejects[:5]))
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _of_protobuf(signal: str, body: bytes) -> list[Event]:
+    """Events of a request in protobuf, by way of the objects that its JSON would be."""
+    try:
+        request = {
+            "logs": lambda: _logs.ExportLogsServiceRequest(),
+            "traces": lambda: _traces.ExportTraceServiceRequest(),
+            "metrics": lambda: _metrics.ExportMetricsServiceRequest(),
+        }[signal]()
+    except ImportError:
+        raise MissingPackage(
+            "protobuf of OpenTelemetry needs a package: pip install 'lakelog[server]'"
+        ) from None
+    try:
+        request.ParseFromString(body)
+    except Exception:  # google.protobuf.message.DecodeError, which another version may call else
+        raise RequestRefused(400, "the body is no export request in protobuf") from None
+    return otlp.events_of(_object(request))
+
+
+def _object(message: Any) -> JsonObject:
+    """A message as the object that OTLP's JSON has for it: ids are hex, 64-bit numbers text."""
+    members: JsonObject = {}
+    for field, value in message.ListFields():
+        name = field.json_name
+        if field.is_repeated:
+            convert = _scalar(field)
+            members[name] = [convert(item) for item in value]
+        else:
+            members[name] = _scalar(field)(value)
+    return members
+
+
+def _scalar(field: Any) -> Any:
+    """How a value of a field is spelled."""
+    if field.message_type is not None:
+        return _object
+    if field.type == field.TYPE_BYTES:
+        return bytes.hex if field.name.endswith("_id") else _base64
+    if field.type in _WIDE:
+        return str
+    return _itself
+
+
+_WIDE = (3, 4, 6, 16, 18)
+"""Types of 64 bits by their numbers in descriptor.proto: int64, uint64, fixed64, sfixed64,
+sint64."""
+
+
+def _itself(value: object) -> object:
+    return value
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()

@@ -1,0 +1,139 @@
+"""Running a server: one process, one lake, until a signal.
+
+A stop first refuses new requests, then finishes those that are under way, and at last closes the
+lake, which seals what its writer has. Streams to clients end at once, as nothing else would end
+them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lakelog.errors import InvalidSetting, MissingPackage
+from lakelog.lake import Lake
+from lakelog.runtime.lazy import Lazy
+from lakelog.server.app import LakeServer
+from lakelog.server.gate import Gate, is_loopback
+from lakelog.server.limits import ServerLimits
+from lakelog.server.tokens import TokenFile
+
+if TYPE_CHECKING:
+    import uvicorn
+else:
+    uvicorn = Lazy("uvicorn")
+
+PORT = 7717
+STOP_SECONDS = 5
+_LOOK = 0.01
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """Where a server listens, and whom it answers. `host_names` are names beside its address;
+    `version` is that of the program, which it tells."""
+
+    host: str = "127.0.0.1"
+    port: int = PORT
+    host_names: tuple[str, ...] = ()
+    certificate: str | None = None
+    key: str | None = None
+    limits: ServerLimits = field(default_factory=ServerLimits)
+    version: str = ""
+
+
+def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> None:
+    """Serve a lake until SIGINT or SIGTERM; `started` gets the URL once it answers.
+
+    Raises InvalidSetting where it would be open to others, MissingPackage, OSError.
+    """
+    with contextlib.closing(_listener(plan)) as listener:
+        host, port = listener.getsockname()[:2]
+        tokens = TokenFile(lake.path)
+        is_local = is_loopback(host)
+        if not is_local:
+            _require_closed(plan, tokens)
+        gate = Gate(tokens, is_local=is_local, hosts=(url_host(host), *plan.host_names))
+        server = LakeServer(lake, gate, plan.limits, plan.version)
+        scheme = "https" if plan.certificate else "http"
+        url = f"{scheme}://{url_host(host)}:{port}"
+        _run(server, plan, listener, lambda: started(url))
+
+
+def url_host(host: str) -> str:
+    """An address as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _require_closed(plan: ServerPlan, tokens: TokenFile) -> None:
+    """Beyond this machine a token and TLS are needed. Raises InvalidSetting."""
+    if plan.certificate is None or plan.key is None:
+        raise InvalidSetting(
+            f"{plan.host} is reached by other machines: give --tls-certificate and --tls-key, or"
+            " listen on 127.0.0.1"
+        )
+    if not tokens.entries():
+        raise InvalidSetting(
+            f"{plan.host} is reached by other machines, and the lake has no token: make one with"
+            " lakelog token add NAME --scope ingest"
+        )
+
+
+def _listener(plan: ServerPlan) -> socket.socket:
+    family = socket.AF_INET6 if ":" in plan.host else socket.AF_INET
+    # With its protocol, or asyncio leaves Nagle's delay on for each connection.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((plan.host, plan.port))
+    except OSError as error:
+        listener.close()
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InvalidSetting(
+            f"cannot listen on {plan.host}:{plan.port}: {reason}: choose another --port"
+        ) from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def _run(
+    server: LakeServer, plan: ServerPlan, listener: socket.socket, started: Callable[[], None]
+) -> None:
+    try:
+        config = uvicorn.Config(
+            server.application(),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            lifespan="off",
+            proxy_headers=False,
+            ws="none",
+            limit_concurrency=plan.limits.connections,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            h11_max_incomplete_event_size=1 << 16,
+            ssl_certfile=plan.certificate,
+            ssl_keyfile=plan.key,
+        )
+    except ImportError:
+        raise MissingPackage(
+            "a server needs packages of its own: pip install 'lakelog[server]'"
+        ) from None
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_serving(uvicorn.Server(config), listener, started))
+
+
+async def _serving(
+    server: uvicorn.Server, listener: socket.socket, started: Callable[[], None]
+) -> None:
+    task = asyncio.ensure_future(server.serve(sockets=[listener]))
+    while not (server.started or task.done()):
+        await asyncio.sleep(_LOOK)
+    if server.started:
+        started()
+    await task

@@ -1,0 +1,361 @@
+"""Events over HTTP: what is answered with 2xx is stored or counted, once, whatever sent it."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
+from tests.support.requirements import need_module
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpLake]:
+    need_module("uvicorn")
+    with serving(tmp_path_factory.mktemp("served") / "lake") as each:
+        yield each
+
+
+def stored(server: HttpLake, source: str) -> list[dict[str, Any]]:
+    return server.events(f"SELECT * FROM events WHERE source = '{source}' ORDER BY seq")
+
+
+def test_json_lines_are_stored(server: HttpLake) -> None:
+    body = lines({"type": "a", "data": {"n": 1}}, {"type": "b", "time": "2026-01-02T03:04:05Z"})
+    reply = server.ask("/ingest/web", body, JSON_LINES)
+    assert (reply.status, reply.json) == (200, {"accepted": 2, "rejected": 0})
+    assert [event["type"] for event in stored(server, "web")] == ["a", "b"]
+
+
+def test_a_bad_line_loses_no_other(server: HttpLake) -> None:
+    body = b'{"n":1}\nnot json\n[1]\n{"n":2}\n'
+    reply = server.ask("/ingest/bad", body, JSON_LINES)
+    assert reply.status == 200
+    assert (reply.json["accepted"], reply.json["rejected"]) == (2, 2)
+    assert [error["line"] for error in reply.json["errors"]] == [2, 3]
+    assert len(stored(server, "bad")) == 2
+    kept = server.events("SELECT line FROM quarantine WHERE origin = 'http'")
+    assert {"line": "not json"} in kept
+
+
+@pytest.mark.parametrize("media_type", ["", "text/plain", "application/x-www-form-urlencoded"])
+def test_the_type_of_the_body_decides_nothing(server: HttpLake, media_type: str) -> None:
+    source = f"type-{media_type[-8:].replace('/', '')}"
+    headers = {"content-type": media_type} if media_type else {}
+    reply = server.ask(f"/ingest/{source}", b'{"a":1}\n{"a":2}', headers)
+    assert (reply.status, reply.json["accepted"]) == (200, 2)
+    assert len(stored(server, source)) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (b'[{"a":1},{"a":2},{"a":3}]', 3),
+        (b'{\n  "a": 1\n}\n', 1),
+        (b'{"Records":[{"a":1},{"a":2}]}', 2),
+        (b'  [\n {"a":1}\n ,{"a":2}]', 2),
+        (b'{"a":1}\r\n\r\n{"a":2}\r\n', 2),
+    ],
+)
+def test_json_documents_are_stored(server: HttpLake, body: bytes, count: int) -> None:
+    reply = server.ask(f"/ingest/doc{len(body)}", body, {"content-type": "application/json"})
+    assert (reply.status, reply.json["accepted"]) == (200, count)
+
+
+@pytest.mark.parametrize("body", [b"", b" \n\n", b"nonsense", b"\xff\xfe", b"[1,2"])
+def test_what_is_no_event_is_never_answered_200(server: HttpLake, body: bytes) -> None:
+    reply = server.ask("/ingest/none", body, JSON_LINES)
+    assert reply.status == 400
+    assert "error" in reply.json or reply.json["rejected"] == 1
+    assert stored(server, "none") == []
+
+
+def test_values_keep_their_text(server: HttpLake) -> None:
+    """Also where one line of the body needs the exact way."""
+    values = [
+        '{"n":123456789012345678901234567890}',
+        '{"x":0.10000000000000000555}',
+        '{"a":1,"a":2}',
+        '{"s":"\\ud800"}',
+        '{"s":"\\u0022:"}',
+    ]
+    body = "\n".join(f'{{"source":"exact","data":{value}}}' for value in values).encode()
+    assert server.ask("/ingest", body, JSON_LINES).json["accepted"] == len(values)
+    texts = [event["data"] for event in stored(server, "exact")]
+    assert texts[:3] == values[:3]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"),
+    [
+        ("gzip", gzip.compress),
+        ("gzip", lambda body: gzip.compress(body[:20]) + gzip.compress(body[20:])),
+        ("deflate", zlib.compress),
+        ("deflate", lambda body: zlib.compress(body)[2:-4]),
+        ("zstd", lambda body: zstandard.compress(body[:30]) + zstandard.compress(body[30:])),
+    ],
+)
+def test_compressed_bodies(server: HttpLake, encoding: str, encode: Any) -> None:
+    source = f"{encoding}{time.monotonic_ns()}"
+    body = lines(*({"n": number, "source": source} for number in range(50)))
+    reply = server.ask("/ingest", encode(body), {"content-encoding": encoding})
+    assert (reply.status, reply.json) == (200, {"accepted": 50, "rejected": 0})
+    assert len(stored(server, source)) == 50
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("gzip", b"no gzip", 400),
+        ("gzip", gzip.compress(b'{"a":1}' * 99)[:-9], 400),
+        ("zstd", zstandard.compress(b'{"a":1}\n' * 99)[:-3], 400),
+        ("br", b"x", 415),
+        ("gzip", gzip.compress(bytes(200 << 20), 1), 413),
+        ("zstd", zstandard.compress(bytes(200 << 20)), 413),
+    ],
+)
+def test_broken_compression_and_bombs_are_refused(
+    server: HttpLake, encoding: str, body: bytes, status: int
+) -> None:
+    reply = server.ask("/ingest", body, {"content-encoding": encoding})
+    assert reply.status == status
+    assert reply.json["error"]
+
+
+def test_cloud_events_in_each_of_their_modes(server: HttpLake) -> None:
+    event = {"specversion": "1.0", "id": "s1", "source": "/ce", "type": "t.made", "data": {"n": 1}}
+    structured = {"content-type": "application/cloudevents+json; charset=utf-8"}
+    assert server.ask("/ingest", json.dumps(event).encode(), structured).status == 204
+    batch = {"content-type": "application/cloudevents-batch+json"}
+    body = json.dumps([{**event, "id": "b1"}, {**event, "id": "b2"}]).encode()
+    assert server.ask("/ingest", body, batch).json["accepted"] == 2
+    binary = {
+        "ce-specversion": "1.0",
+        "ce-id": "h1",
+        "ce-source": "/ce",
+        "ce-type": "t.%C3%A9",
+        "content-type": "application/json",
+    }
+    assert server.ask("/ingest", b'{"n":2}', binary).status == 204
+    assert server.ask("/ingest", b"", {**binary, "ce-id": ""}).status == 400
+    found = stored(server, "/ce")
+    assert [(event["id"], event["type"]) for event in found] == [
+        ("s1", "t.made"),
+        ("b1", "t.made"),
+        ("b2", "t.made"),
+        ("h1", "t.é"),
+    ]
+
+
+def test_the_same_request_again_is_answered_and_not_stored_again(server: HttpLake) -> None:
+    body = lines({"n": 1, "source": "again"})
+    first = server.ask("/ingest", body, JSON_LINES)
+    assert server.ask("/ingest", body, JSON_LINES).json == first.json
+    assert len(stored(server, "again")) == 1
+    # Another key says that it is another request.
+    server.ask("/ingest", body, {**JSON_LINES, "idempotency-key": "2"})
+    assert len(stored(server, "again")) == 2
+
+
+def test_requests_that_come_together_are_each_stored_once(server: HttpLake) -> None:
+    body = lines({"n": 1, "source": "together"})
+    replies: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda: replies.append(server.ask("/ingest", body, JSON_LINES).status)
+        )
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert replies == [200] * 16
+    assert len(stored(server, "together")) == 1
+
+
+def test_elasticsearch_bulk(server: HttpLake) -> None:
+    """As its clients and Filebeat send it; lines between pairs may be blank."""
+    about = server.ask("/")
+    assert about.headers["x-elastic-product"] == "Elasticsearch"
+    assert int(about.json["version"]["number"].partition(".")[0]) >= 8
+    body = (
+        b'{"create":{"_id":"e1"}}\n{"message":"one"}\n\n'
+        b'{"index":{"_index":"other"}}\nnot json\n'
+        b'{"delete":{"_id":"e0"}}\n'
+        b'{"index":{}}\n{"message":"two"}\n'
+    )
+    accept = {"accept": "application/vnd.elasticsearch+json; compatible-with=9"}
+    reply = server.ask("/logs-app/_bulk", body, accept, method="PUT")
+    assert reply.headers["content-type"] == accept["accept"]
+    assert reply.headers["x-elastic-product"] == "Elasticsearch"
+    assert reply.json["errors"] is True
+    statuses = [next(iter(item.values()))["status"] for item in reply.json["items"]]
+    assert statuses == [201, 400, 400, 201]
+    assert [event["message"] for event in stored(server, "logs-app")] == ["one", "two"]
+    refused = server.ask("/_bulk", b"")
+    assert refused.status == 400
+    assert refused.json["error"]["type"]
+
+
+def test_loki_push_as_json(server: HttpLake) -> None:
+    labels = {"service_name": "checkout", "level": "error"}
+    values = [["1790000000123456789", "it broke", {"trace_id": "t1"}], ["x", "no time"]]
+    body = json.dumps({"streams": [{"stream": labels, "values": values}]}).encode()
+    reply = server.ask("/loki/api/v1/push", body, {"content-type": "application/json"})
+    assert reply.status == 400
+    assert b"1 stored" in reply.body
+    (event,) = stored(server, "checkout")
+    assert (event["message"], event["level"]) == ("it broke", "ERROR")
+    assert json.loads(event["data"])["metadata"] == {"trace_id": "t1"}
+    good = json.dumps({"streams": [{"stream": labels, "values": values[:1]}]}).encode()
+    assert server.ask("/loki/api/v1/push", good).status == 204
+
+
+def test_loki_push_as_protobuf_in_snappy(server: HttpLake) -> None:
+    import pyarrow as pa
+
+    def part(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    stamp = b"\x08" + _varint(1_790_000_000) + b"\x10" + _varint(5_000)
+    pair = part(1, b"trace") + part(2, b"t2")
+    entry = part(1, stamp) + part(2, b"a line") + part(3, pair)
+    stream = part(1, rb'{app="snap", path="C:\\x"}') + part(2, entry)
+    body = pa.Codec("snappy").compress(part(1, stream)).to_pybytes()
+    assert server.ask("/loki/api/v1/push", body).status == 204
+    (event,) = stored(server, "snap")
+    data = json.loads(event["data"])
+    assert event["message"] == "a line"
+    assert data["labels"] == {"app": "snap", "path": "C:\\x"}
+    assert data["metadata"] == {"trace": "t2"}
+    # A length of four gigabytes in front of nothing.
+    assert server.ask("/loki/api/v1/push", b"\xff\xff\xff\xff\x0fx").status == 413
+    assert server.ask("/loki/api/v1/push", b"\x05nope").status == 400
+
+
+def _varint(number: int) -> bytes:
+    encoded = b""
+    while number > 0x7F:
+        encoded += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return encoded + bytes([number])
+
+
+def test_otlp_as_protobuf_and_as_json_is_the_same(server: HttpLake) -> None:
+    need_module("opentelemetry.proto")
+    from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
+
+    request = logs.ExportLogsServiceRequest()
+    resource = request.resource_logs.add()
+    name = resource.resource.attributes.add(key="service.name")
+    name.value.string_value = "otel-proto"
+    record = resource.scope_logs.add().log_records.add(
+        time_unix_nano=1_790_000_000_000_000_001, severity_number=17, trace_id=bytes(range(16))
+    )
+    record.body.string_value = "failed"
+    record.attributes.add(key="n").value.int_value = 2**53 + 1
+    proto = {"content-type": "application/x-protobuf"}
+    reply = server.ask("/v1/logs", request.SerializeToString(), proto)
+    assert (reply.status, reply.body) == (200, b"")
+    document = {
+        "resourceLogs": [
+            {
+                "resource": {
+                    "attributes": [{"key": "service.name", "value": {"stringValue": "otel-json"}}]
+                },
+                "scopeLogs": [
+                    {
+                        "logRecords": [
+                            {
+                                "timeUnixNano": "1790000000000000001",
+                                "severityNumber": 17,
+                                "body": {"stringValue": "failed"},
+                                "attributes": [
+                                    {"key": "n", "value": {"intValue": "9007199254740993"}}
+                                ],
+                                "traceId": bytes(range(16)).hex(),
+                            }
+                        ]
+                    }
+                ],
+            }
+        ]
+    }
+    as_json = {"content-type": "application/json"}
+    reply = server.ask("/v1/logs", json.dumps(document).encode(), as_json)
+    assert (reply.status, reply.json) == (200, {})
+    (one,), (other,) = stored(server, "otel-proto"), stored(server, "otel-json")
+    data, other_data = json.loads(one["data"]), json.loads(other["data"])
+    for each in (data, other_data):
+        del each["resource"]
+    assert data == other_data
+    assert data["attributes"] == {"n": 2**53 + 1}
+    assert (one["message"], one["level"], one["time"]) == (
+        other["message"],
+        other["level"],
+        other["time"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "media_type", "status"),
+    [
+        ("/v1/logs", b"\xff\xff", "application/x-protobuf", 400),
+        ("/v1/logs", b"{", "application/json", 400),
+        ("/v1/logs", b"{}", "application/json", 200),
+        ("/v1/logs", b"", "application/x-protobuf", 200),
+        ("/v1/logs", b"x", "text/plain", 415),
+        ("/v1/nothing", b"", "application/x-protobuf", 404),
+    ],
+)
+def test_otlp_errors(
+    server: HttpLake, path: str, body: bytes, media_type: str, status: int
+) -> None:
+    assert server.ask(path, body, {"content-type": media_type}).status == status
+
+
+def test_a_stop_loses_nothing(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    with serving(tmp_path / "lake") as server:
+        for number in range(20):
+            assert server.ask("/ingest", lines({"n": number}), JSON_LINES).status == 200
+        assert server.stop() == 0
+        assert len(server.events()) == 20
+
+
+def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    answered: list[int] = []
+    with serving(tmp_path / "lake") as server:
+
+        def send(first: int) -> None:
+            for number in range(first, first + 1_000):
+                try:
+                    reply = server.ask("/ingest", lines({"data": {"n": number}}), JSON_LINES)
+                except (OSError, http.client.HTTPException):
+                    return
+                if reply.status == 200:
+                    answered.append(number)
+
+        threads = [threading.Thread(target=send, args=(n * 1_000,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(answered) < 40:
+            time.sleep(0.01)
+        server.kill()
+        for thread in threads:
+            thread.join()
+        numbers = [json.loads(event["data"])["n"] for event in server.events()]
+    assert len(numbers) == len(set(numbers))
+    assert set(answered) <= set(numbers)
