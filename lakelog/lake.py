@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import lakelog.export as exports
 import lakelog.search as searches
+import lakelog.trace as traces
 from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
 from lakelog.event import arrow_rows, encode
 from lakelog.event.types import Event, Events
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog.event.encode import EncodedBatch
-    from lakelog.export import ExportResult
     from lakelog.ingest import batch, ingest
     from lakelog.maintain import compact, gc, hotcopy, indexing, retention, seal
     from lakelog.maintain.repair import repair, verify
@@ -219,6 +219,10 @@ class Lake:
         statement = searches.Search.of(query, since, until).events(limit, oldest=oldest)
         return self._session.ask(statement)
 
+    def trace(self, id: str) -> traces.TraceTree:
+        """What an event, trace, span or correlation id caused, as a tree. Raises UnknownRef."""
+        return traces.trace_of(self.sql, id)
+
     def view(
         self,
         name: str,
@@ -234,8 +238,7 @@ class Lake:
         return self._views.view(name, params, since=since, until=until)
 
     def schema(self, type: str | None = None) -> pa.Table:
-        """The fields of payloads by type of event and path, with their kinds, how many events have
-        them, and when they were first and last seen; live events included. See docs/schema.md."""
+        """The fields of payloads, live events included: see docs/schema.md."""
         return ledger.table(self._views, type)
 
     def export(
@@ -248,7 +251,7 @@ class Lake:
         partition_by: Sequence[str] = (),
         shard_rows: int = 1_000_000,
         progress: Callable[[int], None] | None = None,
-    ) -> ExportResult:
+    ) -> exports.ExportResult:
         """Write the rows of a query, a table or a view to files: see `lakelog export --help`.
 
         `out` is a file (.parquet .csv .jsonl .arrow, .csv.gz, .jsonl.zst) or a directory of shards

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import lakelog.export as exports
 import lakelog.search as searches
+import lakelog.trace as traces
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 
@@ -54,6 +55,10 @@ class PinnedLake:
         """Find events of this state by words; see `Lake.search`."""
         statement = searches.Search.of(query, since, until).events(limit, oldest=oldest)
         return self._session.ask(statement, None, self.id)
+
+    def trace(self, id: str) -> traces.TraceTree:
+        """What one request caused, as of this state; see `Lake.trace`."""
+        return traces.trace_of(self.sql, id)
 
     def export(
         self,

@@ -26,9 +26,9 @@ OWN = "lakelog"
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors runtime engine settings event store segments chunks maintain files formats render
-        search query views ingest export pinned lake dbapi sqlalchemy_dialect clients collect backup
-        loggers pipeline analyze train proofs deploy remotes state rollback sync recent consume
-        replay decisions compat server cli notebook""",
+        search query views trace ingest export pinned lake dbapi sqlalchemy_dialect clients collect
+        backup loggers pipeline analyze train proofs deploy remotes state rollback sync recent
+        consume replay decisions compat server cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
@@ -99,6 +99,7 @@ ORDER = {
     "sync/services": "intent elasticsearch influxdb kafka_sink",
     "recent": "redis_recent newest_entries redis_feed",
     "consume": "source redis_stream kafka_source journal_source consume",
+    "trace": "tree links",
     "replay": "pace targets replay",
     "decisions": "estimate challengers records comparison",
     "server": "limits arrivals bodies tokens gate intake protocols metrics app run",
@@ -109,9 +110,9 @@ ORDER = {
     "cli": """exits options render app arguments rounds input_formats stdin_lines sample
         shell connect
         write serve definitions ingest audit backups recent consume watch_status watch dump tail
-        search against replay query views export sync signatures train stats schema dedupe deploy
-        remotes
-        state_restore state machine omega oos events follow history rewind refs policy
+        trace search against replay query views export sync signatures train stats schema dedupe
+        deploy remotes state_restore state machine omega oos events follow history rewind refs
+        policy
         maintenance seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",

@@ -16,7 +16,7 @@ from tests.support.tree import Sources, nodes, sources
 
 FACES = set(
     """analyze backup chunks cli collect consume decisions deploy export notebook pipeline proofs
-    recent remotes replay rollback search server sync train""".split()
+    recent remotes replay rollback search server sync trace train""".split()
 )
 NAMES_MAX = 12
 

@@ -44,6 +44,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Read": {
         "sql": ("query", "run SQL over the events, or open the SQL shell"),
         "search": ("search", "find events by words; count them, and see when they were"),
+        "trace": ("trace", "show what one request caused, as a tree"),
         "tail": ("tail", "show the last events; -f follows live ones"),
         "replay": ("replay", "give out recorded events again, with their pauses or faster"),
         "recent": ("recent", "show the newest entries by source and level, from Redis"),

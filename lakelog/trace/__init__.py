@@ -1,0 +1,18 @@
+"""What one request or run of an agent caused: its events as a tree.
+
+`trace_of` finds the `TraceTree` of an event id, trace id, span id or correlation id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.trace.links import trace_of
+    from lakelog.trace.tree import TraceEvent, TraceTree
+
+__all__ = ["TraceEvent", "TraceTree", "trace_of"]
+
+__getattr__ = lazy_face(__name__, {"links": "trace_of", "tree": "TraceEvent TraceTree"})
