@@ -107,6 +107,10 @@ def names_taken(tree: Sources) -> dict[str, set[str]]:
                     aliases[imported.asname or imported.name] = whole
                 elif node.module in modules and package_of(modules[node.module]) != home:
                     taken[package_of(modules[node.module])].add(whole)
+        for node in nodes(text, ast.Import):
+            assert isinstance(node, ast.Import)
+            known = (name for name in node.names if name.asname and name.name in modules)
+            aliases |= {str(name.asname): name.name for name in known}
         for node in nodes(text, ast.Attribute):
             assert isinstance(node, ast.Attribute)
             if isinstance(node.value, ast.Name) and node.value.id in aliases:
