@@ -103,8 +103,8 @@ class TypeObject:
     def __init__(self, *codes: str) -> None:
         self._codes = frozenset(codes)
 
-    def __eq__(self, other: object) -> bool:
-        return self is other or other in self._codes
+    def __eq__(self, code: object) -> bool:
+        return self is code or code in self._codes
 
     def __hash__(self) -> int:
         return hash(self._codes)

@@ -29,6 +29,8 @@
     ├── ItemRejected          an item of a queue that is not worth another attempt
     ├── DownloadFailed        an address that cannot be fetched within the limits
     ├── SyncRefused           a sync that cannot be done as asked; its batch was not written
+    ├── SubscriptionGone      a subscription that the state of the branch does not have
+    ├── SubscriptionRewound   a position in events that a rollback took away
     ├── StateRefused          a state directory that cannot be saved or restored as asked
     ├── TransferRefused       a push, pull or clone that cannot be done as asked
     │   └── Diverged          either side has what the other one lacks
@@ -195,6 +197,20 @@ class DownloadFailed(LakelogError):
 class SyncRefused(LakelogError):
     """Raised by sync where a database or the state of the lake does not allow what was asked: of
     the batch nothing was written, earlier ones stay."""
+
+
+class SubscriptionGone(LakelogError, LookupError):
+    """Raised where the state of the branch has no such subscription: it was removed or rolled back;
+    subscribe again to create it."""
+
+
+class SubscriptionRewound(LakelogError):
+    """Raised where a branch was rewound behind events that were handed out: undo what was made of
+    them, and go on from `position`, up to which they are the same."""
+
+    def __init__(self, message: str, position: str = "") -> None:
+        self.position = position
+        super().__init__(message)
 
 
 class StateRefused(LakelogError):

@@ -7,14 +7,16 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lakelog.export as exports
 import lakelog.search as searches
 import lakelog.trace as traces
-from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
-from lakelog.event import arrow_rows, encode
+from lakelog.errors import LakeClosed, LakelogError, WriterClosed
+from lakelog.event import encode
+from lakelog.event.arrow_rows import as_list
+from lakelog.event.encode import is_by_content
 from lakelog.event.types import Event, Events
 from lakelog.pinned import PinnedLake
 from lakelog.runtime.lazy import Lazy
@@ -32,6 +34,7 @@ from lakelog.store.tail import Tail
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from lakelog import subscriptions
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest
     from lakelog.maintain import compact, gc, hotcopy, indexing, retention, seal
@@ -44,8 +47,10 @@ if TYPE_CHECKING:
     from lakelog.store.receipt import Receipt
     from lakelog.store.ref import Head, Tag
     from lakelog.store.writer import Writer
+    from lakelog.subscriptions import BranchAccess, Subscription
     from lakelog.views import ledger, tables
 else:
+    subscriptions = Lazy("lakelog.subscriptions")
     batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
     tables = Lazy("lakelog.views.tables")
     ledger = Lazy("lakelog.views.ledger")
@@ -114,7 +119,7 @@ class Lake:
         event without id only if no equal one is there. Raises InvalidEvent (then nothing of the
         batch is stored), OSError, LakeReplaced (then nothing is acknowledged), WriterClosed.
         """
-        return self.append_encoded(encode.encode(_as_list(events), _is_by_content(dedupe)))
+        return self.append_encoded(encode.encode(as_list(events), is_by_content(dedupe)))
 
     async def aappend(self, events: Events, *, dedupe: str | None = None) -> Receipt:
         """Like `append`, for asyncio: the loop goes on meanwhile, and appends of many tasks share a
@@ -124,7 +129,7 @@ class Lake:
                 self._async_appends = self._async_appends or async_append.AsyncAppends(
                     self.append_encoded
                 )
-        return await self._async_appends.append(_as_list(events), _is_by_content(dedupe))
+        return await self._async_appends.append(as_list(events), is_by_content(dedupe))
 
     def append_encoded(self, encoded: EncodedBatch) -> Receipt:
         """Store encoded events; durable when this returns. Raises OSError, WriterClosed."""
@@ -292,6 +297,21 @@ class Lake:
         follower = follow.Follower(self.store, self.branch_name, self.engine, where)
         events: Iterator[Event] = follower.events(stop or threading.Event(), pause, timeout)
         return events
+
+    def subscribe(
+        self, name: str | None, *, where: str | None = None, from_: str = "beginning"
+    ) -> Subscription:
+        """Handle each event once, those there and then live ones: see docs/subscriptions.md.
+
+        `name` keeps the position in this branch; with None, `from_` is a position that the caller
+        stores. Raises InvalidSetting, QueryFailed, SubscriptionRewound.
+        """
+        return subscriptions.Subscription(self.subscriptions(), name, where, from_)
+
+    def subscriptions(self) -> BranchAccess:
+        """What the functions of `lakelog.subscriptions` take."""
+        name, tail = self.branch_name, self._session.tail(self.branch_name)
+        return subscriptions.BranchAccess(self.store, name, tail, self.engine, self.settle)
 
     def count(self) -> int:
         """Number of events, live ones included."""
@@ -477,24 +497,3 @@ class Lake:
 
     def __repr__(self) -> str:
         return f"Lake({self.path!r}, branch={self.branch_name!r})"
-
-
-def _is_by_content(dedupe: str | None) -> bool:
-    if dedupe not in (None, "content"):
-        raise InvalidEvent(f"dedupe is None or 'content', not {dedupe!r}")
-    return dedupe == "content"
-
-
-def _as_list(events: Any) -> list[Any]:
-    """One dict, an iterable of dicts, or an Arrow stream, as a list."""
-    if isinstance(events, dict):
-        return [events]
-    if isinstance(events, list):
-        return events
-    if hasattr(events, "__arrow_c_stream__"):
-        return list(arrow_rows.events_of(events))
-    if isinstance(events, (str, bytes)) or not isinstance(events, Iterable):
-        return [events]
-    if hasattr(events, "keys"):
-        return [events]
-    return list(events)

@@ -26,16 +26,16 @@ OWN = "lakelog"
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors runtime engine settings event store segments chunks maintain files formats render
-        search query views trace ingest export pinned lake dbapi sqlalchemy_dialect clients collect
-        backup loggers pipeline analyze train proofs deploy remotes state rollback sync recent
-        consume replay decisions compat server cli notebook""",
+        search query views trace ingest export pinned subscriptions lake dbapi sqlalchemy_dialect
+        clients collect backup loggers pipeline analyze train proofs deploy remotes state rollback
+        sync recent consume replay decisions compat server cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
     "store": """paths modes regular_file disk document volume wal entry manifest page_tree hosts
         move_pack ref merge_note refs branch_life policy signatures verified_files machine
         bootstrap tracking sealer_process clock tail receipt append_batch writer async_append
-        publish trim thinning history_window resolve history stats""",
+        publish trim thinning history_window resolve history stats arrival_signal""",
     "segments": """sql arrays connection typed
         field_inference column_encoding typed_rows bloom tokens word_index segment word_indexing
         identity_run frame_sql rows segment_sql""",
@@ -104,16 +104,17 @@ ORDER = {
     "decisions": "estimate challengers records comparison",
     "server": "limits arrivals bodies tokens gate intake protocols metrics app run",
     "server/protocols": "protocol json_lines elastic otlp loki",
+    "subscriptions": """branch_access position record catch_up delivery commit members registry
+        group_runner subscription administration""",
     "compat": """omega packs lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
         container_snapshots""",
     "cli": """exits options render app arguments rounds input_formats stdin_lines sample
         shell connect
         write serve definitions ingest audit backups recent consume watch_status watch dump tail
-        trace search against replay query views export sync signatures train stats schema dedupe
-        deploy remotes state_restore state machine omega oos events follow history rewind refs
-        policy
-        maintenance seal doctor setup demo""",
+        trace search against replay subscriptions query views export sync signatures train stats
+        schema dedupe deploy remotes state_restore state machine omega oos events follow history
+        rewind refs policy maintenance seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "progress objects plot_images complete magics live",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.event.exported import OWN_COLUMNS, is_exported, payload
@@ -25,6 +25,21 @@ def events_of(stream: Any) -> Iterator[dict[str, Any]]:
             if "data" in event:
                 event["data"] = payload(event["data"])
             yield event
+
+
+def as_list(events: object) -> list[Any]:
+    """Return one event, an iterable of them, or an Arrow stream, as a list."""
+    if isinstance(events, dict):
+        return [events]
+    if isinstance(events, list):
+        return events
+    if hasattr(events, "__arrow_c_stream__"):
+        return list(events_of(events))
+    if isinstance(events, (str, bytes)) or not isinstance(events, Iterable):
+        return [events]
+    if hasattr(events, "keys"):
+        return [events]
+    return list(events)
 
 
 def _microseconds_type(arrow_type: Any) -> Any:

@@ -130,6 +130,13 @@ def encode_plain(objects: list[dict[str, Any]]) -> EncodedBatch:
     return EncodedBatch(b"\n".join(map(orjson.dumps, objects)), [None] * len(objects), False)
 
 
+def is_by_content(dedupe: str | None) -> bool:
+    """Whether an event is only stored if no equal one is there. Raises InvalidEvent."""
+    if dedupe not in (None, "content"):
+        raise InvalidEvent(f"dedupe is None or 'content', not {dedupe!r}")
+    return dedupe == "content"
+
+
 def payload_of(line: bytes) -> bytes:
     """Return the JSON text of `data` in a line that `encode` made; b"" if it has none."""
     return line.partition(b',"data":')[2][:-1]

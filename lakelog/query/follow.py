@@ -66,13 +66,18 @@ class Follower:
     """
 
     def __init__(
-        self, store: Store, branch: str, connect: Callable[[], Any], condition: str | None = None
+        self,
+        store: Store,
+        branch: str,
+        connect: Callable[[], Any],
+        condition: str | None = None,
+        tail: Tail | None = None,
     ) -> None:
         if condition is not None and not condition.strip():
             raise QueryFailed("the condition is empty")
         self._store, self._branch = store, branch
         self._where = None if condition is None else expanded(condition)
-        self._tail = Tail(store.paths, store.refs, branch)
+        self._tail = tail or Tail(store.paths, store.refs, branch)
         self._rows, self._connect = TailRows(store, connect), connect
         self._cursor: duckdb.DuckDBPyConnection = connect().cursor()
         self._head: Head | None = None
@@ -113,6 +118,19 @@ class Follower:
         self._stand(pending, state)
         if fresh.num_rows:
             yield fresh
+
+    def start(self, head: Head, seq: int) -> None:
+        """Let what is new begin with the published event `seq` of a head, and the whole tail."""
+        self._head, self._bound, self._given = head, seq, {}
+        self._ids = self._ids.slice(0, 0)
+
+    def published(self, head: Head) -> Iterator[pa.Table | BranchRewound]:
+        """Yield what is new up to a head, and leave the tail above it for `more`.
+
+        Raises QueryFailed, Damaged.
+        """
+        yield from self._published(head)
+        self._head = head
 
     def events(self, stop: threading.Event, pause: float, timeout: float | None) -> Iterator[Any]:
         """Yield each event that arrives from this call on, until `stop` is set, or for `timeout`
@@ -202,7 +220,8 @@ class Follower:
                 WHERE r.seq >= {start} AND r.seq < {end} AND (upto IS NULL OR r.position >= upto)
                 AND NOT EXISTS
                 (FROM ids WHERE ids.id = r.id AND ids.source = coalesce(r.source, ''))"""
-            found = self._ask(source, "ORDER BY seq")
+            # A seal numbers writer by writer; they arrived one among the other.
+            found = self._ask(source, "ORDER BY ingested_at, seq")
             if found.num_rows:
                 yield found
 
@@ -258,15 +277,7 @@ class Follower:
 
     def _events(self, state: Manifest, condition: str | None = None) -> list[SegmentEntry]:
         """The segments of events that may hold what matches."""
-        entries = self._store.manifests.segments(state, "events")
-        if condition is None:
-            return entries
-        mentions = analyze(
-            self._connect().cursor(), f"SELECT * FROM events WHERE (\n{condition}\n)"
-        )
-        if not mentions.parsed or not mentions.needs:
-            return entries
-        return near(entries, mentions.needs)
+        return matching_segments(self._store, self._connect, state, condition)
 
     @property
     def _condition(self) -> str:
@@ -284,6 +295,19 @@ class Follower:
         except duckdb.Error as error:
             raise QueryFailed(messages.gist(str(error))) from None
         return table
+
+
+def matching_segments(
+    store: Store, connect: Callable[[], Any], state: Manifest, condition: str | None
+) -> list[SegmentEntry]:
+    """The segments of events of a state that may hold what matches a condition."""
+    entries = store.manifests.segments(state, "events")
+    if condition is None:
+        return entries
+    mentions = analyze(connect().cursor(), f"SELECT * FROM events WHERE (\n{condition}\n)")
+    if not mentions.parsed or not mentions.needs:
+        return entries
+    return near(entries, mentions.needs)
 
 
 def _groups(entries: list[SegmentEntry]) -> Iterator[list[SegmentEntry]]:

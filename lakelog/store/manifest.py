@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -296,6 +297,20 @@ class Manifests:
                 _apply(live, self.page(page), entry_type)
         _apply(live, manifest.recent, entry_type)
         return list(live.values())
+
+    def find(self, manifest: Manifest, entry_type: str, key: str) -> Record | None:
+        """Return one live record, None where there is none; opens the pages that may have it, the
+        newest first."""
+        pages = (
+            self.page(page)
+            for page in reversed(manifest.pages)
+            if page.what is None or entry_type in page.what
+        )
+        for entries in itertools.chain((manifest.recent,), pages):
+            for entry in reversed(entries):
+                if entry.key == key and entry.what == entry_type:
+                    return entry if isinstance(entry, Record) else None
+        return None
 
     def read_records(
         self, manifest: Manifest, entry_type: str, decode: Callable[[Record], _T]

@@ -35,7 +35,7 @@ USER_OPS = tuple(
     "rollback undo snapshot retention dedupe quarantine repair push pull merge".split()
 )
 """Moves a user made; all others are publishing or maintenance, which undo skips."""
-AUTOMATIC_OPS = {"seal", "ingest", "compact", "maintain", "state", "container"}
+AUTOMATIC_OPS = {"seal", "ingest", "compact", "maintain", "state", "container", "subscription"}
 """Moves that nobody asked for by name; their states thin out with age."""
 # A bound, so that a publisher that can never win ends with an error.
 _RETRIES = 10_000

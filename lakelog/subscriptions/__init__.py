@@ -1,0 +1,49 @@
+"""Programs that handle each event of a branch once: first those that are there, then live ones.
+
+A `Subscription` hands out events by `run` or `batches`, and keeps how far it came in the state of
+the branch; `SubscriptionRecord` is that. `listed` says how far each is behind, `reset` and `remove`
+change them, `dead_letters` are the events that a subscriber gave up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.subscriptions.administration import (
+        SubscriptionStatus,
+        dead_letters,
+        listed,
+        remove,
+        reset,
+    )
+    from lakelog.subscriptions.branch_access import BranchAccess
+    from lakelog.subscriptions.delivery import EventBatch, EventHandler
+    from lakelog.subscriptions.record import SubscriptionRecord
+    from lakelog.subscriptions.subscription import Subscription
+
+__all__ = [
+    "BranchAccess",
+    "EventBatch",
+    "EventHandler",
+    "Subscription",
+    "SubscriptionRecord",
+    "SubscriptionStatus",
+    "dead_letters",
+    "listed",
+    "remove",
+    "reset",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "administration": "SubscriptionStatus dead_letters listed remove reset",
+        "branch_access": "BranchAccess",
+        "delivery": "EventBatch EventHandler",
+        "record": "SubscriptionRecord",
+        "subscription": "Subscription",
+    },
+)

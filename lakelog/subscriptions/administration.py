@@ -1,0 +1,203 @@
+"""The subscriptions of a branch, as a person looks after them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from lakelog.event import bookkeeping
+from lakelog.event.types import Event
+from lakelog.maintain import compact
+from lakelog.segments import segment_sql, sql
+from lakelog.store import disk
+from lakelog.store.entry import Removal
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.ref import Head
+from lakelog.subscriptions import registry
+from lakelog.subscriptions.branch_access import BranchAccess
+from lakelog.subscriptions.commit import CommitRequest, PositionMoved, commit
+from lakelog.subscriptions.delivery import (
+    DEAD_LETTER,
+    SETTLED,
+    EventHandler,
+    Handled,
+    ReadEvent,
+    as_events,
+)
+from lakelog.subscriptions.position import PARTITIONS
+from lakelog.subscriptions.record import WHAT, SubscriptionRecord, of_state
+
+
+@dataclass(frozen=True)
+class SubscriptionStatus:
+    """How far a subscription is behind its branch: events that came since, of which its condition
+    may leave some out, and seconds since the first of them came."""
+
+    name: str
+    condition: str | None
+    position: int
+    events_behind: int
+    seconds_behind: float
+    handled: int
+    appended: int
+    dead: int
+    created: int
+
+
+@dataclass(frozen=True)
+class DeadEvent:
+    """An event that a subscriber gave up: its number in the dead letters, and what it raised."""
+
+    seq: int
+    attempts: int
+    error: str
+    event: ReadEvent
+
+
+def listed(access: BranchAccess) -> list[SubscriptionStatus]:
+    """Return the subscriptions of a branch by name, live events counted. Raises Damaged."""
+    pending = access.tail.collect()
+    state = access.state(pending.head)
+    ages: dict[int, int] = {}
+    statuses = []
+    for record in of_state(access.store, state).values():
+        backlog = (
+            pending.events
+            + sum(state.next_seq - place.seq for place in record.positions) // PARTITIONS
+        )
+        if backlog and record.lowest not in ages:
+            arrivals = [f.ingested_at for fs in pending.frames.values() for f in fs]
+            ages[record.lowest] = _oldest(access, state, record.lowest, arrivals)
+        age = max(0.0, (disk.now_us() - ages[record.lowest]) / 1e6) if backlog else 0.0
+        statuses.append(_status(record, backlog, age))
+    return sorted(statuses, key=lambda status: status.name)
+
+
+def _status(record: SubscriptionRecord, backlog: int, age: float) -> SubscriptionStatus:
+    return SubscriptionStatus(
+        record.name,
+        record.condition,
+        record.lowest,
+        backlog,
+        age,
+        record.handled,
+        record.appended,
+        record.dead,
+        record.created,
+    )
+
+
+def _oldest(access: BranchAccess, state: Manifest, seq: int, arrivals: list[int]) -> int:
+    """Return when the first event from a number on arrived, in us."""
+    entries = [e for e in access.store.manifests.segments(state, "events") if e.seq[1] >= seq]
+    if entries:
+        # Of the segments that hold the first: what follows came later.
+        entries = [e for e in entries if e.seq[0] <= max(seq, min(e.seq[0] for e in entries))]
+        compact.check(access.store, entries)
+        rows = segment_sql.rows_sql(access.store.paths, entries)
+        query = f"SELECT epoch_us(min(ingested_at)) FROM ({rows}) WHERE seq >= {seq}"
+        with closing(access.connect().cursor()) as cursor:
+            arrivals += [
+                value for (value,) in cursor.execute(query).fetchall() if value is not None
+            ]
+    return min(arrivals, default=disk.now_us())
+
+
+def reset(access: BranchAccess, name: str, start: str = "beginning") -> SubscriptionRecord:
+    """Let a subscription begin again at a place; members that run go on from there.
+
+    Raises SubscriptionGone, InvalidSetting.
+    """
+    if start == "end":
+        access.settle()
+    registry.start_position(start, access.state(access.head()))
+
+    def plan(_: Head, state: Manifest) -> Change:
+        record = registry.require(access, state, name)
+        places = dict.fromkeys(range(PARTITIONS), registry.start_position(start, state))
+        return Change(registry.OP, f"reset {name}", entries=(record.moved(places, 0, 0).entry(),))
+
+    publish(access.store, access.branch, plan)
+    return registry.require(access, access.state(access.head()), name)
+
+
+def remove(access: BranchAccess, name: str) -> None:
+    """Remove a subscription; members that run end with SubscriptionGone, which this raises, too."""
+
+    def plan(_: Head, state: Manifest) -> Change:
+        registry.require(access, state, name)
+        return Change(registry.OP, f"remove {name}", entries=(Removal(WHAT, name),))
+
+    publish(access.store, access.branch, plan)
+
+
+def dead_letters(access: BranchAccess, name: str) -> list[DeadEvent]:
+    """Return the events that subscribers gave up and that were not handled since.
+
+    Raises SubscriptionGone, Damaged.
+    """
+    head = access.settle()
+    state = access.state(head)
+    registry.require(access, state, name)
+    entries = [
+        entry
+        for entry in access.store.manifests.segments(state, "events")
+        if not isinstance(entry.types, dict) or {DEAD_LETTER, SETTLED} & entry.types.keys()
+    ]
+    if not entries:
+        return []
+    compact.check(access.store, entries)
+    query = f"""SELECT seq, type, data FROM ({segment_sql.rows_sql(access.store.paths, entries)})
+        WHERE source = '{bookkeeping.SOURCE}' AND subject = {sql.literal(name)}
+        AND type IN ('{DEAD_LETTER}', '{SETTLED}') ORDER BY seq"""
+    letters: dict[int, DeadEvent] = {}
+    with closing(access.connect().cursor()) as cursor:
+        for seq, event_type, payload in cursor.execute(query).fetchall():
+            data = orjson.loads(payload)
+            if event_type == SETTLED:
+                letters.pop(data["letter"], None)
+            else:
+                letters[seq] = DeadEvent(seq, data["attempts"], data["error"], data["event"])
+    return list(letters.values())
+
+
+def retry(
+    access: BranchAccess, name: str, handler: EventHandler, say: Any = lambda message: None
+) -> tuple[int, int]:
+    """Call a handler with each dead letter; return how many it handled, and how many are left.
+
+    What it returns is appended with the note that the letter is settled. Raises SubscriptionGone.
+    """
+    letters, settled = dead_letters(access, name), 0
+    for letter in letters:
+        try:
+            outputs = as_events(handler(letter.event))
+        # Whatever a handler raises is its own.
+        except Exception as error:
+            say(f"{name}: event {letter.event.get('seq')} failed again: {error}")
+            continue
+        settled += _settle(access, name, letter, outputs)
+    return settled, len(letters) - settled
+
+
+def _settle(access: BranchAccess, name: str, letter: DeadEvent, outputs: Sequence[Event]) -> bool:
+    """Append that a letter was handled, once however many retry at a time."""
+    while True:
+        head = access.head()
+        record = registry.require(access, access.state(head), name)
+        if letter not in dead_letters(access, name):
+            return False
+        note = bookkeeping.event(SETTLED, name, data={"letter": letter.seq})
+        handled = Handled(0, -1, [*outputs, note])
+        try:
+            commit(
+                access, CommitRequest(record, head.move.generation, {}, {}, handled, is_alone=True)
+            )
+        except PositionMoved:
+            continue
+        return True

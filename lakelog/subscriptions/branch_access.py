@@ -1,0 +1,31 @@
+"""What a subscription needs of an open lake: one branch, its tail, its engine, and to publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.store.bootstrap import Store
+from lakelog.store.manifest import Manifest
+from lakelog.store.ref import Head
+from lakelog.store.tail import Tail
+
+
+@dataclass(frozen=True)
+class BranchAccess:
+    """One branch of a lake: `connect` gives its engine, `settle` publishes what is pending."""
+
+    store: Store
+    branch: str
+    tail: Tail
+    connect: Callable[[], Any]
+    settle: Callable[[], Head]
+
+    def head(self) -> Head:
+        """The newest move. Raises UnknownRef where the branch is gone."""
+        return self.store.refs.head(self.branch)
+
+    def state(self, head: Head) -> Manifest:
+        """The state after a move."""
+        return self.store.manifests.of(head.move)

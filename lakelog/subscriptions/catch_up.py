@@ -1,0 +1,117 @@
+"""The published events of a state behind a position, in the order in which they arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.engine import messages
+from lakelog.errors import QueryFailed
+from lakelog.maintain import compact
+from lakelog.query.follow import COLUMNS, matching_segments
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, segment_sql
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
+from lakelog.subscriptions.position import Position
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+else:
+    pa, duckdb = Lazy("pyarrow"), Lazy("duckdb")
+
+_WINDOW = 100_000
+"""Events of a window at least, if there are so many; a window is of whole segments."""
+_FETCHED = 262_144
+"""Events that are in memory at a time."""
+_NARROW = ", ".join("origin::VARCHAR AS origin" if c == "origin" else c for c in COLUMNS)
+
+
+@dataclass(frozen=True)
+class PositionedTable:
+    """Events, and where a subscription stands once they are handled."""
+
+    events: pa.Table
+    position: Position
+
+
+def read(
+    store: Store,
+    connect: Callable[[], Any],
+    state: Manifest,
+    condition: str | None,
+    position: Position,
+    size: int,
+) -> Iterator[PositionedTable]:
+    """Yield the events of a state that follow a position and match, at most `size` together.
+
+    The last position is the end of the state. Raises QueryFailed, Damaged.
+    """
+    entries = store.manifests.segments(state, "events")
+    entries = sorted((e for e in entries if e.seq[1] >= position.seq), key=lambda e: e.seq)
+    matching = {e.key for e in matching_segments(store, connect, state, condition)}
+    while position.seq < state.next_seq:
+        upto = position.upto or _window_end(entries, position.seq, state.next_seq)
+        window = [e for e in entries if e.seq[1] >= position.seq and e.seq[0] < upto]
+        candidates = [e for e in window if e.key in matching]
+        compact.check(store, candidates)
+        for table in (
+            _tables(store, connect, candidates, condition, position, upto) if candidates else ()
+        ):
+            for start in range(0, table.num_rows, size):
+                events = table.slice(start, size)
+                position = Position(position.seq, upto, *_last(events))
+                yield PositionedTable(events, position)
+        position = Position(upto)
+        yield PositionedTable(pa.table({}), position)
+
+
+def _window_end(entries: list[SegmentEntry], start: int, end: int) -> int:
+    """The number at which a window that begins with `start` ends, at which no segment is cut."""
+    count, reach = 0, start
+    for entry in entries:
+        if entry.seq[1] < start:
+            continue
+        if count >= _WINDOW and entry.seq[0] > reach:
+            return reach + 1
+        count, reach = count + entry.events, max(reach, entry.seq[1])
+    return end
+
+
+def _tables(
+    store: Store,
+    connect: Callable[[], Any],
+    entries: list[SegmentEntry],
+    condition: str | None,
+    position: Position,
+    upto: int,
+) -> Iterator[pa.Table]:
+    """Yield the rest of a window, a bounded number of events together."""
+    rows = segment_sql.rows_sql(store.paths, entries)
+    clause = f"WHERE (\n{condition}\n)" if condition is not None else ""
+    place = position.time, position.last_seq
+    while True:
+        after = f"(ingested_at, seq) > (make_timestamptz({place[0]}), {place[1]})"
+        source = f"""SELECT {_NARROW} FROM ({rows})
+            WHERE seq >= {position.seq} AND seq < {upto} AND {after}"""
+        query = f"""WITH events AS ({source}) SELECT {", ".join(COLUMNS)} FROM events {clause}
+            ORDER BY ingested_at, seq LIMIT {_FETCHED}"""
+        with closing(connect().cursor()) as cursor:
+            try:
+                table: pa.Table = cursor.sql(query).to_arrow_table()
+            except duckdb.Error as error:
+                raise QueryFailed(messages.gist(str(error))) from None
+        yield table
+        if table.num_rows < _FETCHED:
+            return
+        place = _last(table)
+
+
+def _last(table: pa.Table) -> tuple[int, int]:
+    """Arrival and number of the last event of a table."""
+    final = table.slice(table.num_rows - 1)
+    return int(arrays.numbers(final["ingested_at"])[0]), int(arrays.numbers(final["seq"])[0])

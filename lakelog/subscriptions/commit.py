@@ -1,0 +1,138 @@
+"""Committing how far a subscription came, in one move with the events that its subscriber appends.
+
+The move is made only if the branch was not rewound since the positions were read and each partition
+still stands where this member took it from. So of two members that handled the same events one
+commits, and one that slept while others took its partitions over commits nothing: the position is
+the fencing token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import zstandard
+
+from lakelog.errors import StaleFiles
+from lakelog.event import encode
+from lakelog.event.types import Event
+from lakelog.ingest.batch import Batch, Job
+from lakelog.ingest.chunk_result import ChunkResult
+from lakelog.segments import rows
+from lakelog.store import disk, wal
+from lakelog.store.entry import Entry
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.ref import Head
+from lakelog.subscriptions.branch_access import BranchAccess
+from lakelog.subscriptions.delivery import Handled
+from lakelog.subscriptions.position import Position
+from lakelog.subscriptions.record import SubscriptionRecord, find
+
+OP = "subscription"
+_ATTEMPTS = 20
+"""Tries with outputs whose ids another publisher adds meanwhile."""
+
+
+class PositionMoved(Exception):
+    """The subscription does not stand where it was read: read it again, and handle from there."""
+
+
+@dataclass(frozen=True)
+class CommitRequest:
+    """Partitions of a subscription that go from positions to others, and what was handled.
+
+    `generation` is that of the branch when the positions were read. With `is_alone` the record must
+    be just as it was read, though no partition moves.
+    """
+
+    record: SubscriptionRecord
+    generation: int
+    before: Mapping[int, Position]
+    after: Mapping[int, Position]
+    handled: Handled
+    is_alone: bool = False
+
+    def holds(self, head: Head, present: SubscriptionRecord | None) -> bool:
+        """Whether the branch is still where the positions were read."""
+        if head.move.generation != self.generation or present is None:
+            return False
+        if present.id != self.record.id or (self.is_alone and present != self.record):
+            return False
+        return present.stands_at(self.before)
+
+    def entry(self, present: SubscriptionRecord) -> Entry:
+        """The entry of the manifest after it."""
+        moved = present.moved(self.after, self.handled.count, self.handled.dead)
+        return replace(moved, appended=present.appended + len(self.handled.outputs)).entry()
+
+
+def commit(access: BranchAccess, request: CommitRequest) -> Head:
+    """Move the partitions and append what the subscriber wants to, all or nothing.
+
+    Raises PositionMoved, InvalidEvent, OSError.
+    """
+    for _ in range(_ATTEMPTS):
+        head = (
+            _with_outputs(access, request) if request.handled.outputs else _plain(access, request)
+        )
+        if head is not None:
+            return head
+    raise PositionMoved
+
+
+def _plain(access: BranchAccess, request: CommitRequest) -> Head | None:
+    """Commit positions alone."""
+
+    def plan(head: Head, state: Manifest) -> Change:
+        present = _require(access, request, head, state)
+        return Change(OP, present.name, (request.entry(present),))
+
+    return publish(access.store, access.branch, plan)
+
+
+def _with_outputs(access: BranchAccess, request: CommitRequest) -> Head | None:
+    """Commit positions and outputs; None where those have to be compared with newer ids first."""
+    with closing(Batch(Job(access.store, access.branch, access.connect))) as batch:
+        base = _require(access, request, batch.base, batch.state)
+        batch.take(_rows(access, base.origin, base.appended, request.handled.outputs))
+        entries, ids = tuple(batch.write()), tuple(batch.id_run())
+
+        def plan(head: Head, state: Manifest) -> Change | None:
+            present = _require(access, request, head, state)
+            if batch.clashes(state) or base.appended != present.appended:
+                return None
+            change = Change(OP, present.name, (*entries, request.entry(present)), ids_add=ids)
+            return replace(change, is_right=batch.is_first)
+
+        # This process slept, and garbage collection took what it had written.
+        with contextlib.suppress(StaleFiles):
+            return publish(access.store, access.branch, plan)
+    return None
+
+
+def _require(
+    access: BranchAccess, request: CommitRequest, head: Head, state: Manifest
+) -> SubscriptionRecord:
+    """Return the record of a state to which a commit fits. Raises PositionMoved."""
+    present = find(access.store, state, request.record.name)
+    if present is None or not request.holds(head, present):
+        raise PositionMoved
+    return present
+
+
+def _rows(access: BranchAccess, origin: str, position: int, events: list[Event]) -> ChunkResult:
+    """Return events as rows of an origin of their own."""
+    encoded = encode.encode(events)
+    flags = wal.KEYED if encoded.keyed else 0
+    # As a frame that is in no WAL: what makes rows of those makes the same rows of these.
+    data = wal.encode_frame(
+        encoded.text, *(len(events), 0, flags, position, disk.now_us()), zstandard.ZstdCompressor()
+    )
+    decoded = wal.frame_at(data, 0, 0, origin)
+    assert decoded is not None
+    frame, _ = decoded
+    table = rows.events(access.connect(), [frame]).drop_columns(["writer", "sequence"])
+    return ChunkResult(table=table, lines=len(events))

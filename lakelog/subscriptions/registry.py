@@ -1,0 +1,153 @@
+"""Subscriptions of a branch by name: creating one, and where one without a name begins."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from dataclasses import replace
+
+from lakelog.errors import InvalidSetting, SubscriptionGone, SubscriptionRewound
+from lakelog.search import expanded
+from lakelog.store import disk
+from lakelog.store.manifest import Manifest
+from lakelog.store.merge_note import MergeNote
+from lakelog.store.publish import Change, publish
+from lakelog.store.ref import Head
+from lakelog.subscriptions.branch_access import BranchAccess
+from lakelog.subscriptions.delivery import NOT_DEAD
+from lakelog.subscriptions.position import PARTITION_SQL, PARTITIONS, BranchPosition, Position
+from lakelog.subscriptions.record import SubscriptionRecord, find
+
+OP = "subscription"
+STARTS = ("beginning", "end")
+_NAME_MAX = 200
+
+
+def condition_of(condition: str | None, partitions: frozenset[int]) -> str:
+    """Return SQL for the events of some partitions that a subscription wants."""
+    conditions = [NOT_DEAD] + ([f"(\n{expanded(condition)}\n)"] if condition is not None else [])
+    if len(partitions) < PARTITIONS:
+        conditions.append(f"{PARTITION_SQL} IN ({', '.join(map(str, sorted(partitions)))})")
+    return " AND ".join(conditions)
+
+
+def register(
+    access: BranchAccess, name: str, condition: str | None, start: str
+) -> SubscriptionRecord:
+    """Return the subscription of that name, created if it is not there. Raises InvalidSetting."""
+    check_name(name)
+    created = SubscriptionRecord(
+        name, disk.random_hex(4), condition, disk.now_us(), (Position(),) * PARTITIONS
+    )
+    present = find(access.store, access.state(access.head()), name)
+    if present is None:
+        if start == "end":
+            access.settle()
+
+        def plan(_: Head, state: Manifest) -> Change | None:
+            if find(access.store, state, name) is not None:
+                return None
+            places = (start_position(start, state),) * PARTITIONS
+            return Change(
+                OP, f"create {name}", entries=(replace(created, positions=places).entry(),)
+            )
+
+        publish(access.store, access.branch, plan)
+        present = require(access, access.state(access.head()), name)
+    if condition is not None and present.condition != condition:
+        raise InvalidSetting(
+            f"the subscription {name!r} is for events where {present.condition or 'true'}: leave"
+            " out the condition, choose another name, or remove it first"
+        )
+    return present
+
+
+def start_position(start: str, state: Manifest) -> Position:
+    """Return where a subscription begins: `beginning`, `end`, or the number of an event. Raises
+    InvalidSetting."""
+    if start == "beginning":
+        return Position()
+    if start == "end":
+        return Position(state.next_seq)
+    if start.isdecimal() and int(start) <= state.next_seq:
+        return Position(int(start))
+    raise InvalidSetting(
+        f"{start[:80]!r} is no place to begin: use beginning, end, or the seq of an event, of which"
+        f" the next is {state.next_seq}"
+    )
+
+
+def require(access: BranchAccess, state: Manifest, name: str) -> SubscriptionRecord:
+    """Return the subscription of that name in a state. Raises SubscriptionGone."""
+    record = find(access.store, state, name)
+    if record is None:
+        raise SubscriptionGone(
+            f"branch {access.branch!r} has no subscription {name!r}: it was removed, or is from"
+            " after the state that the branch was taken back to; subscribe again to create it"
+        )
+    return record
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidSetting for what is no name."""
+    is_text = isinstance(name, str) and 0 < len(name) <= _NAME_MAX and name == name.strip()
+    if not is_text or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        raise InvalidSetting(
+            f"{str(name)[:80]!r} is no name of a subscription: use 1 to {_NAME_MAX} characters"
+        )
+
+
+def external_start(access: BranchAccess, start: str) -> Position:
+    """Return where a subscription without a name begins. Raises InvalidSetting for the position of
+    another lake or branch, SubscriptionRewound for one that the branch does not have any more."""
+    if not start.startswith("{"):
+        if start == "end":
+            access.settle()
+        return start_position(start, access.state(access.head()))
+    branch_position = BranchPosition.parse(start)
+    if branch_position.lake != access.store.lake_id:
+        raise InvalidSetting(
+            "this position is of another lake: open that one, or begin with `beginning`"
+        )
+    if branch_position.branch != access.branch:
+        raise InvalidSetting(
+            f"this position is of branch {branch_position.branch!r}: open that one, or use"
+            " `beginning`"
+        )
+    head = access.head()
+    if branch_position.generation != head.move.generation:
+        raise rewound(access, branch_position.generation, branch_position.position, head)
+    if branch_position.seq > access.state(head).next_seq:
+        raise InvalidSetting(
+            f"this position is behind event {branch_position.seq}, which the lake does not have: it"
+            " is of a newer copy of the lake, or was changed"
+        )
+    return branch_position.position
+
+
+def rewound(
+    access: BranchAccess, generation: int, place: Position, head: Head
+) -> SubscriptionRewound:
+    """Return the error that says what a position became after the branch was rewound."""
+    seq = min(place.seq, _common(access, generation, head))
+    position = BranchPosition(access.store.lake_id, access.branch, head.move.generation, seq)
+    return SubscriptionRewound(
+        f"branch {access.branch!r} was rewound since this position was stored: events from {seq} on"
+        " are others now; undo what was made of them, and go on from `error.position`",
+        position.text(),
+    )
+
+
+def _common(access: BranchAccess, generation: int, head: Head) -> int:
+    """Return how many events of a generation the branch surely has as they were: as many as the
+    smallest state that it was rewound to since. Zero where the log does not reach back so far."""
+    refs, lowest, is_known = access.store.refs, access.state(head).next_seq, False
+    newest = list(refs.newest_first(access.branch))
+    for later, earlier in itertools.pairwise(newest):
+        if later.generation != earlier.generation and later.generation > generation:
+            note = MergeNote.of(later)
+            lowest = min(lowest, note.first if note else access.store.manifests.of(later).next_seq)
+        if earlier.generation <= generation:
+            is_known = True
+            break
+    return lowest if is_known else 0

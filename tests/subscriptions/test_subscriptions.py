@@ -1,0 +1,373 @@
+"""Subscriptions: each event is handled once, in its order, whatever fails or goes back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog import subscriptions
+from lakelog.errors import InvalidSetting, QueryFailed, SubscriptionGone, SubscriptionRewound
+from lakelog.lake import Lake
+from lakelog.store.publish import Change, publish
+from lakelog.subscriptions import administration, record
+from lakelog.subscriptions.catch_up import read
+from lakelog.subscriptions.position import PARTITION_SQL, PARTITIONS, Position
+from tests.conftest import MakeLake
+
+SUBSCRIPTIONS = int(os.environ.get("LAKELOG_SUBSCRIPTION_COUNT", "300"))
+
+
+def numbers(count: int, start: int = 0, **columns: Any) -> list[dict[str, Any]]:
+    return [
+        {"type": "IN", "subject": f"s{n % 5}", "data": {"n": n}, **columns}
+        for n in range(start, start + count)
+    ]
+
+
+def number(event: dict[str, Any]) -> int:
+    return int(json.loads(event["data"])["n"])
+
+
+def handle(lake: Lake, name: str = "test", where: str | None = None) -> list[int]:
+    """The numbers of events that a subscription hands out now."""
+    seen: list[int] = []
+    with lake.subscribe(name, where=where) as subscription:
+        subscription.run(lambda event: seen.append(number(event)), once=True)
+    return seen
+
+
+def wait_for(condition: Any) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_subscription_goes_on_where_it_was(make_lake: MakeLake) -> None:
+    """Published and pending events come once, in order; another name has a position of its own."""
+    lake = make_lake()
+    lake.append(numbers(50))
+    lake.settle()
+    lake.append(numbers(50, 50))
+    assert handle(lake) == list(range(100))
+    assert handle(lake) == []
+    lake.compact()
+    lake.append(numbers(3, 100))
+    assert handle(lake) == [100, 101, 102]
+    assert handle(lake, "other") == list(range(103))
+
+
+def test_a_subscription_has_events_that_match(make_lake: MakeLake) -> None:
+    """A condition is SQL, also with `search`; one that is wrong, or another one, is an error."""
+    lake = make_lake()
+    lake.append([*numbers(10), {"type": "IN", "message": "request timed out", "data": {"n": 77}}])
+    assert handle(lake, "some", "data->>'n' IN ('3', '5')") == [3, 5]
+    assert handle(lake, "words", "search('timed')") == [77]
+    with pytest.raises(QueryFailed):
+        lake.subscribe("wrong", where="nonsense = 1")
+    with pytest.raises(InvalidSetting, match="is for events where"):
+        lake.subscribe("some", where="type = 'OUT'")
+    for name in ("", " x", "a\nb", "x" * 300):
+        with pytest.raises(InvalidSetting):
+            lake.subscribe(name)
+    for start in ("later", "12", "-1"):
+        with pytest.raises(InvalidSetting, match="no place to begin"):
+            lake.subscribe("new", from_=start)
+    lake.subscribe("late", from_="end").close()
+    lake.append(numbers(1, 500))
+    assert handle(lake, "late") == [500]
+
+
+def test_live_events_are_handed_out_at_once(make_lake: MakeLake) -> None:
+    """What is appended while a subscriber waits reaches it without a settle, each event once."""
+    lake, seen, stop = make_lake(), list[int](), threading.Event()
+
+    def run() -> None:
+        with lakelog.open(lake.path) as own, own.subscribe("live") as subscription:
+            subscription.run(lambda event: seen.append(number(event)), stop=stop, commit_every=0.05)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    for start in range(0, 60, 3):
+        lake.append(numbers(3, start, **({"id": f"i{start}"} if start % 2 else {})))
+        wait_for(lambda start=start: seen and seen[-1] >= start)
+    # Three events of one id are one.
+    expected = [n for n in range(60) if n // 3 * 3 % 2 == 0 or n % 3 == 0]
+    wait_for(lambda: len(seen) == len(expected))
+    stop.set()
+    thread.join()
+    assert seen == expected
+    assert handle(lake, "live") == []
+
+
+def test_order_across_an_ingest_is_that_of_arrival(make_lake: MakeLake, tmp_path: Any) -> None:
+    """What is ingested is published before what was appended earlier, and handed out after it."""
+    lake = make_lake()
+    lake.subscribe("test").close()
+    lake.append(numbers(5))
+    file = tmp_path / "more.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in numbers(5, 5)))
+    lake.ingest(str(file))
+    assert handle(lake) == list(range(10))
+
+
+def test_reactions_are_committed_with_the_position(make_lake: MakeLake) -> None:
+    """What a handler returns is appended in the move that takes the position; neither alone."""
+    lake = make_lake()
+    lake.append(numbers(20))
+    with lake.subscribe("react", where="type = 'IN'") as subscription:
+        subscription.run(
+            lambda event: [{"type": "OUT", "data": {"n": number(event)}}] * 2, once=True
+        )
+        subscription.run(lambda event: pytest.fail("once more"), once=True)
+    (count,) = lake.sql("SELECT count(*) FROM events WHERE type = 'OUT'").fetchone() or ()
+    assert count == 40
+    moves = [entry.move.op for entry in lake.log()]
+    assert moves.count("subscription") == 2  # created, and moved with its outputs
+    lake.append(numbers(1, 20))
+
+    def fail(event: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with lake.subscribe("react") as subscription, pytest.raises(KeyboardInterrupt):
+        subscription.run(fail, once=True)
+    assert handle(lake, "react") == [20]
+
+
+def test_an_event_that_fails_becomes_a_dead_letter(make_lake: MakeLake) -> None:
+    """A handler that raises for ever stops neither later events nor others; a letter is retried."""
+    lake, seen = make_lake(), list[int]()
+    lake.append(numbers(10))
+
+    def fail_at_four(event: dict[str, Any]) -> None:
+        if number(event) == 4:
+            raise ValueError("no four")
+        seen.append(number(event))
+
+    with lake.subscribe("fails") as subscription:
+        assert subscription.run(fail_at_four, once=True, attempts=2) == 10
+    assert sorted(set(seen)) == [n for n in range(10) if n != 4]
+    access = lake.subscriptions()
+    (letter,) = subscriptions.dead_letters(access, "fails")
+    assert (number(letter.event), letter.error, letter.attempts) == (4, "ValueError: no four", 2)
+    assert handle(lake, "fails") == []
+    assert handle(lake, "other") == list(range(10))  # dead letters are not handed out
+    assert administration.retry(access, "fails", fail_at_four) == (0, 1)
+    assert administration.retry(access, "fails", lambda event: None) == (1, 0)
+    assert subscriptions.dead_letters(access, "fails") == []
+    (status,) = (s for s in subscriptions.listed(access) if s.name == "fails")
+    assert (status.handled, status.dead) == (10, 0)
+
+
+def test_a_rollback_takes_positions_back(make_lake: MakeLake) -> None:
+    """In each state each event is handled once; a branch goes on with a position of its own."""
+    lake = make_lake()
+    lake.append(numbers(5))
+    assert handle(lake) == [0, 1, 2, 3, 4]
+    lake.tag("v1")
+    lake.append(numbers(5, 5))
+    assert handle(lake) == [5, 6, 7, 8, 9]
+    lake.rollback("v1")
+    lake.append(numbers(2, 20))
+    with lake.branch("side") as side:
+        assert handle(side) == [20, 21]
+    assert handle(lake) == [20, 21]
+    lake.undo(force=True)
+    assert handle(lake) == []
+
+
+def test_positions_for_a_database_of_the_program(make_lake: MakeLake, tmp_path: Any) -> None:
+    """Batches and their positions in one transaction of SQLite: a crash between any two steps
+    neither loses nor doubles an event; a rollback of the lake is an error that says where to go."""
+    lake = make_lake()
+    lake.append(numbers(30))
+    path = str(tmp_path / "own.db")
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE TABLE seen (n); CREATE TABLE place (text);"
+            " INSERT INTO place VALUES ('beginning')"
+        )
+    for crash_after in (0, 1, 3, 10):
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            ((stored,),) = database.execute("SELECT text FROM place").fetchall()
+            with lake.subscribe(None, from_=stored) as subscription:
+                for count, batch in enumerate(subscription.batches(size=4, timeout=0.05)):
+                    database.execute("BEGIN IMMEDIATE")
+                    for event in batch.events:
+                        database.execute("INSERT INTO seen VALUES (?)", [number(event)])
+                    if count == crash_after:
+                        break
+                    database.execute("UPDATE place SET text = ?", [batch.position])
+                    database.execute("COMMIT")
+    with closing(sqlite3.connect(path)) as database:
+        assert [n for (n,) in database.execute("SELECT n FROM seen")] == list(range(30))
+        ((stored,),) = database.execute("SELECT text FROM place").fetchall()
+    lake.tag("v1")
+    lake.append(numbers(5, 30))
+    (batch,) = lake.subscribe(None, from_=stored).batches(timeout=0.05)
+    lake.rollback("v1")
+    lake.append(numbers(1, 90))
+    with pytest.raises(SubscriptionRewound) as caught:
+        lake.subscribe(None, from_=batch.position)
+    (after,) = lake.subscribe(None, from_=caught.value.position).batches(timeout=0.05)
+    assert [number(event) for event in after.events] == [90]
+    with make_lake("another") as another, pytest.raises(InvalidSetting, match="another lake"):
+        another.subscribe(None, from_=batch.position)
+    with lake.branch("side") as side, pytest.raises(InvalidSetting, match="of branch 'main'"):
+        side.subscribe(None, from_=batch.position)
+    with pytest.raises(InvalidSetting, match="is not the position"):
+        lake.subscribe(None, from_="{}")
+
+
+def test_batches_are_committed_by_their_reader(make_lake: MakeLake) -> None:
+    """What was not committed comes again; one member that is slower than another may not commit."""
+    lake = make_lake()
+    lake.append(numbers(10))
+    with lake.subscribe("test", where="type = 'IN'") as one, lake.subscribe("test") as other:
+        first, second = (next(iter(s.batches(size=5, timeout=1))) for s in (one, other))
+        assert first.events == second.events
+        first.commit([{"type": "OUT", "data": {"n": 5}}])
+        with pytest.raises(SubscriptionRewound):
+            second.commit([{"type": "OUT"}])
+    assert handle(lake, "test") == [5, 6, 7, 8, 9]
+    assert lake.sql("SELECT count(*) FROM events WHERE type = 'OUT'").fetchall() == [(1,)]
+
+
+def test_subscriptions_are_reset_and_removed(make_lake: MakeLake) -> None:
+    """Reset goes to a place; a member of one that was removed ends; both say what is missing."""
+    lake = make_lake()
+    lake.append(numbers(10))
+    access = lake.subscriptions()
+    assert len(handle(lake)) == 10
+    subscriptions.reset(access, "test", "7")
+    assert handle(lake) == [7, 8, 9]
+    subscriptions.reset(access, "test")
+    (status,) = subscriptions.listed(access)
+    assert (status.position, status.events_behind) == (0, 10)
+    assert status.seconds_behind > 0
+    with lake.subscribe("test") as subscription:
+        subscriptions.remove(access, "test")
+        assert subscriptions.listed(access) == []
+        with pytest.raises(SubscriptionGone):
+            next(iter(subscription.batches(timeout=1)))
+    for change in (subscriptions.remove, subscriptions.reset, subscriptions.dead_letters):
+        with pytest.raises(SubscriptionGone, match="no subscription 'test'"):
+            change(access, "test")
+
+
+def test_members_share_partitions(make_lake: MakeLake) -> None:
+    """Two members have half of the partitions each; what one held is taken over when it leaves."""
+    lake, seen, stops = make_lake(), ([], [], []), [threading.Event() for _ in range(3)]
+
+    def run(place: int) -> None:
+        with lakelog.open(lake.path) as own, own.subscribe("group") as subscription:
+            subscription._lease = 0.5
+            subscription.run(
+                lambda event: seen[place].append(number(event)),
+                stop=stops[place],
+                commit_every=0.05,
+            )
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(2)]
+    for thread in threads:
+        thread.start()
+    count = 0
+    until = time.monotonic() + 20
+    while not (seen[0] and seen[1]) and time.monotonic() < until:
+        lake.append(numbers(20, count, subject=None))
+        lake.append(
+            [
+                {**event, "subject": f"x{number}"}
+                for number, event in enumerate(numbers(20, count + 20))
+            ]
+        )
+        count += 40
+        time.sleep(0.1)
+    stops[0].set()
+    threads[0].join()
+    wait_for(lambda: len({*seen[0], *seen[1]}) == count)
+    stops[1].set()
+    threads[1].join()
+    assert seen[0]
+    assert seen[1]
+    assert handle(lake, "group") == []
+    (status,) = subscriptions.listed(lake.subscriptions())
+    assert status.handled == count
+
+
+def test_windows_may_be_read_in_parts(make_lake: MakeLake, monkeypatch: Any) -> None:
+    """A position within a window of segments goes on behind the last event, also once it is
+    compacted."""
+    lake = make_lake()
+    monkeypatch.setattr("lakelog.subscriptions.catch_up._WINDOW", 20)
+    monkeypatch.setattr("lakelog.subscriptions.catch_up._FETCHED", 7)
+    for start in range(0, 100, 10):
+        lake.append(numbers(10, start))
+        lake.settle()
+    access, places, seen = lake.subscriptions(), [Position()], list[int]()
+    while places[-1].seq < 100:
+        state = access.state(access.head())
+        table = next(read(access.store, access.connect, state, None, places[-1], 3))
+        seen += [number(event) for event in table.events.to_pylist()]
+        places.append(table.position)
+        if len(places) == 12:
+            lake.compact()
+    assert seen == list(range(100))
+
+
+def test_subscriptions_are_entries_of_the_manifest(make_lake: MakeLake) -> None:
+    """F6.20: name, id, condition, counts and the positions of partitions, by the MD5 of the
+    subject; a removal has only its name."""
+    lake = make_lake()
+    lake.append(numbers(10))
+    handle(lake, "test", "type = 'IN'")
+    access = lake.subscriptions()
+    entry = access.store.manifests.find(access.state(access.head()), "subscription", "test")
+    assert entry is not None
+    assert entry.members.keys() == {"id", "created", "where", "handled", "positions"}
+    assert entry.members["positions"] == [{"seq": 10}]
+    assert (entry.members["where"], entry.members["handled"]) == ("type = 'IN'", 10)
+    stored = record.SubscriptionRecord.from_entry(entry)
+    moved = stored.moved({3: Position(5, 9, 77, 6), 4: Position(5, 9, 77, 6)}, 0, 0)
+    groups = moved.entry().members["positions"]
+    assert groups[1] == {"seq": 5, "upto": 9, "time": 77, "last_seq": 6, "partitions": [3, 4]}
+    assert record.SubscriptionRecord.from_entry(moved.entry()) == moved
+    query = f"SELECT DISTINCT subject, {PARTITION_SQL} FROM events"
+    for subject, partition in lake.sql(query).fetchall():
+        digest = hashlib.md5(subject.encode()).digest()
+        assert partition == int.from_bytes(digest[8:], "little") % PARTITIONS
+    subscriptions.remove(access, "test")
+    assert access.store.manifests.find(access.state(access.head()), "subscription", "test") is None
+
+
+def test_many_subscriptions(make_lake: MakeLake) -> None:
+    """A lake with very many subscriptions hands out, lists and removes as one with few."""
+    lake = make_lake()
+    lake.append(numbers(10))
+    access = lake.subscriptions()
+    head = lake.settle()
+
+    def add(_: Any, state: Any) -> Any:
+        entries = tuple(
+            record.SubscriptionRecord(f"s{n}", "00", None, 1, (Position(10),) * PARTITIONS).entry()
+            for n in range(SUBSCRIPTIONS)
+        )
+        return Change("subscription", "many", entries)
+
+    publish(access.store, "main", add)
+    assert access.head().move.number == head.move.number + 1
+    assert len(handle(lake)) == 10
+    lake.append(numbers(1, 10))
+    assert handle(lake, "s7") == [10]
+    assert len(subscriptions.listed(access)) == SUBSCRIPTIONS + 1
+    subscriptions.remove(access, "s8")
+    assert len(subscriptions.listed(access)) == SUBSCRIPTIONS
