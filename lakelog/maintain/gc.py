@@ -26,7 +26,7 @@ from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unr
 from lakelog.maintain.repair import lost_moves
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments.connection import SPILL
-from lakelog.store import disk, document, history_window, signatures
+from lakelog.store import disk, document, history_window
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import (
     LEASE,
@@ -39,6 +39,7 @@ from lakelog.store.paths import (
     parse_wal,
 )
 from lakelog.store.publish import Change, publish
+from lakelog.store.signatures import Signatures
 from lakelog.store.thinning import HOUR, pack
 
 # Names deleted for one look at the refs: a ref that is made meanwhile is noticed before the next.
@@ -257,8 +258,8 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
 
 def _remove_signatures(store: Store) -> None:
     """Remove the signatures of tags and states that are gone."""
-    unowned = list(signatures.unowned(store.paths, store.manifests.is_there))
-    signatures.remove(store.paths, unowned)
+    signatures = Signatures(store.paths)
+    signatures.remove(list(signatures.unowned(store.manifests.is_there)))
 
 
 def _newest(path: str) -> int:

@@ -12,11 +12,11 @@ from lakelog.proofs import envelope, snapshot_tree
 from lakelog.proofs.envelope import Signed, Statement
 from lakelog.proofs.keys import PrivateKey, PublicKey
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import disk, signatures
+from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import encode_name
 from lakelog.store.resolve import resolve
-from lakelog.store.signatures import SignatureFile
+from lakelog.store.signatures import SignatureFile, Signatures
 from lakelog.store.tail import Tail
 from lakelog.store.tracking import is_tracking
 
@@ -48,8 +48,8 @@ class Target:
     def last_signed(store: Store) -> Target:
         """Return what was signed last. Raises UnknownRef where nothing is, Damaged, NotProven."""
         candidates = []
-        for file in signatures.listing(store.paths):
-            statement = envelope.Statement.unverified(signatures.read(file.path))
+        for file in Signatures(store.paths).listing():
+            statement = envelope.Statement.unverified(SignatureFile.read(file.path))
             candidates.append((statement.time, file.path, Target(file.tag, statement.snapshot)))
         if not candidates:
             raise UnknownRef("nothing in this lake is signed: see `lakelog sign --help`")
@@ -75,17 +75,18 @@ def sign(
         store.lake_id, branch, subject.tag, subject.snapshot, seq, events, root, now_us, expires
     )
     signed = envelope.sign(statement, key)
-    signatures.write(store.paths, subject.tag, subject.snapshot, key.public.id, signed)
+    Signatures(store.paths).write(subject.tag, subject.snapshot, key.public.id, signed)
     return statement
 
 
 def files(store: Store, subject: Target) -> list[SignatureFile]:
     """Return the signatures of a target; of a state also those of tags that name it."""
+    signatures = Signatures(store.paths)
     if subject.tag:
-        return signatures.of_tag(store.paths, subject.tag)
+        return signatures.of_tag(subject.tag)
     tags = {tag.name for tag in store.refs.tags() if tag.snapshot == subject.snapshot}
-    tagged = [file for file in signatures.listing(store.paths) if file.tag in tags]
-    return signatures.of_state(store.paths, subject.snapshot) + tagged
+    tagged = [file for file in signatures.listing() if file.tag in tags]
+    return signatures.of_state(subject.snapshot) + tagged
 
 
 def check(
@@ -197,7 +198,7 @@ def _has_signed_events(
     if not store.manifests.load(snapshot).totals.events:
         return True
     roots: dict[str, tuple[str, int]] = {}
-    for file in signatures.listing(store.paths):
+    for file in Signatures(store.paths).listing():
         try:
             state_digest = store.refs.tag(file.tag).snapshot if file.tag else file.state
             statement = open_file(
@@ -218,7 +219,7 @@ def _wants_signature(store: Store, tag: str) -> bool:
     if is_tracking(store, tag):
         return False
     # Nobody vouched for what an export, a save or a rollback tagged; if somebody does, it counts.
-    return not _AUTOMATIC.fullmatch(tag) or bool(signatures.of_tag(store.paths, tag))
+    return not _AUTOMATIC.fullmatch(tag) or bool(Signatures(store.paths).of_tag(tag))
 
 
 def open_file(
@@ -229,7 +230,7 @@ def open_file(
     lakes: Collection[str] = (),
 ) -> Signed:
     """Return what a signature says of a target. Raises DamagedRef, NotProven."""
-    signed = envelope.open_signed(signatures.read(file.path), keys)
+    signed = envelope.open_signed(SignatureFile.read(file.path), keys)
     lake = signed.statement.lake
     if lake != store.lake_id and lake not in lakes:
         raise NotProven(f"it was signed in another lake: `--signed-in {lake}` accepts that one")
@@ -271,7 +272,7 @@ def newest(
     any are given. Raises UnknownRef where there is none, Damaged, NotProven."""
     candidates = []
     for file in files(store, subject):
-        body = signatures.read(file.path)
+        body = SignatureFile.read(file.path)
         ids = {key.id[: len(file.key)] for key in keys}
         if not keys or file.key in ids:
             statement = envelope.Statement.unverified(body)

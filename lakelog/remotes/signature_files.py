@@ -14,10 +14,10 @@ from lakelog.remotes import untrusted
 from lakelog.remotes.carry import believing
 from lakelog.remotes.site import Site
 from lakelog.remotes.untrusted import NotBelieved
-from lakelog.store import disk, regular_file, signatures
+from lakelog.store import disk, regular_file
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name, is_encoded
-from lakelog.store.signatures import SignatureFile
+from lakelog.store.signatures import SignatureFile, Signatures
 
 _SIGNATURES_MAX = 100
 """Signatures of one tag or state at a remote at most."""
@@ -26,12 +26,11 @@ _SIGNATURES_MAX = 100
 def send(store: Store, site: Site, tag: str, snapshot: str) -> int:
     """Send the signatures of a tag, or where it is "" of a state, which are not there or older
     there; return how many. Raises DamagedRef."""
-    own_files = (
-        signatures.of_tag(store.paths, tag) if tag else signatures.of_state(store.paths, snapshot)
-    )
+    signatures = Signatures(store.paths)
+    own_files = signatures.of_tag(tag) if tag else signatures.of_state(snapshot)
     count = 0
     for file in own_files:
-        signatures.read(file.path)
+        SignatureFile.read(file.path)
         name, data = os.path.basename(file.path), _own(file.path)
         remote_data = site.signature(name)
         if remote_data is None or (remote_data != data and _time(remote_data) < _time(data)):
@@ -71,7 +70,7 @@ class SignedThere:
         """File names by what they are of: a tag, or @ and the digest of a state."""
         names: dict[str, list[str]] = {}
         for name in sorted(self._site.signatures()):
-            file = signatures.parse(name)
+            file = SignatureFile.parse(name)
             # A name becomes a path, so it has to be the one that a lake gives.
             if file is None or "/" in name or not (file.state or _is_tag(name, file)):
                 continue

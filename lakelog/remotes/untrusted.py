@@ -16,11 +16,12 @@ import zstandard
 
 from lakelog import chunks, proofs
 from lakelog.errors import LakelogError, NotProven
-from lakelog.store import document, signatures
+from lakelog.store import document
 from lakelog.store.entry import SegmentEntry, parse
 from lakelog.store.manifest import of_json
 from lakelog.store.paths import CHUNK, FORMAT, INDEX
 from lakelog.store.ref import Move, Tag, open_ref
+from lakelog.store.signatures import SignatureFile
 
 if TYPE_CHECKING:
     from lakelog.proofs import Statement
@@ -140,7 +141,7 @@ def check_state_file(data: bytes, file_type: str, digest: str) -> None:
 def signature(data: bytes) -> Statement:
     """Return what a signature says, whoever made it. Raises NotBelieved."""
     body = _document(data, "a signature is malformed")
-    _require(body.keys() == signatures.MEMBERS, "a signature is another document")
+    _require(body.keys() == SignatureFile.MEMBERS, "a signature is another document")
     try:
         return proofs.Statement.unverified(body)
     except NotProven as error:

@@ -20,7 +20,7 @@ from lakelog.errors import (
     WouldDropEvents,
 )
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.store import clock, disk, policy, signatures
+from lakelog.store import clock, disk, policy
 from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.entry import Entry, SegmentEntry, add_counts, tombstone
 from lakelog.store.history_window import require_kept
@@ -39,6 +39,7 @@ from lakelog.store.publish import (
 )
 from lakelog.store.ref import Head, Move, Tag, author, escape_text
 from lakelog.store.resolve import moves, resolve
+from lakelog.store.signatures import Signatures
 from lakelog.store.tail import Tail
 
 SHORT = 12
@@ -239,7 +240,7 @@ def remove_tag(store: Store, name: str) -> Tag:
     """Delete a tag that was made automatically, whatever the policy says."""
     deleted = store.refs.tag(name)
     # First: another tag of that name must not find them.
-    signatures.remove(store.paths, signatures.of_tag(store.paths, name))
+    Signatures(store.paths).remove_of_tag(name)
     disk.unlink(store.paths.tag(name))
     disk.sync_dir(store.paths.tags)
     return deleted

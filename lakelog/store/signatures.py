@@ -13,13 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lakelog.errors import DamagedRef
 from lakelog.store import disk, document, regular_file
 from lakelog.store.paths import Paths, decode_name, encode_name
 
-MEMBERS = {"payloadType", "payload", "signatures"}
 _NAME = re.compile(r"(?:@([0-9a-f]{64})|([a-z0-9._%-]+))\.([0-9a-f]{16})\.json")
 _SHORT = 16
 
@@ -29,71 +28,78 @@ class SignatureFile:
     """Where a signature is, and what its name says: of a `tag`, or of a `state` (digest), by the
     key whose id begins with `key`. The other one of both is ""."""
 
+    MEMBERS: ClassVar[set[str]] = {"payloadType", "payload", "signatures"}
+
     path: str
     tag: str
     state: str
     key: str
 
+    @staticmethod
+    def parse(path: str) -> SignatureFile | None:
+        """Return what the name of a file says, None for one that is no signature's."""
+        match = _NAME.fullmatch(path.rpartition("/")[2])
+        return (
+            SignatureFile(path, decode_name(match[2] or ""), match[1] or "", match[3])
+            if match
+            else None
+        )
 
-def listing(paths: Paths) -> list[SignatureFile]:
-    """Return the signatures of a lake, ordered by path."""
-    names = sorted(disk.listing(paths.signatures))
-    parsed = (parse(f"{paths.signatures}/{name}") for name in names)
-    return [file for file in parsed if file is not None]
-
-
-def parse(path: str) -> SignatureFile | None:
-    """Return what the name of a file says, None for one that is no signature's."""
-    match = _NAME.fullmatch(path.rpartition("/")[2])
-    return (
-        SignatureFile(path, decode_name(match[2] or ""), match[1] or "", match[3])
-        if match
-        else None
-    )
-
-
-def of_tag(paths: Paths, tag: str) -> list[SignatureFile]:
-    """Return the signatures of a tag."""
-    return [file for file in listing(paths) if file.tag == tag]
-
-
-def of_state(paths: Paths, digest: str) -> list[SignatureFile]:
-    """Return the signatures of a state that name no tag."""
-    return [file for file in listing(paths) if file.state == digest]
+    @staticmethod
+    def read(path: str) -> dict[str, Any]:
+        """Return the envelope in a file. Raises DamagedRef, FileNotFoundError."""
+        try:
+            body = document.decode(disk.read(path, regular_file.DOCUMENT_MAX))
+        except document.NotIntact as error:
+            raise DamagedRef(path, f"the signature is damaged: {error}") from None
+        if body.keys() != SignatureFile.MEMBERS:
+            raise DamagedRef(path, "it is another document")
+        return body
 
 
-def read(path: str) -> dict[str, Any]:
-    """Return the envelope in a file. Raises DamagedRef, FileNotFoundError."""
-    try:
-        body = document.decode(disk.read(path, regular_file.DOCUMENT_MAX))
-    except document.NotIntact as error:
-        raise DamagedRef(path, f"the signature is damaged: {error}") from None
-    if body.keys() != MEMBERS:
-        raise DamagedRef(path, "it is another document")
-    return body
+class Signatures:
+    """The signatures of a lake."""
 
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
 
-def write(paths: Paths, tag: str, digest: str, key: str, envelope: dict[str, Any]) -> str:
-    """Store the signature of a tag, or where `tag` is "" of a state, by the key with an id; replace
-    an older one of that key. Durable when this returns the path."""
-    name = encode_name(tag) if tag else f"@{digest}"
-    path = f"{paths.signatures}/{name}.{key[:_SHORT]}.json"
-    disk.make_dirs(paths.signatures)
-    disk.replace_whole(path, document.encode(envelope))
-    return path
+    def listing(self) -> list[SignatureFile]:
+        """Return the signatures of a lake, ordered by path."""
+        names = sorted(disk.listing(self._paths.signatures))
+        parsed = (SignatureFile.parse(f"{self._paths.signatures}/{name}") for name in names)
+        return [file for file in parsed if file is not None]
 
+    def of_tag(self, tag: str) -> list[SignatureFile]:
+        """Return the signatures of a tag."""
+        return [file for file in self.listing() if file.tag == tag]
 
-def remove(paths: Paths, files: list[SignatureFile]) -> None:
-    """Remove signatures, durably."""
-    for file in files:
-        disk.unlink(file.path)
-    if files:
-        disk.sync_dir(paths.signatures)
+    def of_state(self, digest: str) -> list[SignatureFile]:
+        """Return the signatures of a state that name no tag."""
+        return [file for file in self.listing() if file.state == digest]
 
+    def write(self, tag: str, digest: str, key: str, envelope: dict[str, Any]) -> str:
+        """Store the signature of a tag, or where `tag` is "" of a state, by the key with an id;
+        replace an older one of that key. Durable when this returns the path."""
+        name = encode_name(tag) if tag else f"@{digest}"
+        path = f"{self._paths.signatures}/{name}.{key[:_SHORT]}.json"
+        disk.make_dirs(self._paths.signatures)
+        disk.replace_whole(path, document.encode(envelope))
+        return path
 
-def unowned(paths: Paths, has_state: Callable[[str], bool]) -> Iterator[SignatureFile]:
-    """Yield the signatures whose tag, or state by `has_state` of its digest, is gone."""
-    for file in listing(paths):
-        is_there = disk.exists(paths.tag(file.tag)) if file.tag else has_state(file.state)
-        if not is_there:
-            yield file
+    def remove(self, files: list[SignatureFile]) -> None:
+        """Remove signatures, durably."""
+        for file in files:
+            disk.unlink(file.path)
+        if files:
+            disk.sync_dir(self._paths.signatures)
+
+    def remove_of_tag(self, tag: str) -> None:
+        """Remove the signatures of a tag, durably."""
+        self.remove(self.of_tag(tag))
+
+    def unowned(self, has_state: Callable[[str], bool]) -> Iterator[SignatureFile]:
+        """Yield the signatures whose tag, or state by `has_state` of its digest, is gone."""
+        for file in self.listing():
+            is_there = disk.exists(self._paths.tag(file.tag)) if file.tag else has_state(file.state)
+            if not is_there:
+                yield file

@@ -16,8 +16,9 @@ import lakelog
 from lakelog.proofs import keys, signing, snapshot_tree
 from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
-from lakelog.store import document, signatures
+from lakelog.store import document
 from lakelog.store.history import delete_tag
+from lakelog.store.signatures import SignatureFile, Signatures
 from tests.conftest import MakeLake
 from tests.support.lakes import events
 
@@ -99,14 +100,14 @@ def test_signatures_live_as_long_as_what_they_sign(make_lake: MakeLake, key: Pri
     """F20.4, F10.4: signing again replaces; a deleted tag has none; gc removes what is left."""
     lake = make_lake()
     what = sign(lake, key, "v1")
-    (file,) = signatures.listing(lake.store.paths)
-    before = signatures.read(file.path)
+    (file,) = Signatures(lake.store.paths).listing()
+    before = SignatureFile.read(file.path)
     signing.sign(lake.store, "main", what, key)
-    assert [f.path for f in signatures.listing(lake.store.paths)] == [file.path]
-    assert signatures.read(file.path) != before
+    assert [f.path for f in Signatures(lake.store.paths).listing()] == [file.path]
+    assert SignatureFile.read(file.path) != before
     delete_tag(lake.store, "v1")
-    assert signatures.listing(lake.store.paths) == []
-    signatures.write(lake.store.paths, "v1", "", key.public.id, before)
+    assert Signatures(lake.store.paths).listing() == []
+    Signatures(lake.store.paths).write("v1", "", key.public.id, before)
     lake.gc()
-    assert signatures.listing(lake.store.paths) == []
+    assert Signatures(lake.store.paths).listing() == []
     assert not any("key" in name for _, _, names in os.walk(lake.path) for name in names)

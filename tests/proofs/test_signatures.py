@@ -19,9 +19,10 @@ from lakelog.maintain import gc, hotcopy
 from lakelog.proofs import envelope, keys, signing
 from lakelog.proofs.keys import PrivateKey
 from lakelog.proofs.signing import Target
-from lakelog.store import disk, document, signatures
+from lakelog.store import disk, document
 from lakelog.store.history import delete_tag
 from lakelog.store.ref import Tag
+from lakelog.store.signatures import SignatureFile, Signatures
 from tests.conftest import MakeLake
 from tests.support.lakes import events
 
@@ -59,10 +60,10 @@ def signature_path(lake: lakelog.Lake, what: Target) -> Path:
 
 def resign(lake: lakelog.Lake, what: Target, key: PrivateKey, **changed: Any) -> None:
     """Replace a signature by a valid one of another statement."""
-    said = envelope.Statement.unverified(signatures.read(str(signature_path(lake, what))))
+    said = envelope.Statement.unverified(SignatureFile.read(str(signature_path(lake, what))))
     said = envelope.Statement(**(vars(said) | changed))
     body = envelope.sign(said, key)
-    signatures.write(lake.store.paths, what.tag, what.snapshot, key.public.id, body)
+    Signatures(lake.store.paths).write(what.tag, what.snapshot, key.public.id, body)
 
 
 def test_keys_are_private_and_readable(tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_another_key(make_lake: MakeLake, key: PrivateKey, other: PrivateKey) ->
     assert findings(lake, what, key) == [
         f"tag v1: it is signed by the key {name}, which is not accepted"
     ]
-    body = signatures.read(str(signature_path(lake, what)))
+    body = SignatureFile.read(str(signature_path(lake, what)))
     body["signatures"][0]["keyid"] = key.public.id
     signature_path(lake, what).write_bytes(document.encode(body))
     assert findings(lake, what, key) == ["tag v1: the signature does not match the statement"]
@@ -268,7 +269,7 @@ def test_a_garbled_envelope(make_lake: MakeLake, key: PrivateKey, change: Any, w
     lake = make_lake()
     what = signed(lake, key)
     path = signature_path(lake, what)
-    body = signatures.read(str(path))
+    body = SignatureFile.read(str(path))
     change(body)
     path.write_bytes(document.encode(body))
     (reason,) = findings(lake, what, key)
@@ -286,7 +287,7 @@ def test_a_signed_payload_that_is_no_statement(
     lake = make_lake()
     what = signed(lake, key)
     sig = key.sign(envelope.authenticated(envelope.PAYLOAD_TYPE, payload))
-    body = signatures.read(str(signature_path(lake, what)))
+    body = SignatureFile.read(str(signature_path(lake, what)))
     body["payload"] = base64.b64encode(payload).decode()
     body["signatures"][0]["sig"] = base64.b64encode(sig).decode()
     signature_path(lake, what).write_bytes(document.encode(body))
@@ -326,7 +327,7 @@ def test_a_copy_has_the_signatures(make_lake: MakeLake, key: PrivateKey, home: P
     delete_tag(lake.store, "v1")
     hotcopy.copy(lake.store, str(home / "copy"))
     with lakelog.open(home / "copy", create=False) as copy:
-        assert [file.tag for file in signatures.listing(copy.store.paths)] == [""]
+        assert [file.tag for file in Signatures(copy.store.paths).listing()] == [""]
 
 
 def test_a_deleted_tag_takes_its_signatures(make_lake: MakeLake, key: PrivateKey) -> None:
@@ -345,10 +346,10 @@ def test_gc_keeps_signatures_of_what_is_there(make_lake: MakeLake, key: PrivateK
     kept = signed(lake, key)
     signed(lake, key, "gone")
     signing.sign(lake.store, "main", Target("", kept.snapshot), key)
-    body = signatures.read(str(signature_path(lake, kept)))
-    signatures.write(lake.store.paths, "", "ab" * 32, key.public.id, body)
+    body = SignatureFile.read(str(signature_path(lake, kept)))
+    Signatures(lake.store.paths).write("", "ab" * 32, key.public.id, body)
     os.unlink(lake.store.paths.tag("gone"))
     gc.gc(lake.store)
-    found = {(file.tag, file.state) for file in signatures.listing(lake.store.paths)}
+    found = {(file.tag, file.state) for file in Signatures(lake.store.paths).listing()}
     assert found == {("v1", ""), ("", kept.snapshot)}
     assert findings(lake, kept, key) == []

@@ -32,7 +32,8 @@ from lakelog.remotes.remote import Interrupted
 from lakelog.remotes.site import Site
 from lakelog.state.restore import restore_state
 from lakelog.state.state import list_states, save_state
-from lakelog.store import document, signatures
+from lakelog.store import document
+from lakelog.store.signatures import Signatures
 from tests.support.lakes import opened
 from tests.support.requirements import need_module
 from tests.support.tree import ROOT
@@ -457,7 +458,7 @@ class RemoteSuite:
             signing.sign(lake.store, "main", what, key)
             assert push(path, "v1").carried.signatures == 1
             push(path)
-            file = signatures.of_tag(lake.store.paths, "v1")[0].path
+            file = Signatures(lake.store.paths).of_tag("v1")[0].path
         received = Path(clone, "refs/signatures", os.path.basename(file))
         assert pull(clone).carried.signatures == 1
         good = received.read_bytes()

@@ -27,7 +27,7 @@ from lakelog.maintain.repair.outcome import (
     set_aside,
 )
 from lakelog.maintain.repair.verify import verify
-from lakelog.store import disk, document, machine, policy, signatures, wal
+from lakelog.store import disk, document, machine, policy, wal
 from lakelog.store.bootstrap import Store, change_settings, make_branch_dirs, write_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
@@ -42,6 +42,7 @@ from lakelog.store.paths import (
     state_name,
 )
 from lakelog.store.ref import Tag, author, digest_of, open_ref
+from lakelog.store.signatures import SignatureFile
 from lakelog.store.tail import Tail
 
 __all__ = ["RepairOutcome", "repair"]
@@ -163,7 +164,7 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
             body, _ = open_ref(data)
             fits = body["name"] == decode_name(name[:-5])
         elif path.startswith(store.paths.signatures):
-            fits = signatures.read(copy_path).keys() == signatures.MEMBERS
+            fits = SignatureFile.read(copy_path).keys() == SignatureFile.MEMBERS
         else:
             return None
     except (OSError, Damaged, document.NotIntact):

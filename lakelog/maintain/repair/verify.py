@@ -19,15 +19,7 @@ from lakelog.maintain.repair.checker import Checker, Problem, Report
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import word_index
 from lakelog.settings import DEFAULTS
-from lakelog.store import (
-    bootstrap,
-    disk,
-    document,
-    manifest,
-    regular_file,
-    signatures,
-    verified_files,
-)
+from lakelog.store import bootstrap, disk, document, manifest, regular_file, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.entry import SegmentEntry
@@ -46,6 +38,7 @@ from lakelog.store.paths import (
 )
 from lakelog.store.ref import Move, open_ref
 from lakelog.store.refs import Refs
+from lakelog.store.signatures import SignatureFile
 from lakelog.store.tail import Tail, WalFile, required_watermark
 from lakelog.store.thinning import window
 from lakelog.store.wal import Header
@@ -197,9 +190,9 @@ def _check_signatures(checker: Checker) -> None:
         path = f"{folder}/{name}"
         if name.startswith("."):  # temporary, or not of lakelog
             continue
-        if signatures.parse(path) is None:
+        if SignatureFile.parse(path) is None:
             checker.add(path, "not a signature's name")
-        checker.document(path, signatures.MEMBERS)
+        checker.document(path, SignatureFile.MEMBERS)
 
 
 def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
