@@ -125,9 +125,10 @@ class StalePlan(LakelogError):
 
 
 class QueryFailed(LakelogError):
-    """Raised when SQL does not parse, bind or run; carries the engine's own words.
+    """Raised when SQL does not parse, bind or run, or when a fold cannot take an event.
 
-    `details` are those words whole, with the line of the query and a caret below the place.
+    Of SQL it carries the engine's own words; `details` are those words whole, with the line of the
+    query and a caret below the place.
     """
 
     def __init__(self, message: str, details: str = "") -> None:

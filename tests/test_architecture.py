@@ -28,7 +28,7 @@ ORDER = {
     "": """errors runtime engine settings event store segments chunks maintain files formats render
         search query views trace ingest export pinned subscriptions lake dbapi sqlalchemy_dialect
         clients collect backup loggers pipeline analyze train proofs deploy remotes state rollback
-        sync recent consume replay decisions compat server cli notebook""",
+        sync recent consume replay decisions folds compat server cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
@@ -101,6 +101,7 @@ ORDER = {
     "consume": "source redis_stream kafka_source journal_source consume",
     "trace": "tree links",
     "replay": "pace targets replay",
+    "folds": "upcasting saved_states fold aggregates",
     "decisions": "estimate challengers records comparison",
     "server": "limits arrivals bodies tokens gate intake protocols metrics app run",
     "server/protocols": "protocol json_lines elastic otlp loki",
@@ -109,12 +110,11 @@ ORDER = {
     "compat": """omega packs lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
         container_snapshots""",
-    "cli": """exits options render app arguments rounds input_formats stdin_lines sample
-        shell connect
-        write serve definitions ingest audit backups recent consume watch_status watch dump tail
-        trace search against replay subscriptions query views export sync signatures train stats
-        schema dedupe deploy remotes state_restore state machine omega oos events follow history
-        rewind refs policy maintenance seal doctor setup demo""",
+    "cli": """exits options render app arguments rounds input_formats stdin_lines sample shell
+        connect write serve definitions ingest audit backups recent consume watch_status watch dump
+        tail trace search against replay subscriptions query views export sync signatures train
+        stats schema dedupe deploy remotes state_restore state machine omega oos events follow
+        history rewind refs policy maintenance seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "progress objects plot_images complete magics live",

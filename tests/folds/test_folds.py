@@ -1,0 +1,174 @@
+"""Folds: states of subjects, from saved states too, which are never wrong."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.errors import InvalidSetting, QueryFailed
+from lakelog.folds import Fold, Upcaster, aggregate, on
+from lakelog.folds.upcasting import FoldEvent
+from tests.support.effort import share
+
+HISTORIES = int(os.environ.get("LAKELOG_FOLD_HISTORIES", share(48)))
+State = dict[str, int]
+
+
+def paid(state: State, event: FoldEvent) -> State:
+    return {"sum": state["sum"] + event.data["amount"], "events": state["events"] + 1}
+
+
+def fold(every: int = 10, **options: Any) -> Fold[State]:
+    return Fold("sum", lambda: {"sum": 0, "events": 0}, {"paid": paid}, every=every, **options)
+
+
+def payments(count: int, subject: str = "a", amount: int = 1) -> list[dict[str, Any]]:
+    return [{"type": "paid", "subject": subject, "data": {"amount": amount}} for _ in range(count)]
+
+
+@pytest.fixture
+def lake(home: Path) -> Iterator[lakelog.Lake]:
+    with lakelog.open(home / "lake") as lake:
+        yield lake
+
+
+def test_a_saved_state_spares_the_events_before_it(lake: lakelog.Lake) -> None:
+    """Also once they are sealed and compacted."""
+    lake.append([*payments(25), *payments(3, "b"), {"type": "other", "subject": "a"}])
+    folded = fold().of(lake, "a")
+    assert (folded.state, folded.events, folded.applied) == ({"sum": 25, "events": 25}, 26, 26)
+    lake.append(payments(2))
+    folded = fold().of(lake, "a")
+    assert (folded.state["sum"], folded.events, folded.applied) == (27, 28, 2)
+    lake.compact()
+    assert (fold().of(lake, "a").state["sum"], fold().of(lake, "b").state["sum"]) == (27, 3)
+    assert fold().of(lake, "nobody").events == 0
+
+
+@pytest.mark.parametrize("history", range(HISTORIES))
+def test_a_fold_is_right_through_random_histories(home: Path, history: int) -> None:
+    """Rollbacks, branches, compaction and dropped caches: as without saved states."""
+    rng = random.Random(history)
+    with lakelog.open(home / "lake") as lake:
+        tags, lakes = 0, [lake]
+        for step in range(14):
+            here = rng.choice(lakes)
+            match rng.choice("append append append tag rollback branch compact drop".split()):
+                case "append":
+                    subject, count = rng.choice("ab"), rng.randrange(1, 12)
+                    here.append(payments(count, subject, rng.randrange(1, 9)))
+                case "tag":
+                    here.tag(f"t{tags}")
+                    tags += 1
+                case "rollback" if tags and here is lake:
+                    lake.rollback(f"t{rng.randrange(tags)}")
+                case "branch" if len(lakes) < 3:
+                    lakes.append(here.branch(f"b{step}"))
+                case "compact":
+                    here.compact()
+                case "drop":
+                    shutil.rmtree(home / "lake/cache/folds", ignore_errors=True)
+            for one_lake in lakes:
+                for subject in "ab":
+                    saved = fold(5).of(one_lake, subject)
+                    assert saved.state == fold(0).of(one_lake, subject).state
+        for one_lake in lakes[1:]:
+            one_lake.close()
+
+
+def test_a_damaged_or_other_saved_state_is_not_used(lake: lakelog.Lake, home: Path) -> None:
+    """A flipped bit, a truncated file, and code that changed."""
+    lake.append(payments(20))
+    fold().of(lake, "a")
+    (file,) = (home / "lake/cache/folds").iterdir()
+    content = file.read_bytes()
+    for damaged in (content.replace(b'"sum":20', b'"sum":21'), content[:40], b"", b"[]\n"):
+        file.write_bytes(damaged)
+        assert fold().of(lake, "a").state["sum"] == 20
+
+    def doubled(state: State, event: FoldEvent) -> State:
+        return {"sum": state["sum"] + 2 * event.data["amount"], "events": 0}
+
+    changed = Fold("sum", lambda: {"sum": 0, "events": 0}, {"paid": doubled}, every=10)
+    assert changed.of(lake, "a").state["sum"] == 40
+    assert fold(revision=2).of(lake, "a").applied == 20
+
+
+def test_a_state_that_json_does_not_hold_is_not_saved(lake: lakelog.Lake, home: Path) -> None:
+    """A tuple would come back as a list: it is folded anew."""
+    lake.append(payments(20))
+    handlers = {"paid": lambda state, event: (state[0] + event.data["amount"],)}
+    tuples = Fold[Any]("t", lambda: (0,), handlers, every=5)
+    assert [tuples.of(lake, "a").state for _ in range(2)] == [(20,), (20,)]
+
+
+CENTS = Upcaster("paid", 1, lambda data: {"amount": data["euros"] * 100})
+CHECKED = Upcaster("paid", 2, lambda data: data | {"amount": data["amount"] + 1})
+
+
+def test_old_payloads_are_brought_to_the_present_version(lake: lakelog.Lake) -> None:
+    """One version after the other, each from where its event stands."""
+    old = {"type": "paid", "subject": "a", "data": {"euros": 2}}
+    middle = {"type": "paid", "subject": "a", "data": {"schema_version": 2, "amount": 50}}
+    new = {"type": "paid", "subject": "a", "data": {"schema_version": 3, "amount": 7}}
+    lake.append([old, middle, new])
+    assert fold(upcasters=(CENTS, CHECKED)).of(lake, "a").state["sum"] == 201 + 51 + 7
+
+
+def test_a_failing_upcaster_or_handler_names_its_event(lake: lakelog.Lake) -> None:
+    """In one line."""
+    lake.append([{"type": "paid", "subject": "a", "id": "p-1", "data": {"cents": 2}}])
+    with pytest.raises(QueryFailed, match=r"event p-1 \(paid of a\): its upcaster from version 1"):
+        fold(upcasters=(CENTS,)).of(lake, "a")
+    with pytest.raises(QueryFailed, match=r"event p-1 .*: the fold sum failed: KeyError: 'amount'"):
+        fold().of(lake, "a")
+    wrong = Upcaster("paid", 1, lambda _: 7)  # type: ignore[arg-type,return-value]
+    with pytest.raises(QueryFailed, match="returned int, not a dict"):
+        fold(upcasters=(wrong,)).of(lake, "a")
+    with pytest.raises(InvalidSetting, match="two upcasters are of paid, version 1"):
+        fold(upcasters=(CENTS, CENTS))
+
+
+@aggregate(every=4)
+class Account:
+    """What an account holds."""
+
+    balance: int = 0
+    is_open: bool = False
+
+    @on("opened")
+    def opened(self, _: FoldEvent) -> None:
+        self.is_open = True
+
+    @on("deposited", "withdrawn")
+    def moved(self, event: FoldEvent) -> None:
+        self.balance += event.data["amount"] * (1 if event.type == "deposited" else -1)
+
+
+def test_an_aggregate_is_a_class_whose_methods_apply_events(lake: lakelog.Lake) -> None:
+    """Its attributes are the state, saved and loaded."""
+    lake.append([{"type": "opened", "subject": "a"}])
+    for amount in (5, 7, 1):
+        lake.append([{"type": "deposited", "subject": "a", "data": {"amount": amount}}])
+    for _ in range(2):
+        lake.append([{"type": "withdrawn", "subject": "a", "data": {"amount": 2}}])
+        folded = Account.fold.of(lake, "a")  # type: ignore[attr-defined]
+    assert isinstance(folded.state, Account)
+    assert (folded.state.balance, folded.state.is_open) == (9, True)
+    assert (folded.events, folded.applied) == (6, 1)
+    with pytest.raises(InvalidSetting, match="two methods of Twice are on 'x'"):
+
+        @aggregate()
+        class Twice:
+            @on("x")
+            def one(self, event: FoldEvent) -> None: ...
+
+            @on("x")
+            def two(self, event: FoldEvent) -> None: ...
