@@ -30,6 +30,7 @@ from lakelog.formats.uniform.uniform_lines import UniformLines, uniform_lines
 _TEXTS = ("category", "content_type", "source", "subject", "item_id", "level", "message", "id")
 _SHAPED = HINTS[:-1]
 """Names of a struct ignore case, so the last hint is looked up by itself."""
+_TIMES = frozenset(TIMES)
 _KNOWN = (*TIMES, "type", "event_type", *_TEXTS, "data")
 
 
@@ -65,7 +66,8 @@ FORM = JsonLines(__doc__)
 def typed(event: Event) -> Event:
     """Return a parsed line with a type, which some other key may hint at; without one of its own
     its `id` is no event's, and goes into `data`. Its time is ISO text if its spelling is known."""
-    if any(isinstance(event.get(key), str) for key in TIMES):
+    times = _TIMES.intersection(event)
+    if any(isinstance(event[key], str) for key in times) and not _has_plain_time(event, times):
         event = _timed(event)
     if all(event.get(k) in (None, "") for k in ("type", "event_type")):
         hints = (event[k] for k in HINTS if isinstance(event.get(k), str) and event[k])
@@ -78,6 +80,14 @@ def typed(event: Event) -> Event:
         if severity(name) not in (None, level):
             return with_word(gather({**event, "level": name}), level)
     return event
+
+
+def _has_plain_time(event: Event, times: frozenset[str]) -> bool:
+    """Whether the only time is text that `parse_time` reads."""
+    if len(times) > 1:
+        return False
+    (key,) = times
+    return moments.is_plain(event[key])
 
 
 def _timed(event: Event) -> Event:

@@ -120,8 +120,13 @@ def respelled(moment: str) -> tuple[str, str | None]:
     return moment, None
 
 
+def is_plain(moment: str) -> bool:
+    """Whether a time is written as most are, so that `parse_time` reads it."""
+    return _PLAIN.fullmatch(moment) is not None
+
+
 def _is_read(moment: str) -> bool:
-    if _PLAIN.fullmatch(moment):
+    if is_plain(moment):
         return True
     try:
         parse_time(moment)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import socket
 from collections.abc import Callable
@@ -52,6 +53,7 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> None:
 
     Raises InvalidSetting where it would be open to others, MissingPackage, OSError.
     """
+    _require_packages()
     with contextlib.closing(_listener(plan)) as listener:
         host, port = listener.getsockname()[:2]
         tokens = TokenFile(lake.path)
@@ -68,6 +70,16 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> None:
 def url_host(host: str) -> str:
     """An address as it stands in a URL."""
     return f"[{host}]" if ":" in host else host
+
+
+def _require_packages() -> None:
+    try:
+        for package in ("uvicorn", "httptools", "starlette", "prometheus_client"):
+            importlib.import_module(package)
+    except ImportError:
+        raise MissingPackage(
+            "a server needs packages of its own: pip install 'lakelog[server]'"
+        ) from None
 
 
 def _require_closed(plan: ServerPlan, tokens: TokenFile) -> None:
@@ -104,26 +116,21 @@ def _listener(plan: ServerPlan) -> socket.socket:
 def _run(
     server: LakeServer, plan: ServerPlan, listener: socket.socket, started: Callable[[], None]
 ) -> None:
-    try:
-        config = uvicorn.Config(
-            server.application(),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            lifespan="off",
-            proxy_headers=False,
-            ws="none",
-            limit_concurrency=plan.limits.connections,
-            timeout_graceful_shutdown=STOP_SECONDS,
-            h11_max_incomplete_event_size=1 << 16,
-            ssl_certfile=plan.certificate,
-            ssl_keyfile=plan.key,
-        )
-    except ImportError:
-        raise MissingPackage(
-            "a server needs packages of its own: pip install 'lakelog[server]'"
-        ) from None
+    config = uvicorn.Config(
+        server.application(),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        lifespan="off",
+        proxy_headers=False,
+        ws="none",
+        limit_concurrency=plan.limits.connections,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        h11_max_incomplete_event_size=1 << 16,
+        ssl_certfile=plan.certificate,
+        ssl_keyfile=plan.key,
+    )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serving(uvicorn.Server(config), listener, started))
 

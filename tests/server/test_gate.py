@@ -119,3 +119,18 @@ def test_beyond_this_machine_a_token_and_tls_are_needed(
     assert done.returncode == 2
     assert "--tls-certificate" in done.stderr or "cannot listen" in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
+
+
+@pytest.mark.parametrize("package", ["uvicorn", "starlette", "prometheus_client"])
+def test_without_its_extra_a_server_names_it(tmp_path: Path, package: str) -> None:
+    program = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from lakelog.cli import main\n"
+        f"sys.argv[1:] = ['--lake', {str(tmp_path / 'lake')!r}, 'serve']\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "pip install 'lakelog[server]'" in done.stderr.splitlines()[-1]
