@@ -105,8 +105,8 @@ ORDER = {
     "decisions": "estimate challengers records comparison",
     "server": "limits arrivals bodies tokens gate intake protocols metrics app run",
     "server/protocols": "protocol json_lines elastic otlp loki",
-    "subscriptions": """branch_access position record catch_up delivery commit members registry
-        group_runner subscription administration""",
+    "subscriptions": """branch_access position record catch_up delivery command commit members
+        registry group_runner subscription administration""",
     "compat": """omega packs lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
         container_snapshots""",

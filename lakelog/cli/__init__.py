@@ -47,6 +47,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "trace": ("trace", "show what one request caused, as a tree"),
         "tail": ("tail", "show the last events; -f follows live ones"),
         "replay": ("replay", "give out recorded events again, with their pauses or faster"),
+        "subscriptions": ("subscriptions", "hand each event to a program once, then live ones"),
         "recent": ("recent", "show the newest entries by source and level, from Redis"),
         "views": ("views", "list the views, which are updated incrementally"),
         "view": ("views", "query a view; create, drop or show one"),

@@ -27,6 +27,7 @@ from lakelog.remotes.merge_records import (
     join_quarantine,
     join_records,
     live_entries,
+    subscription_beyond,
 )
 from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan
 from lakelog.segments import identity_run, segment
@@ -134,6 +135,10 @@ class Merge:
             records = join_records(self._shared.records, ours.records, self._there.records)
         except Conflict as conflict:
             raise self._refused(str(conflict)) from None
+        if name := subscription_beyond(records, self._base.next_seq):
+            raise self._refused(
+                f"the subscription {name!r} handled events here that would get other numbers"
+            )
         removals, quarantined = join_quarantine(self._shared, ours, self._there)
         removals += [entry for entry in records if isinstance(entry, Removal)]
         added = [entry for entry in records if isinstance(entry, Record)]

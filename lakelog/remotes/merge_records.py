@@ -33,6 +33,7 @@ _CHANGED = {
     "format": "the format {name} was defined",
     "contract": "the contract of {name} was pinned",
     "state": "the directory {name} was saved",
+    "subscription": "the subscription {name} handled events",
 }
 """What was done on both sides, by what the entry is."""
 
@@ -84,6 +85,17 @@ def join_records(
     own = sorted(key for key in (base.keys() | ours.keys()) - there)
     removals = [Removal(*key) for key in own if key not in ours and key in theirs]
     return [*removals, *(ours[key] for key in own if key in ours and ours[key] != theirs.get(key))]
+
+
+def subscription_beyond(entries: Iterable[Record | Removal], seq: int) -> str:
+    """Return the name of a subscription of ours that stands behind an event that a merge gives
+    another number; "" if there is none."""
+    for entry in entries:
+        if isinstance(entry, Record) and entry.what == "subscription":
+            places = entry.members["positions"]
+            if any(place["seq"] > seq or place.get("upto", 0) > seq for place in places):
+                return entry.key
+    return ""
 
 
 def join_quarantine(

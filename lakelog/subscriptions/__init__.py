@@ -1,8 +1,9 @@
 """Programs that handle each event of a branch once: first those that are there, then live ones.
 
 A `Subscription` hands out events by `run` or `batches`, and keeps how far it came in the state of
-the branch; `SubscriptionRecord` is that. `listed` says how far each is behind, `reset` and `remove`
-change them, `dead_letters` are the events that a subscriber gave up.
+the branch. `listed` says how far each is behind, `reset` and `remove`
+change them, `dead_letters` are the events that a subscriber gave up, which
+`retry` hands out once more. A `CommandHandler` is a program as handler.
 """
 
 from __future__ import annotations
@@ -18,32 +19,34 @@ if TYPE_CHECKING:
         listed,
         remove,
         reset,
+        retry,
     )
     from lakelog.subscriptions.branch_access import BranchAccess
+    from lakelog.subscriptions.command import CommandHandler
     from lakelog.subscriptions.delivery import EventBatch, EventHandler
-    from lakelog.subscriptions.record import SubscriptionRecord
     from lakelog.subscriptions.subscription import Subscription
 
 __all__ = [
     "BranchAccess",
+    "CommandHandler",
     "EventBatch",
     "EventHandler",
     "Subscription",
-    "SubscriptionRecord",
     "SubscriptionStatus",
     "dead_letters",
     "listed",
     "remove",
     "reset",
+    "retry",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
-        "administration": "SubscriptionStatus dead_letters listed remove reset",
+        "administration": "SubscriptionStatus dead_letters listed remove reset retry",
         "branch_access": "BranchAccess",
+        "command": "CommandHandler",
         "delivery": "EventBatch EventHandler",
-        "record": "SubscriptionRecord",
         "subscription": "Subscription",
     },
 )

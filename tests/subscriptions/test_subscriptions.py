@@ -12,11 +12,22 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import lakelog
 from lakelog import subscriptions
-from lakelog.errors import InvalidSetting, QueryFailed, SubscriptionGone, SubscriptionRewound
+from lakelog.cli import cli
+from lakelog.errors import (
+    Diverged,
+    InvalidSetting,
+    QueryFailed,
+    SubscriptionGone,
+    SubscriptionRewound,
+)
 from lakelog.lake import Lake
+from lakelog.remotes import known
+from lakelog.remotes.fetches import clone, pull
+from lakelog.remotes.pushes import push
 from lakelog.store.publish import Change, publish
 from lakelog.subscriptions import administration, record
 from lakelog.subscriptions.catch_up import read
@@ -371,3 +382,47 @@ def test_many_subscriptions(make_lake: MakeLake) -> None:
     assert len(subscriptions.listed(access)) == SUBSCRIPTIONS + 1
     subscriptions.remove(access, "s8")
     assert len(subscriptions.listed(access)) == SUBSCRIPTIONS
+
+
+def test_a_merge_waits_for_subscriptions(make_lake: MakeLake, home: Any) -> None:
+    """A pull that would renumber events that were handled is refused; one that does not, merges."""
+    lake = make_lake()
+    lake.append(numbers(5))
+    known.add(lake.store, "origin", str(home / "hub"))
+    push(lake, "origin", branches=["main"])
+    clone(str(home / "hub"), str(home / "other"))
+    with lakelog.open(str(home / "other")) as other:
+        other.append(numbers(5, 5))
+        push(other, "origin", branches=["main"])
+    lake.append(numbers(2, 20))
+    handle(lake)
+    with pytest.raises(Diverged, match="subscription 'test' handled events"):
+        pull(lake, "origin", merge=True)
+    subscriptions.remove(lake.subscriptions(), "test")
+    pull(lake, "origin", merge=True)
+    assert handle(lake) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 21]
+
+
+def test_subscriptions_on_the_command_line(make_lake: MakeLake, tmp_path: Any) -> None:
+    """A command gets JSON lines, may append, and fails into dead letters, which are retried."""
+    lake = make_lake()
+    lake.append(numbers(3))
+
+    def run(*arguments: str) -> Any:
+        result = CliRunner().invoke(cli, ["--lake", lake.path, "subscriptions", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    file = tmp_path / "lines"
+    run("run", "copy", "--to-command", f"cat > {file}", "--once")
+    assert [json.loads(line)["data"]["n"] for line in file.read_text().splitlines()] == [0, 1, 2]
+    run("run", "react", "--to-command", "sed s/IN/OUT/", "--append", "--once")
+    assert lake.sql("SELECT count(*) FROM events WHERE type = 'OUT'").fetchall() == [(3,)]
+    run("run", "fails", "--to-command", "! grep -q :2", "--attempts", "1", "--once")
+    assert "ended with 1" in run("dead", "fails", "--json")
+    run("dead", "fails", "--retry", "true")
+    assert run("dead", "fails", "--json").strip() in ("", "[]")
+    assert {s["name"] for s in json.loads(run("list", "--json"))} == {"copy", "react", "fails"}
+    run("reset", "copy", "--from", "end")
+    run("remove", "react")
+    assert "react" not in run("list")

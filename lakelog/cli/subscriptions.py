@@ -1,0 +1,158 @@
+"""subscriptions: run one with a program; list, reset and remove them, and retry dead letters."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+import lakelog.subscriptions as subs
+from lakelog.cli.app import App, verb_group
+from lakelog.cli.options import argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
+from lakelog.cli.render.terminal import many
+from lakelog.cli.rounds import stop_at_signals
+from lakelog.errors import LakelogError
+from lakelog.render.formats import of_records
+
+
+def complete_subscription(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
+    """The names of the subscriptions of the branch."""
+    app: App = ctx.find_object(App) or App()
+    try:
+        with app.open() as lake:
+            names = [status.name for status in subs.listed(lake.subscriptions())]
+    except (LakelogError, OSError):
+        return []
+    return [name for name in names if name.startswith(prefix)]
+
+
+NAME = argument(shell_complete=complete_subscription)
+
+
+@verb_group("""
+    lakelog subscriptions run mail --to-command ./send-mail
+    lakelog subscriptions list
+    lakelog subscriptions reset mail --from end
+""")
+def subscriptions() -> None:
+    """Hand each event to a program once, those that are there and then live ones.
+
+    A subscription keeps its position in the branch, where a rollback takes it back. All
+    processes that run one of a name share its events, those of a subject in order.
+    """
+
+
+@subscriptions.verb(
+    """
+    lakelog subscriptions run mail --to-command ./send-mail
+    lakelog subscriptions run bills --where "type = 'order'" --to-command ./bill --append
+    lakelog subscriptions run load --to-command ./load --batch 5000 --once
+""",
+    name="run",
+)
+def run_subscription(
+    app: App,
+    name: str = NAME,
+    command: str = option(
+        "--to-command COMMAND",
+        "Write events as JSON lines to the input of COMMAND, started for each batch.",
+        required=True,
+    ),
+    where: str | None = option("--where SQL", "Only events for which this SQL condition holds."),
+    start: str = option(
+        "--from PLACE",
+        "Where a new one begins: beginning, end, or the seq of an event.",
+        shown="beginning",
+    ),
+    append: bool = flag("--append", "Append the JSON lines that COMMAND writes."),
+    batch: int = option(
+        "--batch N", "At most so many events together.", type=click.IntRange(1), shown="1000"
+    ),
+    attempts: int = option(
+        "--attempts N", "Failures after which one is given up.", type=click.IntRange(1), shown="5"
+    ),
+    once: bool = flag("--once", "Handle what is there now, then exit."),
+) -> None:
+    """Hand the events of subscription NAME to a program; creates it if it is not there.
+
+    COMMAND has handled a batch when it exits with 0. Otherwise it is started again with
+    single events; one that fails --attempts times becomes a dead letter. With --append
+    what it wrote is published in one move with the position, so exactly once.
+    """
+    handler = subs.CommandHandler(command, appends=append)
+    with app.open() as lake, stop_at_signals() as stop:
+        subscription = subs.Subscription(lake.subscriptions(), name, where, start, say=app.say)
+        with subscription:
+            count = subscription.run_batches(
+                handler, stop=stop, once=once, attempts=attempts, size=batch
+            )
+    app.say(f"{name}: handled {many(count, 'event')}")
+
+
+@subscriptions.verb(
+    """
+    lakelog subscriptions list
+    lakelog subscriptions list --json
+""",
+    name="list",
+)
+def list_subscriptions(app: App, target: OutputTarget = OUTPUT) -> None:
+    """List the subscriptions of the branch, and how far each is behind."""
+    with app.open() as lake:
+        statuses = subs.listed(lake.subscriptions())
+    emit(of_records([dataclasses.asdict(status) for status in statuses]), target)
+
+
+@subscriptions.verb(
+    """
+    lakelog subscriptions reset mail
+    lakelog subscriptions reset mail --from end
+""",
+    name="reset",
+)
+def reset_subscription(
+    app: App,
+    name: str = NAME,
+    start: str = option(
+        "--from PLACE", "beginning, end, or the seq of an event.", shown="beginning"
+    ),
+) -> None:
+    """Let subscription NAME go on from another place."""
+    with app.open() as lake:
+        subs.reset(lake.subscriptions(), name, start)
+    app.say(f"{name} goes on from {start}")
+
+
+@subscriptions.verb("lakelog subscriptions remove mail", name="remove")
+def remove_subscription(app: App, name: str = NAME) -> None:
+    """Remove subscription NAME; processes that run it end."""
+    with app.open() as lake:
+        subs.remove(lake.subscriptions(), name)
+    app.say(f"{name} removed")
+
+
+@subscriptions.verb(
+    """
+    lakelog subscriptions dead mail
+    lakelog subscriptions dead mail --retry ./send-mail
+""",
+    name="dead",
+)
+def show_dead(
+    app: App,
+    name: str = NAME,
+    command: str | None = option("--retry COMMAND", "Hand each to COMMAND once more."),
+    target: OutputTarget = OUTPUT,
+) -> None:
+    """List the events that subscription NAME gave up, or try them once more."""
+    with app.open() as lake:
+        access = lake.subscriptions()
+        if command is None:
+            letters = [dataclasses.asdict(letter) for letter in subs.dead_letters(access, name)]
+            names = ("seq", "attempts", "error", "event")
+            emit(of_records(letters, names), target)
+            return
+        handler = subs.CommandHandler(command)
+        handled, remaining = subs.retry(access, name, lambda e: handler([e]), app.say)
+    app.say(f"{name}: handled {many(handled, 'dead letter')}, {remaining:,} left")
