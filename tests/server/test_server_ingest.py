@@ -114,19 +114,21 @@ def test_compressed_bodies(server: HttpLake, encoding: str, encode: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("encoding", "body", "status"),
+    ("encoding", "encode", "status"),
     [
-        ("gzip", b"no gzip", 400),
-        ("gzip", gzip.compress(b'{"a":1}' * 99)[:-9], 400),
-        ("zstd", zstandard.compress(b'{"a":1}\n' * 99)[:-3], 400),
-        ("br", b"x", 415),
-        ("gzip", gzip.compress(bytes(200 << 20), 1), 413),
-        ("zstd", zstandard.compress(bytes(200 << 20)), 413),
+        ("gzip", lambda body: body, 400),
+        ("gzip", lambda body: gzip.compress(body)[:-9], 400),
+        ("zstd", lambda body: zstandard.compress(body)[:-3], 400),
+        ("br", lambda body: body, 415),
+        ("gzip", lambda body: gzip.compress(bytes(200 << 20), 1), 413),
+        ("zstd", lambda body: zstandard.compress(bytes(200 << 20)), 413),
     ],
+    ids=["no-gzip", "cut-gzip", "cut-zstd", "brotli", "gzip-bomb", "zstd-bomb"],
 )
 def test_broken_compression_and_bombs_are_refused(
-    server: HttpLake, encoding: str, body: bytes, status: int
+    server: HttpLake, encoding: str, encode: Any, status: int
 ) -> None:
+    body = encode(b'{"a":1}\n' * 99)
     reply = server.ask("/ingest", body, {"content-encoding": encoding})
     assert reply.status == status
     assert reply.json["error"]

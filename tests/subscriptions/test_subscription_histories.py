@@ -111,6 +111,10 @@ class History:
             os.kill(process.pid or 0, signal.SIGCONT)
             self.members.append(process)
         self.stopped = []
+        for process in self.members[:-MEMBERS]:
+            process.kill()
+            process.join()
+        self.members = self.members[-MEMBERS:]
 
     def tag(self) -> None:
         name = f"t{self.number}-{len(self.tags)}"
