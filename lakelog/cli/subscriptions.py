@@ -74,7 +74,9 @@ def run_subscription(
     ),
     once: bool = flag("--once", "Handle what is there now, then exit."),
 ) -> None:
-    """Hand the events of subscription NAME to a program; creates it if it is not there.
+    """Hand the events of NAME to a program.
+
+    It is created if it is not there.
 
     COMMAND has handled a batch when it exits with 0. Otherwise it is started again with
     single events; one that fails --attempts times becomes a dead letter. With --append
@@ -98,7 +100,7 @@ def run_subscription(
     name="list",
 )
 def list_subscriptions(app: App, target: OutputTarget = OUTPUT) -> None:
-    """List the subscriptions of the branch, and how far each is behind."""
+    """List subscriptions, and how far each is behind."""
     with app.open() as lake:
         statuses = subs.listed(lake.subscriptions())
     emit(of_records([dataclasses.asdict(status) for status in statuses]), target)
@@ -118,7 +120,7 @@ def reset_subscription(
         "--from PLACE", "beginning, end, or the seq of an event.", shown="beginning"
     ),
 ) -> None:
-    """Let subscription NAME go on from another place."""
+    """Let subscription NAME go on elsewhere."""
     with app.open() as lake:
         subs.reset(lake.subscriptions(), name, start)
     app.say(f"{name} goes on from {start}")
@@ -126,7 +128,7 @@ def reset_subscription(
 
 @subscriptions.verb("lakelog subscriptions remove mail", name="remove")
 def remove_subscription(app: App, name: str = NAME) -> None:
-    """Remove subscription NAME; processes that run it end."""
+    """Remove NAME; processes that run it end."""
     with app.open() as lake:
         subs.remove(lake.subscriptions(), name)
     app.say(f"{name} removed")
@@ -145,7 +147,7 @@ def show_dead(
     command: str | None = option("--retry COMMAND", "Hand each to COMMAND once more."),
     target: OutputTarget = OUTPUT,
 ) -> None:
-    """List the events that subscription NAME gave up, or try them once more."""
+    """List events that NAME gave up, or retry them."""
     with app.open() as lake:
         access = lake.subscriptions()
         if command is None:

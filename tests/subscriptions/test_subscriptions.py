@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
@@ -31,7 +30,7 @@ from lakelog.remotes.pushes import push
 from lakelog.store.publish import Change, publish
 from lakelog.subscriptions import administration, record
 from lakelog.subscriptions.catch_up import read
-from lakelog.subscriptions.position import PARTITION_SQL, PARTITIONS, Position
+from lakelog.subscriptions.position import PARTITIONS, Position
 from tests.conftest import MakeLake
 
 SUBSCRIPTIONS = int(os.environ.get("LAKELOG_SUBSCRIPTION_COUNT", "300"))
@@ -333,31 +332,6 @@ def test_windows_may_be_read_in_parts(make_lake: MakeLake, monkeypatch: Any) -> 
         if len(places) == 12:
             lake.compact()
     assert seen == list(range(100))
-
-
-def test_subscriptions_are_entries_of_the_manifest(make_lake: MakeLake) -> None:
-    """F6.20: name, id, condition, counts and the positions of partitions, by the MD5 of the
-    subject; a removal has only its name."""
-    lake = make_lake()
-    lake.append(numbers(10))
-    handle(lake, "test", "type = 'IN'")
-    access = lake.subscriptions()
-    entry = access.store.manifests.find(access.state(access.head()), "subscription", "test")
-    assert entry is not None
-    assert entry.members.keys() == {"id", "created", "where", "handled", "positions"}
-    assert entry.members["positions"] == [{"seq": 10}]
-    assert (entry.members["where"], entry.members["handled"]) == ("type = 'IN'", 10)
-    stored = record.SubscriptionRecord.from_entry(entry)
-    moved = stored.moved({3: Position(5, 9, 77, 6), 4: Position(5, 9, 77, 6)}, 0, 0)
-    groups = moved.entry().members["positions"]
-    assert groups[1] == {"seq": 5, "upto": 9, "time": 77, "last_seq": 6, "partitions": [3, 4]}
-    assert record.SubscriptionRecord.from_entry(moved.entry()) == moved
-    query = f"SELECT DISTINCT subject, {PARTITION_SQL} FROM events"
-    for subject, partition in lake.sql(query).fetchall():
-        digest = hashlib.md5(subject.encode()).digest()
-        assert partition == int.from_bytes(digest[8:], "little") % PARTITIONS
-    subscriptions.remove(access, "test")
-    assert access.store.manifests.find(access.state(access.head()), "subscription", "test") is None
 
 
 def test_many_subscriptions(make_lake: MakeLake) -> None:

@@ -87,6 +87,11 @@ def care(lake: Lake, home: pathlib.Path) -> None:
     assert_type(written.bytes, int)
     assert_type(written.files, dict[str, int])
     assert lake.sql('FROM "v1".status').columns == lake.sql("FROM status").columns
+    assert lake.trace(str(lake.append({"id": "t1", "type": "traced"}).ids[0])) is not None
+    subscription = lake.subscribe("all", where="type = 'traced'", from_="end")
+    assert_type(subscription, lakelog.subscriptions.Subscription)
+    subscription.close()
+    assert lake.subscriptions() is not None
     lake.verify().require()
     lake.backup(home / "copy")
     lake.compact()
